@@ -1,0 +1,189 @@
+//! The dialects of inference engines, one module each.
+//!
+//! - *In*: the data of one event, or a whole JSON body.
+//! - *Out*: parts told to a listener, in the order of the bytes where the dialect allows it.
+//! - *Never*: state shared between dialects. What a dialect must remember from event to event is its own.
+//!
+//! Members may come in any order: what must be known first (a choice's index, an event's type) is found first, and the
+//! scanner goes back to the place it remembered.
+
+mod anthropic;
+mod embeddings;
+mod generate;
+mod llama_cpp;
+mod ollama;
+mod openai_chat;
+mod openai_completions;
+mod openai_responses;
+mod shared;
+
+use crate::event::{Listener, Teller};
+use crate::json::{Malformed, Scan};
+
+/// What an engine speaks on a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// `/v1/chat/completions` of OpenAI and everybody who took it over.
+    OpenAiChat,
+    /// `/v1/completions`.
+    OpenAiCompletions,
+    /// `/v1/responses`.
+    OpenAiResponses,
+    /// `/v1/messages`.
+    Anthropic,
+    /// `/generate` and `/generate_stream` of TGI, and `/generate` of SGLang.
+    Generate,
+    /// `/api/chat` and `/api/generate`.
+    Ollama,
+    /// `/completion` of llama.cpp.
+    LlamaCpp,
+    /// `/v1/embeddings`: nothing is generated, but tokens are counted.
+    Embeddings,
+}
+
+impl Dialect {
+    /// All dialects, for tables and tests.
+    pub const ALL: [Dialect; 8] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiCompletions,
+        Dialect::OpenAiResponses,
+        Dialect::Anthropic,
+        Dialect::Generate,
+        Dialect::Ollama,
+        Dialect::LlamaCpp,
+        Dialect::Embeddings,
+    ];
+
+    /// The name used in records, metrics and configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dialect::OpenAiChat => "openai-chat",
+            Dialect::OpenAiCompletions => "openai-completions",
+            Dialect::OpenAiResponses => "openai-responses",
+            Dialect::Anthropic => "anthropic",
+            Dialect::Generate => "generate",
+            Dialect::Ollama => "ollama",
+            Dialect::LlamaCpp => "llamacpp-completion",
+            Dialect::Embeddings => "embeddings",
+        }
+    }
+
+    /// The dialect of that [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|d| d.name() == name)
+    }
+
+    /// The dialect that a request path speaks by convention, whatever prefix stands before it
+    /// (`/openai/deployments/x/chat/completions` is chat). `None`: no inference path that we can read.
+    pub fn from_path(path: &str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        // Triton's generate extension shares the last segment and nothing else.
+        if path.starts_with("/v2/models/") {
+            return None;
+        }
+        let (rest, last) = path.rsplit_once('/')?;
+        match last {
+            "completions" if rest.ends_with("/chat") => Some(Dialect::OpenAiChat),
+            "completions" => Some(Dialect::OpenAiCompletions),
+            "responses" => Some(Dialect::OpenAiResponses),
+            "messages" => Some(Dialect::Anthropic),
+            "generate" | "chat" if rest.ends_with("/api") => Some(Dialect::Ollama),
+            "generate" | "generate_stream" => Some(Dialect::Generate),
+            "completion" => Some(Dialect::LlamaCpp),
+            "embeddings" => Some(Dialect::Embeddings),
+            _ => None,
+        }
+    }
+
+    /// `gen_ai.operation.name` of the OpenTelemetry conventions.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Dialect::OpenAiCompletions | Dialect::Generate | Dialect::LlamaCpp => "text_completion",
+            Dialect::Embeddings => "embeddings",
+            Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Ollama => "chat",
+        }
+    }
+
+    /// What to send as the last event when a stream must end in an error, so that a client of this dialect sees a
+    /// failure and not an ending. `message` and `code` must be plain words (they are not escaped).
+    pub fn error_event(self, message: &str, code: &str) -> String {
+        match self {
+            Dialect::Anthropic => {
+                format!("event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{message}\",\"code\":\"{code}\"}}}}\n\n")
+            }
+            Dialect::OpenAiResponses => {
+                format!("event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":null}}\n\n")
+            }
+            Dialect::Generate => format!("data: {{\"error\":\"{message}\",\"error_type\":\"{code}\"}}\n\n"),
+            Dialect::Ollama => format!("{{\"error\":\"{message}\",\"code\":\"{code}\"}}\n"),
+            Dialect::OpenAiChat | Dialect::OpenAiCompletions | Dialect::LlamaCpp | Dialect::Embeddings => {
+                format!("data: {{\"error\":{{\"message\":\"{message}\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"{code}\"}}}}\n\n")
+            }
+        }
+    }
+}
+
+/// What a dialect remembers between the events of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// Anthropic: the tool calls seen, by block.
+    pub(crate) blocks: anthropic::Blocks,
+    /// SGLang: length of the cumulative text so far.
+    pub(crate) cumulative: usize,
+    /// The request asked for its prompt back: the first text of a chat stream is an echo.
+    pub(crate) echo_pending: bool,
+}
+
+/// Read one event or body.
+pub(crate) fn read<L: Listener>(
+    dialect: Dialect,
+    memory: &mut Memory,
+    data: &[u8],
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
+    let scan = &mut Scan::new(data);
+    match dialect {
+        Dialect::OpenAiChat => openai_chat::read(memory, scan, tell),
+        Dialect::OpenAiCompletions => openai_completions::read(scan, tell),
+        Dialect::OpenAiResponses => openai_responses::read(scan, tell),
+        Dialect::Anthropic => anthropic::read(memory, scan, tell),
+        Dialect::Generate => generate::read(memory, scan, tell),
+        Dialect::Ollama => ollama::read(scan, tell),
+        Dialect::LlamaCpp => llama_cpp::read(scan, tell),
+        Dialect::Embeddings => embeddings::read(scan, tell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_find_their_dialect_behind_any_prefix() {
+        for (path, want) in [
+            ("/v1/chat/completions", Some(Dialect::OpenAiChat)),
+            ("/openai/deployments/gpt-4o/chat/completions", Some(Dialect::OpenAiChat)),
+            ("/v1/chat/completions/", Some(Dialect::OpenAiChat)),
+            ("/v1/completions", Some(Dialect::OpenAiCompletions)),
+            ("/v1/messages", Some(Dialect::Anthropic)),
+            ("/generate_stream", Some(Dialect::Generate)),
+            ("/api/generate", Some(Dialect::Ollama)),
+            ("/api/chat", Some(Dialect::Ollama)),
+            ("/completion", Some(Dialect::LlamaCpp)),
+            ("/v2/models/m/generate_stream", None),
+            ("/v1/models", None),
+            ("/chat", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(Dialect::from_path(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::from_name(dialect.name()), Some(dialect));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Anthropic Messages: typed events and the whole message.
+//!
+//! `message_start` carries the prompt's tokens and a placeholder for the output's, which is not believed;
+//! `message_delta` carries the output's count. A ping may stand anywhere. The end is `message_stop`.
+
+use super::openai_chat::to_u32;
+use super::{Memory, shared};
+use crate::event::{Channel, Listener, Teller, Usage};
+use crate::json::{Malformed, Scan, Text};
+
+/// Most content blocks whose tool index is remembered; beyond it the block's own index is used.
+const MAX_BLOCKS: usize = 256;
+
+/// Which blocks of the stream are tool calls, in the order they opened.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    tools: Vec<u64>,
+}
+
+impl Blocks {
+    fn open(&mut self, block: u64) {
+        if self.tools.len() < MAX_BLOCKS {
+            self.tools.push(block);
+        }
+    }
+
+    /// The number of the tool call that a block is, counted from 0.
+    fn tool_index(&self, block: u64) -> u32 {
+        let at = self.tools.iter().position(|b| *b == block);
+        to_u32(at.map_or(block, |at| at as u64))
+    }
+}
+
+#[derive(Default)]
+struct Members<'a> {
+    kind: Option<Text<'a>>,
+    index: Option<u64>,
+    delta: Option<Scan<'a>>,
+    block: Option<Scan<'a>>,
+    message: Option<Scan<'a>>,
+    usage: Option<Scan<'a>>,
+    error: Option<Scan<'a>>,
+    detail: Option<Scan<'a>>,
+}
+
+pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut whole = *scan;
+    let mut m = Members::default();
+    scan.object(|key, v| {
+        match key {
+            b"type" => m.kind = v.text()?,
+            b"index" => m.index = v.uint()?,
+            b"delta" => m.delta = Some(*v),
+            b"content_block" => m.block = Some(*v),
+            b"message" => m.message = Some(*v),
+            b"usage" => m.usage = Some(*v),
+            b"error" => m.error = Some(*v),
+            b"detail" => m.detail = Some(*v),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let block = m.index.unwrap_or(0);
+    match m.kind.map_or(&b""[..], |k| k.raw()) {
+        b"content_block_delta" => match m.delta {
+            Some(mut delta) => block_delta(&mut delta, memory.blocks.tool_index(block), tell),
+            None => Ok(()),
+        },
+        b"content_block_start" => match m.block {
+            Some(mut start) => block_start(&mut start, &mut memory.blocks, block, tell),
+            None => Ok(()),
+        },
+        b"message_start" => match m.message {
+            Some(mut message) => message_start(&mut message, tell),
+            None => Ok(()),
+        },
+        b"message_delta" => message_delta(m.delta, m.usage, tell),
+        b"message_stop" => {
+            tell.end("message_stop");
+            Ok(())
+        }
+        b"message" => message(&mut whole, tell),
+        _ => match (m.error, m.detail) {
+            (Some(mut error), _) => shared::error(&mut error, tell),
+            (None, Some(mut detail)) => shared::detail(&mut detail, tell),
+            (None, None) => Ok(()),
+        },
+    }
+}
+
+fn block_delta<L: Listener>(scan: &mut Scan<'_>, tool: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    scan.object(|key, v| {
+        match key {
+            b"text" => tell.text(Channel::Content, 0, 0, v.text()?),
+            b"thinking" => tell.text(Channel::Reasoning, 0, 0, v.text()?),
+            b"partial_json" => tell.text(Channel::ToolArguments, 0, tool, v.text()?),
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn block_start<L: Listener>(scan: &mut Scan<'_>, blocks: &mut Blocks, block: u64, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let (mut kind, mut name, mut text, mut thinking) = (None, None, None, None);
+    scan.object(|key, v| {
+        match key {
+            b"type" => kind = v.text()?,
+            b"name" => name = v.text()?,
+            b"text" => text = v.text()?,
+            b"thinking" => thinking = v.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    match kind.map_or(&b""[..], |k| k.raw()) {
+        b"tool_use" | b"server_tool_use" | b"mcp_tool_use" => {
+            blocks.open(block);
+            tell.text(Channel::ToolName, 0, blocks.tool_index(block), name);
+        }
+        b"text" => tell.text(Channel::Content, 0, 0, text),
+        b"thinking" => tell.text(Channel::Reasoning, 0, 0, thinking),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn message_start<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    scan.object(|key, v| {
+        match key {
+            b"model" => tell.model(v.text()?),
+            b"role" => {
+                v.text()?;
+                tell.role();
+            }
+            b"usage" => tell.usage(Usage { completion_tokens: None, ..shared::usage(v)? }),
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn message_delta<L: Listener>(delta: Option<Scan<'_>>, usage: Option<Scan<'_>>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    if let Some(mut delta) = delta {
+        delta.object(|key, v| {
+            if key == b"stop_reason" {
+                tell.finish(0, v.text()?);
+            }
+            Ok(())
+        })?;
+    }
+    if let Some(mut usage) = usage {
+        tell.usage(shared::usage(&mut usage)?);
+    }
+    Ok(())
+}
+
+/// The whole message of a request that was not streamed.
+fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut tools = 0;
+    scan.object(|key, v| {
+        match key {
+            b"model" => tell.model(v.text()?),
+            b"stop_reason" => tell.finish(0, v.text()?),
+            b"usage" => tell.usage(shared::usage(v)?),
+            b"content" => v.array(|_, v| content_block(v, &mut tools, tell))?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn content_block<L: Listener>(scan: &mut Scan<'_>, tools: &mut u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let (mut kind, mut name, mut input, mut text, mut thinking) = (None, None, None, None, None);
+    scan.object(|key, v| {
+        match key {
+            b"type" => kind = v.text()?,
+            b"name" => name = v.text()?,
+            b"input" => input = Some(v.verbatim()?),
+            b"text" => text = v.text()?,
+            b"thinking" => thinking = v.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    match kind.map_or(&b""[..], |k| k.raw()) {
+        b"text" => tell.text(Channel::Content, 0, 0, text),
+        b"thinking" => tell.text(Channel::Reasoning, 0, 0, thinking),
+        b"tool_use" => {
+            tell.text(Channel::ToolName, 0, *tools, name);
+            tell.text(Channel::ToolArguments, 0, *tools, input);
+            *tools += 1;
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! llama.cpp's native `/completion`, streamed and whole. No `[DONE]`: the last event has `stop:true` and the counts.
+
+use super::shared;
+use crate::event::{Channel, Listener, Teller, Usage};
+use crate::json::{Malformed, Scan};
+
+pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    if scan.peek() == Some(b'[') {
+        return scan.array(|_, v| one(v, tell));
+    }
+    one(scan, tell)
+}
+
+fn one<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut usage = Usage::default();
+    let (mut content, mut stop, mut reason) = (None, false, None);
+    scan.object(|key, v| {
+        match key {
+            b"content" => content = v.text()?,
+            b"stop" => stop = v.boolean()? == Some(true),
+            b"stop_type" => reason = v.text()?,
+            b"tokens_predicted" => usage.completion_tokens = v.uint()?,
+            b"tokens_evaluated" => usage.prompt_tokens = v.uint()?,
+            b"model" => tell.model(v.text()?),
+            b"error" => shared::error(v, tell)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    tell.text(Channel::Content, 0, 0, content);
+    if stop {
+        tell.finish(0, reason);
+        tell.end("stop:true");
+    }
+    tell.usage(usage);
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! OpenAI chat completions, streamed (`delta`) and whole (`message`): OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp,
+//! DeepSeek, Mistral, OpenRouter, Groq and Ollama's `/v1`.
+//!
+//! What differs between them, and is read here: reasoning as `reasoning` or `reasoning_content`; content as a string
+//! or as a list of parts (Mistral, while thinking); annotation events with no choice, or a choice without delta (Azure);
+//! usage inside `x_groq`; an error beside choices (OpenRouter); a role on every event (TGI) or on none.
+
+use super::{Memory, shared};
+use crate::event::{Channel, Listener, Teller};
+use crate::json::{Malformed, Scan};
+
+pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut whole = *scan;
+    let (mut error, mut error_type, mut is_error) = (None, None, false);
+    scan.object(|key, v| {
+        match key {
+            b"choices" => {
+                let mut any = false;
+                let list = v.peek() == Some(b'[');
+                v.array(|at, v| {
+                    any = true;
+                    choice(memory, v, at, tell)
+                })?;
+                tell.no_choices = list && !any;
+            }
+            b"usage" => tell.usage(shared::usage(v)?),
+            b"x_groq" => v.object(|key, v| {
+                match key {
+                    b"usage" => tell.usage(shared::usage(v)?),
+                    b"error" => shared::error(v, tell)?,
+                    _ => {}
+                }
+                Ok(())
+            })?,
+            b"model" => tell.model(v.text()?),
+            b"error" => error = Some(*v),
+            b"error_type" => error_type = v.text()?,
+            b"object" => is_error = v.text()?.is_some_and(|t| t.raw() == b"error"),
+            b"detail" => shared::detail(v, tell)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    match error {
+        Some(mut at) => shared::error_of_kind(error_type, &mut at, tell),
+        // SGLang and Mistral: the whole object is the error.
+        None if is_error => shared::error(&mut whole, tell),
+        None => Ok(()),
+    }
+}
+
+/// One choice. Its index may stand after its text, so the text's place is remembered until the index is known.
+fn choice<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut index = None;
+    let mut body = None;
+    let mut reason = None;
+    scan.object(|key, v| {
+        match key {
+            b"index" => index = v.uint()?,
+            b"delta" | b"message" => match index {
+                Some(index) => message(memory, v, to_u32(index), tell)?,
+                None => body = Some(*v),
+            },
+            b"finish_reason" => reason = v.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let index = to_u32(index.unwrap_or(at as u64));
+    if let Some(mut body) = body {
+        message(memory, &mut body, index, tell)?;
+    }
+    tell.finish(index, reason);
+    Ok(())
+}
+
+fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut reasoned = false;
+    scan.object(|key, v| {
+        match key {
+            b"role" => {
+                if v.text()?.is_some() {
+                    tell.role();
+                }
+            }
+            b"content" if memory.echo_pending => {
+                let echo = v.text()?;
+                memory.echo_pending = echo.is_none_or(|t| t.is_empty());
+            }
+            b"content" => content(v, choice, tell)?,
+            // Some engines write the same text under both names.
+            b"reasoning_content" | b"reasoning" if !reasoned => {
+                let text = v.text()?;
+                reasoned = text.is_some_and(|t| !t.is_empty());
+                tell.text(Channel::Reasoning, choice, 0, text);
+            }
+            b"refusal" => tell.text(Channel::Refusal, choice, 0, v.text()?),
+            b"tool_calls" => v.array(|at, v| tool_call(v, choice, at, tell))?,
+            b"function_call" => function(v, choice, 0, tell)?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn content<L: Listener>(scan: &mut Scan<'_>, choice: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    if scan.peek() != Some(b'[') {
+        tell.text(Channel::Content, choice, 0, scan.text()?);
+        return Ok(());
+    }
+    scan.array(|_, v| {
+        v.object(|key, v| {
+            match key {
+                b"text" => tell.text(Channel::Content, choice, 0, v.text()?),
+                b"thinking" => v.array(|_, v| {
+                    v.object(|key, v| {
+                        if key == b"text" {
+                            tell.text(Channel::Reasoning, choice, 0, v.text()?);
+                        }
+                        Ok(())
+                    })
+                })?,
+                _ => {}
+            }
+            Ok(())
+        })
+    })
+}
+
+fn tool_call<L: Listener>(scan: &mut Scan<'_>, choice: u32, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut index = None;
+    let mut call = None;
+    scan.object(|key, v| {
+        match key {
+            b"index" => index = v.uint()?,
+            b"function" | b"custom" => call = Some(*v),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    match call {
+        Some(mut call) => function(&mut call, choice, to_u32(index.unwrap_or(at as u64)), tell),
+        None => Ok(()),
+    }
+}
+
+fn function<L: Listener>(scan: &mut Scan<'_>, choice: u32, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    scan.object(|key, v| {
+        match key {
+            b"name" => tell.text(Channel::ToolName, choice, index, v.text()?),
+            b"arguments" | b"input" => tell.text(Channel::ToolArguments, choice, index, v.text()?),
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// Indices beyond any real one fold into the last: they are labels for grouping, not sizes.
+pub(super) fn to_u32(index: u64) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,48 @@
+//! OpenAI completions (`text_completion`), streamed and whole. There is no role event: the first event is the first token,
+//! and with `echo` it holds the prompt as well.
+
+use super::openai_chat::to_u32;
+use super::shared;
+use crate::event::{Channel, Listener, Teller};
+use crate::json::{Malformed, Scan};
+
+pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    scan.object(|key, v| {
+        match key {
+            b"choices" => {
+                let mut any = false;
+                let list = v.peek() == Some(b'[');
+                v.array(|at, v| {
+                    any = true;
+                    choice(v, at, tell)
+                })?;
+                tell.no_choices = list && !any;
+            }
+            b"usage" => tell.usage(shared::usage(v)?),
+            b"model" => tell.model(v.text()?),
+            b"error" => shared::error(v, tell)?,
+            b"detail" => shared::detail(v, tell)?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn choice<L: Listener>(scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let (mut index, mut text, mut reasoning, mut reason) = (None, None, None, None);
+    scan.object(|key, v| {
+        match key {
+            b"index" => index = v.uint()?,
+            b"text" => text = v.text()?,
+            b"reasoning" | b"reasoning_content" => reasoning = v.text()?,
+            b"finish_reason" => reason = v.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let index = to_u32(index.unwrap_or(at as u64));
+    tell.text(Channel::Reasoning, index, 0, reasoning);
+    tell.text(Channel::Content, index, 0, text);
+    tell.finish(index, reason);
+    Ok(())
+}

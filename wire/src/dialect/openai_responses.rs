@@ -1,0 +1,184 @@
+//! OpenAI Responses: typed events, and the whole object.
+//!
+//! `.done` events repeat what the deltas said and carry nothing new. The end is `response.completed`, `.incomplete`
+//! or `.failed`; there is no `[DONE]`.
+
+use super::openai_chat::to_u32;
+use super::shared;
+use crate::event::{Channel, Listener, Teller};
+use crate::json::{Malformed, Scan, Text};
+
+/// The members of an event that matter, wherever they stood.
+#[derive(Default)]
+struct Members<'a> {
+    kind: Option<Text<'a>>,
+    delta: Option<Text<'a>>,
+    output_index: Option<u64>,
+    item: Option<Scan<'a>>,
+    response: Option<Scan<'a>>,
+    message: Option<Text<'a>>,
+    code: Option<Text<'a>>,
+    error: Option<Scan<'a>>,
+    detail: Option<Scan<'a>>,
+    is_response: bool,
+}
+
+pub(super) fn read<'a, L: Listener>(scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut whole = *scan;
+    let mut m = Members::default();
+    scan.object(|key, v| {
+        match key {
+            b"type" => m.kind = v.text()?,
+            b"delta" => m.delta = v.text()?,
+            b"output_index" => m.output_index = v.uint()?,
+            b"item" => m.item = Some(*v),
+            b"response" => m.response = Some(*v),
+            b"message" => m.message = v.text()?,
+            b"code" => m.code = shared::word_or_number(v)?,
+            b"error" => m.error = Some(*v),
+            b"detail" => m.detail = Some(*v),
+            b"object" => m.is_response = v.text()?.is_some_and(|t| t.raw() == b"response"),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if m.is_response && m.kind.is_none() {
+        return response(&mut whole, true, tell);
+    }
+    event(m, tell)
+}
+
+fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let index = to_u32(m.output_index.unwrap_or(0));
+    match m.kind.map_or(&b""[..], |k| k.raw()) {
+        b"response.output_text.delta" => tell.text(Channel::Content, 0, 0, m.delta),
+        b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta" => {
+            tell.text(Channel::Reasoning, 0, 0, m.delta);
+        }
+        b"response.refusal.delta" => tell.text(Channel::Refusal, 0, 0, m.delta),
+        b"response.function_call_arguments.delta"
+        | b"response.mcp_call_arguments.delta"
+        | b"response.custom_tool_call_input.delta" => tell.text(Channel::ToolArguments, 0, index, m.delta),
+        b"response.output_item.added" => {
+            if let Some(mut item) = m.item {
+                item_added(&mut item, index, tell)?;
+            }
+        }
+        b"response.completed" => finished(m.response, "response.completed", tell)?,
+        b"response.incomplete" => finished(m.response, "response.incomplete", tell)?,
+        b"response.failed" => finished(m.response, "response.failed", tell)?,
+        b"error" => match m.error {
+            Some(mut error) => shared::error(&mut error, tell)?,
+            None => tell.error(None, m.message, m.code),
+        },
+        b"response.created" | b"response.queued" | b"response.in_progress" => {
+            if let Some(mut at) = m.response {
+                at.object(|key, v| {
+                    if key == b"model" {
+                        tell.model(v.text()?);
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        b"" => {
+            if let Some(mut error) = m.error {
+                shared::error(&mut error, tell)?;
+            } else if let Some(mut detail) = m.detail {
+                shared::detail(&mut detail, tell)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn item_added<L: Listener>(item: &mut Scan<'_>, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let (mut kind, mut name, mut role) = (None, None, false);
+    item.object(|key, v| {
+        match key {
+            b"type" => kind = v.text()?,
+            b"name" => name = v.text()?,
+            b"role" => role = v.text()?.is_some(),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if kind.is_some_and(|k| matches!(k.raw(), b"function_call" | b"custom_tool_call" | b"mcp_call")) {
+        tell.text(Channel::ToolName, 0, index, name);
+    } else if role {
+        tell.role();
+    }
+    Ok(())
+}
+
+fn finished<L: Listener>(at: Option<Scan<'_>>, marker: &'static str, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    if let Some(mut at) = at {
+        response(&mut at, false, tell)?;
+    }
+    tell.end(marker);
+    Ok(())
+}
+
+/// The response object: with its output when it is the whole answer, without when it only closes a stream.
+fn response<L: Listener>(scan: &mut Scan<'_>, with_output: bool, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let (mut status, mut incomplete) = (None, None);
+    scan.object(|key, v| {
+        match key {
+            b"output" if with_output => v.array(|at, v| output_item(v, to_u32(at as u64), tell))?,
+            b"usage" => tell.usage(shared::usage(v)?),
+            b"model" => tell.model(v.text()?),
+            b"status" => status = v.text()?,
+            b"incomplete_details" => v.object(|key, v| {
+                if key == b"reason" {
+                    incomplete = v.text()?;
+                }
+                Ok(())
+            })?,
+            b"error" => shared::error(v, tell)?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    tell.finish(0, incomplete.or(status));
+    Ok(())
+}
+
+fn output_item<L: Listener>(scan: &mut Scan<'_>, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let mut kind = None;
+    let (mut name, mut arguments) = (None, None);
+    let (mut content, mut summary) = (None, None);
+    scan.object(|key, v| {
+        match key {
+            b"type" => kind = v.text()?,
+            b"name" => name = v.text()?,
+            b"arguments" | b"input" => arguments = v.text()?,
+            b"content" => content = Some(*v),
+            b"summary" => summary = Some(*v),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let channel = match kind.map_or(&b""[..], |k| k.raw()) {
+        b"function_call" | b"custom_tool_call" | b"mcp_call" => {
+            tell.text(Channel::ToolName, 0, index, name);
+            tell.text(Channel::ToolArguments, 0, index, arguments);
+            return Ok(());
+        }
+        b"reasoning" => Channel::Reasoning,
+        _ => Channel::Content,
+    };
+    for mut list in [summary, content].into_iter().flatten() {
+        list.array(|_, v| {
+            v.object(|key, v| {
+                match key {
+                    b"text" => tell.text(channel, 0, 0, v.text()?),
+                    b"refusal" => tell.text(Channel::Refusal, 0, 0, v.text()?),
+                    _ => {}
+                }
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}

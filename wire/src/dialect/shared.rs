@@ -1,0 +1,82 @@
+//! Pieces that several dialects write the same way: the error object and the two spellings of usage.
+
+use crate::event::{Listener, Teller, Usage};
+use crate::json::{Malformed, Scan, Text};
+
+/// An error as engines write it: an object, or a bare string.
+pub(super) fn error<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    error_of_kind(None, scan, tell)
+}
+
+/// The same where the kind stands beside the error and not in it.
+pub(super) fn error_of_kind<'a, L: Listener>(
+    mut kind: Option<Text<'a>>,
+    scan: &mut Scan<'a>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
+    match scan.peek() {
+        Some(b'"') => {
+            let message = scan.text()?;
+            tell.error(kind, message, None);
+        }
+        Some(b'{') => {
+            let (mut message, mut code) = (None, None);
+            scan.object(|key, v| {
+                match key {
+                    b"type" => kind = v.text()?,
+                    b"message" => message = v.text()?,
+                    b"code" | b"http_status_code" => code = word_or_number(v)?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            tell.error(kind, message, code);
+        }
+        _ => scan.skip()?,
+    }
+    Ok(())
+}
+
+/// `detail` of FastAPI servers: a string for an unknown path, a list for a failed validation.
+pub(super) fn detail<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+    let message = scan.text()?;
+    tell.error(None, message, None);
+    Ok(())
+}
+
+/// A string's text or a number as written; `None` for null and everything else.
+pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>, Malformed> {
+    match scan.peek() {
+        Some(b'"') => scan.text(),
+        Some(b'0'..=b'9' | b'-') => scan.verbatim().map(Some),
+        _ => scan.skip().map(|()| None),
+    }
+}
+
+/// `usage` in OpenAI's spelling, and in the newer one of Responses and Anthropic (`input_tokens`, `output_tokens`).
+pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
+    let mut usage = Usage::default();
+    scan.object(|key, v| {
+        match key {
+            b"prompt_tokens" | b"input_tokens" => usage.prompt_tokens = v.uint()?,
+            b"completion_tokens" | b"output_tokens" => usage.completion_tokens = v.uint()?,
+            b"total_tokens" => usage.total_tokens = v.uint()?,
+            b"cache_read_input_tokens" => usage.cached_tokens = v.uint()?,
+            b"prompt_tokens_details" | b"input_tokens_details" => v.object(|key, v| {
+                if key == b"cached_tokens" {
+                    usage.cached_tokens = v.uint()?;
+                }
+                Ok(())
+            })?,
+            b"completion_tokens_details" | b"output_tokens_details" => v.object(|key, v| {
+                if key == b"reasoning_tokens" {
+                    usage.reasoning_tokens = v.uint()?;
+                }
+                Ok(())
+            })?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(usage)
+}

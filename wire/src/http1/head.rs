@@ -1,0 +1,367 @@
+//! Message heads, checked.
+//!
+//! - *In*: the bytes of a connection from the start of a message.
+//! - *Out*: a [`Head`] of slices with its framing, or the one fact that makes it unacceptable.
+//! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer coding beside a
+//!   length, and anything but `chunked` as a coding are refused.
+
+use memchr::{memchr_iter, memmem};
+
+use super::body::BodyFraming;
+
+/// Bounds of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Most bytes of start line and fields (default 64 KiB).
+    pub bytes: usize,
+    /// Most fields (default 100, at most [`MAX_FIELDS`]).
+    pub fields: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        HeadLimits { bytes: 64 << 10, fields: 100 }
+    }
+}
+
+/// The most fields that any limit can allow.
+pub const MAX_FIELDS: usize = 256;
+
+/// Why a head is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// More bytes than the limit.
+    #[error("the message head is larger than the limit")]
+    TooLarge,
+    /// More fields than the limit.
+    #[error("the message has more header fields than the limit")]
+    TooManyFields,
+    /// A carriage return or line feed that is not half of a CRLF, or a NUL.
+    #[error("the message head has a bare CR, a bare LF or a NUL")]
+    StrayControl,
+    /// Not the grammar of RFC 9112.
+    #[error("the message head is malformed: {0}")]
+    Malformed(&'static str),
+    /// A version that is neither 1.0 nor 1.1.
+    #[error("unsupported HTTP version")]
+    Version,
+    /// `Content-Length` beside `Transfer-Encoding`, a doubled or malformed length, an unknown coding.
+    #[error("ambiguous message framing: {0}")]
+    Framing(&'static str),
+    /// No `Host`, two, or one that is no host.
+    #[error("missing, doubled or invalid Host")]
+    Host,
+    /// A target that is no path: CONNECT's authority form, control characters, a fragment.
+    #[error("unacceptable request target")]
+    Target,
+}
+
+/// The first line of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLine<'a> {
+    /// The method, a token.
+    pub method: &'a str,
+    /// Path and query, or `*`. An absolute form is reduced to them.
+    pub target: &'a str,
+}
+
+/// The first line of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusLine {
+    /// The status code.
+    pub status: u16,
+}
+
+/// A parsed head that borrows from the bytes it was read from.
+#[derive(Debug)]
+pub struct Head<'a, L> {
+    /// The first line.
+    pub line: L,
+    /// Whether the message is HTTP/1.0.
+    pub http10: bool,
+    /// The fields in order, as sent.
+    pub fields: &'a [httparse::Header<'a>],
+    /// How the body is framed.
+    pub framing: BodyFraming,
+    /// Bytes of the head, its empty line included.
+    pub len: usize,
+}
+
+impl<'a, L> Head<'a, L> {
+    /// The first field of that name.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
+    }
+
+    /// Whether a comma-separated list field holds a token.
+    pub fn lists(&self, name: &str, token: &str) -> bool {
+        self.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).any(|f| {
+            f.value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        })
+    }
+
+    /// Whether the sender wants the connection to stay open after this message.
+    pub fn keeps_alive(&self) -> bool {
+        if self.http10 { self.lists("connection", "keep-alive") } else { !self.lists("connection", "close") }
+    }
+
+    /// Whether a field must not travel on: the hop-by-hop fields of RFC 9110 section 7.6.1, and what `Connection` nominates.
+    pub fn is_hop_by_hop(&self, name: &str) -> bool {
+        const ALWAYS: [&str; 9] = [
+            "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+            "transfer-encoding", "upgrade",
+        ];
+        ALWAYS.iter().any(|h| h.eq_ignore_ascii_case(name)) || self.lists("connection", name)
+    }
+}
+
+/// Room for the fields of one head, made by the caller so that nothing is allocated here.
+pub type FieldRoom<'a> = [httparse::Header<'a>; MAX_FIELDS];
+
+/// Empty room.
+pub fn field_room<'a>() -> FieldRoom<'a> {
+    [httparse::EMPTY_HEADER; MAX_FIELDS]
+}
+
+/// Where the head in `bytes` ends, if it is all there.
+///
+/// # Errors
+/// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] as soon as one is seen, so that a head that can never end
+/// is not waited for.
+pub fn find_end(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, HeadError> {
+    let end = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
+    let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+    if head.len() > limits.bytes {
+        return Err(HeadError::TooLarge);
+    }
+    let bare_lf = memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'));
+    let bare_cr = memchr_iter(b'\r', head).any(|at| head.get(at + 1).is_some_and(|b| *b != b'\n'));
+    if bare_lf || bare_cr || memchr::memchr(0, head).is_some() {
+        return Err(HeadError::StrayControl);
+    }
+    Ok(end)
+}
+
+/// Parse the request head that [`find_end`] delimited.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse_request<'a>(head: &'a [u8], room: &'a mut FieldRoom<'a>, limits: HeadLimits) -> Result<Head<'a, RequestLine<'a>>, HeadError> {
+    let mut parsed = httparse::Request::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
+    complete(parsed.parse(head), head.len())?;
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(HeadError::Malformed("no request line"));
+    };
+    let fields: &'a [httparse::Header<'a>] = parsed.headers;
+    let http10 = version == 0;
+    let line = RequestLine { method, target: reduce_target(method, target)? };
+    let framing = framing(fields, http10)?.unwrap_or(BodyFraming::Empty);
+    check_host(fields, http10)?;
+    Ok(Head { line, http10, fields, framing, len: head.len() })
+}
+
+/// Parse the response head that [`find_end`] delimited. `to_head` says that the request was HEAD.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse_response<'a>(head: &'a [u8], room: &'a mut FieldRoom<'a>, limits: HeadLimits, to_head: bool) -> Result<Head<'a, StatusLine>, HeadError> {
+    let mut parsed = httparse::Response::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
+    complete(parsed.parse(head), head.len())?;
+    let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+        return Err(HeadError::Malformed("no status line"));
+    };
+    let fields: &'a [httparse::Header<'a>] = parsed.headers;
+    let http10 = version == 0;
+    let stated = framing(fields, http10)?;
+    let framing = match status {
+        100..=199 | 204 | 304 => BodyFraming::Empty,
+        _ if to_head => BodyFraming::Empty,
+        _ => stated.unwrap_or(BodyFraming::UntilClose),
+    };
+    Ok(Head { line: StatusLine { status }, http10, fields, framing, len: head.len() })
+}
+
+fn complete(parsed: httparse::Result<usize>, len: usize) -> Result<(), HeadError> {
+    match parsed {
+        Ok(httparse::Status::Complete(n)) if n == len => Ok(()),
+        Ok(_) => Err(HeadError::Malformed("the head does not end where it should")),
+        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooManyFields),
+        Err(httparse::Error::Version) => Err(HeadError::Version),
+        Err(httparse::Error::HeaderName) => Err(HeadError::Malformed("invalid field name or folded line")),
+        Err(httparse::Error::HeaderValue) => Err(HeadError::Malformed("invalid field value")),
+        Err(_) => Err(HeadError::Malformed("invalid first line")),
+    }
+}
+
+/// The framing that the fields state, if any (RFC 9112 section 6.3, without its repairs).
+fn framing(fields: &[httparse::Header<'_>], http10: bool) -> Result<Option<BodyFraming>, HeadError> {
+    let mut length = None;
+    let mut chunked = false;
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("content-length") {
+            if length.is_some() {
+                return Err(HeadError::Framing("two Content-Length fields"));
+            }
+            length = Some(parse_length(field.value)?);
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::Framing("a Transfer-Encoding other than one \"chunked\""));
+            }
+            chunked = true;
+        }
+    }
+    match (length, chunked) {
+        (Some(_), true) => Err(HeadError::Framing("Content-Length with Transfer-Encoding")),
+        (None, true) if http10 => Err(HeadError::Framing("Transfer-Encoding in HTTP/1.0")),
+        (None, true) => Ok(Some(BodyFraming::Chunked)),
+        (Some(0), false) => Ok(Some(BodyFraming::Empty)),
+        (Some(length), false) => Ok(Some(BodyFraming::Length(length))),
+        (None, false) => Ok(None),
+    }
+}
+
+fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
+    const BAD: HeadError = HeadError::Framing("malformed Content-Length");
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(BAD);
+    }
+    std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or(BAD)
+}
+
+fn check_host(fields: &[httparse::Header<'_>], http10: bool) -> Result<(), HeadError> {
+    let mut hosts = fields.iter().filter(|f| f.name.eq_ignore_ascii_case("host"));
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.value,
+        (None, None) if http10 => return Ok(()),
+        _ => return Err(HeadError::Host),
+    };
+    let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%');
+    if host.is_empty() || !host.iter().all(fine) {
+        return Err(HeadError::Host);
+    }
+    Ok(())
+}
+
+fn reduce_target<'a>(method: &str, target: &'a str) -> Result<&'a str, HeadError> {
+    if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(HeadError::Target);
+    }
+    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+        return Ok(target);
+    }
+    let rest = ["http://", "https://"].iter().find_map(|s| {
+        let (scheme, rest) = target.split_at_checked(s.len())?;
+        scheme.eq_ignore_ascii_case(s).then_some(rest)
+    });
+    let rest = rest.ok_or(HeadError::Target)?;
+    Ok(rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &[u8]) -> Result<(String, BodyFraming), HeadError> {
+        let limits = HeadLimits::default();
+        let end = find_end(text, limits)?.ok_or(HeadError::Malformed("incomplete"))?;
+        let mut room = field_room();
+        let head = parse_request(&text[..end], &mut room, limits)?;
+        Ok((format!("{} {}", head.line.method, head.line.target), head.framing))
+    }
+
+    #[test]
+    fn well_formed_requests() {
+        assert_eq!(request(b"POST /v1?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"), Ok(("POST /v1?x=1".into(), BodyFraming::Length(5))));
+        assert_eq!(request(b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(("POST /".into(), BodyFraming::Chunked)));
+        assert_eq!(request(b"GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("GET /p".into(), BodyFraming::Empty)));
+        assert_eq!(request(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("OPTIONS *".into(), BodyFraming::Empty)));
+        assert_eq!(request(b"GET / HTTP/1.0\r\n\r\n"), Ok(("GET /".into(), BodyFraming::Empty)));
+    }
+
+    #[test]
+    fn every_ambiguity_is_refused() {
+        let post = |fields: &str| request(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes());
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 5",
+            "Content-Length: 5, 5",
+            "Content-Length: +5",
+            "Content-Length: 5 ",
+            "Content-Length: 0x5",
+            "Content-Length: -1",
+            "Content-Length:",
+            "Content-Length: 9999999999999999999",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: ,chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: \u{a0}chunked",
+            "Transfer-Encoding : chunked",
+            " Content-Length: 5",
+            "X: a\r\n folded",
+            "X: a\rb",
+            "X: a\nContent-Length: 5",
+            "X: a\0b",
+            "Content-Length\u{85}: 5",
+            "Host: b",
+            "X y: z",
+            ": z",
+        ] {
+            // A trailing space after a length is optional white space and legal.
+            let legal = fields.ends_with("5 ");
+            assert_eq!(post(fields).is_ok(), legal, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn targets_hosts_and_versions() {
+        for bad in [
+            "CONNECT a:1 HTTP/1.1\r\nHost: a",
+            "GET a HTTP/1.1\r\nHost: a",
+            "GET /a#b HTTP/1.1\r\nHost: a",
+            "GET /\u{e9} HTTP/1.1\r\nHost: a",
+            "GET / HTTP/1.1\r\nX: a",
+            "GET / HTTP/1.1\r\nHost: u@a",
+            "GET / HTTP/1.1\r\nHost:",
+            "GET / HTTP/2.0\r\nHost: a",
+            "GET  / HTTP/1.1\r\nHost: a",
+            "GET ftp://a/ HTTP/1.1\r\nHost: a",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked",
+        ] {
+            assert!(request(format!("{bad}\r\n\r\n").as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold() {
+        let fields = "A: b\r\n".repeat(100);
+        assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()), Err(HeadError::TooManyFields));
+        let long = "x".repeat(65 << 10);
+        assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes()), Err(HeadError::TooLarge));
+        assert_eq!(find_end(b"GET / HTTP/1.1\n", HeadLimits::default()), Err(HeadError::StrayControl));
+        assert_eq!(find_end(b"GET / HTTP/1.1\r", HeadLimits::default()), Ok(None));
+    }
+
+    #[test]
+    fn hop_by_hop_is_what_connection_says() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-secret, close\r\nX-Secret: 1\r\nX-Open: 2\r\n\r\n";
+        let mut room = field_room();
+        let head = parse_request(text, &mut room, HeadLimits::default()).unwrap();
+        assert!(head.is_hop_by_hop("X-Secret") && head.is_hop_by_hop("Transfer-Encoding"));
+        assert!(!head.is_hop_by_hop("X-Open") && !head.keeps_alive());
+    }
+
+    #[test]
+    fn responses() {
+        let parse = |text: &[u8], to_head| {
+            let mut room = field_room();
+            parse_response(text, &mut room, HeadLimits::default(), to_head).map(|h| (h.line.status, h.framing))
+        };
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n", false), Ok((200, BodyFraming::UntilClose)));
+        assert_eq!(parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", false), Ok((204, BodyFraming::Empty)));
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true), Ok((200, BodyFraming::Empty)));
+        assert!(parse(b"SSH-2.0-x\r\n\r\n", false).is_err());
+        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", false).is_err());
+    }
+}

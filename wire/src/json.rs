@@ -1,0 +1,388 @@
+//! A pull scanner over raw JSON bytes.
+//!
+//! - *In*: a complete JSON text (an event's data, a request body).
+//! - *Out*: the values a caller asks for, as slices of the input; everything else is skipped.
+//! - *Never*: a tree, an allocation for a value that nobody asked for, recursion on nested input.
+//!
+//! It reads structure strictly (a bracket that does not match, a string that does not end, a missing comma are
+//! errors) because a lenient scanner and a strict engine behind it would disagree about what a document says.
+//! It does not validate what it skips beyond structure: that is the engine's business.
+
+mod text;
+
+pub use text::Text;
+
+use memchr::memchr2;
+
+/// Deepest nesting that is followed. The value serde_json uses; deeper documents are attacks.
+pub const MAX_DEPTH: u8 = 128;
+/// Longest number or literal, in bytes. No number that means anything is longer.
+pub const MAX_SCALAR: usize = 512;
+/// Longest key that is compared when it is written with escapes; longer ones match nothing we know.
+const MAX_ESCAPED_KEY: usize = 64;
+
+/// Why a text is not JSON as we read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{why} at byte {at}")]
+pub struct Malformed {
+    /// Offset in the scanned bytes.
+    pub at: usize,
+    /// The fact, as a short phrase.
+    pub why: &'static str,
+}
+
+type Result<T> = std::result::Result<T, Malformed>;
+
+/// A position in a JSON text. Copying it remembers a place to come back to.
+///
+/// Every method that reads a value consumes exactly one value, whatever its type is: asking for a number where a
+/// string stands yields `None` and moves past the string.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: u8,
+}
+
+impl<'a> Scan<'a> {
+    /// Start at the first byte of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Scan { bytes, at: 0, depth: 0 }
+    }
+
+    /// The offset of the next unread byte.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// Whether only white space is left.
+    pub fn at_end(&mut self) -> bool {
+        self.peek().is_none()
+    }
+
+    /// The first byte of the next value, white space skipped.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(&b) = self.bytes.get(self.at) {
+            if !matches!(b, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(b);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// Visit the members of an object. A value that `each` does not read is skipped.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON, or what `each` returned.
+    #[inline]
+    pub fn object(&mut self, mut each: impl FnMut(&[u8], &mut Self) -> Result<()>) -> Result<()> {
+        if self.peek() != Some(b'{') {
+            return self.skip();
+        }
+        self.enter()?;
+        if self.peek() == Some(b'}') {
+            return self.leave();
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':', "missing colon")?;
+            self.peek();
+            let start = self.at;
+            if key.is_escaped() {
+                let mut room = [0; MAX_ESCAPED_KEY];
+                let name = key.decode_into(&mut room).unwrap_or_default();
+                each(name, self)?;
+            } else {
+                each(key.raw(), self)?;
+            }
+            if self.at == start {
+                self.skip()?;
+            }
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => return self.leave(),
+                _ => return self.fail("missing comma or brace"),
+            }
+        }
+    }
+
+    /// Visit the elements of an array with their index. An element that `each` does not read is skipped.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON, or what `each` returned.
+    #[inline]
+    pub fn array(&mut self, mut each: impl FnMut(usize, &mut Self) -> Result<()>) -> Result<()> {
+        if self.peek() != Some(b'[') {
+            return self.skip();
+        }
+        self.enter()?;
+        if self.peek() == Some(b']') {
+            return self.leave();
+        }
+        for index in 0.. {
+            self.peek();
+            let start = self.at;
+            each(index, self)?;
+            if self.at == start {
+                self.skip()?;
+            }
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => return self.leave(),
+                _ => return self.fail("missing comma or bracket"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next value if it is a string.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    #[inline]
+    pub fn text(&mut self) -> Result<Option<Text<'a>>> {
+        if self.peek() == Some(b'"') {
+            return self.string().map(Some);
+        }
+        self.skip().map(|()| None)
+    }
+
+    /// The next value as written, quotes and all.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    pub fn verbatim(&mut self) -> Result<Text<'a>> {
+        self.peek();
+        let start = self.at;
+        self.skip()?;
+        Ok(Text::plain(self.bytes.get(start..self.at).unwrap_or_default()))
+    }
+
+    /// The next value if it is a whole number that fits.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    pub fn uint(&mut self) -> Result<Option<u64>> {
+        match self.peek() {
+            Some(b'0'..=b'9') => {}
+            _ => return self.skip().map(|()| None),
+        }
+        let digits = self.scalar()?;
+        Ok(std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()))
+    }
+
+    /// The next value if it is `true` or `false`.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    pub fn boolean(&mut self) -> Result<Option<bool>> {
+        match self.peek() {
+            Some(b't' | b'f') => Ok(match self.scalar()? {
+                b"true" => Some(true),
+                b"false" => Some(false),
+                _ => None,
+            }),
+            _ => self.skip().map(|()| None),
+        }
+    }
+
+    /// Move past the next value.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the text is not JSON.
+    #[inline]
+    pub fn skip(&mut self) -> Result<()> {
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| ()),
+            Some(b'{' | b'[') => self.skip_nested(),
+            Some(_) => self.scalar().map(|_| ()),
+            None => self.fail("missing value"),
+        }
+    }
+
+    /// Skip an object or array by its brackets: one bit a level says which kind is open.
+    fn skip_nested(&mut self) -> Result<()> {
+        let mut open: u128 = 0;
+        let mut levels: u8 = 0;
+        loop {
+            let Some(&b) = self.bytes.get(self.at) else { return self.fail("unclosed bracket") };
+            match b {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => {
+                    if self.depth + levels >= MAX_DEPTH {
+                        return self.fail("nested too deep");
+                    }
+                    open = (open << 1) | u128::from(b == b'{');
+                    levels += 1;
+                }
+                b'}' | b']' => {
+                    if (open & 1 == 1) != (b == b'}') {
+                        return self.fail("bracket does not match");
+                    }
+                    open >>= 1;
+                    levels -= 1;
+                    if levels == 0 {
+                        self.at += 1;
+                        return Ok(());
+                    }
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn string(&mut self) -> Result<Text<'a>> {
+        if self.peek() != Some(b'"') {
+            return self.fail("missing quote");
+        }
+        let start = self.at + 1;
+        let mut from = start;
+        let mut escaped = false;
+        loop {
+            let rest = self.bytes.get(from..).unwrap_or_default();
+            let Some(hit) = find_quote(rest) else { return self.fail("string does not end") };
+            let at = from + hit;
+            if self.bytes.get(at) == Some(&b'"') {
+                self.at = at + 1;
+                let raw = self.bytes.get(start..at).unwrap_or_default();
+                return Ok(if escaped { Text::escaped(raw) } else { Text::plain(raw) });
+            }
+            escaped = true;
+            from = at + 2;
+        }
+    }
+
+    fn scalar(&mut self) -> Result<&'a [u8]> {
+        let start = self.at;
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let len = rest
+            .iter()
+            .take(MAX_SCALAR + 1)
+            .take_while(|b| matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'))
+            .count();
+        match len {
+            0 => self.fail("unexpected byte"),
+            n if n > MAX_SCALAR => self.fail("number too long"),
+            n => {
+                self.at = start + n;
+                Ok(rest.get(..n).unwrap_or_default())
+            }
+        }
+    }
+
+    #[inline]
+    fn expect(&mut self, byte: u8, why: &'static str) -> Result<()> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        self.fail(why)
+    }
+
+    #[inline]
+    fn enter(&mut self) -> Result<()> {
+        if self.depth >= MAX_DEPTH {
+            return self.fail("nested too deep");
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn leave(&mut self) -> Result<()> {
+        self.depth -= 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    #[cold]
+    fn fail<T>(&self, why: &'static str) -> Result<T> {
+        Err(Malformed { at: self.at, why })
+    }
+}
+
+/// Offset of the first quote or backslash. Most keys and values of an event are shorter than what makes a
+/// vectorised search pay, so the first bytes are looked at one by one.
+#[inline]
+fn find_quote(bytes: &[u8]) -> Option<usize> {
+    const BY_HAND: usize = 12;
+    for (at, b) in bytes.iter().take(BY_HAND).enumerate() {
+        if matches!(b, b'"' | b'\\') {
+            return Some(at);
+        }
+    }
+    memchr2(b'"', b'\\', bytes.get(BY_HAND..)?).map(|at| at + BY_HAND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(text: &str) -> Result<(Option<u64>, Option<String>)> {
+        let (mut n, mut s) = (None, None);
+        let mut scan = Scan::new(text.as_bytes());
+        scan.object(|key, v| {
+            match key {
+                b"n" => n = v.uint()?,
+                b"s" => s = v.text()?.map(|t| t.decode().into_owned()),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        assert!(scan.at_end(), "{text}");
+        Ok((n, s))
+    }
+
+    #[test]
+    fn reads_what_is_asked_and_skips_the_rest() {
+        let text = r#" {"a":[1,{"n":9}],"n": 7 ,"b":"\"n\":8","s":"x\u00e9\ud83d\ude42\n","c":null,"d":-1.5e+3} "#;
+        assert_eq!(facts(text), Ok((Some(7), Some("xé🙂\n".into()))));
+    }
+
+    #[test]
+    fn a_key_written_with_escapes_is_the_same_key() {
+        assert_eq!(facts(r#"{"\u006e":3}"#).unwrap().0, Some(3));
+    }
+
+    #[test]
+    fn another_type_is_none_and_is_passed() {
+        assert_eq!(facts(r#"{"n":"7","s":{"s":"no"}}"#), Ok((None, None)));
+    }
+
+    #[test]
+    fn structure_is_strict() {
+        for bad in ["{", "{\"n\"}", "{\"n\":1", "{\"n\":1 \"s\":2}", "{\"n\":[}}", "{\"n\":\"x}", "{\"n\":,}", "{n:1}", "{\"a\":[1,{]}]}"] {
+            assert!(facts(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_and_number_length_are_bounded() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(127), "]".repeat(127));
+        assert!(facts(&deep).is_ok());
+        let deeper = format!("{{\"a\":{}1{}}}", "[".repeat(128), "]".repeat(128));
+        assert_eq!(facts(&deeper).unwrap_err().why, "nested too deep");
+        assert_eq!(facts(&format!("{{\"n\":{}}}", "1".repeat(513))).unwrap_err().why, "number too long");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics_and_skips_what_serde_accepts(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = Scan::new(&bytes).skip();
+        }
+
+        #[test]
+        fn agrees_with_serde_on_strings(s in ".*", n in proptest::num::u64::ANY) {
+            let text = serde_json::json!({"x": [s.clone()], "s": s, "n": n}).to_string();
+            proptest::prop_assert_eq!(facts(&text), Ok((Some(n), Some(s))));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Newline-delimited JSON, cut anywhere.
+//!
+//! - *In*: the body of an `application/x-ndjson` answer, chunk by chunk.
+//! - *Out*: each non-blank line, as a slice of the chunk when it lies in it whole, with its end offset.
+//! - *Never*: more than one line buffered; a line over the limit ends the reading for good.
+
+/// An incremental reader of lines.
+#[derive(Debug)]
+pub struct Decoder {
+    line: Vec<u8>,
+    limit: usize,
+    overflowed: bool,
+}
+
+impl Decoder {
+    /// A decoder that buffers at most `limit` bytes of one line.
+    pub fn new(limit: usize) -> Self {
+        Decoder { line: Vec::new(), limit, overflowed: false }
+    }
+
+    /// Whether a line was over the limit; nothing is read any more.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// Bytes of a line that has not ended.
+    pub fn unterminated(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Read the next chunk; `found` gets each line and the offset just past it.
+    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(&[u8], usize)) {
+        if self.overflowed {
+            return;
+        }
+        let mut at = 0;
+        while let Some(len) = memchr::memchr(b'\n', chunk.get(at..).unwrap_or_default()) {
+            let end = at + len;
+            let piece = chunk.get(at..end).unwrap_or_default();
+            at = end + 1;
+            if self.line.is_empty() {
+                tell(piece, at, &mut found);
+            } else {
+                self.line.extend_from_slice(piece);
+                tell(&self.line, at, &mut found);
+                self.line.clear();
+            }
+        }
+        self.line.extend_from_slice(chunk.get(at..).unwrap_or_default());
+        if self.line.len() > self.limit {
+            self.overflowed = true;
+            self.line = Vec::new();
+        }
+    }
+}
+
+fn tell(line: &[u8], end: usize, found: &mut impl FnMut(&[u8], usize)) {
+    let line = line.trim_ascii();
+    if !line.is_empty() {
+        found(line, end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_cut_reads_the_same() {
+        let text = b"{\"a\":1}\r\n\n {\"b\":2}\n{\"c\"";
+        for cut in 0..=text.len() {
+            let (a, b) = text.split_at(cut);
+            let mut decoder = Decoder::new(64);
+            let mut lines = Vec::new();
+            decoder.feed(a, |line, _| lines.push(line.to_vec()));
+            decoder.feed(b, |line, _| lines.push(line.to_vec()));
+            assert_eq!(lines, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()], "cut at {cut}");
+            assert_eq!(decoder.unterminated(), 4);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One answer, read as it passes: framing and dialect together.
+//!
+//! - *In*: the decoded body of an answer (transfer coding removed), chunk by chunk.
+//! - *Out*: parts, events and comments to a [`Listener`], with end offsets in the chunk.
+//! - *Never*: a copy of what lies whole in a chunk; more than [`ReaderLimits::event`] bytes kept.
+
+use crate::dialect::{self, Dialect, Memory};
+use crate::event::{Listener, Teller};
+use crate::sse::{self, Item};
+use crate::{json, ndjson};
+
+/// How the events of an answer are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// `text/event-stream`.
+    Sse,
+    /// One JSON document a line.
+    Ndjson,
+    /// The body is one JSON document.
+    Json,
+    /// Nothing that we read: HTML, plain text, binary event streams, compressed bodies.
+    Opaque,
+}
+
+impl Framing {
+    /// The framing that a `Content-Type` announces; parameters and case do not matter.
+    pub fn from_content_type(value: &str) -> Self {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        if is("text/event-stream") {
+            Framing::Sse
+        } else if is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl") {
+            Framing::Ndjson
+        } else if is("application/json") || essence.to_ascii_lowercase().ends_with("+json") {
+            Framing::Json
+        } else {
+            Framing::Opaque
+        }
+    }
+}
+
+/// Bounds of a [`Reader`].
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderLimits {
+    /// Most bytes of one event that are kept (default 1 MiB). A larger one ends the reading, never the forwarding.
+    pub event: usize,
+}
+
+impl Default for ReaderLimits {
+    fn default() -> Self {
+        ReaderLimits { event: 1 << 20 }
+    }
+}
+
+#[derive(Debug)]
+enum Frames {
+    Sse(sse::Decoder),
+    Ndjson(ndjson::Decoder),
+    Json { body: Vec<u8>, overflowed: bool },
+    Opaque,
+}
+
+/// Reads one answer.
+#[derive(Debug)]
+pub struct Reader {
+    dialect: Dialect,
+    memory: Memory,
+    frames: Frames,
+    limits: ReaderLimits,
+}
+
+impl Reader {
+    /// A reader for an answer of that dialect and framing.
+    pub fn new(dialect: Dialect, framing: Framing, limits: ReaderLimits) -> Self {
+        let frames = match framing {
+            Framing::Sse => Frames::Sse(sse::Decoder::new(limits.event)),
+            Framing::Ndjson => Frames::Ndjson(ndjson::Decoder::new(limits.event)),
+            Framing::Json => Frames::Json { body: Vec::new(), overflowed: false },
+            Framing::Opaque => Frames::Opaque,
+        };
+        Reader { dialect, memory: Memory::default(), frames, limits }
+    }
+
+    /// The request asked for its prompt back (`echo`): in a chat stream the first text is the prompt, not output.
+    #[must_use]
+    pub fn expecting_echo(mut self, echo: bool) -> Self {
+        self.memory.echo_pending = echo && self.dialect == Dialect::OpenAiChat;
+        self
+    }
+
+    /// Whether reading stopped because an event was over the limit.
+    pub fn overflowed(&self) -> bool {
+        match &self.frames {
+            Frames::Sse(d) => d.overflowed(),
+            Frames::Ndjson(d) => d.overflowed(),
+            Frames::Json { overflowed, .. } => *overflowed,
+            Frames::Opaque => false,
+        }
+    }
+
+    /// Bytes after the last complete event.
+    pub fn unterminated(&self) -> usize {
+        match &self.frames {
+            Frames::Sse(d) => d.unterminated(),
+            Frames::Ndjson(d) => d.unterminated(),
+            Frames::Json { .. } | Frames::Opaque => 0,
+        }
+    }
+
+    /// Read the next piece of the body.
+    pub fn feed<L: Listener>(&mut self, chunk: &[u8], listener: &mut L) {
+        let Reader { dialect, memory, frames, limits } = self;
+        match frames {
+            Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
+                Item::Frame(frame) => read_event(*dialect, memory, frame.data, frame.end, listener),
+                Item::Comment(end) => listener.comment(end),
+            }),
+            Frames::Ndjson(decoder) => {
+                decoder.feed(chunk, |line, end| read_event(*dialect, memory, line, end, listener));
+            }
+            Frames::Json { body, overflowed } => {
+                if *overflowed || body.len() + chunk.len() > limits.event {
+                    *overflowed = true;
+                    *body = Vec::new();
+                } else {
+                    body.extend_from_slice(chunk);
+                }
+            }
+            Frames::Opaque => {}
+        }
+    }
+
+    /// The body is complete. A whole JSON body is read now and told as one event; a torn event is not told.
+    pub fn finish<L: Listener>(&mut self, listener: &mut L) {
+        if let Frames::Json { body, overflowed: false } = &mut self.frames {
+            let body = std::mem::take(body);
+            if !body.trim_ascii().is_empty() {
+                read_event(self.dialect, &mut self.memory, &body, 0, listener);
+            }
+        }
+    }
+}
+
+fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, data: &[u8], end: usize, listener: &mut L) {
+    let mut tell = Teller::new(listener);
+    let understood = if data == b"[DONE]" {
+        tell.end("[DONE]");
+        true
+    } else {
+        let read = dialect::read(dialect, memory, data, &mut tell);
+        read.is_ok() || json::Scan::new(data).at_end()
+    };
+    tell.done(end, understood);
+}

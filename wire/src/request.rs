@@ -1,0 +1,332 @@
+//! The facts of an inference request, scanned from its raw bytes.
+//!
+//! - *In*: a whole request body.
+//! - *Out*: [`RequestFacts`]: what routing, admission, measurement and guards need to know, and where each prompt text
+//!   lies in the body.
+//! - *Never*: a tree, a copy of a text, a changed byte. What is scanned is what is forwarded.
+//!
+//! A member that we act on and that stands twice is refused ([`Refused::Duplicate`]): engines take the last, other
+//! parsers the first, and a gateway that guesses is a way around its own rules.
+
+use std::ops::Range;
+
+use crate::json::{Malformed, Scan};
+
+/// Why a body is not a request that can be passed on as read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not JSON.
+    #[error("the request body is not valid JSON: {0}")]
+    Malformed(#[from] Malformed),
+    /// JSON, but no object.
+    #[error("the request body must be a JSON object")]
+    NotAnObject,
+    /// Bytes after the document.
+    #[error("the request body has bytes after its end at byte {0}")]
+    Trailing(usize),
+    /// UTF-16 or UTF-32, or a byte order mark: engines differ in what they make of it.
+    #[error("the request body must be UTF-8 without a byte order mark")]
+    Encoding,
+    /// A member that we act on stands twice.
+    #[error("the request body has {0:?} twice")]
+    Duplicate(&'static str),
+}
+
+impl Refused {
+    /// A stable code for clients.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refused::Malformed(_) | Refused::NotAnObject | Refused::Trailing(_) => "invalid_json",
+            Refused::Encoding => "unsupported_encoding",
+            Refused::Duplicate(_) => "duplicate_member",
+        }
+    }
+}
+
+/// Whose words a prompt text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// `system` or `developer`, or the dialect's own field for it.
+    System,
+    /// `user`, or the bare prompt.
+    User,
+    /// `assistant`.
+    Assistant,
+    /// A tool's or function's result.
+    Tool,
+    /// A tool's definition.
+    ToolDefinition,
+}
+
+/// A prompt text: the bytes between its quotes, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptText {
+    /// Whose words.
+    pub speaker: Speaker,
+    /// Where in the body; the bytes are JSON string content with its escapes.
+    pub range: Range<usize>,
+}
+
+/// What a request asks for. Absent members stay `None`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// Where the model's name lies in the body, and the name decoded.
+    pub model: Option<String>,
+    /// `stream`; Ollama streams unless told otherwise, so absent and false differ.
+    pub stream: Option<bool>,
+    /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `n_predict`, `parameters.max_new_tokens` or `options.num_predict`.
+    pub max_tokens: Option<u64>,
+    /// Asked choices.
+    pub n: Option<u64>,
+    /// `stream_options.include_usage`.
+    pub include_usage: Option<bool>,
+    /// Offset just inside the braces of `stream_options`, where a member can be put; `None` without such an object.
+    pub stream_options_at: Option<usize>,
+    /// Whether `stream_options` is an object with no member.
+    pub stream_options_empty: bool,
+    /// Tools or functions are offered.
+    pub tools: bool,
+    /// The prompt is to be repeated in the answer.
+    pub echo: bool,
+    /// Messages, or prompts of a batch.
+    pub messages: usize,
+    /// The texts of the prompt, in order.
+    pub texts: Vec<PromptText>,
+    /// Offset just inside the outermost brace.
+    pub inside: usize,
+    /// Whether the outermost object has no member.
+    pub empty: bool,
+}
+
+impl RequestFacts {
+    /// Scan a body.
+    ///
+    /// # Errors
+    /// [`Refused`]; the body must then not be passed on by somebody who acts on the facts.
+    pub fn scan(body: &[u8]) -> Result<Self, Refused> {
+        if body.starts_with(b"\xEF\xBB\xBF") || body.iter().take(4).any(|b| *b == 0 || *b >= 0xFE) {
+            return Err(Refused::Encoding);
+        }
+        let mut scan = Scan::new(body);
+        if scan.peek() != Some(b'{') {
+            // Tell broken JSON from a valid document of another type.
+            scan.skip()?;
+            return Err(Refused::NotAnObject);
+        }
+        let mut facts = RequestFacts { inside: scan.offset() + 1, empty: true, ..RequestFacts::default() };
+        let mut seen = Seen::default();
+        let mut twice = None;
+        scan.object(|key, v| {
+            facts.empty = false;
+            if let Some(name) = seen.again(key) {
+                twice = Some(name);
+            }
+            facts.member(key, v)
+        })?;
+        if let Some(name) = twice {
+            return Err(Refused::Duplicate(name));
+        }
+        if !scan.at_end() {
+            return Err(Refused::Trailing(scan.offset()));
+        }
+        Ok(facts)
+    }
+
+    /// Bytes of prompt text, escapes not resolved.
+    pub fn prompt_bytes(&self) -> usize {
+        self.texts.iter().map(|t| t.range.len()).sum()
+    }
+
+    fn member(&mut self, key: &[u8], v: &mut Scan<'_>) -> Result<(), Malformed> {
+        match key {
+            b"model" => self.model = v.text()?.map(|t| t.decode().into_owned()),
+            b"stream" => self.stream = v.boolean()?,
+            b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
+                self.max_tokens = v.uint()?.or(self.max_tokens);
+            }
+            b"parameters" | b"options" => v.object(|key, v| {
+                if matches!(key, b"max_new_tokens" | b"num_predict") {
+                    self.max_tokens = v.uint()?;
+                }
+                Ok(())
+            })?,
+            b"n" => self.n = v.uint()?,
+            b"stream_options" => self.stream_options(v)?,
+            b"tools" | b"functions" => v.array(|_, v| {
+                self.tools = true;
+                self.every_text(v, Speaker::ToolDefinition)
+            })?,
+            b"echo" => self.echo = v.boolean()? == Some(true),
+            b"messages" => v.array(|_, v| {
+                self.messages += 1;
+                self.message(v)
+            })?,
+            b"system" | b"instructions" => self.every_text(v, Speaker::System)?,
+            b"prompt" | b"inputs" | b"text" => self.prompt(v)?,
+            b"input" => self.input(v)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stream_options(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        if v.peek() == Some(b'{') {
+            self.stream_options_at = Some(v.offset() + 1);
+            self.stream_options_empty = true;
+        }
+        v.object(|key, v| {
+            self.stream_options_empty = false;
+            if key == b"include_usage" {
+                self.include_usage = v.boolean()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A message of chat, Anthropic or Responses; its role may stand after its content.
+    fn message(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        let (mut role, mut implied) = (None, Speaker::User);
+        let first = self.texts.len();
+        v.object(|key, v| {
+            match key {
+                b"role" => role = v.text()?.map(|t| speaker(t.raw())),
+                b"content" | b"tool_calls" | b"reasoning_content" | b"output" | b"arguments" => {
+                    self.every_text(v, Speaker::User)?;
+                }
+                b"type" if v.text()?.is_some_and(|t| t.raw().ends_with(b"_output")) => implied = Speaker::Tool,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        for text in self.texts.iter_mut().skip(first) {
+            text.speaker = role.unwrap_or(implied);
+        }
+        Ok(())
+    }
+
+    /// `input` of Responses: a string, or a list of messages and items; of embeddings: a string or strings.
+    fn input(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        if v.peek() != Some(b'[') {
+            return self.prompt(v);
+        }
+        v.array(|_, v| {
+            self.messages += 1;
+            if v.peek() == Some(b'{') { self.message(v) } else { self.every_text(v, Speaker::User) }
+        })
+    }
+
+    /// A prompt: a string, a list of strings, or token ids (which hold no text).
+    fn prompt(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
+        let before = self.texts.len();
+        self.every_text(v, Speaker::User)?;
+        self.messages += (self.texts.len() - before).max(1);
+        Ok(())
+    }
+
+    /// Remember every string value below here. Keys, and members that hold no words (identifiers, types, image
+    /// and audio data), are passed over.
+    fn every_text(&mut self, v: &mut Scan<'_>, speaker: Speaker) -> Result<(), Malformed> {
+        match v.peek() {
+            Some(b'"') => {
+                let start = v.offset() + 1;
+                v.skip()?;
+                let range = start..v.offset() - 1;
+                if !range.is_empty() {
+                    self.texts.push(PromptText { speaker, range });
+                }
+                Ok(())
+            }
+            Some(b'[') => v.array(|_, v| self.every_text(v, speaker)),
+            Some(b'{') => v.object(|key, v| match key {
+                b"type" | b"id" | b"tool_call_id" | b"tool_use_id" | b"call_id" | b"image_url" | b"source" | b"input_audio"
+                | b"signature" | b"encrypted_content" | b"cache_control" => v.skip(),
+                _ => self.every_text(v, speaker),
+            }),
+            _ => v.skip(),
+        }
+    }
+}
+
+fn speaker(role: &[u8]) -> Speaker {
+    match role {
+        b"system" | b"developer" => Speaker::System,
+        b"assistant" => Speaker::Assistant,
+        b"tool" | b"function" => Speaker::Tool,
+        _ => Speaker::User,
+    }
+}
+
+/// Which members that we act on have been seen, one bit each.
+#[derive(Default)]
+struct Seen(u16);
+
+impl Seen {
+    const NAMES: [&'static str; 12] = [
+        "model", "stream", "max_tokens", "max_completion_tokens", "n", "stream_options", "messages", "input", "prompt",
+        "inputs", "system", "tools",
+    ];
+
+    /// Note a key; its name if it was noted before.
+    fn again(&mut self, key: &[u8]) -> Option<&'static str> {
+        let at = Self::NAMES.iter().position(|n| n.as_bytes() == key)?;
+        let bit = 1 << at;
+        let again = self.0 & bit != 0;
+        self.0 |= bit;
+        again.then(|| Self::NAMES.get(at).copied()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(body: &str) -> Vec<(Speaker, &str)> {
+        let facts = RequestFacts::scan(body.as_bytes()).unwrap();
+        facts.texts.iter().map(|t| (t.speaker, &body[t.range.clone()])).collect()
+    }
+
+    #[test]
+    fn chat_facts() {
+        let body = r#"{"messages":[{"role":"system","content":"be kind"},{"content":[{"type":"text","text":"hi \"you\""},
+            {"type":"image_url","image_url":{"url":"data:xx"}}],"role":"user"},{"role":"tool","tool_call_id":"c","content":"42"}],
+            "model":"m\u0031","stream":true,"stream_options":{ },"max_completion_tokens":9,"n":2,"tools":[{"type":"function","function":{"name":"f"}}]}"#;
+        let facts = RequestFacts::scan(body.as_bytes()).unwrap();
+        assert_eq!(facts.model.as_deref(), Some("m1"));
+        assert_eq!((facts.stream, facts.max_tokens, facts.n, facts.tools), (Some(true), Some(9), Some(2), true));
+        assert_eq!((facts.messages, facts.stream_options_empty, facts.include_usage), (3, true, None));
+        assert_eq!(
+            texts(body),
+            [
+                (Speaker::System, "be kind"),
+                (Speaker::User, "hi \\\"you\\\""),
+                (Speaker::Tool, "42"),
+                (Speaker::ToolDefinition, "f"),
+            ]
+        );
+    }
+
+    #[test]
+    fn prompts_of_the_other_dialects() {
+        assert_eq!(texts(r#"{"prompt":["a","b"]}"#), [(Speaker::User, "a"), (Speaker::User, "b")]);
+        assert_eq!(texts(r#"{"inputs":"a","parameters":{"max_new_tokens":3}}"#), [(Speaker::User, "a")]);
+        assert_eq!(texts(r#"{"system":"s","messages":[{"role":"assistant","content":"a"}]}"#), [(Speaker::System, "s"), (Speaker::Assistant, "a")]);
+        assert_eq!(
+            texts(r#"{"instructions":"s","input":[{"role":"user","content":[{"type":"input_text","text":"u"}]},{"type":"function_call_output","call_id":"c","output":"o"}]}"#),
+            [(Speaker::System, "s"), (Speaker::User, "u"), (Speaker::Tool, "o")]
+        );
+        assert!(texts(r#"{"prompt":[1,2,3]}"#).is_empty());
+    }
+
+    #[test]
+    fn what_parsers_disagree_about_is_refused() {
+        let code = |body: &[u8]| RequestFacts::scan(body).unwrap_err().code();
+        assert_eq!(code(br#"{"model":"a","model":"b"}"#), "duplicate_member");
+        assert_eq!(code(br#"{"model":"a","\u006dodel":"b"}"#), "duplicate_member");
+        assert_eq!(code(b"\xEF\xBB\xBF{}"), "unsupported_encoding");
+        assert_eq!(code(b"{\0\"\0"), "unsupported_encoding");
+        assert_eq!(code(b"{} {}"), "invalid_json");
+        assert_eq!(code(b"[]"), "invalid_json");
+        assert_eq!(code(b""), "invalid_json");
+        assert_eq!(code(&b"[".repeat(100_000)), "invalid_json");
+    }
+}
