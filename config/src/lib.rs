@@ -1,0 +1,72 @@
+//! What did the operator ask?
+//!
+//! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and the files that secrets
+//!   name.
+//! - *Out*: [`Settings`], or every problem at once, each with line, column and a way out.
+//! - *Never*: a default hidden in code that reads it. [`schema`] is the one table of sections and fields; checking, the
+//!   commented example, the JSON Schema and the documentation are all made from it.
+#![deny(clippy::indexing_slicing)]
+
+mod problem;
+pub use problem::{Problem, Problems};
+
+pub mod schema;
+mod value;
+pub use value::Secret;
+mod tree;
+
+mod build;
+pub mod settings;
+pub use settings::Settings;
+
+mod example;
+pub use example::example;
+mod json_schema;
+pub use json_schema::json_schema;
+
+use std::path::Path;
+
+/// Largest settings file that is read.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Read and check a settings file.
+///
+/// # Errors
+/// All problems of the file, or the one that kept it from being read.
+pub fn load(path: &Path) -> Result<Settings, Problems> {
+    let name = path.display().to_string();
+    let text = std::fs::metadata(path)
+        .and_then(|meta| {
+            if meta.len() > MAX_FILE {
+                return Err(std::io::Error::other("larger than 4 MiB, which no settings file is"));
+            }
+            std::fs::read_to_string(path)
+        })
+        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
+    parse(&name, &text)
+}
+
+/// Check the text of a settings file; `name` stands in the problems.
+///
+/// # Errors
+/// All problems of the text.
+pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
+    tree::read(text).and_then(build::settings).map_err(|problems| Problems::new(name, problems))
+}
+
+/// The settings of a gateway that was given an upstream and no file. The flags become the text of a file, so that they
+/// are checked, and default, as one.
+///
+/// # Errors
+/// The problems of the flags.
+pub fn from_flags(upstream: &str, listen: &str, admin: &str, workers: Option<usize>) -> Result<Settings, Problems> {
+    let quote = |s: &str| serde_json::Value::from(s).to_string();
+    let workers = workers.map_or(String::new(), |n| format!("workers: {n}\n"));
+    let text = format!(
+        "listeners: [{{address: {}}}]\nadmin: {{address: {}}}\n{workers}backends: [{{name: default, url: {}}}]\nroutes: [{{name: default, backend: default}}]\n",
+        quote(listen),
+        quote(admin),
+        quote(upstream),
+    );
+    parse("command line", &text)
+}

@@ -1,0 +1,29 @@
+//! When, how much, how sure?
+//!
+//! The ledger of a request, the marks of a stream, gaps between tokens, histograms, the record, and the comparison of
+//! two distributions. Definitions are stated in `docs/metrics.md`; this room computes them.
+//!
+//! - *In*: [`Tick`]s, events of [`wire`], bytes written.
+//! - *Out*: [`Record`]s and [`Series`].
+//! - *Never*: a clock. Time is an argument everywhere, so every figure can be tested to the microsecond.
+
+mod time;
+pub use time::Tick;
+
+pub mod ledger;
+pub use ledger::{Ledger, State};
+
+pub mod gaps;
+pub mod sketch;
+pub mod stream;
+pub use stream::StreamLens;
+
+pub mod record;
+pub use record::Record;
+
+pub mod series;
+pub use series::{Series, Timing};
+pub mod sharded;
+pub use sharded::Sharded;
+
+pub mod compare;

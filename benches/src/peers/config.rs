@@ -1,0 +1,92 @@
+//! Configurations that make nginx and HAProxy good streaming proxies.
+//!
+//! In: where to listen, the engine, a folder and a connection bound.
+//! Out: the text of a configuration with one worker, kept-alive upstream
+//! connections, no response buffering and no access log.
+//! Never: tunes a peer to lose; every setting is one an operator would use.
+
+use crate::peers::port::BACKLOG;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// What a peer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The engine.
+    pub engine: SocketAddr,
+    /// A folder of the peer's own.
+    pub folder: &'a Path,
+    /// Client connections at one time.
+    pub connections: u64,
+}
+
+/// An nginx configuration.
+#[must_use]
+pub fn nginx(wish: &Wish<'_>) -> String {
+    let (listen, engine) = (wish.listen, wish.engine);
+    let folder = wish.folder.display();
+    let connections = wish.connections * 2 + 512;
+    format!(
+        "daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections {connections}; }}
+http {{
+  access_log off;
+  tcp_nodelay on;
+  keepalive_timeout 300s;
+  keepalive_requests 100000000;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream engine {{
+    server {engine};
+    keepalive 128;
+    keepalive_requests 100000000;
+  }}
+  server {{
+    listen {listen} backlog={BACKLOG};
+    client_body_buffer_size 128k;
+    location / {{
+      proxy_pass http://engine;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_buffering off;
+      proxy_read_timeout 300s;
+    }}
+  }}
+}}
+"
+    )
+}
+
+/// A HAProxy configuration.
+#[must_use]
+pub fn haproxy(wish: &Wish<'_>) -> String {
+    let (listen, engine, connections) = (wish.listen, wish.engine, wish.connections);
+    format!(
+        "global
+  nbthread 1
+  maxconn {connections}
+defaults
+  mode http
+  backlog {BACKLOG}
+  timeout connect 5s
+  timeout client 300s
+  timeout server 300s
+  timeout http-keep-alive 300s
+  option http-no-delay
+  http-reuse always
+frontend clients
+  bind {listen}
+  default_backend engines
+backend engines
+  server engine {engine}
+"
+    )
+}

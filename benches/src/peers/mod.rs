@@ -1,0 +1,214 @@
+//! The proxies that are compared, and how each is found and started.
+//!
+//! In: where the gateway's binary is, the engine's address, a folder.
+//! Out: a running proxy that has answered one request, and what to measure.
+//! Never: starts a proxy with more than one worker thread; never fails for a
+//! peer that is not installed, which is skipped with a line that says so.
+
+pub mod config;
+pub mod port;
+pub mod process;
+
+use crate::client::{Client, request};
+use crate::plan::Plan;
+use crate::procfs::{Pids, children};
+use anyhow::{Context, Result, bail};
+use config::Wish;
+use process::Process;
+use std::env;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+const READY: Duration = Duration::from_secs(15);
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// A way from the client to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// No proxy at all.
+    Direct,
+    /// The TCP forwarder of this package.
+    Splice,
+    /// nginx, one worker.
+    Nginx,
+    /// HAProxy, one thread.
+    Haproxy,
+    /// The pingora proxy of this package that does nothing.
+    IdlePingora,
+    /// The gateway under test.
+    LlmLens,
+}
+
+impl Kind {
+    /// All kinds, in the order of the report.
+    pub const ALL: [Self; 6] = [
+        Self::Direct,
+        Self::Splice,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::IdlePingora,
+        Self::LlmLens,
+    ];
+
+    /// Name for the report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Splice => "splice",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::IdlePingora => "idle pingora",
+            Self::LlmLens => "llm-lens",
+        }
+    }
+
+    /// Finds the program of this kind; none for `Direct`.
+    ///
+    /// # Errors
+    /// With a line for the operator when there is no such program.
+    pub fn find(self, gateway: Option<&Path>) -> Result<Option<PathBuf>> {
+        let (found, hint) = match self {
+            Self::Direct => return Ok(None),
+            Self::Splice => (sibling("splice"), "build this package whole"),
+            Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
+            Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
+            Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
+            Self::LlmLens => (
+                gateway.and_then(|path| path.canonicalize().ok()),
+                "name its binary with --gateway",
+            ),
+        };
+        let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
+        Ok(Some(found))
+    }
+
+    fn command(self, program: &Path, wish: &Wish<'_>) -> Result<Command> {
+        let mut command = Command::new(program);
+        let write = |text: String| -> Result<PathBuf> {
+            let path = wish.folder.join("conf");
+            std::fs::write(&path, text)?;
+            Ok(path)
+        };
+        let (listen, engine) = (wish.listen.to_string(), wish.engine.to_string());
+        match self {
+            Self::Nginx => command
+                .arg("-p")
+                .arg(wish.folder)
+                .arg("-e")
+                .arg(wish.folder.join("error.log"))
+                .arg("-c")
+                .arg(write(config::nginx(wish))?),
+            Self::Haproxy => command
+                .arg("-db")
+                .arg("-f")
+                .arg(write(config::haproxy(wish))?),
+            Self::LlmLens => command
+                .args(["gateway", "--workers", "1", "--listen", &listen])
+                .args(["--admin", &port::free()?.to_string()])
+                .args(["--upstream", &format!("http://{engine}")]),
+            _ => command.args(["--listen", &listen, "--upstream", &engine]),
+        };
+        Ok(command)
+    }
+}
+
+/// A program built beside the running one.
+#[must_use]
+pub fn sibling(name: &str) -> Option<PathBuf> {
+    let path = env::current_exe().ok()?.with_file_name(name);
+    path.is_file().then_some(path)
+}
+
+/// A program on the path, or where Debian keeps its daemons.
+fn installed(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A started proxy.
+pub struct Peer {
+    /// What it is.
+    pub kind: Kind,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The processes to measure; none for `Direct`.
+    pub pids: Option<Pids>,
+    process: Option<Process>,
+}
+
+impl Peer {
+    /// Starts a proxy before `engine`, and waits for its first answer.
+    ///
+    /// # Errors
+    /// When it does not start or does not answer in time.
+    pub async fn start(
+        kind: Kind,
+        program: Option<&Path>,
+        engine: SocketAddr,
+        folder: &Path,
+        connections: u64,
+    ) -> Result<Self> {
+        let Some(program) = program else {
+            return Ok(Self {
+                kind,
+                address: engine,
+                pids: None,
+                process: None,
+            });
+        };
+        std::fs::create_dir_all(folder)?;
+        let wish = Wish {
+            listen: port::free()?,
+            engine,
+            folder,
+            connections,
+        };
+        let process = Process::start(&mut kind.command(program, &wish)?, folder)?;
+        let root = process.id();
+        let mut peer = Self {
+            kind,
+            address: wish.listen,
+            pids: None,
+            process: Some(process),
+        };
+        peer.ready().await.with_context(|| kind.name())?;
+        let below = children(root)?;
+        peer.pids = Some(match kind {
+            // The master of nginx only waits; all the work is its worker's.
+            Kind::Nginx => Pids(below),
+            _ => Pids([vec![root], below].concat()),
+        });
+        Ok(peer)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let until = Instant::now() + READY;
+        let ask = request(Plan::Json, 64);
+        loop {
+            let error = match timeout(ATTEMPT, first_answer(self.address, &ask)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(late) => late.into(),
+            };
+            if let Some(process) = &mut self.process {
+                process.check()?;
+                if Instant::now() > until {
+                    bail!("no answer ({error:#}); its log: {}", process.tail());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn first_answer(address: SocketAddr, ask: &[u8]) -> Result<()> {
+    Client::connect(address).await?.json(ask).await
+}

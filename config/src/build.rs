@@ -1,0 +1,283 @@
+//! From a checked tree to settings: what one field alone cannot tell.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wire::Dialect;
+
+use crate::problem::{Problem, nearest};
+use crate::settings::{Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shutdown, Timeouts};
+use crate::tree::{self, Table};
+
+/// Build settings from the root of a checked tree.
+pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
+    let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
+    let timeouts = b.timeouts(root.table("timeouts"));
+    let backends = b.backends(&root);
+    let routes = b.routes(&root, &backends, timeouts);
+    let listeners = b.listeners(&root);
+    let admin = b.section(&root, "admin");
+    let settings = Settings {
+        admin: b.address(&admin),
+        workers: root.size("workers"),
+        limits: b.limits(&root),
+        shutdown: b.shutdown(&root),
+        listeners,
+        backends,
+        routes,
+        timeouts,
+    };
+    if b.problems.is_empty() { Ok(settings) } else { Err(b.problems) }
+}
+
+/// The sections as they are when nothing is written in them.
+fn defaults() -> Result<Table, Vec<Problem>> {
+    tree::read("{timeouts: {}, limits: {}, shutdown: {}, admin: {}, listeners: [{address: \"127.0.0.1:8080\"}]}")
+}
+
+struct Builder {
+    problems: Vec<Problem>,
+    fallback: Table,
+}
+
+impl Builder {
+    fn wrong(&mut self, table: &Table, field: &str, message: impl Into<String>) {
+        self.problems.push(table.place(field).problem(message));
+    }
+
+    fn section(&self, root: &Table, name: &str) -> Table {
+        root.table(name).or_else(|| self.fallback.table(name)).cloned().unwrap_or_default()
+    }
+
+    fn listeners(&mut self, root: &Table) -> Vec<Listener> {
+        let written = root.list("listeners");
+        let listeners: Vec<Table> = if written.is_empty() { self.fallback.list("listeners").to_vec() } else { written.to_vec() };
+        let mut seen = HashSet::new();
+        let mut out = Vec::new();
+        for table in &listeners {
+            let address = self.address(table);
+            if address.port() != 0 && !seen.insert(address) {
+                self.wrong(table, "address", format!("{address} is listened on twice"));
+            }
+            let tls = table.table("tls").map(|tls| ListenerTls {
+                cert: PathBuf::from(tls.text("cert").unwrap_or_default()),
+                key: PathBuf::from(tls.text("key").unwrap_or_default()),
+            });
+            if let (Some(files), Some(at)) = (&tls, table.table("tls")) {
+                for (field, path) in [("cert", &files.cert), ("key", &files.key)] {
+                    if let Err(e) = std::fs::File::open(path) {
+                        self.wrong(at, field, format!("cannot open {}: {e}", path.display()));
+                    }
+                }
+            }
+            out.push(Listener { address, h2c: table.flag("h2c"), tls });
+        }
+        out
+    }
+
+    fn address(&mut self, table: &Table) -> SocketAddr {
+        let text = table.text("address").unwrap_or_default();
+        text.parse().unwrap_or_else(|_| {
+            self.wrong(table, "address", format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\""));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn backends(&mut self, root: &Table) -> Vec<Arc<Backend>> {
+        let tables = root.list("backends");
+        if tables.is_empty() {
+            self.problems.push(root.place.problem("no backend: add one under \"backends\", or start with --upstream URL"));
+        }
+        self.unique_names(tables);
+        tables.iter().enumerate().filter_map(|(index, table)| self.backend(index, table).map(Arc::new)).collect()
+    }
+
+    fn backend(&mut self, index: usize, table: &Table) -> Option<Backend> {
+        let url = table.text("url")?;
+        let parts = match split_url(url) {
+            Ok(parts) => parts,
+            Err(why) => {
+                self.wrong(table, "url", format!("{url:?} {why}; write for example \"http://127.0.0.1:8000\""));
+                return None;
+            }
+        };
+        let tls_table = table.table("tls");
+        if tls_table.is_some() && !parts.tls {
+            self.wrong(table, "tls", "tls is set, but the url is plain http; write https:// or remove it");
+        }
+        let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
+        if let (Some(path), Some(at)) = (&ca, tls_table) {
+            if let Err(e) = std::fs::File::open(path) {
+                self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
+            }
+        }
+        let server_name = tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
+        Some(Backend {
+            name: table.text("name").unwrap_or_default().into(),
+            index,
+            tls: parts.tls.then_some(BackendTls { ca, server_name }),
+            host: parts.host,
+            port: parts.port,
+            authority: parts.authority,
+            prefix: parts.prefix,
+            dialect: table.text("dialect").and_then(Dialect::from_name),
+            provider: table.text("provider").unwrap_or("openai").to_owned(),
+            api_key: table.secret("api_key").cloned(),
+            http2: table.flag("http2"),
+            max_connections: table.size("max_connections"),
+            idle_connections: table.size("idle_connections"),
+            models: table.texts("models").to_vec(),
+        })
+    }
+
+    fn routes(&mut self, root: &Table, backends: &[Arc<Backend>], timeouts: Timeouts) -> Vec<Arc<Route>> {
+        let tables = root.list("routes");
+        if tables.is_empty() {
+            self.problems.push(root.place.problem("no route: add one under \"routes\" with a name and a backend"));
+        }
+        self.unique_names(tables);
+        tables.iter().enumerate().filter_map(|(index, table)| self.route(index, table, backends, timeouts).map(Arc::new)).collect()
+    }
+
+    fn route(&mut self, index: usize, table: &Table, backends: &[Arc<Backend>], general: Timeouts) -> Option<Route> {
+        let wanted = table.text("backend")?;
+        let Some(backend) = backends.iter().find(|b| &*b.name == wanted) else {
+            let names: Vec<&str> = backends.iter().map(|b| &*b.name).collect();
+            let hint = nearest(wanted, names.iter().copied()).map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean {n:?}?"));
+            self.wrong(table, "backend", format!("there is no backend {wanted:?}; {hint}"));
+            return None;
+        };
+        let conditions = table.table("match").cloned().unwrap_or_default();
+        let path = conditions.text("path").map(Pattern::new);
+        if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path {
+            if !p.starts_with('/') {
+                self.wrong(&conditions, "path", format!("{p:?} must begin with a slash"));
+            }
+        }
+        let headers = self.header_conditions(&conditions);
+        let labels = table.map("labels");
+        for name in labels.keys() {
+            if !is_label(name) || matches!(name.as_str(), "route" | "backend") {
+                self.wrong(table, "labels", format!("{name:?} cannot be a label; use letters, digits and underscores, not \"route\" or \"backend\""));
+            }
+        }
+        Some(Route {
+            name: table.text("name").unwrap_or_default().into(),
+            index,
+            path,
+            headers,
+            models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
+            backend: backend.clone(),
+            inject_usage: table.text("usage") == Some("inject"),
+            forward_compression: table.text("compression") == Some("forward"),
+            server_timing: table.flag("server_timing"),
+            stall: table.duration("stall"),
+            timeouts: table.table("timeouts").map_or(general, |_| self.timeouts(table.table("timeouts"))),
+            labels,
+        })
+    }
+
+    fn header_conditions(&mut self, conditions: &Table) -> Vec<(String, Option<String>)> {
+        let mut out = Vec::new();
+        for (name, value) in conditions.map("headers") {
+            match http::HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => out.push((name.as_str().to_owned(), (value != "*").then_some(value))),
+                Err(_) => self.wrong(conditions, "headers", format!("{name:?} is not a header name")),
+            }
+        }
+        out
+    }
+
+    fn unique_names(&mut self, tables: &[Table]) {
+        let mut seen = HashSet::new();
+        for table in tables {
+            if let Some(name) = table.text("name") {
+                if !seen.insert(name) {
+                    self.wrong(table, "name", format!("the name {name:?} is used twice"));
+                }
+                if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/')) {
+                    self.wrong(table, "name", format!("{name:?} is not a name; use up to 64 letters, digits, \"-\", \"_\", \".\" and \"/\""));
+                }
+            }
+        }
+    }
+
+    fn timeouts(&self, table: Option<&Table>) -> Timeouts {
+        let table = table.or_else(|| self.fallback.table("timeouts")).cloned().unwrap_or_default();
+        Timeouts {
+            request_head: table.duration("request_head"),
+            request_body: table.duration("request_body"),
+            idle: table.duration("idle"),
+            connect: table.duration("connect"),
+            first_byte: table.duration("first_byte"),
+            between_events: table.duration("between_events"),
+            total: table.duration("total"),
+            client_write: table.duration("client_write"),
+        }
+    }
+
+    fn limits(&mut self, root: &Table) -> Limits {
+        let table = self.section(root, "limits");
+        for (field, least) in [("request_head", 1024), ("event", 1024), ("ring", 16 << 10), ("request_body", 1024)] {
+            if table.size(field) < least {
+                self.wrong(&table, field, format!("too small to work with; at least {least} bytes"));
+            }
+        }
+        Limits {
+            request_head: table.size("request_head"),
+            header_fields: table.size("header_fields"),
+            request_body: table.size("request_body"),
+            event: table.size("event"),
+            ring: table.size("ring"),
+            records: table.size("records"),
+            h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
+            kernel_timestamps: table.flag("kernel_timestamps"),
+        }
+    }
+
+    fn shutdown(&self, root: &Table) -> Shutdown {
+        let table = self.section(root, "shutdown");
+        Shutdown { grace: table.duration("grace"), upgrade_socket: PathBuf::from(table.text("upgrade_socket").unwrap_or_default()) }
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with("__")
+}
+
+struct Url {
+    tls: bool,
+    host: String,
+    port: u16,
+    authority: String,
+    prefix: String,
+}
+
+fn split_url(url: &str) -> Result<Url, &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "is not a URL")?;
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err("is neither http nor https"),
+    };
+    let authority = uri.authority().ok_or("has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("has a user name in it; give the key as api_key");
+    }
+    if uri.query().is_some() {
+        return Err("has a query, which would be lost");
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    if matches!(host.as_str(), "169.254.169.254" | "metadata.google.internal") || host.to_ascii_lowercase().starts_with("fe80:") {
+        return Err("is a link-local or metadata address, which no engine has");
+    }
+    Ok(Url {
+        tls,
+        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        host,
+        authority: authority.as_str().to_owned(),
+        prefix: uri.path().trim_end_matches('/').to_owned(),
+    })
+}

@@ -1,0 +1,74 @@
+//! The commented example that `llm-lens init` writes, made from the table.
+
+use crate::schema::{Field, Kind, ROOT, Section};
+
+/// A settings file with every field, its default and what it does. It is valid as it stands.
+pub fn example() -> String {
+    let mut out = String::from("# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml\n");
+    out.push_str("# A changed file, or SIGHUP, takes effect whole or not at all; listeners, admin, workers and records need a restart.\n");
+    for field in ROOT.fields {
+        out.push('\n');
+        write_field(&mut out, field, 0, false);
+    }
+    out
+}
+
+fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
+    let mark = if inactive { "# " } else { "" };
+    let pad = "  ".repeat(indent);
+    out.push_str(&format!("{pad}# {}\n", field.doc));
+    match &field.kind {
+        Kind::Section(section) => {
+            let inactive = inactive || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
+            out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
+            write_section(out, section, indent + 1, inactive);
+        }
+        Kind::List(section) => {
+            out.push_str(&format!("{pad}{mark}{}:\n", field.name));
+            write_entry(out, section, indent + 1);
+        }
+        _ => {
+            let value = sample(field);
+            let inactive = inactive || value.is_none();
+            let value = value.unwrap_or_else(|| inactive_sample(field));
+            out.push_str(&format!("{pad}{}{}: {value}\n", if inactive { "# " } else { "" }, field.name));
+        }
+    }
+}
+
+fn write_section(out: &mut String, section: &Section, indent: usize, inactive: bool) {
+    for field in section.fields {
+        write_field(out, field, indent, inactive);
+    }
+}
+
+/// An entry of a list: the dash stands on a line of its own, so that every field looks the same.
+fn write_entry(out: &mut String, section: &Section, indent: usize) {
+    out.push_str(&format!("{}-\n", "  ".repeat(indent)));
+    write_section(out, section, indent + 1, false);
+}
+
+/// The value to show for an active field.
+fn sample(field: &Field) -> Option<String> {
+    Some(match field.name {
+        "name" | "backend" => "vllm".into(),
+        "url" => "http://127.0.0.1:8000".into(),
+        _ if field.default.is_empty() => return None,
+        _ => field.default.into(),
+    })
+}
+
+fn inactive_sample(field: &Field) -> String {
+    match field.name {
+        "api_key" => "${VLLM_API_KEY}".into(),
+        "path" => "/v1/*".into(),
+        "headers" => "{x-tier: gold}".into(),
+        "models" => "[llama-3.1-8b]".into(),
+        "labels" => "{team: search}".into(),
+        "cert" => "/etc/llm-lens/cert.pem".into(),
+        "key" => "/etc/llm-lens/key.pem".into(),
+        "ca" => "/etc/llm-lens/ca.pem".into(),
+        "server_name" => "engine.internal".into(),
+        _ => "...".into(),
+    }
+}

@@ -1,0 +1,189 @@
+//! The table of all sections and fields: names, types, defaults with their reasons.
+//!
+//! Everything that knows the settings file knows it from here.
+
+/// A section: a mapping with known fields.
+#[derive(Debug)]
+pub struct Section {
+    /// What it is for.
+    pub doc: &'static str,
+    /// Its fields, in the order a person reads them.
+    pub fields: &'static [Field],
+}
+
+/// A field of a section.
+#[derive(Debug)]
+pub struct Field {
+    /// Its key.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its default as it would be written; empty when there is none.
+    pub default: &'static str,
+    /// What it does, and why the default is what it is.
+    pub doc: &'static str,
+}
+
+/// The type of a field.
+#[derive(Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A text that must be given.
+    RequiredText,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number in a range.
+    Count(u64, u64),
+    /// A duration with its unit.
+    Duration,
+    /// A size with its unit.
+    Size,
+    /// A text that may hold `${ENV}` or be `file:PATH`, and is never shown.
+    Secret,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// A mapping of texts.
+    TextMap,
+    /// A section.
+    Section(&'static Section),
+    /// A list of sections.
+    List(&'static Section),
+}
+
+const fn field(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, default, doc }
+}
+
+/// The whole file.
+pub static ROOT: Section = Section {
+    doc: "Settings of `llm-lens gateway`.",
+    fields: &[
+        field("listeners", Kind::List(&LISTENER), "", "Where clients connect. Default: one on 127.0.0.1:8080."),
+        field("admin", Kind::Section(&ADMIN), "", "The operator's own listener."),
+        field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path; 0 means one for each core."),
+        field("backends", Kind::List(&BACKEND), "", "Inference engines."),
+        field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
+        field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
+        field("limits", Kind::Section(&LIMITS), "", "Bounds on what is held for anybody."),
+        field("shutdown", Kind::Section(&SHUTDOWN), "", "How to end, and how to hand over."),
+    ],
+};
+
+/// `listeners[]`
+pub static LISTENER: Section = Section {
+    doc: "An address that clients connect to.",
+    fields: &[
+        field("address", Kind::RequiredText, "127.0.0.1:8080", "IP and port; port 0 takes a free one."),
+        field("h2c", Kind::Flag, "true", "Accept HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1."),
+        field("tls", Kind::Section(&LISTENER_TLS), "", "Serve TLS (1.2 and 1.3) with ALPN for HTTP/2 and HTTP/1.1."),
+    ],
+};
+
+/// `listeners[].tls`
+pub static LISTENER_TLS: Section = Section {
+    doc: "Certificate and key of a listener, PEM files.",
+    fields: &[
+        field("cert", Kind::RequiredText, "", "File with the certificate chain."),
+        field("key", Kind::RequiredText, "", "File with the private key."),
+    ],
+};
+
+/// `admin`
+pub static ADMIN: Section = Section {
+    doc: "Metrics, health and the request log. It shows what clients asked for: keep it off public networks.",
+    fields: &[field("address", Kind::Text, "127.0.0.1:9090", "IP and port; port 0 takes a free one. Loopback by default because it has no login.")],
+};
+
+/// `backends[]`
+pub static BACKEND: Section = Section {
+    doc: "An inference engine.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "The name in routes, records and metrics."),
+        field("url", Kind::RequiredText, "", "`http://host:port` or `https://host:port`, with a path prefix if the engine has one."),
+        field("dialect", Kind::Word(&["auto", "openai-chat", "openai-completions", "openai-responses", "anthropic", "generate", "ollama", "llamacpp-completion", "embeddings"]), "auto", "How answers are read; auto goes by the request's path."),
+        field("provider", Kind::Text, "openai", "`gen_ai.provider.name` in metrics."),
+        field("api_key", Kind::Secret, "", "Sent as `Authorization: Bearer` in place of the client's. `${ENV}` or `file:PATH`."),
+        field("http2", Kind::Flag, "false", "Speak HTTP/2 to the engine. No engine we know gains from it; proxies in front of one may."),
+        field("tls", Kind::Section(&BACKEND_TLS), "", "For `https` URLs."),
+        field("max_connections", Kind::Count(1, 1_000_000), "10000", "Connections in use at a time; a request beyond it is answered 503."),
+        field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections each worker keeps for later."),
+        field("models", Kind::Texts, "", "Models it serves. They may become metric labels; other names become `other`."),
+    ],
+};
+
+/// `backends[].tls`
+pub static BACKEND_TLS: Section = Section {
+    doc: "How the engine's certificate is verified. It always is.",
+    fields: &[
+        field("ca", Kind::Text, "", "PEM file with the authorities to trust instead of the system's."),
+        field("server_name", Kind::Text, "", "Name to verify, when it is not the URL's host."),
+    ],
+};
+
+/// `routes[]`
+pub static ROUTE: Section = Section {
+    doc: "A rule for requests.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "The name in records and metrics."),
+        field("match", Kind::Section(&MATCH), "", "What it applies to; everything that is named must hold. Without it: all requests."),
+        field("backend", Kind::RequiredText, "", "The backend that serves it."),
+        field("usage", Kind::Word(&["forward", "inject"]), "forward", "inject: ask for usage when a streamed request did not, and take the extra event out of the answer again."),
+        field("compression", Kind::Word(&["identity", "forward"]), "identity", "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured."),
+        field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
+        field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
+        field("timeouts", Kind::Section(&TIMEOUTS), "", "Instead of the general ones."),
+        field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
+    ],
+};
+
+/// `routes[].match`
+pub static MATCH: Section = Section {
+    doc: "Conditions on a request.",
+    fields: &[
+        field("path", Kind::Text, "", "The path; a `*` at its end matches any rest."),
+        field("headers", Kind::TextMap, "", "Headers with their exact values; `*` means present."),
+        field("models", Kind::Texts, "", "Names of the request's `model`; a `*` at an end matches any rest. Holds for inference paths only."),
+    ],
+};
+
+/// `timeouts`
+pub static TIMEOUTS: Section = Section {
+    doc: "How long to wait. 0s means forever.",
+    fields: &[
+        field("request_head", Kind::Duration, "10s", "From a request's first byte to the end of its head. Slower clients are attacks."),
+        field("request_body", Kind::Duration, "60s", "From the end of the head to the end of the body."),
+        field("idle", Kind::Duration, "60s", "Between two requests on a client's connection."),
+        field("connect", Kind::Duration, "5s", "To a backend, TLS included."),
+        field("first_byte", Kind::Duration, "10m", "From the request sent to the first byte of the answer: a long prefill behind a queue is legitimate."),
+        field("between_events", Kind::Duration, "2m", "Between two reads of an answer."),
+        field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
+        field("client_write", Kind::Duration, "60s", "For a client that takes nothing while bytes are ready for it."),
+    ],
+};
+
+/// `limits`
+pub static LIMITS: Section = Section {
+    doc: "Bounds.",
+    fields: &[
+        field("request_head", Kind::Size, "64KiB", "Start line and fields of a request, and of an answer."),
+        field("header_fields", Kind::Count(1, 256), "100", "Fields of a request, and of an answer."),
+        field("request_body", Kind::Size, "32MiB", "Body of an inference request, held in memory once. Images are real."),
+        field("event", Kind::Size, "1MiB", "One event of an answer, or one JSON answer, kept for reading. Larger ones are forwarded unread, and the record says so."),
+        field("ring", Kind::Size, "256KiB", "Bytes taken from a backend ahead of a slow client, for each stream."),
+        field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
+        field("h2_streams", Kind::Count(1, 10_000), "100", "Concurrent streams of one HTTP/2 client connection."),
+        field("kernel_timestamps", Kind::Flag, "false", "Ask the kernel when bytes arrived and record how much later we read them (`read_lag_us`). Costs a larger system call for each read."),
+    ],
+};
+
+/// `shutdown`
+pub static SHUTDOWN: Section = Section {
+    doc: "The end of a process.",
+    fields: &[
+        field("grace", Kind::Duration, "30s", "How long streams may go on after SIGTERM, or after the successor took over."),
+        field("upgrade_socket", Kind::Text, "/tmp/llm-lens-upgrade.sock", "Unix socket over which listeners pass to a successor started with `--upgrade`."),
+    ],
+};

@@ -1,0 +1,245 @@
+//! Settings: what was asked, checked. Only parsing builds them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use wire::Dialect;
+
+use crate::value::Secret;
+
+/// Everything the gateway was asked to do.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// The operator's listener.
+    pub admin: SocketAddr,
+    /// Worker threads; 0 means one for each core.
+    pub workers: usize,
+    /// Backends; routes refer to them by position.
+    pub backends: Vec<Arc<Backend>>,
+    /// Routes in the order they are tried.
+    pub routes: Vec<Arc<Route>>,
+    /// Waits that do not depend on a route.
+    pub timeouts: Timeouts,
+    /// Bounds.
+    pub limits: Limits,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Listener {
+    /// IP and port.
+    pub address: SocketAddr,
+    /// HTTP/2 without TLS.
+    pub h2c: bool,
+    /// TLS.
+    pub tls: Option<ListenerTls>,
+}
+
+/// Certificate and key files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ListenerTls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// A backend.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Backend {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its position in [`Settings::backends`].
+    pub index: usize,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// What `Host` says: the authority of the URL.
+    pub authority: String,
+    /// Put before each request's path; empty or begins with a slash and does not end with one.
+    pub prefix: String,
+    /// How answers are read; `None` goes by the path.
+    #[serde(serialize_with = "dialect_name")]
+    pub dialect: Option<Dialect>,
+    /// `gen_ai.provider.name`.
+    pub provider: String,
+    /// In place of the client's `Authorization`.
+    pub api_key: Option<Secret>,
+    /// HTTP/2 to the backend.
+    pub http2: bool,
+    /// TLS; `None` for `http` URLs.
+    pub tls: Option<BackendTls>,
+    /// Most connections in use.
+    pub max_connections: usize,
+    /// Most idle connections for each worker.
+    pub idle_connections: usize,
+    /// Models that may become labels.
+    pub models: Vec<String>,
+}
+
+/// TLS to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackendTls {
+    /// Authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Name to verify.
+    pub server_name: String,
+}
+
+/// A route.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its position in [`Settings::routes`].
+    pub index: usize,
+    /// The path condition.
+    pub path: Option<Pattern>,
+    /// Header conditions: lower-case name and value, `None` for any value.
+    pub headers: Vec<(String, Option<String>)>,
+    /// Model conditions.
+    pub models: Vec<Pattern>,
+    /// The backend.
+    #[serde(serialize_with = "backend_name")]
+    pub backend: Arc<Backend>,
+    /// Ask for usage on our own account.
+    pub inject_usage: bool,
+    /// Pass `Accept-Encoding` on.
+    pub forward_compression: bool,
+    /// Add `Server-Timing`.
+    pub server_timing: bool,
+    /// A gap over this is a stall.
+    #[serde(serialize_with = "seconds")]
+    pub stall: Duration,
+    /// Waits.
+    pub timeouts: Timeouts,
+    /// Constant labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An exact text, or the beginning of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pattern {
+    /// The whole text.
+    Exact(String),
+    /// What the text begins with.
+    Prefix(String),
+}
+
+impl Pattern {
+    pub(crate) fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Pattern::Prefix(prefix.to_owned()),
+            None => Pattern::Exact(text.to_owned()),
+        }
+    }
+
+    /// Whether the text is meant.
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Pattern::Exact(exact) => exact == text,
+            Pattern::Prefix(prefix) => text.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+/// How long to wait; zero means forever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// First byte to end of a request's head.
+    #[serde(serialize_with = "seconds")]
+    pub request_head: Duration,
+    /// End of head to end of body.
+    #[serde(serialize_with = "seconds")]
+    pub request_body: Duration,
+    /// Between two requests.
+    #[serde(serialize_with = "seconds")]
+    pub idle: Duration,
+    /// To a backend.
+    #[serde(serialize_with = "seconds")]
+    pub connect: Duration,
+    /// Request sent to first byte.
+    #[serde(serialize_with = "seconds")]
+    pub first_byte: Duration,
+    /// Between two reads.
+    #[serde(serialize_with = "seconds")]
+    pub between_events: Duration,
+    /// The whole request.
+    #[serde(serialize_with = "seconds")]
+    pub total: Duration,
+    /// A client that takes nothing.
+    #[serde(serialize_with = "seconds")]
+    pub client_write: Duration,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a head.
+    pub request_head: usize,
+    /// Fields of a head.
+    pub header_fields: usize,
+    /// Bytes of an inference request's body.
+    pub request_body: usize,
+    /// Bytes of one event kept.
+    pub event: usize,
+    /// Bytes taken ahead of a slow client.
+    pub ring: usize,
+    /// Records kept.
+    pub records: usize,
+    /// Streams of an HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Kernel receive timestamps.
+    pub kernel_timestamps: bool,
+}
+
+/// The end of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// How long streams may go on.
+    #[serde(serialize_with = "seconds")]
+    pub grace: Duration,
+    /// Where listeners are handed over.
+    pub upgrade_socket: PathBuf,
+}
+
+impl Settings {
+    /// All models that may become labels, sorted.
+    pub fn declared_models(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.backends.iter().flat_map(|b| b.models.iter().map(String::as_str)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(d.as_secs_f64())
+}
+
+fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(d.map_or("auto", Dialect::name))
+}
+
+fn backend_name<S: Serializer>(b: &Arc<Backend>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&b.name)
+}

@@ -1,0 +1,309 @@
+//! A settings file, checked against the table: every known field has its type, nothing else is there.
+//!
+//! - *In*: YAML text.
+//! - *Out*: a tree of typed [`Value`]s, each with its place, defaults filled in; or all problems.
+//! - *Never*: knowledge of what a field means. That is the builder's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+
+use crate::problem::{Problem, nearest};
+use crate::schema::{Field, Kind, ROOT, Section};
+use crate::value::{self, Secret};
+
+/// Where something stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    line: usize,
+    column: usize,
+    path: String,
+}
+
+impl Place {
+    fn of(node: &MarkedYaml<'_>, path: String) -> Self {
+        Place { line: node.span.start.line(), column: node.span.start.col() + 1, path }
+    }
+
+    /// A problem here.
+    pub(crate) fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem { line: self.line, column: self.column, path: self.path.clone(), message: message.into() }
+    }
+}
+
+/// A checked value.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Absent,
+    Text(String),
+    Flag(bool),
+    Count(u64),
+    Duration(Duration),
+    Secret(Secret),
+    Texts(Vec<String>),
+    TextMap(BTreeMap<String, String>),
+    Table(Table),
+    List(Vec<Table>),
+}
+
+/// A checked section.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) place: Place,
+    fields: BTreeMap<&'static str, (Value, Place)>,
+}
+
+impl Table {
+    pub(crate) fn place(&self, name: &str) -> Place {
+        self.fields.get(name).map_or_else(|| self.place.clone(), |(_, place)| place.clone())
+    }
+
+    fn value(&self, name: &str) -> &Value {
+        self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match self.value(name) {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        matches!(self.value(name), Value::Flag(true))
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        match self.value(name) {
+            Value::Count(n) => *n,
+            _ => 0,
+        }
+    }
+
+    /// Sizes are bounded by what fits in memory anyway.
+    pub(crate) fn size(&self, name: &str) -> usize {
+        usize::try_from(self.count(name)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn duration(&self, name: &str) -> Duration {
+        match self.value(name) {
+            Value::Duration(d) => *d,
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> Option<&Secret> {
+        match self.value(name) {
+            Value::Secret(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> &[String] {
+        match self.value(name) {
+            Value::Texts(texts) => texts,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn map(&self, name: &str) -> BTreeMap<String, String> {
+        match self.value(name) {
+            Value::TextMap(map) => map.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Option<&Table> {
+        match self.value(name) {
+            Value::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn list(&self, name: &str) -> &[Table] {
+        match self.value(name) {
+            Value::List(list) => list,
+            _ => &[],
+        }
+    }
+}
+
+/// Read and check a whole file.
+pub(crate) fn read(text: &str) -> Result<Table, Vec<Problem>> {
+    let documents = MarkedYaml::load_from_str(text).map_err(|e| {
+        let at = e.marker();
+        vec![Problem { line: at.line(), column: at.col() + 1, path: String::new(), message: format!("not valid YAML: {}", e.info()) }]
+    })?;
+    let mut checker = Checker { problems: Vec::new() };
+    let table = match documents.as_slice() {
+        [] => checker.defaults(&ROOT, &Place::default()),
+        [document] => checker.section(document, &ROOT, String::new()),
+        _ => return Err(vec![Problem::whole_file("it holds more than one YAML document; write one".into())]),
+    };
+    if checker.problems.is_empty() { Ok(table) } else { Err(checker.problems) }
+}
+
+struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn wrong(&mut self, place: &Place, message: impl Into<String>) {
+        self.problems.push(place.problem(message));
+    }
+
+    /// A section in which nothing is written.
+    fn defaults(&mut self, section: &'static Section, place: &Place) -> Table {
+        let mut table = Table { place: place.clone(), fields: BTreeMap::new() };
+        for field in section.fields {
+            self.default(field, &mut table);
+        }
+        table
+    }
+
+    fn default(&mut self, field: &'static Field, table: &mut Table) {
+        let mut place = table.place.clone();
+        place.path = join(&place.path, field.name);
+        let value = match field.kind {
+            // Whether an optional section is there can matter, so its defaults are the builder's to ask for.
+            Kind::Section(_) | Kind::List(_) | Kind::Texts | Kind::TextMap | Kind::Secret => Value::Absent,
+            Kind::RequiredText => {
+                let at = table.place.clone();
+                self.wrong(&at, format!("{:?} is missing: {}", field.name, field.doc));
+                Value::Absent
+            }
+            _ if field.default.is_empty() => Value::Absent,
+            _ => self.scalar(field.default, field, &place),
+        };
+        table.fields.insert(field.name, (value, place));
+    }
+
+    fn section(&mut self, node: &MarkedYaml<'_>, section: &'static Section, path: String) -> Table {
+        let place = Place::of(node, path);
+        let YamlData::Mapping(mapping) = &node.data else {
+            if matches!(node.data, YamlData::Value(Scalar::Null)) {
+                return self.defaults(section, &place);
+            }
+            self.wrong(&place, format!("expected a section with keys such as {:?}", section.fields.first().map_or("", |f| f.name)));
+            return Table { place, ..Table::default() };
+        };
+        let mut table = Table { place, fields: BTreeMap::new() };
+        for (key, node) in mapping {
+            let name = text_of(key).unwrap_or_default();
+            let path = join(&table.place.path, &name);
+            match section.fields.iter().find(|f| f.name == name) {
+                Some(field) => {
+                    let value = self.value(node, field, path.clone());
+                    table.fields.insert(field.name, (value, Place::of(node, path)));
+                }
+                None => self.unknown(key, &name, path, section),
+            }
+        }
+        for field in section.fields {
+            if !table.fields.contains_key(field.name) {
+                self.default(field, &mut table);
+            }
+        }
+        table
+    }
+
+    fn unknown(&mut self, key: &MarkedYaml<'_>, name: &str, path: String, section: &Section) {
+        let names = || section.fields.iter().map(|f| f.name);
+        let hint = match nearest(name, names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        self.wrong(&Place::of(key, path), format!("unknown key; {hint}"));
+    }
+
+    fn value(&mut self, node: &MarkedYaml<'_>, field: &'static Field, path: String) -> Value {
+        let place = Place::of(node, path.clone());
+        match &field.kind {
+            Kind::Section(section) => Value::Table(self.section(node, section, path)),
+            Kind::List(section) => match &node.data {
+                YamlData::Sequence(items) => {
+                    Value::List(items.iter().enumerate().map(|(at, item)| self.section(item, section, format!("{path}[{at}]"))).collect())
+                }
+                _ => self.fail(&place, "expected a list; begin each entry with \"- \""),
+            },
+            Kind::Texts => match &node.data {
+                YamlData::Sequence(items) => Value::Texts(items.iter().filter_map(|item| self.plain(item, &path)).collect()),
+                _ => self.fail(&place, "expected a list of texts, for example [\"a\", \"b\"]"),
+            },
+            Kind::TextMap => match &node.data {
+                YamlData::Mapping(map) => {
+                    Value::TextMap(map.iter().filter_map(|(k, v)| Some((self.plain(k, &path)?, self.plain(v, &path)?))).collect())
+                }
+                _ => self.fail(&place, "expected keys with texts, for example {team: search}"),
+            },
+            _ => match text_of(node) {
+                Some(text) => self.scalar(&text, field, &place),
+                None => self.fail(&place, "expected a single value"),
+            },
+        }
+    }
+
+    fn plain(&mut self, node: &MarkedYaml<'_>, path: &str) -> Option<String> {
+        let text = text_of(node);
+        if text.is_none() {
+            self.wrong(&Place::of(node, path.to_owned()), "expected a text");
+        }
+        text
+    }
+
+    fn scalar(&mut self, text: &str, field: &Field, place: &Place) -> Value {
+        let parsed = match &field.kind {
+            Kind::Flag => match text {
+                "true" => Ok(Value::Flag(true)),
+                "false" => Ok(Value::Flag(false)),
+                _ => Err(format!("{text:?} is neither true nor false")),
+            },
+            Kind::Count(min, max) => match text.parse::<u64>() {
+                Ok(n) if (*min..=*max).contains(&n) => Ok(Value::Count(n)),
+                _ => Err(format!("{text:?} is not a whole number from {min} to {max}")),
+            },
+            Kind::Duration if text == "0" => Ok(Value::Duration(Duration::ZERO)),
+            Kind::Duration => value::duration(text).map(Value::Duration),
+            Kind::Size => value::size(text).map(Value::Count),
+            Kind::Secret => secret(text).map(Value::Secret),
+            Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Kind::Word(words) => Err(format!("{text:?} is none of {}", words.join(", "))),
+            _ => value::expand(text, |name| std::env::var(name).ok()).map(Value::Text),
+        };
+        parsed.unwrap_or_else(|message| self.fail(place, message))
+    }
+
+    fn fail(&mut self, place: &Place, message: impl Into<String>) -> Value {
+        self.wrong(place, message);
+        Value::Absent
+    }
+}
+
+/// A secret from the environment, a file or (for tests of one's own set-up) the text itself. What went wrong is told
+/// without the value.
+fn secret(text: &str) -> Result<Secret, String> {
+    let value = match text.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).map_err(|e| format!("cannot read the secret's file {path}: {e}"))?,
+        None => value::expand(text, |name| std::env::var(name).ok())?,
+    };
+    let value = value.trim_end_matches(['\r', '\n']);
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("the secret is empty or has characters that cannot stand in a header".into());
+    }
+    Ok(Secret::new(value.to_owned()))
+}
+
+fn text_of(node: &MarkedYaml<'_>) -> Option<String> {
+    match &node.data {
+        YamlData::Value(Scalar::String(s)) => Some(s.to_string()),
+        YamlData::Value(Scalar::Integer(i)) => Some(i.to_string()),
+        YamlData::Value(Scalar::Boolean(b)) => Some(b.to_string()),
+        YamlData::Value(Scalar::FloatingPoint(f)) => Some(f.to_string()),
+        _ => None,
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}

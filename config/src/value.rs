@@ -1,0 +1,117 @@
+//! Values with units, and values that must not be seen.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A secret. It prints as `***` and is compared by nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(value: String) -> Self {
+        Secret(value)
+    }
+
+    /// The value itself; for the wire only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// `250ms`, `5s`, `10m`, `1h`; a fraction is allowed.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write for example \"250ms\", \"5s\", \"10m\" or \"1h\"");
+    let (number, unit) = split(text).ok_or_else(bad)?;
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(bad()),
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())
+}
+
+/// `512`, `64KiB`, `10MiB`, `1GiB`; decimal units too.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a size; write for example \"64KiB\" or \"10MiB\"");
+    let (number, unit) = split(text).ok_or_else(bad)?;
+    let bytes = match unit {
+        "" | "B" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return Err(bad()),
+    };
+    Ok((number * bytes).round() as u64)
+}
+
+fn split(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let number: f64 = number.parse().ok()?;
+    (number <= 1e15).then_some((number, unit.trim()))
+}
+
+/// Replace each `${NAME}` by the environment's value.
+pub(crate) fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after.split_once('}').ok_or("\"${\" without \"}\"; write ${NAME}")?;
+        out.push_str(before);
+        out.push_str(&env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert_eq!(size("10"), Ok(10));
+        for bad in ["5 parsecs", "5", "", "s", "-1s", "1e3s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn environment() {
+        let env = |name: &str| (name == "A").then(|| "x".to_owned());
+        assert_eq!(expand("a${A}b${A}", env).as_deref(), Ok("axbx"));
+        assert!(expand("${B}", env).unwrap_err().contains("B is not set"));
+        assert!(expand("${A", env).is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let secret = Secret::new("k-123".into());
+        assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+    }
+}

@@ -1,0 +1,103 @@
+//! Settings files as people write them, and what they are told.
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = config::parse("gateway.yaml", text).expect_err("the file is wrong");
+    problems.to_string().lines().map(str::to_owned).collect()
+}
+
+const GOOD: &str = "
+backends:
+  - {name: a, url: 'http://127.0.0.1:8000/base/', models: [m1]}
+  - {name: b, url: 'https://engine.test', api_key: '${PATH}x'}
+routes:
+  - {name: gold, backend: b, match: {headers: {X-Tier: gold}, models: ['m*']}, timeouts: {connect: 1s}}
+  - {name: rest, backend: a}
+timeouts: {connect: 2s}
+";
+
+#[test]
+fn a_good_file_is_understood() {
+    let s = config::parse("f", &GOOD.replace("${PATH}x", "k-1")).unwrap();
+    assert_eq!(s.listeners[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!((s.backends[0].prefix.as_str(), s.backends[0].port), ("/base", 8000));
+    assert_eq!((s.backends[1].port, s.backends[1].tls.as_ref().unwrap().server_name.as_str()), (443, "engine.test"));
+    assert_eq!((s.routes[0].timeouts.connect.as_secs(), s.routes[1].timeouts.connect.as_secs()), (1, 2));
+    assert_eq!(s.routes[0].timeouts.total.as_secs(), 3600);
+    assert_eq!(s.routes[0].headers, [("x-tier".to_owned(), Some("gold".to_owned()))]);
+    assert!(s.routes[0].models[0].matches("m1") && !s.routes[0].models[0].matches("x"));
+    assert_eq!(s.limits.ring, 256 << 10);
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_place() {
+    let text = "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\ncolour: blue\n";
+    let told = problems(text);
+    assert_eq!(
+        told,
+        [
+            "gateway.yaml:2:5: listeners[0].adress: unknown key; did you mean \"address\"?",
+            "gateway.yaml:2:5: listeners[0]: \"address\" is missing: IP and port; port 0 takes a free one.",
+            "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \"250ms\", \"5s\", \"10m\" or \"1h\"",
+            "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
+            "gateway.yaml:11:1: colour: unknown key; known here: listeners, admin, workers, backends, routes, timeouts, limits, shutdown",
+        ]
+    );
+}
+
+#[test]
+fn what_only_the_whole_can_tell() {
+    let told = problems("backends: [{name: vllm, url: 'http://u:p@h'}, {name: vllm, url: 'http://h'}]\nroutes: [{name: r, backend: vlm}, {name: r, backend: vllm}]\n");
+    assert!(told.iter().any(|l| l.contains("backends[0].url") && l.contains("api_key")), "{told:?}");
+    assert!(told.iter().any(|l| l.contains("backends[1].name") && l.contains("used twice")), "{told:?}");
+    assert!(told.iter().any(|l| l.contains("routes[0].backend") && l.contains("did you mean \"vllm\"?")), "{told:?}");
+    assert!(problems("backends: [{name: a, url: 'http://169.254.169.254'}]\nroutes: [{name: r, backend: a}]")[0].contains("metadata"));
+}
+
+#[test]
+fn secrets_come_from_outside_and_are_never_shown() {
+    let told = problems(&GOOD.replace("${PATH}x", "${NO_SUCH_VARIABLE_HERE}"));
+    assert!(told[0].contains("NO_SUCH_VARIABLE_HERE is not set"), "{told:?}");
+    let s = config::parse("f", &GOOD.replace("${PATH}x", "sk-very-secret")).unwrap();
+    assert_eq!(s.backends[1].api_key.as_ref().unwrap().reveal(), "sk-very-secret");
+    assert!(!format!("{s:?}").contains("very-secret"));
+    assert!(!serde_json::to_string(&s).unwrap().contains("very-secret"));
+    let told = problems(&GOOD.replace("${PATH}x", "file:/no/such/file"));
+    assert!(told[0].contains("cannot read the secret's file"), "{told:?}");
+}
+
+#[test]
+fn broken_yaml_has_a_place() {
+    assert!(problems("backends: [\n  {name: a\n")[0].starts_with("gateway.yaml:"));
+    assert!(problems("a: 1\na: 2\n").iter().any(|l| l.starts_with("gateway.yaml:")));
+}
+
+#[test]
+fn the_example_is_valid_and_says_the_defaults() {
+    let example = config::example();
+    let s = config::parse("example", &example).unwrap_or_else(|e| panic!("{e}\n{example}"));
+    let bare = config::parse("bare", "backends: [{name: vllm, url: 'http://127.0.0.1:8000'}]\nroutes: [{name: vllm, backend: vllm}]").unwrap();
+    assert_eq!(serde_json::to_value(&s).unwrap(), serde_json::to_value(&bare).unwrap());
+}
+
+#[test]
+fn the_schema_names_every_field_of_the_example() {
+    let schema = config::json_schema().to_string();
+    for name in ["listeners", "h2c", "api_key", "between_events", "kernel_timestamps", "upgrade_socket"] {
+        assert!(schema.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn flags_are_checked_like_a_file() {
+    let s = config::from_flags("http://127.0.0.1:8000", "127.0.0.1:0", "127.0.0.1:0", Some(3)).unwrap();
+    assert_eq!((s.workers, s.routes.len(), s.backends[0].port), (3, 1, 8000));
+    let told = config::from_flags("127.0.0.1:8000", "x", "127.0.0.1:0", None).unwrap_err().to_string();
+    assert!(told.contains("url") && told.contains("listeners[0].address"), "{told}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(text in "[a-z:{}\\[\\], \n\"'0-9#&*!|>-]{0,120}") {
+        let _ = config::parse("f", &text);
+    }
+}

@@ -1,0 +1,68 @@
+//! Gaps between token events of one stream, and their way into the shared histograms.
+//!
+//! - *In*: one gap at a time, in microseconds.
+//! - *Out*: the request's own summary, and batches of exact values for the series of its route.
+//! - *Never*: a lock or an allocation for each event. A batch is handed on when it is full and at the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sketch::Sketch;
+
+/// Gaps that wait before they are handed on. At 64 the lock of a shard costs less than a nanosecond a gap.
+const BATCH: usize = 64;
+
+/// The gaps of one side of one stream.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    batch: Vec<u32>,
+    sketch: Sketch,
+}
+
+impl Gaps {
+    /// Note a gap. Gaps over 71 minutes count as that.
+    #[inline]
+    pub fn add(&mut self, micros: u64) {
+        self.batch.push(u32::try_from(micros).unwrap_or(u32::MAX));
+        self.sketch.add(micros);
+    }
+
+    /// Whether a batch is full and wants to be taken.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH
+    }
+
+    /// Take what has gathered since the last time.
+    pub fn drain(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.batch.drain(..).map(u64::from)
+    }
+
+    /// The summary for the record; `None` when there was no gap.
+    pub fn summary(&self) -> Option<GapSummary> {
+        Some(GapSummary {
+            count: self.sketch.count(),
+            mean: self.sketch.mean()?,
+            p50: self.sketch.quantile(0.5)?,
+            p90: self.sketch.quantile(0.9)?,
+            p99: self.sketch.quantile(0.99)?,
+            max: self.sketch.max(),
+        })
+    }
+}
+
+/// Gaps in microseconds; quantiles are exact to 1.6 %, the rest exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GapSummary {
+    /// Gaps, one less than the token events.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Longest.
+    pub max: u64,
+}

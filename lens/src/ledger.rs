@@ -1,0 +1,242 @@
+//! The ledger: where the time of a request went.
+//!
+//! At any instant a request is in exactly one [`State`]; changing the state attributes the time since the last change.
+//! So the parts always sum to the whole.
+//!
+//! - *In*: state changes with their instants.
+//! - *Out*: time in each state, in microseconds that sum to the total in microseconds exactly.
+//! - *Never*: two states at once. What happens side by side is attributed to what blocks progress.
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Tick;
+
+/// What a request is waiting for or busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The request is being read from the client.
+    ReadRequest,
+    /// Who asks, and may they.
+    Identify,
+    /// Waiting for admission.
+    Queue,
+    /// Guards look at the request.
+    ShieldInput,
+    /// A backend is chosen.
+    Route,
+    /// A connection to the backend is taken or made, TLS included.
+    Connect,
+    /// The request is being written to the backend.
+    Send,
+    /// The request is sent, and no byte of the answer has come.
+    AwaitFirstByte,
+    /// The answer has begun; nothing is there to forward, the backend's next bytes are awaited.
+    AwaitToken,
+    /// Guards look at the answer.
+    ShieldOutput,
+    /// An event is kept back by a guard.
+    Hold,
+    /// Bytes are ready and the client does not take them.
+    ClientWrite,
+    /// Our own work between the others.
+    Gateway,
+    /// The answer is complete; the rest is bookkeeping on the connection.
+    Settle,
+}
+
+impl State {
+    /// All states, in the order a request meets them.
+    pub const ALL: [State; 14] = [
+        State::ReadRequest,
+        State::Identify,
+        State::Queue,
+        State::ShieldInput,
+        State::Route,
+        State::Connect,
+        State::Send,
+        State::AwaitFirstByte,
+        State::AwaitToken,
+        State::ShieldOutput,
+        State::Hold,
+        State::ClientWrite,
+        State::Gateway,
+        State::Settle,
+    ];
+
+    /// The name in records and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::ReadRequest => "read_request",
+            State::Identify => "identify",
+            State::Queue => "queue",
+            State::ShieldInput => "shield_input",
+            State::Route => "route",
+            State::Connect => "connect",
+            State::Send => "send",
+            State::AwaitFirstByte => "await_first_byte",
+            State::AwaitToken => "await_token",
+            State::ShieldOutput => "shield_output",
+            State::Hold => "hold",
+            State::ClientWrite => "client_write",
+            State::Gateway => "gateway",
+            State::Settle => "settle",
+        }
+    }
+}
+
+/// The running account of one request.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    spent: [u64; State::ALL.len()],
+    state: State,
+    started: Tick,
+    since: Tick,
+}
+
+impl Ledger {
+    /// Open the account.
+    pub fn open(state: State, now: Tick) -> Self {
+        Ledger { spent: [0; State::ALL.len()], state, started: now, since: now }
+    }
+
+    /// The instant the account was opened.
+    pub fn started(&self) -> Tick {
+        self.started
+    }
+
+    /// The present state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The request enters `state`. An instant before the last change counts as that change's own.
+    #[inline]
+    pub fn switch(&mut self, state: State, now: Tick) {
+        let now = now.max(self.since);
+        self.spent[self.state as usize] += now.0 - self.since.0;
+        self.since = now;
+        self.state = state;
+    }
+
+    /// Time in a state so far, in nanoseconds; the open stretch is not counted.
+    pub fn nanos(&self, state: State) -> u64 {
+        self.spent[state as usize]
+    }
+
+    /// Close the account.
+    pub fn close(mut self, now: Tick) -> Parts {
+        self.switch(self.state, now);
+        Parts::from_nanos(&self.spent)
+    }
+}
+
+/// A closed account, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts([u64; State::ALL.len()]);
+
+impl Parts {
+    /// Rounds so that the parts sum to the rounded whole: each part is the difference of two rounded running sums.
+    fn from_nanos(spent: &[u64; State::ALL.len()]) -> Self {
+        let mut parts = [0; State::ALL.len()];
+        let mut sum = 0;
+        for (part, nanos) in parts.iter_mut().zip(spent) {
+            let before = sum / 1000;
+            sum += nanos;
+            *part = sum / 1000 - before;
+        }
+        Parts(parts)
+    }
+
+    /// Microseconds in a state.
+    pub fn micros(&self, state: State) -> u64 {
+        self.0[state as usize]
+    }
+
+    /// The sum of all parts.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// States with their microseconds.
+    pub fn iter(&self) -> impl Iterator<Item = (State, u64)> + '_ {
+        State::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (state, micros) in self.iter() {
+            map.serialize_entry(state.name(), &micros)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Parts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct States;
+        impl<'de> Visitor<'de> for States {
+            type Value = Parts;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map from ledger state to microseconds")
+            }
+
+            /// States that this version does not know are dropped, so that older readers take newer records.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts, A::Error> {
+                let mut parts = Parts::default();
+                while let Some((name, micros)) = map.next_entry::<String, u64>()? {
+                    if let Some(state) = State::ALL.into_iter().find(|s| s.name() == name) {
+                        parts.0[state as usize] = micros;
+                    }
+                }
+                Ok(parts)
+            }
+        }
+        deserializer.deserialize_map(States)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn always_closes(steps in proptest::collection::vec((0usize..State::ALL.len(), 0u64..5_000_000), 0..50), end in 0u64..1_000_000) {
+            let mut now = Tick(17);
+            let mut ledger = Ledger::open(State::ReadRequest, now);
+            for (state, nanos) in steps {
+                now = Tick(now.0 + nanos);
+                ledger.switch(State::ALL[state], now);
+            }
+            now = Tick(now.0 + end);
+            let parts = ledger.close(now);
+            prop_assert_eq!(parts.total(), now.micros_since(Tick(17)));
+        }
+
+        #[test]
+        fn a_clock_that_steps_back_adds_nothing_and_loses_nothing(ticks in proptest::collection::vec(0u64..10_000_000, 1..30)) {
+            let mut ledger = Ledger::open(State::Gateway, Tick(0));
+            for (at, tick) in ticks.iter().enumerate() {
+                ledger.switch(State::ALL[at % 14], Tick(*tick));
+            }
+            let latest = ticks.iter().copied().max().unwrap();
+            prop_assert_eq!(ledger.close(Tick(0)).total(), latest / 1000);
+        }
+    }
+
+    #[test]
+    fn serialises_every_state() {
+        let mut ledger = Ledger::open(State::Send, Tick(0));
+        ledger.switch(State::Gateway, Tick::from_micros(7));
+        let parts = ledger.close(Tick::from_micros(10));
+        let json = serde_json::to_value(parts).unwrap();
+        assert_eq!((&json["send"], &json["gateway"], &json["queue"]), (&7.into(), &3.into(), &0.into()));
+        assert_eq!(serde_json::from_value::<Parts>(json).unwrap(), parts);
+    }
+}

@@ -1,0 +1,289 @@
+//! The record: one request, everything we know.
+//!
+//! This is the one schema of every sink. Fields are added, never renamed or given another meaning, within a schema number;
+//! absent means not known, never zero. Times are microseconds from the moment the request's head was read, unless they are
+//! durations by name.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Tick;
+use crate::gaps::GapSummary;
+use crate::ledger::Parts;
+use crate::stream::{Mark, Marks};
+
+/// The number of the schema that this version writes.
+pub const SCHEMA: u32 = 1;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The answer was forwarded to its end, whatever its status below 500.
+    Ok,
+    /// The client left before the end.
+    ClientGone,
+    /// No answer, or one that broke off: connect failure, reset, bad HTTP, a stream cut short.
+    UpstreamFailed,
+    /// The engine reported an error: a status of 500 or more, or an error inside a stream.
+    UpstreamError,
+    /// A timeout of ours ended it.
+    Timeout,
+    /// We refused it before an engine heard of it.
+    Rejected,
+    /// A guard stopped it.
+    Blocked,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Ok,
+        Outcome::ClientGone,
+        Outcome::UpstreamFailed,
+        Outcome::UpstreamError,
+        Outcome::Timeout,
+        Outcome::Rejected,
+        Outcome::Blocked,
+    ];
+
+    /// The name in records and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::ClientGone => "client_gone",
+            Outcome::UpstreamFailed => "upstream_failed",
+            Outcome::UpstreamError => "upstream_error",
+            Outcome::Timeout => "timeout",
+            Outcome::Rejected => "rejected",
+            Outcome::Blocked => "blocked",
+        }
+    }
+}
+
+/// Token counts, and whether they are the engine's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordUsage {
+    /// Tokens of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<u64>,
+    /// Of these, reasoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_tokens: Option<u64>,
+    /// Prompt tokens from a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<u64>,
+    /// `completion_tokens` was not stated by the engine but estimated; figures made of it are estimates too.
+    pub estimated: bool,
+}
+
+/// One mark, in microseconds from the request head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkUs {
+    /// Read from upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<u64>,
+    /// Taken by the client's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<u64>,
+}
+
+/// The marks of [`Marks`], in microseconds from the request head.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MarksUs {
+    /// First byte of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<MarkUs>,
+    /// First event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_event: Option<MarkUs>,
+    /// First role-only event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<MarkUs>,
+    /// First reasoning text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<MarkUs>,
+    /// First content text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<MarkUs>,
+    /// First tool-call text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call: Option<MarkUs>,
+    /// First generated text of any kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token: Option<MarkUs>,
+    /// Last generated text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_token: Option<MarkUs>,
+}
+
+impl MarksUs {
+    /// The marks as distances from the moment the request's head was read.
+    pub fn from_marks(marks: &Marks, head: Tick) -> Self {
+        let us = |mark: Mark| {
+            let since = |t: Option<Tick>| t.map(|t| t.micros_since(head));
+            let mark = MarkUs { arrival: since(mark.arrival), written: since(mark.written) };
+            (mark != MarkUs::default()).then_some(mark)
+        };
+        MarksUs {
+            first_byte: us(marks.first_byte),
+            first_event: us(marks.first_event),
+            role: us(marks.role),
+            reasoning: us(marks.reasoning),
+            content: us(marks.content),
+            tool_call: us(marks.tool_call),
+            first_token: us(marks.first_token),
+            last_token: us(marks.last_token),
+        }
+    }
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The request id: the client's, or ours.
+    pub id: String,
+    /// The trace id of the client's `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Wall-clock time of the first byte of the request, RFC 3339 in UTC.
+    #[serde(with = "rfc3339")]
+    pub started_at: u64,
+    /// The route that matched.
+    pub route: Arc<str>,
+    /// The backend that was asked, if it came to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Arc<str>>,
+    /// How the answer was read; absent for requests that are no inference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Cow<'static, str>>,
+    /// The request path, without its query.
+    pub endpoint: String,
+    /// The model that the client named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_requested: Option<String>,
+    /// The model that the engine named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_answered: Option<String>,
+    /// The status that the client got; absent when it got none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Whether the answer was a stream of events.
+    pub stream: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// A stable word for what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// The engine's words for why each choice ended.
+    #[serde(default)]
+    pub finish_reasons: Vec<String>,
+    /// Token counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<RecordUsage>,
+    /// Why the answer's events could not be measured, if they could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_parsed: Option<Cow<'static, str>>,
+    /// Events, end marks included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// Events with generated text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_events: Option<u64>,
+    /// Comment lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comments: Option<u64>,
+    /// Bytes of the request, head and body.
+    pub bytes_from_client: u64,
+    /// Bytes of the answer's body that the client took, transfer coding not counted.
+    pub bytes_to_client: u64,
+    /// When the last byte of the request was written upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_us: Option<u64>,
+    /// The marks.
+    #[serde(default)]
+    pub marks_us: MarksUs,
+    /// Duration: request sent to end of answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_us: Option<u64>,
+    /// Duration: request sent to first token event read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_ttft_us: Option<u64>,
+    /// Duration: request head read to first token event written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ttft_us: Option<u64>,
+    /// Duration for each output token after the first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpot_us: Option<f64>,
+    /// Gaps between token events, on arrival.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub itl_us: Option<GapSummary>,
+    /// The same on write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_itl_us: Option<GapSummary>,
+    /// Gaps over the route's threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<u64>,
+    /// Token events that shared a read with one before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coalesced_events: Option<u64>,
+    /// Kernel receive to our read, for reads with a kernel timestamp: how late our stamps are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_lag_us: Option<GapSummary>,
+    /// Where the time went; the parts sum to `total_us`.
+    pub ledger_us: Parts,
+    /// Duration: first byte of the request to the end of the exchange.
+    pub total_us: u64,
+}
+
+/// Unix microseconds as RFC 3339 text.
+mod rfc3339 {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    pub(super) fn serialize<S: Serializer>(us: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        let at = i64::try_from(*us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+        let at = at.ok_or_else(|| ser::Error::custom("time out of range"))?;
+        serializer.collect_str(&format_args!("{at:.6}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at: Timestamp = text.parse().map_err(de::Error::custom)?;
+        u64::try_from(at.as_microsecond()).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+impl Record {
+    /// A record with nothing but what must be there.
+    pub(crate) fn bare() -> Self {
+        let json = r#"{"schema":1,"id":"i","started_at":"2026-01-02T03:04:05.678901Z","route":"r","endpoint":"/","stream":false,
+            "outcome":"ok","bytes_from_client":0,"bytes_to_client":0,"ledger_us":{},"total_us":0}"#;
+        serde_json::from_str(json).expect("a valid record")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_is_not_written_and_comes_back_absent() {
+        let record = Record::bare();
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(json["started_at"], "2026-01-02T03:04:05.678901Z");
+        for key in ["usage", "events", "tpot_us", "backend", "http_status"] {
+            assert!(json.get(key).is_none(), "{key}");
+        }
+        assert_eq!(serde_json::from_value::<Record>(json).unwrap(), record);
+    }
+}

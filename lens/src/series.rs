@@ -1,0 +1,333 @@
+//! What is known about all requests of one kind: histograms, ledger sums and counts.
+//!
+//! - *In*: finished [`Record`]s, and batches of gaps from streams that still run.
+//! - *Out*: percentiles and sums; two series merge into one, in any order, with the same result.
+//! - *Never*: a label. Who a series belongs to is its owner's knowledge.
+
+use hdrhistogram::Histogram;
+
+use crate::ledger::State;
+use crate::record::{Outcome, Record};
+
+/// Longest value that the histograms tell apart: one hour in microseconds. Longer ones count as that.
+pub const LONGEST_US: u64 = 3_600_000_000;
+
+/// What is timed, all in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// Request head read to the end of the exchange.
+    Total,
+    /// Last request byte written upstream to the end of the answer.
+    Engine,
+    /// Last request byte written upstream to the first token event read.
+    EngineTtft,
+    /// Request head read to the first token event written to the client.
+    ClientTtft,
+    /// Time for each output token after the first.
+    Tpot,
+    /// A gap between two token events, on arrival.
+    Itl,
+    /// The same on write.
+    ClientItl,
+    /// Last request byte written upstream to the first byte of the answer.
+    FirstByte,
+    /// The same to the first event of any kind.
+    FirstEvent,
+    /// The same to the first role-only event.
+    Role,
+    /// The same to the first reasoning text.
+    Reasoning,
+    /// The same to the first content text.
+    Content,
+    /// The same to the first tool call.
+    ToolCall,
+    /// What the gateway itself added: the ledger's own work, without waiting for anybody.
+    Gateway,
+}
+
+impl Timing {
+    /// All timings.
+    pub const ALL: [Timing; 14] = [
+        Timing::Total,
+        Timing::Engine,
+        Timing::EngineTtft,
+        Timing::ClientTtft,
+        Timing::Tpot,
+        Timing::Itl,
+        Timing::ClientItl,
+        Timing::FirstByte,
+        Timing::FirstEvent,
+        Timing::Role,
+        Timing::Reasoning,
+        Timing::Content,
+        Timing::ToolCall,
+        Timing::Gateway,
+    ];
+
+    /// The name in the admin interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Timing::Total => "total",
+            Timing::Engine => "engine",
+            Timing::EngineTtft => "engine_ttft",
+            Timing::ClientTtft => "client_ttft",
+            Timing::Tpot => "tpot",
+            Timing::Itl => "itl",
+            Timing::ClientItl => "client_itl",
+            Timing::FirstByte => "first_byte",
+            Timing::FirstEvent => "first_event",
+            Timing::Role => "role",
+            Timing::Reasoning => "reasoning",
+            Timing::Content => "content",
+            Timing::ToolCall => "tool_call",
+            Timing::Gateway => "gateway",
+        }
+    }
+}
+
+/// A histogram of microseconds: three significant digits, and the exact sum beside them.
+#[derive(Clone, Debug)]
+pub struct Micros {
+    hdr: Histogram<u64>,
+    sum: u64,
+}
+
+impl Default for Micros {
+    fn default() -> Self {
+        let hdr = Histogram::new(3).expect("invariant: three significant digits are valid");
+        Micros { hdr, sum: 0 }
+    }
+}
+
+impl Micros {
+    /// Count one value.
+    #[inline]
+    pub fn record(&mut self, micros: u64) {
+        let micros = micros.min(LONGEST_US);
+        self.hdr.record(micros).expect("invariant: a resizing histogram takes any value");
+        self.sum = self.sum.saturating_add(micros);
+    }
+
+    /// Take in another histogram.
+    pub fn merge(&mut self, other: &Micros) {
+        self.hdr.add(&other.hdr).expect("invariant: a resizing histogram takes any other");
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.hdr.len()
+    }
+
+    /// Their exact sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The value at a percentile from 0 to 100; `None` without values.
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        (!self.hdr.is_empty()).then(|| self.hdr.value_at_percentile(percent))
+    }
+
+    /// How many values lie at or under each of the rising `bounds`, to the precision of three digits.
+    pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
+        let mut values = self.hdr.iter_recorded().peekable();
+        let mut under = 0;
+        let mut counts = Vec::with_capacity(bounds.len());
+        for bound in bounds {
+            while let Some(v) = values.next_if(|v| self.hdr.lowest_equivalent(v.value_iterated_to()) <= *bound) {
+                under += v.count_at_value();
+            }
+            counts.push(under);
+        }
+        counts
+    }
+
+    /// The histogram itself.
+    pub fn hdr(&self) -> &Histogram<u64> {
+        &self.hdr
+    }
+}
+
+/// Everything counted about requests of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    timings: [Option<Box<Micros>>; Timing::ALL.len()],
+    /// Requests by how they ended, in the order of [`Outcome::ALL`].
+    pub outcomes: [u64; Outcome::ALL.len()],
+    /// Microseconds in each ledger state, in the order of [`State::ALL`].
+    pub ledger_us: [u64; State::ALL.len()],
+    /// Prompt tokens as engines stated them, one value a request; the unit is tokens.
+    pub input_tokens: Option<Box<Micros>>,
+    /// Generated tokens as engines stated them, one value a request; the unit is tokens.
+    pub output_tokens: Option<Box<Micros>>,
+    /// Generated tokens that had to be estimated.
+    pub estimated_tokens: u64,
+    /// Complete events.
+    pub events: u64,
+    /// Events with generated text.
+    pub content_events: u64,
+    /// Comment lines.
+    pub comments: u64,
+    /// Token events that shared a read.
+    pub coalesced: u64,
+    /// Gaps over the threshold.
+    pub stalls: u64,
+    /// Bytes taken from clients.
+    pub bytes_from_client: u64,
+    /// Bytes given to clients.
+    pub bytes_to_client: u64,
+    /// Answers whose reading was given up or never possible.
+    pub not_parsed: u64,
+}
+
+impl Series {
+    /// Count one value of a timing.
+    #[inline]
+    pub fn record(&mut self, timing: Timing, micros: u64) {
+        self.timings[timing as usize].get_or_insert_default().record(micros);
+    }
+
+    /// Count a finished request. Its gaps are not in the record one by one: they come through [`Series::record`].
+    pub fn observe(&mut self, record: &Record) {
+        self.outcomes[record.outcome as usize] += 1;
+        for (state, micros) in record.ledger_us.iter() {
+            self.ledger_us[state as usize] += micros;
+        }
+        let marks = &record.marks_us;
+        let sent = record.sent_us.unwrap_or(0);
+        let after_send = |mark: &Option<crate::record::MarkUs>| mark.and_then(|m| m.arrival).map(|at| at.saturating_sub(sent));
+        for (timing, value) in [
+            (Timing::Total, Some(record.total_us)),
+            (Timing::Engine, record.engine_us),
+            (Timing::EngineTtft, record.engine_ttft_us),
+            (Timing::ClientTtft, record.client_ttft_us),
+            (Timing::Tpot, record.tpot_us.map(|v| v.round() as u64)),
+            (Timing::FirstByte, after_send(&marks.first_byte)),
+            (Timing::FirstEvent, after_send(&marks.first_event)),
+            (Timing::Role, after_send(&marks.role)),
+            (Timing::Reasoning, after_send(&marks.reasoning)),
+            (Timing::Content, after_send(&marks.content)),
+            (Timing::ToolCall, after_send(&marks.tool_call)),
+            (Timing::Gateway, Some(record.ledger_us.micros(State::Gateway))),
+        ] {
+            if let Some(value) = value {
+                self.record(timing, value);
+            }
+        }
+        self.count_tokens(record);
+        self.events += record.events.unwrap_or(0);
+        self.content_events += record.content_events.unwrap_or(0);
+        self.comments += record.comments.unwrap_or(0);
+        self.coalesced += record.coalesced_events.unwrap_or(0);
+        self.stalls += record.stalls.unwrap_or(0);
+        self.bytes_from_client += record.bytes_from_client;
+        self.bytes_to_client += record.bytes_to_client;
+        self.not_parsed += u64::from(record.not_parsed.is_some());
+    }
+
+    fn count_tokens(&mut self, record: &Record) {
+        let Some(usage) = &record.usage else { return };
+        if let Some(tokens) = usage.prompt_tokens {
+            self.input_tokens.get_or_insert_default().record(tokens);
+        }
+        match usage.completion_tokens {
+            Some(tokens) if usage.estimated => self.estimated_tokens += tokens,
+            Some(tokens) => self.output_tokens.get_or_insert_default().record(tokens),
+            None => {}
+        }
+    }
+
+    /// The histogram of a timing; `None` when nothing was timed.
+    pub fn timing(&self, timing: Timing) -> Option<&Micros> {
+        self.timings[timing as usize].as_deref()
+    }
+
+    /// All requests.
+    pub fn requests(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    /// Take in another series.
+    pub fn merge(&mut self, other: &Series) {
+        for (mine, theirs) in self.timings.iter_mut().zip(&other.timings) {
+            merge_histogram(mine, theirs);
+        }
+        merge_histogram(&mut self.input_tokens, &other.input_tokens);
+        merge_histogram(&mut self.output_tokens, &other.output_tokens);
+        add_all(&mut self.outcomes, &other.outcomes);
+        add_all(&mut self.ledger_us, &other.ledger_us);
+        for (mine, theirs) in [
+            (&mut self.estimated_tokens, other.estimated_tokens),
+            (&mut self.events, other.events),
+            (&mut self.content_events, other.content_events),
+            (&mut self.comments, other.comments),
+            (&mut self.coalesced, other.coalesced),
+            (&mut self.stalls, other.stalls),
+            (&mut self.bytes_from_client, other.bytes_from_client),
+            (&mut self.bytes_to_client, other.bytes_to_client),
+            (&mut self.not_parsed, other.not_parsed),
+        ] {
+            *mine += theirs;
+        }
+    }
+}
+
+fn merge_histogram(mine: &mut Option<Box<Micros>>, theirs: &Option<Box<Micros>>) {
+    if let Some(theirs) = theirs {
+        mine.get_or_insert_default().merge(theirs);
+    }
+}
+
+fn add_all(mine: &mut [u64], theirs: &[u64]) {
+    for (m, t) in mine.iter_mut().zip(theirs) {
+        *m += t;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(values: &[u64]) -> Micros {
+        let mut micros = Micros::default();
+        for v in values {
+            micros.record(*v);
+        }
+        micros
+    }
+
+    fn merged(a: &Micros, b: &Micros) -> Micros {
+        let mut sum = a.clone();
+        sum.merge(b);
+        sum
+    }
+
+    fn same(a: &Micros, b: &Micros) -> bool {
+        a.hdr == b.hdr && a.sum == b.sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_and_commutative(
+            a in proptest::collection::vec(0u64..10_000_000_000, 0..30),
+            b in proptest::collection::vec(0u64..100_000, 0..30),
+            c in proptest::collection::vec(0u64..100, 0..30),
+        ) {
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            prop_assert!(same(&merged(&a, &b), &merged(&b, &a)));
+            prop_assert!(same(&merged(&merged(&a, &b), &c), &merged(&a, &merged(&b, &c))));
+        }
+
+        #[test]
+        fn cumulative_counts_rise_to_the_count(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
+            let micros = of(&values);
+            let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
+            prop_assert!(counts.is_sorted());
+            prop_assert_eq!(counts[3], values.len() as u64);
+            // A bound that the three digits can tell is counted exactly.
+            prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 1_000).count() as u64);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! One answer seen through the lens: marks, gaps and counts, on arrival and on write.
+//!
+//! - *In*: reads (instant and offset), the events that [`wire`] finds in them, and how far the client has taken the
+//!   bytes.
+//! - *Out*: what a [`Record`](crate::Record) says about the stream.
+//! - *Never*: a figure of the upstream side that depends on when the client took a byte. The two sides share nothing
+//!   but the list of events still to be written.
+
+use std::collections::VecDeque;
+
+use wire::{Event, Kinds, Listener, Part, Usage};
+
+use crate::Tick;
+use crate::gaps::Gaps;
+
+/// Longest text kept of what an engine calls its model, its error or a finish reason.
+const MAX_WORD: usize = 128;
+/// Most finish reasons kept; more choices than that end without theirs being listed.
+const MAX_FINISH: usize = 16;
+
+/// An instant on each side of the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// When the bytes were read from upstream.
+    pub arrival: Option<Tick>,
+    /// When the last of them was taken by the client's socket.
+    pub written: Option<Tick>,
+}
+
+/// The firsts of a stream, and its last token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// First byte of the answer's head.
+    pub first_byte: Mark,
+    /// First complete event of any kind.
+    pub first_event: Mark,
+    /// First event with a role and nothing generated.
+    pub role: Mark,
+    /// First reasoning text.
+    pub reasoning: Mark,
+    /// First content or refusal text.
+    pub content: Mark,
+    /// First tool-call name or arguments.
+    pub tool_call: Mark,
+    /// First of the last three.
+    pub first_token: Mark,
+    /// Last event with generated text.
+    pub last_token: Mark,
+}
+
+/// Plain counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Complete events, end marks included.
+    pub events: u64,
+    /// Events with generated text.
+    pub content_events: u64,
+    /// Comment lines.
+    pub comments: u64,
+    /// Token events that came in the same read as another one before them.
+    pub coalesced: u64,
+    /// Gaps over the threshold.
+    pub stalls: u64,
+    /// Events whose data was no JSON.
+    pub not_understood: u64,
+    /// Bytes of generated text, escapes not resolved.
+    pub text_bytes: u64,
+}
+
+/// An error that the engine reported inside the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineError {
+    /// The engine's class, if it named one.
+    pub kind: Option<String>,
+    /// The engine's code, if it gave one.
+    pub code: Option<String>,
+}
+
+/// An event whose bytes are on their way to the client.
+#[derive(Debug)]
+struct Unwritten {
+    upto: u64,
+    kinds: Kinds,
+    first: bool,
+}
+
+/// The lens on one answer.
+#[derive(Debug)]
+pub struct StreamLens {
+    streamed: bool,
+    stall_ns: u64,
+    now: Tick,
+    /// Bytes of the forwarded stream before the current read.
+    base: u64,
+    tokens_this_read: u64,
+    unwritten: VecDeque<Unwritten>,
+    first_event_tokens: Option<u64>,
+    marks: Marks,
+    counts: Counts,
+    itl: Gaps,
+    client_itl: Gaps,
+    usage: Option<Usage>,
+    model: Option<String>,
+    finish: Vec<String>,
+    error: Option<EngineError>,
+    end: Option<&'static str>,
+    finished_choices: u32,
+}
+
+impl StreamLens {
+    /// A lens on an answer; `streamed` says whether its events are to be timed. Gaps over `stall_ns` are stalls.
+    pub fn new(streamed: bool, stall_ns: u64) -> Self {
+        StreamLens {
+            streamed,
+            stall_ns,
+            now: Tick(0),
+            base: 0,
+            tokens_this_read: 0,
+            unwritten: VecDeque::new(),
+            first_event_tokens: None,
+            marks: Marks::default(),
+            counts: Counts::default(),
+            itl: Gaps::default(),
+            client_itl: Gaps::default(),
+            usage: None,
+            model: None,
+            finish: Vec::new(),
+            error: None,
+            end: None,
+            finished_choices: 0,
+        }
+    }
+
+    /// The first byte of the answer was read.
+    pub fn first_byte(&mut self, now: Tick) {
+        self.marks.first_byte.arrival.get_or_insert(now);
+    }
+
+    /// A read returned body bytes at `now`; the first of them is at `base` in the stream that is forwarded.
+    /// Feed the reader with `self` as listener after this.
+    #[inline]
+    pub fn begin_read(&mut self, now: Tick, base: u64) {
+        self.now = now;
+        self.base = base;
+        self.tokens_this_read = 0;
+    }
+
+    /// The client has taken all bytes of the forwarded stream before `upto`.
+    #[inline]
+    pub fn written(&mut self, upto: u64, now: Tick) {
+        self.marks.first_byte.written.get_or_insert(now);
+        while self.unwritten.front().is_some_and(|u| u.upto <= upto) {
+            let Some(event) = self.unwritten.pop_front() else { break };
+            self.mark_written(&event, now);
+        }
+    }
+
+    /// The marks so far.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Gaps on arrival.
+    pub fn itl(&mut self) -> &mut Gaps {
+        &mut self.itl
+    }
+
+    /// Gaps on write.
+    pub fn client_itl(&mut self) -> &mut Gaps {
+        &mut self.client_itl
+    }
+
+    /// Whether a batch of gaps should be handed to the series.
+    #[inline]
+    pub fn wants_flush(&self) -> bool {
+        self.itl.is_full() || self.client_itl.is_full()
+    }
+
+    /// Usage as the engine stated it.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// The model that answered.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// Finish reasons in the order they came.
+    pub fn finish_reasons(&self) -> &[String] {
+        &self.finish
+    }
+
+    /// The error that the engine reported, if it did.
+    pub fn error(&self) -> Option<&EngineError> {
+        self.error.as_ref()
+    }
+
+    /// The dialect's end mark, if it came.
+    pub fn end(&self) -> Option<&'static str> {
+        self.end
+    }
+
+    /// Whether the answer said that it is complete: an end mark, or a finish reason for each of `choices` choices.
+    pub fn is_complete(&self, choices: u32) -> bool {
+        self.end.is_some() || self.finished_choices >= choices.max(1)
+    }
+
+    /// Generated tokens, and whether that is an estimate. Without usage: the larger of the token events and a quarter
+    /// of the bytes of text, which is what English text of current tokenizers averages.
+    pub fn completion_tokens(&self) -> (Option<u64>, bool) {
+        if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
+            return (Some(tokens), false);
+        }
+        let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));
+        ((estimate > 0).then_some(estimate), true)
+    }
+
+    /// Time for each output token after the first event, in microseconds:
+    /// (last token event - first token event) / (tokens - tokens in the first event).
+    ///
+    /// `None` when the stream cannot tell: fewer than two token events, all of them in one read, or no more tokens
+    /// than the first event held. Reasoning tokens that were billed and never shown came before the first event and
+    /// are not divided by.
+    pub fn tpot_us(&self) -> Option<f64> {
+        let (first, last) = (self.marks.first_token.arrival?, self.marks.last_token.arrival?);
+        let span = last.nanos_since(first);
+        let (tokens, _) = self.completion_tokens();
+        let hidden = match self.marks.reasoning.arrival {
+            None => self.usage.and_then(|u| u.reasoning_tokens).unwrap_or(0),
+            Some(_) => 0,
+        };
+        let in_first = self.first_event_tokens.unwrap_or(1).max(1);
+        let after = tokens?.checked_sub(hidden)?.checked_sub(in_first)?;
+        (span > 0 && after > 0).then(|| span as f64 / 1000.0 / after as f64)
+    }
+
+    #[inline]
+    fn token_arrived(&mut self, event: &Event) {
+        let now = self.now;
+        self.counts.content_events += 1;
+        self.tokens_this_read += 1;
+        self.counts.coalesced += u64::from(self.tokens_this_read > 1);
+        match self.marks.last_token.arrival {
+            Some(last) => {
+                let gap = now.nanos_since(last);
+                self.itl.add(gap / 1000);
+                self.counts.stalls += u64::from(gap > self.stall_ns);
+            }
+            None => {
+                self.marks.first_token.arrival = Some(now);
+                self.first_event_tokens = event.tokens_so_far;
+            }
+        }
+        self.marks.last_token.arrival = Some(now);
+        let first_of = |mark: &mut Mark, kind| {
+            if event.kinds.has(kind) {
+                mark.arrival.get_or_insert(now);
+            }
+        };
+        first_of(&mut self.marks.reasoning, Kinds::REASONING);
+        first_of(&mut self.marks.content, Kinds::CONTENT);
+        first_of(&mut self.marks.tool_call, Kinds::TOOL_CALL);
+    }
+
+    fn mark_written(&mut self, event: &Unwritten, now: Tick) {
+        let kinds = event.kinds;
+        if event.first {
+            self.marks.first_event.written = Some(now);
+        }
+        if kinds.is_role_only() {
+            self.marks.role.written.get_or_insert(now);
+        }
+        if !kinds.is_token() {
+            return;
+        }
+        match self.marks.last_token.written {
+            Some(last) => self.client_itl.add(now.micros_since(last)),
+            None => self.marks.first_token.written = Some(now),
+        }
+        self.marks.last_token.written = Some(now);
+        let first_of = |mark: &mut Mark, kind| {
+            if kinds.has(kind) {
+                mark.written.get_or_insert(now);
+            }
+        };
+        first_of(&mut self.marks.reasoning, Kinds::REASONING);
+        first_of(&mut self.marks.content, Kinds::CONTENT);
+        first_of(&mut self.marks.tool_call, Kinds::TOOL_CALL);
+    }
+}
+
+impl Listener for StreamLens {
+    #[inline]
+    fn part(&mut self, part: Part<'_>) {
+        match part {
+            Part::Role | Part::Text { .. } => {}
+            Part::Usage(usage) => self.usage.get_or_insert_default().update(usage),
+            Part::Model(model) => {
+                if self.model.is_none() {
+                    self.model = Some(word(&model));
+                }
+            }
+            Part::Finish { reason, .. } => {
+                self.finished_choices += 1;
+                if self.finish.len() < MAX_FINISH {
+                    self.finish.push(word(&reason));
+                }
+            }
+            Part::Error { kind, code, .. } => {
+                self.error = Some(EngineError { kind: kind.as_ref().map(word), code: code.as_ref().map(word) });
+            }
+            Part::End(marker) => self.end = Some(marker),
+        }
+    }
+
+    #[inline]
+    fn event(&mut self, event: &Event) {
+        let first = self.counts.events == 0;
+        self.counts.events += 1;
+        self.counts.text_bytes += event.text_bytes as u64;
+        self.counts.not_understood += u64::from(!event.understood);
+        if !self.streamed {
+            return;
+        }
+        if first {
+            self.marks.first_event.arrival = Some(self.now);
+        }
+        let role = event.kinds.is_role_only() && self.marks.role.arrival.is_none();
+        if role {
+            self.marks.role.arrival = Some(self.now);
+        }
+        let token = event.kinds.is_token();
+        if token {
+            self.token_arrived(event);
+        }
+        if token || first || role {
+            self.unwritten.push_back(Unwritten { upto: self.base + event.end as u64, kinds: event.kinds, first });
+        }
+    }
+
+    fn comment(&mut self, _end: usize) {
+        self.counts.comments += 1;
+    }
+}
+
+/// A peer's word, bounded and decoded.
+fn word(text: &wire::json::Text<'_>) -> String {
+    let text = text.decode();
+    let mut end = text.len().min(MAX_WORD);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests;
