@@ -1,1 +1,71 @@
-fn main(){}
+//! The door: arguments to one of the rooms. Nothing is decided here but who is called.
+
+mod args;
+mod logger;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use args::{Args, Command, GatewayArgs};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logger::install(args.log);
+    match run(args.command) {
+        Ok(code) => code,
+        // Somebody closed the pipe that we print to: they have seen enough.
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "llm-lens: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Gateway(args) => gateway(args)?,
+        Command::Check { file } => {
+            let settings = config::load(&file)?;
+            say(&format!("{}: fine; {} routes, {} backends\n", file.display(), settings.routes.len(), settings.backends.len()))?;
+        }
+        Command::Init { file, force } => init(&file, force)?,
+        Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gateway(args: GatewayArgs) -> Result<()> {
+    let settings = match (&args.config, &args.upstream) {
+        (Some(file), _) => config::load(file)?,
+        (None, Some(upstream)) => config::from_flags(upstream, &args.listen, &args.admin, args.workers)?,
+        (None, None) => unreachable!("invariant: clap requires one of --upstream and --config"),
+    };
+    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: args.config, upgrade: args.upgrade })?;
+    say(&format!("{}\n", gateway.summary()))?;
+    gateway.run().context("the gateway ended")
+}
+
+fn init(file: &std::path::Path, force: bool) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).create_new(!force);
+    let mut out = options
+        .open(file)
+        .with_context(|| format!("cannot create {}; if it is there already, --force replaces it", file.display()))?;
+    out.write_all(config::example().as_bytes())?;
+    say(&format!("wrote {}; start with: llm-lens gateway --config {}\n", file.display(), file.display()))
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}

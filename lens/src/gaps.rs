@@ -33,7 +33,7 @@ impl Gaps {
     }
 
     /// Take what has gathered since the last time.
-    pub fn drain(&mut self) -> impl Iterator<Item = u64> + '_ {
+    pub fn drain(&mut self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.batch.drain(..).map(u64::from)
     }
 

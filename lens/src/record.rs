@@ -18,7 +18,7 @@ use crate::stream::{Mark, Marks};
 pub const SCHEMA: u32 = 1;
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The answer was forwarded to its end, whatever its status below 500.

@@ -90,7 +90,7 @@ pub struct StreamLens {
     streamed: bool,
     stall_ns: u64,
     now: Tick,
-    /// Bytes of the forwarded stream before the current read.
+    /// Bytes of the body before the piece that is fed.
     base: u64,
     tokens_this_read: u64,
     unwritten: VecDeque<Unwritten>,
@@ -136,16 +136,21 @@ impl StreamLens {
         self.marks.first_byte.arrival.get_or_insert(now);
     }
 
-    /// A read returned body bytes at `now`; the first of them is at `base` in the stream that is forwarded.
-    /// Feed the reader with `self` as listener after this.
+    /// A read returned bytes at `now`. Feed its payload to the reader with `self` as listener after this, and tell
+    /// [`at`](Self::at) before each piece.
     #[inline]
-    pub fn begin_read(&mut self, now: Tick, base: u64) {
+    pub fn begin_read(&mut self, now: Tick) {
         self.now = now;
-        self.base = base;
         self.tokens_this_read = 0;
     }
 
-    /// The client has taken all bytes of the forwarded stream before `upto`.
+    /// The next piece that is fed begins at `base` in the answer's body.
+    #[inline]
+    pub fn at(&mut self, base: u64) {
+        self.base = base;
+    }
+
+    /// The client has taken all bytes of the body before `upto`.
     #[inline]
     pub fn written(&mut self, upto: u64, now: Tick) {
         self.marks.first_byte.written.get_or_insert(now);
@@ -173,6 +178,11 @@ impl StreamLens {
     /// Gaps on write.
     pub fn client_itl(&mut self) -> &mut Gaps {
         &mut self.client_itl
+    }
+
+    /// Take the gaps of both sides that have gathered, arrival and write.
+    pub fn drain_gaps(&mut self) -> (impl ExactSizeIterator<Item = u64> + '_, impl ExactSizeIterator<Item = u64> + '_) {
+        (self.itl.drain(), self.client_itl.drain())
     }
 
     /// Whether a batch of gaps should be handed to the series.

@@ -1,0 +1,108 @@
+//! Who should know?
+//!
+//! - *In*: finished [`lens::Record`]s, batches of gaps, changes of gauges.
+//! - *Out*: the recent records, the series of each route and backend, the Prometheus text.
+//! - *Never*: a label from a client. Labels are interned when settings are built ([`Observatory::group`]), and a request
+//!   carries their number.
+
+mod gauges;
+pub use gauges::{Gauges, InFlight};
+
+mod group;
+pub use group::{Group, GroupId, SeriesKey};
+
+mod overview;
+pub use overview::{Overview, TimingOverview};
+
+mod prometheus;
+pub use prometheus::CONTENT_TYPE;
+
+mod recent;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lens::record::Outcome;
+use lens::{Record, Series, Sharded, Timing};
+
+use group::Groups;
+use recent::Recent;
+
+/// The series of one worker.
+type Shard = HashMap<SeriesKey, Series>;
+
+/// Everything that is known about the traffic of one process.
+#[derive(Debug)]
+pub struct Observatory {
+    groups: Groups,
+    shards: Sharded<Shard>,
+    recent: Recent,
+    gauges: Gauges,
+}
+
+impl Observatory {
+    /// For that many workers, keeping that many records.
+    pub fn new(workers: usize, records: usize) -> Self {
+        Observatory { groups: Groups::default(), shards: Sharded::new(workers), recent: Recent::new(records), gauges: Gauges::default() }
+    }
+
+    /// The number of a group of labels. The same labels have the same number for the life of the process, so that
+    /// counters go on over a change of settings.
+    pub fn group(&self, group: Group) -> GroupId {
+        self.groups.intern(group)
+    }
+
+    /// The gauges of the process.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The gauges of a group.
+    pub fn in_flight(&self, group: GroupId) -> Arc<InFlight> {
+        self.groups.in_flight(group)
+    }
+
+    /// Count gaps of a stream that still runs, or has just ended.
+    pub fn gaps(&self, worker: usize, key: SeriesKey, itl: impl Iterator<Item = u64>, client_itl: impl Iterator<Item = u64>) {
+        let mut shard = self.shards.shard(worker);
+        let series = shard.entry(key).or_default();
+        itl.for_each(|gap| series.record(Timing::Itl, gap));
+        client_itl.for_each(|gap| series.record(Timing::ClientItl, gap));
+    }
+
+    /// Take in a finished request.
+    pub fn finished(&self, worker: usize, key: SeriesKey, record: Record) {
+        self.shards.shard(worker).entry(key).or_default().observe(&record);
+        self.recent.push(record);
+    }
+
+    /// The last records, newest first.
+    pub fn recent(&self, limit: usize) -> Vec<Arc<Record>> {
+        self.recent.newest(limit)
+    }
+
+    /// Counts, percentiles and ledger shares of each route and backend.
+    pub fn overview(&self) -> Vec<Overview> {
+        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups)
+    }
+
+    /// The Prometheus text. `models` are the names that model numbers stand for.
+    pub fn prometheus(&self) -> String {
+        let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
+        prometheus::render(&by_outcome, &self.groups, &self.gauges, &self.recent)
+    }
+
+    /// All series of all workers, merged by what `by` keeps of their keys.
+    fn merged(&self, by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome)) -> HashMap<(GroupId, u16, Outcome), Series> {
+        let mut all: HashMap<_, Series> = HashMap::new();
+        self.shards.for_each(|shard| {
+            for (key, series) in shard {
+                all.entry(by(key)).or_default().merge(series);
+            }
+        });
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,5 +10,5 @@
 pub mod body;
 pub mod head;
 
-pub use body::{BodyFraming, BodyReader, Progress};
+pub use body::{BodyError, BodyFraming, BodyReader, Progress};
 pub use head::{Head, HeadError, RequestLine, StatusLine};

@@ -9,7 +9,8 @@ fn play(reads: &[(u64, u64, &str)]) -> StreamLens {
     let mut base = 0;
     let mut writes = Vec::new();
     for (arrival, written, text) in reads {
-        lens.begin_read(Tick::from_micros(*arrival), base);
+        lens.begin_read(Tick::from_micros(*arrival));
+        lens.at(base);
         reader.feed(text.as_bytes(), &mut lens);
         base += text.len() as u64;
         writes.push((base, *written));

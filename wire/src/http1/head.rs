@@ -123,20 +123,22 @@ pub fn field_room<'a>() -> FieldRoom<'a> {
     [httparse::EMPTY_HEADER; MAX_FIELDS]
 }
 
-/// Where the head in `bytes` ends, if it is all there.
+/// Where the head in `bytes` ends, if it is all there. The first `seen` bytes were looked at by an earlier call, so a head
+/// that comes a byte at a time is not searched again and again.
 ///
 /// # Errors
 /// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] as soon as one is seen, so that a head that can never end
 /// is not waited for.
-pub fn find_end(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, HeadError> {
-    let end = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
-    let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
-    if head.len() > limits.bytes {
+pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<usize>, HeadError> {
+    let from = seen.min(bytes.len()).saturating_sub(3);
+    let end = memmem::find(bytes.get(from..).unwrap_or_default(), b"\r\n\r\n").map(|at| from + at + 4);
+    if end.unwrap_or(bytes.len()) > limits.bytes {
         return Err(HeadError::TooLarge);
     }
-    let bare_lf = memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'));
-    let bare_cr = memchr_iter(b'\r', head).any(|at| head.get(at + 1).is_some_and(|b| *b != b'\n'));
-    if bare_lf || bare_cr || memchr::memchr(0, head).is_some() {
+    let fresh = bytes.get(from..end.unwrap_or(bytes.len())).unwrap_or_default();
+    let bare_lf = memchr_iter(b'\n', fresh).any(|at| (from + at).checked_sub(1).and_then(|b| bytes.get(b)) != Some(&b'\r'));
+    let bare_cr = memchr_iter(b'\r', fresh).any(|at| fresh.get(at + 1).is_some_and(|b| *b != b'\n'));
+    if bare_lf || bare_cr || memchr::memchr(0, fresh).is_some() {
         return Err(HeadError::StrayControl);
     }
     Ok(end)
@@ -263,7 +265,7 @@ mod tests {
 
     fn request(text: &[u8]) -> Result<(String, BodyFraming), HeadError> {
         let limits = HeadLimits::default();
-        let end = find_end(text, limits)?.ok_or(HeadError::Malformed("incomplete"))?;
+        let end = find_end(text, 0, limits)?.ok_or(HeadError::Malformed("incomplete"))?;
         let mut room = field_room();
         let head = parse_request(&text[..end], &mut room, limits)?;
         Ok((format!("{} {}", head.line.method, head.line.target), head.framing))
@@ -339,8 +341,8 @@ mod tests {
         assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()), Err(HeadError::TooManyFields));
         let long = "x".repeat(65 << 10);
         assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes()), Err(HeadError::TooLarge));
-        assert_eq!(find_end(b"GET / HTTP/1.1\n", HeadLimits::default()), Err(HeadError::StrayControl));
-        assert_eq!(find_end(b"GET / HTTP/1.1\r", HeadLimits::default()), Ok(None));
+        assert_eq!(find_end(b"GET / HTTP/1.1\n", 0, HeadLimits::default()), Err(HeadError::StrayControl));
+        assert_eq!(find_end(b"GET / HTTP/1.1\r", 14, HeadLimits::default()), Ok(None));
     }
 
     #[test]

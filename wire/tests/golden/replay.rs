@@ -185,7 +185,7 @@ impl Reading {
             reading.current_read = at;
             buffer.extend_from_slice(piece);
             if open.is_none() {
-                let Some(len) = head::find_end(&buffer, HeadLimits::default()).unwrap() else { continue };
+                let Some(len) = head::find_end(&buffer, 0, HeadLimits::default()).unwrap() else { continue };
                 open = Some(reading.open(capture, &buffer[..len]));
                 buffer.drain(..len);
             }

@@ -1,0 +1,96 @@
+//! The operator's listener: metrics, health, what routes and requests do, which settings are in force.
+//!
+//! - *In*: GET requests of people and scrapers.
+//! - *Out*: text and JSON. Secrets are masked by their type.
+//! - *Never*: a change of anything, or the data path's threads: this runs on the main one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pingora::protocols::Stream;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::shared::Shared;
+
+/// Connections served at a time; more wait.
+const MOST_CONNECTIONS: usize = 64;
+/// A client that takes longer for its head is cut.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records that `/api/requests` gives when nobody says how many.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The operator's pages.
+pub(crate) struct Admin {
+    shared: Arc<Shared>,
+    places: Semaphore,
+}
+
+impl Admin {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Admin { shared, places: Semaphore::new(MOST_CONNECTIONS) }
+    }
+
+    /// Serve one connection to its end.
+    pub(crate) async fn serve(&self, io: Stream) {
+        let Ok(_place) = self.places.acquire().await else { return };
+        let service = service_fn(|request| answer(self.shared.clone(), request));
+        let served = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
+        if let Err(e) = served.await {
+            log::debug!("admin connection: {e}");
+        }
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into()));
+    }
+    Ok(match request.uri().path() {
+        "/metrics" => text(StatusCode::OK, observatory::CONTENT_TYPE, shared.observatory.prometheus()),
+        "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".into()),
+        "/readyz" if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
+        "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".into()),
+        "/api/routes" => json(StatusCode::OK, &json!({"routes": shared.observatory.overview()})),
+        "/api/requests" => match limit(request.uri().query()) {
+            Ok(limit) => json(StatusCode::OK, &json!({"requests": shared.observatory.recent(limit)})),
+            Err(why) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": "limit"}})),
+        },
+        "/api/settings" => json(StatusCode::OK, &json!({"settings": shared.plan.load().settings})),
+        "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
+        _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
+    })
+}
+
+const INDEX: &str = "\
+/metrics            Prometheus text
+/healthz            the process lives
+/readyz             it takes requests (503 while draining)
+/api/routes         counts, percentiles and ledger shares by route and backend
+/api/requests       the last records, newest first (?limit=N)
+/api/settings       the settings in force, secrets masked
+";
+
+fn limit(query: Option<&str>) -> Result<usize, String> {
+    let value = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("limit="));
+    value.map_or(Ok(DEFAULT_LIMIT), |v| v.parse().map_err(|_| format!("limit must be a whole number, not {v:?}")))
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    text(status, "application/json", value.to_string())
+}

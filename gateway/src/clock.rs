@@ -1,0 +1,23 @@
+//! The one place where time is read.
+//!
+//! Ticks count from the first call in this process. Durations come from ticks alone, so a step of the wall clock changes
+//! no figure; wall-clock time only dates a record.
+
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use lens::Tick;
+
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Now, monotonic.
+#[inline]
+pub(crate) fn now() -> Tick {
+    Tick(u64::try_from(EPOCH.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Now by the wall clock, in microseconds of the Unix epoch; zero before 1970.
+pub(crate) fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

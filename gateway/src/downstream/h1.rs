@@ -1,0 +1,104 @@
+//! HTTP/1.1 clients: our own reader and writer on a connection that pingora accepted.
+//!
+//! - *In*: a plain or TLS stream.
+//! - *Out*: inference requests for the walk; everything else for pingora's proxy, with the bytes that were read.
+//! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was not read.
+
+mod request;
+mod sink;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::apps::HttpServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+use super::buffer;
+use crate::proxy::Proxy;
+use crate::shared::Shared;
+use request::Next;
+
+/// After an answer that we gave early: how long, and how much, is read of what the client still sends, so that it gets the
+/// answer and not a reset.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A client's connection.
+pub(super) struct Connection {
+    io: Stream,
+    /// Bytes that were read and belong to the next request.
+    buffer: Vec<u8>,
+}
+
+/// Serve a connection to its end.
+pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, shutdown: &ShutdownWatch) {
+    let mut connection = Connection { io, buffer: Vec::new() };
+    let mut leaving = shutdown.clone();
+    loop {
+        match connection.next(shared, &mut leaving).await {
+            Next::KeepAlive => {}
+            Next::Close => break,
+            Next::Linger => {
+                let _ = tokio::time::timeout(LINGER, connection.linger()).await;
+                break;
+            }
+            Next::PassThrough => match connection.pass_through(proxy, shutdown).await {
+                Some(back) => connection = back,
+                None => return,
+            },
+        }
+    }
+    let _ = connection.io.shutdown().await;
+}
+
+impl Connection {
+    /// Hand the request at the front of the buffer to pingora's proxy. The connection comes back if it can go on.
+    async fn pass_through(self, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) -> Option<Connection> {
+        let mut session = ServerSession::new_http1(self.io);
+        session.set_keepalive(Some(60));
+        session.set_pipelined_prefix(BytesMut::from(self.buffer.as_slice()));
+        buffer::give(self.buffer);
+        let reused = Box::pin(proxy.process_new_http(session, shutdown)).await?;
+        let (io, _settings) = reused.consume();
+        Some(Connection { io, buffer: Vec::new() })
+    }
+
+    /// Read some bytes into the buffer; how many.
+    async fn read_some(&mut self) -> std::io::Result<usize> {
+        poll_fn(|cx| poll_read_some(&mut self.io, cx, &mut self.buffer)).await
+    }
+
+    /// Say that nothing more will come, and let the client finish what it is sending.
+    async fn linger(&mut self) {
+        let _ = AsyncWriteExt::shutdown(&mut self.io).await;
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            self.buffer.clear();
+            match self.read_some().await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => left = left.saturating_sub(n),
+            }
+        }
+    }
+}
+
+/// One read through the worker's scratch: a connection that waits holds no buffer.
+fn poll_read_some(io: &mut Stream, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<std::io::Result<usize>> {
+    buffer::with_scratch(|scratch| {
+        let mut buf = ReadBuf::new(scratch);
+        ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+        let read = buf.filled();
+        if into.capacity() == 0 && !read.is_empty() {
+            *into = buffer::take();
+        }
+        into.extend_from_slice(read);
+        Poll::Ready(Ok(read.len()))
+    })
+}

@@ -1,0 +1,254 @@
+//! From the first byte of a request to the end of its answer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lens::Tick;
+use lens::record::Outcome;
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use wire::http1::head;
+use wire::http1::{BodyFraming, BodyReader, Progress};
+
+use super::Connection;
+use super::sink::H1Sink;
+use crate::clock;
+use crate::downstream::buffer;
+use crate::downstream::walk::{self, Incoming};
+use crate::exchange::{Accepted, Exchange};
+use crate::plan::Plan;
+use crate::respond::Refusal;
+use crate::shared::Shared;
+use crate::stage::accept::{self, Server};
+
+/// A body grows by at most this ahead of what has come, so that a length alone reserves nothing.
+const BODY_STEP: usize = 256 << 10;
+
+/// What becomes of the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    KeepAlive,
+    Close,
+    /// Close, but let the client read our answer first.
+    Linger,
+    /// The request in the buffer is pingora's.
+    PassThrough,
+}
+
+/// What a head told, free of the buffer.
+struct Accept {
+    accepted: Accepted,
+    framing: BodyFraming,
+    keep_alive: bool,
+    http10: bool,
+    expects_continue: bool,
+    encoded: bool,
+    head_len: usize,
+}
+
+/// What is known when a head is complete.
+enum Entered {
+    Ours(Accept),
+    PassThrough,
+    Refused(Accepted, Refusal),
+}
+
+impl Connection {
+    /// Serve the next request.
+    pub(super) async fn next(&mut self, shared: &Arc<Shared>, leaving: &mut ShutdownWatch) -> Next {
+        let plan = shared.plan.load_full();
+        if self.buffer.is_empty() && !self.wait_for_request(plan.settings.timeouts.idle, leaving).await {
+            return Next::Close;
+        }
+        let began = clock::now();
+        // The settings that are in force when the request comes are the ones it keeps.
+        let plan = shared.plan.load_full();
+        let len = match self.read_head(&plan, plan.settings.timeouts.request_head).await {
+            Ok(Some(len)) => len,
+            Ok(None) => return Next::Close,
+            Err(refusal) => return self.refuse_head(shared, plan, began, refusal).await,
+        };
+        match self.enter(&plan, len) {
+            Entered::PassThrough => Next::PassThrough,
+            Entered::Refused(accepted, refusal) => {
+                let exchange = Exchange::open(shared, plan, accepted, began);
+                self.refuse(exchange, refusal).await
+            }
+            Entered::Ours(accept) => self.exchange(shared, plan, accept, began).await,
+        }
+    }
+
+    /// Wait between requests; `false` when the connection is over.
+    async fn wait_for_request(&mut self, idle: Duration, leaving: &mut ShutdownWatch) -> bool {
+        buffer::give(std::mem::take(&mut self.buffer));
+        if *leaving.borrow() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            read = within(idle, self.read_some()) => matches!(read, Some(Ok(n)) if n > 0),
+            _ = leaving.changed() => false,
+        }
+    }
+
+    /// Read on until the head is complete; its length, or `None` when the client left in the middle of it.
+    async fn read_head(&mut self, plan: &Plan, limit: Duration) -> Result<Option<usize>, Refusal> {
+        let reading = async {
+            let mut seen = 0;
+            loop {
+                // An empty line before a request is left over from a client that ended its body with one too many.
+                while self.buffer.starts_with(b"\r\n") {
+                    self.buffer.drain(..2);
+                }
+                match head::find_end(&self.buffer, seen, plan.head_limits) {
+                    Ok(Some(len)) => return Ok(Some(len)),
+                    Ok(None) => seen = self.buffer.len(),
+                    Err(error) => return Err(Refusal::bad_head(error)),
+                }
+                if !matches!(self.read_some().await, Ok(n) if n > 0) {
+                    return Ok(None);
+                }
+            }
+        };
+        within(limit, reading).await.unwrap_or_else(|| Err(Refusal::slow_request()))
+    }
+
+    /// Look at the head: whose request is it?
+    fn enter(&self, plan: &Plan, len: usize) -> Entered {
+        let head_at = clock::now();
+        let mut room = head::field_room();
+        let bytes = self.buffer.get(..len).unwrap_or_default();
+        let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
+            Ok(head) => head,
+            Err(error) => return Entered::Refused(unknown(head_at, len), Refusal::bad_head(error)),
+        };
+        let server = accept::server(&head.line);
+        let dialect = match server {
+            Server::Exchange(dialect) => Some(dialect),
+            Server::PassThrough => None,
+        };
+        if let Err(refusal) = accept::check(&head) {
+            return Entered::Refused(accept::accepted(&head, dialect, head_at), refusal);
+        }
+        if server == Server::PassThrough {
+            return Entered::PassThrough;
+        }
+        Entered::Ours(Accept {
+            accepted: accept::accepted(&head, dialect, head_at),
+            framing: head.framing,
+            keep_alive: head.keeps_alive(),
+            http10: head.http10,
+            expects_continue: accept::expects_continue(&head),
+            encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+            head_len: len,
+        })
+    }
+
+    async fn exchange(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, accept: Accept, began: Tick) -> Next {
+        let limits = plan.settings.limits;
+        let body_timeout = plan.settings.timeouts.request_body;
+        let mut exchange = Exchange::open(shared, plan, accept.accepted, began);
+        let reading = self.read_body(accept.framing, accept.head_len, limits.request_body, accept.expects_continue);
+        let body = match within(body_timeout, reading).await {
+            Some(Ok(Some(body))) => body,
+            Some(Ok(None)) => {
+                exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+                return Next::Close;
+            }
+            Some(Err(refusal)) => return self.refuse(exchange, refusal).await,
+            None => return self.refuse(exchange, Refusal::slow_request()).await,
+        };
+        exchange.accepted.bytes = body.end as u64;
+        let rest = self.buffer.split_off(body.end);
+        let incoming = Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head_len: accept.head_len, body, encoded: accept.encoded };
+        let keep_alive = accept.keep_alive && !shared.is_draining();
+        let mut sink = H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive);
+        let proper = walk::serve(&mut exchange, incoming, &mut sink).await;
+        if proper && sink.keeps_alive() { Next::KeepAlive } else { Next::Close }
+    }
+
+    /// Read the body behind the head, decoded in place; where it lies in the buffer. `None`: the client left.
+    async fn read_body(&mut self, framing: BodyFraming, head_len: usize, limit: usize, expects: bool) -> Result<Option<std::ops::Range<usize>>, Refusal> {
+        if let BodyFraming::Length(length) = framing {
+            if length > limit as u64 {
+                return Err(Refusal::body_too_large(limit));
+            }
+        }
+        if expects && framing != BodyFraming::Empty && self.buffer.len() == head_len {
+            let interim = async {
+                self.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+                self.io.flush().await
+            };
+            if interim.await.is_err() {
+                return Ok(None);
+            }
+        }
+        let mut reader = BodyReader::new(framing);
+        // Payload lies in head_len..end; what is read and not decoded begins at raw.
+        let (mut end, mut raw) = (head_len, head_len);
+        loop {
+            match reader.next(self.buffer.get(raw..).unwrap_or_default()).map_err(|_| Refusal::broken_body())? {
+                Progress::Data { skip, len } => {
+                    let from = raw + skip;
+                    if from > end {
+                        self.buffer.copy_within(from..from + len, end);
+                    }
+                    end += len;
+                    raw = from + len;
+                    if end - head_len > limit {
+                        return Err(Refusal::body_too_large(limit));
+                    }
+                }
+                Progress::Done { used } => {
+                    self.buffer.drain(end..raw + used);
+                    return Ok(Some(head_len..end));
+                }
+                Progress::More => {
+                    self.buffer.truncate(end);
+                    raw = end;
+                    self.buffer.reserve(BODY_STEP.min(limit - (end - head_len) + 4096));
+                    match self.io.read_buf(&mut self.buffer).await {
+                        Ok(n) if n > 0 => {}
+                        _ => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answer a request whose head could not even be parsed.
+    async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
+        observatory::Gauges::count(&shared.observatory.gauges().bad_heads);
+        let accepted = unknown(clock::now(), self.buffer.len());
+        let exchange = Exchange::open(shared, plan, accepted, began);
+        self.refuse(exchange, refusal).await
+    }
+
+    /// Answer ourselves while the client may still be sending: the connection cannot serve another request.
+    async fn refuse(&mut self, mut exchange: Exchange, refusal: Refusal) -> Next {
+        let mut pipelined = Vec::new();
+        let mut sink = H1Sink::new(&mut self.io, &mut pipelined, false, false);
+        walk::refuse(&mut exchange, &refusal, &mut sink).await;
+        Next::Linger
+    }
+}
+
+/// What is known of a request that told nothing.
+fn unknown(head_at: Tick, bytes: usize) -> Accepted {
+    Accepted {
+        id: uuid::Uuid::now_v7().to_string(),
+        trace_id: None,
+        started_at: clock::wall_us(),
+        head_at,
+        endpoint: String::new(),
+        dialect: None,
+        bytes: bytes as u64,
+    }
+}
+
+/// The outcome, or `None` when it takes longer than `limit`; zero is no limit.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    if limit.is_zero() { Some(work.await) } else { timeout(limit, work).await.ok() }
+}

@@ -1,0 +1,206 @@
+//! HTTP/2 clients, over pingora's sessions.
+//!
+//! - *In*: a stream that pingora accepted.
+//! - *Out*: the same walk as HTTP/1.1: the head is written down as HTTP/1.1 would say it and goes through the same parser, so
+//!   that what is refused there is refused here.
+//! - *Never*: more of a body than the limit; a DATA frame for a client that gave no room for it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use lens::record::Outcome;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::v2::server::HttpSession as H2Session;
+use wire::http1::head::{self, Head, RequestLine};
+
+use super::out::Out;
+use super::walk::{self, Incoming};
+use super::{Gone, Sink};
+use crate::clock;
+use crate::exchange::{Accepted, Exchange};
+use crate::respond::Refusal;
+use crate::shared::Shared;
+use crate::stage::accept::{self, Server};
+use crate::upstream::AnswerHead;
+
+/// Whether a request on an HTTP/2 stream is an inference request, and so ours.
+pub(crate) fn is_ours(session: &H2Session) -> bool {
+    let head = session.req_header();
+    let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
+    matches!(accept::server(&RequestLine { method: head.method.as_str(), target }), Server::Exchange(_))
+}
+
+/// Serve an inference request.
+pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
+    let began = clock::now();
+    let plan = shared.plan.load_full();
+    let mut buffer = as_http1(session);
+    let head_len = buffer.len();
+    let mut room = head::field_room();
+    let head_bytes = buffer.clone();
+    let (accepted, refusal, encoded) = match head::parse_request(&head_bytes, &mut room, plan.head_limits) {
+        Ok(head) => look(&head),
+        Err(error) => (unknown(head_len), Some(Refusal::bad_head(error)), false),
+    };
+    let limit = plan.settings.limits.request_body;
+    let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
+    let mut exchange = Exchange::open(shared, plan, accepted, began);
+    let body = match refusal {
+        Some(refusal) => Err(refusal),
+        None => match tokio::time::timeout(body_timeout, read_body(session, &mut buffer, limit)).await {
+            Ok(Ok(true)) => Ok(head_len..buffer.len()),
+            Ok(Ok(false)) => return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(Refusal::slow_request()),
+        },
+    };
+    let mut sink = H2Sink { session, stream: None, done: false };
+    match body {
+        Ok(body) => {
+            exchange.accepted.bytes = buffer.len() as u64;
+            let incoming = Incoming { buffer, head_len, body, encoded };
+            walk::serve(&mut exchange, incoming, &mut sink).await;
+        }
+        Err(refusal) => {
+            walk::refuse(&mut exchange, &refusal, &mut sink).await;
+        }
+    }
+    if !sink.done {
+        sink.reset();
+    }
+}
+
+fn look(head: &Head<'_, RequestLine<'_>>) -> (Accepted, Option<Refusal>, bool) {
+    let dialect = match accept::server(&head.line) {
+        Server::Exchange(dialect) => Some(dialect),
+        Server::PassThrough => None,
+    };
+    let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
+    (accept::accepted(head, dialect, clock::now()), accept::check(head).err(), encoded)
+}
+
+fn unknown(bytes: usize) -> Accepted {
+    Accepted {
+        id: uuid::Uuid::now_v7().to_string(),
+        trace_id: None,
+        started_at: clock::wall_us(),
+        head_at: clock::now(),
+        endpoint: String::new(),
+        dialect: None,
+        bytes: bytes as u64,
+    }
+}
+
+/// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.
+fn as_http1(session: &H2Session) -> Vec<u8> {
+    let head = session.req_header();
+    let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
+    let mut out = Vec::with_capacity(4096);
+    let mut say = |parts: &[&[u8]]| parts.iter().for_each(|p| out.extend_from_slice(p));
+    say(&[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+    if let Some(authority) = head.uri.authority().filter(|_| !head.headers.contains_key("host")) {
+        say(&[b"host: ", authority.as_str().as_bytes(), b"\r\n"]);
+    }
+    for (name, value) in &head.headers {
+        if name != "content-length" {
+            say(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        }
+    }
+    say(&[b"\r\n"]);
+    out
+}
+
+/// Read the body behind the head. `false`: the client left.
+async fn read_body(session: &mut H2Session, buffer: &mut Vec<u8>, limit: usize) -> Result<bool, Refusal> {
+    let start = buffer.len();
+    loop {
+        match session.read_body_bytes().await {
+            Ok(Some(piece)) => {
+                if buffer.len() - start + piece.len() > limit {
+                    return Err(Refusal::body_too_large(limit));
+                }
+                buffer.extend_from_slice(&piece);
+            }
+            Ok(None) => return Ok(true),
+            Err(_) => return Ok(false),
+        }
+    }
+}
+
+/// The answering side of a stream.
+struct H2Sink<'s> {
+    session: &'s mut H2Session,
+    stream: Option<SendStream<Bytes>>,
+    done: bool,
+}
+
+impl H2Sink<'_> {
+    /// End the stream as one that failed.
+    fn reset(&mut self) {
+        match &mut self.stream {
+            Some(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            None => self.session.shutdown_with_reason(Reason::INTERNAL_ERROR),
+        }
+        self.done = true;
+    }
+}
+
+impl Sink for H2Sink<'_> {
+    fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut Out) -> Result<(), Gone> {
+        let mut header = ResponseHeader::build(head.status, Some(16)).map_err(|_| Gone)?;
+        let lines = head.fields.split(|b| *b == b'\n').chain(extra.as_bytes().split(|b| *b == b'\n'));
+        for line in lines {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+            let (name, value) = line.split_at(colon);
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            header.append_header(name, value.strip_prefix(b": ").unwrap_or_default()).map_err(|_| Gone)?;
+        }
+        if let Some(length) = head.length {
+            header.insert_header("content-length", length.to_string()).map_err(|_| Gone)?;
+        }
+        self.session.write_response_header(Box::new(header), false).map_err(|_| Gone)?;
+        self.stream = self.session.take_response_body_writer();
+        Ok(())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Gone)) };
+        stream.reserve_capacity(out.len());
+        while stream.capacity() == 0 {
+            match ready!(Pin::new(&mut *stream).poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                _ => return Poll::Ready(Err(Gone)),
+            }
+        }
+        let pending = out.pending();
+        let len = stream.capacity().min(pending.len());
+        let piece = Bytes::copy_from_slice(pending.get(..len).unwrap_or_default());
+        stream.send_data(piece, false).map_err(|_| Gone)?;
+        out.advance(len);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => stream.poll_reset(cx).map(|_| ()),
+            None => {
+                let idle = std::pin::pin!(self.session.idle());
+                std::future::Future::poll(idle, cx).map(|_| ())
+            }
+        }
+    }
+
+    fn end(&mut self, complete: bool) {
+        let Some(stream) = &mut self.stream else { return };
+        if complete {
+            self.done = stream.send_data(Bytes::new(), true).is_ok();
+        } else {
+            self.reset();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The ring: bytes on their way to a client.
+//!
+//! - *In*: an answer's head, payload in runs; what one read returned becomes one chunk.
+//! - *Out*: one contiguous slice to write, and how much payload the client has taken.
+//! - *Never*: a bound of its own. The relay stops reading when [`Out::len`] reaches the ring's limit.
+
+use std::collections::VecDeque;
+
+use super::buffer;
+
+/// A chunk's size line has this many digits, zero-padded, so that it can be written before its payload is known: reads are
+/// at most 32 KiB, and a held event at most a few MiB.
+const DIGITS: usize = 6;
+const SIZE_LINE: usize = DIGITS + 2;
+/// A drained buffer above this is moved to the front before it grows further.
+const COMPACT: usize = 64 << 10;
+
+/// Queued bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    queue: Vec<u8>,
+    /// What of the queue is written.
+    at: usize,
+    chunked: bool,
+    /// Where the open chunk's size line begins.
+    open: Option<usize>,
+    /// Payload queued and payload written, all in all.
+    payload: u64,
+    written: u64,
+    /// Wire bytes queued and written, all in all.
+    wire: u64,
+    wire_written: u64,
+    /// Ends of what is queued: (wire, payload), both all in all.
+    ends: VecDeque<(u64, u64)>,
+}
+
+impl Out {
+    /// Frame what follows in chunks.
+    pub(crate) fn set_chunked(&mut self, chunked: bool) {
+        self.chunked = chunked;
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len() - self.at
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Payload bytes that the client's socket has taken.
+    pub(crate) fn payload_written(&self) -> u64 {
+        self.written
+    }
+
+    /// Payload bytes queued so far.
+    pub(crate) fn payload_queued(&self) -> u64 {
+        self.payload
+    }
+
+    /// Payload bytes in the open chunk.
+    #[inline]
+    pub(crate) fn open_payload(&self) -> u64 {
+        let size_line = if self.chunked { SIZE_LINE } else { 0 };
+        self.open.map_or(0, |start| (self.queue.len() - start - size_line) as u64)
+    }
+
+    /// Queue bytes that are no payload: a head.
+    pub(crate) fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room();
+        let before = self.queue.len();
+        write(&mut self.queue);
+        self.wire += (self.queue.len() - before) as u64;
+        self.ends.push_back((self.wire, self.payload));
+    }
+
+    /// Queue payload; it joins the open chunk.
+    #[inline]
+    pub(crate) fn push(&mut self, run: &[u8]) {
+        if run.is_empty() {
+            return;
+        }
+        if self.open.is_none() {
+            self.make_room();
+            self.open = Some(self.queue.len());
+            if self.chunked {
+                self.queue.extend_from_slice(&[0; SIZE_LINE]);
+            }
+        }
+        self.queue.extend_from_slice(run);
+    }
+
+    /// Close the open chunk: what one read brought leaves as one.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        let Some(start) = self.open.take() else { return };
+        let mut payload = self.queue.len() - start;
+        if self.chunked {
+            payload -= SIZE_LINE;
+            if let Some(line) = self.queue.get_mut(start..start + SIZE_LINE) {
+                write_size_line(line, payload);
+            }
+            self.queue.extend_from_slice(b"\r\n");
+        }
+        self.payload += payload as u64;
+        self.wire += (self.queue.len() - start) as u64;
+        self.ends.push_back((self.wire, self.payload));
+    }
+
+    /// Queue the proper end of the body.
+    pub(crate) fn finish(&mut self) {
+        self.commit();
+        if self.chunked {
+            self.head(|queue| queue.extend_from_slice(b"0\r\n\r\n"));
+        }
+    }
+
+    /// What is to be written next. Nothing may be open.
+    #[inline]
+    pub(crate) fn pending(&self) -> &[u8] {
+        self.queue.get(self.at..).unwrap_or_default()
+    }
+
+    /// The first `n` pending bytes were written.
+    #[inline]
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.at += n;
+        self.wire_written += n as u64;
+        while let Some(&(wire, payload)) = self.ends.front() {
+            if wire > self.wire_written {
+                break;
+            }
+            self.written = payload;
+            self.ends.pop_front();
+        }
+        if self.is_empty() {
+            self.at = 0;
+            buffer::give(std::mem::take(&mut self.queue));
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.queue.capacity() == 0 {
+            self.queue = buffer::take();
+        } else if self.at >= COMPACT {
+            self.queue.drain(..self.at);
+            self.at = 0;
+        }
+    }
+}
+
+fn write_size_line(line: &mut [u8], size: usize) {
+    let mut rest = size;
+    let (digits, end) = line.split_at_mut(DIGITS);
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+    }
+    debug_assert_eq!(rest, 0, "a chunk is larger than its size line can say");
+    end.copy_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_read_is_one_chunk_and_marks_follow_the_payload() {
+        let mut out = Out::default();
+        out.set_chunked(true);
+        out.head(|q| q.extend_from_slice(b"HEAD"));
+        out.push(b"ab");
+        out.push(b"cde");
+        out.commit();
+        out.push(b"f");
+        out.finish();
+        let wire = out.pending().to_vec();
+        assert_eq!(wire, b"HEAD000005\r\nabcde\r\n000001\r\nf\r\n0\r\n\r\n");
+        out.advance(4 + 8 + 5);
+        assert_eq!(out.payload_written(), 0, "the chunk is not out before its end is");
+        out.advance(2);
+        assert_eq!(out.payload_written(), 5);
+        out.advance(wire.len() - 19);
+        assert_eq!((out.payload_written(), out.len()), (6, 0));
+    }
+
+    #[test]
+    fn raw_when_the_length_is_known() {
+        let mut out = Out::default();
+        out.push(b"ab");
+        out.finish();
+        assert_eq!(out.pending(), b"ab");
+    }
+}

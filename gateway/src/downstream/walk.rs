@@ -1,0 +1,201 @@
+//! The walk of one request, from a whole body to the end of its answer. Both kinds of clients come through here.
+//!
+//! - *In*: an [`Exchange`] whose head was accepted, the request's bytes, a [`Sink`].
+//! - *Out*: how it went; the sink has been answered, one way or another.
+//! - *Never*: a retry after a byte of an answer, or of a request that no dead idle connection explains.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::time::Duration;
+
+use lens::State;
+use lens::record::Outcome;
+use wire::Framing;
+use wire::http1::head;
+
+use super::out::Out;
+use super::{Gone, Sink};
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+use crate::stage::relay::{End, Relay};
+use crate::stage::send::{self, Outgoing};
+use crate::stage::{inspect_input, route};
+use crate::upstream::h1::Request;
+use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
+
+/// How long a client gets to take one of our own short answers.
+const REFUSAL_WRITE: Duration = Duration::from_secs(10);
+
+/// A request that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// Head, then body.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) head_len: usize,
+    pub(crate) body: Range<usize>,
+    /// The body has a content coding.
+    pub(crate) encoded: bool,
+}
+
+/// Take a request to its end. `false`: the client's connection must be closed.
+pub(crate) async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
+    exchange.enter(State::Gateway);
+    match prepare(exchange, &incoming) {
+        Ok(outgoing) => {
+            let request = Request { head: outgoing.head, buffer: incoming.buffer, body: incoming.body, insert: outgoing.insert };
+            ask(exchange, request, incoming.head_len, sink).await
+        }
+        Err(refusal) => refuse(exchange, &refusal, sink).await,
+    }
+}
+
+/// Inspect, route, and make the backend's request.
+fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Outgoing, Refusal> {
+    let mut room = head::field_room();
+    let bytes = incoming.buffer.get(..incoming.head_len).unwrap_or_default();
+    let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
+    let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    inspect_input::run(exchange, incoming.encoded, body)?;
+    exchange.enter(State::Route);
+    route::run(exchange, &head)?;
+    exchange.enter(State::Gateway);
+    Ok(send::prepare(exchange, &head, body.len()))
+}
+
+/// Ask the backend; once more on a new connection when an idle one turns out to be dead.
+async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, head_len: usize, sink: &mut D) -> bool {
+    let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
+    if upstream.backend.http2 {
+        return ask_h2(exchange, request, head_len, sink).await;
+    }
+    let mut fresh = false;
+    loop {
+        exchange.enter(State::Connect);
+        let timeout = exchange.timeouts().connect;
+        let connection = tokio::select! {
+            biased;
+            connection = connect(&upstream, timeout, fresh) => connection,
+            () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
+        };
+        let mut source = match connection {
+            Ok(connection) => H1Source::new(connection, request, exchange.plan.head_limits),
+            Err(error) => return refuse(exchange, &refusal_for(&error), sink).await,
+        };
+        match Relay::new(exchange, &mut source, sink).run().await {
+            End::Complete => {
+                source.settle(&upstream);
+                return completed(exchange);
+            }
+            End::Unanswered(error) => match source.into_unanswered() {
+                Some(again) if !fresh => {
+                    log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
+                    fresh = true;
+                    request = again;
+                }
+                _ => return refuse(exchange, &refusal_for(&error), sink).await,
+            },
+            End::TimedOut(refusal) => return refuse(exchange, &refusal, sink).await,
+            End::Broken | End::Gone => return false,
+        }
+    }
+}
+
+async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, head_len: usize, sink: &mut D) -> bool {
+    let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
+    exchange.enter(State::Connect);
+    let head_bytes = request.buffer.get(..head_len).unwrap_or_default().to_vec();
+    let mut room = head::field_room();
+    let Ok(head) = head::parse_request(&head_bytes, &mut room, exchange.plan.head_limits) else { return false };
+    let timeout = Some(exchange.timeouts().connect).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
+    let opened = tokio::select! {
+        biased;
+        opened = tokio::time::timeout(timeout, H2Source::open(&upstream, &head, request)) => opened,
+        () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
+    };
+    let mut source = match opened {
+        Ok(Ok(source)) => source,
+        Ok(Err(error)) => return refuse(exchange, &refusal_for(&error), sink).await,
+        Err(_) => return refuse(exchange, &refusal_for(&UpstreamError::ConnectTimeout), sink).await,
+    };
+    match Relay::new(exchange, &mut source, sink).run().await {
+        End::Complete => {
+            source.settle(&upstream);
+            completed(exchange)
+        }
+        End::Unanswered(error) => refuse(exchange, &refusal_for(&error), sink).await,
+        End::TimedOut(refusal) => refuse(exchange, &refusal, sink).await,
+        End::Broken | End::Gone => false,
+    }
+}
+
+fn client_gone(exchange: &mut Exchange) -> bool {
+    exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+    false
+}
+
+fn refusal_for(error: &UpstreamError) -> Refusal {
+    log::warn!("backend: {error}");
+    match error {
+        UpstreamError::Busy => Refusal::busy(),
+        UpstreamError::Connect(_) => Refusal::connect_failed(),
+        UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
+        UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
+        UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
+    }
+}
+
+/// The answer was passed on whole. Was it a good one?
+fn completed(exchange: &mut Exchange) -> bool {
+    let answer = &exchange.answer;
+    let status = answer.status.unwrap_or(0);
+    let choices = exchange.inspected.facts.as_ref().and_then(|f| f.n).unwrap_or(1);
+    let choices = u32::try_from(choices).unwrap_or(u32::MAX);
+    let engine = answer.lens.error().map(|e| e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into()));
+    let incomplete = answer.streamed && answer.measured && answer.not_parsed.is_none() && !answer.lens.is_complete(choices);
+    match engine {
+        Some(code) => exchange.verdict.decide(Outcome::UpstreamError, Some(&code)),
+        None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
+        // The stream ended as HTTP wants and said neither why it ended nor that it did: some engines fail this way.
+        None if incomplete => exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream")),
+        None => exchange.verdict.decide(Outcome::Ok, None),
+    }
+    true
+}
+
+/// Answer a request ourselves.
+pub(crate) async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &mut D) -> bool {
+    exchange.verdict.decide(refusal.outcome, Some(refusal.code));
+    exchange.answer.status = Some(refusal.status);
+    let body = refusal.body();
+    let head = AnswerHead {
+        status: refusal.status,
+        fields: format!("content-type: application/json\r\n{}", refusal.fields).into_bytes(),
+        length: Some(body.len() as u64),
+        framing: Framing::Json,
+        encoded: false,
+        first_byte: clock::now(),
+    };
+    let mut out = Out::default();
+    let extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    exchange.enter(State::ClientWrite);
+    let written = match sink.begin(&head, &extra, &mut out) {
+        Ok(()) => {
+            out.push(body.as_bytes());
+            out.finish();
+            tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out)).await.is_ok_and(|w| w.is_ok())
+        }
+        Err(Gone) => false,
+    };
+    sink.end(written);
+    exchange.answer.bytes_to_client = out.payload_written();
+    exchange.enter(State::Settle);
+    written
+}
+
+async fn write_all<D: Sink>(sink: &mut D, out: &mut Out) -> Result<(), Gone> {
+    while !out.is_empty() {
+        poll_fn(|cx| sink.poll_write(cx, out)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! What we know of one inference request: one part for each stage that found it out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use config::settings::Timeouts;
+use lens::record::Outcome;
+use lens::{Ledger, State, StreamLens, Tick};
+use wire::{Dialect, RequestFacts};
+
+use crate::plan::{Counted, Plan, PlannedRoute};
+use crate::shared::Shared;
+use crate::{clock, stage};
+
+/// One request on its walk. Dropping it writes its record, so that a request leaves exactly one however it ends.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) shared: Arc<Shared>,
+    /// The plan that the request entered with.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) ledger: Ledger,
+    pub(crate) accepted: Accepted,
+    pub(crate) inspected: Inspected,
+    pub(crate) routed: Option<Routed>,
+    pub(crate) sent: Sent,
+    pub(crate) answer: Answer,
+    pub(crate) verdict: Verdict,
+}
+
+/// From the head; written by `accept`.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) id: String,
+    pub(crate) trace_id: Option<String>,
+    /// Wall clock at the first byte, microseconds.
+    pub(crate) started_at: u64,
+    /// The instant when the head was complete: the zero of all marks.
+    pub(crate) head_at: Tick,
+    pub(crate) endpoint: String,
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) bytes: u64,
+}
+
+/// From the body; written by `inspect_input`.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    /// `None`: the body could not be read, and nobody had to.
+    pub(crate) facts: Option<RequestFacts>,
+}
+
+/// Written by `route`.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) route: Arc<PlannedRoute>,
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) counted: Counted,
+}
+
+/// Written by `connect` and `send`.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// When the last byte of the request was written.
+    pub(crate) at: Option<Tick>,
+    /// We asked for usage, and the client did not.
+    pub(crate) usage_asked: bool,
+}
+
+/// Written by `relay`.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: Option<u16>,
+    pub(crate) streamed: bool,
+    pub(crate) lens: StreamLens,
+    /// Why events were not read.
+    pub(crate) not_parsed: Option<&'static str>,
+    /// Payload bytes that the client took.
+    pub(crate) bytes_to_client: u64,
+    pub(crate) ended_at: Option<Tick>,
+    /// The answer's events were read, so that their counts are known, zero included.
+    pub(crate) measured: bool,
+    /// How late our reads were, where the kernel told.
+    pub(crate) read_lag: lens::gaps::Gaps,
+}
+
+/// How it ends; the first to know writes it.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    outcome: Option<Outcome>,
+    pub(crate) code: Option<String>,
+}
+
+impl Verdict {
+    /// Decide, unless it is decided.
+    pub(crate) fn decide(&mut self, outcome: Outcome, code: Option<&str>) {
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+            self.code = code.map(str::to_owned);
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+}
+
+impl Exchange {
+    /// A request whose head is complete.
+    pub(crate) fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
+        let mut ledger = Ledger::open(State::ReadRequest, began);
+        ledger.switch(State::ReadRequest, accepted.head_at);
+        let counted = &plan.nowhere;
+        counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
+        Exchange {
+            shared: shared.clone(),
+            ledger,
+            accepted,
+            inspected: Inspected::default(),
+            routed: None,
+            sent: Sent::default(),
+            answer: Answer {
+                status: None,
+                streamed: false,
+                lens: StreamLens::new(false, u64::MAX),
+                not_parsed: None,
+                bytes_to_client: 0,
+                ended_at: None,
+                measured: false,
+                read_lag: lens::gaps::Gaps::default(),
+            },
+            verdict: Verdict::default(),
+            plan,
+        }
+    }
+
+    /// Where the request counts.
+    pub(crate) fn counted(&self) -> &Counted {
+        self.routed.as_ref().map_or(&self.plan.nowhere, |r| &r.counted)
+    }
+
+    /// The route was found: the request counts there from now on.
+    pub(crate) fn set_route(&mut self, route: Arc<PlannedRoute>) {
+        let dialect = route.route.backend.dialect.or(self.accepted.dialect);
+        let counted = route.counted(dialect).clone();
+        self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
+        counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
+        self.routed = Some(Routed { route, dialect, counted });
+    }
+
+    /// The waits of the route, or the general ones before there is one.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.routed.as_ref().map_or(self.plan.settings.timeouts, |r| r.route.route.timeouts)
+    }
+
+    /// Enter a state of the ledger now.
+    pub(crate) fn enter(&mut self, state: State) {
+        self.ledger.switch(state, clock::now());
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            observatory::Gauges::count(&self.shared.observatory.gauges().panics);
+            self.verdict.decide(Outcome::Rejected, Some("internal_error"));
+        }
+        // Whoever drops a request without a verdict was dropped himself: its connection is gone.
+        self.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+        stage::record::write(self);
+    }
+}

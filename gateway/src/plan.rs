@@ -1,0 +1,154 @@
+//! The plan: settings made ready for requests. Building it may read files; it spawns nothing.
+//!
+//! - *In*: [`config::Settings`], the observatory, and the plan before it, whose backends are kept where nothing about them
+//!   changed, so that their connections live on.
+//! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
+//! - *Never*: changed after it was built. A reload builds another.
+
+use std::sync::Arc;
+
+use config::Settings;
+use config::settings::Route;
+use observatory::{Group, GroupId, InFlight, Observatory};
+use wire::http1::head::HeadLimits;
+use wire::{Dialect, ReaderLimits};
+
+use crate::upstream::Upstream;
+
+/// Why settings could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A certificate, key or authority file that does not hold what it should.
+    #[error("{what} {path}: {why}")]
+    Pem {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A name that cannot be verified.
+    #[error("backend {backend}: {name:?} is not a name that a certificate can have")]
+    ServerName {
+        /// The backend.
+        backend: String,
+        /// The name.
+        name: String,
+    },
+}
+
+/// Settings made ready.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) routes: Vec<Arc<PlannedRoute>>,
+    pub(crate) head_limits: HeadLimits,
+    pub(crate) reader_limits: ReaderLimits,
+    /// Whether a route looks at the model, so that a body must be understood before it can be routed.
+    pub(crate) routes_by_model: bool,
+    /// Where requests count that match no route.
+    pub(crate) nowhere: Counted,
+}
+
+/// A route with its backend.
+#[derive(Debug)]
+pub(crate) struct PlannedRoute {
+    pub(crate) route: Arc<Route>,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) stall_ns: u64,
+    counted: Vec<Counted>,
+}
+
+/// Where a request counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    pub(crate) id: GroupId,
+    pub(crate) group: Group,
+    pub(crate) in_flight: Arc<InFlight>,
+}
+
+impl Plan {
+    pub(crate) fn build(settings: Settings, observatory: &Observatory, before: Option<&Plan>) -> Result<Self, BuildError> {
+        let upstreams = settings
+            .backends
+            .iter()
+            .map(|backend| match before.and_then(|plan| plan.same_upstream(backend)) {
+                Some(upstream) => Ok(upstream),
+                None => Upstream::build(backend.clone(), settings.limits).map(Arc::new),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
+        let routes = settings
+            .routes
+            .iter()
+            .filter_map(|route| Some((route, upstreams.get(route.backend.index)?)))
+            .map(|(route, upstream)| Arc::new(PlannedRoute::new(route, upstream, &models, observatory)))
+            .collect();
+        Ok(Plan {
+            routes,
+            head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
+            reader_limits: ReaderLimits { event: settings.limits.event },
+            routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
+            nowhere: Counted::new(observatory, nowhere(models)),
+            settings,
+        })
+    }
+
+    fn same_upstream(&self, backend: &config::settings::Backend) -> Option<Arc<Upstream>> {
+        self.routes.iter().map(|r| &r.upstream).find(|u| u.is_same(backend, self.settings.limits)).cloned()
+    }
+}
+
+impl PlannedRoute {
+    fn new(route: &Arc<Route>, upstream: &Arc<Upstream>, models: &Arc<[String]>, observatory: &Observatory) -> Self {
+        let backend = &route.backend;
+        let labels: Arc<[(String, String)]> = route.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let counted = ["", "chat", "text_completion", "embeddings"].map(|operation| {
+            let group = Group {
+                route: route.name.clone(),
+                backend: backend.name.clone(),
+                provider: backend.provider.as_str().into(),
+                operation,
+                models: models.clone(),
+                labels: labels.clone(),
+                server: format!("{}:{}", backend.host, backend.port).into(),
+            };
+            Counted::new(observatory, group)
+        });
+        PlannedRoute {
+            route: route.clone(),
+            upstream: upstream.clone(),
+            stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
+            counted: counted.to_vec(),
+        }
+    }
+
+    /// Where a request of that dialect counts; `None` for requests that are no inference.
+    pub(crate) fn counted(&self, dialect: Option<Dialect>) -> &Counted {
+        let operation = dialect.map_or("", Dialect::operation);
+        self.counted
+            .iter()
+            .find(|c| c.group.operation == operation)
+            .expect("invariant: PlannedRoute::new makes a group for every operation")
+    }
+}
+
+impl Counted {
+    fn new(observatory: &Observatory, group: Group) -> Self {
+        let id = observatory.group(group.clone());
+        Counted { id, group, in_flight: observatory.in_flight(id) }
+    }
+}
+
+fn nowhere(models: Arc<[String]>) -> Group {
+    Group {
+        route: "none".into(),
+        backend: "".into(),
+        provider: "".into(),
+        operation: "",
+        models,
+        labels: Arc::new([]),
+        server: "".into(),
+    }
+}

@@ -1,0 +1,330 @@
+//! The only file that implements pingora's traits.
+//!
+//! - [`Door`] takes accepted connections. HTTP/1.1 is read by `downstream/h1.rs`; HTTP/2 is pingora's, stream by stream.
+//! - [`AdminDoor`] takes the operator's connections.
+//! - [`PassThrough`] is a stock proxy for everything that is no inference request.
+//!
+//! Why the exchange is not run from `request_filter`: see `docs/adr/0001-the-two-legs.md`. In short, a head that pingora has
+//! parsed has lost what we must refuse (both framings at once, folded lines), and its session keeps buffers that an idle
+//! stream should not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use lens::State;
+use lens::record::Outcome;
+use observatory::Gauges;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{ALPN, Stream};
+use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
+use pingora::server::ShutdownWatch;
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use wire::http1::head::{self, Head, RequestLine};
+
+use crate::admin;
+use crate::clock;
+use crate::downstream::{h1, h2};
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+use crate::shared::Shared;
+use crate::stage::{accept, route};
+use crate::upstream;
+
+/// Pingora's proxy with our rules for what passes through.
+pub(crate) type Proxy = HttpProxy<PassThrough>;
+
+/// Takes connections from one listener.
+pub(crate) struct Door {
+    shared: Arc<Shared>,
+    proxy: Arc<Proxy>,
+    streams: Arc<H2Door>,
+    h2c: bool,
+}
+
+/// Bytes that begin an HTTP/2 connection and no HTTP/1.1 request.
+const H2_BEGINS: &[u8; 4] = b"PRI ";
+
+impl Door {
+    pub(crate) fn new(shared: &Arc<Shared>, h2c: bool) -> Self {
+        let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() }));
+        let limits = shared.plan.load().settings.limits;
+        let mut h2 = H2Options::new();
+        h2.max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
+            .max_concurrent_streams(limits.h2_streams)
+            .max_concurrent_reset_streams(20)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(Some(64))
+            .initial_window_size(256 << 10)
+            .initial_connection_window_size(1 << 20);
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        let streams = Arc::new(H2Door { shared: shared.clone(), proxy: proxy.clone(), h2, options });
+        Door { shared: shared.clone(), proxy, streams, h2c }
+    }
+}
+
+/// Counts a connection while it lives.
+struct Counted<'s>(&'s Gauges);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(self: &Arc<Self>, mut io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let gauges = self.shared.observatory.gauges();
+        gauges.connections.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted(gauges);
+        let tls = io.get_ssl_digest().is_some();
+        let h2 = match io.selected_alpn_proto() {
+            Some(ALPN::H2) => true,
+            _ if tls || !self.h2c => false,
+            _ => {
+                let mut begins = [0; H2_BEGINS.len()];
+                let idle = self.shared.plan.load().settings.timeouts.idle;
+                let idle = if idle.is_zero() { std::time::Duration::from_secs(86_400) } else { idle };
+                let mut leaving = shutdown.clone();
+                let peeked = tokio::select! {
+                    peeked = tokio::time::timeout(idle, io.try_peek(&mut begins)) => peeked,
+                    _ = leaving.changed() => return None,
+                };
+                peeked.ok()?.ok()? && begins == *H2_BEGINS
+            }
+        };
+        if h2 {
+            self.streams.process_new(io, shutdown).await;
+        } else {
+            h1::serve(&self.shared, &self.proxy, io, shutdown).await;
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// Takes the operator's connections.
+pub(crate) struct AdminDoor(admin::Admin);
+
+impl AdminDoor {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        AdminDoor(admin::Admin::new(shared.clone()))
+    }
+}
+
+#[async_trait]
+impl ServerApp for AdminDoor {
+    async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        self.0.serve(io).await;
+        None
+    }
+}
+
+/// Takes the streams of HTTP/2 connections.
+pub(crate) struct H2Door {
+    shared: Arc<Shared>,
+    proxy: Arc<Proxy>,
+    h2: H2Options,
+    options: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for H2Door {
+    async fn process_new_http(self: &Arc<Self>, mut session: pingora::protocols::http::ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        if let pingora::protocols::http::ServerSession::H2(stream) = &mut session {
+            if h2::is_ours(stream) {
+                h2::serve(&self.shared, stream).await;
+                return None;
+            }
+        }
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+/// A stock proxy: headers kept clean, bodies streamed both ways, time taken, nothing read.
+pub(crate) struct PassThrough {
+    shared: Arc<Shared>,
+}
+
+/// One request that passes through. Its ledger is coarse: pingora tells when the connection stood and when the answer began,
+/// and bodies of both directions count as `await_token`.
+pub(crate) struct Passing {
+    exchange: Option<Exchange>,
+    began: lens::Tick,
+}
+
+#[async_trait]
+impl ProxyHttp for PassThrough {
+    type CTX = Passing;
+
+    fn new_ctx(&self) -> Passing {
+        Passing { exchange: None, began: clock::now() }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
+        let plan = self.shared.plan.load_full();
+        let mut room = head::field_room();
+        let bytes = session.to_h1_raw();
+        // HTTP/1.1 heads were checked before pingora saw them; those of HTTP/2 are checked here.
+        let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
+        let (accepted, found) = match &parsed {
+            Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
+            Err(error) => (accept::accepted(&empty_head(), None, clock::now()), Err(Refusal::bad_head(*error))),
+        };
+        let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
+        exchange.enter(State::Connect);
+        match found {
+            Ok(route) => exchange.set_route(route),
+            Err(refusal) => {
+                refuse(session, &mut exchange, &refusal).await?;
+                ctx.exchange = Some(exchange);
+                return Ok(true);
+            }
+        }
+        ctx.exchange = Some(exchange);
+        if self.shared.is_draining() {
+            session.set_keepalive(None);
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
+        let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
+        let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
+        let timeouts = routed.route.route.timeouts;
+        let nonzero = |d: std::time::Duration| (!d.is_zero()).then_some(d);
+        let mut peer = upstream::peer(&routed.route.route.backend);
+        peer.options.connection_timeout = nonzero(timeouts.connect);
+        peer.options.total_connection_timeout = nonzero(timeouts.connect);
+        peer.options.read_timeout = nonzero(timeouts.first_byte);
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&pingora::protocols::Digest>,
+        ctx: &mut Passing,
+    ) -> Result<()> {
+        if let Some(exchange) = &mut ctx.exchange {
+            exchange.enter(State::AwaitFirstByte);
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Passing) -> Result<()> {
+        let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        let Some(routed) = &exchange.routed else { return Ok(()) };
+        let backend = &routed.route.route.backend;
+        if !backend.prefix.is_empty() {
+            let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
+            let target = format!("{}{target}", backend.prefix);
+            request.set_raw_path(target.as_bytes())?;
+        }
+        request.insert_header("host", backend.authority.as_str())?;
+        request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+        if let Some(key) = &backend.api_key {
+            for name in ["authorization", "x-api-key", "api-key"] {
+                request.remove_header(name);
+            }
+            request.insert_header("authorization", format!("Bearer {}", key.reveal()))?;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        if let Some(exchange) = &mut ctx.exchange {
+            exchange.enter(State::AwaitToken);
+            response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Passing) -> FailToProxy {
+        let refusal = match error.etype() {
+            ErrorType::ConnectTimedout => Refusal::connect_timeout(),
+            ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
+            ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
+            _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal { outcome: Outcome::ClientGone, ..Refusal::broken_body() },
+            ErrorType::InvalidHTTPHeader => Refusal::upstream_invalid(),
+            _ if error.etype().as_str().contains("Connect") => Refusal::connect_failed(),
+            _ => Refusal::upstream_closed(),
+        };
+        if let (Some(exchange), None) = (&mut ctx.exchange, session.response_written()) {
+            let _ = refuse(session, exchange, &refusal).await;
+        }
+        FailToProxy { error_code: refusal.status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Passing)
+    where
+        Self::CTX: Send + Sync,
+    {
+        let Some(mut exchange) = ctx.exchange.take() else { return };
+        exchange.answer.status = session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);
+        exchange.answer.bytes_to_client = session.body_bytes_sent() as u64;
+        exchange.accepted.bytes += session.body_bytes_read() as u64;
+        exchange.answer.ended_at = Some(clock::now());
+        let status = exchange.answer.status.unwrap_or(0);
+        match error.map(|e| (e.esource(), e.etype())) {
+            Some((pingora::ErrorSource::Downstream, _)) => exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
+            Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout")),
+            Some(_) => exchange.verdict.decide(Outcome::UpstreamFailed, Some("upstream_died")),
+            None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
+            None => exchange.verdict.decide(Outcome::Ok, None),
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Passing, _: &Error) -> bool {
+        true
+    }
+}
+
+impl PassThrough {
+    fn find(&self, plan: &crate::plan::Plan, head: &Head<'_, RequestLine<'_>>) -> std::result::Result<Arc<crate::plan::PlannedRoute>, Refusal> {
+        accept::check(head)?;
+        route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
+    }
+}
+
+/// A head of which nothing is known.
+fn empty_head() -> Head<'static, RequestLine<'static>> {
+    Head { line: RequestLine { method: "", target: "" }, http10: false, fields: &[], framing: wire::http1::BodyFraming::Empty, len: 0 }
+}
+
+/// Our own answer on pingora's session. The connection is closed, whatever was read of the request.
+async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> Result<()> {
+    exchange.verdict.decide(refusal.outcome, Some(refusal.code));
+    exchange.answer.status = Some(refusal.status);
+    let body = refusal.body();
+    let mut header = ResponseHeader::build(refusal.status, Some(6))?;
+    header.insert_header("content-type", "application/json")?;
+    header.insert_header("content-length", body.len().to_string())?;
+    header.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+    session.set_keepalive(None);
+    session.write_response_header(Box::new(header), false).await?;
+    session.write_response_body(Some(body.into()), true).await
+}

@@ -1,0 +1,76 @@
+//! Settings that change while the gateway runs.
+//!
+//! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with. A file that is wrong
+//! changes nothing, is reported with all its problems, and counts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use config::Settings;
+use observatory::Gauges;
+
+use crate::plan::Plan;
+use crate::shared::Shared;
+
+/// How often the file is looked at. A look is one system call.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Watch the settings file; never ends.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    let Some(path) = shared.file.clone() else { return std::future::pending().await };
+    let mut seen = stamp(&path);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let stamp = stamp(&path);
+        if stamp.is_some() && stamp != seen {
+            seen = stamp;
+            now(&shared);
+        }
+    }
+}
+
+/// Read the settings again and put them in force.
+pub(crate) fn now(shared: &Shared) {
+    let gauges = shared.observatory.gauges();
+    let Some(path) = &shared.file else {
+        return log::info!("there is no settings file to read again; the gateway was started with --upstream");
+    };
+    let before = shared.plan.load_full();
+    let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
+        restart_only(&before.settings, &settings);
+        Plan::build(settings, &shared.observatory, Some(&before)).map_err(|e| e.to_string())
+    });
+    match built {
+        Ok(plan) => {
+            shared.plan.store(Arc::new(plan));
+            Gauges::count(&gauges.reloads);
+            log::info!("settings of {} are in force", path.display());
+        }
+        Err(problems) => {
+            Gauges::count(&gauges.reload_failures);
+            log::error!("settings unchanged, because the new ones are wrong:\n{problems}");
+        }
+    }
+}
+
+/// Say what a running process cannot change.
+fn restart_only(before: &Settings, after: &Settings) {
+    let changed = [
+        ("listeners", before.listeners != after.listeners),
+        ("admin", before.admin != after.admin),
+        ("workers", before.workers != after.workers),
+        ("limits.records", before.limits.records != after.limits.records),
+        ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),
+    ];
+    for (name, _) in changed.iter().filter(|(_, changed)| *changed) {
+        log::warn!("{name} changed in the settings; that takes effect with the next start");
+    }
+}
+
+/// What changes when a file does: its time, its size, and which file it is (a link that is moved).
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
+}

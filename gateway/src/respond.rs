@@ -1,0 +1,124 @@
+//! Our own answers. This alone turns facts into HTTP: OpenAI's error object, a stable `code`, the request id.
+//!
+//! An error that the engine sent passes through unchanged and never comes here. Messages name no address, path or key of
+//! the operator's side.
+
+use lens::record::Outcome;
+use wire::http1::head::HeadError;
+use wire::request::Refused;
+
+/// A request that we end ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// A stable word for programs.
+    pub(crate) code: &'static str,
+    /// A sentence for people: what happened and what to do.
+    pub(crate) message: String,
+    /// The member of the request that is meant.
+    pub(crate) param: Option<&'static str>,
+    pub(crate) outcome: Outcome,
+    /// Extra fields, each with its CRLF.
+    pub(crate) fields: &'static str,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { status, code, message: message.into(), param: None, outcome: Outcome::Rejected, fields: "" }
+    }
+
+    fn upstream(status: u16, code: &'static str, message: &'static str) -> Self {
+        Refusal { outcome: Outcome::UpstreamFailed, ..Refusal::new(status, code, message) }
+    }
+
+    fn timeout(code: &'static str, message: &'static str) -> Self {
+        Refusal { outcome: Outcome::Timeout, ..Refusal::new(504, code, message) }
+    }
+
+    pub(crate) fn bad_head(error: HeadError) -> Self {
+        let (status, code) = match error {
+            HeadError::TooLarge | HeadError::TooManyFields => (431, "header_too_large"),
+            HeadError::Version => (505, "http_version_not_supported"),
+            HeadError::Target => (400, "invalid_target"),
+            HeadError::Host => (400, "invalid_host"),
+            HeadError::Framing(_) => (400, "ambiguous_framing"),
+            HeadError::StrayControl | HeadError::Malformed(_) => (400, "malformed_request"),
+        };
+        Refusal::new(status, code, format!("{error}."))
+    }
+
+    pub(crate) fn bad_body(refused: &Refused) -> Self {
+        let param = match refused {
+            Refused::Duplicate(name) => Some(*name),
+            _ => None,
+        };
+        Refusal { param, ..Refusal::new(400, refused.code(), format!("{refused}.")) }
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        Refusal::new(413, "request_too_large", format!("The request body is larger than the limit of {limit} bytes."))
+    }
+
+    pub(crate) fn broken_body() -> Self {
+        Refusal::new(400, "malformed_body", "The request body is not framed as its head says.")
+    }
+
+    pub(crate) fn slow_request() -> Self {
+        Refusal { outcome: Outcome::Timeout, ..Refusal::new(408, "request_timeout", "The request did not arrive in time.") }
+    }
+
+    pub(crate) fn no_route() -> Self {
+        Refusal::new(404, "no_route", "No route of the gateway matches this request; check the path, the headers and the model.")
+    }
+
+    pub(crate) fn upgrade() -> Self {
+        Refusal::new(501, "upgrade_not_supported", "The gateway does not switch protocols; send the request without Upgrade.")
+    }
+
+    pub(crate) fn expectation() -> Self {
+        Refusal::new(417, "expectation_failed", "The only expectation that can be met is 100-continue.")
+    }
+
+    pub(crate) fn busy() -> Self {
+        Refusal { fields: "retry-after: 1\r\n", ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.") }
+    }
+
+    pub(crate) fn connect_failed() -> Self {
+        Refusal::upstream(502, "upstream_connect_failed", "The backend does not accept connections.")
+    }
+
+    pub(crate) fn upstream_closed() -> Self {
+        Refusal::upstream(502, "upstream_closed", "The backend closed the connection before it answered.")
+    }
+
+    pub(crate) fn upstream_invalid() -> Self {
+        Refusal::upstream(502, "upstream_invalid_response", "The backend's answer is not valid HTTP.")
+    }
+
+    pub(crate) fn connect_timeout() -> Self {
+        Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
+    }
+
+    pub(crate) fn first_byte_timeout() -> Self {
+        Refusal::timeout("upstream_first_byte_timeout", "The backend did not begin to answer in time.")
+    }
+
+    pub(crate) fn total_timeout() -> Self {
+        Refusal::timeout("total_timeout", "The request took longer than it may.")
+    }
+
+    /// The JSON body.
+    pub(crate) fn body(&self) -> String {
+        let kind = match self.outcome {
+            Outcome::Rejected => "invalid_request_error",
+            Outcome::Timeout => "timeout_error",
+            _ => "upstream_error",
+        };
+        serde_json::json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}).to_string()
+    }
+}
+
+/// The reason phrase of a status.
+pub(crate) fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown")
+}

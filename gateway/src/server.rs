@@ -1,0 +1,264 @@
+//! Runs a plan: listeners on worker threads, the operator's listener and signals on the calling one.
+//!
+//! - *In*: [`Options`].
+//! - *Out*: a running [`Gateway`]; its end.
+//! - *Never*: an exit while a stream could still end well, unless the grace has passed. Pingora's `Server` sleeps its whole
+//!   grace period whatever is left to do; this ends with the last connection.
+//!
+//! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the listeners to a successor
+//! that was started with `--upgrade`, then drains and ends.
+
+mod listen;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use config::{Problems, Settings};
+use observatory::Observatory;
+use pingora::server::ListenFds;
+use pingora::services::Service as _;
+use pingora_runtime::RuntimeBuilder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::plan::{BuildError, Plan};
+use crate::proxy::{AdminDoor, Door};
+use crate::shared::Shared;
+use crate::reload;
+use listen::Bound;
+
+/// How often the drain looks whether the last connection has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long a successor gets to take over after it has the listeners.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// What to run.
+#[derive(Debug)]
+pub struct Options {
+    /// Checked settings.
+    pub settings: Settings,
+    /// The file they came from; it is watched.
+    pub file: Option<PathBuf>,
+    /// Take the listeners from a running gateway.
+    pub upgrade: bool,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings file has problems.
+    #[error(transparent)]
+    Settings(#[from] Problems),
+    /// A file that the settings name is not what it should be.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No gateway handed its listeners over.
+    #[error("no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one")]
+    Upgrade {
+        /// The socket.
+        path: String,
+        /// What happened.
+        why: String,
+    },
+    /// The runtime cannot be built.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// A gateway that listens and is ready to run.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    listeners: Vec<Bound>,
+    admin: Bound,
+    fds: ListenFds,
+    workers: usize,
+}
+
+impl Gateway {
+    /// Build the plan and bind every address.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left listening.
+    pub fn bind(options: Options) -> Result<Self, StartError> {
+        let workers = match options.settings.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        // Workers, and the thread of the admin listener.
+        let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records));
+        let mut sockets = listen::Sockets::new(&options.settings, options.upgrade)?;
+        let listeners = options
+            .settings
+            .listeners
+            .iter()
+            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = sockets.bind_admin(options.settings.admin)?;
+        let plan = Plan::build(options.settings, &observatory, None)?;
+        let shared = Arc::new(Shared {
+            plan: ArcSwap::from_pointee(plan),
+            observatory,
+            draining: AtomicBool::new(false),
+            file: options.file,
+        });
+        Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers })
+    }
+
+    /// Where clients connect, in the order of the settings.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|l| l.address).collect()
+    }
+
+    /// Where the operator connects.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// One line for each listener: what listens where.
+    pub fn summary(&self) -> String {
+        let plan = self.shared.plan.load();
+        let mut lines: Vec<String> = self.listeners.iter().map(|l| format!("listening on {}", l.describe())).collect();
+        lines.push(format!("admin on http://{} (/metrics, /api/routes, /api/requests)", self.admin.address));
+        for route in &plan.routes {
+            let backend = &route.route.backend;
+            let scheme = if backend.tls.is_some() { "https" } else { "http" };
+            lines.push(format!("route {} -> {} at {scheme}://{}{}", route.route.name, backend.name, backend.authority, backend.prefix));
+        }
+        lines.join("\n")
+    }
+
+    /// Run until a signal ends it.
+    ///
+    /// # Errors
+    /// When the runtime or the signals cannot be set up.
+    pub fn run(self) -> Result<(), StartError> {
+        let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
+        let (leave, leaving) = watch::channel(false);
+        for bound in &self.listeners {
+            let mut service = bound.service(Door::new(&self.shared, bound.h2c))?;
+            let (fds, leaving) = (self.fds.clone(), leaving.clone());
+            // Owned by the data runtime; it ends when `leaving` says so.
+            runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
+        }
+        let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let end = control.block_on(self.control(&leave))?;
+        match end {
+            End::Now => runtime.shutdown_timeout(Duration::ZERO),
+            End::Drained => runtime.shutdown_timeout(Duration::from_millis(200)),
+        }
+        Ok(())
+    }
+
+    /// Serve the operator and wait for signals; then drain.
+    async fn control(&self, leave: &watch::Sender<bool>) -> Result<End, StartError> {
+        let mut signals = Signals::new()?;
+        // The operator sees what happens until the very end: this service never hears that we are leaving.
+        let (_stays, staying) = watch::channel(false);
+        let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
+        let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
+        let watching = reload::watch(self.shared.clone());
+        tokio::pin!(admin, watching);
+        let wanted = tokio::select! {
+            wanted = signals.wait(&self.shared) => wanted,
+            () = &mut admin => return Ok(End::Now),
+            () = &mut watching => return Ok(End::Now),
+        };
+        if wanted == Wanted::End {
+            return Ok(End::Now);
+        }
+        if wanted == Wanted::HandOver && !self.hand_over().await {
+            // Nobody took the listeners: this gateway goes on as if nothing had been asked.
+            return Box::pin(self.control(leave)).await;
+        }
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let _ = leave.send(true);
+        let grace = self.shared.plan.load().settings.shutdown.grace;
+        tokio::select! {
+            () = self.drained() => log::info!("drained"),
+            () = tokio::time::sleep(grace) => log::warn!("the grace of {grace:?} has passed; ending the streams that are left"),
+            _ = signals.interrupt.recv() => return Ok(End::Now),
+            () = &mut admin => {}
+        }
+        Ok(End::Drained)
+    }
+
+    /// Wait until no client is connected.
+    async fn drained(&self) {
+        while self.shared.observatory.gauges().connections.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Pass the listeners to a successor; whether one took them.
+    async fn hand_over(&self) -> bool {
+        let path = self.shared.plan.load().settings.shutdown.upgrade_socket.display().to_string();
+        let fds = self.fds.clone();
+        log::info!("handing the listeners over at {path}");
+        let sent = tokio::task::spawn_blocking(move || fds.lock().send_to_sock(path.as_str())).await;
+        match sent {
+            Ok(Ok(_)) => {
+                tokio::time::sleep(HAND_OVER).await;
+                true
+            }
+            Ok(Err(e)) => {
+                log::error!("no successor took the listeners: {e}");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Drain,
+    HandOver,
+    End,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Drained,
+    Now,
+}
+
+struct Signals {
+    terminate: Signal,
+    quit: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self, shared: &Arc<Shared>) -> Wanted {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Wanted::Drain,
+                _ = self.quit.recv() => return Wanted::HandOver,
+                _ = self.interrupt.recv() => return Wanted::End,
+                _ = self.hangup.recv() => reload::now(shared),
+            }
+        }
+    }
+}

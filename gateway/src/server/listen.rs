@@ -1,0 +1,162 @@
+//! Listening sockets: bound before anything runs, so that a taken address is an error and not a retry, and kept in pingora's
+//! table, so that they can be handed to a successor.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::Settings;
+use config::settings::ListenerTls;
+use parking_lot::Mutex;
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::{Fds, ListenFds};
+use pingora::services::listening::Service;
+use socket2::{Domain, Socket, Type};
+
+use super::StartError;
+use crate::plan::BuildError;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Prefix of the admin listener in the table of sockets.
+const ADMIN: &str = "admin:";
+
+/// A bound address.
+pub(super) struct Bound {
+    pub(super) address: SocketAddr,
+    pub(super) h2c: bool,
+    /// The name in the table of sockets.
+    name: String,
+    tls: Option<ListenerTls>,
+}
+
+/// Sockets being gathered.
+pub(super) struct Sockets {
+    inherited: Fds,
+    table: Fds,
+}
+
+impl Sockets {
+    /// Fresh ones, or those of a running gateway.
+    pub(super) fn new(settings: &Settings, upgrade: bool) -> Result<Self, StartError> {
+        let mut inherited = Fds::new();
+        if upgrade {
+            let path = settings.shutdown.upgrade_socket.display().to_string();
+            inherited.get_from_sock(path.as_str()).map_err(|e| StartError::Upgrade { path, why: e.to_string() })?;
+        }
+        Ok(Sockets { inherited, table: Fds::new() })
+    }
+
+    pub(super) fn bind(&mut self, wanted: SocketAddr, h2c: bool, tls: Option<&ListenerTls>) -> Result<Bound, StartError> {
+        if let Some(tls) = tls {
+            check_tls(tls)?;
+        }
+        let (address, name) = match self.take_inherited("", wanted) {
+            Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
+            None => {
+                let listener = listen(wanted)?;
+                let address = listener.local_addr()?;
+                (address, self.keep(address.to_string(), listener.into_raw_fd()))
+            }
+        };
+        Ok(Bound { address, h2c, name, tls: tls.cloned() })
+    }
+
+    pub(super) fn bind_admin(&mut self, wanted: SocketAddr) -> Result<Bound, StartError> {
+        let (address, fd) = match self.take_inherited(ADMIN, wanted) {
+            Some(inherited) => inherited,
+            None => {
+                let listener = listen(wanted)?;
+                (listener.local_addr()?, listener.into_raw_fd())
+            }
+        };
+        let name = self.keep(format!("{ADMIN}{address}"), fd);
+        Ok(Bound { address, h2c: false, name, tls: None })
+    }
+
+    /// The table to run and to hand over; what was inherited and is not wanted any more is closed.
+    pub(super) fn into_fds(mut self) -> ListenFds {
+        let (names, _) = self.table.serialize();
+        let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
+        if !closed.is_empty() {
+            log::info!("closed inherited listeners that the settings do not name: {}", closed.join(", "));
+        }
+        Arc::new(Mutex::new(self.table))
+    }
+
+    /// An inherited socket for that address; port 0 takes any of the same host.
+    fn take_inherited(&self, prefix: &str, wanted: SocketAddr) -> Option<(SocketAddr, i32)> {
+        let (names, fds) = self.inherited.serialize();
+        names.iter().zip(fds).find_map(|(name, fd)| {
+            let address: SocketAddr = name.strip_prefix(prefix)?.parse().ok()?;
+            let fits = address == wanted || (wanted.port() == 0 && address.ip() == wanted.ip());
+            (fits && self.table.get(name).is_none()).then_some((address, fd))
+        })
+    }
+
+    fn keep(&mut self, name: String, fd: i32) -> String {
+        self.table.add(name.clone(), fd);
+        name
+    }
+}
+
+impl Bound {
+    /// A pingora service that accepts here.
+    pub(super) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Result<Service<A>, StartError> {
+        // Reads go through the worker's scratch and writes are whole: buffers of the listener would only be memory.
+        let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
+        if let Some(tls) = &self.tls {
+            let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
+            let mut settings = TlsSettings::intermediate(&cert, &key)
+                .map_err(|e| BuildError::Pem { what: "certificate", path: cert, why: e.to_string() })?;
+            settings.enable_h2();
+            endpoint = ListenerConfig::tcp(self.name.as_str()).tls(settings);
+        }
+        let mut service = Service::new(format!("listener {}", self.address), app);
+        service.add_listener(endpoint);
+        Ok(service)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let (scheme, protocols) = match (&self.tls, self.h2c) {
+            (Some(_), _) => ("https", "HTTP/1.1 and HTTP/2"),
+            (None, true) => ("http", "HTTP/1.1 and h2c"),
+            (None, false) => ("http", "HTTP/1.1"),
+        };
+        format!("{scheme}://{} ({protocols})", self.address)
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Certificate and key belong together; pingora would panic over them later.
+fn check_tls(tls: &ListenerTls) -> Result<(), StartError> {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let pem = |what, path: &Path, why: String| BuildError::Pem { what, path: path.display().to_string(), why };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect)
+        .map_err(|e| pem("certificate", &tls.cert, e.to_string()))?;
+    if chain.is_empty() {
+        return Err(pem("certificate", &tls.cert, "holds no certificate".into()).into());
+    }
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| pem("private key", &tls.key, e.to_string()))?;
+    rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|e| pem("certificate and key", &tls.cert, e.to_string()))?;
+    Ok(())
+}

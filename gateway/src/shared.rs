@@ -1,0 +1,46 @@
+//! What all requests of a process share: the plan that is in force, the observatory, and whether we are leaving.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use observatory::Observatory;
+
+use crate::plan::Plan;
+
+/// Shared by every worker.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The plan for requests that enter now; each request pins the one it entered with.
+    pub(crate) plan: ArcSwap<Plan>,
+    pub(crate) observatory: Arc<Observatory>,
+    /// Set when the process is to end: answers close their connections, `/readyz` says no.
+    pub(crate) draining: AtomicBool,
+    /// Where the settings came from, if from a file.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Shared {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The number of this thread among those that record.
+pub(crate) fn worker() -> usize {
+    WORKER.with(|worker| {
+        worker.get().unwrap_or_else(|| {
+            let number = WORKERS.fetch_add(1, Ordering::Relaxed);
+            worker.set(Some(number));
+            number
+        })
+    })
+}

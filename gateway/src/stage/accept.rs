@@ -1,0 +1,106 @@
+//! Stage 1: a head has come. Whose request is it, and may it be one at all?
+
+use lens::Tick;
+use wire::Dialect;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::clock;
+use crate::exchange::Accepted;
+use crate::respond::Refusal;
+
+/// Longest request id taken from a client.
+const MAX_ID: usize = 128;
+/// Longest path kept for the record.
+const MAX_ENDPOINT: usize = 256;
+
+/// Who serves the request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// Our own exchange, with the dialect that the path speaks.
+    Exchange(Dialect),
+    /// Pingora's proxy, untouched and unmeasured but for its time.
+    PassThrough,
+}
+
+/// Who serves a request with that head.
+pub(crate) fn server(line: &RequestLine<'_>) -> Server {
+    match Dialect::from_path(path(line.target)) {
+        Some(dialect) if line.method == "POST" => Server::Exchange(dialect),
+        _ => Server::PassThrough,
+    }
+}
+
+/// What no request may ask of us.
+pub(crate) fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {
+        return Err(Refusal::upgrade());
+    }
+    match head.get("expect") {
+        Some(value) if !value.eq_ignore_ascii_case(b"100-continue") => Err(Refusal::expectation()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body.
+pub(crate) fn expects_continue(head: &Head<'_, RequestLine<'_>>) -> bool {
+    !head.http10 && head.get("expect").is_some()
+}
+
+/// What the record needs of the head.
+pub(crate) fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head_at: Tick) -> Accepted {
+    let given = head.get("x-request-id").and_then(usable_id);
+    let endpoint = path(head.line.target);
+    Accepted {
+        id: given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
+        trace_id: head.get("traceparent").and_then(trace_id).map(str::to_owned),
+        started_at: clock::wall_us(),
+        head_at,
+        endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
+        dialect,
+        bytes: head.len as u64,
+    }
+}
+
+pub(crate) fn path(target: &str) -> &str {
+    target.split_once('?').map_or(target, |(path, _)| path)
+}
+
+/// An id that can stand in a header and a log line as it is.
+fn usable_id(value: &[u8]) -> Option<&str> {
+    let fits = !value.is_empty() && value.len() <= MAX_ID && value.iter().all(u8::is_ascii_graphic);
+    fits.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+/// The trace id of a W3C `traceparent`: `00-<32 hex digits>-<16>-<2>`.
+fn trace_id(value: &[u8]) -> Option<&str> {
+    let mut parts = std::str::from_utf8(value).ok()?.split('-');
+    let (_version, id) = (parts.next()?, parts.next()?);
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && parts.next().is_some()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_forge_a_line_are_replaced() {
+        assert_eq!(usable_id(b"req-1"), Some("req-1"));
+        for bad in [&b""[..], b"a b", b"a\x1b[1m", &[b'x'; 129], "é".as_bytes()] {
+            assert_eq!(usable_id(bad), None);
+        }
+    }
+
+    #[test]
+    fn trace_ids() {
+        assert_eq!(trace_id(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id(b"00-xyz-b7ad6b7169203331-01"), None);
+    }
+
+    #[test]
+    fn only_posts_on_inference_paths_are_ours() {
+        let of = |method, target| server(&RequestLine { method, target });
+        assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
+        assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
+        assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
+    }
+}

@@ -1,0 +1,95 @@
+//! Stage 10: what is left of a request is its record.
+
+use std::borrow::Cow;
+
+use lens::Record;
+use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
+use observatory::SeriesKey;
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::shared::worker;
+
+/// Write the record of a request that has ended.
+pub(crate) fn write(exchange: &mut Exchange) {
+    let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
+    let counted = exchange.counted().clone();
+    flush_gaps(exchange);
+    let record = record(exchange, outcome);
+    let model = counted.group.model_number(record.model_requested.as_deref());
+    let key = SeriesKey { group: counted.id, model, outcome };
+    exchange.shared.observatory.finished(worker(), key, record);
+}
+
+/// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end is not known yet.
+pub(crate) fn flush_gaps(exchange: &mut Exchange) {
+    let counted = exchange.counted();
+    let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
+    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let (itl, client_itl) = exchange.answer.lens.drain_gaps();
+    if itl.len() + client_itl.len() > 0 {
+        exchange.shared.observatory.gaps(worker(), key, itl, client_itl);
+    }
+}
+
+fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
+    let now = clock::now();
+    let ledger_us = exchange.ledger.clone().close(now);
+    let (accepted, answer, sent_at) = (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
+    let head = accepted.head_at;
+    let marks = *answer.lens.marks();
+    let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
+    let counts = *answer.lens.counts();
+    let measured = |n: u64| answer.measured.then_some(n);
+    let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
+    Record {
+        schema: SCHEMA,
+        id: std::mem::take(&mut accepted.id),
+        trace_id: accepted.trace_id.take(),
+        started_at: accepted.started_at,
+        route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
+        backend: exchange.routed.as_ref().map(|r| r.route.route.backend.name.clone()),
+        dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
+        endpoint: std::mem::take(&mut accepted.endpoint),
+        model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()),
+        model_answered: answer.lens.model().map(str::to_owned),
+        http_status: answer.status,
+        stream: answer.streamed,
+        outcome,
+        error_code: exchange.verdict.code.take(),
+        finish_reasons: answer.lens.finish_reasons().to_vec(),
+        usage: usage(&answer.lens),
+        not_parsed: answer.not_parsed.map(Cow::Borrowed),
+        events: measured(counts.events),
+        content_events: streamed(counts.content_events),
+        comments: streamed(counts.comments),
+        bytes_from_client: accepted.bytes,
+        bytes_to_client: answer.bytes_to_client,
+        sent_us: sent_at.map(|at| at.micros_since(head)),
+        marks_us: MarksUs::from_marks(&marks, head),
+        engine_us: since_sent(answer.ended_at),
+        engine_ttft_us: since_sent(marks.first_token.arrival),
+        client_ttft_us: marks.first_token.written.map(|at| at.micros_since(head)),
+        tpot_us: answer.lens.tpot_us(),
+        itl_us: answer.lens.itl().summary(),
+        client_itl_us: answer.lens.client_itl().summary(),
+        stalls: streamed(counts.stalls),
+        coalesced_events: streamed(counts.coalesced),
+        read_lag_us: answer.read_lag.summary(),
+        total_us: ledger_us.total(),
+        ledger_us,
+    }
+}
+
+fn usage(lens: &lens::StreamLens) -> Option<RecordUsage> {
+    let (completion_tokens, estimated) = lens.completion_tokens();
+    let stated = lens.usage().unwrap_or_default();
+    let known = completion_tokens.is_some() || stated.prompt_tokens.is_some();
+    known.then_some(RecordUsage {
+        prompt_tokens: stated.prompt_tokens,
+        completion_tokens,
+        reasoning_tokens: stated.reasoning_tokens,
+        cached_tokens: stated.cached_tokens,
+        estimated: estimated && completion_tokens.is_some(),
+    })
+}

@@ -1,0 +1,368 @@
+//! Stages 6 to 9: send the request, await the answer, pass it on as it comes, and watch both ends meanwhile.
+//!
+//! One loop over a byte-bounded ring. Each turn sends or reads upstream once, then writes what is queued; when neither end
+//! moves, it waits for whichever moves first, for the client's leaving, or for a deadline. Upstream is read while a client
+//! write is pending, so a slow client shows in the client's figures and nowhere else.
+//!
+//! - *In*: a [`Source`] with a request, a [`Sink`].
+//! - *Out*: an [`End`]; the exchange's lens, ledger and verdict.
+//! - *Never*: an await between a read and its stamp, or between two bytes of an event.
+
+mod forward;
+mod strip;
+mod watch;
+
+pub(crate) use forward::Forward;
+
+use std::task::{Context, Poll};
+
+use lens::record::Outcome;
+use lens::{State, StreamLens, Tick};
+use wire::{Framing, Reader};
+
+use crate::clock;
+use crate::downstream::out::Out;
+use crate::downstream::{Gone, Sink};
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+use crate::stage::record;
+use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
+use strip::Strip;
+use watch::Watch;
+
+/// How the relay ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The answer was passed on to its end.
+    Complete,
+    /// The answer began and broke off; the client's connection must not look like a proper end.
+    Broken,
+    /// Nothing of an answer has gone to the client yet.
+    Unanswered(UpstreamError),
+    /// A wait was too long before anything went to the client.
+    TimedOut(Refusal),
+    /// The client left.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Sending,
+    AwaitHead,
+    Body,
+    /// Upstream is done with; what is queued goes out. `bool`: properly.
+    Flushing(bool),
+}
+
+/// What a step did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Moved,
+    Idle,
+}
+
+/// One answer on its way through.
+pub(crate) struct Relay<'x, S, D> {
+    exchange: &'x mut Exchange,
+    source: &'x mut S,
+    sink: &'x mut D,
+    out: Out,
+    reader: Option<Reader>,
+    strip: Option<Strip>,
+    phase: Phase,
+    watch: Watch,
+    ring: usize,
+    /// What the gauge of ring bytes was told last.
+    gauged: usize,
+}
+
+impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
+    pub(crate) fn new(exchange: &'x mut Exchange, source: &'x mut S, sink: &'x mut D) -> Self {
+        let watch = Watch::new(exchange.timeouts(), exchange.accepted.head_at);
+        let ring = exchange.plan.settings.limits.ring;
+        exchange.enter(State::Send);
+        Relay { exchange, source, sink, out: Out::default(), reader: None, strip: None, phase: Phase::Sending, watch, ring, gauged: 0 }
+    }
+
+    /// Run to the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the upstream connection with the request.
+    pub(crate) async fn run(mut self) -> End {
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.gauge(0);
+        let lens = &mut self.exchange.answer;
+        lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
+        self.sink.end(matches!(end, End::Complete));
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let read = match self.step_upstream(cx) {
+                Ok(step) => step,
+                Err(end) => return Poll::Ready(end),
+            };
+            let wrote = match self.step_client(cx) {
+                Ok(step) => step,
+                Err(Gone) => return Poll::Ready(self.gone()),
+            };
+            if let (Phase::Flushing(complete), true) = (self.phase, self.out.is_empty()) {
+                return Poll::Ready(if complete { End::Complete } else { End::Broken });
+            }
+            if read == Step::Idle && wrote == Step::Idle {
+                break;
+            }
+        }
+        if self.sink.poll_gone(cx).is_ready() {
+            return Poll::Ready(self.gone());
+        }
+        match self.watch.poll(cx, self.waits_for()) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(refusal) => self.timed_out(refusal).map_or_else(|| self.poll(cx), Poll::Ready),
+        }
+    }
+
+    fn step_upstream(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
+        match self.phase {
+            Phase::Sending => self.step_send(cx),
+            Phase::AwaitHead => self.step_head(cx),
+            Phase::Body if self.out.len() < self.ring => self.step_body(cx),
+            Phase::Body | Phase::Flushing(_) => Ok(Step::Idle),
+        }
+    }
+
+    fn step_send(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
+        match self.source.poll_send(cx) {
+            Poll::Ready(Ok(())) => {
+                let now = clock::now();
+                self.exchange.sent.at = Some(now);
+                self.exchange.ledger.switch(State::AwaitFirstByte, now);
+                self.watch.moved(now);
+                self.phase = Phase::AwaitHead;
+                Ok(Step::Moved)
+            }
+            // The backend may have answered and closed without reading the rest: its answer is worth more than our error.
+            Poll::Ready(Err(error)) => match self.source.poll_head(cx) {
+                Poll::Ready(Ok(head)) => self.begin(head),
+                _ => Err(End::Unanswered(error)),
+            },
+            Poll::Pending => self.step_head(cx),
+        }
+    }
+
+    fn step_head(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
+        match self.source.poll_head(cx) {
+            Poll::Ready(Ok(head)) => self.begin(head),
+            Poll::Ready(Err(error)) => Err(End::Unanswered(error)),
+            Poll::Pending => Ok(Step::Idle),
+        }
+    }
+
+    /// The answer begins. Its head and the body bytes that came with it leave together.
+    fn begin(&mut self, mut head: AnswerHead) -> Result<Step, End> {
+        let exchange = &mut *self.exchange;
+        exchange.ledger.switch(State::Gateway, head.first_byte);
+        exchange.answer.status = Some(head.status);
+        let streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
+        let Some(routed) = &exchange.routed else { return Err(End::Broken) };
+        exchange.answer.streamed = streamed;
+        exchange.answer.lens = StreamLens::new(streamed, routed.route.stall_ns);
+        exchange.answer.lens.first_byte(head.first_byte);
+        exchange.answer.not_parsed = match (routed.dialect, head.framing) {
+            _ if head.encoded => Some("compressed"),
+            (None, _) => Some("no_dialect"),
+            (_, Framing::Opaque) => Some("content_type"),
+            _ => None,
+        };
+        if let (Some(dialect), None) = (routed.dialect, exchange.answer.not_parsed) {
+            let echo = exchange.inspected.facts.as_ref().is_some_and(|f| f.echo);
+            self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits).expecting_echo(echo));
+            exchange.answer.measured = true;
+            if exchange.sent.usage_asked && streamed {
+                self.strip = Some(Strip::default());
+                head.length = None;
+            }
+        }
+        let extra = extra_fields(exchange, head.first_byte);
+        self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
+        crate::downstream::buffer::give(head.fields);
+        self.phase = Phase::Body;
+        self.watch.moved(clock::now());
+        Ok(Step::Moved)
+    }
+
+    fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
+        let was_empty = self.out.is_empty();
+        let mut forward = Forward {
+            answer: &mut self.exchange.answer,
+            out: &mut self.out,
+            reader: self.reader.as_mut(),
+            strip: self.strip.as_mut(),
+            read_at: None,
+        };
+        let step = self.source.poll_body(cx, &mut forward);
+        let read_at = forward.read_at;
+        self.out.commit();
+        if let Some(now) = read_at {
+            self.watch.moved(now);
+            if was_empty {
+                self.exchange.ledger.switch(State::Gateway, now);
+            }
+            if self.exchange.answer.lens.wants_flush() {
+                record::flush_gaps(self.exchange);
+            }
+        }
+        match step {
+            Poll::Pending => Ok(Step::Idle),
+            Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
+            Poll::Ready(Ok(BodyStep::End)) => {
+                self.complete();
+                Ok(Step::Moved)
+            }
+            Poll::Ready(Err(error)) => {
+                log::debug!("request {}: the answer broke off: {error}", self.exchange.accepted.id);
+                self.break_off(Outcome::UpstreamFailed, "upstream_died", "The backend broke off in the middle of its answer.");
+                Ok(Step::Moved)
+            }
+        }
+    }
+
+    /// The backend has said everything.
+    fn complete(&mut self) {
+        let now = clock::now();
+        self.exchange.answer.ended_at = Some(now);
+        if let Some(strip) = &mut self.strip {
+            strip.flush(&mut self.out);
+        }
+        if let Some(reader) = &mut self.reader {
+            reader.finish(&mut self.exchange.answer.lens);
+            if reader.overflowed() {
+                self.exchange.answer.not_parsed = Some("event_too_large");
+            }
+        }
+        self.out.finish();
+        self.phase = Phase::Flushing(true);
+    }
+
+    /// The answer ends here, and the client shall see that it is no proper end: an error event in its own dialect where
+    /// events flow, and a connection that closes without the end of the body.
+    fn break_off(&mut self, outcome: Outcome, code: &str, message: &str) {
+        let exchange = &mut *self.exchange;
+        exchange.verdict.decide(outcome, Some(code));
+        exchange.answer.ended_at = Some(clock::now());
+        if let (Some(strip), true) = (&mut self.strip, exchange.answer.streamed) {
+            strip.flush(&mut self.out);
+        }
+        let dialect = exchange.routed.as_ref().and_then(|r| r.dialect);
+        if let (Some(dialect), Some(reader), true) = (dialect, &self.reader, exchange.answer.streamed) {
+            if reader.unterminated() > 0 {
+                self.out.push(b"\n\n");
+            }
+            self.out.push(dialect.error_event(message, code).as_bytes());
+        }
+        self.out.commit();
+        self.phase = Phase::Flushing(false);
+    }
+
+    fn step_client(&mut self, cx: &mut Context<'_>) -> Result<Step, Gone> {
+        if self.out.is_empty() {
+            return Ok(Step::Idle);
+        }
+        match self.sink.poll_write(cx, &mut self.out) {
+            Poll::Ready(Ok(())) => {
+                self.took(clock::now());
+                Ok(Step::Moved)
+            }
+            Poll::Ready(Err(gone)) => Err(gone),
+            Poll::Pending => {
+                if self.exchange.ledger.state() != State::ClientWrite {
+                    let now = clock::now();
+                    self.exchange.ledger.switch(State::ClientWrite, now);
+                    self.watch.blocked(now);
+                }
+                self.gauge(self.out.len());
+                Ok(Step::Idle)
+            }
+        }
+    }
+
+    /// The client has taken bytes.
+    fn took(&mut self, now: Tick) {
+        let answer = &mut self.exchange.answer;
+        let stripped = self.strip.as_ref().map_or(0, Strip::taken_out);
+        answer.bytes_to_client = self.out.payload_written();
+        answer.lens.written(self.out.payload_written() + stripped, now);
+        if !self.out.is_empty() {
+            self.watch.blocked(now);
+            return self.exchange.ledger.switch(State::ClientWrite, now);
+        }
+        self.watch.unblocked();
+        self.gauge(0);
+        let next = match self.phase {
+            Phase::Sending => State::Send,
+            Phase::AwaitHead => State::AwaitFirstByte,
+            Phase::Body => State::AwaitToken,
+            Phase::Flushing(_) => State::Settle,
+        };
+        self.exchange.ledger.switch(next, now);
+    }
+
+    fn gauge(&mut self, bytes: usize) {
+        if bytes != self.gauged {
+            let change = bytes as i64 - self.gauged as i64;
+            self.exchange.counted().in_flight.ring_bytes.fetch_add(change, std::sync::atomic::Ordering::Relaxed);
+            self.gauged = bytes;
+        }
+    }
+
+    fn gone(&mut self) -> End {
+        self.exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+        End::Gone
+    }
+
+    fn waits_for(&self) -> watch::For {
+        match self.phase {
+            Phase::Sending | Phase::AwaitHead => watch::For::FirstByte,
+            Phase::Body if self.out.len() < self.ring => watch::For::NextEvent,
+            Phase::Body | Phase::Flushing(_) => watch::For::Client,
+        }
+    }
+
+    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that must still be written.
+    fn timed_out(&mut self, expired: watch::Expired) -> Option<End> {
+        match (self.phase, expired) {
+            (_, watch::Expired::ClientWrite) => {
+                self.exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
+                Some(End::Gone)
+            }
+            (Phase::Sending | Phase::AwaitHead, expired) => Some(End::TimedOut(expired.refusal())),
+            (Phase::Flushing(_), _) => {
+                self.exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
+                Some(End::Broken)
+            }
+            (Phase::Body, expired) => {
+                let refusal = expired.refusal();
+                self.break_off(Outcome::Timeout, refusal.code, &refusal.message);
+                None
+            }
+        }
+    }
+}
+
+/// The fields of our own that an answer gets.
+fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
+    let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    if exchange.routed.as_ref().is_some_and(|r| r.route.route.server_timing) {
+        let ms = |state| exchange.ledger.nanos(state) as f64 / 1e6;
+        let wait = exchange.sent.at.map_or(0.0, |at| first_byte.nanos_since(at) as f64 / 1e6);
+        extra.push_str(&format!(
+            "server-timing: read;dur={:.3}, connect;dur={:.3}, send;dur={:.3}, engine;dur={wait:.3}, gateway;dur={:.3}\r\n",
+            ms(State::ReadRequest),
+            ms(State::Connect),
+            ms(State::Send),
+            ms(State::Gateway),
+        ));
+    }
+    extra
+}

@@ -1,0 +1,45 @@
+//! What happens to payload between a read and the ring: it is read by the lens and queued as it is.
+
+use lens::Tick;
+use wire::Reader;
+
+use super::strip::Strip;
+use crate::downstream::out::Out;
+use crate::exchange::Answer;
+
+/// The way of payload from the source to the ring.
+pub(crate) struct Forward<'a> {
+    pub(super) answer: &'a mut Answer,
+    pub(super) out: &'a mut Out,
+    pub(super) reader: Option<&'a mut Reader>,
+    pub(super) strip: Option<&'a mut Strip>,
+    /// When the read returned that is being forwarded.
+    pub(super) read_at: Option<Tick>,
+}
+
+impl Forward<'_> {
+    /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
+    #[inline]
+    pub(crate) fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
+        self.read_at = Some(now);
+        self.answer.lens.begin_read(now);
+        if let Some(lag) = lag {
+            self.answer.read_lag.add(lag);
+            drop(self.answer.read_lag.drain());
+        }
+    }
+
+    /// A run of payload.
+    #[inline]
+    pub(crate) fn payload(&mut self, run: &[u8]) {
+        match (&mut self.reader, &mut self.strip) {
+            (Some(reader), Some(strip)) => strip.pass(run, reader, &mut self.answer.lens, self.out),
+            (Some(reader), None) => {
+                self.answer.lens.at(self.out.payload_queued() + self.out.open_payload());
+                reader.feed(run, &mut self.answer.lens);
+                self.out.push(run);
+            }
+            (None, _) => self.out.push(run),
+        }
+    }
+}

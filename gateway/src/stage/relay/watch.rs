@@ -1,0 +1,127 @@
+//! The deadlines of a relay, on one timer.
+//!
+//! The timer is armed when the relay first has to wait, and re-armed only when it fires and nothing is overdue, so an event
+//! costs no timer operation.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use config::settings::Timeouts;
+use lens::Tick;
+use tokio::time::{Instant, Sleep};
+
+use crate::clock;
+use crate::respond::Refusal;
+
+/// What the relay waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    FirstByte,
+    NextEvent,
+    Client,
+}
+
+/// Which deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    FirstByte,
+    BetweenEvents,
+    Total,
+    ClientWrite,
+}
+
+impl Expired {
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Expired::FirstByte => Refusal::first_byte_timeout(),
+            Expired::BetweenEvents => Refusal {
+                code: "upstream_idle_timeout",
+                message: "The backend fell silent in the middle of its answer.".into(),
+                ..Refusal::first_byte_timeout()
+            },
+            Expired::Total | Expired::ClientWrite => Refusal::total_timeout(),
+        }
+    }
+}
+
+/// The deadlines of one relay.
+pub(super) struct Watch {
+    timeouts: Timeouts,
+    head_at: Tick,
+    moved: Tick,
+    blocked: Option<Tick>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watch {
+    pub(super) fn new(timeouts: Timeouts, head_at: Tick) -> Self {
+        Watch { timeouts, head_at, moved: head_at, blocked: None, timer: None }
+    }
+
+    /// Upstream has moved.
+    #[inline]
+    pub(super) fn moved(&mut self, now: Tick) {
+        self.moved = now;
+    }
+
+    /// The client has taken something, and more is waiting; or it begins to take nothing.
+    pub(super) fn blocked(&mut self, now: Tick) {
+        self.blocked = Some(now);
+    }
+
+    /// The client has taken everything.
+    #[inline]
+    pub(super) fn unblocked(&mut self) {
+        self.blocked = None;
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, waits: For) -> Poll<Expired> {
+        loop {
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(cx));
+            }
+            let now = clock::now();
+            let mut next = Duration::MAX;
+            for (expired, since, timeout) in self.deadlines(waits) {
+                let (Some(since), false) = (since, timeout.is_zero()) else { continue };
+                match timeout.checked_sub(Duration::from_nanos(now.nanos_since(since))) {
+                    None | Some(Duration::ZERO) => return Poll::Ready(expired),
+                    Some(left) => next = next.min(left),
+                }
+            }
+            // Without a deadline there is nothing to wait for here; with one, no wait is longer than the shortest wait that
+            // may begin meanwhile.
+            next = next.min(self.shortest());
+            if next == Duration::MAX {
+                return Poll::Pending;
+            }
+            self.arm(next);
+        }
+    }
+
+    fn deadlines(&self, waits: For) -> [(Expired, Option<Tick>, Duration); 4] {
+        let when = |this, since| (waits == this).then_some(since);
+        [
+            (Expired::FirstByte, when(For::FirstByte, self.moved), self.timeouts.first_byte),
+            (Expired::BetweenEvents, when(For::NextEvent, self.moved), self.timeouts.between_events),
+            (Expired::ClientWrite, self.blocked, self.timeouts.client_write),
+            (Expired::Total, Some(self.head_at), self.timeouts.total),
+        ]
+    }
+
+    fn shortest(&self) -> Duration {
+        let t = &self.timeouts;
+        [t.first_byte, t.between_events, t.client_write].into_iter().filter(|d| !d.is_zero()).min().unwrap_or(Duration::MAX)
+    }
+
+    fn arm(&mut self, after: Duration) {
+        // A deadline further than a year is none.
+        let at = Instant::now() + after.min(Duration::from_secs(365 * 24 * 3600));
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+}

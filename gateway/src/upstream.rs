@@ -1,0 +1,140 @@
+//! The upstream end: backends, their connections, and what comes back over them.
+//!
+//! - *In*: a backend's settings; a request ready to be sent.
+//! - *Out*: a [`Source`] that the relay reads an answer from.
+//! - *Never*: a decision about what a failure means for the client. That is the relay's and `respond.rs`'s.
+//!
+//! HTTP/1.1 is our own client (`h1.rs`): ADR 0001 gives the measurements that decided so. HTTP/2 is pingora's (`h2.rs`).
+
+mod connect;
+pub(crate) mod h1;
+mod h2;
+mod kernel;
+mod pool;
+mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use config::settings::{Backend, Limits};
+use lens::Tick;
+use wire::Framing;
+use wire::http1::BodyError;
+
+use crate::plan::BuildError;
+use crate::stage::relay::Forward;
+
+pub(crate) use connect::connect;
+pub(crate) use h1::H1Source;
+pub(crate) use h2::H2Source;
+
+/// A backend as pingora names it, for requests that pass through.
+pub(crate) fn peer(backend: &Backend) -> pingora::upstreams::peer::HttpPeer {
+    h2::peer(backend, if backend.http2 { 2 } else { 1 })
+}
+
+/// A backend made ready.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) backend: Arc<Backend>,
+    limits: Limits,
+    /// The key of its idle connections; unique in the process.
+    number: usize,
+    tls: Option<tls::Client>,
+    h2: Option<h2::Client>,
+    in_use: Arc<AtomicUsize>,
+}
+
+static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Upstream {
+    pub(crate) fn build(backend: Arc<Backend>, limits: Limits) -> Result<Self, BuildError> {
+        let tls = backend.tls.as_ref().map(|t| tls::Client::build(&backend.name, t)).transpose()?;
+        let h2 = backend.http2.then(|| h2::Client::build(&backend)).transpose()?;
+        Ok(Upstream { tls, h2, limits, number: NUMBERS.fetch_add(1, Ordering::Relaxed), in_use: Arc::default(), backend })
+    }
+
+    /// Whether the backend is the same in all that concerns its connections.
+    pub(crate) fn is_same(&self, backend: &Backend, limits: Limits) -> bool {
+        let mine = &*self.backend;
+        self.limits == limits && format!("{mine:?}") == format!("{backend:?}") && mine.api_key == backend.api_key
+    }
+
+    /// A place among the connections in use, given back when it is dropped; `None` when all are taken.
+    fn permit(&self) -> Option<Permit> {
+        let most = self.backend.max_connections;
+        let taken = self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        taken.is_ok().then(|| Permit(self.in_use.clone()))
+    }
+}
+
+/// A place among the connections in use.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What can go wrong with a backend.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("all connections are in use")]
+    Busy,
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    #[error("closed before it answered")]
+    ClosedEarly,
+    #[error("cannot write or read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("not valid HTTP: {0}")]
+    Head(#[from] wire::http1::head::HeadError),
+    #[error("not valid HTTP: {0}")]
+    Body(#[from] BodyError),
+    #[error("HTTP/2: {0}")]
+    H2(String),
+}
+
+/// The head of an answer, hop-by-hop fields and framing removed.
+#[derive(Debug)]
+pub(crate) struct AnswerHead {
+    pub(crate) status: u16,
+    /// Fields as they go on, each `name: value` with its CRLF.
+    pub(crate) fields: Vec<u8>,
+    /// The body's length, where the backend states one.
+    pub(crate) length: Option<u64>,
+    pub(crate) framing: Framing,
+    /// `Content-Encoding` other than identity: events cannot be read.
+    pub(crate) encoded: bool,
+    /// When its first byte was read.
+    pub(crate) first_byte: Tick,
+}
+
+/// One step of an answer's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyStep {
+    /// More may come.
+    More,
+    /// That was the end, and a proper one.
+    End,
+}
+
+/// Where an answer comes from. The relay polls; all methods register the waker when they are pending.
+pub(crate) trait Source {
+    /// Write the request on.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>>;
+
+    /// The head of the answer. May be asked while the request is still being written.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>>;
+
+    /// One read of the body, given to `forward` run by run.
+    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>>;
+
+    /// The answer is complete: the connection may serve another request if nothing speaks against it.
+    fn settle(self, upstream: &Upstream);
+}

@@ -1,0 +1,110 @@
+//! Connections: taken from the pool, or made.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::{Permit, Upstream, UpstreamError, kernel, pool};
+
+/// A connection to a backend, plain or TLS.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Io::Tcp(socket) => socket,
+            Io::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// A connection on its way through one exchange.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) io: Io,
+    /// It has served before: a close before the first byte may just be its age.
+    pub(crate) reused: bool,
+    pub(super) kernel_timestamps: bool,
+    _permit: Permit,
+}
+
+/// Take or make a connection. `fresh` wants a new one.
+pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: bool) -> Result<Connection, UpstreamError> {
+    let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
+    let kernel_timestamps = upstream.limits.kernel_timestamps && upstream.tls.is_none();
+    if let Some(io) = (!fresh).then(|| pool::take(upstream.number)).flatten() {
+        return Ok(Connection { io, reused: true, kernel_timestamps, _permit: permit });
+    }
+    let dial = async {
+        let socket = TcpStream::connect((upstream.backend.host.as_str(), upstream.backend.port)).await?;
+        socket.set_nodelay(true)?;
+        if kernel_timestamps {
+            kernel::enable(&socket)?;
+        }
+        match &upstream.tls {
+            None => Ok(Io::Tcp(socket)),
+            Some(tls) => tls.handshake(socket).await.map(|s| Io::Tls(Box::new(s))),
+        }
+    };
+    let io = match (!timeout.is_zero()).then_some(timeout) {
+        Some(timeout) => tokio::time::timeout(timeout, dial).await.map_err(|_| UpstreamError::ConnectTimeout)?,
+        None => dial.await,
+    };
+    Ok(Connection { io: io.map_err(UpstreamError::Connect)?, reused: false, kernel_timestamps, _permit: permit })
+}
+
+impl Connection {
+    /// The answer was read to its end, and nothing else came.
+    pub(super) fn give_back(self, upstream: &Upstream) {
+        pool::put(upstream.number, self.io, upstream.backend.idle_connections);
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

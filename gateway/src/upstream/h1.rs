@@ -1,0 +1,245 @@
+//! Our own HTTP/1.1 client: one request, one answer, read where the bytes are.
+//!
+//! - *In*: a connection and a request that is ready.
+//! - *Out*: the answer's head, and runs of payload as slices of the read buffer.
+//! - *Never*: a buffer that belongs to a stream which is waiting. Reads go into the worker's scratch; what must be kept
+//!   between reads (a torn head) is copied, which happens once an answer at most.
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use lens::Tick;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wire::Framing;
+use wire::http1::head::{self, HeadLimits};
+use wire::http1::{BodyFraming, BodyReader, Progress};
+
+use super::connect::{Connection, Io};
+use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError, kernel};
+use crate::clock;
+use crate::downstream::buffer;
+use crate::stage::relay::Forward;
+
+/// A request on its way: the head that we made, and the client's body with what we put into it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) head: Vec<u8>,
+    /// The buffer that holds the body.
+    pub(crate) buffer: Vec<u8>,
+    /// Where in the buffer the body lies.
+    pub(crate) body: std::ops::Range<usize>,
+    /// Text put into the body, and where.
+    pub(crate) insert: Option<(usize, &'static str)>,
+}
+
+impl Request {
+    pub(crate) fn body(&self) -> &[u8] {
+        self.buffer.get(self.body.clone()).unwrap_or_default()
+    }
+
+    /// Head, body before the insertion, insertion, body after it.
+    fn parts(&self) -> [&[u8]; 4] {
+        let (at, text) = self.insert.unwrap_or((0, ""));
+        let (before, after) = self.body().split_at_checked(at).unwrap_or((self.body(), &[]));
+        [&self.head, before, text.as_bytes(), after]
+    }
+}
+
+/// An answer over HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct H1Source {
+    connection: Connection,
+    limits: HeadLimits,
+    /// Kept until the answer begins, so that it can be sent again on another connection.
+    request: Option<Request>,
+    sent: usize,
+    is_sent: bool,
+    /// Bytes of the answer that were read and not looked at: a torn head, or body bytes that came with the head.
+    left: Vec<u8>,
+    first_byte: Option<Tick>,
+    body: BodyReader,
+    reusable: bool,
+}
+
+impl H1Source {
+    pub(crate) fn new(connection: Connection, request: Request, limits: HeadLimits) -> Self {
+        H1Source {
+            connection,
+            limits,
+            request: Some(request),
+            sent: 0,
+            is_sent: false,
+            left: Vec::new(),
+            first_byte: None,
+            body: BodyReader::new(BodyFraming::Empty),
+            reusable: false,
+        }
+    }
+
+    /// The request, if no byte of an answer has come on a connection that had served before: it may be sent again.
+    pub(crate) fn into_unanswered(mut self) -> Option<Request> {
+        if self.connection.reused && self.first_byte.is_none() { self.request.take() } else { None }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], lag: &mut Option<u64>) -> Poll<Result<usize, UpstreamError>> {
+        match &mut self.connection.io {
+            Io::Tcp(socket) if self.connection.kernel_timestamps => {
+                let (len, late) = ready!(kernel::poll_read(socket, cx, scratch))?;
+                *lag = late;
+                Poll::Ready(Ok(len))
+            }
+            io => {
+                let mut buf = ReadBuf::new(scratch);
+                ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+                Poll::Ready(Ok(buf.filled().len()))
+            }
+        }
+    }
+
+    /// Parse the head in `left`, if it is all there. Interim answers are passed over.
+    fn parse_head(&mut self, seen: usize) -> Result<Option<AnswerHead>, UpstreamError> {
+        let mut seen = seen;
+        loop {
+            let Some(end) = head::find_end(&self.left, seen, self.limits)? else { return Ok(None) };
+            let (answer, framing) = self.answer_head(end)?;
+            self.left.drain(..end);
+            seen = 0;
+            match answer.status {
+                101 => return Err(head::HeadError::Malformed("it switched protocols unasked").into()),
+                100..=199 => {}
+                _ => {
+                    self.body = BodyReader::new(framing);
+                    if let Some(request) = self.request.take() {
+                        buffer::give(request.buffer);
+                        buffer::give(request.head);
+                    }
+                    return Ok(Some(answer));
+                }
+            }
+        }
+    }
+
+    fn answer_head(&mut self, end: usize) -> Result<(AnswerHead, BodyFraming), UpstreamError> {
+        let mut room = head::field_room();
+        let bytes = self.left.get(..end).unwrap_or_default();
+        let head = head::parse_response(bytes, &mut room, self.limits, false)?;
+        let mut fields = buffer::take();
+        for field in head.fields {
+            let ours = ["content-length", "x-request-id"].iter().any(|n| n.eq_ignore_ascii_case(field.name));
+            if !ours && !head.is_hop_by_hop(field.name) {
+                fields.extend_from_slice(field.name.as_bytes());
+                fields.extend_from_slice(b": ");
+                fields.extend_from_slice(field.value);
+                fields.extend_from_slice(b"\r\n");
+            }
+        }
+        let content_type = head.get("content-type").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
+        self.reusable = self.is_sent && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
+        let answer = AnswerHead {
+            status: head.line.status,
+            fields,
+            length: match head.framing {
+                BodyFraming::Empty => Some(0),
+                BodyFraming::Length(length) => Some(length),
+                BodyFraming::Chunked | BodyFraming::UntilClose => None,
+            },
+            framing: Framing::from_content_type(content_type),
+            encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+            first_byte: self.first_byte.unwrap_or_default(),
+        };
+        Ok((answer, head.framing))
+    }
+
+    /// Give the payload in `bytes` to `forward`, run by run.
+    fn decode(&mut self, mut bytes: &[u8], forward: &mut Forward<'_>) -> Result<BodyStep, UpstreamError> {
+        loop {
+            match self.body.next(bytes)? {
+                Progress::Data { skip, len } => {
+                    let (run, rest) = bytes.get(skip..).unwrap_or_default().split_at_checked(len).unwrap_or_default();
+                    forward.payload(run);
+                    bytes = rest;
+                }
+                Progress::More => return Ok(BodyStep::More),
+                Progress::Done { used } => {
+                    // Bytes after the end were not asked for: whoever sent them may not serve another request.
+                    self.reusable &= used == bytes.len();
+                    return Ok(BodyStep::End);
+                }
+            }
+        }
+    }
+}
+
+impl Source for H1Source {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        while let Some(request) = &self.request {
+            let parts = request.parts();
+            let total: usize = parts.iter().map(|p| p.len()).sum();
+            if self.sent >= total {
+                break;
+            }
+            let mut skip = self.sent;
+            let slices = parts.map(|part| {
+                let rest = part.get(skip..).unwrap_or_default();
+                skip = skip.saturating_sub(part.len());
+                IoSlice::new(rest)
+            });
+            match ready!(Pin::new(&mut self.connection.io).poll_write_vectored(cx, &slices)) {
+                Ok(0) => return Poll::Ready(Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into())),
+                Ok(n) => self.sent += n,
+                Err(e) => return Poll::Ready(Err(e.into())),
+            }
+        }
+        ready!(Pin::new(&mut self.connection.io).poll_flush(cx))?;
+        self.is_sent = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        loop {
+            let seen = self.left.len();
+            let read = buffer::with_scratch(|scratch| {
+                let len = ready!(self.poll_read(cx, scratch, &mut None))?;
+                self.left.extend_from_slice(scratch.get(..len).unwrap_or_default());
+                Poll::Ready(Ok::<_, UpstreamError>(len))
+            });
+            if ready!(read)? == 0 {
+                return Poll::Ready(Err(UpstreamError::ClosedEarly));
+            }
+            self.first_byte.get_or_insert_with(clock::now);
+            if let Some(head) = self.parse_head(seen)? {
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>> {
+        if self.body.is_done() {
+            self.reusable &= self.left.is_empty();
+            return Poll::Ready(Ok(BodyStep::End));
+        }
+        if !self.left.is_empty() {
+            let left = std::mem::take(&mut self.left);
+            forward.begin_read(self.first_byte.unwrap_or_default(), None);
+            return Poll::Ready(self.decode(&left, forward));
+        }
+        buffer::with_scratch(|scratch| {
+            let mut lag = None;
+            let len = ready!(self.poll_read(cx, scratch, &mut lag))?;
+            if len == 0 {
+                self.reusable = false;
+                self.body.closed()?;
+                return Poll::Ready(Ok(BodyStep::End));
+            }
+            forward.begin_read(clock::now(), lag);
+            Poll::Ready(self.decode(scratch.get(..len).unwrap_or_default(), forward))
+        })
+    }
+
+    fn settle(self, upstream: &Upstream) {
+        if self.reusable && self.body.is_done() {
+            self.connection.give_back(upstream);
+        }
+    }
+}

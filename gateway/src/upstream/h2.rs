@@ -1,0 +1,174 @@
+//! HTTP/2 to backends, by pingora's client.
+//!
+//! The request is written before the relay begins; the answer is polled like any other.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::settings::Backend;
+use pingora::connectors::http::v2::Connector;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v2::client::Http2Session;
+use pingora::upstreams::peer::HttpPeer;
+use wire::Framing;
+use wire::http1::head::{Head, RequestLine};
+
+use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError};
+use crate::clock;
+use crate::plan::BuildError;
+use crate::stage::relay::Forward;
+use crate::upstream::h1::Request;
+
+/// How long an HTTP/2 connection without streams is kept.
+const IDLE: Duration = Duration::from_secs(55);
+
+/// Connections to one backend.
+pub(crate) struct Client {
+    connector: Connector,
+    peer: HttpPeer,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("peer", &self.peer.to_string()).finish()
+    }
+}
+
+impl Client {
+    pub(super) fn build(backend: &Arc<Backend>) -> Result<Self, BuildError> {
+        Ok(Client { connector: Connector::new(None), peer: peer(backend, 2) })
+    }
+}
+
+/// A backend as pingora names it, for HTTP/2 or for what passes through.
+pub(crate) fn peer(backend: &Backend, version: u8) -> HttpPeer {
+    let name = backend.tls.as_ref().map(|t| t.server_name.clone()).unwrap_or_default();
+    let mut peer = HttpPeer::new((backend.host.as_str(), backend.port), backend.tls.is_some(), name);
+    peer.options.set_http_version(version, version);
+    peer.options.max_h2_streams = 100;
+    peer.options.idle_timeout = Some(IDLE);
+    peer
+}
+
+/// An answer over HTTP/2.
+pub(crate) struct H2Source {
+    session: Option<Http2Session>,
+    upstream: Arc<Upstream>,
+    complete: bool,
+}
+
+impl H2Source {
+    /// Open a stream and write the request.
+    pub(crate) async fn open(upstream: &Arc<Upstream>, head: &Head<'_, RequestLine<'_>>, request: Request) -> Result<Self, UpstreamError> {
+        let client = upstream.h2.as_ref().ok_or(UpstreamError::ClosedEarly)?;
+        let h2 = |e: Box<pingora::Error>| UpstreamError::H2(e.etype().as_str().to_owned());
+        let session = match client.connector.reused_http_session(&client.peer).await.map_err(h2)? {
+            Some(session) => session,
+            None => match client.connector.new_http_session::<_, ()>(&client.peer).await {
+                Ok(HttpSession::H2(session)) => session,
+                Ok(_) => return Err(UpstreamError::H2("the backend does not speak HTTP/2".into())),
+                Err(e) => return Err(UpstreamError::Connect(std::io::Error::other(e.etype().as_str().to_owned()))),
+            },
+        };
+        let mut source = H2Source { session: Some(session), upstream: upstream.clone(), complete: false };
+        let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
+        let header = request_header(head, &request).map_err(h2)?;
+        let body = whole_body(request);
+        session.write_request_header(Box::new(header), body.is_empty()).map_err(h2)?;
+        if !body.is_empty() {
+            session.write_request_body(body, true).await.map_err(h2)?;
+        }
+        Ok(source)
+    }
+}
+
+/// The head that was made for HTTP/1.1, said in HTTP/2.
+fn request_header(head: &Head<'_, RequestLine<'_>>, request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
+    let mut room = wire::http1::head::field_room();
+    let mut parsed = httparse::Request::new(&mut room);
+    // The head is our own work, made of fields that were checked.
+    let _ = parsed.parse(&request.head);
+    let target = parsed.path.unwrap_or(head.line.target);
+    let mut header = RequestHeader::build(head.line.method, target.as_bytes(), Some(parsed.headers.len()))?;
+    for field in parsed.headers.iter().take_while(|f| !f.name.is_empty()) {
+        header.append_header(field.name.to_ascii_lowercase(), field.value)?;
+    }
+    header.set_version(http::Version::HTTP_2);
+    Ok(header)
+}
+
+fn whole_body(mut request: Request) -> Bytes {
+    request.buffer.truncate(request.body.end);
+    if let Some((at, text)) = request.insert {
+        let at = request.body.start + at;
+        request.buffer.splice(at..at, text.bytes());
+    }
+    Bytes::from(request.buffer).slice(request.body.start..)
+}
+
+impl Source for H2Source {
+    fn poll_send(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+        ready!(session.poll_read_response_header(cx)).map_err(|e| UpstreamError::H2(e.to_string()))?;
+        let first_byte = clock::now();
+        let Some(head) = session.response_header() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+        let mut fields = Vec::with_capacity(512);
+        for (name, value) in &head.headers {
+            if !matches!(name.as_str(), "content-length" | "x-request-id" | "connection" | "transfer-encoding" | "keep-alive" | "upgrade") {
+                fields.extend_from_slice(name.as_str().as_bytes());
+                fields.extend_from_slice(b": ");
+                fields.extend_from_slice(value.as_bytes());
+                fields.extend_from_slice(b"\r\n");
+            }
+        }
+        let text = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
+        Poll::Ready(Ok(AnswerHead {
+            status: head.status.as_u16(),
+            fields,
+            length: text("content-length").and_then(|v| v.parse().ok()),
+            framing: Framing::from_content_type(text("content-type").unwrap_or_default()),
+            encoded: text("content-encoding").is_some_and(|v| v != "identity"),
+            first_byte,
+        }))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>> {
+        let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+        match ready!(session.poll_read_response_body(cx)) {
+            Some(Ok(run)) => {
+                forward.begin_read(clock::now(), None);
+                if !run.is_empty() {
+                    forward.payload(&run);
+                }
+                Poll::Ready(Ok(BodyStep::More))
+            }
+            Some(Err(e)) => Poll::Ready(Err(UpstreamError::H2(e.to_string()))),
+            None => {
+                self.complete = true;
+                Poll::Ready(Ok(BodyStep::End))
+            }
+        }
+    }
+
+    fn settle(mut self, _: &Upstream) {
+        self.complete = true;
+    }
+}
+
+impl Drop for H2Source {
+    /// A stream that is not complete is reset, so that nobody generates for nobody.
+    fn drop(&mut self) {
+        let (Some(mut session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };
+        if !self.complete {
+            session.shutdown();
+        }
+        client.connector.release_http_session(session, &client.peer, Some(IDLE));
+    }
+}

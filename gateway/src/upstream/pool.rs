@@ -1,0 +1,89 @@
+//! Idle connections, a list for each worker and backend. No lock, no task for each connection.
+//!
+//! - *In*: a connection whose answer was read to its end.
+//! - *Out*: the one used last, if it is still alive: a read that would wait proves that neither a close nor a stray byte
+//!   has come.
+//! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`; one older than [`MAX_IDLE`].
+//!
+//! A worker that has idle connections runs one sweeper, which ends with the last of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use lens::Tick;
+use tokio::net::TcpStream;
+
+use super::connect::Io;
+use crate::clock;
+
+/// Longest time a connection is kept without use. Engines close theirs after 5 s (uvicorn) to 75 s.
+const MAX_IDLE: Duration = Duration::from_secs(55);
+/// How often the sweeper looks for connections that were closed on us.
+const SWEEP: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Idle {
+    io: Io,
+    since: Tick,
+}
+
+thread_local! {
+    static IDLE: RefCell<HashMap<usize, Vec<Idle>>> = RefCell::default();
+    static SWEEPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Take a live connection of that backend.
+pub(super) fn take(backend: usize) -> Option<Io> {
+    IDLE.with_borrow_mut(|all| {
+        let list = all.get_mut(&backend)?;
+        while let Some(idle) = list.pop() {
+            if is_alive(&idle) {
+                return Some(idle.io);
+            }
+        }
+        None
+    })
+}
+
+/// Keep a connection for later.
+pub(super) fn put(backend: usize, io: Io, most: usize) {
+    IDLE.with_borrow_mut(|all| {
+        let list = all.entry(backend).or_default();
+        if list.len() < most {
+            list.push(Idle { io, since: clock::now() });
+        }
+    });
+    if !SWEEPING.replace(true) {
+        // Owned by the worker's runtime; it ends with the last idle connection, or with the runtime.
+        tokio::spawn(sweep());
+    }
+}
+
+async fn sweep() {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let empty = IDLE.with_borrow_mut(|all| {
+            all.retain(|_, list| {
+                list.retain(is_alive);
+                !list.is_empty()
+            });
+            all.is_empty()
+        });
+        if empty {
+            SWEEPING.set(false);
+            return;
+        }
+    }
+}
+
+fn is_alive(idle: &Idle) -> bool {
+    let young = clock::now().nanos_since(idle.since) < MAX_IDLE.as_nanos() as u64;
+    young && would_wait(idle.io.socket())
+}
+
+/// A read finds neither the end of the connection nor a byte that nobody asked for.
+fn would_wait(socket: &TcpStream) -> bool {
+    matches!(socket.try_read(&mut [0; 1]), Err(e) if e.kind() == ErrorKind::WouldBlock)
+}

@@ -1,0 +1,72 @@
+//! TLS to backends: always verified, TLS 1.2 or newer, by the operator's authorities or the system's.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use config::settings::BackendTls;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::plan::BuildError;
+
+/// The client side of TLS to one backend.
+#[derive(Clone)]
+pub(super) struct Client {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.name).finish()
+    }
+}
+
+impl Client {
+    pub(super) fn build(backend: &str, tls: &BackendTls) -> Result<Self, BuildError> {
+        let name = ServerName::try_from(tls.server_name.clone())
+            .map_err(|_| BuildError::ServerName { backend: backend.to_owned(), name: tls.server_name.clone() })?;
+        let roots = match &tls.ca {
+            Some(path) => roots_from(path)?,
+            None => system_roots(),
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("invariant: the provider supports the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Client { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+
+    pub(super) async fn handshake(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), socket).await
+    }
+}
+
+fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
+    let pem = |why: String| BuildError::Pem { what: "certificate authorities", path: path.display().to_string(), why };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| pem(e.to_string()))? {
+        let certificate = certificate.map_err(|e| pem(e.to_string()))?;
+        roots.add(certificate).map_err(|e| pem(e.to_string()))?;
+    }
+    if roots.is_empty() { Err(pem("holds no certificate".into())) } else { Ok(roots) }
+}
+
+/// The system's authorities. Those that cannot be read are left out; with none at all, every handshake fails and says so.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _ignored) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        log::warn!("no certificate authorities found on this system; name some as backends[].tls.ca");
+    }
+    roots
+}

@@ -1,0 +1,165 @@
+//! The Prometheus text, made from the same histograms that everything else reads.
+//!
+//! - *In*: merged series.
+//! - *Out*: families in the text format, with the bucket boundaries of the OpenTelemetry GenAI conventions and finer ones
+//!   below 10 ms.
+//! - *Never*: a second count of the same thing. Buckets are read off the HDR histograms when somebody asks, so a bucket's
+//!   edge is exact to three significant digits, and sums and counts are exact.
+
+mod bounds;
+mod family;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+
+use lens::record::Outcome;
+use lens::{Series, State, Timing};
+use prometheus::Encoder;
+
+use crate::gauges::Gauges;
+use crate::group::{Group, GroupId, Groups};
+use crate::recent::Recent;
+use bounds::{CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
+use family::{Families, Unit};
+
+/// The content type of the text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+type Merged = HashMap<(GroupId, u16, Outcome), Series>;
+
+/// Labels of one sample.
+type Labels = Vec<(&'static str, String)>;
+
+pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, recent: &Recent) -> String {
+    let mut out = Families::default();
+    let mut by_model: BTreeMap<(GroupId, u16), Series> = BTreeMap::new();
+    let mut all: Vec<_> = series.iter().collect();
+    all.sort_by_key(|((group, model, outcome), _)| (*group, *model, *outcome as u8));
+    for ((id, model, outcome), one) in all {
+        let group = groups.group(*id);
+        by_outcome(&mut out, &group, *model, *outcome, one);
+        by_model.entry((*id, *model)).or_default().merge(one);
+    }
+    for ((id, model), one) in &by_model {
+        let group = groups.group(*id);
+        gen_ai(&mut out, &group, *model, one);
+        ours(&mut out, &group, *model, one);
+    }
+    of_groups(&mut out, groups);
+    of_process(&mut out, gauges, recent);
+    let mut text = Vec::new();
+    match prometheus::TextEncoder::new().encode(&out.finish(), &mut text) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+        Err(e) => format!("# encoding failed: {e}\n"),
+    }
+}
+
+fn place(group: &Group) -> Labels {
+    vec![("route", group.route.to_string()), ("backend", group.backend.to_string())]
+}
+
+fn gen_ai_labels(group: &Group, model: u16) -> Labels {
+    let mut labels = place(group);
+    labels.push(("gen_ai_operation_name", group.operation.to_owned()));
+    labels.push(("gen_ai_provider_name", group.provider.to_string()));
+    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
+    labels
+}
+
+fn by_outcome(out: &mut Families, group: &Group, model: u16, outcome: Outcome, s: &Series) {
+    let mut labels = place(group);
+    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
+    labels.push(("outcome", outcome.name().to_owned()));
+    out.counter("llm_lens_requests_total", "Requests that ended, by how.", labels, s.requests());
+    if group.operation.is_empty() {
+        return;
+    }
+    let mut labels = gen_ai_labels(group, model);
+    labels.push(("error_type", if outcome == Outcome::Ok { String::new() } else { outcome.name().to_owned() }));
+    out.histogram("gen_ai_client_operation_duration_seconds", "Our call to the engine: request sent to end of answer.", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS, Unit::Seconds);
+    out.histogram("gen_ai_server_request_duration_seconds", "The engine's time for a request, as seen on our upstream leg.", labels, s.timing(Timing::Engine), CLIENT_SECONDS, Unit::Seconds);
+}
+
+fn gen_ai(out: &mut Families, group: &Group, model: u16, s: &Series) {
+    let labels = gen_ai_labels(group, model);
+    for (name, help, timing, bounds) in [
+        ("gen_ai_client_operation_time_to_first_chunk_seconds", "Request sent to first complete event of a stream, of any kind.", Timing::FirstEvent, CLIENT_SECONDS),
+        ("gen_ai_client_operation_time_per_output_chunk_seconds", "Gap between two events with generated text, on arrival.", Timing::Itl, CLIENT_SECONDS),
+        ("gen_ai_server_time_to_first_token_seconds", "Request sent to first generated text of any kind.", Timing::EngineTtft, SERVER_TTFT_SECONDS),
+        ("gen_ai_server_time_per_output_token_seconds", "Time for each output token after the first event, one value a request.", Timing::Tpot, SERVER_TPOT_SECONDS),
+    ] {
+        out.histogram(name, help, labels.clone(), s.timing(timing), bounds, Unit::Seconds);
+    }
+    for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
+        let mut labels = labels.clone();
+        labels.push(("gen_ai_token_type", kind.to_owned()));
+        out.histogram("gen_ai_client_token_usage", "Tokens of a request as the engine stated them.", labels, tokens.as_deref(), TOKENS, Unit::One);
+    }
+}
+
+fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
+    let mut labels = place(group);
+    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
+    for (name, help, timing) in [
+        ("llm_lens_request_duration_seconds", "First byte of the request to the end of the exchange.", Timing::Total),
+        ("llm_lens_client_ttft_seconds", "Request head read to first generated text taken by the client.", Timing::ClientTtft),
+        ("llm_lens_inter_token_seconds", "Gap between two events with generated text, on arrival.", Timing::Itl),
+        ("llm_lens_client_inter_token_seconds", "The same gap when the client took the bytes.", Timing::ClientItl),
+        ("llm_lens_gateway_seconds", "The gateway's own work for a request, waiting for nobody.", Timing::Gateway),
+    ] {
+        out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);
+    }
+    for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
+        let mut labels = labels.clone();
+        labels.push(("mark", mark.name().to_owned()));
+        out.histogram("llm_lens_mark_seconds", "Request sent to the first of its kind, on arrival.", labels, s.timing(mark), SERVER_TTFT_SECONDS, Unit::Seconds);
+    }
+    for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
+        let mut labels = labels.clone();
+        labels.push(("state", state.name().to_owned()));
+        out.seconds("llm_lens_ledger_seconds_total", "Time of all requests in each state of the ledger.", labels, micros);
+    }
+    for (name, help, value) in [
+        ("llm_lens_events_total", "Events of answers, end marks included.", s.events),
+        ("llm_lens_content_events_total", "Events with generated text.", s.content_events),
+        ("llm_lens_comments_total", "Comment lines of answers.", s.comments),
+        ("llm_lens_coalesced_events_total", "Events with generated text that shared a read with one before them.", s.coalesced),
+        ("llm_lens_stalls_total", "Gaps between generated text over the route's threshold.", s.stalls),
+        ("llm_lens_estimated_tokens_total", "Generated tokens that no engine stated.", s.estimated_tokens),
+        ("llm_lens_not_parsed_total", "Answers that could not be read, or not to the end.", s.not_parsed),
+        ("llm_lens_client_received_bytes_total", "Bytes of requests.", s.bytes_from_client),
+        ("llm_lens_client_sent_bytes_total", "Bytes of answers that clients took.", s.bytes_to_client),
+    ] {
+        out.counter(name, help, labels.clone(), value);
+    }
+}
+
+fn of_groups(out: &mut Families, groups: &Groups) {
+    let mut info = BTreeMap::new();
+    for (group, in_flight) in groups.all() {
+        let mut labels = place(&group);
+        labels.push(("gen_ai_operation_name", group.operation.to_owned()));
+        out.gauge("llm_lens_in_flight_requests", "Requests that have not ended.", labels.clone(), in_flight.requests.load(Ordering::Relaxed) as f64);
+        out.gauge("llm_lens_ring_bytes", "Bytes taken from backends that clients have not taken yet.", labels, in_flight.ring_bytes.load(Ordering::Relaxed) as f64);
+        info.insert((group.route.clone(), group.backend.clone()), group);
+    }
+    for group in info.values() {
+        out.info("llm_lens_route_info", "Constant labels of a route, and its backend's address.", place(group), &group.labels, &group.server);
+    }
+}
+
+fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent) {
+    let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+    out.gauge("llm_lens_client_connections", "Connections of clients.", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
+    for (name, help, value) in [
+        ("llm_lens_bad_heads_total", "Requests refused for their head alone.", load(&gauges.bad_heads)),
+        ("llm_lens_panics_total", "Panics that ended one request each.", load(&gauges.panics)),
+        ("llm_lens_reloads_total", "Changes of settings that took effect.", load(&gauges.reloads)),
+        ("llm_lens_reload_failures_total", "Changes of settings that were refused.", load(&gauges.reload_failures)),
+        ("llm_lens_records_dropped_total", "Records that fell out of the recent list.", recent.dropped()),
+    ] {
+        out.counter(name, help, Vec::new(), value);
+    }
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    out.gauge("llm_lens_build_info", "The version that runs.", version, 1.0);
+}

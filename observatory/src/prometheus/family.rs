@@ -1,0 +1,116 @@
+//! Families being gathered: the types of the Prometheus crate, filled by hand.
+
+use std::collections::BTreeMap;
+
+use lens::series::Micros;
+use prometheus::proto;
+
+use super::Labels;
+
+/// What one counted unit of a histogram is.
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    /// Microseconds are kept, seconds are shown.
+    Seconds,
+    /// Shown as kept.
+    One,
+}
+
+impl Unit {
+    fn per_shown(self) -> f64 {
+        match self {
+            Unit::Seconds => 1e6,
+            Unit::One => 1.0,
+        }
+    }
+}
+
+/// Families by name.
+#[derive(Default)]
+pub(super) struct Families(BTreeMap<&'static str, proto::MetricFamily>);
+
+impl Families {
+    pub(super) fn counter(&mut self, name: &'static str, help: &str, labels: Labels, value: u64) {
+        self.counter_f64(name, help, labels, value as f64);
+    }
+
+    /// A sum of microseconds, shown in seconds.
+    pub(super) fn seconds(&mut self, name: &'static str, help: &str, labels: Labels, micros: u64) {
+        self.counter_f64(name, help, labels, micros as f64 / 1e6);
+    }
+
+    fn counter_f64(&mut self, name: &'static str, help: &str, labels: Labels, value: f64) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value);
+        let mut metric = with_labels(labels);
+        metric.set_counter(counter);
+        self.add(name, help, proto::MetricType::COUNTER, metric);
+    }
+
+    pub(super) fn gauge(&mut self, name: &'static str, help: &str, labels: Labels, value: f64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        let mut metric = with_labels(labels);
+        metric.set_gauge(gauge);
+        self.add(name, help, proto::MetricType::GAUGE, metric);
+    }
+
+    /// A gauge of 1 whose labels are the information.
+    pub(super) fn info(&mut self, name: &'static str, help: &str, labels: Labels, more: &[(String, String)], server: &str) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(1.0);
+        let mut metric = with_labels(labels);
+        let mut pairs = metric.take_label();
+        pairs.push(pair("server_address", server));
+        pairs.extend(more.iter().map(|(name, value)| pair(name, value)));
+        metric.set_label(pairs);
+        metric.set_gauge(gauge);
+        self.add(name, help, proto::MetricType::GAUGE, metric);
+    }
+
+    pub(super) fn histogram(&mut self, name: &'static str, help: &str, labels: Labels, micros: Option<&Micros>, bounds: &[f64], unit: Unit) {
+        let Some(micros) = micros else { return };
+        let kept: Vec<u64> = bounds.iter().map(|b| (b * unit.per_shown()).round() as u64).collect();
+        let buckets = bounds.iter().zip(micros.cumulative(&kept)).map(|(bound, count)| {
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(micros.count());
+        histogram.set_sample_sum(micros.sum() as f64 / unit.per_shown());
+        let mut metric = with_labels(labels);
+        metric.set_histogram(histogram);
+        self.add(name, help, proto::MetricType::HISTOGRAM, metric);
+    }
+
+    pub(super) fn finish(self) -> Vec<proto::MetricFamily> {
+        self.0.into_values().collect()
+    }
+
+    fn add(&mut self, name: &'static str, help: &str, kind: proto::MetricType, metric: proto::Metric) {
+        let family = self.0.entry(name).or_insert_with(|| {
+            let mut family = proto::MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family
+        });
+        family.mut_metric().push(metric);
+    }
+}
+
+fn with_labels(labels: Labels) -> proto::Metric {
+    let mut metric = proto::Metric::default();
+    metric.set_label(labels.into_iter().map(|(name, value)| pair(name, &value)).collect());
+    metric
+}
+
+fn pair(name: &str, value: &str) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}

@@ -1,0 +1,47 @@
+//! The last records, for people who look right now.
+//!
+//! - *In*: records from all workers.
+//! - *Out*: the newest ones.
+//! - *Never*: more than the given number; what falls out is counted as dropped from the list, not lost: it was counted in
+//!   the series before.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lens::Record;
+
+#[derive(Debug)]
+pub(crate) struct Recent {
+    records: Mutex<VecDeque<Arc<Record>>>,
+    keep: usize,
+    dropped: AtomicU64,
+}
+
+impl Recent {
+    pub(crate) fn new(keep: usize) -> Self {
+        Recent { records: Mutex::default(), keep, dropped: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn push(&self, record: Record) {
+        let record = Arc::new(record);
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = if records.len() >= self.keep { records.pop_front() } else { None };
+        if self.keep > 0 {
+            records.push_back(record);
+        }
+        drop(records);
+        if old.is_some() || self.keep == 0 {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn newest(&self, limit: usize) -> Vec<Arc<Record>> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.iter().rev().take(limit).cloned().collect()
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,70 @@
+use super::*;
+
+fn group(route: &str) -> Group {
+    Group {
+        route: route.into(),
+        backend: "b".into(),
+        provider: "vllm".into(),
+        operation: "chat",
+        models: ["m1".to_owned()].into(),
+        labels: [("team".to_owned(), "se\"arch\n".to_owned())].into(),
+        server: "127.0.0.1:8000".into(),
+    }
+}
+
+fn record(model: &str, outcome: &str) -> Record {
+    serde_json::from_value(serde_json::json!({
+        "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "endpoint": "/v1/chat/completions", "stream": true,
+        "model_requested": model, "outcome": outcome, "bytes_from_client": 10, "bytes_to_client": 20, "events": 12, "content_events": 9,
+        "engine_us": 90_000, "engine_ttft_us": 20_000, "client_ttft_us": 20_500, "tpot_us": 8_000.4, "sent_us": 300,
+        "usage": {"prompt_tokens": 5, "completion_tokens": 9, "estimated": false},
+        "ledger_us": {"await_token": 80_000, "gateway": 20_000}, "total_us": 100_000
+    }))
+    .unwrap()
+}
+
+fn observed() -> Observatory {
+    let o = Observatory::new(2, 2);
+    let id = o.group(group("r"));
+    assert_eq!(o.group(group("r")), id);
+    for (worker, model, outcome) in [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)] {
+        let key = SeriesKey { group: id, model: group("r").model_number(Some(model)), outcome };
+        o.gaps(worker, key, [1_000, 20_000].into_iter(), [1_000].into_iter());
+        o.finished(worker, key, record(model, outcome.name()));
+    }
+    o
+}
+
+#[test]
+fn the_text_counts_what_happened_and_has_no_foreign_label() {
+    let text = observed().prometheus();
+    for line in [
+        r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 2"#,
+        r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="other",outcome="client_gone"} 1"#,
+        r#"gen_ai_server_time_to_first_token_seconds_bucket{route="r",backend="b",gen_ai_operation_name="chat",gen_ai_provider_name="vllm",gen_ai_request_model="m1",le="0.01"} 0"#,
+        r#"gen_ai_server_time_to_first_token_seconds_bucket{route="r",backend="b",gen_ai_operation_name="chat",gen_ai_provider_name="vllm",gen_ai_request_model="m1",le="0.02"} 2"#,
+        r#"llm_lens_ledger_seconds_total{route="r",backend="b",gen_ai_request_model="m1",state="await_token"} 0.16"#,
+        r#"llm_lens_route_info{route="r",backend="b",server_address="127.0.0.1:8000",team="se\"arch\n"} 1"#,
+        r#"gen_ai_client_token_usage_sum{route="r",backend="b",gen_ai_operation_name="chat",gen_ai_provider_name="vllm",gen_ai_request_model="m1",gen_ai_token_type="output"} 18"#,
+        "llm_lens_records_dropped_total 1",
+    ] {
+        assert!(text.contains(line), "missing {line} in\n{text}");
+    }
+    assert!(!text.contains("evil"));
+}
+
+#[test]
+fn recent_records_are_bounded_and_newest_first() {
+    let recent = observed().recent(10);
+    assert_eq!(recent.len(), 2);
+    assert_eq!(recent[0].outcome, Outcome::ClientGone);
+}
+
+#[test]
+fn the_overview_sums_over_workers_models_and_outcomes() {
+    let overview = observed().overview();
+    assert_eq!(overview.len(), 1);
+    assert_eq!((overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count), (3, 2, 6));
+    let shares: f64 = overview[0].ledger_share.values().sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+}
