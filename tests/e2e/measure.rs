@@ -1,0 +1,99 @@
+//! A scripted engine with a known schedule, and what the record says of it.
+
+use std::time::Duration;
+
+use kit::client::{CHAT, CHAT_STREAM};
+use kit::{Engine, Gateway, Step, sse};
+use lens::State;
+use lens::record::Outcome;
+
+/// How far a scheduled time may be off on a busy machine with two cores.
+const SLACK_US: u64 = 60_000;
+
+fn near(got: u64, want_ms: u64) -> bool {
+    got >= want_ms * 1000 - 2_000 && got <= want_ms * 1000 + SLACK_US
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_firsts_of_a_stream_are_told_apart() {
+    let engine = Engine::start(|_| {
+        let at = |ms| Step::At(Duration::from_millis(ms));
+        vec![
+            at(50), Step::text(sse::STREAM_HEAD),
+            at(100), Step::chunk(": ping\n\n"),
+            at(200), Step::chunk(sse::role()),
+            at(300), Step::chunk(sse::delta("\"reasoning\":\"hm\"")),
+            at(400), Step::chunk(sse::content("x")),
+            at(500), Step::chunk(sse::content("y")),
+            Step::chunk(sse::finish()), Step::chunk(sse::usage(5, 3)), Step::chunk(sse::done()), Step::end(),
+        ]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: firsts\r\n", CHAT_STREAM).await;
+    let answer = client.answer().await;
+    assert!(answer.complete);
+    let record = gateway.record("firsts").await;
+    assert_eq!(record.outcome, Outcome::Ok);
+    let sent = record.sent_us.unwrap();
+    let arrival = |mark: &Option<lens::record::MarkUs>| mark.unwrap().arrival.unwrap() - sent;
+    let m = &record.marks_us;
+    for (mark, ms) in [(&m.first_byte, 50), (&m.first_event, 200), (&m.role, 200), (&m.reasoning, 300), (&m.content, 400), (&m.first_token, 300), (&m.last_token, 500)] {
+        assert!(near(arrival(mark), ms), "{ms} ms: {record:?}");
+    }
+    assert!(near(record.engine_ttft_us.unwrap(), 300));
+    assert_eq!((record.events, record.content_events, record.comments), (Some(7), Some(3), Some(1)));
+    assert_eq!(record.usage.as_ref().unwrap().completion_tokens, Some(3));
+    assert!((record.tpot_us.unwrap() - 100_000.0).abs() < SLACK_US as f64 / 2.0);
+    assert_eq!(record.ledger_us.total(), record.total_us);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_stops_reading_shows_on_its_own_side_only() {
+    const EVENTS: u64 = 30;
+    // Events of 256 KiB fill the sockets' buffers, so that a client that does not read is felt.
+    let text = "x".repeat(256 << 10);
+    let engine = Engine::start(move |_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        for i in 0..EVENTS {
+            steps.push(Step::At(Duration::from_millis(100 + 40 * i)));
+            steps.push(Step::chunk(sse::content(&text)));
+        }
+        steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::done()), Step::end()]);
+        steps
+    })
+    .await;
+    let settings = format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e}}]\nlimits: {{ring: 64MiB}}\n", engine.url());
+    let gateway = Gateway::with_settings(&settings).await;
+    let mut client = gateway.client().await;
+    nix::sys::socket::setsockopt(client.socket(), nix::sys::socket::sockopt::RcvBuf, &(64 << 10)).unwrap();
+    client.post("/v1/chat/completions", "x-request-id: slow\r\n", CHAT_STREAM).await;
+    // The engine is done after 1.3 s; the client begins to read after 2.5 s.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let answer = client.answer().await;
+    assert!(answer.complete);
+    let record = gateway.record("slow").await;
+    assert!(near(record.engine_ttft_us.unwrap(), 100), "{record:?}");
+    let itl = record.itl_us.unwrap();
+    assert_eq!(itl.count, EVENTS - 1);
+    assert!(near(itl.p50, 40) && itl.max < 200_000, "{itl:?}");
+    assert!(near(record.engine_us.unwrap(), 100 + 40 * (EVENTS - 1)), "{record:?}");
+    assert!(record.client_itl_us.unwrap().max > 900_000, "{record:?}");
+    assert!(record.ledger_us.micros(State::ClientWrite) > 1_000_000, "{record:?}");
+    assert_eq!(record.ledger_us.total(), record.total_us);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_answer_has_usage_and_no_token_times() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: whole\r\n", CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    let record = gateway.record("whole").await;
+    assert_eq!((record.outcome, record.stream, record.events), (Outcome::Ok, false, Some(1)));
+    assert_eq!(record.usage.unwrap().completion_tokens, Some(2));
+    assert_eq!((record.engine_ttft_us, record.content_events, record.tpot_us), (None, None, None));
+    assert_eq!(record.finish_reasons, ["stop"]);
+}
