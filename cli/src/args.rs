@@ -1,9 +1,14 @@
 //! What can be asked on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use testbench::prompts::Length;
+use testbench::report::{Slo, duration};
+use testbench::simulate::Profile;
 
 /// An OpenAI-compatible gateway in front of inference engines that measures every stream.
 #[derive(Debug, Parser)]
@@ -36,6 +41,22 @@ pub(crate) enum Command {
     },
     /// Print the JSON Schema of the settings file, for editors.
     Schema,
+    /// Load a gateway or an engine, and measure from the client's end.
+    Run(Box<RunArgs>),
+    /// Compare two reports of `run`; fails when the second is slower than allowed.
+    Compare {
+        /// The report to compare with, JSON.
+        base: PathBuf,
+        /// The report to judge, JSON.
+        new: PathBuf,
+        /// How much slower p50 and p99 of TTFT, TPOT and ITL may be, in percent.
+        #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+        percent: f64,
+    },
+    /// Be an engine: OpenAI's wire, made-up words, real time.
+    Simulate(SimulateArgs),
+    /// Two simulated engines, the gateway, a short load, and what the gateway saw.
+    Demo(DemoArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -59,4 +80,137 @@ pub(crate) struct GatewayArgs {
     /// Take the listeners over from a running gateway: start this, then send QUIT to the old one.
     #[arg(long)]
     pub(crate) upgrade: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Where to send requests, with or without /v1.
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: String,
+    /// The model to ask for.
+    #[arg(long, default_value = "default")]
+    pub(crate) model: String,
+    /// Closed loop: that many workers, each asking again when answered.
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "rate")]
+    pub(crate) concurrency: usize,
+    /// Open loop: that many requests a second, whether or not the server keeps up.
+    #[arg(long, value_name = "R")]
+    pub(crate) rate: Option<f64>,
+    /// How an open loop spaces its requests.
+    #[arg(long, value_enum, default_value_t = Spacing::Poisson)]
+    pub(crate) spacing: Spacing,
+    /// Stop after that many requests (default: 100).
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub(crate) requests: Option<u64>,
+    /// Stop after that time: 30s, 5m.
+    #[arg(long, value_parser = duration, value_name = "D")]
+    pub(crate) duration: Option<Duration>,
+    /// Requests before the run that are not counted.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) warm_up: u64,
+    /// Words in a prompt: 128, 32..512 (uniform), 256~64 (normal: mean~deviation).
+    #[arg(long, default_value = "32", value_name = "LENGTH", conflicts_with = "prompts")]
+    pub(crate) prompt_length: Length,
+    /// Prompts from a file, a JSON document a line: a string, {"prompt": ...} or {"messages": ...}.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Tokens to ask for.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Ask for whole answers instead of streams.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Objectives for goodput: ttft=500ms,tpot=50ms,total=10s.
+    #[arg(long, value_name = "OBJECTIVES")]
+    pub(crate) slo: Option<Slo>,
+    /// The environment variable that holds an API key.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) api_key_env: Option<String>,
+    /// The gateway's admin listener: join its records with ours by request id.
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway_admin: Option<String>,
+    /// Write everything as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a line for each request as CSV.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Write the table as Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Seed of prompts and arrivals.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// Gaps between requests of an open loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Spacing {
+    /// Exponential, as independent users make them.
+    Poisson,
+    /// All the same.
+    Constant,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SimulateArgs {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// The profile to start from: fast (20 ms to begin, 8 ms a token) or slow (90 ms, 25 ms, stalls).
+    #[arg(long, default_value = "fast")]
+    profile: String,
+    /// The model's name.
+    #[arg(long)]
+    model: Option<String>,
+    /// Time before the first token, without the prompt's share: 20ms.
+    #[arg(long, value_parser = duration)]
+    base: Option<Duration>,
+    /// Time for each prompt token: 80us.
+    #[arg(long, value_parser = duration)]
+    prefill: Option<Duration>,
+    /// Time for each output token: 8ms.
+    #[arg(long, value_parser = duration)]
+    decode: Option<Duration>,
+    /// Relative jitter of these, 0 to 1.
+    #[arg(long)]
+    jitter: Option<f64>,
+    /// Requests that run at a time.
+    #[arg(long)]
+    slots: Option<usize>,
+}
+
+impl SimulateArgs {
+    pub(crate) fn profile(&self) -> anyhow::Result<Profile> {
+        let mut profile = match self.profile.as_str() {
+            "fast" => Profile::fast(),
+            "slow" => Profile::slow(),
+            other => anyhow::bail!("there is no profile {other:?}; known: fast, slow"),
+        };
+        anyhow::ensure!(self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)), "--jitter must be from 0 to 1");
+        anyhow::ensure!(self.slots != Some(0), "--slots must be at least 1");
+        if let Some(model) = &self.model {
+            anyhow::ensure!(model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)), "--model must be made of letters, digits and - _ . / :");
+            profile.model = model.clone();
+        }
+        profile.base = self.base.unwrap_or(profile.base);
+        profile.prefill = self.prefill.unwrap_or(profile.prefill);
+        profile.decode = self.decode.unwrap_or(profile.decode);
+        profile.jitter = self.jitter.unwrap_or(profile.jitter);
+        profile.slots = self.slots.unwrap_or(profile.slots);
+        Ok(profile)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Where the gateway listens; a taken port is replaced by a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Where its admin listener is.
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
+    pub(crate) admin: SocketAddr,
+    /// End after the load instead of staying up.
+    #[arg(long)]
+    pub(crate) once: bool,
 }

@@ -1,6 +1,8 @@
 //! The door: arguments to one of the rooms. Nothing is decided here but who is called.
 
 mod args;
+mod demo;
+mod load;
 mod logger;
 
 use std::io::Write;
@@ -9,7 +11,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use args::{Args, Command, GatewayArgs};
+use args::{Args, Command, GatewayArgs, SimulateArgs};
+
+/// Streams that wait give their memory back to the system soon, and many small allocations are cheap.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -34,6 +40,10 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Init { file, force } => init(&file, force)?,
         Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
+        Command::Run(args) => return load::run(*args),
+        Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
+        Command::Simulate(args) => simulate(args)?,
+        Command::Demo(args) => demo::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -45,18 +55,37 @@ fn gateway(args: GatewayArgs) -> Result<()> {
         (None, None) => unreachable!("invariant: clap requires one of --upstream and --config"),
     };
     let gateway = gateway::Gateway::bind(gateway::Options { settings, file: args.config, upgrade: args.upgrade })?;
-    say(&format!("{}\n", gateway.summary()))?;
+    // A closed standard output is no reason not to serve.
+    let _ = say(&format!("{}\n", gateway.summary()));
     gateway.run().context("the gateway ended")
+}
+
+fn simulate(args: SimulateArgs) -> Result<()> {
+    runtime()?.block_on(async {
+        let profile = args.profile()?;
+        let engine = testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+        say(&format!("simulated engine on http://{}\n", engine.address()?))?;
+        tokio::select! {
+            () = engine.serve() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        Ok(())
+    })
 }
 
 fn init(file: &std::path::Path, force: bool) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).create_new(!force);
+    options.write(true).create(true).truncate(force).create_new(!force);
     let mut out = options
         .open(file)
         .with_context(|| format!("cannot create {}; if it is there already, --force replaces it", file.display()))?;
     out.write_all(config::example().as_bytes())?;
     say(&format!("wrote {}; start with: llm-lens gateway --config {}\n", file.display(), file.display()))
+}
+
+/// A runtime for the visitor's work. Two workers: a load generator that takes every core measures itself.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 fn say(text: &str) -> Result<()> {

@@ -108,6 +108,13 @@ impl Micros {
         self.sum = self.sum.saturating_add(micros);
     }
 
+    /// Count a value several times.
+    pub fn record_n(&mut self, micros: u64, times: u64) {
+        let micros = micros.min(LONGEST_US);
+        self.hdr.record_n(micros, times).expect("invariant: a resizing histogram takes any value");
+        self.sum = self.sum.saturating_add(micros.saturating_mul(times));
+    }
+
     /// Take in another histogram.
     pub fn merge(&mut self, other: &Micros) {
         self.hdr.add(&other.hdr).expect("invariant: a resizing histogram takes any other");

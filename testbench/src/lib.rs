@@ -1,0 +1,23 @@
+//! The visitor: looks at a gateway, or an engine, from the client's end.
+//!
+//! - *In*: a base URL and a workload; or what a simulated engine shall be like.
+//! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`], [`lens`]), so that the two
+//!   ends can be held against each other; reports as a table, JSON, CSV and Markdown.
+//! - *Never*: the gateway's insides. What it says of itself is asked over its admin listener, like anybody would.
+
+pub mod simulate;
+
+mod http1;
+
+pub mod prompts;
+pub mod schedule;
+
+mod measure;
+pub use measure::Sample;
+pub mod run;
+pub use run::{Config, Outcome, RunError};
+
+pub mod join;
+pub mod report;
+
+pub mod demo;

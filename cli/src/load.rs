@@ -1,0 +1,105 @@
+//! `run` and `compare`: the visitor's work, and its papers.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use lens::compare::{Comparison, compare as compare_histograms};
+use testbench::prompts::Prompts;
+use testbench::report::{Report, histograms};
+use testbench::schedule::{Arrival, Stop};
+use testbench::{Config, join};
+
+use crate::args::{RunArgs, Spacing};
+use crate::{runtime, say};
+
+/// Make a run and write its reports. Fails when no request succeeded.
+pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
+    let config = config(&args)?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(testbench::run::run(config.clone()))?;
+    let joined = match &args.gateway_admin {
+        Some(admin) => {
+            let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
+            Some(join::join(&outcome.samples, &records))
+        }
+        None => None,
+    };
+    let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: joined.as_ref() };
+    let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display())),
+        None => Ok(()),
+    };
+    write(&args.json, &|| report.json().to_string())?;
+    write(&args.csv, &|| report.csv())?;
+    write(&args.markdown, &|| report.markdown())?;
+    say(&report.table())?;
+    let any = outcome.samples.iter().any(testbench::Sample::is_ok);
+    Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn config(args: &RunArgs) -> Result<Config> {
+    let arrival = match (args.rate, args.spacing) {
+        (Some(rate), Spacing::Poisson) => Arrival::Poisson { rate },
+        (Some(rate), Spacing::Constant) => Arrival::Constant { rate },
+        (None, _) => Arrival::Closed { concurrency: args.concurrency },
+    };
+    let stop = match (args.duration, args.requests) {
+        (Some(time), _) => Stop::After(time),
+        (None, n) => Stop::Requests(n.unwrap_or(100)),
+    };
+    let key = match &args.api_key_env {
+        Some(name) => Some(std::env::var(name).with_context(|| format!("the environment variable {name} is not set"))?),
+        None => None,
+    };
+    let prompts = match &args.prompts {
+        Some(path) => Prompts::from_file(path).map_err(anyhow::Error::msg)?,
+        None => Prompts::Made(args.prompt_length),
+    };
+    Ok(Config {
+        base_url: args.base_url.clone(),
+        model: args.model.clone(),
+        arrival,
+        stop,
+        warm_up: args.warm_up,
+        stream: !args.no_stream,
+        prompts,
+        max_tokens: args.max_tokens,
+        key,
+        seed: args.seed,
+        progress: true,
+    })
+}
+
+/// Compare two reports. Fails when the new one is slower than `percent` allows, and the difference is no chance.
+pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode> {
+    let (base, new) = (read(base)?, read(new)?);
+    let mut text = format!("{:10} {:>8} {:>12} {:>12} {:>8}  {}\n", "timing", "", "base ms", "new ms", "ratio", "distance");
+    let mut slower = false;
+    for (name, old) in &base {
+        let Some(comparison) = new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new)) else { continue };
+        for pair in &comparison.pairs {
+            let ratio = pair.ratio().map_or_else(|| "-".into(), |r| format!("{r:.3}"));
+            let (b, n) = (pair.base_us as f64 / 1000.0, pair.new_us as f64 / 1000.0);
+            text.push_str(&format!("{name:10} {:>8} {b:>12.3} {n:>12.3} {ratio:>8}  {:.3}\n", format!("p{}", pair.percentile), comparison.distance));
+        }
+        if name != "request" && is_slower(&comparison, percent) {
+            text.push_str(&format!("{name}: slower than {percent} % allows\n"));
+            slower = true;
+        }
+    }
+    say(&text)?;
+    Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn is_slower(comparison: &Comparison, percent: f64) -> bool {
+    let most = 1.0 + percent / 100.0;
+    let over = comparison.pairs.iter().filter(|p| [50.0, 99.0].contains(&p.percentile)).any(|p| p.ratio().is_some_and(|r| r > most));
+    comparison.significant && over
+}
+
+fn read(path: &Path) -> Result<Vec<(String, lens::series::Micros)>> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let report: serde_json::Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    histograms(&report).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}

@@ -1,0 +1,73 @@
+//! What the demo shows: tables of routes, and the ledger of one request as a waterfall.
+
+use std::fmt::Write as _;
+
+use lens::{Record, State};
+
+/// Widest bar of the waterfall.
+const WIDTH: u64 = 60;
+
+/// One request's ledger, drawn as what came after what.
+pub fn waterfall(record: &Record) -> String {
+    let total = record.total_us.max(1);
+    let mut out = format!(
+        "request {} on route {}: {:.1} ms, {} events with text, {} output tokens\n",
+        record.id,
+        record.route,
+        total as f64 / 1000.0,
+        record.content_events.unwrap_or(0),
+        record.usage.as_ref().and_then(|u| u.completion_tokens).unwrap_or(0),
+    );
+    let mut before = 0;
+    for state in State::ALL {
+        let micros = record.ledger_us.micros(state);
+        if micros == 0 {
+            continue;
+        }
+        let (from, to) = (before * WIDTH / total, (before + micros) * WIDTH / total);
+        let bar = "#".repeat(((to - from).max(1)) as usize);
+        let bar = format!("{}{bar}", " ".repeat(from as usize));
+        let share = 100.0 * micros as f64 / total as f64;
+        let _ = writeln!(out, "  {:17} {:>10.3} ms {share:>5.1}% |{bar:width$}|", state.name(), micros as f64 / 1000.0, width = WIDTH as usize + 1);
+        before += micros;
+    }
+    let _ = writeln!(out, "  {:17} {:>10.3} ms", "sum", before as f64 / 1000.0);
+    for (name, value) in [("engine TTFT", record.engine_ttft_us), ("client TTFT", record.client_ttft_us)] {
+        if let Some(us) = value {
+            let _ = writeln!(out, "  {name:17} {:>10.3} ms", us as f64 / 1000.0);
+        }
+    }
+    if let Some(tpot) = record.tpot_us {
+        let _ = writeln!(out, "  {:17} {:>10.3} ms", "TPOT", tpot / 1000.0);
+    }
+    out
+}
+
+/// `/api/routes` as a table.
+pub fn routes(answer: &serde_json::Value) -> String {
+    let mut out = format!(
+        "{:8} {:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}\n",
+        "route", "requests", "failed", "engine TTFT", "client TTFT", "TPOT", "ITL p99", "stalls", "gateway's own"
+    );
+    for route in answer["routes"].as_array().map(Vec::as_slice).unwrap_or_default().iter().filter(|r| r["operation"] != "") {
+        let ms = |timing: &str, which: &str| match route["timings"][timing][which].as_f64() {
+            Some(us) => format!("{:.2} ms", us / 1000.0),
+            None => "-".into(),
+        };
+        let requests = route["requests"].as_u64().unwrap_or(0);
+        let ok = route["outcomes"]["ok"].as_u64().unwrap_or(0);
+        let _ = writeln!(
+            out,
+            "{:8} {requests:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}",
+            route["route"].as_str().unwrap_or("?"),
+            requests - ok,
+            ms("engine_ttft", "p50_us"),
+            ms("client_ttft", "p50_us"),
+            ms("tpot", "p50_us"),
+            ms("itl", "p99_us"),
+            route["stalls"].as_u64().unwrap_or(0),
+            ms("gateway", "p50_us"),
+        );
+    }
+    out
+}

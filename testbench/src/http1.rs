@@ -1,0 +1,122 @@
+//! A client connection that stamps what it reads: hyper's HTTP/1.1 over tokio's sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, std::io::Error),
+    #[error("connecting to {0} took over {CONNECT:?}")]
+    ConnectTimeout(String),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+/// Where requests go.
+#[derive(Clone)]
+pub(crate) struct Target {
+    host: String,
+    port: u16,
+    authority: String,
+    prefix: String,
+    tls: Option<TlsConnector>,
+}
+
+/// One open connection.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Target {
+    /// The target of a base URL, `http://host:port` with or without `/v1`.
+    pub(crate) fn new(base: &str) -> Result<Self, String> {
+        let bad = |why: &str| format!("{base:?} {why}; write for example http://127.0.0.1:8080");
+        let uri: Uri = base.parse().map_err(|_| bad("is not a URL"))?;
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(connector()),
+            _ => return Err(bad("is neither http nor https")),
+        };
+        let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
+        let prefix = uri.path().trim_end_matches('/');
+        Ok(Target {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            authority: authority.as_str().to_owned(),
+            prefix: prefix.strip_suffix("/v1").unwrap_or(prefix).to_owned(),
+            tls,
+        })
+    }
+
+    /// A request for a path.
+    pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder().method(method).uri(format!("{}{path}", self.prefix)).header("host", &self.authority)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection, ClientError> {
+        let name = || self.authority.clone();
+        let dial = async {
+            let socket = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            socket.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        let timeout = tokio::time::timeout(CONNECT, dial).await.map_err(|_| ClientError::ConnectTimeout(name()))?;
+        let socket = timeout.map_err(|e| ClientError::Connect(name(), e))?;
+        let Some(tls) = &self.tls else { return handshake(socket).await };
+        let server = ServerName::try_from(self.host.clone()).map_err(|e| ClientError::Connect(name(), std::io::Error::other(e)))?;
+        let stream = tls.connect(server, socket).await.map_err(|e| ClientError::Connect(name(), e))?;
+        handshake(stream).await
+    }
+}
+
+async fn handshake<I>(io: I) -> Result<Connection, ClientError>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+    // Drives the connection; it ends when the sender is dropped.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(Connection { sender })
+}
+
+impl Connection {
+    /// Send a request; the answer's head.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>, ClientError> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    /// Whether another request may be sent.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+fn connector() -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("invariant: the provider supports the default versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}

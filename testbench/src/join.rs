@@ -1,0 +1,115 @@
+//! The two ends side by side: each request's figures at the client minus those of the gateway, joined by request id.
+//!
+//! - *In*: samples of a run, the gateway's records from `/api/requests`.
+//! - *Out*: the distribution of client minus gateway for each timing that both have.
+//! - *Never*: a correction of either. A difference is a finding: the way between the two, or an error in one of them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use lens::Record;
+use serde::Serialize;
+
+use crate::http1::Target;
+use crate::measure::Sample;
+
+/// Most bytes of records that are read.
+const MOST: usize = 256 << 20;
+/// How long the gateway may take to give its records.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A difference in microseconds, over all requests that have both figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// What is compared.
+    pub timing: &'static str,
+    /// Requests compared.
+    pub count: usize,
+    /// Smallest.
+    pub min_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90th percentile.
+    pub p90_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// Largest.
+    pub max_us: f64,
+}
+
+/// What the join found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Joined {
+    /// Requests of the run that the gateway has a record of.
+    pub matched: usize,
+    /// Requests without one: the gateway keeps only the last `limits.records`.
+    pub missing: usize,
+    /// Requests whose generated tokens, or events, the two ends count differently.
+    pub count_mismatches: usize,
+    /// Client minus gateway.
+    pub differences: Vec<Difference>,
+}
+
+/// Ask the gateway for its records.
+///
+/// # Errors
+/// Why it did not give them.
+pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
+    let mut all = page(admin, "/api/requests?limit=1000000").await?;
+    serde_json::from_value(all["requests"].take()).map_err(|e| format!("the records at {admin} are of another version: {e}"))
+}
+
+/// A JSON page of the gateway's admin listener.
+///
+/// # Errors
+/// Why it did not give it.
+pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> {
+    let target = Target::new(admin)?;
+    let get = async {
+        let mut connection = target.connect().await.map_err(|e| e.to_string())?;
+        let request = target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
+        let answer = connection.send(request).await.map_err(|e| e.to_string())?;
+        let body = Limited::new(answer.into_body(), MOST).collect().await.map_err(|e| e.to_string())?.to_bytes();
+        serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
+    };
+    let got = tokio::time::timeout(PATIENCE, get).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));
+    got.map_err(|e: String| format!("cannot read {path} from {admin}: {e}"))
+}
+
+/// Join a run with the gateway's records.
+pub fn join(samples: &[Sample], records: &[Record]) -> Joined {
+    let by_id: HashMap<&str, &Record> = records.iter().map(|r| (r.id.as_str(), r)).collect();
+    let pairs: Vec<(&Sample, &Record)> = samples.iter().filter_map(|s| Some((s, *by_id.get(s.id.as_str())?))).collect();
+    let differs = |(s, r): &&(&Sample, &Record)| {
+        let tokens = r.usage.as_ref().and_then(|u| u.completion_tokens);
+        tokens != s.tokens || r.content_events.is_some_and(|n| n != s.content_events)
+    };
+    let of = |timing, client: fn(&Sample) -> Option<f64>, gateway: fn(&Record) -> Option<f64>| {
+        let mut all: Vec<f64> = pairs.iter().filter_map(|(s, r)| Some(client(s)? - gateway(r)?)).collect();
+        all.sort_by(f64::total_cmp);
+        let at = |share: f64| all.get(((all.len() as f64 * share).ceil() as usize).clamp(1, all.len().max(1)) - 1).copied();
+        Some(Difference {
+            timing,
+            count: all.len(),
+            min_us: *all.first()?,
+            p50_us: at(0.5)?,
+            p90_us: at(0.9)?,
+            p99_us: at(0.99)?,
+            max_us: *all.last()?,
+        })
+    };
+    let differences = [
+        of("client TTFT - gateway's client TTFT", |s| s.ttft_from_send_us.map(|v| v as f64), |r| r.client_ttft_us.map(|v| v as f64)),
+        of("client TTFT - engine TTFT", |s| s.ttft_from_send_us.map(|v| v as f64), |r| r.engine_ttft_us.map(|v| v as f64)),
+        of("client TPOT - gateway TPOT", |s| s.tpot_us, |r| r.tpot_us),
+        of("client mean ITL - gateway mean ITL", |s| s.itl_us.map(|g| g.mean), |r| r.itl_us.map(|g| g.mean)),
+        of("client total - gateway total", |s| Some((s.total_us - s.late_us) as f64), |r| Some(r.total_us as f64)),
+    ];
+    Joined {
+        matched: pairs.len(),
+        missing: samples.len() - pairs.len(),
+        count_mismatches: pairs.iter().filter(differs).count(),
+        differences: differences.into_iter().flatten().collect(),
+    }
+}

@@ -1,0 +1,171 @@
+//! One request, measured from the client's end.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use lens::gaps::GapSummary;
+use lens::{StreamLens, Tick};
+use serde::{Deserialize, Serialize};
+use wire::{Dialect, Framing, Reader, ReaderLimits};
+
+use crate::http1::{ClientError, Connection, Target};
+
+/// What the client saw of one request. Times are microseconds; absent means not known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The request id, by which a gateway's record is found.
+    pub id: String,
+    /// From the start of the run to the moment the request was due.
+    pub due_us: u64,
+    /// How long after that it was really sent.
+    pub late_us: u64,
+    /// The status, if there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What went wrong, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Request due to first generated text. For a request sent on time this is the client's TTFT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_us: Option<u64>,
+    /// Request sent to first generated text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_from_send_us: Option<u64>,
+    /// Time for each output token after the first event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpot_us: Option<f64>,
+    /// Gaps between events with generated text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub itl_us: Option<GapSummary>,
+    /// Request due to the end of the answer.
+    pub total_us: u64,
+    /// Generated tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// `tokens` was not stated by the engine.
+    pub estimated: bool,
+    /// Events with generated text.
+    pub content_events: u64,
+}
+
+impl Sample {
+    /// Whether the answer was a good one.
+    pub fn is_ok(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+/// A request to make.
+pub(crate) struct Ask {
+    pub(crate) id: String,
+    pub(crate) body: Bytes,
+    pub(crate) key: Option<String>,
+    /// When it was due.
+    pub(crate) due: Instant,
+}
+
+/// Everything that comes of a request: the sample, and the gaps for the histogram of all.
+pub(crate) struct Measured {
+    pub(crate) sample: Sample,
+    pub(crate) gaps: Vec<u64>,
+}
+
+/// Ask, and read the answer to its end. The connection comes back if it can be used again.
+pub(crate) async fn ask(target: &Target, connection: &mut Option<Connection>, ask: Ask, start: Instant) -> Measured {
+    let sent = Instant::now();
+    let mut seen = Seen { lens: StreamLens::new(true, u64::MAX), start: sent, gaps: Vec::new(), status: None };
+    let error = match talk(target, connection, &ask, &mut seen).await {
+        Ok(()) => seen.fault(),
+        Err(e) => Some(e.to_string()),
+    };
+    if error.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
+        *connection = None;
+    }
+    let since = |a: Instant, b: Instant| u64::try_from(b.saturating_duration_since(a).as_micros()).unwrap_or(u64::MAX);
+    let late_us = since(ask.due, sent);
+    seen.take_gaps();
+    let first = seen.lens.marks().first_token.arrival.map(|t| t.0 / 1000);
+    let (tokens, estimated) = seen.lens.completion_tokens();
+    let sample = Sample {
+        id: ask.id,
+        due_us: since(start, ask.due),
+        late_us,
+        status: seen.status,
+        error,
+        ttft_us: first.map(|us| us + late_us),
+        ttft_from_send_us: first,
+        tpot_us: seen.lens.tpot_us(),
+        itl_us: seen.lens.itl().summary(),
+        total_us: since(ask.due, Instant::now()),
+        tokens,
+        estimated,
+        content_events: seen.lens.counts().content_events,
+    };
+    Measured { sample, gaps: seen.gaps }
+}
+
+struct Seen {
+    lens: StreamLens,
+    start: Instant,
+    gaps: Vec<u64>,
+    status: Option<u16>,
+}
+
+impl Seen {
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn take_gaps(&mut self) {
+        let (itl, client) = self.lens.drain_gaps();
+        self.gaps.extend(itl);
+        drop(client);
+    }
+
+    /// What is wrong with an answer that was read to its end.
+    fn fault(&self) -> Option<String> {
+        match (self.status, self.lens.error()) {
+            (Some(200..=299), None) => None,
+            (_, Some(error)) => Some(format!("engine error {}", error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name"))),
+            (status, None) => Some(format!("status {}", status.unwrap_or(0))),
+        }
+    }
+}
+
+async fn talk(target: &Target, connection: &mut Option<Connection>, ask: &Ask, seen: &mut Seen) -> Result<(), ClientError> {
+    if connection.is_none() {
+        *connection = Some(target.connect().await?);
+    }
+    let Some(open) = connection.as_mut() else { return Ok(()) };
+    let mut request = target
+        .request("POST", "/v1/chat/completions")
+        .header("content-type", "application/json")
+        .header("x-request-id", &ask.id);
+    if let Some(key) = &ask.key {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    let request = request.body(Full::new(ask.body.clone())).expect("invariant: all parts were checked when the run was set up");
+    seen.start = Instant::now();
+    let answer = open.send(request).await?;
+    seen.status = Some(answer.status().as_u16());
+    let content_type = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let framing = Framing::from_content_type(content_type);
+    seen.lens = StreamLens::new(matches!(framing, Framing::Sse | Framing::Ndjson), u64::MAX);
+    let mut reader = Reader::new(Dialect::OpenAiChat, framing, ReaderLimits::default());
+    let mut body = answer.into_body();
+    let mut base = 0;
+    while let Some(frame) = body.frame().await {
+        let now = seen.now();
+        let Ok(piece) = frame?.into_data() else { continue };
+        seen.lens.begin_read(now);
+        seen.lens.at(base);
+        reader.feed(&piece, &mut seen.lens);
+        base += piece.len() as u64;
+        if seen.lens.wants_flush() {
+            seen.take_gaps();
+        }
+    }
+    reader.finish(&mut seen.lens);
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! What a run says: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull requests.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use lens::series::Micros;
+use serde_json::{Value, json};
+
+use crate::join::Joined;
+use crate::run::{Config, Outcome};
+
+/// What counts as good for a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Slo {
+    /// Longest time to first token.
+    pub ttft: Option<Duration>,
+    /// Longest time for each output token.
+    pub tpot: Option<Duration>,
+    /// Longest whole request.
+    pub total: Option<Duration>,
+}
+
+impl std::str::FromStr for Slo {
+    type Err = String;
+
+    /// `ttft=500ms,tpot=50ms,total=10s`; any of them may be missing.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut slo = Slo::default();
+        for part in text.split(',') {
+            let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms"))?;
+            let value = duration(value)?;
+            match name.trim() {
+                "ttft" => slo.ttft = Some(value),
+                "tpot" => slo.tpot = Some(value),
+                "total" => slo.total = Some(value),
+                other => return Err(format!("{other:?} is no objective; known: ttft, tpot, total")),
+            }
+        }
+        Ok(slo)
+    }
+}
+
+/// `500ms`, `2s`, `1.5m`.
+///
+/// # Errors
+/// What a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write for example 500ms, 2s or 1m");
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+    let (number, unit) = text.split_at(end);
+    let factor = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(number * factor).map_err(|_| bad())
+}
+
+/// A finished run, ready to be written down.
+pub struct Report<'r> {
+    /// What was run.
+    pub config: &'r Config,
+    /// What it saw.
+    pub outcome: &'r Outcome,
+    /// What was wanted.
+    pub slo: Option<Slo>,
+    /// The gateway's view.
+    pub joined: Option<&'r Joined>,
+}
+
+const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
+
+impl Report<'_> {
+    fn ok(&self) -> usize {
+        self.outcome.samples.iter().filter(|s| s.is_ok()).count()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.outcome.samples.iter().filter(|s| s.is_ok()).filter_map(|s| s.tokens).sum()
+    }
+
+    fn per_second(&self, n: f64) -> f64 {
+        n / self.outcome.took.as_secs_f64().max(1e-9)
+    }
+
+    /// Requests that met every objective.
+    fn good(&self) -> Option<usize> {
+        let slo = self.slo?;
+        let us = |d: Option<Duration>| d.map_or(u64::MAX, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let meets = |s: &&crate::measure::Sample| {
+            let ttft = slo.ttft.is_none() || s.ttft_us.is_some_and(|v| v <= us(slo.ttft));
+            let tpot = s.tpot_us.is_none_or(|v| v.round() as u64 <= us(slo.tpot));
+            s.is_ok() && ttft && tpot && s.total_us <= us(slo.total)
+        };
+        Some(self.outcome.samples.iter().filter(meets).count())
+    }
+
+    fn timings(&self) -> [(&'static str, &Micros); 4] {
+        let o = self.outcome;
+        [("TTFT", &o.ttft), ("TPOT", &o.tpot), ("ITL", &o.itl), ("request", &o.total)]
+    }
+
+    /// The errors that occurred, with how often.
+    fn errors(&self) -> Vec<(String, usize)> {
+        let mut all: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+        for error in self.outcome.samples.iter().filter_map(|s| s.error.as_deref()) {
+            *all.entry(error).or_default() += 1;
+        }
+        all.into_iter().map(|(e, n)| (e.to_owned(), n)).collect()
+    }
+
+    /// The table that a person reads.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let total = self.outcome.samples.len();
+        let _ = writeln!(out, "{total} requests in {:.2} s, {} failed", self.outcome.took.as_secs_f64(), total - self.ok());
+        for (error, n) in self.errors() {
+            let _ = writeln!(out, "  {n} x {error}");
+        }
+        let _ = writeln!(out, "{:.2} requests/s, {:.1} output tokens/s", self.per_second(self.ok() as f64), self.per_second(self.tokens() as f64));
+        if let Some(good) = self.good() {
+            let _ = writeln!(out, "{:.2} requests/s met the objectives ({good} of {total})", self.per_second(good as f64));
+        }
+        let _ = writeln!(out, "\n{:10} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}", "ms", "count", "mean", "p50", "p90", "p95", "p99", "p99.9");
+        for (name, micros) in self.timings() {
+            let _ = write!(out, "{name:10} {:>7} {:>10}", micros.count(), ms(mean(micros)));
+            for p in PERCENTILES {
+                let _ = write!(out, " {:>10}", ms(micros.percentile(p).map(|v| v as f64)));
+            }
+            out.push('\n');
+        }
+        if let Some(joined) = self.joined {
+            out.push('\n');
+            out.push_str(&join_table(joined));
+        }
+        out
+    }
+
+    /// The same in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut out = format!(
+            "| requests | failed | requests/s | output tokens/s |\n|---|---|---|---|\n| {} | {} | {:.2} | {:.1} |\n\n| ms | count | mean | p50 | p90 | p95 | p99 | p99.9 |\n|---|---|---|---|---|---|---|---|\n",
+            self.outcome.samples.len(),
+            self.outcome.samples.len() - self.ok(),
+            self.per_second(self.ok() as f64),
+            self.per_second(self.tokens() as f64),
+        );
+        for (name, micros) in self.timings() {
+            let _ = write!(out, "| {name} | {} | {} |", micros.count(), ms(mean(micros)));
+            for p in PERCENTILES {
+                let _ = write!(out, " {} |", ms(micros.percentile(p).map(|v| v as f64)));
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    /// One line a request.
+    pub fn csv(&self) -> String {
+        let mut out = String::from("id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,content_events\n");
+        for s in &self.outcome.samples {
+            let opt = |v: Option<String>| v.unwrap_or_default();
+            let error = s.error.as_deref().unwrap_or_default().replace(['"', '\n', '\r'], "'");
+            let _ = writeln!(
+                out,
+                "{},{},{},{},\"{error}\",{},{},{},{},{},{},{}",
+                s.id,
+                s.due_us,
+                s.late_us,
+                opt(s.status.map(|v| v.to_string())),
+                opt(s.ttft_us.map(|v| v.to_string())),
+                opt(s.tpot_us.map(|v| format!("{v:.1}"))),
+                opt(s.itl_us.map(|g| format!("{:.1}", g.mean))),
+                s.total_us,
+                opt(s.tokens.map(|v| v.to_string())),
+                s.estimated,
+                s.content_events,
+            );
+        }
+        out
+    }
+
+    /// Everything.
+    pub fn json(&self) -> Value {
+        let c = self.config;
+        let percentiles = |m: &Micros| -> Value { PERCENTILES.iter().map(|p| (format!("p{p}"), json!(m.percentile(*p)))).collect::<serde_json::Map<_, _>>().into() };
+        let histogram = |m: &Micros| -> Value { m.hdr().iter_recorded().map(|v| json!([v.value_iterated_to(), v.count_at_value()])).collect::<Vec<_>>().into() };
+        let timings: serde_json::Map<String, Value> = self
+            .timings()
+            .into_iter()
+            .map(|(name, m)| {
+                let value = json!({"count": m.count(), "mean_us": mean(m), "percentiles_us": percentiles(m), "histogram_us": histogram(m)});
+                (name.to_lowercase(), value)
+            })
+            .collect();
+        json!({
+            "schema": 1,
+            "configuration": {
+                "base_url": c.base_url, "model": c.model, "arrival": format!("{:?}", c.arrival), "stop": format!("{:?}", c.stop),
+                "warm_up": c.warm_up, "stream": c.stream, "max_tokens": c.max_tokens, "seed": c.seed,
+            },
+            "environment": environment(),
+            "took_s": self.outcome.took.as_secs_f64(),
+            "requests": self.outcome.samples.len(),
+            "failed": self.outcome.samples.len() - self.ok(),
+            "errors": self.errors().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "requests_per_second": self.per_second(self.ok() as f64),
+            "output_tokens_per_second": self.per_second(self.tokens() as f64),
+            "goodput_per_second": self.good().map(|n| self.per_second(n as f64)),
+            "timings": timings,
+            "gateway": self.joined,
+            "samples": self.outcome.samples,
+        })
+    }
+}
+
+/// What the run ran on.
+fn environment() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo").lines().find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "cpu": cpu,
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+    })
+}
+
+fn join_table(joined: &Joined) -> String {
+    let mut out = format!(
+        "both ends: {} requests joined, {} without a record, {} counted differently\n{:40} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
+        joined.matched, joined.missing, joined.count_mismatches, "client minus gateway, ms", "count", "min", "p50", "p99", "max"
+    );
+    for d in &joined.differences {
+        let _ = writeln!(out, "{:40} {:>7} {:>10} {:>10} {:>10} {:>10}", d.timing, d.count, ms(Some(d.min_us)), ms(Some(d.p50_us)), ms(Some(d.p99_us)), ms(Some(d.max_us)));
+    }
+    out
+}
+
+fn mean(micros: &Micros) -> Option<f64> {
+    (micros.count() > 0).then(|| micros.sum() as f64 / micros.count() as f64)
+}
+
+fn ms(us: Option<f64>) -> String {
+    us.map_or_else(|| "-".into(), |us| format!("{:.3}", us / 1000.0))
+}
+
+/// The histograms of a report that was written as JSON, by timing.
+///
+/// # Errors
+/// What is wrong with the document.
+pub fn histograms(report: &Value) -> Result<Vec<(String, Micros)>, String> {
+    let timings = report["timings"].as_object().ok_or("no \"timings\": is this a report of `llm-lens run --json`?")?;
+    timings
+        .iter()
+        .map(|(name, timing)| {
+            let mut micros = Micros::default();
+            let buckets = timing["histogram_us"].as_array().ok_or_else(|| format!("timings.{name} has no histogram"))?;
+            for bucket in buckets {
+                let (Some(value), Some(count)) = (bucket[0].as_u64(), bucket[1].as_u64()) else {
+                    return Err(format!("timings.{name}: {bucket} is no bucket"));
+                };
+                micros.record_n(value, count);
+            }
+            Ok((name.clone(), micros))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objectives_are_read() {
+        let slo: Slo = "ttft=500ms, tpot=50ms".parse().unwrap();
+        assert_eq!((slo.ttft, slo.tpot, slo.total), (Some(Duration::from_millis(500)), Some(Duration::from_millis(50)), None));
+        for bad in ["", "ttft", "ttft=5", "x=5ms"] {
+            assert!(bad.parse::<Slo>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn histograms_come_back_as_they_were() {
+        let mut outcome = Outcome::default();
+        [1_000, 2_000, 2_000, 70_000].into_iter().for_each(|v| outcome.ttft.record(v));
+        let config = Config {
+            base_url: "http://h".into(),
+            model: "m".into(),
+            arrival: crate::schedule::Arrival::Closed { concurrency: 1 },
+            stop: crate::schedule::Stop::Requests(4),
+            warm_up: 0,
+            stream: true,
+            prompts: crate::prompts::Prompts::Made(crate::prompts::Length::Fixed(1)),
+            max_tokens: None,
+            key: None,
+            seed: 1,
+            progress: false,
+        };
+        let json = Report { config: &config, outcome: &outcome, slo: None, joined: None }.json();
+        let back = histograms(&json).unwrap();
+        let ttft = &back.iter().find(|(n, _)| n == "ttft").unwrap().1;
+        assert_eq!((ttft.count(), ttft.percentile(50.0)), (4, outcome.ttft.percentile(50.0)));
+    }
+}

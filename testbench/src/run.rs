@@ -1,0 +1,243 @@
+//! The run: one loop for every schedule and every stop.
+//!
+//! - *In*: a [`Config`].
+//! - *Out*: an [`Outcome`]: every request, and the histograms of all.
+//! - *Never*: latency counted from when we got round to sending. Open loops count from when a request was due.
+
+mod progress;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lens::series::Micros;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::http1::{Connection, Target};
+use crate::measure::{Ask, Measured, Sample, ask};
+use crate::prompts::{Given, Prompts};
+use crate::schedule::{Arrival, Stop};
+
+/// Most requests of an open loop that are under way at a time. Beyond it the generator, not the server, would be measured;
+/// requests that find no place wait, and their wait counts.
+const MOST_UNDER_WAY: usize = 4096;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `http://host:port`, with or without `/v1`.
+    pub base_url: String,
+    /// The model's name in requests.
+    pub model: String,
+    /// How requests arrive.
+    pub arrival: Arrival,
+    /// When the run stops.
+    pub stop: Stop,
+    /// Requests before the run that are not counted.
+    pub warm_up: u64,
+    /// Stream the answers.
+    pub stream: bool,
+    /// What is asked.
+    pub prompts: Prompts,
+    /// `max_tokens` of each request.
+    pub max_tokens: Option<u32>,
+    /// An API key.
+    pub key: Option<String>,
+    /// Seed of everything that is random.
+    pub seed: u64,
+    /// Draw a progress line on standard error, if that is a terminal.
+    pub progress: bool,
+}
+
+/// Why a run cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A setting that makes no sense.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// What a run saw.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Every request, in the order they ended.
+    pub samples: Vec<Sample>,
+    /// Time to first token, from when a request was due.
+    pub ttft: Micros,
+    /// Time for each output token.
+    pub tpot: Micros,
+    /// Gaps between token events.
+    pub itl: Micros,
+    /// Whole requests, from when they were due.
+    pub total: Micros,
+    /// From the first request that counts to the end of the last.
+    pub took: Duration,
+}
+
+impl Outcome {
+    fn take(&mut self, measured: Measured) {
+        let sample = measured.sample;
+        if sample.is_ok() {
+            sample.ttft_us.into_iter().for_each(|us| self.ttft.record(us));
+            sample.tpot_us.into_iter().for_each(|us| self.tpot.record(us.round() as u64));
+            measured.gaps.into_iter().for_each(|us| self.itl.record(us));
+            self.total.record(sample.total_us);
+        }
+        self.samples.push(sample);
+    }
+}
+
+/// Make a run.
+///
+/// # Errors
+/// [`RunError`] when the configuration makes no sense. A server that fails is no error: the samples say so.
+pub async fn run(config: Config) -> Result<Outcome, RunError> {
+    let target = Target::new(&config.base_url).map_err(RunError::Config)?;
+    check(&config)?;
+    let runner = Arc::new(Runner { config, target, number: AtomicU64::new(0) });
+    let warm = Stop::Requests(runner.config.warm_up);
+    if runner.config.warm_up > 0 {
+        runner.clone().round(warm, None).await;
+    }
+    let progress = progress::Progress::new(runner.config.progress, runner.config.stop);
+    Ok(runner.clone().round(runner.config.stop, Some(progress)).await)
+}
+
+fn check(config: &Config) -> Result<(), RunError> {
+    let wrong = |why: &str| Err(RunError::Config(why.to_owned()));
+    match config.arrival {
+        Arrival::Closed { concurrency: 0 } => return wrong("the concurrency must be at least 1"),
+        Arrival::Poisson { rate } | Arrival::Constant { rate } if !(rate > 0.0 && rate <= 1e6) => {
+            return wrong("the rate must be over 0 and at most 1000000 requests a second");
+        }
+        _ => {}
+    }
+    if config.key.as_ref().is_some_and(|k| !k.bytes().all(|b| b.is_ascii_graphic())) {
+        return wrong("the API key has characters that cannot stand in a header");
+    }
+    Ok(())
+}
+
+struct Runner {
+    config: Config,
+    target: Target,
+    number: AtomicU64,
+}
+
+impl Runner {
+    async fn round(self: Arc<Self>, stop: Stop, progress: Option<progress::Progress>) -> Outcome {
+        let start = Instant::now();
+        // Bounded: a worker that finds it full waits, which a collector that only adds numbers never lets last.
+        let (send, mut receive) = mpsc::channel(1024);
+        let collect = async {
+            let mut outcome = Outcome::default();
+            let mut progress = progress;
+            while let Some(measured) = receive.recv().await {
+                outcome.take(measured);
+                if let Some(progress) = &mut progress {
+                    progress.show(&outcome, start);
+                }
+            }
+            outcome
+        };
+        let drive = async {
+            match self.config.arrival {
+                Arrival::Closed { concurrency } => self.closed(concurrency, stop, start, send).await,
+                Arrival::Poisson { .. } | Arrival::Constant { .. } => self.open(stop, start, send).await,
+            }
+        };
+        let (mut outcome, ()) = tokio::join!(collect, drive);
+        outcome.took = start.elapsed();
+        outcome
+    }
+
+    /// Workers that each ask again when answered.
+    async fn closed(self: &Arc<Self>, concurrency: usize, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
+        let left = Arc::new(AtomicU64::new(match stop {
+            Stop::Requests(n) => n,
+            Stop::After(_) => u64::MAX,
+        }));
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..concurrency {
+            let (this, left, send) = (self.clone(), left.clone(), send.clone());
+            workers.spawn(async move {
+                let mut connection = None;
+                loop {
+                    let over = matches!(stop, Stop::After(time) if start.elapsed() >= time);
+                    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                    if over || taken.is_err() {
+                        return;
+                    }
+                    let measured = ask(&this.target, &mut connection, this.ask(Instant::now()), start).await;
+                    let failed = !measured.sample.is_ok();
+                    if send.send(measured).await.is_err() {
+                        return;
+                    }
+                    if failed {
+                        // A server that is away must not be asked a million times a second.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            });
+        }
+        drop(send);
+        while workers.join_next().await.is_some() {}
+    }
+
+    /// Requests that come when they are due.
+    async fn open(self: &Arc<Self>, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
+        let mut random = SmallRng::seed_from_u64(self.config.seed);
+        let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();
+        let places = Arc::new(tokio::sync::Semaphore::new(MOST_UNDER_WAY));
+        let mut under_way = tokio::task::JoinSet::new();
+        let mut due = start;
+        for sent in 0_u64.. {
+            due += self.config.arrival.gap(&mut random);
+            let over = match stop {
+                Stop::Requests(n) => sent >= n,
+                Stop::After(time) => due.duration_since(start) >= time,
+            };
+            if over {
+                break;
+            }
+            tokio::time::sleep_until(due.into()).await;
+            let Ok(place) = places.clone().acquire_owned().await else { break };
+            let (this, idle, send) = (self.clone(), idle.clone(), send.clone());
+            let request = this.ask(due);
+            under_way.spawn(async move {
+                let mut connection = idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+                let measured = ask(&this.target, &mut connection, request, start).await;
+                if let Some(connection) = connection {
+                    idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(connection);
+                }
+                let _ = send.send(measured).await;
+                drop(place);
+            });
+            while under_way.try_join_next().is_some() {}
+        }
+        drop(send);
+        while under_way.join_next().await.is_some() {}
+    }
+
+    fn ask(&self, due: Instant) -> Ask {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let mut random = SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let messages = match self.config.prompts.of(number, &mut random) {
+            Given::Text(text) => json!([{"role": "user", "content": text}]),
+            Given::Messages(messages) => messages,
+        };
+        let mut body = json!({"model": self.config.model, "messages": messages, "stream": self.config.stream});
+        if self.config.stream {
+            body["stream_options"] = json!({"include_usage": true});
+        }
+        if let Some(n) = self.config.max_tokens {
+            body["max_tokens"] = n.into();
+        }
+        let id = format!("bench-{}-{number}", std::process::id());
+        Ask { id, body: Bytes::from(body.to_string()), key: self.config.key.clone(), due }
+    }
+}

@@ -1,0 +1,65 @@
+//! When requests start: a value, so that there is one loop for all of them.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+/// How requests arrive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arrival {
+    /// That many workers, each starting its next request when the last one ended. Closed loop: a slow server is asked less.
+    Closed {
+        /// Workers.
+        concurrency: usize,
+    },
+    /// Open loop at a mean rate with exponential gaps: requests come whether or not the server keeps up, and latency
+    /// counts from the moment a request was due, so that a stall is not hidden by requests that were never sent.
+    Poisson {
+        /// Requests a second.
+        rate: f64,
+    },
+    /// Open loop with equal gaps.
+    Constant {
+        /// Requests a second.
+        rate: f64,
+    },
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stop {
+    /// After that many requests.
+    Requests(u64),
+    /// When that much time has passed since the start; requests under way are waited for.
+    After(Duration),
+}
+
+impl Arrival {
+    /// The gap before the next request of an open loop.
+    pub(crate) fn gap(self, random: &mut SmallRng) -> Duration {
+        match self {
+            Arrival::Closed { .. } => Duration::ZERO,
+            Arrival::Constant { rate } => Duration::from_secs_f64(1.0 / rate),
+            Arrival::Poisson { rate } => {
+                let share: f64 = random.random_range(f64::MIN_POSITIVE..1.0);
+                Duration::from_secs_f64(-share.ln() / rate)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn poisson_gaps_have_the_mean_and_the_spread_of_an_exponential() {
+        let mut random = SmallRng::seed_from_u64(7);
+        let gaps: Vec<f64> = (0..20_000).map(|_| Arrival::Poisson { rate: 50.0 }.gap(&mut random).as_secs_f64()).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let deviation = (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+        assert!((mean - 0.02).abs() < 0.001 && (deviation - 0.02).abs() < 0.001, "{mean} {deviation}");
+    }
+}

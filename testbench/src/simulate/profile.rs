@@ -1,0 +1,78 @@
+//! How a simulated engine behaves in time.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+/// An engine's speeds.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The model it says it is.
+    pub model: String,
+    /// Before anything: scheduling, tokenising.
+    pub base: Duration,
+    /// For each prompt token (a word, or four bytes).
+    pub prefill: Duration,
+    /// For each output token.
+    pub decode: Duration,
+    /// Relative deviation of each of these, 0 to 1.
+    pub jitter: f64,
+    /// Share of tokens before which it stalls.
+    pub stall_share: f64,
+    /// How long a stall lasts.
+    pub stall: Duration,
+    /// Requests that run at a time; others queue.
+    pub slots: usize,
+    /// Tokens of an answer when nobody says how many.
+    pub tokens: u32,
+}
+
+impl Profile {
+    /// A small model on an accelerator nearby: 20 ms to begin, 8 ms a token.
+    pub fn fast() -> Self {
+        Profile {
+            model: "sim-8b".into(),
+            base: Duration::from_millis(20),
+            prefill: Duration::from_micros(80),
+            decode: Duration::from_millis(8),
+            jitter: 0.15,
+            stall_share: 0.0,
+            stall: Duration::ZERO,
+            slots: 64,
+            tokens: 64,
+        }
+    }
+
+    /// A large model, loaded: 90 ms to begin, 25 ms a token, and a stall of 400 ms now and then.
+    pub fn slow() -> Self {
+        Profile {
+            model: "sim-70b".into(),
+            base: Duration::from_millis(90),
+            prefill: Duration::from_micros(400),
+            decode: Duration::from_millis(25),
+            jitter: 0.25,
+            stall_share: 0.004,
+            stall: Duration::from_millis(400),
+            slots: 32,
+            tokens: 64,
+        }
+    }
+
+    pub(super) fn first_token(&self, prompt_tokens: u64, random: &mut SmallRng) -> Duration {
+        let prefill = self.prefill.saturating_mul(u32::try_from(prompt_tokens).unwrap_or(u32::MAX));
+        self.vary(self.base + prefill, random)
+    }
+
+    pub(super) fn next_token(&self, random: &mut SmallRng) -> Duration {
+        let stalls = self.stall_share > 0.0 && random.random::<f64>() < self.stall_share;
+        self.vary(self.decode, random) + if stalls { self.stall } else { Duration::ZERO }
+    }
+
+    fn vary(&self, mean: Duration, random: &mut SmallRng) -> Duration {
+        if self.jitter <= 0.0 {
+            return mean;
+        }
+        mean.mul_f64(1.0 + self.jitter * random.random_range(-1.0..1.0))
+    }
+}
