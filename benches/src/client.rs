@@ -60,10 +60,7 @@ impl Seen {
     /// # Errors
     /// When the histogram cannot be made.
     pub fn with_ages() -> Result<Self> {
-        Ok(Self {
-            ages: Some(Histogram::new(3)?),
-            ..Self::default()
-        })
+        Ok(Self { ages: Some(Histogram::new(3)?), ..Self::default() })
     }
 
     fn event(&mut self, event: &[u8], sent: Instant, now: u64) -> Result<()> {
@@ -122,11 +119,7 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let socket = TcpStream::connect(address).await.context("connect")?;
         socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
-            input: BytesMut::new(),
-            payload: Vec::new(),
-        })
+        Ok(Self { socket, input: BytesMut::new(), payload: Vec::new() })
     }
 
     /// Sends a request and reads the whole JSON answer.

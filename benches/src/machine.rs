@@ -38,15 +38,9 @@ impl Machine {
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_mib: field("/proc/meminfo", "MemTotal")
-                .and_then(number)
-                .map_or(0, |kib| kib / 1024),
+            memory_mib: field("/proc/meminfo", "MemTotal").and_then(number).map_or(0, |kib| kib / 1024),
             kernel: read("/proc/sys/kernel/osrelease"),
-            load: read("/proc/loadavg")
-                .split_whitespace()
-                .take(3)
-                .collect::<Vec<_>>()
-                .join(" "),
+            load: read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
             versions: BTreeMap::new(),
         }
     }
@@ -65,10 +59,7 @@ impl Machine {
 }
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 fn field(path: &str, name: &str) -> Option<String> {
@@ -99,17 +90,11 @@ pub fn raise_open_files(wanted: u64) -> Result<u64> {
         return Ok(soft);
     }
     let hard = now.maximum.unwrap_or(u64::MAX);
-    let higher = Rlimit {
-        current: Some(wanted),
-        maximum: Some(hard.max(wanted)),
-    };
+    let higher = Rlimit { current: Some(wanted), maximum: Some(hard.max(wanted)) };
     if setrlimit(Resource::Nofile, higher).is_ok() {
         return Ok(wanted);
     }
-    let allowed = Rlimit {
-        current: Some(hard.min(wanted)),
-        maximum: Some(hard),
-    };
+    let allowed = Rlimit { current: Some(hard.min(wanted)), maximum: Some(hard) };
     setrlimit(Resource::Nofile, allowed)?;
     Ok(hard.min(wanted))
 }

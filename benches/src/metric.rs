@@ -97,53 +97,23 @@ pub struct Row {
 }
 
 const fn cpu(title: &'static str, metric: Metric, kernel: Metric) -> Row {
-    Row {
-        title,
-        metric,
-        kernel: Some(kernel),
-        digits: 1,
-    }
+    Row { title, metric, kernel: Some(kernel), digits: 1 }
 }
 
 const fn one(title: &'static str, metric: Metric, digits: usize) -> Row {
-    Row {
-        title,
-        metric,
-        kernel: None,
-        digits,
-    }
+    Row { title, metric, kernel: None, digits }
 }
 
 /// The rows of the report, in order.
 pub const ROWS: [Row; 16] = [
-    cpu(
-        "small request, CPU µs",
-        Metric::SmallUser,
-        Metric::SmallKernel,
-    ),
-    cpu(
-        "16 KiB request, CPU µs",
-        Metric::BodyUser,
-        Metric::BodyKernel,
-    ),
-    cpu(
-        "paced event, CPU µs",
-        Metric::PacedUser,
-        Metric::PacedKernel,
-    ),
+    cpu("small request, CPU µs", Metric::SmallUser, Metric::SmallKernel),
+    cpu("16 KiB request, CPU µs", Metric::BodyUser, Metric::BodyKernel),
+    cpu("paced event, CPU µs", Metric::PacedUser, Metric::PacedKernel),
     one("paced event, one-way p50 µs", Metric::PacedP50, 0),
     one("paced event, one-way p99 µs", Metric::PacedP99, 0),
-    cpu(
-        "flooding event, 1 a write, CPU µs",
-        Metric::FloodUser,
-        Metric::FloodKernel,
-    ),
+    cpu("flooding event, 1 a write, CPU µs", Metric::FloodUser, Metric::FloodKernel),
     one("flooding events a second, 1 a write", Metric::FloodRate, 0),
-    cpu(
-        "flooding event, 8 a write, CPU µs",
-        Metric::BatchUser,
-        Metric::BatchKernel,
-    ),
+    cpu("flooding event, 8 a write, CPU µs", Metric::BatchUser, Metric::BatchKernel),
     one("flooding events a second, 8 a write", Metric::BatchRate, 0),
     one("TTFT p50 µs", Metric::TtftP50, 0),
     one("TTFT p99 µs", Metric::TtftP99, 0),

@@ -58,14 +58,8 @@ impl Plan {
         }
         match kind {
             "json" => Ok(Self::Json),
-            "stream" => Ok(Self::Stream {
-                events,
-                gap: Duration::from_micros(gap),
-                per,
-            }),
-            "idle" => Ok(Self::Idle {
-                hold: Duration::from_micros(hold),
-            }),
+            "stream" => Ok(Self::Stream { events, gap: Duration::from_micros(gap), per }),
+            "idle" => Ok(Self::Idle { hold: Duration::from_micros(hold) }),
             _ => bail!("plan: unknown kind {kind:?}"),
         }
     }
@@ -96,17 +90,8 @@ mod tests {
 
     #[test]
     fn a_plan_reads_what_it_writes() -> Result<()> {
-        let plans = [
-            Plan::Json,
-            Plan::Stream {
-                events: 500,
-                gap: Duration::from_millis(20),
-                per: 8,
-            },
-            Plan::Idle {
-                hold: Duration::from_secs(3),
-            },
-        ];
+        let plans =
+            [Plan::Json, Plan::Stream { events: 500, gap: Duration::from_millis(20), per: 8 }, Plan::Idle { hold: Duration::from_secs(3) }];
         for plan in plans {
             assert_eq!(Plan::parse(&plan.to_string())?, plan);
         }

@@ -38,14 +38,7 @@ impl Report {
     /// An empty report.
     #[must_use]
     pub fn new(machine: Machine, load: Load, rounds: usize) -> Self {
-        Self {
-            seconds: 0,
-            machine,
-            load,
-            rounds,
-            kinds: Vec::new(),
-            values: BTreeMap::new(),
-        }
+        Self { seconds: 0, machine, load, rounds, kinds: Vec::new(), values: BTreeMap::new() }
     }
 
     /// Gives a proxy its column.
@@ -87,9 +80,7 @@ impl Report {
         };
         let kernel = self.figure(kind, kernel)?;
         let total = value + kernel;
-        Some(format!(
-            "{value:.digits$}+{kernel:.digits$} = {total:.digits$}"
-        ))
+        Some(format!("{value:.digits$}+{kernel:.digits$} = {total:.digits$}"))
     }
 
     /// What the run yields, for programs.
@@ -109,10 +100,8 @@ impl Report {
             }
             proxies.insert(kind.name(), json!(figures));
         }
-        let ratios: BTreeMap<_, BTreeMap<_, _>> = RIVALS
-            .into_iter()
-            .map(|rival| (rival.name(), self.ratios(rival).into_iter().collect()))
-            .collect();
+        let ratios: BTreeMap<_, BTreeMap<_, _>> =
+            RIVALS.into_iter().map(|rival| (rival.name(), self.ratios(rival).into_iter().collect())).collect();
         json!({
             "machine": self.machine,
             "load": self.load,
@@ -167,11 +156,7 @@ impl Report {
         }
         let _ = writeln!(text, "\n|---|{}", "---:|".repeat(self.kinds.len()));
         for row in &ROWS {
-            let cells: Vec<_> = self
-                .kinds
-                .iter()
-                .map(|kind| self.text(*kind, row))
-                .collect();
+            let cells: Vec<_> = self.kinds.iter().map(|kind| self.text(*kind, row)).collect();
             if cells.iter().all(Option::is_none) {
                 continue;
             }
@@ -204,11 +189,7 @@ mod tests {
     #[test]
     fn the_report_takes_the_direct_way_off_and_makes_ratios() {
         let mut report = Report::new(Machine::look(), Load::QUICK, 1);
-        for (kind, ttft, cpu) in [
-            (Kind::Direct, 100.0, None),
-            (Kind::Nginx, 150.0, Some(10.0)),
-            (Kind::LlmLens, 200.0, Some(15.0)),
-        ] {
+        for (kind, ttft, cpu) in [(Kind::Direct, 100.0, None), (Kind::Nginx, 150.0, Some(10.0)), (Kind::LlmLens, 200.0, Some(15.0))] {
             report.add_kind(kind);
             report.add(kind, Metric::TtftP50, ttft);
             if let Some(cpu) = cpu {
@@ -221,9 +202,6 @@ mod tests {
         assert!(text.contains("| – | 10.0+10.0 = 20.0 | 15.0+15.0 = 30.0 |"));
         assert!(text.contains("- small request, CPU µs: 1.50"));
         assert!(text.contains("- added TTFT p50 µs: 2.00"));
-        assert_eq!(
-            report.json()["proxies"]["nginx"]["added_p50"]["value"],
-            50.0
-        );
+        assert_eq!(report.json()["proxies"]["nginx"]["added_p50"]["value"], 50.0);
     }
 }

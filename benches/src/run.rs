@@ -71,12 +71,7 @@ pub async fn run(options: Options) -> Result<Report> {
     let folder = Folder(std::env::temp_dir().join(name));
     let program = sibling("mock-engine").context("mock-engine is missing: build it")?;
     let mut engine = Process::start(&mut Command::new(program), &folder.0.join("engine"))?;
-    let run = Run {
-        engine: engine.first_line()?.parse().context("mock engine")?,
-        folder: folder.0.clone(),
-        load,
-        cells: options.cells,
-    };
+    let run = Run { engine: engine.first_line()?.parse().context("mock engine")?, folder: folder.0.clone(), load, cells: options.cells };
     let mut report = Report::new(machine, load, options.rounds);
     for contender in &contenders {
         report.add_kind(contender.kind);
@@ -112,10 +107,7 @@ fn fit(mut load: Load) -> Result<Load> {
     let allowed = raise_open_files(wanted)?;
     if allowed < wanted {
         load.idle_streams = u32::try_from(allowed.saturating_sub(SPARE_FILES) / 2)?;
-        eprintln!(
-            "open files are limited to {allowed}: only {} idle streams",
-            load.idle_streams
-        );
+        eprintln!("open files are limited to {allowed}: only {} idle streams", load.idle_streams);
     }
     Ok(load)
 }

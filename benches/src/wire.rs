@@ -157,10 +157,7 @@ mod tests {
     fn broken_framing_is_an_error() -> Result<()> {
         for wire in [&b"zz\r\n"[..], b"1\r\nab\r\n", b"3\nabc"] {
             let mut body = Body::of(&header("transfer-encoding", b"chunked"))?;
-            assert!(
-                body.decode(&mut BytesMut::from(wire), &mut Vec::new())
-                    .is_err()
-            );
+            assert!(body.decode(&mut BytesMut::from(wire), &mut Vec::new()).is_err());
         }
         Ok(())
     }

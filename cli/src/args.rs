@@ -190,7 +190,10 @@ impl SimulateArgs {
         anyhow::ensure!(self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)), "--jitter must be from 0 to 1");
         anyhow::ensure!(self.slots != Some(0), "--slots must be at least 1");
         if let Some(model) = &self.model {
-            anyhow::ensure!(model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)), "--model must be made of letters, digits and - _ . / :");
+            anyhow::ensure!(
+                model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)),
+                "--model must be made of letters, digits and - _ . / :"
+            );
             profile.model = model.clone();
         }
         profile.base = self.base.unwrap_or(profile.base);

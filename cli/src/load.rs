@@ -81,7 +81,11 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
         for pair in &comparison.pairs {
             let ratio = pair.ratio().map_or_else(|| "-".into(), |r| format!("{r:.3}"));
             let (b, n) = (pair.base_us as f64 / 1000.0, pair.new_us as f64 / 1000.0);
-            text.push_str(&format!("{name:10} {:>8} {b:>12.3} {n:>12.3} {ratio:>8}  {:.3}\n", format!("p{}", pair.percentile), comparison.distance));
+            text.push_str(&format!(
+                "{name:10} {:>8} {b:>12.3} {n:>12.3} {ratio:>8}  {:.3}\n",
+                format!("p{}", pair.percentile),
+                comparison.distance
+            ));
         }
         if name != "request" && is_slower(&comparison, percent) {
             text.push_str(&format!("{name}: slower than {percent} % allows\n"));

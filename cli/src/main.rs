@@ -13,9 +13,10 @@ use clap::Parser;
 
 use args::{Args, Command, GatewayArgs, SimulateArgs};
 
-/// Streams that wait give their memory back to the system soon, and many small allocations are cheap.
+/// What streams have freed goes back to the system within seconds, by a thread of its own: `.cargo/config.toml` sets the
+/// decay. The C library's allocator keeps it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -63,7 +64,8 @@ fn gateway(args: GatewayArgs) -> Result<()> {
 fn simulate(args: SimulateArgs) -> Result<()> {
     runtime()?.block_on(async {
         let profile = args.profile()?;
-        let engine = testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+        let engine =
+            testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| format!("cannot listen on {}", args.listen))?;
         say(&format!("simulated engine on http://{}\n", engine.address()?))?;
         tokio::select! {
             () = engine.serve() => {}
@@ -76,9 +78,8 @@ fn simulate(args: SimulateArgs) -> Result<()> {
 fn init(file: &std::path::Path, force: bool) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
-    let mut out = options
-        .open(file)
-        .with_context(|| format!("cannot create {}; if it is there already, --force replaces it", file.display()))?;
+    let mut out =
+        options.open(file).with_context(|| format!("cannot create {}; if it is there already, --force replaces it", file.display()))?;
     out.write_all(config::example().as_bytes())?;
     say(&format!("wrote {}; start with: llm-lens gateway --config {}\n", file.display(), file.display()))
 }

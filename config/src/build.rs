@@ -80,7 +80,11 @@ impl Builder {
     fn address(&mut self, table: &Table) -> SocketAddr {
         let text = table.text("address").unwrap_or_default();
         text.parse().unwrap_or_else(|_| {
-            self.wrong(table, "address", format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\""));
+            self.wrong(
+                table,
+                "address",
+                format!("{text:?} is not an IP address with a port; write for example \"127.0.0.1:8080\" or \"0.0.0.0:8080\""),
+            );
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
@@ -108,11 +112,10 @@ impl Builder {
             self.wrong(table, "tls", "tls is set, but the url is plain http; write https:// or remove it");
         }
         let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
-        if let (Some(path), Some(at)) = (&ca, tls_table) {
-            if let Err(e) = std::fs::File::open(path) {
+        if let (Some(path), Some(at)) = (&ca, tls_table)
+            && let Err(e) = std::fs::File::open(path) {
                 self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
             }
-        }
         let server_name = tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
         Some(Backend {
             name: table.text("name").unwrap_or_default().into(),
@@ -145,22 +148,26 @@ impl Builder {
         let wanted = table.text("backend")?;
         let Some(backend) = backends.iter().find(|b| &*b.name == wanted) else {
             let names: Vec<&str> = backends.iter().map(|b| &*b.name).collect();
-            let hint = nearest(wanted, names.iter().copied()).map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean {n:?}?"));
+            let hint = nearest(wanted, names.iter().copied())
+                .map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean {n:?}?"));
             self.wrong(table, "backend", format!("there is no backend {wanted:?}; {hint}"));
             return None;
         };
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
-        if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path {
-            if !p.starts_with('/') {
+        if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
+            && !p.starts_with('/') {
                 self.wrong(&conditions, "path", format!("{p:?} must begin with a slash"));
             }
-        }
         let headers = self.header_conditions(&conditions);
         let labels = table.map("labels");
         for name in labels.keys() {
             if !is_label(name) || matches!(name.as_str(), "route" | "backend") {
-                self.wrong(table, "labels", format!("{name:?} cannot be a label; use letters, digits and underscores, not \"route\" or \"backend\""));
+                self.wrong(
+                    table,
+                    "labels",
+                    format!("{name:?} cannot be a label; use letters, digits and underscores, not \"route\" or \"backend\""),
+                );
             }
         }
         Some(Route {
@@ -197,8 +204,15 @@ impl Builder {
                 if !seen.insert(name) {
                     self.wrong(table, "name", format!("the name {name:?} is used twice"));
                 }
-                if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/')) {
-                    self.wrong(table, "name", format!("{name:?} is not a name; use up to 64 letters, digits, \"-\", \"_\", \".\" and \"/\""));
+                if name.is_empty()
+                    || name.len() > 64
+                    || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
+                {
+                    self.wrong(
+                        table,
+                        "name",
+                        format!("{name:?} is not a name; use up to 64 letters, digits, \"-\", \"_\", \".\" and \"/\""),
+                    );
                 }
             }
         }
@@ -244,7 +258,10 @@ impl Builder {
 }
 
 fn is_label(name: &str) -> bool {
-    !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with("__")
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with("__")
 }
 
 struct Url {

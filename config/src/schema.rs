@@ -94,7 +94,12 @@ pub static LISTENER_TLS: Section = Section {
 /// `admin`
 pub static ADMIN: Section = Section {
     doc: "Metrics, health and the request log. It shows what clients asked for: keep it off public networks.",
-    fields: &[field("address", Kind::Text, "127.0.0.1:9090", "IP and port; port 0 takes a free one. Loopback by default because it has no login.")],
+    fields: &[field(
+        "address",
+        Kind::Text,
+        "127.0.0.1:9090",
+        "IP and port; port 0 takes a free one. Loopback by default because it has no login.",
+    )],
 };
 
 /// `backends[]`
@@ -103,7 +108,22 @@ pub static BACKEND: Section = Section {
     fields: &[
         field("name", Kind::RequiredText, "", "The name in routes, records and metrics."),
         field("url", Kind::RequiredText, "", "`http://host:port` or `https://host:port`, with a path prefix if the engine has one."),
-        field("dialect", Kind::Word(&["auto", "openai-chat", "openai-completions", "openai-responses", "anthropic", "generate", "ollama", "llamacpp-completion", "embeddings"]), "auto", "How answers are read; auto goes by the request's path."),
+        field(
+            "dialect",
+            Kind::Word(&[
+                "auto",
+                "openai-chat",
+                "openai-completions",
+                "openai-responses",
+                "anthropic",
+                "generate",
+                "ollama",
+                "llamacpp-completion",
+                "embeddings",
+            ]),
+            "auto",
+            "How answers are read; auto goes by the request's path.",
+        ),
         field("provider", Kind::Text, "openai", "`gen_ai.provider.name` in metrics."),
         field("api_key", Kind::Secret, "", "Sent as `Authorization: Bearer` in place of the client's. `${ENV}` or `file:PATH`."),
         field("http2", Kind::Flag, "false", "Speak HTTP/2 to the engine. No engine we know gains from it; proxies in front of one may."),
@@ -130,8 +150,18 @@ pub static ROUTE: Section = Section {
         field("name", Kind::RequiredText, "", "The name in records and metrics."),
         field("match", Kind::Section(&MATCH), "", "What it applies to; everything that is named must hold. Without it: all requests."),
         field("backend", Kind::RequiredText, "", "The backend that serves it."),
-        field("usage", Kind::Word(&["forward", "inject"]), "forward", "inject: ask for usage when a streamed request did not, and take the extra event out of the answer again."),
-        field("compression", Kind::Word(&["identity", "forward"]), "identity", "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured."),
+        field(
+            "usage",
+            Kind::Word(&["forward", "inject"]),
+            "forward",
+            "inject: ask for usage when a streamed request did not, and take the extra event out of the answer again.",
+        ),
+        field(
+            "compression",
+            Kind::Word(&["identity", "forward"]),
+            "identity",
+            "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured.",
+        ),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
         field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "Instead of the general ones."),
@@ -145,7 +175,12 @@ pub static MATCH: Section = Section {
     fields: &[
         field("path", Kind::Text, "", "The path; a `*` at its end matches any rest."),
         field("headers", Kind::TextMap, "", "Headers with their exact values; `*` means present."),
-        field("models", Kind::Texts, "", "Names of the request's `model`; a `*` at an end matches any rest. Holds for inference paths only."),
+        field(
+            "models",
+            Kind::Texts,
+            "",
+            "Names of the request's `model`; a `*` at an end matches any rest. Holds for inference paths only.",
+        ),
     ],
 };
 
@@ -157,7 +192,12 @@ pub static TIMEOUTS: Section = Section {
         field("request_body", Kind::Duration, "60s", "From the end of the head to the end of the body."),
         field("idle", Kind::Duration, "60s", "Between two requests on a client's connection."),
         field("connect", Kind::Duration, "5s", "To a backend, TLS included."),
-        field("first_byte", Kind::Duration, "10m", "From the request sent to the first byte of the answer: a long prefill behind a queue is legitimate."),
+        field(
+            "first_byte",
+            Kind::Duration,
+            "10m",
+            "From the request sent to the first byte of the answer: a long prefill behind a queue is legitimate.",
+        ),
         field("between_events", Kind::Duration, "2m", "Between two reads of an answer."),
         field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
         field("client_write", Kind::Duration, "60s", "For a client that takes nothing while bytes are ready for it."),
@@ -171,11 +211,21 @@ pub static LIMITS: Section = Section {
         field("request_head", Kind::Size, "64KiB", "Start line and fields of a request, and of an answer."),
         field("header_fields", Kind::Count(1, 256), "100", "Fields of a request, and of an answer."),
         field("request_body", Kind::Size, "32MiB", "Body of an inference request, held in memory once. Images are real."),
-        field("event", Kind::Size, "1MiB", "One event of an answer, or one JSON answer, kept for reading. Larger ones are forwarded unread, and the record says so."),
+        field(
+            "event",
+            Kind::Size,
+            "1MiB",
+            "One event of an answer, or one JSON answer, kept for reading. Larger ones are forwarded unread, and the record says so.",
+        ),
         field("ring", Kind::Size, "256KiB", "Bytes taken from a backend ahead of a slow client, for each stream."),
         field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
         field("h2_streams", Kind::Count(1, 10_000), "100", "Concurrent streams of one HTTP/2 client connection."),
-        field("kernel_timestamps", Kind::Flag, "false", "Ask the kernel when bytes arrived and record how much later we read them (`read_lag_us`). Costs a larger system call for each read."),
+        field(
+            "kernel_timestamps",
+            Kind::Flag,
+            "false",
+            "Ask the kernel when bytes arrived and record how much later we read them (`read_lag_us`). Costs a larger system call for each read.",
+        ),
     ],
 };
 
@@ -184,6 +234,11 @@ pub static SHUTDOWN: Section = Section {
     doc: "The end of a process.",
     fields: &[
         field("grace", Kind::Duration, "30s", "How long streams may go on after SIGTERM, or after the successor took over."),
-        field("upgrade_socket", Kind::Text, "/tmp/llm-lens-upgrade.sock", "Unix socket over which listeners pass to a successor started with `--upgrade`."),
+        field(
+            "upgrade_socket",
+            Kind::Text,
+            "/tmp/llm-lens-upgrade.sock",
+            "Unix socket over which listeners pass to a successor started with `--upgrade`.",
+        ),
     ],
 };

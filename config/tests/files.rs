@@ -46,7 +46,9 @@ fn every_problem_is_told_at_once_with_its_place() {
 
 #[test]
 fn what_only_the_whole_can_tell() {
-    let told = problems("backends: [{name: vllm, url: 'http://u:p@h'}, {name: vllm, url: 'http://h'}]\nroutes: [{name: r, backend: vlm}, {name: r, backend: vllm}]\n");
+    let told = problems(
+        "backends: [{name: vllm, url: 'http://u:p@h'}, {name: vllm, url: 'http://h'}]\nroutes: [{name: r, backend: vlm}, {name: r, backend: vllm}]\n",
+    );
     assert!(told.iter().any(|l| l.contains("backends[0].url") && l.contains("api_key")), "{told:?}");
     assert!(told.iter().any(|l| l.contains("backends[1].name") && l.contains("used twice")), "{told:?}");
     assert!(told.iter().any(|l| l.contains("routes[0].backend") && l.contains("did you mean \"vllm\"?")), "{told:?}");
@@ -75,7 +77,8 @@ fn broken_yaml_has_a_place() {
 fn the_example_is_valid_and_says_the_defaults() {
     let example = config::example();
     let s = config::parse("example", &example).unwrap_or_else(|e| panic!("{e}\n{example}"));
-    let bare = config::parse("bare", "backends: [{name: vllm, url: 'http://127.0.0.1:8000'}]\nroutes: [{name: vllm, backend: vllm}]").unwrap();
+    let bare =
+        config::parse("bare", "backends: [{name: vllm, url: 'http://127.0.0.1:8000'}]\nroutes: [{name: vllm, backend: vllm}]").unwrap();
     assert_eq!(serde_json::to_value(&s).unwrap(), serde_json::to_value(&bare).unwrap());
 }
 

@@ -43,7 +43,8 @@ impl Admin {
     pub(crate) async fn serve(&self, io: Stream) {
         let Ok(_place) = self.places.acquire().await else { return };
         let service = service_fn(|request| answer(self.shared.clone(), request));
-        let served = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
+        let served =
+            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
         if let Err(e) = served.await {
             log::debug!("admin connection: {e}");
         }

@@ -142,13 +142,5 @@ impl Counted {
 }
 
 fn nowhere(models: Arc<[String]>) -> Group {
-    Group {
-        route: "none".into(),
-        backend: "".into(),
-        provider: "".into(),
-        operation: "",
-        models,
-        labels: Arc::new([]),
-        server: "".into(),
-    }
+    Group { route: "none".into(), backend: "".into(), provider: "".into(), operation: "", models, labels: Arc::new([]), server: "".into() }
 }

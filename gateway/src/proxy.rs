@@ -139,13 +139,16 @@ pub(crate) struct H2Door {
 
 #[async_trait]
 impl HttpServerApp for H2Door {
-    async fn process_new_http(self: &Arc<Self>, mut session: pingora::protocols::http::ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
-        if let pingora::protocols::http::ServerSession::H2(stream) = &mut session {
-            if h2::is_ours(stream) {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: pingora::protocols::http::ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if let pingora::protocols::http::ServerSession::H2(stream) = &mut session
+            && h2::is_ours(stream) {
                 h2::serve(&self.shared, stream).await;
                 return None;
             }
-        }
         self.proxy.process_new_http(session, shutdown).await
     }
 
@@ -291,7 +294,9 @@ impl ProxyHttp for PassThrough {
         let status = exchange.answer.status.unwrap_or(0);
         match error.map(|e| (e.esource(), e.etype())) {
             Some((pingora::ErrorSource::Downstream, _)) => exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
-            Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout")),
+            Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => {
+                exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout"))
+            }
             Some(_) => exchange.verdict.decide(Outcome::UpstreamFailed, Some("upstream_died")),
             None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
             None => exchange.verdict.decide(Outcome::Ok, None),
@@ -304,7 +309,11 @@ impl ProxyHttp for PassThrough {
 }
 
 impl PassThrough {
-    fn find(&self, plan: &crate::plan::Plan, head: &Head<'_, RequestLine<'_>>) -> std::result::Result<Arc<crate::plan::PlannedRoute>, Refusal> {
+    fn find(
+        &self,
+        plan: &crate::plan::Plan,
+        head: &Head<'_, RequestLine<'_>>,
+    ) -> std::result::Result<Arc<crate::plan::PlannedRoute>, Refusal> {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }

@@ -80,7 +80,10 @@ impl Refusal {
     }
 
     pub(crate) fn busy() -> Self {
-        Refusal { fields: "retry-after: 1\r\n", ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.") }
+        Refusal {
+            fields: "retry-after: 1\r\n",
+            ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.")
+        }
     }
 
     pub(crate) fn connect_failed() -> Self {

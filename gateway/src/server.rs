@@ -27,8 +27,8 @@ use tokio::sync::watch;
 
 use crate::plan::{BuildError, Plan};
 use crate::proxy::{AdminDoor, Door};
-use crate::shared::Shared;
 use crate::reload;
+use crate::shared::Shared;
 use listen::Bound;
 
 /// How often the drain looks whether the last connection has ended.
@@ -99,20 +99,12 @@ impl Gateway {
         // Workers, and the thread of the admin listener.
         let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records));
         let mut sockets = listen::Sockets::new(&options.settings, options.upgrade)?;
-        let listeners = options
-            .settings
-            .listeners
-            .iter()
-            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let listeners =
+            options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let plan = Plan::build(options.settings, &observatory, None)?;
-        let shared = Arc::new(Shared {
-            plan: ArcSwap::from_pointee(plan),
-            observatory,
-            draining: AtomicBool::new(false),
-            file: options.file,
-        });
+        let shared =
+            Arc::new(Shared { plan: ArcSwap::from_pointee(plan), observatory, draining: AtomicBool::new(false), file: options.file });
         Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers })
     }
 

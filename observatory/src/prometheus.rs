@@ -76,24 +76,65 @@ fn by_outcome(out: &mut Families, group: &Group, model: u16, outcome: Outcome, s
     }
     let mut labels = gen_ai_labels(group, model);
     labels.push(("error_type", if outcome == Outcome::Ok { String::new() } else { outcome.name().to_owned() }));
-    out.histogram("gen_ai_client_operation_duration_seconds", "Our call to the engine: request sent to end of answer.", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS, Unit::Seconds);
-    out.histogram("gen_ai_server_request_duration_seconds", "The engine's time for a request, as seen on our upstream leg.", labels, s.timing(Timing::Engine), CLIENT_SECONDS, Unit::Seconds);
+    out.histogram(
+        "gen_ai_client_operation_duration_seconds",
+        "Our call to the engine: request sent to end of answer.",
+        labels.clone(),
+        s.timing(Timing::Engine),
+        CLIENT_SECONDS,
+        Unit::Seconds,
+    );
+    out.histogram(
+        "gen_ai_server_request_duration_seconds",
+        "The engine's time for a request, as seen on our upstream leg.",
+        labels,
+        s.timing(Timing::Engine),
+        CLIENT_SECONDS,
+        Unit::Seconds,
+    );
 }
 
 fn gen_ai(out: &mut Families, group: &Group, model: u16, s: &Series) {
     let labels = gen_ai_labels(group, model);
     for (name, help, timing, bounds) in [
-        ("gen_ai_client_operation_time_to_first_chunk_seconds", "Request sent to first complete event of a stream, of any kind.", Timing::FirstEvent, CLIENT_SECONDS),
-        ("gen_ai_client_operation_time_per_output_chunk_seconds", "Gap between two events with generated text, on arrival.", Timing::Itl, CLIENT_SECONDS),
-        ("gen_ai_server_time_to_first_token_seconds", "Request sent to first generated text of any kind.", Timing::EngineTtft, SERVER_TTFT_SECONDS),
-        ("gen_ai_server_time_per_output_token_seconds", "Time for each output token after the first event, one value a request.", Timing::Tpot, SERVER_TPOT_SECONDS),
+        (
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Request sent to first complete event of a stream, of any kind.",
+            Timing::FirstEvent,
+            CLIENT_SECONDS,
+        ),
+        (
+            "gen_ai_client_operation_time_per_output_chunk_seconds",
+            "Gap between two events with generated text, on arrival.",
+            Timing::Itl,
+            CLIENT_SECONDS,
+        ),
+        (
+            "gen_ai_server_time_to_first_token_seconds",
+            "Request sent to first generated text of any kind.",
+            Timing::EngineTtft,
+            SERVER_TTFT_SECONDS,
+        ),
+        (
+            "gen_ai_server_time_per_output_token_seconds",
+            "Time for each output token after the first event, one value a request.",
+            Timing::Tpot,
+            SERVER_TPOT_SECONDS,
+        ),
     ] {
         out.histogram(name, help, labels.clone(), s.timing(timing), bounds, Unit::Seconds);
     }
     for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
         let mut labels = labels.clone();
         labels.push(("gen_ai_token_type", kind.to_owned()));
-        out.histogram("gen_ai_client_token_usage", "Tokens of a request as the engine stated them.", labels, tokens.as_deref(), TOKENS, Unit::One);
+        out.histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a request as the engine stated them.",
+            labels,
+            tokens.as_deref(),
+            TOKENS,
+            Unit::One,
+        );
     }
 }
 
@@ -112,7 +153,14 @@ fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
     for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
         let mut labels = labels.clone();
         labels.push(("mark", mark.name().to_owned()));
-        out.histogram("llm_lens_mark_seconds", "Request sent to the first of its kind, on arrival.", labels, s.timing(mark), SERVER_TTFT_SECONDS, Unit::Seconds);
+        out.histogram(
+            "llm_lens_mark_seconds",
+            "Request sent to the first of its kind, on arrival.",
+            labels,
+            s.timing(mark),
+            SERVER_TTFT_SECONDS,
+            Unit::Seconds,
+        );
     }
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
         let mut labels = labels.clone();
@@ -139,12 +187,28 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     for (group, in_flight) in groups.all() {
         let mut labels = place(&group);
         labels.push(("gen_ai_operation_name", group.operation.to_owned()));
-        out.gauge("llm_lens_in_flight_requests", "Requests that have not ended.", labels.clone(), in_flight.requests.load(Ordering::Relaxed) as f64);
-        out.gauge("llm_lens_ring_bytes", "Bytes taken from backends that clients have not taken yet.", labels, in_flight.ring_bytes.load(Ordering::Relaxed) as f64);
+        out.gauge(
+            "llm_lens_in_flight_requests",
+            "Requests that have not ended.",
+            labels.clone(),
+            in_flight.requests.load(Ordering::Relaxed) as f64,
+        );
+        out.gauge(
+            "llm_lens_ring_bytes",
+            "Bytes taken from backends that clients have not taken yet.",
+            labels,
+            in_flight.ring_bytes.load(Ordering::Relaxed) as f64,
+        );
         info.insert((group.route.clone(), group.backend.clone()), group);
     }
     for group in info.values() {
-        out.info("llm_lens_route_info", "Constant labels of a route, and its backend's address.", place(group), &group.labels, &group.server);
+        out.info(
+            "llm_lens_route_info",
+            "Constant labels of a route, and its backend's address.",
+            place(group),
+            &group.labels,
+            &group.server,
+        );
     }
 }
 

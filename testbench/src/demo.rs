@@ -28,7 +28,13 @@ pub fn waterfall(record: &Record) -> String {
         let bar = "#".repeat(((to - from).max(1)) as usize);
         let bar = format!("{}{bar}", " ".repeat(from as usize));
         let share = 100.0 * micros as f64 / total as f64;
-        let _ = writeln!(out, "  {:17} {:>10.3} ms {share:>5.1}% |{bar:width$}|", state.name(), micros as f64 / 1000.0, width = WIDTH as usize + 1);
+        let _ = writeln!(
+            out,
+            "  {:17} {:>10.3} ms {share:>5.1}% |{bar:width$}|",
+            state.name(),
+            micros as f64 / 1000.0,
+            width = WIDTH as usize + 1
+        );
         before += micros;
     }
     let _ = writeln!(out, "  {:17} {:>10.3} ms", "sum", before as f64 / 1000.0);

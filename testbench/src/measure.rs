@@ -127,7 +127,9 @@ impl Seen {
     fn fault(&self) -> Option<String> {
         match (self.status, self.lens.error()) {
             (Some(200..=299), None) => None,
-            (_, Some(error)) => Some(format!("engine error {}", error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name"))),
+            (_, Some(error)) => {
+                Some(format!("engine error {}", error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name")))
+            }
             (status, None) => Some(format!("status {}", status.unwrap_or(0))),
         }
     }
@@ -138,10 +140,8 @@ async fn talk(target: &Target, connection: &mut Option<Connection>, ask: &Ask, s
         *connection = Some(target.connect().await?);
     }
     let Some(open) = connection.as_mut() else { return Ok(()) };
-    let mut request = target
-        .request("POST", "/v1/chat/completions")
-        .header("content-type", "application/json")
-        .header("x-request-id", &ask.id);
+    let mut request =
+        target.request("POST", "/v1/chat/completions").header("content-type", "application/json").header("x-request-id", &ask.id);
     if let Some(key) = &ask.key {
         request = request.header("authorization", format!("Bearer {key}"));
     }

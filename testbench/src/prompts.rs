@@ -25,7 +25,8 @@ impl FromStr for Length {
 
     /// `128`, `32..512`, or `256~64`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a length; write for example \"128\", \"32..512\" (uniform) or \"256~64\" (normal: mean~deviation)");
+        let bad =
+            || format!("{text:?} is not a length; write for example \"128\", \"32..512\" (uniform) or \"256~64\" (normal: mean~deviation)");
         let number = |s: &str| s.trim().parse::<u32>().ok().filter(|n| (1..=LONGEST).contains(n)).ok_or_else(bad);
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (number(from)?, number(to)?);
@@ -33,7 +34,11 @@ impl FromStr for Length {
         }
         if let Some((mean, deviation)) = text.split_once('~') {
             let deviation: f64 = deviation.trim().parse().map_err(|_| bad())?;
-            return if deviation >= 0.0 && deviation.is_finite() { Ok(Length::Normal(f64::from(number(mean)?), deviation)) } else { Err(bad()) };
+            return if deviation >= 0.0 && deviation.is_finite() {
+                Ok(Length::Normal(f64::from(number(mean)?), deviation))
+            } else {
+                Err(bad())
+            };
         }
         number(text).map(Length::Fixed)
     }
@@ -103,7 +108,8 @@ impl Length {
 }
 
 fn words(n: u32, random: &mut SmallRng) -> String {
-    const WORDS: [&str; 16] = ["sea", "wide", "cold", "ship", "deep", "wind", "salt", "tide", "sail", "port", "wave", "star", "rope", "mast", "gull", "fog"];
+    const WORDS: [&str; 16] =
+        ["sea", "wide", "cold", "ship", "deep", "wind", "salt", "tide", "sail", "port", "wave", "star", "rope", "mast", "gull", "fog"];
     let mut text = String::with_capacity(n as usize * 5);
     for i in 0..n {
         if i > 0 {

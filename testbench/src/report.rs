@@ -27,7 +27,8 @@ impl std::str::FromStr for Slo {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut slo = Slo::default();
         for part in text.split(',') {
-            let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms"))?;
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms"))?;
             let value = duration(value)?;
             match name.trim() {
                 "ttft" => slo.ttft = Some(value),
@@ -122,11 +123,20 @@ impl Report<'_> {
         for (error, n) in self.errors() {
             let _ = writeln!(out, "  {n} x {error}");
         }
-        let _ = writeln!(out, "{:.2} requests/s, {:.1} output tokens/s", self.per_second(self.ok() as f64), self.per_second(self.tokens() as f64));
+        let _ = writeln!(
+            out,
+            "{:.2} requests/s, {:.1} output tokens/s",
+            self.per_second(self.ok() as f64),
+            self.per_second(self.tokens() as f64)
+        );
         if let Some(good) = self.good() {
             let _ = writeln!(out, "{:.2} requests/s met the objectives ({good} of {total})", self.per_second(good as f64));
         }
-        let _ = writeln!(out, "\n{:10} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}", "ms", "count", "mean", "p50", "p90", "p95", "p99", "p99.9");
+        let _ = writeln!(
+            out,
+            "\n{:10} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "ms", "count", "mean", "p50", "p90", "p95", "p99", "p99.9"
+        );
         for (name, micros) in self.timings() {
             let _ = write!(out, "{name:10} {:>7} {:>10}", micros.count(), ms(mean(micros)));
             for p in PERCENTILES {
@@ -188,8 +198,12 @@ impl Report<'_> {
     /// Everything.
     pub fn json(&self) -> Value {
         let c = self.config;
-        let percentiles = |m: &Micros| -> Value { PERCENTILES.iter().map(|p| (format!("p{p}"), json!(m.percentile(*p)))).collect::<serde_json::Map<_, _>>().into() };
-        let histogram = |m: &Micros| -> Value { m.hdr().iter_recorded().map(|v| json!([v.value_iterated_to(), v.count_at_value()])).collect::<Vec<_>>().into() };
+        let percentiles = |m: &Micros| -> Value {
+            PERCENTILES.iter().map(|p| (format!("p{p}"), json!(m.percentile(*p)))).collect::<serde_json::Map<_, _>>().into()
+        };
+        let histogram = |m: &Micros| -> Value {
+            m.hdr().iter_recorded().map(|v| json!([v.value_iterated_to(), v.count_at_value()])).collect::<Vec<_>>().into()
+        };
         let timings: serde_json::Map<String, Value> = self
             .timings()
             .into_iter()
@@ -238,7 +252,16 @@ fn join_table(joined: &Joined) -> String {
         joined.matched, joined.missing, joined.count_mismatches, "client minus gateway, ms", "count", "min", "p50", "p99", "max"
     );
     for d in &joined.differences {
-        let _ = writeln!(out, "{:40} {:>7} {:>10} {:>10} {:>10} {:>10}", d.timing, d.count, ms(Some(d.min_us)), ms(Some(d.p50_us)), ms(Some(d.p99_us)), ms(Some(d.max_us)));
+        let _ = writeln!(
+            out,
+            "{:40} {:>7} {:>10} {:>10} {:>10} {:>10}",
+            d.timing,
+            d.count,
+            ms(Some(d.min_us)),
+            ms(Some(d.p50_us)),
+            ms(Some(d.p99_us)),
+            ms(Some(d.max_us))
+        );
     }
     out
 }

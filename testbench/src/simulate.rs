@@ -87,7 +87,13 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => json(StatusCode::OK, "{}".into()),
-        (&Method::GET, "/v1/models") => json(StatusCode::OK, format!("{{\"object\":\"list\",\"data\":[{{\"id\":\"{}\",\"object\":\"model\",\"owned_by\":\"llm-lens\"}}]}}", state.profile.model)),
+        (&Method::GET, "/v1/models") => json(
+            StatusCode::OK,
+            format!(
+                "{{\"object\":\"list\",\"data\":[{{\"id\":\"{}\",\"object\":\"model\",\"owned_by\":\"llm-lens\"}}]}}",
+                state.profile.model
+            ),
+        ),
         (&Method::POST, "/v1/chat/completions" | "/v1/completions") => {
             let chat = path.ends_with("/chat/completions");
             match Limited::new(request.into_body(), MOST_BODY).collect().await {
@@ -107,7 +113,11 @@ fn json(status: StatusCode, body: String) -> Response<Body> {
 }
 
 fn error(status: StatusCode, message: &str) -> Response<Body> {
-    json(status, serde_json::json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": status.as_u16()}}).to_string())
+    json(
+        status,
+        serde_json::json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": status.as_u16()}})
+            .to_string(),
+    )
 }
 
 impl State {

@@ -19,13 +19,22 @@ async fn the_firsts_of_a_stream_are_told_apart() {
     let engine = Engine::start(|_| {
         let at = |ms| Step::At(Duration::from_millis(ms));
         vec![
-            at(50), Step::text(sse::STREAM_HEAD),
-            at(100), Step::chunk(": ping\n\n"),
-            at(200), Step::chunk(sse::role()),
-            at(300), Step::chunk(sse::delta("\"reasoning\":\"hm\"")),
-            at(400), Step::chunk(sse::content("x")),
-            at(500), Step::chunk(sse::content("y")),
-            Step::chunk(sse::finish()), Step::chunk(sse::usage(5, 3)), Step::chunk(sse::done()), Step::end(),
+            at(50),
+            Step::text(sse::STREAM_HEAD),
+            at(100),
+            Step::chunk(": ping\n\n"),
+            at(200),
+            Step::chunk(sse::role()),
+            at(300),
+            Step::chunk(sse::delta("\"reasoning\":\"hm\"")),
+            at(400),
+            Step::chunk(sse::content("x")),
+            at(500),
+            Step::chunk(sse::content("y")),
+            Step::chunk(sse::finish()),
+            Step::chunk(sse::usage(5, 3)),
+            Step::chunk(sse::done()),
+            Step::end(),
         ]
     })
     .await;
@@ -39,7 +48,15 @@ async fn the_firsts_of_a_stream_are_told_apart() {
     let sent = record.sent_us.unwrap();
     let arrival = |mark: &Option<lens::record::MarkUs>| mark.unwrap().arrival.unwrap() - sent;
     let m = &record.marks_us;
-    for (mark, ms) in [(&m.first_byte, 50), (&m.first_event, 200), (&m.role, 200), (&m.reasoning, 300), (&m.content, 400), (&m.first_token, 300), (&m.last_token, 500)] {
+    for (mark, ms) in [
+        (&m.first_byte, 50),
+        (&m.first_event, 200),
+        (&m.role, 200),
+        (&m.reasoning, 300),
+        (&m.content, 400),
+        (&m.first_token, 300),
+        (&m.last_token, 500),
+    ] {
         assert!(near(arrival(mark), ms), "{ms} ms: {record:?}");
     }
     assert!(near(record.engine_ttft_us.unwrap(), 300));
@@ -64,7 +81,8 @@ async fn a_client_that_stops_reading_shows_on_its_own_side_only() {
         steps
     })
     .await;
-    let settings = format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e}}]\nlimits: {{ring: 64MiB}}\n", engine.url());
+    let settings =
+        format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e}}]\nlimits: {{ring: 64MiB}}\n", engine.url());
     let gateway = Gateway::with_settings(&settings).await;
     let mut client = gateway.client().await;
     nix::sys::socket::setsockopt(client.socket(), nix::sys::socket::sockopt::RcvBuf, &(64 << 10)).unwrap();

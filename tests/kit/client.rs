@@ -162,7 +162,10 @@ impl Client {
 
 /// A POST with a JSON body, as bytes.
 pub fn post(path: &str, fields: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{fields}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A streamed chat request's body.

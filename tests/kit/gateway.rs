@@ -84,7 +84,11 @@ impl Gateway {
             let text = std::fs::read_to_string(&out).unwrap_or_default();
             if let Some(admin) = text.lines().find_map(|l| l.strip_prefix("admin on http://")) {
                 gateway.admin = address_in(admin);
-                gateway.addresses = text.lines().filter_map(|l| l.strip_prefix("listening on ")).map(|l| address_in(l.split_once("//").expect("a URL").1)).collect();
+                gateway.addresses = text
+                    .lines()
+                    .filter_map(|l| l.strip_prefix("listening on "))
+                    .map(|l| address_in(l.split_once("//").expect("a URL").1))
+                    .collect();
                 gateway.until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200)).await;
                 return gateway;
             }

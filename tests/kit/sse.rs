@@ -7,7 +7,9 @@ pub const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-strea
 
 /// A chat event with that delta.
 pub fn delta(members: &str) -> String {
-    format!("data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{{members}}},\"finish_reason\":null}}]}}\n\n")
+    format!(
+        "data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{{members}}},\"finish_reason\":null}}]}}\n\n"
+    )
 }
 
 /// A chat event with text.
@@ -27,7 +29,10 @@ pub fn finish() -> String {
 
 /// The usage event.
 pub fn usage(prompt: u64, completion: u64) -> String {
-    format!("data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{}}}}}\n\n", prompt + completion)
+    format!(
+        "data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{}}}}}\n\n",
+        prompt + completion
+    )
 }
 
 /// The end mark.
@@ -55,5 +60,8 @@ pub fn json(status: u16, body: &str) -> Vec<Step> {
 
 /// A short chat answer that was not streamed.
 pub fn chat_answer() -> Vec<Step> {
-    json(200, r#"{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi there"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}"#)
+    json(
+        200,
+        r#"{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi there"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}"#,
+    )
 }

@@ -109,7 +109,9 @@ impl Dialect {
     pub fn error_event(self, message: &str, code: &str) -> String {
         match self {
             Dialect::Anthropic => {
-                format!("event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{message}\",\"code\":\"{code}\"}}}}\n\n")
+                format!(
+                    "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{message}\",\"code\":\"{code}\"}}}}\n\n"
+                )
             }
             Dialect::OpenAiResponses => {
                 format!("event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":null}}\n\n")
@@ -117,7 +119,9 @@ impl Dialect {
             Dialect::Generate => format!("data: {{\"error\":\"{message}\",\"error_type\":\"{code}\"}}\n\n"),
             Dialect::Ollama => format!("{{\"error\":\"{message}\",\"code\":\"{code}\"}}\n"),
             Dialect::OpenAiChat | Dialect::OpenAiCompletions | Dialect::LlamaCpp | Dialect::Embeddings => {
-                format!("data: {{\"error\":{{\"message\":\"{message}\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"{code}\"}}}}\n\n")
+                format!(
+                    "data: {{\"error\":{{\"message\":\"{message}\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"{code}\"}}}}\n\n"
+                )
             }
         }
     }
@@ -135,12 +139,7 @@ pub(crate) struct Memory {
 }
 
 /// Read one event or body.
-pub(crate) fn read<L: Listener>(
-    dialect: Dialect,
-    memory: &mut Memory,
-    data: &[u8],
-    tell: &mut Teller<'_, L>,
-) -> Result<(), Malformed> {
+pub(crate) fn read<L: Listener>(dialect: Dialect, memory: &mut Memory, data: &[u8], tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
     let scan = &mut Scan::new(data);
     match dialect {
         Dialect::OpenAiChat => openai_chat::read(memory, scan, tell),

@@ -262,8 +262,18 @@ struct Seen(u16);
 
 impl Seen {
     const NAMES: [&'static str; 12] = [
-        "model", "stream", "max_tokens", "max_completion_tokens", "n", "stream_options", "messages", "input", "prompt",
-        "inputs", "system", "tools",
+        "model",
+        "stream",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "stream_options",
+        "messages",
+        "input",
+        "prompt",
+        "inputs",
+        "system",
+        "tools",
     ];
 
     /// Note a key; its name if it was noted before.
@@ -296,12 +306,7 @@ mod tests {
         assert_eq!((facts.messages, facts.stream_options_empty, facts.include_usage), (3, true, None));
         assert_eq!(
             texts(body),
-            [
-                (Speaker::System, "be kind"),
-                (Speaker::User, "hi \\\"you\\\""),
-                (Speaker::Tool, "42"),
-                (Speaker::ToolDefinition, "f"),
-            ]
+            [(Speaker::System, "be kind"), (Speaker::User, "hi \\\"you\\\""), (Speaker::Tool, "42"), (Speaker::ToolDefinition, "f"),]
         );
     }
 
@@ -309,9 +314,14 @@ mod tests {
     fn prompts_of_the_other_dialects() {
         assert_eq!(texts(r#"{"prompt":["a","b"]}"#), [(Speaker::User, "a"), (Speaker::User, "b")]);
         assert_eq!(texts(r#"{"inputs":"a","parameters":{"max_new_tokens":3}}"#), [(Speaker::User, "a")]);
-        assert_eq!(texts(r#"{"system":"s","messages":[{"role":"assistant","content":"a"}]}"#), [(Speaker::System, "s"), (Speaker::Assistant, "a")]);
         assert_eq!(
-            texts(r#"{"instructions":"s","input":[{"role":"user","content":[{"type":"input_text","text":"u"}]},{"type":"function_call_output","call_id":"c","output":"o"}]}"#),
+            texts(r#"{"system":"s","messages":[{"role":"assistant","content":"a"}]}"#),
+            [(Speaker::System, "s"), (Speaker::Assistant, "a")]
+        );
+        assert_eq!(
+            texts(
+                r#"{"instructions":"s","input":[{"role":"user","content":[{"type":"input_text","text":"u"}]},{"type":"function_call_output","call_id":"c","output":"o"}]}"#
+            ),
             [(Speaker::System, "s"), (Speaker::User, "u"), (Speaker::Tool, "o")]
         );
         assert!(texts(r#"{"prompt":[1,2,3]}"#).is_empty());

@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn all_line_ends_and_fields() {
-        let text = b"\xEF\xBB\xBFdata: a\r\n\r\n: hi\rdata:b\r\rid: 1\nretry: 5\nevent: x\ndata: c\ndata:  d\ndata\n\nevent: lost\n\ndata: tail";
+        let text =
+            b"\xEF\xBB\xBFdata: a\r\n\r\n: hi\rdata:b\r\rid: 1\nretry: 5\nevent: x\ndata: c\ndata:  d\ndata\n\nevent: lost\n\ndata: tail";
         let want = vec![frame("", "a"), Got::Comment, frame("", "b"), frame("x", "c\n d\n")];
         assert_eq!(read(&[text]), (want.clone(), 10));
         for cut in 0..text.len() {

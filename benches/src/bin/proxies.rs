@@ -40,8 +40,7 @@ struct Args {
 
 impl Args {
     fn options(&self) -> Options {
-        let wanted =
-            |kind: &Kind| *kind == Kind::Direct || self.only.is_empty() || self.only.contains(kind);
+        let wanted = |kind: &Kind| *kind == Kind::Direct || self.only.is_empty() || self.only.contains(kind);
         let chosen = |cell: &Cell| self.cells.is_empty() || self.cells.contains(cell);
         Options {
             gateway: self.gateway.clone(),

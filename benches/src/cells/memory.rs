@@ -50,11 +50,7 @@ pub async fn idle_streams(peer: &Peer, load: &Load) -> Result<Figures> {
     let open: Vec<Client> = all(tasks).await?.into_iter().flatten().collect();
     sleep(SETTLE * 2).await;
     let held = open.iter().filter(|client| client.is_open()).count();
-    ensure!(
-        held == open.len(),
-        "{held} of {} streams stayed open",
-        open.len()
-    );
+    ensure!(held == open.len(), "{held} of {} streams stayed open", open.len());
     let full = pids.rss_kib()?;
     drop(open);
     sleep(AFTER).await;
@@ -62,10 +58,7 @@ pub async fn idle_streams(peer: &Peer, load: &Load) -> Result<Figures> {
     let kib = |count: u64| u32::try_from(count).map(f64::from);
     Ok(vec![
         (Metric::RssIdle, kib(idle)? / 1024.0),
-        (
-            Metric::RssStream,
-            (kib(full)? - kib(idle)?) / f64::from(load.idle_streams.max(1)),
-        ),
+        (Metric::RssStream, (kib(full)? - kib(idle)?) / f64::from(load.idle_streams.max(1))),
         (Metric::RssAfter, kib(after)? / 1024.0),
     ])
 }

@@ -35,12 +35,7 @@ struct Outcome {
 /// # Errors
 /// When a stream is not whole.
 pub async fn paced(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape {
-        streams: load.paced_streams,
-        events: load.paced_events,
-        gap: load.paced_gap,
-        per: 1,
-    };
+    let shape = Shape { streams: load.paced_streams, events: load.paced_events, gap: load.paced_gap, per: 1 };
     let metrics = [Metric::PacedUser, Metric::PacedKernel];
     let outcome = many(peer, &shape, metrics).await?;
     let mut figures = outcome.cpu;
@@ -54,12 +49,7 @@ pub async fn paced(peer: &Peer, load: &Load) -> Result<Figures> {
 /// # Errors
 /// When a stream is not whole.
 pub async fn flood(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape {
-        streams: load.flood_streams,
-        events: load.flood_events,
-        gap: Duration::ZERO,
-        per: 1,
-    };
+    let shape = Shape { streams: load.flood_streams, events: load.flood_events, gap: Duration::ZERO, per: 1 };
     let metrics = [Metric::FloodUser, Metric::FloodKernel];
     let mut outcome = many(peer, &shape, metrics).await?;
     outcome.cpu.push((Metric::FloodRate, outcome.rate));
@@ -71,12 +61,7 @@ pub async fn flood(peer: &Peer, load: &Load) -> Result<Figures> {
 /// # Errors
 /// When a stream is not whole.
 pub async fn batch(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape {
-        streams: load.flood_streams,
-        events: load.batch_events,
-        gap: Duration::ZERO,
-        per: 8,
-    };
+    let shape = Shape { streams: load.flood_streams, events: load.batch_events, gap: Duration::ZERO, per: 8 };
     let metrics = [Metric::BatchUser, Metric::BatchKernel];
     let mut outcome = many(peer, &shape, metrics).await?;
     outcome.cpu.push((Metric::BatchRate, outcome.rate));
@@ -110,11 +95,7 @@ async fn many(peer: &Peer, shape: &Shape, metrics: [Metric; 2]) -> Result<Outcom
     for part in seen.iter().filter_map(|seen| seen.ages.as_ref()) {
         ages.add(part)?;
     }
-    Ok(Outcome {
-        cpu,
-        rate: count / took,
-        ages,
-    })
+    Ok(Outcome { cpu, rate: count / took, ages })
 }
 
 /// Time to the first content event, at a gentle rate on one connection.
@@ -122,11 +103,7 @@ async fn many(peer: &Peer, shape: &Shape, metrics: [Metric; 2]) -> Result<Outcom
 /// # Errors
 /// When a stream is not whole.
 pub async fn ttft(peer: &Peer, load: &Load) -> Result<Figures> {
-    let plan = Plan::Stream {
-        events: 1,
-        gap: Duration::ZERO,
-        per: 1,
-    };
+    let plan = Plan::Stream { events: 1, gap: Duration::ZERO, per: 1 };
     let ask = request(plan, SMALL);
     let mut client = warm(peer, 1).await?.pop().context("no connection")?;
     let mut times = Histogram::<u64>::new(3)?;
@@ -137,10 +114,7 @@ pub async fn ttft(peer: &Peer, load: &Load) -> Result<Figures> {
         times.record(u64::try_from(first.as_nanos())?.max(1))?;
         tokio::time::sleep(load.ttft_pause).await;
     }
-    Ok(vec![
-        (Metric::TtftP50, micros(&times, 0.5)?),
-        (Metric::TtftP99, micros(&times, 0.99)?),
-    ])
+    Ok(vec![(Metric::TtftP50, micros(&times, 0.5)?), (Metric::TtftP99, micros(&times, 0.99)?)])
 }
 
 fn micros(nanos: &Histogram<u64>, quantile: f64) -> Result<f64> {

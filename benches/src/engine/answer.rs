@@ -86,15 +86,8 @@ impl Content {
         let mark = char::from(stamp::MARK);
         let digits = "0".repeat(stamp::DIGITS);
         let one = event(&format!("\"content\":\" {mark}{digits}\""), "null");
-        let slot = one
-            .iter()
-            .position(|byte| *byte == stamp::MARK)
-            .map_or(0, |at| at + 1);
-        Self {
-            length: one.len(),
-            bytes: one.repeat(per),
-            slot,
-        }
+        let slot = one.iter().position(|byte| *byte == stamp::MARK).map_or(0, |at| at + 1);
+        Self { length: one.len(), bytes: one.repeat(per), slot }
     }
 
     /// Bytes of the first `count` events, stamped with the time of now.

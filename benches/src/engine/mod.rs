@@ -43,11 +43,7 @@ struct Talk {
 impl Talk {
     fn new(socket: TcpStream) -> Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
-            input: BytesMut::new(),
-            json: Vec::new(),
-        })
+        Ok(Self { socket, input: BytesMut::new(), json: Vec::new() })
     }
 
     async fn run(&mut self) -> Result<()> {

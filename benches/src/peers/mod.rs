@@ -45,14 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 6] = [
-        Self::Direct,
-        Self::Splice,
-        Self::Nginx,
-        Self::Haproxy,
-        Self::IdlePingora,
-        Self::LlmLens,
-    ];
+    pub const ALL: [Self; 6] = [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens];
 
     /// Name for the report.
     #[must_use]
@@ -78,10 +71,7 @@ impl Kind {
             Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
             Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
             Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
-            Self::LlmLens => (
-                gateway.and_then(|path| path.canonicalize().ok()),
-                "name its binary with --gateway",
-            ),
+            Self::LlmLens => (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway"),
         };
         let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
         Ok(Some(found))
@@ -96,17 +86,10 @@ impl Kind {
         };
         let (listen, engine) = (wish.listen.to_string(), wish.engine.to_string());
         match self {
-            Self::Nginx => command
-                .arg("-p")
-                .arg(wish.folder)
-                .arg("-e")
-                .arg(wish.folder.join("error.log"))
-                .arg("-c")
-                .arg(write(config::nginx(wish))?),
-            Self::Haproxy => command
-                .arg("-db")
-                .arg("-f")
-                .arg(write(config::haproxy(wish))?),
+            Self::Nginx => {
+                command.arg("-p").arg(wish.folder).arg("-e").arg(wish.folder.join("error.log")).arg("-c").arg(write(config::nginx(wish))?)
+            }
+            Self::Haproxy => command.arg("-db").arg("-f").arg(write(config::haproxy(wish))?),
             Self::LlmLens => command
                 .args(["gateway", "--workers", "1", "--listen", &listen])
                 .args(["--admin", &port::free()?.to_string()])
@@ -127,10 +110,7 @@ pub fn sibling(name: &str) -> Option<PathBuf> {
 /// A program on the path, or where Debian keeps its daemons.
 fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
+    env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A started proxy.
@@ -149,36 +129,15 @@ impl Peer {
     ///
     /// # Errors
     /// When it does not start or does not answer in time.
-    pub async fn start(
-        kind: Kind,
-        program: Option<&Path>,
-        engine: SocketAddr,
-        folder: &Path,
-        connections: u64,
-    ) -> Result<Self> {
+    pub async fn start(kind: Kind, program: Option<&Path>, engine: SocketAddr, folder: &Path, connections: u64) -> Result<Self> {
         let Some(program) = program else {
-            return Ok(Self {
-                kind,
-                address: engine,
-                pids: None,
-                process: None,
-            });
+            return Ok(Self { kind, address: engine, pids: None, process: None });
         };
         std::fs::create_dir_all(folder)?;
-        let wish = Wish {
-            listen: port::free()?,
-            engine,
-            folder,
-            connections,
-        };
+        let wish = Wish { listen: port::free()?, engine, folder, connections };
         let process = Process::start(&mut kind.command(program, &wish)?, folder)?;
         let root = process.id();
-        let mut peer = Self {
-            kind,
-            address: wish.listen,
-            pids: None,
-            process: Some(process),
-        };
+        let mut peer = Self { kind, address: wish.listen, pids: None, process: Some(process) };
         peer.ready().await.with_context(|| kind.name())?;
         let below = children(root)?;
         peer.pids = Some(match kind {

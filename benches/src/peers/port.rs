@@ -19,9 +19,7 @@ pub const BACKLOG: u32 = 4096;
 pub fn listen(address: SocketAddr) -> Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket
-        .bind(address)
-        .with_context(|| format!("bind {address}"))?;
+    socket.bind(address).with_context(|| format!("bind {address}"))?;
     Ok(socket.listen(BACKLOG)?)
 }
 

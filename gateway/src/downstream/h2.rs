@@ -15,7 +15,7 @@ use h2::{Reason, SendStream};
 use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
-use wire::http1::head::{self, Head, RequestLine};
+use wire::http1::head::{self, HeadLimits, RequestLine};
 
 use super::out::Out;
 use super::walk::{self, Incoming};
@@ -40,12 +40,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let mut room = head::field_room();
-    let head_bytes = buffer.clone();
-    let (accepted, refusal, encoded) = match head::parse_request(&head_bytes, &mut room, plan.head_limits) {
-        Ok(head) => look(&head),
-        Err(error) => (unknown(head_len), Some(Refusal::bad_head(error)), false),
-    };
+    let (accepted, refusal, encoded) = look(&buffer, plan.head_limits);
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let mut exchange = Exchange::open(shared, plan, accepted, began);
@@ -74,13 +69,19 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     }
 }
 
-fn look(head: &Head<'_, RequestLine<'_>>) -> (Accepted, Option<Refusal>, bool) {
+/// What the head tells, why it is refused if it is, and whether the body has a content coding.
+fn look(bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
+    let mut room = head::field_room();
+    let head = match head::parse_request(bytes, &mut room, limits) {
+        Ok(head) => head,
+        Err(error) => return (unknown(bytes.len()), Some(Refusal::bad_head(error)), false),
+    };
     let dialect = match accept::server(&head.line) {
         Server::Exchange(dialect) => Some(dialect),
         Server::PassThrough => None,
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (accept::accepted(head, dialect, clock::now()), accept::check(head).err(), encoded)
+    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded)
 }
 
 fn unknown(bytes: usize) -> Accepted {

@@ -44,7 +44,7 @@ pub(crate) async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, 
     match prepare(exchange, &incoming) {
         Ok(outgoing) => {
             let request = Request { head: outgoing.head, buffer: incoming.buffer, body: incoming.body, insert: outgoing.insert };
-            ask(exchange, request, incoming.head_len, sink).await
+            ask(exchange, request, sink).await
         }
         Err(refusal) => refuse(exchange, &refusal, sink).await,
     }
@@ -64,10 +64,11 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Outgoing, Ref
 }
 
 /// Ask the backend; once more on a new connection when an idle one turns out to be dead.
-async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, head_len: usize, sink: &mut D) -> bool {
+async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, sink: &mut D) -> bool {
     let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
     if upstream.backend.http2 {
-        return ask_h2(exchange, request, head_len, sink).await;
+        // Boxed, so that the exchanges that do not use it do not carry its size.
+        return Box::pin(ask_h2(exchange, request, sink)).await;
     }
     let mut fresh = false;
     loop {
@@ -101,16 +102,13 @@ async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, head_len: u
     }
 }
 
-async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, head_len: usize, sink: &mut D) -> bool {
+async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, sink: &mut D) -> bool {
     let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
     exchange.enter(State::Connect);
-    let head_bytes = request.buffer.get(..head_len).unwrap_or_default().to_vec();
-    let mut room = head::field_room();
-    let Ok(head) = head::parse_request(&head_bytes, &mut room, exchange.plan.head_limits) else { return false };
     let timeout = Some(exchange.timeouts().connect).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let opened = tokio::select! {
         biased;
-        opened = tokio::time::timeout(timeout, H2Source::open(&upstream, &head, request)) => opened,
+        opened = tokio::time::timeout(timeout, H2Source::open(&upstream, request)) => opened,
         () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
     };
     let mut source = match opened {

@@ -110,8 +110,11 @@ impl Bound {
         let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
             let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
-            let mut settings = TlsSettings::intermediate(&cert, &key)
-                .map_err(|e| BuildError::Pem { what: "certificate", path: cert, why: e.to_string() })?;
+            let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|e| BuildError::Pem {
+                what: "certificate",
+                path: cert,
+                why: e.to_string(),
+            })?;
             settings.enable_h2();
             endpoint = ListenerConfig::tcp(self.name.as_str()).tls(settings);
         }
@@ -147,9 +150,8 @@ fn check_tls(tls: &ListenerTls) -> Result<(), StartError> {
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     let pem = |what, path: &Path, why: String| BuildError::Pem { what, path: path.display().to_string(), why };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect)
-        .map_err(|e| pem("certificate", &tls.cert, e.to_string()))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect).map_err(|e| pem("certificate", &tls.cert, e.to_string()))?;
     if chain.is_empty() {
         return Err(pem("certificate", &tls.cert, "holds no certificate".into()).into());
     }

@@ -15,7 +15,11 @@ pub(crate) fn run(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result
     let must_read = exchange.plan.routes_by_model || exchange.plan.settings.routes.iter().any(|r| r.inject_usage);
     if encoded {
         if must_read {
-            return Err(Refusal::new(415, "unsupported_encoding", "Compressed request bodies cannot be read here; send the body without Content-Encoding."));
+            return Err(Refusal::new(
+                415,
+                "unsupported_encoding",
+                "Compressed request bodies cannot be read here; send the body without Content-Encoding.",
+            ));
         }
         return Ok(());
     }

@@ -31,7 +31,8 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
     for field in head.fields {
         let name = field.name;
-        let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name)) && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
+        let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
+            && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
         let credential = backend.api_key.is_some() && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
         if replaced || credential || head.is_hop_by_hop(name) {
             continue;

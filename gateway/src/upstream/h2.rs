@@ -14,7 +14,6 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::upstreams::peer::HttpPeer;
 use wire::Framing;
-use wire::http1::head::{Head, RequestLine};
 
 use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError};
 use crate::clock;
@@ -62,7 +61,7 @@ pub(crate) struct H2Source {
 
 impl H2Source {
     /// Open a stream and write the request.
-    pub(crate) async fn open(upstream: &Arc<Upstream>, head: &Head<'_, RequestLine<'_>>, request: Request) -> Result<Self, UpstreamError> {
+    pub(crate) async fn open(upstream: &Arc<Upstream>, request: Request) -> Result<Self, UpstreamError> {
         let client = upstream.h2.as_ref().ok_or(UpstreamError::ClosedEarly)?;
         let h2 = |e: Box<pingora::Error>| UpstreamError::H2(e.etype().as_str().to_owned());
         let session = match client.connector.reused_http_session(&client.peer).await.map_err(h2)? {
@@ -75,7 +74,7 @@ impl H2Source {
         };
         let mut source = H2Source { session: Some(session), upstream: upstream.clone(), complete: false };
         let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
-        let header = request_header(head, &request).map_err(h2)?;
+        let header = request_header(&request).map_err(h2)?;
         let body = whole_body(request);
         session.write_request_header(Box::new(header), body.is_empty()).map_err(h2)?;
         if !body.is_empty() {
@@ -86,13 +85,13 @@ impl H2Source {
 }
 
 /// The head that was made for HTTP/1.1, said in HTTP/2.
-fn request_header(head: &Head<'_, RequestLine<'_>>, request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
+fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
     let mut room = wire::http1::head::field_room();
     let mut parsed = httparse::Request::new(&mut room);
     // The head is our own work, made of fields that were checked.
     let _ = parsed.parse(&request.head);
-    let target = parsed.path.unwrap_or(head.line.target);
-    let mut header = RequestHeader::build(head.line.method, target.as_bytes(), Some(parsed.headers.len()))?;
+    let (method, target) = (parsed.method.unwrap_or("POST"), parsed.path.unwrap_or("/"));
+    let mut header = RequestHeader::build(method, target.as_bytes(), Some(parsed.headers.len()))?;
     for field in parsed.headers.iter().take_while(|f| !f.name.is_empty()) {
         header.append_header(field.name.to_ascii_lowercase(), field.value)?;
     }

@@ -26,10 +26,12 @@ pub(super) fn poll_read(socket: &TcpStream, cx: &mut Context<'_>, buf: &mut [u8]
             let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
             let mut slices = [IoSliceMut::new(buf)];
             let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
-            let stamp = message.cmsgs().ok().and_then(|mut all| all.find_map(|c| match c {
-                ControlMessageOwned::ScmTimestampns(at) => Some(at),
-                _ => None,
-            }));
+            let stamp = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|c| match c {
+                    ControlMessageOwned::ScmTimestampns(at) => Some(at),
+                    _ => None,
+                })
+            });
             let lag = stamp.and_then(|at| {
                 let us = u64::try_from(at.tv_sec()).ok()? * 1_000_000 + u64::try_from(at.tv_nsec()).ok()? / 1_000;
                 clock::wall_us().checked_sub(us)

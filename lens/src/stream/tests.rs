@@ -54,7 +54,11 @@ fn only_generated_text_is_a_first_token() {
 
 #[test]
 fn tokens_of_the_first_event_are_not_divided_by() {
-    let with_usage = |n: u64| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"x\"}}}}],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":{n}}}}}\n\n");
+    let with_usage = |n: u64| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"x\"}}}}],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":{n}}}}}\n\n"
+        )
+    };
     let lens = play(&[(100, 100, &with_usage(4)), (200, 200, &with_usage(6))]);
     assert_eq!(lens.tpot_us(), Some(50.0));
 }

@@ -68,7 +68,15 @@ impl Families {
         self.add(name, help, proto::MetricType::GAUGE, metric);
     }
 
-    pub(super) fn histogram(&mut self, name: &'static str, help: &str, labels: Labels, micros: Option<&Micros>, bounds: &[f64], unit: Unit) {
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        labels: Labels,
+        micros: Option<&Micros>,
+        bounds: &[f64],
+        unit: Unit,
+    ) {
         let Some(micros) = micros else { return };
         let kept: Vec<u64> = bounds.iter().map(|b| (b * unit.per_shown()).round() as u64).collect();
         let buckets = bounds.iter().zip(micros.cumulative(&kept)).map(|(bound, count)| {

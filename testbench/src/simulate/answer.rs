@@ -48,9 +48,7 @@ pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<B
     // A few events ahead of the connection, as an engine's own queue would be.
     let (send, receive) = mpsc::channel(16);
     // Ends when the answer is complete, or when the client leaves and its channel closes.
-    tokio::spawn(async move {
-        if streamed { stream(&state, &order, send).await } else { whole(&state, &order, send).await }
-    });
+    tokio::spawn(async move { if streamed { stream(&state, &order, send).await } else { whole(&state, &order, send).await } });
     let mut response = Response::new(Events(receive).boxed());
     let content_type = if streamed { "text/event-stream; charset=utf-8" } else { "application/json" };
     response.headers_mut().insert("content-type", http::HeaderValue::from_static(content_type));
@@ -145,4 +143,3 @@ impl HttpBody for Events {
         self.0.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
     }
 }
-

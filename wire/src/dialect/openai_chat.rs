@@ -78,11 +78,7 @@ fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, t
     let mut reasoned = false;
     scan.object(|key, v| {
         match key {
-            b"role" => {
-                if v.text()?.is_some() {
-                    tell.role();
-                }
-            }
+            b"role" if v.text()?.is_some() => tell.role(),
             b"content" if memory.echo_pending => {
                 let echo = v.text()?;
                 memory.echo_pending = echo.is_none_or(|t| t.is_empty());

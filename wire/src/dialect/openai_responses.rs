@@ -56,9 +56,9 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
             tell.text(Channel::Reasoning, 0, 0, m.delta);
         }
         b"response.refusal.delta" => tell.text(Channel::Refusal, 0, 0, m.delta),
-        b"response.function_call_arguments.delta"
-        | b"response.mcp_call_arguments.delta"
-        | b"response.custom_tool_call_input.delta" => tell.text(Channel::ToolArguments, 0, index, m.delta),
+        b"response.function_call_arguments.delta" | b"response.mcp_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
+            tell.text(Channel::ToolArguments, 0, index, m.delta)
+        }
         b"response.output_item.added" => {
             if let Some(mut item) = m.item {
                 item_added(&mut item, index, tell)?;

@@ -232,8 +232,22 @@ mod tests {
     #[test]
     fn broken_chunks_are_refused() {
         for bad in [
-            &b"0_2e\r\n"[..], b"+1_0\r\n", b"-1\r\n", b"0x5\r\n", b"\r\n", b"5\n", b"5\r\r", b"5\r\nhelloX", b"5\r\nhello\rX", b" 5\r\n",
-            b"1;a\nb\r\n", b"1;\0\r\n", b"ffffffffffffffff\r\n", b"0\r\nX: y\n\r\n", b"\xa05\r\n", b"0\r\n\rX",
+            &b"0_2e\r\n"[..],
+            b"+1_0\r\n",
+            b"-1\r\n",
+            b"0x5\r\n",
+            b"\r\n",
+            b"5\n",
+            b"5\r\r",
+            b"5\r\nhelloX",
+            b"5\r\nhello\rX",
+            b" 5\r\n",
+            b"1;a\nb\r\n",
+            b"1;\0\r\n",
+            b"ffffffffffffffff\r\n",
+            b"0\r\nX: y\n\r\n",
+            b"\xa05\r\n",
+            b"0\r\n\rX",
         ] {
             assert!(read(BodyFraming::Chunked, &[bad]).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }

@@ -5,7 +5,7 @@
 //! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer coding beside a
 //!   length, and anything but `chunked` as a coding are refused.
 
-use memchr::{memchr_iter, memmem};
+use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;
 
@@ -95,9 +95,10 @@ impl<'a, L> Head<'a, L> {
 
     /// Whether a comma-separated list field holds a token.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        self.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).any(|f| {
-            f.value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-        })
+        self.fields
+            .iter()
+            .filter(|f| f.name.eq_ignore_ascii_case(name))
+            .any(|f| f.value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes())))
     }
 
     /// Whether the sender wants the connection to stay open after this message.
@@ -108,8 +109,15 @@ impl<'a, L> Head<'a, L> {
     /// Whether a field must not travel on: the hop-by-hop fields of RFC 9110 section 7.6.1, and what `Connection` nominates.
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
         const ALWAYS: [&str; 9] = [
-            "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-            "transfer-encoding", "upgrade",
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
         ];
         ALWAYS.iter().any(|h| h.eq_ignore_ascii_case(name)) || self.lists("connection", name)
     }
@@ -136,9 +144,12 @@ pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<
         return Err(HeadError::TooLarge);
     }
     let fresh = bytes.get(from..end.unwrap_or(bytes.len())).unwrap_or_default();
-    let bare_lf = memchr_iter(b'\n', fresh).any(|at| (from + at).checked_sub(1).and_then(|b| bytes.get(b)) != Some(&b'\r'));
-    let bare_cr = memchr_iter(b'\r', fresh).any(|at| fresh.get(at + 1).is_some_and(|b| *b != b'\n'));
-    if bare_lf || bare_cr || memchr::memchr(0, fresh).is_some() {
+    let stray = memchr3_iter(b'\r', b'\n', 0, fresh).any(|at| match fresh.get(at) {
+        Some(b'\r') => fresh.get(at + 1).is_some_and(|b| *b != b'\n'),
+        Some(b'\n') => (from + at).checked_sub(1).and_then(|before| bytes.get(before)) != Some(&b'\r'),
+        _ => true,
+    });
+    if stray {
         return Err(HeadError::StrayControl);
     }
     Ok(end)
@@ -166,7 +177,12 @@ pub fn parse_request<'a>(head: &'a [u8], room: &'a mut FieldRoom<'a>, limits: He
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn parse_response<'a>(head: &'a [u8], room: &'a mut FieldRoom<'a>, limits: HeadLimits, to_head: bool) -> Result<Head<'a, StatusLine>, HeadError> {
+pub fn parse_response<'a>(
+    head: &'a [u8],
+    room: &'a mut FieldRoom<'a>,
+    limits: HeadLimits,
+    to_head: bool,
+) -> Result<Head<'a, StatusLine>, HeadError> {
     let mut parsed = httparse::Response::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
     complete(parsed.parse(head), head.len())?;
     let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
@@ -273,8 +289,14 @@ mod tests {
 
     #[test]
     fn well_formed_requests() {
-        assert_eq!(request(b"POST /v1?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"), Ok(("POST /v1?x=1".into(), BodyFraming::Length(5))));
-        assert_eq!(request(b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(("POST /".into(), BodyFraming::Chunked)));
+        assert_eq!(
+            request(b"POST /v1?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"),
+            Ok(("POST /v1?x=1".into(), BodyFraming::Length(5)))
+        );
+        assert_eq!(
+            request(b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"),
+            Ok(("POST /".into(), BodyFraming::Chunked))
+        );
         assert_eq!(request(b"GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("GET /p".into(), BodyFraming::Empty)));
         assert_eq!(request(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("OPTIONS *".into(), BodyFraming::Empty)));
         assert_eq!(request(b"GET / HTTP/1.0\r\n\r\n"), Ok(("GET /".into(), BodyFraming::Empty)));

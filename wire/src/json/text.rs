@@ -93,11 +93,12 @@ impl<'a> Text<'a> {
 /// The code point of `\uXXXX`, or of a surrogate pair of two such escapes, and how many bytes it took.
 fn code_point(tail: &[u8]) -> (char, usize) {
     let Some(high) = hex4(tail.get(2..6)) else { return (char::REPLACEMENT_CHARACTER, tail.len().min(2)) };
-    if (0xD800..0xDC00).contains(&high) && tail.get(6..8) == Some(b"\\u") {
-        if let Some(low @ 0xDC00..0xE000) = hex4(tail.get(8..12)) {
-            let c = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-            return (char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
-        }
+    if (0xD800..0xDC00).contains(&high)
+        && tail.get(6..8) == Some(b"\\u")
+        && let Some(low @ 0xDC00..0xE000) = hex4(tail.get(8..12))
+    {
+        let c = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+        return (char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
     (char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }

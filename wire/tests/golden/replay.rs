@@ -70,8 +70,14 @@ impl Capture {
         let mut wrong = Vec::new();
         for (key, got) in got.golden() {
             let want = normalised(&key, want.get(&key).unwrap_or(&Value::Null));
-            let irrelevant = want.is_null() && matches!(key.as_str(), "events" | "comments" | "content_events" | "complete" | "error" | "usage" | "unterminated_tail" | "content_t_us");
-            let whole_body = want.is_null() && matches!(key.as_str(), "first_content_event" | "last_content_event") && self.expected()["is_stream"] == false;
+            let irrelevant = want.is_null()
+                && matches!(
+                    key.as_str(),
+                    "events" | "comments" | "content_events" | "complete" | "error" | "usage" | "unterminated_tail" | "content_t_us"
+                );
+            let whole_body = want.is_null()
+                && matches!(key.as_str(), "first_content_event" | "last_content_event")
+                && self.expected()["is_stream"] == false;
             let known = KNOWN.iter().any(|(name, k, _)| *name == self.name() && *k == key);
             if normalised(&key, &got) != want && !irrelevant && !whole_body && !known {
                 wrong.push(format!("{}: {key}: want {want} got {got}", self.name()));
@@ -113,9 +119,9 @@ fn normalised(key: &str, value: &Value) -> Value {
             })
             .collect(),
         ("usage", Value::Object(usage)) if usage.values().all(Value::is_null) => Value::Null,
-        ("usage", Value::Object(usage)) => {
-            Value::Object(usage.iter().filter(|(k, v)| !v.is_null() && k.as_str() != "total_tokens").map(|(k, v)| (k.clone(), v.clone())).collect())
-        }
+        ("usage", Value::Object(usage)) => Value::Object(
+            usage.iter().filter(|(k, v)| !v.is_null() && k.as_str() != "total_tokens").map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ),
         // Absent, null and empty are one; a code is compared as text.
         ("error", Value::Object(error)) => ["type", "message", "code"]
             .into_iter()
@@ -225,7 +231,8 @@ impl Reading {
     }
 
     fn golden(&self) -> Map<String, Value> {
-        let by_choice = |map: &BTreeMap<u32, String>| -> Value { map.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<Map<_, _>>().into() };
+        let by_choice =
+            |map: &BTreeMap<u32, String>| -> Value { map.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<Map<_, _>>().into() };
         let calls: Vec<Value> = self
             .tool_calls
             .iter()

@@ -162,7 +162,8 @@ impl Connection {
         };
         exchange.accepted.bytes = body.end as u64;
         let rest = self.buffer.split_off(body.end);
-        let incoming = Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head_len: accept.head_len, body, encoded: accept.encoded };
+        let incoming =
+            Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head_len: accept.head_len, body, encoded: accept.encoded };
         let keep_alive = accept.keep_alive && !shared.is_draining();
         let mut sink = H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive);
         let proper = walk::serve(&mut exchange, incoming, &mut sink).await;
@@ -170,12 +171,17 @@ impl Connection {
     }
 
     /// Read the body behind the head, decoded in place; where it lies in the buffer. `None`: the client left.
-    async fn read_body(&mut self, framing: BodyFraming, head_len: usize, limit: usize, expects: bool) -> Result<Option<std::ops::Range<usize>>, Refusal> {
-        if let BodyFraming::Length(length) = framing {
-            if length > limit as u64 {
+    async fn read_body(
+        &mut self,
+        framing: BodyFraming,
+        head_len: usize,
+        limit: usize,
+        expects: bool,
+    ) -> Result<Option<std::ops::Range<usize>>, Refusal> {
+        if let BodyFraming::Length(length) = framing
+            && length > limit as u64 {
                 return Err(Refusal::body_too_large(limit));
             }
-        }
         if expects && framing != BodyFraming::Empty && self.buffer.len() == head_len {
             let interim = async {
                 self.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;

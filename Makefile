@@ -1,0 +1,56 @@
+# The only door: everything that is built, run or checked here is built, run or checked by one of these.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export CARGO_TERM_COLOR ?= never
+
+# What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
+PACKAGES := cmake make gcc g++ libc6-dev
+
+.PHONY: help setup demo test lint bench test-engines build
+
+help:
+	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
+	@echo "make test          all tests"
+	@echo "make lint          formatting, clippy, the plan of the house"
+	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; the pure rooms by themselves"
+	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
+	@echo "make build         the release binary, target/release/llm-lens"
+
+# Installs what is missing, or says in one line what to install.
+setup:
+	@missing=""; command -v cmake >/dev/null || missing="$$missing cmake"; command -v cc >/dev/null || missing="$$missing gcc g++ libc6-dev"; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; \
+	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
+	fi; \
+	command -v cargo >/dev/null || { echo "please install Rust 1.90 or newer first" >&2; exit 1; }
+
+build: setup
+	cargo build --release --locked -p llm-lens-cli
+
+demo: build
+	target/release/llm-lens demo $(DEMO_ARGS)
+
+# The binary that the end-to-end tests run is built first; the last line says how many tests passed.
+test: setup
+	cargo build --locked -p llm-lens-cli
+	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
+	if cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
+	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
+	exit $$failed
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked -q -p llm-lens-tests --test architecture
+
+# Peers come from Debian's packages; those that are missing are left out with a line that names the package.
+bench: build
+	cargo build --release --locked -p llm-lens-benches
+	cargo bench --locked -p llm-lens-benches --bench rooms
+	target/release/proxies --gateway target/release/llm-lens --out results/proxies.json --markdown results/proxies.md $(BENCH_ARGS)
+
+test-engines: build
+	LLM_LENS_BIN=$(CURDIR)/target/release/llm-lens tests/engines/run.sh $(ENGINE_ARGS)
