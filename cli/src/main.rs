@@ -21,7 +21,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let args = Args::parse();
     logger::install(args.log);
-    match run(args.command) {
+    let ended = run(args.command);
+    log::logger().flush();
+    match ended {
         Ok(code) => code,
         // Somebody closed the pipe that we print to: they have seen enough.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,

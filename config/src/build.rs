@@ -113,9 +113,10 @@ impl Builder {
         }
         let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
         if let (Some(path), Some(at)) = (&ca, tls_table)
-            && let Err(e) = std::fs::File::open(path) {
-                self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
-            }
+            && let Err(e) = std::fs::File::open(path)
+        {
+            self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
+        }
         let server_name = tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
         Some(Backend {
             name: table.text("name").unwrap_or_default().into(),
@@ -156,9 +157,10 @@ impl Builder {
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
         if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
-            && !p.starts_with('/') {
-                self.wrong(&conditions, "path", format!("{p:?} must begin with a slash"));
-            }
+            && !p.starts_with('/')
+        {
+            self.wrong(&conditions, "path", format!("{p:?} must begin with a slash"));
+        }
         let headers = self.header_conditions(&conditions);
         let labels = table.map("labels");
         for name in labels.keys() {
@@ -238,6 +240,10 @@ impl Builder {
             if table.size(field) < least {
                 self.wrong(&table, field, format!("too small to work with; at least {least} bytes"));
             }
+        }
+        // A held event leaves as one chunk, and its size line has eight digits.
+        if table.size("event") > 1 << 30 {
+            self.wrong(&table, "event", "too large; at most 1GiB");
         }
         Limits {
             request_head: table.size("request_head"),

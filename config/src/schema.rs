@@ -196,7 +196,7 @@ pub static TIMEOUTS: Section = Section {
             "first_byte",
             Kind::Duration,
             "10m",
-            "From the request sent to the first byte of the answer: a long prefill behind a queue is legitimate.",
+            "From asking the backend to the first byte of its answer: a long prefill behind a queue is legitimate.",
         ),
         field("between_events", Kind::Duration, "2m", "Between two reads of an answer."),
         field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),

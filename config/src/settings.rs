@@ -175,7 +175,7 @@ pub struct Timeouts {
     /// To a backend.
     #[serde(serialize_with = "seconds")]
     pub connect: Duration,
-    /// Request sent to first byte.
+    /// From asking the backend to the first byte.
     #[serde(serialize_with = "seconds")]
     pub first_byte: Duration,
     /// Between two reads.

@@ -46,8 +46,8 @@ pub(crate) struct Door {
     h2c: bool,
 }
 
-/// Bytes that begin an HTTP/2 connection and no HTTP/1.1 request.
-const H2_BEGINS: &[u8; 4] = b"PRI ";
+/// What begins an HTTP/2 connection; its first four bytes begin no HTTP/1.1 request.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Door {
     pub(crate) fn new(shared: &Arc<Shared>, h2c: bool) -> Self {
@@ -63,10 +63,35 @@ impl Door {
             .initial_connection_window_size(1 << 20);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
+        let idle = shared.plan.load().settings.timeouts.idle;
+        options.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
         let streams = Arc::new(H2Door { shared: shared.clone(), proxy: proxy.clone(), h2, options });
         Door { shared: shared.clone(), proxy, streams, h2c }
     }
 }
+
+impl Door {
+    /// Whether the connection begins as HTTP/2 does, nothing taken from it; `None` when it says too little in time. The wait
+    /// for the first byte is the idle wait, the wait for the rest that of a head.
+    async fn begins_h2(&self, io: &mut Stream) -> Option<bool> {
+        let timeouts = self.shared.plan.load().settings.timeouts;
+        let mut begins = [0; PREFACE.len()];
+        for (len, wait) in [(1, timeouts.idle), (4, timeouts.request_head), (PREFACE.len(), timeouts.request_head)] {
+            let part = begins.get_mut(..len)?;
+            let wait = if wait.is_zero() { FOREVER } else { wait };
+            if !tokio::time::timeout(wait, io.try_peek(part)).await.ok()?.ok()? {
+                return Some(false);
+            }
+            if *part != PREFACE[..len] {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+}
+
+/// A wait that nobody set a limit to.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 /// Counts a connection while it lives.
 struct Counted<'s>(&'s Gauges);
@@ -88,15 +113,11 @@ impl ServerApp for Door {
             Some(ALPN::H2) => true,
             _ if tls || !self.h2c => false,
             _ => {
-                let mut begins = [0; H2_BEGINS.len()];
-                let idle = self.shared.plan.load().settings.timeouts.idle;
-                let idle = if idle.is_zero() { std::time::Duration::from_secs(86_400) } else { idle };
                 let mut leaving = shutdown.clone();
-                let peeked = tokio::select! {
-                    peeked = tokio::time::timeout(idle, io.try_peek(&mut begins)) => peeked,
+                tokio::select! {
+                    begins = self.begins_h2(&mut io) => begins?,
                     _ = leaving.changed() => return None,
-                };
-                peeked.ok()?.ok()? && begins == *H2_BEGINS
+                }
             }
         };
         if h2 {
@@ -145,11 +166,14 @@ impl HttpServerApp for H2Door {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         if let pingora::protocols::http::ServerSession::H2(stream) = &mut session
-            && h2::is_ours(stream) {
-                h2::serve(&self.shared, stream).await;
-                return None;
-            }
-        self.proxy.process_new_http(session, shutdown).await
+            && h2::is_ours(stream)
+        {
+            h2::serve(&self.shared, stream).await;
+            return None;
+        }
+        let total = self.shared.plan.load().settings.timeouts.total;
+        let total = if total.is_zero() { FOREVER } else { total };
+        tokio::time::timeout(total, self.proxy.process_new_http(session, shutdown)).await.ok().flatten()
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -184,8 +208,11 @@ impl ProxyHttp for PassThrough {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
         let plan = self.shared.plan.load_full();
         let mut room = head::field_room();
-        let bytes = session.to_h1_raw();
         // HTTP/1.1 heads were checked before pingora saw them; those of HTTP/2 are checked here.
+        let bytes = match session.as_http2() {
+            Some(stream) => h2::as_http1(stream),
+            None => session.to_h1_raw().to_vec(),
+        };
         let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
@@ -205,7 +232,22 @@ impl ProxyHttp for PassThrough {
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
+        let wait = plan.settings.timeouts.request_body;
+        session.set_read_timeout((!wait.is_zero()).then_some(wait));
         Ok(false)
+    }
+
+    async fn request_body_filter(&self, _: &mut Session, _: &mut Option<bytes::Bytes>, end: bool, ctx: &mut Passing) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        let limit = exchange.plan.settings.timeouts.request_body;
+        let took = clock::now().nanos_since(exchange.accepted.head_at);
+        if !end && !limit.is_zero() && u128::from(took) > limit.as_nanos() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the body did not arrive in time").into_down());
+        }
+        Ok(())
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
@@ -213,7 +255,7 @@ impl ProxyHttp for PassThrough {
         let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
         let timeouts = routed.route.route.timeouts;
         let nonzero = |d: std::time::Duration| (!d.is_zero()).then_some(d);
-        let mut peer = upstream::peer(&routed.route.route.backend);
+        let mut peer = upstream::peer(&routed.route.upstream);
         peer.options.connection_timeout = nonzero(timeouts.connect);
         peer.options.total_connection_timeout = nonzero(timeouts.connect);
         peer.options.read_timeout = nonzero(timeouts.first_byte);
@@ -239,18 +281,49 @@ impl ProxyHttp for PassThrough {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(routed) = &exchange.routed else { return Ok(()) };
         let backend = &routed.route.route.backend;
-        if !backend.prefix.is_empty() {
-            let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
-            let target = format!("{}{target}", backend.prefix);
-            request.set_raw_path(target.as_bytes())?;
-        }
+        // The absolute form, which a client may use, is not passed on.
+        let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
+        let target = format!("{}{target}", backend.prefix);
+        request.set_raw_path(target.as_bytes())?;
         request.insert_header("host", backend.authority.as_str())?;
         request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
         if let Some(key) = &backend.api_key {
             for name in ["authorization", "x-api-key", "api-key"] {
                 request.remove_header(name);
             }
-            request.insert_header("authorization", format!("Bearer {}", key.reveal()))?;
+            if backend.provider == "anthropic" {
+                request.insert_header("x-api-key", key.reveal())?;
+            } else {
+                request.insert_header("authorization", format!("Bearer {}", key.reveal()))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Passing) -> Result<()>
+    where
+        Self::CTX: Send + Sync,
+    {
+        let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
+        let plain = matches!(codings.as_slice(), [] | [_]) && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if response.status.as_u16() == 101 || !plain {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch of protocols, or a framing in doubt").into_up());
+        }
+        // What belongs to the hop between the backend and us stays there; the framing is pingora's to read.
+        for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"] {
+            response.remove_header(name);
+        }
+        let nominated: Vec<String> = response
+            .headers
+            .get_all("connection")
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | ""))
+            .collect();
+        for name in nominated {
+            response.remove_header(name.as_str());
         }
         Ok(())
     }
@@ -268,6 +341,7 @@ impl ProxyHttp for PassThrough {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Passing) -> FailToProxy {
         let refusal = match error.etype() {
+            ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
             ErrorType::ConnectTimedout => Refusal::connect_timeout(),
             ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
             ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),

@@ -156,23 +156,39 @@ impl Gateway {
     /// Serve the operator and wait for signals; then drain.
     async fn control(&self, leave: &watch::Sender<bool>) -> Result<End, StartError> {
         let mut signals = Signals::new()?;
-        // The operator sees what happens until the very end: this service never hears that we are leaving.
-        let (_stays, staying) = watch::channel(false);
+        // The operator sees what happens until the end, or until a successor answers in our place.
+        let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = reload::watch(self.shared.clone());
         tokio::pin!(admin, watching);
-        let wanted = tokio::select! {
-            wanted = signals.wait(&self.shared) => wanted,
-            () = &mut admin => return Ok(End::Now),
-            () = &mut watching => return Ok(End::Now),
-        };
-        if wanted == Wanted::End {
-            return Ok(End::Now);
-        }
-        if wanted == Wanted::HandOver && !self.hand_over().await {
+        let mut admin_ended = false;
+        loop {
+            let wanted = tokio::select! {
+                wanted = signals.wait(&self.shared) => wanted,
+                () = &mut admin => return Ok(End::Now),
+                () = &mut watching => return Ok(End::Now),
+            };
+            match wanted {
+                Wanted::End => return Ok(End::Now),
+                Wanted::Drain => break,
+                Wanted::HandOver => {}
+            }
+            let handed = tokio::select! {
+                handed = self.hand_over() => handed,
+                wanted = signals.wait_for_end() => match wanted {
+                    Wanted::End => return Ok(End::Now),
+                    _ => break,
+                },
+                () = &mut admin => return Ok(End::Now),
+                () = &mut watching => return Ok(End::Now),
+            };
+            if handed {
+                let _ = hand_admin_over.send(true);
+                admin_ended = true;
+                break;
+            }
             // Nobody took the listeners: this gateway goes on as if nothing had been asked.
-            return Box::pin(self.control(leave)).await;
         }
         self.shared.draining.store(true, Ordering::Relaxed);
         let _ = leave.send(true);
@@ -181,7 +197,7 @@ impl Gateway {
             () = self.drained() => log::info!("drained"),
             () = tokio::time::sleep(grace) => log::warn!("the grace of {grace:?} has passed; ending the streams that are left"),
             _ = signals.interrupt.recv() => return Ok(End::Now),
-            () = &mut admin => {}
+            () = async { admin.as_mut().await; if admin_ended { std::future::pending().await } } => {}
         }
         Ok(End::Drained)
     }
@@ -234,6 +250,14 @@ struct Signals {
 }
 
 impl Signals {
+    /// Only the signals that end the process.
+    async fn wait_for_end(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::Drain,
+            _ = self.interrupt.recv() => Wanted::End,
+        }
+    }
+
     fn new() -> std::io::Result<Self> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,

@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 
 use config::settings::{Backend, Limits};
 use lens::Tick;
+use pingora::protocols::tls::CaType;
 use wire::Framing;
 use wire::http1::BodyError;
 
@@ -30,8 +31,9 @@ pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
 
 /// A backend as pingora names it, for requests that pass through.
-pub(crate) fn peer(backend: &Backend) -> pingora::upstreams::peer::HttpPeer {
-    h2::peer(backend, if backend.http2 { 2 } else { 1 })
+pub(crate) fn peer(upstream: &Upstream) -> pingora::upstreams::peer::HttpPeer {
+    let version = if upstream.backend.http2 { 2 } else { 1 };
+    h2::peer(&upstream.backend, upstream.authorities.clone(), version)
 }
 
 /// A backend made ready.
@@ -43,6 +45,8 @@ pub(crate) struct Upstream {
     number: usize,
     tls: Option<tls::Client>,
     h2: Option<h2::Client>,
+    /// The operator's authorities, as pingora wants them for what passes through.
+    authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
 }
 
@@ -52,7 +56,8 @@ impl Upstream {
     pub(crate) fn build(backend: Arc<Backend>, limits: Limits) -> Result<Self, BuildError> {
         let tls = backend.tls.as_ref().map(|t| tls::Client::build(&backend.name, t)).transpose()?;
         let h2 = backend.http2.then(|| h2::Client::build(&backend)).transpose()?;
-        Ok(Upstream { tls, h2, limits, number: NUMBERS.fetch_add(1, Ordering::Relaxed), in_use: Arc::default(), backend })
+        let authorities = h2::authorities(&backend)?;
+        Ok(Upstream { tls, h2, limits, authorities, number: NUMBERS.fetch_add(1, Ordering::Relaxed), in_use: Arc::default(), backend })
     }
 
     /// Whether the backend is the same in all that concerns its connections.

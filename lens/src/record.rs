@@ -21,13 +21,13 @@ pub const SCHEMA: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The answer was forwarded to its end, whatever its status below 500.
+    /// The answer was forwarded to its end, and it is a good one.
     Ok,
     /// The client left before the end.
     ClientGone,
     /// No answer, or one that broke off: connect failure, reset, bad HTTP, a stream cut short.
     UpstreamFailed,
-    /// The engine reported an error: a status of 500 or more, or an error inside a stream.
+    /// The engine reported an error: a status of 400 or more, an error inside a stream, or a stream without an ending.
     UpstreamError,
     /// A timeout of ours ended it.
     Timeout,

@@ -80,6 +80,9 @@ pub struct RequestFacts {
     pub n: Option<u64>,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
+    /// `include_usage` stands there in any form, or `stream_options` does and is no object: whoever wants to ask for usage
+    /// has no place to do so.
+    pub usage_settled: bool,
     /// Offset just inside the braces of `stream_options`, where a member can be put; `None` without such an object.
     pub stream_options_at: Option<usize>,
     /// Whether `stream_options` is an object with no member.
@@ -173,10 +176,13 @@ impl RequestFacts {
         if v.peek() == Some(b'{') {
             self.stream_options_at = Some(v.offset() + 1);
             self.stream_options_empty = true;
+        } else {
+            self.usage_settled = true;
         }
         v.object(|key, v| {
             self.stream_options_empty = false;
             if key == b"include_usage" {
+                self.usage_settled = true;
                 self.include_usage = v.boolean()?;
             }
             Ok(())

@@ -19,6 +19,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use wire::http1::head::HeadLimits;
 
 use super::buffer;
 use crate::proxy::Proxy;
@@ -49,7 +50,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
                 let _ = tokio::time::timeout(LINGER, connection.linger()).await;
                 break;
             }
-            Next::PassThrough => match connection.pass_through(proxy, shutdown).await {
+            Next::PassThrough => match connection.pass_through(proxy, shared.plan.load().head_limits, shutdown).await {
                 Some(back) => connection = back,
                 None => return,
             },
@@ -60,14 +61,17 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
 
 impl Connection {
     /// Hand the request at the front of the buffer to pingora's proxy. The connection comes back if it can go on.
-    async fn pass_through(self, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) -> Option<Connection> {
+    async fn pass_through(self, proxy: &Arc<Proxy>, limits: HeadLimits, shutdown: &ShutdownWatch) -> Option<Connection> {
+        let mut first = self.buffer;
+        // Requests that came in the same read stay ours.
+        let rest = request::end_of_first(&first, limits).map(|end| first.split_off(end)).unwrap_or_default();
         let mut session = ServerSession::new_http1(self.io);
         session.set_keepalive(Some(60));
-        session.set_pipelined_prefix(BytesMut::from(self.buffer.as_slice()));
-        buffer::give(self.buffer);
+        session.set_pipelined_prefix(BytesMut::from(first.as_slice()));
+        buffer::give(first);
         let reused = Box::pin(proxy.process_new_http(session, shutdown)).await?;
         let (io, _settings) = reused.consume();
-        Some(Connection { io, buffer: Vec::new() })
+        Some(Connection { io, buffer: rest })
     }
 
     /// Read some bytes into the buffer; how many.

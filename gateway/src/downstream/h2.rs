@@ -27,6 +27,9 @@ use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
 use crate::upstream::AnswerHead;
 
+/// How long the connection gets to write what is queued before a stream that broke off is reset.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
+
 /// Whether a request on an HTTP/2 stream is an inference request, and so ours.
 pub(crate) fn is_ours(session: &H2Session) -> bool {
     let head = session.req_header();
@@ -65,6 +68,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
         }
     }
     if !sink.done {
+        // A reset overtakes what is queued for the connection; the client shall have the error event first.
+        tokio::time::sleep(BEFORE_RESET).await;
         sink.reset();
     }
 }
@@ -97,7 +102,7 @@ fn unknown(bytes: usize) -> Accepted {
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.
-fn as_http1(session: &H2Session) -> Vec<u8> {
+pub(crate) fn as_http1(session: &H2Session) -> Vec<u8> {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut out = Vec::with_capacity(4096);
@@ -200,8 +205,6 @@ impl Sink for H2Sink<'_> {
         let Some(stream) = &mut self.stream else { return };
         if complete {
             self.done = stream.send_data(Bytes::new(), true).is_ok();
-        } else {
-            self.reset();
         }
     }
 }

@@ -8,9 +8,8 @@ use std::collections::VecDeque;
 
 use super::buffer;
 
-/// A chunk's size line has this many digits, zero-padded, so that it can be written before its payload is known: reads are
-/// at most 32 KiB, and a held event at most a few MiB.
-const DIGITS: usize = 6;
+/// A chunk's size line has this many digits, zero-padded, so that there is room for it before its payload is known.
+const DIGITS: usize = 8;
 const SIZE_LINE: usize = DIGITS + 2;
 /// A drained buffer above this is moved to the front before it grows further.
 const COMPACT: usize = 64 << 10;
@@ -176,12 +175,12 @@ mod tests {
         out.push(b"f");
         out.finish();
         let wire = out.pending().to_vec();
-        assert_eq!(wire, b"HEAD000005\r\nabcde\r\n000001\r\nf\r\n0\r\n\r\n");
-        out.advance(4 + 8 + 5);
+        assert_eq!(wire, b"HEAD00000005\r\nabcde\r\n00000001\r\nf\r\n0\r\n\r\n");
+        out.advance(4 + 10 + 5);
         assert_eq!(out.payload_written(), 0, "the chunk is not out before its end is");
         out.advance(2);
         assert_eq!(out.payload_written(), 5);
-        out.advance(wire.len() - 19);
+        out.advance(wire.len() - 21);
         assert_eq!((out.payload_written(), out.len()), (6, 0));
     }
 

@@ -97,6 +97,10 @@ async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, sink: &mut 
                 _ => return refuse(exchange, &refusal_for(&error), sink).await,
             },
             End::TimedOut(refusal) => return refuse(exchange, &refusal, sink).await,
+            End::Served => {
+                completed(exchange);
+                return false;
+            }
             End::Broken | End::Gone => return false,
         }
     }
@@ -123,6 +127,10 @@ async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, sink: &mut D
         }
         End::Unanswered(error) => refuse(exchange, &refusal_for(&error), sink).await,
         End::TimedOut(refusal) => refuse(exchange, &refusal, sink).await,
+        End::Served => {
+            completed(exchange);
+            false
+        }
         End::Broken | End::Gone => false,
     }
 }

@@ -10,6 +10,9 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::shared::worker;
 
+/// Longest model name that is kept.
+const MAX_WORD: usize = 256;
+
 /// Write the record of a request that has ended.
 pub(crate) fn write(exchange: &mut Exchange) {
     let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
@@ -51,7 +54,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         backend: exchange.routed.as_ref().map(|r| r.route.route.backend.name.clone()),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
-        model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()),
+        model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()).map(bounded),
         model_answered: answer.lens.model().map(str::to_owned),
         http_status: answer.status,
         stream: answer.streamed,
@@ -79,6 +82,16 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         total_us: ledger_us.total(),
         ledger_us,
     }
+}
+
+/// A client's word, cut: records are kept by the thousand.
+fn bounded(mut word: String) -> String {
+    if word.len() > MAX_WORD {
+        let end = (0..=MAX_WORD).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);
+        word.truncate(end);
+        word.shrink_to_fit();
+    }
+    word
 }
 
 fn usage(lens: &lens::StreamLens) -> Option<RecordUsage> {

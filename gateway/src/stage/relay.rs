@@ -43,6 +43,8 @@ pub(crate) enum End {
     TimedOut(Refusal),
     /// The client left.
     Gone,
+    /// The client left, and had taken the answer's own end mark: it has what it came for.
+    Served,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct Relay<'x, S, D> {
     phase: Phase,
     watch: Watch,
     ring: usize,
+    /// The client was told the body's length: nothing of ours may stand in it.
+    has_length: bool,
     /// What the gauge of ring bytes was told last.
     gauged: usize,
 }
@@ -81,7 +85,19 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         let watch = Watch::new(exchange.timeouts(), exchange.accepted.head_at);
         let ring = exchange.plan.settings.limits.ring;
         exchange.enter(State::Send);
-        Relay { exchange, source, sink, out: Out::default(), reader: None, strip: None, phase: Phase::Sending, watch, ring, gauged: 0 }
+        Relay {
+            exchange,
+            source,
+            sink,
+            out: Out::default(),
+            reader: None,
+            strip: None,
+            phase: Phase::Sending,
+            watch,
+            ring,
+            has_length: false,
+            gauged: 0,
+        }
     }
 
     /// Run to the end.
@@ -93,7 +109,12 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.gauge(0);
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
-        self.sink.end(matches!(end, End::Complete));
+        match end {
+            End::Complete => self.sink.end(true),
+            End::Broken | End::Gone | End::Served => self.sink.end(false),
+            // The sink has not begun: somebody else will answer on it.
+            End::Unanswered(_) | End::TimedOut(_) => {}
+        }
         end
     }
 
@@ -184,6 +205,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 head.length = None;
             }
         }
+        self.has_length = head.length.is_some();
         let extra = extra_fields(exchange, head.first_byte);
         self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
         crate::downstream::buffer::give(head.fields);
@@ -255,7 +277,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             strip.flush(&mut self.out);
         }
         let dialect = exchange.routed.as_ref().and_then(|r| r.dialect);
-        if let (Some(dialect), Some(reader), true) = (dialect, &self.reader, exchange.answer.streamed) {
+        let events_flow = exchange.answer.streamed && !self.has_length;
+        if let (Some(dialect), Some(reader), true) = (dialect, &self.reader, events_flow) {
             if reader.unterminated() > 0 {
                 self.out.push(b"\n\n");
             }
@@ -317,6 +340,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     }
 
     fn gone(&mut self) -> End {
+        // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
+        if self.exchange.answer.lens.end().is_some() && self.out.is_empty() {
+            return End::Served;
+        }
         self.exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
         End::Gone
     }

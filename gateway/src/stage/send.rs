@@ -58,7 +58,7 @@ fn usage_insert(exchange: &Exchange) -> Option<(usize, &'static str)> {
     use wire::Dialect::{OpenAiChat, OpenAiCompletions};
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
-    let wanted = routed.route.route.inject_usage && facts.stream == Some(true) && facts.include_usage.is_none();
+    let wanted = routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
     if !wanted || !matches!(routed.dialect, Some(OpenAiChat | OpenAiCompletions)) {
         return None;
     }

@@ -12,7 +12,11 @@ use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v2::client::Http2Session;
+use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use wire::Framing;
 
 use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError};
@@ -38,18 +42,27 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(super) fn build(backend: &Arc<Backend>) -> Result<Self, BuildError> {
-        Ok(Client { connector: Connector::new(None), peer: peer(backend, 2) })
+        Ok(Client { connector: Connector::new(None), peer: peer(backend, authorities(backend)?, 2) })
     }
 }
 
 /// A backend as pingora names it, for HTTP/2 or for what passes through.
-pub(crate) fn peer(backend: &Backend, version: u8) -> HttpPeer {
+pub(super) fn peer(backend: &Backend, authorities: Option<Arc<CaType>>, version: u8) -> HttpPeer {
     let name = backend.tls.as_ref().map(|t| t.server_name.clone()).unwrap_or_default();
     let mut peer = HttpPeer::new((backend.host.as_str(), backend.port), backend.tls.is_some(), name);
     peer.options.set_http_version(version, version);
     peer.options.max_h2_streams = 100;
     peer.options.idle_timeout = Some(IDLE);
+    peer.options.ca = authorities;
     peer
+}
+
+/// The operator's authorities in pingora's form.
+pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, BuildError> {
+    let Some(path) = backend.tls.as_ref().and_then(|t| t.ca.as_ref()) else { return Ok(None) };
+    let pem = |why: String| BuildError::Pem { what: "certificate authorities", path: path.display().to_string(), why };
+    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|e| pem(e.to_string()))?;
+    Ok(Some(all.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect()))
 }
 
 /// An answer over HTTP/2.

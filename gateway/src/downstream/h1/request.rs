@@ -9,7 +9,7 @@ use lens::record::Outcome;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use wire::http1::head;
+use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
@@ -59,6 +59,7 @@ impl Connection {
     /// Serve the next request.
     pub(super) async fn next(&mut self, shared: &Arc<Shared>, leaving: &mut ShutdownWatch) -> Next {
         let plan = shared.plan.load_full();
+        self.drop_empty_lines();
         if self.buffer.is_empty() && !self.wait_for_request(plan.settings.timeouts.idle, leaving).await {
             return Next::Close;
         }
@@ -86,10 +87,26 @@ impl Connection {
         if *leaving.borrow() {
             return false;
         }
+        let coming = async {
+            while self.buffer.is_empty() {
+                if !matches!(self.read_some().await, Ok(n) if n > 0) {
+                    return false;
+                }
+                self.drop_empty_lines();
+            }
+            true
+        };
         tokio::select! {
             biased;
-            read = within(idle, self.read_some()) => matches!(read, Some(Ok(n)) if n > 0),
+            coming = within(idle, coming) => coming.unwrap_or(false),
             _ = leaving.changed() => false,
+        }
+    }
+
+    /// An empty line between two requests is left over from a client that ended its body with one too many.
+    fn drop_empty_lines(&mut self) {
+        while self.buffer.starts_with(b"\r\n") {
+            self.buffer.drain(..2);
         }
     }
 
@@ -98,10 +115,7 @@ impl Connection {
         let reading = async {
             let mut seen = 0;
             loop {
-                // An empty line before a request is left over from a client that ended its body with one too many.
-                while self.buffer.starts_with(b"\r\n") {
-                    self.buffer.drain(..2);
-                }
+                self.drop_empty_lines();
                 match head::find_end(&self.buffer, seen, plan.head_limits) {
                     Ok(Some(len)) => return Ok(Some(len)),
                     Ok(None) => seen = self.buffer.len(),
@@ -179,9 +193,10 @@ impl Connection {
         expects: bool,
     ) -> Result<Option<std::ops::Range<usize>>, Refusal> {
         if let BodyFraming::Length(length) = framing
-            && length > limit as u64 {
-                return Err(Refusal::body_too_large(limit));
-            }
+            && length > limit as u64
+        {
+            return Err(Refusal::body_too_large(limit));
+        }
         if expects && framing != BodyFraming::Empty && self.buffer.len() == head_len {
             let interim = async {
                 self.io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -238,6 +253,22 @@ impl Connection {
         let mut sink = H1Sink::new(&mut self.io, &mut pipelined, false, false);
         walk::refuse(&mut exchange, &refusal, &mut sink).await;
         Next::Linger
+    }
+}
+
+/// Where the first request of the buffer ends, if all of it is there.
+pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
+    let head_end = head::find_end(buffer, 0, limits).ok()??;
+    let mut room = head::field_room();
+    let framing = head::parse_request(buffer.get(..head_end)?, &mut room, limits).ok()?.framing;
+    let mut reader = BodyReader::new(framing);
+    let mut at = head_end;
+    loop {
+        match reader.next(buffer.get(at..)?).ok()? {
+            Progress::Data { skip, len } => at += skip + len,
+            Progress::Done { used } => return Some(at + used),
+            Progress::More => return None,
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(timeouts: Timeouts, head_at: Tick) -> Self {
-        Watch { timeouts, head_at, moved: head_at, blocked: None, timer: None }
+        Watch { timeouts, head_at, moved: clock::now(), blocked: None, timer: None }
     }
 
     /// Upstream has moved.

@@ -1,0 +1,233 @@
+//! The command line as people and scripts use it.
+
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::raw::{Folder, free_address, settings_at};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(kit::gateway::binary()).args(args).stdin(Stdio::null()).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// It fails at once, and says so in a line or a few, without a panic.
+fn fails_with(args: &[&str], wanted: &[&str]) {
+    let begun = Instant::now();
+    let output = run(args);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{args:?}: {:?}", begun.elapsed());
+    for part in wanted {
+        assert!(told.contains(part), "{args:?}: {part:?} is not in {told}");
+    }
+    assert!(!told.contains("panicked") && !told.contains("RUST_BACKTRACE"), "{told}");
+}
+
+#[test]
+fn check_tells_every_problem_with_its_place() {
+    let folder = Folder::new();
+    let file = folder.file("bad.yaml", "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\n");
+    let name = file.display().to_string();
+    let places = [":2:5: listeners[0].adress", ":9:12: routes[0].stall", ":10:10: workers"].map(|p| format!("{name}{p}"));
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    fails_with(&["check", &name], &[&places[..], &["did you mean \"address\"?"]].concat());
+    // A gateway says the same.
+    fails_with(&["gateway", "--config", &name], &places);
+}
+
+#[test]
+fn check_tells_what_is_no_settings_file() {
+    let folder = Folder::new();
+    let missing = folder.0.join("missing.yaml").display().to_string();
+    fails_with(&["check", &missing], &[&missing]);
+    fails_with(&["check", &folder.0.display().to_string()], &["cannot read it"]);
+    for (content, wanted) in [
+        (&b"backends: [\n"[..], ":"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"", "backend"),
+        (b"42", ""),
+        (b"- a\n- b\n", ""),
+        (b"a: 1\n---\nb: 2\n", "document"),
+        (b"a: &x [*x]\n", ""),
+        (b"a: 1\na: 2\n", ""),
+    ] {
+        let file = folder.file("odd.yaml", content).display().to_string();
+        fails_with(&["check", &file], &[&file, wanted]);
+    }
+    // Aliases that unfold a thousandfold, and nesting without an end.
+    let bomb: String = (0..12)
+        .map(|i| format!("a{i}: &a{i} [{}]\n", if i == 0 { "x".to_owned() } else { vec![format!("*a{}", i - 1); 10].join(",") }))
+        .collect();
+    for (name, content) in [("bomb.yaml", bomb), ("deep.yaml", "[".repeat(50_000)), ("deep-map.yaml", "{a: ".repeat(50_000))] {
+        fails_with(&["check", &folder.file(name, content).display().to_string()], &[name]);
+    }
+}
+
+#[test]
+fn check_of_a_good_file_is_quiet_praise() {
+    let folder = Folder::new();
+    let file = folder.file("good.yaml", "backends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n");
+    let output = run(&["check", &file.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 routes, 1 backends") && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn init_writes_what_check_accepts_and_overwrites_nothing() {
+    let folder = Folder::new();
+    let path = folder.0.join("gateway.yaml");
+    let name = path.display().to_string();
+    let output = run(&["init", &name]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(run(&["check", &name]).status.code(), Some(0), "{}", text(&run(&["check", &name]).stderr));
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(written.lines().filter(|l| l.trim_start().starts_with('#')).count() > 20, "{written}");
+    std::fs::write(&path, "mine").unwrap();
+    fails_with(&["init", &name], &[&name, "--force"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    assert_eq!(run(&["init", "--force", &name]).status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
+    // Longer than what replaces it.
+    std::fs::write(&path, "x".repeat(1 << 20)).unwrap();
+    assert_eq!(run(&["init", "--force", &name]).status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
+    fails_with(&["init", &folder.0.join("no/such/folder.yaml").display().to_string()], &["no/such"]);
+}
+
+#[test]
+fn every_commented_line_of_init_is_a_field() {
+    // What is offered as a comment must be accepted when it is uncommented.
+    let folder = Folder::new();
+    let name = folder.0.join("gateway.yaml").display().to_string();
+    run(&["init", &name]);
+    let written = std::fs::read_to_string(&name).unwrap();
+    let mut uncommented = String::new();
+    let mut is_field = false;
+    // After the two lines about the file, each field is a line about it and the line that it is.
+    for line in written.lines().skip(2).filter(|l| !l.trim().is_empty()) {
+        match line.trim() {
+            "-" => uncommented.push_str(line),
+            _ if !is_field => is_field = true,
+            _ => {
+                uncommented.push_str(&line.replacen("# ", "", 1));
+                is_field = false;
+            }
+        }
+        uncommented.push('\n');
+    }
+    std::fs::write(&name, uncommented).unwrap();
+    let output = Command::new(kit::gateway::binary()).args(["check", &name]).env("VLLM_API_KEY", "k").output().unwrap();
+    let told = text(&output.stderr);
+    // Files need not be there, and a plain URL has no TLS; nothing else may be wrong.
+    let wrong: Vec<&str> = told.lines().filter(|l| !l.contains("cannot open") && !l.contains("tls is set")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn schema_is_json() {
+    let output = run(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema["properties"]["backends"].is_object(), "{schema:#}");
+}
+
+#[test]
+fn a_taken_address_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let url = "http://127.0.0.1:1";
+    fails_with(&["gateway", "--upstream", url, "--listen", &address, "--admin", "127.0.0.1:0"], &[&address, "in use"]);
+    fails_with(&["gateway", "--upstream", url, "--listen", "127.0.0.1:0", "--admin", &address], &[&address, "in use"]);
+    fails_with(&["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"], &["192.0.2.1:80"]);
+    // Data and operator on one address.
+    let both = free_address().to_string();
+    fails_with(&["gateway", "--upstream", url, "--listen", &both, "--admin", &both], &[&both]);
+    let folder = Folder::new();
+    let file = folder.file("gateway.yaml", settings_at(taken.local_addr().unwrap(), free_address(), url, ""));
+    fails_with(&["gateway", "--config", &file.display().to_string()], &[&address]);
+}
+
+#[test]
+fn a_bad_certificate_is_named() {
+    let folder = Folder::new();
+    let (empty, garbage) =
+        (folder.file("empty.pem", ""), folder.file("garbage.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"));
+    let shell = folder.file(
+        "not-der.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    );
+    for cert in [&empty, &garbage, &shell] {
+        let text = format!(
+            "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{0}', key: '{0}'}}}}]\nadmin: {{address: '127.0.0.1:0'}}\nbackends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: e}}]\n",
+            cert.display()
+        );
+        let file = folder.file("gateway.yaml", text);
+        fails_with(&["gateway", "--config", &file.display().to_string()], &[&cert.display().to_string()]);
+    }
+    let text = "listeners:\n  - address: '127.0.0.1:0'\n    tls:\n      cert: /no/such/cert.pem\n      key: /no/such/key.pem\nbackends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n";
+    let file = folder.file("missing.yaml", text).display().to_string();
+    fails_with(&["gateway", "--config", &file], &[&format!("{file}:4:"), &format!("{file}:5:"), "/no/such/cert.pem"]);
+    // Authorities of a backend.
+    let text = format!(
+        "backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{}'}}}}]\nroutes: [{{name: r, backend: e}}]\nlisteners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n",
+        garbage.display()
+    );
+    let file = folder.file("ca.yaml", text).display().to_string();
+    fails_with(&["gateway", "--config", &file], &["garbage.pem"]);
+}
+
+#[test]
+fn help_and_version_are_there_and_wrong_arguments_are_told() {
+    for args in [&["--help"][..], &["gateway", "--help"], &["check", "--help"], &["init", "--help"], &["schema", "--help"], &["--version"]]
+    {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stdout.len() > 10 && output.stderr.is_empty(), "{args:?}");
+    }
+    for args in [
+        &[][..],
+        &["gateway"],
+        &["gateway", "--config", "x", "--upstream", "y"],
+        &["gateway", "--config", "x", "--listen", "y"],
+        &["frobnicate"],
+        &["--log", "loud", "schema"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("Usage") || text(&output.stderr).contains("--help"), "{args:?}: {}", text(&output.stderr));
+    }
+    fails_with(&["gateway", "--upstream", "not a url"], &["not a url", "http://"]);
+    fails_with(&["gateway", "--upstream", "http://127.0.0.1:1", "--listen", "nowhere"], &["nowhere"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for args in [&["schema"][..], &["--help"]] {
+        let mut child = Command::new(kit::gateway::binary()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut told = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        let status = child.wait().unwrap();
+        assert!(told.is_empty(), "{args:?}: {told}");
+        assert_eq!(status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = Command::new(kit::gateway::binary())
+        .arg("schema")
+        .stdout(full())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("No space"), "{}", text(&output.stderr));
+}

@@ -1,0 +1,623 @@
+//! What happens when an engine, or a client, does not do its part: who is told what, and what the record says.
+
+use std::time::{Duration, Instant};
+
+use kit::client::{CHAT, CHAT_STREAM, post};
+use kit::{Client, Engine, Gateway, Step, sse};
+use lens::record::Outcome;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{ask, eventually, field, id, in_time, last_data, read_until, settings, settled, short_chat, tarpit, with_length};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_does_not_listen_is_a_502() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let address = engine.address;
+    drop(engine);
+    eventually("the port is free", || std::net::TcpStream::connect(address).is_err()).await;
+    let gateway = Gateway::in_front_of(&format!("http://{address}")).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "nobody", CHAT_STREAM).await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"));
+    assert_eq!(answer.field("x-request-id"), Some("nobody"));
+    assert!(!answer.text().contains(&address.port().to_string()), "an address of the operator's side: {}", answer.text());
+    let record = gateway.record("nobody").await;
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref(), record.http_status),
+        (Outcome::UpstreamFailed, Some("upstream_connect_failed"), Some(502))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_none_is_a_502_and_asked_for_once() {
+    const CASES: [(&str, &str); 11] = [
+        ("close", "upstream_closed"),
+        ("reset", "upstream_closed"),
+        ("half-a-head", "upstream_closed"),
+        ("garbage", "upstream_invalid_response"),
+        ("length-and-chunked", "upstream_invalid_response"),
+        ("two-lengths", "upstream_invalid_response"),
+        ("signed-length", "upstream_invalid_response"),
+        ("unknown-coding", "upstream_invalid_response"),
+        ("folded", "upstream_invalid_response"),
+        ("switching", "upstream_invalid_response"),
+        ("endless-head", "upstream_invalid_response"),
+    ];
+    let engine = Engine::start(|seen| {
+        let ok = |fields: &str| {
+            vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{fields}\r\n2\r\n{{}}\r\n0\r\n\r\n")), Step::Hang]
+        };
+        match id(seen) {
+            "close" => vec![Step::Close],
+            "reset" => vec![Step::Reset],
+            "half-a-head" => vec![Step::text("HTTP/1.1 200 OK\r\ncontent-ty"), Step::Close],
+            "garbage" => vec![Step::Write(b"\x16\x03\x01 what?\r\n\r\n".to_vec()), Step::Hang],
+            "length-and-chunked" => ok("content-length: 2\r\ntransfer-encoding: chunked\r\n"),
+            "two-lengths" => ok("content-length: 2\r\ncontent-length: 3\r\n"),
+            "signed-length" => ok("content-length: +2\r\n"),
+            "unknown-coding" => ok("transfer-encoding: gzip, chunked\r\n"),
+            "folded" => ok("x-a: b\r\n c\r\ncontent-length: 2\r\n"),
+            "switching" => vec![Step::text("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), Step::Hang],
+            "endless-head" => vec![Step::text(format!("HTTP/1.1 200 OK\r\nx-a: {}", "a".repeat(128 << 10))), Step::Hang],
+            other => panic!("{other}"),
+        }
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for (case, code) in CASES {
+        let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
+        assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (502, code, true), "{case}: {}", answer.text());
+        let record = gateway.record(case).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some(code)), "{case}");
+    }
+    assert_eq!(engine.seen().len(), CASES.len(), "a request was sent twice");
+    // A connection that answered like that is not kept.
+    eventually("all are closed", || engine.open() == 0).await;
+}
+
+/// A path, what an engine says there before it dies, and where the error stands in the last event.
+struct Dying {
+    path: &'static str,
+    content_type: &'static str,
+    said: &'static str,
+    code_at: &'static str,
+}
+
+const DYING: [Dying; 7] = [
+    Dying {
+        path: "/v1/chat/completions",
+        content_type: "text/event-stream",
+        said: "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n",
+        code_at: "/error/code",
+    },
+    Dying {
+        path: "/v1/completions",
+        content_type: "text/event-stream",
+        said: "data: {\"choices\":[{\"index\":0,\"text\":\"hi\"}]}\n\n",
+        code_at: "/error/code",
+    },
+    Dying {
+        path: "/v1/responses",
+        content_type: "text/event-stream",
+        said: "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"output_index\":0,\"delta\":\"hi\"}\n\n",
+        code_at: "/code",
+    },
+    Dying {
+        path: "/v1/messages",
+        content_type: "text/event-stream",
+        said: "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n",
+        code_at: "/error/code",
+    },
+    Dying {
+        path: "/api/chat",
+        content_type: "application/x-ndjson",
+        said: "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"done\":false}\n",
+        code_at: "/code",
+    },
+    Dying {
+        path: "/generate_stream",
+        content_type: "text/event-stream",
+        said: "data:{\"token\":{\"id\":1,\"text\":\"hi\",\"special\":false}}\n\n",
+        code_at: "/error_type",
+    },
+    Dying {
+        path: "/completion",
+        content_type: "text/event-stream",
+        said: "data: {\"content\":\"hi\",\"stop\":false}\n\n",
+        code_at: "/error/code",
+    },
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_breaks_off_ends_in_an_error_event_of_its_dialect() {
+    let engine = Engine::start(|seen| {
+        let (way, at) = id(seen).split_once('-').expect("way-number");
+        let dying = &DYING[at.parse::<usize>().expect("a number")];
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n", dying.content_type);
+        let mut steps = vec![Step::text(head), Step::chunk(dying.said)];
+        match way {
+            "close" => steps.push(Step::Close),
+            "reset" => steps.push(Step::Reset),
+            "size" => steps.extend([Step::text("xyz\r\nnever\r\n"), Step::Hang]),
+            "torn" => steps.extend([Step::chunk("data: {\"choi"), Step::Close]),
+            _ => steps.extend([Step::text("ff\r\ndata: {\"to"), Step::Close]),
+        }
+        steps
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for way in ["close", "reset", "size", "torn", "chunk"] {
+        for (number, dying) in DYING.iter().enumerate() {
+            let id = format!("{way}-{number}");
+            let answer = ask(&gateway, dying.path, &id, CHAT_STREAM).await;
+            let text = answer.text();
+            let what = format!("{way} {}: {text}", dying.path);
+            assert_eq!((answer.status, answer.complete), (200, false), "{what}");
+            assert!(text.starts_with(dying.said) && !text.contains("[DONE]") && text.ends_with('\n'), "{what}");
+            let last = match dying.content_type {
+                "text/event-stream" => {
+                    assert!(text.ends_with("\n\n"), "{what}");
+                    last_data(&text)
+                }
+                _ => serde_json::from_str(text.trim_end().lines().last().expect("a line")).expect("JSON"),
+            };
+            assert_eq!(last.pointer(dying.code_at).and_then(|c| c.as_str()), Some("upstream_died"), "{what}");
+            if matches!(dying.path, "/v1/responses" | "/v1/messages") {
+                assert_eq!(last["type"], "error", "{what}");
+                assert!(text.contains("event: error\ndata: "), "{what}");
+            }
+            let record = gateway.record(&id).await;
+            assert_eq!(
+                (record.outcome, record.error_code.as_deref(), record.content_events),
+                (Outcome::UpstreamFailed, Some("upstream_died"), Some(1)),
+                "{what}"
+            );
+        }
+    }
+    assert_eq!(engine.seen().len(), 5 * DYING.len(), "a request was sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_with_a_length_that_breaks_off_never_looks_complete() {
+    // What is missing is shorter than any error event: an error event must not fill the length up.
+    let engine = Engine::start(|_| {
+        let body = short_chat();
+        let Step::Write(mut all) = with_length(&body) else { unreachable!() };
+        all.truncate(all.len() - 8);
+        vec![Step::Write(all), Step::Close]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: length\r\n", CHAT_STREAM).await;
+    let answer = client.answer().await;
+    assert_eq!(gateway.record("length").await.outcome, Outcome::UpstreamFailed);
+    let length: usize = answer.field("content-length").map_or(usize::MAX, |l| l.parse().expect("a number"));
+    assert!(!answer.complete, "the client takes this for the whole answer of {length} bytes: {}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_answer_that_breaks_off_is_cut_and_gets_nothing_put_in() {
+    const TRUNK: &str = "{\"choices\":[{\"index\":0,\"mess";
+    let engine = Engine::start(|seen| {
+        let frame = match id(seen) {
+            "length" => format!("content-length: 500\r\n\r\n{TRUNK}"),
+            _ => format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{TRUNK}\r\n", TRUNK.len()),
+        };
+        vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{frame}")), Step::Close]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for case in ["length", "chunked"] {
+        let answer = ask(&gateway, "/v1/chat/completions", case, CHAT).await;
+        assert_eq!((answer.complete, answer.text().as_str()), (false, TRUNK), "{case}");
+        let record = gateway.record(case).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_died")), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_the_engine_inside_a_stream_passes_and_is_recorded() {
+    const ERRORS: [(&str, &str); 3] = [
+        ("word", r#"data: {"error":{"message":"out of memory","type":"server_error","code":"oom"}}"#),
+        ("kind", r#"data: {"error":{"message":"out of memory","type":"server_error","code":null}}"#),
+        ("number", r#"data: {"error":{"message":"out of memory","type":"server_error","code":507}}"#),
+    ];
+    let stream = |case: &str| {
+        let error = ERRORS.iter().find(|(name, _)| *name == case).expect("a case").1;
+        sse::role() + &sse::content("x") + error + "\n\n" + &sse::done()
+    };
+    let engine = Engine::start(move |seen| vec![Step::text(sse::STREAM_HEAD), Step::chunk(stream(id(seen))), Step::end()]).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for (case, code) in [("word", "oom"), ("kind", "server_error"), ("number", "507")] {
+        let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
+        assert_eq!((answer.status, answer.complete, answer.text()), (200, true, stream(case)));
+        let record = gateway.record(case).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some(code)), "{case}");
+        assert_eq!((record.events, record.content_events), (Some(4), Some(1)), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn error_answers_of_the_engine_pass_unchanged() {
+    const STATUSES: [u16; 8] = [400, 401, 404, 422, 429, 500, 503, 529];
+    let body = |status: u16| match status % 2 {
+        0 => ("text/html; charset=utf-8", format!("<h1>{status}</h1>")),
+        _ => ("application/json", format!("{{ \"status\" : {status} }}")),
+    };
+    let engine = Engine::start(move |seen| {
+        let status: u16 = id(seen).parse().expect("a status");
+        let (content_type, body) = body(status);
+        vec![Step::text(format!("HTTP/1.1 {status} Whatever\r\ncontent-type: {content_type}\r\nretry-after: 7\r\nwww-authenticate: Bearer\r\ncontent-length: {}\r\n\r\n{body}", body.len()))]
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut client = gateway.client().await;
+    for status in STATUSES {
+        let (content_type, body) = body(status);
+        client.post("/v1/chat/completions", &format!("x-request-id: {status}\r\n"), CHAT_STREAM).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text(), answer.complete), (status, body, true));
+        assert_eq!(
+            (answer.field("content-type"), answer.field("retry-after"), answer.field("www-authenticate")),
+            (Some(content_type), Some("7"), Some("Bearer"))
+        );
+        let record = gateway.record(&status.to_string()).await;
+        assert_eq!(
+            (record.outcome, record.error_code, record.http_status),
+            (Outcome::UpstreamError, Some(format!("http_{status}")), Some(status))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_just_stops_is_incomplete() {
+    let engine = Engine::start(|seen| {
+        let text = sse::role() + &sse::content("x");
+        match id(seen) {
+            "chunked" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(text), Step::end()],
+            "empty" => vec![Step::text(sse::STREAM_HEAD), Step::end()],
+            "finished" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(text + &sse::finish()), Step::end()],
+            _ => vec![
+                Step::text("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"),
+                Step::text(text),
+                Step::Close,
+            ],
+        }
+    })
+    .await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for case in ["chunked", "empty", "until-close"] {
+        let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
+        assert!(answer.complete && !answer.text().contains("error"), "it is not ours to judge: {}", answer.text());
+        let record = gateway.record(case).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("incomplete_stream")), "{case}");
+    }
+    // Some engines never say [DONE]; a finish reason is an end as well.
+    ask(&gateway, "/v1/chat/completions", "finished", CHAT_STREAM).await;
+    assert_eq!(gateway.record("finished").await.outcome, Outcome::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_have_an_end() {
+    let engine = Engine::start(|seen| match id(seen) {
+        "first" => vec![Step::Hang],
+        "between" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Hang],
+        "silent" => vec![Step::text("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"), Step::Hang],
+        _ => {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+            (0..2000).for_each(|_| steps.extend([Step::ms(10), Step::chunk(sse::content("x"))]));
+            steps
+        }
+    })
+    .await;
+    let route = |name: &str, timeouts: &str| {
+        format!("{{name: {name}, backend: e, match: {{headers: {{x-route: {name}}}}}, timeouts: {{{timeouts}}}}}")
+    };
+    let routes =
+        [route("first", "first_byte: 200ms"), route("between", "between_events: 200ms"), route("total", "total: 400ms")].join(", ");
+    let gateway = Gateway::with_settings(&format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{routes}]\n", engine.url())).await;
+    let ask = async |id: &str, route: &str| {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\nx-route: {route}\r\n"), CHAT_STREAM).await;
+        let answer = client.answer().await;
+        let record = gateway.record(id).await;
+        assert_eq!(record.outcome, Outcome::Timeout, "{record:?}");
+        (answer, record)
+    };
+
+    let (answer, record) = ask("first", "first").await;
+    assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (504, "upstream_first_byte_timeout", true));
+    assert_eq!(record.error_code.as_deref(), Some("upstream_first_byte_timeout"));
+    assert!(record.total_us >= 200_000, "{record:?}");
+
+    let (answer, record) = ask("between", "between").await;
+    assert_eq!((answer.status, answer.complete), (200, false));
+    assert!(answer.text().starts_with(&sse::content("x")));
+    assert_eq!(last_data(&answer.text())["error"]["code"], "upstream_idle_timeout");
+    assert_eq!((record.error_code.as_deref(), record.content_events), (Some("upstream_idle_timeout"), Some(1)));
+
+    // No event stream: nothing may be put into it.
+    let (answer, _) = ask("silent", "between").await;
+    assert_eq!((answer.complete, answer.text().as_str()), (false, "{"));
+
+    let (answer, record) = ask("total", "total").await;
+    assert_eq!((answer.status, answer.complete), (200, false));
+    assert_eq!(last_data(&answer.text())["error"]["code"], "total_timeout");
+    assert!(record.total_us >= 400_000 && record.content_events > Some(1), "{record:?}");
+    // Nobody generates for nobody.
+    eventually("the engine is left", || engine.closed_early() == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_has_an_end() {
+    let (address, _full) = tarpit().await;
+    let gateway = Gateway::with_settings(&settings(&format!("http://{address}"), "", "", "timeouts: {connect: 200ms}")).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "tar", CHAT).await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_connect_timeout"));
+    let record = gateway.record("tar").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some("upstream_connect_timeout")));
+    assert!(record.ledger_us.micros(lens::State::Connect) >= 200_000, "{record:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_is_cut() {
+    let engine = Engine::start(|_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        (0..64).for_each(|_| steps.push(Step::chunk(sse::content(&"x".repeat(512 << 10)))));
+        steps.push(Step::Hang);
+        steps
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", timeouts: {client_write: 300ms}", "")).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: deaf\r\n", CHAT_STREAM).await;
+    let record = gateway.record("deaf").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some("client_write_timeout")));
+    eventually("the engine is left", || engine.closed_early() == 1).await;
+    settled(&gateway).await;
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
+    // An engine that lets a large body wait in the sockets for a moment.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::RcvBuf, &(64 << 10)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    const BODY: usize = 16 << 20;
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (mut sink, mut read) = (vec![0; 64 << 10], 0);
+        while read < BODY {
+            match socket.read(&mut sink).await {
+                Ok(n) if n > 0 => read += n,
+                _ => return,
+            }
+        }
+        let Step::Write(answer) = sse::chat_answer().remove(0) else { unreachable!() };
+        socket.write_all(&answer).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    });
+    let gateway = Gateway::with_settings(&settings(&url, "", ", timeouts: {first_byte: 1500ms}", "")).await;
+    let (head, tail) = ("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"", "\"}]}");
+    let body = format!("{head}{}{tail}", "x".repeat(BODY - head.len() - tail.len()));
+    let request = post("/v1/chat/completions", "x-request-id: slow\r\n", &body);
+    let mut client = gateway.client().await;
+    client.send(&request[..1000]).await;
+    // The client's upload takes longer than an engine may take for its first byte: that is another wait.
+    tokio::time::sleep(Duration::from_millis(1700)).await;
+    client.send(&request[1000..]).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_dawdles_is_cut() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "timeouts: {request_head: 200ms, request_body: 200ms}")).await;
+    let mut head = gateway.client().await;
+    head.send("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-a: ").await;
+    let answer = head.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str(), answer.field("connection")), (408, "request_timeout", Some("close")));
+    let mut body = gateway.client().await;
+    body.send("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: dawdle\r\ncontent-length: 10\r\n\r\n{").await;
+    let answer = body.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (408, "request_timeout"));
+    assert_eq!(gateway.record("dawdle").await.outcome, Outcome::Timeout);
+    assert!(engine.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_that_the_engine_closed_costs_nobody_a_request() {
+    // The first answer's connection is closed: at once, or only when the next request has come.
+    let engine = Engine::start(|seen| {
+        let mut steps = sse::chat_answer();
+        match id(seen) {
+            "a" => steps.push(Step::Close),
+            "c" if seen.connection == 1 => steps = vec![Step::Close],
+            _ => {}
+        }
+        steps
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "workers: 1")).await;
+    let mut client = gateway.client().await;
+    let ask = async |client: &mut Client, id: &str| {
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), CHAT).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.complete), (200, true), "{id}: {}", answer.text());
+        assert_eq!(gateway.record(id).await.outcome, Outcome::Ok);
+        answer
+    };
+    ask(&mut client, "a").await;
+    eventually("the engine has closed", || engine.open() == 0).await;
+    ask(&mut client, "b").await;
+    let seen: Vec<_> = engine.seen().iter().map(|s| (id(s).to_owned(), s.connection)).collect();
+    assert_eq!(seen, [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+    // Whether the engine read the request before it closed cannot be told from here.
+    let answer = ask(&mut client, "c").await;
+    assert_eq!(engine.seen().last().map(|s| s.connection), Some(2));
+    assert_eq!(answer.field("connection"), None, "the client's connection has nothing to do with it");
+    ask(&mut client, "d").await;
+    assert_eq!(gateway.records().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
+    const SMUGGLED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong";
+    let engine = Engine::start(|seen| {
+        let Step::Write(mut answer) = sse::chat_answer().remove(0) else { unreachable!() };
+        let stream = || [sse::STREAM_HEAD, "5\r\n: hi\n\r\n0\r\n\r\n"].concat().into_bytes();
+        match id(seen) {
+            "length" => answer.extend_from_slice(SMUGGLED.as_bytes()),
+            "chunked" => answer = [stream(), SMUGGLED.into()].concat(),
+            "empty" => answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{SMUGGLED}").into_bytes(),
+            "later" => return vec![Step::Write(answer), Step::ms(50), Step::text(SMUGGLED)],
+            _ => {}
+        }
+        vec![Step::Write(answer)]
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "workers: 1")).await;
+    let mut client = gateway.client().await;
+    for (number, case) in ["length", "chunked", "empty", "later"].into_iter().enumerate() {
+        client.post("/v1/chat/completions", &format!("x-request-id: {case}\r\n"), CHAT).await;
+        let answer = client.answer().await;
+        assert!(answer.complete && !answer.text().contains("wrong"), "{case}: {}", answer.text());
+        if case == "later" {
+            // The connection is given up as soon as somebody looks at it.
+            eventually("swept", || engine.open() == 0).await;
+        }
+        assert_eq!(engine.seen().last().map(|s| s.connection), Some(number), "{case}: a connection was used again");
+    }
+    client.post("/v1/chat/completions", "x-request-id: last\r\n", CHAT).await;
+    assert_eq!(client.answer().await.json()["id"], "c1");
+    assert_eq!(engine.seen().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_engine_outlive_those_of_clients() {
+    let engine = Engine::start(|_| sse::stream(2, 0)).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for _ in 0..20 {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", "connection: close\r\n", CHAT_STREAM).await;
+        let answer = client.answer().await;
+        assert!(answer.complete);
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(client.is_closed_within(Duration::from_secs(5)).await);
+        // The connection is given back after the client has its answer.
+        settled(&gateway).await;
+    }
+    let most = engine.seen().iter().map(|s| s.connection).max().unwrap() + 1;
+    assert!(most <= 2, "{most} connections for 20 requests through 2 workers");
+    assert!(engine.seen().iter().all(|s| field(&s.head, "connection").is_none_or(|v| v != "close")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_takes_no_more_than_its_connections() {
+    let engine = Engine::start(|seen| match id(seen) {
+        "holds" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("held")), Step::Hang],
+        _ => sse::chat_answer(),
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
+    let mut holder = gateway.client().await;
+    holder.post("/v1/chat/completions", "x-request-id: holds\r\n", CHAT_STREAM).await;
+    read_until(&mut holder, "held").await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: refused\r\n", CHAT).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (503, "backend_busy"));
+    assert!(answer.field("retry-after").is_some());
+    let record = gateway.record("refused").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Rejected, Some("backend_busy")));
+    assert_eq!(engine.seen().len(), 1);
+    drop(holder);
+    gateway.record("holds").await;
+    // The refused client may try again on the same connection.
+    client.post("/v1/chat/completions", "", CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_the_limit_is_refused_before_the_engine_hears_of_it() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}")).await;
+    let body = "x".repeat(200 << 10);
+    let chunked: String = (0..25).map(|i| format!("2000\r\n{}\r\n", &body[i * 8192..][..8192])).chain(["0\r\n\r\n".into()]).collect();
+    for (case, framing, body) in
+        [("length", format!("content-length: {}", body.len()), &body), ("chunked", "transfer-encoding: chunked".into(), &chunked)]
+    {
+        let mut client = gateway.client().await;
+        client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: {case}\r\n{framing}\r\n\r\n{body}")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (413, "request_too_large", true), "{case}");
+        assert_eq!(answer.field("connection"), Some("close"), "{case}");
+        assert!(client.is_closed_within(Duration::from_secs(5)).await, "{case}");
+        assert_eq!(gateway.record(case).await.outcome, Outcome::Rejected, "{case}");
+    }
+    // The largest that is allowed.
+    let (head, tail) = ("{\"model\":\"m\",\"prompt\":\"", "\"}");
+    let largest = format!("{head}{}{tail}", "x".repeat((64 << 10) - head.len() - tail.len()));
+    assert!(engine.seen().is_empty());
+    assert_eq!(ask(&gateway, "/v1/completions", "largest", &largest).await.status, 200);
+    assert_eq!(engine.seen()[0].body, largest.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_wait_for_leave_to_send_its_body() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let head = |expect: &str, length: usize| {
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nexpect: {expect}\r\ncontent-length: {length}\r\n\r\n")
+    };
+    let mut client = gateway.client().await;
+    client.send(head("100-continue", CHAT.len())).await;
+    let mut interim = [0; 25];
+    in_time(client.socket().read_exact(&mut interim)).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(engine.seen().is_empty());
+    client.send(CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    // Who does not wait is not told.
+    client.send(head("100-Continue", CHAT.len()) + CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    for seen in engine.seen() {
+        assert_eq!((field(&seen.head, "expect"), seen.body.as_slice()), (None, CHAT.as_bytes()));
+    }
+    client.send(head("a-miracle", CHAT.len()) + CHAT).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.error_code().as_str()), (417, "expectation_failed"));
+    // A body that is too large is refused instead of asked for.
+    let mut client = gateway.client().await;
+    client.send(head("100-continue", 1 << 30)).await;
+    let began = Instant::now();
+    let answer = client.answer().await;
+    assert!(answer.status == 413 && began.elapsed() < Duration::from_secs(5));
+    assert_eq!(engine.seen().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
+    // It refuses a large body by its head and closes without reading the rest.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut some = [0; 1024];
+        let _ = socket.read(&mut some).await;
+        let _ = socket
+            .write_all(b"HTTP/1.1 413 Too Large\r\ncontent-type: text/plain\r\ncontent-length: 6\r\nconnection: close\r\n\r\nno way")
+            .await;
+        let _ = socket.shutdown().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    });
+    let gateway = Gateway::in_front_of(&url).await;
+    let body = format!("{{\"model\":\"m\",\"prompt\":\"{}\"}}", "x".repeat(16 << 20));
+    let answer = ask(&gateway, "/v1/completions", "early", &body).await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "no way"));
+    let record = gateway.record("early").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("http_413")));
+}

@@ -1,0 +1,427 @@
+//! From start to end: draining, reloading, running out of what the system lends, and clocks that jump.
+//!
+//! Upgrades and waits of seconds are in `slow.rs`.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use kit::client::{CHAT, CHAT_STREAM};
+use kit::{Client, Engine, Gateway, sse};
+use lens::record::Outcome;
+use nix::sys::signal::Signal;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::raw::h2raw::{self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame};
+use crate::raw::{
+    Folder, Process, ends_well, free_address, nothing_in_flight, running_stream, say, settings, settings_at, through_shell, try_chat,
+};
+
+/// Long enough for a process on a busy machine to do what it does "at once".
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_every_stream_well_and_then_the_process() {
+    let engine = Engine::start(|_| sse::stream(20, 100)).await;
+    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
+    let address = gateway.address();
+    let mut idle = gateway.client().await;
+    idle.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(idle.answer().await.status, 200);
+    let mut silent = gateway.client().await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(tokio::spawn(ends_well(running_stream(address).await)));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    gateway.signal(Signal::SIGTERM);
+    assert!(idle.is_closed_within(AT_ONCE).await, "a connection between two requests is closed at once");
+    assert!(silent.is_closed_within(AT_ONCE).await, "a connection without a request is closed at once");
+    assert!(TcpStream::connect(address).await.is_err(), "a draining gateway accepts nobody");
+    assert_eq!(gateway.get("/readyz").0, 503, "the operator is told until the end");
+    for stream in streams {
+        assert!(stream.await.unwrap(), "a stream was cut");
+    }
+    let status = gateway.ended(AT_ONCE).await.expect("the process ends with its last stream, not with the grace");
+    assert_eq!(status.code(), Some(0), "{}", gateway.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_http2_as_well() {
+    let engine = Engine::start(|_| sse::stream(10, 100)).await;
+    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
+    let address = gateway.address();
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    let request = [
+        h2raw::hello(&[]),
+        frame(HEADERS, END_HEADERS, 1, &h2raw::post("/v1/chat/completions")),
+        frame(DATA, END_STREAM, 1, CHAT_STREAM.as_bytes()),
+    ];
+    busy.write_all(&request.concat()).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(&h2raw::hello(&[])).await.unwrap();
+    gateway.until(|_| engine.seen().len() == 1).await;
+    gateway.signal(Signal::SIGTERM);
+    let idle = tokio::spawn(async move { h2raw::listen(&mut idle, Duration::from_secs(3), |_| false).await.1 });
+    let (frames, closed) = h2raw::listen(&mut busy, Duration::from_secs(5), |_| false).await;
+    assert!(closed && frames.iter().any(|f| f.kind == GOAWAY && f.code() == 0), "{frames:?}");
+    let body: Vec<u8> = frames.iter().filter(|f| f.kind == DATA).flat_map(|f| f.payload.clone()).collect();
+    assert!(String::from_utf8_lossy(&body).ends_with("data: [DONE]\n\n"), "{frames:?}");
+    assert!(frames.iter().any(|f| f.stream == 1 && f.kind == DATA && f.flags & END_STREAM != 0), "{frames:?}");
+    assert!(idle.await.unwrap(), "an idle HTTP/2 connection is ended");
+    assert_eq!(gateway.ended(AT_ONCE).await.and_then(|s| s.code()), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_says_half_a_preface_holds_no_drain_up() {
+    let mut gateway = Gateway::with_settings(&settings("http://127.0.0.1:9", "shutdown: {grace: 15s}")).await;
+    let mut half = gateway.client().await;
+    half.send("PRI * HTTP/2.0\r\n").await;
+    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 1.0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.ended(Duration::from_secs(3)).await.is_some(), "it waits for a client that asked nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_tells_clients_that_the_connection_ends() {
+    let engine = Engine::start(|_| {
+        let mut steps = vec![kit::Step::ms(600)];
+        steps.extend(sse::chat_answer());
+        steps
+    })
+    .await;
+    let mut gateway = Gateway::in_front_of(&engine.url()).await;
+    let mut ours = gateway.client().await;
+    ours.post("/v1/chat/completions", "", CHAT).await;
+    let mut passing = gateway.client().await;
+    passing.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    gateway.until(|_| engine.seen().len() == 2).await;
+    gateway.signal(Signal::SIGTERM);
+    for client in [&mut ours, &mut passing] {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.complete), (200, true));
+        assert!(client.is_closed_within(AT_ONCE).await);
+    }
+    assert!(gateway.ended(AT_ONCE).await.is_some_and(|s| s.success()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_longer_than_the_grace_is_cut() {
+    let engine = Engine::start(|_| sse::stream(300, 100)).await;
+    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 500ms}")).await;
+    let stream = running_stream(gateway.address()).await;
+    let begun = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    assert!(!ends_well(stream).await, "a stream that was cut must not look whole");
+    let status = gateway.ended(Duration::from_secs(3)).await.expect("the process ends by itself");
+    assert!(status.code().is_some(), "it ended by a signal: {status}");
+    assert!(begun.elapsed() >= Duration::from_millis(450), "the grace was not given: {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn int_ends_at_once_also_while_draining() {
+    let engine = Engine::start(|_| sse::stream(300, 100)).await;
+    for drain_first in [false, true] {
+        let mut gateway = Gateway::in_front_of(&engine.url()).await;
+        let stream = running_stream(gateway.address()).await;
+        if drain_first {
+            gateway.signal(Signal::SIGTERM);
+            gateway.until(|g| g.get("/readyz").0 == 503).await;
+        }
+        gateway.signal(Signal::SIGINT);
+        let status = gateway.ended(AT_ONCE).await.expect("INT does not wait for streams");
+        assert!(status.code().is_some(), "{status}");
+        assert!(!ends_well(stream).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_and_started_again_it_serves_within_a_second() {
+    let engine = Engine::start(|r| if r.body.is_empty() { sse::json(200, "{}") } else { sse::stream(50, 100) }).await;
+    let (address, admin) = (free_address(), free_address());
+    let text = settings_at(address, admin, &engine.url(), "");
+    let mut first = Gateway::with_settings(&text).await;
+    // A stream and an idle connection, so that the port is not clean when its owner dies.
+    let _stream = running_stream(address).await;
+    let _idle = first.client().await;
+    first.signal(Signal::SIGKILL);
+    assert!(first.ended(AT_ONCE).await.is_some());
+    let begun = Instant::now();
+    let second = Gateway::with_settings(&text).await;
+    let heard = say(address, "GET /v1/models HTTP/1.0\r\n\r\n").await;
+    assert_eq!(heard.statuses, [200], "{}", heard.text);
+    assert!(begun.elapsed() < Duration::from_secs(1) + crate::raw::SILENCE, "{:?}", begun.elapsed());
+    assert_eq!(second.metric("llm_lens_requests_total", ""), 1.0, "counters begin anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_file_changes_nothing_and_is_reported_with_its_place() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "")).await;
+    gateway.write_settings(&settings(&engine.url(), "timeouts:\n  conect: 1s"));
+    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    let log = gateway.stderr();
+    let file = gateway.settings_file();
+    let written = std::fs::read_to_string(&file).unwrap();
+    let line = 1 + written.lines().position(|l| l.contains("conect")).unwrap();
+    assert!(log.contains(&format!("{}:{line}:3: timeouts.conect", file.display())), "{log}");
+    assert!(log.contains("did you mean \"connect\"?"), "{log}");
+    // Not YAML at all, and by signal.
+    gateway.write_settings("backends: [");
+    gateway.signal(Signal::SIGHUP);
+    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 2.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    assert_eq!(gateway.metric("llm_lens_reloads_total", ""), 0.0);
+    // A file that is gone is no change either.
+    std::fs::remove_file(&file).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 3.0).await;
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_settings_are_for_new_requests() {
+    let old = Engine::start(|_| sse::stream(15, 100)).await;
+    let new = Engine::start(|_| sse::chat_answer()).await;
+    let newest = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&old.url(), "")).await;
+    let stream = tokio::spawn(ends_well(running_stream(gateway.address()).await));
+    // A connection that stays open takes the new settings too.
+    let mut kept = gateway.client().await;
+    gateway.write_settings(&settings(&new.url(), ""));
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    kept.post("/v1/chat/completions", "", CHAT).await;
+    assert_eq!(kept.answer().await.status, 200);
+    assert_eq!((old.seen().len(), new.seen().len()), (1, 1));
+    gateway.write_settings(&settings(&newest.url(), ""));
+    let before = gateway.metric("llm_lens_reloads_total", "");
+    gateway.signal(Signal::SIGHUP);
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") > before).await;
+    kept.post("/v1/chat/completions", "", CHAT).await;
+    assert_eq!(kept.answer().await.status, 200);
+    assert_eq!((old.seen().len(), new.seen().len(), newest.seen().len()), (1, 1, 1));
+    assert!(stream.await.unwrap(), "a request keeps the backend that it entered with");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
+    // Old settings send route a to engine a and b to b; the new ones swap them. No request may see half of that.
+    let a = Engine::start(|_| sse::json(200, "{\"engine\":\"a\"}")).await;
+    let b = Engine::start(|_| sse::json(200, "{\"engine\":\"b\"}")).await;
+    let routes = |first: &str, second: &str| {
+        format!(
+            "backends: [{{name: first, url: '{first}'}}, {{name: second, url: '{second}'}}]\nroutes: [{{name: x, backend: first, match: {{models: [x]}}}}, {{name: y, backend: second}}]\n"
+        )
+    };
+    let gateway = Gateway::with_settings(&routes(&a.url(), &b.url())).await;
+    let address = gateway.address();
+    let asking = tokio::spawn(async move {
+        let mut client = Client::connect(address).await;
+        let mut seen = Vec::new();
+        for _ in 0..300 {
+            for model in ["x", "y"] {
+                client.post("/v1/chat/completions", "", &CHAT.replace("\"m\"", &format!("\"{model}\""))).await;
+                let answer = client.answer().await;
+                seen.push((model, answer.json()["engine"].as_str().unwrap().to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(4)).await;
+        }
+        seen
+    });
+    for turn in 0..4 {
+        gateway.write_settings(&if turn % 2 == 0 { routes(&b.url(), &a.url()) } else { routes(&a.url(), &b.url()) });
+        gateway.signal(Signal::SIGHUP);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let seen = asking.await.unwrap();
+    // One client asks in turns: with whole changes, what it sees is runs of (a, b) and of (b, a), and a change between the
+    // two questions of a turn shows once for each reload, at most.
+    let mixed = seen.chunks(2).filter(|pair| pair[0].1 == pair[1].1).count();
+    assert!(mixed <= gateway.metric("llm_lens_reloads_total", "") as usize, "{mixed} of {seen:?}");
+    assert!(seen.iter().any(|(m, e)| *m == "x" && e == "b"), "no reload was seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_file_descriptors_it_waits_and_recovers() {
+    let engine =
+        Engine::start(|r| if String::from_utf8_lossy(&r.body).contains("stream") { sse::stream(15, 100) } else { sse::chat_answer() })
+            .await;
+    let limited = |command: &mut std::process::Command| through_shell(command, "ulimit -n 64; exec \"$@\"");
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let address = gateway.address();
+    let stream = tokio::spawn(ends_well(running_stream(address).await));
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(TcpStream::connect(address).await.expect("the kernel's queue takes them"));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (begun, cpu) = (Instant::now(), gateway.cpu());
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let spent = gateway.cpu() - cpu;
+    assert!(spent < begun.elapsed() / 2, "busy for {spent:?} of {:?}", begun.elapsed());
+    assert!(stream.await.unwrap(), "a stream that runs needs no new descriptor");
+    drop(crowd);
+    assert_eq!(try_chat(address, CHAT).await, Ok(200));
+    gateway.until(|g| g.open_files() < 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_file_descriptors_for_the_backend_the_client_is_told() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limited = |command: &mut std::process::Command| through_shell(command, "ulimit -n 40; exec \"$@\"");
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
+    let address = gateway.address();
+    let mut crowd = Vec::new();
+    for _ in 0..60 {
+        crowd.push(Client::connect(address).await);
+    }
+    // These were accepted with the last descriptors; there is none left for the way on.
+    let first = &mut crowd[0];
+    first.post("/v1/chat/completions", "", CHAT).await;
+    let answer = first.answer().await;
+    assert!([200, 502, 503].contains(&answer.status), "{}", answer.head);
+    crowd.clear();
+    assert_eq!(try_chat(address, CHAT).await, Ok(200));
+}
+
+/// Where an output leads.
+#[derive(Clone, Copy, Debug)]
+enum Output {
+    Null,
+    /// A pipe that nobody reads any more.
+    Closed,
+    /// A pipe that is full, and whose reader does not read.
+    Stuck,
+    /// A disk without room.
+    Full,
+}
+
+impl Output {
+    /// The output, and what must live as long as it is used.
+    fn open(self) -> (Stdio, Option<std::io::PipeReader>) {
+        match self {
+            Output::Null => (Stdio::null(), None),
+            Output::Closed => (std::io::pipe().expect("a pipe").1.into(), None),
+            Output::Stuck => {
+                let (reader, writer) = std::io::pipe().expect("a pipe");
+                nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+                std::io::Write::write_all(&mut &writer, &[b'x'; 4096]).expect("room for one page");
+                (writer.into(), Some(reader))
+            }
+            Output::Full => (std::fs::File::options().write(true).open("/dev/full").expect("Linux has it").into(), None),
+        }
+    }
+}
+
+/// Start with these outputs, make it log, and ask.
+async fn serves_with(out: Output, err: Output) {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (address, admin, gone) = (free_address(), free_address(), free_address());
+    let folder = Folder::new();
+    let text = format!(
+        "listeners: [{{address: '{address}'}}]\nadmin: {{address: '{admin}'}}\nworkers: 2\nbackends: [{{name: e, url: '{}'}}, {{name: gone, url: 'http://{gone}'}}]\nroutes: [{{name: x, backend: gone, match: {{models: [x]}}}}, {{name: r, backend: e}}]\n",
+        engine.url()
+    );
+    let file = folder.file("gateway.yaml", text);
+    let ((out_to, _out), (err_to, _err)) = (out.open(), err.open());
+    let mut process = Process::start(&file, "trace", out_to, err_to);
+    process.accepts(address).await;
+    for _ in 0..20 {
+        // Each of these logs a warning.
+        assert_eq!(try_chat(address, &CHAT.replace("\"m\"", "\"x\"")).await, Ok(502), "stdout {out:?}, stderr {err:?}");
+    }
+    assert_eq!(try_chat(address, CHAT).await, Ok(200), "stdout {out:?}, stderr {err:?}");
+    assert!(matches!(process.0.try_wait(), Ok(None)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_stops_nobody() {
+    serves_with(Output::Null, Output::Closed).await;
+    serves_with(Output::Null, Output::Full).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_reader_hangs_stops_nobody() {
+    serves_with(Output::Null, Output::Stuck).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_serves_though_nobody_reads_its_greeting() {
+    serves_with(Output::Closed, Output::Null).await;
+    serves_with(Output::Full, Output::Null).await;
+    serves_with(Output::Closed, Output::Closed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jump_of_the_wall_clock_changes_no_duration() {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    if !std::path::Path::new(LIBRARY).exists() {
+        return eprintln!("skipped: {LIBRARY} is not installed (Debian: faketime)");
+    }
+    let folder = Folder::new();
+    let offset = folder.file("offset", "+0");
+    let engine = Engine::start(|_| sse::stream(10, 100)).await;
+    let faked = |command: &mut std::process::Command| {
+        command
+            .env("LD_PRELOAD", LIBRARY)
+            .env("FAKETIME_TIMESTAMP_FILE", &offset)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    };
+    let gateway = Gateway::with_command(&settings(&engine.url(), ""), faked).await;
+    let wall = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+    for (id, jump, hours) in [("back", "-3h", -3), ("ahead", "+5h", 5)] {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), CHAT_STREAM).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        folder.file("offset", jump);
+        assert!(client.answer().await.complete);
+        let record = gateway.record(id).await;
+        assert_eq!(record.outcome, Outcome::Ok);
+        assert!((900_000..10_000_000).contains(&record.total_us), "{record:?}");
+        assert_eq!(record.ledger_us.total(), record.total_us);
+        assert!(record.itl_us.unwrap().max < 5_000_000, "{record:?}");
+        // The next request is dated by the new wall time: the jump was real.
+        client.post("/v1/chat/completions", &format!("x-request-id: after-{id}\r\n"), CHAT).await;
+        client.answer().await;
+        let shift = gateway.record(&format!("after-{id}")).await.started_at as i64 - wall();
+        assert!((shift / 3_600_000_000 - hours).abs() <= 1, "{shift}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
+    // Events are held back whole on routes that ask for usage; one of this size does not fit a six-digit chunk size.
+    let text = "x".repeat(17 << 20);
+    let event = sse::content(&text);
+    let sent = event.clone();
+    let engine = Engine::start(move |_| {
+        // The event's end comes in a packet of its own, so that all of it was held.
+        let (most, end) = sent.split_at(sent.len() - 1);
+        vec![
+            kit::Step::text(sse::STREAM_HEAD),
+            kit::Step::chunk(most),
+            kit::Step::ms(100),
+            kit::Step::chunk(end),
+            kit::Step::chunk(sse::finish()),
+            kit::Step::chunk(sse::done()),
+            kit::Step::end(),
+        ]
+    })
+    .await;
+    let settings = format!(
+        "backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e, usage: inject}}]\nlimits: {{event: 32MiB}}\n",
+        engine.url()
+    );
+    let gateway = Gateway::with_settings(&settings).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "", CHAT_STREAM).await;
+    let answer = client.maybe_answer().await;
+    assert_eq!(gateway.metric("llm_lens_panics_total", ""), 0.0, "{}", gateway.stderr());
+    let answer = answer.expect("an answer");
+    assert!(answer.complete, "{} bytes came", answer.body.len());
+    assert_eq!(answer.body.len(), event.len() + sse::finish().len() + sse::done().len());
+    nothing_in_flight(&gateway).await;
+}

@@ -1,0 +1,147 @@
+//! What cannot be tested in five seconds: a successor looks for its listeners once a second and is given a second to take
+//! over, and nobody is waited for five times.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kit::client::{CHAT, PATIENCE};
+use kit::{Engine, Gateway, sse};
+use nix::sys::signal::Signal;
+
+use crate::raw::{Folder, ends_well, free_address, running_stream, settings_at, try_chat};
+
+/// Addresses and a socket that generations of gateways share.
+struct House {
+    folder: Folder,
+    text: String,
+}
+
+impl House {
+    fn new(url: &str) -> House {
+        let folder = Folder::new();
+        let more = format!("shutdown: {{grace: 15s, upgrade_socket: '{}'}}", folder.0.join("upgrade.sock").display());
+        let text = settings_at(free_address(), free_address(), url, &more);
+        House { folder, text }
+    }
+
+    /// Start a successor, and tell `old` to hand over as soon as it waits for the listeners.
+    async fn successor(&self, old: &Gateway) -> Gateway {
+        let socket = self.folder.0.join("upgrade.sock");
+        let starting = Gateway::with_command(&self.text, |command| {
+            command.arg("--upgrade");
+        });
+        let telling = async {
+            let until = std::time::Instant::now() + PATIENCE;
+            while !socket.exists() {
+                assert!(std::time::Instant::now() < until, "the successor does not wait at {}", socket.display());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            old.signal(Signal::SIGQUIT);
+        };
+        tokio::join!(starting, telling).0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_upgrades_in_a_row_lose_nothing() {
+    let engine = Engine::start(|request| {
+        let streamed = String::from_utf8_lossy(&request.body).contains("stream");
+        if streamed { sse::stream(40, 100) } else { sse::chat_answer() }
+    })
+    .await;
+    let house = House::new(&engine.url());
+    let mut running = Gateway::with_settings(&house.text).await;
+    let address = running.address();
+    let stop = Arc::new(AtomicBool::new(false));
+    let steady = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut results = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                results.push(try_chat(address, CHAT).await);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            results
+        }
+    });
+    for _ in 0..2 {
+        let mut streams = Vec::new();
+        for _ in 0..10 {
+            streams.push(tokio::spawn(ends_well(running_stream(address).await)));
+        }
+        let next = house.successor(&running).await;
+        assert_eq!(next.address(), address);
+        assert_ne!(next.pid(), running.pid());
+        for stream in streams {
+            assert!(stream.await.unwrap(), "a stream was cut: {}", running.stderr());
+        }
+        let status = running.ended(Duration::from_secs(5)).await.expect("the old one ends with its last stream");
+        assert_eq!(status.code(), Some(0), "{}", running.stderr());
+        assert_eq!(try_chat(address, CHAT).await, Ok(200), "the new one serves");
+        running = next;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let results = steady.await.unwrap();
+    let failed: Vec<_> = results.iter().filter(|r| **r != Ok(200)).collect();
+    assert!(failed.is_empty(), "{} of {} requests failed: {failed:?}", failed.len(), results.len());
+    assert!(results.len() > 100, "{}", results.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_upgrade_the_operator_hears_the_new_one_only() {
+    let engine = Engine::start(|_| sse::stream(60, 100)).await;
+    let house = House::new(&engine.url());
+    let old = Gateway::with_settings(&house.text).await;
+    let stream = running_stream(old.address()).await;
+    let new = house.successor(&old).await;
+    // The old one still has a stream to serve. Let its second of handing over pass.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let statuses: Vec<u16> = (0..30).map(|_| new.get("/readyz").0).collect();
+    assert!(statuses.iter().all(|s| *s == 200), "{statuses:?}");
+    drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_successor_the_old_one_goes_on() {
+    let engine = Engine::start(|_| sse::stream(20, 100)).await;
+    let house = House::new(&engine.url());
+    let mut gateway = Gateway::with_settings(&house.text).await;
+    let stream = tokio::spawn(ends_well(running_stream(gateway.address()).await));
+    gateway.signal(Signal::SIGQUIT);
+    gateway.until(|g| g.stderr().contains("no successor took the listeners")).await;
+    assert!(stream.await.unwrap());
+    assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
+    assert_eq!(gateway.get("/readyz").0, 200);
+    // It still reloads, and it still ends when it is told to.
+    gateway.signal(Signal::SIGHUP);
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    gateway.signal(Signal::SIGTERM);
+    let status = gateway.ended(Duration::from_secs(3)).await.expect("it ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let house = House::new(&engine.url());
+    let mut gateway = Gateway::with_settings(&house.text).await;
+    gateway.signal(Signal::SIGQUIT);
+    gateway.until(|g| g.stderr().contains("handing the listeners over")).await;
+    gateway.signal(Signal::SIGTERM);
+    let status = gateway.ended(Duration::from_secs(9)).await.expect("it ends, at the latest when nobody took the listeners");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_from_nobody_says_so_and_ends() {
+    let house = House::new("http://127.0.0.1:9");
+    let file = house.folder.file("gateway.yaml", &house.text);
+    let mut command = std::process::Command::new(kit::gateway::binary());
+    command.args(["gateway", "--upgrade", "--config"]).arg(file);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("upgrade.sock") && told.contains("QUIT"), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+}

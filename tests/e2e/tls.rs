@@ -1,0 +1,235 @@
+//! TLS on both legs. Certificates are made when the tests run, by the openssl command.
+
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kit::client::{CHAT_STREAM, PATIENCE, post};
+use kit::{Engine, Gateway, sse};
+use lens::record::Outcome;
+use rustls::pki_types::ServerName;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::support::{ask, in_time, settings, short_chat};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// An authority, and a certificate for 127.0.0.1 and localhost that it signed; gone with its test.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    fn make() -> Certificates {
+        let folder = kit::gateway::folder();
+        let openssl = |arguments: &str| {
+            let done =
+                Command::new("openssl").args(arguments.split(' ')).current_dir(&folder).output().expect("the openssl command is installed");
+            assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+        openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority"));
+        openssl(&format!("req {key} -keyout key.pem -out request.pem -subj /CN=gateway"));
+        std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+            .expect("the folder is writable");
+        openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 7 -days 2 -extfile names -out cert.pem");
+        Certificates(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.file(name).display().to_string()
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_file_iter(path).expect("a PEM file").collect::<Result<_, _>>().expect("certificates")
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A TLS connection to a gateway that offers these protocols.
+async fn connect(
+    gateway: &Gateway,
+    certificates: &Certificates,
+    alpn: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    chain(&certificates.file("ca.pem")).into_iter().for_each(|c| roots.add(c).expect("an authority"));
+    let config = rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("versions");
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    let socket = TcpStream::connect(gateway.address()).await.expect("the gateway accepts");
+    let name = ServerName::try_from("localhost").expect("a name");
+    in_time(TlsConnector::from(Arc::new(config)).connect(name, socket)).await.expect("a handshake")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_may_come_over_tls() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(3, 5)).await;
+    let listener = format!(
+        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}'}}}}]",
+        certificates.shown("cert.pem"),
+        certificates.shown("key.pem")
+    );
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
+    let want: String = sse::role() + &(0..3).map(|i| sse::content(&format!("t{i} "))).collect::<String>() + &sse::finish() + &sse::done();
+
+    // HTTP/1.1, with ALPN and without, in both versions of TLS.
+    for (alpn, version) in
+        [(&["http/1.1"][..], &rustls::version::TLS13), (&[], &rustls::version::TLS13), (&["http/1.1"], &rustls::version::TLS12)]
+    {
+        let mut client = connect(&gateway, &certificates, alpn, &[version]).await;
+        client.write_all(post(PATH, "", CHAT_STREAM).as_bytes()).await.unwrap();
+        client.write_all(post(PATH, "connection: close\r\n", CHAT_STREAM).as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        // An end without close_notify would be an error here.
+        in_time(client.read_to_end(&mut all)).await.unwrap();
+        let all = String::from_utf8(all).unwrap();
+        assert_eq!(
+            (
+                all.matches("HTTP/1.1 200 OK\r\n").count(),
+                all.matches("[DONE]").count(),
+                all.matches("\r\n0\r\n\r\n").count() + all.matches("000000\r\n\r\n").count()
+            ),
+            (2, 2, 2),
+            "{all}"
+        );
+    }
+
+    // HTTP/2 by ALPN.
+    let tls = connect(&gateway, &certificates, &["h2", "http/1.1"], rustls::ALL_VERSIONS).await;
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (send, connection) = in_time(h2::client::handshake(tls)).await.unwrap();
+    // Ends with the test's runtime.
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("https://localhost{PATH}")).header("x-request-id", "h2").body(()).unwrap();
+    let mut send = in_time(send.ready()).await.unwrap();
+    let (answer, mut stream) = send.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(CHAT_STREAM.as_bytes()), true).unwrap();
+    let mut answer = in_time(answer).await.unwrap().into_body();
+    let mut all = Vec::new();
+    while let Some(piece) = in_time(poll_fn(|cx| answer.poll_data(cx))).await {
+        let piece = piece.unwrap();
+        answer.flow_control().release_capacity(piece.len()).unwrap();
+        all.extend_from_slice(&piece);
+    }
+    assert_eq!(String::from_utf8(all).unwrap(), want);
+    assert_eq!((gateway.record("h2").await.outcome, gateway.records().len()), (Outcome::Ok, 7));
+
+    // Who does not speak TLS, or stops in the middle of the handshake, holds nothing up.
+    let mut plain = gateway.client().await;
+    plain.send(post(PATH, "", CHAT_STREAM)).await;
+    assert!(plain.is_closed_within(PATIENCE).await);
+    let _silent = gateway.client().await;
+    connect(&gateway, &certificates, &[], rustls::ALL_VERSIONS).await;
+}
+
+/// An engine behind TLS that answers each request with a short stream; where it is.
+async fn tls_engine(certificates: &Certificates) -> String {
+    let key = PrivateKeyDer::from_pem_file(certificates.file("key.pem")).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
+    let config = config.with_no_client_auth().with_single_cert(chain(&certificates.file("cert.pem")), key).expect("a pair");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("https://{}", listener.local_addr().expect("bound"));
+    // Ends with the test's runtime.
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut socket) = acceptor.accept(socket).await else { return };
+                let mut request = Vec::new();
+                while matches!(socket.read_buf(&mut request).await, Ok(n) if n > 0) {
+                    if String::from_utf8_lossy(&request).ends_with(CHAT_STREAM) {
+                        request.clear();
+                        let body = short_chat();
+                        let answer = format!("{}{:x}\r\n{body}\r\n0\r\n\r\n", sse::STREAM_HEAD, body.len());
+                        if socket.write_all(answer.as_bytes()).await.is_err() || socket.flush().await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn engines_over_tls_are_verified() {
+    let (certificates, others) = (Certificates::make(), Certificates::make());
+    let url = tls_engine(&certificates).await;
+    let tls = |ca: &Certificates, name: &str| format!(", tls: {{ca: '{}'{name}}}", ca.shown("ca.pem"));
+    for (backend, fine) in [
+        (tls(&certificates, ""), true),
+        (tls(&certificates, ", server_name: localhost"), true),
+        (tls(&certificates, ", server_name: example.com"), false),
+        (tls(&others, ""), false),
+        (String::new(), false),
+    ] {
+        let gateway = Gateway::with_settings(&settings(&url, &backend, "", "workers: 1")).await;
+        for id in ["first", "again"] {
+            let answer = ask(&gateway, PATH, id, CHAT_STREAM).await;
+            let record = gateway.record(id).await;
+            if fine {
+                assert_eq!((answer.status, answer.text(), record.outcome), (200, short_chat(), Outcome::Ok), "{backend}");
+            } else {
+                assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"), "{backend}");
+                assert_eq!((record.outcome, record.sent_us), (Outcome::UpstreamFailed, None), "{backend}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_is_verified_the_same_way() {
+    let (certificates, others) = (Certificates::make(), Certificates::make());
+    let url = tls_engine(&certificates).await;
+    for (ca, status) in [(&others, 502), (&certificates, 200)] {
+        let gateway = Gateway::with_settings(&settings(&url, &format!(", tls: {{ca: '{}'}}", ca.shown("ca.pem")), "", "")).await;
+        assert_eq!(ask(&gateway, "/tokenize", "passing", CHAT_STREAM).await.status, status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_does_not_fit_its_key_is_said_at_once() {
+    let (one, other) = (Certificates::make(), Certificates::make());
+    for (cert, key) in [
+        (one.shown("cert.pem"), other.shown("key.pem")),
+        (one.shown("key.pem"), one.shown("key.pem")),
+        (one.shown("missing.pem"), one.shown("key.pem")),
+    ] {
+        let text = settings(
+            "http://127.0.0.1:1",
+            "",
+            "",
+            &format!("admin: {{address: '127.0.0.1:0'}}\nlisteners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]"),
+        );
+        let file = one.file("gateway.yaml");
+        std::fs::write(&file, text).unwrap();
+        let ended =
+            tokio::task::spawn_blocking(move || Command::new(kit::gateway::binary()).args(["gateway", "--config"]).arg(file).output());
+        let ended = in_time(ended).await.unwrap().expect("the binary runs");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && told.contains(".pem") && !told.contains("panicked"), "{told}");
+    }
+}
