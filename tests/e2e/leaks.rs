@@ -206,7 +206,9 @@ fn tells_how_it_ended(record: &Record) {
             assert!(content_events(stage).is_none_or(|n| record.content_events == Some(n)), "{record:?}");
         }
         "fin" | "rst" => assert_eq!(record.outcome, Outcome::UpstreamFailed, "{record:?}"),
-        "both" if stage == "done" => assert!(matches!(record.outcome, Outcome::Ok | Outcome::UpstreamFailed), "{record:?}"),
+        "both" if stage == "done" => {
+            assert!(matches!(record.outcome, Outcome::Ok | Outcome::ClientGone | Outcome::UpstreamFailed), "{record:?}")
+        }
         "both" => assert!(matches!(record.outcome, Outcome::ClientGone | Outcome::UpstreamFailed), "{record:?}"),
         // A stream that ended without a finish reason is the engine's fault, and still it ended.
         _ => assert!(matches!(record.outcome, Outcome::Ok | Outcome::UpstreamError), "{record:?}"),

@@ -5,6 +5,7 @@
 //! - *Never*: owned text; a listener copies what it wants to keep.
 
 use crate::json::Text;
+use crate::template::Slot;
 
 /// Where a piece of generated text belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -192,15 +193,18 @@ pub(crate) struct Teller<'l, L> {
     pub(crate) text_bytes: usize,
     pub(crate) tokens_so_far: Option<u64>,
     pub(crate) no_choices: bool,
+    /// The last text told, and how many things were told, the model not counted.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) told: u32,
 }
 
 impl<'l, L: Listener> Teller<'l, L> {
     pub(crate) fn new(listener: &'l mut L) -> Self {
-        Teller { listener, kinds: Kinds::default(), text_bytes: 0, tokens_so_far: None, no_choices: false }
+        Teller { listener, kinds: Kinds::default(), text_bytes: 0, tokens_so_far: None, no_choices: false, slot: None, told: 0 }
     }
 
     pub(crate) fn done(self, end: usize, understood: bool) {
-        let Teller { listener, kinds, text_bytes, tokens_so_far, no_choices } = self;
+        let Teller { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
         listener.event(&Event { kinds, text_bytes, tokens_so_far, end, no_choices, understood });
     }
 
@@ -213,16 +217,20 @@ impl<'l, L: Listener> Teller<'l, L> {
             Channel::ToolName | Channel::ToolArguments => Kinds::TOOL_CALL,
         });
         self.text_bytes += text.raw().len();
+        self.told += 1;
+        self.slot = Some(Slot { channel, choice, index, at: (text.raw().as_ptr() as usize, text.raw().len()) });
         self.listener.part(Part::Text { channel, choice, index, text });
     }
 
     pub(crate) fn role(&mut self) {
+        self.told += 1;
         self.kinds.add(Kinds::ROLE);
         self.listener.part(Part::Role);
     }
 
     pub(crate) fn finish(&mut self, choice: u32, reason: Option<Text<'_>>) {
         let Some(reason) = reason.filter(|r| !r.is_empty()) else { return };
+        self.told += 1;
         self.kinds.add(Kinds::FINISH);
         self.listener.part(Part::Finish { choice, reason });
     }
@@ -231,6 +239,7 @@ impl<'l, L: Listener> Teller<'l, L> {
         if usage.is_blank() {
             return;
         }
+        self.told += 1;
         self.kinds.add(Kinds::USAGE);
         self.tokens_so_far = usage.completion_tokens;
         self.listener.part(Part::Usage(usage));
@@ -243,11 +252,13 @@ impl<'l, L: Listener> Teller<'l, L> {
     }
 
     pub(crate) fn error(&mut self, kind: Option<Text<'_>>, message: Option<Text<'_>>, code: Option<Text<'_>>) {
+        self.told += 1;
         self.kinds.add(Kinds::ERROR);
         self.listener.part(Part::Error { kind, message, code });
     }
 
     pub(crate) fn end(&mut self, marker: &'static str) {
+        self.told += 1;
         self.kinds.add(Kinds::END);
         self.listener.part(Part::End(marker));
     }

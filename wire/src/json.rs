@@ -309,7 +309,7 @@ impl<'a> Scan<'a> {
 /// Offset of the first quote or backslash. Most keys and values of an event are shorter than what makes a vectorised search
 /// pay, so the first bytes are looked at a word at a time.
 #[inline]
-fn find_quote(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     const WORDS: usize = 4;
     let mut at = 0;
     while at < WORDS * 8 {

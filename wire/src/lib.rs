@@ -21,6 +21,7 @@ pub mod dialect;
 pub mod event;
 pub mod reader;
 pub mod request;
+mod template;
 
 pub use dialect::Dialect;
 pub use event::{Channel, Event, Kinds, Listener, Part, Usage};

@@ -7,6 +7,7 @@
 use crate::dialect::{self, Dialect, Memory};
 use crate::event::{Listener, Teller};
 use crate::sse::{self, Item};
+use crate::template::Template;
 use crate::{json, ndjson};
 
 /// How the events of an answer are told apart.
@@ -66,6 +67,7 @@ pub struct Reader {
     dialect: Dialect,
     memory: Memory,
     frames: Frames,
+    template: Template,
     limits: ReaderLimits,
 }
 
@@ -78,7 +80,7 @@ impl Reader {
             Framing::Json => Frames::Json { body: Vec::new(), overflowed: false },
             Framing::Opaque => Frames::Opaque,
         };
-        Reader { dialect, memory: Memory::default(), frames, limits }
+        Reader { dialect, memory: Memory::default(), frames, template: Template::default(), limits }
     }
 
     /// The request asked for its prompt back (`echo`): in a chat stream the first text is the prompt, not output.
@@ -109,14 +111,14 @@ impl Reader {
 
     /// Read the next piece of the body.
     pub fn feed<L: Listener>(&mut self, chunk: &[u8], listener: &mut L) {
-        let Reader { dialect, memory, frames, limits } = self;
+        let Reader { dialect, memory, frames, template, limits } = self;
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
-                Item::Frame(frame) => read_event(*dialect, memory, frame.data, frame.end, listener),
+                Item::Frame(frame) => read_event(*dialect, memory, template, (frame.data, frame.end), listener),
                 Item::Comment(end) => listener.comment(end),
             }),
             Frames::Ndjson(decoder) => {
-                decoder.feed(chunk, |line, end| read_event(*dialect, memory, line, end, listener));
+                decoder.feed(chunk, |line, end| read_event(*dialect, memory, template, (line, end), listener));
             }
             Frames::Json { body, overflowed } => {
                 if *overflowed || body.len() + chunk.len() > limits.event {
@@ -135,14 +137,18 @@ impl Reader {
         if let Frames::Json { body, overflowed: false } = &mut self.frames {
             let body = std::mem::take(body);
             if !body.trim_ascii().is_empty() {
-                read_event(self.dialect, &mut self.memory, &body, 0, listener);
+                read_event(self.dialect, &mut self.memory, &mut self.template, (&body, 0), listener);
             }
         }
     }
 }
 
-fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, data: &[u8], end: usize, listener: &mut L) {
+fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, template: &mut Template, (data, end): (&[u8], usize), listener: &mut L) {
     let mut tell = Teller::new(listener);
+    if let Some((slot, text)) = template.text(data) {
+        tell.text(slot.channel, slot.choice, slot.index, Some(text));
+        return tell.done(end, true);
+    }
     let understood = if data == b"[DONE]" {
         tell.end("[DONE]");
         true
@@ -150,5 +156,10 @@ fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, data: &[u8], e
         let read = dialect::read(dialect, memory, data, &mut tell);
         read.is_ok() || json::Scan::new(data).at_end()
     };
+    // What depends on the events before it has no shape of its own.
+    let alone = tell.told == 1 && dialect != Dialect::Generate && !memory.echo_pending;
+    if let (Some(slot), true) = (tell.slot, alone && understood) {
+        template.learn(data, slot);
+    }
     tell.done(end, understood);
 }

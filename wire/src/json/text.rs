@@ -10,7 +10,7 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn plain(raw: &'a [u8]) -> Self {
+    pub(crate) fn plain(raw: &'a [u8]) -> Self {
         Text { raw, escaped: false }
     }
 

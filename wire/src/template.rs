@@ -1,0 +1,106 @@
+//! The shape that the events of a stream share.
+//!
+//! Most events of a stream differ in one string only: the text. An event that equals the one before it on both sides of that
+//! string says the same about everything else, so it needs no scan.
+//!
+//! - *In*: the data of an event, and what a scan of the one before it told.
+//! - *Out*: the text, when the event has the remembered shape.
+//! - *Never*: a guess. The bytes before and after are compared, and the text between them must end where a scan would end
+//!   it: it holds no quote and no backslash. Anything else is scanned.
+
+use crate::event::Channel;
+use crate::json::{Text, find_quote};
+
+/// Largest shape that is remembered; larger events are dominated by their text.
+const MAX_SHAPE: usize = 2048;
+/// After so many events in a row that differ in more than the text, shapes are not looked for any more.
+const MAX_MISSES: u8 = 8;
+
+/// Where a piece of text stood, and what it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) channel: Channel,
+    pub(crate) choice: u32,
+    pub(crate) index: u32,
+    /// Address and length of the text, to find its place in the event.
+    pub(crate) at: (usize, usize),
+}
+
+/// The shape of the last event that was scanned.
+#[derive(Debug, Default)]
+pub(crate) struct Template {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    slot: Option<Slot>,
+    misses: u8,
+}
+
+impl Template {
+    /// The text of an event of the remembered shape.
+    #[inline]
+    pub(crate) fn text<'d>(&mut self, data: &'d [u8]) -> Option<(Slot, Text<'d>)> {
+        let slot = self.slot?;
+        let text = data.strip_prefix(self.before.as_slice())?.strip_suffix(self.after.as_slice())?;
+        if text.is_empty() || find_quote(text).is_some() {
+            return None;
+        }
+        self.misses = 0;
+        Some((slot, Text::plain(text)))
+    }
+
+    /// Remember the shape of an event that told nothing but one text.
+    pub(crate) fn learn(&mut self, data: &[u8], slot: Slot) {
+        self.slot = None;
+        if self.misses >= MAX_MISSES {
+            return;
+        }
+        self.misses += 1;
+        let (address, len) = slot.at;
+        let Some(start) = address.checked_sub(data.as_ptr() as usize) else { return };
+        let (Some(before), Some(after)) = (data.get(..start), data.get(start + len..)) else { return };
+        let in_quotes = before.last() == Some(&b'"') && after.first() == Some(&b'"');
+        if in_quotes && before.len() + after.len() <= MAX_SHAPE {
+            self.before.clear();
+            self.before.extend_from_slice(before);
+            self.after.clear();
+            self.after.extend_from_slice(after);
+            self.slot = Some(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Dialect, Event, Framing, Listener, Part, Reader, ReaderLimits};
+
+    #[derive(Default, PartialEq, Debug)]
+    struct Told(Vec<String>);
+
+    impl Listener for Told {
+        fn part(&mut self, part: Part<'_>) {
+            // A repeated model is the one thing that a remembered shape does not say again.
+            if !matches!(part, Part::Model(_)) {
+                self.0.push(format!("{part:?}"));
+            }
+        }
+        fn event(&mut self, event: &Event) {
+            self.0.push(format!("{event:?}"));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_shape_tells_what_a_scan_would(texts in proptest::collection::vec("[a-c\"\\\\ {}\\[\\],:é]{0,6}", 1..12), finish in 0usize..12) {
+            let (mut remembered, mut scanned) = (Told::default(), Told::default());
+            let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+            for (at, text) in texts.iter().enumerate() {
+                let text = serde_json::to_string(text).unwrap();
+                let reason = if at == finish { "\"stop\"" } else { "null" };
+                let event = format!("data: {{\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}},\"finish_reason\":{reason}}}]}}\n\n");
+                reader.feed(event.as_bytes(), &mut remembered);
+                Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default()).feed(event.as_bytes(), &mut scanned);
+            }
+            proptest::prop_assert_eq!(remembered, scanned);
+        }
+    }
+}
