@@ -216,7 +216,7 @@ impl ProxyHttp for PassThrough {
         let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
-            Err(error) => (accept::accepted(&empty_head(), None, clock::now()), Err(Refusal::bad_head(*error))),
+            Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(Refusal::bad_head(*error))),
         };
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
         exchange.enter(State::Connect);
@@ -391,11 +391,6 @@ impl PassThrough {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
-}
-
-/// A head of which nothing is known.
-fn empty_head() -> Head<'static, RequestLine<'static>> {
-    Head { line: RequestLine { method: "", target: "" }, http10: false, fields: &[], framing: wire::http1::BodyFraming::Empty, len: 0 }
 }
 
 /// Our own answer on pingora's session. The connection is closed, whatever was read of the request.

@@ -79,7 +79,7 @@ fn look(bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, limits) {
         Ok(head) => head,
-        Err(error) => return (unknown(bytes.len()), Some(Refusal::bad_head(error)), false),
+        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(Refusal::bad_head(error)), false),
     };
     let dialect = match accept::server(&head.line) {
         Server::Exchange(dialect) => Some(dialect),
@@ -87,18 +87,6 @@ fn look(bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
     (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded)
-}
-
-fn unknown(bytes: usize) -> Accepted {
-    Accepted {
-        id: uuid::Uuid::now_v7().to_string(),
-        trace_id: None,
-        started_at: clock::wall_us(),
-        head_at: clock::now(),
-        endpoint: String::new(),
-        dialect: None,
-        bytes: bytes as u64,
-    }
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.

@@ -61,6 +61,20 @@ pub(crate) fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect
     }
 }
 
+/// What is known of a request whose head could not be read.
+pub(crate) fn unknown(head_at: Tick, bytes: usize) -> Accepted {
+    Accepted {
+        id: uuid::Uuid::now_v7().to_string(),
+        trace_id: None,
+        started_at: clock::wall_us(),
+        head_at,
+        endpoint: String::new(),
+        dialect: None,
+        bytes: bytes as u64,
+    }
+}
+
+/// The path of a request target, its query left off.
 pub(crate) fn path(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
 }

@@ -136,7 +136,7 @@ impl Connection {
         let bytes = self.buffer.get(..len).unwrap_or_default();
         let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
             Ok(head) => head,
-            Err(error) => return Entered::Refused(unknown(head_at, len), Refusal::bad_head(error)),
+            Err(error) => return Entered::Refused(accept::unknown(head_at, len), Refusal::bad_head(error)),
         };
         let server = accept::server(&head.line);
         let dialect = match server {
@@ -242,7 +242,7 @@ impl Connection {
     /// Answer a request whose head could not even be parsed.
     async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
         observatory::Gauges::count(&shared.observatory.gauges().bad_heads);
-        let accepted = unknown(clock::now(), self.buffer.len());
+        let accepted = accept::unknown(clock::now(), self.buffer.len());
         let exchange = Exchange::open(shared, plan, accepted, began);
         self.refuse(exchange, refusal).await
     }
@@ -269,19 +269,6 @@ pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
             Progress::Done { used } => return Some(at + used),
             Progress::More => return None,
         }
-    }
-}
-
-/// What is known of a request that told nothing.
-fn unknown(head_at: Tick, bytes: usize) -> Accepted {
-    Accepted {
-        id: uuid::Uuid::now_v7().to_string(),
-        trace_id: None,
-        started_at: clock::wall_us(),
-        head_at,
-        endpoint: String::new(),
-        dialect: None,
-        bytes: bytes as u64,
     }
 }
 
