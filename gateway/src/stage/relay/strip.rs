@@ -16,14 +16,27 @@ pub(crate) struct Strip {
     /// The beginning of an event that is not complete.
     held: Vec<u8>,
     taken_out: u64,
+    /// The run before ended in the CR that ended an event, which went or stayed: an LF that begins this run goes the same way.
+    after_cr: Option<Fate>,
     /// Body bytes before the run, as the backend sent them.
     seen: u64,
 }
 
-/// Where events end in a run, and which of them go.
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It belongs to the client.
+    Stays,
+    /// It is the answer to our asking.
+    Goes,
+    /// It is a comment: between two events it stays, inside of one it shares that one's fate.
+    Comment,
+}
+
+/// Where events end in a run, and what becomes of each.
 struct Cuts<'l> {
     lens: &'l mut StreamLens,
-    ends: Vec<(usize, bool)>,
+    ends: Vec<(usize, Fate)>,
 }
 
 impl Listener for Cuts<'_> {
@@ -33,12 +46,13 @@ impl Listener for Cuts<'_> {
 
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
-        self.ends.push((event.end, event.no_choices && event.kinds.is_usage_only()));
+        let ours = event.no_choices && event.kinds.is_usage_only();
+        self.ends.push((event.end, if ours { Fate::Goes } else { Fate::Stays }));
     }
 
     fn comment(&mut self, end: usize) {
         self.lens.comment(end);
-        self.ends.push((end, false));
+        self.ends.push((end, Fate::Comment));
     }
 }
 
@@ -55,16 +69,21 @@ impl Strip {
         let mut cuts = Cuts { lens, ends: Vec::new() };
         reader.feed(run, &mut cuts);
         let mut at = 0;
-        for (end, ours) in cuts.ends {
-            let piece = run.get(at..end).unwrap_or_default();
-            at = end.max(at);
-            if ours {
-                self.taken_out += (self.held.len() + piece.len()) as u64;
-            } else {
-                out.push(&self.held);
-                out.push(piece);
+        if let Some(fate) = self.after_cr.take_if(|_| !run.is_empty()) {
+            at = usize::from(run.starts_with(b"\n"));
+            match fate {
+                Fate::Goes => self.taken_out += at as u64,
+                Fate::Stays | Fate::Comment => out.push(run.get(..at).unwrap_or_default()),
             }
-            self.held.clear();
+        }
+        for (end, fate) in cuts.ends {
+            let piece = run.get(at..end).unwrap_or_default();
+            if fate == Fate::Comment && !self.is_comment(piece) {
+                continue;
+            }
+            self.settle(fate, piece, out);
+            at = end.max(at);
+            self.after_cr = (end == run.len() && run.ends_with(b"\r")).then_some(fate);
         }
         let rest = run.get(at..).unwrap_or_default();
         if reader.overflowed() {
@@ -75,11 +94,37 @@ impl Strip {
         }
     }
 
+    /// Whether what was held and `piece` hold no field of an event, only blank lines and a comment.
+    fn is_comment(&self, piece: &[u8]) -> bool {
+        self.held.iter().chain(piece).find(|byte| !is_line_end(byte)) == Some(&b':')
+    }
+
+    /// What was held and `piece` belong together. Blank lines before an event are no part of it.
+    fn settle(&mut self, fate: Fate, piece: &[u8], out: &mut Out) {
+        match fate {
+            Fate::Goes => {
+                self.held.extend_from_slice(piece);
+                let blank = self.held.iter().take_while(|byte| is_line_end(byte)).count();
+                out.push(self.held.get(..blank).unwrap_or_default());
+                self.taken_out += (self.held.len() - blank) as u64;
+            }
+            Fate::Stays | Fate::Comment => {
+                out.push(&self.held);
+                out.push(piece);
+            }
+        }
+        self.held.clear();
+    }
+
     /// The stream has ended: what is left of it belongs to the client.
     pub(super) fn flush(&mut self, out: &mut Out) {
         out.push(&self.held);
         self.held = Vec::new();
     }
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
 }
 
 #[cfg(test)]
@@ -105,15 +150,17 @@ mod tests {
     #[test]
     fn only_the_usage_event_goes_at_any_cut() {
         let token = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}],\"usage\":null}\r\n\r\n";
-        let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\r\n\r\n";
+        let usage = "id: 7\r\n: inside\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\r\n: too\r\n\r\n";
         let filter = "data: {\"choices\":[],\"prompt_filter_results\":[]}\r\n\r\n";
         let done = "data: [DONE]\r\n\r\n: tail";
-        let stream = format!("{filter}: ping\r\n{token}{usage}{done}").into_bytes();
-        let want = format!("{filter}: ping\r\n{token}{done}").into_bytes();
+        let stream = format!("{filter}: ping\r\n{token}: pong\r\n\r\n{usage}{done}").into_bytes();
+        let want = format!("{filter}: ping\r\n{token}: pong\r\n\r\n{done}").into_bytes();
         assert_eq!(pass(&[&stream]), want);
         for cut in 0..stream.len() {
             let (a, b) = stream.split_at(cut);
             assert_eq!(String::from_utf8_lossy(&pass(&[a, b])), String::from_utf8_lossy(&want), "cut at {cut}");
         }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(String::from_utf8_lossy(&pass(&bytes)), String::from_utf8_lossy(&want), "byte by byte");
     }
 }
