@@ -79,6 +79,10 @@ impl Refusal {
         Refusal::new(417, "expectation_failed", "The only expectation that can be met is 100-continue.")
     }
 
+    pub(crate) fn internal() -> Self {
+        Refusal::new(500, "internal_error", "The gateway failed on this request; the request id leads to its log.")
+    }
+
     pub(crate) fn busy() -> Self {
         Refusal {
             fields: "retry-after: 1\r\n",
@@ -113,6 +117,7 @@ impl Refusal {
     /// The JSON body.
     pub(crate) fn body(&self) -> String {
         let kind = match self.outcome {
+            Outcome::Rejected if matches!(self.status, 500 | 503) => "server_error",
             Outcome::Rejected => "invalid_request_error",
             Outcome::Timeout => "timeout_error",
             _ => "upstream_error",

@@ -425,3 +425,24 @@ async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
     assert_eq!(answer.body.len(), event.len() + sse::finish().len() + sse::done().len());
     nothing_in_flight(&gateway).await;
 }
+
+/// Builds for development panic when a request asks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_ends_its_request_and_no_other() {
+    let engine = Engine::start(|_| sse::stream(20, 50)).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let running = running_stream(gateway.address()).await;
+    for time in 1..=3 {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-llm-lens-rehearse: panic\r\nx-request-id: hurt-{time}\r\n"), CHAT).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (500, "internal_error"));
+        assert!(client.is_closed_within(AT_ONCE).await, "what was read of a request that failed is not trusted");
+        let record = gateway.record(&format!("hurt-{time}")).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Rejected, Some("internal_error")));
+        assert_eq!(gateway.metric("llm_lens_panics_total", ""), f64::from(time));
+    }
+    assert!(ends_well(running).await, "another request was hurt");
+    assert_eq!(try_chat(gateway.address(), CHAT_STREAM).await, Ok(200));
+    nothing_in_flight(&gateway).await;
+}

@@ -2,10 +2,14 @@
 //!
 //! - *In*: an [`Exchange`] whose head was accepted, the request's bytes, a [`Sink`].
 //! - *Out*: how it went; the sink has been answered, one way or another.
-//! - *Never*: a retry after a byte of an answer, or of a request that no dead idle connection explains.
+//! - *Never*: a retry after a byte of an answer, or of a request that no dead idle connection explains; a panic that goes
+//!   beyond the request it came from.
 
 use std::future::poll_fn;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use lens::State;
@@ -40,6 +44,32 @@ pub(crate) struct Incoming {
 
 /// Take a request to its end. `false`: the client's connection must be closed.
 pub(crate) async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
+    let ended = {
+        let mut walk = pin!(walk(exchange, incoming, sink));
+        // What the walk leaves half done is dropped with it or belongs to this request alone, which ends here.
+        poll_fn(|cx| catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))).map_or(Poll::Ready(None), |poll| poll.map(Some))).await
+    };
+    match ended {
+        Some(keep) => keep,
+        None => panicked(exchange, sink).await,
+    }
+}
+
+/// A panic, which the hook has logged, ends its request and nothing else.
+async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
+    observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);
+    log::error!("request {}: a panic ended it; please report this", exchange.accepted.id);
+    if exchange.answer.status.is_some() {
+        exchange.verdict.decide(Outcome::Rejected, Some("internal_error"));
+        sink.end(false);
+    } else {
+        refuse(exchange, &Refusal::internal(), sink).await;
+    }
+    false
+}
+
+/// The walk itself, one stage after the other.
+async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     exchange.enter(State::Gateway);
     match prepare(exchange, &incoming) {
         Ok(outgoing) => {
@@ -56,6 +86,8 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Outgoing, Ref
     let bytes = incoming.buffer.get(..incoming.head_len).unwrap_or_default();
     let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    #[cfg(debug_assertions)]
+    assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
     inspect_input::run(exchange, incoming.encoded, body)?;
     exchange.enter(State::Route);
     route::run(exchange, &head)?;

@@ -106,7 +106,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.gauge(0);
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
         match end {
@@ -331,14 +330,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.exchange.ledger.switch(next, now);
     }
 
-    fn gauge(&mut self, bytes: usize) {
-        if bytes != self.gauged {
-            let change = bytes as i64 - self.gauged as i64;
-            self.exchange.counted().in_flight.ring_bytes.fetch_add(change, std::sync::atomic::Ordering::Relaxed);
-            self.gauged = bytes;
-        }
-    }
-
     fn gone(&mut self) -> End {
         // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
         if self.exchange.answer.lens.end().is_some() && self.out.is_empty() {
@@ -374,6 +365,23 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 None
             }
         }
+    }
+}
+
+impl<S, D> Relay<'_, S, D> {
+    /// Tell the gauge how much is queued.
+    fn gauge(&mut self, bytes: usize) {
+        if bytes != self.gauged {
+            let change = bytes as i64 - self.gauged as i64;
+            self.exchange.counted().in_flight.ring_bytes.fetch_add(change, std::sync::atomic::Ordering::Relaxed);
+            self.gauged = bytes;
+        }
+    }
+}
+
+impl<S, D> Drop for Relay<'_, S, D> {
+    fn drop(&mut self) {
+        self.gauge(0);
     }
 }
 
