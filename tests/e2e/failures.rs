@@ -1,4 +1,5 @@
-//! What happens when an engine, or a client, does not do its part: who is told what, and what the record says.
+//! What happens when an engine, or a client, does not do its part: who is told what, and what the record says. Long because it is a list:
+//! one test for each way to fail.
 
 use std::time::{Duration, Instant};
 

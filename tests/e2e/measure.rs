@@ -7,6 +7,8 @@ use kit::{Engine, Gateway, Step, sse};
 use lens::State;
 use lens::record::Outcome;
 
+use crate::support::{ask, settings};
+
 /// How far a scheduled time may be off on a busy machine with two cores.
 const SLACK_US: u64 = 60_000;
 
@@ -114,4 +116,23 @@ async fn a_whole_answer_has_usage_and_no_token_times() {
     assert_eq!(record.usage.unwrap().completion_tokens, Some(2));
     assert_eq!((record.engine_ttft_us, record.content_events, record.tpot_us), (None, None, None));
     assert_eq!(record.finish_reasons, ["stop"]);
+}
+
+/// The kernel's stamps are compared with ours where the operator asks for it, and only there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_kernel_says_is_kept_beside_what_we_say() {
+    const EVENTS: usize = 10;
+    let engine = Engine::start(|_| sse::stream(EVENTS, 20)).await;
+    for (limits, asked) in [("limits: {kernel_timestamps: true}", true), ("", false)] {
+        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", limits)).await;
+        ask(&gateway, "/v1/chat/completions", "stamped", CHAT_STREAM).await;
+        let record = gateway.record("stamped").await;
+        let Some(lag) = record.read_lag_us else {
+            assert!(!asked, "no stamps: {record:?}");
+            continue;
+        };
+        assert!(asked, "stamps nobody asked for: {lag:?}");
+        assert!(lag.count >= EVENTS as u64 / 2, "{lag:?}");
+        assert!(lag.p50 < 20_000, "a read was later than the next event: {lag:?}");
+    }
 }

@@ -1,4 +1,5 @@
-//! The bytes of answers, to every kind of client, and what the records say of them.
+//! The bytes of answers, to every kind of client, and what the records say of them. Long because it is a list:
+//! one test for each way to cut and frame an answer.
 
 use std::future::poll_fn;
 

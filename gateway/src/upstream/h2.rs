@@ -69,7 +69,6 @@ pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, Buil
 pub(crate) struct H2Source {
     session: Option<Http2Session>,
     upstream: Arc<Upstream>,
-    complete: bool,
 }
 
 impl H2Source {
@@ -85,7 +84,7 @@ impl H2Source {
                 Err(e) => return Err(UpstreamError::Connect(std::io::Error::other(e.etype().as_str().to_owned()))),
             },
         };
-        let mut source = H2Source { session: Some(session), upstream: upstream.clone(), complete: false };
+        let mut source = H2Source { session: Some(session), upstream: upstream.clone() };
         let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
         let header = request_header(&request).map_err(h2)?;
         let body = whole_body(request);
@@ -162,25 +161,17 @@ impl Source for H2Source {
                 Poll::Ready(Ok(BodyStep::More))
             }
             Some(Err(e)) => Poll::Ready(Err(UpstreamError::H2(e.to_string()))),
-            None => {
-                self.complete = true;
-                Poll::Ready(Ok(BodyStep::End))
-            }
+            None => Poll::Ready(Ok(BodyStep::End)),
         }
     }
 
-    fn settle(mut self, _: &Upstream) {
-        self.complete = true;
-    }
+    fn settle(self, _: &Upstream) {}
 }
 
 impl Drop for H2Source {
-    /// A stream that is not complete is reset, so that nobody generates for nobody.
+    /// The connection goes back; a stream that is not complete is cancelled by this, so that nobody generates for nobody.
     fn drop(&mut self) {
-        let (Some(mut session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };
-        if !self.complete {
-            session.shutdown();
-        }
+        let (Some(session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };
         client.connector.release_http_session(session, &client.peer, Some(IDLE));
     }
 }

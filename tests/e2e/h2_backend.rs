@@ -1,0 +1,167 @@
+//! HTTP/2 to the backend: the same walk and the same figures as over HTTP/1.1.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use http::{Request, Response};
+use kit::client::{CHAT, CHAT_STREAM};
+use kit::{Gateway, sse};
+use lens::record::Outcome;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::support::{ask, eventually, read_until, settings, settled};
+
+/// What the backend does after its first two events.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    /// Says the rest, with usage.
+    Ends,
+    /// Resets the stream.
+    Resets,
+    /// Says nothing more, and waits for the reset of a client that left.
+    Hangs,
+}
+
+/// What the backend saw.
+#[derive(Debug, PartialEq)]
+enum Saw {
+    /// A request: method, path, request id, body.
+    Request(String, String, String, String),
+    /// Its stream was reset.
+    Reset(Reason),
+}
+
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// A backend that speaks HTTP/2 without TLS, and nothing else.
+async fn backend(then: Then) -> (SocketAddr, mpsc::UnboundedReceiver<Saw>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (saw, seen) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(connection(socket, then, saw.clone()));
+        }
+    });
+    (address, seen)
+}
+
+async fn connection(socket: TcpStream, then: Then, saw: mpsc::UnboundedSender<Saw>) {
+    let mut connection = h2::server::handshake(socket).await.unwrap();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(answer(request, respond, then, saw.clone()));
+    }
+}
+
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, then: Then, saw: mpsc::UnboundedSender<Saw>) {
+    let (head, mut body) = request.into_parts();
+    let mut whole = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece.unwrap();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        whole.extend_from_slice(&piece);
+    }
+    let id = head.headers.get("x-request-id").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    let body = String::from_utf8(whole).unwrap();
+    let streamed = body.contains("\"stream\":true");
+    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).unwrap();
+    let kind = if streamed { "text/event-stream" } else { "application/json" };
+    let mut stream = respond.send_response(Response::builder().header("content-type", kind).body(()).unwrap(), false).unwrap();
+    if !streamed {
+        let whole = r#"{"model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+        return stream.send_data(Bytes::from(whole), true).unwrap();
+    }
+    tokio::time::sleep(PAUSE).await;
+    stream.send_data(Bytes::from(sse::role() + &sse::content("a")), false).unwrap();
+    match then {
+        Then::Ends => {
+            tokio::time::sleep(PAUSE).await;
+            let rest = sse::content("b") + &sse::finish() + &sse::usage(3, 2) + &sse::done();
+            stream.send_data(Bytes::from(rest), true).unwrap();
+        }
+        Then::Resets => stream.send_reset(Reason::INTERNAL_ERROR),
+        Then::Hangs => {
+            let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+            saw.send(Saw::Reset(reason)).unwrap();
+        }
+    }
+}
+
+async fn in_front_of(address: SocketAddr) -> Gateway {
+    Gateway::with_settings(&settings(&format!("http://{address}"), ", http2: true", "", "")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_and_whole_answers_are_measured() {
+    let (address, mut seen) = backend(Then::Ends).await;
+    let gateway = in_front_of(address).await;
+    let path = "/v1/chat/completions";
+    let streamed = ask(&gateway, path, "streamed", CHAT_STREAM).await;
+    assert_eq!(streamed.status, 200);
+    assert!(streamed.text().ends_with("data: [DONE]\n\n"), "{}", streamed.text());
+    let want = Saw::Request("POST".into(), path.into(), "streamed".into(), CHAT_STREAM.into());
+    assert_eq!(seen.recv().await, Some(want));
+    let record = gateway.record("streamed").await;
+    assert_eq!((record.outcome, record.content_events), (Outcome::Ok, Some(2)), "{record:?}");
+    let ttft = Duration::from_micros(record.engine_ttft_us.unwrap());
+    assert!((PAUSE..PAUSE * 3).contains(&ttft), "{ttft:?}");
+    let between = Duration::from_micros(record.itl_us.unwrap().max);
+    assert!((PAUSE / 2..PAUSE * 3).contains(&between), "{between:?}");
+    let whole = ask(&gateway, path, "whole", CHAT).await;
+    assert_eq!(whole.status, 200);
+    assert_eq!(gateway.record("whole").await.usage.and_then(|u| u.completion_tokens), Some(1));
+    settled(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_reset_ends_in_an_error_event() {
+    let (address, _seen) = backend(Then::Resets).await;
+    let gateway = in_front_of(address).await;
+    let mut client = gateway.client().await;
+    client.post("/v1/chat/completions", "x-request-id: torn\r\n", CHAT_STREAM).await;
+    let answer = client.answer().await;
+    assert!(!answer.complete, "a stream that broke off looks whole");
+    let answer = answer.text();
+    assert!(answer.contains("upstream_died"), "{answer}");
+    assert!(!answer.contains("[DONE]"), "{answer}");
+    let record = gateway.record("torn").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_died")));
+    settled(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_takes_its_stream_along_and_leaves_the_connection() {
+    let (address, mut seen) = backend(Then::Hangs).await;
+    let gateway = in_front_of(address).await;
+    for id in ["first", "second"] {
+        let mut client = gateway.client().await;
+        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), CHAT_STREAM).await;
+        read_until(&mut client, "\"a\"").await;
+        drop(client);
+        assert!(matches!(seen.recv().await, Some(Saw::Request(..))));
+        let reset = tokio::time::timeout(Duration::from_secs(5), seen.recv()).await.expect("the backend is told");
+        assert_eq!(reset, Some(Saw::Reset(Reason::CANCEL)));
+        assert_eq!(gateway.record(id).await.outcome, Outcome::ClientGone);
+    }
+    settled(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_without_http2_is_a_502() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            use tokio::io::AsyncWriteExt;
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    });
+    let gateway = in_front_of(address).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "odd", CHAT).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    eventually("nothing is left", || gateway.metric("llm_lens_in_flight_requests", "") == 0.0).await;
+}
