@@ -35,6 +35,11 @@ fn classify(c: &mut Criterion) {
         let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
         b.iter(|| reader.feed(black_box(EVENT.as_bytes()), &mut ()));
     });
+    // A reader that has met nothing yet has no shape to go by: its first event is scanned.
+    group.bench_function("the same, scanned", |b| {
+        let fresh = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+        b.iter_batched_ref(fresh, |reader| reader.feed(black_box(EVENT.as_bytes()), &mut ()), criterion::BatchSize::SmallInput);
+    });
     group.finish();
 }
 

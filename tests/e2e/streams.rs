@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 
 use bytes::Bytes;
-use kit::client::{CHAT_STREAM, PATIENCE, post};
+use kit::client::{CHAT, CHAT_STREAM, PATIENCE, post};
 use kit::{Client, Engine, Gateway, Step, sse};
 use lens::Record;
 use lens::record::Outcome;
@@ -588,5 +588,23 @@ async fn only_generated_text_is_a_first_token() {
                 && m.first_token.and_then(|t| t.written) >= m.first_token.and_then(|t| t.arrival),
             "{what}"
         );
+    }
+}
+
+/// A head and a body that came in one read leave in one write: two would be two wake-ups for everybody behind us.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_together_leaves_together() {
+    let engine =
+        Engine::start(|seen| if id(seen).starts_with("whole") { sse::chat_answer() } else { vec![with_length(&short_chat())] }).await;
+    let gateway = Gateway::in_front_of(&engine.url()).await;
+    for (name, body, last) in [("whole", CHAT, "}"), ("streamed", CHAT_STREAM, "[DONE]")] {
+        for time in 0..20 {
+            let mut client = gateway.client().await;
+            client.post("/v1/chat/completions", &format!("x-request-id: {name}-{time}\r\n"), body).await;
+            let mut first = [0; 16 << 10];
+            let n = tokio::io::AsyncReadExt::read(client.socket(), &mut first).await.unwrap();
+            let text = String::from_utf8_lossy(&first[..n]);
+            assert!(text.starts_with("HTTP/1.1 200") && text.trim_end().ends_with(last), "{name}-{time}: the first read was {text:?}");
+        }
     }
 }

@@ -58,6 +58,12 @@ async fn main() -> Result<()> {
     if let Some(gateway) = args.gateway.as_ref().filter(|path| !path.is_file()) {
         bail!("no such binary: {}", gateway.display());
     }
+    // Before the minutes of measuring, not after them.
+    for path in [&args.out, &args.markdown].into_iter().flatten() {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        }
+    }
     let report = tokio::select! {
         report = run(args.options()) => report?,
         signal = tokio::signal::ctrl_c() => {

@@ -164,7 +164,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             }
             // The backend may have answered and closed without reading the rest: its answer is worth more than our error.
             Poll::Ready(Err(error)) => match self.source.poll_head(cx) {
-                Poll::Ready(Ok(head)) => self.begin(head),
+                Poll::Ready(Ok(head)) => self.begin(head, cx),
                 _ => Err(End::Unanswered(error)),
             },
             Poll::Pending => self.step_head(cx),
@@ -173,14 +173,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     fn step_head(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
         match self.source.poll_head(cx) {
-            Poll::Ready(Ok(head)) => self.begin(head),
+            Poll::Ready(Ok(head)) => self.begin(head, cx),
             Poll::Ready(Err(error)) => Err(End::Unanswered(error)),
             Poll::Pending => Ok(Step::Idle),
         }
     }
 
     /// The answer begins. Its head and the body bytes that came with it leave together.
-    fn begin(&mut self, mut head: AnswerHead) -> Result<Step, End> {
+    fn begin(&mut self, mut head: AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
         let exchange = &mut *self.exchange;
         exchange.ledger.switch(State::Gateway, head.first_byte);
         exchange.answer.status = Some(head.status);
@@ -210,7 +210,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         crate::downstream::buffer::give(head.fields);
         self.phase = Phase::Body;
         self.watch.moved(clock::now());
-        Ok(Step::Moved)
+        self.step_body(cx).map(|_| Step::Moved)
     }
 
     fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
