@@ -35,7 +35,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let gateway = gateway::Gateway::bind(gateway::Options { settings, file: Some(file.clone()), upgrade: false })?;
     say(&format!("{}\n\n", gateway.summary()))?;
     let running = std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
-    let shown = runtime.block_on(show(listen, admin));
+    let shown = runtime.block_on(async {
+        tokio::select! {
+            shown = show(listen, admin) => shown,
+            // The gateway hears the signal as well as we do, and there is nothing left to show.
+            signal = tokio::signal::ctrl_c() => signal.map_err(Into::into),
+        }
+    });
     if shown.is_ok() && !args.once {
         // The gateway ends with Ctrl-C: it hears the signal as well as we do.
         running.join().map_err(|_| anyhow::anyhow!("the gateway's thread panicked"))??;
@@ -57,7 +63,7 @@ async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
         say(&format!("{}\n", demo::waterfall(record)))?;
     }
     say(&format!(
-        "try:\n  curl -N http://{listen}/v1/chat/completions -d '{{\"model\":\"sim-8b\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
+        "try:\n  curl -N http://{listen}/v1/chat/completions -H content-type:application/json -d '{{\"model\":\"sim-8b\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
     ))
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use lens::compare::{Comparison, compare as compare_histograms};
 use testbench::prompts::Prompts;
-use testbench::report::{Report, histograms};
+use testbench::report::{Report, failure_share, histograms};
 use testbench::schedule::{Arrival, Stop};
 use testbench::{Config, join};
 
@@ -18,14 +18,13 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     let config = config(&args)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(testbench::run::run(config.clone()))?;
-    let joined = match &args.gateway_admin {
-        Some(admin) => {
-            let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
-            Some(join::join(&outcome.samples, &records))
-        }
-        None => None,
-    };
-    let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: joined.as_ref() };
+    let joined = args.gateway_admin.as_ref().map(|admin| {
+        let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
+        anyhow::Ok(join::join(&outcome.samples, &records))
+    });
+    // A run whose gateway does not give its records is still a run: it is written down before the error is told.
+    let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
+    let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: found };
     let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
         Some(path) => std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display())),
         None => Ok(()),
@@ -34,6 +33,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     write(&args.csv, &|| report.csv())?;
     write(&args.markdown, &|| report.markdown())?;
     say(&report.table())?;
+    joined.transpose()?;
     let any = outcome.samples.iter().any(testbench::Sample::is_ok);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -74,10 +74,19 @@ fn config(args: &RunArgs) -> Result<Config> {
 /// Compare two reports. Fails when the new one is slower than `percent` allows, and the difference is no chance.
 pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode> {
     let (base, new) = (read(base)?, read(new)?);
+    let (base_failures, new_failures) = (base.failures, new.failures);
+    let (base, new) = (base.timings, new.timings);
     let mut text = format!("{:10} {:>8} {:>12} {:>12} {:>8}  {}\n", "timing", "", "base ms", "new ms", "ratio", "distance");
     let mut slower = false;
     for (name, old) in &base {
-        let Some(comparison) = new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new)) else { continue };
+        if old.count() == 0 {
+            continue;
+        }
+        let Some(comparison) = new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new)) else {
+            text.push_str(&format!("{name}: the new run has no value of it\n"));
+            slower = true;
+            continue;
+        };
         for pair in &comparison.pairs {
             let ratio = pair.ratio().map_or_else(|| "-".into(), |r| format!("{r:.3}"));
             let (b, n) = (pair.base_us as f64 / 1000.0, pair.new_us as f64 / 1000.0);
@@ -92,6 +101,10 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
             slower = true;
         }
     }
+    if new_failures > base_failures + MORE_FAILURES {
+        text.push_str(&format!("failed requests: {:.1} % instead of {:.1} %\n", new_failures * 100.0, base_failures * 100.0));
+        slower = true;
+    }
     say(&text)?;
     Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -102,8 +115,19 @@ fn is_slower(comparison: &Comparison, percent: f64) -> bool {
     comparison.significant && over
 }
 
-fn read(path: &Path) -> Result<Vec<(String, lens::series::Micros)>> {
+/// So much more of all requests may fail before a run counts as worse, as a share.
+const MORE_FAILURES: f64 = 0.01;
+
+/// What a report says, as far as it is compared.
+struct Reported {
+    timings: Vec<(String, lens::series::Micros)>,
+    /// Share of requests that failed.
+    failures: f64,
+}
+
+fn read(path: &Path) -> Result<Reported> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let report: serde_json::Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    histograms(&report).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    let timings = histograms(&report).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+    Ok(Reported { timings, failures: failure_share(&report) })
 }

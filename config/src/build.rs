@@ -164,11 +164,13 @@ impl Builder {
         let headers = self.header_conditions(&conditions);
         let labels = table.map("labels");
         for name in labels.keys() {
-            if !is_label(name) || matches!(name.as_str(), "route" | "backend") {
+            if !is_label(name) || matches!(name.as_str(), "route" | "backend" | "server_address") {
                 self.wrong(
                     table,
                     "labels",
-                    format!("{name:?} cannot be a label; use letters, digits and underscores, not \"route\" or \"backend\""),
+                    format!(
+                        "{name:?} cannot be a label; use letters, digits and underscores, not \"route\", \"backend\" or \"server_address\""
+                    ),
                 );
             }
         }
@@ -183,7 +185,7 @@ impl Builder {
             forward_compression: table.text("compression") == Some("forward"),
             server_timing: table.flag("server_timing"),
             stall: table.duration("stall"),
-            timeouts: table.table("timeouts").map_or(general, |_| self.timeouts(table.table("timeouts"))),
+            timeouts: table.table("timeouts").map_or(general, |given| route_timeouts(given, general)),
             labels,
         })
     }
@@ -260,6 +262,18 @@ impl Builder {
     fn shutdown(&self, root: &Table) -> Shutdown {
         let table = self.section(root, "shutdown");
         Shutdown { grace: table.duration("grace"), upgrade_socket: PathBuf::from(table.text("upgrade_socket").unwrap_or_default()) }
+    }
+}
+
+fn route_timeouts(given: &Table, general: Timeouts) -> Timeouts {
+    let or = |name, general| given.given_duration(name).unwrap_or(general);
+    Timeouts {
+        connect: or("connect", general.connect),
+        first_byte: or("first_byte", general.first_byte),
+        between_events: or("between_events", general.between_events),
+        total: or("total", general.total),
+        client_write: or("client_write", general.client_write),
+        ..general
     }
 }
 

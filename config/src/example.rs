@@ -69,6 +69,7 @@ fn inactive_sample(field: &Field) -> String {
         "key" => "/etc/llm-lens/key.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "server_name" => "engine.internal".into(),
+        _ if matches!(field.kind, Kind::Duration) => "30s".into(),
         _ => "...".into(),
     }
 }

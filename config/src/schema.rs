@@ -122,10 +122,15 @@ pub static BACKEND: Section = Section {
                 "embeddings",
             ]),
             "auto",
-            "How answers are read; auto goes by the request's path.",
+            "How answers to inference requests are read; auto goes by the path. Which requests are inference goes by the path in any case.",
         ),
         field("provider", Kind::Text, "openai", "`gen_ai.provider.name` in metrics."),
-        field("api_key", Kind::Secret, "", "Sent as `Authorization: Bearer` in place of the client's. `${ENV}` or `file:PATH`."),
+        field(
+            "api_key",
+            Kind::Secret,
+            "",
+            "Sent in place of the client's, as `Authorization: Bearer`, or as `x-api-key` where `provider` is `anthropic`. `${ENV}` or `file:PATH`.",
+        ),
         field("http2", Kind::Flag, "false", "Speak HTTP/2 to the engine. No engine we know gains from it; proxies in front of one may."),
         field("tls", Kind::Section(&BACKEND_TLS), "", "For `https` URLs."),
         field("max_connections", Kind::Count(1, 1_000_000), "10000", "Connections in use at a time; a request beyond it is answered 503."),
@@ -164,7 +169,7 @@ pub static ROUTE: Section = Section {
         ),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
         field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
-        field("timeouts", Kind::Section(&TIMEOUTS), "", "Instead of the general ones."),
+        field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Instead of the general ones; what is not named here stays as it is there."),
         field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
     ],
 };
@@ -184,6 +189,18 @@ pub static MATCH: Section = Section {
     ],
 };
 
+/// `routes[].timeouts`
+pub static ROUTE_TIMEOUTS: Section = Section {
+    doc: "How long to wait once the route is known. 0s means forever.",
+    fields: &[
+        field("connect", Kind::Duration, "", "To the backend, TLS included."),
+        field("first_byte", Kind::Duration, "", "From asking the backend to the first byte of its answer."),
+        field("between_events", Kind::Duration, "", "Between two reads of an answer."),
+        field("total", Kind::Duration, "", "From the request's head to the end of the answer."),
+        field("client_write", Kind::Duration, "", "For a client that takes nothing while bytes are ready for it."),
+    ],
+};
+
 /// `timeouts`
 pub static TIMEOUTS: Section = Section {
     doc: "How long to wait. 0s means forever.",
@@ -198,7 +215,12 @@ pub static TIMEOUTS: Section = Section {
             "10m",
             "From asking the backend to the first byte of its answer: a long prefill behind a queue is legitimate.",
         ),
-        field("between_events", Kind::Duration, "2m", "Between two reads of an answer."),
+        field(
+            "between_events",
+            Kind::Duration,
+            "2m",
+            "Between two reads of an answer. Of requests that are no inference, each read may take `first_byte`.",
+        ),
         field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
         field("client_write", Kind::Duration, "60s", "For a client that takes nothing while bytes are ready for it."),
     ],

@@ -93,6 +93,14 @@ impl Table {
         }
     }
 
+    /// A duration that is written there.
+    pub(crate) fn given_duration(&self, name: &str) -> Option<Duration> {
+        match self.value(name) {
+            Value::Duration(d) => Some(*d),
+            _ => None,
+        }
+    }
+
     pub(crate) fn secret(&self, name: &str) -> Option<&Secret> {
         match self.value(name) {
             Value::Secret(secret) => Some(secret),

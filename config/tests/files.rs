@@ -12,7 +12,7 @@ backends:
 routes:
   - {name: gold, backend: b, match: {headers: {X-Tier: gold}, models: ['m*']}, timeouts: {connect: 1s}}
   - {name: rest, backend: a}
-timeouts: {connect: 2s}
+timeouts: {connect: 2s, first_byte: 7s}
 ";
 
 #[test]
@@ -22,7 +22,8 @@ fn a_good_file_is_understood() {
     assert_eq!((s.backends[0].prefix.as_str(), s.backends[0].port), ("/base", 8000));
     assert_eq!((s.backends[1].port, s.backends[1].tls.as_ref().unwrap().server_name.as_str()), (443, "engine.test"));
     assert_eq!((s.routes[0].timeouts.connect.as_secs(), s.routes[1].timeouts.connect.as_secs()), (1, 2));
-    assert_eq!(s.routes[0].timeouts.total.as_secs(), 3600);
+    // What a route does not name stays as the file says, and only then as it is by default.
+    assert_eq!((s.routes[0].timeouts.first_byte.as_secs(), s.routes[0].timeouts.total.as_secs()), (7, 3600));
     assert_eq!(s.routes[0].headers, [("x-tier".to_owned(), Some("gold".to_owned()))]);
     assert!(s.routes[0].models[0].matches("m1") && !s.routes[0].models[0].matches("x"));
     assert_eq!(s.limits.ring, 256 << 10);
@@ -103,4 +104,11 @@ proptest::proptest! {
     fn never_panics(text in "[a-z:{}\\[\\], \n\"'0-9#&*!|>-]{0,120}") {
         let _ = config::parse("f", &text);
     }
+}
+
+#[test]
+fn a_route_has_no_say_over_what_is_before_it() {
+    let text = GOOD.replace("${PATH}x", "k-1").replace("timeouts: {connect: 1s}", "timeouts: {request_body: 1s}");
+    let told = problems(&text);
+    assert!(told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"), "{told:?}");
 }

@@ -19,6 +19,7 @@ use pingora::protocols::Stream;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::clock;
 use crate::shared::Shared;
 
 /// Connections served at a time; more wait.
@@ -60,7 +61,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".into()),
         "/readyz" if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
         "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".into()),
-        "/api/routes" => json(StatusCode::OK, &json!({"routes": shared.observatory.overview()})),
+        "/api/routes" => {
+            let up = Duration::from_nanos(clock::now().nanos_since(shared.started));
+            json(StatusCode::OK, &json!({"routes": shared.observatory.overview(up)}))
+        }
         "/api/requests" => match limit(request.uri().query()) {
             Ok(limit) => json(StatusCode::OK, &json!({"requests": shared.observatory.recent(limit)})),
             Err(why) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": "limit"}})),
@@ -75,7 +79,7 @@ const INDEX: &str = "\
 /metrics            Prometheus text
 /healthz            the process lives
 /readyz             it takes requests (503 while draining)
-/api/routes         counts, percentiles and ledger shares by route and backend
+/api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
 /api/settings       the settings in force, secrets masked
 ";

@@ -139,7 +139,8 @@ impl Exchange {
 
     /// The route was found: the request counts there from now on.
     pub(crate) fn set_route(&mut self, route: Arc<PlannedRoute>) {
-        let dialect = route.route.backend.dialect.or(self.accepted.dialect);
+        // What passes through is not read, whatever its backend speaks.
+        let dialect = self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
         let counted = route.counted(dialect).clone();
         self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
         counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
@@ -163,6 +164,10 @@ impl Drop for Exchange {
         if std::thread::panicking() {
             observatory::Gauges::count(&self.shared.observatory.gauges().panics);
             self.verdict.decide(Outcome::Rejected, Some("internal_error"));
+        }
+        let total = self.timeouts().total;
+        if !total.is_zero() && u128::from(clock::now().nanos_since(self.accepted.head_at)) >= total.as_nanos() {
+            self.verdict.decide(Outcome::Timeout, Some("total_timeout"));
         }
         // Whoever drops a request without a verdict was dropped himself: its connection is gone.
         self.verdict.decide(Outcome::ClientGone, Some("client_closed"));

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use config::Settings;
-use config::settings::Route;
+use config::settings::{Limits, Route};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
@@ -73,7 +73,7 @@ impl Plan {
         let upstreams = settings
             .backends
             .iter()
-            .map(|backend| match before.and_then(|plan| plan.same_upstream(backend)) {
+            .map(|backend| match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
                 Some(upstream) => Ok(upstream),
                 None => Upstream::build(backend.clone(), settings.limits).map(Arc::new),
             })
@@ -95,8 +95,8 @@ impl Plan {
         })
     }
 
-    fn same_upstream(&self, backend: &config::settings::Backend) -> Option<Arc<Upstream>> {
-        self.routes.iter().map(|r| &r.upstream).find(|u| u.is_same(backend, self.settings.limits)).cloned()
+    fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
+        self.routes.iter().map(|r| &r.upstream).find(|u| u.is_same(backend, limits)).cloned()
     }
 }
 

@@ -24,6 +24,7 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 
 use crate::admin;
@@ -92,6 +93,15 @@ impl Door {
 
 /// A wait that nobody set a limit to.
 const FOREVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
+/// How long a request with that head may take in all when it passes through.
+pub(crate) fn total_of(shared: &Shared, head: &[u8]) -> std::time::Duration {
+    let plan = shared.plan.load();
+    let mut room = head::field_room();
+    let route = head::parse_request(head, &mut room, plan.head_limits).ok().and_then(|head| route::find(&plan, &head, None).cloned());
+    let total = route.map_or(plan.settings.timeouts, |route| route.route.timeouts).total;
+    if total.is_zero() { FOREVER } else { total }
+}
 
 /// Counts a connection while it lives.
 struct Counted<'s>(&'s Gauges);
@@ -171,8 +181,11 @@ impl HttpServerApp for H2Door {
             h2::serve(&self.shared, stream).await;
             return None;
         }
-        let total = self.shared.plan.load().settings.timeouts.total;
-        let total = if total.is_zero() { FOREVER } else { total };
+        let head = match &session {
+            pingora::protocols::http::ServerSession::H2(stream) => h2::as_http1(stream),
+            _ => Vec::new(),
+        };
+        let total = total_of(&self.shared, &head);
         tokio::time::timeout(total, self.proxy.process_new_http(session, shutdown)).await.ok().flatten()
     }
 
@@ -195,6 +208,8 @@ pub(crate) struct PassThrough {
 pub(crate) struct Passing {
     exchange: Option<Exchange>,
     began: lens::Tick,
+    /// Its place among the connections to the backend.
+    permit: Option<upstream::Permit>,
 }
 
 #[async_trait]
@@ -202,7 +217,7 @@ impl ProxyHttp for PassThrough {
     type CTX = Passing;
 
     fn new_ctx(&self) -> Passing {
-        Passing { exchange: None, began: clock::now() }
+        Passing { exchange: None, began: clock::now(), permit: None }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
@@ -216,7 +231,7 @@ impl ProxyHttp for PassThrough {
         let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
-            Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(Refusal::bad_head(*error))),
+            Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
         };
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
         exchange.enter(State::Connect);
@@ -232,8 +247,9 @@ impl ProxyHttp for PassThrough {
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        let wait = plan.settings.timeouts.request_body;
-        session.set_read_timeout((!wait.is_zero()).then_some(wait));
+        let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, Exchange::timeouts);
+        session.set_read_timeout(nonzero(waits.request_body));
+        session.set_write_timeout(nonzero(waits.client_write));
         Ok(false)
     }
 
@@ -254,8 +270,18 @@ impl ProxyHttp for PassThrough {
         let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
         let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
         let timeouts = routed.route.route.timeouts;
-        let nonzero = |d: std::time::Duration| (!d.is_zero()).then_some(d);
-        let mut peer = upstream::peer(&routed.route.upstream);
+        // The place of an attempt before this one is free again.
+        ctx.permit = None;
+        ctx.permit = routed.route.upstream.permit();
+        if ctx.permit.is_none() {
+            return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
+        }
+        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(&routed.route.upstream)).await;
+        let mut peer = match looked_up {
+            Ok(Ok(peer)) => peer,
+            Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
+            Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "looking up the backend's name"),
+        };
         peer.options.connection_timeout = nonzero(timeouts.connect);
         peer.options.total_connection_timeout = nonzero(timeouts.connect);
         peer.options.read_timeout = nonzero(timeouts.first_byte);
@@ -334,6 +360,11 @@ impl ProxyHttp for PassThrough {
     {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.enter(State::AwaitToken);
+            let kind = response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+            let streams = matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson);
+            if streams || accept::is_foreign_inference(&exchange.accepted.endpoint) {
+                exchange.answer.not_parsed = Some("no_dialect");
+            }
             response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
         }
         Ok(())
@@ -344,8 +375,14 @@ impl ProxyHttp for PassThrough {
             ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
             ErrorType::ConnectTimedout => Refusal::connect_timeout(),
             ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
+            ErrorType::HTTPStatus(503) => Refusal::busy(),
             ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
-            _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal { outcome: Outcome::ClientGone, ..Refusal::broken_body() },
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+                if *error.esource() == pingora::ErrorSource::Downstream =>
+            {
+                Refusal { outcome: Outcome::ClientGone, code: "client_closed", ..Refusal::broken_body() }
+            }
+            _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal::broken_body(),
             ErrorType::InvalidHTTPHeader => Refusal::upstream_invalid(),
             _ if error.etype().as_str().contains("Connect") => Refusal::connect_failed(),
             _ => Refusal::upstream_closed(),
@@ -367,6 +404,9 @@ impl ProxyHttp for PassThrough {
         exchange.answer.ended_at = Some(clock::now());
         let status = exchange.answer.status.unwrap_or(0);
         match error.map(|e| (e.esource(), e.etype())) {
+            Some((pingora::ErrorSource::Downstream, ErrorType::WriteTimedout)) => {
+                exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"))
+            }
             Some((pingora::ErrorSource::Downstream, _)) => exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
             Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => {
                 exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout"))
@@ -391,6 +431,10 @@ impl PassThrough {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
+}
+
+fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {
+    (!wait.is_zero()).then_some(wait)
 }
 
 /// Our own answer on pingora's session. The connection is closed, whatever was read of the request.

@@ -103,8 +103,13 @@ impl Gateway {
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let plan = Plan::build(options.settings, &observatory, None)?;
-        let shared =
-            Arc::new(Shared { plan: ArcSwap::from_pointee(plan), observatory, draining: AtomicBool::new(false), file: options.file });
+        let shared = Arc::new(Shared {
+            plan: ArcSwap::from_pointee(plan),
+            observatory,
+            draining: AtomicBool::new(false),
+            started: crate::clock::now(),
+            file: options.file,
+        });
         Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers })
     }
 

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use observatory::Observatory;
+use wire::http1::head::HeadError;
 
 use crate::plan::Plan;
+use crate::respond::Refusal;
 
 /// Shared by every worker.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) observatory: Arc<Observatory>,
     /// Set when the process is to end: answers close their connections, `/readyz` says no.
     pub(crate) draining: AtomicBool,
+    /// When the process began to serve.
+    pub(crate) started: lens::Tick,
     /// Where the settings came from, if from a file.
     pub(crate) file: Option<PathBuf>,
 }
@@ -25,6 +29,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A head that is none: counted, and what its client is told.
+    pub(crate) fn bad_head(&self, error: HeadError) -> Refusal {
+        observatory::Gauges::count(&self.observatory.gauges().bad_heads);
+        Refusal::bad_head(error)
     }
 }
 

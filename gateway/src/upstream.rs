@@ -13,6 +13,7 @@ mod kernel;
 mod pool;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -20,6 +21,7 @@ use std::task::{Context, Poll};
 use config::settings::{Backend, Limits};
 use lens::Tick;
 use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::HttpPeer;
 use wire::Framing;
 use wire::http1::BodyError;
 
@@ -30,10 +32,20 @@ pub(crate) use connect::connect;
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
 
-/// A backend as pingora names it, for requests that pass through.
-pub(crate) fn peer(upstream: &Upstream) -> pingora::upstreams::peer::HttpPeer {
-    let version = if upstream.backend.http2 { 2 } else { 1 };
-    h2::peer(&upstream.backend, upstream.authorities.clone(), version)
+/// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got
+/// for ever, and panic over a name that has no address. Of several addresses an IPv4 one is taken, which engines listen on.
+pub(crate) async fn peer(upstream: &Upstream) -> std::io::Result<HttpPeer> {
+    let backend = &*upstream.backend;
+    let addresses = tokio::net::lookup_host((backend.host.as_str(), backend.port)).await?;
+    let address = addresses.min_by_key(SocketAddr::is_ipv6).ok_or(std::io::ErrorKind::NotFound)?;
+    let name = backend.tls.as_ref().map(|t| t.server_name.clone()).unwrap_or_default();
+    let mut peer = HttpPeer::new(address, backend.tls.is_some(), name);
+    let version = if backend.http2 { 2 } else { 1 };
+    peer.options.set_http_version(version, version);
+    peer.options.max_h2_streams = 100;
+    peer.options.idle_timeout = Some(h2::IDLE);
+    peer.options.ca = upstream.authorities.clone();
+    Ok(peer)
 }
 
 /// A backend made ready.
@@ -45,7 +57,7 @@ pub(crate) struct Upstream {
     number: usize,
     tls: Option<tls::Client>,
     h2: Option<h2::Client>,
-    /// The operator's authorities, as pingora wants them for what passes through.
+    /// The operator's authorities, as pingora wants them.
     authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
 }
@@ -55,7 +67,7 @@ static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 impl Upstream {
     pub(crate) fn build(backend: Arc<Backend>, limits: Limits) -> Result<Self, BuildError> {
         let tls = backend.tls.as_ref().map(|t| tls::Client::build(&backend.name, t)).transpose()?;
-        let h2 = backend.http2.then(|| h2::Client::build(&backend)).transpose()?;
+        let h2 = backend.http2.then(h2::Client::build);
         let authorities = h2::authorities(&backend)?;
         Ok(Upstream { tls, h2, limits, authorities, number: NUMBERS.fetch_add(1, Ordering::Relaxed), in_use: Arc::default(), backend })
     }
@@ -67,7 +79,7 @@ impl Upstream {
     }
 
     /// A place among the connections in use, given back when it is dropped; `None` when all are taken.
-    fn permit(&self) -> Option<Permit> {
+    pub(crate) fn permit(&self) -> Option<Permit> {
         let most = self.backend.max_connections;
         let taken = self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
         taken.is_ok().then(|| Permit(self.in_use.clone()))

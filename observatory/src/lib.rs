@@ -21,6 +21,7 @@ mod recent;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lens::record::Outcome;
 use lens::{Record, Series, Sharded, Timing};
@@ -81,9 +82,9 @@ impl Observatory {
         self.recent.newest(limit)
     }
 
-    /// Counts, percentiles and ledger shares of each route and backend.
-    pub fn overview(&self) -> Vec<Overview> {
-        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups)
+    /// Counts, rates, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
+    pub fn overview(&self, up: Duration) -> Vec<Overview> {
+        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, up)
     }
 
     /// The Prometheus text. `models` are the names that model numbers stand for.

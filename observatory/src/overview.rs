@@ -1,13 +1,15 @@
 //! What an operator wants to see of each route and backend at one look.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lens::record::Outcome;
 use lens::{Series, State, Timing};
 use serde::Serialize;
 
-use crate::group::{GroupId, Groups};
+use crate::group::{Group, GroupId, Groups};
 
 /// Percentiles of one timing, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +44,11 @@ pub struct Overview {
     pub in_flight: i64,
     /// Requests that ended.
     pub requests: u64,
-    /// The same by outcome; those that did not occur are absent.
+    /// The same for each second since the process started.
+    pub requests_per_s: f64,
+    /// Generated tokens that engines stated, for each second since the process started.
+    pub output_tokens_per_s: f64,
+    /// Requests by outcome; those that did not occur are absent.
     pub outcomes: BTreeMap<&'static str, u64>,
     /// Events with generated text.
     pub content_events: u64,
@@ -56,24 +62,38 @@ pub struct Overview {
     pub ledger_share: BTreeMap<&'static str, f64>,
 }
 
-pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups) -> Vec<Overview> {
-    let mut all: Vec<_> = series.iter().collect();
-    all.sort_by_key(|(key, _)| key.0);
-    all.into_iter().map(|((id, ..), series)| one(*id, series, groups)).collect()
+/// Groups that a change of settings made anew are one to the operator.
+pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, up: Duration) -> Vec<Overview> {
+    let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
+    for ((id, ..), one) in series {
+        merged.entry(key(&groups.group(*id))).or_default().merge(one);
+    }
+    let now = groups.all();
+    let in_flight = |of: &Key| now.iter().filter(|(g, _)| key(g) == *of).map(|(_, now)| now.requests.load(Ordering::Relaxed)).sum();
+    merged.iter().map(|(key, series)| one(key, series, in_flight(key), up)).collect()
 }
 
-fn one(id: GroupId, series: &Series, groups: &Groups) -> Overview {
-    let group = groups.group(id);
+type Key = (Arc<str>, Arc<str>, &'static str);
+
+fn key(group: &Group) -> Key {
+    (group.route.clone(), group.backend.clone(), group.operation)
+}
+
+fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, up: Duration) -> Overview {
     let total: u64 = series.ledger_us.iter().sum();
+    let rate = |count: u64| count as f64 / up.as_secs_f64().max(1.0);
+    let output_tokens = series.output_tokens.as_ref().map_or(0, |h| h.sum());
     Overview {
-        route: group.route.to_string(),
-        backend: group.backend.to_string(),
-        operation: group.operation,
-        in_flight: groups.in_flight(id).requests.load(Ordering::Relaxed),
+        route: route.to_string(),
+        backend: backend.to_string(),
+        operation,
+        in_flight,
         requests: series.requests(),
+        requests_per_s: rate(series.requests()),
+        output_tokens_per_s: rate(output_tokens),
         outcomes: Outcome::ALL.into_iter().map(|o| (o.name(), series.outcomes[o as usize])).filter(|(_, n)| *n > 0).collect(),
         content_events: series.content_events,
-        output_tokens: series.output_tokens.as_ref().map_or(0, |h| h.sum()),
+        output_tokens,
         stalls: series.stalls,
         timings: Timing::ALL.into_iter().filter_map(|t| Some((t.name(), timing(series.timing(t)?)?))).collect(),
         ledger_share: State::ALL

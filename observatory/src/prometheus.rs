@@ -32,19 +32,27 @@ type Labels = Vec<(&'static str, String)>;
 
 pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, recent: &Recent) -> String {
     let mut out = Families::default();
-    let mut by_model: BTreeMap<(GroupId, u16), Series> = BTreeMap::new();
-    let mut all: Vec<_> = series.iter().collect();
-    all.sort_by_key(|((group, model, outcome), _)| (*group, *model, *outcome as u8));
-    for ((id, model, outcome), one) in all {
+    // Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
+    let [mut outcomes, mut errors, mut inference, mut all] = [const { BTreeMap::<Labels, Series>::new() }; 4];
+    for ((id, model, outcome), one) in series {
         let group = groups.group(*id);
-        by_outcome(&mut out, &group, *model, *outcome, one);
-        by_model.entry((*id, *model)).or_default().merge(one);
+        let model = group.model_label(*model);
+        let labels = place_and_model(&group, model);
+        outcomes.entry(with(&labels, "outcome", outcome.name())).or_default().merge(one);
+        all.entry(labels).or_default().merge(one);
+        if !group.operation.is_empty() {
+            let labels = gen_ai_labels(&group, model);
+            let error = if *outcome == Outcome::Ok { "" } else { outcome.name() };
+            errors.entry(with(&labels, "error_type", error)).or_default().merge(one);
+            inference.entry(labels).or_default().merge(one);
+        }
     }
-    for ((id, model), one) in &by_model {
-        let group = groups.group(*id);
-        gen_ai(&mut out, &group, *model, one);
-        ours(&mut out, &group, *model, one);
-    }
+    outcomes
+        .into_iter()
+        .for_each(|(labels, one)| out.counter("llm_lens_requests_total", "Requests that ended, by how.", labels, one.requests()));
+    errors.iter().for_each(|(labels, one)| durations(&mut out, labels, one));
+    inference.iter().for_each(|(labels, one)| gen_ai(&mut out, labels, one));
+    all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
     of_groups(&mut out, groups);
     of_process(&mut out, gauges, recent);
     let mut text = Vec::new();
@@ -54,28 +62,29 @@ pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, recent: 
     }
 }
 
+fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
+    let mut labels = labels.clone();
+    labels.push((name, value.to_owned()));
+    labels
+}
+
 fn place(group: &Group) -> Labels {
     vec![("route", group.route.to_string()), ("backend", group.backend.to_string())]
 }
 
-fn gen_ai_labels(group: &Group, model: u16) -> Labels {
+fn place_and_model(group: &Group, model: &str) -> Labels {
+    with(&place(group), "gen_ai_request_model", model)
+}
+
+fn gen_ai_labels(group: &Group, model: &str) -> Labels {
     let mut labels = place(group);
     labels.push(("gen_ai_operation_name", group.operation.to_owned()));
     labels.push(("gen_ai_provider_name", group.provider.to_string()));
-    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
+    labels.push(("gen_ai_request_model", model.to_owned()));
     labels
 }
 
-fn by_outcome(out: &mut Families, group: &Group, model: u16, outcome: Outcome, s: &Series) {
-    let mut labels = place(group);
-    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
-    labels.push(("outcome", outcome.name().to_owned()));
-    out.counter("llm_lens_requests_total", "Requests that ended, by how.", labels, s.requests());
-    if group.operation.is_empty() {
-        return;
-    }
-    let mut labels = gen_ai_labels(group, model);
-    labels.push(("error_type", if outcome == Outcome::Ok { String::new() } else { outcome.name().to_owned() }));
+fn durations(out: &mut Families, labels: &Labels, s: &Series) {
     out.histogram(
         "gen_ai_client_operation_duration_seconds",
         "Our call to the engine: request sent to end of answer.",
@@ -87,15 +96,14 @@ fn by_outcome(out: &mut Families, group: &Group, model: u16, outcome: Outcome, s
     out.histogram(
         "gen_ai_server_request_duration_seconds",
         "The engine's time for a request, as seen on our upstream leg.",
-        labels,
+        labels.clone(),
         s.timing(Timing::Engine),
         CLIENT_SECONDS,
         Unit::Seconds,
     );
 }
 
-fn gen_ai(out: &mut Families, group: &Group, model: u16, s: &Series) {
-    let labels = gen_ai_labels(group, model);
+fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
     for (name, help, timing, bounds) in [
         (
             "gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -125,8 +133,7 @@ fn gen_ai(out: &mut Families, group: &Group, model: u16, s: &Series) {
         out.histogram(name, help, labels.clone(), s.timing(timing), bounds, Unit::Seconds);
     }
     for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
-        let mut labels = labels.clone();
-        labels.push(("gen_ai_token_type", kind.to_owned()));
+        let labels = with(labels, "gen_ai_token_type", kind);
         out.histogram(
             "gen_ai_client_token_usage",
             "Tokens of a request as the engine stated them.",
@@ -138,9 +145,7 @@ fn gen_ai(out: &mut Families, group: &Group, model: u16, s: &Series) {
     }
 }
 
-fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
-    let mut labels = place(group);
-    labels.push(("gen_ai_request_model", group.model_label(model).to_owned()));
+fn ours(out: &mut Families, labels: &Labels, s: &Series) {
     for (name, help, timing) in [
         ("llm_lens_request_duration_seconds", "First byte of the request to the end of the exchange.", Timing::Total),
         ("llm_lens_client_ttft_seconds", "Request head read to first generated text taken by the client.", Timing::ClientTtft),
@@ -151,8 +156,7 @@ fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
         out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);
     }
     for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
-        let mut labels = labels.clone();
-        labels.push(("mark", mark.name().to_owned()));
+        let labels = with(labels, "mark", mark.name());
         out.histogram(
             "llm_lens_mark_seconds",
             "Request sent to the first of its kind, on arrival.",
@@ -163,8 +167,7 @@ fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
         );
     }
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
-        let mut labels = labels.clone();
-        labels.push(("state", state.name().to_owned()));
+        let labels = with(labels, "state", state.name());
         out.seconds("llm_lens_ledger_seconds_total", "Time of all requests in each state of the ledger.", labels, micros);
     }
     for (name, help, value) in [
@@ -184,22 +187,16 @@ fn ours(out: &mut Families, group: &Group, model: u16, s: &Series) {
 
 fn of_groups(out: &mut Families, groups: &Groups) {
     let mut info = BTreeMap::new();
+    let mut now: BTreeMap<Labels, (i64, i64)> = BTreeMap::new();
     for (group, in_flight) in groups.all() {
-        let mut labels = place(&group);
-        labels.push(("gen_ai_operation_name", group.operation.to_owned()));
-        out.gauge(
-            "llm_lens_in_flight_requests",
-            "Requests that have not ended.",
-            labels.clone(),
-            in_flight.requests.load(Ordering::Relaxed) as f64,
-        );
-        out.gauge(
-            "llm_lens_ring_bytes",
-            "Bytes taken from backends that clients have not taken yet.",
-            labels,
-            in_flight.ring_bytes.load(Ordering::Relaxed) as f64,
-        );
+        let (requests, ring_bytes) = now.entry(with(&place(&group), "gen_ai_operation_name", group.operation)).or_default();
+        *requests += in_flight.requests.load(Ordering::Relaxed);
+        *ring_bytes += in_flight.ring_bytes.load(Ordering::Relaxed);
         info.insert((group.route.clone(), group.backend.clone()), group);
+    }
+    for (labels, (requests, ring_bytes)) in now {
+        out.gauge("llm_lens_in_flight_requests", "Requests that have not ended.", labels.clone(), requests as f64);
+        out.gauge("llm_lens_ring_bytes", "Bytes taken from backends that clients have not taken yet.", labels, ring_bytes as f64);
     }
     for group in info.values() {
         out.info(

@@ -53,6 +53,32 @@ fn the_text_counts_what_happened_and_has_no_foreign_label() {
     assert!(!text.contains("evil"));
 }
 
+/// Two samples under one name and the same labels make a scrape worthless.
+#[test]
+fn no_sample_stands_there_twice() {
+    let o = observed();
+    for changed in [
+        Group { operation: "", ..group("r") },
+        Group { operation: "embeddings", ..group("r") },
+        Group { models: ["m0".to_owned(), "m1".to_owned()].into(), ..group("r") },
+        Group { server: "127.0.0.1:8001".into(), ..group("r") },
+    ] {
+        let model = changed.model_number(Some("m1"));
+        let group = o.group(changed);
+        o.in_flight(group).requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"));
+    }
+    let text = o.prometheus();
+    let mut samples: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
+    let all = samples.len();
+    samples.sort_unstable();
+    samples.dedup();
+    assert_eq!(samples.len(), all, "{text}");
+    assert!(text.contains(r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 6"#), "{text}");
+    assert!(text.contains(r#"llm_lens_in_flight_requests{route="r",backend="b",gen_ai_operation_name="chat"} 2"#), "{text}");
+    assert_eq!(o.overview(Duration::from_secs(1)).len(), 3, "one for each operation");
+}
+
 #[test]
 fn recent_records_are_bounded_and_newest_first() {
     let recent = observed().recent(10);
@@ -62,7 +88,7 @@ fn recent_records_are_bounded_and_newest_first() {
 
 #[test]
 fn the_overview_sums_over_workers_models_and_outcomes() {
-    let overview = observed().overview();
+    let overview = observed().overview(Duration::from_secs(2));
     assert_eq!(overview.len(), 1);
     assert_eq!((overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count), (3, 2, 6));
     let shares: f64 = overview[0].ledger_share.values().sum();

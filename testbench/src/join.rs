@@ -79,7 +79,8 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
 
 /// Join a run with the gateway's records.
 pub fn join(samples: &[Sample], records: &[Record]) -> Joined {
-    let by_id: HashMap<&str, &Record> = records.iter().map(|r| (r.id.as_str(), r)).collect();
+    // They come newest first: of two with one id the first is meant.
+    let by_id: HashMap<&str, &Record> = records.iter().rev().map(|r| (r.id.as_str(), r)).collect();
     let pairs: Vec<(&Sample, &Record)> = samples.iter().filter_map(|s| Some((s, *by_id.get(s.id.as_str())?))).collect();
     let differs = |(s, r): &&(&Sample, &Record)| {
         let tokens = r.usage.as_ref().and_then(|u| u.completion_tokens);

@@ -296,6 +296,12 @@ pub fn histograms(report: &Value) -> Result<Vec<(String, Micros)>, String> {
         .collect()
 }
 
+/// The share of a report's requests that failed, 0 to 1.
+pub fn failure_share(report: &Value) -> f64 {
+    let count = |name: &str| report[name].as_u64().unwrap_or(0) as f64;
+    count("failed") / count("requests").max(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -98,7 +98,7 @@ impl Outcome {
 pub async fn run(config: Config) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
-    let runner = Arc::new(Runner { config, target, number: AtomicU64::new(0) });
+    let runner = Arc::new(Runner { config, target, run: rand::random(), number: AtomicU64::new(0) });
     let warm = Stop::Requests(runner.config.warm_up);
     if runner.config.warm_up > 0 {
         runner.clone().round(warm, None).await;
@@ -125,6 +125,8 @@ fn check(config: &Config) -> Result<(), RunError> {
 struct Runner {
     config: Config,
     target: Target,
+    /// Tells the requests of this run from those of others.
+    run: u32,
     number: AtomicU64,
 }
 
@@ -237,7 +239,7 @@ impl Runner {
         if let Some(n) = self.config.max_tokens {
             body["max_tokens"] = n.into();
         }
-        let id = format!("bench-{}-{number}", std::process::id());
+        let id = format!("bench-{:08x}-{number}", self.run);
         Ask { id, body: Bytes::from(body.to_string()), key: self.config.key.clone(), due }
     }
 }

@@ -231,3 +231,32 @@ fn a_full_disk_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("No space"), "{}", text(&output.stderr));
 }
+
+/// A run is evidence: it is written down whatever else fails, and it does not pass when everything in it failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_written_down_and_judged() {
+    let engine = kit::Engine::start(|_| kit::sse::stream(3, 1)).await;
+    let folder = Folder::new();
+    let (good, lost, bad) = (folder.file("good.json", ""), folder.file("lost.json", ""), folder.file("bad.json", ""));
+    let path = |p: &std::path::Path| p.display().to_string();
+    let nobody = format!("http://{}", free_address());
+    let url = engine.url();
+    let run_of = |url: &str, out: &std::path::Path, more: &[&str]| {
+        let file = path(out);
+        run(&[&["run", "--base-url", url, "--model", "m", "--requests", "5", "--json", &file], more].concat())
+    };
+    let ok = tokio::task::block_in_place(|| run_of(&url, &good, &[]));
+    assert!(ok.status.success(), "{}", text(&ok.stderr));
+    let joined = tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &nobody]));
+    assert!(!joined.status.success() && text(&joined.stderr).contains("/api/requests"), "{}", text(&joined.stderr));
+    assert!(
+        std::fs::metadata(&lost).unwrap().len() > 100 && text(&joined.stdout).contains("5 requests in"),
+        "the run is lost: {}",
+        text(&joined.stdout)
+    );
+    let failed = tokio::task::block_in_place(|| run_of(&nobody, &bad, &[]));
+    assert!(!failed.status.success());
+    let compare = |new: &std::path::Path| tokio::task::block_in_place(|| run(&["compare", &path(&good), &path(new)]));
+    let judged = compare(&bad);
+    assert!(!judged.status.success() && text(&judged.stdout).contains("failed requests: 100.0 %"), "{}", text(&judged.stdout));
+}

@@ -622,3 +622,60 @@ async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
     let record = gateway.record("early").await;
     assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("http_413")));
 }
+
+/// Whoever asks, by whatever way, takes a place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_takes_a_place_too() {
+    let engine = Engine::start(|_| vec![Step::ms(400), sse::chat_answer().remove(0)]).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
+    let mut holder = gateway.client().await;
+    holder.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    eventually("the engine is asked", || engine.seen().len() == 1).await;
+    for request in [post("/v1/chat/completions", "", CHAT), "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()] {
+        let mut client = gateway.client().await;
+        client.send(request).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (503, "backend_busy"));
+    }
+    assert_eq!(holder.answer().await.status, 200);
+    let mut client = gateway.client().await;
+    client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(engine.seen().len(), 2);
+}
+
+/// RFC 6761 keeps `.invalid` for names that never have an address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_whose_name_has_no_address_is_a_502() {
+    for backend in ["", ", http2: true"] {
+        let gateway = Gateway::with_settings(&settings("http://engine.invalid:8000", backend, "", "")).await;
+        for request in [post("/v1/chat/completions", "", CHAT), "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()] {
+            let mut client = gateway.client().await;
+            client.send(request).await;
+            let answer = client.answer().await;
+            assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"), "{backend}");
+        }
+        assert_eq!(gateway.metric("llm_lens_panics_total", ""), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_has_an_end() {
+    let large = "x".repeat(32 << 20);
+    let engine = Engine::start(move |seen| match seen.head.contains("/silent") {
+        true => vec![Step::ms(5_000)],
+        false => sse::json(200, &large),
+    })
+    .await;
+    let timeouts = "timeouts: {client_write: 500ms, total: 1s}";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", timeouts)).await;
+    let mut never_reads = gateway.client().await;
+    never_reads.send("GET /large HTTP/1.1\r\nhost: a\r\nx-request-id: large\r\n\r\n").await;
+    let mut silent = gateway.client().await;
+    silent.send("GET /silent HTTP/1.1\r\nhost: a\r\nx-request-id: silent\r\n\r\n").await;
+    for (id, code) in [("large", "client_write_timeout"), ("silent", "total_timeout")] {
+        let record = gateway.record(id).await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some(code)), "{record:?}");
+        assert!(record.total_us < 3_000_000, "{record:?}");
+    }
+}

@@ -7,6 +7,7 @@ use kit::{Engine, Gateway, Step, sse};
 use lens::State;
 use lens::record::Outcome;
 
+use crate::raw::h2raw;
 use crate::support::{ask, settings};
 
 /// How far a scheduled time may be off on a busy machine with two cores.
@@ -135,4 +136,42 @@ async fn what_the_kernel_says_is_kept_beside_what_we_say() {
         assert!(lag.count >= EVENTS as u64 / 2, "{lag:?}");
         assert!(lag.p50 < 20_000, "a read was later than the next event: {lag:?}");
     }
+}
+
+/// What a read brings may be nothing that can be forwarded: the wait goes on, and it is the engine's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_without_an_event_does_not_end_the_wait() {
+    const WAIT: u64 = 400;
+    let engine = Engine::start(|seen| {
+        let event = sse::content("x");
+        let (size, rest) = (format!("{:x}\r\n", event.len()), format!("{event}\r\n"));
+        let (torn, tail) = event.split_at(20);
+        let head = Step::text("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        let mut steps = match crate::support::id(seen) {
+            "size" => vec![head, Step::text(size), Step::ms(WAIT), Step::text(rest)],
+            _ => vec![head, Step::chunk(torn), Step::ms(WAIT), Step::chunk(tail)],
+        };
+        steps.extend([Step::chunk(sse::finish() + &sse::done()), Step::end()]);
+        steps
+    })
+    .await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", usage: inject", "")).await;
+    for id in ["size", "torn"] {
+        assert_eq!(ask(&gateway, "/v1/chat/completions", id, CHAT_STREAM).await.status, 200);
+        waited_for_the_engine(&gateway.record(id).await, WAIT);
+    }
+    // The head of an answer over HTTP/2 is no byte in the ring.
+    let frames = [
+        h2raw::frame(h2raw::HEADERS, h2raw::END_HEADERS, 1, &h2raw::post("/v1/chat/completions")),
+        h2raw::frame(h2raw::DATA, h2raw::END_STREAM, 1, CHAT_STREAM.as_bytes()),
+    ];
+    assert!(h2raw::one_stream(gateway.address(), &frames).await.0);
+    let page: serde_json::Value = serde_json::from_str(&gateway.get("/api/requests?limit=1").1).unwrap();
+    waited_for_the_engine(&serde_json::from_value(page["requests"][0].clone()).unwrap(), WAIT);
+}
+
+fn waited_for_the_engine(record: &lens::Record, wait_ms: u64) {
+    let ms = |state| record.ledger_us.micros(state) / 1000;
+    assert!(ms(State::AwaitToken) + 50 >= wait_ms, "{record:?}");
+    assert!(ms(State::Gateway) < wait_ms / 4, "the engine's time was booked as ours: {record:?}");
 }

@@ -113,10 +113,11 @@ async fn the_key_is_the_operators_and_nobody_sees_it() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let closed = Engine::start(|_| vec![Step::Close]).await;
     let text = format!(
-        "backends: [{{name: e, url: '{}', api_key: '${{TEST_KEY}}'}}, {{name: closed, url: '{}', api_key: '${{TEST_KEY}}'}}, {{name: open, url: '{}'}}]\n\
-         routes: [{{name: closed, match: {{headers: {{x-route: closed}}}}, backend: closed}}, {{name: open, match: {{headers: {{x-route: open}}}}, backend: open}}, {{name: r, backend: e}}]\n",
+        "backends: [{{name: e, url: '{}', api_key: '${{TEST_KEY}}'}}, {{name: closed, url: '{}', api_key: '${{TEST_KEY}}'}}, {{name: open, url: '{}'}}, {{name: a, url: '{}', provider: anthropic, api_key: '${{TEST_KEY}}'}}]\n\
+         routes: [{{name: closed, match: {{headers: {{x-route: closed}}}}, backend: closed}}, {{name: anthropic, match: {{headers: {{x-route: anthropic}}}}, backend: a}}, {{name: open, match: {{headers: {{x-route: open}}}}, backend: open}}, {{name: r, backend: e}}]\n",
         engine.url(),
         closed.url(),
+        engine.url(),
         engine.url()
     );
     let gateway = Gateway::with_command(&text, |command| {
@@ -125,10 +126,15 @@ async fn the_key_is_the_operators_and_nobody_sees_it() {
     .await;
     let theirs = "authorization: Bearer clients\r\nx-api-key: clients\r\napi-key: clients\r\n";
     let mut client = gateway.client().await;
-    for (line, name) in
-        [("POST /v1/chat/completions", "authorization"), ("POST /v1/messages", "x-api-key"), ("GET /v1/models", "authorization")]
-    {
-        raw(&mut client, line, theirs, CHAT.as_bytes()).await;
+    // The name goes by whose backend it is, not by the path: vLLM serves /v1/messages and takes bearers only.
+    for (line, more, name) in [
+        ("POST /v1/chat/completions", "", "authorization"),
+        ("POST /v1/messages", "", "authorization"),
+        ("GET /v1/models", "", "authorization"),
+        ("POST /v1/messages", "x-route: anthropic\r\n", "x-api-key"),
+        ("GET /v1/models", "x-route: anthropic\r\n", "x-api-key"),
+    ] {
+        raw(&mut client, line, &format!("{more}{theirs}"), CHAT.as_bytes()).await;
         assert_eq!(client.answer().await.status, 200);
         let head = engine.seen().pop().unwrap().head;
         assert!(!head.contains("clients"), "{head}");

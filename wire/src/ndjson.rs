@@ -4,6 +4,8 @@
 //! - *Out*: each non-blank line, as a slice of the chunk when it lies in it whole, with its end offset.
 //! - *Never*: more than one line buffered; a line over the limit ends the reading for good.
 
+use crate::json::Scan;
+
 /// An incremental reader of lines.
 #[derive(Debug)]
 pub struct Decoder {
@@ -26,6 +28,13 @@ impl Decoder {
     /// Bytes of a line that has not ended.
     pub fn unterminated(&self) -> usize {
         self.line.len()
+    }
+
+    /// The body has ended: what stands after the last newline, if it is a whole document. It is given once.
+    pub fn take_last(&mut self) -> Option<Vec<u8>> {
+        let mut scan = Scan::new(&self.line);
+        let whole = !self.line.trim_ascii().is_empty() && scan.skip().is_ok() && scan.at_end();
+        whole.then(|| std::mem::take(&mut self.line))
     }
 
     /// Read the next chunk; `found` gets each line and the offset just past it.
@@ -75,7 +84,9 @@ mod tests {
             decoder.feed(a, |line, _| lines.push(line.to_vec()));
             decoder.feed(b, |line, _| lines.push(line.to_vec()));
             assert_eq!(lines, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()], "cut at {cut}");
-            assert_eq!(decoder.unterminated(), 4);
+            assert_eq!((decoder.unterminated(), decoder.take_last()), (4, None));
+            decoder.feed(b":2} ", |_, _| unreachable!());
+            assert_eq!((decoder.take_last(), decoder.unterminated()), (Some(b"{\"c\":2} ".to_vec()), 0));
         }
     }
 }

@@ -132,13 +132,16 @@ impl Reader {
         }
     }
 
-    /// The body is complete. A whole JSON body is read now and told as one event; a torn event is not told.
+    /// The body is complete. A whole JSON body is read now and told as one event, and so is a last line of NDJSON that is whole
+    /// and lacks its newline; a torn event is not told.
     pub fn finish<L: Listener>(&mut self, listener: &mut L) {
-        if let Frames::Json { body, overflowed: false } = &mut self.frames {
-            let body = std::mem::take(body);
-            if !body.trim_ascii().is_empty() {
-                read_event(self.dialect, &mut self.memory, &mut self.template, (&body, 0), listener);
-            }
+        let last = match &mut self.frames {
+            Frames::Json { body, overflowed: false } => Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty()),
+            Frames::Ndjson(decoder) => decoder.take_last(),
+            _ => None,
+        };
+        if let Some(last) = last {
+            read_event(self.dialect, &mut self.memory, &mut self.template, (&last, 0), listener);
         }
     }
 }

@@ -19,10 +19,9 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use wire::http1::head::HeadLimits;
 
 use super::buffer;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, total_of};
 use crate::shared::Shared;
 use request::Next;
 
@@ -36,11 +35,13 @@ pub(super) struct Connection {
     io: Stream,
     /// Bytes that were read and belong to the next request.
     buffer: Vec<u8>,
+    /// Empty lines since the last request.
+    empty_lines: usize,
 }
 
 /// Serve a connection to its end.
 pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, shutdown: &ShutdownWatch) {
-    let mut connection = Connection { io, buffer: Vec::new() };
+    let mut connection = Connection { io, buffer: Vec::new(), empty_lines: 0 };
     let mut leaving = shutdown.clone();
     loop {
         match connection.next(shared, &mut leaving).await {
@@ -50,7 +51,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
                 let _ = tokio::time::timeout(LINGER, connection.linger()).await;
                 break;
             }
-            Next::PassThrough => match connection.pass_through(proxy, shared.plan.load().head_limits, shutdown).await {
+            Next::PassThrough => match connection.pass_through(shared, proxy, shutdown).await {
                 Some(back) => connection = back,
                 None => return,
             },
@@ -61,17 +62,18 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
 
 impl Connection {
     /// Hand the request at the front of the buffer to pingora's proxy. The connection comes back if it can go on.
-    async fn pass_through(self, proxy: &Arc<Proxy>, limits: HeadLimits, shutdown: &ShutdownWatch) -> Option<Connection> {
+    async fn pass_through(self, shared: &Shared, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) -> Option<Connection> {
         let mut first = self.buffer;
         // Requests that came in the same read stay ours.
-        let rest = request::end_of_first(&first, limits).map(|end| first.split_off(end)).unwrap_or_default();
+        let rest = request::end_of_first(&first, shared.plan.load().head_limits).map(|end| first.split_off(end)).unwrap_or_default();
+        let total = total_of(shared, &first);
         let mut session = ServerSession::new_http1(self.io);
         session.set_keepalive(Some(60));
         session.set_pipelined_prefix(BytesMut::from(first.as_slice()));
         buffer::give(first);
-        let reused = Box::pin(proxy.process_new_http(session, shutdown)).await?;
+        let reused = Box::pin(tokio::time::timeout(total, proxy.process_new_http(session, shutdown))).await.ok()??;
         let (io, _settings) = reused.consume();
-        Some(Connection { io, buffer: rest })
+        Some(Connection { io, buffer: rest, empty_lines: 0 })
     }
 
     /// Read some bytes into the buffer; how many.

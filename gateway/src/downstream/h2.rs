@@ -43,7 +43,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let (accepted, refusal, encoded) = look(&buffer, plan.head_limits);
+    let (accepted, refusal, encoded) = look(shared, &buffer, plan.head_limits);
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let mut exchange = Exchange::open(shared, plan, accepted, began);
@@ -67,19 +67,23 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
             walk::refuse(&mut exchange, &refusal, &mut sink).await;
         }
     }
+    let client_left = exchange.verdict.outcome() == Some(Outcome::ClientGone);
+    drop(exchange);
     if !sink.done {
-        // A reset overtakes what is queued for the connection; the client shall have the error event first.
-        tokio::time::sleep(BEFORE_RESET).await;
+        // A reset overtakes what is queued for the connection; a client that is there shall have the error event first.
+        if !client_left {
+            tokio::time::sleep(BEFORE_RESET).await;
+        }
         sink.reset();
     }
 }
 
 /// What the head tells, why it is refused if it is, and whether the body has a content coding.
-fn look(bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
+fn look(shared: &Shared, bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, limits) {
         Ok(head) => head,
-        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(Refusal::bad_head(error)), false),
+        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(shared.bad_head(error)), false),
     };
     let dialect = match accept::server(&head.line) {
         Server::Exchange(dialect) => Some(dialect),

@@ -30,6 +30,13 @@ pub(crate) fn server(line: &RequestLine<'_>) -> Server {
     }
 }
 
+/// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,
+/// are counted, and their records say that they were not read.
+pub(crate) fn is_foreign_inference(path: &str) -> bool {
+    let ends = [":generateContent", ":streamGenerateContent", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"];
+    ends.iter().any(|end| path.ends_with(end)) || path == "/v2/chat" || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
+}
+
 /// What no request may ask of us.
 pub(crate) fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {

@@ -43,6 +43,9 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
     let marks = *answer.lens.marks();
     let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
     let counts = *answer.lens.counts();
+    if counts.not_understood > 0 {
+        answer.not_parsed.get_or_insert("not_understood");
+    }
     let measured = |n: u64| answer.measured.then_some(n);
     let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
     Record {

@@ -137,6 +137,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if self.sink.poll_gone(cx).is_ready() {
             return Poll::Ready(self.gone());
         }
+        // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event that is kept back.
+        if self.out.is_empty() && self.exchange.ledger.state() == State::Gateway {
+            self.exchange.ledger.switch(self.waiting_state(), clock::now());
+        }
         match self.watch.poll(cx, self.waits_for()) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(refusal) => self.timed_out(refusal).map_or_else(|| self.poll(cx), Poll::Ready),
@@ -321,13 +325,17 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         }
         self.watch.unblocked();
         self.gauge(0);
-        let next = match self.phase {
+        self.exchange.ledger.switch(self.waiting_state(), now);
+    }
+
+    /// What an exchange with nothing to write waits for.
+    fn waiting_state(&self) -> State {
+        match self.phase {
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
             Phase::Body => State::AwaitToken,
             Phase::Flushing(_) => State::Settle,
-        };
-        self.exchange.ledger.switch(next, now);
+        }
     }
 
     fn gone(&mut self) -> End {

@@ -45,7 +45,7 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
         push(&mut out, &["accept-encoding: identity\r\n"]);
     }
     if let Some(key) = &backend.api_key {
-        let name = if exchange.accepted.dialect == Some(wire::Dialect::Anthropic) { "x-api-key: " } else { "authorization: Bearer " };
+        let name = if backend.provider == "anthropic" { "x-api-key: " } else { "authorization: Bearer " };
         push(&mut out, &[name, key.reveal(), "\r\n"]);
     }
     let length = body_len + insert.map_or(0, |(_, text)| text.len());

@@ -1,6 +1,6 @@
 //! HTTP/2 to backends, by pingora's client.
 //!
-//! The request is written before the relay begins; the answer is polled like any other.
+//! The head is said when the stream is opened; the body is sent and the answer polled like any other.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use config::settings::Backend;
+use h2::SendStream;
 use pingora::connectors::http::v2::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
@@ -19,42 +20,30 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use wire::Framing;
 
-use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError};
+use super::{AnswerHead, BodyStep, Permit, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::plan::BuildError;
 use crate::stage::relay::Forward;
 use crate::upstream::h1::Request;
 
 /// How long an HTTP/2 connection without streams is kept.
-const IDLE: Duration = Duration::from_secs(55);
+pub(super) const IDLE: Duration = Duration::from_secs(55);
 
 /// Connections to one backend.
 pub(crate) struct Client {
     connector: Connector,
-    peer: HttpPeer,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("peer", &self.peer.to_string()).finish()
+        f.write_str("Client")
     }
 }
 
 impl Client {
-    pub(super) fn build(backend: &Arc<Backend>) -> Result<Self, BuildError> {
-        Ok(Client { connector: Connector::new(None), peer: peer(backend, authorities(backend)?, 2) })
+    pub(super) fn build() -> Self {
+        Client { connector: Connector::new(None) }
     }
-}
-
-/// A backend as pingora names it, for HTTP/2 or for what passes through.
-pub(super) fn peer(backend: &Backend, authorities: Option<Arc<CaType>>, version: u8) -> HttpPeer {
-    let name = backend.tls.as_ref().map(|t| t.server_name.clone()).unwrap_or_default();
-    let mut peer = HttpPeer::new((backend.host.as_str(), backend.port), backend.tls.is_some(), name);
-    peer.options.set_http_version(version, version);
-    peer.options.max_h2_streams = 100;
-    peer.options.idle_timeout = Some(IDLE);
-    peer.options.ca = authorities;
-    peer
 }
 
 /// The operator's authorities in pingora's form.
@@ -68,30 +57,35 @@ pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, Buil
 /// An answer over HTTP/2.
 pub(crate) struct H2Source {
     session: Option<Http2Session>,
+    /// The stream's writing side, and what is left to write.
+    writer: Option<SendStream<Bytes>>,
+    body: Bytes,
+    peer: HttpPeer,
     upstream: Arc<Upstream>,
+    _permit: Permit,
 }
 
 impl H2Source {
-    /// Open a stream and write the request.
+    /// Open a stream and say the head.
     pub(crate) async fn open(upstream: &Arc<Upstream>, request: Request) -> Result<Self, UpstreamError> {
+        let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
         let client = upstream.h2.as_ref().ok_or(UpstreamError::ClosedEarly)?;
+        let peer = super::peer(upstream).await.map_err(UpstreamError::Connect)?;
         let h2 = |e: Box<pingora::Error>| UpstreamError::H2(e.etype().as_str().to_owned());
-        let session = match client.connector.reused_http_session(&client.peer).await.map_err(h2)? {
+        let session = match client.connector.reused_http_session(&peer).await.map_err(h2)? {
             Some(session) => session,
-            None => match client.connector.new_http_session::<_, ()>(&client.peer).await {
+            None => match client.connector.new_http_session::<_, ()>(&peer).await {
                 Ok(HttpSession::H2(session)) => session,
                 Ok(_) => return Err(UpstreamError::H2("the backend does not speak HTTP/2".into())),
                 Err(e) => return Err(UpstreamError::Connect(std::io::Error::other(e.etype().as_str().to_owned()))),
             },
         };
-        let mut source = H2Source { session: Some(session), upstream: upstream.clone() };
-        let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
         let header = request_header(&request).map_err(h2)?;
         let body = whole_body(request);
-        session.write_request_header(Box::new(header), body.is_empty()).map_err(h2)?;
-        if !body.is_empty() {
-            session.write_request_body(body, true).await.map_err(h2)?;
-        }
+        let mut source = H2Source { session: Some(session), writer: None, body, peer, upstream: upstream.clone(), _permit: permit };
+        let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
+        session.write_request_header(Box::new(header), source.body.is_empty()).map_err(h2)?;
+        source.writer = session.take_request_body_writer();
         Ok(source)
     }
 }
@@ -121,7 +115,20 @@ fn whole_body(mut request: Request) -> Bytes {
 }
 
 impl Source for H2Source {
-    fn poll_send(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        let h2 = |e: h2::Error| UpstreamError::H2(e.to_string());
+        while !self.body.is_empty() {
+            let Some(writer) = &mut self.writer else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+            writer.reserve_capacity(self.body.len());
+            while writer.capacity() == 0 {
+                match ready!(writer.poll_capacity(cx)) {
+                    Some(room) => room.map_err(h2)?,
+                    None => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
+                };
+            }
+            let piece = self.body.split_to(writer.capacity().min(self.body.len()));
+            writer.send_data(piece, self.body.is_empty()).map_err(h2)?;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -171,7 +178,8 @@ impl Source for H2Source {
 impl Drop for H2Source {
     /// The connection goes back; a stream that is not complete is cancelled by this, so that nobody generates for nobody.
     fn drop(&mut self) {
+        self.writer = None;
         let (Some(session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };
-        client.connector.release_http_session(session, &client.peer, Some(IDLE));
+        client.connector.release_http_session(session, &self.peer, Some(IDLE));
     }
 }

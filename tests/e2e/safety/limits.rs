@@ -289,3 +289,16 @@ async fn nobody_can_write_lines_of_our_log_or_metrics() {
     assert!(!metrics.contains("FORGED"), "an unknown model is a label");
     assert!(gateway.records().iter().all(|r| !r.id.contains('\x1b')));
 }
+
+/// Empty lines before a request are forgiven, a few of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_empty_lines_is_cut() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::in_front_of(&origin.url()).await;
+    let heard = say(gateway.address(), "\r\n".repeat(3) + "GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(heard.statuses, [200], "{heard:?}");
+    let mut flooding = gateway.client().await;
+    let _ = flooding.socket().write_all("\r\n".repeat(1 << 19).as_bytes()).await;
+    assert!(flooding.is_closed_within(Duration::from_secs(2)).await, "left open");
+    assert!(gateway.cpu() < Duration::from_secs(1), "it cost {:?}", gateway.cpu());
+}

@@ -23,6 +23,8 @@ use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
 
+/// Empty lines before a request that a client in good faith may leave: old ones end a body with one too many.
+const MAX_EMPTY_LINES: usize = 8;
 /// A body grows by at most this ahead of what has come, so that a length alone reserves nothing.
 const BODY_STEP: usize = 256 << 10;
 
@@ -59,19 +61,22 @@ impl Connection {
     /// Serve the next request.
     pub(super) async fn next(&mut self, shared: &Arc<Shared>, leaving: &mut ShutdownWatch) -> Next {
         let plan = shared.plan.load_full();
-        self.drop_empty_lines();
+        self.empty_lines = 0;
+        if !self.drop_empty_lines() {
+            return Next::Close;
+        }
         if self.buffer.is_empty() && !self.wait_for_request(plan.settings.timeouts.idle, leaving).await {
             return Next::Close;
         }
         let began = clock::now();
         // The settings that are in force when the request comes are the ones it keeps.
         let plan = shared.plan.load_full();
-        let len = match self.read_head(&plan, plan.settings.timeouts.request_head).await {
+        let len = match self.read_head(shared, &plan, plan.settings.timeouts.request_head).await {
             Ok(Some(len)) => len,
             Ok(None) => return Next::Close,
             Err(refusal) => return self.refuse_head(shared, plan, began, refusal).await,
         };
-        match self.enter(&plan, len) {
+        match self.enter(shared, &plan, len) {
             Entered::PassThrough => Next::PassThrough,
             Entered::Refused(accepted, refusal) => {
                 let exchange = Exchange::open(shared, plan, accepted, began);
@@ -92,7 +97,9 @@ impl Connection {
                 if !matches!(self.read_some().await, Ok(n) if n > 0) {
                     return false;
                 }
-                self.drop_empty_lines();
+                if !self.drop_empty_lines() {
+                    return false;
+                }
             }
             true
         };
@@ -103,23 +110,26 @@ impl Connection {
         }
     }
 
-    /// An empty line between two requests is left over from a client that ended its body with one too many.
-    fn drop_empty_lines(&mut self) {
-        while self.buffer.starts_with(b"\r\n") {
-            self.buffer.drain(..2);
-        }
+    /// Drop empty lines before a request; `false`: there were too many.
+    fn drop_empty_lines(&mut self) -> bool {
+        let lines = self.buffer.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count();
+        self.buffer.drain(..2 * lines);
+        self.empty_lines += lines;
+        self.empty_lines <= MAX_EMPTY_LINES
     }
 
     /// Read on until the head is complete; its length, or `None` when the client left in the middle of it.
-    async fn read_head(&mut self, plan: &Plan, limit: Duration) -> Result<Option<usize>, Refusal> {
+    async fn read_head(&mut self, shared: &Shared, plan: &Plan, limit: Duration) -> Result<Option<usize>, Refusal> {
         let reading = async {
             let mut seen = 0;
             loop {
-                self.drop_empty_lines();
+                if !self.drop_empty_lines() {
+                    return Ok(None);
+                }
                 match head::find_end(&self.buffer, seen, plan.head_limits) {
                     Ok(Some(len)) => return Ok(Some(len)),
                     Ok(None) => seen = self.buffer.len(),
-                    Err(error) => return Err(Refusal::bad_head(error)),
+                    Err(error) => return Err(shared.bad_head(error)),
                 }
                 if !matches!(self.read_some().await, Ok(n) if n > 0) {
                     return Ok(None);
@@ -130,13 +140,13 @@ impl Connection {
     }
 
     /// Look at the head: whose request is it?
-    fn enter(&self, plan: &Plan, len: usize) -> Entered {
+    fn enter(&self, shared: &Shared, plan: &Plan, len: usize) -> Entered {
         let head_at = clock::now();
         let mut room = head::field_room();
         let bytes = self.buffer.get(..len).unwrap_or_default();
         let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
             Ok(head) => head,
-            Err(error) => return Entered::Refused(accept::unknown(head_at, len), Refusal::bad_head(error)),
+            Err(error) => return Entered::Refused(accept::unknown(head_at, len), shared.bad_head(error)),
         };
         let server = accept::server(&head.line);
         let dialect = match server {
@@ -241,7 +251,6 @@ impl Connection {
 
     /// Answer a request whose head could not even be parsed.
     async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
-        observatory::Gauges::count(&shared.observatory.gauges().bad_heads);
         let accepted = accept::unknown(clock::now(), self.buffer.len());
         let exchange = Exchange::open(shared, plan, accepted, began);
         self.refuse(exchange, refusal).await
