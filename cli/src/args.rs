@@ -53,10 +53,27 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
         percent: f64,
     },
+    /// The detectors of personal data and credentials, over texts and over labelled data.
+    #[command(subcommand)]
+    Shield(ShieldCommand),
     /// Be an engine: OpenAI's wire, made-up words, real time.
     Simulate(SimulateArgs),
     /// Two simulated engines, the gateway, a short load, and what the gateway saw.
     Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShieldCommand {
+    /// Print what a text holds. Rows of JSONL, `{"id", "text"}`, are answered with a row each, offsets in Unicode code points.
+    Scan {
+        /// The text, or - for standard input.
+        file: PathBuf,
+    },
+    /// Print how good the detectors are on labelled rows: pii.jsonl, secrets.jsonl and benign.jsonl of a folder.
+    Eval {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,6 +4,7 @@ mod args;
 mod demo;
 mod load;
 mod logger;
+mod shield;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use args::{Args, Command, GatewayArgs, SimulateArgs};
+use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 
 /// What streams have freed goes back to the system within seconds, by a thread of its own: `.cargo/config.toml` sets the
 /// decay. The C library's allocator keeps it.
@@ -45,6 +46,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
+        Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
+        Command::Shield(ShieldCommand::Eval { folder }) => return shield::eval(&folder),
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run(&args)?,
     }

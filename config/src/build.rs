@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
-use crate::settings::{Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shutdown, Timeouts};
+use crate::settings::{Action, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shield, Shutdown, Timeouts};
 use crate::tree::{self, Table};
 
 /// Build settings from the root of a checked tree.
@@ -16,7 +16,8 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
     let timeouts = b.timeouts(root.table("timeouts"));
     let backends = b.backends(&root);
-    let routes = b.routes(&root, &backends, timeouts);
+    let shields = b.shields(&root);
+    let routes = b.routes(&root, &backends, &shields, timeouts);
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
@@ -26,6 +27,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         shutdown: b.shutdown(&root),
         listeners,
         backends,
+        shields,
         routes,
         timeouts,
     };
@@ -136,24 +138,65 @@ impl Builder {
         })
     }
 
-    fn routes(&mut self, root: &Table, backends: &[Arc<Backend>], timeouts: Timeouts) -> Vec<Arc<Route>> {
+    fn shields(&mut self, root: &Table) -> Vec<Arc<Shield>> {
+        let tables = root.list("shields");
+        self.unique_names(tables);
+        tables.iter().map(|table| Arc::new(self.shield(table))).collect()
+    }
+
+    fn shield(&mut self, table: &Table) -> Shield {
+        let action = |field| Action::from_word(table.text(field));
+        let hold_bytes = table.size("hold_bytes");
+        if !(64..=64 << 10).contains(&hold_bytes) {
+            self.wrong(table, "hold_bytes", "must be from 64B to 64KiB");
+        }
+        Shield {
+            name: table.text("name").unwrap_or_default().into(),
+            observe: table.text("mode") == Some("observe"),
+            input_pii: action("input_pii"),
+            input_secrets: action("input_secrets"),
+            output_pii: action("output_pii"),
+            output_secrets: action("output_secrets"),
+            hold_bytes,
+            hold_time: table.duration("hold_time"),
+        }
+    }
+
+    /// The entry of a list that a route names.
+    fn named<'l, T>(&mut self, table: &Table, field: &str, known: &'l [Arc<T>], name: impl Fn(&T) -> &str) -> Option<&'l Arc<T>> {
+        let wanted = table.text(field)?;
+        let found = known.iter().find(|one| name(one) == wanted);
+        if found.is_none() {
+            let names: Vec<&str> = known.iter().map(|one| name(one)).collect();
+            let hint = nearest(wanted, names.iter().copied())
+                .map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+            self.wrong(table, field, format!("there is no {field} {wanted:?}; {hint}"));
+        }
+        found
+    }
+
+    fn routes(&mut self, root: &Table, backends: &[Arc<Backend>], shields: &[Arc<Shield>], timeouts: Timeouts) -> Vec<Arc<Route>> {
         let tables = root.list("routes");
         if tables.is_empty() {
             self.problems.push(root.place.problem("no route: add one under \"routes\" with a name and a backend"));
         }
         self.unique_names(tables);
-        tables.iter().enumerate().filter_map(|(index, table)| self.route(index, table, backends, timeouts).map(Arc::new)).collect()
+        tables
+            .iter()
+            .enumerate()
+            .filter_map(|(index, table)| self.route(index, table, (backends, shields), timeouts).map(Arc::new))
+            .collect()
     }
 
-    fn route(&mut self, index: usize, table: &Table, backends: &[Arc<Backend>], general: Timeouts) -> Option<Route> {
-        let wanted = table.text("backend")?;
-        let Some(backend) = backends.iter().find(|b| &*b.name == wanted) else {
-            let names: Vec<&str> = backends.iter().map(|b| &*b.name).collect();
-            let hint = nearest(wanted, names.iter().copied())
-                .map_or_else(|| format!("known: {}", names.join(", ")), |n| format!("did you mean {n:?}?"));
-            self.wrong(table, "backend", format!("there is no backend {wanted:?}; {hint}"));
-            return None;
-        };
+    fn route(
+        &mut self,
+        index: usize,
+        table: &Table,
+        (backends, shields): (&[Arc<Backend>], &[Arc<Shield>]),
+        general: Timeouts,
+    ) -> Option<Route> {
+        let shield = self.named(table, "shield", shields, |shield| &shield.name);
+        let backend = self.named(table, "backend", backends, |backend| &backend.name)?;
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
         if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
@@ -183,6 +226,7 @@ impl Builder {
             backend: backend.clone(),
             inject_usage: table.text("usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),
+            shield: shield.cloned(),
             server_timing: table.flag("server_timing"),
             stall: table.duration("stall"),
             timeouts: table.table("timeouts").map_or(general, |given| route_timeouts(given, general)),

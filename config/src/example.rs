@@ -14,7 +14,6 @@ pub fn example() -> String {
 }
 
 fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
-    let mark = if inactive { "# " } else { "" };
     let pad = "  ".repeat(indent);
     out.push_str(&format!("{pad}# {}\n", field.doc));
     match &field.kind {
@@ -24,11 +23,12 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
             write_section(out, section, indent + 1, inactive);
         }
         Kind::List(section) => {
-            out.push_str(&format!("{pad}{mark}{}:\n", field.name));
-            write_entry(out, section, indent + 1);
+            let inactive = inactive || field.name == "shields";
+            out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
+            write_entry(out, section, indent + 1, inactive);
         }
         _ => {
-            let value = sample(field);
+            let value = sample(field, inactive);
             let inactive = inactive || value.is_none();
             let value = value.unwrap_or_else(|| inactive_sample(field));
             out.push_str(&format!("{pad}{}{}: {value}\n", if inactive { "# " } else { "" }, field.name));
@@ -43,14 +43,15 @@ fn write_section(out: &mut String, section: &Section, indent: usize, inactive: b
 }
 
 /// An entry of a list: the dash stands on a line of its own, so that every field looks the same.
-fn write_entry(out: &mut String, section: &Section, indent: usize) {
-    out.push_str(&format!("{}-\n", "  ".repeat(indent)));
-    write_section(out, section, indent + 1, false);
+fn write_entry(out: &mut String, section: &Section, indent: usize, inactive: bool) {
+    out.push_str(&format!("{}{}-\n", "  ".repeat(indent), if inactive { "# " } else { "" }));
+    write_section(out, section, indent + 1, inactive);
 }
 
 /// The value to show for an active field.
-fn sample(field: &Field) -> Option<String> {
+fn sample(field: &Field, inactive: bool) -> Option<String> {
     Some(match field.name {
+        "name" if inactive => "strict".into(),
         "name" | "backend" => "vllm".into(),
         "url" => "http://127.0.0.1:8000".into(),
         _ if field.default.is_empty() => return None,
@@ -68,6 +69,7 @@ fn inactive_sample(field: &Field) -> String {
         "cert" => "/etc/llm-lens/cert.pem".into(),
         "key" => "/etc/llm-lens/key.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
+        "shield" => "strict".into(),
         "server_name" => "engine.internal".into(),
         _ if matches!(field.kind, Kind::Duration) => "30s".into(),
         _ => "...".into(),

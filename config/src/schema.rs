@@ -65,6 +65,12 @@ pub static ROOT: Section = Section {
         field("admin", Kind::Section(&ADMIN), "", "The operator's own listener."),
         field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path; 0 means one for each core."),
         field("backends", Kind::List(&BACKEND), "", "Inference engines."),
+        field(
+            "shields",
+            Kind::List(&SHIELD),
+            "",
+            "Guards that routes name: what is looked for in prompts and answers, and what is done about it.",
+        ),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on what is held for anybody."),
@@ -167,10 +173,46 @@ pub static ROUTE: Section = Section {
             "identity",
             "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured.",
         ),
+        field("shield", Kind::Text, "", "The guard of this route, by its name under `shields`. Without it nothing is looked for."),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
         field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
         field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Instead of the general ones; what is not named here stays as it is there."),
         field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
+    ],
+};
+
+/// `shields[]`
+pub static SHIELD: Section = Section {
+    doc: "A guard. Personal data (addresses, numbers of cards, accounts, phones, citizens) and secrets (keys, tokens, passwords) are found by patterns and checksums.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "The name that routes give, and that records show."),
+        field("mode", Kind::Word(&["enforce", "observe"]), "enforce", "observe: find and record, touch nothing."),
+        field(
+            "input_pii",
+            Kind::Word(&["off", "flag", "block"]),
+            "flag",
+            "Personal data in a prompt: recorded, or the request is refused with 400.",
+        ),
+        field("input_secrets", Kind::Word(&["off", "flag", "block"]), "flag", "Credentials in a prompt."),
+        field(
+            "output_pii",
+            Kind::Word(&["off", "flag", "mask"]),
+            "mask",
+            "Personal data in an answer: recorded, or masked as `[EMAIL_ADDRESS]` while it flows. Text that may yet become a match waits.",
+        ),
+        field("output_secrets", Kind::Word(&["off", "flag", "mask"]), "mask", "Credentials in an answer."),
+        field(
+            "hold_bytes",
+            Kind::Size,
+            "512B",
+            "Most bytes of one text that wait; beyond, personal data may pass and what may be a secret is masked. Longer than any e-mail address.",
+        ),
+        field(
+            "hold_time",
+            Kind::Duration,
+            "1s",
+            "How long text waits for the engine to go on; then it is decided with what is there. Longer than the gaps of a slow engine.",
+        ),
     ],
 };
 

@@ -23,6 +23,8 @@ pub struct Settings {
     pub workers: usize,
     /// Backends; routes refer to them by position.
     pub backends: Vec<Arc<Backend>>,
+    /// Guards; routes hold theirs.
+    pub shields: Vec<Arc<Shield>>,
     /// Routes in the order they are tried.
     pub routes: Vec<Arc<Route>>,
     /// Waits that do not depend on a route.
@@ -121,6 +123,9 @@ pub struct Route {
     pub inject_usage: bool,
     /// Pass `Accept-Encoding` on.
     pub forward_compression: bool,
+    /// The guard.
+    #[serde(serialize_with = "shield_name")]
+    pub shield: Option<Arc<Shield>>,
     /// Add `Server-Timing`.
     pub server_timing: bool,
     /// A gap over this is a stall.
@@ -130,6 +135,61 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Constant labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Shield {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Nothing is touched.
+    pub observe: bool,
+    /// Personal data in prompts.
+    pub input_pii: Action,
+    /// Credentials in prompts.
+    pub input_secrets: Action,
+    /// Personal data in answers.
+    pub output_pii: Action,
+    /// Credentials in answers.
+    pub output_secrets: Action,
+    /// Most bytes of a text that wait.
+    pub hold_bytes: usize,
+    /// How long they may wait.
+    #[serde(serialize_with = "seconds")]
+    pub hold_time: Duration,
+}
+
+impl Shield {
+    /// Whether findings in a prompt refuse it.
+    pub fn refuses(&self) -> bool {
+        !self.observe && [self.input_pii, self.input_secrets].contains(&Action::Block)
+    }
+}
+
+/// What is done about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is not looked for.
+    Off,
+    /// It is recorded.
+    Flag,
+    /// It is masked.
+    Mask,
+    /// The request is refused.
+    Block,
+}
+
+impl Action {
+    pub(crate) fn from_word(word: Option<&str>) -> Self {
+        match word {
+            Some("flag") => Action::Flag,
+            Some("mask") => Action::Mask,
+            Some("block") => Action::Block,
+            _ => Action::Off,
+        }
+    }
 }
 
 /// An exact text, or the beginning of one.
@@ -238,6 +298,10 @@ fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::Ok, S::Error
 
 fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(d.map_or("auto", Dialect::name))
+}
+
+fn shield_name<S: Serializer>(shield: &Option<Arc<Shield>>, serializer: S) -> Result<S::Ok, S::Error> {
+    shield.as_ref().map(|shield| &*shield.name).serialize(serializer)
 }
 
 fn backend_name<S: Serializer>(b: &Arc<Backend>, serializer: S) -> Result<S::Ok, S::Error> {

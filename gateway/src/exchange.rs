@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::settings::Timeouts;
+use lens::gaps::GapSummary;
 use lens::record::Outcome;
+use lens::security::Findings;
 use lens::{Ledger, State, StreamLens, Tick};
 use wire::{Dialect, RequestFacts};
 
@@ -22,6 +24,7 @@ pub(crate) struct Exchange {
     pub(crate) accepted: Accepted,
     pub(crate) inspected: Inspected,
     pub(crate) routed: Option<Routed>,
+    pub(crate) guarded: Guarded,
     pub(crate) sent: Sent,
     pub(crate) answer: Answer,
     pub(crate) verdict: Verdict,
@@ -54,6 +57,16 @@ pub(crate) struct Routed {
     pub(crate) route: Arc<PlannedRoute>,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) counted: Counted,
+}
+
+/// Written by `guard_input`, and by `relay` where the answer is guarded.
+#[derive(Debug, Default)]
+pub(crate) struct Guarded {
+    pub(crate) input: Findings,
+    pub(crate) output: Findings,
+    pub(crate) held_events: u64,
+    pub(crate) held_bytes_max: u64,
+    pub(crate) hold: Option<GapSummary>,
 }
 
 /// Written by `connect` and `send`.
@@ -116,6 +129,7 @@ impl Exchange {
             accepted,
             inspected: Inspected::default(),
             routed: None,
+            guarded: Guarded::default(),
             sent: Sent::default(),
             answer: Answer {
                 status: None,

@@ -19,6 +19,7 @@ mod proxy;
 mod shared;
 
 mod exchange;
+mod guard;
 mod stage;
 
 mod downstream;

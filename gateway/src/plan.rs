@@ -13,6 +13,7 @@ use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
+use crate::guard::Guard;
 use crate::upstream::Upstream;
 
 /// Why settings could not be made ready.
@@ -45,8 +46,9 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<Arc<PlannedRoute>>,
     pub(crate) head_limits: HeadLimits,
     pub(crate) reader_limits: ReaderLimits,
-    /// Whether a route looks at the model, so that a body must be understood before it can be routed.
-    pub(crate) routes_by_model: bool,
+    /// Whether a body must be understood before it may be passed on: a route looks at the model, asks for usage, or refuses by what
+    /// the prompt holds.
+    pub(crate) must_read: bool,
     /// Where requests count that match no route.
     pub(crate) nowhere: Counted,
 }
@@ -57,6 +59,7 @@ pub(crate) struct PlannedRoute {
     pub(crate) route: Arc<Route>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) stall_ns: u64,
+    pub(crate) guard: Option<Arc<Guard>>,
     counted: Vec<Counted>,
 }
 
@@ -79,17 +82,25 @@ impl Plan {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
+        let guards: Vec<Arc<Guard>> = settings.shields.iter().map(|shield| Arc::new(Guard::build(shield))).collect();
+        let guard_of = |route: &Route| {
+            let shield = route.shield.as_ref()?;
+            guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
+        };
         let routes = settings
             .routes
             .iter()
             .filter_map(|route| Some((route, upstreams.get(route.backend.index)?)))
-            .map(|(route, upstream)| Arc::new(PlannedRoute::new(route, upstream, &models, observatory)))
+            .map(|(route, upstream)| Arc::new(PlannedRoute::new((route, upstream, guard_of(route)), &models, observatory)))
             .collect();
         Ok(Plan {
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
-            routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
+            must_read: settings
+                .routes
+                .iter()
+                .any(|r| !r.models.is_empty() || r.inject_usage || r.shield.as_ref().is_some_and(|s| s.refuses())),
             nowhere: Counted::new(observatory, nowhere(models)),
             settings,
         })
@@ -101,7 +112,11 @@ impl Plan {
 }
 
 impl PlannedRoute {
-    fn new(route: &Arc<Route>, upstream: &Arc<Upstream>, models: &Arc<[String]>, observatory: &Observatory) -> Self {
+    fn new(
+        (route, upstream, guard): (&Arc<Route>, &Arc<Upstream>, Option<Arc<Guard>>),
+        models: &Arc<[String]>,
+        observatory: &Observatory,
+    ) -> Self {
         let backend = &route.backend;
         let labels: Arc<[(String, String)]> = route.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let counted = ["", "chat", "text_completion", "embeddings"].map(|operation| {
@@ -120,6 +135,7 @@ impl PlannedRoute {
             route: route.clone(),
             upstream: upstream.clone(),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
+            guard,
             counted: counted.to_vec(),
         }
     }

@@ -247,6 +247,14 @@ impl ProxyHttp for PassThrough {
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
+        if ctx.exchange.as_ref().is_some_and(|exchange| is_guarded(exchange) && accept::is_foreign_inference(&exchange.accepted.endpoint)) {
+            let refusal =
+                Refusal::blocked(403, "shield_unreadable_endpoint", "The route's guard cannot read this API; use one that it reads.");
+            if let Some(exchange) = &mut ctx.exchange {
+                refuse(session, exchange, &refusal).await?;
+            }
+            return Ok(true);
+        }
         let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, Exchange::timeouts);
         session.set_read_timeout(nonzero(waits.request_body));
         session.set_write_timeout(nonzero(waits.client_write));
@@ -326,10 +334,13 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
-    async fn upstream_response_filter(&self, _: &mut Session, response: &mut ResponseHeader, _: &mut Passing) -> Result<()>
+    async fn upstream_response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
+        if streams(response) && response.status.is_success() && ctx.exchange.as_ref().is_some_and(is_guarded) {
+            return Err(Error::explain(ErrorType::Custom(UNREADABLE), "a stream that the route's guard cannot read").into_up());
+        }
         let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
         let plain = matches!(codings.as_slice(), [] | [_]) && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if response.status.as_u16() == 101 || !plain {
@@ -360,9 +371,7 @@ impl ProxyHttp for PassThrough {
     {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.enter(State::AwaitToken);
-            let kind = response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let streams = matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson);
-            if streams || accept::is_foreign_inference(&exchange.accepted.endpoint) {
+            if streams(response) || accept::is_foreign_inference(&exchange.accepted.endpoint) {
                 exchange.answer.not_parsed = Some("no_dialect");
             }
             response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
@@ -375,6 +384,7 @@ impl ProxyHttp for PassThrough {
             ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
             ErrorType::ConnectTimedout => Refusal::connect_timeout(),
             ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
+            ErrorType::Custom(UNREADABLE) => Refusal::unreadable_answer(),
             ErrorType::HTTPStatus(503) => Refusal::busy(),
             ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
             ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
@@ -431,6 +441,19 @@ impl PassThrough {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
+}
+
+/// What we call an answer that must not pass unread.
+const UNREADABLE: &str = "UnreadableAnswer";
+
+/// Whether the route takes something out of answers, so that none may pass unread.
+fn is_guarded(exchange: &Exchange) -> bool {
+    exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref()).is_some_and(|guard| guard.masks_any())
+}
+
+fn streams(response: &ResponseHeader) -> bool {
+    let kind = response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson)
 }
 
 fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {

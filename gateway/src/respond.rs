@@ -83,6 +83,15 @@ impl Refusal {
         Refusal::new(500, "internal_error", "The gateway failed on this request; the request id leads to its log.")
     }
 
+    pub(crate) fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
+    }
+
+    /// An answer that the route's guard has no means to look into.
+    pub(crate) fn unreadable_answer() -> Self {
+        Refusal::blocked(502, "shield_unreadable_answer", "The route's guard cannot read the backend's answer, which was withheld.")
+    }
+
     pub(crate) fn busy() -> Self {
         Refusal {
             fields: "retry-after: 1\r\n",
@@ -118,6 +127,7 @@ impl Refusal {
     pub(crate) fn body(&self) -> String {
         let kind = match self.outcome {
             Outcome::Rejected if matches!(self.status, 500 | 503) => "server_error",
+            Outcome::Blocked => "content_policy_violation",
             Outcome::Rejected => "invalid_request_error",
             Outcome::Timeout => "timeout_error",
             _ => "upstream_error",

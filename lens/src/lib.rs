@@ -18,6 +18,9 @@ pub mod sketch;
 pub mod stream;
 pub use stream::StreamLens;
 
+pub mod security;
+pub use security::{Security, SecurityOverhead};
+
 pub mod record;
 pub use record::Record;
 

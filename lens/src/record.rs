@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Tick;
 use crate::gaps::GapSummary;
 use crate::ledger::Parts;
+use crate::security::{Security, SecurityOverhead};
 use crate::stream::{Mark, Marks};
 
 /// The number of the schema that this version writes.
@@ -238,6 +239,12 @@ pub struct Record {
     /// Kernel receive to our read, for reads with a kernel timestamp: how late our stamps are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_lag_us: Option<GapSummary>,
+    /// What the route's guard found; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Box<Security>>,
+    /// What it cost; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_overhead: Option<SecurityOverhead>,
     /// Where the time went; the parts sum to `total_us`.
     pub ledger_us: Parts,
     /// Duration: first byte of the request to the end of the exchange.

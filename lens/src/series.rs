@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
+use crate::security::Findings;
 
 /// Longest value that the histograms tell apart: one hour in microseconds. Longer ones count as that.
 pub const LONGEST_US: u64 = 3_600_000_000;
@@ -186,6 +187,10 @@ pub struct Series {
     pub bytes_to_client: u64,
     /// Answers whose reading was given up or never possible.
     pub not_parsed: u64,
+    /// Findings of guards in prompts, by rule.
+    pub found_in: Findings,
+    /// Findings of guards in answers, by rule.
+    pub found_out: Findings,
 }
 
 impl Series {
@@ -231,6 +236,10 @@ impl Series {
         self.bytes_from_client += record.bytes_from_client;
         self.bytes_to_client += record.bytes_to_client;
         self.not_parsed += u64::from(record.not_parsed.is_some());
+        if let Some(security) = &record.security {
+            add_findings(&mut self.found_in, &security.input);
+            add_findings(&mut self.found_out, &security.output);
+        }
     }
 
     fn count_tokens(&mut self, record: &Record) {
@@ -262,6 +271,8 @@ impl Series {
         }
         merge_histogram(&mut self.input_tokens, &other.input_tokens);
         merge_histogram(&mut self.output_tokens, &other.output_tokens);
+        add_findings(&mut self.found_in, &other.found_in);
+        add_findings(&mut self.found_out, &other.found_out);
         add_all(&mut self.outcomes, &other.outcomes);
         add_all(&mut self.ledger_us, &other.ledger_us);
         for (mine, theirs) in [
@@ -277,6 +288,12 @@ impl Series {
         ] {
             *mine += theirs;
         }
+    }
+}
+
+fn add_findings(mine: &mut Findings, theirs: &Findings) {
+    for (rule, count) in theirs {
+        *mine.entry(rule.clone()).or_default() += count;
     }
 }
 

@@ -170,6 +170,12 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
         let labels = with(labels, "state", state.name());
         out.seconds("llm_lens_ledger_seconds_total", "Time of all requests in each state of the ledger.", labels, micros);
     }
+    for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
+        for (rule, count) in findings {
+            let labels = with(&with(labels, "direction", direction), "rule", rule);
+            out.counter("llm_lens_shield_findings_total", "What guards found, by rule.", labels, *count);
+        }
+    }
     for (name, help, value) in [
         ("llm_lens_events_total", "Events of answers, end marks included.", s.events),
         ("llm_lens_content_events_total", "Events with generated text.", s.content_events),

@@ -110,7 +110,7 @@ fn every_commented_line_of_init_is_a_field() {
     // After the two lines about the file, each field is a line about it and the line that it is.
     for line in written.lines().skip(2).filter(|l| !l.trim().is_empty()) {
         match line.trim() {
-            "-" => uncommented.push_str(line),
+            "-" | "# -" => uncommented.push_str(&line.replacen("# ", "", 1)),
             _ if !is_field => is_field = true,
             _ => {
                 uncommented.push_str(&line.replacen("# ", "", 1));

@@ -38,10 +38,10 @@ enum Saw {
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// A backend that speaks HTTP/2 without TLS, and nothing else.
-async fn backend(then: Then) -> (SocketAddr, mpsc::UnboundedReceiver<Saw>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (saw, seen) = mpsc::unbounded_channel();
+async fn backend(then: Then) -> (SocketAddr, mpsc::Receiver<Saw>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback, and a peer that keeps to its script");
+    let address = listener.local_addr().expect("loopback, and a peer that keeps to its script");
+    let (saw, seen) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(connection(socket, then, saw.clone()));
@@ -50,43 +50,52 @@ async fn backend(then: Then) -> (SocketAddr, mpsc::UnboundedReceiver<Saw>) {
     (address, seen)
 }
 
-async fn connection(socket: TcpStream, then: Then, saw: mpsc::UnboundedSender<Saw>) {
-    let mut connection = h2::server::handshake(socket).await.unwrap();
+async fn connection(socket: TcpStream, then: Then, saw: mpsc::Sender<Saw>) {
+    let mut connection = h2::server::handshake(socket).await.expect("loopback, and a peer that keeps to its script");
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(answer(request, respond, then, saw.clone()));
     }
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, then: Then, saw: mpsc::UnboundedSender<Saw>) {
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, then: Then, saw: mpsc::Sender<Saw>) {
     let (head, mut body) = request.into_parts();
     let mut whole = Vec::new();
     while let Some(piece) = body.data().await {
-        let piece = piece.unwrap();
-        body.flow_control().release_capacity(piece.len()).unwrap();
+        let piece = piece.expect("loopback, and a peer that keeps to its script");
+        body.flow_control().release_capacity(piece.len()).expect("loopback, and a peer that keeps to its script");
         whole.extend_from_slice(&piece);
     }
-    let id = head.headers.get("x-request-id").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-    let body = String::from_utf8(whole).unwrap();
+    let id = head
+        .headers
+        .get("x-request-id")
+        .map(|v| v.to_str().expect("loopback, and a peer that keeps to its script").to_owned())
+        .unwrap_or_default();
+    let body = String::from_utf8(whole).expect("loopback, and a peer that keeps to its script");
     let streamed = body.contains("\"stream\":true");
-    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).unwrap();
+    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).await.expect("somebody listens");
     let kind = if streamed { "text/event-stream" } else { "application/json" };
-    let mut stream = respond.send_response(Response::builder().header("content-type", kind).body(()).unwrap(), false).unwrap();
+    let mut stream = respond
+        .send_response(
+            Response::builder().header("content-type", kind).body(()).expect("loopback, and a peer that keeps to its script"),
+            false,
+        )
+        .expect("loopback, and a peer that keeps to its script");
     if !streamed {
         let whole = r#"{"model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-        return stream.send_data(Bytes::from(whole), true).unwrap();
+        return stream.send_data(Bytes::from(whole), true).expect("loopback, and a peer that keeps to its script");
     }
     tokio::time::sleep(PAUSE).await;
-    stream.send_data(Bytes::from(sse::role() + &sse::content("a")), false).unwrap();
+    stream.send_data(Bytes::from(sse::role() + &sse::content("a")), false).expect("loopback, and a peer that keeps to its script");
     match then {
         Then::Ends => {
             tokio::time::sleep(PAUSE).await;
             let rest = sse::content("b") + &sse::finish() + &sse::usage(3, 2) + &sse::done();
-            stream.send_data(Bytes::from(rest), true).unwrap();
+            stream.send_data(Bytes::from(rest), true).expect("loopback, and a peer that keeps to its script");
         }
         Then::Resets => stream.send_reset(Reason::INTERNAL_ERROR),
         Then::Hangs => {
-            let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
-            saw.send(Saw::Reset(reason)).unwrap();
+            let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.expect("loopback, and a peer that keeps to its script");
+            saw.send(Saw::Reset(reason)).await.expect("somebody listens");
         }
     }
 }

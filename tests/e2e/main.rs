@@ -18,6 +18,8 @@ mod raw;
 mod requests;
 /// What an attacker may try on the wire, in both directions.
 mod safety;
+/// Guards: what is masked, what is refused, and that nothing else changes.
+mod shield;
 /// What takes whole seconds because a wait of the gateway's or of pingora's does.
 mod slow;
 /// Answers on their way, cut and framed in every manner.

@@ -162,10 +162,17 @@ pub struct Event {
     pub no_choices: bool,
     /// Whether the data could be read as its dialect.
     pub understood: bool,
+    /// Whether the event has the shape of the one before it: it differs from it in one text only.
+    pub same_shape: bool,
 }
 
 /// Who wants to know. Every method has an empty default.
 pub trait Listener {
+    /// The data of the event whose parts come next, framing removed. Texts of its parts are slices of it.
+    #[inline]
+    fn data(&mut self, data: &[u8]) {
+        let _ = data;
+    }
     /// One fact of the event being read.
     #[inline]
     fn part(&mut self, part: Part<'_>) {
@@ -203,9 +210,9 @@ impl<'l, L: Listener> Teller<'l, L> {
         Teller { listener, kinds: Kinds::default(), text_bytes: 0, tokens_so_far: None, no_choices: false, slot: None, told: 0 }
     }
 
-    pub(crate) fn done(self, end: usize, understood: bool) {
+    pub(crate) fn done(self, end: usize, understood: bool, same_shape: bool) {
         let Teller { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
-        listener.event(&Event { kinds, text_bytes, tokens_so_far, end, no_choices, understood });
+        listener.event(&Event { kinds, text_bytes, tokens_so_far, end, no_choices, understood, same_shape });
     }
 
     #[inline]

@@ -21,6 +21,7 @@ pub mod dialect;
 pub mod event;
 pub mod reader;
 pub mod request;
+pub mod rewrite;
 mod template;
 
 pub use dialect::Dialect;

@@ -147,10 +147,11 @@ impl Reader {
 }
 
 fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, template: &mut Template, (data, end): (&[u8], usize), listener: &mut L) {
+    listener.data(data);
     let mut tell = Teller::new(listener);
     if let Some((slot, text)) = template.text(data) {
         tell.text(slot.channel, slot.choice, slot.index, Some(text));
-        return tell.done(end, true);
+        return tell.done(end, true, true);
     }
     let understood = if data == b"[DONE]" {
         tell.end("[DONE]");
@@ -164,5 +165,5 @@ fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, template: &mut
     if let (Some(slot), true) = (tell.slot, alone && understood) {
         template.learn(data, slot);
     }
-    tell.done(end, understood);
+    tell.done(end, understood, false);
 }

@@ -24,7 +24,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::relay::{End, Relay};
 use crate::stage::send::{self, Outgoing};
-use crate::stage::{inspect_input, route};
+use crate::stage::{guard_input, inspect_input, route};
 use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
 
@@ -91,6 +91,8 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Outgoing, Ref
     inspect_input::run(exchange, incoming.encoded, body)?;
     exchange.enter(State::Route);
     route::run(exchange, &head)?;
+    exchange.enter(State::ShieldInput);
+    guard_input::run(exchange, body)?;
     exchange.enter(State::Gateway);
     Ok(send::prepare(exchange, &head, body.len()))
 }
@@ -128,7 +130,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, sink: &mut 
                 }
                 _ => return refuse(exchange, &refusal_for(&error), sink).await,
             },
-            End::TimedOut(refusal) => return refuse(exchange, &refusal, sink).await,
+            End::Refused(refusal) => return refuse(exchange, &refusal, sink).await,
             End::Served => {
                 completed(exchange);
                 return false;
@@ -158,7 +160,7 @@ async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, sink: &mut D
             completed(exchange)
         }
         End::Unanswered(error) => refuse(exchange, &refusal_for(&error), sink).await,
-        End::TimedOut(refusal) => refuse(exchange, &refusal, sink).await,
+        End::Refused(refusal) => refuse(exchange, &refusal, sink).await,
         End::Served => {
             completed(exchange);
             false

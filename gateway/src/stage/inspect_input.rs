@@ -12,7 +12,7 @@ use crate::respond::Refusal;
 
 /// Read the facts of the body into the exchange.
 pub(crate) fn run(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<(), Refusal> {
-    let must_read = exchange.plan.routes_by_model || exchange.plan.settings.routes.iter().any(|r| r.inject_usage);
+    let must_read = exchange.plan.must_read;
     if encoded {
         if must_read {
             return Err(Refusal::new(

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use lens::Record;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
+use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
 
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Guarded};
+use crate::guard::Guard;
 use crate::shared::worker;
 
 /// Longest model name that is kept.
@@ -46,6 +47,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
     if counts.not_understood > 0 {
         answer.not_parsed.get_or_insert("not_understood");
     }
+    let guard = exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref());
     let measured = |n: u64| answer.measured.then_some(n);
     let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
     Record {
@@ -82,8 +84,22 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
+        security: guard.map(|guard| Box::new(security(guard, std::mem::take(&mut exchange.guarded)))),
+        security_overhead: guard.map(|_| SecurityOverhead::of(&ledger_us)),
         total_us: ledger_us.total(),
         ledger_us,
+    }
+}
+
+fn security(guard: &Guard, found: Guarded) -> Security {
+    Security {
+        shield: guard.settings.name.clone(),
+        mode: Cow::Borrowed(if guard.settings.observe { "observe" } else { "enforce" }),
+        input: found.input,
+        output: found.output,
+        held_events: found.held_events,
+        held_bytes_max: found.held_bytes_max,
+        hold_us: found.hold,
     }
 }
 

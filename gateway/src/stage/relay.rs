@@ -9,15 +9,20 @@
 //! - *Never*: an await between a read and its stamp, or between two bytes of an event.
 
 mod forward;
+mod gate;
 mod strip;
 mod watch;
 
 pub(crate) use forward::Forward;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lens::record::Outcome;
 use lens::{State, StreamLens, Tick};
+use tokio::time::Sleep;
 use wire::{Framing, Reader};
 
 use crate::clock;
@@ -27,6 +32,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::record;
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
+use gate::Gate;
 use strip::Strip;
 use watch::Watch;
 
@@ -39,8 +45,8 @@ pub(crate) enum End {
     Broken,
     /// Nothing of an answer has gone to the client yet.
     Unanswered(UpstreamError),
-    /// A wait was too long before anything went to the client.
-    TimedOut(Refusal),
+    /// We answer in the backend's place: a wait was too long, or its answer may not pass. Nothing has gone to the client.
+    Refused(Refusal),
     /// The client left.
     Gone,
     /// The client left, and had taken the answer's own end mark: it has what it came for.
@@ -71,6 +77,9 @@ pub(crate) struct Relay<'x, S, D> {
     out: Out,
     reader: Option<Reader>,
     strip: Option<Strip>,
+    gate: Option<Gate>,
+    /// When what the gate holds must be decided.
+    hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
     watch: Watch,
     ring: usize,
@@ -92,6 +101,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             out: Out::default(),
             reader: None,
             strip: None,
+            gate: None,
+            hold: None,
             phase: Phase::Sending,
             watch,
             ring,
@@ -106,13 +117,16 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if let Some(gate) = &self.gate {
+            gate.report(&mut self.exchange.guarded);
+        }
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
         match end {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink has not begun: somebody else will answer on it.
-            End::Unanswered(_) | End::TimedOut(_) => {}
+            End::Unanswered(_) | End::Refused(_) => {}
         }
         end
     }
@@ -138,6 +152,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             return Poll::Ready(self.gone());
         }
         // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event that is kept back.
+        if self.poll_hold(cx).is_ready() {
+            return self.poll(cx);
+        }
         if self.out.is_empty() && self.exchange.ledger.state() == State::Gateway {
             self.exchange.ledger.switch(self.waiting_state(), clock::now());
         }
@@ -203,10 +220,17 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             let echo = exchange.inspected.facts.as_ref().is_some_and(|f| f.echo);
             self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits).expecting_echo(echo));
             exchange.answer.measured = true;
-            if exchange.sent.usage_asked && streamed {
-                self.strip = Some(Strip::default());
+            let takes_usage = exchange.sent.usage_asked && streamed;
+            match routed.route.guard.as_ref().filter(|guard| guard.automata().is_some()) {
+                Some(guard) => self.gate = Some(Gate::new(guard, head.framing, takes_usage)),
+                None if takes_usage => self.strip = Some(Strip::default()),
+                None => {}
+            }
+            if self.gate.is_some() || self.strip.is_some() {
                 head.length = None;
             }
+        } else if head.status < 400 && routed.route.guard.as_ref().is_some_and(|guard| guard.masks_any()) {
+            return Err(End::Refused(Refusal::unreadable_answer()));
         }
         self.has_length = head.length.is_some();
         let extra = extra_fields(exchange, head.first_byte);
@@ -224,6 +248,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             out: &mut self.out,
             reader: self.reader.as_mut(),
             strip: self.strip.as_mut(),
+            gate: self.gate.as_mut(),
             read_at: None,
         };
         let step = self.source.poll_body(cx, &mut forward);
@@ -233,6 +258,12 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             self.watch.moved(now);
             if was_empty {
                 self.exchange.ledger.switch(State::Gateway, now);
+                self.account_for_guard();
+            }
+            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::masks) {
+                let refusal = Refusal::unreadable_answer();
+                self.break_off(refusal.outcome, refusal.code, &refusal.message);
+                return Ok(Step::Moved);
             }
             if self.exchange.answer.lens.wants_flush() {
                 record::flush_gaps(self.exchange);
@@ -261,7 +292,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             strip.flush(&mut self.out);
         }
         if let Some(reader) = &mut self.reader {
-            reader.finish(&mut self.exchange.answer.lens);
+            match &mut self.gate {
+                Some(gate) => gate.finish(now, reader, &mut self.exchange.answer.lens, &mut self.out),
+                None => reader.finish(&mut self.exchange.answer.lens),
+            }
             if reader.overflowed() {
                 self.exchange.answer.not_parsed = Some("event_too_large");
             }
@@ -278,6 +312,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         exchange.answer.ended_at = Some(clock::now());
         if let (Some(strip), true) = (&mut self.strip, exchange.answer.streamed) {
             strip.flush(&mut self.out);
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.let_go(clock::now(), &mut self.out);
         }
         let dialect = exchange.routed.as_ref().and_then(|r| r.dialect);
         let events_flow = exchange.answer.streamed && !self.has_length;
@@ -316,9 +353,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// The client has taken bytes.
     fn took(&mut self, now: Tick) {
         let answer = &mut self.exchange.answer;
-        let stripped = self.strip.as_ref().map_or(0, Strip::taken_out);
-        answer.bytes_to_client = self.out.payload_written();
-        answer.lens.written(self.out.payload_written() + stripped, now);
+        let written = self.out.payload_written();
+        answer.bytes_to_client = written;
+        let upto = match (&mut self.gate, &self.strip) {
+            (Some(gate), _) => gate.read_when_written(written),
+            (None, Some(strip)) => written + strip.taken_out(),
+            (None, None) => written,
+        };
+        answer.lens.written(upto, now);
         if !self.out.is_empty() {
             self.watch.blocked(now);
             return self.exchange.ledger.switch(State::ClientWrite, now);
@@ -333,9 +375,37 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         match self.phase {
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
+            Phase::Body if self.gate.as_ref().is_some_and(|gate| gate.holds_since().is_some()) => State::Hold,
             Phase::Body => State::AwaitToken,
             Phase::Flushing(_) => State::Settle,
         }
+    }
+
+    /// Time that the guard took of what was ours since the last read is its own.
+    fn account_for_guard(&mut self) {
+        let Some(busy) = self.gate.as_mut().map(Gate::take_busy).filter(|busy| *busy > 0) else { return };
+        let now = clock::now();
+        self.exchange.ledger.switch(State::ShieldOutput, Tick(now.0.saturating_sub(busy)));
+        self.exchange.ledger.switch(State::Gateway, now);
+    }
+
+    /// Ready when the gate held something for as long as it may, and has let it go.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((gate, since)) = self.gate.as_mut().and_then(|gate| gate.holds_since().map(|since| (gate, since))) else {
+            return Poll::Pending;
+        };
+        let now = clock::now();
+        let left = gate.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));
+        if left.is_zero() {
+            gate.flush(now, &mut self.out);
+            self.out.commit();
+            return Poll::Ready(());
+        }
+        let timer = self.hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+        Poll::Pending
     }
 
     fn gone(&mut self) -> End {
@@ -362,7 +432,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
                 Some(End::Gone)
             }
-            (Phase::Sending | Phase::AwaitHead, expired) => Some(End::TimedOut(expired.refusal())),
+            (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.refusal())),
             (Phase::Flushing(_), _) => {
                 self.exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
                 Some(End::Broken)

@@ -10,6 +10,11 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// Bytes that were taken from between two quotes; `escaped` when they hold escapes.
+    pub fn of(raw: &'a [u8], escaped: bool) -> Self {
+        Text { raw, escaped }
+    }
+
     pub(crate) fn plain(raw: &'a [u8]) -> Self {
         Text { raw, escaped: false }
     }
@@ -51,6 +56,37 @@ impl<'a> Text<'a> {
         Cow::Owned(String::from_utf8_lossy(&out).into_owned())
     }
 
+    /// The raw bytes cut into characters: for each how many bytes it takes as written, and what it decodes to. The characters
+    /// are those of [`decode`](Self::decode), the lengths sum to the raw length.
+    pub fn units(&self) -> impl Iterator<Item = (usize, char)> + 'a {
+        let (mut rest, escaped) = (self.raw, self.escaped);
+        std::iter::from_fn(move || {
+            let unit = match rest {
+                [] => return None,
+                [b'\\', ..] if escaped => escape(rest),
+                _ => plain(rest),
+            };
+            rest = rest.get(unit.0..).unwrap_or_default();
+            Some(unit)
+        })
+    }
+
+    /// Where bytes of the decoded text lie in the raw text. Ends inside a character are moved out to its borders.
+    pub fn raw_range(&self, decoded: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let (mut raw, mut at, mut start) = (0, 0, None);
+        for (len, c) in self.units() {
+            if start.is_none() && at + c.len_utf8() > decoded.start {
+                start = Some(raw);
+            }
+            if at >= decoded.end {
+                break;
+            }
+            raw += len;
+            at += c.len_utf8();
+        }
+        start.unwrap_or(raw).min(raw)..raw
+    }
+
     /// Decode into `room`; `None` when it does not fit.
     pub(super) fn decode_into<'r>(&self, room: &'r mut [u8]) -> Option<&'r [u8]> {
         let mut len = 0;
@@ -72,16 +108,10 @@ impl<'a> Text<'a> {
             if !head.is_empty() && !sink(head) {
                 return false;
             }
-            let Some(&kind) = tail.get(1) else { return true };
-            let (c, used) = match kind {
-                b'n' => ('\n', 2),
-                b't' => ('\t', 2),
-                b'r' => ('\r', 2),
-                b'b' => ('\u{8}', 2),
-                b'f' => ('\u{c}', 2),
-                b'u' => code_point(tail),
-                other => (char::from(other), 2),
-            };
+            if tail.len() < 2 {
+                return true;
+            }
+            let (used, c) = escape(tail);
             if !sink(c.encode_utf8(&mut [0; 4]).as_bytes()) {
                 return false;
             }
@@ -90,20 +120,81 @@ impl<'a> Text<'a> {
     }
 }
 
+/// The character at the front, which is not escaped: as lossy as the standard library is.
+fn plain(rest: &[u8]) -> (usize, char) {
+    let Some(chunk) = rest.get(..rest.len().min(4)).unwrap_or_default().utf8_chunks().next() else { return (rest.len(), ' ') };
+    match chunk.valid().chars().next() {
+        Some(c) => (c.len_utf8(), c),
+        None => (chunk.invalid().len().max(1), char::REPLACEMENT_CHARACTER),
+    }
+}
+
+/// The escape at the front: its bytes, and what it means. A backslash that nothing follows means nothing.
+fn escape(tail: &[u8]) -> (usize, char) {
+    match tail.get(1) {
+        Some(b'n') => (2, '\n'),
+        Some(b't') => (2, '\t'),
+        Some(b'r') => (2, '\r'),
+        Some(b'b') => (2, '\u{8}'),
+        Some(b'f') => (2, '\u{c}'),
+        Some(b'u') => code_point(tail),
+        Some(other) => (2, char::from(*other)),
+        None => (1, '\\'),
+    }
+}
+
 /// The code point of `\uXXXX`, or of a surrogate pair of two such escapes, and how many bytes it took.
-fn code_point(tail: &[u8]) -> (char, usize) {
-    let Some(high) = hex4(tail.get(2..6)) else { return (char::REPLACEMENT_CHARACTER, tail.len().min(2)) };
+fn code_point(tail: &[u8]) -> (usize, char) {
+    let Some(high) = hex4(tail.get(2..6)) else { return (tail.len().min(2), char::REPLACEMENT_CHARACTER) };
     if (0xD800..0xDC00).contains(&high)
         && tail.get(6..8) == Some(b"\\u")
         && let Some(low @ 0xDC00..0xE000) = hex4(tail.get(8..12))
     {
         let c = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-        return (char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
+        return (12, char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER));
     }
-    (char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
+    (6, char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
 fn hex4(digits: Option<&[u8]>) -> Option<u32> {
     let digits = std::str::from_utf8(digits?).ok()?;
     u32::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn units_are_the_decoded_text(
+            pieces in proptest::collection::vec("[a-c é😀]|\\\\[nt\"\\\\/]|\\\\u00e9|\\\\ud83d|\\\\ude00", 0..12),
+            from in 0usize..40,
+            len in 0usize..20,
+        ) {
+            let raw = pieces.concat();
+            let text = Text { raw: raw.as_bytes(), escaped: true };
+            let decoded: String = text.units().map(|(_, c)| c).collect();
+            proptest::prop_assert_eq!(&*decoded, &*text.decode());
+            proptest::prop_assert_eq!(text.units().map(|(len, _)| len).sum::<usize>(), raw.len());
+            let range = text.raw_range(from..from + len);
+            let before: String = Text { raw: &raw.as_bytes()[..range.start], escaped: true }.units().map(|(_, c)| c).collect();
+            proptest::prop_assert!(before.len() <= from.min(decoded.len()));
+            proptest::prop_assert!(decoded.starts_with(&*before));
+        }
+    }
+
+    #[test]
+    fn ranges_of_decoded_text_are_found_in_the_raw_text() {
+        let raw = br"a\n\u00e9\ud83d\ude00b";
+        let text = Text::escaped(raw);
+        assert_eq!(text.decode(), "a\n\u{e9}\u{1f600}b");
+        let want = [(0..1, "a"), (1..2, r"\n"), (2..4, r"\u00e9"), (2..3, r"\u00e9"), (4..8, r"\ud83d\ude00"), (8..9, "b"), (8..8, "")];
+        for (decoded, want) in want {
+            let range = text.raw_range(decoded.clone());
+            assert_eq!(std::str::from_utf8(&raw[range]), Ok(want), "{decoded:?}");
+        }
+        let torn = Text::plain(b"a\xE2\x82b\xFF");
+        assert_eq!(torn.units().map(|(_, c)| c).collect::<String>(), torn.decode());
+    }
 }

@@ -3,6 +3,7 @@
 use lens::Tick;
 use wire::Reader;
 
+use super::gate::Gate;
 use super::strip::Strip;
 use crate::downstream::out::Out;
 use crate::exchange::Answer;
@@ -13,6 +14,7 @@ pub(crate) struct Forward<'a> {
     pub(super) out: &'a mut Out,
     pub(super) reader: Option<&'a mut Reader>,
     pub(super) strip: Option<&'a mut Strip>,
+    pub(super) gate: Option<&'a mut Gate>,
     /// When the read returned that is being forwarded.
     pub(super) read_at: Option<Tick>,
 }
@@ -32,6 +34,9 @@ impl Forward<'_> {
     /// A run of payload.
     #[inline]
     pub(crate) fn payload(&mut self, run: &[u8]) {
+        if let (Some(reader), Some(gate), Some(now)) = (&mut self.reader, &mut self.gate, self.read_at) {
+            return gate.pass(run, now, reader, &mut self.answer.lens, self.out);
+        }
         match (&mut self.reader, &mut self.strip) {
             (Some(reader), Some(strip)) => strip.pass(run, reader, &mut self.answer.lens, self.out),
             (Some(reader), None) => {

@@ -1,0 +1,94 @@
+//! `shield`: the detectors at the command line, over texts and over labelled data.
+
+mod eval;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ::shield::finding::{Family, Finding};
+use ::shield::scan::Scanner;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::say;
+
+pub(crate) use eval::eval;
+
+/// Most bytes of one text, and of one row.
+const MOST: u64 = 64 << 20;
+
+/// Look for findings in a text, or in each row of a JSONL file.
+pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
+    let scanner = Scanner::new(&::shield::rules());
+    let input = open(file)?;
+    if file.extension().is_some_and(|extension| extension == "jsonl") {
+        return rows(&scanner, input);
+    }
+    let mut first = String::new();
+    let mut input = BufReader::new(input.take(MOST));
+    input.read_line(&mut first).context("the text is not UTF-8")?;
+    if serde_json::from_str::<Value>(&first).is_ok_and(|row| row["text"].is_string()) {
+        return rows(&scanner, Box::new(first.as_bytes().chain(input)));
+    }
+    input.read_to_string(&mut first).context("the text is not UTF-8")?;
+    text(&scanner, &first)
+}
+
+fn open(file: &Path) -> Result<Box<dyn Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    Ok(Box::new(std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
+}
+
+/// A table of findings; the exit code is that of `grep`: success when something was found.
+fn text(scanner: &Scanner, text: &str) -> Result<ExitCode> {
+    let (found, us) = timed(scanner, text);
+    let mut out = String::new();
+    for finding in &found {
+        let before = text.get(..finding.span.start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        out.push_str(&format!("{line}:{column} {} {:.2} {}\n", finding.kind, finding.score, finding.rule));
+    }
+    out.push_str(&format!("{} findings in {} bytes, {us:.0} us\n", found.len(), text.len()));
+    say(&out)?;
+    Ok(if found.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn rows(scanner: &Scanner, input: Box<dyn Read + '_>) -> Result<ExitCode> {
+    for (number, line) in BufReader::new(input).lines().enumerate() {
+        let line = line.context("the rows are not UTF-8")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row: Value = serde_json::from_str(&line).with_context(|| format!("line {} is not JSON", number + 1))?;
+        let text = row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
+        let (found, us) = timed(scanner, text);
+        let score = |family| found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max);
+        let spans: Vec<Value> = found
+            .iter()
+            .map(|f| {
+                let (start, end) = in_characters(text, f);
+                json!({"type": f.kind, "start": start, "end": end, "score": f.score})
+            })
+            .collect();
+        let scores = json!({"pii": score(Family::Pii), "secrets": score(Family::Secret)});
+        say(&format!("{}\n", json!({"id": row["id"], "scores": scores, "spans": spans, "us": us})))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn timed(scanner: &Scanner, text: &str) -> (Vec<Finding>, f64) {
+    let (began, mut found) = (Instant::now(), Vec::new());
+    scanner.find(text, &mut found);
+    (found, began.elapsed().as_nanos() as f64 / 1000.0)
+}
+
+/// A finding's place in Unicode code points.
+fn in_characters(text: &str, finding: &Finding) -> (usize, usize) {
+    let count = |to: usize| text.get(..to).map_or(0, |before| before.chars().count());
+    (count(finding.span.start), count(finding.span.end))
+}

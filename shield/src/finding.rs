@@ -1,0 +1,27 @@
+//! What a detector found.
+
+use std::ops::Range;
+
+/// What a finding is about. Names are those of the labelled data and of operators' rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Personal data.
+    Pii,
+    /// A credential.
+    Secret,
+}
+
+/// Something in a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The class: `EMAIL_ADDRESS`, `CREDIT_CARD`, `AWS_ACCESS_KEY` ...
+    pub kind: &'static str,
+    /// The rule that found it: `pii.email`, `secret.aws_access_key` ...
+    pub rule: &'static str,
+    /// What it is about.
+    pub family: Family,
+    /// Bytes of the text, at character boundaries.
+    pub span: Range<usize>,
+    /// How sure, 0 to 1.
+    pub score: f32,
+}

@@ -1,0 +1,202 @@
+//! Telephone numbers, and dates of birth.
+//!
+//! - *In*: nothing; a table and its checks.
+//! - *Out*: numbers in international, North American and national writing.
+//! - *Never*: a bare short number without a word that speaks of telephones before it or a label behind it.
+
+use super::checks::{digits, monotone, month_day};
+use crate::pattern::Pattern;
+use crate::table::{Context, pii};
+
+macro_rules! extension {
+    () => {
+        r"(?:[ ,;]{0,2}(?i:x|ext\.?|extension|durchwahl|poste)[ .:]{0,2}[0-9]{1,6})?"
+    };
+}
+
+const INTERNATIONAL: &str = concat!(r"\+[1-9][0-9]{0,3}(?:[ .\-/]{0,2}\(?[0-9]{1,14}\)?){1,7}", extension!());
+const DIALLED: &str = concat!(r"00[1-9][0-9]{0,2}(?:[ .\-]\(?[0-9]{1,10}\)?){2,6}", extension!());
+const NANP: &str = concat!(r"(?:(?:00)?1[ .\-])?(?:\([2-9][0-9]{2}\)[ \-]?|[2-9][0-9]{2}[ .\-])[0-9]{3}[ .\-][0-9]{4}", extension!());
+const TRUNK: &str = concat!(r"(?:0[1-9][0-9]{0,3}|\(0[1-9][0-9]{0,3}\)|0 \([0-9]{3}\))(?:[ .\-/]{1,2}[0-9]{2,8}){1,4}", extension!());
+const AREA: &str = concat!(r"\([1-9][0-9]{1,3}\)[ \-]?[0-9]{2,5}[ .\-][0-9]{2,5}(?:[ .\-][0-9]{2,4})?", extension!());
+const GROUPED: &str = concat!(r"[1-9][0-9]{1,4}(?:[ .\-][0-9]{2,7}){1,4}", extension!());
+const LABELLED: &str =
+    r"(?:\([0-9]{2,4}\) ?)?[0-9]{2,5}(?:[ .\-]?[0-9]{2,8}){1,4}(?:-| \(|\(| )(?i:office|fax|home|mobile|mob|cell|work|direct|landline)";
+
+/// Words of telephony, in the languages our users write.
+const WORDS: &[&str] = &[
+    "phone",
+    "telephone",
+    "tel",
+    "tél",
+    "telefon",
+    "teléfono",
+    "telefono",
+    "telefone",
+    "call",
+    "mobile",
+    "mobil",
+    "móvil",
+    "cell",
+    "handy",
+    "fax",
+    "sms",
+    "text me",
+    "text us",
+    "whatsapp",
+    "dial",
+    "ring",
+    "reach me",
+    "reach us",
+    "contact",
+    "hotline",
+    "my number",
+    "your number",
+    "cep",
+    "numara",
+    "voicemail",
+];
+const CONTEXT: Context = Some((WORDS, 0.8));
+const BORN: Context = Some((
+    &[
+        "born",
+        "birth",
+        "dob",
+        "d.o.b",
+        "birthday",
+        "birthdate",
+        "geboren",
+        "geburtsdatum",
+        "nacimiento",
+        "naissance",
+        "nascita",
+        "né le",
+        "née le",
+    ],
+    0.85,
+));
+
+/// The table.
+pub(crate) const PATTERNS: &[Pattern] = &[
+    pii("pii.phone_international", "PHONE_NUMBER", INTERNATIONAL, 64, Some(international), 0.85, CONTEXT),
+    pii("pii.phone_dialled", "PHONE_NUMBER", DIALLED, 64, Some(international), 0.75, CONTEXT),
+    pii("pii.phone_nanp", "PHONE_NUMBER", NANP, 48, Some(grouped), 0.75, CONTEXT),
+    pii("pii.phone_trunk", "PHONE_NUMBER", TRUNK, 56, Some(national), 0.65, CONTEXT),
+    pii("pii.phone_area", "PHONE_NUMBER", AREA, 48, Some(national), 0.6, CONTEXT),
+    pii("pii.phone_grouped", "PHONE_NUMBER", GROUPED, 56, Some(grouped), 0.3, CONTEXT),
+    pii("pii.phone_labelled", "PHONE_NUMBER", LABELLED, 56, Some(grouped), 0.7, CONTEXT),
+    pii("pii.phone_bare", "PHONE_NUMBER", r"[0-9]{9,12}", 12, Some(bare), 0.3, Some((WORDS, 0.7))),
+    pii("pii.birth", "DATE_OF_BIRTH", DAY_FIRST, 10, Some(day_first), 0.2, BORN),
+    pii("pii.birth_iso", "DATE_OF_BIRTH", r"(?:19|20)[0-9]{2}[\-/.][01]?[0-9][\-/.][0-3]?[0-9]", 10, Some(year_first), 0.2, BORN),
+];
+
+const DAY_FIRST: &str = r"[0-3]?[0-9][/.\-][0-3]?[0-9][/.\-](?:19|20)[0-9]{2}";
+
+/// Digits of the number itself, the extension left out.
+fn number(text: &str) -> Vec<u32> {
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    digits(text.get(..end).unwrap_or_default())
+}
+
+/// Parentheses come in pairs, at most one.
+fn balanced(text: &str) -> bool {
+    let (open, close) = (text.find('('), text.find(')'));
+    match (open, close) {
+        (None, None) => true,
+        (Some(o), Some(c)) => o < c && text.matches('(').count() == 1 && text.matches(')').count() == 1,
+        (Some(_), None) => text.bytes().any(|b| b.is_ascii_alphabetic()),
+        (None, Some(_)) => false,
+    }
+}
+
+/// E.164: a zone that exists, eight to fifteen digits (an area's own zero, `(0)`, not counted).
+fn international(text: &str) -> bool {
+    let plain = text.replacen("(0)", "", 1);
+    let all = number(&plain);
+    let d = if text.starts_with("00") { all.get(2..).unwrap_or_default() } else { &all };
+    balanced(&plain) && (8..=15).contains(&d.len()) && d.first() != Some(&0) && !monotone(d) && length_fits(d)
+}
+
+/// Zones whose length is fixed: a number too long or short by a digit is none.
+fn length_fits(d: &[u32]) -> bool {
+    match (d.first(), d.get(..2)) {
+        (Some(1), _) => d.len() == 11,
+        (_, Some([3, 3])) => d.len() == 11,
+        (_, Some([9, 1])) => d.len() == 12,
+        _ => true,
+    }
+}
+
+/// With a trunk zero or an area in parentheses: seven to twelve digits.
+fn national(text: &str) -> bool {
+    let d = number(text);
+    let least = if text.starts_with('(') { 7 } else { 9 };
+    balanced(text) && (least..=12).contains(&d.len()) && !monotone(&d) && !dated(text)
+}
+
+/// Groups alone: six to twelve digits, one separator throughout, no date.
+fn grouped(text: &str) -> bool {
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let head = text.get(..end).unwrap_or_default().trim_end_matches(['-', ' ', '(', ',', ';']);
+    let seps = head.bytes().filter(|b| matches!(b, b' ' | b'.' | b'-'));
+    let mut kinds: Vec<u8> = seps.collect();
+    kinds.dedup();
+    let d = digits(head);
+    let plain = head.starts_with(['(', '0', '1']) || kinds.len() <= 1;
+    plain && (6..=13).contains(&d.len()) && !monotone(&d) && !dated(head) && !is_ssn(head)
+}
+
+/// Three, two, four with dashes is a social security number and nothing else.
+fn is_ssn(text: &str) -> bool {
+    text.split(['-', ' ']).map(str::len).eq([3, 2, 4])
+}
+
+/// A run of digits: something must vouch for it; check only that it varies.
+fn bare(text: &str) -> bool {
+    !monotone(&digits(text))
+}
+
+/// Whether the text reads as a date or a span of years.
+fn dated(text: &str) -> bool {
+    let parts: Vec<u32> = text.split(['-', '.', '/', ' ']).filter_map(|p| p.parse().ok()).collect();
+    match (parts.as_slice(), text.len()) {
+        ([a, b, c], _) => (1900..2100).contains(c) && *a < 32 && *b < 32 || (1900..2100).contains(a) && *b < 13 && *c < 32,
+        ([a, b, ..], _) if (1900..2100).contains(a) && (1..13).contains(b) => true,
+        ([a, b], 9) => (1500..2100).contains(a) && (1500..2100).contains(b),
+        _ => false,
+    }
+}
+
+fn numbers(text: &str) -> Vec<u32> {
+    text.split(['-', '.', '/']).filter_map(|p| p.parse().ok()).collect()
+}
+
+fn day_first(text: &str) -> bool {
+    matches!(numbers(text).as_slice(), [a, b, _] if month_day(*b, *a) || month_day(*a, *b))
+}
+
+fn year_first(text: &str) -> bool {
+    matches!(numbers(text).as_slice(), [_, m, d] if month_day(*m, *d))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones() {
+        assert!(international("+44 20 7946 0958") && international("+49 (0)30 901820") && international("+1 212-555-0199 ext. 12"));
+        assert!(!international("+1 212 555 019") && !international("+0 212 555 0199"));
+    }
+
+    #[test]
+    fn groups() {
+        assert!(grouped("212-555-0199") && national("(020) 7946 0958") && national("01 70 18 00 00"));
+        assert!(!grouped("12-31-1999") && !grouped("1990-1999") && !national("0123 45"));
+    }
+
+    #[test]
+    fn births() {
+        assert!(day_first("31/12/1980") && day_first("12/31/1980") && !day_first("31/31/1980") && year_first("1980-12-31"));
+    }
+}

@@ -1,0 +1,203 @@
+//! All rules over a whole text.
+//!
+//! - *In*: a text and the rules that are switched on.
+//! - *Out*: findings in the order of the text, none overlapping another, none below [`FLOOR`].
+//! - *Never*: more than a bounded number of steps a byte, whatever the text.
+//!
+//! Rules that begin in a telling way run as one automaton, anchored at each token that begins with three bytes that a rule can begin
+//! with. Rules that begin with any word at all (an e-mail, a host) wait for the byte they cannot do without: `@`, a dot.
+
+mod automaton;
+mod overlap;
+#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+mod sieve;
+
+use crate::boundary::{CONTEXT, can_begin, ends_clean, starts_clean, vouched};
+use crate::finding::Finding;
+use crate::pattern::Pattern;
+use automaton::{Automaton, Walker};
+
+/// Findings less sure than this are not reported.
+pub const FLOOR: f32 = 0.5;
+
+/// How many ends of one candidate are put to its check.
+const TRIES: usize = 8;
+/// One check for this many bytes of text may fail before only the longest end of a candidate is tried.
+const BYTES_A_CHECK: usize = 32;
+
+/// Rules, ready to run. Cheap to share, dear to build.
+pub struct Scanner {
+    narrow: Automaton,
+    wide: Vec<(Pivot, Automaton)>,
+}
+
+/// The byte that a rule which begins with any word cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pivot {
+    /// `@`, `~` or a dot.
+    Byte(u8),
+    /// Any digit.
+    Digit,
+}
+
+impl Pivot {
+    const ALL: [Pivot; 4] = [Pivot::Byte(b'@'), Pivot::Byte(b'~'), Pivot::Byte(b'.'), Pivot::Digit];
+
+    fn of(pattern: &Pattern) -> Pivot {
+        match pattern.regex {
+            r if r.contains('@') => Pivot::Byte(b'@'),
+            r if r.contains("Q~") => Pivot::Byte(b'~'),
+            r if r.contains(r"\.") => Pivot::Byte(b'.'),
+            _ => Pivot::Digit,
+        }
+    }
+
+    fn next(self, bytes: &[u8], from: usize) -> Option<usize> {
+        let rest = bytes.get(from..)?;
+        let found = match self {
+            Pivot::Byte(b) => memchr::memchr(b, rest),
+            Pivot::Digit => first_digit(rest),
+        };
+        Some(from + found?)
+    }
+
+    /// Whether `b` can stand between the beginning of a match and the pivot.
+    fn joins(self, b: u8) -> bool {
+        b.is_ascii_alphanumeric() || (self != Pivot::Digit && matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'~'))
+    }
+}
+
+impl Scanner {
+    /// A scanner for `patterns`. A rule whose expression does not parse is left out: the tests of the tables see to it that none is.
+    pub fn new(patterns: &[&'static Pattern]) -> Scanner {
+        let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
+        let (wide, narrow): (Vec<&'static Pattern>, Vec<&'static Pattern>) = sound.into_iter().partition(|p| automaton::is_wide(p));
+        let of = |pivot| wide.iter().copied().filter(|p| Pivot::of(p) == pivot).collect::<Vec<_>>();
+        let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
+        Scanner { narrow: Automaton::new(narrow), wide }
+    }
+
+    /// Appends what `text` holds to `out`.
+    pub fn find(&self, text: &str, out: &mut Vec<Finding>) {
+        let mut found = Vec::new();
+        self.narrow_rules(text, &mut found);
+        for (pivot, automaton) in &self.wide {
+            around(automaton, *pivot, text, &mut found);
+        }
+        overlap::resolve(found, out);
+    }
+
+    fn narrow_rules(&self, text: &str, found: &mut Vec<Finding>) {
+        if self.narrow.is_empty() {
+            return;
+        }
+        let bytes = text.as_bytes();
+        let mut walker = self.narrow.walker(bytes.len());
+        let mut bench = Bench::new(text);
+        let sieve = self.narrow.sieve();
+        let mut from = 0;
+        while let Some(at) = sieve.next(bytes, from) {
+            bench.candidates(&mut walker, at, found);
+            from = at + 1;
+        }
+    }
+}
+
+/// The first digit; stretches without one are passed over as fast as the compiler can make a loop without branches.
+fn first_digit(bytes: &[u8]) -> Option<usize> {
+    let (stretches, _) = bytes.as_chunks::<64>();
+    let clear = stretches.iter().take_while(|s| !s.iter().fold(false, |any, b| any | b.is_ascii_digit())).count() * 64;
+    Some(clear + bytes.get(clear..)?.iter().position(u8::is_ascii_digit)?)
+}
+
+/// Runs the rules of `automaton` from the beginning of every run that holds `pivot`.
+fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Finding>) {
+    if automaton.is_empty() {
+        return;
+    }
+    let bytes = text.as_bytes();
+    let mut walker = automaton.walker(bytes.len());
+    let mut bench = Bench::new(text);
+    let sieve = automaton.sieve();
+    let mut from = 0;
+    while let Some(at) = pivot.next(bytes, from) {
+        let run = bytes.get(at.saturating_sub(64).max(from)..at).unwrap_or_default();
+        let first = at - run.iter().rev().take_while(|b| pivot.joins(**b)).count();
+        from = at + 1;
+        // A dot with nothing behind it ends a sentence.
+        let inner = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
+        let before = bytes.get(first.saturating_sub(1)..first).unwrap_or_default();
+        let start = bytes.get(first).copied().unwrap_or(b' ');
+        if !sieve.admits_at(bytes, first) || !can_begin(before, start) || (pivot == Pivot::Byte(b'.') && !inner) {
+            continue;
+        }
+        let held = found.len();
+        bench.candidates(&mut walker, first, found);
+        let end = found.get(held..).and_then(|new| new.iter().map(|f| f.span.end).max());
+        from = end.unwrap_or(from).max(from);
+    }
+}
+
+/// What the candidates of one text share.
+struct Bench<'a> {
+    text: &'a str,
+    /// (rule, end) of the candidate at hand.
+    ends: Vec<(usize, usize)>,
+    /// (rule, tries) of the candidate at hand.
+    tried: Vec<(usize, usize)>,
+    /// Checks that may still fail.
+    patience: usize,
+}
+
+impl Bench<'_> {
+    fn new(text: &str) -> Bench<'_> {
+        Bench { text, ends: Vec::new(), tried: Vec::new(), patience: text.len() / BYTES_A_CHECK + 4096 }
+    }
+
+    /// Puts the ends of every rule that begins at `at` to boundary, check and context; the longest that passes is found.
+    fn candidates(&mut self, walker: &mut Walker, at: usize, found: &mut Vec<Finding>) {
+        self.ends.clear();
+        self.tried.clear();
+        walker.walk(self.text.as_bytes(), at, &mut self.ends);
+        let most = if self.patience == 0 { 1 } else { TRIES };
+        for &(rule, end) in self.ends.iter().rev() {
+            let place = self.tried.iter().position(|(r, _)| *r == rule);
+            let tries = place.and_then(|i| self.tried.get(i)).map_or(0, |(_, n)| *n);
+            let pattern = walker.pattern(rule);
+            if tries >= most || !clean(pattern, self.text, at, end) {
+                continue;
+            }
+            let finding = judge(pattern, self.text, at, end);
+            let settled = if finding.is_some() { most } else { tries + 1 };
+            self.patience = self.patience.saturating_sub(usize::from(finding.is_none()));
+            found.extend(finding);
+            match place.and_then(|i| self.tried.get_mut(i)) {
+                Some(entry) => entry.1 = settled,
+                None => self.tried.push((rule, settled)),
+            }
+        }
+    }
+}
+
+fn clean(pattern: &Pattern, text: &str, at: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let (Some(first), Some(last)) = (bytes.get(at), end.checked_sub(1).and_then(|i| bytes.get(i))) else { return false };
+    let before = bytes.get(at.saturating_sub(2)..at).unwrap_or_default();
+    end - at <= pattern.longest && ends_clean(pattern, *last, bytes.get(end..).unwrap_or_default()) && starts_clean(pattern, before, *first)
+}
+
+fn judge(pattern: &'static Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
+    let candidate = text.get(at..end)?;
+    let before = text.as_bytes().get(at.saturating_sub(CONTEXT)..at)?;
+    let score = match pattern.context {
+        Some((words, surer)) if vouched(before, words) => surer,
+        _ => pattern.score,
+    };
+    if score < FLOOR || pattern.check.is_some_and(|check| !check(candidate)) {
+        return None;
+    }
+    Some(Finding { kind: pattern.kind, rule: pattern.rule, family: pattern.family, span: at..end, score })
+}
+
+#[cfg(test)]
+mod tests;

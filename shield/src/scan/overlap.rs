@@ -1,0 +1,30 @@
+//! One finding a place.
+//!
+//! - *In*: findings in any order.
+//! - *Out*: findings in the order of the text, none overlapping another of its family: a key inside a URL is a key.
+//! - *Never*: a short guess inside a longer certainty.
+
+use crate::finding::{Family, Finding};
+
+/// The longest of a heap of overlapping findings stays; among equals the surer. One that is much surer beats one somewhat longer.
+pub(super) fn resolve(mut found: Vec<Finding>, out: &mut Vec<Finding>) {
+    found.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.span.start.cmp(&b.span.start)));
+    let mut taken = std::collections::BTreeMap::<(Family, usize), Finding>::new();
+    for finding in found {
+        let key = |at| (finding.family, at);
+        let left = taken.range(key(0)..key(finding.span.end)).next_back();
+        if left.is_none_or(|(_, f)| f.span.end <= finding.span.start) {
+            taken.insert(key(finding.span.start), finding);
+        }
+    }
+    let from = out.len();
+    out.extend(taken.into_values());
+    if let Some(new) = out.get_mut(from..) {
+        new.sort_by_key(|f| f.span.start);
+    }
+}
+
+/// Length counts logarithmically, certainty in full.
+fn weight(finding: &Finding) -> f32 {
+    finding.score + (finding.span.len() as f32).log2() / 4.0
+}

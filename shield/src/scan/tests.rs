@@ -1,0 +1,54 @@
+use super::*;
+
+fn found(text: &str) -> Vec<(&'static str, String)> {
+    let rules: Vec<&'static Pattern> = crate::pii::PATTERNS.iter().chain(crate::secrets::PATTERNS).collect();
+    let mut out = Vec::new();
+    Scanner::new(&rules).find(text, &mut out);
+    out.into_iter().map(|f| (f.kind, text[f.span].to_owned())).collect()
+}
+
+#[test]
+fn every_rule_parses_and_no_rule_matches_nothing() {
+    for rule in crate::pii::PATTERNS.iter().chain(crate::secrets::PATTERNS) {
+        assert!(automaton::parses(rule), "{}", rule.rule);
+        let regex = regex::Regex::new(rule.regex).expect("the expressions are those of the regex crate, too");
+        assert!(!regex.is_match(""), "{}", rule.rule);
+        assert!(rule.longest > 0 && rule.regex.is_ascii() || rule.context.is_some(), "{}", rule.rule);
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<_> = crate::pii::PATTERNS.iter().chain(crate::secrets::PATTERNS).map(|p| p.rule).collect();
+    names.sort_unstable();
+    let all = names.len();
+    names.dedup();
+    assert_eq!(all, names.len());
+}
+
+#[test]
+fn a_letter_with_everything() {
+    let token = concat!("gh", "p_", "R7q2Kd9fT4mX8wB1zLc6VhN3sYpG5jA0uEoi");
+    let text = format!("Write to jo.bloggs@mail.example.org (see https://example.org/a?b=c), ring +44 20 7946 0958; {token}.");
+    let kinds: Vec<_> = found(&text).into_iter().map(|(k, _)| k).collect();
+    assert_eq!(kinds, ["EMAIL_ADDRESS", "URL", "PHONE_NUMBER", "GITHUB_TOKEN"]);
+}
+
+#[test]
+fn ordinary_text_is_left_alone() {
+    for text in [
+        "In 1914-1918 some 12 000 men crossed 3.14 rivers; see p. 12, fig. 4.2.",
+        "let x = foo.bar(12, 3.4); // a::b::c",
+        "Please choose a strong password: it must contain letters.",
+        "The word.In fact e.g. this i.e. that.",
+    ] {
+        assert_eq!(found(text), [], "{text}");
+    }
+}
+
+#[test]
+fn a_number_inside_a_longer_one_is_none() {
+    assert_eq!(found("ab4111111111111111"), []);
+    assert_eq!(found("41111111111111119999999"), []);
+    assert_eq!(found("1.192.168.1.1"), []);
+}

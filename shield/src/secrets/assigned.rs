@@ -1,0 +1,184 @@
+//! Values that somebody assigns to a name which says what they are.
+//!
+//! - *In*: nothing; a table and its checks.
+//! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for nothing else gives the value away.
+//! - *Never*: code that fetches a credential, prose about one, or a stand-in.
+
+use super::checks::{drawn, entropy, stands_in};
+use crate::pattern::Pattern;
+use crate::table::secret;
+
+macro_rules! pass {
+    () => {
+        r"(?i:(?:pg|db|my|user|root|admin|smtp|username)?password|passwd|passphrase|pwd|passwort|dbpass|pass)"
+    };
+}
+macro_rules! key {
+    () => {
+        concat!(
+            r"(?i:(?:client|app|jwt|auth|access|api)?(?:secret|token)(?:[_\-. ]?access)?(?:[_\-. ]?(?:key|token))?|",
+            r"(?:api|access|private|license|licence|signing|encryption|auth|developer|deploy|master|preshared|facebook|github|account)[_\-. ]?key(?:sid)?|",
+            r"sonar\.login|crumb|pat)"
+        )
+    };
+}
+macro_rules! operator {
+    () => {
+        r"[\x22'\]]{0,2}[ \t]{0,12}(?::=|=>|===|==|=|:)[ \t]{0,12}"
+    };
+}
+macro_rules! quoted {
+    () => {
+        r"(?:\x22[ !#-~]{4,200}\x22|'[ -&(-~]{4,200}'|`[ -_a-~]{4,200}`)"
+    };
+}
+
+const PASS_QUOTED: &str = concat!(pass!(), operator!(), quoted!());
+const PASS_NAKED: &str = concat!(pass!(), r"[ \t]{0,8}[=:][ \t]{0,8}", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~]{5,80}");
+const PASS_PROSE: &str =
+    concat!(pass!(), r"(?i: (?:is|was|for the user [\x22'][A-Za-z0-9_.\-]{1,32}[\x22'] is|to))? [\x22'][!#-&(-~]{4,64}[\x22']");
+const KEY_QUOTED: &str = concat!(key!(), operator!(), quoted!());
+const KEY_NAKED: &str = concat!(key!(), r"(?:[ \t]{0,8}[=:][ \t]{0,8}| )", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~|]{12,200}");
+
+const NETRC: &str = r"(?i:login|username|user)[ \t]{1,8}[!-~]{1,64}[ \t\r\n]{1,8}(?i:password|passwd)[ \t]{1,8}[!-~]{4,100}";
+
+/// The table.
+pub(crate) const PATTERNS: &[Pattern] = &[
+    secret("secret.password_quoted", "GENERIC_SECRET", PASS_QUOTED, 260, Some(pass_quoted), 0.75),
+    secret("secret.password_naked", "GENERIC_SECRET", PASS_NAKED, 130, Some(pass_naked), 0.7),
+    secret("secret.password_prose", "GENERIC_SECRET", PASS_PROSE, 150, Some(pass_prose), 0.7),
+    secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, 280, Some(key_quoted), 0.75),
+    secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, 260, Some(key_naked), 0.7),
+    secret("secret.netrc", "GENERIC_SECRET", NETRC, 260, Some(netrc), 0.7),
+    secret("secret.password_option", "GENERIC_SECRET", r"(?i:psexec)[!-~ ]{1,80} -p [A-Za-z0-9!@#%^&*_\-]{4,64}", 160, None, 0.6),
+];
+
+/// What stands in quotes at the end.
+fn in_quotes(text: &str) -> Option<&str> {
+    let quote = text.chars().next_back()?;
+    let inner = text.get(..text.len() - quote.len_utf8())?;
+    inner.rsplit_once(quote).map(|(_, value)| value.trim_matches(['"', '\'']))
+}
+
+/// What stands after the operator.
+fn after_operator(text: &str) -> &str {
+    let value = text.split_once(['=', ':']).map_or(text, |(_, v)| v);
+    value.trim_start_matches(['=', ':', '>', ' ', '\t', '"', '\''])
+}
+
+/// Words for the absence or the kind of a value.
+const TYPES: &[&str] = &[
+    "null",
+    "none",
+    "nil",
+    "true",
+    "false",
+    "string",
+    "str",
+    "text",
+    "undefined",
+    "required",
+    "optional",
+    "empty",
+    "password",
+    "passwd",
+    "not-set",
+    "notset",
+    "unset",
+    "default",
+    "bearer",
+    "basic",
+    "input",
+    "hidden",
+    "confirm",
+    "invalid",
+    "incorrect",
+    "forgot",
+];
+
+/// Words and slashes: a path inside a program.
+fn route(value: &str) -> bool {
+    value.contains('/') && !value.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+}
+
+/// Something a program evaluates, a selector, a path or an ARN: no value.
+fn evaluated(value: &str) -> bool {
+    let starts = [
+        "$", "#", "%", "{", "(", "[", "&", "@", "*", "arn:", "http", "/", "process.", "os.", "env.", "request.", "self.", "this.", "get",
+        "./",
+    ];
+    let lower = value.to_ascii_lowercase();
+    starts.iter().any(|s| lower.starts_with(s))
+        || value.contains(['(', '[', '{']) && value.contains([')', ']', '}'])
+        || TYPES.contains(&lower.as_str())
+        || route(value)
+}
+
+fn pass_quoted(text: &str) -> bool {
+    let Some(value) = in_quotes(text) else { return false };
+    let prose = value.split(' ').count() > 2 || value.ends_with(['.', ':', '?', ',', ';']) || value.starts_with([' ', ',', ';']);
+    !prose && !evaluated(value) && !stands_in(value) && entropy(value) >= 1.5
+}
+
+/// With `=` any word will do, with `:` prose must be told apart: a digit or a sign.
+fn pass_naked(text: &str) -> bool {
+    let value = after_operator(text);
+    let told = text.contains('=') || value.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'!' | b'@' | b'$' | b'#' | b'^'));
+    let reference = value.contains('.') && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
+    let loose = value.len() >= 5 && !value.ends_with(['.', ',', '?', ':', '=', '(']) && entropy(value) >= 1.5;
+    told && loose && !reference && !evaluated(value) && !stands_in(value) && !value.ends_with(';')
+}
+
+/// `login bob password hunter22`, as in `.netrc`: the password is the last word, and no word of English.
+fn netrc(text: &str) -> bool {
+    let value = text.rsplit([' ', '\t']).next().unwrap_or_default().trim_matches(['"', '\'']);
+    value.bytes().any(|b| b.is_ascii_digit()) && entropy(value) >= 1.5 && !evaluated(value) && !stands_in(value)
+}
+
+fn pass_prose(text: &str) -> bool {
+    in_quotes(text).is_some_and(|v| !evaluated(v) && !stands_in(v) && !v.contains(' '))
+}
+
+/// A word is no key: digits and letters, or both cases and a length.
+fn keyish(value: &str) -> bool {
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
+    let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
+    let code = value.contains(' ') || value.starts_with("http") || value.contains("://");
+    !code && digits >= 2 && letters >= 2 && drawn(value) && entropy(value) >= 2.7 && !evaluated(value)
+}
+
+fn key_quoted(text: &str) -> bool {
+    let Some(value) = in_quotes(text) else { return false };
+    let worded = value.len() >= 16
+        && value.contains(['#', '-', '_'])
+        && entropy(value) > 3.0
+        && value.bytes().all(|b| !b.is_ascii_uppercase() && b != b' ');
+    value.len() >= 8 && (keyish(value) || worded && drawn(value) && !evaluated(value))
+}
+
+fn key_naked(text: &str) -> bool {
+    let value = text.rsplit_once([' ', '\t']).map_or_else(|| after_operator(text), |(_, v)| v);
+    let value = if value.contains('=') && !value.ends_with('=') { after_operator(value) } else { value };
+    // `X25519.secret_length`, `rc0.15.0_1`: dots between words are code.
+    let reference = value.contains('.') && value.bytes().filter(u8::is_ascii_digit).count() * 4 < value.len();
+    value.len() >= 12 && keyish(value) && !reference && !value.ends_with(['.', ',', ';', ':'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values() {
+        assert!(pass_quoted("password = \"hunter22\"") && pass_quoted("pwd='correct horse'"));
+        assert!(!pass_quoted("password = \"Please enter your password\"") && !pass_quoted("password: \"${DB_PASS}\""));
+        assert!(pass_naked("PASSWORD=s3cr3tive") && !pass_naked("password: must") && !pass_naked("password=os.environ"));
+    }
+
+    #[test]
+    fn keys() {
+        assert!(
+            key_naked("api_key=9f8a7d6c5b4e3f2a1b0c") && !key_naked("token=ACCESS_TOKEN_NAME") && !key_naked("api_key=<your-key-12345>")
+        );
+    }
+}

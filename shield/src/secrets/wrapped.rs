@@ -1,0 +1,117 @@
+//! Credentials inside a form of their own: tokens, keys, hashes, headers, connection strings, command lines.
+//!
+//! - *In*: nothing; a table and its checks.
+//! - *Out*: rules on JWT, PEM, crypt(3), HTTP, URLs and ODBC.
+//! - *Never*: a form with a hole in it, as templates have.
+
+use super::checks::{drawn, entropy, stands_in};
+use crate::pattern::Pattern;
+use crate::table::secret;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+const URL: &str = concat!(
+    r"(?i:https?|ftps?|sftp|ssh|git|svn|postgres(?:ql)?|mysql|mariadb|mongodb|mongodb\+srv|rediss?|amqps?|mssql|sqlserver|smtps?|ldaps?|nats|",
+    r"clickhouse|bolt|neo4j|cassandra|oracle|mqtts?|kafka|couchdb|git\+https?|socks5h?|imaps?)://",
+    r"[A-Za-z0-9\-._~%!*+@]{0,100}:[A-Za-z0-9\-._~%!$&'()*+,;=#?^|\[\]{}<>@]{2,128}@[A-Za-z0-9*\-.]{1,200}"
+);
+const PEM: &str = r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\\\-:,.()\r\n\t \x22'+]{0,6000}";
+const JWT: &str = r"eyJ[A-Za-z0-9_\-]{8,1000}\.eyJ[A-Za-z0-9_\-]{2,2000}(?:\.[A-Za-z0-9_\-]{0,1000})?";
+const CRYPT: &str = concat!(
+    r"\$(?:2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}|[156789y](?:\$rounds=[0-9]{1,9})?\$[./A-Za-z0-9]{2,32}\$[./A-Za-z0-9]{20,90}|",
+    r"argon2(?:id|i|d)\$[A-Za-z0-9+/=,$]{30,200}|krb5(?:tgs|asrep)\$[0-9]{2}\$[A-Za-z0-9@.:*$\-]{60,2000}|apr1\$[./A-Za-z0-9]{8}\$[./A-Za-z0-9]{22})"
+);
+const HEADER: &str = concat!(
+    r"(?i:(?:proxy-)?authorization|x-[a-z\-]{0,20}(?:token|key|api)|api-key)[\x22']{0,2}[ ]?[:=][ ]?[\x22'`]{0,2}",
+    r"(?:(?i:Bearer|Basic|Token|Api-Token|ApiKey|Api-Key|Key|SSWS|Digest) )?[A-Za-z0-9\-._~+/=@]{8,2000}"
+);
+const CURL: &str = r"(?:-u|--user)[ =]{1,2}[\x22']?[A-Za-z0-9.@_\-!#%&+=~]{0,64}:[\x22']?[A-Za-z0-9!$%&*+,\-./:=?@^_~#]{0,80}";
+
+/// The table.
+pub(crate) const PATTERNS: &[Pattern] = &[
+    secret("secret.url_credentials", "URL_CREDENTIALS", URL, 460, Some(url), 0.95),
+    secret("secret.pem", "PRIVATE_KEY", PEM, 6100, Some(pem), 0.98),
+    secret("secret.pem_base64", "PRIVATE_KEY", r"LS0tLS1CRUdJTiB[A-Za-z0-9+/=]{60,6000}", 6100, Some(pem_base64), 0.95),
+    secret("secret.jwt", "JWT", JWT, 4100, Some(jwt), 0.95),
+    secret("secret.password_hash", "PASSWORD_HASH", CRYPT, 2100, Some(drawn), 0.95),
+    secret("secret.header", "AUTHORIZATION_HEADER", HEADER, 2100, Some(header), 0.8),
+    secret("secret.bearer", "AUTHORIZATION_HEADER", r"(?i:Bearer):? [A-Za-z0-9\-._~+/]{20,2000}={0,2}", 2012, Some(bearer), 0.8),
+    secret("secret.curl_user", "PASSWORD", CURL, 160, Some(curl), 0.8),
+];
+
+/// User, colon, password, at, host: the password is no variable.
+fn url(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let Some((user_info, host)) = rest.rsplit_once('@') else { return false };
+    let Some((_, password)) = user_info.split_once(':') else { return false };
+    let blank = password.starts_with(['<', '{', '$', '%', '[', '*']) && !password.starts_with("%2");
+    !blank && !stands_in(password) && !host.is_empty() && !user_info.contains('/') && !user_info.contains('?')
+}
+
+/// A body of base64 under the header.
+fn pem(text: &str) -> bool {
+    let body = text.split_once("KEY").map(|(_, rest)| rest).unwrap_or_default();
+    let solid = body.bytes().filter(u8::is_ascii_alphanumeric).count();
+    solid >= 40 && text.trim_end_matches(['"', '\'', ' ', '\n', '\r', '+', '\\', ',', ')']).len() == text.len()
+}
+
+fn pem_base64(text: &str) -> bool {
+    let usable = text.get(..text.len().min(60) / 4 * 4).unwrap_or_default();
+    STANDARD_NO_PAD.decode(usable).is_ok_and(|b| memchr::memmem::find(&b, b"PRIVATE KEY").is_some())
+}
+
+/// The header is base64 of an object that names an algorithm.
+fn jwt(text: &str) -> bool {
+    let head = text.split('.').next().unwrap_or_default();
+    let decoded = URL_SAFE_NO_PAD.decode(head).unwrap_or_default();
+    decoded.starts_with(b"{") && decoded.ends_with(b"}") && memchr::memmem::find(&decoded, b"\"alg\"").is_some()
+}
+
+fn header(text: &str) -> bool {
+    let Some((_, value)) = text.split_once([':', '=']) else { return false };
+    let value = value.trim_start_matches([' ', '"', '\'', '`']);
+    let (scheme, token) = value.rsplit_once(' ').unwrap_or(("", value));
+    let basic = scheme.eq_ignore_ascii_case("basic");
+    if basic {
+        return basic_pair(token);
+    }
+    let mixed = token.bytes().any(|b| b.is_ascii_digit()) && token.bytes().any(|b| b.is_ascii_alphabetic());
+    token.len() >= 8 && mixed && drawn(token) && entropy(token) >= 2.8
+}
+
+/// `user:password` in base64.
+fn basic_pair(token: &str) -> bool {
+    let decoded = STANDARD_NO_PAD.decode(token.trim_end_matches('=')).unwrap_or_default();
+    decoded.contains(&b':') && decoded.iter().all(|b| (0x20..0x7f).contains(b))
+}
+
+fn bearer(text: &str) -> bool {
+    let token = text.split_once(' ').map(|(_, t)| t).unwrap_or_default();
+    super::checks::random(token)
+}
+
+/// `-u user:password`, neither of them a variable or the word itself.
+fn curl(text: &str) -> bool {
+    let pair = text.trim_start_matches("--user").trim_start_matches("-u").trim_start_matches([' ', '=', '"', '\'']);
+    let Some((user, password)) = pair.split_once(':') else { return false };
+    let password = password.trim_start_matches(['"', '\'']);
+    let longest = if password.len() > user.len() { password } else { user };
+    let words = ["pass", "password", "passwd", "pwd", "secret", "yyy", "xxx"];
+    !words.contains(&password)
+        && longest.len() >= 6
+        && !password.starts_with('$')
+        && !stands_in(pair)
+        && (password.len() >= 4 || password.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_with_holes_are_refused() {
+        assert!(url("postgres://bob:hunter22@db.internal") && !url("postgres://bob:<password>@db") && !url("https://h/a:b@c"));
+        assert!(basic_pair("Ym9iOmh1bnRlcjI=") && !basic_pair("bm9jb2xvbg=="));
+        assert!(curl("-u bob:hunter22") && !curl("-u user:pass") && !curl("-u bob:$PASS"));
+    }
+}

@@ -1,0 +1,283 @@
+//! The rules of a scanner, compiled.
+//!
+//! - *In*: the pattern tables and what the owner chose.
+//! - *Out*: [`Automata`], shared by all channels.
+//! - *Never*: state of a channel; nothing here changes after the build.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Hir, HirKind, Repetition};
+
+use super::context::Contexts;
+use super::edges::Edges;
+use super::table::{Bits, Table, doubles, set};
+use crate::finding::Family;
+use crate::pattern::Pattern;
+
+/// The kind of rules that have an `@`.
+const EMAIL: &str = "EMAIL_ADDRESS";
+/// Tables a thread runs through at once.
+pub(super) const GROUPS: usize = 6;
+/// An alphanumeric byte.
+pub(super) const WORD: u8 = 1;
+/// A byte that may begin a match behind another than an alphanumeric one.
+pub(super) const OUTER: u8 = 2;
+/// A byte that may begin a match behind some alphanumeric one.
+pub(super) const INNER: u8 = 4;
+/// Repetitions that allow this many are unrolled only to their minimum; `longest` bounds them.
+const UNROLLED: u32 = 128;
+/// The same for a rule that is too large by itself.
+const LARGE_UNROLLED: u32 = 17;
+/// Bytes that a rule may take by itself before it is made smaller.
+const ALONE: usize = 1 << 20;
+/// A rule that begins with no more bytes than this is narrow: it begins with a name.
+const NARROW: usize = 8;
+/// A literal prefix this long says that a secret has begun.
+const NAMED: usize = 4;
+
+/// What happens to held text at a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtBound {
+    /// The oldest goes; a match may pass.
+    Release,
+    /// It is masked, and so is what follows until no match is possible; too much may be masked.
+    Mask,
+}
+
+/// What the owner of a scanner chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Findings under this score are none.
+    pub threshold: f32,
+    /// A channel never holds more bytes.
+    pub hold_bytes: usize,
+    /// At the bound, when a secret is possible.
+    pub secrets: AtBound,
+    /// At the bound, when only personal data is.
+    pub pii: AtBound,
+    /// Where matches may begin and end.
+    pub edges: Edges,
+    /// Bytes for one table.
+    pub table_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (secrets, pii) = (AtBound::Mask, AtBound::Release);
+        Options { threshold: 0.5, hold_bytes: 512, secrets, pii, edges: Edges::default(), table_bytes: 8 << 20 }
+    }
+}
+
+/// Why a set of rules cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildError {
+    /// This rule is not a regular expression, or can match the empty text.
+    Rule(&'static str, String),
+    /// This rule alone is larger than a table may be.
+    Large(&'static str),
+    /// More rules than the sets hold, or than fit the tables.
+    Many,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BuildError::Rule(rule, why) => write!(f, "rule {rule}: {why}"),
+            BuildError::Large(rule) => write!(f, "rule {rule} needs too large an automaton"),
+            BuildError::Many => write!(f, "too many rules"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// A rule and what is known of it.
+pub(super) struct Rule {
+    pub(super) pattern: &'static Pattern,
+    /// It needs no context word.
+    pub(super) plain: bool,
+    /// At the hold bound.
+    pub(super) at_bound: AtBound,
+    /// A match begins with one of these; empty when that says little.
+    prefixes: Vec<Vec<u8>>,
+    tree: Hir,
+    shape: Shape,
+}
+
+/// Rules of one shape share tables: those of different shapes would multiply each other's states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Email,
+    Narrow,
+    Number,
+    Wide,
+}
+
+impl Shape {
+    fn new(pattern: &Pattern, table: &Table) -> Self {
+        let begins: Vec<u8> = (0..=255u8).filter(|byte| table.begins(*byte)).collect();
+        match begins {
+            _ if pattern.kind == EMAIL => Shape::Email,
+            begins if begins.len() <= NARROW => Shape::Narrow,
+            begins if !begins.iter().any(u8::is_ascii_alphabetic) => Shape::Number,
+            _ => Shape::Wide,
+        }
+    }
+}
+
+impl Rule {
+    fn new(pattern: &'static Pattern, options: &Options) -> Result<Self, BuildError> {
+        // ASCII classes; a class may take bytes of other characters, but no match begins or ends inside one.
+        let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+        let tree = parser.parse(pattern.regex).map_err(|error| BuildError::Rule(pattern.rule, error.to_string()))?;
+        if tree.properties().minimum_len().unwrap_or(0) == 0 {
+            return Err(BuildError::Rule(pattern.rule, "matches the empty text, or nothing".into()));
+        }
+        let found = Extractor::new().extract(&tree);
+        let long = |literals: &&[regex_syntax::hir::literal::Literal]| literals.iter().all(|one| one.as_bytes().len() >= NAMED);
+        let prefixes = found.literals().filter(long).unwrap_or_default().iter().map(|one| one.as_bytes().to_vec()).collect();
+        let at_bound = if pattern.family == Family::Secret { options.secrets } else { options.pii };
+        let plain = pattern.context.is_none() || pattern.score >= options.threshold;
+        let (tree, shape) = [UNROLLED, LARGE_UNROLLED]
+            .into_iter()
+            .map(|unrolled| relax(&tree, unrolled))
+            .find_map(|tree| Table::build(&[&tree], &[0], &[pattern.longest], ALONE).map(|table| (tree, Shape::new(pattern, &table))))
+            .ok_or(BuildError::Large(pattern.rule))?;
+        Ok(Rule { pattern, plain, at_bound, prefixes, tree, shape })
+    }
+
+    /// Whether a text begins as only this rule's matches do.
+    pub(super) fn names(&self, text: &[u8]) -> bool {
+        self.prefixes.iter().any(|prefix| text.starts_with(prefix))
+    }
+}
+
+/// The tree with large bounded repetitions unbounded: their counters would fill the tables.
+fn relax(tree: &Hir, unrolled: u32) -> Hir {
+    match tree.kind() {
+        HirKind::Repetition(repetition) => {
+            let max = repetition.max.filter(|max| *max < unrolled || *max == repetition.min);
+            Hir::repetition(Repetition { max, sub: Box::new(relax(&repetition.sub, unrolled)), ..repetition.clone() })
+        }
+        HirKind::Capture(capture) => relax(&capture.sub, unrolled),
+        HirKind::Concat(parts) => Hir::concat(parts.iter().map(|part| relax(part, unrolled)).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(|part| relax(part, unrolled)).collect()),
+        _ => tree.clone(),
+    }
+}
+
+/// All rules of a scanner as automata. Built once, shared.
+pub struct Automata {
+    pub(super) rules: Vec<Rule>,
+    pub(super) tables: Vec<Table>,
+    /// By table: how far before an `@` a match may begin, when all its matches have one.
+    pub(super) signs: Vec<Option<usize>>,
+    /// By byte: the tables in which it can begin a match, as bits.
+    pub(super) begins: [u8; 256],
+    /// The same by two bytes, the first the higher.
+    pub(super) doubles: Vec<u8>,
+    /// By byte and the byte after it: whether a match may begin there.
+    pub(super) pairs: Box<[u128; 128]>,
+    /// By byte: [`WORD`], [`OUTER`], [`INNER`].
+    pub(super) flags: [u8; 256],
+    pub(super) contexts: Contexts,
+    pub(super) options: Options,
+}
+
+impl fmt::Debug for Automata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let states: usize = self.tables.iter().map(Table::states).sum();
+        let sizes: Vec<_> = self.tables.iter().map(|table| table.memory() / 1024).collect();
+        write!(f, "Automata({} rules, tables of {sizes:?} KiB, {states} states)", self.rules.len())
+    }
+}
+
+impl Automata {
+    /// Compile. Rules that cannot reach the threshold are left out.
+    pub fn new(patterns: &[&'static Pattern], mut options: Options) -> Result<Self, BuildError> {
+        options.hold_bytes = options.hold_bytes.max(64);
+        let reaches = |pattern: &&&Pattern| pattern.score.max(pattern.context.map_or(0.0, |context| context.1)) >= options.threshold;
+        let rules: Vec<Rule> = patterns.iter().filter(reaches).map(|pattern| Rule::new(pattern, &options)).collect::<Result<_, _>>()?;
+        if rules.len() > 256 {
+            return Err(BuildError::Many);
+        }
+        let contexts = contexts(&rules).ok_or(BuildError::Many)?;
+        let mut tables = Vec::new();
+        for shape in [Shape::Email, Shape::Narrow, Shape::Number, Shape::Wide] {
+            let chosen: Vec<u16> = (0u16..).zip(&rules).filter(|(_, rule)| rule.shape == shape).map(|(number, _)| number).collect();
+            build(&rules, &chosen, options.table_bytes, &mut tables)?;
+        }
+        if tables.len() > GROUPS {
+            return Err(BuildError::Many);
+        }
+        let mut begins = [0; 256];
+        for (byte, bits) in (0..=255u8).zip(&mut begins) {
+            for (group, table) in tables.iter().enumerate() {
+                *bits |= u8::from(table.begins(byte)) << group;
+            }
+        }
+        let doubles = doubles(&tables, &begins);
+        let signs = tables.iter().map(|table| table.needs(b'@')).collect();
+        let pairs = options.edges.pairs();
+        let mut flags = [0; 256];
+        for (byte, flags) in (0..=255u8).zip(&mut flags) {
+            let behind_word = |before: u8| before.is_ascii_alphanumeric() && pairs[usize::from(before)] >> (byte & 127) & 1 != 0;
+            let inner = byte >= 128 || (0..128u8).any(behind_word);
+            let begins = begins[usize::from(byte)] != 0;
+            let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+            *flags = flag(byte.is_ascii_alphanumeric(), WORD) | flag(begins, OUTER) | flag(begins && inner, INNER);
+        }
+        Ok(Automata { rules, tables, signs, begins, doubles, pairs, flags, contexts, options })
+    }
+
+    /// Whether a match may begin with a byte after another.
+    #[inline]
+    pub(super) fn pair(&self, before: u8, byte: u8) -> bool {
+        // Bytes of other characters are no ASCII neighbours; what they allow is asked rule by rule.
+        byte >= 128 || self.pairs.get(usize::from(before)).is_none_or(|pairs| pairs >> byte & 1 != 0)
+    }
+
+    /// Bytes of the tables.
+    pub fn memory(&self) -> usize {
+        self.tables.iter().map(Table::memory).sum()
+    }
+
+    /// The stable name of a rule by its number in the counts.
+    pub fn rule(&self, number: u16) -> Option<&'static str> {
+        self.rules.get(usize::from(number)).map(|rule| rule.pattern.rule)
+    }
+}
+
+/// Tables for some rules: one when it fits, else two of halves.
+fn build(rules: &[Rule], chosen: &[u16], limit: usize, tables: &mut Vec<Table>) -> Result<(), BuildError> {
+    let trees: Vec<&Hir> = chosen.iter().filter_map(|rule| rules.get(usize::from(*rule))).map(|rule| &rule.tree).collect();
+    let longest: Vec<usize> = rules.iter().map(|rule| rule.pattern.longest).collect();
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    if let Some(table) = Table::build(&trees, chosen, &longest, limit) {
+        tables.push(table);
+        return Ok(());
+    }
+    match chosen {
+        [rule] => Err(BuildError::Large(rules.get(usize::from(*rule)).map_or("", |rule| rule.pattern.rule))),
+        _ => {
+            let (left, right) = chosen.split_at(chosen.len() / 2);
+            build(rules, left, limit, tables)?;
+            build(rules, right, limit, tables)
+        }
+    }
+}
+
+/// All context words, each with the rules that want it.
+fn contexts(rules: &[Rule]) -> Option<Contexts> {
+    let mut words: BTreeMap<&'static str, Bits> = BTreeMap::new();
+    for (number, rule) in (0u16..).zip(rules) {
+        for word in rule.pattern.context.map_or(&[] as &[&str], |context| context.0) {
+            set(words.entry(word).or_default(), number);
+        }
+    }
+    Contexts::build(&words.into_iter().collect::<Vec<_>>())
+}

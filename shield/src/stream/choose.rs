@@ -1,0 +1,137 @@
+//! Which match, when a thread can go no further.
+//!
+//! - *In*: a start, and the text up to where the thread ended.
+//! - *Out*: the longest match that passes, the surest of equally long ones.
+//! - *Never*: more than [`TRIED`] candidates per table, the longest first; a hostile text could offer one per byte.
+//!
+//! A thread only notes that something ended; the ends themselves are found by running it again, which few texts need.
+
+use std::cmp::Reverse;
+
+use super::automata::Automata;
+use super::edges::NEAR;
+use super::scan::{Ending, Scan, Thread, has};
+use super::table::{Bits, ENDS, Table, members};
+
+/// Candidates per table and start that are checked.
+const TRIED: usize = 16;
+
+/// A match.
+pub(super) struct Hit {
+    pub(super) rule: u16,
+    /// In the text.
+    pub(super) end: usize,
+    pub(super) score: f32,
+}
+
+/// What a start comes to.
+pub(super) enum Choice {
+    /// A match.
+    Hit(Hit),
+    /// No match.
+    None,
+    /// It hangs on a byte that has not come.
+    Later,
+}
+
+impl Scan<'_> {
+    /// The match of a start, from the text before `limit`; `at_end` when the text ends there, `full` when what is behind `limit` must not
+    /// count.
+    pub(super) fn choose(&mut self, thread: &Thread, limit: usize, at_end: bool, full: bool) -> Choice {
+        let text = self.text.as_bytes();
+        let (text, more) = if full { (text.get(..limit).unwrap_or_default(), false) } else { (text, self.ending == Ending::More) };
+        let (mut ends, mut context) = (std::mem::take(&mut self.ends), None);
+        ends.clear();
+        let groups = if at_end { thread.begun } else { thread.begun & thread.ended };
+        let mut later = false;
+        for (_, table) in self.automata.tables.iter().enumerate().filter(|(group, _)| groups & (1 << group) != 0) {
+            let first = ends.len();
+            self.ends(table, thread.start, limit, at_end, &mut ends);
+            let mut kept = first;
+            for at in first..ends.len() {
+                let (end, number) = ends[at];
+                let fits = self.fits(thread, end, number, &mut context).then(|| self.closes(text, end, number, more));
+                later |= fits == Some(None);
+                if fits == Some(Some(true)) {
+                    ends[kept] = (end, number);
+                    kept += 1;
+                }
+            }
+            ends.truncate(kept);
+            ends.drain(first..kept.saturating_sub(TRIED).max(first));
+        }
+        let choice = if later { Choice::Later } else { self.surest(thread.start, &mut ends, &mut context) };
+        self.ends = ends;
+        choice
+    }
+
+    /// Where rules of a table end.
+    fn ends(&mut self, table: &Table, start: usize, limit: usize, at_end: bool, ends: &mut Vec<(usize, u16)>) {
+        let mut state = table.start(self.byte_before(start));
+        for (at, byte) in self.text.as_bytes().iter().enumerate().take(limit).skip(start) {
+            state = table.step(state, *byte);
+            self.steps += 1;
+            if state & ENDS != 0 {
+                ends.extend(members(table.ending(state)).map(|number| (at, number)));
+            }
+            if at - start > table.bound(state) {
+                return;
+            }
+        }
+        if at_end {
+            ends.extend(members(table.ending(table.end(state))).map(|number| (limit, number)));
+        }
+    }
+
+    /// Whether a rule's candidate may be one, before anyone looks behind it.
+    fn fits(&self, thread: &Thread, end: usize, number: u16, context: &mut Option<Bits>) -> bool {
+        self.text.is_char_boundary(end)
+            && self.automata.rules.get(usize::from(number)).is_some_and(|rule| end - thread.start <= rule.pattern.longest)
+            && self.may(thread, number, context)
+    }
+
+    /// Whether a candidate may end there; `None`: not known yet.
+    fn closes(&self, text: &[u8], end: usize, number: u16, more: bool) -> Option<bool> {
+        let (Some(rule), Some(last)) = (self.automata.rules.get(usize::from(number)), end.checked_sub(1).and_then(|at| text.get(at)))
+        else {
+            return Some(false);
+        };
+        let behind = text.get(end..text.len().min(end + NEAR)).unwrap_or_default();
+        self.automata.options.edges.ends(rule.pattern, *last, behind, more)
+    }
+
+    /// The longest that passes its check; among those, the best score, then the first rule.
+    fn surest(&self, start: usize, ends: &mut [(usize, u16)], context: &mut Option<Bits>) -> Choice {
+        if ends.is_empty() {
+            return Choice::None;
+        }
+        let vouched =
+            |(_, number): &(usize, u16)| self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.pattern.context.is_some());
+        if ends.iter().any(vouched) {
+            context.get_or_insert_with(|| self.context(start));
+        }
+        let context = &context.unwrap_or_default();
+        let score = |number: u16| score(self.automata, number, context);
+        ends.sort_unstable_by(|left, right| {
+            let length = Reverse(left.0).cmp(&Reverse(right.0));
+            length.then_with(|| score(right.1).total_cmp(&score(left.1))).then(left.1.cmp(&right.1))
+        });
+        let passes = |(end, number): &(usize, u16)| {
+            let check = self.automata.rules.get(usize::from(*number)).and_then(|rule| rule.pattern.check);
+            check.is_none_or(|check| self.text.get(start..*end).is_some_and(check))
+        };
+        match ends.iter().copied().find(passes) {
+            Some((end, rule)) => Choice::Hit(Hit { rule, end, score: score(rule) }),
+            None => Choice::None,
+        }
+    }
+}
+
+/// How sure a rule is with this context.
+fn score(automata: &Automata, number: u16, context: &Bits) -> f32 {
+    let Some(rule) = automata.rules.get(usize::from(number)) else { return 0.0 };
+    match rule.pattern.context {
+        Some((_, surer)) if has(context, number) => surer.max(rule.pattern.score),
+        _ => rule.pattern.score,
+    }
+}

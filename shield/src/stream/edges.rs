@@ -1,0 +1,72 @@
+//! Where a match may begin and end.
+//!
+//! - *In*: the bytes next to a candidate: two before it, two behind it.
+//! - *Out*: yes or no.
+//! - *Never*: more of the text; a stream has no more.
+
+use crate::pattern::Pattern;
+
+/// Bytes before and behind a candidate that are looked at.
+pub(super) const NEAR: usize = 2;
+
+/// The owner's rules about the neighbours of a match.
+#[derive(Clone, Copy, Debug)]
+pub struct Edges {
+    /// Whether any match may begin with this byte, given the bytes before it (the nearest last; at most two, fewer at the text's beginning).
+    pub can_begin: fn(&[u8], u8) -> bool,
+    /// The same for one rule.
+    pub starts: fn(&Pattern, &[u8], u8) -> bool,
+    /// Whether a match of a rule may end with this byte, given the bytes behind it (at most two, fewer at the text's end).
+    pub ends: fn(&Pattern, u8, &[u8]) -> bool,
+}
+
+impl Default for Edges {
+    /// No match begins or ends inside an ASCII-alphanumeric run.
+    fn default() -> Self {
+        Edges {
+            can_begin,
+            starts: |_, before, first| can_begin(before, first),
+            ends: |_, last, behind| !joined(Some(&last), behind.first()),
+        }
+    }
+}
+
+impl Edges {
+    /// The questions of [`boundary`](crate::boundary), which the rules of the tables rely on.
+    pub fn tables() -> Self {
+        use crate::boundary;
+        Edges { can_begin: boundary::can_begin, starts: boundary::starts_clean, ends: boundary::ends_clean }
+    }
+}
+
+fn can_begin(before: &[u8], first: u8) -> bool {
+    !joined(before.last(), Some(&first))
+}
+
+fn joined(left: Option<&u8>, right: Option<&u8>) -> bool {
+    left.is_some_and(u8::is_ascii_alphanumeric) && right.is_some_and(u8::is_ascii_alphanumeric)
+}
+
+impl Edges {
+    /// By byte and byte after it, both ASCII: whether a match may begin with the second.
+    pub(super) fn pairs(&self) -> Box<[u128; 128]> {
+        let mut pairs = Box::new([0; 128]);
+        for (left, into) in (0u8..).zip(pairs.iter_mut()) {
+            for right in 0..128u8 {
+                *into |= u128::from((self.can_begin)(&[left], right)) << right;
+            }
+        }
+        pairs
+    }
+
+    /// Whether a match may end; `None` when that hangs on a byte that has not come.
+    pub(super) fn ends(&self, rule: &Pattern, last: u8, behind: &[u8], more: bool) -> Option<bool> {
+        if behind.len() >= NEAR || !more {
+            return Some((self.ends)(rule, last, behind));
+        }
+        let &[next] = behind else { return None };
+        let mut answers = b"0aZ.- \xC3".iter().map(|byte| (self.ends)(rule, last, &[next, *byte]));
+        let first = answers.next()?;
+        answers.all(|answer| answer == first).then_some(first)
+    }
+}

@@ -1,0 +1,172 @@
+//! Changes inside an event's bytes, everything around them untouched.
+//!
+//! - *In*: the bytes of one event as they came (of an event stream with its field names and line ends), and [`Edit`]s of its data.
+//! - *Out*: the same bytes with the edits in them.
+//! - *Never*: a document parsed and written again. What no edit names stays byte for byte, vendor fields and white space included.
+
+use std::ops::Range;
+
+use crate::json::{Malformed, Scan, Text};
+use crate::reader::Framing;
+
+/// Bytes of an event's data that are to be others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Where in the data.
+    pub at: Range<usize>,
+    /// What to put there.
+    pub with: Vec<u8>,
+}
+
+/// A piece of data: where it begins in the data, and where it lies in the event's bytes.
+type Segment = (usize, Range<usize>);
+
+/// The data of an event, framing removed.
+pub fn data(framing: Framing, event: &[u8]) -> Vec<u8> {
+    let pieces: Vec<&[u8]> = segments(framing, event).into_iter().filter_map(|(_, at)| event.get(at)).collect();
+    pieces.join(&b'\n')
+}
+
+/// The event with the edits in it. Edits that overlap one before them, or that lie in no line of the data, are left out.
+pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Vec<u8> {
+    edits.sort_by_key(|edit| edit.at.start);
+    let segments = segments(framing, event);
+    let mut out = Vec::with_capacity(event.len() + 64);
+    let mut written = 0;
+    for edit in edits {
+        let home = segments.iter().rev().find(|(start, _)| *start <= edit.at.start);
+        let Some((start, at)) = home else { continue };
+        let place = at.start + edit.at.start - start..at.start + edit.at.end.saturating_sub(*start);
+        let Some(before) = event.get(written..place.start).filter(|_| place.start <= place.end && place.end <= at.end) else { continue };
+        out.extend_from_slice(before);
+        out.extend_from_slice(&edit.with);
+        written = place.end;
+    }
+    out.extend_from_slice(event.get(written..).unwrap_or_default());
+    out
+}
+
+fn segments(framing: Framing, event: &[u8]) -> Vec<Segment> {
+    let trimmed = event.trim_ascii_start();
+    match framing {
+        Framing::Sse => data_lines(event),
+        Framing::Ndjson => vec![(0, event.len() - trimmed.len()..event.len() - trimmed.len() + trimmed.trim_ascii_end().len())],
+        Framing::Json | Framing::Opaque => vec![(0, 0..event.len())],
+    }
+}
+
+/// The values of an event's `data` lines.
+fn data_lines(event: &[u8]) -> Vec<Segment> {
+    let mut found = Vec::new();
+    let (mut at, mut data) = (0, 0);
+    while at < event.len() {
+        let rest = event.get(at..).unwrap_or_default();
+        let len = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        let line = rest.get(..len).unwrap_or_default();
+        let mark = if at == 0 && line.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        if let Some(value) = value_of_data(line.get(mark..).unwrap_or_default()) {
+            let start = at + len - value;
+            found.push((data, start..at + len));
+            data += value + 1;
+        }
+        at += len + if rest.get(len..len + 2) == Some(b"\r\n") { 2 } else { 1 };
+    }
+    found
+}
+
+/// The length of the value, if the line is a `data` field.
+fn value_of_data(line: &[u8]) -> Option<usize> {
+    let rest = line.strip_prefix(b"data")?;
+    let value = match rest {
+        [] => rest,
+        [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+        _ => return None,
+    };
+    Some(value.len())
+}
+
+/// Visit every string of a document with the key it stands under (that of the nearest object around it) and its place, quotes left
+/// off; and every value under `erase`, which is then not looked into.
+///
+/// # Errors
+/// [`Malformed`] where it is no JSON; what was visited before stands.
+pub fn strings<'d>(data: &'d [u8], erase: &[u8], found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+    visit(&mut Scan::new(data), (b"", erase), found)
+}
+
+/// What [`strings`] visits.
+#[derive(Clone, Debug)]
+pub enum Found<'d> {
+    /// A string and the place of its bytes.
+    Text(Text<'d>, Range<usize>),
+    /// A value under the key that is erased.
+    Erased(Range<usize>),
+}
+
+fn visit<'d>(scan: &mut Scan<'d>, (key, erase): (&[u8], &[u8]), found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+    let first = scan.peek();
+    let start = scan.offset();
+    if key == erase && !erase.is_empty() {
+        scan.skip()?;
+        found(key, Found::Erased(start..scan.offset()));
+        return Ok(());
+    }
+    match first {
+        Some(b'{') => scan.object(|key, scan| visit(scan, (key, erase), found)),
+        Some(b'[') => scan.array(|_, scan| visit(scan, (key, erase), found)),
+        Some(b'"') => {
+            if let Some(text) = scan.text()? {
+                let at = start + 1;
+                found(key, Found::Text(text, at..at + text.raw().len()));
+            }
+            Ok(())
+        }
+        _ => scan.skip(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(data: &[u8], what: &str, with: &str) -> Edit {
+        let at = String::from_utf8_lossy(data).find(what).unwrap();
+        Edit { at: at..at + what.len(), with: with.into() }
+    }
+
+    #[test]
+    fn only_what_is_edited_changes() {
+        let event = b": c\r\nid: 7\r\ndata: {\"a\":\"secret\",\r\ndata:\"b\": [\"more\"] }\r\nretry: 1\r\n\r\n";
+        let bytes = data(Framing::Sse, event);
+        assert_eq!(bytes, b"{\"a\":\"secret\",\n\"b\": [\"more\"] }");
+        let mut edits = vec![edit(&bytes, "more", "[MORE]"), edit(&bytes, "secret", "***")];
+        let want = b": c\r\nid: 7\r\ndata: {\"a\":\"***\",\r\ndata:\"b\": [\"[MORE]\"] }\r\nretry: 1\r\n\r\n";
+        assert_eq!(apply(Framing::Sse, event, &mut edits), want);
+        assert_eq!(apply(Framing::Sse, event, &mut []), event);
+        let marked = b"\xEF\xBB\xBFdata:{\"a\":1}\n\n";
+        assert_eq!(apply(Framing::Sse, marked, &mut [edit(b"{\"a\":1}", "1", "null")]), b"\xEF\xBB\xBFdata:{\"a\":null}\n\n");
+        let line = b"\n {\"a\":\"x\"}\r\n";
+        assert_eq!(apply(Framing::Ndjson, line, &mut [edit(b"{\"a\":\"x\"}", "x", "y")]), b"\n {\"a\":\"y\"}\r\n");
+    }
+
+    #[test]
+    fn every_string_is_visited() {
+        let document = br#"{"a":"x","b":[{"c":["y\n"]},2,null],"logprobs":{"content":[{"token":"x"}]},"d":{"logprobs":null}}"#;
+        let mut seen = Vec::new();
+        strings(document, b"logprobs", &mut |key, found| {
+            let (text, at) = match found {
+                Found::Text(text, at) => (text.decode().into_owned(), at),
+                Found::Erased(at) => ("erased".into(), at),
+            };
+            seen.push((String::from_utf8_lossy(key).into_owned(), text, String::from_utf8_lossy(&document[at]).into_owned()));
+        })
+        .unwrap();
+        let want = [
+            ("a", "x", "x"),
+            ("c", "y\n", "y\\n"),
+            ("logprobs", "erased", r#"{"content":[{"token":"x"}]}"#),
+            ("logprobs", "erased", "null"),
+        ];
+        assert_eq!(seen, want.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+    }
+}
