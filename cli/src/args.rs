@@ -69,10 +69,21 @@ pub(crate) enum ShieldCommand {
         /// The text, or - for standard input.
         file: PathBuf,
     },
-    /// Print how good the detectors are on labelled rows: pii.jsonl, secrets.jsonl and benign.jsonl of a folder.
+    /// Print how good the detectors are on labelled rows: pii, secrets, injection, toxicity and benign.jsonl of a folder.
     Eval {
         /// The folder.
         folder: PathBuf,
+        /// Also leave out one source after the other (takes minutes).
+        #[arg(long)]
+        sources: bool,
+    },
+    /// Train the classifiers on injection, toxicity and benign.jsonl of a folder. The same rows give the same file.
+    Train {
+        /// The folder.
+        folder: PathBuf,
+        /// Where to write the weights.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 

@@ -1,13 +1,16 @@
 //! `shield`: the detectors at the command line, over texts and over labelled data.
 
 mod eval;
+mod train;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ::shield::classify::{Model, Scores};
 use ::shield::finding::{Family, Finding};
+use ::shield::normalise::{Limits, normalise};
 use ::shield::scan::Scanner;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -15,25 +18,52 @@ use serde_json::{Value, json};
 use crate::say;
 
 pub(crate) use eval::eval;
+pub(crate) use train::train;
 
 /// Most bytes of one text, and of one row.
 const MOST: u64 = 64 << 20;
 
 /// Look for findings in a text, or in each row of a JSONL file.
 pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
-    let scanner = Scanner::new(&::shield::rules());
+    let detectors = Detectors::new()?;
     let input = open(file)?;
     if file.extension().is_some_and(|extension| extension == "jsonl") {
-        return rows(&scanner, input);
+        return rows(&detectors, input);
     }
     let mut first = String::new();
     let mut input = BufReader::new(input.take(MOST));
     input.read_line(&mut first).context("the text is not UTF-8")?;
     if serde_json::from_str::<Value>(&first).is_ok_and(|row| row["text"].is_string()) {
-        return rows(&scanner, Box::new(first.as_bytes().chain(input)));
+        return rows(&detectors, Box::new(first.as_bytes().chain(input)));
     }
     input.read_to_string(&mut first).context("the text is not UTF-8")?;
-    text(&scanner, &first)
+    text(&detectors, &first)
+}
+
+/// Everything that looks at a text.
+struct Detectors {
+    scanner: Scanner,
+    model: Model,
+}
+
+/// What they say of it.
+struct Judged {
+    found: Vec<Finding>,
+    scores: Scores,
+    us: f64,
+}
+
+impl Detectors {
+    fn new() -> Result<Self> {
+        Ok(Detectors { scanner: Scanner::new(&::shield::rules()), model: Model::from_bytes(::shield::WEIGHTS)? })
+    }
+
+    fn judge(&self, text: &str) -> Judged {
+        let (began, mut found) = (Instant::now(), Vec::new());
+        self.scanner.find(text, &mut found);
+        let scores = self.model.score(&normalise(text, &Limits::default()));
+        Judged { found, scores, us: began.elapsed().as_nanos() as f64 / 1000.0 }
+    }
 }
 
 fn open(file: &Path) -> Result<Box<dyn Read>> {
@@ -44,8 +74,8 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
 }
 
 /// A table of findings; the exit code is that of `grep`: success when something was found.
-fn text(scanner: &Scanner, text: &str) -> Result<ExitCode> {
-    let (found, us) = timed(scanner, text);
+fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
+    let Judged { found, scores, us } = detectors.judge(text);
     let mut out = String::new();
     for finding in &found {
         let before = text.get(..finding.span.start).unwrap_or_default();
@@ -53,12 +83,15 @@ fn text(scanner: &Scanner, text: &str) -> Result<ExitCode> {
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         out.push_str(&format!("{line}:{column} {} {:.2} {}\n", finding.kind, finding.score, finding.rule));
     }
-    out.push_str(&format!("{} findings in {} bytes, {us:.0} us\n", found.len(), text.len()));
+    let phrase = scores.phrase.as_ref().map(|phrase| format!(" ({:?})", phrase.family)).unwrap_or_default();
+    out.push_str(&format!("injection {:.2}{phrase}, toxicity {:.2}; more than 0.50 is a finding\n", scores.injection, scores.toxicity));
+    let judged = usize::from(scores.injection > 0.5) + usize::from(scores.toxicity > 0.5);
+    out.push_str(&format!("{} findings in {} bytes, {us:.0} us\n", found.len() + judged, text.len()));
     say(&out)?;
-    Ok(if found.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if found.len() + judged == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn rows(scanner: &Scanner, input: Box<dyn Read + '_>) -> Result<ExitCode> {
+fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
     for (number, line) in BufReader::new(input).lines().enumerate() {
         let line = line.context("the rows are not UTF-8")?;
         if line.trim().is_empty() {
@@ -66,7 +99,7 @@ fn rows(scanner: &Scanner, input: Box<dyn Read + '_>) -> Result<ExitCode> {
         }
         let row: Value = serde_json::from_str(&line).with_context(|| format!("line {} is not JSON", number + 1))?;
         let text = row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
-        let (found, us) = timed(scanner, text);
+        let Judged { found, scores, us } = detectors.judge(text);
         let score = |family| found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max);
         let spans: Vec<Value> = found
             .iter()
@@ -75,16 +108,15 @@ fn rows(scanner: &Scanner, input: Box<dyn Read + '_>) -> Result<ExitCode> {
                 json!({"type": f.kind, "start": start, "end": end, "score": f.score})
             })
             .collect();
-        let scores = json!({"pii": score(Family::Pii), "secrets": score(Family::Secret)});
+        let scores = json!({
+            "injection": scores.injection,
+            "toxicity": scores.toxicity,
+            "pii": score(Family::Pii),
+            "secrets": score(Family::Secret),
+        });
         say(&format!("{}\n", json!({"id": row["id"], "scores": scores, "spans": spans, "us": us})))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn timed(scanner: &Scanner, text: &str) -> (Vec<Finding>, f64) {
-    let (began, mut found) = (Instant::now(), Vec::new());
-    scanner.find(text, &mut found);
-    (found, began.elapsed().as_nanos() as f64 / 1000.0)
 }
 
 /// A finding's place in Unicode code points.

@@ -153,6 +153,8 @@ impl Builder {
         Shield {
             name: table.text("name").unwrap_or_default().into(),
             observe: table.text("mode") == Some("observe"),
+            input_injection: action("input_injection"),
+            input_toxicity: action("input_toxicity"),
             input_pii: action("input_pii"),
             input_secrets: action("input_secrets"),
             output_pii: action("output_pii"),

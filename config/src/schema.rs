@@ -188,6 +188,18 @@ pub static SHIELD: Section = Section {
         field("name", Kind::RequiredText, "", "The name that routes give, and that records show."),
         field("mode", Kind::Word(&["enforce", "observe"]), "enforce", "observe: find and record, touch nothing."),
         field(
+            "input_injection",
+            Kind::Word(&["off", "flag", "block"]),
+            "flag",
+            "Attacks on the model in what users and tools say (injection, jailbreak, prompt extraction), by an embedded classifier. It flags prompts that are none, too.",
+        ),
+        field(
+            "input_toxicity",
+            Kind::Word(&["off", "flag", "block"]),
+            "flag",
+            "Hate, harassment, insults and threats in what users and tools say, by an embedded classifier.",
+        ),
+        field(
             "input_pii",
             Kind::Word(&["off", "flag", "block"]),
             "flag",

@@ -145,6 +145,10 @@ pub struct Shield {
     pub name: Arc<str>,
     /// Nothing is touched.
     pub observe: bool,
+    /// Attacks on the model in prompts.
+    pub input_injection: Action,
+    /// Insults in prompts.
+    pub input_toxicity: Action,
     /// Personal data in prompts.
     pub input_pii: Action,
     /// Credentials in prompts.
@@ -163,7 +167,7 @@ pub struct Shield {
 impl Shield {
     /// Whether findings in a prompt refuse it.
     pub fn refuses(&self) -> bool {
-        !self.observe && [self.input_pii, self.input_secrets].contains(&Action::Block)
+        !self.observe && [self.input_injection, self.input_toxicity, self.input_pii, self.input_secrets].contains(&Action::Block)
     }
 }
 

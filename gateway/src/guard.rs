@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use config::settings::{Action, Shield};
 use parking_lot::Mutex;
+use shield::classify::Model;
 use shield::finding::{Family, Finding};
+use shield::normalise::{Limits, normalise};
 use shield::pattern::Pattern;
 use shield::scan::Scanner;
 use shield::stream::{Automata, Channel, Edges, Options, Piece};
@@ -40,15 +42,6 @@ impl Guard {
     /// The rules of answers.
     pub(crate) fn automata(&self) -> Option<&Automata> {
         self.answers.as_deref()
-    }
-
-    /// Whether a prompt with findings of that family is refused.
-    pub(crate) fn refuses(&self, family: Family) -> bool {
-        let action = match family {
-            Family::Pii => self.settings.input_pii,
-            Family::Secret => self.settings.input_secrets,
-        };
-        action == Action::Block && !self.settings.observe
     }
 
     /// Whether findings of that family are taken out of answers.
@@ -86,14 +79,41 @@ impl Guard {
         found
     }
 
-    /// What a prompt holds.
-    pub(crate) fn inspect(&self, text: &str) -> Vec<Finding> {
+    /// What a text of a prompt holds: the rule, what to call it, and whether it is refused for it. `foreign` words come from users
+    /// and tools; only those are judged by the classifiers, because a system prompt that forbids something reads like an attack.
+    pub(crate) fn inspect(&self, text: &str, foreign: bool) -> Vec<(&'static str, &'static str, bool)> {
         let mut found = Vec::new();
         if let Some(scanner) = &self.prompts {
             scanner.find(text, &mut found);
         }
-        found
+        let refuses = |action| action == Action::Block && !self.settings.observe;
+        let by_pattern = |finding: &Finding| {
+            let action = if finding.family == Family::Pii { self.settings.input_pii } else { self.settings.input_secrets };
+            (finding.rule, finding.kind, refuses(action))
+        };
+        let mut all: Vec<_> = found.iter().map(by_pattern).collect();
+        let (injection, toxicity) = (self.settings.input_injection, self.settings.input_toxicity);
+        if foreign && (injection != Action::Off || toxicity != Action::Off) {
+            let scores = model().score(&normalise(text, &NORMALISED));
+            let judged = [
+                (scores.injection, injection, "injection.classifier", "PROMPT_INJECTION"),
+                (scores.toxicity, toxicity, "toxicity.classifier", "TOXIC_LANGUAGE"),
+            ];
+            let above = judged.into_iter().filter(|(score, action, ..)| *score > 0.5 && *action != Action::Off);
+            all.extend(above.map(|(_, action, rule, kind)| (rule, kind, refuses(action))));
+        }
+        all
     }
+}
+
+/// What the classifiers read of one text of a prompt: a quarter of a mebibyte costs them four milliseconds.
+const NORMALISED: Limits = Limits { max_input: 256 << 10, max_output: 512 << 10, max_views: 64, max_depth: 2 };
+
+/// The classifiers, made ready once for the process.
+fn model() -> &'static Model {
+    static MODEL: LazyLock<Model> =
+        LazyLock::new(|| Model::from_bytes(shield::WEIGHTS).expect("invariant: the weights are of this version, a test sees to it"));
+    &MODEL
 }
 
 /// The rules of the families about whose findings something is done.

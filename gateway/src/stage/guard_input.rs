@@ -4,6 +4,7 @@
 //! are described. Where findings are to be refused, a body that cannot be read is refused too: `inspect_input` sees to that.
 
 use wire::json::Text;
+use wire::request::Speaker;
 
 use crate::exchange::Exchange;
 use crate::guard::Guard;
@@ -17,10 +18,10 @@ pub(crate) fn run(exchange: &mut Exchange, body: &[u8]) -> Result<(), Refusal> {
     for text in texts {
         let raw = body.get(text.range.clone()).unwrap_or_default();
         let decoded = Text::of(raw, memchr::memchr(b'\\', raw).is_some()).decode();
-        for finding in guard.inspect(&decoded) {
-            *exchange.guarded.input.entry(finding.rule.into()).or_default() += 1;
-            if refused.is_none() && guard.refuses(finding.family) {
-                refused = Some(finding.kind);
+        for (rule, kind, refuses) in guard.inspect(&decoded, matches!(text.speaker, Speaker::User | Speaker::Tool)) {
+            *exchange.guarded.input.entry(rule.into()).or_default() += 1;
+            if refuses {
+                refused = refused.or(Some(kind));
             }
         }
     }

@@ -1,0 +1,142 @@
+//! Does a text attack the model, does it insult?
+//!
+//! - *In*: a [`Normal`] text; the bytes of a weights file.
+//! - *Out*: [`Scores`], 0.5 being the point of operation, and the first telling phrase.
+//! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to the bit.
+//!
+//! Two stages. Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both
+//! questions. Then, where it helps, small trees over the sums of the first stage and the counts of the parts.
+
+pub(crate) mod extract;
+pub(crate) mod features;
+mod format;
+pub(crate) mod hash;
+pub(crate) mod lexicon;
+pub(crate) mod phrase;
+mod scorer;
+pub(crate) mod trees;
+
+use crate::normalise::Normal;
+use lexicon::Lexicon;
+use phrase::Phrases;
+use trees::Tree;
+
+pub use extract::Phrase;
+pub use format::BadWeights;
+pub use phrase::Family;
+
+/// The questions asked of a text, in the order of the table's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Prompt injection, jailbreak, prompt extraction.
+    Injection,
+    /// Hate, harassment, insult, threat.
+    Toxicity,
+}
+
+impl Question {
+    /// Both questions.
+    pub const ALL: [Question; 2] = [Question::Injection, Question::Toxicity];
+}
+
+/// What came out for one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// Prompt injection; above 0.5 is a finding.
+    pub injection: f32,
+    /// Toxicity; above 0.5 is a finding.
+    pub toxicity: f32,
+    /// The first telling phrase, whether or not the score is high.
+    pub phrase: Option<Phrase>,
+}
+
+/// What training measured; carried in the file so that a deployment can tell what it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// ROC-AUC over the folds.
+    pub auc: f32,
+    /// The share found at one per cent false alarms.
+    pub tpr: f32,
+}
+
+/// How one question is answered from the sums of its column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Head {
+    /// One step of a quantised weight.
+    pub(crate) scale: f32,
+    /// How much the linear stage counts beside the trees.
+    pub(crate) blend: f32,
+    /// The raw score that is given out as 0.5.
+    pub(crate) threshold: f32,
+    /// How fast the score leaves 0.5.
+    pub(crate) slope: f32,
+    pub(crate) trees: Vec<Tree>,
+    pub(crate) measured: Measured,
+}
+
+impl Head {
+    /// The raw score for the numbers `z`; the fourth is the linear one.
+    pub(crate) fn raw(&self, z: &[f32]) -> f32 {
+        let linear = z.get(features::KINDS).copied().unwrap_or(0.0);
+        self.blend * linear + self.trees.iter().map(|t| t.value(z)).sum::<f32>()
+    }
+
+    fn calibrated(&self, raw: f32) -> f32 {
+        1.0 / (1.0 + (-self.slope * (raw - self.threshold)).exp())
+    }
+}
+
+/// Both classifiers, ready to score.
+#[derive(Debug)]
+pub struct Model {
+    /// Injection and toxicity side by side: one look-up serves both.
+    pub(crate) weights: Vec<[i8; 2]>,
+    pub(crate) heads: [Head; 2],
+    pub(crate) lexicon: Lexicon,
+    pub(crate) phrases: Phrases,
+}
+
+impl Model {
+    /// Reads a weights file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadWeights> {
+        format::read(bytes)
+    }
+
+    /// The weights file of this model.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        format::write(self)
+    }
+
+    /// What training measured for a question.
+    pub fn measured(&self, question: Question) -> Measured {
+        self.head(question).measured
+    }
+
+    pub(crate) fn head(&self, question: Question) -> &Head {
+        let [injection, toxicity] = &self.heads;
+        match question {
+            Question::Injection => injection,
+            Question::Toxicity => toxicity,
+        }
+    }
+
+    /// Scores a text. A long one is scored window by window, and the highest score counts.
+    pub fn score(&self, normal: &Normal) -> Scores {
+        let (raw, phrase) = self.raw(normal);
+        let [injection, toxicity] = raw;
+        Scores {
+            injection: self.head(Question::Injection).calibrated(injection),
+            toxicity: self.head(Question::Toxicity).calibrated(toxicity),
+            phrase,
+        }
+    }
+
+    pub(crate) fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
+        let mut scorer = scorer::Scorer::new(self, normal);
+        let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);
+        (scorer.finish(), phrase)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The weights file.
+//!
+//! - *In*: bytes, or a model.
+//! - *Out*: a model, or bytes. Little endian: magic, version, bucket bits, fingerprint of the word tables, then per question
+//!   scale, blend, threshold, slope, what training measured and the trees, then the weights, then a checksum over all of it.
+//! - *Never*: a model from a file that was made for other features.
+
+use std::fmt;
+
+use super::hash::{BUCKET_BITS, BUCKETS};
+use super::lexicon::Lexicon;
+use super::phrase::Phrases;
+use super::trees::{LEAVES, NODES, Tree};
+use super::{Head, Measured, Model};
+
+const MAGIC: &[u8; 8] = b"LLSHIELD";
+/// Goes up with every change of the features.
+const VERSION: u16 = 1;
+
+/// Why a weights file cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadWeights {
+    /// No weights file.
+    Magic,
+    /// Made for another version of the features or other word tables.
+    Version,
+    /// Cut off, or damaged.
+    Damaged,
+}
+
+impl fmt::Display for BadWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BadWeights::Magic => "this is no weights file",
+            BadWeights::Version => "the weights were trained for another version of the features; train again",
+            BadWeights::Damaged => "the weights file is cut off or damaged",
+        })
+    }
+}
+
+impl std::error::Error for BadWeights {}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The word tables are part of the features.
+fn fingerprint() -> u64 {
+    checksum(include_bytes!("lexicon.txt")) ^ checksum(include_bytes!("phrases.txt")).rotate_left(1)
+}
+
+pub(super) fn write(model: &Model) -> Vec<u8> {
+    let mut out = Vec::with_capacity(BUCKETS * 2 + 65_536);
+    out.extend(MAGIC);
+    out.extend(VERSION.to_le_bytes());
+    out.extend((BUCKET_BITS as u16).to_le_bytes());
+    out.extend(fingerprint().to_le_bytes());
+    for head in &model.heads {
+        let numbers = [head.scale, head.blend, head.threshold, head.slope, head.measured.auc, head.measured.tpr];
+        numbers.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        out.extend((head.trees.len() as u32).to_le_bytes());
+        for tree in &head.trees {
+            for (which, at) in &tree.nodes {
+                out.push(*which);
+                out.extend(at.to_le_bytes());
+            }
+            tree.leaves.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        }
+    }
+    out.extend(model.weights.iter().flatten().map(|w| w.cast_unsigned()));
+    let sum = checksum(&out);
+    out.extend(sum.to_le_bytes());
+    out
+}
+
+/// Takes bytes off the front.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadWeights> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(BadWeights::Damaged)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn float(&mut self) -> Result<f32, BadWeights> {
+        let value = f32::from_le_bytes(self.take()?);
+        if value.is_nan() { Err(BadWeights::Damaged) } else { Ok(value) }
+    }
+
+    fn head(&mut self) -> Result<Head, BadWeights> {
+        let (scale, blend, threshold, slope) = (self.float()?, self.float()?, self.float()?, self.float()?);
+        let measured = Measured { auc: self.float()?, tpr: self.float()? };
+        let trees = (0..u32::from_le_bytes(self.take()?)).map(|_| self.tree()).collect::<Result<_, _>>()?;
+        Ok(Head { scale, blend, threshold, slope, trees, measured })
+    }
+
+    fn tree(&mut self) -> Result<Tree, BadWeights> {
+        let mut tree = Tree { nodes: [(0, 0.0); NODES], leaves: [0.0; LEAVES] };
+        for node in &mut tree.nodes {
+            let [which] = self.take()?;
+            *node = (which, self.float()?);
+        }
+        for leaf in &mut tree.leaves {
+            *leaf = self.float()?;
+        }
+        Ok(tree)
+    }
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
+    let (body, sum) = bytes.split_last_chunk::<8>().ok_or(BadWeights::Magic)?;
+    let mut reader = Reader(body);
+    if reader.take::<8>().map_err(|_| BadWeights::Magic)? != *MAGIC {
+        return Err(BadWeights::Magic);
+    }
+    if checksum(body) != u64::from_le_bytes(*sum) {
+        return Err(BadWeights::Damaged);
+    }
+    let version = (u16::from_le_bytes(reader.take()?), u16::from_le_bytes(reader.take()?), u64::from_le_bytes(reader.take()?));
+    if version != (VERSION, BUCKET_BITS as u16, fingerprint()) {
+        return Err(BadWeights::Version);
+    }
+    let heads = [reader.head()?, reader.head()?];
+    let (pairs, rest) = reader.0.as_chunks::<2>();
+    if pairs.len() != BUCKETS || !rest.is_empty() {
+        return Err(BadWeights::Damaged);
+    }
+    let weights = pairs.iter().map(|pair| pair.map(u8::cast_signed)).collect();
+    Ok(Model { weights, heads, lexicon: Lexicon::new(), phrases: Phrases::new().map_err(|_| BadWeights::Damaged)? })
+}

@@ -1,0 +1,136 @@
+//! Which part does a word play?
+//!
+//! - *In*: the hash of a lower-case word.
+//! - *Out*: its class, 0 for none.
+//! - *Never*: a text kept; words are their hashes.
+
+use super::hash::{pair, roll, word_hash};
+
+const SLOTS: usize = 16384;
+
+/// Words by class.
+#[derive(Debug)]
+pub(crate) struct Lexicon {
+    slots: Vec<(u64, u8)>,
+    names: Vec<&'static str>,
+    /// The classes whose words are also known with two letters swapped or a vowel left out.
+    fuzzy: (u8, u8),
+}
+
+/// What is known of a word besides its hash.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape {
+    /// The letters in any order.
+    pub(crate) bag: u64,
+    /// The consonants in order.
+    pub(crate) bones: u64,
+    /// The first letter.
+    pub(crate) first: u32,
+    /// How many letters.
+    pub(crate) length: u32,
+}
+
+impl Shape {
+    /// One more letter.
+    #[inline]
+    pub(crate) fn add(&mut self, symbol: u32) {
+        if self.length == 0 {
+            self.first = symbol;
+        }
+        self.length += 1;
+        let mixed = u64::from(symbol).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.bag = self.bag.wrapping_add(mixed ^ (mixed >> 29));
+        if !matches!(symbol, 97 | 101 | 105 | 111 | 117) {
+            self.bones = roll(self.bones, symbol);
+        }
+    }
+
+    /// The key under which a word is found with letters swapped.
+    fn swapped(&self) -> u64 {
+        pair(pair(0x0bad_5a17, self.bag), u64::from(self.first) << 8 | u64::from(self.length))
+    }
+
+    /// The key under which a word of `length` letters is found without one of its vowels.
+    fn shortened(&self, length: u32) -> u64 {
+        pair(pair(0x0bad_b0e5, self.bones), u64::from(self.first) << 8 | u64::from(length))
+    }
+}
+
+impl Lexicon {
+    /// Reads the table that is compiled in. The first class that names a word has it.
+    pub(crate) fn new() -> Self {
+        let mut lexicon = Self { slots: vec![(0, 0); SLOTS], names: vec!["-"], fuzzy: (0, 0) };
+        let rows = || include_str!("lexicon.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(':'));
+        for (name, words) in rows() {
+            let class = lexicon.names.len() as u8;
+            lexicon.names.push(name);
+            words.split_whitespace().for_each(|w| lexicon.add(word_hash(w), class));
+            match name {
+                "identity" => lexicon.fuzzy.0 = class,
+                "die" => lexicon.fuzzy.1 = class,
+                _ => {}
+            }
+        }
+        let known = lexicon.names.clone();
+        for (name, words) in rows() {
+            let class = known.iter().position(|n| *n == name).unwrap_or(0) as u8;
+            if class >= lexicon.fuzzy.0 && class <= lexicon.fuzzy.1 {
+                words.split_whitespace().filter(|w| w.len() >= 4).for_each(|w| lexicon.add_fuzzy(w, class));
+            }
+        }
+        lexicon
+    }
+
+    fn add(&mut self, word: u64, class: u8) {
+        for i in 0..SLOTS {
+            let Some(place) = self.slots.get_mut((slot(word) + i) % SLOTS) else { return };
+            if place.1 == 0 {
+                *place = (word, class);
+            }
+            if place.0 == word {
+                return;
+            }
+        }
+    }
+
+    fn add_fuzzy(&mut self, word: &str, class: u8) {
+        let mut shape = Shape::default();
+        word.chars().for_each(|c| shape.add(c as u32));
+        self.add(shape.swapped(), class);
+        if word.len() >= 5 {
+            self.add(shape.shortened(shape.length), class);
+        }
+    }
+
+    /// The class of a word, or of the offensive word it is a misspelling of.
+    pub(crate) fn class(&self, word: u64, shape: &Shape) -> u8 {
+        let class = self.exact(word);
+        if class != 0 || shape.length < 4 || shape.length > 12 {
+            return class;
+        }
+        match self.exact(shape.swapped()) {
+            0 => self.exact(shape.shortened(shape.length + 1)),
+            swapped => swapped,
+        }
+    }
+
+    /// Whether the class names groups of people.
+    pub(crate) fn group(&self, class: u8) -> bool {
+        class == self.fuzzy.0
+    }
+
+    fn exact(&self, word: u64) -> u8 {
+        let start = slot(word);
+        for i in 0..SLOTS {
+            match self.slots.get((start + i) % SLOTS) {
+                Some((key, class)) if *class == 0 || *key == word => return *class,
+                _ => {}
+            }
+        }
+        0
+    }
+}
+
+fn slot(word: u64) -> usize {
+    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize
+}

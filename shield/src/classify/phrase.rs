@@ -1,0 +1,67 @@
+//! Telling phrases by family: the rules people can read.
+//!
+//! - *In*: a segment of a normal text.
+//! - *Out*: the families met, and where the first phrase stands.
+//! - *Never*: a verdict; a phrase is one feature among many.
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
+
+/// What a phrase is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Sets earlier instructions aside.
+    Override,
+    /// Asks for the system prompt or another secret.
+    Reveal,
+    /// Talks the model into a mode or person without rules.
+    Persona,
+    /// Dictates the answer word by word.
+    Hijack,
+    /// Sends something elsewhere.
+    Exfiltrate,
+    /// Speaks in the marks of a chat template.
+    Template,
+}
+
+impl Family {
+    /// All families.
+    pub const ALL: [Family; 6] = [Family::Override, Family::Reveal, Family::Persona, Family::Hijack, Family::Exfiltrate, Family::Template];
+
+    /// The name used in records and in the table of phrases.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Override => "override",
+            Family::Reveal => "reveal",
+            Family::Persona => "persona",
+            Family::Hijack => "hijack",
+            Family::Exfiltrate => "exfiltrate",
+            Family::Template => "template",
+        }
+    }
+}
+
+/// The automaton over all phrases.
+#[derive(Debug)]
+pub(crate) struct Phrases {
+    automaton: AhoCorasick,
+    families: Vec<Family>,
+}
+
+impl Phrases {
+    /// Builds the automaton from the table that is compiled in.
+    pub(crate) fn new() -> Result<Self, BuildError> {
+        let rows = || include_str!("phrases.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
+        let families = rows().filter_map(|(name, _)| Family::ALL.into_iter().find(|f| f.name() == name)).collect();
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(rows().map(|(_, phrase)| phrase))?;
+        Ok(Self { automaton, families })
+    }
+
+    /// The phrases of a segment: family, start, end.
+    pub(crate) fn find<'a>(&'a self, segment: &'a str) -> impl Iterator<Item = (Family, usize, usize)> + 'a {
+        self.automaton.find_iter(segment).filter_map(|m| Some((*self.families.get(m.pattern().as_usize())?, m.start(), m.end())))
+    }
+}

@@ -1,0 +1,117 @@
+//! Sums the weights of what is met in a text.
+//!
+//! - *In*: features as the walk tells them.
+//! - *Out*: the raw score of each question.
+//! - *Never*: a feature counted twice in one window.
+
+use super::Model;
+use super::features::{KINDS, Kind, PARTS, Sink, numbers};
+use super::hash::BUCKETS;
+use crate::normalise::Normal;
+
+/// Characters after which the next end of a sentence closes the window.
+const WINDOW: u32 = 3000;
+
+/// Sums over one window at a time.
+pub(super) struct Scorer<'a> {
+    model: &'a Model,
+    /// One bit a bucket.
+    seen: Vec<u64>,
+    sums: [[i32; 2]; KINDS],
+    counts: [u32; KINDS],
+    parts: [f32; PARTS],
+    /// Symbols in this window, three features each.
+    chars: u32,
+    /// Facts about the whole text count in every window.
+    facts: Vec<u32>,
+    length: f32,
+    wide: f32,
+    best: Option<[f32; 2]>,
+}
+
+impl<'a> Scorer<'a> {
+    pub(super) fn new(model: &'a Model, normal: &Normal) -> Self {
+        let (length, wide) = super::features::size(normal);
+        Self {
+            model,
+            seen: vec![0; BUCKETS / 64],
+            sums: [[0; 2]; KINDS],
+            counts: [0; KINDS],
+            parts: [0.0; PARTS],
+            chars: 0,
+            facts: Vec::new(),
+            length,
+            wide,
+            best: None,
+        }
+    }
+
+    /// The raw scores of the best window.
+    pub(super) fn finish(mut self) -> [f32; 2] {
+        if self.chars > 0 || self.best.is_none() {
+            self.close();
+        }
+        self.best.unwrap_or_default()
+    }
+
+    fn close(&mut self) {
+        let mut raw = [0f32; 2];
+        for (column, (head, raw)) in self.model.heads.iter().zip(&mut raw).enumerate() {
+            let mut sums = [0f32; KINDS];
+            for ((sum, all), n) in sums.iter_mut().zip(&self.sums).zip(&self.counts) {
+                *sum = all.get(column).copied().unwrap_or(0) as f32 * head.scale / ((*n).max(1) as f32).sqrt();
+            }
+            *raw = head.raw(&numbers(sums, self.length, self.wide, &self.parts));
+        }
+        let [a, b] = raw;
+        self.best = Some(self.best.map_or(raw, |[x, y]| [x.max(a), y.max(b)]));
+        self.seen.fill(0);
+        (self.sums, self.counts, self.parts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], [0.0; PARTS], 0);
+        for fact in std::mem::take(&mut self.facts) {
+            self.fact(fact);
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, kind: Kind, bucket: u32) {
+        let Some(word) = self.seen.get_mut(bucket as usize / 64) else { return };
+        let bit = 1u64 << (bucket % 64);
+        if *word & bit != 0 {
+            return;
+        }
+        *word |= bit;
+        if let (Some([a, b]), Some([x, y]), Some(n)) =
+            (self.model.weights.get(bucket as usize), self.sums.get_mut(kind as usize), self.counts.get_mut(kind as usize))
+        {
+            *x += i32::from(*a);
+            *y += i32::from(*b);
+            *n += 1;
+        }
+    }
+}
+
+impl Sink for Scorer<'_> {
+    #[inline]
+    fn feature(&mut self, kind: Kind, bucket: u32) {
+        self.chars += u32::from(kind == Kind::Chars);
+        self.add(kind, bucket);
+    }
+
+    fn fact(&mut self, bucket: u32) {
+        self.facts.push(bucket);
+        self.add(Kind::Parts, bucket);
+    }
+
+    #[inline]
+    fn part(&mut self, class: u8) {
+        if let Some(n) = self.parts.get_mut(class as usize) {
+            *n += 1.0;
+        }
+    }
+
+    fn sentence(&mut self) {
+        if self.chars > WINDOW * 3 {
+            self.close();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! From labelled texts to a weights file, and how good it is.
+//!
+//! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
+//! - *Out*: a [`Model`](crate::classify::Model); metrics over folds that keep near-duplicates together.
+//! - *Never*: chance, a clock or a number of threads in the weights: the same data give the same file.
+
+mod boost;
+pub mod data;
+mod fit;
+pub mod metrics;
+pub mod report;
+mod solver;
+
+pub use fit::{Samples, fit};

@@ -1,0 +1,203 @@
+//! Labelled texts and the groups that must stay together.
+//!
+//! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
+//! - *Out*: [`Row`]s in file order, each with its group.
+//! - *Never*: a text changed; rows that cannot be read are an error, not left out.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+use super::fit::FOLDS;
+use crate::normalise::{Limits, Normal, normalise};
+
+/// Which file a row came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// `injection.jsonl`.
+    Injection,
+    /// `toxicity.jsonl`.
+    Toxicity,
+    /// `benign.jsonl`.
+    Benign,
+}
+
+/// One labelled text.
+#[derive(Debug)]
+pub struct Row {
+    /// The file.
+    pub file: File,
+    /// `attack` or `toxic`.
+    pub positive: bool,
+    /// The category as the data names it.
+    pub category: String,
+    /// The source as the data names it.
+    pub source: String,
+    /// Bytes of the text as sent.
+    pub bytes: usize,
+    /// The text as sent.
+    pub text: String,
+    /// The text without its disguise.
+    pub normal: Normal,
+    /// Rows of one group are near-duplicates, or of one template.
+    pub group: usize,
+    /// Which fifth the row is measured in; its whole group is.
+    pub fold: usize,
+    /// Of our own making: trained on, never measured.
+    pub own: bool,
+}
+
+/// Groups that `{g}` stands for in our own texts.
+const GROUPS: [&str; 6] = ["women", "gay people", "Muslims", "black people", "immigrants", "disabled people"];
+
+/// The texts of our own making; every group of one template in turn.
+fn own() -> Vec<Row> {
+    let lines = include_str!("own.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
+    let mut rows = Vec::new();
+    for (i, (label, text)) in lines.enumerate() {
+        // A template is seen with half of the groups, the other half next time.
+        let turns = if text.contains("{g}") { 3 } else { 1 };
+        for turn in 0..turns {
+            let text = text.replace("{g}", GROUPS.get((i + turn * 2) % GROUPS.len()).copied().unwrap_or_default());
+            let file = if matches!(label, "attack" | "plain") { File::Injection } else { File::Toxicity };
+            let normal = normalise(&text, &Limits::default());
+            let positive = matches!(label, "attack" | "toxic");
+            rows.push(Row {
+                file,
+                positive,
+                category: "own".into(),
+                source: "own".into(),
+                bytes: text.len(),
+                text,
+                normal,
+                group: usize::MAX,
+                fold: usize::MAX,
+                own: true,
+            });
+        }
+    }
+    rows
+}
+
+/// All rows of the files, grouped.
+///
+/// # Errors
+/// A line that is no row.
+pub fn rows(files: [(File, &str); 3]) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (file, text) in files {
+        for line in text.lines().filter(|l| !l.trim().is_empty()) {
+            rows.push(row(file, line)?);
+        }
+    }
+    group(&mut rows);
+    folds(&mut rows);
+    rows.extend(own());
+    Ok(rows)
+}
+
+fn row(file: File, line: &str) -> io::Result<Row> {
+    let value: serde_json::Value = serde_json::from_str(line)?;
+    let field = |name: &str| {
+        let text = value.get(name).and_then(|v| v.as_str()).map(str::to_owned);
+        text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in {line:.60}")))
+    };
+    let text = field("text")?;
+    let normal = normalise(&text, &Limits::default());
+    let positive = matches!(field("label")?.as_str(), "attack" | "toxic");
+    Ok(Row {
+        file,
+        positive,
+        category: field("category")?,
+        source: field("source")?,
+        bytes: text.len(),
+        text,
+        normal,
+        group: 0,
+        fold: 0,
+        own: false,
+    })
+}
+
+/// Shingles rarer than this are compared; the commoner ones say nothing.
+const COMMON: usize = 400;
+
+/// Joins rows whose word triples overlap by a third, or of which one holds half of the other.
+fn group(rows: &mut [Row]) {
+    let shingles: Vec<Vec<u64>> = rows.iter().map(|r| triples(&r.normal)).collect();
+    let mut holders: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (i, set) in shingles.iter().enumerate() {
+        set.iter().for_each(|s| holders.entry(*s).or_default().push(i));
+    }
+    let mut parent: Vec<usize> = (0..rows.len()).collect();
+    for (i, set) in shingles.iter().enumerate() {
+        let mut shared: HashMap<usize, usize> = HashMap::new();
+        for other in set.iter().filter_map(|s| holders.get(s)).filter(|h| h.len() <= COMMON).flatten() {
+            if *other < i {
+                *shared.entry(*other).or_default() += 1;
+            }
+        }
+        for (other, n) in shared {
+            let size = shingles.get(other).map_or(0, Vec::len);
+            let (small, union) = (set.len().min(size), set.len() + size - n);
+            if n * 3 >= union || (n >= 4 && n * 2 >= small) {
+                join(&mut parent, i, other);
+            }
+        }
+    }
+    for (i, row) in rows.iter_mut().enumerate() {
+        row.group = root(&mut parent, i);
+    }
+}
+
+/// Large groups first, each to the fold that has the fewest rows of its kind.
+fn folds(rows: &mut [Row]) {
+    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    rows.iter().enumerate().for_each(|(i, r)| groups.entry(r.group).or_default().push(i));
+    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
+    // Small groups are spread by a hash of their place, not by the order of the file.
+    groups.sort_by_key(|g| (Reverse(g.len()), g.first().map_or(0, |i| i.wrapping_mul(2_654_435_761) % 4_294_967_291)));
+    let mut loads = [[0usize; 6]; FOLDS];
+    let kind = |row: &Row| row.file as usize * 2 + usize::from(row.positive);
+    for members in groups {
+        let Some(first) = members.first().and_then(|i| rows.get(*i)).map(kind) else { continue };
+        let fold = (0..FOLDS).min_by_key(|f| loads.get(*f).and_then(|l| l.get(first)).copied()).unwrap_or(0);
+        for i in members {
+            let Some(row) = rows.get_mut(i) else { continue };
+            row.fold = fold;
+            if let Some(load) = loads.get_mut(fold).and_then(|l| l.get_mut(kind(row))) {
+                *load += 1;
+            }
+        }
+    }
+}
+
+fn triples(normal: &Normal) -> Vec<u64> {
+    let text: String = normal.plain().collect::<Vec<_>>().join(" ").to_lowercase();
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    let hash = |ws: &[&str]| {
+        ws.iter().fold(7u64, |h, w| w.bytes().fold(h, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)).wrapping_mul(31))
+    };
+    let mut set: Vec<u64> = if words.len() < 3 { vec![hash(&words)] } else { words.windows(3).map(hash).collect() };
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+fn root(parent: &mut [usize], mut i: usize) -> usize {
+    while let Some(up) = parent.get(i).copied().filter(|up| *up != i) {
+        let higher = parent.get(up).copied().unwrap_or(up);
+        if let Some(slot) = parent.get_mut(i) {
+            *slot = higher;
+        }
+        i = higher;
+    }
+    i
+}
+
+fn join(parent: &mut [usize], a: usize, b: usize) {
+    let (a, b) = (root(parent, a), root(parent, b));
+    if let Some(slot) = parent.get_mut(a.max(b)) {
+        *slot = a.min(b);
+    }
+}
