@@ -290,3 +290,25 @@ async fn attacks_on_the_model_are_told_from_prompts_and_from_the_operators_words
     assert_eq!(found.get("injection.classifier"), Some(&1), "{found:?}");
     assert!(record.ledger_us.micros(State::ShieldInput) > 0);
 }
+
+/// A choice that waits for ever cannot pile up the events of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_has_a_bound() {
+    let engine = Engine::start(|_| {
+        let filler = format!("{} ", "words ".repeat(2000));
+        let event = json!({"choices": [{"index": 1, "delta": {"content": filler}}]});
+        let mut steps = streamed(&["jane"]);
+        steps.insert(2, Step::chunk(format!("data: {event}\n\n").repeat(120)));
+        steps.insert(3, Step::ms(1500));
+        steps
+    })
+    .await;
+    let gateway = guarded(&engine, ", hold_time: 30s").await;
+    let mut client = gateway.client().await;
+    client.post(CHAT, "x-request-id: piled\r\n", CHAT_STREAM).await;
+    let begun = Instant::now();
+    read_until(&mut client, "jane").await;
+    assert!(begun.elapsed() < Duration::from_millis(1200), "{:?}", begun.elapsed());
+    read_until(&mut client, "[DONE]").await;
+    assert!(gateway.record("piled").await.security.unwrap().held_bytes_max < 2 << 20);
+}

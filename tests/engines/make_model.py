@@ -5,7 +5,7 @@
 *In*: a folder to fill. *Out*: the same weights as a Hugging Face folder (for vLLM) and as `model.gguf` (for
 llama.cpp), and `scripts.json` with the text and the token count of each script. *Never*: a download.
 
-A user message that contains `[[hello]]`, `[[tool]]`, `[[think]]` or `[[utf8]]` gets the script of that name, one token
+A user message that contains `[[hello]]`, `[[tool]]`, `[[think]]`, `[[utf8]]` or `[[private]]` gets the script of that name, one token
 a piece; any other gets `hello`. How: attention and MLP outputs are zeroed, so the next token depends on the current one
 alone, and the output head is built so that each token of a script points at its successor. The zeroed layers still cost
 time, which is wanted: at a few milliseconds a token a stream has a shape, and a cancel comes before the end.
@@ -31,6 +31,8 @@ SCRIPTS = {
     "think": ["<think>", "\nLet me", " see what", " the waves", " are doing", ".\n", "</think>", "\n\nBlue", " water",
               " everywhere", "!"],
     "utf8": ["Sign: ", *(bytes([b]) for b in "🙂é海".encode()), " end"],  # one token a byte
+    # what a guard masks, torn over tokens
+    "private": ["Write", " to jane", ".roe@exam", "ple.org", " or pay", " 41", "11 11", "11 111", "1 1111", " today"],
 }
 # Chosen by the chat template as the last token of the prompt; the answer follows from it.
 STARTS = {name: f"<|{name}|>" for name in SCRIPTS}

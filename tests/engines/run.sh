@@ -75,7 +75,17 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
 start_gateway() { # UPSTREAM_URL
   local deadline=$((SECONDS + READY_SECONDS))
   LISTEN="$(free_port)" ADMIN="$(free_port)"
-  "$BIN" gateway --upstream "$1" --listen "127.0.0.1:$LISTEN" --admin "127.0.0.1:$ADMIN" >"$SCRATCH/gateway.log" 2>&1 &
+  # The second route is what --upstream makes; the first is for the checks of the guard.
+  cat >"$SCRATCH/gateway.yaml" <<YAML
+listeners: [{address: "127.0.0.1:$LISTEN"}]
+admin: {address: "127.0.0.1:$ADMIN"}
+backends: [{name: default, url: "$1"}]
+shields: [{name: strict}]
+routes:
+  - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, shield: strict}
+  - {name: default, backend: default}
+YAML
+  "$BIN" gateway --config "$SCRATCH/gateway.yaml" >"$SCRATCH/gateway.log" 2>&1 &
   GATEWAY_PID=$!
   until curl -fsS -m 2 -o /dev/null "http://127.0.0.1:$ADMIN/readyz" 2>/dev/null; do
     if ! kill -0 "$GATEWAY_PID" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then

@@ -25,6 +25,10 @@ use crate::exchange::Guarded;
 use crate::guard::Guard;
 use line::{Lines, Slot};
 
+/// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided with what is there. A stream of
+/// one choice comes nowhere near, because `hold_bytes` bounds its text.
+const MOST_WAITING: usize = 1 << 20;
+
 /// An event on its way through.
 #[derive(Debug)]
 struct Kept {
@@ -181,6 +185,9 @@ impl Gate {
         self.release(now, out);
         let bytes = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
         self.held_bytes = self.held_bytes.max(bytes);
+        if bytes > MOST_WAITING {
+            self.flush(now, out);
+        }
         self.busy += clock::now().nanos_since(began);
     }
 
