@@ -32,7 +32,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let (listen, admin) = (free(args.listen)?, free(args.admin)?);
     let file = settings(listen, admin, fast, slow)?;
     let settings = config::load(&file)?;
-    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: Some(file.clone()), upgrade: false })?;
+    let gateway =
+        gateway::Gateway::bind(gateway::Options { settings, file: Some(file.clone()), upgrade: false, filters: crate::filters() })?;
     say(&format!("{}\n\n", gateway.summary()))?;
     let running = std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
     let shown = runtime.block_on(async {

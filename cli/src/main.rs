@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Gateway(args) => gateway(args)?,
         Command::Check { file } => {
             let settings = config::load(&file)?;
+            gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
             say(&format!("{}: fine; {} routes, {} backends\n", file.display(), settings.routes.len(), settings.backends.len()))?;
         }
         Command::Init { file, force } => init(&file, force)?,
@@ -61,10 +62,15 @@ fn gateway(args: GatewayArgs) -> Result<()> {
         (None, Some(upstream)) => config::from_flags(upstream, &args.listen, &args.admin, args.workers)?,
         (None, None) => unreachable!("invariant: clap requires one of --upstream and --config"),
     };
-    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: args.config, upgrade: args.upgrade })?;
+    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: args.config, upgrade: args.upgrade, filters: filters() })?;
     // A closed standard output is no reason not to serve.
     let _ = say(&format!("{}\n", gateway.summary()));
     gateway.run().context("the gateway ended")
+}
+
+/// The filters that settings may name. A build with more of them registers them here: `docs/write-a-filter.md`.
+fn filters() -> filters::Registry {
+    filters::Registry::standard()
 }
 
 fn simulate(args: SimulateArgs) -> Result<()> {

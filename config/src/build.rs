@@ -1,5 +1,7 @@
 //! From a checked tree to settings: what one field alone cannot tell.
 
+mod shield;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
-use crate::settings::{Action, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shield, Shutdown, Timeouts};
+use crate::settings::{Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shield, Shutdown, Timeouts};
 use crate::tree::{self, Table};
 
 /// Build settings from the root of a checked tree.
@@ -16,7 +18,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
     let timeouts = b.timeouts(root.table("timeouts"));
     let backends = b.backends(&root);
-    let shields = b.shields(&root);
+    let shields = b.shields(&root, &backends);
     let routes = b.routes(&root, &backends, &shields, timeouts);
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
@@ -25,6 +27,8 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         workers: root.size("workers"),
         limits: b.limits(&root),
         shutdown: b.shutdown(&root),
+        shield_threads: root.size("shield_threads"),
+        audit: b.audit(&root),
         listeners,
         backends,
         shields,
@@ -36,7 +40,11 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
 
 /// The sections as they are when nothing is written in them.
 fn defaults() -> Result<Table, Vec<Problem>> {
-    tree::read("{timeouts: {}, limits: {}, shutdown: {}, admin: {}, listeners: [{address: \"127.0.0.1:8080\"}]}")
+    let root = tree::read(
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}}]}",
+    )?;
+    let shield = root.list("shields").first().cloned().unwrap_or_default();
+    Ok(root.with_sections_of(&shield))
 }
 
 struct Builder {
@@ -138,32 +146,6 @@ impl Builder {
         })
     }
 
-    fn shields(&mut self, root: &Table) -> Vec<Arc<Shield>> {
-        let tables = root.list("shields");
-        self.unique_names(tables);
-        tables.iter().map(|table| Arc::new(self.shield(table))).collect()
-    }
-
-    fn shield(&mut self, table: &Table) -> Shield {
-        let action = |field| Action::from_word(table.text(field));
-        let hold_bytes = table.size("hold_bytes");
-        if !(64..=64 << 10).contains(&hold_bytes) {
-            self.wrong(table, "hold_bytes", "must be from 64B to 64KiB");
-        }
-        Shield {
-            name: table.text("name").unwrap_or_default().into(),
-            observe: table.text("mode") == Some("observe"),
-            input_injection: action("input_injection"),
-            input_toxicity: action("input_toxicity"),
-            input_pii: action("input_pii"),
-            input_secrets: action("input_secrets"),
-            output_pii: action("output_pii"),
-            output_secrets: action("output_secrets"),
-            hold_bytes,
-            hold_time: table.duration("hold_time"),
-        }
-    }
-
     /// The entry of a list that a route names.
     fn named<'l, T>(&mut self, table: &Table, field: &str, known: &'l [Arc<T>], name: impl Fn(&T) -> &str) -> Option<&'l Arc<T>> {
         let wanted = table.text(field)?;
@@ -230,6 +212,7 @@ impl Builder {
             forward_compression: table.text("compression") == Some("forward"),
             shield: shield.cloned(),
             server_timing: table.flag("server_timing"),
+            security_headers: table.flag("security_headers"),
             stall: table.duration("stall"),
             timeouts: table.table("timeouts").map_or(general, |given| route_timeouts(given, general)),
             labels,
@@ -302,6 +285,16 @@ impl Builder {
             records: table.size("records"),
             h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
             kernel_timestamps: table.flag("kernel_timestamps"),
+        }
+    }
+
+    fn audit(&self, root: &Table) -> Audit {
+        let table = self.section(root, "audit");
+        Audit {
+            file: table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from),
+            key: table.secret("key").cloned(),
+            max_size: table.count("max_size"),
+            keep: table.size("keep"),
         }
     }
 

@@ -18,7 +18,7 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
     out.push_str(&format!("{pad}# {}\n", field.doc));
     match &field.kind {
         Kind::Section(section) => {
-            let inactive = inactive || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
+            let inactive = inactive || field.name == "audit" || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
         }
@@ -65,13 +65,19 @@ fn inactive_sample(field: &Field) -> String {
         "path" => "/v1/*".into(),
         "headers" => "{x-tier: gold}".into(),
         "models" => "[llama-3.1-8b]".into(),
+        "labels" if matches!(field.kind, Kind::Texts) => "[safe, attack]".into(),
         "labels" => "{team: search}".into(),
+        "use" => "stop-loops".into(),
+        "with" => "{times: 40}".into(),
+        "canaries" => "[\"kumquat-7719\"]".into(),
+        "regex" => "\"PROJECT-[0-9]{3,6}\"".into(),
         "cert" => "/etc/llm-lens/cert.pem".into(),
         "key" => "/etc/llm-lens/key.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "shield" => "strict".into(),
         "server_name" => "engine.internal".into(),
         _ if matches!(field.kind, Kind::Duration) => "30s".into(),
+        _ if matches!(field.kind, Kind::Texts) => "[\"one phrase\", \"another\"]".into(),
         _ => "...".into(),
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Everything that knows the settings file knows it from here.
 
+mod shield;
+pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC};
+
 /// A section: a mapping with known fields.
 #[derive(Debug)]
 pub struct Section {
@@ -35,6 +38,8 @@ pub enum Kind {
     Flag,
     /// A whole number in a range.
     Count(u64, u64),
+    /// A number from 0 to 1.
+    Share,
     /// A duration with its unit.
     Duration,
     /// A size with its unit.
@@ -72,9 +77,32 @@ pub static ROOT: Section = Section {
             "Guards that routes name: what is looked for in prompts and answers, and what is done about it.",
         ),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
+        field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on what is held for anybody."),
+        field(
+            "shield_threads",
+            Kind::Count(0, 256),
+            "0",
+            "Threads for what guards cannot do in microseconds; 0 means half of the cores, at least one.",
+        ),
         field("shutdown", Kind::Section(&SHUTDOWN), "", "How to end, and how to hand over."),
+    ],
+};
+
+/// `audit`
+pub static AUDIT: Section = Section {
+    doc: "The audit log of guards: who, what, which rule, where, and a keyed hash of the match; never the text.",
+    fields: &[
+        field("file", Kind::Text, "", "The file; without it nothing is written. It is made for the owner alone."),
+        field(
+            "key",
+            Kind::Secret,
+            "",
+            "The key of the hashes. Without it each start of the gateway has one of its own, and hashes of two runs differ.",
+        ),
+        field("max_size", Kind::Size, "64MiB", "A file that would grow beyond it is set aside as `.1`, the one before as `.2` ..."),
+        field("keep", Kind::Count(0, 100), "4", "Files set aside that are kept."),
     ],
 };
 
@@ -174,57 +202,16 @@ pub static ROUTE: Section = Section {
             "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured.",
         ),
         field("shield", Kind::Text, "", "The guard of this route, by its name under `shields`. Without it nothing is looked for."),
+        field(
+            "security_headers",
+            Kind::Flag,
+            "false",
+            "Add `x-security-validated` (what the guard did about the prompt) and `x-latency-monitored` (how its answer is measured).",
+        ),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
         field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
         field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Instead of the general ones; what is not named here stays as it is there."),
         field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
-    ],
-};
-
-/// `shields[]`
-pub static SHIELD: Section = Section {
-    doc: "A guard. Personal data (addresses, numbers of cards, accounts, phones, citizens) and secrets (keys, tokens, passwords) are found by patterns and checksums.",
-    fields: &[
-        field("name", Kind::RequiredText, "", "The name that routes give, and that records show."),
-        field("mode", Kind::Word(&["enforce", "observe"]), "enforce", "observe: find and record, touch nothing."),
-        field(
-            "input_injection",
-            Kind::Word(&["off", "flag", "block"]),
-            "flag",
-            "Attacks on the model in what users and tools say (injection, jailbreak, prompt extraction), by an embedded classifier. It flags prompts that are none, too.",
-        ),
-        field(
-            "input_toxicity",
-            Kind::Word(&["off", "flag", "block"]),
-            "flag",
-            "Hate, harassment, insults and threats in what users and tools say, by an embedded classifier.",
-        ),
-        field(
-            "input_pii",
-            Kind::Word(&["off", "flag", "block"]),
-            "flag",
-            "Personal data in a prompt: recorded, or the request is refused with 400.",
-        ),
-        field("input_secrets", Kind::Word(&["off", "flag", "block"]), "flag", "Credentials in a prompt."),
-        field(
-            "output_pii",
-            Kind::Word(&["off", "flag", "mask"]),
-            "mask",
-            "Personal data in an answer: recorded, or masked as `[EMAIL_ADDRESS]` while it flows. Text that may yet become a match waits.",
-        ),
-        field("output_secrets", Kind::Word(&["off", "flag", "mask"]), "mask", "Credentials in an answer."),
-        field(
-            "hold_bytes",
-            Kind::Size,
-            "512B",
-            "Most bytes of one text that wait; beyond, personal data may pass and what may be a secret is masked. Longer than any e-mail address.",
-        ),
-        field(
-            "hold_time",
-            Kind::Duration,
-            "1s",
-            "How long text waits for the engine to go on; then it is decided with what is there. Longer than the gaps of a slow engine.",
-        ),
     ],
 };
 

@@ -11,6 +11,8 @@ use wire::Dialect;
 
 use crate::value::Secret;
 
+pub use filters::settings::{Action, Shield};
+
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -31,8 +33,26 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Bounds.
     pub limits: Limits,
+    /// Threads for what guards cannot do in microseconds; 0 means half of the cores.
+    pub shield_threads: usize,
+    /// The audit log of guards.
+    pub audit: Audit,
     /// The end of the process.
     pub shutdown: Shutdown,
+}
+
+/// The audit log of guards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Audit {
+    /// The file; `None`: nothing is written.
+    pub file: Option<PathBuf>,
+    /// The key of the hashes.
+    pub key: Option<Secret>,
+    /// Bytes after which a file is set aside.
+    pub max_size: u64,
+    /// Files set aside that are kept.
+    pub keep: usize,
 }
 
 /// A listener.
@@ -92,6 +112,14 @@ pub struct Backend {
     pub models: Vec<String>,
 }
 
+impl Backend {
+    /// The header field that carries the backend's own key: its name, and its value, which is for the wire only.
+    pub fn credential(&self) -> Option<(&'static str, String)> {
+        let key = self.api_key.as_ref()?.reveal();
+        Some(if self.provider == "anthropic" { ("x-api-key", key.to_owned()) } else { ("authorization", format!("Bearer {key}")) })
+    }
+}
+
 /// TLS to a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -128,6 +156,8 @@ pub struct Route {
     pub shield: Option<Arc<Shield>>,
     /// Add `Server-Timing`.
     pub server_timing: bool,
+    /// Add `x-security-validated` and `x-latency-monitored`.
+    pub security_headers: bool,
     /// A gap over this is a stall.
     #[serde(serialize_with = "seconds")]
     pub stall: Duration,
@@ -135,65 +165,6 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Constant labels.
     pub labels: BTreeMap<String, String>,
-}
-
-/// A guard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Shield {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Nothing is touched.
-    pub observe: bool,
-    /// Attacks on the model in prompts.
-    pub input_injection: Action,
-    /// Insults in prompts.
-    pub input_toxicity: Action,
-    /// Personal data in prompts.
-    pub input_pii: Action,
-    /// Credentials in prompts.
-    pub input_secrets: Action,
-    /// Personal data in answers.
-    pub output_pii: Action,
-    /// Credentials in answers.
-    pub output_secrets: Action,
-    /// Most bytes of a text that wait.
-    pub hold_bytes: usize,
-    /// How long they may wait.
-    #[serde(serialize_with = "seconds")]
-    pub hold_time: Duration,
-}
-
-impl Shield {
-    /// Whether findings in a prompt refuse it.
-    pub fn refuses(&self) -> bool {
-        !self.observe && [self.input_injection, self.input_toxicity, self.input_pii, self.input_secrets].contains(&Action::Block)
-    }
-}
-
-/// What is done about a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// It is not looked for.
-    Off,
-    /// It is recorded.
-    Flag,
-    /// It is masked.
-    Mask,
-    /// The request is refused.
-    Block,
-}
-
-impl Action {
-    pub(crate) fn from_word(word: Option<&str>) -> Self {
-        match word {
-            Some("flag") => Action::Flag,
-            Some("mask") => Action::Mask,
-            Some("block") => Action::Block,
-            _ => Action::Off,
-        }
-    }
 }
 
 /// An exact text, or the beginning of one.

@@ -39,6 +39,7 @@ pub(crate) enum Value {
     Text(String),
     Flag(bool),
     Count(u64),
+    Share(f32),
     Duration(Duration),
     Secret(Secret),
     Texts(Vec<String>),
@@ -78,6 +79,13 @@ impl Table {
         match self.value(name) {
             Value::Count(n) => *n,
             _ => 0,
+        }
+    }
+
+    pub(crate) fn share(&self, name: &str) -> f32 {
+        match self.value(name) {
+            Value::Share(share) => *share,
+            _ => 0.0,
         }
     }
 
@@ -127,6 +135,13 @@ impl Table {
             Value::Table(table) => Some(table),
             _ => None,
         }
+    }
+
+    /// The same with the sections of another beside its own.
+    pub(crate) fn with_sections_of(mut self, other: &Table) -> Table {
+        let sections = other.fields.iter().filter(|(_, (value, _))| matches!(value, Value::Table(_)));
+        self.fields.extend(sections.map(|(name, field)| (*name, field.clone())));
+        self
     }
 
     pub(crate) fn list(&self, name: &str) -> &[Table] {
@@ -270,6 +285,10 @@ impl Checker {
             Kind::Count(min, max) => match text.parse::<u64>() {
                 Ok(n) if (*min..=*max).contains(&n) => Ok(Value::Count(n)),
                 _ => Err(format!("{text:?} is not a whole number from {min} to {max}")),
+            },
+            Kind::Share => match text.parse::<f32>() {
+                Ok(share) if (0.0..=1.0).contains(&share) => Ok(Value::Share(share)),
+                _ => Err(format!("{text:?} is not a number from 0 to 1")),
             },
             Kind::Duration if text == "0" => Ok(Value::Duration(Duration::ZERO)),
             Kind::Duration => value::duration(text).map(Value::Duration),

@@ -69,6 +69,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             Ok(limit) => json(StatusCode::OK, &json!({"requests": shared.observatory.recent(limit)})),
             Err(why) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": "limit"}})),
         },
+        "/api/security" => {
+            let route = parameter(request.uri().query(), "route");
+            json(StatusCode::OK, &json!({"routes": shared.observatory.security(route)}))
+        }
         "/api/settings" => json(StatusCode::OK, &json!({"settings": shared.plan.load().settings})),
         "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
         _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
@@ -81,12 +85,16 @@ const INDEX: &str = "\
 /readyz             it takes requests (503 while draining)
 /api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
+/api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/settings       the settings in force, secrets masked
 ";
 
 fn limit(query: Option<&str>) -> Result<usize, String> {
-    let value = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("limit="));
-    value.map_or(Ok(DEFAULT_LIMIT), |v| v.parse().map_err(|_| format!("limit must be a whole number, not {v:?}")))
+    parameter(query, "limit").map_or(Ok(DEFAULT_LIMIT), |v| v.parse().map_err(|_| format!("limit must be a whole number, not {v:?}")))
+}
+
+fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query?.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::settings::Timeouts;
+use filters::{Shield, Vault};
 use lens::gaps::GapSummary;
 use lens::record::Outcome;
-use lens::security::Findings;
+use lens::security::{FilterAccount, Findings};
 use lens::{Ledger, State, StreamLens, Tick};
 use wire::{Dialect, RequestFacts};
 
@@ -42,6 +43,8 @@ pub(crate) struct Accepted {
     pub(crate) endpoint: String,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) bytes: u64,
+    /// The client's address, where the audit log wants it.
+    pub(crate) client: Option<std::net::IpAddr>,
 }
 
 /// From the body; written by `inspect_input`.
@@ -64,6 +67,18 @@ pub(crate) struct Routed {
 pub(crate) struct Guarded {
     pub(crate) input: Findings,
     pub(crate) output: Findings,
+    /// What was done, or would have been.
+    pub(crate) word: &'static str,
+    pub(crate) risk: f32,
+    pub(crate) level: &'static str,
+    /// What each filter cost.
+    pub(crate) accounts: Vec<FilterAccount>,
+    /// Nanoseconds that judges of the prompt took.
+    pub(crate) judged: u64,
+    /// What was taken out of the prompt.
+    pub(crate) vault: Arc<Vault>,
+    /// The guard's time until the client had the first token, nanoseconds.
+    pub(crate) before_first_token: Option<u64>,
     pub(crate) held_events: u64,
     pub(crate) held_bytes_max: u64,
     pub(crate) hold: Option<GapSummary>,
@@ -93,6 +108,21 @@ pub(crate) struct Answer {
     pub(crate) measured: bool,
     /// How late our reads were, where the kernel told.
     pub(crate) read_lag: lens::gaps::Gaps,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Answer {
+            status: None,
+            streamed: false,
+            lens: StreamLens::new(false, u64::MAX),
+            not_parsed: None,
+            bytes_to_client: 0,
+            ended_at: None,
+            measured: false,
+            read_lag: lens::gaps::Gaps::default(),
+        }
+    }
 }
 
 /// How it ends; the first to know writes it.
@@ -131,16 +161,7 @@ impl Exchange {
             routed: None,
             guarded: Guarded::default(),
             sent: Sent::default(),
-            answer: Answer {
-                status: None,
-                streamed: false,
-                lens: StreamLens::new(false, u64::MAX),
-                not_parsed: None,
-                bytes_to_client: 0,
-                ended_at: None,
-                measured: false,
-                read_lag: lens::gaps::Gaps::default(),
-            },
+            answer: Answer::default(),
             verdict: Verdict::default(),
             plan,
         }
@@ -164,6 +185,11 @@ impl Exchange {
     /// The waits of the route, or the general ones before there is one.
     pub(crate) fn timeouts(&self) -> Timeouts {
         self.routed.as_ref().map_or(self.plan.settings.timeouts, |r| r.route.route.timeouts)
+    }
+
+    /// The route's guard, if it has one.
+    pub(crate) fn guard(&self) -> Option<Arc<Shield>> {
+        self.routed.as_ref().and_then(|routed| routed.route.guard.clone())
     }
 
     /// Enter a state of the ledger now.

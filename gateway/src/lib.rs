@@ -4,6 +4,7 @@
 //! - `proxy.rs` implements pingora's traits and decides whose request it is;
 //! - `stage/` holds the walk of an inference request, one file a stage, in walk order;
 //! - `downstream/` and `upstream/` are the two ends of the wire;
+//! - `world.rs` is what filters may use of it all;
 //! - `plan.rs` is what settings become, `server.rs` runs it, `admin.rs` shows it.
 //!
 //! `docs/life-of-a-request.md` tells the walk as a story.
@@ -12,15 +13,17 @@ mod server;
 pub use server::{Gateway, Options, StartError};
 
 mod plan;
-pub use plan::BuildError;
+pub use plan::{BuildError, check};
 mod reload;
 
 mod proxy;
 mod shared;
 
 mod exchange;
-mod guard;
 mod stage;
+
+mod audit;
+mod world;
 
 mod downstream;
 mod upstream;

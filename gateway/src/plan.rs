@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use config::Settings;
 use config::settings::{Limits, Route};
+use filters::{Registry, Shield};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
-use crate::guard::Guard;
 use crate::upstream::Upstream;
+use crate::world::{Pool, World};
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,36 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A guard that cannot be made ready.
+    #[error(transparent)]
+    Shield(#[from] filters::BuildError),
+}
+
+/// What plans are made with, besides settings.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) observatory: Arc<Observatory>,
+    pub(crate) filters: Registry,
+    pub(crate) pool: Arc<Pool>,
+}
+
+/// Whether settings can be put in force: what needs more than one field to be seen, such as rules that do not fit together.
+///
+/// # Errors
+/// The first thing that cannot be made ready.
+pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
+    shields(settings, filters)?;
+    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits).map(|_| ()))
+}
+
+/// The guards of settings, made ready.
+fn shields(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Shield>>, filters::BuildError> {
+    settings.shields.iter().map(|shield| Shield::build(shield, filters, &load_model).map(Arc::new)).collect()
+}
+
+/// Load a judge that runs in this process.
+fn load_model(_: &filters::settings::Judge) -> Result<Arc<dyn filters::Filter>, String> {
+    Err("this build has no local models; build it with the feature `onnx`".into())
 }
 
 /// Settings made ready.
@@ -49,6 +80,8 @@ pub(crate) struct Plan {
     /// Whether a body must be understood before it may be passed on: a route looks at the model, asks for usage, or refuses by what
     /// the prompt holds.
     pub(crate) must_read: bool,
+    /// What filters may use of the world.
+    pub(crate) world: Arc<World>,
     /// Where requests count that match no route.
     pub(crate) nowhere: Counted,
 }
@@ -59,7 +92,7 @@ pub(crate) struct PlannedRoute {
     pub(crate) route: Arc<Route>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) stall_ns: u64,
-    pub(crate) guard: Option<Arc<Guard>>,
+    pub(crate) guard: Option<Arc<Shield>>,
     counted: Vec<Counted>,
 }
 
@@ -72,7 +105,8 @@ pub(crate) struct Counted {
 }
 
 impl Plan {
-    pub(crate) fn build(settings: Settings, observatory: &Observatory, before: Option<&Plan>) -> Result<Self, BuildError> {
+    pub(crate) fn build(settings: Settings, tools: &Tools, before: Option<&Plan>) -> Result<Self, BuildError> {
+        let observatory = &*tools.observatory;
         let upstreams = settings
             .backends
             .iter()
@@ -82,7 +116,7 @@ impl Plan {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
-        let guards: Vec<Arc<Guard>> = settings.shields.iter().map(|shield| Arc::new(Guard::build(shield))).collect();
+        let guards = shields(&settings, &tools.filters)?;
         let guard_of = |route: &Route| {
             let shield = route.shield.as_ref()?;
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
@@ -100,20 +134,21 @@ impl Plan {
             must_read: settings
                 .routes
                 .iter()
-                .any(|r| !r.models.is_empty() || r.inject_usage || r.shield.as_ref().is_some_and(|s| s.refuses())),
+                .any(|r| !r.models.is_empty() || r.inject_usage || r.shield.as_ref().is_some_and(|s| s.acts_on_input())),
             nowhere: Counted::new(observatory, nowhere(models)),
+            world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
             settings,
         })
     }
 
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
-        self.routes.iter().map(|r| &r.upstream).find(|u| u.is_same(backend, limits)).cloned()
+        self.world.upstreams().find(|u| u.is_same(backend, limits)).cloned()
     }
 }
 
 impl PlannedRoute {
     fn new(
-        (route, upstream, guard): (&Arc<Route>, &Arc<Upstream>, Option<Arc<Guard>>),
+        (route, upstream, guard): (&Arc<Route>, &Arc<Upstream>, Option<Arc<Shield>>),
         models: &Arc<[String]>,
         observatory: &Observatory,
     ) -> Self {

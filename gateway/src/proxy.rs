@@ -321,15 +321,11 @@ impl ProxyHttp for PassThrough {
         request.set_raw_path(target.as_bytes())?;
         request.insert_header("host", backend.authority.as_str())?;
         request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
-        if let Some(key) = &backend.api_key {
+        if let Some((name, value)) = backend.credential() {
             for name in ["authorization", "x-api-key", "api-key"] {
                 request.remove_header(name);
             }
-            if backend.provider == "anthropic" {
-                request.insert_header("x-api-key", key.reveal())?;
-            } else {
-                request.insert_header("authorization", format!("Bearer {}", key.reveal()))?;
-            }
+            request.insert_header(name, value)?;
         }
         Ok(())
     }
@@ -448,7 +444,7 @@ const UNREADABLE: &str = "UnreadableAnswer";
 
 /// Whether the route takes something out of answers, so that none may pass unread.
 fn is_guarded(exchange: &Exchange) -> bool {
-    exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref()).is_some_and(|guard| guard.masks_any())
+    exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref()).is_some_and(|guard| guard.alters_answers())
 }
 
 fn streams(response: &ResponseHeader) -> bool {

@@ -39,7 +39,7 @@ pub(crate) fn now(shared: &Shared) {
     let before = shared.plan.load_full();
     let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
         restart_only(&before.settings, &settings);
-        Plan::build(settings, &shared.observatory, Some(&before)).map_err(|e| e.to_string())
+        Plan::build(settings, &shared.tools, Some(&before)).map_err(|e| e.to_string())
     });
     match built {
         Ok(plan) => {
@@ -60,6 +60,8 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("listeners", before.listeners != after.listeners),
         ("admin", before.admin != after.admin),
         ("workers", before.workers != after.workers),
+        ("audit", before.audit != after.audit),
+        ("shield_threads", before.shield_threads != after.shield_threads),
         ("limits.records", before.limits.records != after.limits.records),
         ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),
     ];

@@ -87,6 +87,23 @@ impl Refusal {
         Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
     }
 
+    /// A filter that must say cannot.
+    pub(crate) fn guard_unavailable(filter: &str, why: impl std::fmt::Display) -> Self {
+        Refusal {
+            fields: "retry-after: 1\r\n",
+            ..Refusal::blocked(
+                503,
+                "guard_unavailable",
+                format!("The request must be checked by {filter:?} before it may pass, and {why}. Try again in a moment."),
+            )
+        }
+    }
+
+    /// A filter's own no.
+    pub(crate) fn by_filter(refused: &filters::Refused) -> Self {
+        Refusal::blocked(refused.status.clamp(400, 599), refused.code, refused.message.clone())
+    }
+
     /// An answer that the route's guard has no means to look into.
     pub(crate) fn unreadable_answer() -> Self {
         Refusal::blocked(502, "shield_unreadable_answer", "The route's guard cannot read the backend's answer, which was withheld.")
@@ -111,6 +128,11 @@ impl Refusal {
         Refusal::upstream(502, "upstream_invalid_response", "The backend's answer is not valid HTTP.")
     }
 
+    /// In the middle of an answer.
+    pub(crate) fn upstream_died() -> Self {
+        Refusal::upstream(502, "upstream_died", "The backend broke off in the middle of its answer.")
+    }
+
     pub(crate) fn connect_timeout() -> Self {
         Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
     }
@@ -127,6 +149,7 @@ impl Refusal {
     pub(crate) fn body(&self) -> String {
         let kind = match self.outcome {
             Outcome::Rejected if matches!(self.status, 500 | 503) => "server_error",
+            Outcome::Blocked if self.status >= 500 => "server_error",
             Outcome::Blocked => "content_policy_violation",
             Outcome::Rejected => "invalid_request_error",
             Outcome::Timeout => "timeout_error",

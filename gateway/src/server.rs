@@ -25,10 +25,12 @@ use pingora_runtime::RuntimeBuilder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::plan::{BuildError, Plan};
+use crate::audit::Audit;
+use crate::plan::{BuildError, Plan, Tools};
 use crate::proxy::{AdminDoor, Door};
 use crate::reload;
 use crate::shared::Shared;
+use crate::world::Pool;
 use listen::Bound;
 
 /// How often the drain looks whether the last connection has ended.
@@ -45,6 +47,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Take the listeners from a running gateway.
     pub upgrade: bool,
+    /// Filters that settings may name.
+    pub filters: filters::Registry,
 }
 
 /// Why a gateway does not start.
@@ -71,6 +75,14 @@ pub enum StartError {
         path: String,
         /// What happened.
         why: String,
+    },
+    /// The audit log cannot be written.
+    #[error("cannot open the audit log {path}: {source}")]
+    Audit {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// The runtime cannot be built.
     #[error("cannot start: {0}")]
@@ -102,10 +114,15 @@ impl Gateway {
         let listeners =
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
-        let plan = Plan::build(options.settings, &observatory, None)?;
+        let audit = Audit::open(&options.settings.audit, &observatory)?;
+        let pool = Arc::new(Pool::new(options.settings.shield_threads));
+        let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool };
+        let plan = Plan::build(options.settings, &tools, None)?;
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             observatory,
+            tools,
+            audit,
             draining: AtomicBool::new(false),
             started: crate::clock::now(),
             file: options.file,

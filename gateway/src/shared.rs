@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use observatory::Observatory;
 use wire::http1::head::HeadError;
 
-use crate::plan::Plan;
+use crate::audit::Audit;
+use crate::plan::{Plan, Tools};
 use crate::respond::Refusal;
 
 /// Shared by every worker.
@@ -18,6 +19,10 @@ pub(crate) struct Shared {
     /// The plan for requests that enter now; each request pins the one it entered with.
     pub(crate) plan: ArcSwap<Plan>,
     pub(crate) observatory: Arc<Observatory>,
+    /// What the next plan will be made with.
+    pub(crate) tools: Tools,
+    /// Where findings are written down.
+    pub(crate) audit: Option<Audit>,
     /// Set when the process is to end: answers close their connections, `/readyz` says no.
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.

@@ -25,7 +25,7 @@ pub mod record;
 pub use record::Record;
 
 pub mod series;
-pub use series::{Series, Timing};
+pub use series::{FilterSeries, Series, Timing};
 pub mod sharded;
 pub use sharded::Sharded;
 

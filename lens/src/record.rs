@@ -251,18 +251,20 @@ pub struct Record {
     pub total_us: u64,
 }
 
-/// Unix microseconds as RFC 3339 text.
-mod rfc3339 {
+/// Unix microseconds as RFC 3339 text, for `#[serde(with)]`.
+pub mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
-    pub(super) fn serialize<S: Serializer>(us: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    /// Microseconds as text.
+    pub fn serialize<S: Serializer>(us: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         let at = i64::try_from(*us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
         let at = at.ok_or_else(|| ser::Error::custom("time out of range"))?;
         serializer.collect_str(&format_args!("{at:.6}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    /// Text as microseconds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         let at: Timestamp = text.parse().map_err(de::Error::custom)?;
         u64::try_from(at.as_microsecond()).map_err(de::Error::custom)

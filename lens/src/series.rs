@@ -4,11 +4,15 @@
 //! - *Out*: percentiles and sums; two series merge into one, in any order, with the same result.
 //! - *Never*: a label. Who a series belongs to is its owner's knowledge.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
-use crate::security::Findings;
+use crate::security::{FilterAccount, Findings};
 
 /// Longest value that the histograms tell apart: one hour in microseconds. Longer ones count as that.
 pub const LONGEST_US: u64 = 3_600_000_000;
@@ -44,11 +48,23 @@ pub enum Timing {
     ToolCall,
     /// What the gateway itself added: the ledger's own work, without waiting for anybody.
     Gateway,
+    /// A guard's look at the prompt.
+    Validation,
+    /// Judges of the prompt.
+    ThreatDetection,
+    /// A guard's look at the answer.
+    OutputFiltering,
+    /// Text that a guard kept back, with nothing to do but wait.
+    Hold,
+    /// All of a guard's time.
+    Security,
+    /// How much of it lay before the client had the first token.
+    AddedTtft,
 }
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 14] = [
+    pub const ALL: [Timing; 20] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
@@ -63,6 +79,12 @@ impl Timing {
         Timing::Content,
         Timing::ToolCall,
         Timing::Gateway,
+        Timing::Validation,
+        Timing::ThreatDetection,
+        Timing::OutputFiltering,
+        Timing::Hold,
+        Timing::Security,
+        Timing::AddedTtft,
     ];
 
     /// The name in the admin interface.
@@ -82,6 +104,12 @@ impl Timing {
             Timing::Content => "content",
             Timing::ToolCall => "tool_call",
             Timing::Gateway => "gateway",
+            Timing::Validation => "validation",
+            Timing::ThreatDetection => "threat_detection",
+            Timing::OutputFiltering => "output_filtering",
+            Timing::Hold => "hold",
+            Timing::Security => "security",
+            Timing::AddedTtft => "added_ttft",
         }
     }
 }
@@ -191,6 +219,52 @@ pub struct Series {
     pub found_in: Findings,
     /// Findings of guards in answers, by rule.
     pub found_out: Findings,
+    /// What filters did and cost, by filter and side.
+    pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
+}
+
+/// What one filter did and cost on one side, one value a request.
+#[derive(Clone, Debug, Default)]
+pub struct FilterSeries {
+    /// Requests it took part in.
+    pub requests: u64,
+    /// Questions; several a request where answers are judged by windows.
+    pub calls: u64,
+    /// Requests whose stage ended when it did.
+    pub critical: u64,
+    /// Requests by what it said.
+    pub verdicts: BTreeMap<Cow<'static, str>, u64>,
+    /// Requests by why it could not say.
+    pub failures: BTreeMap<Cow<'static, str>, u64>,
+    /// Time on a thread, for a thread, for another server, and in all: the order of [`FilterSeries::PARTS`].
+    pub parts: [Micros; 4],
+}
+
+impl FilterSeries {
+    /// The names of the parts.
+    pub const PARTS: [&'static str; 4] = ["cpu", "queue", "remote", "wall"];
+
+    fn observe(&mut self, account: &FilterAccount) {
+        self.requests += 1;
+        self.calls += account.calls;
+        self.critical += u64::from(account.critical);
+        *self.verdicts.entry(account.verdict.clone()).or_default() += 1;
+        if let Some(failure) = &account.failure {
+            *self.failures.entry(failure.clone()).or_default() += 1;
+        }
+        for (part, micros) in self.parts.iter_mut().zip([account.cpu_us, account.queue_us, account.remote_us, account.wall_us]) {
+            part.record(micros);
+        }
+    }
+
+    fn merge(&mut self, other: &FilterSeries) {
+        self.requests += other.requests;
+        self.calls += other.calls;
+        self.critical += other.critical;
+        add_findings(&mut self.verdicts, &other.verdicts);
+        add_findings(&mut self.failures, &other.failures);
+        self.parts.iter_mut().zip(&other.parts).for_each(|(mine, theirs)| mine.merge(theirs));
+    }
 }
 
 impl Series {
@@ -236,9 +310,28 @@ impl Series {
         self.bytes_from_client += record.bytes_from_client;
         self.bytes_to_client += record.bytes_to_client;
         self.not_parsed += u64::from(record.not_parsed.is_some());
-        if let Some(security) = &record.security {
-            add_findings(&mut self.found_in, &security.input);
-            add_findings(&mut self.found_out, &security.output);
+        self.observe_security(record);
+    }
+
+    fn observe_security(&mut self, record: &Record) {
+        let Some(security) = &record.security else { return };
+        add_findings(&mut self.found_in, &security.input);
+        add_findings(&mut self.found_out, &security.output);
+        for account in &security.filters {
+            self.filters.entry((account.filter.clone(), account.side.clone())).or_default().observe(account);
+        }
+        let Some(overhead) = &record.security_overhead else { return };
+        for (timing, value) in [
+            (Timing::Validation, Some(overhead.validation_us)),
+            (Timing::ThreatDetection, Some(overhead.threat_detection_us)),
+            (Timing::OutputFiltering, Some(overhead.output_filtering_us)),
+            (Timing::Hold, Some(overhead.hold_us)),
+            (Timing::Security, Some(overhead.total_us)),
+            (Timing::AddedTtft, overhead.added_ttft_us),
+        ] {
+            if let Some(value) = value {
+                self.record(timing, value);
+            }
         }
     }
 
@@ -273,6 +366,9 @@ impl Series {
         merge_histogram(&mut self.output_tokens, &other.output_tokens);
         add_findings(&mut self.found_in, &other.found_in);
         add_findings(&mut self.found_out, &other.found_out);
+        for (filter, series) in &other.filters {
+            self.filters.entry(filter.clone()).or_default().merge(series);
+        }
         add_all(&mut self.outcomes, &other.outcomes);
         add_all(&mut self.ledger_us, &other.ledger_us);
         for (mine, theirs) in [

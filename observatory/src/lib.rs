@@ -5,6 +5,9 @@
 //! - *Never*: a label from a client. Labels are interned when settings are built ([`Observatory::group`]), and a request
 //!   carries their number.
 
+mod audit;
+pub use audit::{AuditCounts, AuditLog};
+
 mod gauges;
 pub use gauges::{Gauges, InFlight};
 
@@ -18,6 +21,9 @@ mod prometheus;
 pub use prometheus::CONTENT_TYPE;
 
 mod recent;
+
+mod security;
+pub use security::{FilterOverview, SecurityOverview};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,12 +45,19 @@ pub struct Observatory {
     shards: Sharded<Shard>,
     recent: Recent,
     gauges: Gauges,
+    audit: Arc<AuditCounts>,
 }
 
 impl Observatory {
     /// For that many workers, keeping that many records.
     pub fn new(workers: usize, records: usize) -> Self {
-        Observatory { groups: Groups::default(), shards: Sharded::new(workers), recent: Recent::new(records), gauges: Gauges::default() }
+        Observatory {
+            groups: Groups::default(),
+            shards: Sharded::new(workers),
+            recent: Recent::new(records),
+            gauges: Gauges::default(),
+            audit: Arc::default(),
+        }
     }
 
     /// The number of a group of labels. The same labels have the same number for the life of the process, so that
@@ -56,6 +69,11 @@ impl Observatory {
     /// The gauges of the process.
     pub fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// What became of the lines of the audit log.
+    pub fn audit(&self) -> &Arc<AuditCounts> {
+        &self.audit
     }
 
     /// The gauges of a group.
@@ -87,10 +105,15 @@ impl Observatory {
         overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, up)
     }
 
+    /// What guards cost each route, or the one of that name.
+    pub fn security(&self, route: Option<&str>) -> Vec<SecurityOverview> {
+        security::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
+    }
+
     /// The Prometheus text. `models` are the names that model numbers stand for.
     pub fn prometheus(&self) -> String {
         let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
-        prometheus::render(&by_outcome, &self.groups, &self.gauges, &self.recent)
+        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit))
     }
 
     /// All series of all workers, merged by what `by` keeps of their keys.

@@ -73,9 +73,9 @@ pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Gro
     merged.iter().map(|(key, series)| one(key, series, in_flight(key), up)).collect()
 }
 
-type Key = (Arc<str>, Arc<str>, &'static str);
+pub(crate) type Key = (Arc<str>, Arc<str>, &'static str);
 
-fn key(group: &Group) -> Key {
+pub(crate) fn key(group: &Group) -> Key {
     (group.route.clone(), group.backend.clone(), group.operation)
 }
 
@@ -104,7 +104,7 @@ fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, up: D
     }
 }
 
-fn timing(micros: &lens::series::Micros) -> Option<TimingOverview> {
+pub(crate) fn timing(micros: &lens::series::Micros) -> Option<TimingOverview> {
     Some(TimingOverview {
         count: micros.count(),
         mean_us: micros.sum() as f64 / micros.count().max(1) as f64,

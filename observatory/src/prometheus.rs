@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use lens::record::Outcome;
-use lens::{Series, State, Timing};
+use lens::{FilterSeries, Series, State, Timing};
 use prometheus::Encoder;
 
+use crate::audit::AuditCounts;
 use crate::gauges::Gauges;
 use crate::group::{Group, GroupId, Groups};
 use crate::recent::Recent;
@@ -30,7 +31,7 @@ type Merged = HashMap<(GroupId, u16, Outcome), Series>;
 /// Labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 
-pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, recent: &Recent) -> String {
+pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, (recent, audit): (&Recent, &AuditCounts)) -> String {
     let mut out = Families::default();
     // Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
     let [mut outcomes, mut errors, mut inference, mut all] = [const { BTreeMap::<Labels, Series>::new() }; 4];
@@ -54,7 +55,7 @@ pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, recent: 
     inference.iter().for_each(|(labels, one)| gen_ai(&mut out, labels, one));
     all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
     of_groups(&mut out, groups);
-    of_process(&mut out, gauges, recent);
+    of_process(&mut out, gauges, recent, audit);
     let mut text = Vec::new();
     match prometheus::TextEncoder::new().encode(&out.finish(), &mut text) {
         Ok(()) => String::from_utf8_lossy(&text).into_owned(),
@@ -176,6 +177,7 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
             out.counter("llm_lens_shield_findings_total", "What guards found, by rule.", labels, *count);
         }
     }
+    guards(out, labels, s);
     for (name, help, value) in [
         ("llm_lens_events_total", "Events of answers, end marks included.", s.events),
         ("llm_lens_content_events_total", "Events with generated text.", s.content_events),
@@ -188,6 +190,34 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_client_sent_bytes_total", "Bytes of answers that clients took.", s.bytes_to_client),
     ] {
         out.counter(name, help, labels.clone(), value);
+    }
+}
+
+/// What guards did and cost.
+fn guards(out: &mut Families, labels: &Labels, s: &Series) {
+    for phase in [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security] {
+        let labels = with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
+        let help = "Time of a guard in a request, by phase.";
+        out.histogram("llm_lens_shield_overhead_seconds", help, labels, s.timing(phase), CLIENT_SECONDS, Unit::Seconds);
+    }
+    let help = "A guard's time before the client had the first token.";
+    out.histogram("llm_lens_shield_added_ttft_seconds", help, labels.clone(), s.timing(Timing::AddedTtft), CLIENT_SECONDS, Unit::Seconds);
+    for ((filter, side), series) in &s.filters {
+        let labels = with(&with(labels, "filter", filter), "side", side);
+        for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {
+            let labels = with(&labels, "part", part);
+            let help = "Time of a filter in a request: on a thread, for a thread, for another server, and in all.";
+            out.histogram("llm_lens_shield_filter_seconds", help, labels, Some(micros), CLIENT_SECONDS, Unit::Seconds);
+        }
+        out.counter("llm_lens_shield_questions_total", "Questions to filters.", labels.clone(), series.calls);
+        for (verdict, count) in &series.verdicts {
+            let labels = with(&labels, "verdict", verdict);
+            out.counter("llm_lens_shield_verdicts_total", "Requests by what a filter said.", labels, *count);
+        }
+        for (failure, count) in &series.failures {
+            let labels = with(&labels, "failure", failure);
+            out.counter("llm_lens_shield_failures_total", "Requests by why a filter could not say.", labels, *count);
+        }
     }
 }
 
@@ -215,7 +245,7 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     }
 }
 
-fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent) {
+fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: &AuditCounts) {
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     out.gauge("llm_lens_client_connections", "Connections of clients.", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
     for (name, help, value) in [
@@ -224,6 +254,8 @@ fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent) {
         ("llm_lens_reloads_total", "Changes of settings that took effect.", load(&gauges.reloads)),
         ("llm_lens_reload_failures_total", "Changes of settings that were refused.", load(&gauges.reload_failures)),
         ("llm_lens_records_dropped_total", "Records that fell out of the recent list.", recent.dropped()),
+        ("llm_lens_audit_lines_total", "Lines written to the audit log.", audit.written()),
+        ("llm_lens_audit_lines_dropped_total", "Lines that found its queue full, or the disk.", audit.dropped()),
     ] {
         out.counter(name, help, Vec::new(), value);
     }

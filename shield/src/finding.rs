@@ -9,6 +9,12 @@ pub enum Family {
     Pii,
     /// A credential.
     Secret,
+    /// What a rule of the operator's names.
+    Policy,
+    /// A word planted in a prompt, which no answer must show.
+    Leak,
+    /// What stands for something that was taken out of a prompt.
+    Placeholder,
 }
 
 /// Something in a text.

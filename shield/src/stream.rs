@@ -44,6 +44,8 @@ pub enum Piece<'a> {
     Mask {
         /// What it covers; offsets are bytes of the channel's text.
         finding: &'a Finding,
+        /// What it covers, as far as it is there.
+        text: &'a str,
         /// The end is not known yet: what follows is swallowed, and a [`Piece::Close`] tells the end.
         open: bool,
     },

@@ -69,7 +69,8 @@ async fn what_is_torn_over_events_is_masked_wherever_it_is_torn() {
         let security = record.security.as_ref().unwrap();
         assert_eq!(security.output.values().sum::<u64>(), 2, "{security:?}");
         let overhead = record.security_overhead.unwrap();
-        assert_eq!(overhead.total_us, overhead.validation_us + overhead.output_filtering_us + overhead.hold_us);
+        let parts = [overhead.validation_us, overhead.threat_detection_us, overhead.output_filtering_us, overhead.hold_us];
+        assert_eq!(overhead.total_us, parts.iter().sum::<u64>());
         assert_eq!(record.ledger_us.total(), record.total_us);
     }
     assert!(gateway.metric("llm_lens_shield_findings_total", "rule=\"pii.email\"") >= 8.0);

@@ -332,6 +332,31 @@ fn bytes_equal(word: u64, byte: u8) -> u64 {
     zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7)
 }
 
+/// How many objects and lists stand inside one another at most. The document must have been found to be JSON.
+pub fn nesting(document: &[u8]) -> u64 {
+    let (mut deepest, mut depth, mut at) = (0u64, 0u64, 0);
+    while let Some(byte) = document.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                // To the closing quote; an escape takes the byte behind it along.
+                while let Some(hit) = find_quote(document.get(at..).unwrap_or_default()) {
+                    let escape = document.get(at + hit) == Some(&b'\\');
+                    at += hit + 1 + usize::from(escape);
+                    if !escape {
+                        break;
+                    }
+                }
+            }
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// Whether a byte may stand in a number or a literal.
 #[inline]
 fn is_scalar(b: u8) -> bool {
@@ -395,6 +420,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nesting_is_that_of_the_structure_not_of_texts() {
+        assert_eq!(nesting(br#"{"a":[1,{"b":"[[[{{{\\"}],"c":"\"[[","d":[]}"#), 3);
+        assert_eq!([nesting(b"1"), nesting(b"[]"), nesting(b"")], [0, 1, 0]);
     }
 
     #[test]

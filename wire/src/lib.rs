@@ -18,6 +18,7 @@ pub mod ndjson;
 pub mod sse;
 
 pub mod dialect;
+pub mod ending;
 pub mod event;
 pub mod reader;
 pub mod request;

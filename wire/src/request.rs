@@ -87,8 +87,8 @@ pub struct RequestFacts {
     pub stream_options_at: Option<usize>,
     /// Whether `stream_options` is an object with no member.
     pub stream_options_empty: bool,
-    /// Tools or functions are offered.
-    pub tools: bool,
+    /// Tools and functions offered.
+    pub tools: u64,
     /// The prompt is to be repeated in the answer.
     pub echo: bool,
     /// Messages, or prompts of a batch.
@@ -156,7 +156,7 @@ impl RequestFacts {
             b"n" => self.n = v.uint()?,
             b"stream_options" => self.stream_options(v)?,
             b"tools" | b"functions" => v.array(|_, v| {
-                self.tools = true;
+                self.tools += 1;
                 self.every_text(v, Speaker::ToolDefinition)
             })?,
             b"echo" => self.echo = v.boolean()? == Some(true),
@@ -308,7 +308,7 @@ mod tests {
             "model":"m\u0031","stream":true,"stream_options":{ },"max_completion_tokens":9,"n":2,"tools":[{"type":"function","function":{"name":"f"}}]}"#;
         let facts = RequestFacts::scan(body.as_bytes()).unwrap();
         assert_eq!(facts.model.as_deref(), Some("m1"));
-        assert_eq!((facts.stream, facts.max_tokens, facts.n, facts.tools), (Some(true), Some(9), Some(2), true));
+        assert_eq!((facts.stream, facts.max_tokens, facts.n, facts.tools), (Some(true), Some(9), Some(2), 1));
         assert_eq!((facts.messages, facts.stream_options_empty, facts.include_usage), (3, true, None));
         assert_eq!(
             texts(body),

@@ -5,6 +5,7 @@
 //!   that what is refused there is refused here.
 //! - *Never*: more of a body than the limit; a DATA frame for a client that gave no room for it.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -43,7 +44,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let (accepted, refusal, encoded) = look(shared, &buffer, plan.head_limits);
+    let (mut accepted, refusal, encoded) = look(shared, &buffer, plan.head_limits);
+    if shared.audit.is_some() {
+        accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+    }
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let mut exchange = Exchange::open(shared, plan, accepted, began);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use lens::State;
 use lens::record::Outcome;
 use wire::Framing;
-use wire::http1::head;
+use wire::http1::head::{self, Head, RequestLine};
 
 use super::out::Out;
 use super::{Gone, Sink};
@@ -71,30 +71,79 @@ async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
 /// The walk itself, one stage after the other.
 async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     exchange.enter(State::Gateway);
-    match prepare(exchange, &incoming) {
-        Ok(outgoing) => {
-            let request = Request { head: outgoing.head, buffer: incoming.buffer, body: incoming.body, insert: outgoing.insert };
-            ask(exchange, request, sink).await
+    let (mut outgoing, mut instead) = match prepare(exchange, &incoming) {
+        Ok(outgoing) => (outgoing, None),
+        Err(refusal) => return refuse(exchange, &refusal, sink).await,
+    };
+    if outgoing.is_none() {
+        // Boxed, so that requests without a guard do not carry its size.
+        match Box::pin(guard(exchange, &incoming, sink)).await {
+            Guarded::Gone => return client_gone(exchange),
+            Guarded::Looked(Err(refusal)) => return refuse(exchange, &refusal, sink).await,
+            Guarded::Looked(Ok(body)) => instead = body,
         }
-        Err(refusal) => refuse(exchange, &refusal, sink).await,
+        let len = instead.as_ref().map_or(incoming.body.len(), Vec::len);
+        outgoing = match with_head(exchange, &incoming, |exchange, head| Ok(send::prepare(exchange, head, len))) {
+            Ok(outgoing) => Some(outgoing),
+            Err(refusal) => return refuse(exchange, &refusal, sink).await,
+        };
     }
+    let Some(outgoing) = outgoing else { return false };
+    let (buffer, body) = match instead {
+        Some(body) => (body, None),
+        None => (incoming.buffer, Some(incoming.body)),
+    };
+    let body = body.unwrap_or(0..buffer.len());
+    ask(exchange, Request { head: outgoing.head, buffer, body, insert: outgoing.insert }, sink).await
 }
 
-/// Inspect, route, and make the backend's request.
-fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Outgoing, Refusal> {
+/// What came of looking at a prompt.
+enum Guarded {
+    Looked(Result<Option<Vec<u8>>, Refusal>),
+    /// The client left meanwhile.
+    Gone,
+}
+
+/// Look at the prompt, and watch the client meanwhile.
+async fn guard<D: Sink>(exchange: &mut Exchange, incoming: &Incoming, sink: &mut D) -> Guarded {
+    exchange.enter(State::ShieldInput);
+    let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    let guarded = tokio::select! {
+        biased;
+        looked = guard_input::run(exchange, body) => Guarded::Looked(looked),
+        () = poll_fn(|cx| sink.poll_gone(cx)) => Guarded::Gone,
+    };
+    exchange.enter(State::Gateway);
+    guarded
+}
+
+/// Inspect and route; and make the backend's request, unless a guard must look at it first.
+fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoing>, Refusal> {
+    let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    with_head(exchange, incoming, |exchange, head| {
+        #[cfg(debug_assertions)]
+        assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
+        inspect_input::run(exchange, incoming.encoded, body)?;
+        exchange.enter(State::Route);
+        route::run(exchange, head)?;
+        exchange.enter(State::Gateway);
+        match exchange.guard() {
+            Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
+            None => Ok(Some(send::prepare(exchange, head, body.len()))),
+        }
+    })
+}
+
+/// Work on the head of the request. It is parsed for it, and again for the next: a parsed head is larger than a stream that waits.
+fn with_head<T>(
+    exchange: &mut Exchange,
+    incoming: &Incoming,
+    work: impl FnOnce(&mut Exchange, &Head<'_, RequestLine<'_>>) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let mut room = head::field_room();
     let bytes = incoming.buffer.get(..incoming.head_len).unwrap_or_default();
     let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
-    let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
-    #[cfg(debug_assertions)]
-    assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
-    inspect_input::run(exchange, incoming.encoded, body)?;
-    exchange.enter(State::Route);
-    route::run(exchange, &head)?;
-    exchange.enter(State::ShieldInput);
-    guard_input::run(exchange, body)?;
-    exchange.enter(State::Gateway);
-    Ok(send::prepare(exchange, &head, body.len()))
+    work(exchange, &head)
 }
 
 /// Ask the backend; once more on a new connection when an idle one turns out to be dead.

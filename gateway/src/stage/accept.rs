@@ -65,6 +65,7 @@ pub(crate) fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect
         endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
         dialect,
         bytes: head.len as u64,
+        client: None,
     }
 }
 
@@ -78,6 +79,7 @@ pub(crate) fn unknown(head_at: Tick, bytes: usize) -> Accepted {
         endpoint: String::new(),
         dialect: None,
         bytes: bytes as u64,
+        client: None,
     }
 }
 

@@ -1,35 +1,115 @@
 //! Stage 6: what does the prompt hold that it should not?
 //!
 //! All texts of the request are looked at, whosever words they are: system and user, earlier answers, what tools returned, how tools
-//! are described. Where findings are to be refused, a body that cannot be read is refused too: `inspect_input` sees to that.
+//! are described. Where findings change or refuse a request, a body that cannot be read is refused too: `inspect_input` sees to that.
+//!
+//! - *In*: the body, and the filters of the route.
+//! - *Out*: the body without what is to be taken out, if anything is; or a refusal.
+//! - *Never*: the text of a finding in what the client or anybody is told.
 
-use wire::json::Text;
-use wire::request::Speaker;
+use std::sync::Arc;
 
+use filters::{Assessment, Hooks, Place, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
+use lens::State;
+use wire::RequestFacts;
+use wire::http1::head::{Head, RequestLine};
+use wire::json::{Text, nesting};
+
+use crate::audit::{self, Note};
 use crate::exchange::Exchange;
-use crate::guard::Guard;
 use crate::respond::Refusal;
+use crate::stage::accept;
 
-/// Look at the prompt, if the route has a guard.
-pub(crate) fn run(exchange: &mut Exchange, body: &[u8]) -> Result<(), Refusal> {
-    let Some(guard) = exchange.routed.as_ref().and_then(|routed| routed.route.guard.clone()) else { return Ok(()) };
-    let texts = exchange.inspected.facts.as_ref().map_or(&[][..], |facts| &facts.texts);
-    let mut refused = None;
-    for text in texts {
-        let raw = body.get(text.range.clone()).unwrap_or_default();
-        let decoded = Text::of(raw, memchr::memchr(b'\\', raw).is_some()).decode();
-        for (rule, kind, refuses) in guard.inspect(&decoded, matches!(text.speaker, Speaker::User | Speaker::Tool)) {
-            *exchange.guarded.input.entry(rule.into()).or_default() += 1;
-            if refuses {
-                refused = refused.or(Some(kind));
-            }
-        }
+/// Look at the head, with the filters that want it.
+pub(crate) fn head(exchange: &mut Exchange, guard: &Shield, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    if !guard.chain().has(Hooks::HEAD) {
+        return Ok(());
     }
-    refused.map_or(Ok(()), |kind| Err(refusal(&guard, kind)))
+    exchange.enter(State::ShieldInput);
+    let fields: Vec<(&str, &[u8])> = head.fields.iter().map(|field| (field.name, field.value)).collect();
+    let head = RequestHead { method: head.line.method, path: accept::path(head.line.target), fields: &fields };
+    let looked = guard.chain().head(&head).map_err(|refused| Refusal::by_filter(&refused));
+    exchange.enter(State::Gateway);
+    looked
+}
+
+/// Look at the prompt, if the route has a guard. A body is given back when it is to be sent instead.
+///
+/// # Cancel safety
+/// Dropping the future drops the questions to judges.
+pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(guard) = exchange.guard() else { return Ok(None) };
+    if !guard.chain().has(Hooks::LOOK) && !guard.chain().has(Hooks::JUDGE) {
+        return Ok(None);
+    }
+    let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guard, body));
+    let world = exchange.plan.world.clone();
+    let assessment = guard.chain().prompt(&subject, &*world).await;
+    let verdict = assessment.verdict.clone();
+    let redacted =
+        (verdict == Verdict::Mask).then(|| filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found))).flatten();
+    note(exchange, &subject, assessment);
+    match verdict {
+        Verdict::Pass => Ok(None),
+        Verdict::Block { kind } => Err(refusal(&guard, &kind)),
+        Verdict::Failed { filter, failure } => Err(Refusal::guard_unavailable(&filter, failure)),
+        Verdict::Mask => match redacted {
+            Some((body, vault)) => {
+                // Places in the body have moved.
+                exchange.inspected.facts = Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
+                exchange.guarded.vault = Arc::new(vault);
+                Ok(Some(body))
+            }
+            None => Ok(None),
+        },
+    }
+}
+
+/// The texts of the request.
+fn subject(facts: Option<&RequestFacts>, guard: &Shield, body: &[u8]) -> Subject {
+    let nothing = RequestFacts::default();
+    let facts = facts.unwrap_or(&nothing);
+    let sizes = Sizes {
+        messages: facts.messages as u64,
+        tools: facts.tools,
+        nesting: if guard.settings.sizes.nesting > 0 { nesting(body) } else { 0 },
+        output_tokens: facts.max_tokens,
+    };
+    let mut builder = Subject::build(Side::Input, sizes, facts.prompt_bytes());
+    for text in &facts.texts {
+        let raw = body.get(text.range.clone()).unwrap_or_default();
+        let escaped = memchr::memchr(b'\\', raw).is_some();
+        let place = Place { body: text.range.clone(), escaped };
+        builder.text(Voice::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+    }
+    builder.done()
+}
+
+/// Keep what was said for the record, and write it down.
+fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
+    let Assessment { word, found, risk, level, accounts, judged, .. } = assessment;
+    for (_, found) in &found {
+        *exchange.guarded.input.entry(found.rule.clone()).or_default() += 1;
+    }
+    if let (Some(audit), false) = (&exchange.shared.audit, found.is_empty()) {
+        let hash = |found: &filters::Found| {
+            let text = subject.text(found.text);
+            text.get(found.span.clone())
+                .filter(|matched| !matched.is_empty() && matched.len() < text.len())
+                .map(|matched| audit.hash(matched))
+        };
+        let note = |(filter, found)| Note { side: Side::Input, hash: hash(&found), filter, found, channel: None };
+        let notes: Vec<Note> = found.into_iter().map(note).collect();
+        audit::write(exchange, &notes);
+    }
+    let guarded = &mut exchange.guarded;
+    (guarded.word, guarded.risk, guarded.level) = (word, risk.value(), level.name());
+    guarded.accounts = accounts;
+    guarded.judged = judged;
 }
 
 /// The client is told the kind of what was found, never the text.
-fn refusal(guard: &Guard, kind: &str) -> Refusal {
+fn refusal(guard: &Shield, kind: &str) -> Refusal {
     let message =
         format!("The request was refused by the guard {:?}: it holds {kind}. Remove it and send the request again.", guard.settings.name);
     Refusal::blocked(400, "content_blocked", message)

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
+use filters::Shield;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
 
 use crate::clock;
 use crate::exchange::{Exchange, Guarded};
-use crate::guard::Guard;
 use crate::shared::worker;
 
 /// Longest model name that is kept.
@@ -84,14 +84,19 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
+        security_overhead: guard.map(|_| {
+            let added = exchange.guarded.before_first_token.map(|nanos| nanos / 1000);
+            let client_ttft = marks.first_token.written.map(|at| at.micros_since(head));
+            SecurityOverhead::of(&ledger_us, exchange.guarded.judged / 1000).before_first_token(added, client_ttft)
+        }),
         security: guard.map(|guard| Box::new(security(guard, std::mem::take(&mut exchange.guarded)))),
-        security_overhead: guard.map(|_| SecurityOverhead::of(&ledger_us)),
         total_us: ledger_us.total(),
         ledger_us,
     }
 }
 
-fn security(guard: &Guard, found: Guarded) -> Security {
+fn security(guard: &Shield, found: Guarded) -> Security {
+    let verdict = verdict(&found).into();
     Security {
         shield: guard.settings.name.clone(),
         mode: Cow::Borrowed(if guard.settings.observe { "observe" } else { "enforce" }),
@@ -100,7 +105,19 @@ fn security(guard: &Guard, found: Guarded) -> Security {
         held_events: found.held_events,
         held_bytes_max: found.held_bytes_max,
         hold_us: found.hold,
+        verdict,
+        risk: found.risk,
+        level: found.level.into(),
+        filters: found.accounts,
     }
+}
+
+/// What was done, or would have been, on either side.
+fn verdict(found: &Guarded) -> &'static str {
+    const ORDER: [&str; 6] = ["failed_closed", "block", "redact", "flag", "failed_open", "pass"];
+    let said = |word: &str| found.word == word || found.accounts.iter().any(|account| account.verdict == word);
+    let word = ORDER.into_iter().find(|word| said(word)).unwrap_or("pass");
+    if word == "pass" && !found.output.is_empty() { "flag" } else { word }
 }
 
 /// A client's word, cut: records are kept by the thousand.

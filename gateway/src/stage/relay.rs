@@ -32,7 +32,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::record;
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
-use gate::Gate;
+use gate::{Gate, Stop};
 use strip::Strip;
 use watch::Watch;
 
@@ -58,6 +58,8 @@ enum Phase {
     Sending,
     AwaitHead,
     Body,
+    /// Upstream is done with; judges still look at what was said last.
+    Judging,
     /// Upstream is done with; what is queued goes out. `bool`: properly.
     Flushing(bool),
 }
@@ -78,6 +80,8 @@ pub(crate) struct Relay<'x, S, D> {
     reader: Option<Reader>,
     strip: Option<Strip>,
     gate: Option<Gate>,
+    /// The head of a whole answer that may yet be withheld.
+    head: Option<AnswerHead>,
     /// When what the gate holds must be decided.
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
@@ -85,6 +89,8 @@ pub(crate) struct Relay<'x, S, D> {
     ring: usize,
     /// The client was told the body's length: nothing of ours may stand in it.
     has_length: bool,
+    /// The first token has not been taken by the client, and there is a guard whose part in that is to be known.
+    gate_counts_ttft: bool,
     /// What the gauge of ring bytes was told last.
     gauged: usize,
 }
@@ -93,6 +99,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     pub(crate) fn new(exchange: &'x mut Exchange, source: &'x mut S, sink: &'x mut D) -> Self {
         let watch = Watch::new(exchange.timeouts(), exchange.accepted.head_at);
         let ring = exchange.plan.settings.limits.ring;
+        let guarded = exchange.routed.as_ref().is_some_and(|routed| routed.route.guard.is_some());
         exchange.enter(State::Send);
         Relay {
             exchange,
@@ -102,11 +109,13 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             reader: None,
             strip: None,
             gate: None,
+            head: None,
             hold: None,
             phase: Phase::Sending,
             watch,
             ring,
             has_length: false,
+            gate_counts_ttft: guarded,
             gauged: 0,
         }
     }
@@ -117,8 +126,12 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        if let Some(gate) = &self.gate {
-            gate.report(&mut self.exchange.guarded);
+        if let Some(mut gate) = self.gate.take() {
+            if gate.observes() && matches!(end, End::Complete | End::Served) {
+                // The client has its answer; what judges would have said of its end is for the record.
+                gate.conclude().await;
+            }
+            gate.report(self.exchange);
         }
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
@@ -141,6 +154,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 Ok(step) => step,
                 Err(Gone) => return Poll::Ready(self.gone()),
             };
+            if let Some(end) = self.heed_stop() {
+                return Poll::Ready(end);
+            }
             if let (Phase::Flushing(complete), true) = (self.phase, self.out.is_empty()) {
                 return Poll::Ready(if complete { End::Complete } else { End::Broken });
             }
@@ -152,7 +168,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             return Poll::Ready(self.gone());
         }
         // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event that is kept back.
-        if self.poll_hold(cx).is_ready() {
+        if self.poll_hold(cx).is_ready() || self.poll_judges(cx).is_ready() {
             return self.poll(cx);
         }
         if self.out.is_empty() && self.exchange.ledger.state() == State::Gateway {
@@ -169,7 +185,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             Phase::Sending => self.step_send(cx),
             Phase::AwaitHead => self.step_head(cx),
             Phase::Body if self.out.len() < self.ring => self.step_body(cx),
-            Phase::Body | Phase::Flushing(_) => Ok(Step::Idle),
+            Phase::Judging if !self.gate.as_ref().is_some_and(Gate::is_judging) => self.end_answer().map(|()| Step::Moved),
+            Phase::Body | Phase::Judging | Phase::Flushing(_) => Ok(Step::Idle),
         }
     }
 
@@ -221,24 +238,35 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits).expecting_echo(echo));
             exchange.answer.measured = true;
             let takes_usage = exchange.sent.usage_asked && streamed;
-            match routed.route.guard.as_ref().filter(|guard| guard.automata().is_some()) {
-                Some(guard) => self.gate = Some(Gate::new(guard, head.framing, takes_usage)),
+            match routed.route.guard.as_ref().filter(|guard| guard.reads_answers()) {
+                Some(guard) => self.gate = Some(Gate::new(exchange, guard, (dialect, head.framing), takes_usage)),
                 None if takes_usage => self.strip = Some(Strip::default()),
                 None => {}
             }
-            if self.gate.is_some() || self.strip.is_some() {
+            if self.gate.as_ref().is_some_and(Gate::alters) || self.strip.is_some() {
                 head.length = None;
             }
-        } else if head.status < 400 && routed.route.guard.as_ref().is_some_and(|guard| guard.masks_any()) {
+        } else if head.status < 400 && routed.route.guard.as_ref().is_some_and(|guard| guard.alters_answers()) {
             return Err(End::Refused(Refusal::unreadable_answer()));
         }
-        self.has_length = head.length.is_some();
-        let extra = extra_fields(exchange, head.first_byte);
-        self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
-        crate::downstream::buffer::give(head.fields);
+        // A whole answer is decided before the client hears of it: then it may still be another one.
+        if head.framing == Framing::Json && self.gate.as_ref().is_some_and(Gate::acts) {
+            self.head = Some(head);
+        } else {
+            self.tell_head(head)?;
+        }
         self.phase = Phase::Body;
         self.watch.moved(clock::now());
         self.step_body(cx).map(|_| Step::Moved)
+    }
+
+    /// The client hears of the answer.
+    fn tell_head(&mut self, head: AnswerHead) -> Result<(), End> {
+        self.has_length = head.length.is_some();
+        let extra = extra_fields(self.exchange, head.first_byte);
+        self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
+        crate::downstream::buffer::give(head.fields);
+        Ok(())
     }
 
     fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
@@ -260,10 +288,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.exchange.ledger.switch(State::Gateway, now);
                 self.account_for_guard();
             }
-            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::masks) {
-                let refusal = Refusal::unreadable_answer();
-                self.break_off(refusal.outcome, refusal.code, &refusal.message);
-                return Ok(Step::Moved);
+            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::acts) {
+                return self.end_early(Refusal::unreadable_answer()).map(|()| Step::Moved);
             }
             if self.exchange.answer.lens.wants_flush() {
                 record::flush_gaps(self.exchange);
@@ -272,20 +298,16 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         match step {
             Poll::Pending => Ok(Step::Idle),
             Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
-            Poll::Ready(Ok(BodyStep::End)) => {
-                self.complete();
-                Ok(Step::Moved)
-            }
+            Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {
                 log::debug!("request {}: the answer broke off: {error}", self.exchange.accepted.id);
-                self.break_off(Outcome::UpstreamFailed, "upstream_died", "The backend broke off in the middle of its answer.");
-                Ok(Step::Moved)
+                self.end_early(Refusal::upstream_died()).map(|()| Step::Moved)
             }
         }
     }
 
     /// The backend has said everything.
-    fn complete(&mut self) {
+    fn complete(&mut self) -> Result<(), End> {
         let now = clock::now();
         self.exchange.answer.ended_at = Some(now);
         if let Some(strip) = &mut self.strip {
@@ -300,8 +322,83 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.exchange.answer.not_parsed = Some("event_too_large");
             }
         }
+        if self.gate.as_ref().is_some_and(|gate| gate.acts() && gate.is_judging()) {
+            self.out.commit();
+            self.phase = Phase::Judging;
+            return Ok(());
+        }
+        self.end_answer()
+    }
+
+    /// Everything was said and judged: what is left goes, and that is the end.
+    fn end_answer(&mut self) -> Result<(), End> {
+        if let Some(gate) = &mut self.gate {
+            gate.rest(&mut self.out);
+        }
+        if let Some(end) = self.heed_stop() {
+            return Err(end);
+        }
+        // A stop has ended it in its own way.
+        if !matches!(self.phase, Phase::Flushing(_)) {
+            self.tell_withheld_head()?;
+            self.out.finish();
+            self.phase = Phase::Flushing(true);
+        }
+        Ok(())
+    }
+
+    /// The head of a whole answer goes before its body, which is in the queue already.
+    fn tell_withheld_head(&mut self) -> Result<(), End> {
+        let Some(mut head) = self.head.take() else { return Ok(()) };
+        let mut body = std::mem::take(&mut self.out);
+        body.commit();
+        head.length = Some(body.len() as u64);
+        self.tell_head(head)?;
+        self.out.push(body.pending());
+        Ok(())
+    }
+
+    /// A filter has ended the answer. `Some`: the client has heard nothing of it yet and gets another.
+    fn heed_stop(&mut self) -> Option<End> {
+        let gate = self.gate.as_mut()?;
+        let stop = gate.take_stop()?;
+        let refusal = stop.refusal();
+        self.exchange.verdict.decide(refusal.outcome, Some(refusal.code));
+        self.exchange.answer.ended_at.get_or_insert_with(clock::now);
+        match (&stop, self.head.is_some()) {
+            (Stop::Blocked { .. }, true) => {
+                let body = gate.withheld();
+                self.out = Out::default();
+                self.out.push(&body);
+                if let Err(end) = self.tell_withheld_head() {
+                    return Some(end);
+                }
+            }
+            (_, true) => return Some(End::Refused(refusal)),
+            (Stop::Failed { .. }, false) => {
+                self.say_error(refusal.code, &refusal.message);
+                self.out.commit();
+                self.phase = Phase::Flushing(false);
+                return None;
+            }
+            (_, false) => {
+                let words = gate.closing_events(&refusal.message, &self.exchange.answer.lens);
+                self.separate();
+                self.out.push(words.as_bytes());
+            }
+        }
         self.out.finish();
         self.phase = Phase::Flushing(true);
+        None
+    }
+
+    /// The answer ends here for a reason of ours or the backend's: by an answer of our own where the client has heard of none.
+    fn end_early(&mut self, refusal: Refusal) -> Result<(), End> {
+        if self.head.is_some() {
+            return Err(End::Refused(refusal));
+        }
+        self.break_off(refusal.outcome, refusal.code, &refusal.message);
+        Ok(())
     }
 
     /// The answer ends here, and the client shall see that it is no proper end: an error event in its own dialect where
@@ -316,16 +413,29 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if let Some(gate) = &mut self.gate {
             gate.let_go(clock::now(), &mut self.out);
         }
-        let dialect = exchange.routed.as_ref().and_then(|r| r.dialect);
-        let events_flow = exchange.answer.streamed && !self.has_length;
-        if let (Some(dialect), Some(reader), true) = (dialect, &self.reader, events_flow) {
-            if reader.unterminated() > 0 {
-                self.out.push(b"\n\n");
-            }
-            self.out.push(dialect.error_event(message, code).as_bytes());
-        }
+        self.say_error(code, message);
         self.out.commit();
         self.phase = Phase::Flushing(false);
+    }
+
+    /// An error event, where events flow.
+    fn say_error(&mut self, code: &str, message: &str) {
+        let dialect = self.exchange.routed.as_ref().and_then(|r| r.dialect);
+        let events_flow = self.exchange.answer.streamed && !self.has_length;
+        if let (Some(dialect), Some(_), true) = (dialect, &self.reader, events_flow) {
+            self.separate();
+            let message = message.replace(['"', '\\'], "'");
+            self.out.push(dialect.error_event(&message, code).as_bytes());
+        }
+    }
+
+    /// End an event that was torn, so that the next is one.
+    fn separate(&mut self) {
+        let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
+        // What a gate that alters has of a torn event stays with it.
+        if torn && !self.gate.as_ref().is_some_and(Gate::alters) {
+            self.out.push(b"\n\n");
+        }
     }
 
     fn step_client(&mut self, cx: &mut Context<'_>) -> Result<Step, Gone> {
@@ -361,6 +471,11 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             (None, None) => written,
         };
         answer.lens.written(upto, now);
+        if self.gate_counts_ttft && answer.lens.marks().first_token.written.is_some() {
+            self.gate_counts_ttft = false;
+            let guard = [State::ShieldInput, State::ShieldOutput, State::Hold].map(|state| self.exchange.ledger.nanos(state));
+            self.exchange.guarded.before_first_token = Some(guard.iter().sum());
+        }
         if !self.out.is_empty() {
             self.watch.blocked(now);
             return self.exchange.ledger.switch(State::ClientWrite, now);
@@ -376,6 +491,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
             Phase::Body if self.gate.as_ref().is_some_and(|gate| gate.holds_since().is_some()) => State::Hold,
+            Phase::Judging => State::Hold,
             Phase::Body => State::AwaitToken,
             Phase::Flushing(_) => State::Settle,
         }
@@ -391,9 +507,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     /// Ready when the gate held something for as long as it may, and has let it go.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((gate, since)) = self.gate.as_mut().and_then(|gate| gate.holds_since().map(|since| (gate, since))) else {
-            return Poll::Pending;
-        };
+        let Some(gate) = self.gate.as_mut().filter(|gate| gate.waits_for_text()) else { return Poll::Pending };
+        let Some(since) = gate.holds_since() else { return Poll::Pending };
         let now = clock::now();
         let left = gate.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));
         if left.is_zero() {
@@ -406,6 +521,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             timer.as_mut().reset(tokio::time::Instant::now() + left);
         }
         Poll::Pending
+    }
+
+    /// Ready when a judge has answered.
+    fn poll_judges(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(gate) = &mut self.gate else { return Poll::Pending };
+        let answered = gate.poll_judges(cx, &mut self.out);
+        self.out.commit();
+        answered
     }
 
     fn gone(&mut self) -> End {
@@ -421,7 +544,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         match self.phase {
             Phase::Sending | Phase::AwaitHead => watch::For::FirstByte,
             Phase::Body if self.out.len() < self.ring => watch::For::NextEvent,
-            Phase::Body | Phase::Flushing(_) => watch::For::Client,
+            Phase::Body | Phase::Judging | Phase::Flushing(_) => watch::For::Client,
         }
     }
 
@@ -437,11 +560,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
                 Some(End::Broken)
             }
-            (Phase::Body, expired) => {
-                let refusal = expired.refusal();
-                self.break_off(Outcome::Timeout, refusal.code, &refusal.message);
-                None
-            }
+            (Phase::Body | Phase::Judging, expired) => self.end_early(expired.refusal()).err(),
         }
     }
 }
@@ -466,6 +585,14 @@ impl<S, D> Drop for Relay<'_, S, D> {
 /// The fields of our own that an answer gets.
 fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
+        let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
+        if exchange.guard().is_some() {
+            let word = if guarded.word.is_empty() { "pass" } else { guarded.word };
+            extra.push_str(&format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level));
+        }
+        extra.push_str(&format!("x-latency-monitored: {measured}\r\n"));
+    }
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.server_timing) {
         let ms = |state| exchange.ledger.nanos(state) as f64 / 1e6;
         let wait = exchange.sent.at.map_or(0.0, |at| first_byte.nanos_since(at) as f64 / 1e6);

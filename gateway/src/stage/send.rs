@@ -44,9 +44,8 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     if !route.forward_compression {
         push(&mut out, &["accept-encoding: identity\r\n"]);
     }
-    if let Some(key) = &backend.api_key {
-        let name = if backend.provider == "anthropic" { "x-api-key: " } else { "authorization: Bearer " };
-        push(&mut out, &[name, key.reveal(), "\r\n"]);
+    if let Some((name, value)) = backend.credential() {
+        push(&mut out, &[name, ": ", &value, "\r\n"]);
     }
     let length = body_len + insert.map_or(0, |(_, text)| text.len());
     push(&mut out, &["x-request-id: ", &exchange.accepted.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);

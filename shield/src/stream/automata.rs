@@ -138,7 +138,10 @@ impl Rule {
         let found = Extractor::new().extract(&tree);
         let long = |literals: &&[regex_syntax::hir::literal::Literal]| literals.iter().all(|one| one.as_bytes().len() >= NAMED);
         let prefixes = found.literals().filter(long).unwrap_or_default().iter().map(|one| one.as_bytes().to_vec()).collect();
-        let at_bound = if pattern.family == Family::Secret { options.secrets } else { options.pii };
+        let at_bound = match pattern.family {
+            Family::Secret | Family::Policy | Family::Leak => options.secrets,
+            Family::Pii | Family::Placeholder => options.pii,
+        };
         let plain = pattern.context.is_none() || pattern.score >= options.threshold;
         let (tree, shape) = [UNROLLED, LARGE_UNROLLED]
             .into_iter()

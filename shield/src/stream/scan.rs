@@ -225,8 +225,9 @@ impl Scan<'_> {
             Some(count) => count.1 = count.1.saturating_add(1),
             None => self.counts.push((number, 1)),
         }
+        let text = self.text.get(start..span.end.saturating_sub(self.base)).unwrap_or_default();
         let finding = Finding { kind: rule.kind, rule: rule.rule, family: rule.family, span, score };
-        (self.out)(Piece::Mask { finding: &finding, open });
+        (self.out)(Piece::Mask { finding: &finding, text, open });
     }
 
     /// Give out the text up to a position.

@@ -1,11 +1,13 @@
 //! From the first byte of a request to the end of its answer.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lens::Tick;
 use lens::record::Outcome;
+use pingora::protocols::SocketDigest;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -159,8 +161,13 @@ impl Connection {
         if server == Server::PassThrough {
             return Entered::PassThrough;
         }
+        let mut accepted = accept::accepted(&head, dialect, head_at);
+        if shared.audit.is_some() {
+            let socket = self.io.get_socket_digest();
+            accepted.client = socket.as_deref().and_then(SocketDigest::peer_addr).and_then(|a| a.as_inet()).map(SocketAddr::ip);
+        }
         Entered::Ours(Accept {
-            accepted: accept::accepted(&head, dialect, head_at),
+            accepted,
             framing: head.framing,
             keep_alive: head.keeps_alive(),
             http10: head.http10,

@@ -19,7 +19,12 @@ pub(crate) struct Forward<'a> {
     pub(super) read_at: Option<Tick>,
 }
 
-impl Forward<'_> {
+impl<'a> Forward<'a> {
+    /// A way on which nothing is read: the payload is queued, and that is all.
+    pub(crate) fn bare(answer: &'a mut Answer, out: &'a mut Out) -> Self {
+        Forward { answer, out, reader: None, strip: None, gate: None, read_at: None }
+    }
+
     /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
     #[inline]
     pub(crate) fn begin_read(&mut self, now: Tick, lag: Option<u64>) {

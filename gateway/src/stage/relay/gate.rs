@@ -1,33 +1,63 @@
 //! The gate of a guarded answer: events pass when all of their text is decided, without what is masked.
 //!
-//! - *In*: runs of an answer's body, and the route's [`Guard`].
+//! - *In*: runs of an answer's body, and the route's guard.
 //! - *Out*: the same events in the same order. One that nothing is taken out of leaves byte for byte as it came.
 //! - *Never*: a byte of a match before the scanner has decided about it; an event that was not scanned, whatever its dialect
 //!   says besides generated text; a comment that waits, because clients take comments for signs of life.
 //!
 //! Each channel of each choice is a text of its own. What has no channel (a repetition of the whole text at the end, an echoed prompt)
-//! is scanned as a whole text where it stands. Log probabilities beside text that is masked are taken out: they spell it.
+//! is scanned as a whole text where it stands. Log probabilities beside text that is masked are taken out: they spell it. Filters that
+//! need context sit in the `panel`; a filter that follows each event is a `watch`.
 
+mod ear;
 mod line;
+mod panel;
 mod render;
+mod stop;
+mod watches;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use filters::{AnswerFacts, Shield, Vault};
 use lens::gaps::Gaps;
 use lens::{StreamLens, Tick};
-use wire::{Event, Framing, Listener, Part, Reader};
+use wire::{Dialect, Framing, Reader};
 
+use crate::audit::{self, Note};
 use crate::clock;
 use crate::downstream::out::Out;
-use crate::exchange::Guarded;
-use crate::guard::Guard;
+use crate::exchange::Exchange;
+use crate::shared::Shared;
+use ear::{Ear, Heard};
 use line::{Lines, Slot};
+use panel::Panel;
+use stop::Closing;
+pub(super) use stop::Stop;
+use watches::Watches;
 
 /// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided with what is there. A stream of
 /// one choice comes nowhere near, because `hold_bytes` bounds its text.
 const MOST_WAITING: usize = 1 << 20;
+
+/// What a gate stands on: nothing of it changes while the answer flows.
+#[derive(Debug)]
+pub(super) struct Ground {
+    guard: Arc<Shield>,
+    shared: Arc<Shared>,
+    vault: Arc<Vault>,
+    dialect: Dialect,
+    framing: Framing,
+    /// What every answer begins with, as JSON string content.
+    disclaimer: String,
+    /// Usage events are ours and go.
+    takes_usage: bool,
+    /// Something may be taken out, put in, or withheld; else findings are counted, and nothing waits.
+    acts: bool,
+}
 
 /// An event on its way through.
 #[derive(Debug)]
@@ -43,6 +73,10 @@ struct Kept {
 #[derive(Debug, Default)]
 struct Content {
     slots: Vec<Slot>,
+    /// The choices that end here, and where it says why.
+    reasons: Vec<(u32, Range<usize>)>,
+    /// A choice or the answer ends here.
+    ends: bool,
     /// It may hold text that is in no slot.
     strange: bool,
     /// It is the usage that we asked for on our own account.
@@ -52,13 +86,16 @@ struct Content {
 /// The gate of one answer.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    guard: Arc<Guard>,
-    framing: Framing,
-    /// Usage events are ours and go.
-    takes_usage: bool,
-    /// What is found is taken out; else it is counted, and nothing waits.
-    masks: bool,
+    ground: Ground,
     lines: Lines,
+    panel: Option<Panel>,
+    watches: Watches,
+    /// For what the answer ends; told once.
+    stop: Option<Stop>,
+    stopped: bool,
+    closing: Closing,
+    /// How the first choice's answer begins, as far as it is needed to know a repetition of it.
+    opening: String,
     /// The beginning of an event that is not complete.
     torn: Vec<u8>,
     /// The run before ended in the CR that ended an event, which goes or not: an LF that begins this run belongs to it.
@@ -77,66 +114,35 @@ pub(crate) struct Gate {
     busy: u64,
 }
 
-/// Hears what a run holds.
-struct Ear<'g> {
-    lens: &'g mut StreamLens,
-    lines: &'g mut Lines,
-    guard: &'g Guard,
-    takes_usage: bool,
-    /// Where the data of the event begins in memory.
-    data: usize,
-    content: Content,
-    ended: Vec<Option<u32>>,
-    found: Vec<Heard>,
-}
-
-#[derive(Debug)]
-enum Heard {
-    Event(usize, Content),
-    Comment(usize),
-}
-
-impl Listener for Ear<'_> {
-    fn data(&mut self, data: &[u8]) {
-        self.data = data.as_ptr() as usize;
-    }
-
-    fn part(&mut self, part: Part<'_>) {
-        self.lens.part(part);
-        match part {
-            Part::Text { channel, choice, index, text } => {
-                let at = (text.raw().as_ptr() as usize).saturating_sub(self.data);
-                self.content.slots.push(self.lines.text(self.guard, (choice, channel, index), &text, at));
-            }
-            Part::Finish { choice, .. } => self.ended.push(Some(choice)),
-            Part::End(_) => self.ended.push(None),
-            _ => {}
-        }
-    }
-
-    fn event(&mut self, event: &Event) {
-        self.lens.event(event);
-        self.ended.drain(..).for_each(|choice| self.lines.finish(self.guard, choice));
-        let mut content = std::mem::take(&mut self.content);
-        content.strange = !event.same_shape;
-        content.goes = self.takes_usage && event.no_choices && event.kinds.is_usage_only();
-        self.found.push(Heard::Event(event.end, content));
-    }
-
-    fn comment(&mut self, end: usize) {
-        self.lens.comment(end);
-        self.found.push(Heard::Comment(end));
-    }
-}
-
 impl Gate {
-    pub(super) fn new(guard: &Arc<Guard>, framing: Framing, takes_usage: bool) -> Self {
-        Gate {
+    /// A gate for the answer of an exchange.
+    pub(super) fn new(exchange: &Exchange, guard: &Arc<Shield>, (dialect, framing): (Dialect, Framing), takes_usage: bool) -> Self {
+        let settings = &guard.settings;
+        let facts = AnswerFacts {
+            status: exchange.answer.status.unwrap_or(0),
+            streamed: exchange.answer.streamed,
+            request_id: exchange.accepted.id.as_str().into(),
+        };
+        let disclaims = !settings.disclaimer.is_empty() && !settings.observe;
+        let ground = Ground {
             guard: guard.clone(),
+            shared: exchange.shared.clone(),
+            vault: exchange.guarded.vault.clone(),
+            dialect,
             framing,
+            disclaimer: if disclaims { render::escaped(&format!("{}\n\n", settings.disclaimer)) } else { String::new() },
             takes_usage,
-            masks: guard.masks_any(),
+            acts: guard.alters_answers(),
+        };
+        Gate {
+            panel: Panel::new(guard, &exchange.plan.world),
+            watches: Watches::open(guard, &facts),
+            ground,
             lines: Lines::default(),
+            stop: None,
+            stopped: false,
+            closing: Closing::default(),
+            opening: String::new(),
             torn: Vec::new(),
             after_cr: None,
             queue: VecDeque::new(),
@@ -152,14 +158,28 @@ impl Gate {
 
     /// Take a run in, and let go what is decided. `now` is when it was read.
     pub(super) fn pass(&mut self, run: &[u8], now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        if self.stopped {
+            return;
+        }
         let began = clock::now();
         lens.at(self.seen);
         let found = self.hear(lens, |ear| reader.feed(run, ear));
-        if !self.alters() {
-            self.seen += run.len() as u64;
-            self.busy += clock::now().nanos_since(began);
-            return out.push(run);
+        if self.alters() {
+            self.sort(run, found, now, out);
+            self.release(now, out);
+            self.bound(now, out);
+        } else {
+            out.push(run);
         }
+        self.seen += run.len() as u64;
+        if let Some(panel) = &mut self.panel {
+            panel.ask(false);
+        }
+        self.busy += clock::now().nanos_since(began);
+    }
+
+    /// Put what was heard in a run into the queue, and pass comments on.
+    fn sort(&mut self, run: &[u8], found: Vec<Heard>, now: Tick, out: &mut Out) {
         let mut at = self.rest_of_line_end(run, out);
         for heard in found {
             let (end, content) = match heard {
@@ -181,50 +201,102 @@ impl Gate {
             self.event(piece, content, self.seen + end as u64, now, out);
         }
         self.torn.extend_from_slice(run.get(at..).unwrap_or_default());
-        self.seen += run.len() as u64;
-        self.release(now, out);
-        let bytes = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
-        self.held_bytes = self.held_bytes.max(bytes);
-        if bytes > MOST_WAITING {
-            self.flush(now, out);
-        }
-        self.busy += clock::now().nanos_since(began);
     }
 
-    /// The body has ended: everything is decided now.
+    /// The body has ended: the texts are complete. What judges have not judged yet may still wait.
     pub(super) fn finish(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
         let found = self.hear(lens, |ear| reader.finish(ear));
+        self.lines.finish(&self.ground, None);
+        self.note(|watches| watches.end());
+        if let Some(panel) = &mut self.panel {
+            panel.end();
+        }
         if !self.alters() {
-            return self.lines.finish(&self.guard, None);
+            return;
         }
         for heard in found {
             if let Heard::Event(_, content) = heard {
                 self.event(&[], content, self.seen, now, out);
             }
         }
-        self.let_go(now, out);
-        // What is left is no event: a torn one, or none that anybody reads.
-        if self.framing != Framing::Json {
-            let torn = std::mem::take(&mut self.torn);
-            out.push(&render::whole(&self.guard, &torn));
+        self.release(now, out);
+    }
+
+    /// Everything has left: what is left is no event, a torn one or none that anybody reads.
+    pub(super) fn rest(&mut self, out: &mut Out) {
+        if self.ground.framing == Framing::Json || self.stopped {
+            return;
+        }
+        let torn = std::mem::take(&mut self.torn);
+        match render::whole(&self.ground, &torn) {
+            Ok(bytes) => out.push(&bytes),
+            Err(kind) => self.set_stop(Stop::Blocked { kind: kind.to_owned() }),
         }
     }
 
-    /// Nothing more comes that could decide what is held.
+    /// Nothing more comes that could decide what is held. What no judge has seen, and must, does not leave.
     pub(super) fn let_go(&mut self, now: Tick, out: &mut Out) {
-        self.lines.finish(&self.guard, None);
+        self.lines.finish(&self.ground, None);
         self.release(now, out);
+        self.queue.clear();
+        self.stopped = true;
     }
 
     /// The hold has lasted as long as it may.
     pub(super) fn flush(&mut self, now: Tick, out: &mut Out) {
-        self.lines.flush(&self.guard);
+        self.lines.flush(&self.ground);
+        if let Some(panel) = &mut self.panel {
+            panel.ask(true);
+        }
         self.release(now, out);
     }
 
-    /// When what is held longest came.
+    /// Go on with the judges' questions. Ready when something has changed.
+    pub(super) fn poll_judges(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<()> {
+        if self.stopped {
+            return Poll::Pending;
+        }
+        let Some(panel) = &mut self.panel else { return Poll::Pending };
+        let Poll::Ready(stop) = panel.poll(cx) else { return Poll::Pending };
+        if let Some(stop) = stop {
+            self.set_stop(stop);
+        }
+        self.release(clock::now(), out);
+        Poll::Ready(())
+    }
+
+    /// Whether judges have not judged all that was said.
+    pub(super) fn is_judging(&self) -> bool {
+        !self.stopped && self.panel.as_ref().is_some_and(|panel| !panel.is_settled())
+    }
+
+    /// Wait for the judges, when nothing depends on them but the record.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops their questions.
+    pub(super) async fn conclude(&mut self) {
+        let Some(panel) = &mut self.panel else { return };
+        panel.end();
+        while !panel.is_settled() {
+            std::future::poll_fn(|cx| panel.poll(cx)).await;
+        }
+    }
+
+    /// Whether only the record depends on what is found.
+    pub(super) fn observes(&self) -> bool {
+        self.ground.guard.settings.observe
+    }
+
+    /// When what is held longest came, if the scanner holds it, or it has not been given to a judge.
     pub(super) fn holds_since(&self) -> Option<Tick> {
         self.queue.front().map(|kept| kept.arrived)
+    }
+
+    /// Whether time alone can release something.
+    pub(super) fn waits_for_text(&self) -> bool {
+        let undecided = |kept: &Kept| !self.lines.is_decided(&kept.content.slots);
+        let unasked = |kept: &Kept| self.panel.as_ref().is_some_and(|panel| !panel.admits(&kept.content.slots) && panel.has_unasked());
+        self.queue.front().is_some_and(|kept| undecided(kept) || unasked(kept))
     }
 
     /// How much of the body as it came the client has, when it has taken `payload` bytes.
@@ -239,19 +311,19 @@ impl Gate {
         self.written
     }
 
-    /// Whether what is found is taken out.
-    pub(super) fn masks(&self) -> bool {
-        self.masks
+    /// Whether what is found is acted on.
+    pub(super) fn acts(&self) -> bool {
+        self.ground.acts
     }
 
     /// Whether the answer may leave otherwise than it came.
-    fn alters(&self) -> bool {
-        self.masks || self.takes_usage
+    pub(super) fn alters(&self) -> bool {
+        self.ground.acts || self.ground.takes_usage
     }
 
     /// How long text may wait.
     pub(super) fn hold_time(&self) -> Duration {
-        self.guard.settings.hold_time
+        self.ground.guard.settings.hold_time
     }
 
     /// Nanoseconds of work since the last time.
@@ -259,13 +331,58 @@ impl Gate {
         std::mem::take(&mut self.busy)
     }
 
+    /// For what the answer ends, told once.
+    pub(super) fn take_stop(&mut self) -> Option<Stop> {
+        self.stop.take()
+    }
+
+    /// The events that close a stream for its content, in its dialect.
+    pub(super) fn closing_events(&self, message: &str, lens: &StreamLens) -> String {
+        self.closing.events(self.ground.dialect, &self.lines.choices(), lens.completion_tokens().0, message)
+    }
+
+    /// A whole answer that is not shown.
+    pub(super) fn withheld(&self) -> Vec<u8> {
+        let Some(kept) = self.queue.front() else { return b"{}".to_vec() };
+        render::withheld(self.ground.dialect, &kept.bytes, &kept.content)
+    }
+
     /// What was found and what waited.
-    pub(super) fn report(&self, into: &mut Guarded) {
+    pub(super) fn report(&mut self, exchange: &mut Exchange) {
+        let into = &mut exchange.guarded;
         into.hold = self.held.summary();
         into.held_events = self.held_events;
         into.held_bytes_max = self.held_bytes as u64;
-        for (rule, count) in self.lines.found(&self.guard) {
+        for (rule, count) in self.lines.found(&self.ground) {
             *into.output.entry(rule.into()).or_default() += u64::from(count);
+        }
+        let mut notes = std::mem::take(&mut self.lines.notes);
+        filters::merge(&mut into.accounts, self.watches.take_accounts());
+        if let Some(panel) = &mut self.panel {
+            filters::merge(&mut into.accounts, std::mem::take(&mut panel.accounts));
+            for (filter, key, found) in std::mem::take(&mut panel.found) {
+                *into.output.entry(found.rule.clone()).or_default() += 1;
+                notes.push(Note { side: filters::Side::Output, filter, found, channel: Some(line::channel(key.1)), hash: None });
+            }
+        }
+        audit::write(exchange, &notes);
+    }
+
+    fn set_stop(&mut self, stop: Stop) {
+        if !self.stopped {
+            self.stopped = true;
+            self.stop = Some(stop);
+            // Of a whole answer its frame is shown.
+            if self.ground.framing != Framing::Json {
+                self.queue.clear();
+            }
+        }
+    }
+
+    /// Let watches say something; a no ends the answer, unless the guard only observes.
+    fn note(&mut self, say: impl FnOnce(&mut Watches) -> Result<(), Stop>) {
+        if let (Err(stop), false) = (say(&mut self.watches), self.observes()) {
+            self.set_stop(stop);
         }
     }
 
@@ -283,24 +400,28 @@ impl Gate {
     }
 
     fn hear(&mut self, lens: &mut StreamLens, feed: impl FnOnce(&mut Ear<'_>)) -> Vec<Heard> {
-        let mut ear = Ear {
-            lens,
-            lines: &mut self.lines,
-            guard: &self.guard,
-            takes_usage: self.takes_usage,
-            data: 0,
-            content: Content::default(),
-            ended: Vec::new(),
-            found: Vec::new(),
-        };
+        let mut ear = Ear::new(lens, &self.ground, &mut self.lines, (self.panel.as_mut(), &mut self.watches), &mut self.closing);
         feed(&mut ear);
-        ear.found
+        let (found, stop, opening) = ear.done();
+        if self.opening.is_empty() {
+            self.opening = opening;
+        }
+        if let Some(stop) = stop.filter(|_| !self.observes()) {
+            self.set_stop(stop);
+        }
+        found
     }
 
     /// An event is complete: `piece` is its end, or all of it.
     fn event(&mut self, piece: &[u8], content: Content, upto: u64, now: Tick, out: &mut Out) {
-        let untouched = !content.goes && (!self.masks || !content.strange && self.lines.is_clear(&content.slots));
+        if self.stopped && self.ground.framing != Framing::Json {
+            return;
+        }
+        let opens = !self.ground.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
+        let plain = !content.strange && !content.ends && !opens && self.lines.is_clear(&content.slots) && self.admits(&content.slots);
+        let untouched = !content.goes && (!self.ground.acts || plain);
         if self.queue.is_empty() && self.torn.is_empty() && untouched {
+            self.closing.passed(self.ground.dialect, piece, &content);
             out.push(piece);
             self.ends.push_back((out.payload_queued() + out.open_payload(), upto));
             return;
@@ -312,20 +433,54 @@ impl Gate {
 
     /// Let go what is decided, in order.
     fn release(&mut self, now: Tick, out: &mut Out) {
-        while self.queue.front().is_some_and(|kept| !self.masks || self.lines.is_decided(&kept.content.slots)) {
-            let Some(kept) = self.queue.pop_front() else { break };
+        while !self.stopped && self.queue.front().is_some_and(|kept| !self.ground.acts || self.may_leave(&kept.content)) {
+            let Some(kept) = self.queue.front() else { break };
+            if !kept.content.goes {
+                match render::event(&self.ground, &self.lines, &self.opening, &kept.bytes, &kept.content) {
+                    Ok(bytes) => {
+                        self.closing.passed(self.ground.dialect, &bytes, &kept.content);
+                        out.push(&bytes);
+                    }
+                    Err(kind) => return self.set_stop(Stop::Blocked { kind: kind.to_owned() }),
+                }
+            }
             if kept.arrived != now {
                 self.held_events += 1;
                 self.held.add(now.micros_since(kept.arrived));
                 drop(self.held.drain());
             }
-            if !kept.content.goes {
-                out.push(&render::event(&self.guard, self.framing, &self.lines, &kept.bytes, &kept.content));
-            }
             self.ends.push_back((out.payload_queued() + out.open_payload(), kept.upto));
+            self.queue.pop_front();
         }
         if self.queue.is_empty() {
             self.lines.forget();
+        }
+    }
+
+    fn may_leave(&self, content: &Content) -> bool {
+        self.lines.is_decided(&content.slots) && self.admits(&content.slots) && (!content.ends || !self.is_judging())
+    }
+
+    fn admits(&self, slots: &[Slot]) -> bool {
+        self.panel.as_ref().is_none_or(|panel| panel.admits(slots))
+    }
+
+    /// Neither a text nor a judge keeps more waiting than a bound.
+    fn bound(&mut self, now: Tick, out: &mut Out) {
+        let bytes = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
+        self.held_bytes = self.held_bytes.max(bytes);
+        if bytes <= MOST_WAITING || self.ground.framing == Framing::Json {
+            return;
+        }
+        self.flush(now, out);
+        let left = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
+        if left > MOST_WAITING
+            && let Some(panel) = &mut self.panel
+        {
+            match panel.give_up() {
+                Some(stop) => self.set_stop(stop),
+                None => self.release(now, out),
+            }
         }
     }
 

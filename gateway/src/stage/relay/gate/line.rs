@@ -1,20 +1,24 @@
 //! The texts of an answer, each scanned by itself: one line for each channel of each choice.
 //!
 //! - *In*: pieces of text as events bring them.
-//! - *Out*: how far each text is decided, and what of it is masked.
-//! - *Never*: text. The scanner holds what it must; a line knows offsets.
+//! - *Out*: how far each text is decided, what of it is replaced, and whether it may go on at all.
+//! - *Never*: text, but for what is put back. The scanner holds what it must; a line knows offsets.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use filters::{Category, Found, Side};
+use shield::finding::{Family, Finding};
 use shield::stream::{Automata, Channel as Scan, Piece};
 use wire::Channel;
-use wire::json::Text;
 
-use crate::guard::Guard;
+use super::Ground;
+use super::render::escaped;
+use crate::audit::Note;
 
 /// Which text: choice, channel, tool call.
-type Key = (u32, Channel, u32);
+pub(super) type Key = (u32, Channel, u32);
 
 /// More texts than this in one answer share the last line, where they are scanned as one.
 const MOST: usize = 256;
@@ -22,26 +26,35 @@ const MOST: usize = 256;
 /// Where a piece of text stands.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    line: usize,
+    pub(super) line: usize,
     /// Its bytes in the line.
     pub(super) span: Range<usize>,
     /// Its bytes in the data of the event, as written.
     pub(super) raw: Range<usize>,
     pub(super) escaped: bool,
+    /// A choice's answer begins here.
+    pub(super) opens: bool,
 }
 
-/// Something that is not passed on.
+/// Something that is not passed on as it is.
 #[derive(Clone, Debug)]
 pub(super) struct Mask {
     pub(super) span: Range<usize>,
     /// Its end is not known yet.
     open: bool,
-    pub(super) kind: &'static str,
+    /// The answer ends before it, for this.
+    pub(super) blocks: Option<&'static str>,
+    /// What stands there instead.
+    pub(super) instead: Cow<'static, str>,
 }
 
 /// All texts of an answer.
 #[derive(Debug, Default)]
-pub(super) struct Lines(Vec<Line>);
+pub(super) struct Lines {
+    all: Vec<Line>,
+    /// What was found, for the audit log.
+    pub(super) notes: Vec<Note>,
+}
 
 #[derive(Debug)]
 struct Line {
@@ -55,66 +68,80 @@ struct Line {
 }
 
 impl Lines {
-    /// A piece of text that begins at `at` in its event's data.
-    pub(super) fn text(&mut self, guard: &Guard, key: Key, text: &Text<'_>, at: usize) -> Slot {
-        let line = self.0.iter().position(|line| line.key == key).unwrap_or_else(|| {
-            if self.0.len() < MOST {
-                self.0.push(Line { key, scan: Scan::new(), pushed: 0, base: 0, masks: VecDeque::new() });
+    /// A piece of text, decoded, which is written at `raw` in its event's data.
+    pub(super) fn text(&mut self, ground: &Ground, key: Key, decoded: &str, (raw, escaped): (Range<usize>, bool)) -> Slot {
+        let at = self.all.iter().position(|line| line.key == key).unwrap_or_else(|| {
+            if self.all.len() < MOST {
+                self.all.push(Line { key, scan: Scan::new(), pushed: 0, base: 0, masks: VecDeque::new() });
             }
-            self.0.len() - 1
+            self.all.len() - 1
         });
-        let raw = at..at + text.raw().len();
-        let mut span = 0..0;
-        if let Some(line) = self.0.get_mut(line) {
-            let decoded = text.decode();
+        let (mut span, mut opens) = (0..0, false);
+        if let Some(line) = self.all.get_mut(at) {
             span = line.pushed..line.pushed + decoded.len();
+            opens = span.start == 0 && key.1 == Channel::Content;
             line.pushed = span.end;
-            line.scan(guard, |scan, automata, out| scan.push(automata, &decoded, out));
+            line.scan(ground, &mut self.notes, |scan, automata, out| scan.push(automata, decoded, out));
         }
-        Slot { line, span, raw, escaped: text.is_escaped() }
+        Slot { line: at, span, raw, escaped, opens }
     }
 
     /// A choice has ended, or all have: its texts are decided.
-    pub(super) fn finish(&mut self, guard: &Guard, choice: Option<u32>) {
-        for line in self.0.iter_mut().filter(|line| choice.is_none_or(|choice| line.key.0 == choice)) {
-            line.scan(guard, |scan, automata, out| scan.finish(automata, out));
+    pub(super) fn finish(&mut self, ground: &Ground, choice: Option<u32>) {
+        for line in self.all.iter_mut().filter(|line| choice.is_none_or(|choice| line.key.0 == choice)) {
+            line.scan(ground, &mut self.notes, |scan, automata, out| scan.finish(automata, out));
             line.close();
             line.base = line.pushed;
         }
     }
 
     /// Decide what is held as well as it can be decided now.
-    pub(super) fn flush(&mut self, guard: &Guard) {
-        self.0.iter_mut().for_each(|line| line.scan(guard, |scan, automata, out| scan.flush(automata, out)));
+    pub(super) fn flush(&mut self, ground: &Ground) {
+        self.all.iter_mut().for_each(|line| line.scan(ground, &mut self.notes, |scan, automata, out| scan.flush(automata, out)));
+    }
+
+    /// The choices whose texts came.
+    pub(super) fn choices(&self) -> Vec<u32> {
+        let mut choices: Vec<u32> = self.all.iter().map(|line| line.key.0).collect();
+        choices.sort_unstable();
+        choices.dedup();
+        choices
     }
 
     /// Whether the texts of an event are decided.
     pub(super) fn is_decided(&self, slots: &[Slot]) -> bool {
-        slots.iter().all(|slot| self.0.get(slot.line).is_none_or(|line| line.pushed - line.scan.held() >= slot.span.end))
+        slots.iter().all(|slot| self.all.get(slot.line).is_none_or(|line| line.pushed - line.scan.held() >= slot.span.end))
     }
 
-    /// Whether they are decided, and nothing of them is masked.
+    /// Whether they are decided, and nothing of them is replaced.
     pub(super) fn is_clear(&self, slots: &[Slot]) -> bool {
         self.is_decided(slots) && slots.iter().all(|slot| self.masks(slot).next().is_none())
     }
 
-    /// What of a slot is masked, in order, in bytes of the line.
+    /// For what the answer ends at an event.
+    pub(super) fn blocks(&self, slots: &[Slot]) -> Option<&'static str> {
+        slots.iter().flat_map(|slot| self.masks(slot)).find_map(|mask| mask.blocks)
+    }
+
+    /// What of a slot is replaced, in order, in bytes of the line.
     pub(super) fn masks(&self, slot: &Slot) -> impl Iterator<Item = &Mask> {
         let span = slot.span.clone();
-        let masks = self.0.get(slot.line).into_iter().flat_map(|line| &line.masks);
+        let masks = self.all.get(slot.line).into_iter().flat_map(|line| &line.masks);
         masks.filter(move |mask| mask.span.start < span.end && mask.end() > span.start)
     }
 
     /// No event is left that a mask could concern, but for those whose end is not known.
     pub(super) fn forget(&mut self) {
-        self.0.iter_mut().for_each(|line| line.masks.retain(|mask| mask.open));
+        self.all.iter_mut().for_each(|line| line.masks.retain(|mask| mask.open));
     }
 
     /// Findings by rule, over all texts.
-    pub(super) fn found(&self, guard: &Guard) -> Vec<(&'static str, u32)> {
+    pub(super) fn found(&self, ground: &Ground) -> Vec<(&'static str, u32)> {
         let mut all: Vec<(&'static str, u32)> = Vec::new();
-        for &(number, count) in self.0.iter().flat_map(|line| line.scan.counts()) {
-            let Some(rule) = guard.automata().and_then(|automata| automata.rule(number)) else { continue };
+        for &(number, count) in self.all.iter().flat_map(|line| line.scan.counts()) {
+            let rule = ground.guard.automata().and_then(|automata| automata.rule(number));
+            // What is put back is no finding.
+            let Some(rule) = rule.filter(|rule| *rule != filters::PLACEHOLDER) else { continue };
             match all.iter_mut().find(|(known, _)| *known == rule) {
                 Some((_, sum)) => *sum += count,
                 None => all.push((rule, count)),
@@ -125,16 +152,21 @@ impl Lines {
 }
 
 impl Line {
-    /// Let the scanner work, and note what it masks.
-    fn scan(&mut self, guard: &Guard, work: impl FnOnce(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
-        let Some(automata) = guard.automata() else { return };
-        let (base, masks) = (self.base, &mut self.masks);
+    /// Let the scanner work, and note what it finds.
+    fn scan(&mut self, ground: &Ground, notes: &mut Vec<Note>, work: impl FnOnce(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
+        let Some(automata) = ground.guard.automata() else { return };
+        let (base, key, masks) = (self.base, self.key, &mut self.masks);
         work(&mut self.scan, automata, &mut |piece| match piece {
-            Piece::Mask { finding, open } if guard.masks(finding.family) => {
-                let span = base + finding.span.start..base + finding.span.end;
-                masks.push_back(Mask { span, open, kind: finding.kind });
+            Piece::Mask { finding, text, open } => {
+                notes.extend(note(ground, key, base, finding, text, notes.len()));
+                let blocks = (ground.guard.action(finding) == filters::settings::Action::Block).then_some(finding.kind);
+                if let Some(instead) = ground.guard.instead(finding, text, &ground.vault) {
+                    // The arguments of a tool are JSON within the text.
+                    let instead = if key.1 == Channel::ToolArguments { Cow::Owned(escaped(&instead)) } else { instead };
+                    masks.push_back(Mask { span: base + finding.span.start..base + finding.span.end, open, blocks, instead });
+                }
             }
-            Piece::Pass(_) | Piece::Mask { .. } => {}
+            Piece::Pass(_) => {}
             Piece::Close(span) => {
                 if let Some(mask) = masks.back_mut().filter(|mask| mask.open) {
                     mask.span.end = base + span.end;
@@ -150,6 +182,39 @@ impl Line {
             mask.span.end = self.pushed;
             mask.open = false;
         }
+    }
+}
+
+/// A finding for the audit log, if there is one and it has room.
+fn note(ground: &Ground, key: Key, base: usize, finding: &Finding, text: &str, there: usize) -> Option<Note> {
+    let audit = ground.shared.audit.as_ref().filter(|_| there < filters::audit::MOST)?;
+    let category = match finding.family {
+        Family::Pii => Category::Pii,
+        Family::Secret => Category::Secret,
+        Family::Policy => Category::Policy,
+        Family::Leak => Category::Leak,
+        Family::Placeholder => return None,
+    };
+    let found = Found {
+        rule: finding.rule.into(),
+        kind: finding.kind.into(),
+        category,
+        text: key.0 as usize,
+        span: base + finding.span.start..base + finding.span.end,
+        score: finding.score,
+        action: ground.guard.asked(finding),
+    };
+    Some(Note { side: Side::Output, filter: "patterns".into(), found, channel: Some(channel(key.1)), hash: Some(audit.hash(text)) })
+}
+
+/// The name of a channel in the audit log.
+pub(super) fn channel(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Content => "content",
+        Channel::Reasoning => "reasoning",
+        Channel::Refusal => "refusal",
+        Channel::ToolName => "tool_name",
+        Channel::ToolArguments => "tool_arguments",
     }
 }
 

@@ -1,0 +1,259 @@
+//! From a checked tree to the settings of guards.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use filters::settings::{
+    Action, Canary, Class, Declared, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Shield, Sizes, Template, Topic,
+};
+
+use super::Builder;
+use crate::settings::Backend;
+use crate::tree::Table;
+
+/// Shortest canary: shorter words stand in answers by chance.
+const CANARY: usize = 8;
+
+impl Builder {
+    pub(super) fn shields(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<Shield>> {
+        let tables = root.list("shields");
+        self.unique_names(tables);
+        tables.iter().map(|table| Arc::new(self.shield(table, backends))).collect()
+    }
+
+    fn shield(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Shield {
+        let hold_bytes = table.size("hold_bytes");
+        if !(64..=64 << 10).contains(&hold_bytes) {
+            self.wrong(table, "hold_bytes", "must be from 64B to 64KiB");
+        }
+        let window = table.size("window");
+        if !(32..=64 << 10).contains(&window) {
+            self.wrong(table, "window", "must be from 32B to 64KiB");
+        }
+        if table.flag("restore") && ["input_pii", "input_secrets"].iter().all(|field| action(table, field) != Action::Mask) {
+            self.wrong(
+                table,
+                "restore",
+                "nothing is taken out of prompts that could be put back; set input_pii or input_secrets to redact",
+            );
+        }
+        let (risk, sizes) = (self.section(table, "risk"), self.section(table, "sizes"));
+        Shield {
+            name: table.text("name").unwrap_or_default().into(),
+            observe: table.text("mode") == Some("observe"),
+            input_injection: action(table, "input_injection"),
+            input_toxicity: action(table, "input_toxicity"),
+            input_pii: action(table, "input_pii"),
+            input_secrets: action(table, "input_secrets"),
+            restore: table.flag("restore"),
+            output_toxicity: action(table, "output_toxicity"),
+            output_pii: action(table, "output_pii"),
+            output_secrets: action(table, "output_secrets"),
+            hold_bytes,
+            hold_time: table.duration("hold_time"),
+            window,
+            mode: mode(table, "output_mode"),
+            budget: table.duration("budget"),
+            risk: self.risk(&risk),
+            sizes: size_bounds(&sizes),
+            topics: self.topics(table),
+            rules: self.rules(table),
+            canaries: self.canaries(table),
+            on_canary: action(table, "on_canary"),
+            disclaimer: table.text("disclaimer").unwrap_or_default().to_owned(),
+            judges: self.judges(table, backends),
+            filters: self.named_filters(table),
+        }
+    }
+
+    fn risk(&mut self, table: &Table) -> Risk {
+        let risk = Risk {
+            medium: table.share("medium"),
+            high: table.share("high"),
+            on_medium: action(table, "on_medium"),
+            on_high: action(table, "on_high"),
+        };
+        if risk.high < risk.medium {
+            self.wrong(table, "high", format!("{} is below medium, {}", risk.high, risk.medium));
+        }
+        risk
+    }
+
+    fn topics(&mut self, table: &Table) -> Vec<Topic> {
+        let tables = table.list("topics");
+        self.unique_names(tables);
+        let mut out = Vec::new();
+        for one in tables {
+            let words = one.texts("words").to_vec();
+            if words.is_empty() || words.iter().any(|word| word.trim().is_empty()) {
+                self.wrong(one, "words", "a topic needs words, and none of them empty; write for example [\"tax\", \"tax return\"]");
+            }
+            out.push(Topic {
+                name: one.text("name").unwrap_or_default().into(),
+                allowed: one.text("kind") == Some("allow"),
+                action: action(one, "action"),
+                least: one.size("least"),
+                words,
+            });
+        }
+        out
+    }
+
+    fn rules(&mut self, table: &Table) -> Vec<Rule> {
+        let tables = table.list("rules");
+        self.unique_names(tables);
+        let mut out = Vec::new();
+        for one in tables {
+            let (regex, phrases) = (one.text("regex").unwrap_or_default().to_owned(), one.texts("phrases").to_vec());
+            if regex.is_empty() && phrases.is_empty() {
+                self.wrong(one, "regex", "a rule needs a regex or phrases");
+            }
+            if let Some(why) = Some(&regex).filter(|regex| !regex.is_empty()).and_then(|regex| filters::check_rule(regex).err()) {
+                self.wrong(one, "regex", format!("{regex:?}: {why}"));
+            }
+            if phrases.iter().any(|phrase| phrase.trim().is_empty() || phrase.len() > 160) {
+                self.wrong(one, "phrases", "each phrase must have 1 to 160 bytes");
+            }
+            out.push(Rule {
+                name: one.text("name").unwrap_or_default().into(),
+                regex,
+                phrases,
+                input: action(one, "input"),
+                output: action(one, "output"),
+            });
+        }
+        out
+    }
+
+    fn canaries(&mut self, table: &Table) -> Vec<Canary> {
+        let texts = table.texts("canaries");
+        if texts.iter().any(|text| text.trim().len() < CANARY || text.len() > 160) {
+            self.wrong(table, "canaries", format!("each canary must have {CANARY} to 160 bytes: shorter words stand in answers by chance"));
+        }
+        texts.iter().cloned().map(Canary).collect()
+    }
+
+    fn judges(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Vec<Judge> {
+        let tables = table.list("judges");
+        self.unique_names(tables);
+        tables.iter().map(|one| self.judge(one, backends)).collect()
+    }
+
+    fn judge(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Judge {
+        let kind = judge_kind(table.text("kind").unwrap_or_default());
+        let backend = self.named(table, "backend", backends, |backend| &backend.name).map(|backend| backend.name.clone());
+        if kind != JudgeKind::Onnx && table.text("backend").is_none() {
+            self.wrong(table, "backend", "a judge of this kind is a server: name it under backends, and give its name here");
+        }
+        if kind == JudgeKind::Embeddings && table.texts("examples").is_empty() {
+            self.wrong(table, "examples", "write sentences that a forbidden prompt is like");
+        }
+        let needs_model = matches!(kind, JudgeKind::GuardModel | JudgeKind::Classify | JudgeKind::Embeddings);
+        if needs_model && table.text("model").is_none() {
+            self.wrong(table, "model", "name the model that is asked");
+        }
+        let path = table.text("path").unwrap_or(default_path(kind)).to_owned();
+        if !path.starts_with('/') && kind != JudgeKind::Onnx {
+            self.wrong(table, "path", format!("{path:?} must begin with a slash"));
+        }
+        Judge {
+            declared: declared(table, Class::Security),
+            kind,
+            backend: backend.unwrap_or_default(),
+            path,
+            model: table.text("model").unwrap_or_default().to_owned(),
+            template: match table.text("template") {
+                Some("prompt-guard") => Template::PromptGuard,
+                Some("yes-no") => Template::YesNo,
+                _ => Template::LlamaGuard,
+            },
+            input: action(table, "input"),
+            output: action(table, "output"),
+            threshold: table.share("threshold"),
+            categories: table.texts("categories").to_vec(),
+            examples: table.texts("examples").to_vec(),
+            language: table.text("language").unwrap_or_default().to_owned(),
+            files: (kind == JudgeKind::Onnx).then(|| self.model_files(table)),
+        }
+    }
+
+    fn model_files(&mut self, table: &Table) -> ModelFiles {
+        let mut file = |field| {
+            let path = PathBuf::from(table.text(field).unwrap_or_default());
+            if let Err(e) = std::fs::File::open(&path) {
+                self.wrong(table, field, format!("cannot open {:?}: {e}", path.display().to_string()));
+            }
+            path
+        };
+        let (model, tokenizer) = (file("model_file"), file("tokenizer_file"));
+        let labels = table.texts("labels").to_vec();
+        if labels.is_empty() {
+            self.wrong(table, "labels", "name the outputs of the model, for example [\"safe\", \"attack\"]");
+        }
+        ModelFiles { model, tokenizer, labels }
+    }
+
+    fn named_filters(&mut self, table: &Table) -> Vec<Named> {
+        let tables = table.list("filters");
+        self.unique_names(tables);
+        let class = |one: &Table| if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Security };
+        let named = |one: &Table| Named {
+            declared: declared(one, class(one)),
+            kind: one.text("use").unwrap_or_default().to_owned(),
+            with: one.map("with"),
+        };
+        tables.iter().map(named).collect()
+    }
+}
+
+fn declared(table: &Table, class: Class) -> Declared {
+    Declared {
+        name: table.text("name").unwrap_or_default().into(),
+        class,
+        on_failure: if table.text("on_failure") == Some("open") { OnFailure::Open } else { OnFailure::Closed },
+        deadline: table.duration("deadline"),
+        mode: mode(table, "mode"),
+    }
+}
+
+fn action(table: &Table, field: &str) -> Action {
+    Action::from_word(table.text(field).unwrap_or_default())
+}
+
+fn mode(table: &Table, field: &str) -> Mode {
+    Mode::from_word(table.text(field).unwrap_or_default())
+}
+
+fn size_bounds(table: &Table) -> Sizes {
+    Sizes {
+        action: action(table, "action"),
+        tokens: table.count("tokens"),
+        messages: table.count("messages"),
+        tools: table.count("tools"),
+        nesting: table.count("nesting"),
+        output_tokens: table.count("output_tokens"),
+    }
+}
+
+fn judge_kind(word: &str) -> JudgeKind {
+    match word {
+        "moderation" => JudgeKind::Moderation,
+        "guard-model" => JudgeKind::GuardModel,
+        "classify" => JudgeKind::Classify,
+        "analyzer" => JudgeKind::Analyzer,
+        "embeddings" => JudgeKind::Embeddings,
+        "onnx" => JudgeKind::Onnx,
+        _ => JudgeKind::Webhook,
+    }
+}
+
+fn default_path(kind: JudgeKind) -> &'static str {
+    match kind {
+        JudgeKind::Moderation => "/v1/moderations",
+        JudgeKind::GuardModel => "/v1/chat/completions",
+        JudgeKind::Classify => "/classify",
+        JudgeKind::Analyzer => "/analyze",
+        JudgeKind::Embeddings => "/v1/embeddings",
+        JudgeKind::Webhook | JudgeKind::Onnx => "/",
+    }
+}

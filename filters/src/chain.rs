@@ -1,0 +1,217 @@
+//! The filters of a route, and how a request goes through them.
+//!
+//! - *In*: a [`Subject`], a [`Host`].
+//! - *Out*: an [`Assessment`]: what was found, what is to be done, what each filter cost.
+//! - *Never*: an open question. A filter that is late, broken or panics gives what its declared mode says.
+//!
+//! What needs nobody else comes first, one after the other: together it takes less than asking anybody. If that refuses the request,
+//! nobody is asked. Then all judges are asked side by side. Long prompts are looked at by threads of the pool, side by side too.
+
+mod assessment;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use lens::Tick;
+
+use crate::filter::{AnswerFacts, Filter, Hooks, Refused, RequestHead, Watch};
+use crate::host::{Call, Host};
+use crate::report::{Failure, Report};
+use crate::settings::{Declared, Mode, OnFailure};
+use crate::subject::{Side, Subject};
+
+pub use assessment::{Assessment, Outcome, Verdict, account, merge};
+
+/// Prompts up to this are looked at where the request is served: about a quarter of a millisecond with everything switched on. A
+/// longer one would hold up the other streams of its worker.
+const INLINE: usize = 16 << 10;
+
+/// A filter in its chain.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// What is common to all filters.
+    pub declared: Declared,
+    /// The filter itself.
+    pub filter: Arc<dyn Filter>,
+    hooks: Hooks,
+}
+
+impl Link {
+    /// Put a filter into a chain.
+    pub fn new(declared: Declared, filter: Arc<dyn Filter>) -> Self {
+        let hooks = filter.hooks();
+        Link { declared, filter, hooks }
+    }
+
+    /// Whether it takes part there.
+    pub fn has(&self, hooks: Hooks) -> bool {
+        self.hooks.has(hooks)
+    }
+
+    fn failed(&self, failure: Failure) -> Verdict {
+        match self.declared.on_failure {
+            OnFailure::Open => Verdict::Pass,
+            OnFailure::Closed => Verdict::Failed { filter: self.declared.name.clone(), failure },
+        }
+    }
+}
+
+/// The filters of a route.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    links: Vec<Arc<Link>>,
+    /// Nothing is touched: findings are told, and that is all.
+    observe: bool,
+    budget: Duration,
+    risk: crate::settings::Risk,
+}
+
+impl Chain {
+    /// A chain of links in the order in which they look.
+    pub fn new(links: Vec<Link>, observe: bool, budget: Duration, risk: crate::settings::Risk) -> Self {
+        Chain { links: links.into_iter().map(Arc::new).collect(), observe, budget, risk }
+    }
+
+    /// All of them.
+    pub fn links(&self) -> &[Arc<Link>] {
+        &self.links
+    }
+
+    /// Whether any filter takes part there.
+    pub fn has(&self, hooks: Hooks) -> bool {
+        self.links.iter().any(|link| link.has(hooks))
+    }
+
+    /// Whether findings are only told.
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
+    fn at(&self, hooks: Hooks) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.iter().filter(move |link| link.has(hooks))
+    }
+
+    /// The head of a request has come.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+        self.at(Hooks::HEAD).try_for_each(|link| link.filter.head(head)).or_else(|refused| if self.observe { Ok(()) } else { Err(refused) })
+    }
+
+    /// Everything about a prompt.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the questions that are under way.
+    pub async fn prompt(&self, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
+        let began = host.now();
+        let mut assessment = Assessment::new(Side::Input, self.observe);
+        if subject.bytes() <= INLINE {
+            for link in self.at(Hooks::LOOK) {
+                assessment.add(link, look(link, subject, host));
+            }
+        } else if self.has(Hooks::LOOK) {
+            let looked = self.at(Hooks::LOOK).map(|link| async move { (link, look_elsewhere(link, subject, host).await) });
+            join_all(looked).boxed().await.into_iter().for_each(|(link, outcome)| assessment.add(link, outcome));
+        }
+        let looked = host.now();
+        assessment.looked = looked.nanos_since(began);
+        if self.has(Hooks::JUDGE) && !assessment.is_final() {
+            for (link, outcome) in self.judge(Hooks::JUDGE, None, subject, host, looked).await {
+                assessment.add(&link, outcome);
+            }
+        }
+        assessment.conclude(&self.risk);
+        assessment.judged = host.now().nanos_since(looked);
+        assessment
+    }
+
+    /// Ask all judges of one mode about a window of an answer, side by side. `since` is when the budget began to run.
+    pub async fn window(&self, mode: Mode, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
+        let mut assessment = Assessment::new(Side::Output, self.observe);
+        let began = host.now();
+        for (link, outcome) in self.judge(Hooks::JUDGE_ANSWER, Some(mode), subject, host, began).await {
+            assessment.add(&link, outcome);
+        }
+        assessment.judged = host.now().nanos_since(began);
+        assessment
+    }
+
+    /// The modes in which answers are judged.
+    pub fn modes(&self) -> Vec<Mode> {
+        let mut modes: Vec<Mode> = self.at(Hooks::JUDGE_ANSWER).map(|link| link.declared.mode).collect();
+        modes.sort_unstable();
+        modes.dedup();
+        modes
+    }
+
+    /// What the filters remember of an answer that begins.
+    pub fn watch(&self, facts: &AnswerFacts) -> Vec<(Arc<Link>, Box<dyn Watch>)> {
+        self.at(Hooks::WATCH).filter_map(|link| Some((link.clone(), link.filter.watch(facts)?))).collect()
+    }
+
+    async fn judge(
+        &self,
+        hooks: Hooks,
+        mode: Option<Mode>,
+        subject: &Arc<Subject>,
+        host: &dyn Host,
+        began: Tick,
+    ) -> Vec<(Arc<Link>, Outcome)> {
+        let chosen = self.at(hooks).filter(|link| mode.is_none_or(|mode| link.declared.mode == mode));
+        let asked = chosen.map(|link| async move { (link.clone(), ask(link, subject, host, self.until(link, began)).await) });
+        // Boxed: requests without judges do not carry its size.
+        join_all(asked).boxed().await
+    }
+
+    /// When a filter must have answered, and what to say if it has not.
+    fn until(&self, link: &Link, began: Tick) -> (Option<Tick>, Failure) {
+        let after =
+            |time: Duration| (!time.is_zero()).then(|| Tick(began.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))));
+        match (after(link.declared.deadline), after(self.budget)) {
+            (Some(own), Some(budget)) if budget < own => (Some(budget), Failure::Budget),
+            (None, Some(budget)) => (Some(budget), Failure::Budget),
+            (own, _) => (own, Failure::Deadline),
+        }
+    }
+}
+
+/// Let a filter look, here and now.
+fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
+    let began = host.now();
+    let report = catch_unwind(AssertUnwindSafe(|| link.filter.look(subject))).map_err(|_| Failure::Panicked);
+    Outcome { report, wall: host.now().nanos_since(began), queue: 0, remote: 0, ended: host.now() }
+}
+
+/// Let a filter look, on a thread of the pool.
+async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) -> Outcome {
+    let began = host.now();
+    let call = Call::new(host, None, Failure::Deadline);
+    let (filter, owned) = (link.filter.clone(), subject.clone());
+    let report = call.offload(move || filter.look(&owned)).await;
+    outcome(report, &call, began)
+}
+
+/// Ask a judge.
+async fn ask(link: &Link, subject: &Arc<Subject>, host: &dyn Host, (until, late): (Option<Tick>, Failure)) -> Outcome {
+    let began = host.now();
+    let call = Call::new(host, until, late);
+    let asked = AssertUnwindSafe(link.filter.judge(subject, &call)).catch_unwind();
+    let report = match call.within(asked).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(_panic)) => Err(Failure::Panicked),
+        Err(late) => Err(late),
+    };
+    outcome(report, &call, began)
+}
+
+fn outcome(report: Result<Report, Failure>, call: &Call<'_>, began: Tick) -> Outcome {
+    let ((queue, remote), ended) = (call.waited(), call.now());
+    Outcome { report, wall: ended.nanos_since(began), queue, remote, ended }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! What a chain comes to about one subject.
+//!
+//! - *In*: what each filter said, or why it could not, with its times.
+//! - *Out*: a [`Verdict`], the findings, the accounts.
+//! - *Never*: a verdict that is lighter than what a filter demands, but in a chain that only observes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use lens::Tick;
+use lens::security::FilterAccount;
+
+use super::Link;
+use crate::report::{Failure, Found, Name, Report};
+use crate::risk::{Level, Risk};
+use crate::settings::{self, Action, OnFailure};
+use crate::subject::Side;
+
+/// What one filter said, and what that took; all times in nanoseconds.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it found, or why it cannot say.
+    pub report: Result<Report, Failure>,
+    /// From question to answer.
+    pub wall: u64,
+    /// Of it, waiting for a thread.
+    pub queue: u64,
+    /// Of it, waiting for another server.
+    pub remote: u64,
+    /// When it was done.
+    pub ended: Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Verdict {
+    /// It passes.
+    #[default]
+    Pass,
+    /// It passes without what is to be taken out.
+    Mask,
+    /// It does not pass, for this kind of finding.
+    Block {
+        /// What to call it.
+        kind: Name,
+    },
+    /// It does not pass, because a filter that must say cannot.
+    Failed {
+        /// The filter.
+        filter: Arc<str>,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// All that was said about one subject.
+#[derive(Debug)]
+pub struct Assessment {
+    /// What is to be done; of a chain that observes: `Pass`.
+    pub verdict: Verdict,
+    /// What was done, or would have been: a word for the record.
+    pub word: &'static str,
+    /// What was found, by whom. Only findings with an action.
+    pub found: Vec<(Arc<str>, Found)>,
+    /// The scores of all categories.
+    pub risk: Risk,
+    /// What they amount to.
+    pub level: Level,
+    /// What each filter cost.
+    pub accounts: Vec<FilterAccount>,
+    /// Nanoseconds for what needed nobody else.
+    pub looked: u64,
+    /// Nanoseconds for the judges and this assessment.
+    pub judged: u64,
+    side: Side,
+    observe: bool,
+    /// Ends of the filters, in the order of the accounts.
+    ends: Vec<Tick>,
+}
+
+impl Assessment {
+    pub(super) fn new(side: Side, observe: bool) -> Self {
+        Assessment {
+            verdict: Verdict::Pass,
+            word: "pass",
+            found: Vec::new(),
+            risk: Risk::default(),
+            level: Level::Low,
+            accounts: Vec::new(),
+            looked: 0,
+            judged: 0,
+            side,
+            observe,
+            ends: Vec::new(),
+        }
+    }
+
+    /// Take in what a filter said.
+    pub(super) fn add(&mut self, link: &Link, outcome: Outcome) {
+        let mut account = account(link, self.side, &outcome);
+        // The stage ends with the last of its filters.
+        account.critical = self.ends.iter().all(|end| *end <= outcome.ended);
+        if account.critical {
+            self.accounts.iter_mut().for_each(|other| other.critical = false);
+        }
+        self.ends.push(outcome.ended);
+        self.accounts.push(account);
+        match outcome.report {
+            Ok(report) => {
+                self.risk.add(&report);
+                for found in report.found.into_iter().filter(|found| found.action != Action::Off) {
+                    // What has no place cannot be taken out.
+                    let action = if found.action == Action::Mask && found.span.is_empty() { Action::Block } else { found.action };
+                    self.demand(action, || found.kind.clone());
+                    self.found.push((link.declared.name.clone(), found));
+                }
+            }
+            Err(failure) => {
+                let failed = link.failed(failure);
+                if failed != Verdict::Pass {
+                    self.word = worse(self.word, "failed_closed");
+                    if !self.observe && !self.is_final() {
+                        self.verdict = failed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An action is asked for.
+    fn demand(&mut self, action: Action, kind: impl FnOnce() -> Name) {
+        self.word = worse(self.word, action.name());
+        if self.observe || self.is_final() {
+            return;
+        }
+        match action {
+            Action::Block => self.verdict = Verdict::Block { kind: kind() },
+            Action::Mask => self.verdict = Verdict::Mask,
+            Action::Flag | Action::Off => {}
+        }
+    }
+
+    /// Whether nothing can change the verdict any more.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.verdict, Verdict::Block { .. } | Verdict::Failed { .. })
+    }
+
+    /// Everybody has spoken: what does it amount to?
+    pub(super) fn conclude(&mut self, settings: &settings::Risk) {
+        self.level = self.risk.level(settings);
+        let action = match self.level {
+            Level::Low => Action::Off,
+            Level::Medium => settings.on_medium,
+            Level::High => settings.on_high,
+        };
+        let kind = if self.level == Level::High { "HIGH_RISK" } else { "MEDIUM_RISK" };
+        self.demand(action, || kind.into());
+    }
+}
+
+/// The severer of two words.
+pub(crate) fn worse(one: &'static str, other: &'static str) -> &'static str {
+    const ORDER: [&str; 6] = ["pass", "failed_open", "flag", "redact", "block", "failed_closed"];
+    let rank = |word: &str| ORDER.iter().position(|known| *known == word).unwrap_or(0);
+    if rank(other) > rank(one) { other } else { one }
+}
+
+/// The account of one question to a filter.
+pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
+    let (verdict, failure) = match &outcome.report {
+        Ok(report) => (report.action().name(), None),
+        Err(failure) => {
+            let verdict = if link.declared.on_failure == OnFailure::Open { "failed_open" } else { "failed_closed" };
+            (verdict, Some(Cow::Borrowed(failure.name())))
+        }
+    };
+    let (queue_us, remote_us, wall_us) = (outcome.queue / 1000, outcome.remote / 1000, outcome.wall / 1000);
+    FilterAccount {
+        filter: link.declared.name.clone(),
+        side: side.name().into(),
+        verdict: verdict.into(),
+        failure,
+        calls: 1,
+        cpu_us: wall_us.saturating_sub(queue_us + remote_us),
+        queue_us,
+        remote_us,
+        wall_us,
+        critical: false,
+    }
+}
+
+/// Put accounts to those that are there: windows of one answer make one account for each filter.
+pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
+    for account in new {
+        let Some(known) = into.iter_mut().find(|known| known.filter == account.filter && known.side == account.side) else {
+            into.push(account);
+            continue;
+        };
+        known.calls += account.calls;
+        known.cpu_us += account.cpu_us;
+        known.queue_us += account.queue_us;
+        known.remote_us += account.remote_us;
+        known.wall_us += account.wall_us;
+        known.critical |= account.critical;
+        known.failure = account.failure.or(known.failure.take());
+        known.verdict = severer(&known.verdict, &account.verdict);
+    }
+}
+
+fn severer(one: &Cow<'static, str>, other: &Cow<'static, str>) -> Cow<'static, str> {
+    match (one, other) {
+        (Cow::Borrowed(one), Cow::Borrowed(other)) => Cow::Borrowed(worse(one, other)),
+        _ => one.clone(),
+    }
+}

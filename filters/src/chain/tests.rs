@@ -1,0 +1,250 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt;
+use lens::security::FilterAccount;
+
+use super::*;
+use crate::BoxFuture;
+use crate::host::{Ask, Job, Reply};
+use crate::report::{Category, Found};
+use crate::risk::Level;
+use crate::settings::{Action, Class, Risk};
+
+/// A world in which time passes only when nobody has anything to do.
+#[derive(Default)]
+struct World {
+    now: Arc<AtomicU64>,
+    pool_is_full: bool,
+    offloaded: Mutex<usize>,
+}
+
+impl Host for World {
+    fn now(&self) -> Tick {
+        Tick(self.now.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        let now = self.now.clone();
+        let until = now.load(Ordering::Relaxed) + time.as_nanos() as u64;
+        // It is polled when the work beside it has nothing to do.
+        Box::pin(async move {
+            now.fetch_max(until, Ordering::Relaxed);
+        })
+    }
+
+    fn ask(&self, _: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
+        Box::pin(async { Err(Failure::Unreachable) })
+    }
+
+    fn offload(&self, job: Job) -> Result<(), Failure> {
+        if self.pool_is_full {
+            return Err(Failure::Busy);
+        }
+        *self.offloaded.lock().unwrap() += 1;
+        job();
+        Ok(())
+    }
+}
+
+/// A filter that does as it is told.
+#[derive(Debug)]
+struct Told {
+    hooks: Hooks,
+    does: Does,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Does {
+    Find(Action),
+    Score(f32),
+    Panic,
+    Hang,
+    Fail(Failure),
+    /// Is ready at that millisecond, and finds.
+    Take(u64, Action),
+}
+
+impl Told {
+    fn found(action: Action) -> Report {
+        let (rule, kind, category) = ("r".into(), "KIND".into(), Category::Policy);
+        Report::of(Found { rule, kind, category, text: 0, span: 0..1, score: 0.2, action })
+    }
+}
+
+impl Filter for Told {
+    fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    fn look(&self, _: &Subject) -> Report {
+        match self.does {
+            Does::Find(action) => Told::found(action),
+            Does::Score(score) => Report { found: Vec::new(), scores: vec![(Category::Injection, score)] },
+            _ => panic!("a filter that panics"),
+        }
+    }
+
+    fn judge<'a>(&'a self, _: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+        Box::pin(async move {
+            match self.does {
+                Does::Find(action) => Ok(Told::found(action)),
+                Does::Score(_) => Ok(Report::default()),
+                Does::Panic => panic!("a judge that panics"),
+                Does::Hang => std::future::pending().await,
+                Does::Fail(failure) => Err(failure),
+                Does::Take(ms, action) => {
+                    call.sleep(Duration::from_millis(ms) - Duration::from_nanos(call.now().0)).await;
+                    Ok(Told::found(action))
+                }
+            }
+        })
+    }
+}
+
+fn link(name: &str, hooks: Hooks, does: Does, on_failure: OnFailure) -> Link {
+    let deadline = Duration::from_millis(50);
+    let declared = Declared { name: name.into(), class: Class::Security, on_failure, deadline, mode: Mode::Cut };
+    Link::new(declared, Arc::new(Told { hooks, does }))
+}
+
+const RISK: Risk = Risk { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
+
+fn chain(links: Vec<Link>) -> Chain {
+    Chain::new(links, false, Duration::ZERO, RISK)
+}
+
+fn prompt(chain: &Chain, world: &World, text: &str) -> Assessment {
+    chain.prompt(&Arc::new(Subject::of_user(text)), world).now_or_never().expect("nothing waits for ever")
+}
+
+fn blocked() -> Verdict {
+    Verdict::Block { kind: "KIND".into() }
+}
+
+#[test]
+fn whoever_is_refused_by_what_is_cheap_is_asked_about_nowhere() {
+    let world = World::default();
+    let dear = || link("dear", Hooks::JUDGE, Does::Find(Action::Block), OnFailure::Closed);
+    let refused = prompt(&chain(vec![link("cheap", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), dear()]), &world, "x");
+    assert_eq!((refused.verdict, refused.word, refused.accounts.len()), (blocked(), "block", 1));
+    let flagged = prompt(&chain(vec![link("cheap", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed), dear()]), &world, "x");
+    assert_eq!((flagged.verdict, flagged.word, flagged.accounts.len(), flagged.found.len()), (blocked(), "block", 2, 2));
+}
+
+#[test]
+fn the_severest_action_wins_and_the_first_that_refuses_is_named() {
+    let of = |actions: &[Action]| {
+        let links = actions.iter().map(|action| link("f", Hooks::LOOK, Does::Find(*action), OnFailure::Closed)).collect();
+        let said = prompt(&chain(links), &World::default(), "x");
+        (said.verdict, said.word, said.found.len())
+    };
+    assert_eq!(of(&[]), (Verdict::Pass, "pass", 0));
+    assert_eq!(of(&[Action::Off]), (Verdict::Pass, "pass", 0));
+    assert_eq!(of(&[Action::Flag, Action::Mask, Action::Flag]), (Verdict::Mask, "redact", 3));
+    assert_eq!(of(&[Action::Mask, Action::Block, Action::Mask]), (blocked(), "block", 3));
+}
+
+#[test]
+fn whoever_cannot_say_gives_what_his_mode_says() {
+    for (does, failure) in [
+        (Does::Hang, Failure::Deadline),
+        (Does::Fail(Failure::Nonsense), Failure::Nonsense),
+        (Does::Fail(Failure::Unreachable), Failure::Unreachable),
+        (Does::Panic, Failure::Panicked),
+    ] {
+        let closed = prompt(&chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Closed)]), &World::default(), "x");
+        assert_eq!(closed.verdict, Verdict::Failed { filter: "judge".into(), failure }, "{does:?}");
+        assert_eq!((closed.word, closed.accounts[0].verdict.as_ref()), ("failed_closed", "failed_closed"));
+        let open = prompt(&chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Open)]), &World::default(), "x");
+        assert_eq!((open.verdict, open.accounts[0].verdict.as_ref()), (Verdict::Pass, "failed_open"));
+        assert_eq!(open.accounts[0].failure.as_deref(), Some(failure.name()));
+    }
+    let panicked = prompt(&chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]), &World::default(), "x");
+    assert_eq!(panicked.verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Panicked });
+}
+
+#[test]
+fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
+    let world = World::default();
+    let links = vec![
+        link("quick", Hooks::JUDGE, Does::Take(10, Action::Flag), OnFailure::Closed),
+        link("slow", Hooks::JUDGE, Does::Take(40, Action::Flag), OnFailure::Closed),
+    ];
+    let said = prompt(&chain(links), &world, "x");
+    assert_eq!(said.judged, 40_000_000, "not the sum");
+    assert_eq!(said.accounts.iter().map(|a| (a.filter.as_ref(), a.critical)).collect::<Vec<_>>(), [("quick", false), ("slow", true)]);
+    assert_eq!(said.found.len(), 2);
+}
+
+#[test]
+fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
+    let of = |budget: u64| {
+        let links = vec![link("judge", Hooks::JUDGE, Does::Hang, OnFailure::Open)];
+        let said = prompt(&Chain::new(links, false, Duration::from_millis(budget), RISK), &World::default(), "x");
+        (said.accounts[0].failure.clone().unwrap(), said.accounts[0].wall_us)
+    };
+    assert_eq!(of(20), ("budget".into(), 20_000));
+    assert_eq!(of(0), ("deadline".into(), 50_000));
+    assert_eq!(of(90), ("deadline".into(), 50_000));
+}
+
+#[test]
+fn a_chain_that_observes_tells_what_it_would_have_done() {
+    let links =
+        vec![link("a", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), link("b", Hooks::JUDGE, Does::Hang, OnFailure::Closed)];
+    let said = prompt(&Chain::new(links, true, Duration::ZERO, RISK), &World::default(), "x");
+    assert_eq!((said.verdict, said.word), (Verdict::Pass, "failed_closed"));
+    assert_eq!(
+        said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(),
+        ["block", "failed_closed"],
+        "nobody is spared the question"
+    );
+}
+
+#[test]
+fn a_risk_is_acted_on_by_its_level() {
+    let of = |score| {
+        let risk = Risk { on_medium: Action::Flag, on_high: Action::Block, ..RISK };
+        let links = vec![link("classifier", Hooks::LOOK, Does::Score(score), OnFailure::Closed)];
+        let said = prompt(&Chain::new(links, false, Duration::ZERO, risk), &World::default(), "x");
+        (said.level, said.word, said.verdict)
+    };
+    assert_eq!(of(0.2), (Level::Low, "pass", Verdict::Pass));
+    assert_eq!(of(0.5), (Level::Medium, "flag", Verdict::Pass));
+    assert_eq!(of(0.9), (Level::High, "block", Verdict::Block { kind: "HIGH_RISK".into() }));
+}
+
+#[test]
+fn long_prompts_are_looked_at_by_the_pool() {
+    let looks = || chain(vec![link("look", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]);
+    let (world, long) = (World::default(), "x".repeat(INLINE + 1));
+    prompt(&looks(), &world, "short");
+    assert_eq!(*world.offloaded.lock().unwrap(), 0);
+    assert_eq!(prompt(&looks(), &world, &long).found.len(), 1);
+    assert_eq!(*world.offloaded.lock().unwrap(), 1);
+    let full = World { pool_is_full: true, ..World::default() };
+    assert_eq!(prompt(&looks(), &full, &long).verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Busy });
+    let panics = chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]);
+    assert_eq!(prompt(&panics, &world, &long).verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Panicked });
+}
+
+#[test]
+fn accounts_of_windows_add_up() {
+    let account = |verdict: &'static str, wall_us| FilterAccount {
+        filter: "f".into(),
+        side: "output".into(),
+        verdict: verdict.into(),
+        failure: None,
+        calls: 1,
+        cpu_us: wall_us,
+        queue_us: 0,
+        remote_us: 0,
+        wall_us,
+        critical: false,
+    };
+    let mut all = vec![account("flag", 5)];
+    merge(&mut all, vec![account("pass", 7)]);
+    merge(&mut all, vec![account("block", 1)]);
+    assert_eq!((all.len(), all[0].calls, all[0].wall_us, all[0].verdict.as_ref()), (1, 3, 13, "block"));
+}

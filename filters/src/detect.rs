@@ -1,0 +1,17 @@
+//! The filters that need nobody else: they look at texts with the tables and classifiers of `shield`.
+//!
+//! One file a filter. Each knows the settings that concern it and says with each finding what is to be done about it.
+
+mod classify_text;
+mod find_patterns;
+mod limit_sizes;
+mod match_rules;
+mod match_topics;
+mod stop_loops;
+
+pub use classify_text::{ClassifyText, scores};
+pub use find_patterns::FindPatterns;
+pub use limit_sizes::LimitSizes;
+pub use match_rules::MatchRules;
+pub use match_topics::MatchTopics;
+pub use stop_loops::StopLoops;

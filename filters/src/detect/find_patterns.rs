@@ -1,0 +1,136 @@
+//! Personal data and credentials in prompts, by the tables of `shield`.
+//!
+//! A text is looked at as it was sent, and once more without its disguise where it has one: look-alike and full-width characters
+//! folded, invisible ones taken out, runs in base64, hex, percent signs or entities decoded. What is found in a disguise covers the
+//! characters it was written with.
+
+use shield::finding::{Family, Finding};
+use shield::normalise::{Disguise, Normal};
+use shield::pattern::Pattern;
+use shield::scan::Scanner;
+
+use crate::filter::{Filter, Hooks};
+use crate::report::{Category, Found, Report};
+use crate::settings::Action;
+use crate::subject::Subject;
+
+/// Finds personal data and credentials.
+pub struct FindPatterns {
+    scanner: Scanner,
+    pii: Action,
+    secrets: Action,
+}
+
+impl std::fmt::Debug for FindPatterns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FindPatterns").field("pii", &self.pii).field("secrets", &self.secrets).finish_non_exhaustive()
+    }
+}
+
+impl FindPatterns {
+    /// `None`, when nothing is to be looked for.
+    pub fn new(pii: Action, secrets: Action) -> Option<Self> {
+        let wanted = |family| match family {
+            Family::Pii => pii != Action::Off,
+            _ => secrets != Action::Off,
+        };
+        let rules: Vec<&'static Pattern> = shield::rules().into_iter().filter(|rule| wanted(rule.family)).collect();
+        (!rules.is_empty()).then(|| FindPatterns { scanner: Scanner::new(&rules), pii, secrets })
+    }
+
+    /// What a text holds, disguised or not, in the order of the text.
+    pub fn find(&self, text: &str, normal: &Normal) -> Vec<Finding> {
+        let mut found = Vec::new();
+        self.scanner.find(text, &mut found);
+        let marks = normal.marks;
+        if marks.invisible + marks.tags + marks.confusable + marks.compatibility > 0 {
+            let mut folded = Vec::new();
+            self.scanner.find(&normal.text, &mut folded);
+            for mut finding in folded {
+                finding.span = normal.original(finding.span);
+                add_apart(&mut found, finding);
+            }
+        }
+        // Digits that stand for letters, and letters that stand for others, would make numbers and keys of plain words.
+        let readable = |disguise| !matches!(disguise, Disguise::Leet | Disguise::Rot13 | Disguise::Reversed);
+        for view in normal.views.iter().filter(|view| readable(view.disguise)) {
+            let mut inside = Vec::new();
+            self.scanner.find(&view.text, &mut inside);
+            inside.into_iter().for_each(|finding| add_apart(&mut found, Finding { span: view.span.clone(), ..finding }));
+        }
+        found.sort_by_key(|finding| (finding.span.start, finding.span.end));
+        found
+    }
+}
+
+/// Add a finding unless the same place has one of its family: it was seen without taking the disguise off.
+fn add_apart(found: &mut Vec<Finding>, new: Finding) {
+    let meets = |old: &Finding| old.family == new.family && old.span.start < new.span.end && new.span.start < old.span.end;
+    if !found.iter().any(meets) {
+        found.push(new);
+    }
+}
+
+impl Filter for FindPatterns {
+    fn hooks(&self) -> Hooks {
+        Hooks::LOOK
+    }
+
+    fn look(&self, subject: &Subject) -> Report {
+        let mut report = Report::default();
+        for (at, (_, text)) in subject.texts().enumerate() {
+            for finding in self.find(text, subject.normal(at)) {
+                let (category, action) = match finding.family {
+                    Family::Pii => (Category::Pii, self.pii),
+                    _ => (Category::Secret, self.secrets),
+                };
+                let Finding { kind, rule, span, score, .. } = finding;
+                report.found.push(Found { rule: rule.into(), kind: kind.into(), category, text: at, span, score, action });
+            }
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str) -> Vec<(String, String)> {
+        let filter = FindPatterns::new(Action::Flag, Action::Block).unwrap();
+        let report = filter.look(&Subject::of_user(text));
+        report.found.iter().map(|found| (found.kind.to_string(), text[found.span.clone()].to_owned())).collect()
+    }
+
+    #[test]
+    fn a_disguise_hides_nothing_and_what_is_covered_is_the_disguise() {
+        let plain = kinds("pay with 4111 1111 1111 1111 now");
+        assert_eq!(plain, [("CREDIT_CARD".into(), "4111 1111 1111 1111".into())]);
+        for (text, covered) in [
+            ("pay with ４１１１ １１１１ １１１１ １１１１ now", "４１１１ １１１１ １１１１ １１１１"),
+            ("pay with 4111\u{200b} 1111 11\u{200b}11 1111 now", "4111\u{200b} 1111 11\u{200b}11 1111"),
+            ("send NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk please", "NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk"),
+        ] {
+            assert_eq!(kinds(text), [("CREDIT_CARD".to_owned(), covered.to_owned())], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_none_without_its_disguise() {
+        for text in ["the word ｈｅｌｌｏ", "v1.2.3 and l33t sp34k", "aGVsbG8gd29ybGQgaG93IGFyZSB5b3UgdG9kYXk=", "naïve café — résumé"]
+        {
+            assert_eq!(kinds(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_family_has_its_own_action() {
+        let filter = FindPatterns::new(Action::Off, Action::Block).unwrap();
+        let report = filter.look(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
+        assert_eq!(
+            report.found.iter().map(|found| (found.category, found.action)).collect::<Vec<_>>(),
+            [(Category::Secret, Action::Block)]
+        );
+        assert!(FindPatterns::new(Action::Off, Action::Off).is_none());
+    }
+}

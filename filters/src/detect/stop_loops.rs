@@ -1,0 +1,171 @@
+//! Ends an answer that goes round in circles.
+//!
+//! Small models, and large ones at low temperature, sometimes say the same thing until their tokens run out. A text loops when its end is
+//! one phrase, at least [`SHORTEST`] bytes long, `times` times over. That is looked for at each end of a line or of [`STEP`] bytes, in
+//! the last [`TAIL`] bytes: some microseconds, twice a paragraph.
+//!
+//! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may say a line a few times).
+
+use std::collections::BTreeMap;
+
+use wire::Channel;
+
+use crate::filter::{AnswerFacts, Filter, Hooks, Refused, Watch};
+
+/// Bytes of a channel that are remembered.
+const TAIL: usize = 8 << 10;
+/// Bytes between two looks.
+const STEP: usize = 256;
+/// Channels that are followed apart; more share the last place.
+const MOST: usize = 64;
+/// A shorter phrase is a rule of dashes, or a table.
+const SHORTEST: usize = 8;
+
+/// The filter.
+#[derive(Debug)]
+pub struct StopLoops {
+    times: usize,
+}
+
+impl StopLoops {
+    /// With its settings.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn new(with: &BTreeMap<String, String>) -> Result<Self, String> {
+        if let Some(unknown) = with.keys().find(|key| *key != "times") {
+            return Err(format!("unknown setting {unknown:?}; known: times"));
+        }
+        let times = with.get("times").map_or(Ok(20), |times| times.parse()).map_err(|_| "times must be a whole number".to_owned())?;
+        if !(3..=1000).contains(&times) {
+            return Err("times must be from 3 to 1000".into());
+        }
+        Ok(StopLoops { times })
+    }
+}
+
+impl Filter for StopLoops {
+    fn hooks(&self) -> Hooks {
+        Hooks::WATCH
+    }
+
+    fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn Watch>> {
+        facts.streamed.then(|| Box::new(Watching { times: self.times, channels: Vec::new() }) as Box<dyn Watch>)
+    }
+}
+
+#[derive(Debug)]
+struct Watching {
+    times: usize,
+    channels: Vec<Tail>,
+}
+
+/// The end of what one channel said.
+#[derive(Debug)]
+struct Tail {
+    of: (u32, Channel),
+    text: Vec<u8>,
+    /// Bytes since the last look.
+    fresh: usize,
+}
+
+impl Watch for Watching {
+    fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Refused> {
+        let of = (choice, channel);
+        let at = self.channels.iter().position(|tail| tail.of == of).unwrap_or_else(|| {
+            if self.channels.len() < MOST {
+                self.channels.push(Tail { of, text: Vec::new(), fresh: 0 });
+            }
+            self.channels.len() - 1
+        });
+        let Some(tail) = self.channels.get_mut(at) else { return Ok(()) };
+        tail.text.extend_from_slice(text.as_bytes());
+        tail.fresh += text.len();
+        if tail.fresh < STEP && !text.contains('\n') {
+            return Ok(());
+        }
+        tail.fresh = 0;
+        if tail.text.len() > 2 * TAIL {
+            tail.text.drain(..tail.text.len() - TAIL);
+        }
+        if loops(&tail.text, self.times) {
+            let message = "The answer repeated itself and was ended.".to_owned();
+            return Err(Refused { status: 502, code: "answer_loops", message });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the end of a text is one phrase so many times over.
+///
+/// A text that ends with a phrase of length `p`, `n` times, agrees with itself moved by `p` over its last `(n - 1) * p` bytes; the phrases
+/// to try begin where the last few bytes stood before.
+fn loops(text: &[u8], times: usize) -> bool {
+    let Some(end) = text.len().checked_sub(SHORTEST).and_then(|at| text.get(at..)) else { return false };
+    let longest = text.len() / times;
+    let from = text.len().saturating_sub(longest + SHORTEST);
+    let before = text.get(from..text.len() - 1).unwrap_or_default();
+    memchr::memmem::rfind_iter(before, end).map(|at| text.len() - SHORTEST - (from + at)).filter(|period| *period >= SHORTEST).any(
+        |period| {
+            let span = period * (times - 1);
+            let (Some(last), Some(shifted)) = (text.len().checked_sub(span), text.len().checked_sub(span + period)) else { return false };
+            text.get(last..) == text.get(shifted..text.len() - period)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(times: &str) -> Box<dyn Watch> {
+        let with = [("times".to_owned(), times.to_owned())].into();
+        let facts = AnswerFacts { status: 200, streamed: true, request_id: "r".into() };
+        StopLoops::new(&with).unwrap().watch(&facts).unwrap()
+    }
+
+    fn ends(times: &str, text: &str, width: usize) -> Option<usize> {
+        let (mut watch, mut said) = (watch(times), 0);
+        for piece in text.as_bytes().chunks(width) {
+            said += piece.len();
+            if watch.text(0, Channel::Content, std::str::from_utf8(piece).unwrap()).is_err() {
+                return Some(said);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn what_goes_round_is_ended_wherever_it_is_cut() {
+        let looping = format!("To be sure: {}", "I am sorry, I cannot say. ".repeat(60));
+        for width in [1, 3, 7, 40, 1000] {
+            let at = ends("10", &looping, width).expect("it is ended");
+            assert!((260..1100).contains(&at), "{width}: {at}");
+        }
+        let lines = "and so on and on\n".repeat(12);
+        assert_eq!(ends("10", &lines, 5).map(|at| at < lines.len()), Some(true));
+    }
+
+    #[test]
+    fn what_only_resembles_itself_goes_on() {
+        let numbered: String = (0..200).map(|n| format!("{n}. the same words once more\n")).collect();
+        let table = "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n".repeat(2);
+        for text in [numbered.as_str(), &table, &"-".repeat(150), &"Row, row, row your boat.\n".repeat(5)] {
+            assert_eq!(ends("20", text, 4), None, "{}", text.get(..40).unwrap_or(text));
+        }
+    }
+
+    #[test]
+    fn channels_are_apart_and_settings_are_checked() {
+        let mut watch = watch("3");
+        for _ in 0..2 {
+            for choice in 0..2 {
+                assert!(watch.text(choice, Channel::Content, "one phrase of some length\n").is_ok());
+            }
+        }
+        assert!(watch.text(0, Channel::Content, "one phrase of some length\n").is_err());
+        for (key, value) in [("times", "2"), ("times", "many"), ("time", "3")] {
+            assert!(StopLoops::new(&[(key.to_owned(), value.to_owned())].into()).is_err());
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Asks a classifier behind `/classify`, as vLLM serves it.
+//!
+//! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like an attack.
+//! - *Out*: for each text, its label, if that is one of the operator's categories or, without those, a known word for an attack.
+//! - *Never*: a finding for a label that nobody listed: most classifiers have more names for what is fine than for what is not.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::newest::{Piece, TEXTS};
+use super::reading::{by_index, optional, score};
+use super::seat::{Seat, Tally};
+use super::words::{ATTACKS, Words, is_harmless};
+use crate::BoxFuture;
+use crate::filter::{Filter, Hooks};
+use crate::host::Call;
+use crate::report::{Category, Failure, Report};
+use crate::settings::Judge;
+use crate::subject::{Subject, Voice};
+
+/// Most classes of a classifier; the large public ones have some hundred.
+const CLASSES: usize = 4096;
+
+/// The filter.
+#[derive(Debug)]
+pub(super) struct Classify {
+    seat: Seat,
+    /// Without categories of the operator's, the classifier is taken for one of attacks.
+    of_attacks: bool,
+}
+
+impl Classify {
+    /// As the settings say.
+    pub(super) fn new(settings: &Judge) -> Self {
+        let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
+        Classify { seat: Seat::new(settings, words), of_attacks: settings.categories.is_empty() }
+    }
+
+    fn read(&self, answer: &Value, pieces: &[Piece<'_>], mut tally: Tally<'_>) -> Option<Report> {
+        let verdicts = by_index(answer.get("data")?, pieces.len(), read_verdict)?;
+        for (piece, verdict) in pieces.iter().zip(verdicts) {
+            match self.seat.words.find(verdict.label) {
+                Some(known) => tally.whole(piece, known, verdict.sure),
+                None if self.of_attacks => self.spare(piece, &verdict, &mut tally),
+                None => {}
+            }
+        }
+        Some(tally.done())
+    }
+
+    /// The label is harmless; but of two classes the other one has the rest, and the threshold may be that low.
+    fn spare(&self, piece: &Piece<'_>, verdict: &Verdict<'_>, tally: &mut Tally<'_>) {
+        match self.seat.words.find("INJECTION") {
+            Some(known) if verdict.classes == 2 && is_harmless(verdict.label) => tally.whole(piece, known, 1.0 - verdict.sure),
+            _ => tally.seen(Category::Injection, 0.0),
+        }
+    }
+}
+
+/// What was said of one text.
+struct Verdict<'v> {
+    label: &'v str,
+    sure: f32,
+    classes: usize,
+}
+
+fn read_verdict(entry: &Value) -> Option<Verdict<'_>> {
+    let label = entry.get("label")?.as_str()?;
+    let Some(probs) = optional(entry, "probs", Value::as_array)? else { return Some(Verdict { label, sure: 1.0, classes: 0 }) };
+    if probs.is_empty() || probs.len() > CLASSES {
+        return None;
+    }
+    // The label is that of the likeliest class; which place that has is the model's secret.
+    let sure = probs.iter().try_fold(0.0_f32, |best, value| Some(best.max(score(value)?)))?;
+    Some(Verdict { label, sure, classes: probs.len() })
+}
+
+impl Filter for Classify {
+    fn hooks(&self) -> Hooks {
+        self.seat.hooks()
+    }
+
+    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+        Box::pin(async move {
+            let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
+            if pieces.is_empty() {
+                return Ok(Report::default());
+            }
+            let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
+            self.seat.ask(call, &question, |answer| self.read(answer, &pieces, self.seat.tally(subject))).await
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Asks for embeddings, and compares texts with examples of what is not to be talked about.
+//!
+//! - *In*: the newest text of a user, or the window of an answer.
+//! - *Out*: its likeness to the likest example, as a score.
+//! - *Never*: a second question for the examples, once their vectors are known. Two requests that come first may both ask; the
+//!   vectors are the same.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+use wire::request::Speaker;
+
+use super::newest::{TEXTS, newest};
+use super::reading::{bounded, by_index, number};
+use super::seat::Seat;
+use super::words::{Line, Words};
+use crate::BoxFuture;
+use crate::filter::{Filter, Hooks};
+use crate::host::Call;
+use crate::report::{Category, Failure, Report};
+use crate::settings::Judge;
+use crate::subject::{Side, Subject, Voice};
+
+/// Most numbers of a vector; the largest models have 8,192.
+const DIMENSIONS: usize = 16_384;
+
+/// The one thing that is found.
+const LIKENESS: Line = ("likeness", "TOPIC_LIKENESS", Category::Topic);
+
+/// The filter.
+#[derive(Debug)]
+pub(super) struct Embeddings {
+    seat: Seat,
+    examples: Vec<String>,
+    vectors: OnceLock<Vec<Vector>>,
+}
+
+impl Embeddings {
+    /// As the settings say.
+    pub(super) fn new(settings: &Judge) -> Self {
+        // A list of categories has nothing to choose from here.
+        let words = Words::new(&[LIKENESS], &[], Category::Topic, false);
+        Embeddings { seat: Seat::new(settings, words), examples: settings.examples.clone(), vectors: OnceLock::new() }
+    }
+
+    async fn examples(&self, call: &Call<'_>) -> Result<&[Vector], Failure> {
+        if let Some(known) = self.vectors.get() {
+            return Ok(known);
+        }
+        let question = self.seat.question_about(self.examples.iter().map(String::as_str));
+        let vectors = self.seat.ask(call, &question, |answer| read(answer, self.examples.len(), None)).await?;
+        Ok(self.vectors.get_or_init(|| vectors))
+    }
+
+    async fn compare(&self, subject: &Subject, call: &Call<'_>) -> Result<Report, Failure> {
+        let pieces = match subject.side() {
+            Side::Input => newest(subject, 1, |voice| voice == Voice::Prompt(Speaker::User)).0,
+            Side::Output => newest(subject, TEXTS, |_| true).0,
+        };
+        if pieces.is_empty() || self.examples.is_empty() {
+            return Ok(Report::default());
+        }
+        let examples = self.examples(call).await?;
+        let dimensions = examples.first().map(|vector| vector.numbers.len());
+        let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
+        let vectors = self.seat.ask(call, &question, |answer| read(answer, pieces.len(), dimensions)).await?;
+        let mut tally = self.seat.tally(subject);
+        for (piece, vector) in pieces.iter().zip(&vectors) {
+            let best = examples.iter().map(|example| example.likeness(vector)).fold(0.0, f32::max);
+            if let Some(known) = self.seat.words.find(LIKENESS.0) {
+                tally.whole(piece, known, best);
+            }
+        }
+        Ok(tally.done())
+    }
+}
+
+/// What a text means, and how long that is.
+#[derive(Debug)]
+struct Vector {
+    numbers: Vec<f32>,
+    length: f64,
+}
+
+impl Vector {
+    /// The cosine of the angle between two of one length, 0 to 1: what points away is as unlike as what stands across.
+    fn likeness(&self, other: &Vector) -> f32 {
+        let product: f64 = self.numbers.iter().zip(&other.numbers).map(|(one, two)| f64::from(*one) * f64::from(*two)).sum();
+        bounded(product / (self.length * other.length)).unwrap_or_default()
+    }
+}
+
+/// The vectors of an answer, all of one length: `dimensions`, if it is known.
+fn read(answer: &Value, asked: usize, dimensions: Option<usize>) -> Option<Vec<Vector>> {
+    let vectors = by_index(answer.get("data")?, asked, |entry| read_vector(entry.get("embedding")?))?;
+    let length = dimensions.or_else(|| vectors.first().map(|vector| vector.numbers.len()))?;
+    vectors.iter().all(|vector| vector.numbers.len() == length).then_some(vectors)
+}
+
+fn read_vector(value: &Value) -> Option<Vector> {
+    let numbers = value.as_array().filter(|numbers| numbers.len() <= DIMENSIONS)?;
+    let numbers: Vec<f32> = numbers.iter().map(number).collect::<Option<_>>()?;
+    let length = numbers.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
+    // A vector without a length points nowhere; an empty one is such.
+    (length > 0.0).then_some(Vector { numbers, length })
+}
+
+impl Filter for Embeddings {
+    fn hooks(&self) -> Hooks {
+        self.seat.hooks()
+    }
+
+    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+        Box::pin(self.compare(subject, call))
+    }
+}

@@ -1,0 +1,135 @@
+//! Which texts of a subject go into a question.
+//!
+//! - *In*: a subject, and whose words are wanted.
+//! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.
+//! - *Never*: half a character; a blank text, which several servers refuse.
+//!
+//! The newest words win. Tool definitions often stand behind the messages in a body; they go last here, or a client with many tools
+//! would push its own words out of the question.
+
+use wire::request::Speaker;
+
+use crate::subject::{Subject, Voice};
+
+/// Most texts in a question.
+pub(super) const TEXTS: usize = 64;
+/// Most bytes of text in a question. Judges read far less than this at a time; more would only fill the network.
+pub(super) const BYTES: usize = 256 * 1024;
+
+/// A text, or the end of one that is too long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'s> {
+    /// Which text of the subject.
+    pub(super) at: usize,
+    /// Whose words.
+    pub(super) voice: Voice,
+    /// Where `words` begin in that text.
+    pub(super) from: usize,
+    /// What is asked about.
+    pub(super) words: &'s str,
+}
+
+impl Piece<'_> {
+    /// Bytes of the whole text of the subject.
+    pub(super) fn whole(&self) -> usize {
+        self.from + self.words.len()
+    }
+}
+
+/// The newest texts whose voice is wanted, at most `most` of them, and whether that is all there are.
+pub(super) fn newest<'s>(subject: &'s Subject, most: usize, wanted: impl Fn(Voice) -> bool) -> (Vec<Piece<'s>>, bool) {
+    let (mut pieces, mut left, mut whole) = (Vec::new(), BYTES, true);
+    for rank in 0..=LAST_RANK {
+        for at in (0..subject.len()).rev() {
+            let Some(voice) = subject.voice(at).filter(|voice| rank_of(*voice) == rank && wanted(*voice)) else { continue };
+            let text = subject.text(at);
+            if text.trim().is_empty() {
+                continue;
+            }
+            if pieces.len() == most || left == 0 {
+                whole = false;
+                break;
+            }
+            let from = cut(text, left);
+            whole &= from == 0;
+            let words = text.get(from..).unwrap_or_default();
+            if words.trim().is_empty() {
+                continue;
+            }
+            // A text that had to be cut is the last: what is left after it is less than a character.
+            left = if from == 0 { left - words.len() } else { 0 };
+            pieces.push(Piece { at, voice, from, words });
+        }
+    }
+    pieces.sort_by_key(|piece| piece.at);
+    (pieces, whole)
+}
+
+/// The role of a text in a question.
+pub(super) fn role(voice: Voice) -> &'static str {
+    match voice {
+        Voice::Prompt(Speaker::System) => "system",
+        Voice::Prompt(Speaker::User) => "user",
+        Voice::Prompt(Speaker::Assistant) | Voice::Answer(_) => "assistant",
+        Voice::Prompt(Speaker::Tool) => "tool",
+        Voice::Prompt(Speaker::ToolDefinition) => "tool_definition",
+    }
+}
+
+const LAST_RANK: u8 = 2;
+
+fn rank_of(voice: Voice) -> u8 {
+    match voice {
+        Voice::Prompt(Speaker::ToolDefinition) => LAST_RANK,
+        Voice::Prompt(Speaker::System) => 1,
+        Voice::Prompt(Speaker::User | Speaker::Assistant | Speaker::Tool) | Voice::Answer(_) => 0,
+    }
+}
+
+/// Where the last `bytes` of a text begin, at a character.
+fn cut(text: &str, bytes: usize) -> usize {
+    let from = text.len().saturating_sub(bytes);
+    (from..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subject::{Place, Side, Sizes};
+
+    fn of(texts: &[(Speaker, &str)]) -> Subject {
+        let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
+        texts.iter().for_each(|(speaker, text)| builder.text(Voice::Prompt(*speaker), Place::default(), text));
+        builder.done()
+    }
+
+    #[test]
+    fn the_last_texts_win_and_keep_their_order() {
+        let many: Vec<(Speaker, String)> = (0..100).map(|n| (Speaker::User, format!("text {n}"))).collect();
+        let subject = of(&many.iter().map(|(s, t)| (*s, t.as_str())).collect::<Vec<_>>());
+        let (pieces, whole) = newest(&subject, TEXTS, |_| true);
+        assert!(!whole);
+        assert_eq!(pieces.len(), TEXTS);
+        assert_eq!((pieces[0].at, pieces[TEXTS - 1].words), (36, "text 99"));
+    }
+
+    #[test]
+    fn tools_that_stand_behind_do_not_push_words_out() {
+        let mut texts = vec![(Speaker::System, "rules"), (Speaker::User, "words"), (Speaker::User, " \n")];
+        texts.extend([(Speaker::ToolDefinition, "tool"); 70]);
+        let subject = of(&texts);
+        let at: Vec<usize> = newest(&subject, 3, |_| true).0.iter().map(|piece| piece.at).collect();
+        assert_eq!(at, [0, 1, 72]);
+    }
+
+    #[test]
+    fn the_oldest_text_that_fits_in_part_is_cut_at_a_character() {
+        let long = "é".repeat(BYTES / 2);
+        let subject = of(&[(Speaker::User, "lost"), (Speaker::User, &long), (Speaker::User, "abc")]);
+        let (pieces, whole) = newest(&subject, TEXTS, |_| true);
+        assert!(!whole);
+        assert_eq!(pieces.len(), 2);
+        assert_eq!((pieces[0].from, pieces[0].words.len(), pieces[0].whole()), (4, BYTES - 4, BYTES));
+        assert_eq!(pieces[1].words, "abc");
+    }
+}

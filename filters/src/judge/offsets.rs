@@ -1,0 +1,57 @@
+//! From places that are counted in characters to places in bytes.
+//!
+//! - *In*: offsets as judges say them: Unicode code points from the beginning of the text that they were asked about.
+//! - *Out*: bytes of the subject's text, at character boundaries.
+//! - *Never*: a guess. An offset beyond the text means that the judge counts otherwise, and its other offsets are wrong too.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::newest::Piece;
+
+/// Most places in one answer. A text of 256 KiB with a name in every line stays below.
+pub(super) const PLACES: usize = 16_384;
+
+/// Where the characters of a piece begin.
+#[derive(Debug)]
+pub(super) struct Offsets {
+    from: usize,
+    starts: Starts,
+}
+
+#[derive(Debug)]
+enum Starts {
+    /// A byte is a character: so many.
+    Ascii(usize),
+    /// The first byte of each, and the end.
+    Wide(Vec<usize>),
+}
+
+impl Offsets {
+    /// Count the characters of a piece.
+    pub(super) fn of(piece: &Piece<'_>) -> Self {
+        let words = piece.words;
+        let starts = if words.is_ascii() {
+            Starts::Ascii(words.len())
+        } else {
+            Starts::Wide(words.char_indices().map(|(at, _)| at).chain([words.len()]).collect())
+        };
+        Offsets { from: piece.from, starts }
+    }
+
+    /// The bytes from one character to another; `None` when they are no places of this text, or nothing is between them.
+    pub(super) fn span(&self, start: &Value, end: &Value) -> Option<Range<usize>> {
+        let (start, end) = (self.byte(start)?, self.byte(end)?);
+        (start < end).then_some(start..end)
+    }
+
+    fn byte(&self, at: &Value) -> Option<usize> {
+        let at = usize::try_from(at.as_u64()?).ok()?;
+        let byte = match &self.starts {
+            Starts::Ascii(len) => (at <= *len).then_some(at)?,
+            Starts::Wide(starts) => *starts.get(at)?,
+        };
+        Some(self.from + byte)
+    }
+}

@@ -1,0 +1,83 @@
+//! What several judges' answers have in common.
+//!
+//! - *In*: values of an answer.
+//! - *Out*: checked ones.
+//! - *Never*: trust in a length, an order or a number that a peer sent.
+
+use serde_json::{Map, Value};
+
+/// A score, forced into 0 to 1; `None` for what is no number.
+pub(super) fn score(value: &Value) -> Option<f32> {
+    bounded(value.as_f64()?)
+}
+
+/// A number that fits a vector; what becomes infinite there does not.
+pub(super) fn number(value: &Value) -> Option<f32> {
+    let number = value.as_f64()? as f32;
+    number.is_finite().then_some(number)
+}
+
+/// A number forced into 0 to 1; `None` for what is none.
+pub(super) fn bounded(number: f64) -> Option<f32> {
+    number.is_finite().then_some(number.clamp(0.0, 1.0) as f32)
+}
+
+/// A member that may be missing or `null`, but not be something else.
+pub(super) fn optional<'v, T>(of: &'v Value, name: &str, read: impl FnOnce(&'v Value) -> Option<T>) -> Option<Option<T>> {
+    match of.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => read(value).map(Some),
+    }
+}
+
+/// A member that is an object, or nothing.
+pub(super) fn object<'v>(of: &'v Value, name: &str) -> Option<Option<&'v Map<String, Value>>> {
+    optional(of, name, Value::as_object)
+}
+
+/// What was said of each of `asked` texts: the list has one entry for each, which says by `index` which one it is about, or else
+/// stands in order.
+pub(super) fn by_index<'v, T>(list: &'v Value, asked: usize, read: impl Fn(&'v Value) -> Option<T>) -> Option<Vec<T>> {
+    let list = list.as_array().filter(|list| list.len() == asked)?;
+    let mut slots: Vec<Option<T>> = std::iter::repeat_with(|| None).take(asked).collect();
+    for (place, entry) in list.iter().enumerate() {
+        let index = optional(entry, "index", Value::as_u64)?.map_or(Some(place), |index| usize::try_from(index).ok())?;
+        let slot = slots.get_mut(index).filter(|slot| slot.is_none())?;
+        *slot = Some(read(entry)?);
+    }
+    slots.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scores_are_forced_into_their_range() {
+        assert_eq!(score(&json!(0.25)), Some(0.25));
+        assert_eq!(score(&json!(-3)), Some(0.0));
+        assert_eq!(score(&json!(17)), Some(1.0));
+        assert_eq!(score(&json!(1e300)), Some(1.0));
+        assert_eq!(score(&json!("NaN")), None);
+        assert_eq!(score(&json!(null)), None);
+        assert_eq!(bounded(f64::NAN), None);
+    }
+
+    #[test]
+    fn entries_find_their_place_by_index() {
+        let read = |entry: &Value| entry.get("x").and_then(Value::as_u64);
+        assert_eq!(by_index(&json!([{"index": 1, "x": 5}, {"index": 0, "x": 4}]), 2, read), Some(vec![4, 5]));
+        assert_eq!(by_index(&json!([{"x": 5}, {"x": 4}]), 2, read), Some(vec![5, 4]));
+        for wrong in [
+            json!([{"index": 1, "x": 5}, {"index": 1, "x": 4}]),
+            json!([{"index": 2, "x": 5}, {"index": 0, "x": 4}]),
+            json!([{"index": -1, "x": 5}, {"index": 0, "x": 4}]),
+            json!([{"index": 0, "x": 5}]),
+            json!({"0": 1}),
+        ] {
+            assert_eq!(by_index(&wrong, 2, read), None, "{wrong}");
+        }
+    }
+}

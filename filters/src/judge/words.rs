@@ -1,0 +1,181 @@
+//! The words that judges use for what they find, and ours for the same.
+//!
+//! - *In*: tables of what each kind of judge is known to say; the categories that the operator wants.
+//! - *Out*: for a word, the name of the finding and its category, or that it does not count.
+//! - *Never*: a name from outside both. An unlisted word becomes `OTHER`, or is nothing when the operator gave a list.
+
+use crate::report::{Category, Name};
+
+/// What a finding is called, and what it is about.
+pub(super) type Known<'w> = (&'w Name, Category);
+
+/// One line of a table: what is said, what we call it, what it is about.
+pub(super) type Line = (&'static str, &'static str, Category);
+
+const TOXIC: Category = Category::Toxicity;
+const HARM: Category = Category::Unsafe;
+const ATTACK: Category = Category::Injection;
+
+/// The categories of OpenAI's moderation.
+pub(super) const MODERATION: &[Line] = &[
+    ("harassment", "HARASSMENT", TOXIC),
+    ("harassment/threatening", "HARASSMENT_THREATENING", TOXIC),
+    ("hate", "HATE", TOXIC),
+    ("hate/threatening", "HATE_THREATENING", TOXIC),
+    ("illicit", "ILLICIT", HARM),
+    ("illicit/violent", "ILLICIT_VIOLENT", HARM),
+    ("self-harm", "SELF_HARM", HARM),
+    ("self-harm/intent", "SELF_HARM_INTENT", HARM),
+    ("self-harm/instructions", "SELF_HARM_INSTRUCTIONS", HARM),
+    ("sexual", "SEXUAL", HARM),
+    ("sexual/minors", "SEXUAL_MINORS", HARM),
+    ("violence", "VIOLENCE", TOXIC),
+    ("violence/graphic", "VIOLENCE_GRAPHIC", TOXIC),
+];
+
+/// The hazards of Llama Guard.
+pub(super) const HAZARDS: &[Line] = &[
+    ("S1", "VIOLENT_CRIMES", HARM),
+    ("S2", "NON_VIOLENT_CRIMES", HARM),
+    ("S3", "SEX_CRIMES", HARM),
+    ("S4", "CHILD_EXPLOITATION", HARM),
+    ("S5", "DEFAMATION", HARM),
+    ("S6", "SPECIALIZED_ADVICE", HARM),
+    ("S7", "PRIVACY", HARM),
+    ("S8", "INTELLECTUAL_PROPERTY", HARM),
+    ("S9", "INDISCRIMINATE_WEAPONS", HARM),
+    ("S10", "HATE", TOXIC),
+    ("S11", "SELF_HARM", HARM),
+    ("S12", "SEXUAL_CONTENT", HARM),
+    ("S13", "ELECTIONS", HARM),
+    ("S14", "CODE_INTERPRETER_ABUSE", HARM),
+];
+
+/// The labels of classifiers of attacks. Numbers are those of Prompt Guard, whose models ship without names.
+pub(super) const ATTACKS: &[Line] = &[
+    ("INJECTION", "INJECTION", ATTACK),
+    ("JAILBREAK", "JAILBREAK", ATTACK),
+    ("MALICIOUS", "MALICIOUS", ATTACK),
+    ("LABEL_1", "INJECTION", ATTACK),
+    ("LABEL_2", "JAILBREAK", ATTACK),
+];
+
+/// What such a classifier says when there is none.
+pub(super) const HARMLESS: [&str; 3] = ["BENIGN", "SAFE", "LABEL_0"];
+
+/// Labels that classifiers of rude words use; they count only where the operator lists them.
+const RUDE: &[Line] = &[
+    ("toxic", "TOXIC", TOXIC),
+    ("toxicity", "TOXICITY", TOXIC),
+    ("severe_toxic", "SEVERE_TOXIC", TOXIC),
+    ("insult", "INSULT", TOXIC),
+    ("threat", "THREAT", TOXIC),
+    ("obscene", "OBSCENE", TOXIC),
+    ("identity_hate", "IDENTITY_HATE", TOXIC),
+    ("offensive", "OFFENSIVE", TOXIC),
+];
+
+static OTHER: Name = Name::Borrowed("OTHER");
+
+/// Longest word that is looked up; no list has a longer one.
+const LONGEST: usize = 64;
+
+/// The words that count for one judge.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// What is said, in our spelling, with what it means.
+    lines: Vec<(String, Name, Category)>,
+    /// What unlisted words are about; `None`: they are nothing.
+    others: Option<Category>,
+}
+
+impl Words {
+    /// Those of `table`, or of the operator's `categories` if there are any. Words that stand in no table are about `category`, which
+    /// is also what unlisted ones are about when `open`.
+    pub(super) fn new<'t>(table: impl IntoIterator<Item = &'t Line>, categories: &[String], category: Category, open: bool) -> Self {
+        let table: Vec<_> = table.into_iter().map(|&(said, kind, about)| (spelled(said), Name::Borrowed(kind), about)).collect();
+        if categories.is_empty() {
+            return Words { lines: table, others: open.then_some(category) };
+        }
+        let mut lines = Vec::new();
+        for wanted in categories.iter().map(|word| spelled(word)).filter(|word| !word.is_empty()) {
+            let before = lines.len();
+            lines.extend(table.iter().filter(|(said, kind, _)| *said == wanted || *kind == wanted).cloned());
+            if lines.len() == before {
+                let about = about(&wanted).unwrap_or(category);
+                lines.push((wanted.clone(), Name::Owned(wanted), about));
+            }
+        }
+        Words { lines, others: None }
+    }
+
+    /// What a word means; `None` when it does not count.
+    pub(super) fn find(&self, said: &str) -> Option<Known<'_>> {
+        let word = if said.len() <= LONGEST { spelled(said) } else { String::new() };
+        let listed = self.lines.iter().find(|(known, _, _)| *known == word).map(|(_, kind, about)| (kind, *about));
+        listed.or_else(|| self.others.map(other))
+    }
+}
+
+/// A finding without a listed name.
+pub(super) fn other(about: Category) -> Known<'static> {
+    (&OTHER, about)
+}
+
+/// Whether a label is among those for "no attack".
+pub(super) fn is_harmless(label: &str) -> bool {
+    HARMLESS.iter().any(|known| known.eq_ignore_ascii_case(label))
+}
+
+/// Whether a label is among those for attacks.
+pub(super) fn is_attack(label: &str) -> bool {
+    ATTACKS.iter().any(|(known, _, _)| known.eq_ignore_ascii_case(label))
+}
+
+/// What a word of the operator's is about, if any table has it.
+fn about(wanted: &str) -> Option<Category> {
+    [MODERATION, ATTACKS, HAZARDS, RUDE].into_iter().flatten().find(|(_, kind, _)| *kind == wanted).map(|(_, _, about)| *about)
+}
+
+/// `harassment/threatening` and `Harassment Threatening` are `HARASSMENT_THREATENING`.
+fn spelled(word: &str) -> String {
+    word.trim().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).flat_map(char::to_uppercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(words: &Words, said: &str) -> Option<(String, Category)> {
+        words.find(said).map(|(kind, about)| (kind.to_string(), about))
+    }
+
+    #[test]
+    fn an_unlisted_word_never_becomes_a_name() {
+        let words = Words::new(MODERATION, &[], HARM, true);
+        assert_eq!(named(&words, "hate/threatening"), Some(("HATE_THREATENING".into(), TOXIC)));
+        assert_eq!(named(&words, "user_4711"), Some(("OTHER".into(), HARM)));
+        assert_eq!(named(&words, &"x".repeat(1 << 20)), Some(("OTHER".into(), HARM)));
+        assert_eq!(named(&Words::new(ATTACKS, &[], ATTACK, false), "neutral"), None);
+    }
+
+    #[test]
+    fn a_list_of_the_operators_excludes_all_else() {
+        let words = Words::new(MODERATION, &["Hate".into(), "our policy".into()], HARM, true);
+        assert_eq!(named(&words, "hate"), Some(("HATE".into(), TOXIC)));
+        assert_eq!(named(&words, "our policy"), Some(("OUR_POLICY".into(), HARM)));
+        assert_eq!(named(&words, "violence"), None);
+        assert_eq!(named(&words, ""), None);
+    }
+
+    #[test]
+    fn a_list_may_use_the_judges_words_or_ours() {
+        let ours = Words::new(HAZARDS, &["HATE".into(), "S1".into()], HARM, true);
+        assert_eq!(named(&ours, "S10"), Some(("HATE".into(), TOXIC)));
+        assert_eq!(named(&ours, "s1"), Some(("VIOLENT_CRIMES".into(), HARM)));
+        let labels = Words::new(ATTACKS, &["injection".into(), "toxic".into()], HARM, false);
+        assert_eq!(named(&labels, "LABEL_1"), Some(("INJECTION".into(), ATTACK)));
+        assert_eq!(named(&labels, "toxic"), Some(("TOXIC".into(), TOXIC)));
+        assert_eq!(named(&labels, "LABEL_2"), None);
+    }
+}

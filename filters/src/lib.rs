@@ -1,0 +1,45 @@
+//! May it pass?
+//!
+//! - *In*: what a request says, and what an answer says as it flows; what the operator asked for.
+//! - *Out*: verdicts, with an account of what each filter found and what its looking cost.
+//! - *Never*: a socket, a thread, a clock of its own. Whoever runs a chain brings them as a [`Host`].
+//!
+//! A [`Filter`] is one thing to look at; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Shield`] is
+//! the chain that the settings of a guard describe, with the tables of `shield` in it. `docs/write-a-filter.md` shows how to add one.
+
+pub mod settings;
+
+mod filter;
+pub use filter::{AnswerFacts, Filter, Hooks, Refused, RequestHead, Watch};
+mod report;
+pub use report::{Category, Failure, Found, Name, Report};
+mod subject;
+pub use subject::{NORMALISED, Place, Side, Sizes, Subject, SubjectBuilder, Voice};
+
+mod host;
+pub use host::{Ask, Call, Host, Job, Reply};
+mod remote;
+pub use remote::Remote;
+mod breaker;
+pub use breaker::Breaker;
+
+mod chain;
+pub use chain::{Assessment, Chain, Link, Outcome, Verdict, account, merge};
+mod risk;
+pub use risk::{Level, Risk};
+mod registry;
+pub use registry::{Registry, UnknownFilter};
+
+pub mod detect;
+pub mod judge;
+
+mod shield_chain;
+pub use shield_chain::{BuildError, LoadModel, Shield};
+mod redact;
+pub use redact::{Vault, redact};
+mod patterns;
+pub use patterns::{PLACEHOLDER, check_rule};
+pub mod audit;
+
+/// A future that a filter gives back.
+pub type BoxFuture<'a, T> = futures_util::future::BoxFuture<'a, T>;

@@ -1,0 +1,130 @@
+//! The operator's own patterns, made into rules of the same kind as those of the tables.
+//!
+//! - *In*: regular expressions and phrases of the settings.
+//! - *Out*: [`Pattern`]s for the scanners; what is wrong with an expression, in words.
+//! - *Never*: a pattern that costs more than linear time, or whose matches have no longest.
+//!
+//! Rules are kept for the life of the process, each text once: tables of rules are shared by streams that outlive a change of
+//! settings. What that costs is bounded by how often an operator writes a new rule.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
+use regex_syntax::hir::Hir;
+use shield::finding::Family;
+use shield::pattern::Pattern;
+
+use crate::settings::{Canary, Rule};
+
+/// Longest match of an operator's expression: streams hold no more for it.
+const LONGEST: usize = 256;
+
+/// Whether an expression can be a rule.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn check_rule(regex: &str) -> Result<(), String> {
+    let tree = parse(regex)?;
+    match (tree.properties().minimum_len(), tree.properties().maximum_len()) {
+        (None | Some(0), _) => Err("it matches the empty text, which is everywhere".into()),
+        (_, Some(most)) if most > LONGEST => {
+            Err(format!("it can match {most} bytes; {LONGEST} are the most, because a stream waits that long"))
+        }
+        (_, None) => {
+            Err(format!("its matches have no longest; bound each repetition, for example {{1,64}} (at most {LONGEST} bytes in all)"))
+        }
+        _ if !tree.properties().look_set().is_empty() => {
+            Err("anchors and word boundaries have no meaning in a stream; rules match whole words anyway".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse(regex: &str) -> Result<Hir, String> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).map_err(|error| {
+        // The library draws the place over several lines; its last one says what is wrong.
+        let text = error.to_string();
+        text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
+}
+
+/// The patterns of an operator's rule.
+pub(crate) fn of_rule(rule: &Rule) -> Vec<&'static Pattern> {
+    let name = format!("policy.{}", rule.name);
+    let kind = rule.name.to_ascii_uppercase().replace(['-', '.', '/'], "_");
+    let phrases = rule.phrases.iter().map(|phrase| literal(phrase));
+    let expressions = Some(rule.regex.clone()).filter(|regex| !regex.is_empty()).into_iter().chain(phrases);
+    expressions.map(|regex| interned(&name, &kind, &regex, Family::Policy)).collect()
+}
+
+/// The pattern of a planted word.
+pub(crate) fn of_canary(canary: &Canary) -> &'static Pattern {
+    interned("leak.canary", "CANARY", &literal(&canary.0), Family::Leak)
+}
+
+/// The rule that finds placeholders in answers. What it finds is put back and is no finding.
+pub const PLACEHOLDER: &str = "shield.placeholder";
+
+/// What stands in a prompt for something that was taken out, and may come back in an answer.
+pub(crate) fn of_placeholder() -> &'static Pattern {
+    interned(PLACEHOLDER, "PLACEHOLDER", r"\[[A-Z][A-Z0-9_]{2,40}_[0-9]{1,4}\]", Family::Placeholder)
+}
+
+/// A phrase as an expression: case and the width of white space do not matter.
+fn literal(phrase: &str) -> String {
+    let words: Vec<String> = phrase.split_whitespace().map(regex_syntax::escape).collect();
+    format!("(?i){}", words.join(r"[ \t\r\n]{1,4}"))
+}
+
+fn interned(name: &str, kind: &str, regex: &str, family: Family) -> &'static Pattern {
+    static MADE: LazyLock<Mutex<HashMap<[String; 3], &'static Pattern>>> = LazyLock::new(Mutex::default);
+    let key = [name, kind, regex].map(str::to_owned);
+    let mut made = MADE.lock();
+    made.entry(key).or_insert_with(|| {
+        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        let (rule, kind, regex) = (leak(name), leak(kind), leak(regex));
+        let longest = parse(regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
+        Box::leak(Box::new(Pattern { rule, kind, family, regex, longest, check: None, score: 1.0, context: None }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_rule_says_why() {
+        assert_eq!(check_rule("PROJECT-[0-9]{3,6}"), Ok(()));
+        assert_eq!(check_rule("(?i)internal use only"), Ok(()));
+        for (regex, why) in [
+            ("a*", "empty"),
+            ("a+b", "no longest"),
+            ("a{300}", "300 bytes"),
+            ("(a", "unclosed group"),
+            (r"\bword\b", "anchors"),
+            ("^x", "anchors"),
+        ] {
+            let said = check_rule(regex).unwrap_err();
+            assert!(said.contains(why), "{regex}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_same_rule_is_made_once() {
+        let rule = Rule {
+            name: "code-name".into(),
+            regex: "X[0-9]{2}".into(),
+            phrases: vec!["Blue  Moon (v2)".into()],
+            input: crate::settings::Action::Off,
+            output: crate::settings::Action::Mask,
+        };
+        let (first, again) = (of_rule(&rule), of_rule(&rule));
+        assert_eq!(first.len(), 2);
+        assert!(first.iter().zip(&again).all(|(a, b)| std::ptr::eq(*a, *b)));
+        assert_eq!(
+            (first[0].rule, first[0].kind, first[1].regex),
+            ("policy.code-name", "CODE_NAME", r"(?i)Blue[ \t\r\n]{1,4}Moon[ \t\r\n]{1,4}\(v2\)")
+        );
+    }
+}

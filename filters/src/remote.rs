@@ -1,0 +1,79 @@
+//! A judge that is asked over the network, and what all such judges share.
+//!
+//! - *In*: a question as a JSON document.
+//! - *Out*: the answer as one.
+//! - *Never*: a question while the breaker is open; an answer larger than the host reads.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use crate::breaker::Breaker;
+use crate::host::{Ask, Call};
+use crate::report::Failure;
+
+/// Where a judge is, and how it has been of late.
+#[derive(Debug)]
+pub struct Remote {
+    backend: Arc<str>,
+    path: String,
+    breaker: Breaker,
+}
+
+impl Remote {
+    /// A judge at that path of that backend.
+    pub fn new(backend: Arc<str>, path: impl Into<String>) -> Self {
+        Remote { backend, path: path.into(), breaker: Breaker::default() }
+    }
+
+    /// Ask, and have the answer read by `read`; what it cannot read is nonsense, and counts against the judge as silence does.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn ask<T>(&self, call: &Call<'_>, question: &Value, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Failure> {
+        self.admit(call)?;
+        let answered = self.put(call, question).await.and_then(|answer| read(&answer).ok_or(Failure::Nonsense));
+        self.count(call, answered.as_ref().err());
+        answered
+    }
+
+    /// Ask several questions side by side that are one judgement together: it fails when one of them does, and counts once.
+    ///
+    /// # Errors
+    /// The first [`Failure`].
+    pub async fn ask_all<T>(
+        &self,
+        call: &Call<'_>,
+        questions: &[Value],
+        read: impl Fn(usize, &Value) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        self.admit(call)?;
+        let answers = join_all(questions.iter().map(|question| self.put(call, question))).await;
+        let read = |(at, answer): (usize, Result<Value, Failure>)| answer.and_then(|answer| read(at, &answer).ok_or(Failure::Nonsense));
+        let answered: Result<Vec<T>, Failure> = answers.into_iter().enumerate().map(read).collect();
+        self.count(call, answered.as_ref().err());
+        answered
+    }
+
+    fn admit(&self, call: &Call<'_>) -> Result<(), Failure> {
+        if self.breaker.admits(call.now()) { Ok(()) } else { Err(Failure::Open) }
+    }
+
+    async fn put(&self, call: &Call<'_>, question: &Value) -> Result<Value, Failure> {
+        let ask = Ask { backend: self.backend.clone(), path: self.path.clone(), body: question.to_string().into() };
+        match call.ask(ask).await? {
+            reply if (200..300).contains(&reply.status) => serde_json::from_slice(&reply.body).map_err(|_| Failure::Nonsense),
+            _ => Err(Failure::Refused),
+        }
+    }
+
+    fn count(&self, call: &Call<'_>, failure: Option<&Failure>) {
+        match failure {
+            None => self.breaker.answered(),
+            // Others may have used the time up.
+            Some(Failure::Budget) => {}
+            Some(_) => self.breaker.failed(call.now()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a filter has to say.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::settings::Action;
+
+/// A name of a rule or a kind: ours, or an operator's.
+pub type Name = Cow<'static, str>;
+
+/// What a finding is about. Each category is one voice in the assessment of risk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Category {
+    /// An attack on the model.
+    Injection,
+    /// Hate, harassment, insults, threats.
+    Toxicity,
+    /// Personal data.
+    Pii,
+    /// A credential.
+    Secret,
+    /// Something that is not to be talked about.
+    Topic,
+    /// More than there may be.
+    Size,
+    /// A rule of the operator's.
+    Policy,
+    /// A planted word, or a system prompt.
+    Leak,
+    /// What a remote or model judge calls unsafe.
+    Unsafe,
+}
+
+impl Category {
+    /// All of them.
+    pub const ALL: [Category; 9] = [
+        Category::Injection,
+        Category::Toxicity,
+        Category::Pii,
+        Category::Secret,
+        Category::Topic,
+        Category::Size,
+        Category::Policy,
+        Category::Leak,
+        Category::Unsafe,
+    ];
+
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Injection => "injection",
+            Category::Toxicity => "toxicity",
+            Category::Pii => "pii",
+            Category::Secret => "secrets",
+            Category::Topic => "topic",
+            Category::Size => "size",
+            Category::Policy => "policy",
+            Category::Leak => "leak",
+            Category::Unsafe => "unsafe",
+        }
+    }
+}
+
+/// Something that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The rule that found it: `pii.email`, `judge.moderation`. From a closed set: it becomes a label.
+    pub rule: Name,
+    /// What to call it to a client: `EMAIL_ADDRESS`.
+    pub kind: Name,
+    /// What it is about.
+    pub category: Category,
+    /// Which text of the subject.
+    pub text: usize,
+    /// Bytes of that text, at character boundaries.
+    pub span: Range<usize>,
+    /// How sure, 0 to 1.
+    pub score: f32,
+    /// What the filter's settings say to do about it.
+    pub action: Action,
+}
+
+/// What a filter found in one subject.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// What is to be acted on.
+    pub found: Vec<Found>,
+    /// How sure the filter is of a category, findings or not; 0 to 1. These and the findings' scores make the risk.
+    pub scores: Vec<(Category, f32)>,
+}
+
+impl Report {
+    /// A report of one finding that concerns all of a text.
+    pub fn of(found: Found) -> Self {
+        Report { found: vec![found], scores: Vec::new() }
+    }
+
+    /// The severest action that a finding asks for.
+    pub fn action(&self) -> Action {
+        self.found.iter().map(|found| found.action).max().unwrap_or_default()
+    }
+}
+
+/// Why a filter cannot say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Failure {
+    /// Its own time was over.
+    #[error("it did not answer in time")]
+    Deadline,
+    /// The time of all judges together was over.
+    #[error("the guard's budget of time was used up")]
+    Budget,
+    /// Nobody answers there, or the answer broke off.
+    #[error("it cannot be reached")]
+    Unreachable,
+    /// It answered with an error.
+    #[error("it answered with an error")]
+    Refused,
+    /// Its answer is not one that can be read.
+    #[error("its answer makes no sense")]
+    Nonsense,
+    /// It failed so often of late that it is not asked.
+    #[error("it failed too often of late and is not asked for the moment")]
+    Open,
+    /// There is more text than it can be asked about, and what it would not see may not pass unseen.
+    #[error("there is more text than it can be asked about")]
+    TooMuch,
+    /// Too much waits for the threads that do heavy work.
+    #[error("too much is waiting to be judged")]
+    Busy,
+    /// It panicked, which is a defect.
+    #[error("it failed")]
+    Panicked,
+}
+
+impl Failure {
+    /// The word in records and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Deadline => "deadline",
+            Failure::Budget => "budget",
+            Failure::Unreachable => "unreachable",
+            Failure::Refused => "refused",
+            Failure::Nonsense => "nonsense",
+            Failure::Open => "breaker_open",
+            Failure::TooMuch => "too_much",
+            Failure::Busy => "busy",
+            Failure::Panicked => "panicked",
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A guard made ready: its chain, and the automata that mask its answers.
+//!
+//! - *In*: a guard's settings, the registry of named filters, a loader of local models.
+//! - *Out*: a [`Shield`], shared by all requests of its routes.
+//! - *Never*: state of a request.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use shield::finding::{Family, Finding};
+use shield::pattern::Pattern;
+use shield::stream::{Automata, Channel, Edges, Options, Piece};
+
+use crate::chain::{Chain, Link};
+use crate::detect::{ClassifyText, FindPatterns, LimitSizes, MatchRules, MatchTopics};
+use crate::filter::{Filter, Hooks};
+use crate::judge;
+use crate::patterns;
+use crate::redact::Vault;
+use crate::registry::{Registry, UnknownFilter};
+use crate::settings::{self, Action, Class, Declared, OnFailure};
+
+/// A guard made ready.
+pub struct Shield {
+    /// What was asked for.
+    pub settings: Arc<settings::Shield>,
+    chain: Chain,
+    answers: Option<Arc<Automata>>,
+}
+
+impl fmt::Debug for Shield {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shield").field("name", &self.settings.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a guard cannot be made ready.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// Its rules do not fit the scanners.
+    #[error("shield {shield}: {why}")]
+    Rules {
+        /// The guard.
+        shield: Arc<str>,
+        /// What is wrong.
+        why: String,
+    },
+    /// A filter of its list cannot be made.
+    #[error("shield {shield}: {why}")]
+    Filter {
+        /// The guard.
+        shield: Arc<str>,
+        /// What is wrong.
+        why: UnknownFilter,
+    },
+    /// A local model cannot be loaded.
+    #[error("shield {shield}: judge {judge}: {why}")]
+    Model {
+        /// The guard.
+        shield: Arc<str>,
+        /// The judge.
+        judge: Arc<str>,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Loads the model of a judge that runs in this process.
+pub type LoadModel<'l> = &'l dyn Fn(&settings::Judge) -> Result<Arc<dyn Filter>, String>;
+
+impl Shield {
+    /// Make a guard ready; this takes a good part of a second.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn build(settings: &Arc<settings::Shield>, registry: &Registry, load: LoadModel<'_>) -> Result<Self, BuildError> {
+        let shield = settings.name.clone();
+        let wrong = |why: String| BuildError::Rules { shield: shield.clone(), why };
+        let mut links = embedded(settings).map_err(wrong)?;
+        for named in &settings.filters {
+            let filter = registry.make(named).map_err(|why| BuildError::Filter { shield: shield.clone(), why })?;
+            links.push(Link::new(named.declared.clone(), filter));
+        }
+        for one in &settings.judges {
+            let filter = match judge::build(one) {
+                Some(filter) => filter,
+                None => load(one).map_err(|why| BuildError::Model { shield: shield.clone(), judge: one.declared.name.clone(), why })?,
+            };
+            links.push(Link::new(one.declared.clone(), filter));
+        }
+        let answers = automata(&answer_rules(settings), settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
+        let chain = Chain::new(links, settings.observe, settings.budget, settings.risk);
+        Ok(Shield { settings: settings.clone(), chain, answers })
+    }
+
+    /// Its filters.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The rules of answers.
+    pub fn automata(&self) -> Option<&Automata> {
+        self.answers.as_deref()
+    }
+
+    /// What the settings say about a finding in an answer.
+    pub fn asked(&self, finding: &Finding) -> Action {
+        let settings = &self.settings;
+        match finding.family {
+            Family::Pii => settings.output_pii,
+            Family::Secret => settings.output_secrets,
+            Family::Leak => settings.on_canary,
+            Family::Placeholder => Action::Mask,
+            Family::Policy => {
+                let name = finding.rule.strip_prefix("policy.").unwrap_or_default();
+                settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output)
+            }
+        }
+    }
+
+    /// What is done about a finding in an answer.
+    pub fn action(&self, finding: &Finding) -> Action {
+        let asked = self.asked(finding);
+        if self.settings.observe { asked.min(Action::Flag) } else { asked }
+    }
+
+    /// Whether anything of an answer is taken out, put in, judged before it leaves, or ends it.
+    pub fn alters_answers(&self) -> bool {
+        let settings = &self.settings;
+        let rules = settings.rules.iter().map(|rule| rule.output);
+        let canaries = (!settings.canaries.is_empty()).then_some(settings.on_canary);
+        let acts = rules.chain(canaries).chain([settings.output_pii, settings.output_secrets]).any(|action| action >= Action::Mask);
+        let judged = self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH);
+        !settings.observe && (acts || judged || settings.restore || !settings.disclaimer.is_empty())
+    }
+
+    /// Whether answers must be read at all.
+    pub fn reads_answers(&self) -> bool {
+        self.answers.is_some() || self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH) || self.alters_answers()
+    }
+
+    /// What stands in an answer instead of a match; `None`: the match stays.
+    pub fn instead(&self, finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
+        match finding.family {
+            Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
+            _ if self.action(finding) >= Action::Mask => Some(bracketed(finding.kind)),
+            _ => None,
+        }
+    }
+
+    /// What a whole text of an answer must not show, in order and without overlaps; the same as in a stream. The last says whether it must
+    /// not be shown at all.
+    pub fn find(&self, text: &str, vault: &Vault) -> (Vec<(Range<usize>, Cow<'static, str>)>, Option<&'static str>) {
+        let mut found: Vec<(Range<usize>, Cow<'static, str>)> = Vec::new();
+        let mut blocked = None;
+        let Some(automata) = self.automata() else { return (found, blocked) };
+        let mut note = |piece: Piece<'_>| match piece {
+            Piece::Mask { finding, text: matched, open } => {
+                if self.action(finding) == Action::Block {
+                    blocked = blocked.or(Some(finding.kind));
+                }
+                if let Some(instead) = self.instead(finding, matched, vault) {
+                    found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
+                }
+            }
+            Piece::Close(span) => {
+                if let Some((last, _)) = found.last_mut().filter(|(last, _)| last.start == span.start) {
+                    last.end = span.end;
+                }
+            }
+            Piece::Pass(_) => {}
+        };
+        let mut channel = Channel::new();
+        channel.push(automata, text, &mut note);
+        channel.finish(automata, &mut note);
+        (found, blocked)
+    }
+}
+
+/// `[KIND]`.
+fn bracketed(kind: &str) -> Cow<'static, str> {
+    Cow::Owned(format!("[{kind}]"))
+}
+
+/// The filters that the settings switch on, the cheapest first.
+fn embedded(settings: &settings::Shield) -> Result<Vec<Link>, String> {
+    let mut links = Vec::new();
+    let mut link = |name: &str, filter: Option<Arc<dyn Filter>>| {
+        if let Some(filter) = filter {
+            let declared = Declared {
+                name: name.into(),
+                class: Class::Security,
+                on_failure: OnFailure::Closed,
+                deadline: std::time::Duration::ZERO,
+                mode: settings.mode,
+            };
+            links.push(Link::new(declared, filter));
+        }
+    };
+    fn shared<F: Filter + 'static>(filter: Option<F>) -> Option<Arc<dyn Filter>> {
+        filter.map(|filter| Arc::new(filter) as Arc<dyn Filter>)
+    }
+    link("sizes", shared(LimitSizes::new(settings.sizes)));
+    link("rules", shared(MatchRules::new(&settings.rules).map_err(|why| why.to_string())?));
+    link("patterns", shared(FindPatterns::new(settings.input_pii, settings.input_secrets)));
+    link("topics", shared(MatchTopics::new(&settings.topics)?));
+    link("classifiers", shared(ClassifyText::new(settings.input_injection, settings.input_toxicity, settings.output_toxicity)));
+    Ok(links)
+}
+
+/// The rules about whose findings in answers something is done.
+fn answer_rules(settings: &settings::Shield) -> Vec<&'static Pattern> {
+    let wanted = |rule: &&'static Pattern| match rule.family {
+        Family::Pii => settings.output_pii != Action::Off,
+        _ => settings.output_secrets != Action::Off,
+    };
+    let tables = shield::rules().into_iter().filter(wanted);
+    let own = settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
+    let canaries = settings.canaries.iter().filter(|_| settings.on_canary != Action::Off).map(patterns::of_canary);
+    tables.chain(own).chain(canaries).chain(settings.restore.then(patterns::of_placeholder)).collect()
+}
+
+/// How streams are scanned.
+pub(crate) fn options(hold_bytes: usize) -> Options {
+    Options { hold_bytes, edges: Edges::tables(), ..Options::default() }
+}
+
+/// What automata are made of.
+type Recipe = (Vec<(&'static str, &'static str)>, usize);
+
+/// Automata are large and dear: guards with the same rules share them, and so do reloads. Those that no guard has any more are let go.
+fn automata(rules: &[&'static Pattern], hold_bytes: usize) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
+    static MADE: Mutex<Vec<(Recipe, Arc<Automata>)>> = Mutex::new(Vec::new());
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let recipe = (rules.iter().map(|rule| (rule.rule, rule.regex)).collect(), hold_bytes);
+    let mut made = MADE.lock();
+    if let Some((_, automata)) = made.iter().find(|(known, _)| *known == recipe) {
+        return Ok(Some(automata.clone()));
+    }
+    made.retain(|(_, automata)| Arc::strong_count(automata) > 1);
+    let automata = Arc::new(Automata::new(rules, options(hold_bytes))?);
+    made.push((recipe, automata.clone()));
+    Ok(Some(automata))
+}

@@ -1,0 +1,18 @@
+//! Remote judges: what each kind asks, what it makes of good answers, and that bad ones are failures and never panics.
+
+mod host;
+
+#[path = "judges/analyzer.rs"]
+mod analyzer;
+#[path = "judges/classify.rs"]
+mod classify;
+#[path = "judges/embeddings.rs"]
+mod embeddings;
+#[path = "judges/failures.rs"]
+mod failures;
+#[path = "judges/guard_model.rs"]
+mod guard_model;
+#[path = "judges/moderation.rs"]
+mod moderation;
+#[path = "judges/webhook.rs"]
+mod webhook;

@@ -1,0 +1,84 @@
+//! One question to a backend, outside of any exchange: over the same connections, pool and parser as everything else.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use filters::{Ask, Reply};
+use wire::http1::head::HeadLimits;
+
+use crate::downstream::out::Out;
+use crate::exchange::Answer;
+use crate::stage::relay::Forward;
+use crate::upstream::h1::Request;
+use crate::upstream::{BodyStep, H1Source, H2Source, Source, Upstream, UpstreamError, connect};
+
+/// Most bytes of an answer that are read. Embeddings of a hundred sentences are the largest.
+pub(super) const MOST_REPLY: usize = 8 << 20;
+/// Who asks bounds the whole; this bounds what a dead address costs where no deadline was set.
+const CONNECT: Duration = Duration::from_secs(5);
+const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("{0}")]
+    Upstream(#[from] UpstreamError),
+    #[error("the answer is larger than {MOST_REPLY} bytes")]
+    TooLarge,
+}
+
+/// Ask; once more on a new connection when an idle one turns out to be dead.
+pub(super) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError> {
+    if upstream.backend.http2 {
+        let mut source = H2Source::open(upstream, request(upstream, ask)).await?;
+        let reply = exchange(&mut source).await?;
+        source.settle(upstream);
+        return Ok(reply);
+    }
+    let mut fresh = false;
+    loop {
+        let connection = connect(upstream, CONNECT, fresh).await?;
+        let mut source = H1Source::new(connection, request(upstream, ask), LIMITS);
+        match exchange(&mut source).await {
+            Ok(reply) => {
+                source.settle(upstream);
+                return Ok(reply);
+            }
+            Err(AskError::Upstream(_)) if !fresh && source.into_unanswered().is_some() => fresh = true,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn request(upstream: &Upstream, ask: &Ask) -> Request {
+    let backend = &upstream.backend;
+    let mut head = format!(
+        "POST {}{} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: application/json\r\naccept-encoding: identity\r\ncontent-length: {}\r\n",
+        backend.prefix,
+        ask.path,
+        backend.authority,
+        ask.body.len()
+    );
+    if let Some((name, value)) = backend.credential() {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    Request { head: head.into_bytes(), buffer: ask.body.to_vec(), body: 0..ask.body.len(), insert: None }
+}
+
+async fn exchange<S: Source>(source: &mut S) -> Result<Reply, AskError> {
+    poll_fn(|cx| source.poll_send(cx)).await?;
+    let head = poll_fn(|cx| source.poll_head(cx)).await?;
+    let (mut answer, mut out) = (Answer::default(), Out::default());
+    loop {
+        let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::bare(&mut answer, &mut out))).await?;
+        out.commit();
+        if out.len() > MOST_REPLY {
+            return Err(AskError::TooLarge);
+        }
+        if step == BodyStep::End {
+            return Ok(Reply { status: head.status, body: out.pending().to_vec().into() });
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What guards cost each route: which filter, which percentile.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lens::record::Outcome;
+use lens::{FilterSeries, Series, Timing};
+use serde::Serialize;
+
+use crate::group::{GroupId, Groups};
+use crate::overview::{Key, TimingOverview, key, timing};
+
+/// A guarded route with a backend and an operation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SecurityOverview {
+    /// The route.
+    pub route: String,
+    /// The backend.
+    pub backend: String,
+    /// The operation.
+    pub operation: &'static str,
+    /// Requests that a guard looked at.
+    pub requests: u64,
+    /// Requests that it ended.
+    pub blocked: u64,
+    /// Time of the guard in a request, by phase; `security` is all of it, `added_ttft` what lay before the first token.
+    pub overhead: BTreeMap<&'static str, TimingOverview>,
+    /// The client's TTFT, to hold it against.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ttft: Option<TimingOverview>,
+    /// The guard's share of all request time, 0 to 100.
+    pub security_impact_percent: f64,
+    /// Each filter, the one that took longest in all first.
+    pub filters: Vec<FilterOverview>,
+    /// Findings in prompts, by rule.
+    pub found_in: BTreeMap<String, u64>,
+    /// Findings in answers, by rule.
+    pub found_out: BTreeMap<String, u64>,
+}
+
+/// One filter on one side.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FilterOverview {
+    /// Its name.
+    pub filter: String,
+    /// `input` or `output`.
+    pub side: String,
+    /// Requests it took part in.
+    pub requests: u64,
+    /// Questions it was asked.
+    pub calls: u64,
+    /// Share of its requests whose stage ended when it did, 0 to 1.
+    pub critical_share: f64,
+    /// Requests by what it said.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Requests by why it could not say.
+    pub failures: BTreeMap<String, u64>,
+    /// Time on a thread, for a thread, for another server, and in all.
+    pub parts: BTreeMap<&'static str, TimingOverview>,
+}
+
+/// The guarded routes; of one name, if one is given.
+pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, route: Option<&str>) -> Vec<SecurityOverview> {
+    let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
+    for ((id, ..), one) in series {
+        let group = groups.group(*id);
+        if route.is_none_or(|route| *group.route == *route) {
+            merged.entry(key(&group)).or_default().merge(one);
+        }
+    }
+    merged.iter().filter(|(_, series)| series.timing(Timing::Security).is_some()).map(one).collect()
+}
+
+fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOverview {
+    let of = |which: Timing| series.timing(which).and_then(timing);
+    let phases = [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security, Timing::AddedTtft];
+    let sum = |which: Timing| series.timing(which).map_or(0, |micros| micros.sum());
+    let mut filters: Vec<_> = series.filters.iter().collect();
+    filters.sort_by_key(|(_, filter)| std::cmp::Reverse(wall(filter)));
+    let names = |found: &lens::security::Findings| found.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
+    SecurityOverview {
+        route: route.to_string(),
+        backend: backend.to_string(),
+        operation,
+        requests: series.timing(Timing::Security).map_or(0, |micros| micros.count()),
+        blocked: series.outcomes.get(Outcome::Blocked as usize).copied().unwrap_or(0),
+        overhead: phases.into_iter().filter_map(|phase| Some((phase.name(), of(phase)?))).collect(),
+        client_ttft: of(Timing::ClientTtft),
+        security_impact_percent: sum(Timing::Security) as f64 * 100.0 / sum(Timing::Total).max(1) as f64,
+        filters: filters.into_iter().map(|((filter, side), series)| one_filter((filter, side), series)).collect(),
+        found_in: names(&series.found_in),
+        found_out: names(&series.found_out),
+    }
+}
+
+fn wall(filter: &FilterSeries) -> u64 {
+    filter.parts.last().map_or(0, |micros| micros.sum())
+}
+
+fn one_filter((filter, side): (&str, &str), series: &FilterSeries) -> FilterOverview {
+    let names = |counts: &lens::security::Findings| counts.iter().map(|(name, count)| (name.to_string(), *count)).collect();
+    FilterOverview {
+        filter: filter.to_owned(),
+        side: side.to_owned(),
+        requests: series.requests,
+        calls: series.calls,
+        critical_share: series.critical as f64 / series.requests.max(1) as f64,
+        verdicts: names(&series.verdicts),
+        failures: names(&series.failures),
+        parts: FilterSeries::PARTS.into_iter().zip(&series.parts).filter_map(|(name, micros)| Some((name, timing(micros)?))).collect(),
+    }
+}
