@@ -4,6 +4,8 @@
 mod config_cli;
 /// What goes wrong between the two ends, and what each of them and the record is told.
 mod failures;
+/// Guards: judges, rules, risk, redaction, what ends an answer, and the account of it all.
+mod guards;
 /// HTTP/2 to the backend.
 mod h2_backend;
 /// Whatever is killed, nothing is left behind.

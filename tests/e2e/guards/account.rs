@@ -1,0 +1,81 @@
+//! The account: what the operator can read about what guards did and cost, and what he cannot.
+
+use kit::{Engine, Gateway, sse};
+use serde_json::Value;
+
+use super::{CHAT, guarded, request, said, settings};
+use crate::support::{ask, field};
+
+const MAIL: &str = "jane.roe@example.org";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_reads_what_each_filter_cost() {
+    let engine = Engine::start(|_| said(&["write to jane.roe", "@example.org now"])).await;
+    let all = "input_injection: flag, input_pii: flag, output_pii: mask";
+    let gateway = guarded(&engine, all, "", "").await;
+    for number in 0..10 {
+        ask(&gateway, CHAT, &number.to_string(), &request(&format!("mail {MAIL}"), true)).await;
+    }
+    gateway.record("9").await;
+    let (status, text) = gateway.get("/api/security?route=r");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200);
+    let route = &told["routes"][0];
+    assert_eq!((&route["route"], &route["requests"], &route["found_in"]["pii.email"]), (&"r".into(), &10.into(), &10.into()));
+    for phase in ["validation", "threat_detection", "output_filtering", "hold", "security", "added_ttft"] {
+        assert_eq!(route["overhead"][phase]["count"], 10, "{phase}: {text}");
+    }
+    let names: Vec<&str> = route["filters"].as_array().unwrap().iter().map(|filter| filter["filter"].as_str().unwrap()).collect();
+    assert!(names.contains(&"patterns") && names.contains(&"classifiers"), "{names:?}");
+    let patterns = &route["filters"][names.iter().position(|name| *name == "patterns").unwrap()];
+    assert_eq!((&patterns["verdicts"]["flag"], &patterns["parts"]["wall"]["count"]), (&10.into(), &10.into()));
+    assert_eq!(serde_json::from_str::<Value>(&gateway.get("/api/security?route=other").1).unwrap()["routes"], Value::Array(Vec::new()));
+    assert!(gateway.metric("llm_lens_shield_filter_seconds_count", "filter=\"patterns\"") >= 10.0);
+    assert_eq!(gateway.metric("llm_lens_shield_overhead_seconds_count", "phase=\"total\""), 10.0);
+    assert_eq!(gateway.metric("llm_lens_shield_verdicts_total", "filter=\"patterns\""), 10.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_asks_for_them_has_headers() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let text = settings(&engine, "input_pii: flag", "", "").replace("shield: strict}", "shield: strict, security_headers: true}");
+    let gateway = Gateway::with_settings(&text).await;
+    let answer = ask(&gateway, CHAT, "r", &request(&format!("mail {MAIL}"), false)).await;
+    assert_eq!(field(&answer.head, "x-latency-monitored"), Some("events"));
+    let validated = field(&answer.head, "x-security-validated").unwrap_or_default();
+    assert!(validated.starts_with("flag; risk=0.") && validated.ends_with("level=LOW"), "{validated}");
+    let plain = guarded(&engine, "input_pii: flag", "", "").await;
+    assert_eq!(field(&ask(&plain, CHAT, "r", &request("x", false)).await.head, "x-security-validated"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_log_says_who_what_and_where_but_not_the_text() {
+    let engine = Engine::start(|_| said(&["it is ", MAIL, " again"])).await;
+    let path = kit::gateway::folder().join("audit.jsonl");
+    let audit = format!("audit: {{file: '{}', key: sesame}}", path.display());
+    let gateway = guarded(&engine, "input_pii: flag, output_pii: mask", "", &audit).await;
+    ask(&gateway, CHAT, "one", &request(&format!("mail {MAIL} or {MAIL}"), true)).await;
+    gateway.record("one").await;
+    let mut log = String::new();
+    crate::support::eventually("the lines are written", || std::fs::read_to_string(&path).unwrap_or_default().lines().count() == 3).await;
+    log.push_str(&std::fs::read_to_string(&path).unwrap());
+    assert!(!log.contains("jane"), "{log}");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["side"].as_str().unwrap()).collect::<Vec<_>>(), ["input", "input", "output"]);
+    assert!(lines.iter().all(|line| line["request_id"] == "one" && line["client"] == "127.0.0.1" && line["rule"] == "pii.email"), "{log}");
+    assert!(lines.iter().all(|line| line["hash"] == lines[0]["hash"]), "one text has one hash: {log}");
+    assert_eq!(lines.iter().map(|line| line["start"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 29, 6]);
+    assert_eq!((&lines[2]["channel"], &lines[2]["action"], &lines[0]["action"]), (&"content".into(), &"redact".into(), &"flag".into()));
+    assert_eq!(gateway.metric("llm_lens_audit_lines_total", ""), 3.0);
+    assert!(!gateway.get("/api/settings").1.contains("sesame"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_nobody_and_is_counted() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = guarded(&engine, "input_pii: flag", "", "audit: {file: /dev/full}").await;
+    for number in 0..5 {
+        assert_eq!(ask(&gateway, CHAT, &number.to_string(), &request(&format!("mail {MAIL}"), false)).await.status, 200);
+    }
+    gateway.until(|g| g.metric("llm_lens_audit_lines_dropped_total", "") == 5.0).await;
+}
