@@ -123,8 +123,8 @@ impl Folder<'_> {
     /// Whether the look-alikes of the word at `at` are folded; every word is looked at once.
     fn folds(&mut self, at: usize) -> bool {
         if at >= self.word_end {
-            let start = self.out.text.bytes().rev().take_while(u8::is_ascii_alphabetic).count();
-            let (mut ascii, mut honest, mut end) = (start > 0, false, at);
+            let latin_before = self.out.text.bytes().next_back().is_some_and(|b| b.is_ascii_alphabetic());
+            let (mut ascii, mut honest, mut end) = (latin_before, false, at);
             for c in self.text.get(at..).unwrap_or_default().chars() {
                 if !c.is_alphabetic() && !invisible(c) {
                     break;
