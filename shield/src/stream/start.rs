@@ -56,6 +56,10 @@ impl Scan<'_> {
                 continue;
             }
             if let Some(far) = sign {
+                // What is behind the hold bound must not count: in other pieces it would not have come yet.
+                if *far >= self.automata.options.hold_bytes {
+                    continue;
+                }
                 let stop = start + far;
                 if self.sign < start {
                     self.sign = memchr::memchr(b'@', bytes.get(start..).unwrap_or_default()).map_or(bytes.len(), |at| start + at);
