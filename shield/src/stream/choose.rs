@@ -128,7 +128,7 @@ impl Scan<'_> {
 }
 
 /// How sure a rule is with this context.
-fn score(automata: &Automata, number: u16, context: &Bits) -> f32 {
+pub(super) fn score(automata: &Automata, number: u16, context: &Bits) -> f32 {
     let Some(rule) = automata.rules.get(usize::from(number)) else { return 0.0 };
     match rule.pattern.context {
         Some((_, surer)) if has(context, number) => surer.max(rule.pattern.score),

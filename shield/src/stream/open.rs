@@ -6,6 +6,7 @@
 
 use super::Piece;
 use super::automata::GROUPS;
+use super::choose::score;
 use super::scan::{Ending, Scan, State, Thread};
 use super::table::DEAD;
 
@@ -23,7 +24,7 @@ impl Scan<'_> {
     /// Begin a mask whose end is not known, and swallow. Where it ended, when it did.
     pub(super) fn open(&mut self, thread: &Thread, rule: u16, state: &mut State) -> Option<usize> {
         let start = self.base + thread.start;
-        let score = self.automata.rules.get(usize::from(rule)).map_or(0.0, |rule| rule.pattern.score);
+        let score = score(self.automata, rule, &self.context(thread.start));
         self.mask(thread.start, rule, score, start..start + thread.taken, true);
         state.open = Some(Open { start, taken: thread.taken, states: thread.states });
         self.swallow(state, thread.start + thread.taken)
