@@ -58,6 +58,8 @@ pub enum Piece<'a> {
 pub struct Channel {
     /// Text that can still become a match; it begins where the match would.
     held: String,
+    /// Bytes at the beginning of the held text that lie under a mask already: a secret may begin inside of something else.
+    masked: u32,
     /// Bytes before the held text.
     base: usize,
     before: Tail,
@@ -69,7 +71,7 @@ pub struct Channel {
 
 impl Default for Channel {
     fn default() -> Self {
-        Channel { held: String::new(), base: 0, before: Tail::new(), state: State::default(), counts: Vec::new(), steps: 0 }
+        Channel { held: String::new(), masked: 0, base: 0, before: Tail::new(), state: State::default(), counts: Vec::new(), steps: 0 }
     }
 }
 
@@ -129,8 +131,10 @@ impl Channel {
 
     fn scan(&mut self, automata: &Automata, text: &str, ending: Ending, out: &mut dyn FnMut(Piece<'_>)) -> usize {
         let (before, base, counts) = (&self.before, self.base, &mut self.counts);
-        let mut scan = Scan { automata, text, before, base, ending, out, counts, steps: 0, sent: 0, ends: Vec::new(), sign: 0 };
+        let sent = self.masked as usize;
+        let mut scan = Scan { automata, text, before, base, ending, out, counts, steps: 0, sent, ends: Vec::new(), sign: 0 };
         let keep = scan.run(&mut self.state);
+        self.masked = scan.sent.saturating_sub(keep) as u32;
         self.steps += scan.steps;
         self.before.slide(text.as_bytes().get(..keep).unwrap_or_default());
         self.base += keep;

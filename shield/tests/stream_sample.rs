@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::select;
 use sample::RULES;
-use shield::finding::Finding;
+use shield::finding::{Family, Finding};
 use shield::pattern::Pattern;
 use shield::stream::{AtBound, Automata, Channel, Options, Piece, redact, write};
 
@@ -155,25 +155,28 @@ static ANCHORED: LazyLock<Vec<(regex::Regex, regex::Regex)>> = LazyLock::new(|| 
     RULES.iter().map(make).collect()
 });
 
-/// Matches as the definition says them: every start, every end, every rule.
+/// Matches as the definition says them: every start, every end, every rule; under a match of personal data secrets only, and of these what goes
+/// on behind it.
 fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
     let word = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);
     let inside = |at: usize| at > 0 && word(at - 1) && word(at);
-    let (mut found, mut at) = (Vec::new(), 0);
+    let (mut found, mut at, mut masked) = (Vec::new(), 0, 0);
     while at < text.len() {
-        let hit = if text.is_char_boundary(at) && !inside(at) { longest(text, at, &inside) } else { None };
-        at = match hit {
-            Some((end, rule)) => {
-                found.push((at, end, rule));
-                end
-            }
-            None => at + 1,
+        let hit = if text.is_char_boundary(at) && !inside(at) { longest(text, at, &inside, at < masked) } else { None };
+        let Some((end, rule)) = hit else {
+            at += 1;
+            continue;
         };
+        if end > masked {
+            found.push((at.max(masked), end, rule.rule));
+            masked = end;
+        }
+        at = if rule.family == Family::Secret { end } else { at + 1 };
     }
     found
 }
 
-fn longest(text: &str, at: usize, inside: &dyn Fn(usize) -> bool) -> Option<(usize, &'static str)> {
+fn longest(text: &str, at: usize, inside: &dyn Fn(usize) -> bool, secrets: bool) -> Option<(usize, &'static Pattern)> {
     let context = |words: &[&str]| {
         let window = String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(64)..at]).to_lowercase();
         words.iter().any(|word| {
@@ -182,8 +185,8 @@ fn longest(text: &str, at: usize, inside: &dyn Fn(usize) -> bool) -> Option<(usi
                 .is_match(&window)
         })
     };
-    let mut best: Option<(usize, f32, &'static str)> = None;
-    for (rule, (begins, whole)) in RULES.iter().zip(ANCHORED.iter()) {
+    let mut best: Option<(usize, f32, &'static Pattern)> = None;
+    for (rule, (begins, whole)) in RULES.iter().zip(ANCHORED.iter()).filter(|(rule, _)| !secrets || rule.family == Family::Secret) {
         if !begins.is_match(&text[at..]) || rule.context.is_some_and(|words| rule.score < 0.5 && !context(words.0)) {
             continue;
         }
@@ -196,7 +199,7 @@ fn longest(text: &str, at: usize, inside: &dyn Fn(usize) -> bool) -> Option<(usi
         if let Some(end) = ends.into_iter().find(passes)
             && best.is_none_or(|best| (end, score) > (best.0, best.1))
         {
-            best = Some((end, score, rule.rule));
+            best = Some((end, score, rule));
         }
     }
     best.map(|best| (best.0, best.2))

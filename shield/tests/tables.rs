@@ -111,6 +111,22 @@ proptest! {
     }
 }
 
+/// A URL or an address may take the name of a secret; the value goes all the same.
+#[test]
+fn a_secret_that_begins_under_another_mask_does_not_pass() {
+    let cases = [
+        ("https://example.org/api_key: 9f8a7d6c5b4e3f2a1b0c", "[URL][GENERIC_SECRET]"),
+        ("www.example.com/password: 'Tr0ub4dor&3'.", "[URL][GENERIC_SECRET]."),
+        ("admin@corp.local.password=Hunter22x and", "[EMAIL_ADDRESS][GENERIC_SECRET] and"),
+        ("https://example.org/?key=AKIAIOSFODNN7EXAMPLF then", "[URL] then"),
+    ];
+    for (text, wanted) in cases {
+        assert_eq!(shield::stream::redact(&REAL[0], text), wanted);
+        let single = feed(&REAL[0], text.split_inclusive(|_: char| true), 512);
+        assert_eq!(single, feed(&REAL[0], std::iter::once(text), 512));
+    }
+}
+
 /// Work per byte, counted, does not grow with the text.
 #[test]
 fn hostile_text_is_linear() {

@@ -23,9 +23,9 @@ pub(super) struct Open {
 impl Scan<'_> {
     /// Begin a mask whose end is not known, and swallow. Where it ended, when it did.
     pub(super) fn open(&mut self, thread: &Thread, rule: u16, state: &mut State) -> Option<usize> {
-        let start = self.base + thread.start;
+        let (start, end) = (self.base + thread.start.max(self.sent), self.base + thread.start + thread.taken);
         let score = score(self.automata, rule, &self.context(thread.start));
-        self.mask(thread.start, rule, score, start..start + thread.taken, true);
+        self.mask(thread.start, rule, score, start..end.max(start), true);
         state.open = Some(Open { start, taken: thread.taken, states: thread.states });
         self.swallow(state, thread.start + thread.taken)
     }

@@ -13,7 +13,7 @@ use super::context::Tail;
 use super::edges::NEAR;
 use super::open::Open;
 use super::table::{Bits, DEAD, members};
-use crate::finding::Finding;
+use crate::finding::{Family, Finding};
 
 /// Bytes between two looks at whether a state's rules are all too short.
 const STRIDE: usize = 128;
@@ -84,7 +84,8 @@ pub(super) struct Scan<'s> {
     pub(super) counts: &'s mut Vec<(u16, u32)>,
     /// Bytes stepped through automata.
     pub(super) steps: u64,
-    /// How much of the text has been given out or masked.
+    /// How much of the text has been given out or masked. Behind a mask of personal data it is ahead of the walk, which looks for secrets
+    /// that begin under the mask and go on behind it.
     pub(super) sent: usize,
     /// Room for candidates.
     pub(super) ends: Vec<(usize, u16)>,
@@ -172,6 +173,9 @@ impl Scan<'_> {
     pub(super) fn may(&self, thread: &Thread, number: u16, context: &mut Option<Bits>) -> bool {
         let Some(rule) = self.automata.rules.get(usize::from(number)) else { return false };
         let (start, edges) = (thread.start, &self.automata.options.edges);
+        if start < self.sent && rule.pattern.family != Family::Secret {
+            return false;
+        }
         let first = self.text.as_bytes().get(start).copied().unwrap_or(b' ');
         let (near, length) = self.near(start);
         let near = near.get(NEAR - length..).unwrap_or_default();
@@ -188,10 +192,13 @@ impl Scan<'_> {
             Choice::None => return Next::At(thread.start + 1),
             Choice::Later => return Next::Hold,
         };
-        let span = self.base + thread.start..self.base + hit.end;
-        self.mask(thread.start, hit.rule, hit.score, span, false);
-        self.sent = hit.end;
-        Next::At(hit.end)
+        let start = thread.start.max(self.sent);
+        if hit.end > start {
+            self.mask(start, hit.rule, hit.score, self.base + start..self.base + hit.end, false);
+            self.sent = hit.end;
+        }
+        let secret = self.automata.rules.get(usize::from(hit.rule)).is_some_and(|rule| rule.pattern.family == Family::Secret);
+        Next::At(if secret { hit.end } else { thread.start + 1 })
     }
 
     /// At a pause, the rule to open a mask for: a match that may go on, or a secret that has shown its name.
