@@ -76,6 +76,9 @@ pub(crate) enum ShieldCommand {
         /// Also leave out one source after the other (takes minutes).
         #[arg(long)]
         sources: bool,
+        /// Also stream the Rust files below this folder through the scanner.
+        #[arg(long, value_name = "DIR")]
+        code: Option<PathBuf>,
     },
     /// Train the classifiers on injection, toxicity and benign.jsonl of a folder. The same rows give the same file.
     Train {

@@ -48,7 +48,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => return load::run(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
-        Command::Shield(ShieldCommand::Eval { folder, sources }) => return shield::eval(&folder, sources),
+        Command::Shield(ShieldCommand::Eval { folder, sources, code }) => return shield::eval(&folder, sources, code.as_deref()),
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run(&args)?,

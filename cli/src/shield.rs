@@ -1,6 +1,7 @@
 //! `shield`: the detectors at the command line, over texts and over labelled data.
 
 mod eval;
+mod streams;
 mod train;
 
 use std::io::{BufRead, BufReader, Read};

@@ -93,7 +93,7 @@ impl Tally {
 }
 
 /// Print the figures.
-pub(crate) fn eval(folder: &Path, sources: bool) -> Result<ExitCode> {
+pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<ExitCode> {
     let scanner = Scanner::new(&::shield::rules());
     let benign = rows(folder, "benign.jsonl")?;
     let mut out = pii(&scanner, &rows(folder, "pii.jsonl")?);
@@ -103,6 +103,8 @@ pub(crate) fn eval(folder: &Path, sources: bool) -> Result<ExitCode> {
         out.push_str(&format!("benign: {name} flags {flagged} of {} = {:.4}\n", benign.len(), flagged as f64 / benign.len().max(1) as f64));
     }
     out.push_str(&speed(&scanner, &benign));
+    let prose: Vec<&str> = benign.iter().map(|row| row.text.as_str()).collect();
+    out.push_str(&super::streams::streams(&prose, code)?);
     say(&out)?;
     let out = super::train::measure(folder, sources)?;
     say(&out)?;
