@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("gateway", &["wire", "lens", "shield", "filters", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
     ("tests", &["wire", "lens", "config"]),
-    ("benches", &["wire", "lens"]),
+    ("benches", &["wire", "lens", "shield"]),
 ];
 
 /// What pure rooms never name: runtimes, sockets, databases.

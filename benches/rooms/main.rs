@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p llm-lens-benches --bench rooms`. The aims stand in `docs/performance.md`.
 
+mod guards;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -119,5 +121,7 @@ fn main() {
     marks(&mut criterion);
     facts(&mut criterion);
     heads(&mut criterion);
+    guards::prompts(&mut criterion);
+    guards::streams(&mut criterion);
     criterion.final_summary();
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Proxies that the gateway is set against.
-const RIVALS: [Kind; 2] = [Kind::Nginx, Kind::IdlePingora];
+/// Who is set against whom.
+const PAIRS: [(Kind, Kind); 3] = [(Kind::LlmLens, Kind::Nginx), (Kind::LlmLens, Kind::IdlePingora), (Kind::Shielded, Kind::LlmLens)];
 
 /// Values of a run.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Report {
             proxies.insert(kind.name(), json!(figures));
         }
         let ratios: BTreeMap<_, BTreeMap<_, _>> =
-            RIVALS.into_iter().map(|rival| (rival.name(), self.ratios(rival).into_iter().collect())).collect();
+            PAIRS.into_iter().map(|(ours, rival)| (rival.name(), self.ratios(ours, rival).into_iter().collect())).collect();
         json!({
             "machine": self.machine,
             "load": self.load,
@@ -117,10 +117,10 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = self.head();
         text.push_str(&self.table());
-        for rival in RIVALS {
-            let ratios = self.ratios(rival);
+        for (ours, rival) in PAIRS {
+            let ratios = self.ratios(ours, rival);
             if !ratios.is_empty() {
-                let _ = writeln!(text, "\n{} / {}:\n", Kind::LlmLens.name(), rival.name());
+                let _ = writeln!(text, "\n{} / {}:\n", ours.name(), rival.name());
             }
             for (title, ratio) in ratios {
                 let _ = writeln!(text, "- {title}: {ratio:.2}");
@@ -169,11 +169,11 @@ impl Report {
         text
     }
 
-    /// The gateway's figures as multiples of another proxy's.
-    fn ratios(&self, rival: Kind) -> Vec<(&'static str, f64)> {
+    /// One proxy's figures as multiples of another's.
+    fn ratios(&self, who: Kind, rival: Kind) -> Vec<(&'static str, f64)> {
         ROWS.iter()
             .filter_map(|row| {
-                let ours = self.total(Kind::LlmLens, row)?;
+                let ours = self.total(who, row)?;
                 let theirs = self.total(rival, row)?;
                 // A difference below zero makes no sensible multiple.
                 (ours > 0.0 && theirs > 0.0).then_some((row.title, ours / theirs))

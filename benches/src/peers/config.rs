@@ -1,4 +1,5 @@
-//! Configurations that make nginx and HAProxy good streaming proxies.
+//! Configurations that make nginx and HAProxy good streaming proxies, and the
+//! one that puts a guard on the gateway's route.
 //!
 //! In: where to listen, the engine, a folder and a connection bound.
 //! Out: the text of a configuration with one worker, kept-alive upstream
@@ -87,6 +88,22 @@ frontend clients
   default_backend engines
 backend engines
   server engine {engine}
+"
+    )
+}
+
+/// Settings of the gateway with a guard; all that the guard does is the
+/// default: find in prompts, mask in answers, both classifiers.
+#[must_use]
+pub fn shielded(wish: &Wish<'_>, admin: SocketAddr) -> String {
+    let (listen, engine) = (wish.listen, wish.engine);
+    format!(
+        "listeners: [{{address: '{listen}'}}]
+admin: {{address: '{admin}'}}
+workers: 1
+backends: [{{name: engine, url: 'http://{engine}'}}]
+shields: [{{name: default}}]
+routes: [{{name: default, backend: engine, shield: default}}]
 "
     )
 }

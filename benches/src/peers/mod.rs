@@ -41,11 +41,13 @@ pub enum Kind {
     IdlePingora,
     /// The gateway under test.
     LlmLens,
+    /// The same with a guard on its route, every setting of it the default.
+    Shielded,
 }
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 6] = [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens];
+    pub const ALL: [Self; 7] = [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens, Self::Shielded];
 
     /// Name for the report.
     #[must_use]
@@ -57,6 +59,7 @@ impl Kind {
             Self::Haproxy => "haproxy",
             Self::IdlePingora => "idle pingora",
             Self::LlmLens => "llm-lens",
+            Self::Shielded => "llm-lens + shield",
         }
     }
 
@@ -71,7 +74,7 @@ impl Kind {
             Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
             Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
             Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
-            Self::LlmLens => (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway"),
+            Self::LlmLens | Self::Shielded => (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway"),
         };
         let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
         Ok(Some(found))
@@ -94,6 +97,7 @@ impl Kind {
                 .args(["gateway", "--workers", "1", "--listen", &listen])
                 .args(["--admin", &port::free()?.to_string()])
                 .args(["--upstream", &format!("http://{engine}")]),
+            Self::Shielded => command.args(["gateway", "--config"]).arg(write(config::shielded(wish, port::free()?))?),
             _ => command.args(["--listen", &listen, "--upstream", &engine]),
         };
         Ok(command)
