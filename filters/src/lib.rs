@@ -34,7 +34,7 @@ pub mod detect;
 pub mod judge;
 
 mod shield_chain;
-pub use shield_chain::{BuildError, LoadModel, Shield};
+pub use shield_chain::{BuildError, LoadModel, Scanner, Shield, instead};
 mod redact;
 pub use redact::{Vault, redact};
 mod patterns;

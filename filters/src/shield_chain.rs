@@ -28,7 +28,17 @@ pub struct Shield {
     /// What was asked for.
     pub settings: Arc<settings::Shield>,
     chain: Chain,
-    answers: Option<Arc<Automata>>,
+    scanners: Vec<Scanner>,
+}
+
+/// The rules of answers about whose findings the same is done. Each action has a scanner of its own, so that a finding that is only told,
+/// or only masked, never covers one for which the answer must end.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    /// What is done about its findings.
+    pub action: Action,
+    /// Its rules.
+    pub automata: Arc<Automata>,
 }
 
 impl fmt::Debug for Shield {
@@ -91,9 +101,14 @@ impl Shield {
             };
             links.push(Link::new(one.declared.clone(), filter));
         }
-        let answers = automata(&answer_rules(settings), settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
+        let mut scanners = Vec::new();
+        for action in [Action::Block, Action::Mask, Action::Flag] {
+            let rules: Vec<_> = answer_rules(settings).into_iter().filter(|rule| done(settings, rule) == action).collect();
+            let made = automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
+            scanners.extend(made.map(|automata| Scanner { action, automata }));
+        }
         let chain = Chain::new(links, settings.observe, settings.budget, settings.risk);
-        Ok(Shield { settings: settings.clone(), chain, answers })
+        Ok(Shield { settings: settings.clone(), chain, scanners })
     }
 
     /// Its filters.
@@ -101,54 +116,26 @@ impl Shield {
         &self.chain
     }
 
-    /// The rules of answers.
-    pub fn automata(&self) -> Option<&Automata> {
-        self.answers.as_deref()
+    /// The scanners of answers, the severest action first.
+    pub fn scanners(&self) -> &[Scanner] {
+        &self.scanners
     }
 
-    /// What the settings say about a finding in an answer.
+    /// What the settings say about a finding in an answer, whether or not the guard only observes.
     pub fn asked(&self, finding: &Finding) -> Action {
-        let settings = &self.settings;
-        match finding.family {
-            Family::Pii => settings.output_pii,
-            Family::Secret => settings.output_secrets,
-            Family::Leak => settings.on_canary,
-            Family::Placeholder => Action::Mask,
-            Family::Policy => {
-                let name = finding.rule.strip_prefix("policy.").unwrap_or_default();
-                settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output)
-            }
-        }
-    }
-
-    /// What is done about a finding in an answer.
-    pub fn action(&self, finding: &Finding) -> Action {
-        let asked = self.asked(finding);
-        if self.settings.observe { asked.min(Action::Flag) } else { asked }
+        asked(&self.settings, finding.family, finding.rule)
     }
 
     /// Whether anything of an answer is taken out, put in, judged before it leaves, or ends it.
     pub fn alters_answers(&self) -> bool {
-        let settings = &self.settings;
-        let rules = settings.rules.iter().map(|rule| rule.output);
-        let canaries = (!settings.canaries.is_empty()).then_some(settings.on_canary);
-        let acts = rules.chain(canaries).chain([settings.output_pii, settings.output_secrets]).any(|action| action >= Action::Mask);
         let judged = self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH);
-        !settings.observe && (acts || judged || settings.restore || !settings.disclaimer.is_empty())
+        let acts = self.scanners.iter().any(|scanner| scanner.action >= Action::Mask);
+        !self.settings.observe && (acts || judged || !self.settings.disclaimer.is_empty())
     }
 
     /// Whether answers must be read at all.
     pub fn reads_answers(&self) -> bool {
-        self.answers.is_some() || self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH) || self.alters_answers()
-    }
-
-    /// What stands in an answer instead of a match; `None`: the match stays.
-    pub fn instead(&self, finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
-        match finding.family {
-            Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
-            _ if self.action(finding) >= Action::Mask => Some(bracketed(finding.kind)),
-            _ => None,
-        }
+        !self.scanners.is_empty() || self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH) || self.alters_answers()
     }
 
     /// What a whole text of an answer must not show, in order and without overlaps; the same as in a stream. The last says whether it must
@@ -156,28 +143,55 @@ impl Shield {
     pub fn find(&self, text: &str, vault: &Vault) -> (Vec<(Range<usize>, Cow<'static, str>)>, Option<&'static str>) {
         let mut found: Vec<(Range<usize>, Cow<'static, str>)> = Vec::new();
         let mut blocked = None;
-        let Some(automata) = self.automata() else { return (found, blocked) };
-        let mut note = |piece: Piece<'_>| match piece {
-            Piece::Mask { finding, text: matched, open } => {
-                if self.action(finding) == Action::Block {
-                    blocked = blocked.or(Some(finding.kind));
+        for Scanner { action, automata } in self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask) {
+            let mut note = |piece: Piece<'_>| match piece {
+                Piece::Mask { finding, .. } if *action == Action::Block => blocked = blocked.or(Some(finding.kind)),
+                Piece::Mask { finding, text: matched, open } => {
+                    if let Some(instead) = instead(finding, matched, vault) {
+                        found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
+                    }
                 }
-                if let Some(instead) = self.instead(finding, matched, vault) {
-                    found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
+                Piece::Close(span) => {
+                    if let Some((last, _)) = found.last_mut().filter(|(last, _)| last.start == span.start) {
+                        last.end = span.end;
+                    }
                 }
-            }
-            Piece::Close(span) => {
-                if let Some((last, _)) = found.last_mut().filter(|(last, _)| last.start == span.start) {
-                    last.end = span.end;
-                }
-            }
-            Piece::Pass(_) => {}
-        };
-        let mut channel = Channel::new();
-        channel.push(automata, text, &mut note);
-        channel.finish(automata, &mut note);
+                Piece::Pass(_) => {}
+            };
+            let mut channel = Channel::new();
+            channel.push(automata, text, &mut note);
+            channel.finish(automata, &mut note);
+        }
         (found, blocked)
     }
+}
+
+/// What stands in an answer instead of a match; `None`: the match stays.
+pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
+    match finding.family {
+        Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
+        _ => Some(bracketed(finding.kind)),
+    }
+}
+
+/// What settings say about findings of a rule in answers.
+fn asked(settings: &settings::Shield, family: Family, rule: &str) -> Action {
+    match family {
+        Family::Pii => settings.output_pii,
+        Family::Secret => settings.output_secrets,
+        Family::Leak => settings.on_canary,
+        Family::Placeholder => Action::Mask,
+        Family::Policy => {
+            let name = rule.strip_prefix("policy.").unwrap_or_default();
+            settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output)
+        }
+    }
+}
+
+/// What is done about findings of a rule in answers.
+fn done(settings: &settings::Shield, rule: &Pattern) -> Action {
+    let asked = asked(settings, rule.family, rule.rule);
+    if settings.observe { asked.min(Action::Flag) } else { asked }
 }
 
 /// `[KIND]`.
@@ -220,7 +234,8 @@ fn answer_rules(settings: &settings::Shield) -> Vec<&'static Pattern> {
     let tables = shield::rules().into_iter().filter(wanted);
     let own = settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
     let canaries = settings.canaries.iter().filter(|_| settings.on_canary != Action::Off).map(patterns::of_canary);
-    tables.chain(own).chain(canaries).chain(settings.restore.then(patterns::of_placeholder)).collect()
+    let placeholders = (settings.restore && !settings.observe).then(patterns::of_placeholder);
+    tables.chain(own).chain(canaries).chain(placeholders).collect()
 }
 
 /// How streams are scanned.

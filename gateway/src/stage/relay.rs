@@ -154,8 +154,11 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 Ok(step) => step,
                 Err(Gone) => return Poll::Ready(self.gone()),
             };
-            if let Some(end) = self.heed_stop() {
-                return Poll::Ready(end);
+            if self.gate.as_ref().is_some_and(Gate::has_stop) {
+                match self.heed_stop() {
+                    Some(end) => return Poll::Ready(end),
+                    None => continue,
+                }
             }
             if let (Phase::Flushing(complete), true) = (self.phase, self.out.is_empty()) {
                 return Poll::Ready(if complete { End::Complete } else { End::Broken });
@@ -471,18 +474,20 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             (None, None) => written,
         };
         answer.lens.written(upto, now);
-        if self.gate_counts_ttft && answer.lens.marks().first_token.written.is_some() {
+        let first_token = self.gate_counts_ttft && answer.lens.marks().first_token.written.is_some();
+        if !self.out.is_empty() {
+            self.watch.blocked(now);
+            self.exchange.ledger.switch(State::ClientWrite, now);
+        } else {
+            self.watch.unblocked();
+            self.gauge(0);
+            self.exchange.ledger.switch(self.waiting_state(), now);
+        }
+        if first_token {
             self.gate_counts_ttft = false;
             let guard = [State::ShieldInput, State::ShieldOutput, State::Hold].map(|state| self.exchange.ledger.nanos(state));
             self.exchange.guarded.before_first_token = Some(guard.iter().sum());
         }
-        if !self.out.is_empty() {
-            self.watch.blocked(now);
-            return self.exchange.ledger.switch(State::ClientWrite, now);
-        }
-        self.watch.unblocked();
-        self.gauge(0);
-        self.exchange.ledger.switch(self.waiting_state(), now);
     }
 
     /// What an exchange with nothing to write waits for.

@@ -166,7 +166,7 @@ async fn held_text_leaves_when_it_was_judged_and_not_before() {
     assert!(security.filters[0].calls >= 2 && security.filters[0].remote_us >= 60_000, "{security:?}");
     let overhead = record.security_overhead.as_ref().unwrap();
     let (added, without) = (overhead.added_ttft_us.unwrap(), overhead.ttft_without_us.unwrap());
-    assert!(added > 20_000 && added + without == record.client_ttft_us.unwrap(), "{overhead:?}");
+    assert!(added > 20_000 && added + without == record.client_ttft_us.unwrap(), "{overhead:?} {record:?}");
 
     let answer = ask(&gateway, CHAT, "bad", &request("hello", true)).await;
     let (text, reasons) = heard(&answer.text());

@@ -294,7 +294,7 @@ impl Gate {
 
     /// Whether time alone can release something.
     pub(super) fn waits_for_text(&self) -> bool {
-        let undecided = |kept: &Kept| !self.lines.is_decided(&kept.content.slots);
+        let undecided = |kept: &Kept| !self.lines.is_decided(&self.ground, &kept.content.slots);
         let unasked = |kept: &Kept| self.panel.as_ref().is_some_and(|panel| !panel.admits(&kept.content.slots) && panel.has_unasked());
         self.queue.front().is_some_and(|kept| undecided(kept) || unasked(kept))
     }
@@ -329,6 +329,11 @@ impl Gate {
     /// Nanoseconds of work since the last time.
     pub(super) fn take_busy(&mut self) -> u64 {
         std::mem::take(&mut self.busy)
+    }
+
+    /// Whether the answer ends, and nobody was told yet.
+    pub(super) fn has_stop(&self) -> bool {
+        self.stop.is_some()
     }
 
     /// For what the answer ends, told once.
@@ -418,7 +423,8 @@ impl Gate {
             return;
         }
         let opens = !self.ground.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
-        let plain = !content.strange && !content.ends && !opens && self.lines.is_clear(&content.slots) && self.admits(&content.slots);
+        let plain =
+            !content.strange && !content.ends && !opens && self.lines.is_clear(&self.ground, &content.slots) && self.admits(&content.slots);
         let untouched = !content.goes && (!self.ground.acts || plain);
         if self.queue.is_empty() && self.torn.is_empty() && untouched {
             self.closing.passed(self.ground.dialect, piece, &content);
@@ -458,7 +464,7 @@ impl Gate {
     }
 
     fn may_leave(&self, content: &Content) -> bool {
-        self.lines.is_decided(&content.slots) && self.admits(&content.slots) && (!content.ends || !self.is_judging())
+        self.lines.is_decided(&self.ground, &content.slots) && self.admits(&content.slots) && (!content.ends || !self.is_judging())
     }
 
     fn admits(&self, slots: &[Slot]) -> bool {

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use filters::{Category, Found, Side};
+use filters::settings::Action;
+use filters::{Category, Found, Scanner, Side};
 use shield::finding::{Family, Finding};
 use shield::stream::{Automata, Channel as Scan, Piece};
 use wire::Channel;
@@ -59,7 +60,8 @@ pub(super) struct Lines {
 #[derive(Debug)]
 struct Line {
     key: Key,
-    scan: Scan,
+    /// One for each scanner of the guard, in its order.
+    scans: Vec<Scan>,
     /// Bytes that came.
     pushed: usize,
     /// Where the scanner's own count of the text begins; it begins anew after an end.
@@ -72,7 +74,8 @@ impl Lines {
     pub(super) fn text(&mut self, ground: &Ground, key: Key, decoded: &str, (raw, escaped): (Range<usize>, bool)) -> Slot {
         let at = self.all.iter().position(|line| line.key == key).unwrap_or_else(|| {
             if self.all.len() < MOST {
-                self.all.push(Line { key, scan: Scan::new(), pushed: 0, base: 0, masks: VecDeque::new() });
+                let scans = ground.guard.scanners().iter().map(|_| Scan::new()).collect();
+                self.all.push(Line { key, scans, pushed: 0, base: 0, masks: VecDeque::new() });
             }
             self.all.len() - 1
         });
@@ -109,13 +112,13 @@ impl Lines {
     }
 
     /// Whether the texts of an event are decided.
-    pub(super) fn is_decided(&self, slots: &[Slot]) -> bool {
-        slots.iter().all(|slot| self.all.get(slot.line).is_none_or(|line| line.pushed - line.scan.held() >= slot.span.end))
+    pub(super) fn is_decided(&self, ground: &Ground, slots: &[Slot]) -> bool {
+        slots.iter().all(|slot| self.all.get(slot.line).is_none_or(|line| line.decided(ground) >= slot.span.end))
     }
 
     /// Whether they are decided, and nothing of them is replaced.
-    pub(super) fn is_clear(&self, slots: &[Slot]) -> bool {
-        self.is_decided(slots) && slots.iter().all(|slot| self.masks(slot).next().is_none())
+    pub(super) fn is_clear(&self, ground: &Ground, slots: &[Slot]) -> bool {
+        self.is_decided(ground, slots) && slots.iter().all(|slot| self.masks(slot).next().is_none())
     }
 
     /// For what the answer ends at an event.
@@ -138,8 +141,9 @@ impl Lines {
     /// Findings by rule, over all texts.
     pub(super) fn found(&self, ground: &Ground) -> Vec<(&'static str, u32)> {
         let mut all: Vec<(&'static str, u32)> = Vec::new();
-        for &(number, count) in self.all.iter().flat_map(|line| line.scan.counts()) {
-            let rule = ground.guard.automata().and_then(|automata| automata.rule(number));
+        let scans = self.all.iter().flat_map(|line| line.scans.iter().zip(ground.guard.scanners()));
+        for (&(number, count), scanner) in scans.flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner))) {
+            let rule = scanner.automata.rule(number);
             // What is put back is no finding.
             let Some(rule) = rule.filter(|rule| *rule != filters::PLACEHOLDER) else { continue };
             match all.iter_mut().find(|(known, _)| *known == rule) {
@@ -152,28 +156,37 @@ impl Lines {
 }
 
 impl Line {
-    /// Let the scanner work, and note what it finds.
-    fn scan(&mut self, ground: &Ground, notes: &mut Vec<Note>, work: impl FnOnce(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
-        let Some(automata) = ground.guard.automata() else { return };
+    /// Let the scanners work, and note what they find.
+    fn scan(&mut self, ground: &Ground, notes: &mut Vec<Note>, work: impl Fn(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
         let (base, key, masks) = (self.base, self.key, &mut self.masks);
-        work(&mut self.scan, automata, &mut |piece| match piece {
-            Piece::Mask { finding, text, open } => {
-                notes.extend(note(ground, key, base, finding, text, notes.len()));
-                let blocks = (ground.guard.action(finding) == filters::settings::Action::Block).then_some(finding.kind);
-                if let Some(instead) = ground.guard.instead(finding, text, &ground.vault) {
-                    // The arguments of a tool are JSON within the text.
-                    let instead = if key.1 == Channel::ToolArguments { Cow::Owned(escaped(&instead)) } else { instead };
-                    masks.push_back(Mask { span: base + finding.span.start..base + finding.span.end, open, blocks, instead });
+        for (scan, Scanner { action, automata }) in self.scans.iter_mut().zip(ground.guard.scanners()) {
+            work(scan, automata, &mut |piece| match piece {
+                Piece::Mask { finding, text, open } => {
+                    notes.extend(note(ground, key, base, finding, text, notes.len()));
+                    let blocks = (*action == Action::Block).then_some(finding.kind);
+                    let acts = *action >= Action::Mask;
+                    if let Some(instead) = acts.then(|| filters::instead(finding, text, &ground.vault)).flatten() {
+                        // The arguments of a tool are JSON within the text.
+                        let instead = if key.1 == Channel::ToolArguments { Cow::Owned(escaped(&instead)) } else { instead };
+                        masks.push_back(Mask { span: base + finding.span.start..base + finding.span.end, open, blocks, instead });
+                    }
                 }
-            }
-            Piece::Pass(_) => {}
-            Piece::Close(span) => {
-                if let Some(mask) = masks.back_mut().filter(|mask| mask.open) {
-                    mask.span.end = base + span.end;
-                    mask.open = false;
+                Piece::Pass(_) => {}
+                Piece::Close(span) => {
+                    let start = base + span.start;
+                    if let Some(mask) = masks.iter_mut().rev().find(|mask| mask.open && mask.span.start == start) {
+                        mask.span.end = base + span.end;
+                        mask.open = false;
+                    }
                 }
-            }
-        });
+            });
+        }
+    }
+
+    /// Bytes about which all scanners that act have decided.
+    fn decided(&self, ground: &Ground) -> usize {
+        let acting = self.scans.iter().zip(ground.guard.scanners()).filter(|(_, scanner)| scanner.action >= Action::Mask);
+        self.pushed - acting.map(|(scan, _)| scan.held()).max().unwrap_or(0)
     }
 
     /// The text has ended: so has what was open.
