@@ -6,15 +6,16 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which rooms a room may name. A missing arrow is a decision: add it here and in `docs/architecture.md`, with its reason.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("shield", &[]),
     ("filters", &["wire", "lens", "shield"]),
+    ("onnx", &[]),
     ("observatory", &["lens", "wire"]),
     ("config", &["wire", "filters"]),
     ("testbench", &["wire", "lens"]),
-    ("gateway", &["wire", "lens", "shield", "filters", "observatory", "config"]),
+    ("gateway", &["wire", "lens", "shield", "filters", "onnx", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
     ("tests", &["wire", "lens", "config"]),
     ("benches", &["wire", "lens", "shield"]),

@@ -1,4 +1,4 @@
-//! Judges that are asked over the network.
+//! Judges: servers that are asked over the network, and models in this process.
 //!
 //! - *In*: the settings of a judge; then the texts of prompts and windows of answers.
 //! - *Out*: a [`Filter`] for each, which asks and turns the answer into a report.
@@ -20,9 +20,12 @@ mod analyzer;
 mod classify;
 mod embeddings;
 mod guard_model;
+mod local;
 mod moderation;
 mod verdict;
 mod webhook;
+
+pub use local::{Local, LocalModel};
 
 use std::sync::Arc;
 

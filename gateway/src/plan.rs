@@ -66,9 +66,13 @@ fn shields(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Shield>>, 
 }
 
 /// Load a judge that runs in this process.
+#[cfg(not(feature = "onnx"))]
 fn load_model(_: &filters::settings::Judge) -> Result<Arc<dyn filters::Filter>, String> {
     Err("this build has no local models; build it with the feature `onnx`".into())
 }
+
+#[cfg(feature = "onnx")]
+use crate::world::load_model;
 
 /// Settings made ready.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 //! - *Never*: an answer of a judge that is larger than [`client::MOST_REPLY`]; a queue without an end.
 
 mod client;
+#[cfg(feature = "onnx")]
+mod model;
 mod pool;
 
 use std::collections::HashMap;
@@ -18,6 +20,8 @@ use lens::Tick;
 use crate::clock;
 use crate::upstream::Upstream;
 
+#[cfg(feature = "onnx")]
+pub(crate) use model::load_model;
 pub(crate) use pool::Pool;
 
 /// The world of one plan.

@@ -1,0 +1,83 @@
+//! Asks a model in this process.
+//!
+//! - *In*: the words of users, tools and answers.
+//! - *Out*: a finding for each label that counts and is sure enough, as [`classify`](super::classify) finds them.
+//! - *Never*: the relay's thread. A model takes milliseconds at the least; each text is a job of the pool.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::newest::TEXTS;
+use super::seat::Seat;
+use super::words::{ATTACKS, Words};
+use crate::BoxFuture;
+use crate::filter::{Filter, Hooks};
+use crate::host::Call;
+use crate::report::{Category, Failure, Report};
+use crate::settings::{Action, Judge};
+use crate::subject::{Subject, Voice};
+
+/// A model that scores texts by label.
+pub trait LocalModel: Send + Sync + std::fmt::Debug {
+    /// The labels, in the order of the scores.
+    fn labels(&self) -> &[String];
+
+    /// Scores from 0 to 1 by label, and whether all of the text was read.
+    ///
+    /// # Errors
+    /// The model cannot say: [`Failure::TooMuch`] or [`Failure::Panicked`].
+    fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure>;
+}
+
+/// The filter that asks a local model.
+#[derive(Debug)]
+pub struct Local {
+    seat: Seat,
+    model: Arc<dyn LocalModel>,
+}
+
+impl Local {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// None of the model's labels counts: nothing would ever be found.
+    pub fn new(settings: &Judge, model: Arc<dyn LocalModel>) -> Result<Self, String> {
+        let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
+        if !model.labels().iter().any(|label| words.find(label).is_some()) {
+            let labels = model.labels().join(", ");
+            return Err(format!("none of the labels {labels} counts; name those that are harmful under categories"));
+        }
+        Ok(Local { seat: Seat::new(settings, words), model })
+    }
+}
+
+impl Filter for Local {
+    fn hooks(&self) -> Hooks {
+        self.seat.hooks()
+    }
+
+    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+        Box::pin(async move {
+            let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
+            let jobs = pieces.iter().map(|piece| {
+                let (model, text) = (self.model.clone(), piece.words.to_owned());
+                call.offload(move || model.read(&text))
+            });
+            let mut tally = self.seat.tally(subject);
+            for (piece, read) in pieces.iter().zip(try_join_all(jobs).await?) {
+                let (scores, whole) = read?;
+                // What was not read may not pass for harmless where somebody acts on it.
+                if !whole && self.seat.action(subject.side()) >= Action::Mask {
+                    return Err(Failure::TooMuch);
+                }
+                for (label, score) in self.model.labels().iter().zip(scores) {
+                    if let Some(known) = self.seat.words.find(label) {
+                        tally.whole(piece, known, if score.is_finite() { score.clamp(0.0, 1.0) } else { 1.0 });
+                    }
+                }
+            }
+            Ok(tally.done())
+        })
+    }
+}

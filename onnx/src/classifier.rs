@@ -1,0 +1,107 @@
+//! The classifier: tokenizer, model and labels as one.
+//!
+//! - *In*: [`Settings`], then texts.
+//! - *Out*: scores by label, in the order of the settings.
+//! - *Never*: a threshold, a decision; a text kept or logged.
+//!
+//! Loading ends with two trial runs, on the shortest and the longest window there can be. They cost what two scores cost, and find at
+//! the start what would otherwise fail under traffic: a wrong number of labels, fewer positions than `max_tokens`.
+
+use crate::error::{LoadError, ScoreError};
+use crate::model::Model;
+use crate::scores;
+use crate::settings::{Activation, Settings};
+use crate::tokens::Cutter;
+use std::fmt;
+
+/// A local text classifier. Threads may share it; each call runs on its caller's thread.
+pub struct Classifier {
+    cutter: Cutter,
+    model: Model,
+    labels: Vec<String>,
+    activation: Activation,
+    max_text_bytes: usize,
+}
+
+/// What a text was judged to be, and on what ground.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// From 0 to 1 by label, in the order of the settings: the highest of any window.
+    pub scores: Vec<f32>,
+    /// Windows that were read, at least 1.
+    pub windows: usize,
+    /// Windows that the bound left out, between the first and the last ones. Above 0 a low score is not a clean bill.
+    pub unread: usize,
+}
+
+impl Classifier {
+    /// Loads tokenizer and model, and tries them.
+    ///
+    /// # Errors
+    /// A setting out of range, a file that is missing, too large or not what it should be, a model whose inputs, output or number of
+    /// labels are not as expected.
+    pub fn load(settings: &Settings) -> Result<Self, LoadError> {
+        settings.check()?;
+        let cutter = Cutter::load(settings)?;
+        let model = Model::load(settings, cutter.pad())?;
+        for window in cutter.extremes() {
+            let logits = model.run(&window).map_err(|error| LoadError::Model {
+                path: settings.model.clone(),
+                reason: format!("a trial with {} tokens (max_tokens is {}) failed: {error}", window.ids.len(), settings.max_tokens),
+            })?;
+            if logits.len() != settings.labels.len() {
+                return Err(LoadError::Labels { model: logits.len(), settings: settings.labels.len() });
+            }
+        }
+        Ok(Self {
+            cutter,
+            model,
+            labels: settings.labels.clone(),
+            activation: settings.activation,
+            max_text_bytes: settings.max_text_bytes,
+        })
+    }
+
+    /// The labels, in the order of the scores.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Scores from 0 to 1 by label. Of a text with more windows than allowed this speaks for the windows read only;
+    /// [`Classifier::read`] tells.
+    ///
+    /// # Errors
+    /// As [`Classifier::read`].
+    pub fn score(&self, text: &str) -> Result<Vec<f32>, ScoreError> {
+        Ok(self.read(text)?.scores)
+    }
+
+    /// Scores with the number of windows that were read and left out. A long text is cut in overlapping windows; the highest score
+    /// of each label wins, so with several windows the scores of a softmax may sum to more than 1.
+    ///
+    /// # Errors
+    /// A text larger than allowed or without any token; a tokenizer or a model that fails on it.
+    pub fn read(&self, text: &str) -> Result<Reading, ScoreError> {
+        if text.len() > self.max_text_bytes {
+            return Err(ScoreError::TextTooLarge { bytes: text.len(), most: self.max_text_bytes });
+        }
+        let cut = self.cutter.cut(text)?;
+        let mut highest = vec![0.0; self.labels.len()];
+        for window in &cut.windows {
+            let logits = self.model.run(window)?;
+            let scores = scores::activate(self.activation, &logits).map_err(|index| self.not_finite(index))?;
+            scores::raise(&mut highest, &scores);
+        }
+        Ok(Reading { scores: highest, windows: cut.windows.len(), unread: cut.unread })
+    }
+
+    fn not_finite(&self, index: usize) -> ScoreError {
+        ScoreError::NotFinite { label: self.labels.get(index).cloned().unwrap_or_default() }
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Classifier").field("labels", &self.labels).field("activation", &self.activation).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong, once for loading and once for scoring.
+//!
+//! - *In*: facts from the other modules.
+//! - *Out*: sentences an operator can act upon; they name the file, the setting or the tensor at fault.
+//! - *Never*: a word of the text that was judged, a status code.
+
+use std::path::PathBuf;
+
+/// Why a classifier could not be loaded. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A setting is out of its range, or contradicts another one or the tokenizer.
+    #[error("setting {name}: {reason}")]
+    Setting {
+        /// The field of [`Settings`](crate::Settings).
+        name: &'static str,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// A file cannot be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file as the settings name it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is larger than the settings allow.
+    #[error("{} has more than {most} bytes, the most that the settings allow", path.display())]
+    FileTooLarge {
+        /// The file as the settings name it.
+        path: PathBuf,
+        /// The bound, in bytes.
+        most: u64,
+    },
+    /// The tokenizer file is not a tokenizer that we can use.
+    #[error("{} is not a usable tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// The file as the settings name it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model file is no ONNX model, or it does not run.
+    #[error("{} is not a usable ONNX model: {reason}", path.display())]
+    Model {
+        /// The file as the settings name it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An input of the model is missing, unknown, or of another type or shape than ours.
+    #[error("model input {name:?}: {reason}")]
+    Input {
+        /// The input's name in the graph.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model has no output that could be the logits.
+    #[error("model output: {reason}")]
+    Output {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model scores another number of labels than the settings name.
+    #[error("the model gives {model} scores, the settings name {settings} labels")]
+    Labels {
+        /// Scores that the model gives.
+        model: usize,
+        /// Labels in the settings.
+        settings: usize,
+    },
+}
+
+/// Why a text has no scores. The classifier stays usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The text is larger than the settings allow; it was not tokenized.
+    #[error("the text has {bytes} bytes, the settings allow {most}")]
+    TextTooLarge {
+        /// Size of the text, in bytes.
+        bytes: usize,
+        /// The bound, in bytes.
+        most: usize,
+    },
+    /// The text has no tokens and the tokenizer frames texts with none, so there is nothing to judge.
+    #[error("the text has no tokens, there is nothing to judge")]
+    NoTokens,
+    /// The tokenizer failed.
+    #[error("the tokenizer failed: {reason}")]
+    Tokenizer {
+        /// What it said.
+        reason: String,
+    },
+    /// The model failed.
+    #[error("the model failed: {reason}")]
+    Model {
+        /// What it said.
+        reason: String,
+    },
+    /// The model gave a score that is no number.
+    #[error("the model gave a score that is not finite for label {label:?}")]
+    NotFinite {
+        /// The first label it happened for.
+        label: String,
+    },
+}

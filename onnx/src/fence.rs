@@ -1,0 +1,49 @@
+//! The fence around foreign code: its errors and panics become one short line.
+//!
+//! - *In*: a call into tract or tokenizers.
+//! - *Out*: its value, or the reason why there is none, cut to a length that a log line bears.
+//! - *Never*: state of ours inside the fence that a panic could leave half-written; callers pass what is read only, or made for the call.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Characters of a reason that are kept: tract's can be a page, with its cause in the first lines.
+const MOST_REASON: usize = 400;
+
+/// Runs `call`; a panic in it is an error.
+pub(crate) fn fenced<T, E: Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        // The alternate form prints the whole chain of causes where there is one.
+        Ok(result) => result.map_err(|error| short(&format!("{error:#}"))),
+        Err(payload) => {
+            let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            Err(short(&format!("panicked: {}", said.unwrap_or("without a message"))))
+        }
+    }
+}
+
+fn short(reason: &str) -> String {
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST_REASON) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_reason() {
+        assert_eq!(fenced::<(), &str>(|| panic!("no {}", "luck")), Err("panicked: no luck".to_owned()));
+        assert_eq!(fenced::<_, &str>(|| Ok(3)), Ok(3));
+    }
+
+    #[test]
+    fn a_reason_is_one_short_line() {
+        let reason = fenced::<(), _>(|| Err(format!("a\n  b {}", "\u{e9}".repeat(900)))).unwrap_err();
+        assert!(reason.starts_with("a b \u{e9}") && reason.ends_with("..."));
+        assert_eq!(reason.chars().count(), MOST_REASON + 3);
+    }
+}

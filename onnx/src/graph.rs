@@ -1,0 +1,135 @@
+//! Is this graph a text classifier?
+//!
+//! - *In*: a model as protobuf has parsed it.
+//! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its logits come out.
+//! - *Never*: the nodes between; whether they can be run is tract's to say.
+//!
+//! We ask here, before tract translates anything, because here the answer is a sentence ("input \"pixel_values\" is not one that we
+//! can fill") and there it is a chain of failed unifications.
+
+use crate::error::LoadError;
+use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::type_proto::{self, Value as Type};
+use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
+
+/// What an input is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `input_ids`: the tokens.
+    Ids,
+    /// `attention_mask`: 1 for a token, 0 for padding.
+    Mask,
+    /// `token_type_ids`: which of two texts a token belongs to; optional.
+    Types,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Ids, Self::Mask, Self::Types];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ids => "input_ids",
+            Self::Mask => "attention_mask",
+            Self::Types => "token_type_ids",
+        }
+    }
+}
+
+/// What goes in and what comes out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Signature {
+    /// In the graph's order.
+    pub roles: Vec<Role>,
+    /// The window length that the graph fixes; none where it is symbolic.
+    pub length: Option<usize>,
+    /// The name of the output that holds the logits.
+    pub output: String,
+}
+
+/// Reads the signature. The inner error is about the file as a whole.
+pub(crate) fn signature(model: &ModelProto) -> Result<Result<Signature, LoadError>, String> {
+    let graph = model.graph.as_ref().ok_or("it holds no graph")?;
+    if graph.initializer.iter().any(|tensor| tensor.data_location == Some(DataLocation::External as i32)) {
+        return Err("its weights lie in another file; save it with the weights inside".to_owned());
+    }
+    Ok(inputs(graph).and_then(|(roles, length)| Ok(Signature { roles, length, output: output(graph)? })))
+}
+
+fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
+    let mut roles = Vec::new();
+    let mut fixed = None;
+    // Older exporters list the weights among the inputs.
+    let weight = |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
+    for input in graph.input.iter().filter(|input| !weight(input)) {
+        let wrong = |reason: String| LoadError::Input { name: input.name.clone(), reason };
+        let known = Role::ALL.into_iter().find(|role| role.name() == input.name);
+        let role = known.ok_or_else(|| wrong("is not one that we can fill (input_ids, attention_mask, token_type_ids)".to_owned()))?;
+        if roles.contains(&role) {
+            return Err(wrong("is there twice".to_owned()));
+        }
+        let length = window_length(input).map_err(wrong)?;
+        if length.is_some() && fixed.is_some() && length != fixed {
+            return Err(wrong("fixes another length than the other inputs".to_owned()));
+        }
+        fixed = fixed.or(length);
+        roles.push(role);
+    }
+    for needed in [Role::Ids, Role::Mask] {
+        if !roles.contains(&needed) {
+            return Err(LoadError::Input { name: needed.name().to_owned(), reason: "is missing from the model".to_owned() });
+        }
+    }
+    Ok((roles, fixed))
+}
+
+/// Checks for int64 of shape `[batch, sequence]` with a batch of 1 or symbolic; gives the sequence where it is a number.
+fn window_length(input: &ValueInfoProto) -> Result<Option<usize>, String> {
+    let tensor = tensor(input).ok_or("is no tensor")?;
+    if tensor.elem_type != DataType::Int64 as i32 {
+        return Err(format!("holds {}, we fill int64", type_name(tensor.elem_type)));
+    }
+    let Some(shape) = &tensor.shape else { return Ok(None) };
+    let [batch, sequence] = shape.dim.as_slice() else {
+        return Err(format!("has {} dimensions, we fill [batch, sequence]", shape.dim.len()));
+    };
+    if let Some(Dimension::DimValue(batch)) = batch.value
+        && batch > 1
+    {
+        return Err(format!("wants a batch of {batch}, we judge one window at a time"));
+    }
+    match sequence.value {
+        Some(Dimension::DimValue(length)) if length > 0 => Ok(usize::try_from(length).ok()),
+        _ => Ok(None),
+    }
+}
+
+/// The only output, or the one that is called `logits`.
+fn output(graph: &GraphProto) -> Result<String, LoadError> {
+    let wrong = |reason: String| Err(LoadError::Output { reason });
+    let found = match graph.output.as_slice() {
+        [only] => Some(only),
+        several => several.iter().find(|output| output.name == "logits"),
+    };
+    let Some(found) = found else {
+        return wrong(format!("{} outputs and none is called \"logits\"", graph.output.len()));
+    };
+    if !graph.node.iter().any(|node| node.output.contains(&found.name)) {
+        return wrong(format!("no node makes {:?}", found.name));
+    }
+    match tensor(found).map(|tensor| tensor.elem_type) {
+        // Some exporters leave the type to the reader; the trial run at load will show it.
+        None => Ok(found.name.clone()),
+        Some(kind) if kind == DataType::Float as i32 => Ok(found.name.clone()),
+        Some(kind) => wrong(format!("{:?} holds {}, we read float32", found.name, type_name(kind))),
+    }
+}
+
+fn tensor(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+    let Type::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
+    Some(tensor)
+}
+
+fn type_name(code: i32) -> String {
+    DataType::try_from(code).map_or_else(|_| format!("type {code}"), |kind| format!("{kind:?}").to_lowercase())
+}

@@ -1,0 +1,127 @@
+//! What the operator asked of a classifier.
+//!
+//! - *In*: paths, labels, bounds.
+//! - *Out*: [`Settings`] whose ranges [`Classifier::load`](crate::Classifier::load) has checked.
+//! - *Never*: a file read; what can only be known from the files is checked where they are read.
+
+use crate::error::LoadError;
+use std::path::PathBuf;
+
+/// Positions of BERT and most of its descendants.
+const MAX_TOKENS: usize = 512;
+/// Longest window that may be asked for: the attention of one window grows with its square.
+const MOST_TOKENS: usize = 8192;
+/// A phrase of some fifty words that is cut by a window's end is whole in the next one.
+const OVERLAP: usize = 64;
+/// About 3,600 tokens with the other defaults, a long message; each window costs one run of the model.
+const MAX_WINDOWS: usize = 8;
+/// Tokenizing it takes about a second (measured: a Unigram vocabulary of 128,000, dev build), and much less than reading it all would.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// A base-size model in 32-bit floats (DeBERTa with its vocabulary) has 740 MB.
+const MAX_MODEL_BYTES: u64 = 1 << 30;
+/// The largest multilingual vocabularies have about 35 MB.
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// A classifier of texts has tens; more is a language model by mistake.
+const MOST_LABELS: usize = 1024;
+
+/// How the numbers that a model gives become scores from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// One label is right: the scores of a window sum to 1.
+    #[default]
+    Softmax,
+    /// Each label is right or not by itself (multi-label).
+    Sigmoid,
+}
+
+/// What to load, and the bounds to keep. [`Settings::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The `model.onnx`. Weights must be inside: external data files are refused.
+    pub model: PathBuf,
+    /// The `tokenizer.json` that the model was trained with.
+    pub tokenizer: PathBuf,
+    /// Names by index of the model's output; 1 to 1024, distinct.
+    pub labels: Vec<String>,
+    /// Default softmax.
+    pub activation: Activation,
+    /// Tokens in a window, special tokens included; 1 to 8192, default 512. Not more than the model has positions.
+    pub max_tokens: usize,
+    /// Tokens that neighbouring windows share; at most half of a window, default 64.
+    pub overlap: usize,
+    /// Windows read of one text, at least 1, default 8. Of a longer text the first and the last windows are read.
+    pub max_windows: usize,
+    /// Longer texts are refused, in bytes, default 1 MiB.
+    pub max_text_bytes: usize,
+    /// A larger model file is refused, in bytes, default 1 GiB. Loading needs about three times the file's size for a moment.
+    pub max_model_bytes: u64,
+    /// A larger tokenizer file is refused, in bytes, default 64 MiB.
+    pub max_tokenizer_bytes: u64,
+}
+
+impl Settings {
+    /// Settings with every default.
+    pub fn new(model: impl Into<PathBuf>, tokenizer: impl Into<PathBuf>, labels: Vec<String>) -> Self {
+        Self {
+            model: model.into(),
+            tokenizer: tokenizer.into(),
+            labels,
+            activation: Activation::default(),
+            max_tokens: MAX_TOKENS,
+            overlap: OVERLAP,
+            max_windows: MAX_WINDOWS,
+            max_text_bytes: MAX_TEXT_BYTES,
+            max_model_bytes: MAX_MODEL_BYTES,
+            max_tokenizer_bytes: MAX_TOKENIZER_BYTES,
+        }
+    }
+
+    /// The ranges that need no file.
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        let wrong = |name, reason: String| Err(LoadError::Setting { name, reason });
+        if self.labels.is_empty() || self.labels.len() > MOST_LABELS {
+            return wrong("labels", format!("{} labels; write 1 to {MOST_LABELS}", self.labels.len()));
+        }
+        for (index, label) in self.labels.iter().enumerate() {
+            if label.is_empty() || self.labels.iter().take(index).any(|earlier| earlier == label) {
+                return wrong("labels", format!("{label:?} at index {index} is empty or there twice"));
+            }
+        }
+        if self.labels.len() == 1 && self.activation == Activation::Softmax {
+            return wrong("activation", "the softmax of a single label is always 1; write sigmoid".to_owned());
+        }
+        if self.max_tokens == 0 || self.max_tokens > MOST_TOKENS {
+            return wrong("max_tokens", format!("{} is not in 1 to {MOST_TOKENS}", self.max_tokens));
+        }
+        if self.max_windows == 0 {
+            return wrong("max_windows", "0 windows read nothing; write at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_range_is_checked() {
+        let good = Settings::new("m", "t", vec!["a".into(), "b".into()]);
+        good.check().unwrap();
+        let named = |change: fn(&mut Settings)| {
+            let mut settings = good.clone();
+            change(&mut settings);
+            match settings.check() {
+                Err(LoadError::Setting { name, .. }) => name,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(named(|s| s.labels.clear()), "labels");
+        assert_eq!(named(|s| s.labels = vec!["a".into(), "a".into()]), "labels");
+        assert_eq!(named(|s| s.labels = vec![String::new()]), "labels");
+        assert_eq!(named(|s| s.labels.truncate(1)), "activation");
+        assert_eq!(named(|s| s.max_tokens = 0), "max_tokens");
+        assert_eq!(named(|s| s.max_tokens = MOST_TOKENS + 1), "max_tokens");
+        assert_eq!(named(|s| s.max_windows = 0), "max_windows");
+    }
+}

@@ -1,0 +1,77 @@
+//! Where the windows of a long text lie.
+//!
+//! - *In*: how many tokens the text has, how many a window takes, how many neighbours share, how many windows may be read.
+//! - *Out*: ranges of tokens in text order, and how many windows were left out.
+//! - *Never*: a token; this is arithmetic.
+//!
+//! The last window ends where the text ends and is as full as the others. When there are too many, the first half and the last half
+//! of the allowed ones are kept: instructions stand at the start of a text, and what was smuggled in is mostly appended.
+
+use std::ops::Range;
+
+/// The shape of windows; `overlap` is at most half of `room`, and `room` at least 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Tokens of the text in one window, without the special ones.
+    pub room: usize,
+    /// Tokens that neighbours share.
+    pub overlap: usize,
+    /// Windows that may be read.
+    pub most: usize,
+}
+
+/// The ranges to read of `total` tokens, and how many ranges are left unread. No tokens are one empty range.
+pub(crate) fn cut(total: usize, shape: Shape) -> (Vec<Range<usize>>, usize) {
+    let step = shape.room.saturating_sub(shape.overlap).max(1);
+    let last = total.saturating_sub(shape.room);
+    let count = last.div_ceil(step) + 1;
+    let range = |index: usize| {
+        let start = index.saturating_mul(step).min(last);
+        start..(start + shape.room).min(total)
+    };
+    if count <= shape.most {
+        return ((0..count).map(range).collect(), 0);
+    }
+    let tail = shape.most / 2;
+    let head = shape.most - tail;
+    ((0..head).chain(count - tail..count).map(range).collect(), count - shape.most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { room: 10, overlap: 4, most: usize::MAX };
+
+    #[test]
+    fn short_texts_are_one_window() {
+        for total in [0, 1, 10] {
+            let (ranges, unread) = cut(total, SHAPE);
+            assert!(ranges.iter().eq([&(0..total)]) && unread == 0, "{ranges:?}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_covered_with_overlap() {
+        assert_eq!(cut(11, SHAPE), (vec![0..10, 1..11], 0));
+        assert_eq!(cut(22, SHAPE), (vec![0..10, 6..16, 12..22], 0));
+        for total in 0..200 {
+            for room in 1..20 {
+                for overlap in 0..=room / 2 {
+                    let (ranges, unread) = cut(total, Shape { room, overlap, most: usize::MAX });
+                    assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end, unread), (0, total, 0));
+                    assert!(ranges.windows(2).all(|pair| pair[1].start > pair[0].start && pair[1].start + overlap <= pair[0].end));
+                    assert!(ranges.iter().all(|range| range.len() == room.min(total)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_windows_keep_both_ends() {
+        assert_eq!(cut(100, Shape { most: 3, ..SHAPE }), (vec![0..10, 6..16, 90..100], 13));
+        let (ranges, unread) = cut(100, Shape { most: 1, ..SHAPE });
+        assert!(ranges.iter().eq([&(0..10)]) && unread == 15, "{ranges:?}");
+        assert_eq!(cut(100, Shape { most: 16, ..SHAPE }).1, 0);
+    }
+}
