@@ -4,7 +4,7 @@
 //! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for nothing else gives the value away.
 //! - *Never*: code that fetches a credential, prose about one, or a stand-in.
 
-use super::checks::{drawn, entropy, stands_in};
+use super::checks::{drawn, entropy, identifier, mixed_hex, no_random_uuid, stands_in};
 use crate::pattern::Pattern;
 use crate::table::secret;
 
@@ -117,7 +117,8 @@ fn evaluated(value: &str) -> bool {
 fn pass_quoted(text: &str) -> bool {
     let Some(value) = in_quotes(text) else { return false };
     let prose = value.split(' ').count() > 2 || value.ends_with(['.', ':', '?', ',', ';']) || value.starts_with([' ', ',', ';']);
-    !prose && !evaluated(value) && !stands_in(value) && entropy(value) >= 1.5
+    // In quotes a name can stand for a field; without them it is the value.
+    !prose && !evaluated(value) && !stands_in(value) && !identifier(value) && entropy(value) >= 1.5
 }
 
 /// With `=` any word will do, with `:` prose must be told apart: a digit or a sign.
@@ -144,7 +145,8 @@ fn keyish(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
     let code = value.contains(' ') || value.starts_with("http") || value.contains("://");
-    !code && digits >= 2 && letters >= 2 && drawn(value) && entropy(value) >= 2.7 && !evaluated(value)
+    let random = drawn(value) && !mixed_hex(value) && !no_random_uuid(value) && entropy(value) >= 2.7;
+    !code && digits >= 2 && letters >= 2 && random && !evaluated(value)
 }
 
 fn key_quoted(text: &str) -> bool {
@@ -161,7 +163,13 @@ fn key_naked(text: &str) -> bool {
     let value = if value.contains('=') && !value.ends_with('=') { after_operator(value) } else { value };
     // `X25519.secret_length`, `rc0.15.0_1`: dots between words are code.
     let reference = value.contains('.') && value.bytes().filter(u8::is_ascii_digit).count() * 4 < value.len();
-    value.len() >= 12 && keyish(value) && !reference && !value.ends_with(['.', ',', ';', ':'])
+    value.len() >= 12 && keyish(value) && !reference && !value.ends_with(['.', ',', ';', ':', '-']) && !odd_s3(text, value)
+}
+
+/// AWS draws 40 characters of base64 for a secret access key; services that speak S3 and draw hexadecimal draw whole words.
+fn odd_s3(text: &str, value: &str) -> bool {
+    let starts = |name: &str| text.get(..name.len()).is_some_and(|t| t.eq_ignore_ascii_case(name));
+    (starts("secret_access_key") || starts("access_key")) && !value.len().is_multiple_of(8) && value.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

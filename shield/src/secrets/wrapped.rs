@@ -4,7 +4,7 @@
 //! - *Out*: rules on JWT, PEM, crypt(3), HTTP, URLs and ODBC.
 //! - *Never*: a form with a hole in it, as templates have.
 
-use super::checks::{drawn, entropy, stands_in};
+use super::checks::{drawn, entropy, mixed_hex, stands_in};
 use crate::pattern::Pattern;
 use crate::table::secret;
 use base64::Engine;
@@ -60,11 +60,19 @@ fn pem_base64(text: &str) -> bool {
     STANDARD_NO_PAD.decode(usable).is_ok_and(|b| memchr::memmem::find(&b, b"PRIVATE KEY").is_some())
 }
 
-/// The header is base64 of an object that names an algorithm.
+/// The header is base64 of an object that names an algorithm, and the claims say something of somebody or until when.
 fn jwt(text: &str) -> bool {
-    let head = text.split('.').next().unwrap_or_default();
-    let decoded = URL_SAFE_NO_PAD.decode(head).unwrap_or_default();
-    decoded.starts_with(b"{") && decoded.ends_with(b"}") && memchr::memmem::find(&decoded, b"\"alg\"").is_some()
+    let mut parts = text.split('.');
+    let decoded = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).unwrap_or_default();
+    let header = decoded.starts_with(b"{") && decoded.ends_with(b"}") && memchr::memmem::find(&decoded, b"\"alg\"").is_some();
+    header && !parts.next().is_some_and(speaks_for_nobody)
+}
+
+/// Claims without one string, whole number or list: a signed measurement opens nothing. What cannot be read speaks for somebody.
+fn speaks_for_nobody(claims: &str) -> bool {
+    let decoded = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
+    let empty = |v: &serde_json::Value| v.is_boolean() || v.is_null() || v.is_f64();
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&decoded).is_ok_and(|map| map.values().all(empty))
 }
 
 fn header(text: &str) -> bool {
@@ -76,7 +84,7 @@ fn header(text: &str) -> bool {
         return basic_pair(token);
     }
     let mixed = token.bytes().any(|b| b.is_ascii_digit()) && token.bytes().any(|b| b.is_ascii_alphabetic());
-    token.len() >= 8 && mixed && drawn(token) && entropy(token) >= 2.8
+    token.len() >= 8 && mixed && drawn(token) && !mixed_hex(token) && entropy(token) >= 2.8
 }
 
 /// `user:password` in base64.
