@@ -9,6 +9,8 @@ pub mod data;
 mod fit;
 pub mod metrics;
 pub mod report;
+mod sample;
 mod solver;
 
-pub use fit::{Samples, fit};
+pub use fit::fit;
+pub use sample::Samples;

@@ -9,9 +9,8 @@ use aho_corasick::BuildError;
 use super::boost::{Settings, boost};
 use super::data::{File, Row};
 use super::metrics::{Scored, auc, threshold, tpr};
+use super::sample::{Sample, Samples};
 use super::solver::{Example, solve};
-use crate::classify::extract::extract;
-use crate::classify::features::{KINDS, Kind, PARTS, Sink, numbers, size};
 use crate::classify::hash::BUCKETS;
 use crate::classify::lexicon::Lexicon;
 use crate::classify::phrase::Phrases;
@@ -39,70 +38,6 @@ fn recipe(question: Question) -> Recipe {
         Question::Toxicity => (0.3, 2.0, 100, 1e-4),
     };
     Recipe { cost, blend, clip, boost: Settings { trees, rate: 0.07, ridge: 2.0, share: 40, least: 3.0 } }
-}
-
-/// The features of one text.
-#[derive(Debug)]
-struct Bag {
-    kinds: [Vec<u32>; KINDS],
-    parts: [f32; PARTS],
-}
-
-impl Sink for Bag {
-    fn feature(&mut self, kind: Kind, bucket: u32) {
-        if let Some(list) = self.kinds.get_mut(kind as usize) {
-            list.push(bucket);
-        }
-    }
-
-    fn fact(&mut self, bucket: u32) {
-        self.feature(Kind::Parts, bucket);
-    }
-
-    fn part(&mut self, class: u8) {
-        if let Some(n) = self.parts.get_mut(class as usize) {
-            *n += 1.0;
-        }
-    }
-
-    fn sentence(&mut self) {}
-}
-
-/// One row, ready for training.
-#[derive(Debug)]
-struct Sample {
-    kinds: [Vec<(u32, f32)>; KINDS],
-    all: Vec<(u32, f32)>,
-    parts: [f32; PARTS],
-    size: (f32, f32),
-}
-
-/// All rows, ready for training.
-#[derive(Debug)]
-pub struct Samples(Vec<Sample>);
-
-impl Samples {
-    /// Takes the features of every row.
-    pub fn new(rows: &[Row]) -> Result<Self, BuildError> {
-        let (lexicon, phrases) = (Lexicon::new(), Phrases::new()?);
-        let one = |row: &Row| {
-            let mut bag = Bag { kinds: Default::default(), parts: [0.0; PARTS] };
-            extract(&lexicon, &phrases, &row.normal, &mut bag);
-            let kinds = bag.kinds.map(unit);
-            let mut all: Vec<(u32, f32)> = kinds.iter().flatten().copied().collect();
-            all.sort_by_key(|(b, _)| *b);
-            Sample { kinds, all, parts: bag.parts, size: size(&row.normal) }
-        };
-        Ok(Self(rows.iter().map(one).collect()))
-    }
-}
-
-/// Every bucket once, all of one length.
-fn unit(mut buckets: Vec<u32>) -> Vec<(u32, f32)> {
-    buckets.sort_unstable();
-    buckets.dedup();
-    let value = 1.0 / (buckets.len().max(1) as f32).sqrt();
-    buckets.into_iter().map(|b| (b, value)).collect()
 }
 
 /// Label and weight of a row for a question. `None`: it says nothing about it.
@@ -215,23 +150,13 @@ struct Held {
 /// them it is about half.
 const ORDINARY: f64 = 0.016;
 
-impl Sample {
-    fn numbers(&self, weights: &[f32]) -> [f32; KINDS + 3 + PARTS] {
-        let mut sums = [0f32; KINDS];
-        for (sum, kind) in sums.iter_mut().zip(&self.kinds) {
-            *sum = super::solver::dot(kind, weights);
-        }
-        numbers(sums, self.size.0, self.size.1, &self.parts)
-    }
-}
-
 /// A model from the rows that `pick` allows; texts of our own making are always among them.
 pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Result<Model, BuildError> {
     let seen: Vec<usize> = rows.iter().enumerate().filter(|(_, r)| r.own || pick(r)).map(|(i, _)| i).collect();
     let mut table = vec![[0i8; 2]; BUCKETS];
     let mut heads: [Head; 2] = Default::default();
     for (column, (question, head)) in Question::ALL.into_iter().zip(&mut heads).enumerate() {
-        let fitter = Fitter { question, recipe: recipe(question), rows, samples: &samples.0, seen: seen.clone() };
+        let fitter = Fitter { question, recipe: recipe(question), rows, samples: samples.all(), seen: seen.clone() };
         let weights = fitter.linear(None);
         let scale = fitter.scale(&weights);
         for (slot, weight) in table.iter_mut().zip(&weights) {

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::data::{File, Row};
-use super::fit::{FOLDS, Samples, fit};
+use super::fit::{FOLDS, fit};
 use super::metrics::{Scored, above, auc, threshold, tpr};
+use super::sample::Samples;
 use crate::classify::{Model, Question};
 
 /// The scores of every row, by question.
