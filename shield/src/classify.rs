@@ -64,6 +64,10 @@ pub struct Measured {
 pub(crate) struct Head {
     /// One step of a quantised weight.
     pub(crate) scale: f32,
+    /// How much each kind of feature counts.
+    pub(crate) kinds: [f32; features::KINDS],
+    /// How much the worst sentence counts beside the whole.
+    pub(crate) peak: f32,
     /// How much the linear stage counts beside the trees.
     pub(crate) blend: f32,
     /// The raw score that is given out as 0.5.

@@ -10,6 +10,7 @@ mod fit;
 pub mod metrics;
 pub mod report;
 mod sample;
+mod scale;
 mod solver;
 
 pub use fit::fit;

@@ -27,10 +27,13 @@ pub(crate) const PARTS: usize = 64;
 /// The class of a quotation mark; the lexicon has fewer.
 const QUOTE: u8 = 63;
 
-/// What the second stage sees: the sums of each kind, their total, two sizes, the counts of the parts.
-pub(crate) fn numbers(sums: [f32; KINDS], length: f32, wide: f32, parts: &[f32; PARTS]) -> [f32; KINDS + 3 + PARTS] {
+/// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says little.
+pub(crate) const LEAST: [u32; KINDS] = [30, 8, 8];
+
+/// What the second stage sees: the sums of each kind, their total with what the worst sentence adds, two sizes, the counts of the parts.
+pub(crate) fn numbers(sums: [f32; KINDS], peak: f32, length: f32, wide: f32, parts: &[f32; PARTS]) -> [f32; KINDS + 3 + PARTS] {
     let mut z = [0f32; KINDS + 3 + PARTS];
-    let first = sums.into_iter().chain([sums.iter().sum(), length, wide]);
+    let first = sums.into_iter().chain([sums.iter().sum::<f32>() + peak, length, wide]);
     z.iter_mut().zip(first.chain(parts.iter().copied())).for_each(|(z, v)| *z = v);
     z
 }
@@ -64,6 +67,7 @@ const SALT_PAIR: u64 = 0x0777_0002;
 const SALT_SKIP: u64 = 0x0777_0003;
 const SALT_PART: u64 = 0x0777_0011;
 const GROUP: u64 = 0x0777_0041;
+const SALT_SHOUT: u64 = 0x0777_0048;
 const SALT_FACT: u64 = 0x0777_0021;
 
 /// Facts about a whole text that are no n-grams.
@@ -87,6 +91,9 @@ pub(crate) struct Walk<'a, S> {
     class_before: u8,
     count: u32,
     in_sentence: u32,
+    /// Capitals in this word, and words in capitals so far in a row.
+    capitals: u32,
+    shouted: u32,
 }
 
 impl<'a, S: Sink> Walk<'a, S> {
@@ -104,6 +111,8 @@ impl<'a, S: Sink> Walk<'a, S> {
             class_before: 0,
             count: 0,
             in_sentence: 0,
+            capitals: 0,
+            shouted: 0,
         }
     }
 
@@ -135,7 +144,10 @@ impl<'a, S: Sink> Walk<'a, S> {
     fn ascii(&mut self, b: u8) {
         match b {
             b'a'..=b'z' => self.letter(u32::from(b)),
-            b'A'..=b'Z' => self.letter(u32::from(b | 0x20)),
+            b'A'..=b'Z' => {
+                self.capitals += 1;
+                self.letter(u32::from(b | 0x20));
+            }
             b'0'..=b'9' => self.letter(u32::from(b'0')),
             b'\'' => {}
             _ => self.separator(b as char),
@@ -208,8 +220,9 @@ impl<'a, S: Sink> Walk<'a, S> {
 
     fn end_word(&mut self) {
         let (word, shape) = (std::mem::take(&mut self.word), std::mem::take(&mut self.shape));
-        self.length = 0;
         let class = self.lexicon.class(word, &shape);
+        self.shout(class);
+        self.length = 0;
         // One group stands for all: what is said of it counts, not of whom.
         let word = if self.lexicon.group(class) { GROUP } else { word };
         let [one, two, _] = self.words;
@@ -230,6 +243,23 @@ impl<'a, S: Sink> Walk<'a, S> {
         self.class_before = class;
         if class != 0 {
             self.part(class);
+        }
+    }
+
+    /// A word in capitals: which one in a row it is, and the part it plays. Words of one or two letters say nothing.
+    fn shout(&mut self, class: u8) {
+        let capitals = std::mem::take(&mut self.capitals);
+        if self.length < 3 {
+            return;
+        }
+        if capitals < self.length {
+            self.shouted = 0;
+            return;
+        }
+        self.shouted += 1;
+        self.sink.feature(Kind::Parts, bucket(pair(SALT_SHOUT, u64::from(self.shouted.min(4)))));
+        if class != 0 {
+            self.sink.feature(Kind::Parts, bucket(pair(SALT_SHOUT + 1, u64::from(class))));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - *In*: bytes, or a model.
 //! - *Out*: a model, or bytes. Little endian: magic, version, bucket bits, fingerprint of the word tables, then per question
-//!   scale, blend, threshold, slope, what training measured and the trees, then the weights, then a checksum over all of it.
+//!   scale, kinds, peak, blend, threshold, slope, what training measured and the trees, then the weights, then a checksum over all of it.
 //! - *Never*: a model from a file that was made for other features.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use super::{Head, Measured, Model};
 
 const MAGIC: &[u8; 8] = b"LLSHIELD";
 /// Goes up with every change of the features.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Why a weights file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,9 @@ pub(super) fn write(model: &Model) -> Vec<u8> {
     out.extend((BUCKET_BITS as u16).to_le_bytes());
     out.extend(fingerprint().to_le_bytes());
     for head in &model.heads {
-        let numbers = [head.scale, head.blend, head.threshold, head.slope, head.measured.auc, head.measured.tpr];
-        numbers.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        let first = [head.scale].into_iter().chain(head.kinds);
+        let numbers = [head.peak, head.blend, head.threshold, head.slope, head.measured.auc, head.measured.tpr];
+        first.chain(numbers).for_each(|v| out.extend(v.to_le_bytes()));
         out.extend((head.trees.len() as u32).to_le_bytes());
         for tree in &head.trees {
             for (which, at) in &tree.nodes {
@@ -89,10 +90,12 @@ impl Reader<'_> {
     }
 
     fn head(&mut self) -> Result<Head, BadWeights> {
-        let (scale, blend, threshold, slope) = (self.float()?, self.float()?, self.float()?, self.float()?);
+        let scale = self.float()?;
+        let kinds = [self.float()?, self.float()?, self.float()?];
+        let (peak, blend, threshold, slope) = (self.float()?, self.float()?, self.float()?, self.float()?);
         let measured = Measured { auc: self.float()?, tpr: self.float()? };
         let trees = (0..u32::from_le_bytes(self.take()?)).map(|_| self.tree()).collect::<Result<_, _>>()?;
-        Ok(Head { scale, blend, threshold, slope, trees, measured })
+        Ok(Head { scale, kinds, peak, blend, threshold, slope, trees, measured })
     }
 
     fn tree(&mut self) -> Result<Tree, BadWeights> {

@@ -7,8 +7,8 @@
 /// The base of the rolling hash over symbols.
 pub(crate) const BASE: u64 = 0x0000_0100_0000_01b3;
 
-/// Buckets: 2^18.
-pub(crate) const BUCKET_BITS: u32 = 18;
+/// Buckets: 2^19.
+pub(crate) const BUCKET_BITS: u32 = 19;
 /// How many buckets there are.
 pub(crate) const BUCKETS: usize = 1 << BUCKET_BITS;
 

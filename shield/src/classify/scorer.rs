@@ -5,7 +5,7 @@
 //! - *Never*: a feature counted twice in one window.
 
 use super::Model;
-use super::features::{KINDS, Kind, PARTS, Sink, numbers};
+use super::features::{KINDS, Kind, LEAST, PARTS, Sink, numbers};
 use super::hash::BUCKETS;
 use crate::normalise::Normal;
 
@@ -19,6 +19,10 @@ pub(super) struct Scorer<'a> {
     seen: Vec<u64>,
     sums: [[i32; 2]; KINDS],
     counts: [u32; KINDS],
+    /// Sums and counts when the sentence began.
+    before: ([[i32; 2]; KINDS], [u32; KINDS]),
+    /// The highest sums of a sentence in this window.
+    peak: Option<[f32; 2]>,
     parts: [f32; PARTS],
     /// Symbols in this window, three features each.
     chars: u32,
@@ -37,6 +41,8 @@ impl<'a> Scorer<'a> {
             seen: vec![0; BUCKETS / 64],
             sums: [[0; 2]; KINDS],
             counts: [0; KINDS],
+            before: Default::default(),
+            peak: None,
             parts: [0.0; PARTS],
             chars: 0,
             facts: Vec::new(),
@@ -59,17 +65,38 @@ impl<'a> Scorer<'a> {
         for (column, (head, raw)) in self.model.heads.iter().zip(&mut raw).enumerate() {
             let mut sums = [0f32; KINDS];
             for ((sum, all), n) in sums.iter_mut().zip(&self.sums).zip(&self.counts) {
-                *sum = all.get(column).copied().unwrap_or(0) as f32 * head.scale / ((*n).max(1) as f32).sqrt();
+                *sum = all.get(column).copied().unwrap_or(0) as f32 / ((*n).max(1) as f32).sqrt();
             }
-            *raw = head.raw(&numbers(sums, self.length, self.wide, &self.parts));
+            sums.iter_mut().zip(&head.kinds).for_each(|(sum, kind)| *sum *= head.scale * kind);
+            let peak = self.peak.and_then(|p| p.get(column).copied()).unwrap_or(0.0) * head.scale * head.peak;
+            *raw = head.raw(&numbers(sums, peak, self.length, self.wide, &self.parts));
         }
         let [a, b] = raw;
         self.best = Some(self.best.map_or(raw, |[x, y]| [x.max(a), y.max(b)]));
         self.seen.fill(0);
+        (self.before, self.peak) = Default::default();
         (self.sums, self.counts, self.parts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], [0.0; PARTS], 0);
         for fact in std::mem::take(&mut self.facts) {
             self.fact(fact);
         }
+    }
+
+    /// What is new in the sentence that ends, by itself.
+    fn end_sentence(&mut self) {
+        if self.counts == self.before.1 {
+            return;
+        }
+        let mut news = [0f32; 2];
+        for (column, (head, new)) in self.model.heads.iter().zip(&mut news).enumerate() {
+            let kinds = self.sums.iter().zip(&self.before.0).zip(self.counts.iter().zip(&self.before.1)).zip(head.kinds.iter().zip(LEAST));
+            for (((sum, old), (n, m)), (kind, least)) in kinds {
+                let sum = sum.get(column).zip(old.get(column)).map_or(0, |(a, b)| a - b);
+                *new += sum as f32 * kind / ((n - m).max(least) as f32).sqrt();
+            }
+        }
+        self.before = (self.sums, self.counts);
+        let [a, b] = news;
+        self.peak = Some(self.peak.map_or(news, |[x, y]| [x.max(a), y.max(b)]));
     }
 
     #[inline]
@@ -110,6 +137,7 @@ impl Sink for Scorer<'_> {
     }
 
     fn sentence(&mut self) {
+        self.end_sentence();
         if self.chars > WINDOW * 3 {
             self.close();
         }

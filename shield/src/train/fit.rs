@@ -10,7 +10,9 @@ use super::boost::{Settings, boost};
 use super::data::{File, Row};
 use super::metrics::{Scored, auc, threshold, tpr};
 use super::sample::{Sample, Samples};
+use super::scale::scale;
 use super::solver::{Example, solve};
+use crate::classify::features::KINDS;
 use crate::classify::hash::BUCKETS;
 use crate::classify::lexicon::Lexicon;
 use crate::classify::phrase::Phrases;
@@ -25,6 +27,12 @@ const PASSES: usize = 20;
 struct Recipe {
     /// The price of a mistake in the linear stage.
     cost: f32,
+    /// How much each kind of feature counts.
+    kinds: [f32; KINDS],
+    /// How much a feature counts for being commoner on one side, 0 to 1.
+    telling: f32,
+    /// How much the worst sentence counts beside the whole.
+    peak: f32,
     blend: f32,
     /// The share of the weights that are cut to the largest of the rest, so that no few parts decide alone.
     clip: f64,
@@ -32,12 +40,16 @@ struct Recipe {
 }
 
 fn recipe(question: Question) -> Recipe {
-    let (cost, blend, trees, clip) = match question {
-        // Trees won nothing here, in AUC or at one per cent.
-        Question::Injection => (1.0, 1.0, 0, 0.0),
-        Question::Toxicity => (0.3, 2.0, 100, 1e-4),
-    };
-    Recipe { cost, blend, clip, boost: Settings { trees, rate: 0.07, ridge: 2.0, share: 40, least: 3.0 } }
+    // Trees win nothing here in AUC, and lose at one per cent.
+    let boost = |trees| Settings { trees, rate: 0.07, ridge: 2.0, share: 40, least: 3.0 };
+    match question {
+        Question::Injection => {
+            Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, blend: 1.0, clip: 0.0, boost: boost(0) }
+        }
+        Question::Toxicity => {
+            Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, blend: 2.0, clip: 1e-4, boost: boost(0) }
+        }
+    }
 }
 
 /// Label and weight of a row for a question. `None`: it says nothing about it.
@@ -64,17 +76,21 @@ struct Fitter<'a> {
 
 impl Fitter<'_> {
     fn linear(&self, without: Option<usize>) -> Vec<f32> {
-        let examples: Vec<Example<'_>> = self
-            .seen
-            .iter()
-            .filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?)))
+        let rows = self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?)));
+        let mut examples: Vec<Example> = rows
             .filter(|(row, _)| row.own || without != Some(row.fold))
             .filter_map(|(row, sample)| {
                 let (positive, weight) = role(self.question, row)?;
-                Some(Example { x: &sample.all, y: if positive { 1.0 } else { -1.0 }, cost: self.recipe.cost * weight })
+                let y = if positive { 1.0 } else { -1.0 };
+                Some(Example { x: sample.line(&self.recipe.kinds), y, cost: self.recipe.cost * weight })
             })
             .collect();
-        solve(&examples, PASSES)
+        let scale = scale(&examples, self.recipe.telling);
+        let of = |bucket: u32| scale.get(bucket as usize).copied().unwrap_or(0.0);
+        examples.iter_mut().flat_map(|e| &mut e.x).for_each(|(b, v)| *v *= of(*b));
+        let mut weights = solve(&examples, PASSES);
+        weights.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
+        weights
     }
 
     /// What the first stage says of rows it had not seen.
@@ -88,7 +104,7 @@ impl Fitter<'_> {
                 let ordinary = row.file == File::Benign && !row.category.starts_with("hard_negative");
                 held.push(Held {
                     fold,
-                    z: sample.numbers(&weights).to_vec(),
+                    z: sample.numbers(&weights, &self.recipe.kinds, self.recipe.peak).to_vec(),
                     positive,
                     weight,
                     judged,
@@ -105,7 +121,8 @@ impl Fitter<'_> {
         let kept = || held.iter().filter(|h| without != Some(h.fold));
         let z: Vec<Vec<f32>> = kept().map(|h| h.z.clone()).collect();
         let (labels, weights): (Vec<bool>, Vec<f32>) = kept().map(|h| (h.positive, h.weight)).unzip();
-        Head { scale, blend: self.recipe.blend, trees: boost(&z, &labels, &weights, &self.recipe.boost), ..Head::default() }
+        let trees = boost(&z, &labels, &weights, &self.recipe.boost);
+        Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, blend: self.recipe.blend, trees, ..Head::default() }
     }
 
     fn head(&self, scale: f32) -> Head {
@@ -116,7 +133,8 @@ impl Fitter<'_> {
         };
         let scored = raw(&|h| h.judged);
         let mut head = self.second(&held, None, scale);
-        head.threshold = threshold(&raw(&|h| h.judged || h.benign), 0.01).max(threshold(&raw(&|h| h.ordinary), ORDINARY));
+        let all = tail(&raw(&|h| h.judged || h.benign), 0.01);
+        head.threshold = all.max(tail(&raw(&|h| h.ordinary), ORDINARY));
         let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>() / scored.len().max(1) as f32;
         head.slope = 3.0 / spread.sqrt().max(1e-6);
         head.measured = Measured { auc: auc(&scored) as f32, tpr: tpr(&scored) as f32 };
@@ -146,9 +164,16 @@ struct Held {
     ordinary: bool,
 }
 
+/// About the score above which `share` of the negatives lie: one order statistic of a few hundred rows is chance, a mean of several
+/// around it is less so.
+fn tail(scored: &[Scored], share: f64) -> f32 {
+    let around = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0];
+    around.iter().map(|of| threshold(scored, share * of)).sum::<f32>() / around.len() as f32
+}
+
 /// The share of ordinary prompts above the threshold, by first stages that had four fifths of the rows: with all of
 /// them it is about half.
-const ORDINARY: f64 = 0.016;
+const ORDINARY: f64 = 0.012;
 
 /// A model from the rows that `pick` allows; texts of our own making are always among them.
 pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Result<Model, BuildError> {

@@ -1,28 +1,32 @@
 //! The features of labelled texts.
 //!
 //! - *In*: rows.
-//! - *Out*: for every row its buckets by kind, the parts its words play, its size.
+//! - *Out*: for every row its buckets by kind and sentence, the parts its words play, its size.
 //! - *Never*: a label.
 
 use aho_corasick::BuildError;
 
 use super::data::Row;
 use crate::classify::extract::extract;
-use crate::classify::features::{KINDS, Kind, PARTS, Sink, numbers, size};
+use crate::classify::features::{KINDS, Kind, LEAST, PARTS, Sink, numbers, size};
 use crate::classify::lexicon::Lexicon;
 use crate::classify::phrase::Phrases;
 
-/// The features of one text.
+/// A bucket and the sentence that it was met in.
+type Met = (u32, u32);
+
+/// The features of one text as they are met.
 #[derive(Debug)]
 struct Bag {
-    kinds: [Vec<u32>; KINDS],
+    kinds: [Vec<Met>; KINDS],
     parts: [f32; PARTS],
+    sentence: u32,
 }
 
 impl Sink for Bag {
     fn feature(&mut self, kind: Kind, bucket: u32) {
         if let Some(list) = self.kinds.get_mut(kind as usize) {
-            list.push(bucket);
+            list.push((bucket, self.sentence));
         }
     }
 
@@ -36,14 +40,17 @@ impl Sink for Bag {
         }
     }
 
-    fn sentence(&mut self) {}
+    fn sentence(&mut self) {
+        self.sentence += 1;
+    }
 }
 
 /// One row, ready for training.
 #[derive(Debug)]
 pub(super) struct Sample {
-    kinds: [Vec<(u32, f32)>; KINDS],
-    pub(super) all: Vec<(u32, f32)>,
+    /// Every bucket once, with the first sentence that has it, in the order of the buckets.
+    kinds: [Vec<Met>; KINDS],
+    sentences: usize,
     parts: [f32; PARTS],
     size: (f32, f32),
 }
@@ -57,12 +64,10 @@ impl Samples {
     pub fn new(rows: &[Row]) -> Result<Self, BuildError> {
         let (lexicon, phrases) = (Lexicon::new(), Phrases::new()?);
         let one = |row: &Row| {
-            let mut bag = Bag { kinds: Default::default(), parts: [0.0; PARTS] };
+            let mut bag = Bag { kinds: Default::default(), parts: [0.0; PARTS], sentence: 0 };
             extract(&lexicon, &phrases, &row.normal, &mut bag);
-            let kinds = bag.kinds.map(unit);
-            let mut all: Vec<(u32, f32)> = kinds.iter().flatten().copied().collect();
-            all.sort_by_key(|(b, _)| *b);
-            Sample { kinds, all, parts: bag.parts, size: size(&row.normal) }
+            let sentences = bag.sentence as usize + 1;
+            Sample { kinds: bag.kinds.map(once), sentences, parts: bag.parts, size: size(&row.normal) }
         };
         Ok(Self(rows.iter().map(one).collect()))
     }
@@ -72,20 +77,77 @@ impl Samples {
     }
 }
 
-/// Every bucket once, all of one length.
-fn unit(mut buckets: Vec<u32>) -> Vec<(u32, f32)> {
-    buckets.sort_unstable();
-    buckets.dedup();
-    let value = 1.0 / (buckets.len().max(1) as f32).sqrt();
-    buckets.into_iter().map(|b| (b, value)).collect()
+fn once(mut met: Vec<Met>) -> Vec<Met> {
+    met.sort_unstable();
+    met.dedup_by_key(|m| m.0);
+    met
 }
 
 impl Sample {
-    pub(super) fn numbers(&self, weights: &[f32]) -> [f32; KINDS + 3 + PARTS] {
+    /// The buckets of all kinds with their values: each kind is of the length that `kinds` gives it.
+    pub(super) fn line(&self, kinds: &[f32; KINDS]) -> Vec<(u32, f32)> {
+        let value = |n: usize, kind: &f32| kind / (n.max(1) as f32).sqrt();
+        let each = self.kinds.iter().zip(kinds).flat_map(|(met, kind)| met.iter().map(move |m| (m.0, value(met.len(), kind))));
+        let mut line: Vec<(u32, f32)> = each.collect();
+        line.sort_by_key(|(b, _)| *b);
+        line
+    }
+
+    /// What the second stage sees, as the scorer would compute it.
+    pub(super) fn numbers(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> [f32; KINDS + 3 + PARTS] {
         let mut sums = [0f32; KINDS];
-        for (sum, kind) in sums.iter_mut().zip(&self.kinds) {
-            *sum = super::solver::dot(kind, weights);
+        let mut sentences = vec![0f32; self.sentences];
+        let mut told = vec![false; self.sentences];
+        for (((sum, met), kind), least) in sums.iter_mut().zip(&self.kinds).zip(kinds).zip(LEAST) {
+            let mut each = vec![(0f32, 0u32); self.sentences];
+            for (bucket, sentence) in met {
+                let weight = weights.get(*bucket as usize).copied().unwrap_or(0.0);
+                *sum += weight;
+                if let Some((s, n)) = each.get_mut(*sentence as usize) {
+                    (*s, *n) = (*s + weight, *n + 1);
+                }
+            }
+            *sum *= kind / (met.len().max(1) as f32).sqrt();
+            for ((all, told), (s, n)) in sentences.iter_mut().zip(&mut told).zip(each) {
+                *all += s * kind / (n.max(least) as f32).sqrt();
+                *told |= n > 0;
+            }
         }
-        numbers(sums, self.size.0, self.size.1, &self.parts)
+        let worst = sentences.into_iter().zip(told).filter(|(_, told)| *told).map(|(s, _)| s).reduce(f32::max);
+        numbers(sums, peak * worst.unwrap_or(0.0), self.size.0, self.size.1, &self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::data::{self, File};
+    use super::*;
+    use crate::classify::hash::BUCKETS;
+    use crate::classify::{Head, Model};
+
+    /// Weights without meaning, the same each time.
+    fn model() -> Model {
+        let weights = (0..BUCKETS as u32).map(|i| [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed));
+        let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.3, blend: 1.0, ..Head::default() };
+        Model {
+            weights: weights.collect(),
+            heads: [head.clone(), head],
+            lexicon: Lexicon::new(),
+            phrases: Phrases::new().expect("phrases"),
+        }
+    }
+
+    #[test]
+    fn training_sees_the_sums_that_the_scorer_sees() {
+        let text = "The garden lies behind the house and is quiet. PLEASE ignore the weeds, all of them! Is it \\\"yours\\\"? No. It is mine and stays so.";
+        let row = format!("{{\"text\": \"{text}\", \"label\": \"benign\", \"category\": \"c\", \"source\": \"s\"}}");
+        let rows = data::rows([(File::Injection, &row), (File::Toxicity, ""), (File::Benign, "")]).expect("rows");
+        let samples = Samples::new(&rows).expect("samples");
+        let model = model();
+        let weights: Vec<f32> = model.weights.iter().map(|[w, _]| f32::from(*w) * 0.01).collect();
+        let (row, sample) = rows.first().zip(samples.all().first()).expect("one row");
+        let seen = sample.numbers(&weights, &[1.0, 0.5, 0.7], 0.3).get(KINDS).copied().unwrap_or(f32::NAN);
+        let ([scored, _], _) = model.raw(&row.normal);
+        assert!((seen - scored).abs() < 1e-3, "{seen} {scored}");
     }
 }

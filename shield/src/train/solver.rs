@@ -7,9 +7,9 @@
 use crate::classify::hash::BUCKETS;
 
 /// One example: its features and how much it counts.
-pub(super) struct Example<'a> {
+pub(super) struct Example {
     /// Buckets with their values.
-    pub(super) x: &'a [(u32, f32)],
+    pub(super) x: Vec<(u32, f32)>,
     /// 1 or -1.
     pub(super) y: f32,
     /// The price of a mistake.
@@ -33,7 +33,7 @@ impl Chance {
 }
 
 /// The weights after `passes` over all examples.
-pub(super) fn solve(examples: &[Example<'_>], passes: usize) -> Vec<f32> {
+pub(super) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
     let mut weights = vec![0f32; BUCKETS];
     let mut alpha = vec![0f32; examples.len()];
     let norms: Vec<f32> = examples.iter().map(|e| e.x.iter().map(|(_, v)| v * v).sum::<f32>()).collect();
@@ -46,12 +46,12 @@ pub(super) fn solve(examples: &[Example<'_>], passes: usize) -> Vec<f32> {
         for &i in &order {
             let (Some(e), Some(a), Some(norm)) = (examples.get(i), alpha.get_mut(i), norms.get(i)) else { continue };
             let ridge = 0.5 / e.cost;
-            let gradient = e.y * dot(e.x, &weights) - 1.0 + ridge * *a;
+            let gradient = e.y * dot(&e.x, &weights) - 1.0 + ridge * *a;
             let next = (*a - gradient / (norm + ridge)).max(0.0);
             let step = (next - *a) * e.y;
             *a = next;
             if step != 0.0 {
-                for (b, v) in e.x {
+                for (b, v) in &e.x {
                     if let Some(w) = weights.get_mut(*b as usize) {
                         *w += step * v;
                     }
@@ -63,6 +63,6 @@ pub(super) fn solve(examples: &[Example<'_>], passes: usize) -> Vec<f32> {
 }
 
 /// The sum of the weights of the features that are there.
-pub(super) fn dot(x: &[(u32, f32)], weights: &[f32]) -> f32 {
+fn dot(x: &[(u32, f32)], weights: &[f32]) -> f32 {
     x.iter().map(|(b, v)| weights.get(*b as usize).map_or(0.0, |w| w * v)).sum()
 }

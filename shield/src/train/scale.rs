@@ -1,0 +1,26 @@
+//! How much a feature may say before the linear stage has learned anything.
+//!
+//! - *In*: examples with their labels.
+//! - *Out*: one factor a bucket, 1 on average: more for what is much commoner on one side.
+//! - *Never*: a direction; that is for the linear stage to learn.
+
+use super::solver::Example;
+use crate::classify::hash::BUCKETS;
+
+/// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have it), blended with 1.
+pub(super) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
+    let mut counts = vec![[0f32; 2]; BUCKETS];
+    for example in examples {
+        for (bucket, _) in &example.x {
+            if let Some(n) = counts.get_mut(*bucket as usize).and_then(|c| c.get_mut(usize::from(example.y > 0.0))) {
+                *n += 1.0;
+            }
+        }
+    }
+    let all = |side: usize| counts.iter().filter_map(|c| c.get(side)).map(|n| f64::from(n + 1.0)).sum::<f64>() as f32;
+    let rest = (all(0) / all(1)).ln();
+    let ratio = |[without, with]: &[f32; 2]| (((with + 1.0) / (without + 1.0)).ln() + rest).abs();
+    let known = || counts.iter().filter(|[a, b]| a + b > 0.0);
+    let mean = known().map(|c| f64::from(ratio(c))).sum::<f64>() / known().count().max(1) as f64;
+    counts.iter().map(|c| 1.0 - telling + telling * ratio(c) / (mean as f32).max(1e-6)).collect()
+}
