@@ -185,6 +185,9 @@ mod tests {
 
     #[test]
     fn keys() {
+        assert!(!key_naked("secret_access_key=9f8a7d6c5b4e3f2a1b0c9a8c7d6e5f4a3b2c1d0e9f"));
+        assert!(key_naked("secret_access_key=9f8a7d6c5b4e3f2a1b0c9a8c7d6e5f4a3b2c1d0e"));
+        assert!(!pass_quoted("password = \"field_name\"") && pass_naked("password=field_name"));
         assert!(
             key_naked("api_key=9f8a7d6c5b4e3f2a1b0c") && !key_naked("token=ACCESS_TOKEN_NAME") && !key_naked("api_key=<your-key-12345>")
         );

@@ -119,6 +119,7 @@ mod tests {
     #[test]
     fn forms_with_holes_are_refused() {
         assert!(url("postgres://bob:hunter22@db.internal") && !url("postgres://bob:<password>@db") && !url("https://h/a:b@c"));
+        assert!(jwt("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln") && !jwt("eyJhbGciOiJIUzI1NiJ9.eyJzY29yZSI6MC41fQ.c2ln"));
         assert!(basic_pair("Ym9iOmh1bnRlcjI=") && !basic_pair("bm9jb2xvbg=="));
         assert!(curl("-u bob:hunter22") && !curl("-u user:pass") && !curl("-u bob:$PASS"));
     }
