@@ -7,12 +7,13 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup demo test fuzz lint bench test-engines build
+.PHONY: help setup demo test fuzz test-onnx lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
 	@echo "make test          all tests"
 	@echo "make fuzz          the properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
+	@echo "make test-onnx     judges that are ONNX models in the gateway's process (ten minutes of compiling)"
 	@echo "make lint          formatting, clippy, the plan of the house"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; the pure rooms by themselves"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
@@ -26,7 +27,7 @@ setup:
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; \
 	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
 	fi; \
-	command -v cargo >/dev/null || { echo "please install Rust 1.90 or newer first" >&2; exit 1; }
+	command -v cargo >/dev/null || { echo "please install Rust 1.91 or newer first" >&2; exit 1; }
 
 build: setup
 	cargo build --release --locked -p llm-lens-cli
@@ -38,7 +39,7 @@ demo: build
 test: setup
 	cargo build --locked -p llm-lens-cli
 	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
-	if cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
+	if cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
 	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
 	exit $$failed
 
@@ -47,9 +48,15 @@ FUZZ_CASES ?= 1000000
 fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p llm-lens-shield -p llm-lens-wire --test hostile
 
+# Local models bring a hundred crates along, ten minutes of compiling: they have a target of their own.
+test-onnx: setup
+	cargo clippy --locked -p llm-lens-onnx -p llm-lens-cli --features llm-lens-cli/onnx --all-targets -- -D warnings
+	cargo build --locked -p llm-lens-cli --features onnx
+	cargo test --locked -p llm-lens-onnx
+
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --exclude llm-lens-onnx --all-targets -- -D warnings
 	cargo test --locked -q -p llm-lens-tests --test architecture
 
 # Peers come from Debian's packages; those that are missing are left out with a line that names the package.

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ::shield::classify::{Model, Scores};
 use ::shield::finding::{Family, Finding};
-use ::shield::normalise::{Limits, normalise};
-use ::shield::scan::Scanner;
+use ::shield::normalise::normalise;
 use anyhow::{Context, Result};
+use filters::detect::{FindPatterns, scores};
+use filters::settings::Action;
+use filters::{Category, NORMALISED, Report, Risk};
 use serde_json::{Value, json};
 
 use crate::say;
@@ -41,29 +42,46 @@ pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
     text(&detectors, &first)
 }
 
-/// Everything that looks at a text.
+/// Everything that looks at a text, as a guard with all of it switched on does.
 struct Detectors {
-    scanner: Scanner,
-    model: Model,
+    patterns: FindPatterns,
+    /// From a risk to its level, as a guard has it by default.
+    thresholds: filters::settings::Risk,
 }
 
 /// What they say of it.
 struct Judged {
     found: Vec<Finding>,
-    scores: Scores,
+    injection: f32,
+    toxicity: f32,
+    risk: Risk,
     us: f64,
 }
 
 impl Detectors {
     fn new() -> Result<Self> {
-        Ok(Detectors { scanner: Scanner::new(&::shield::rules()), model: Model::from_bytes(::shield::WEIGHTS)? })
+        let patterns = FindPatterns::new(Action::Flag, Action::Flag).context("no rule is switched on")?;
+        let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], shields: [{name: s}], routes: [{name: r, backend: b}]}";
+        let settings = config::parse("the defaults", defaults)?;
+        let thresholds = settings.shields.first().context("a guard has defaults")?.risk;
+        Ok(Detectors { patterns, thresholds })
     }
 
     fn judge(&self, text: &str) -> Judged {
-        let (began, mut found) = (Instant::now(), Vec::new());
-        self.scanner.find(text, &mut found);
-        let scores = self.model.score(&normalise(text, &Limits::default()));
-        Judged { found, scores, us: began.elapsed().as_nanos() as f64 / 1000.0 }
+        let began = Instant::now();
+        let normal = normalise(text, &NORMALISED);
+        let found = self.patterns.find(text, &normal);
+        let (injection, toxicity) = scores(&normal);
+        let mut risk = Risk::default();
+        let family = |family| found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max);
+        let scores = vec![
+            (Category::Injection, injection),
+            (Category::Toxicity, toxicity),
+            (Category::Pii, family(Family::Pii)),
+            (Category::Secret, family(Family::Secret)),
+        ];
+        risk.add(&Report { found: Vec::new(), scores });
+        Judged { found, injection, toxicity, risk, us: began.elapsed().as_nanos() as f64 / 1000.0 }
     }
 }
 
@@ -76,7 +94,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
 
 /// A table of findings; the exit code is that of `grep`: success when something was found.
 fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
-    let Judged { found, scores, us } = detectors.judge(text);
+    let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
     let mut out = String::new();
     for finding in &found {
         let before = text.get(..finding.span.start).unwrap_or_default();
@@ -84,9 +102,9 @@ fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         out.push_str(&format!("{line}:{column} {} {:.2} {}\n", finding.kind, finding.score, finding.rule));
     }
-    let phrase = scores.phrase.as_ref().map(|phrase| format!(" ({:?})", phrase.family)).unwrap_or_default();
-    out.push_str(&format!("injection {:.2}{phrase}, toxicity {:.2}; more than 0.50 is a finding\n", scores.injection, scores.toxicity));
-    let judged = usize::from(scores.injection > 0.5) + usize::from(scores.toxicity > 0.5);
+    out.push_str(&format!("injection {injection:.2}, toxicity {toxicity:.2}; more than 0.50 is a finding\n"));
+    out.push_str(&format!("risk {:.2}, {}\n", risk.value(), risk.level(&detectors.thresholds).name()));
+    let judged = usize::from(injection > 0.5) + usize::from(toxicity > 0.5);
     out.push_str(&format!("{} findings in {} bytes, {us:.0} us\n", found.len() + judged, text.len()));
     say(&out)?;
     Ok(if found.len() + judged == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -100,8 +118,7 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
         }
         let row: Value = serde_json::from_str(&line).with_context(|| format!("line {} is not JSON", number + 1))?;
         let text = row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
-        let Judged { found, scores, us } = detectors.judge(text);
-        let score = |family| found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max);
+        let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
         let spans: Vec<Value> = found
             .iter()
             .map(|f| {
@@ -110,12 +127,13 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
             })
             .collect();
         let scores = json!({
-            "injection": scores.injection,
-            "toxicity": scores.toxicity,
-            "pii": score(Family::Pii),
-            "secrets": score(Family::Secret),
+            "injection": injection,
+            "toxicity": toxicity,
+            "pii": risk.score(Category::Pii),
+            "secrets": risk.score(Category::Secret),
         });
-        say(&format!("{}\n", json!({"id": row["id"], "scores": scores, "spans": spans, "us": us})))?;
+        let row = json!({"id": row["id"], "scores": scores, "risk": risk.value(), "level": risk.level(&detectors.thresholds).name(), "spans": spans, "us": us});
+        say(&format!("{row}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,7 @@ use crate::report::{Failure, Report};
 use crate::settings::{Declared, Mode, OnFailure};
 use crate::subject::{Side, Subject};
 
-pub use assessment::{Assessment, Outcome, Verdict, account, merge};
+pub use assessment::{Assessment, Outcome, Verdict, account, merge, worse};
 
 /// Prompts up to this are looked at where the request is served: about a quarter of a millisecond with everything switched on. A
 /// longer one would hold up the other streams of its worker.

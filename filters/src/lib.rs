@@ -24,7 +24,7 @@ mod breaker;
 pub use breaker::Breaker;
 
 mod chain;
-pub use chain::{Assessment, Chain, Link, Outcome, Verdict, account, merge};
+pub use chain::{Assessment, Chain, Link, Outcome, Verdict, account, merge, worse};
 mod risk;
 pub use risk::{Level, Risk};
 mod registry;
@@ -34,7 +34,7 @@ pub mod detect;
 pub mod judge;
 
 mod shield_chain;
-pub use shield_chain::{BuildError, LoadModel, Scanner, Shield, instead};
+pub use shield_chain::{BuildError, LoadModel, Replacements, Scanner, Shield, instead};
 mod redact;
 pub use redact::{Vault, redact};
 mod patterns;

@@ -47,6 +47,9 @@ impl fmt::Debug for Shield {
     }
 }
 
+/// What is to stand in place of parts of a text.
+pub type Replacements = Vec<(Range<usize>, Cow<'static, str>)>;
+
 /// Why a guard cannot be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
@@ -121,9 +124,9 @@ impl Shield {
         &self.scanners
     }
 
-    /// What the settings say about a finding in an answer, whether or not the guard only observes.
-    pub fn asked(&self, finding: &Finding) -> Action {
-        asked(&self.settings, finding.family, finding.rule)
+    /// What the settings say about findings of a rule in answers, whether or not the guard only observes.
+    pub fn asked(&self, rule: &str) -> Action {
+        asked(&self.settings, rule)
     }
 
     /// Whether anything of an answer is taken out, put in, judged before it leaves, or ends it.
@@ -140,8 +143,8 @@ impl Shield {
 
     /// What a whole text of an answer must not show, in order and without overlaps; the same as in a stream. The last says whether it must
     /// not be shown at all.
-    pub fn find(&self, text: &str, vault: &Vault) -> (Vec<(Range<usize>, Cow<'static, str>)>, Option<&'static str>) {
-        let mut found: Vec<(Range<usize>, Cow<'static, str>)> = Vec::new();
+    pub fn find(&self, text: &str, vault: &Vault) -> (Replacements, Option<&'static str>) {
+        let mut found = Replacements::new();
         let mut blocked = None;
         for Scanner { action, automata } in self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask) {
             let mut note = |piece: Piece<'_>| match piece {
@@ -174,23 +177,20 @@ pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'stat
     }
 }
 
-/// What settings say about findings of a rule in answers.
-fn asked(settings: &settings::Shield, family: Family, rule: &str) -> Action {
-    match family {
-        Family::Pii => settings.output_pii,
-        Family::Secret => settings.output_secrets,
-        Family::Leak => settings.on_canary,
-        Family::Placeholder => Action::Mask,
-        Family::Policy => {
-            let name = rule.strip_prefix("policy.").unwrap_or_default();
-            settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output)
-        }
+/// What settings say about findings of a rule in answers. The first part of its name says what it is about.
+fn asked(settings: &settings::Shield, rule: &str) -> Action {
+    match rule.split_once('.') {
+        Some(("pii", _)) => settings.output_pii,
+        Some(("secret", _)) => settings.output_secrets,
+        Some(("leak", _)) => settings.on_canary,
+        Some(("policy", name)) => settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output),
+        _ => Action::Mask,
     }
 }
 
 /// What is done about findings of a rule in answers.
 fn done(settings: &settings::Shield, rule: &Pattern) -> Action {
-    let asked = asked(settings, rule.family, rule.rule);
+    let asked = asked(settings, rule.rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
 }
 

@@ -12,6 +12,8 @@ mod embeddings;
 mod failures;
 #[path = "judges/guard_model.rs"]
 mod guard_model;
+#[path = "judges/local.rs"]
+mod local;
 #[path = "judges/moderation.rs"]
 mod moderation;
 #[path = "judges/webhook.rs"]

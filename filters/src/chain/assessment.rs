@@ -158,11 +158,15 @@ impl Assessment {
     }
 }
 
-/// The severer of two words.
-pub(crate) fn worse(one: &'static str, other: &'static str) -> &'static str {
+/// How severe a verdict is, by its word.
+fn rank(word: &str) -> usize {
     const ORDER: [&str; 6] = ["pass", "failed_open", "flag", "redact", "block", "failed_closed"];
-    let rank = |word: &str| ORDER.iter().position(|known| *known == word).unwrap_or(0);
-    if rank(other) > rank(one) { other } else { one }
+    ORDER.iter().position(|known| *known == word).unwrap_or(0)
+}
+
+/// The severer of two words.
+pub fn worse<W: AsRef<str>>(one: W, other: W) -> W {
+    if rank(other.as_ref()) > rank(one.as_ref()) { other } else { one }
 }
 
 /// The account of one question to a filter.
@@ -203,13 +207,6 @@ pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
         known.wall_us += account.wall_us;
         known.critical |= account.critical;
         known.failure = account.failure.or(known.failure.take());
-        known.verdict = severer(&known.verdict, &account.verdict);
-    }
-}
-
-fn severer(one: &Cow<'static, str>, other: &Cow<'static, str>) -> Cow<'static, str> {
-    match (one, other) {
-        (Cow::Borrowed(one), Cow::Borrowed(other)) => Cow::Borrowed(worse(one, other)),
-        _ => one.clone(),
+        known.verdict = worse(std::mem::take(&mut known.verdict), account.verdict);
     }
 }

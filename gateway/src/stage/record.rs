@@ -96,7 +96,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
 }
 
 fn security(guard: &Shield, found: Guarded) -> Security {
-    let verdict = verdict(&found).into();
+    let verdict = verdict(&found);
     Security {
         shield: guard.settings.name.clone(),
         mode: Cow::Borrowed(if guard.settings.observe { "observe" } else { "enforce" }),
@@ -113,11 +113,9 @@ fn security(guard: &Shield, found: Guarded) -> Security {
 }
 
 /// What was done, or would have been, on either side.
-fn verdict(found: &Guarded) -> &'static str {
-    const ORDER: [&str; 6] = ["failed_closed", "block", "redact", "flag", "failed_open", "pass"];
-    let said = |word: &str| found.word == word || found.accounts.iter().any(|account| account.verdict == word);
-    let word = ORDER.into_iter().find(|word| said(word)).unwrap_or("pass");
-    if word == "pass" && !found.output.is_empty() { "flag" } else { word }
+fn verdict(found: &Guarded) -> Cow<'static, str> {
+    let word = if found.word.is_empty() { "pass" } else { found.word };
+    found.accounts.iter().map(|account| account.verdict.clone()).fold(Cow::Borrowed(word), filters::worse)
 }
 
 /// A client's word, cut: records are kept by the thousand.

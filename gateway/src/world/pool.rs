@@ -91,14 +91,13 @@ impl Drop for Pool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
 
     use super::*;
 
     #[test]
     fn jobs_are_done_panics_survived_and_the_queue_has_an_end() {
         let pool = Pool::new(2);
-        let (done, told) = channel();
+        let (done, told) = sync_channel(64);
         pool.offload(Box::new(|| panic!("a job that panics"))).unwrap();
         for number in 0..20 {
             let done = done.clone();
@@ -108,7 +107,7 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, (0..20).collect::<Vec<_>>());
 
-        let (open, gate) = channel::<()>();
+        let (open, gate) = sync_channel::<()>(1);
         let gate = Arc::new(Mutex::new(gate));
         let wait = || {
             let gate = gate.clone();

@@ -4,7 +4,7 @@
 //! - *Out*: a model whose first token attends to the text: it judges by the mean of the words.
 //! - *Never*: a fixed length; shapes are computed from the input in the graph, which is where compilers stumble.
 
-use crate::onnx::{Attribute, FLOAT, Graph};
+use crate::graph::{Attribute, FLOAT, Graph};
 use crate::tiny;
 
 pub fn model(positions: i64) -> Vec<u8> {

@@ -6,7 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the finding")]
 
 mod encoder;
-mod onnx;
+mod gateway;
+mod graph;
 mod refusals;
 mod scoring;
 mod shapes;

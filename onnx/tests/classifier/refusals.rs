@@ -1,6 +1,6 @@
 //! What is refused, and in which words. Nothing here may panic through the crate.
 
-use crate::onnx::{Dim, FLOAT, Graph, INT32, INT64};
+use crate::graph::{Dim, FLOAT, Graph, INT32, INT64};
 use crate::tiny::{self, ANY, Home, LOGITS};
 use onnx::{Classifier, LoadError, ScoreError, Settings};
 

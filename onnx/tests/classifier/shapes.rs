@@ -1,7 +1,7 @@
 //! Which models fit: two or three inputs, any or a fixed length, and a block of a transformer.
 
 use crate::encoder;
-use crate::onnx::{Dim, FLOAT, Graph};
+use crate::graph::{Dim, FLOAT, Graph};
 use crate::tiny::{self, Home};
 use onnx::{Classifier, Settings};
 

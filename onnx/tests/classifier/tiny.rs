@@ -4,7 +4,7 @@
 //! - *Out*: [`Home`], the folder, and [`Home::settings`] for it; the folder goes when the value does.
 //! - *Never*: a trained weight: "good" points one way, "bad" the other, every other word nowhere.
 
-use crate::onnx::{Attribute, Dim, FLOAT, Graph, INT64};
+use crate::graph::{Attribute, Dim, FLOAT, Graph, INT64};
 use onnx::{Classifier, LoadError, Settings};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -55,7 +55,7 @@ impl<'t> Tiles<'t> {
                 self.at += passed.len();
                 self.passed.push_str(passed);
             }
-            Piece::Mask { finding, open } => {
+            Piece::Mask { finding, open, .. } => {
                 assert!(!self.open && finding.span.start == self.at, "{:?}: {finding:?} at {}", self.text, self.at);
                 assert!(finding.span.start < finding.span.end && finding.score >= FLOOR, "{finding:?}");
                 self.at = if *open { self.at } else { finding.span.end };

@@ -12,7 +12,7 @@ const RULES: &str = "rules: [{name: code-name, phrases: ['blue heron'], output: 
 /// Event streams in each dialect whose third piece of text completes the forbidden words.
 fn dialects() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let sse = |event: Value| format!("data: {event}\n\n");
-    let named = |event: Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+    let named = |event: Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().expect("a type"));
     let pieces = ["We call it blue ", "her", "on and keep it secret"];
     let chat = |text: &str| sse(json!({"id": "c1", "created": 7, "model": "m", "choices": [{"index": 0, "delta": {"content": text}}]}));
     let completion =

@@ -360,6 +360,7 @@ impl Gate {
         into.held_bytes_max = self.held_bytes as u64;
         for (rule, count) in self.lines.found(&self.ground) {
             *into.output.entry(rule.into()).or_default() += u64::from(count);
+            into.word = filters::worse(into.word, self.ground.guard.asked(rule).name());
         }
         let mut notes = std::mem::take(&mut self.lines.notes);
         filters::merge(&mut into.accounts, self.watches.take_accounts());

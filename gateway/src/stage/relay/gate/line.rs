@@ -215,7 +215,7 @@ fn note(ground: &Ground, key: Key, base: usize, finding: &Finding, text: &str, t
         text: key.0 as usize,
         span: base + finding.span.start..base + finding.span.end,
         score: finding.score,
-        action: ground.guard.asked(finding),
+        action: ground.guard.asked(finding.rule),
     };
     Some(Note { side: Side::Output, filter: "patterns".into(), found, channel: Some(channel(key.1)), hash: Some(audit.hash(text)) })
 }

@@ -34,7 +34,8 @@ pub(super) fn event<'b>(
     }
     let masked = content.slots.iter().any(|slot| lines.masks(slot).next().is_some());
     let disclaims = !ground.disclaimer.is_empty();
-    if !masked && !content.strange && !(disclaims && content.slots.iter().any(|slot| slot.opens)) {
+    let opens = disclaims && content.slots.iter().any(|slot| slot.opens);
+    if !masked && !content.strange && !opens {
         return Ok(Cow::Borrowed(bytes));
     }
     let data = rewrite::data(ground.framing, bytes);
