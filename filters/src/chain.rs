@@ -29,6 +29,9 @@ pub use assessment::{Assessment, Outcome, Verdict, account, merge, worse};
 /// longer one would hold up the other streams of its worker.
 const INLINE: usize = 16 << 10;
 
+/// How long a look at a long prompt may take on the pool, waiting for a thread included.
+const LOOK_NANOS: u64 = 10_000_000_000;
+
 /// A filter in its chain.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -53,8 +56,8 @@ impl Link {
 
     fn failed(&self, failure: Failure) -> Verdict {
         match self.declared.on_failure {
-            OnFailure::Open => Verdict::Pass,
-            OnFailure::Closed => Verdict::Failed { filter: self.declared.name.clone(), failure },
+            OnFailure::Open if failure != Failure::TooMuch => Verdict::Pass,
+            _ => Verdict::Failed { filter: self.declared.name.clone(), failure },
         }
     }
 }
@@ -189,7 +192,8 @@ fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
 /// Let a filter look, on a thread of the pool.
 async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) -> Outcome {
     let began = host.now();
-    let call = Call::new(host, None, Failure::Deadline);
+    let until = Tick(began.0.saturating_add(LOOK_NANOS));
+    let call = Call::new(host, Some(until), Failure::Deadline);
     let (filter, owned) = (link.filter.clone(), subject.clone());
     let report = call.offload(move || filter.look(&owned)).await;
     outcome(report, &call, began)

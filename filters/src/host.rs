@@ -112,9 +112,19 @@ impl<'h> Call<'h> {
     /// [`Failure::Unreachable`], or that the time is over.
     pub async fn ask(&self, ask: Ask) -> Result<Reply, Failure> {
         let began = self.host.now();
-        let answered = self.within(self.host.ask(ask)).await;
-        self.remote.fetch_add(self.host.now().nanos_since(began), Ordering::Relaxed);
-        answered?
+        let answered = self.put(ask).await;
+        self.waited_for_others(began);
+        answered
+    }
+
+    /// The same without booking the wait: several at a time are one.
+    pub(crate) async fn put(&self, ask: Ask) -> Result<Reply, Failure> {
+        self.within(self.host.ask(ask)).await?
+    }
+
+    /// Book the time since then as a wait for other servers.
+    pub(crate) fn waited_for_others(&self, since: Tick) {
+        self.remote.fetch_add(self.host.now().nanos_since(since), Ordering::Relaxed);
     }
 
     /// Have heavy work done by a thread of the pool. The wait for the thread is booked as queue.

@@ -36,7 +36,7 @@ pub mod judge;
 mod shield_chain;
 pub use shield_chain::{BuildError, LoadModel, Replacements, Scanner, Shield, instead};
 mod redact;
-pub use redact::{Vault, redact};
+pub use redact::{Redacted, Vault, redact};
 mod patterns;
 pub use patterns::{PLACEHOLDER, check_rule};
 pub mod audit;

@@ -63,12 +63,15 @@ pub(crate) fn of_canary(canary: &Canary) -> &'static Pattern {
     interned("leak.canary", "CANARY", &literal(&canary.0), Family::Leak)
 }
 
+/// No placeholder has more bytes: names have 64 at the most.
+pub(crate) const MOST_PLACEHOLDER: usize = 80;
+
 /// The rule that finds placeholders in answers. What it finds is put back and is no finding.
 pub const PLACEHOLDER: &str = "shield.placeholder";
 
 /// What stands in a prompt for something that was taken out, and may come back in an answer.
 pub(crate) fn of_placeholder() -> &'static Pattern {
-    interned(PLACEHOLDER, "PLACEHOLDER", r"\[[A-Z][A-Z0-9_]{2,40}_[0-9]{1,4}\]", Family::Placeholder)
+    interned(PLACEHOLDER, "PLACEHOLDER", r"\[[A-Z0-9][A-Z0-9_]{0,63}_[0-9]{1,7}\]", Family::Placeholder)
 }
 
 /// A phrase as an expression: case and the width of white space do not matter.

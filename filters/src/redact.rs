@@ -4,12 +4,15 @@
 //! - *Out*: the body with `[KIND_1]` in the place of each finding, and a [`Vault`] that remembers what stood there.
 //! - *Never*: a byte of the body changed besides; the same value under two names, because the model may have to see that it is the same.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use wire::Framing;
 use wire::json::Text;
 use wire::rewrite::{Edit, apply};
 
+use crate::patterns;
 use crate::report::{Found, Name};
 use crate::settings::Action;
 use crate::subject::Subject;
@@ -17,53 +20,83 @@ use crate::subject::Subject;
 /// What was taken out of one request. It is kept for as long as the request lives and printed by nobody.
 #[derive(Default)]
 pub struct Vault {
-    /// Placeholder and what it stands for.
-    entries: Vec<(String, String)>,
+    /// What each placeholder stands for.
+    values: HashMap<String, String>,
+    /// The placeholder of each kind and value.
+    names: HashMap<(String, String), String>,
+    /// The last number of each kind.
+    numbers: HashMap<String, u32>,
 }
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Vault({} entries)", self.entries.len())
+        write!(f, "Vault({} entries)", self.values.len())
     }
 }
 
 impl Vault {
     /// What a placeholder stands for.
     pub fn open(&self, placeholder: &str) -> Option<&str> {
-        self.entries.iter().find(|(known, _)| known == placeholder).map(|(_, value)| value.as_str())
+        self.values.get(placeholder).map(String::as_str)
     }
 
     /// Whether nothing was taken out.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.values.is_empty()
     }
 
     /// The placeholder of a value: the one it has, or a new one that stands nowhere in the prompt yet.
-    fn placeholder(&mut self, kind: &str, value: &str, subject: &Subject) -> String {
-        let of_kind = |placeholder: &str| {
-            placeholder.strip_prefix('[').and_then(|rest| rest.strip_prefix(kind)).is_some_and(|rest| rest.starts_with('_'))
-        };
-        if let Some((known, _)) = self.entries.iter().find(|(known, entry)| entry == value && of_kind(known)) {
+    fn placeholder(&mut self, kind: &str, value: &str, taken: &HashSet<&str>) -> String {
+        let key = (kind.to_owned(), value.to_owned());
+        if let Some(known) = self.names.get(&key) {
             return known.clone();
         }
-        let taken =
-            |name: &String| self.entries.iter().any(|(known, _)| known == name) || subject.texts().any(|(_, text)| text.contains(name));
-        let name = (1..).map(|number| format!("[{kind}_{number}]")).find(|name| !taken(name)).unwrap_or_default();
-        self.entries.push((name.clone(), value.to_owned()));
+        let number = self.numbers.entry(kind.to_owned()).or_default();
+        let name = loop {
+            *number += 1;
+            let name = format!("[{kind}_{number}]");
+            if !taken.contains(name.as_str()) {
+                break name;
+            }
+        };
+        self.values.insert(name.clone(), value.to_owned());
+        self.names.insert(key, name.clone());
         name
     }
 }
 
-/// The body without what is to be masked; `None`, when nothing is.
-pub fn redact<'f>(body: &[u8], subject: &Subject, found: impl Iterator<Item = &'f Found>) -> Option<(Vec<u8>, Vault)> {
-    let mut spans: Vec<(usize, Range<usize>, &Name)> = found
-        .filter(|found| found.action == Action::Mask && !found.span.is_empty())
-        .map(|found| (found.text, found.span.clone(), &found.kind))
-        .collect();
-    if spans.is_empty() {
-        return None;
+/// What of the prompt looks like a placeholder: a client may have written it, and it must not come to mean something else.
+fn taken(subject: &Subject) -> HashSet<&str> {
+    let mut taken = HashSet::new();
+    for (_, text) in subject.texts() {
+        for (at, _) in text.match_indices('[') {
+            let rest = text.get(at..).unwrap_or_default();
+            let end = rest.bytes().take(patterns::MOST_PLACEHOLDER).position(|byte| byte == b']');
+            taken.extend(end.and_then(|end| rest.get(..=end)));
+        }
     }
-    spans.sort_by_key(|(text, span, _)| (*text, span.start, std::cmp::Reverse(span.end)));
+    taken
+}
+
+/// A prompt without what is to be masked.
+#[derive(Debug)]
+pub enum Redacted {
+    /// Nothing is to be masked.
+    Nothing,
+    /// The body to send instead, and what was taken out of it.
+    Body(Vec<u8>, Vault),
+    /// Something is to be masked and cannot be: the body must not be sent.
+    Impossible,
+}
+
+/// Take out of a body what was found in it.
+pub fn redact<'f>(body: &[u8], subject: &Subject, found: impl Iterator<Item = &'f Found>) -> Redacted {
+    let mut spans: Vec<(usize, Range<usize>, &Name)> =
+        found.filter(|found| found.action == Action::Mask).map(|found| (found.text, found.span.clone(), &found.kind)).collect();
+    if spans.is_empty() {
+        return Redacted::Nothing;
+    }
+    spans.sort_by_key(|(text, span, _)| (*text, span.start, Reverse(span.end)));
     let mut apart: Vec<(usize, Range<usize>, &Name)> = Vec::new();
     for (text, span, kind) in spans {
         match apart.last_mut().filter(|(before, last, _)| *before == text && last.end > span.start) {
@@ -71,16 +104,20 @@ pub fn redact<'f>(body: &[u8], subject: &Subject, found: impl Iterator<Item = &'
             None => apart.push((text, span, kind)),
         }
     }
-    let mut vault = Vault::default();
-    let mut edits: Vec<Edit> = Vec::new();
-    for (at, span, kind) in apart {
-        let place = subject.place(at);
-        let (Some(raw), Some(value)) = (body.get(place.body.clone()), subject.text(at).get(span.clone())) else { continue };
-        let written = Text::of(raw, place.escaped).raw_range(span);
-        let placeholder = vault.placeholder(kind, value, subject);
-        edits.push(Edit { at: place.body.start + written.start..place.body.start + written.end, with: placeholder.into_bytes() });
+    let (mut vault, mut edits, taken) = (Vault::default(), Vec::with_capacity(apart.len()), taken(subject));
+    for of_text in apart.chunk_by(|one, other| one.0 == other.0) {
+        let at = of_text.first().map_or(0, |(at, ..)| *at);
+        let (place, text) = (subject.place(at), subject.text(at));
+        let Some(raw) = body.get(place.body.clone()) else { return Redacted::Impossible };
+        let raw = Text::of(raw, place.escaped);
+        let written = raw.raw_ranges(of_text.iter().map(|(_, span, _)| span.clone()));
+        for ((_, span, kind), written) in of_text.iter().zip(written) {
+            let Some(value) = text.get(span.clone()).filter(|value| !value.is_empty()) else { return Redacted::Impossible };
+            let with = vault.placeholder(kind, value, &taken).into_bytes();
+            edits.push(Edit { at: place.body.start + written.start..place.body.start + written.end, with });
+        }
     }
-    Some((apply(Framing::Json, body, &mut edits), vault))
+    apply(Framing::Json, body, &mut edits).map_or(Redacted::Impossible, |body| Redacted::Body(body, vault))
 }
 
 #[cfg(test)]
@@ -125,7 +162,7 @@ mod tests {
         let body = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 j@x.org, \"j@x.org\"; k@x.org"},{"role":"tool","content":"j@x.org"}], "x": 1.0 }"#;
         let subject = subject(body);
         let found = [find(&subject, "j@x.org", "EMAIL_ADDRESS"), find(&subject, "k@x.org", "EMAIL_ADDRESS")].concat();
-        let (redacted, vault) = redact(body.as_bytes(), &subject, found.iter()).unwrap();
+        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
         let want = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 [EMAIL_ADDRESS_1], \"[EMAIL_ADDRESS_1]\"; [EMAIL_ADDRESS_2]"},{"role":"tool","content":"[EMAIL_ADDRESS_1]"}], "x": 1.0 }"#;
         assert_eq!(String::from_utf8(redacted).unwrap(), want);
         assert_eq!(
@@ -140,9 +177,40 @@ mod tests {
         let body = r#"{"messages":[{"role":"user","content":"see [URL_1] or http://a.b/c@d"}]}"#;
         let subject = subject(body);
         let found = [find(&subject, "http://a.b/c", "URL"), find(&subject, "c@d", "EMAIL_ADDRESS")].concat();
-        let (redacted, vault) = redact(body.as_bytes(), &subject, found.iter()).unwrap();
+        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
         assert_eq!(String::from_utf8(redacted).unwrap(), r#"{"messages":[{"role":"user","content":"see [URL_1] or [URL_2]"}]}"#);
         assert_eq!(vault.open("[URL_2]"), Some("http://a.b/c@d"));
-        assert!(redact(body.as_bytes(), &subject, [].iter()).is_none());
+        assert!(matches!(redact(body.as_bytes(), &subject, [].iter()), Redacted::Nothing));
+        let mut torn = find(&subject, "see", "X");
+        torn[0].span = 0..9999;
+        assert!(matches!(redact(body.as_bytes(), &subject, torn.iter()), Redacted::Impossible));
+    }
+
+    /// Twenty thousand values, and one value twenty thousand times: the work grows with the text, not with its square.
+    #[test]
+    fn many_findings_cost_no_more_each() {
+        let many: String = (0..20_000).map(|n| format!("u{n}@x.org \\u00e4 ")).collect();
+        for text in [many, "j@x.org \\u00e4 ".repeat(20_000)] {
+            let body = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
+            let subject = subject(&body);
+            let decoded = subject.text(0);
+            let found: Vec<Found> = decoded
+                .match_indices("@x.org")
+                .map(|(at, _)| (decoded[..at].rfind(' ').map_or(0, |space| space + 1), at + 6))
+                .map(|(start, end)| Found {
+                    rule: "r".into(),
+                    kind: "EMAIL_ADDRESS".into(),
+                    category: Category::Pii,
+                    text: 0,
+                    span: start..end,
+                    score: 1.0,
+                    action: Action::Mask,
+                })
+                .collect();
+            let began = std::time::Instant::now();
+            let Redacted::Body(redacted, _) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
+            assert!(!String::from_utf8(redacted).unwrap().contains("@x.org"));
+            assert!(began.elapsed() < std::time::Duration::from_secs(5), "quadratic work takes minutes: {:?}", began.elapsed());
+        }
     }
 }

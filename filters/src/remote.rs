@@ -27,13 +27,16 @@ impl Remote {
         Remote { backend, path: path.into(), breaker: Breaker::default() }
     }
 
-    /// Ask, and have the answer read by `read`; what it cannot read is nonsense, and counts against the judge as silence does.
+    /// Ask, and have the answer read by `read`; what it cannot read is nonsense.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn ask<T>(&self, call: &Call<'_>, question: &Value, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Failure> {
         self.admit(call)?;
-        let answered = self.put(call, question).await.and_then(|answer| read(&answer).ok_or(Failure::Nonsense));
+        let began = call.now();
+        let answer = self.put(call, question).await;
+        call.waited_for_others(began);
+        let answered = answer.and_then(|answer| read(&answer).ok_or(Failure::Nonsense));
         self.count(call, answered.as_ref().err());
         answered
     }
@@ -49,7 +52,9 @@ impl Remote {
         read: impl Fn(usize, &Value) -> Option<T>,
     ) -> Result<Vec<T>, Failure> {
         self.admit(call)?;
+        let began = call.now();
         let answers = join_all(questions.iter().map(|question| self.put(call, question))).await;
+        call.waited_for_others(began);
         let read = |(at, answer): (usize, Result<Value, Failure>)| answer.and_then(|answer| read(at, &answer).ok_or(Failure::Nonsense));
         let answered: Result<Vec<T>, Failure> = answers.into_iter().enumerate().map(read).collect();
         self.count(call, answered.as_ref().err());
@@ -62,7 +67,8 @@ impl Remote {
 
     async fn put(&self, call: &Call<'_>, question: &Value) -> Result<Value, Failure> {
         let ask = Ask { backend: self.backend.clone(), path: self.path.clone(), body: question.to_string().into() };
-        match call.ask(ask).await? {
+        match call.put(ask).await? {
+            reply if matches!(reply.status, 429 | 500..) => Err(Failure::Overloaded),
             reply if (200..300).contains(&reply.status) => serde_json::from_slice(&reply.body).map_err(|_| Failure::Nonsense),
             _ => Err(Failure::Refused),
         }
@@ -71,9 +77,9 @@ impl Remote {
     fn count(&self, call: &Call<'_>, failure: Option<&Failure>) {
         match failure {
             None => self.breaker.answered(),
-            // Others may have used the time up.
-            Some(Failure::Budget) => {}
-            Some(_) => self.breaker.failed(call.now()),
+            Some(Failure::Unreachable | Failure::Deadline | Failure::Overloaded) => self.breaker.failed(call.now()),
+            // Others may have used the time up; and what one client's text makes of a judge must not silence it for all.
+            Some(_) => {}
         }
     }
 }

@@ -116,13 +116,17 @@ pub enum Failure {
     /// It answered with an error.
     #[error("it answered with an error")]
     Refused,
+    /// It answered that it has too much to do, or is broken: status 429, or 500 and more.
+    #[error("it has too much to do, or is broken")]
+    Overloaded,
     /// Its answer is not one that can be read.
     #[error("its answer makes no sense")]
     Nonsense,
     /// It failed so often of late that it is not asked.
     #[error("it failed too often of late and is not asked for the moment")]
     Open,
-    /// There is more text than it can be asked about, and what it would not see may not pass unseen.
+    /// There is more text than it can be asked about, and what it would not see may not pass unseen. That is the client's doing, so it is
+    /// refused even where the filter's mode is open.
     #[error("there is more text than it can be asked about")]
     TooMuch,
     /// Too much waits for the threads that do heavy work.
@@ -141,6 +145,7 @@ impl Failure {
             Failure::Budget => "budget",
             Failure::Unreachable => "unreachable",
             Failure::Refused => "refused",
+            Failure::Overloaded => "overloaded",
             Failure::Nonsense => "nonsense",
             Failure::Open => "breaker_open",
             Failure::TooMuch => "too_much",

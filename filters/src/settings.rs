@@ -168,6 +168,8 @@ pub struct Shield {
     pub on_canary: Action,
     /// What every answer must begin with.
     pub disclaimer: String,
+    /// Paths that are no inference and may pass unread.
+    pub pass: Vec<String>,
     /// Filters that are registered by name.
     pub filters: Vec<Named>,
     /// Remote and model judges.
@@ -339,10 +341,20 @@ impl Shield {
             self.input_secrets,
             self.risk.on_medium,
             self.risk.on_high,
-            self.sizes.action,
+            if self.sizes.is_bounded() { self.sizes.action } else { Action::Off },
         ];
         let rest =
             self.topics.iter().map(|t| t.action).chain(self.rules.iter().map(|r| r.input)).chain(self.judges.iter().map(|j| j.input));
-        !self.observe && own.into_iter().chain(rest).any(|action| action >= Action::Mask)
+        let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
+        // What a filter of somebody else's may do is not known beforehand.
+        let stern = |filter: &Named| filter.declared.class == Class::Security && filter.declared.on_failure == OnFailure::Closed;
+        !self.observe && (acts || self.filters.iter().any(stern))
+    }
+}
+
+impl Sizes {
+    /// Whether there is any bound.
+    pub fn is_bounded(&self) -> bool {
+        [self.tokens, self.messages, self.tools, self.nesting, self.output_tokens].iter().any(|bound| *bound > 0)
     }
 }

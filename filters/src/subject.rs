@@ -61,7 +61,7 @@ struct Piece {
     words: Range<usize>,
     place: Place,
     /// Made by the first that wants it, for all.
-    normal: OnceLock<Normal>,
+    normal: OnceLock<Box<Normal>>,
 }
 
 /// What is taken out of its disguise, of one text. Four mebibytes cost the classifiers some 60 ms, on a thread of the pool; a longer text
@@ -158,7 +158,7 @@ impl Subject {
     pub fn normal(&self, at: usize) -> &Normal {
         static NOTHING: OnceLock<Normal> = OnceLock::new();
         match self.pieces.get(at) {
-            Some(piece) => piece.normal.get_or_init(|| normalise(self.text(at), &NORMALISED)),
+            Some(piece) => piece.normal.get_or_init(|| Box::new(normalise(self.text(at), &NORMALISED))),
             None => NOTHING.get_or_init(Normal::default),
         }
     }

@@ -81,9 +81,8 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<Arc<PlannedRoute>>,
     pub(crate) head_limits: HeadLimits,
     pub(crate) reader_limits: ReaderLimits,
-    /// Whether a body must be understood before it may be passed on: a route looks at the model, asks for usage, or refuses by what
-    /// the prompt holds.
-    pub(crate) must_read: bool,
+    /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
+    pub(crate) routes_by_model: bool,
     /// What filters may use of the world.
     pub(crate) world: Arc<World>,
     /// Where requests count that match no route.
@@ -97,6 +96,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
+    /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
+    pub(crate) must_read: bool,
     counted: Vec<Counted>,
 }
 
@@ -135,10 +136,7 @@ impl Plan {
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
-            must_read: settings
-                .routes
-                .iter()
-                .any(|r| !r.models.is_empty() || r.inject_usage || r.shield.as_ref().is_some_and(|s| s.acts_on_input())),
+            routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
             nowhere: Counted::new(observatory, nowhere(models)),
             world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
             settings,
@@ -173,6 +171,7 @@ impl PlannedRoute {
         PlannedRoute {
             route: route.clone(),
             upstream: upstream.clone(),
+            must_read: route.inject_usage || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
             counted: counted.to_vec(),

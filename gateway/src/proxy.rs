@@ -247,12 +247,12 @@ impl ProxyHttp for PassThrough {
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        if ctx.exchange.as_ref().is_some_and(|exchange| is_guarded(exchange) && accept::is_foreign_inference(&exchange.accepted.endpoint)) {
-            let refusal =
-                Refusal::blocked(403, "shield_unreadable_endpoint", "The route's guard cannot read this API; use one that it reads.");
-            if let Some(exchange) = &mut ctx.exchange {
-                refuse(session, exchange, &refusal).await?;
-            }
+        if let Some(exchange) = &mut ctx.exchange
+            && is_guarded(exchange)
+            && exchange.guard().is_some_and(|guard| !accept::passes_unread(&guard.settings, &exchange.accepted.endpoint))
+        {
+            let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
+            refuse(session, exchange, &Refusal::blocked(403, "shield_unreadable_endpoint", message)).await?;
             return Ok(true);
         }
         let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, Exchange::timeouts);
@@ -442,9 +442,13 @@ impl PassThrough {
 /// What we call an answer that must not pass unread.
 const UNREADABLE: &str = "UnreadableAnswer";
 
-/// Whether the route takes something out of answers, so that none may pass unread.
+/// Whether the route's guard acts on what it reads, so that nothing may pass unread.
 fn is_guarded(exchange: &Exchange) -> bool {
-    exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref()).is_some_and(|guard| guard.alters_answers())
+    exchange
+        .routed
+        .as_ref()
+        .and_then(|routed| routed.route.guard.as_ref())
+        .is_some_and(|guard| guard.alters_answers() || guard.settings.acts_on_input())
 }
 
 fn streams(response: &ResponseHeader) -> bool {

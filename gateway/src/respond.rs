@@ -99,6 +99,13 @@ impl Refusal {
         }
     }
 
+    /// A filter that must see all of a prompt cannot: there is too much of it.
+    pub(crate) fn too_much_to_judge(filter: &str) -> Self {
+        let message =
+            format!("The request must be checked by {filter:?}, and there is more text in it than that can be asked about; send less.");
+        Refusal::blocked(413, "too_much_to_judge", message)
+    }
+
     /// A filter's own no.
     pub(crate) fn by_filter(refused: &filters::Refused) -> Self {
         Refusal::blocked(refused.status.clamp(400, 599), refused.code, refused.message.clone())

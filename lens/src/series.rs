@@ -60,11 +60,15 @@ pub enum Timing {
     Security,
     /// How much of it lay before the client had the first token.
     AddedTtft,
+    /// Request head read to the first token event written, less that.
+    TtftWithoutGuard,
+    /// Arrival to release of an event that a guard kept back.
+    EventHold,
 }
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 20] = [
+    pub const ALL: [Timing; 22] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
@@ -85,6 +89,8 @@ impl Timing {
         Timing::Hold,
         Timing::Security,
         Timing::AddedTtft,
+        Timing::TtftWithoutGuard,
+        Timing::EventHold,
     ];
 
     /// The name in the admin interface.
@@ -110,6 +116,8 @@ impl Timing {
             Timing::Hold => "hold",
             Timing::Security => "security",
             Timing::AddedTtft => "added_ttft",
+            Timing::TtftWithoutGuard => "ttft_without_guard",
+            Timing::EventHold => "event_hold",
         }
     }
 }
@@ -219,6 +227,8 @@ pub struct Series {
     pub found_in: Findings,
     /// Findings of guards in answers, by rule.
     pub found_out: Findings,
+    /// Most bytes of events that a guard kept back at a time, one value a request; the unit is bytes.
+    pub held_bytes: Option<Box<Micros>>,
     /// What filters did and cost, by filter and side.
     pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
 }
@@ -320,6 +330,7 @@ impl Series {
         for account in &security.filters {
             self.filters.entry((account.filter.clone(), account.side.clone())).or_default().observe(account);
         }
+        self.held_bytes.get_or_insert_default().record(security.held_bytes_max);
         let Some(overhead) = &record.security_overhead else { return };
         for (timing, value) in [
             (Timing::Validation, Some(overhead.validation_us)),
@@ -328,6 +339,7 @@ impl Series {
             (Timing::Hold, Some(overhead.hold_us)),
             (Timing::Security, Some(overhead.total_us)),
             (Timing::AddedTtft, overhead.added_ttft_us),
+            (Timing::TtftWithoutGuard, overhead.ttft_without_us),
         ] {
             if let Some(value) = value {
                 self.record(timing, value);
@@ -364,6 +376,7 @@ impl Series {
         }
         merge_histogram(&mut self.input_tokens, &other.input_tokens);
         merge_histogram(&mut self.output_tokens, &other.output_tokens);
+        merge_histogram(&mut self.held_bytes, &other.held_bytes);
         add_findings(&mut self.found_in, &other.found_in);
         add_findings(&mut self.found_out, &other.found_out);
         for (filter, series) in &other.filters {

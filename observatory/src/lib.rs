@@ -89,6 +89,13 @@ impl Observatory {
         client_itl.for_each(|gap| series.record(Timing::ClientItl, gap));
     }
 
+    /// Count how long a guard kept events back.
+    pub fn holds(&self, worker: usize, key: SeriesKey, micros: impl Iterator<Item = u64>) {
+        let mut shard = self.shards.shard(worker);
+        let series = shard.entry(key).or_default();
+        micros.for_each(|held| series.record(Timing::EventHold, held));
+    }
+
     /// Take in a finished request.
     pub fn finished(&self, worker: usize, key: SeriesKey, record: Record) {
         self.shards.shard(worker).entry(key).or_default().observe(&record);

@@ -20,7 +20,7 @@ use crate::audit::AuditCounts;
 use crate::gauges::Gauges;
 use crate::group::{Group, GroupId, Groups};
 use crate::recent::Recent;
-use bounds::{CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
+use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
 use family::{Families, Unit};
 
 /// The content type of the text.
@@ -200,8 +200,15 @@ fn guards(out: &mut Families, labels: &Labels, s: &Series) {
         let help = "Time of a guard in a request, by phase.";
         out.histogram("llm_lens_shield_overhead_seconds", help, labels, s.timing(phase), CLIENT_SECONDS, Unit::Seconds);
     }
-    let help = "A guard's time before the client had the first token.";
-    out.histogram("llm_lens_shield_added_ttft_seconds", help, labels.clone(), s.timing(Timing::AddedTtft), CLIENT_SECONDS, Unit::Seconds);
+    for (name, help, timing) in [
+        ("llm_lens_shield_added_ttft_seconds", "A guard's time before the client had the first token.", Timing::AddedTtft),
+        ("llm_lens_shield_ttft_without_seconds", "Client TTFT less the guard's time in it.", Timing::TtftWithoutGuard),
+        ("llm_lens_shield_event_hold_seconds", "Arrival to release of an event that a guard kept back.", Timing::EventHold),
+    ] {
+        out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);
+    }
+    let help = "Most bytes of events that a guard kept back at a time, one value a request.";
+    out.histogram("llm_lens_shield_held_bytes", help, labels.clone(), s.held_bytes.as_deref(), BYTES, Unit::One);
     for ((filter, side), series) in &s.filters {
         let labels = with(&with(labels, "filter", filter), "side", side);
         for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {

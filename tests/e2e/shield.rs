@@ -261,8 +261,18 @@ async fn what_cannot_be_read_does_not_pass() {
         large.body.len()
     );
     assert_eq!(gateway.record("large").await.outcome, Outcome::Blocked);
-    for (path, status) in [("/v1beta/models/g:streamGenerateContent", 403), ("/custom/stream", 502)] {
-        assert_eq!(ask(&gateway, path, "foreign", CHAT_STREAM).await.status, status, "{path}");
+    let named = guarded(&engine, ", pass: ['/custom/*']").await;
+    for (gateway, path, status) in [
+        (&gateway, "/v1beta/models/g:streamGenerateContent", 403),
+        (&gateway, "/custom/stream", 403),
+        (&gateway, "/v1/chat/completion%73", 403),
+        (&gateway, "/v1/chat//completions", 403),
+        (&gateway, "/v1/messages/batches", 403),
+        // What is named may pass, but no stream does unread.
+        (&named, "/custom/stream", 502),
+        (&named, "/custom/../v1/chat/completions", 403),
+    ] {
+        assert_eq!(ask(gateway, path, "foreign", CHAT_STREAM).await.status, status, "{path}");
     }
     settled(&gateway).await;
 }

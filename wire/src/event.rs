@@ -4,7 +4,7 @@
 //! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a [`Listener`].
 //! - *Never*: owned text; a listener copies what it wants to keep.
 
-use crate::json::Text;
+use crate::json::{Malformed, Scan, Text};
 use crate::template::Slot;
 
 /// Where a piece of generated text belongs.
@@ -20,6 +20,9 @@ pub enum Channel {
     ToolName,
     /// A piece of a tool call's arguments.
     ToolArguments,
+    /// Text beside the answer: a second copy of it, a transcript, an annotation. It is no token and starts no clock, but a guard must
+    /// follow it as it follows the rest. The index tells its members apart.
+    Beside,
 }
 
 /// One fact found in an event.
@@ -222,11 +225,40 @@ impl<'l, L: Listener> Teller<'l, L> {
             Channel::Content | Channel::Refusal => Kinds::CONTENT,
             Channel::Reasoning => Kinds::REASONING,
             Channel::ToolName | Channel::ToolArguments => Kinds::TOOL_CALL,
+            Channel::Beside => Kinds::default(),
         });
         self.text_bytes += text.raw().len();
         self.told += 1;
         self.slot = Some(Slot { channel, choice, index, at: (text.raw().as_ptr() as usize, text.raw().len()) });
         self.listener.part(Part::Text { channel, choice, index, text });
+    }
+
+    /// Every string of a member that nobody reads: each path of keys below `key` is a text of its own.
+    pub(crate) fn beside(&mut self, choice: u32, key: &[u8], scan: &mut Scan<'_>) -> Result<(), Malformed> {
+        self.below(choice, path(0x811C_9DC5, key), scan)
+    }
+
+    /// A text that stands beside the answer.
+    pub(crate) fn text_beside(&mut self, key: &[u8], text: Text<'_>) {
+        if !text.is_empty() {
+            self.told += 1;
+            self.listener.part(Part::Text { channel: Channel::Beside, choice: 0, index: path(0x811C_9DC5, key), text });
+        }
+    }
+
+    fn below(&mut self, choice: u32, index: u32, scan: &mut Scan<'_>) -> Result<(), Malformed> {
+        match scan.peek() {
+            Some(b'"') => {
+                if let Some(text) = scan.text()?.filter(|text| !text.is_empty()) {
+                    self.told += 1;
+                    self.listener.part(Part::Text { channel: Channel::Beside, choice, index, text });
+                }
+                Ok(())
+            }
+            Some(b'{') => scan.object(|key, v| self.below(choice, path(index, key), v)),
+            Some(b'[') => scan.array(|_, v| self.below(choice, index, v)),
+            _ => scan.skip(),
+        }
     }
 
     pub(crate) fn role(&mut self) {
@@ -269,4 +301,9 @@ impl<'l, L: Listener> Teller<'l, L> {
         self.kinds.add(Kinds::END);
         self.listener.part(Part::End(marker));
     }
+}
+
+/// A number for a path of keys (FNV-1a): two paths that share one share a text, which costs a guard nothing but a wait.
+fn path(above: u32, key: &[u8]) -> u32 {
+    key.iter().chain(b"/").fold(above, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

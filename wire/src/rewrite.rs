@@ -27,23 +27,27 @@ pub fn data(framing: Framing, event: &[u8]) -> Vec<u8> {
     pieces.join(&b'\n')
 }
 
-/// The event with the edits in it. Edits that overlap one before them, or that lie in no line of the data, are left out.
-pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Vec<u8> {
+/// The event with the edits in it. Of edits that overlap, the later one begins where the earlier ended. `None`: an edit lies in no line of
+/// the data, or in two, and the event must not leave without it.
+pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Option<Vec<u8>> {
     edits.sort_by_key(|edit| edit.at.start);
     let segments = segments(framing, event);
     let mut out = Vec::with_capacity(event.len() + 64);
     let mut written = 0;
     for edit in edits {
-        let home = segments.iter().rev().find(|(start, _)| *start <= edit.at.start);
-        let Some((start, at)) = home else { continue };
+        let (start, at) = segments.iter().rev().find(|(start, _)| *start <= edit.at.start)?;
         let place = at.start + edit.at.start - start..at.start + edit.at.end.saturating_sub(*start);
-        let Some(before) = event.get(written..place.start).filter(|_| place.start <= place.end && place.end <= at.end) else { continue };
-        out.extend_from_slice(before);
-        out.extend_from_slice(&edit.with);
-        written = place.end;
+        if place.start > place.end || place.end > at.end {
+            return None;
+        }
+        out.extend_from_slice(event.get(written..place.start.max(written))?);
+        if place.start >= written || place.end > written {
+            out.extend_from_slice(&edit.with);
+        }
+        written = written.max(place.end);
     }
-    out.extend_from_slice(event.get(written..).unwrap_or_default());
-    out
+    out.extend_from_slice(event.get(written..)?);
+    Some(out)
 }
 
 fn segments(framing: Framing, event: &[u8]) -> Vec<Segment> {
@@ -86,12 +90,14 @@ fn value_of_data(line: &[u8]) -> Option<usize> {
 }
 
 /// Visit every string of a document with the key it stands under (that of the nearest object around it) and its place, quotes left
-/// off; and every value under `erase`, which is then not looked into.
+/// off; and every value under a key of `erase`, which is then not looked into.
 ///
 /// # Errors
-/// [`Malformed`] where it is no JSON; what was visited before stands.
-pub fn strings<'d>(data: &'d [u8], erase: &[u8], found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
-    visit(&mut Scan::new(data), (b"", erase), found)
+/// [`Malformed`] where it is no JSON, or something stands behind it; what was visited before stands.
+pub fn strings<'d>(data: &'d [u8], erase: &[&[u8]], found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+    let mut scan = Scan::new(data);
+    visit(&mut scan, (b"", erase), found)?;
+    if scan.at_end() { Ok(()) } else { Err(Malformed { at: scan.offset(), why: "something stands behind the document" }) }
 }
 
 /// What [`strings`] visits.
@@ -103,10 +109,10 @@ pub enum Found<'d> {
     Erased(Range<usize>),
 }
 
-fn visit<'d>(scan: &mut Scan<'d>, (key, erase): (&[u8], &[u8]), found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+fn visit<'d>(scan: &mut Scan<'d>, (key, erase): (&[u8], &[&[u8]]), found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
     let first = scan.peek();
     let start = scan.offset();
-    if key == erase && !erase.is_empty() {
+    if erase.contains(&key) {
         scan.skip()?;
         found(key, Found::Erased(start..scan.offset()));
         return Ok(());
@@ -141,19 +147,31 @@ mod tests {
         assert_eq!(bytes, b"{\"a\":\"secret\",\n\"b\": [\"more\"] }");
         let mut edits = vec![edit(&bytes, "more", "[MORE]"), edit(&bytes, "secret", "***")];
         let want = b": c\r\nid: 7\r\ndata: {\"a\":\"***\",\r\ndata:\"b\": [\"[MORE]\"] }\r\nretry: 1\r\n\r\n";
-        assert_eq!(apply(Framing::Sse, event, &mut edits), want);
-        assert_eq!(apply(Framing::Sse, event, &mut []), event);
+        assert_eq!(apply(Framing::Sse, event, &mut edits).unwrap(), want);
+        assert_eq!(apply(Framing::Sse, event, &mut []).unwrap(), event);
         let marked = b"\xEF\xBB\xBFdata:{\"a\":1}\n\n";
-        assert_eq!(apply(Framing::Sse, marked, &mut [edit(b"{\"a\":1}", "1", "null")]), b"\xEF\xBB\xBFdata:{\"a\":null}\n\n");
+        assert_eq!(apply(Framing::Sse, marked, &mut [edit(b"{\"a\":1}", "1", "null")]).unwrap(), b"\xEF\xBB\xBFdata:{\"a\":null}\n\n");
         let line = b"\n {\"a\":\"x\"}\r\n";
-        assert_eq!(apply(Framing::Ndjson, line, &mut [edit(b"{\"a\":\"x\"}", "x", "y")]), b"\n {\"a\":\"y\"}\r\n");
+        assert_eq!(apply(Framing::Ndjson, line, &mut [edit(b"{\"a\":\"x\"}", "x", "y")]).unwrap(), b"\n {\"a\":\"y\"}\r\n");
+    }
+
+    #[test]
+    fn what_overlaps_goes_whole_and_what_has_no_place_is_told() {
+        let (event, edit) = (b"data: abcdef\n\n", |at: Range<usize>, with: &str| Edit { at, with: with.into() });
+        assert_eq!(apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..6, "Y")]).unwrap(), b"data: aXY\n\n");
+        assert_eq!(apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..3, "Y")]).unwrap(), b"data: aXef\n\n");
+        assert_eq!(apply(Framing::Sse, event, &mut [edit(0..0, "X"), edit(0..1, "Y")]).unwrap(), b"data: XYbcdef\n\n");
+        let torn = b"data: {\"a\":\ndata: 1}\n\n";
+        assert_eq!(apply(Framing::Sse, torn, &mut [edit(1..7, "X")]), None, "over two lines");
+        assert_eq!(apply(Framing::Sse, b": comment\n\n", &mut [edit(0..1, "X")]), None);
+        assert!(strings(b"{\"a\":1} joe", &[], &mut |_, _| {}).is_err());
     }
 
     #[test]
     fn every_string_is_visited() {
         let document = br#"{"a":"x","b":[{"c":["y\n"]},2,null],"logprobs":{"content":[{"token":"x"}]},"d":{"logprobs":null}}"#;
         let mut seen = Vec::new();
-        strings(document, b"logprobs", &mut |key, found| {
+        strings(document, &[b"logprobs"], &mut |key, found| {
             let (text, at) = match found {
                 Found::Text(text, at) => (text.decode().into_owned(), at),
                 Found::Erased(at) => ("erased".into(), at),

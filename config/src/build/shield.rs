@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use filters::settings::{
     Action, Canary, Class, Declared, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Shield, Sizes, Template, Topic,
@@ -11,6 +12,8 @@ use super::Builder;
 use crate::settings::Backend;
 use crate::tree::Table;
 
+/// Most entries of a list: each costs every request that is guarded.
+const MOST: usize = 64;
 /// Shortest canary: shorter words stand in answers by chance.
 const CANARY: usize = 8;
 
@@ -29,6 +32,21 @@ impl Builder {
         let window = table.size("window");
         if !(32..=64 << 10).contains(&window) {
             self.wrong(table, "window", "must be from 32B to 64KiB");
+        }
+        let hold_time = table.duration("hold_time");
+        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&hold_time) {
+            self.wrong(table, "hold_time", "must be from 10ms to 1m: shorter, and what an engine says in pieces is never found");
+        }
+        for (field, written) in [
+            ("topics", table.list("topics").len()),
+            ("rules", table.list("rules").len()),
+            ("canaries", table.texts("canaries").len()),
+            ("judges", table.list("judges").len()),
+            ("filters", table.list("filters").len()),
+        ] {
+            if written > MOST {
+                self.wrong(table, field, format!("has {written} entries; {MOST} are the most"));
+            }
         }
         if table.flag("restore") && ["input_pii", "input_secrets"].iter().all(|field| action(table, field) != Action::Mask) {
             self.wrong(
@@ -50,7 +68,7 @@ impl Builder {
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
             hold_bytes,
-            hold_time: table.duration("hold_time"),
+            hold_time,
             window,
             mode: mode(table, "output_mode"),
             budget: table.duration("budget"),
@@ -61,6 +79,7 @@ impl Builder {
             canaries: self.canaries(table),
             on_canary: action(table, "on_canary"),
             disclaimer: table.text("disclaimer").unwrap_or_default().to_owned(),
+            pass: table.texts("pass").to_vec(),
             judges: self.judges(table, backends),
             filters: self.named_filters(table),
         }
@@ -145,8 +164,13 @@ impl Builder {
         if kind != JudgeKind::Onnx && table.text("backend").is_none() {
             self.wrong(table, "backend", "a judge of this kind is a server: name it under backends, and give its name here");
         }
-        if kind == JudgeKind::Embeddings && table.texts("examples").is_empty() {
-            self.wrong(table, "examples", "write sentences that a forbidden prompt is like");
+        let examples = table.texts("examples");
+        if kind == JudgeKind::Embeddings && (examples.is_empty() || examples.len() > MOST || examples.iter().any(|text| text.len() > 4096))
+        {
+            self.wrong(table, "examples", format!("write 1 to {MOST} sentences that a forbidden prompt is like, none over 4096 bytes"));
+        }
+        if table.duration("deadline").is_zero() {
+            self.wrong(table, "deadline", "a judge without a deadline can hold a request for ever; write for example 2s");
         }
         let needs_model = matches!(kind, JudgeKind::GuardModel | JudgeKind::Classify | JudgeKind::Embeddings);
         if needs_model && table.text("model").is_none() {

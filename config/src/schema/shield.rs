@@ -92,6 +92,12 @@ pub static SHIELD: Section = Section {
             "What is done about a canary in an answer: whoever has it out of the model has the system prompt.",
         ),
         field("disclaimer", Kind::Text, "", "Text that every answer begins with."),
+        field(
+            "pass",
+            Kind::Texts,
+            "",
+            "Paths that are no inference and may pass unread, besides those of models, health and tokens; a `*` at an end matches any rest.",
+        ),
         field("judges", Kind::List(&JUDGE), "", "Other servers and models that are asked."),
         field("filters", Kind::List(&FILTER), "", "Filters that were added to this build, by name (docs/write-a-filter.md)."),
     ],
@@ -108,8 +114,13 @@ pub static RISK: Section = Section {
             "At least this is MEDIUM: a flagged attack alone is more, an e-mail address with a key is not.",
         ),
         field("high", Kind::Share, "0.8", "At least this is HIGH."),
-        field("on_medium", OF_PROMPT, "off", "What is done at MEDIUM, whatever the single detectors say."),
-        field("on_high", OF_PROMPT, "flag", "What is done at HIGH."),
+        field(
+            "on_medium",
+            IN_PROMPT,
+            "off",
+            "What is done at MEDIUM, whatever the single detectors say. redact takes out everything that was found and has a place.",
+        ),
+        field("on_high", IN_PROMPT, "flag", "What is done at HIGH."),
     ],
 };
 

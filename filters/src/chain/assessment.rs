@@ -11,9 +11,9 @@ use lens::Tick;
 use lens::security::FilterAccount;
 
 use super::Link;
-use crate::report::{Failure, Found, Name, Report};
+use crate::report::{Category, Failure, Found, Name, Report};
 use crate::risk::{Level, Risk};
-use crate::settings::{self, Action, OnFailure};
+use crate::settings::{self, Action};
 use crate::subject::Side;
 
 /// What one filter said, and what that took; all times in nanoseconds.
@@ -117,7 +117,9 @@ impl Assessment {
             }
             Err(failure) => {
                 let failed = link.failed(failure);
-                if failed != Verdict::Pass {
+                if failed == Verdict::Pass {
+                    self.word = worse(self.word, "failed_open");
+                } else {
                     self.word = worse(self.word, "failed_closed");
                     if !self.observe && !self.is_final() {
                         self.verdict = failed;
@@ -153,6 +155,15 @@ impl Assessment {
             Level::Medium => settings.on_medium,
             Level::High => settings.on_high,
         };
+        if action == Action::Mask {
+            // Of findings that concern a whole text, nothing would be left.
+            let parts =
+                |found: &Found| matches!(found.category, Category::Pii | Category::Secret | Category::Policy) && !found.span.is_empty();
+            let places = self.found.iter_mut().filter(|(_, found)| parts(found));
+            if places.map(|(_, found)| found.action = found.action.max(Action::Mask)).count() == 0 {
+                return;
+            }
+        }
         let kind = if self.level == Level::High { "HIGH_RISK" } else { "MEDIUM_RISK" };
         self.demand(action, || kind.into());
     }
@@ -174,7 +185,7 @@ pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
     let (verdict, failure) = match &outcome.report {
         Ok(report) => (report.action().name(), None),
         Err(failure) => {
-            let verdict = if link.declared.on_failure == OnFailure::Open { "failed_open" } else { "failed_closed" };
+            let verdict = if link.failed(*failure) == Verdict::Pass { "failed_open" } else { "failed_closed" };
             (verdict, Some(Cow::Borrowed(failure.name())))
         }
     };

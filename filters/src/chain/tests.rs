@@ -216,6 +216,51 @@ fn a_risk_is_acted_on_by_its_level() {
 }
 
 #[test]
+fn a_risk_may_take_out_what_was_only_flagged() {
+    let of = |flags: Vec<Link>| {
+        let risk = Risk { on_high: Action::Mask, ..RISK };
+        let links = [flags, vec![link("classifier", Hooks::LOOK, Does::Score(0.9), OnFailure::Closed)]].concat();
+        let said = prompt(&Chain::new(links, false, Duration::ZERO, risk), &World::default(), "x");
+        (said.verdict, said.found.iter().map(|(_, found)| found.action).collect::<Vec<_>>())
+    };
+    assert_eq!(of(vec![link("f", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]), (Verdict::Mask, vec![Action::Mask]));
+    assert_eq!(of(Vec::new()), (Verdict::Pass, Vec::new()), "there is nothing to take out");
+}
+
+/// Refuses what has no key.
+#[derive(Debug)]
+struct Doorman;
+
+impl Filter for Doorman {
+    fn hooks(&self) -> Hooks {
+        Hooks::HEAD
+    }
+
+    fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+        match head.field("X-Key") {
+            Some(b"sesame") => Ok(()),
+            _ => Err(Refused { status: 401, code: "no_key", message: "Bring a key.".into() }),
+        }
+    }
+}
+
+#[test]
+fn a_head_is_refused_by_the_first_that_will_not_have_it() {
+    let declared = |name: &str| Declared {
+        name: name.into(),
+        class: Class::Traffic,
+        on_failure: OnFailure::Closed,
+        deadline: Duration::ZERO,
+        mode: Mode::Cut,
+    };
+    let chain = |observe| Chain::new(vec![Link::new(declared("door"), Arc::new(Doorman))], observe, Duration::ZERO, RISK);
+    let head = |fields| RequestHead { method: "POST", path: "/v1/chat/completions", fields };
+    assert_eq!(chain(false).head(&head(&[("x-key", b"sesame")])), Ok(()));
+    assert_eq!(chain(false).head(&head(&[("x-key", b"guess")])).map_err(|refused| refused.code), Err("no_key"));
+    assert_eq!(chain(true).head(&head(&[])), Ok(()));
+}
+
+#[test]
 fn long_prompts_are_looked_at_by_the_pool() {
     let looks = || chain(vec![link("look", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]);
     let (world, long) = (World::default(), "x".repeat(INLINE + 1));

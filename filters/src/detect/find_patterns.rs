@@ -42,33 +42,46 @@ impl FindPatterns {
     pub fn find(&self, text: &str, normal: &Normal) -> Vec<Finding> {
         let mut found = Vec::new();
         self.scanner.find(text, &mut found);
+        let mut disguised = Vec::new();
         let marks = normal.marks;
         if marks.invisible + marks.tags + marks.confusable + marks.compatibility > 0 {
-            let mut folded = Vec::new();
-            self.scanner.find(&normal.text, &mut folded);
-            for mut finding in folded {
-                finding.span = normal.original(finding.span);
-                add_apart(&mut found, finding);
-            }
+            self.scanner.find(&normal.text, &mut disguised);
+            disguised.iter_mut().for_each(|finding| finding.span = normal.original(finding.span.clone()));
         }
         // Digits that stand for letters, and letters that stand for others, would make numbers and keys of plain words.
         let readable = |disguise| !matches!(disguise, Disguise::Leet | Disguise::Rot13 | Disguise::Reversed);
         for view in normal.views.iter().filter(|view| readable(view.disguise)) {
             let mut inside = Vec::new();
             self.scanner.find(&view.text, &mut inside);
-            inside.into_iter().for_each(|finding| add_apart(&mut found, Finding { span: view.span.clone(), ..finding }));
+            disguised.extend(inside.into_iter().map(|finding| Finding { span: view.span.clone(), ..finding }));
         }
-        found.sort_by_key(|finding| (finding.span.start, finding.span.end));
-        found
+        with_disguised(found, disguised)
     }
 }
 
-/// Add a finding unless the same place has one of its family: it was seen without taking the disguise off.
-fn add_apart(found: &mut Vec<Finding>, new: Finding) {
-    let meets = |old: &Finding| old.family == new.family && old.span.start < new.span.end && new.span.start < old.span.end;
-    if !found.iter().any(meets) {
-        found.push(new);
+/// Both in the order of the text. Of the disguised ones those that meet an earlier one of their family are left out: it was seen without
+/// taking the disguise off, or twice in one disguise.
+fn with_disguised(mut found: Vec<Finding>, mut disguised: Vec<Finding>) -> Vec<Finding> {
+    if disguised.is_empty() {
+        return found;
     }
+    for family in [Family::Pii, Family::Secret] {
+        let mut plain = found.iter().filter(|finding| finding.family == family).map(|finding| finding.span.clone()).peekable();
+        disguised.sort_by_key(|finding| (finding.span.start, finding.span.end));
+        let mut taken = 0;
+        disguised.retain(|finding| {
+            if finding.family != family {
+                return true;
+            }
+            while plain.next_if(|span| span.end <= finding.span.start).is_some() {}
+            let meets = plain.peek().is_some_and(|span| span.start < finding.span.end) || finding.span.start < taken;
+            taken = if meets { taken } else { finding.span.end };
+            !meets
+        });
+    }
+    found.extend(disguised);
+    found.sort_by_key(|finding| (finding.span.start, finding.span.end));
+    found
 }
 
 impl Filter for FindPatterns {

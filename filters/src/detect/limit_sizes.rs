@@ -15,8 +15,7 @@ pub struct LimitSizes(Sizes);
 impl LimitSizes {
     /// `None`, when there is no bound.
     pub fn new(sizes: Sizes) -> Option<Self> {
-        let bounds = [sizes.tokens, sizes.messages, sizes.tools, sizes.nesting, sizes.output_tokens];
-        (sizes.action != Action::Off && bounds.iter().any(|bound| *bound > 0)).then_some(LimitSizes(sizes))
+        (sizes.action != Action::Off && sizes.is_bounded()).then_some(LimitSizes(sizes))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asks for embeddings, and compares texts with examples of what is not to be talked about.
 //!
-//! - *In*: the newest text of a user, or the window of an answer.
+//! - *In*: what users and tools say, or the window of an answer.
 //! - *Out*: its likeness to the likest example, as a score.
 //! - *Never*: a second question for the examples, once their vectors are known. Two requests that come first may both ask; the
 //!   vectors are the same.
@@ -8,9 +8,8 @@
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use wire::request::Speaker;
 
-use super::newest::{TEXTS, newest};
+use super::newest::TEXTS;
 use super::reading::{bounded, by_index, number};
 use super::seat::Seat;
 use super::words::{Line, Words};
@@ -19,7 +18,7 @@ use crate::filter::{Filter, Hooks};
 use crate::host::Call;
 use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
-use crate::subject::{Side, Subject, Voice};
+use crate::subject::{Subject, Voice};
 
 /// Most numbers of a vector; the largest models have 8,192.
 const DIMENSIONS: usize = 16_384;
@@ -53,10 +52,7 @@ impl Embeddings {
     }
 
     async fn compare(&self, subject: &Subject, call: &Call<'_>) -> Result<Report, Failure> {
-        let pieces = match subject.side() {
-            Side::Input => newest(subject, 1, |voice| voice == Voice::Prompt(Speaker::User)).0,
-            Side::Output => newest(subject, TEXTS, |_| true).0,
-        };
+        let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
         if pieces.is_empty() || self.examples.is_empty() {
             return Ok(Report::default());
         }

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use wire::request::Speaker;
 
 use super::newest::{Piece, TEXTS, role};
 use super::seat::{Seat, Tally};
@@ -157,7 +158,10 @@ impl Filter for GuardModel {
 
     fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
-            let pieces = self.seat.newest(subject, TEXTS, |voice| self.wants(voice))?;
+            let mut pieces = self.seat.newest(subject, TEXTS, |voice| self.wants(voice))?;
+            // The last turn is what is judged, and a client can put an answer of its own behind its question.
+            let asked = pieces.iter().rposition(|piece| piece.voice != Voice::Prompt(Speaker::Assistant)).map_or(0, |at| at + 1);
+            pieces.truncate(asked);
             if pieces.is_empty() {
                 return Ok(Report::default());
             }

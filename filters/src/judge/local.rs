@@ -2,11 +2,10 @@
 //!
 //! - *In*: the words of users, tools and answers.
 //! - *Out*: a finding for each label that counts and is sure enough, as [`classify`](super::classify) finds them.
-//! - *Never*: the relay's thread. A model takes milliseconds at the least; each text is a job of the pool.
+//! - *Never*: the relay's thread. A model takes milliseconds at the least; the texts of a question are one job
+//!   of the pool.
 
 use std::sync::Arc;
-
-use futures_util::future::try_join_all;
 
 use super::newest::TEXTS;
 use super::seat::Seat;
@@ -60,13 +59,10 @@ impl Filter for Local {
     fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
-            let jobs = pieces.iter().map(|piece| {
-                let (model, text) = (self.model.clone(), piece.words.to_owned());
-                call.offload(move || model.read(&text))
-            });
+            let (model, texts) = (self.model.clone(), pieces.iter().map(|piece| piece.words.to_owned()).collect::<Vec<_>>());
+            let answers = call.offload(move || texts.iter().map(|text| model.read(text)).collect::<Result<Vec<_>, _>>()).await?;
             let mut tally = self.seat.tally(subject);
-            for (piece, read) in pieces.iter().zip(try_join_all(jobs).await?) {
-                let (scores, whole) = read?;
+            for (piece, (scores, whole)) in pieces.iter().zip(answers?) {
                 // What was not read may not pass for harmless where somebody acts on it.
                 if !whole && self.seat.action(subject.side()) >= Action::Mask {
                     return Err(Failure::TooMuch);

@@ -16,14 +16,16 @@ fn vectors(vectors: &[&[f64]]) -> Value {
 }
 
 #[test]
-fn the_examples_are_asked_for_once_and_then_the_newest_words() {
+fn the_examples_are_asked_for_once_and_then_all_foreign_words() {
     let judge = filter(&embeddings());
-    let stage = Stage::saying([vectors(&[&[1.0, 0.0], &[0.0, 2.0]]), vectors(&[&[3.0, 4.0]]), vectors(&[&[-1.0, 0.25]])]);
+    let stage =
+        Stage::saying([vectors(&[&[1.0, 0.0], &[0.0, 2.0]]), vectors(&[&[1.0, 1.0], &[1.0, 1.0], &[3.0, 4.0]]), vectors(&[&[-1.0, 0.25]])]);
     let report = stage.judge(&*judge, &talk()).unwrap();
-    assert_eq!(found(&report), [("TOPIC_LIKENESS", 4, 0..5, 0.8)]);
+    assert_eq!(found(&report).last(), Some(&("TOPIC_LIKENESS", 4, 0..5, 0.8)));
+    assert_eq!(report.found.len(), 3);
     assert_eq!((&*report.found[0].rule, report.found[0].category), ("judge.guard", Category::Topic));
     let examples = json!({"model": "m", "input": ["how to pick locks", "how to hotwire"]});
-    assert_eq!(stage.questions(), [examples, json!({"model": "m", "input": ["go on"]})]);
+    assert_eq!(stage.questions(), [examples, json!({"model": "m", "input": ["hi", "42", "go on"]})]);
 
     let report = stage.judge(&*judge, &window("so it goes")).unwrap();
     assert_eq!(stage.questions(), [json!({"model": "m", "input": ["so it goes"]})]);

@@ -42,7 +42,9 @@ fn failures_have_their_names() {
     let html = "<html><body>502 Bad Gateway</body></html>";
     let nested = "[".repeat(100_000);
     let cases = [
-        (Act::Says(500, "{}".into()), Failure::Refused),
+        (Act::Says(500, "{}".into()), Failure::Overloaded),
+        (Act::Says(429, "{}".into()), Failure::Overloaded),
+        (Act::Says(400, "{}".into()), Failure::Refused),
         (Act::Says(404, html.into()), Failure::Refused),
         (Act::Says(302, String::new()), Failure::Refused),
         (Act::Says(200, html.into()), Failure::Nonsense),
@@ -67,7 +69,7 @@ fn failures_have_their_names() {
 fn a_judge_that_fails_is_left_alone_and_tried_again() {
     for judge in all() {
         let (filter, stage) = (filter(&judge), Stage::doing([Act::Silent, Act::Gone, Act::Says(500, String::new())]));
-        stage.then([Act::Says(200, "<html>".into()), Act::Silent]);
+        stage.then([Act::Says(503, "<html>".into()), Act::Silent]);
         for _ in 0..5 {
             assert_ne!(stage.judge(&*filter, &window("x")), Err(Failure::Open));
         }
@@ -83,6 +85,18 @@ fn a_judge_that_fails_is_left_alone_and_tried_again() {
         stage.then([good(&judge), good(&judge), good(&judge)]);
         for _ in 0..2 {
             assert!(stage.judge(&*filter, &window("x")).is_ok(), "{:?}", judge.kind);
+        }
+    }
+}
+
+/// What one client's text makes of a judge, an error or nonsense, does not silence it for all others.
+#[test]
+fn a_clients_text_does_not_open_the_breaker() {
+    for judge in all() {
+        let (filter, stage) = (filter(&judge), Stage::default());
+        for number in 0..12 {
+            stage.then([if number % 2 == 0 { Act::Says(400, "{}".into()) } else { Act::Says(200, "Well...".into()) }]);
+            assert_ne!(stage.judge(&*filter, &window("x")), Err(Failure::Open), "{:?}", judge.kind);
         }
     }
 }

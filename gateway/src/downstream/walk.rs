@@ -108,9 +108,12 @@ enum Guarded {
 async fn guard<D: Sink>(exchange: &mut Exchange, incoming: &Incoming, sink: &mut D) -> Guarded {
     exchange.enter(State::ShieldInput);
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    let total = Some(exchange.timeouts().total).filter(|total| !total.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let guarded = tokio::select! {
         biased;
-        looked = guard_input::run(exchange, body) => Guarded::Looked(looked),
+        looked = tokio::time::timeout(total, guard_input::run(exchange, body)) => {
+            Guarded::Looked(looked.unwrap_or_else(|_| Err(Refusal::total_timeout())))
+        }
         () = poll_fn(|cx| sink.poll_gone(cx)) => Guarded::Gone,
     };
     exchange.enter(State::Gateway);
@@ -123,10 +126,13 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoi
     with_head(exchange, incoming, |exchange, head| {
         #[cfg(debug_assertions)]
         assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
-        inspect_input::run(exchange, incoming.encoded, body)?;
+        let unreadable = inspect_input::run(exchange, incoming.encoded, body)?;
         exchange.enter(State::Route);
         route::run(exchange, head)?;
         exchange.enter(State::Gateway);
+        if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
+            return Err(refusal);
+        }
         match exchange.guard() {
             Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
             None => Ok(Some(send::prepare(exchange, head, body.len()))),

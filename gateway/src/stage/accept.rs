@@ -24,10 +24,41 @@ pub(crate) enum Server {
 
 /// Who serves a request with that head.
 pub(crate) fn server(line: &RequestLine<'_>) -> Server {
-    match Dialect::from_path(path(line.target)) {
-        Some(dialect) if line.method == "POST" => Server::Exchange(dialect),
+    let path = path(line.target);
+    match Dialect::from_path(path) {
+        Some(dialect) if line.method == "POST" && !is_odd(path) => Server::Exchange(dialect),
         _ => Server::PassThrough,
     }
+}
+
+/// Whether a path can be another to the engine than to us: it has escapes, empty segments, or steps.
+fn is_odd(path: &str) -> bool {
+    path.contains(['%', '\\', ';']) || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Whether a request that is no inference may pass a guard unread. What is not known to be harmless may be an inference API that we do not
+/// read, or one that gives out once more what an answer was.
+pub(crate) fn passes_unread(guard: &filters::settings::Shield, path: &str) -> bool {
+    const HARMLESS: [&str; 12] = [
+        "/",
+        "/models",
+        "/v1/models",
+        "/api/tags",
+        "/api/version",
+        "/health",
+        "/ping",
+        "/version",
+        "/info",
+        "/tokenize",
+        "/detokenize",
+        "/metrics",
+    ];
+    let named = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == pattern,
+    };
+    !is_odd(path)
+        && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health") || guard.pass.iter().any(named))
 }
 
 /// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,
@@ -125,5 +156,9 @@ mod tests {
         assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
+        // What the engine may read otherwise is not taken for an inference request, and no guard lets it pass.
+        for odd in ["/v1/chat//completions", "/v1/chat/completion%73", "/v1/./chat/completions", "/v1/x/../chat/completions"] {
+            assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use filters::{Assessment, Hooks, Place, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
+use filters::{Assessment, Failure, Hooks, Place, Redacted, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
 use lens::State;
 use wire::RequestFacts;
 use wire::http1::head::{Head, RequestLine};
@@ -19,6 +19,11 @@ use crate::audit::{self, Note};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::accept;
+
+/// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on what a body of empty ones costs.
+const MOST_TEXTS: usize = 16 << 10;
+/// Most choices of an answer that is guarded: each has texts of its own.
+const MOST_CHOICES: u64 = 64;
 
 /// Look at the head, with the filters that want it.
 pub(crate) fn head(exchange: &mut Exchange, guard: &Shield, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
@@ -39,6 +44,9 @@ pub(crate) fn head(exchange: &mut Exchange, guard: &Shield, head: &Head<'_, Requ
 /// Dropping the future drops the questions to judges.
 pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(guard) = exchange.guard() else { return Ok(None) };
+    if let Some(facts) = &exchange.inspected.facts {
+        readable(facts, &guard)?;
+    }
     if !guard.chain().has(Hooks::LOOK) && !guard.chain().has(Hooks::JUDGE) {
         return Ok(None);
     }
@@ -46,23 +54,46 @@ pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) -> Result<Option<V
     let world = exchange.plan.world.clone();
     let assessment = guard.chain().prompt(&subject, &*world).await;
     let verdict = assessment.verdict.clone();
-    let redacted =
-        (verdict == Verdict::Mask).then(|| filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found))).flatten();
+    let redacted = match verdict {
+        Verdict::Mask => filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found)),
+        _ => Redacted::Nothing,
+    };
     note(exchange, &subject, assessment);
     match verdict {
         Verdict::Pass => Ok(None),
         Verdict::Block { kind } => Err(refusal(&guard, &kind)),
+        Verdict::Failed { failure: Failure::TooMuch, filter } => Err(Refusal::too_much_to_judge(&filter)),
         Verdict::Failed { filter, failure } => Err(Refusal::guard_unavailable(&filter, failure)),
         Verdict::Mask => match redacted {
-            Some((body, vault)) => {
+            Redacted::Body(body, vault) => {
                 // Places in the body have moved.
                 exchange.inspected.facts = Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
                 exchange.guarded.vault = Arc::new(vault);
                 Ok(Some(body))
             }
-            None => Ok(None),
+            Redacted::Nothing => Ok(None),
+            Redacted::Impossible => Err(refusal(&guard, "something that cannot be taken out")),
         },
     }
+}
+
+/// What a guard cannot look into, or not within its bounds.
+fn readable(facts: &RequestFacts, guard: &Shield) -> Result<(), Refusal> {
+    if guard.settings.acts_on_input() && facts.tokens {
+        let message = "The route's guard reads text; send the prompt as text, not as token numbers or embeddings.";
+        return Err(Refusal::blocked(400, "shield_unreadable_prompt", message));
+    }
+    if facts.texts.len() > MOST_TEXTS {
+        return Err(Refusal::blocked(413, "too_many_texts", format!("The route's guard reads at most {MOST_TEXTS} texts in a request.")));
+    }
+    if guard.alters_answers() && facts.n.is_some_and(|n| n > MOST_CHOICES) {
+        return Err(Refusal::blocked(
+            400,
+            "too_many_choices",
+            format!("The route's guard reads at most {MOST_CHOICES} choices of an answer."),
+        ));
+    }
+    Ok(())
 }
 
 /// The texts of the request.

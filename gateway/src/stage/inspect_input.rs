@@ -10,25 +10,26 @@ use wire::request::Refused;
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 
-/// Read the facts of the body into the exchange.
-pub(crate) fn run(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<(), Refusal> {
-    let must_read = exchange.plan.must_read;
-    if encoded {
-        if must_read {
-            return Err(Refusal::new(
-                415,
-                "unsupported_encoding",
-                "Compressed request bodies cannot be read here; send the body without Content-Encoding.",
-            ));
+/// Read the facts of the body into the exchange. What makes it unreadable is told, and refused at once when no route can be chosen
+/// without it, or when it is meant to hurt.
+pub(crate) fn run(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
+    let unreadable = if encoded {
+        let message = "Compressed request bodies cannot be read here; send the body without Content-Encoding.";
+        Some(Refusal::new(415, "unsupported_encoding", message))
+    } else {
+        match RequestFacts::scan(body) {
+            Ok(facts) => {
+                exchange.inspected.facts = Some(facts);
+                None
+            }
+            Err(refused) if is_abuse(&refused) => return Err(Refusal::bad_body(&refused)),
+            Err(refused) => Some(Refusal::bad_body(&refused)),
         }
-        return Ok(());
+    };
+    match unreadable {
+        Some(refusal) if exchange.plan.routes_by_model => Err(refusal),
+        unreadable => Ok(unreadable),
     }
-    match RequestFacts::scan(body) {
-        Ok(facts) => exchange.inspected.facts = Some(facts),
-        Err(refused) if must_read || is_abuse(&refused) => return Err(Refusal::bad_body(&refused)),
-        Err(_) => {}
-    }
-    Ok(())
 }
 
 fn is_abuse(refused: &Refused) -> bool {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use filters::Shield;
+use lens::gaps::Gaps;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
@@ -33,6 +34,17 @@ pub(crate) fn flush_gaps(exchange: &mut Exchange) {
     let (itl, client_itl) = exchange.answer.lens.drain_gaps();
     if itl.len() + client_itl.len() > 0 {
         exchange.shared.observatory.gaps(worker(), key, itl, client_itl);
+    }
+}
+
+/// Hand on how long events were kept back.
+pub(crate) fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
+    let counted = exchange.counted();
+    let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
+    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let holds = holds.drain();
+    if holds.len() > 0 {
+        exchange.shared.observatory.holds(worker(), key, holds);
     }
 }
 

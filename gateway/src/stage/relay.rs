@@ -36,6 +36,9 @@ use gate::{Gate, Stop};
 use strip::Strip;
 use watch::Watch;
 
+/// How long judges that only observe may go on when the answer is over.
+const CONCLUDING: Duration = Duration::from_secs(5);
+
 /// How the relay ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -126,13 +129,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        if let Some(mut gate) = self.gate.take() {
-            if gate.observes() && matches!(end, End::Complete | End::Served) {
-                // The client has its answer; what judges would have said of its end is for the record.
-                gate.conclude().await;
-            }
-            gate.report(self.exchange);
-        }
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
         match end {
@@ -140,6 +136,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink has not begun: somebody else will answer on it.
             End::Unanswered(_) | End::Refused(_) => {}
+        }
+        if let Some(mut gate) = self.gate.take() {
+            if gate.observes() && matches!(end, End::Complete | End::Served) {
+                // The client has its answer; what judges would have said of its end is for the record.
+                let _ = tokio::time::timeout(CONCLUDING, gate.conclude()).await;
+            }
+            gate.take_busy();
+            gate.report(self.exchange);
         }
         end
     }
@@ -297,6 +301,11 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             if self.exchange.answer.lens.wants_flush() {
                 record::flush_gaps(self.exchange);
             }
+            if let Some(gate) = &mut self.gate
+                && gate.holds().is_full()
+            {
+                record::flush_holds(self.exchange, gate.holds());
+            }
         }
         match step {
             Poll::Pending => Ok(Step::Idle),
@@ -378,7 +387,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 }
             }
             (_, true) => return Some(End::Refused(refusal)),
-            (Stop::Failed { .. }, false) => {
+            (Stop::Failed { .. } | Stop::Unreadable, false) => {
                 self.say_error(refusal.code, &refusal.message);
                 self.out.commit();
                 self.phase = Phase::Flushing(false);
@@ -538,7 +547,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     fn gone(&mut self) -> End {
         // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
-        if self.exchange.answer.lens.end().is_some() && self.out.is_empty() {
+        let held = self.gate.as_ref().is_some_and(|gate| !gate.is_empty());
+        if self.exchange.answer.lens.end().is_some() && self.out.is_empty() && !held {
             return End::Served;
         }
         self.exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));

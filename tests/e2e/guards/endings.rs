@@ -215,3 +215,93 @@ async fn an_answer_that_goes_round_in_circles_is_ended() {
     assert!(!checked.status.success() && said.contains("no-such") && said.contains("stop-loops"), "{said}");
     drop(gateway);
 }
+
+/// Text that stands beside the answer, grows from event to event, or spells it once more is followed as the answer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_copy_of_a_text_is_out_of_sight() {
+    let event = |value: Value| Step::chunk(format!("data: {value}\n\n"));
+    let chat = move |delta: Value| event(json!({"choices": [{"index": 0, "delta": delta}]}));
+    let engine = Engine::start(move |seen| {
+        let head = Step::text(sse::STREAM_HEAD);
+        match id(seen) {
+            "grows" => {
+                let grown = |text: &str| event(json!({"text": text, "meta_info": {"completion_tokens": 1}}));
+                vec![head, grown("mail joe@exam"), grown("mail joe@example.com is"), grown("mail joe@example.com is good"), sse_done(), Step::end()]
+            }
+            "twice" => vec![
+                head,
+                chat(json!({"reasoning_content": "ask joe@exam", "reasoning": "ask joe@exam"})),
+                chat(json!({"reasoning_content": "ple.com now", "reasoning": "ple.com now"})),
+                chat(json!({"reasoning_details": [{"type": "reasoning.text", "text": "or joe@exam"}]})),
+                chat(json!({"reasoning_details": [{"type": "reasoning.text", "text": "ple.com"}], "audio": {"transcript": "joe@"}})),
+                chat(json!({"audio": {"transcript": "example.com"}})),
+                Step::chunk(sse::finish()),
+                sse_done(),
+                Step::end(),
+            ],
+            "arguments" => vec![
+                Step::text("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"),
+                Step::chunk("{\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"pay\",\"arguments\":{\"card\":4111111111111111}}}]},\"done\":false}\n"),
+                Step::chunk("{\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\"}\n"),
+                Step::end(),
+            ],
+            "spelled" => sse::json(200, &json!({"generated_text": "joe@example.com", "details": {"tokens": [{"text": "joe"}, {"text": "@example.com"}]}}).to_string()),
+            _ => sse::json(200, &json!({"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "the blue heron",
+                "annotations": [{"type": "url_citation", "title": "on the blue heron"}], "reasoning": "say blue heron"}}]}).to_string()),
+        }
+    })
+    .await;
+    let gateway = guarded(&engine, &format!("output_pii: mask, {RULES}"), "", "").await;
+    let grows = ask(&gateway, "/generate", "grows", "{\"text\":\"x\",\"stream\":true}").await.text();
+    assert!(!grows.contains("joe") && grows.matches("[EMAIL_ADDRESS]").count() == 3, "{grows}");
+    let twice = ask(&gateway, CHAT, "twice", &request("x", true)).await.text();
+    assert!(!twice.contains("joe") && !twice.contains("example.com") && twice.contains("[DONE]"), "{twice}");
+    assert_eq!(twice.matches("[EMAIL_ADDRESS]").count(), 4, "{twice}");
+    let arguments = ask(&gateway, "/api/chat", "arguments", &request("x", true)).await.text();
+    assert!(!arguments.contains("4111"), "{arguments}");
+    arguments.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"))));
+    let spelled = ask(&gateway, "/generate", "spelled", "{\"inputs\":\"x\",\"details\":true}").await;
+    assert!(!spelled.text().contains("joe") && spelled.json()["generated_text"] == "[EMAIL_ADDRESS]", "{}", spelled.text());
+    let withheld = ask(&gateway, CHAT, "withheld", &request("x", false)).await;
+    assert!(!withheld.text().contains("heron") && !withheld.text().contains("blue"), "{}", withheld.text());
+    assert_eq!(withheld.json()["choices"][0]["finish_reason"], "content_filter");
+}
+
+fn sse_done() -> Step {
+    Step::chunk(sse::done())
+}
+
+/// An engine that dies while something forbidden is held: the client sees a failure, not an ending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_is_no_ending_whatever_was_held() {
+    let engine = Engine::start(|_| {
+        let mut steps = said(&["we call it blue heron"]);
+        steps.truncate(3);
+        steps.push(Step::Reset);
+        steps
+    })
+    .await;
+    let gateway = guarded(&engine, RULES, "", "").await;
+    let answer = ask(&gateway, CHAT, "died", &request("x", true)).await;
+    assert!(!answer.complete && answer.text().contains("upstream_died") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    assert!(!answer.text().contains("heron"), "{}", answer.text());
+    settled(&gateway).await;
+}
+
+/// More texts than can be followed do not pass as one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_choices_than_can_be_followed_do_not_pass() {
+    let engine = Engine::start(|_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        let event = |choice: usize| json!({"choices": [{"index": choice, "delta": {"content": "x "}}]});
+        steps.extend((0..600).map(|choice| Step::chunk(format!("data: {}\n\n", event(choice)))));
+        steps.extend([sse_done(), Step::end()]);
+        steps
+    })
+    .await;
+    let gateway = guarded(&engine, "output_pii: mask", "", "").await;
+    let answer = ask(&gateway, CHAT, "r", &request("x", true)).await;
+    assert!(!answer.complete && answer.text().contains("shield_unreadable_answer"), "{} bytes", answer.body.len());
+    let body = json!({"model": "m", "n": 65, "messages": []}).to_string();
+    assert_eq!(ask(&gateway, CHAT, "n", &body).await.error_code(), "too_many_choices");
+}

@@ -53,7 +53,8 @@ async fn a_judge_that_cannot_say_does_what_was_declared() {
         ("not-http", || vec![Step::text("What?\r\n\r\n")], "unreachable"),
         ("html", || vec![Step::text("HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n<html></html>")], "nonsense"),
         ("no-verdict", || sse::json(200, "{\"verdict\": 7}"), "nonsense"),
-        ("error", || sse::json(500, "{}"), "refused"),
+        ("error", || sse::json(400, "{}"), "refused"),
+        ("broken", || sse::json(500, "{}"), "overloaded"),
         ("huge", huge, "nonsense"),
     ] {
         let engine = Engine::start(|_| sse::chat_answer()).await;

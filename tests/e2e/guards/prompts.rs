@@ -132,3 +132,25 @@ async fn a_disguise_does_not_get_personal_data_past() {
         assert_eq!(gateway.record(name).await.outcome, Outcome::Blocked);
     }
 }
+
+/// A guard that acts lets nothing pass that it cannot read; one that does not leaves other routes and bodies alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let acts = guarded(&engine, "input_pii: block", "", "").await;
+    let flags = guarded(&engine, "input_pii: flag", "", "").await;
+    let many = format!("{{\"model\":\"m\",\"prompt\":[{}]}}", vec!["\"a\""; 20_000].join(","));
+    for (name, body, status, code) in [
+        ("tokens", "{\"model\":\"m\",\"prompt\":[1,2,3]}", 400, "shield_unreadable_prompt"),
+        ("broken", "{\"prompt\":", 400, "invalid_json"),
+        ("many", many.as_str(), 413, "too_many_texts"),
+        ("hidden", "{\"prompt\":\"x\",\"suffix\":\"mail jane.roe@example.org\"}", 400, "content_blocked"),
+    ] {
+        let answer = ask(&acts, "/v1/completions", name, body).await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{name}");
+        if matches!(name, "tokens" | "broken") {
+            assert_eq!(ask(&flags, "/v1/completions", name, body).await.status, 200, "{name}: nobody acts on it");
+        }
+    }
+    assert_eq!(engine.seen().len(), 2);
+}

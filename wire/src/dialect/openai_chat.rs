@@ -78,7 +78,11 @@ fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, t
     let mut reasoned = false;
     scan.object(|key, v| {
         match key {
-            b"role" if v.text()?.is_some() => tell.role(),
+            b"role" => {
+                if v.text()?.is_some() {
+                    tell.role();
+                }
+            }
             b"content" if memory.echo_pending => {
                 let echo = v.text()?;
                 memory.echo_pending = echo.is_none_or(|t| t.is_empty());
@@ -93,7 +97,7 @@ fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, t
             b"refusal" => tell.text(Channel::Refusal, choice, 0, v.text()?),
             b"tool_calls" => v.array(|at, v| tool_call(v, choice, at, tell))?,
             b"function_call" => function(v, choice, 0, tell)?,
-            _ => {}
+            key => tell.beside(choice, key, v)?,
         }
         Ok(())
     })

@@ -29,12 +29,14 @@ pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -
 }
 
 fn choice<L: Listener>(scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
-    let (mut index, mut text, mut reasoning, mut reason) = (None, None, None, None);
+    let (mut index, mut text, mut reasoning, mut reason, mut again) = (None, None, None, None, None);
     scan.object(|key, v| {
         match key {
             b"index" => index = v.uint()?,
             b"text" => text = v.text()?,
-            b"reasoning" | b"reasoning_content" => reasoning = v.text()?,
+            b"reasoning" | b"reasoning_content" if reasoning.is_none() => reasoning = v.text()?,
+            // Some engines write the same text under both names.
+            b"reasoning" | b"reasoning_content" => again = Some(*v),
             b"finish_reason" => reason = v.text()?,
             _ => {}
         }
@@ -43,6 +45,9 @@ fn choice<L: Listener>(scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>)
     let index = to_u32(index.unwrap_or(at as u64));
     tell.text(Channel::Reasoning, index, 0, reasoning);
     tell.text(Channel::Content, index, 0, text);
+    if let Some(mut again) = again {
+        tell.beside(index, b"reasoning", &mut again)?;
+    }
     tell.finish(index, reason);
     Ok(())
 }

@@ -88,7 +88,12 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
                 shared::detail(&mut detail, tell)?;
             }
         }
-        _ => {}
+        // Transcripts, code, and what is yet to come.
+        kind => {
+            if let Some(delta) = m.delta {
+                tell.text_beside(kind, delta);
+            }
+        }
     }
     Ok(())
 }

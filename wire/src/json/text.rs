@@ -73,18 +73,24 @@ impl<'a> Text<'a> {
 
     /// Where bytes of the decoded text lie in the raw text. Ends inside a character are moved out to its borders.
     pub fn raw_range(&self, decoded: std::ops::Range<usize>) -> std::ops::Range<usize> {
-        let (mut raw, mut at, mut start) = (0, 0, None);
-        for (len, c) in self.units() {
-            if start.is_none() && at + c.len_utf8() > decoded.start {
-                start = Some(raw);
+        self.raw_ranges(std::iter::once(decoded)).next().unwrap_or(self.raw.len()..self.raw.len())
+    }
+
+    /// The same for many, in one pass: they must be in order and must not overlap.
+    pub fn raw_ranges(&self, decoded: impl Iterator<Item = std::ops::Range<usize>>) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let (mut units, mut raw, mut at) = (self.units().peekable(), 0, 0);
+        decoded.map(move |span| {
+            while let Some((len, c)) = units.next_if(|(_, c)| at + c.len_utf8() <= span.start) {
+                raw += len;
+                at += c.len_utf8();
             }
-            if at >= decoded.end {
-                break;
+            let start = raw;
+            while let Some((len, c)) = units.next_if(|_| at < span.end) {
+                raw += len;
+                at += c.len_utf8();
             }
-            raw += len;
-            at += c.len_utf8();
-        }
-        start.unwrap_or(raw).min(raw)..raw
+            start..raw
+        })
     }
 
     /// Decode into `room`; `None` when it does not fit.

@@ -284,6 +284,7 @@ impl Listener for Reading {
                     Channel::Content | Channel::Refusal => self.text.entry(choice).or_default().push_str(&text),
                     Channel::Reasoning => self.reasoning.entry(choice).or_default().push_str(&text),
                     Channel::ToolName => self.tool_calls.entry((choice, index)).or_default().0.push_str(&text),
+                    Channel::Beside => {}
                     Channel::ToolArguments => self.tool_calls.entry((choice, index)).or_default().1.push_str(&text),
                 }
             }

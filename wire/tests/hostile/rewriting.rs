@@ -17,12 +17,12 @@ const FRAMINGS: [Framing; 4] = [Framing::Sse, Framing::Ndjson, Framing::Json, Fr
 const MARK: &[u8] = b"\x01\x02";
 
 /// Members that go as a whole; the first erases nothing.
-const ERASE: &[&[u8]] = &[b"", b"logprobs", b"content"];
+const ERASE: &[&[&[u8]]] = &[&[], &[b"logprobs"], &[b"content", b"logprobs"]];
 
 type Places = Vec<Range<usize>>;
 
 /// The places of all strings of a document.
-fn places(document: &[u8], erase: &[u8]) -> Option<(Places, Places)> {
+fn places(document: &[u8], erase: &[&[u8]]) -> Option<(Places, Places)> {
     let (mut texts, mut erased) = (Vec::new(), Vec::new());
     strings(document, erase, &mut |_, found| match found {
         Found::Text(text, at) => {
@@ -52,7 +52,7 @@ proptest! {
 
     #[test]
     fn without_edits_nothing_changes(event in broken(), number in 0..4usize) {
-        prop_assert_eq!(apply(FRAMINGS[number], &event, &mut []), event);
+        prop_assert_eq!(apply(FRAMINGS[number], &event, &mut []), Some(event));
     }
 
     /// Whatever the edits: what comes out between the marks are pieces of the event, in order, and no more is missing than was to go.
@@ -64,7 +64,8 @@ proptest! {
     ) {
         let mut edits: Vec<Edit> = spans.iter().map(|span| Edit { at: span.0..span.1, with: MARK.to_vec() }).collect();
         let most: usize = edits.iter().map(|edit| edit.at.len()).sum();
-        let out = apply(FRAMINGS[number], &event, &mut edits);
+        // An edit without a place is told, and nothing leaves.
+        let Some(out) = apply(FRAMINGS[number], &event, &mut edits) else { return Ok(()) };
         let (mut from, mut missing, mut rest, mut first) = (0, 0, out.as_slice(), true);
         loop {
             let at = rest.windows(MARK.len()).position(|window| window == MARK);
@@ -107,7 +108,7 @@ proptest! {
         edits.sort_by_key(|edit| edit.at.start);
         let want = edited(&bytes, &edits);
         edits.reverse();
-        let out = apply(framing, &event, &mut edits);
+        let out = apply(framing, &event, &mut edits).unwrap();
         prop_assert_eq!(data(framing, &out), want.clone(), "{:?}", String::from_utf8_lossy(&event));
         prop_assert!(serde_json::from_slice::<Value>(&want).is_ok(), "{:?}", String::from_utf8_lossy(&want));
     }
@@ -117,7 +118,7 @@ proptest! {
     fn every_string_is_found(document in value()) {
         let parsed: Value = serde_json::from_str(&document).unwrap();
         let mut found = Vec::new();
-        strings(document.as_bytes(), b"", &mut |_, one| {
+        strings(document.as_bytes(), &[], &mut |_, one| {
             if let Found::Text(text, at) = one {
                 found.push(text.decode().into_owned());
                 assert_eq!(text.raw_range(0..usize::MAX), 0..at.len());
@@ -137,7 +138,7 @@ proptest! {
     #[test]
     fn no_bytes_bring_the_visitor_down(bytes in broken()) {
         let mut visited = 0;
-        let _ = strings(&bytes, b"logprobs", &mut |_, found| {
+        let _ = strings(&bytes, &[b"logprobs"], &mut |_, found| {
             let (Found::Text(_, at) | Found::Erased(at)) = found;
             assert!(bytes.get(at).is_some());
             visited += 1;
@@ -169,7 +170,7 @@ fn a_hundred_thousand_brackets() {
     for piece in ["[", "{\"a\":", "[{\"a\":["] {
         let bytes = piece.repeat(100_000).into_bytes();
         let mut visited = 0;
-        assert!(strings(&bytes, b"a", &mut |_, _| visited += 1).is_err() && visited == 0);
-        assert_eq!(apply(Framing::Json, &bytes, &mut []), bytes);
+        assert!(strings(&bytes, &[b"a"], &mut |_, _| visited += 1).is_err() && visited == 0);
+        assert_eq!(apply(Framing::Json, &bytes, &mut []), Some(bytes));
     }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use filters::{AnswerFacts, Shield, Vault};
 use lens::gaps::Gaps;
+use lens::security::FilterAccount;
 use lens::{StreamLens, Tick};
 use wire::{Dialect, Framing, Reader};
 
@@ -32,6 +33,7 @@ use crate::clock;
 use crate::downstream::out::Out;
 use crate::exchange::Exchange;
 use crate::shared::Shared;
+use crate::stage::record;
 use ear::{Ear, Heard};
 use line::{Lines, Slot};
 use panel::Panel;
@@ -42,6 +44,9 @@ use watches::Watches;
 /// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided with what is there. A stream of
 /// one choice comes nowhere near, because `hold_bytes` bounds its text.
 const MOST_WAITING: usize = 1 << 20;
+
+/// The name of the scanners of answers in accounts: they are the same rules as the filter of that name has for prompts.
+const SCANNERS: &str = "patterns";
 
 /// What a gate stands on: nothing of it changes while the answer flows.
 #[derive(Debug)]
@@ -75,8 +80,8 @@ struct Content {
     slots: Vec<Slot>,
     /// The choices that end here, and where it says why.
     reasons: Vec<(u32, Range<usize>)>,
-    /// A choice or the answer ends here.
-    ends: bool,
+    /// Where a choice or the answer ends: the lines that end here, and how far they went. Judges must have judged them before it leaves.
+    ends: Vec<(usize, usize)>,
     /// It may hold text that is in no slot.
     strange: bool,
     /// It is the usage that we asked for on our own account.
@@ -110,8 +115,9 @@ pub(crate) struct Gate {
     held: Gaps,
     held_events: u64,
     held_bytes: usize,
-    /// Time spent at work since somebody asked, nanoseconds.
+    /// Time spent at work since somebody asked, nanoseconds, and before that.
     busy: u64,
+    worked: u64,
 }
 
 impl Gate {
@@ -153,6 +159,7 @@ impl Gate {
             held_events: 0,
             held_bytes: 0,
             busy: 0,
+            worked: 0,
         }
     }
 
@@ -164,7 +171,11 @@ impl Gate {
         let began = clock::now();
         lens.at(self.seen);
         let found = self.hear(lens, |ear| reader.feed(run, ear));
-        if self.alters() {
+        if reader.overflowed() && !self.ground.acts {
+            // Nothing is read any more, and nothing has to be.
+            out.push(&std::mem::take(&mut self.torn));
+            out.push(run);
+        } else if self.alters() {
             self.sort(run, found, now, out);
             self.release(now, out);
             self.bound(now, out);
@@ -205,11 +216,17 @@ impl Gate {
 
     /// The body has ended: the texts are complete. What judges have not judged yet may still wait.
     pub(super) fn finish(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        let began = clock::now();
+        self.finish_reading(now, reader, lens, out);
+        self.busy += clock::now().nanos_since(began);
+    }
+
+    fn finish_reading(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
         let found = self.hear(lens, |ear| reader.finish(ear));
         self.lines.finish(&self.ground, None);
         self.note(|watches| watches.end());
         if let Some(panel) = &mut self.panel {
-            panel.end();
+            panel.end(None);
         }
         if !self.alters() {
             return;
@@ -222,15 +239,12 @@ impl Gate {
         self.release(now, out);
     }
 
-    /// Everything has left: what is left is no event, a torn one or none that anybody reads.
+    /// Everything has left: what is left is no event. A gate that acts keeps it, unless it is a comment: it may be a torn one with text in it.
     pub(super) fn rest(&mut self, out: &mut Out) {
-        if self.ground.framing == Framing::Json || self.stopped {
-            return;
-        }
+        let passes = !self.ground.acts || self.is_comment(&[]);
         let torn = std::mem::take(&mut self.torn);
-        match render::whole(&self.ground, &torn) {
-            Ok(bytes) => out.push(&bytes),
-            Err(kind) => self.set_stop(Stop::Blocked { kind: kind.to_owned() }),
+        if self.ground.framing != Framing::Json && passes {
+            out.push(&torn);
         }
     }
 
@@ -240,15 +254,19 @@ impl Gate {
         self.release(now, out);
         self.queue.clear();
         self.stopped = true;
+        // It ends in another way already.
+        self.stop = None;
     }
 
     /// The hold has lasted as long as it may.
     pub(super) fn flush(&mut self, now: Tick, out: &mut Out) {
+        let began = clock::now();
         self.lines.flush(&self.ground);
         if let Some(panel) = &mut self.panel {
             panel.ask(true);
         }
         self.release(now, out);
+        self.busy += clock::now().nanos_since(began);
     }
 
     /// Go on with the judges' questions. Ready when something has changed.
@@ -257,11 +275,14 @@ impl Gate {
             return Poll::Pending;
         }
         let Some(panel) = &mut self.panel else { return Poll::Pending };
+        let began = clock::now();
         let Poll::Ready(stop) = panel.poll(cx) else { return Poll::Pending };
         if let Some(stop) = stop {
             self.set_stop(stop);
         }
-        self.release(clock::now(), out);
+        let now = clock::now();
+        self.release(now, out);
+        self.busy += now.nanos_since(began);
         Poll::Ready(())
     }
 
@@ -276,7 +297,7 @@ impl Gate {
     /// Dropping the future drops their questions.
     pub(super) async fn conclude(&mut self) {
         let Some(panel) = &mut self.panel else { return };
-        panel.end();
+        panel.end(None);
         while !panel.is_settled() {
             std::future::poll_fn(|cx| panel.poll(cx)).await;
         }
@@ -287,7 +308,12 @@ impl Gate {
         self.ground.guard.settings.observe
     }
 
-    /// When what is held longest came, if the scanner holds it, or it has not been given to a judge.
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// When what is held longest came.
     pub(super) fn holds_since(&self) -> Option<Tick> {
         self.queue.front().map(|kept| kept.arrived)
     }
@@ -326,8 +352,14 @@ impl Gate {
         self.ground.guard.settings.hold_time
     }
 
+    /// How long events were kept back.
+    pub(super) fn holds(&mut self) -> &mut Gaps {
+        &mut self.held
+    }
+
     /// Nanoseconds of work since the last time.
     pub(super) fn take_busy(&mut self) -> u64 {
+        self.worked += self.busy;
         std::mem::take(&mut self.busy)
     }
 
@@ -354,13 +386,31 @@ impl Gate {
 
     /// What was found and what waited.
     pub(super) fn report(&mut self, exchange: &mut Exchange) {
+        record::flush_holds(exchange, &mut self.held);
         let into = &mut exchange.guarded;
         into.hold = self.held.summary();
         into.held_events = self.held_events;
         into.held_bytes_max = self.held_bytes as u64;
+        let mut word = "pass";
         for (rule, count) in self.lines.found(&self.ground) {
             *into.output.entry(rule.into()).or_default() += u64::from(count);
-            into.word = filters::worse(into.word, self.ground.guard.asked(rule).name());
+            word = filters::worse(word, self.ground.guard.asked(rule).name());
+        }
+        into.word = filters::worse(into.word, word);
+        if !self.ground.guard.scanners().is_empty() {
+            let micros = self.worked / 1000;
+            into.accounts.push(FilterAccount {
+                filter: SCANNERS.into(),
+                side: filters::Side::Output.name().into(),
+                verdict: word.into(),
+                failure: None,
+                calls: 1,
+                cpu_us: micros,
+                queue_us: 0,
+                remote_us: 0,
+                wall_us: micros,
+                critical: self.panel.is_none(),
+            });
         }
         let mut notes = std::mem::take(&mut self.lines.notes);
         filters::merge(&mut into.accounts, self.watches.take_accounts());
@@ -415,6 +465,9 @@ impl Gate {
         if let Some(stop) = stop.filter(|_| !self.observes()) {
             self.set_stop(stop);
         }
+        if self.lines.overflowed && self.ground.acts {
+            self.set_stop(Stop::Unreadable);
+        }
         found
     }
 
@@ -424,8 +477,11 @@ impl Gate {
             return;
         }
         let opens = !self.ground.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
-        let plain =
-            !content.strange && !content.ends && !opens && self.lines.is_clear(&self.ground, &content.slots) && self.admits(&content.slots);
+        let plain = !content.strange
+            && content.ends.is_empty()
+            && !opens
+            && self.lines.is_clear(&self.ground, &content.slots)
+            && self.admits(&content.slots);
         let untouched = !content.goes && (!self.ground.acts || plain);
         if self.queue.is_empty() && self.torn.is_empty() && untouched {
             self.closing.passed(self.ground.dialect, piece, &content);
@@ -454,18 +510,20 @@ impl Gate {
             if kept.arrived != now {
                 self.held_events += 1;
                 self.held.add(now.micros_since(kept.arrived));
-                drop(self.held.drain());
             }
             self.ends.push_back((out.payload_queued() + out.open_payload(), kept.upto));
             self.queue.pop_front();
         }
-        if self.queue.is_empty() {
+        // A text that grows from event to event says everything again.
+        if self.queue.is_empty() && self.ground.dialect != Dialect::Generate {
             self.lines.forget();
         }
     }
 
     fn may_leave(&self, content: &Content) -> bool {
-        self.lines.is_decided(&self.ground, &content.slots) && self.admits(&content.slots) && (!content.ends || !self.is_judging())
+        self.lines.is_decided(&self.ground, &content.slots)
+            && self.admits(&content.slots)
+            && self.panel.as_ref().is_none_or(|panel| panel.has_judged(&content.ends))
     }
 
     fn admits(&self, slots: &[Slot]) -> bool {
@@ -476,18 +534,15 @@ impl Gate {
     fn bound(&mut self, now: Tick, out: &mut Out) {
         let bytes = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
         self.held_bytes = self.held_bytes.max(bytes);
-        if bytes <= MOST_WAITING || self.ground.framing == Framing::Json {
-            return;
+        if bytes > MOST_WAITING && self.ground.framing != Framing::Json {
+            self.flush(now, out);
         }
-        self.flush(now, out);
         let left = self.queue.iter().map(|kept| kept.bytes.len()).sum::<usize>();
-        if left > MOST_WAITING
-            && let Some(panel) = &mut self.panel
-        {
-            match panel.give_up() {
-                Some(stop) => self.set_stop(stop),
-                None => self.release(now, out),
-            }
+        let judges = self.panel.as_mut().filter(|panel| left > MOST_WAITING && self.ground.framing != Framing::Json || panel.is_full());
+        match judges.map(Panel::give_up) {
+            Some(Some(stop)) => self.set_stop(stop),
+            Some(None) => self.release(now, out),
+            None => {}
         }
     }
 

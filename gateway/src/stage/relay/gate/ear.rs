@@ -95,10 +95,12 @@ impl Listener for Ear<'_> {
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
         let mut content = std::mem::take(&mut self.content);
-        content.ends = !self.ended.is_empty();
-        self.ended.drain(..).for_each(|choice| self.lines.finish(self.ground, choice));
-        if let (true, Some(panel)) = (content.ends, &mut self.panel) {
-            panel.ask(true);
+        for choice in self.ended.drain(..) {
+            self.lines.finish(self.ground, choice);
+            content.ends.extend(self.lines.ends(choice));
+            if let Some(panel) = &mut self.panel {
+                panel.end(choice);
+            }
         }
         content.strange = !event.same_shape;
         content.goes = self.ground.takes_usage && event.no_choices && event.kinds.is_usage_only();

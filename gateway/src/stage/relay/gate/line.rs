@@ -21,8 +21,8 @@ use crate::audit::Note;
 /// Which text: choice, channel, tool call.
 pub(super) type Key = (u32, Channel, u32);
 
-/// More texts than this in one answer share the last line, where they are scanned as one.
-const MOST: usize = 256;
+/// Most texts in one answer. A guard that acts lets no more pass.
+const MOST: usize = 512;
 
 /// Where a piece of text stands.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub(super) struct Lines {
     all: Vec<Line>,
     /// What was found, for the audit log.
     pub(super) notes: Vec<Note>,
+    /// There were more texts than can be followed.
+    pub(super) overflowed: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,8 @@ impl Lines {
             if self.all.len() < MOST {
                 let scans = ground.guard.scanners().iter().map(|_| Scan::new()).collect();
                 self.all.push(Line { key, scans, pushed: 0, base: 0, masks: VecDeque::new() });
+            } else {
+                self.overflowed = true;
             }
             self.all.len() - 1
         });
@@ -101,6 +105,12 @@ impl Lines {
     /// Decide what is held as well as it can be decided now.
     pub(super) fn flush(&mut self, ground: &Ground) {
         self.all.iter_mut().for_each(|line| line.scan(ground, &mut self.notes, |scan, automata, out| scan.flush(automata, out)));
+    }
+
+    /// The ends of the lines of a choice, or of all.
+    pub(super) fn ends(&self, choice: Option<u32>) -> Vec<(usize, usize)> {
+        let chosen = self.all.iter().enumerate().filter(|(_, line)| choice.is_none_or(|choice| line.key.0 == choice));
+        chosen.map(|(at, line)| (at, line.pushed)).collect()
     }
 
     /// The choices whose texts came.
@@ -131,6 +141,12 @@ impl Lines {
         let span = slot.span.clone();
         let masks = self.all.get(slot.line).into_iter().flat_map(|line| &line.masks);
         masks.filter(move |mask| mask.span.start < span.end && mask.end() > span.start)
+    }
+
+    /// What of the same line is replaced before a slot.
+    pub(super) fn masks_before(&self, slot: &Slot) -> impl Iterator<Item = &Mask> {
+        let start = slot.span.start;
+        self.all.get(slot.line).into_iter().flat_map(|line| &line.masks).filter(move |mask| mask.span.start < start)
     }
 
     /// No event is left that a mask could concern, but for those whose end is not known.
@@ -228,6 +244,7 @@ pub(super) fn channel(channel: Channel) -> &'static str {
         Channel::Refusal => "refusal",
         Channel::ToolName => "tool_name",
         Channel::ToolArguments => "tool_arguments",
+        Channel::Beside => "beside",
     }
 }
 

@@ -20,6 +20,8 @@ use crate::world::World;
 
 /// Text that a bench gathers at the most before it asks, whatever its mode: judges are given no more than that in any case.
 const MOST_SAID: usize = 192 << 10;
+/// Text of all lines that waits for judges at the most; beyond it what their modes say happens.
+const MOST_WAITING: usize = 2 << 20;
 
 /// What was said in one line.
 #[derive(Debug)]
@@ -28,11 +30,22 @@ struct Said {
     /// The text from `base` on.
     text: String,
     base: usize,
+    /// Nothing more comes.
+    ended: bool,
 }
 
 impl Said {
     fn end(&self) -> usize {
         self.base + self.text.len()
+    }
+
+    /// The last place at a character up to `at`.
+    fn floor(&self, at: usize) -> usize {
+        let mut at = at.min(self.end());
+        while !self.text.is_char_boundary(at.saturating_sub(self.base)) {
+            at -= 1;
+        }
+        at
     }
 
     fn from(&self, at: usize) -> (usize, &str) {
@@ -73,7 +86,6 @@ pub(super) struct Panel {
     world: Arc<World>,
     benches: Vec<Bench>,
     said: Vec<Said>,
-    ended: bool,
     pub(super) accounts: Vec<FilterAccount>,
     /// What was found: by whom, and in which line.
     pub(super) found: Vec<(Arc<str>, Key, Found)>,
@@ -81,7 +93,7 @@ pub(super) struct Panel {
 
 impl std::fmt::Debug for Panel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Panel").field("lines", &self.said.len()).field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Panel").field("lines", &self.said.len()).finish_non_exhaustive()
     }
 }
 
@@ -95,7 +107,6 @@ impl Panel {
             world: world.clone(),
             benches: modes.into_iter().map(bench).collect(),
             said: Vec::new(),
-            ended: false,
             accounts: Vec::new(),
             found: Vec::new(),
         })
@@ -105,40 +116,43 @@ impl Panel {
     pub(super) fn text(&mut self, line: usize, key: Key, text: &str) {
         // Lines are numbered as they come.
         if line >= self.said.len() {
-            self.said.push(Said { key, text: String::new(), base: 0 });
+            self.said.push(Said { key, text: String::new(), base: 0, ended: false });
         }
         if let Some(said) = self.said.get_mut(line) {
             said.text.push_str(text);
         }
     }
 
-    /// The answer is complete.
-    pub(super) fn end(&mut self) {
-        self.ended = true;
-        self.ask(true);
+    /// A choice is complete, or all are.
+    pub(super) fn end(&mut self, choice: Option<u32>) {
+        let ended = self.said.iter_mut().filter(|said| choice.is_none_or(|choice| said.key.0 == choice));
+        ended.for_each(|said| said.ended = true);
+        self.ask(false);
     }
 
     /// Ask about what has gathered. In a `hurry`, about less than a window, too.
     pub(super) fn ask(&mut self, hurry: bool) {
         let window = self.guard.settings.window;
         for bench in self.benches.iter_mut().filter(|bench| bench.running.is_none()) {
-            let enough = |unasked: usize| match bench.mode {
+            let enough = |unasked: usize, ended: bool| match bench.mode {
                 _ if unasked == 0 => false,
-                Mode::End => self.ended || unasked >= MOST_SAID,
-                Mode::Hold | Mode::Cut => hurry || self.ended || unasked >= window,
+                Mode::End => ended || unasked >= MOST_SAID,
+                Mode::Hold | Mode::Cut => hurry || ended || unasked >= window,
             };
             let mut builder = Subject::build(Side::Output, Sizes::default(), window * 2);
-            let (mut places, mut upto) = (Vec::new(), Vec::new());
+            let (mut places, mut upto, mut room) = (Vec::new(), Vec::new(), MOST_SAID);
             for (line, said) in self.said.iter().enumerate() {
                 let judged = bench.judged(line);
-                if !enough(said.end() - judged) {
+                if room == 0 || !enough(said.end() - judged, said.ended) {
                     upto.push(judged);
                     continue;
                 }
                 let (from, text) = said.from(judged.saturating_sub(window));
-                builder.text(Voice::Answer(said.key.0), Place::default(), text);
+                let to = said.floor(judged + room);
+                builder.text(Voice::Answer(said.key.0), Place::default(), text.get(..to - from).unwrap_or(text));
                 places.push((line, from));
-                upto.push(said.end());
+                upto.push(to);
+                room -= (to - judged).min(room);
             }
             if places.is_empty() {
                 continue;
@@ -200,6 +214,16 @@ impl Panel {
         self.benches.iter().all(|bench| bench.running.is_none() && judged(bench))
     }
 
+    /// Whether lines were judged as far as they went when they ended.
+    pub(super) fn has_judged(&self, ends: &[(usize, usize)]) -> bool {
+        self.benches.iter().all(|bench| ends.iter().all(|(line, end)| bench.judged(*line) >= *end))
+    }
+
+    /// Whether more text waits than may.
+    pub(super) fn is_full(&self) -> bool {
+        self.said.iter().map(|said| said.text.len()).sum::<usize>() > MOST_WAITING
+    }
+
     /// Too much waits for the judges. What then happens is what their modes say: `None` when all of them let it pass.
     pub(super) fn give_up(&mut self) -> Option<Stop> {
         let ends: Vec<usize> = self.said.iter().map(Said::end).collect();
@@ -207,6 +231,7 @@ impl Panel {
             bench.running = None;
             bench.judged.clone_from(&ends);
         }
+        self.forget();
         let links = self.guard.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
         let closed = links.into_iter().find(|link| link.declared.on_failure == OnFailure::Closed)?;
         Some(Stop::Failed { filter: closed.declared.name.clone(), failure: Failure::TooMuch })

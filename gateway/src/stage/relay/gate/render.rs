@@ -5,6 +5,7 @@
 //! - *Never*: a document parsed and written again.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use wire::json::Text;
 use wire::rewrite::{self, Edit, Found};
@@ -14,12 +15,26 @@ use super::line::{Lines, Mask, Slot};
 use super::{Content, Ground};
 
 /// What spells the text once more, token by token.
-const LOGPROBS: &[u8] = b"logprobs";
+const SPELLED: [&[u8]; 10] = [
+    b"logprobs",
+    b"completion_probabilities",
+    b"tokens",
+    b"top_tokens",
+    b"prefill",
+    b"best_of_sequences",
+    b"output_token_logprobs",
+    b"token_ids",
+    b"output_ids",
+    b"prompt_token_ids",
+];
 /// Members of the engine's own bookkeeping; a request's id looks like a key to a scanner.
 const ENVELOPE: [&[u8]; 10] =
     [b"id", b"object", b"type", b"role", b"model", b"status", b"item_id", b"response_id", b"system_fingerprint", b"finish_reason"];
 /// Members that repeat an answer's text at its end.
 const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
+
+/// What to call an event that cannot be changed as it must.
+pub(super) const UNREADABLE: &str = "UNREADABLE_EVENT";
 
 /// An event as it leaves, or the kind of finding that ends the answer.
 pub(super) fn event<'b>(
@@ -41,18 +56,20 @@ pub(super) fn event<'b>(
     let data = rewrite::data(ground.framing, bytes);
     let mut edits: Vec<Edit> = content.slots.iter().flat_map(|slot| in_slot(ground, lines, &data, slot)).collect();
     let mut blocked = None;
-    let read = rewrite::strings(&data, if masked { LOGPROBS } else { b"" }, &mut |key, found| match found {
+    let read = rewrite::strings(&data, if masked { &SPELLED } else { &[] }, &mut |key, found| match found {
         Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
-        Found::Text(text, at) => {
-            let is_slot = content.slots.iter().any(|slot| slot.raw.start < at.end && at.start < slot.raw.end);
-            if !content.strange || is_slot || ENVELOPE.contains(&key) {
-                return;
+        Found::Text(text, at) => match content.slots.iter().find(|slot| slot.raw.start < at.end && at.start < slot.raw.end) {
+            // A text that grows from event to event: of what was said before, the same is taken out.
+            Some(slot) if slot.raw.start > at.start => edits.extend(before_slot(lines, &text, at.start, slot)),
+            Some(_) => {}
+            None if !content.strange || ENVELOPE.contains(&key) => {}
+            None => {
+                if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
+                    edits.push(disclaimer(ground, at.start));
+                }
+                blocked = blocked.or(in_text(ground, &text, at.start, &mut edits));
             }
-            if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
-                edits.push(disclaimer(ground, at.start));
-            }
-            blocked = blocked.or(in_text(ground, &text, at.start, &mut edits));
-        }
+        },
     });
     if let Some(kind) = blocked {
         return Err(kind);
@@ -61,44 +78,70 @@ pub(super) fn event<'b>(
     if read.is_err() {
         return whole(ground, bytes);
     }
-    Ok(if edits.is_empty() { Cow::Borrowed(bytes) } else { Cow::Owned(rewrite::apply(ground.framing, bytes, &mut edits)) })
+    if edits.is_empty() {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut changed = rewrite::apply(ground.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
+    if rewrite::strings(&rewrite::data(ground.framing, &changed), &[], &mut |_, _| {}).is_err() {
+        // The arguments of a tool may stand there as JSON of their own: what is masked in them goes with all of them.
+        let whole = content.slots.iter().filter(|slot| data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
+        edits.extend(whole.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
+        edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
+        changed = rewrite::apply(ground.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
+        rewrite::strings(&rewrite::data(ground.framing, &changed), &[], &mut |_, _| {}).map_err(|_| UNREADABLE)?;
+    }
+    Ok(Cow::Owned(changed))
 }
 
 /// Bytes that nobody reads as an event, scanned as one text.
-pub(super) fn whole<'b>(ground: &Ground, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, &'static str> {
+fn whole<'b>(ground: &Ground, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, &'static str> {
     let mut edits = Vec::new();
     match in_text(ground, &Text::of(bytes, false), 0, &mut edits) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
-        None => Ok(Cow::Owned(rewrite::apply(Framing::Opaque, bytes, &mut edits))),
+        None => rewrite::apply(Framing::Opaque, bytes, &mut edits).map(Cow::Owned).ok_or(UNREADABLE),
     }
 }
 
 /// A whole answer that is not shown: without its texts, and with the dialect's word for why.
 pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec<u8> {
-    let mut edits: Vec<Edit> = content.slots.iter().map(|slot| Edit { at: slot.raw.clone(), with: Vec::new() }).collect();
-    edits.extend(content.reasons.iter().map(|(_, at)| Edit { at: at.clone(), with: dialect.filtered().into() }));
-    // Whatever spells or repeats a text; the reader of a document that broke has told no text of it either.
-    let _ = rewrite::strings(bytes, LOGPROBS, &mut |_, found| {
-        if let Found::Erased(at) = found {
-            edits.push(Edit { at, with: b"null".to_vec() });
-        }
+    let mut edits: Vec<Edit> = content.reasons.iter().map(|(_, at)| Edit { at: at.clone(), with: dialect.filtered().into() }).collect();
+    let is_reason = |at: &Range<usize>| content.reasons.iter().any(|(_, reason)| reason == at);
+    let objects = content.slots.iter().filter(|slot| bytes.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
+    edits.extend(objects.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
+    let read = rewrite::strings(bytes, &SPELLED, &mut |key, found| match found {
+        Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
+        Found::Text(_, at) if !ENVELOPE.contains(&key) && !is_reason(&at) => edits.push(Edit { at, with: Vec::new() }),
+        Found::Text(..) => {}
     });
-    rewrite::apply(Framing::Json, bytes, &mut edits)
+    edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
+    let shown = read.ok().and_then(|()| rewrite::apply(Framing::Json, bytes, &mut edits));
+    shown.unwrap_or_else(|| b"{}".to_vec())
 }
 
 /// What is changed in a slot. A match that began in an event before is said there; here its text is only left out.
 fn in_slot(ground: &Ground, lines: &Lines, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
     let text = Text::of(raw, slot.escaped);
-    let edit = |mask: &Mask| {
-        let from = mask.span.start.max(slot.span.start) - slot.span.start;
-        let to = mask.end().min(slot.span.end) - slot.span.start;
-        let begins_here = mask.span.start >= slot.span.start;
-        replaced(&text, slot.raw.start, from..to, if begins_here { &mask.instead } else { "" })
+    let mut masks: Vec<&Mask> = lines.masks(slot).collect();
+    masks.sort_by_key(|mask| mask.span.start);
+    let place = |mask: &Mask| mask.span.start.max(slot.span.start) - slot.span.start..mask.end().min(slot.span.end) - slot.span.start;
+    let written = text.raw_ranges(masks.iter().map(|mask| place(mask)));
+    let edit = |(mask, raw): (&&Mask, Range<usize>)| {
+        let with = if mask.span.start >= slot.span.start { escaped(&mask.instead) } else { String::new() };
+        Edit { at: slot.raw.start + raw.start..slot.raw.start + raw.end, with: with.into_bytes() }
     };
     let opening = (slot.opens && !ground.disclaimer.is_empty()).then(|| disclaimer(ground, slot.raw.start));
-    opening.into_iter().chain(lines.masks(slot).map(edit)).collect()
+    opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
+}
+
+/// The changes in the part of a growing text that was said before its slot.
+fn before_slot(lines: &Lines, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
+    let mut masks: Vec<&Mask> = lines.masks_before(slot).collect();
+    masks.sort_by_key(|mask| mask.span.start);
+    let written = text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
+    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: escaped(&mask.instead).into_bytes() };
+    masks.iter().zip(written).map(edit).collect()
 }
 
 fn disclaimer(ground: &Ground, at: usize) -> Edit {
@@ -108,14 +151,13 @@ fn disclaimer(ground: &Ground, at: usize) -> Edit {
 /// The changes in a text that stands by itself at `at`; or the kind of finding that ends the answer.
 fn in_text(ground: &Ground, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<&'static str> {
     let (found, blocked) = ground.guard.find(&text.decode(), &ground.vault);
-    edits.extend(found.into_iter().map(|(span, instead)| replaced(text, at, span, &instead)));
+    let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
+    let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {
+        at: at + raw.start..at + raw.end,
+        with: escaped(instead).into_bytes(),
+    };
+    edits.extend(found.iter().zip(written).map(edit));
     blocked
-}
-
-/// Something else in the place of some of a text that stands at `at`.
-fn replaced(text: &Text<'_>, at: usize, span: std::ops::Range<usize>, instead: &str) -> Edit {
-    let raw = text.raw_range(span);
-    Edit { at: at + raw.start..at + raw.end, with: escaped(instead).into_bytes() }
 }
 
 /// JSON string content that says `text`.

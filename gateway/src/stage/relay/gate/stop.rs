@@ -17,6 +17,8 @@ pub(crate) enum Stop {
         /// What to call it.
         kind: String,
     },
+    /// It cannot be read as it must be.
+    Unreadable,
     /// A filter's own no.
     Refused(Refused),
     /// A filter that must say cannot.
@@ -35,6 +37,7 @@ impl Stop {
             Stop::Blocked { kind } => {
                 Refusal::blocked(502, "content_blocked", format!("The answer was withheld by the route's guard: it holds {kind}."))
             }
+            Stop::Unreadable => Refusal::unreadable_answer(),
             Stop::Refused(refused) => Refusal::by_filter(refused),
             Stop::Failed { filter, failure } => Refusal::guard_unavailable(filter, failure),
         }
