@@ -34,6 +34,7 @@ async fn the_operator_reads_what_each_filter_cost() {
     assert_eq!((&patterns["verdicts"]["flag"], &patterns["parts"]["wall"]["count"]), (&10.into(), &10.into()));
     assert_eq!(serde_json::from_str::<Value>(&gateway.get("/api/security?route=other").1).unwrap()["routes"], Value::Array(Vec::new()));
     assert!(gateway.metric("llm_lens_shield_filter_seconds_count", "filter=\"patterns\"") >= 10.0);
+    assert_eq!(gateway.metric("llm_lens_shield_verdicts_total", "filter=\"patterns\""), 20.0, "on either side");
     assert_eq!(gateway.metric("llm_lens_shield_overhead_seconds_count", "phase=\"total\""), 10.0);
 }
 
