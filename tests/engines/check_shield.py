@@ -11,11 +11,14 @@ from wire import usage_of
 MASKED = "Write to [EMAIL_ADDRESS] or pay [CREDIT_CARD] today"
 
 
-def headers(t):
+BEFORE = "The sea is wide, deep and cold;"
+
+
+def headers(t, guard="yes"):
     if not t.admin:
         raise Skip("no gateway")
     request_id = new_id()
-    return request_id, {**id_header(request_id), "x-guarded": "yes"}
+    return request_id, {**id_header(request_id), "x-guarded": guard}
 
 
 def shield_stream(t):
@@ -56,4 +59,45 @@ def shield_messages(t):
     return [Seen(request_id, stream=True, usage=usage_of(answer.usage.model_dump()), finish_reasons=[answer.stop_reason])]
 
 
-CHECKS = (shield_stream, shield_whole, shield_harmless, shield_messages)
+def shield_blocked(t):
+    """blocked chat, streaming, two choices: cut before the phrase, ended by a content filter"""
+    request_id, extra = headers(t, "stern")
+    chunks = list(t.openai().chat.completions.create(model=MODEL, messages=ask("hello"), stream=True, n=2, extra_headers=extra))
+    text = "".join(joined(chunks, index=index) for index in (0, 1))
+    assert "ships" not in text, f"the text is {text!r}"
+    reasons = [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason]
+    assert set(reasons) == {"content_filter"}, f"finish reasons are {reasons}"
+    return [Seen(request_id, stream=True, outcome="blocked")]
+
+
+def shield_blocked_whole(t):
+    """blocked chat, whole answer: its texts are withheld, its usage is not"""
+    request_id, extra = headers(t, "stern")
+    answer = t.openai().chat.completions.create(model=MODEL, messages=ask("hello"), extra_headers=extra)
+    equal((answer.choices[0].message.content or "", answer.choices[0].finish_reason), ("", "content_filter"), "text and finish reason")
+    return [Seen(request_id, stream=False, outcome="blocked", usage=usage_of(answer.usage.model_dump()))]
+
+
+def shield_refused_messages(t):
+    """blocked Messages, streaming: a refusal"""
+    request_id, extra = headers(t, "stern")
+    with t.anthropic().messages.stream(model=MODEL, messages=ask("hello"), max_tokens=60, extra_headers=extra) as events:
+        answer = events.get_final_message()
+    text = "".join(block.text for block in answer.content if block.type == "text")
+    equal((text.rstrip(), answer.stop_reason), (BEFORE, "refusal"), "text and stop reason")
+    return [Seen(request_id, stream=True, outcome="blocked")]
+
+
+def shield_judged(t):
+    """judged chat, streaming: windows are held, judged, and all of them pass"""
+    request_id, extra = headers(t, "stern")
+    messages = ask("private")
+    messages[-1]["content"] += " My address is jane.roe@example.org."
+    raw = t.openai().chat.completions.with_raw_response.create(model=MODEL, messages=messages, stream=True, extra_headers=extra)
+    assert raw.headers["x-security-validated"].startswith("redact"), raw.headers["x-security-validated"]
+    equal(joined(list(raw.parse())), MASKED, "the text")
+    return [Seen(request_id, stream=True, finish_reasons=["stop"])]
+
+
+CHECKS = (shield_stream, shield_whole, shield_harmless, shield_messages, shield_blocked, shield_blocked_whole,
+          shield_refused_messages, shield_judged)

@@ -75,14 +75,22 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
 start_gateway() { # UPSTREAM_URL
   local deadline=$((SECONDS + READY_SECONDS))
   LISTEN="$(free_port)" ADMIN="$(free_port)"
-  # The second route is what --upstream makes; the first is for the checks of the guard.
+  # The last route is what --upstream makes; the others are for the checks of guards.
   cat >"$SCRATCH/gateway.yaml" <<YAML
 listeners: [{address: "127.0.0.1:$LISTEN"}]
 admin: {address: "127.0.0.1:$ADMIN"}
 backends: [{name: default, url: "$1"}]
-shields: [{name: strict}]
+shields:
+  - {name: strict}
+  - name: stern
+    input_pii: redact
+    output_toxicity: flag
+    output_mode: hold
+    window: 32B
+    rules: [{name: ships, phrases: ["ships cross"], output: block}]
 routes:
   - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, shield: strict}
+  - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, shield: stern, security_headers: true}
   - {name: default, backend: default}
 YAML
   "$BIN" gateway --config "$SCRATCH/gateway.yaml" >"$SCRATCH/gateway.log" 2>&1 &
