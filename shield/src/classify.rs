@@ -4,8 +4,7 @@
 //! - *Out*: [`Scores`], 0.5 being the point of operation, and the first telling phrase.
 //! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to the bit.
 //!
-//! Two stages. Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both
-//! questions. Then, where it helps, small trees over the sums of the first stage and the counts of the parts.
+//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions.
 
 pub(crate) mod extract;
 pub(crate) mod features;
@@ -14,12 +13,10 @@ pub(crate) mod hash;
 pub(crate) mod lexicon;
 pub(crate) mod phrase;
 mod scorer;
-pub(crate) mod trees;
 
 use crate::normalise::Normal;
 use lexicon::Lexicon;
 use phrase::Phrases;
-use trees::Tree;
 
 pub use extract::Phrase;
 pub use format::BadWeights;
@@ -68,23 +65,14 @@ pub(crate) struct Head {
     pub(crate) kinds: [f32; features::KINDS],
     /// How much the worst sentence counts beside the whole.
     pub(crate) peak: f32,
-    /// How much the linear stage counts beside the trees.
-    pub(crate) blend: f32,
     /// The raw score that is given out as 0.5.
     pub(crate) threshold: f32,
     /// How fast the score leaves 0.5.
     pub(crate) slope: f32,
-    pub(crate) trees: Vec<Tree>,
     pub(crate) measured: Measured,
 }
 
 impl Head {
-    /// The raw score for the numbers `z`; the fourth is the linear one.
-    pub(crate) fn raw(&self, z: &[f32]) -> f32 {
-        let linear = z.get(features::KINDS).copied().unwrap_or(0.0);
-        self.blend * linear + self.trees.iter().map(|t| t.value(z)).sum::<f32>()
-    }
-
     fn calibrated(&self, raw: f32) -> f32 {
         1.0 / (1.0 + (-self.slope * (raw - self.threshold)).exp())
     }
@@ -136,7 +124,7 @@ impl Model {
     }
 
     pub(crate) fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
-        let mut scorer = scorer::Scorer::new(self, normal);
+        let mut scorer = scorer::Scorer::new(self);
         let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);
         (scorer.finish(), phrase)
     }

@@ -4,7 +4,6 @@
 //! - *Out*: a [`Model`](crate::classify::Model); metrics over folds that keep near-duplicates together.
 //! - *Never*: chance, a clock or a number of threads in the weights: the same data give the same file.
 
-mod boost;
 pub mod data;
 mod fit;
 pub mod metrics;

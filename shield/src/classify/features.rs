@@ -22,27 +22,11 @@ pub(crate) enum Kind {
 /// How many kinds there are.
 pub(crate) const KINDS: usize = 3;
 
-/// Classes of words that are counted.
-pub(crate) const PARTS: usize = 64;
 /// The class of a quotation mark; the lexicon has fewer.
 const QUOTE: u8 = 63;
 
 /// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says little.
 pub(crate) const LEAST: [u32; KINDS] = [30, 8, 8];
-
-/// What the second stage sees: the sums of each kind, their total with what the worst sentence adds, two sizes, the counts of the parts.
-pub(crate) fn numbers(sums: [f32; KINDS], peak: f32, length: f32, wide: f32, parts: &[f32; PARTS]) -> [f32; KINDS + 3 + PARTS] {
-    let mut z = [0f32; KINDS + 3 + PARTS];
-    let first = sums.into_iter().chain([sums.iter().sum::<f32>() + peak, length, wide]);
-    z.iter_mut().zip(first.chain(parts.iter().copied())).for_each(|(z, v)| *z = v);
-    z
-}
-
-/// How long a text is, in steps of e, and the share of its bytes beyond ASCII.
-pub(crate) fn size(normal: &Normal) -> (f32, f32) {
-    let bytes = normal.text.len().max(1) as f32;
-    (bytes.ln(), normal.text.bytes().filter(|b| *b >= 0x80).count() as f32 / bytes)
-}
 
 /// Takes features.
 pub(crate) trait Sink {
@@ -50,8 +34,6 @@ pub(crate) trait Sink {
     fn feature(&mut self, kind: Kind, bucket: u32);
     /// A fact about the whole text.
     fn fact(&mut self, bucket: u32);
-    /// A word plays a part.
-    fn part(&mut self, class: u8);
     /// A sentence ends.
     fn sentence(&mut self);
 }
@@ -266,7 +248,6 @@ impl<'a, S: Sink> Walk<'a, S> {
     /// A word that plays a part: alone, and in order with the parts before it.
     fn part(&mut self, class: u8) {
         let now = self.count;
-        self.sink.part(class);
         let [a, b, c, _] = self.parts;
         self.parts = [(class, now), a, b, c];
         let one = pair(SALT_PART, u64::from(class));

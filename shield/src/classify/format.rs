@@ -2,7 +2,7 @@
 //!
 //! - *In*: bytes, or a model.
 //! - *Out*: a model, or bytes. Little endian: magic, version, bucket bits, fingerprint of the word tables, then per question
-//!   scale, kinds, peak, blend, threshold, slope, what training measured and the trees, then the weights, then a checksum over all of it.
+//!   scale, kinds, peak, threshold, slope and what training measured, then the weights, then a checksum over all of it.
 //! - *Never*: a model from a file that was made for other features.
 
 use std::fmt;
@@ -10,12 +10,11 @@ use std::fmt;
 use super::hash::{BUCKET_BITS, BUCKETS};
 use super::lexicon::Lexicon;
 use super::phrase::Phrases;
-use super::trees::{LEAVES, NODES, Tree};
 use super::{Head, Measured, Model};
 
 const MAGIC: &[u8; 8] = b"LLSHIELD";
-/// Goes up with every change of the features.
-const VERSION: u16 = 2;
+/// Goes up with every change of the features or of this file.
+const VERSION: u16 = 3;
 
 /// Why a weights file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +56,8 @@ pub(super) fn write(model: &Model) -> Vec<u8> {
     out.extend(fingerprint().to_le_bytes());
     for head in &model.heads {
         let first = [head.scale].into_iter().chain(head.kinds);
-        let numbers = [head.peak, head.blend, head.threshold, head.slope, head.measured.auc, head.measured.tpr];
+        let numbers = [head.peak, head.threshold, head.slope, head.measured.auc, head.measured.tpr];
         first.chain(numbers).for_each(|v| out.extend(v.to_le_bytes()));
-        out.extend((head.trees.len() as u32).to_le_bytes());
-        for tree in &head.trees {
-            for (which, at) in &tree.nodes {
-                out.push(*which);
-                out.extend(at.to_le_bytes());
-            }
-            tree.leaves.iter().for_each(|v| out.extend(v.to_le_bytes()));
-        }
     }
     out.extend(model.weights.iter().flatten().map(|w| w.cast_unsigned()));
     let sum = checksum(&out);
@@ -92,22 +83,9 @@ impl Reader<'_> {
     fn head(&mut self) -> Result<Head, BadWeights> {
         let scale = self.float()?;
         let kinds = [self.float()?, self.float()?, self.float()?];
-        let (peak, blend, threshold, slope) = (self.float()?, self.float()?, self.float()?, self.float()?);
+        let (peak, threshold, slope) = (self.float()?, self.float()?, self.float()?);
         let measured = Measured { auc: self.float()?, tpr: self.float()? };
-        let trees = (0..u32::from_le_bytes(self.take()?)).map(|_| self.tree()).collect::<Result<_, _>>()?;
-        Ok(Head { scale, kinds, peak, blend, threshold, slope, trees, measured })
-    }
-
-    fn tree(&mut self) -> Result<Tree, BadWeights> {
-        let mut tree = Tree { nodes: [(0, 0.0); NODES], leaves: [0.0; LEAVES] };
-        for node in &mut tree.nodes {
-            let [which] = self.take()?;
-            *node = (which, self.float()?);
-        }
-        for leaf in &mut tree.leaves {
-            *leaf = self.float()?;
-        }
-        Ok(tree)
+        Ok(Head { scale, kinds, peak, threshold, slope, measured })
     }
 }
 

@@ -5,9 +5,8 @@
 //! - *Never*: a feature counted twice in one window.
 
 use super::Model;
-use super::features::{KINDS, Kind, LEAST, PARTS, Sink, numbers};
+use super::features::{KINDS, Kind, LEAST, Sink};
 use super::hash::BUCKETS;
-use crate::normalise::Normal;
 
 /// Characters after which the next end of a sentence closes the window.
 const WINDOW: u32 = 3000;
@@ -23,19 +22,15 @@ pub(super) struct Scorer<'a> {
     before: ([[i32; 2]; KINDS], [u32; KINDS]),
     /// The highest sums of a sentence in this window.
     peak: Option<[f32; 2]>,
-    parts: [f32; PARTS],
     /// Symbols in this window, three features each.
     chars: u32,
     /// Facts about the whole text count in every window.
     facts: Vec<u32>,
-    length: f32,
-    wide: f32,
     best: Option<[f32; 2]>,
 }
 
 impl<'a> Scorer<'a> {
-    pub(super) fn new(model: &'a Model, normal: &Normal) -> Self {
-        let (length, wide) = super::features::size(normal);
+    pub(super) fn new(model: &'a Model) -> Self {
         Self {
             model,
             seen: vec![0; BUCKETS / 64],
@@ -43,11 +38,8 @@ impl<'a> Scorer<'a> {
             counts: [0; KINDS],
             before: Default::default(),
             peak: None,
-            parts: [0.0; PARTS],
             chars: 0,
             facts: Vec::new(),
-            length,
-            wide,
             best: None,
         }
     }
@@ -69,13 +61,13 @@ impl<'a> Scorer<'a> {
             }
             sums.iter_mut().zip(&head.kinds).for_each(|(sum, kind)| *sum *= head.scale * kind);
             let peak = self.peak.and_then(|p| p.get(column).copied()).unwrap_or(0.0) * head.scale * head.peak;
-            *raw = head.raw(&numbers(sums, peak, self.length, self.wide, &self.parts));
+            *raw = sums.iter().sum::<f32>() + peak;
         }
         let [a, b] = raw;
         self.best = Some(self.best.map_or(raw, |[x, y]| [x.max(a), y.max(b)]));
         self.seen.fill(0);
         (self.before, self.peak) = Default::default();
-        (self.sums, self.counts, self.parts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], [0.0; PARTS], 0);
+        (self.sums, self.counts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], 0);
         for fact in std::mem::take(&mut self.facts) {
             self.fact(fact);
         }
@@ -127,13 +119,6 @@ impl Sink for Scorer<'_> {
     fn fact(&mut self, bucket: u32) {
         self.facts.push(bucket);
         self.add(Kind::Parts, bucket);
-    }
-
-    #[inline]
-    fn part(&mut self, class: u8) {
-        if let Some(n) = self.parts.get_mut(class as usize) {
-            *n += 1.0;
-        }
     }
 
     fn sentence(&mut self) {

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::hash::BUCKETS;
 use super::lexicon::Lexicon;
 use super::phrase::Phrases;
-use super::trees::Tree;
 use super::{BadWeights, Family, Head, Measured, Model};
 use crate::normalise::{Limits, Normal, normalise};
 
@@ -13,12 +12,11 @@ use crate::normalise::{Limits, Normal, normalise};
 fn model() -> Model {
     let weights =
         (0..BUCKETS as u32).map(|i| [i.wrapping_mul(2_654_435_761) >> 24, i.wrapping_mul(40_503) >> 9].map(|v| (v as u8).cast_signed()));
-    let tree = Tree { nodes: [(3, 0.1); 7], leaves: [-0.5, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7] };
     let measured = Measured { auc: 0.9, tpr: 0.5 };
-    let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.2, blend: 1.0, threshold: 0.2, slope: 3.0, trees: vec![tree], measured };
+    let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.2, threshold: 0.2, slope: 3.0, measured };
     Model {
         weights: weights.collect(),
-        heads: [Head { trees: Vec::new(), ..head.clone() }, head],
+        heads: [head.clone(), Head { peak: 0.1, ..head }],
         lexicon: Lexicon::new(),
         phrases: Phrases::new().expect("phrases"),
     }

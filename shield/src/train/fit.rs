@@ -1,12 +1,11 @@
 //! Fits a model to a part of the rows.
 //!
 //! - *In*: rows with their features, and which of them may be seen.
-//! - *Out*: a model whose second stage and threshold come from rows that its first stage had not seen.
+//! - *Out*: a model whose threshold comes from rows that its weights had not seen.
 //! - *Never*: a look at a row outside the part.
 
 use aho_corasick::BuildError;
 
-use super::boost::{Settings, boost};
 use super::data::{File, Row};
 use super::metrics::{Scored, auc, threshold, tpr};
 use super::sample::{Sample, Samples};
@@ -25,7 +24,7 @@ const PASSES: usize = 20;
 
 /// What is set apart for each question; found by five-fold runs.
 struct Recipe {
-    /// The price of a mistake in the linear stage.
+    /// The price of a mistake.
     cost: f32,
     /// How much each kind of feature counts.
     kinds: [f32; KINDS],
@@ -33,22 +32,14 @@ struct Recipe {
     telling: f32,
     /// How much the worst sentence counts beside the whole.
     peak: f32,
-    blend: f32,
     /// The share of the weights that are cut to the largest of the rest, so that no few parts decide alone.
     clip: f64,
-    boost: Settings,
 }
 
 fn recipe(question: Question) -> Recipe {
-    // Trees win nothing here in AUC, and lose at one per cent.
-    let boost = |trees| Settings { trees, rate: 0.07, ridge: 2.0, share: 40, least: 3.0 };
     match question {
-        Question::Injection => {
-            Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, blend: 1.0, clip: 0.0, boost: boost(0) }
-        }
-        Question::Toxicity => {
-            Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, blend: 2.0, clip: 1e-4, boost: boost(0) }
-        }
+        Question::Injection => Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, clip: 0.0 },
+        Question::Toxicity => Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, clip: 1e-4 },
     }
 }
 
@@ -93,20 +84,18 @@ impl Fitter<'_> {
         weights
     }
 
-    /// What the first stage says of rows it had not seen.
+    /// What weights say of rows that they had not seen.
     fn held(&self) -> Vec<Held> {
         let mut held = Vec::new();
         for fold in 0..FOLDS {
             let weights = self.linear(Some(fold));
             for (row, sample) in self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?))) {
-                let Some((positive, weight)) = role(self.question, row).filter(|_| row.fold == fold && !row.own) else { continue };
+                let Some((positive, _)) = role(self.question, row).filter(|_| row.fold == fold && !row.own) else { continue };
                 let judged = row.file == if self.question == Question::Injection { File::Injection } else { File::Toxicity };
                 let ordinary = row.file == File::Benign && !row.category.starts_with("hard_negative");
                 held.push(Held {
-                    fold,
-                    z: sample.numbers(&weights, &self.recipe.kinds, self.recipe.peak).to_vec(),
+                    raw: sample.raw(&weights, &self.recipe.kinds, self.recipe.peak),
                     positive,
-                    weight,
                     judged,
                     benign: row.file == File::Benign,
                     ordinary,
@@ -116,23 +105,11 @@ impl Fitter<'_> {
         held
     }
 
-    /// The second stage from the rows of all folds but one.
-    fn second(&self, held: &[Held], without: Option<usize>, scale: f32) -> Head {
-        let kept = || held.iter().filter(|h| without != Some(h.fold));
-        let z: Vec<Vec<f32>> = kept().map(|h| h.z.clone()).collect();
-        let (labels, weights): (Vec<bool>, Vec<f32>) = kept().map(|h| (h.positive, h.weight)).unzip();
-        let trees = boost(&z, &labels, &weights, &self.recipe.boost);
-        Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, blend: self.recipe.blend, trees, ..Head::default() }
-    }
-
     fn head(&self, scale: f32) -> Head {
         let held = self.held();
-        let parts: Vec<Head> = (0..FOLDS).map(|fold| self.second(&held, Some(fold), scale)).collect();
-        let raw = |pick: &dyn Fn(&Held) -> bool| -> Vec<Scored> {
-            held.iter().filter(|h| pick(h)).filter_map(|h| Some((parts.get(h.fold)?.raw(&h.z), h.positive))).collect()
-        };
+        let raw = |pick: &dyn Fn(&Held) -> bool| -> Vec<Scored> { held.iter().filter(|h| pick(h)).map(|h| (h.raw, h.positive)).collect() };
         let scored = raw(&|h| h.judged);
-        let mut head = self.second(&held, None, scale);
+        let mut head = Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, ..Head::default() };
         let all = tail(&raw(&|h| h.judged || h.benign), 0.01);
         head.threshold = all.max(tail(&raw(&|h| h.ordinary), ORDINARY));
         let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>() / scored.len().max(1) as f32;
@@ -150,12 +127,10 @@ impl Fitter<'_> {
     }
 }
 
-/// A row that the first stage had not seen.
+/// A row that the weights had not seen.
 struct Held {
-    fold: usize,
-    z: Vec<f32>,
+    raw: f32,
     positive: bool,
-    weight: f32,
     /// Of the question's own file: counts for its metrics.
     judged: bool,
     /// Of the benign file: no filter may speak up.
@@ -171,7 +146,7 @@ fn tail(scored: &[Scored], share: f64) -> f32 {
     around.iter().map(|of| threshold(scored, share * of)).sum::<f32>() / around.len() as f32
 }
 
-/// The share of ordinary prompts above the threshold, by first stages that had four fifths of the rows: with all of
+/// The share of ordinary prompts above the threshold, by weights that had four fifths of the rows: with all of
 /// them it is about half.
 const ORDINARY: f64 = 0.012;
 

@@ -1,14 +1,14 @@
 //! The features of labelled texts.
 //!
 //! - *In*: rows.
-//! - *Out*: for every row its buckets by kind and sentence, the parts its words play, its size.
+//! - *Out*: for every row its buckets by kind and sentence.
 //! - *Never*: a label.
 
 use aho_corasick::BuildError;
 
 use super::data::Row;
 use crate::classify::extract::extract;
-use crate::classify::features::{KINDS, Kind, LEAST, PARTS, Sink, numbers, size};
+use crate::classify::features::{KINDS, Kind, LEAST, Sink};
 use crate::classify::lexicon::Lexicon;
 use crate::classify::phrase::Phrases;
 
@@ -19,7 +19,6 @@ type Met = (u32, u32);
 #[derive(Debug)]
 struct Bag {
     kinds: [Vec<Met>; KINDS],
-    parts: [f32; PARTS],
     sentence: u32,
 }
 
@@ -34,12 +33,6 @@ impl Sink for Bag {
         self.feature(Kind::Parts, bucket);
     }
 
-    fn part(&mut self, class: u8) {
-        if let Some(n) = self.parts.get_mut(class as usize) {
-            *n += 1.0;
-        }
-    }
-
     fn sentence(&mut self) {
         self.sentence += 1;
     }
@@ -51,8 +44,6 @@ pub(super) struct Sample {
     /// Every bucket once, with the first sentence that has it, in the order of the buckets.
     kinds: [Vec<Met>; KINDS],
     sentences: usize,
-    parts: [f32; PARTS],
-    size: (f32, f32),
 }
 
 /// All rows, ready for training.
@@ -64,10 +55,10 @@ impl Samples {
     pub fn new(rows: &[Row]) -> Result<Self, BuildError> {
         let (lexicon, phrases) = (Lexicon::new(), Phrases::new()?);
         let one = |row: &Row| {
-            let mut bag = Bag { kinds: Default::default(), parts: [0.0; PARTS], sentence: 0 };
+            let mut bag = Bag { kinds: Default::default(), sentence: 0 };
             extract(&lexicon, &phrases, &row.normal, &mut bag);
             let sentences = bag.sentence as usize + 1;
-            Sample { kinds: bag.kinds.map(once), sentences, parts: bag.parts, size: size(&row.normal) }
+            Sample { kinds: bag.kinds.map(once), sentences }
         };
         Ok(Self(rows.iter().map(one).collect()))
     }
@@ -93,8 +84,8 @@ impl Sample {
         line
     }
 
-    /// What the second stage sees, as the scorer would compute it.
-    pub(super) fn numbers(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> [f32; KINDS + 3 + PARTS] {
+    /// The raw score, as the scorer would compute it.
+    pub(super) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
         let mut sums = [0f32; KINDS];
         let mut sentences = vec![0f32; self.sentences];
         let mut told = vec![false; self.sentences];
@@ -114,7 +105,7 @@ impl Sample {
             }
         }
         let worst = sentences.into_iter().zip(told).filter(|(_, told)| *told).map(|(s, _)| s).reduce(f32::max);
-        numbers(sums, peak * worst.unwrap_or(0.0), self.size.0, self.size.1, &self.parts)
+        sums.iter().sum::<f32>() + peak * worst.unwrap_or(0.0)
     }
 }
 
@@ -128,7 +119,7 @@ mod tests {
     /// Weights without meaning, the same each time.
     fn model() -> Model {
         let weights = (0..BUCKETS as u32).map(|i| [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed));
-        let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.3, blend: 1.0, ..Head::default() };
+        let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.3, ..Head::default() };
         Model {
             weights: weights.collect(),
             heads: [head.clone(), head],
@@ -146,7 +137,7 @@ mod tests {
         let model = model();
         let weights: Vec<f32> = model.weights.iter().map(|[w, _]| f32::from(*w) * 0.01).collect();
         let (row, sample) = rows.first().zip(samples.all().first()).expect("one row");
-        let seen = sample.numbers(&weights, &[1.0, 0.5, 0.7], 0.3).get(KINDS).copied().unwrap_or(f32::NAN);
+        let seen = sample.raw(&weights, &[1.0, 0.5, 0.7], 0.3);
         let ([scored, _], _) = model.raw(&row.normal);
         assert!((seen - scored).abs() < 1e-3, "{seen} {scored}");
     }

@@ -1,8 +1,8 @@
-//! How much a feature may say before the linear stage has learned anything.
+//! How much a feature may say before the solver has learned anything.
 //!
 //! - *In*: examples with their labels.
 //! - *Out*: one factor a bucket, 1 on average: more for what is much commoner on one side.
-//! - *Never*: a direction; that is for the linear stage to learn.
+//! - *Never*: a direction; that is for the solver to learn.
 
 use super::solver::Example;
 use crate::classify::hash::BUCKETS;
