@@ -41,7 +41,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
 /// The sections as they are when nothing is written in them.
 fn defaults() -> Result<Table, Vec<Problem>> {
     let root = tree::read(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}]}",
     )?;
     let shield = root.list("shields").first().cloned().unwrap_or_default();
     Ok(root.with_sections_of(&shield))

@@ -3,7 +3,7 @@
 //! Everything that knows the settings file knows it from here.
 
 mod shield;
-pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC};
+pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
 
 /// A section: a mapping with known fields.
 #[derive(Debug)]

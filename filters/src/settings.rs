@@ -108,6 +108,21 @@ pub struct Declared {
     pub mode: Mode,
 }
 
+/// From which score on toxic language of a category is a finding, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Toxicity {
+    /// Contempt or violence towards people for what they are.
+    pub hate: f32,
+    /// Contempt towards somebody.
+    pub insult: f32,
+    /// Violence announced or wished.
+    pub threat: f32,
+    /// Somebody told to harm themselves.
+    pub self_harm: f32,
+    /// Sexual harassment.
+    pub sexual: f32,
+}
+
 /// A filter that is registered by name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Named {
@@ -138,6 +153,8 @@ pub struct Shield {
     pub restore: bool,
     /// Insults in answers.
     pub output_toxicity: Action,
+    /// From which score on toxic language of a category is a finding.
+    pub toxicity: Toxicity,
     /// Personal data in answers.
     pub output_pii: Action,
     /// Credentials in answers.

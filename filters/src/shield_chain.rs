@@ -221,7 +221,8 @@ fn embedded(settings: &settings::Shield) -> Result<Vec<Link>, String> {
     link("rules", shared(MatchRules::new(&settings.rules).map_err(|why| why.to_string())?));
     link("patterns", shared(FindPatterns::new(settings.input_pii, settings.input_secrets)));
     link("topics", shared(MatchTopics::new(&settings.topics)?));
-    link("classifiers", shared(ClassifyText::new(settings.input_injection, settings.input_toxicity, settings.output_toxicity)));
+    let classifiers = ClassifyText::new(settings.input_injection, settings.input_toxicity, settings.output_toxicity, settings.toxicity);
+    link("classifiers", shared(classifiers));
     Ok(links)
 }
 

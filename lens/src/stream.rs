@@ -165,6 +165,15 @@ impl StreamLens {
         &self.marks
     }
 
+    /// The marks at the end. What was read last and never written has no mark of writing, whatever was written before it.
+    pub fn final_marks(&self) -> Marks {
+        let mut marks = self.marks;
+        if self.unwritten.iter().any(|event| event.kinds.is_token()) {
+            marks.last_token.written = None;
+        }
+        marks
+    }
+
     /// The counts so far.
     pub fn counts(&self) -> &Counts {
         &self.counts

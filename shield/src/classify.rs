@@ -4,7 +4,8 @@
 //! - *Out*: [`Scores`], 0.5 being the point of operation, and the first telling phrase.
 //! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to the bit.
 //!
-//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions.
+//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions. Which kind of
+//! toxic language it is, phrases say (`toxic.txt`), together with the classifier's score.
 
 pub(crate) mod extract;
 pub(crate) mod features;
@@ -13,6 +14,7 @@ pub(crate) mod hash;
 pub(crate) mod lexicon;
 pub(crate) mod phrase;
 mod scorer;
+pub(crate) mod toxic;
 
 use crate::normalise::Normal;
 use lexicon::Lexicon;
@@ -21,6 +23,7 @@ use phrase::Phrases;
 pub use extract::Phrase;
 pub use format::BadWeights;
 pub use phrase::Family;
+pub use toxic::Toxic;
 
 /// The questions asked of a text, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +40,23 @@ impl Question {
 }
 
 /// What came out for one text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Prompt injection; above 0.5 is a finding.
     pub injection: f32,
     /// Toxicity; above 0.5 is a finding.
     pub toxicity: f32,
+    /// Toxicity by category, in the order of [`Toxic::ALL`]: 0 where no phrase of the table is met.
+    pub toxic: [f32; Toxic::ALL.len()],
     /// The first telling phrase, whether or not the score is high.
     pub phrase: Option<Phrase>,
+}
+
+impl Scores {
+    /// The score of toxicity or of its worst category.
+    pub fn worst_toxicity(&self) -> f32 {
+        self.toxic.iter().copied().fold(self.toxicity, f32::max)
+    }
 }
 
 /// What training measured; carried in the file so that a deployment can tell what it runs.
@@ -86,6 +98,7 @@ pub struct Model {
     pub(crate) heads: [Head; 2],
     pub(crate) lexicon: Lexicon,
     pub(crate) phrases: Phrases,
+    pub(crate) toxic: toxic::Table,
 }
 
 impl Model {
@@ -116,11 +129,9 @@ impl Model {
     pub fn score(&self, normal: &Normal) -> Scores {
         let (raw, phrase) = self.raw(normal);
         let [injection, toxicity] = raw;
-        Scores {
-            injection: self.head(Question::Injection).calibrated(injection),
-            toxicity: self.head(Question::Toxicity).calibrated(toxicity),
-            phrase,
-        }
+        let toxicity = self.head(Question::Toxicity).calibrated(toxicity);
+        let injection = self.head(Question::Injection).calibrated(injection);
+        Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
     }
 
     pub(crate) fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use filters::settings::{
     Action, Canary, Class, Declared, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Shield, Sizes, Template, Topic,
+    Toxicity,
 };
 
 use super::Builder;
@@ -55,7 +56,7 @@ impl Builder {
                 "nothing is taken out of prompts that could be put back; set input_pii or input_secrets to redact",
             );
         }
-        let (risk, sizes) = (self.section(table, "risk"), self.section(table, "sizes"));
+        let (risk, sizes, toxicity) = (self.section(table, "risk"), self.section(table, "sizes"), self.section(table, "toxicity"));
         Shield {
             name: table.text("name").unwrap_or_default().into(),
             observe: table.text("mode") == Some("observe"),
@@ -65,6 +66,13 @@ impl Builder {
             input_secrets: action(table, "input_secrets"),
             restore: table.flag("restore"),
             output_toxicity: action(table, "output_toxicity"),
+            toxicity: Toxicity {
+                hate: toxicity.share("hate"),
+                insult: toxicity.share("insult"),
+                threat: toxicity.share("threat"),
+                self_harm: toxicity.share("self_harm"),
+                sexual: toxicity.share("sexual"),
+            },
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
             hold_bytes,

@@ -46,6 +46,12 @@ pub static SHIELD: Section = Section {
         field("output_secrets", IN_ANSWER, "mask", "Credentials in an answer."),
         field("output_toxicity", OF_PROMPT, "off", "Toxic language in an answer, by the embedded classifier, a window at a time."),
         field(
+            "toxicity",
+            Kind::Section(&TOXICITY),
+            "",
+            "From which scores on toxic language is a finding, by category, in prompts and answers.",
+        ),
+        field(
             "output_mode",
             MODES,
             "cut",
@@ -100,6 +106,18 @@ pub static SHIELD: Section = Section {
         ),
         field("judges", Kind::List(&JUDGE), "", "Other servers and models that are asked."),
         field("filters", Kind::List(&FILTER), "", "Filters that were added to this build, by name (docs/write-a-filter.md)."),
+    ],
+};
+
+/// `shields[].toxicity`
+pub static TOXICITY: Section = Section {
+    doc: "Scores from 0 to 1, made so that 0.5 is the point of operation. What is toxic and of no category counts from 0.5 on.",
+    fields: &[
+        field("hate", Kind::Share, "0.5", "Contempt or violence towards people for what they are."),
+        field("insult", Kind::Share, "0.5", "Contempt towards somebody."),
+        field("threat", Kind::Share, "0.5", "Violence announced or wished."),
+        field("self_harm", Kind::Share, "0.5", "Somebody told to harm themselves."),
+        field("sexual", Kind::Share, "0.5", "Sexual harassment."),
     ],
 };
 

@@ -53,7 +53,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
     let ledger_us = exchange.ledger.clone().close(now);
     let (accepted, answer, sent_at) = (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
     let head = accepted.head_at;
-    let marks = *answer.lens.marks();
+    let marks = answer.lens.final_marks();
     let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
     let counts = *answer.lens.counts();
     if counts.not_understood > 0 {

@@ -10,6 +10,7 @@ use std::fmt;
 use super::hash::{BUCKET_BITS, BUCKETS};
 use super::lexicon::Lexicon;
 use super::phrase::Phrases;
+use super::toxic::Table;
 use super::{Head, Measured, Model};
 
 const MAGIC: &[u8; 8] = b"LLSHIELD";
@@ -108,5 +109,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
         return Err(BadWeights::Damaged);
     }
     let weights = pairs.iter().map(|pair| pair.map(u8::cast_signed)).collect();
-    Ok(Model { weights, heads, lexicon: Lexicon::new(), phrases: Phrases::new().map_err(|_| BadWeights::Damaged)? })
+    let (phrases, toxic) = Phrases::new().and_then(|phrases| Ok((phrases, Table::new()?))).map_err(|_| BadWeights::Damaged)?;
+    Ok(Model { weights, heads, lexicon: Lexicon::new(), phrases, toxic })
 }

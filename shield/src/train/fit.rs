@@ -15,6 +15,7 @@ use crate::classify::features::KINDS;
 use crate::classify::hash::BUCKETS;
 use crate::classify::lexicon::Lexicon;
 use crate::classify::phrase::Phrases;
+use crate::classify::toxic::Table;
 use crate::classify::{Head, Measured, Model, Question};
 
 /// How many folds there are.
@@ -166,5 +167,5 @@ pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Resu
         }
         *head = fitter.head(scale);
     }
-    Ok(Model { weights: table, heads, lexicon: Lexicon::new(), phrases: Phrases::new()? })
+    Ok(Model { weights: table, heads, lexicon: Lexicon::new(), phrases: Phrases::new()?, toxic: Table::new()? })
 }

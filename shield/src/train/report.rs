@@ -11,23 +11,22 @@ use super::data::{File, Row};
 use super::fit::{FOLDS, fit};
 use super::metrics::{Scored, above, auc, threshold, tpr};
 use super::sample::Samples;
-use crate::classify::{Model, Question};
+use crate::classify::{Question, Scores, Toxic};
 
-/// The scores of every row, by question.
-pub type Scores = Vec<[f32; 2]>;
-
-fn score(model: &Model, row: &Row) -> [f32; 2] {
-    let scores = model.score(&row.normal);
-    [scores.injection, scores.toxicity]
+fn asked(question: Question, scores: &Scores) -> f32 {
+    match question {
+        Question::Injection => scores.injection,
+        Question::Toxicity => scores.toxicity,
+    }
 }
 
 /// Scores of every row by the model of the other folds.
-pub fn folds(rows: &[Row], samples: &Samples) -> Result<Scores, aho_corasick::BuildError> {
-    let mut scores = vec![[f32::NAN; 2]; rows.len()];
+pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasick::BuildError> {
+    let mut scores = vec![Scores::default(); rows.len()];
     for fold in 0..FOLDS {
         let model = fit(rows, samples, |r| r.fold != fold)?;
         for (slot, row) in scores.iter_mut().zip(rows).filter(|(_, r)| r.fold == fold && !r.own) {
-            *slot = score(&model, row);
+            *slot = model.score(&row.normal);
         }
     }
     Ok(scores)
@@ -45,8 +44,8 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
         let model = fit(rows, samples, |r| r.source != name && !groups.contains(&r.group))?;
         let mut shares: BTreeMap<(bool, u8), Vec<f32>> = BTreeMap::new();
         for row in rows.iter().filter(|r| r.source == name) {
-            let [injection, toxicity] = score(&model, row);
-            let asked = if row.file == File::Toxicity { toxicity } else { injection };
+            let question = if row.file == File::Toxicity { Question::Toxicity } else { Question::Injection };
+            let asked = asked(question, &model.score(&row.normal));
             shares.entry((row.positive, row.file as u8)).or_default().push(asked);
         }
         for ((positive, _), list) in shares {
@@ -58,12 +57,11 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
 }
 
 /// All metrics of both questions.
-pub fn report(rows: &[Row], scores: &Scores) -> String {
+pub fn report(rows: &[Row], scores: &[Scores]) -> String {
     let mut out = String::new();
-    for (column, question) in Question::ALL.into_iter().enumerate() {
+    for question in Question::ALL {
         let file = if question == Question::Injection { File::Injection } else { File::Toxicity };
-        let all: Vec<(&Row, f32)> =
-            rows.iter().zip(scores).filter(|(r, _)| !r.own).filter_map(|(r, s)| Some((r, *s.get(column)?))).collect();
+        let all: Vec<(&Row, f32)> = rows.iter().zip(scores).filter(|(r, _)| !r.own).map(|(r, s)| (r, asked(question, s))).collect();
         let _ = writeln!(out, "{question:?}");
         line(&mut out, "all", &all, |r| r.file == file);
         match question {
@@ -95,7 +93,34 @@ pub fn report(rows: &[Row], scores: &Scores) -> String {
             )
         });
     }
+    categories(&mut out, rows, scores);
     out
+}
+
+/// What the categories of toxic language add to the classifier, and how often each speaks up.
+fn categories(out: &mut String, rows: &[Row], scores: &[Scores]) {
+    let of = |score: &dyn Fn(&Scores) -> f32| -> Vec<(&Row, f32)> {
+        rows.iter().zip(scores).filter(|(r, _)| !r.own).map(|(r, s)| (r, score(s))).collect()
+    };
+    let request = |r: &Row| r.category.starts_with("request:");
+    let all = of(&Scores::worst_toxicity);
+    let _ = writeln!(out, "Toxicity with its categories");
+    line(out, "without request:*", &all, |r| r.file == File::Toxicity && !request(r));
+    line(out, "request:* alone", &all, |r| r.file == File::Toxicity && request(r));
+    let harmless = |r: &Row| r.file != File::Toxicity && !r.positive;
+    let _ = writeln!(
+        out,
+        "  harmless rows of the other files above 0.5: {:.4}",
+        above(all.iter().filter(|(r, _)| harmless(r)).map(|s| s.1), 0.5)
+    );
+    let source = |r: &Row| format!("{} {}", r.source, if r.positive { "+" } else { "-" });
+    groups(out, &all, File::Toxicity, source);
+    for (i, category) in Toxic::ALL.into_iter().enumerate() {
+        let _ = writeln!(out, "  {}", category.name());
+        let mut all = of(&|s| s.toxic.get(i).copied().unwrap_or_default());
+        all.retain(|(r, _)| r.file == File::Toxicity && !request(r));
+        groups(out, &all, File::Toxicity, source);
+    }
 }
 
 fn line(out: &mut String, name: &str, all: &[(&Row, f32)], pick: impl Fn(&Row) -> bool) {

@@ -114,6 +114,7 @@ mod tests {
     use super::super::data::{self, File};
     use super::*;
     use crate::classify::hash::BUCKETS;
+    use crate::classify::toxic::Table;
     use crate::classify::{Head, Model};
 
     /// Weights without meaning, the same each time.
@@ -125,6 +126,7 @@ mod tests {
             heads: [head.clone(), head],
             lexicon: Lexicon::new(),
             phrases: Phrases::new().expect("phrases"),
+            toxic: Table::new().expect("table"),
         }
     }
 

@@ -64,7 +64,7 @@ proptest! {
     fn the_classifiers_always_answer(text in text()) {
         let normal = normalise(&text, &Limits::default());
         let scores = MODEL.score(&normal);
-        prop_assert!((0.0..=1.0).contains(&scores.injection) && (0.0..=1.0).contains(&scores.toxicity), "{:?}: {:?}", text, scores);
+        prop_assert!((0.0..=1.0).contains(&scores.injection) && (0.0..=1.0).contains(&scores.worst_toxicity()), "{:?}: {:?}", text, scores);
         prop_assert_eq!(MODEL.score(&normal), scores);
     }
 }
