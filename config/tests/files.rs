@@ -112,3 +112,42 @@ fn a_route_has_no_say_over_what_is_before_it() {
     let told = problems(&text);
     assert!(told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"), "{told:?}");
 }
+
+/// Guards: what is wrong with them is told with its place and a way out.
+#[test]
+fn wrong_guards_are_told_with_their_places() {
+    let shield = |members: &str| {
+        let text = format!(
+            "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nshields:\n  - name: s\n    {members}\n"
+        );
+        match config::parse("g.yaml", &text) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.to_string(),
+        }
+    };
+    assert_eq!(shield("judges: [{name: j, backend: b, input: block}]"), "");
+    for (members, told) in [
+        ("hold_time: 0s", "g.yaml:5:16: shields[0].hold_time: must be from 10ms"),
+        ("window: 1MiB", "must be from 32B to 64KiB"),
+        ("input_pii: mask", "\"mask\" is none of off, flag, redact, block"),
+        ("restore: true", "nothing is taken out of prompts"),
+        ("risk: {medium: 0.9, high: 0.2}", "0.2 is below medium, 0.9"),
+        ("risk: {medium: 1.5}", "\"1.5\" is not a number from 0 to 1"),
+        ("rules: [{name: x, regex: '(a'}]", "shields[0].rules[0].regex: \"(a\": unclosed group"),
+        ("rules: [{name: x}]", "a rule needs a regex or phrases"),
+        ("topics: [{name: x}]", "a topic needs words"),
+        ("canaries: [short]", "each canary must have 8 to 160 bytes"),
+        ("judges: [{name: j, backend: x}]", "there is no backend \"x\"; did you mean \"b\"?"),
+        ("judges: [{name: j}]", "name it under backends"),
+        ("judges: [{name: j, backend: b, deadline: 0s}]", "a judge without a deadline"),
+        ("judges: [{name: j, backend: b, kind: guard-model}]", "name the model"),
+        ("judges: [{name: j, backend: b, kind: embeddings, model: m}]", "write 1 to 64 sentences"),
+        ("judges: [{name: j, kind: onnx, model_file: /no/such}]", "cannot open"),
+        ("judges: [{name: j, backend: b}, {name: j, backend: b}]", "the name \"j\" is used twice"),
+        ("filters: [{name: f}]", "\"use\" is missing"),
+        ("toxicity: {hat: 0.5}", "did you mean \"hate\"?"),
+    ] {
+        let said = shield(members);
+        assert!(said.contains(told), "{members}: {said:?}");
+    }
+}

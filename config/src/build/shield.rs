@@ -26,37 +26,8 @@ impl Builder {
     }
 
     fn shield(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Shield {
-        let hold_bytes = table.size("hold_bytes");
-        if !(64..=64 << 10).contains(&hold_bytes) {
-            self.wrong(table, "hold_bytes", "must be from 64B to 64KiB");
-        }
-        let window = table.size("window");
-        if !(32..=64 << 10).contains(&window) {
-            self.wrong(table, "window", "must be from 32B to 64KiB");
-        }
-        let hold_time = table.duration("hold_time");
-        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&hold_time) {
-            self.wrong(table, "hold_time", "must be from 10ms to 1m: shorter, and what an engine says in pieces is never found");
-        }
-        for (field, written) in [
-            ("topics", table.list("topics").len()),
-            ("rules", table.list("rules").len()),
-            ("canaries", table.texts("canaries").len()),
-            ("judges", table.list("judges").len()),
-            ("filters", table.list("filters").len()),
-        ] {
-            if written > MOST {
-                self.wrong(table, field, format!("has {written} entries; {MOST} are the most"));
-            }
-        }
-        if table.flag("restore") && ["input_pii", "input_secrets"].iter().all(|field| action(table, field) != Action::Mask) {
-            self.wrong(
-                table,
-                "restore",
-                "nothing is taken out of prompts that could be put back; set input_pii or input_secrets to redact",
-            );
-        }
-        let (risk, sizes, toxicity) = (self.section(table, "risk"), self.section(table, "sizes"), self.section(table, "toxicity"));
+        self.check_shield(table);
+        let (risk, sizes, scores) = (self.section(table, "risk"), self.section(table, "sizes"), self.section(table, "toxicity"));
         Shield {
             name: table.text("name").unwrap_or_default().into(),
             observe: table.text("mode") == Some("observe"),
@@ -66,18 +37,12 @@ impl Builder {
             input_secrets: action(table, "input_secrets"),
             restore: table.flag("restore"),
             output_toxicity: action(table, "output_toxicity"),
-            toxicity: Toxicity {
-                hate: toxicity.share("hate"),
-                insult: toxicity.share("insult"),
-                threat: toxicity.share("threat"),
-                self_harm: toxicity.share("self_harm"),
-                sexual: toxicity.share("sexual"),
-            },
+            toxicity: toxicity(&scores),
             output_pii: action(table, "output_pii"),
             output_secrets: action(table, "output_secrets"),
-            hold_bytes,
-            hold_time,
-            window,
+            hold_bytes: table.size("hold_bytes"),
+            hold_time: table.duration("hold_time"),
+            window: table.size("window"),
             mode: mode(table, "output_mode"),
             budget: table.duration("budget"),
             risk: self.risk(&risk),
@@ -90,6 +55,37 @@ impl Builder {
             pass: table.texts("pass").to_vec(),
             judges: self.judges(table, backends),
             filters: self.named_filters(table),
+        }
+    }
+
+    /// What one field of a guard alone cannot tell, or only beside others.
+    fn check_shield(&mut self, table: &Table) {
+        for (field, least, most, range) in [("hold_bytes", 64, 64 << 10, "64B to 64KiB"), ("window", 32, 64 << 10, "32B to 64KiB")] {
+            if !(least..=most).contains(&table.size(field)) {
+                self.wrong(table, field, format!("must be from {range}"));
+            }
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&table.duration("hold_time")) {
+            self.wrong(table, "hold_time", "must be from 10ms to 1m: shorter, and what an engine says in pieces is never found");
+        }
+        let written = [
+            ("topics", table.list("topics").len()),
+            ("rules", table.list("rules").len()),
+            ("canaries", table.texts("canaries").len()),
+            ("judges", table.list("judges").len()),
+            ("filters", table.list("filters").len()),
+        ];
+        for (field, written) in written.into_iter().filter(|(_, written)| *written > MOST) {
+            self.wrong(table, field, format!("has {written} entries; {MOST} are the most"));
+        }
+        let entries = table.list("rules").iter().chain(table.list("judges")).map(|entry| action(entry, "input"));
+        let own = ["input_pii", "input_secrets"].map(|field| action(table, field));
+        if table.flag("restore") && !own.into_iter().chain(entries).any(|action| action == Action::Mask) {
+            self.wrong(
+                table,
+                "restore",
+                "nothing is taken out of prompts that could be put back; set input_pii, a rule or a judge to redact",
+            );
         }
     }
 
@@ -254,6 +250,16 @@ fn action(table: &Table, field: &str) -> Action {
 
 fn mode(table: &Table, field: &str) -> Mode {
     Mode::from_word(table.text(field).unwrap_or_default())
+}
+
+fn toxicity(table: &Table) -> Toxicity {
+    Toxicity {
+        hate: table.share("hate"),
+        insult: table.share("insult"),
+        threat: table.share("threat"),
+        self_harm: table.share("self_harm"),
+        sexual: table.share("sexual"),
+    }
 }
 
 fn size_bounds(table: &Table) -> Sizes {
