@@ -14,6 +14,7 @@ pub(crate) mod hash;
 pub(crate) mod lexicon;
 pub(crate) mod phrase;
 mod scorer;
+mod seen;
 pub(crate) mod toxic;
 
 use crate::normalise::Normal;

@@ -6,7 +6,7 @@
 
 use super::Model;
 use super::features::{KINDS, Kind, LEAST, Sink};
-use super::hash::BUCKETS;
+use super::seen::Seen;
 
 /// Characters after which the next end of a sentence closes the window.
 const WINDOW: u32 = 3000;
@@ -14,8 +14,7 @@ const WINDOW: u32 = 3000;
 /// Sums over one window at a time.
 pub(super) struct Scorer<'a> {
     model: &'a Model,
-    /// One bit a bucket.
-    seen: Vec<u64>,
+    seen: Seen,
     sums: [[i32; 2]; KINDS],
     counts: [u32; KINDS],
     /// Sums and counts when the sentence began.
@@ -33,7 +32,7 @@ impl<'a> Scorer<'a> {
     pub(super) fn new(model: &'a Model) -> Self {
         Self {
             model,
-            seen: vec![0; BUCKETS / 64],
+            seen: Seen::take(),
             sums: [[0; 2]; KINDS],
             counts: [0; KINDS],
             before: Default::default(),
@@ -65,7 +64,7 @@ impl<'a> Scorer<'a> {
         }
         let [a, b] = raw;
         self.best = Some(self.best.map_or(raw, |[x, y]| [x.max(a), y.max(b)]));
-        self.seen.fill(0);
+        self.seen.clear();
         (self.before, self.peak) = Default::default();
         (self.sums, self.counts, self.chars) = ([[0; 2]; KINDS], [0; KINDS], 0);
         for fact in std::mem::take(&mut self.facts) {
@@ -93,12 +92,9 @@ impl<'a> Scorer<'a> {
 
     #[inline]
     fn add(&mut self, kind: Kind, bucket: u32) {
-        let Some(word) = self.seen.get_mut(bucket as usize / 64) else { return };
-        let bit = 1u64 << (bucket % 64);
-        if *word & bit != 0 {
+        if !self.seen.first(bucket) {
             return;
         }
-        *word |= bit;
         if let (Some([a, b]), Some([x, y]), Some(n)) =
             (self.model.weights.get(bucket as usize), self.sums.get_mut(kind as usize), self.counts.get_mut(kind as usize))
         {

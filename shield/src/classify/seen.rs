@@ -1,0 +1,63 @@
+//! Which buckets were met in a window.
+//!
+//! - *In*: buckets.
+//! - *Out*: whether one is met for the first time.
+//! - *Never*: a table made or swept for each text: a prompt of thousands of short texts pays for what is in them.
+
+use std::cell::Cell;
+
+use super::hash::BUCKETS;
+
+thread_local! {
+    /// The table of this thread while nobody uses it; always clear.
+    static IDLE: Cell<Option<Table>> = const { Cell::new(None) };
+}
+
+/// 64 KiB of bits, one a bucket, and the words of them that are not zero.
+struct Table {
+    bits: Vec<u64>,
+    touched: Vec<u16>,
+}
+
+/// A set of buckets; its table is the thread's, and goes back to it.
+pub(super) struct Seen(Table);
+
+impl Seen {
+    /// An empty set.
+    pub(super) fn take() -> Self {
+        Self(IDLE.take().unwrap_or_else(|| Table { bits: vec![0; BUCKETS / 64], touched: Vec::new() }))
+    }
+
+    /// Adds a bucket; false if it was there, or cannot be.
+    #[inline]
+    pub(super) fn first(&mut self, bucket: u32) -> bool {
+        let Table { bits, touched } = &mut self.0;
+        let at = bucket / 64;
+        let Some(word) = bits.get_mut(at as usize) else { return false };
+        let bit = 1u64 << (bucket % 64);
+        if *word == 0 {
+            touched.push(at as u16);
+        }
+        let first = *word & bit == 0;
+        *word |= bit;
+        first
+    }
+
+    /// Empties the set.
+    pub(super) fn clear(&mut self) {
+        let Table { bits, touched } = &mut self.0;
+        for at in touched.drain(..) {
+            if let Some(word) = bits.get_mut(usize::from(at)) {
+                *word = 0;
+            }
+        }
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.clear();
+        let Table { bits, touched } = &mut self.0;
+        IDLE.set(Some(Table { bits: std::mem::take(bits), touched: std::mem::take(touched) }));
+    }
+}
