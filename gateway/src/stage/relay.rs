@@ -8,6 +8,7 @@
 //! - *Out*: an [`End`]; the exchange's lens, ledger and verdict.
 //! - *Never*: an await between a read and its stamp, or between two bytes of an event.
 
+mod ending;
 mod forward;
 mod gate;
 mod strip;
@@ -20,7 +21,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use lens::record::Outcome;
 use lens::{State, StreamLens, Tick};
 use tokio::time::Sleep;
 use wire::{Framing, Reader};
@@ -32,7 +32,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::record;
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
-use gate::{Gate, Stop};
+use gate::Gate;
 use strip::Strip;
 use watch::Watch;
 
@@ -342,114 +342,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.end_answer()
     }
 
-    /// Everything was said and judged: what is left goes, and that is the end.
-    fn end_answer(&mut self) -> Result<(), End> {
-        if let Some(gate) = &mut self.gate {
-            gate.rest(&mut self.out);
-        }
-        if let Some(end) = self.heed_stop() {
-            return Err(end);
-        }
-        // A stop has ended it in its own way.
-        if !matches!(self.phase, Phase::Flushing(_)) {
-            self.tell_withheld_head()?;
-            self.out.finish();
-            self.phase = Phase::Flushing(true);
-        }
-        Ok(())
-    }
-
-    /// The head of a whole answer goes before its body, which is in the queue already.
-    fn tell_withheld_head(&mut self) -> Result<(), End> {
-        let Some(mut head) = self.head.take() else { return Ok(()) };
-        let mut body = std::mem::take(&mut self.out);
-        body.commit();
-        head.length = Some(body.len() as u64);
-        self.tell_head(head)?;
-        self.out.push(body.pending());
-        Ok(())
-    }
-
-    /// A filter has ended the answer. `Some`: the client has heard nothing of it yet and gets another.
-    fn heed_stop(&mut self) -> Option<End> {
-        let gate = self.gate.as_mut()?;
-        let stop = gate.take_stop()?;
-        let refusal = stop.refusal();
-        self.exchange.verdict.decide(refusal.outcome, Some(refusal.code));
-        self.exchange.answer.ended_at.get_or_insert_with(clock::now);
-        match (&stop, self.head.is_some()) {
-            (Stop::Blocked { .. }, true) => {
-                let body = gate.withheld();
-                self.out = Out::default();
-                self.out.push(&body);
-                if let Err(end) = self.tell_withheld_head() {
-                    return Some(end);
-                }
-            }
-            (_, true) => return Some(End::Refused(refusal)),
-            (Stop::Failed { .. } | Stop::Unreadable, false) => {
-                self.say_error(refusal.code, &refusal.message);
-                self.out.commit();
-                self.phase = Phase::Flushing(false);
-                return None;
-            }
-            (_, false) => {
-                let words = gate.closing_events(&refusal.message, &self.exchange.answer.lens);
-                self.separate();
-                self.out.push(words.as_bytes());
-            }
-        }
-        self.out.finish();
-        self.phase = Phase::Flushing(true);
-        None
-    }
-
-    /// The answer ends here for a reason of ours or the backend's: by an answer of our own where the client has heard of none.
-    fn end_early(&mut self, refusal: Refusal) -> Result<(), End> {
-        if self.head.is_some() {
-            return Err(End::Refused(refusal));
-        }
-        self.break_off(refusal.outcome, refusal.code, &refusal.message);
-        Ok(())
-    }
-
-    /// The answer ends here, and the client shall see that it is no proper end: an error event in its own dialect where
-    /// events flow, and a connection that closes without the end of the body.
-    fn break_off(&mut self, outcome: Outcome, code: &str, message: &str) {
-        let exchange = &mut *self.exchange;
-        exchange.verdict.decide(outcome, Some(code));
-        exchange.answer.ended_at = Some(clock::now());
-        if let (Some(strip), true) = (&mut self.strip, exchange.answer.streamed) {
-            strip.flush(&mut self.out);
-        }
-        if let Some(gate) = &mut self.gate {
-            gate.let_go(clock::now(), &mut self.out);
-        }
-        self.say_error(code, message);
-        self.out.commit();
-        self.phase = Phase::Flushing(false);
-    }
-
-    /// An error event, where events flow.
-    fn say_error(&mut self, code: &str, message: &str) {
-        let dialect = self.exchange.routed.as_ref().and_then(|r| r.dialect);
-        let events_flow = self.exchange.answer.streamed && !self.has_length;
-        if let (Some(dialect), Some(_), true) = (dialect, &self.reader, events_flow) {
-            self.separate();
-            let message = message.replace(['"', '\\'], "'");
-            self.out.push(dialect.error_event(&message, code).as_bytes());
-        }
-    }
-
-    /// End an event that was torn, so that the next is one.
-    fn separate(&mut self) {
-        let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
-        // What a gate that alters has of a torn event stays with it.
-        if torn && !self.gate.as_ref().is_some_and(Gate::alters) {
-            self.out.push(b"\n\n");
-        }
-    }
-
     fn step_client(&mut self, cx: &mut Context<'_>) -> Result<Step, Gone> {
         if self.out.is_empty() {
             return Ok(Step::Idle);
@@ -545,37 +437,11 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         answered
     }
 
-    fn gone(&mut self) -> End {
-        // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
-        let held = self.gate.as_ref().is_some_and(|gate| !gate.is_empty());
-        if self.exchange.answer.lens.end().is_some() && self.out.is_empty() && !held {
-            return End::Served;
-        }
-        self.exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
-        End::Gone
-    }
-
     fn waits_for(&self) -> watch::For {
         match self.phase {
             Phase::Sending | Phase::AwaitHead => watch::For::FirstByte,
             Phase::Body if self.out.len() < self.ring => watch::For::NextEvent,
             Phase::Body | Phase::Judging | Phase::Flushing(_) => watch::For::Client,
-        }
-    }
-
-    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that must still be written.
-    fn timed_out(&mut self, expired: watch::Expired) -> Option<End> {
-        match (self.phase, expired) {
-            (_, watch::Expired::ClientWrite) => {
-                self.exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
-                Some(End::Gone)
-            }
-            (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.refusal())),
-            (Phase::Flushing(_), _) => {
-                self.exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
-                Some(End::Broken)
-            }
-            (Phase::Body | Phase::Judging, expired) => self.end_early(expired.refusal()).err(),
         }
     }
 }
