@@ -403,6 +403,8 @@ impl ProxyHttp for PassThrough {
     where
         Self::CTX: Send + Sync,
     {
+        // Its place is free before anybody can read that it is over.
+        ctx.permit = None;
         let Some(mut exchange) = ctx.exchange.take() else { return };
         exchange.answer.status = session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);
         exchange.answer.bytes_to_client = session.body_bytes_sent() as u64;

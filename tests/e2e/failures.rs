@@ -638,6 +638,7 @@ async fn what_passes_through_takes_a_place_too() {
         assert_eq!((answer.status, answer.error_code().as_str()), (503, "backend_busy"));
     }
     assert_eq!(holder.answer().await.status, 200);
+    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
     let mut client = gateway.client().await;
     client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 200);
