@@ -3,7 +3,9 @@
 
 The gateway of these checks has a second route with a guard; requests choose it by a header.
 """
-from check_chat import joined
+import json
+
+from check_chat import TOOL, expected_thought, joined, reasoning_of
 from record import Seen
 from target import MODEL, Skip, ask, equal, id_header, new_id
 from wire import usage_of
@@ -99,5 +101,36 @@ def shield_judged(t):
     return [Seen(request_id, stream=True, finish_reasons=["stop"])]
 
 
-CHECKS = (shield_stream, shield_whole, shield_harmless, shield_messages, shield_blocked, shield_blocked_whole,
-          shield_refused_messages, shield_judged)
+def shield_tool(t):
+    """guarded chat, streaming, the arguments of a tool call"""
+    request_id, extra = headers(t)
+    chunks = list(t.openai().chat.completions.create(
+        model=MODEL, messages=ask("tool"), stream=True, tools=[TOOL], extra_headers=extra))
+    pieces = [call for c in chunks for choice in c.choices for call in choice.delta.tool_calls or []]
+    equal(json.loads("".join(p.function.arguments or "" for p in pieces)), {"unit": "[SCALE]", "on": True}, "the arguments")
+    return [Seen(request_id, stream=True, finish_reasons=["tool_calls"])]
+
+
+def shield_think(t):
+    """guarded chat, streaming, reasoning"""
+    request_id, extra = headers(t)
+    chunks = list(t.openai().chat.completions.create(model=MODEL, messages=ask("think"), stream=True, extra_headers=extra))
+    thought = "".join(reasoning_of(choice.delta) for c in chunks for choice in c.choices)
+    expected = tuple(text.replace("the waves", "[WAVES]") for text in expected_thought(t))
+    assert "[WAVES]" in "".join(expected), f"nothing to mask in {expected}"
+    equal((thought.strip(), joined(chunks).strip()), expected, "reasoning and text")
+    return [Seen(request_id, stream=True, finish_reasons=["stop"])]
+
+
+def shield_responses(t):
+    """guarded Responses, streaming: in its deltas and in what it says again at its end"""
+    request_id, extra = headers(t)
+    events = list(t.openai().responses.create(
+        model=MODEL, input=ask("private")[0]["content"], max_output_tokens=60, stream=True, extra_headers=extra))
+    equal("".join(e.delta for e in events if e.type == "response.output_text.delta"), MASKED, "the streamed text")
+    equal(events[-1].response.output_text, MASKED, "the text of the last event")
+    return [Seen(request_id, stream=True, finish_reasons=["completed"])]
+
+
+CHECKS = (shield_stream, shield_whole, shield_harmless, shield_messages, shield_tool, shield_think, shield_responses,
+          shield_blocked, shield_blocked_whole, shield_refused_messages, shield_judged)

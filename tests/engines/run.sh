@@ -81,7 +81,7 @@ listeners: [{address: "127.0.0.1:$LISTEN"}]
 admin: {address: "127.0.0.1:$ADMIN"}
 backends: [{name: default, url: "$1"}]
 shields:
-  - {name: strict}
+  - {name: strict, rules: [{name: scale, phrases: [celsius]}, {name: waves, phrases: ["the waves"]}]}
   - name: stern
     input_pii: redact
     output_toxicity: flag
