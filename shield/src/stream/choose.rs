@@ -2,7 +2,7 @@
 //!
 //! - *In*: a start, and the text up to where the thread ended.
 //! - *Out*: the longest match that passes, the surest of equally long ones.
-//! - *Never*: more than [`TRIED`] candidates per table, the longest first; a hostile text could offer one per byte.
+//! - *Never*: more than [`TRIED`] candidates of a rule, the longest first; a hostile text could offer one per byte.
 //!
 //! A thread only notes that something ended; the ends themselves are found by running it again, which few texts need.
 
@@ -13,8 +13,8 @@ use super::edges::NEAR;
 use super::scan::{Ending, Scan, Thread, has};
 use super::table::{Bits, ENDS, Table, members};
 
-/// Candidates per table and start that are checked.
-const TRIED: usize = 16;
+/// Candidates of a rule that are checked for a start. More than in a whole text, whose scanner looks at fewer ends.
+const TRIED: usize = 32;
 
 /// A match.
 pub(super) struct Hit {
@@ -58,7 +58,6 @@ impl Scan<'_> {
                 }
             }
             ends.truncate(kept);
-            ends.drain(first..kept.saturating_sub(TRIED).max(first));
         }
         let choice = if later { Choice::Later } else { self.surest(thread.start, &mut ends, &mut context) };
         self.ends = ends;
@@ -120,7 +119,18 @@ impl Scan<'_> {
             let check = self.automata.rules.get(usize::from(*number)).and_then(|rule| rule.pattern.check);
             check.is_none_or(|check| self.text.get(start..*end).is_some_and(check))
         };
-        match ends.iter().copied().find(passes) {
+        let mut tried: Vec<(u16, usize)> = Vec::new();
+        let mut patient = |(_, number): &(usize, u16)| match tried.iter_mut().find(|(rule, _)| rule == number) {
+            Some((_, tries)) => {
+                *tries += 1;
+                *tries <= TRIED
+            }
+            None => {
+                tried.push((*number, 1));
+                true
+            }
+        };
+        match ends.iter().copied().find(|candidate| patient(candidate) && passes(candidate)) {
             Some((end, rule)) => Choice::Hit(Hit { rule, end, score: score(rule) }),
             None => Choice::None,
         }

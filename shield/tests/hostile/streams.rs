@@ -153,4 +153,12 @@ fn once_found() {
     let phone = "phone 202-555-0143 x12";
     let (_, findings) = feed(0, phone, &cut(phone, &[1]), Some(12));
     assert!(findings.iter().any(|finding| finding.kind == "PHONE_NUMBER" && finding.score >= FLOOR), "{findings:?}");
+    // Ends of one rule must not take the tries of another.
+    let key = "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";
+    let glued = format!(
+        "token {key}{key}T9999968119H9BIJanna.berg@example.org{0}{0}",
+        "sk-None-V7-_X1_--2v---RB_YFFT3BlbkFJyd-Z6rQ-2Bg__q2_j_dX-_-eZ"
+    );
+    let (_, findings) = feed(0, &glued, &[&glued], None);
+    assert!(findings.iter().any(|finding| finding.kind == "GENERIC_SECRET" && finding.span.start == 0), "{findings:?}");
 }
