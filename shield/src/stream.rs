@@ -25,7 +25,7 @@ mod table;
 use std::fmt::Write;
 use std::ops::Range;
 
-pub use automata::{AtBound, Automata, BuildError, Options};
+pub use automata::{Automata, BuildError, Options};
 pub use edges::Edges;
 
 use crate::finding::Finding;

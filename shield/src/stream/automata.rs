@@ -37,26 +37,14 @@ const NARROW: usize = 8;
 /// A literal prefix this long says that a secret has begun.
 const NAMED: usize = 4;
 
-/// What happens to held text at a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtBound {
-    /// The oldest goes; a match may pass.
-    Release,
-    /// It is masked, and so is what follows until no match is possible; too much may be masked.
-    Mask,
-}
-
 /// What the owner of a scanner chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Findings under this score are none.
     pub threshold: f32,
-    /// A channel never holds more bytes.
+    /// A channel never holds more bytes. At this bound, what may be a secret is masked, and so is what follows until no match is possible; of what
+    /// may be personal data only, the oldest goes.
     pub hold_bytes: usize,
-    /// At the bound, when a secret is possible.
-    pub secrets: AtBound,
-    /// At the bound, when only personal data is.
-    pub pii: AtBound,
     /// Where matches may begin and end.
     pub edges: Edges,
     /// Bytes for one table.
@@ -65,8 +53,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let (secrets, pii) = (AtBound::Mask, AtBound::Release);
-        Options { threshold: 0.5, hold_bytes: 512, secrets, pii, edges: Edges::default(), table_bytes: 8 << 20 }
+        Options { threshold: 0.5, hold_bytes: 512, edges: Edges::default(), table_bytes: 8 << 20 }
     }
 }
 
@@ -98,8 +85,8 @@ pub(super) struct Rule {
     pub(super) pattern: &'static Pattern,
     /// It needs no context word.
     pub(super) plain: bool,
-    /// At the hold bound.
-    pub(super) at_bound: AtBound,
+    /// At the hold bound it is masked, unseen.
+    pub(super) masks_at_bound: bool,
     /// A match begins with one of these; empty when that says little.
     prefixes: Vec<Vec<u8>>,
     tree: Hir,
@@ -138,9 +125,9 @@ impl Rule {
         let found = Extractor::new().extract(&tree);
         let long = |literals: &&[regex_syntax::hir::literal::Literal]| literals.iter().all(|one| one.as_bytes().len() >= NAMED);
         let prefixes = found.literals().filter(long).unwrap_or_default().iter().map(|one| one.as_bytes().to_vec()).collect();
-        let at_bound = match pattern.family {
-            Family::Secret | Family::Policy | Family::Leak => options.secrets,
-            Family::Pii | Family::Placeholder => options.pii,
+        let masks_at_bound = match pattern.family {
+            Family::Secret | Family::Policy | Family::Leak => true,
+            Family::Pii | Family::Placeholder => false,
         };
         let plain = pattern.context.is_none() || pattern.score >= options.threshold;
         let (tree, shape) = [UNROLLED, LARGE_UNROLLED]
@@ -148,7 +135,7 @@ impl Rule {
             .map(|unrolled| relax(&tree, unrolled))
             .find_map(|tree| Table::build(&[&tree], &[0], &[pattern.longest], ALONE).map(|table| (tree, Shape::new(pattern, &table))))
             .ok_or(BuildError::Large(pattern.rule))?;
-        Ok(Rule { pattern, plain, at_bound, prefixes, tree, shape })
+        Ok(Rule { pattern, plain, masks_at_bound, prefixes, tree, shape })
     }
 
     /// Whether a text begins as only this rule's matches do.

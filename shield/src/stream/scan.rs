@@ -7,7 +7,7 @@
 //!   visited a bounded number of times.
 
 use super::Piece;
-use super::automata::{AtBound, Automata, GROUPS};
+use super::automata::{Automata, GROUPS};
 use super::choose::Choice;
 use super::context::Tail;
 use super::edges::NEAR;
@@ -210,15 +210,14 @@ impl Scan<'_> {
             return (hit.end == self.text.len()).then_some(hit.rule);
         }
         let held = self.text.as_bytes().get(thread.start..).unwrap_or_default();
-        self.possible(thread).find(|number| {
-            self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.at_bound == AtBound::Mask && rule.names(held))
-        })
+        self.possible(thread)
+            .find(|number| self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.masks_at_bound && rule.names(held)))
     }
 
     /// At the bound, the rule to open a mask for: the surest of those that say so.
     fn opens_at_bound(&self, thread: &Thread) -> Option<u16> {
         let rule = |number: &u16| self.automata.rules.get(usize::from(*number));
-        self.possible(thread).filter(|number| rule(number).is_some_and(|rule| rule.at_bound == AtBound::Mask)).max_by(|left, right| {
+        self.possible(thread).filter(|number| rule(number).is_some_and(|rule| rule.masks_at_bound)).max_by(|left, right| {
             let score = |number| rule(number).map_or(0.0, |rule| rule.pattern.score);
             score(left).total_cmp(&score(right)).then(right.cmp(left))
         })
