@@ -193,12 +193,14 @@ impl Scan<'_> {
             Choice::Later => return Next::Hold,
         };
         let start = thread.start.max(self.sent);
-        if hit.end > start {
+        let masks = hit.end > start;
+        if masks {
             self.mask(start, hit.rule, hit.score, self.base + start..self.base + hit.end, false);
             self.sent = hit.end;
         }
+        // One that lies under a mask already takes no beginning from another that goes on behind it.
         let secret = self.automata.rules.get(usize::from(hit.rule)).is_some_and(|rule| rule.pattern.family == Family::Secret);
-        Next::At(if secret { hit.end } else { thread.start + 1 })
+        Next::At(if secret && masks { hit.end } else { thread.start + 1 })
     }
 
     /// At a pause, the rule to open a mask for: a match that may go on, or a secret that has shown its name.

@@ -165,4 +165,7 @@ fn once_found() {
     let address = format!("LDAP://I]!J~O_=!]+{}password = \"hunter2hunter2\"", "&#38;&#35;&#49;&#48;&#59;".repeat(24));
     let (passed, _) = feed(0, &address, &[&address], None);
     assert!(!passed.contains("hunter2"), "{passed}");
+    // A secret under the mask of an address must not take the beginning of another that goes on behind it.
+    let address = "ftps://8-+.H_0_!_5%:5,2!t@*".repeat(3);
+    assert_eq!(feed(0, &address, &[&address], None).0, "[][]");
 }
