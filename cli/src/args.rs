@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// The detectors of personal data and credentials, over texts and over labelled data.
     #[command(subcommand)]
     Shield(ShieldCommand),
+    /// API keys in the file that the settings' `auth.keys` names.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Be an engine: OpenAI's wire, made-up words, real time.
     Simulate(SimulateArgs),
     /// Two simulated engines, the gateway, a short load, and what the gateway saw.
@@ -88,6 +91,67 @@ pub(crate) enum ShieldCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key; it is printed once, and only its hash is kept.
+    Create(NewKeyArgs),
+    /// Print who has keys; revoked ones are left out.
+    List {
+        /// The settings file.
+        #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Take a key out of use.
+    Revoke {
+        /// The settings file.
+        #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+        /// Its public name, as `create` and `list` print it.
+        id: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewKeyArgs {
+    /// The settings file.
+    #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Whose it is; limits that are `per: owner` are shared by all keys of an owner.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) owner: String,
+    /// Its public name; default: one is made up.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id: Option<String>,
+    /// How long it is good, for example 90d; default: until it is revoked.
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) expires_in: Option<Duration>,
+    /// A route it may use, `*` at an end for any rest; may be given again; default: all.
+    #[arg(long = "route", value_name = "NAME")]
+    pub(crate) routes: Vec<String>,
+    /// A model it may ask for, likewise.
+    #[arg(long = "model", value_name = "NAME")]
+    pub(crate) models: Vec<String>,
+    /// Its place in queues, 0 to 9; higher goes first.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=9), value_name = "N")]
+    pub(crate) priority: u8,
+    /// An amount of its own for a limit that is `per: key`, NAME=AMOUNT; may be given again.
+    #[arg(long = "limit", value_name = "NAME=AMOUNT", value_parser = own_limit)]
+    pub(crate) limits: Vec<(String, String)>,
+}
+
+fn own_limit(text: &str) -> Result<(String, String), String> {
+    let (name, amount) = text.split_once('=').ok_or("write NAME=AMOUNT")?;
+    Ok((name.to_owned(), amount.to_owned()))
+}
+
+/// A number with a unit, days included.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').map(str::parse::<u32>) {
+        Some(Ok(days)) => Ok(Duration::from_secs(u64::from(days) * 86_400)),
+        _ => duration(text),
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod demo;
+mod key;
 mod load;
 mod logger;
 mod shield;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
         Command::Shield(ShieldCommand::Eval { folder, sources, code }) => return shield::eval(&folder, sources, code.as_deref()),
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
+        Command::Key(command) => key::run(&command)?,
         Command::Simulate(args) => simulate(args)?,
         Command::Demo(args) => demo::run(&args)?,
     }

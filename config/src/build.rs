@@ -1,6 +1,7 @@
 //! From a checked tree to settings: what one field alone cannot tell.
 
 mod shield;
+pub(crate) mod traffic;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,8 +19,9 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
     let timeouts = b.timeouts(root.table("timeouts"));
     let backends = b.backends(&root);
+    let auth = b.auth(&root);
     let shields = b.shields(&root, &backends);
-    let routes = b.routes(&root, &backends, &shields, timeouts);
+    let routes = b.routes(&root, &Known { backends: &backends, shields: &shields, timeouts, has_auth: auth.is_some() });
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
@@ -29,6 +31,9 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         shutdown: b.shutdown(&root),
         shield_threads: root.size("shield_threads"),
         audit: b.audit(&root),
+        auth,
+        rate_limits: b.rate_limits(&root),
+        prices: b.prices(&root),
         listeners,
         backends,
         shields,
@@ -45,6 +50,14 @@ fn defaults() -> Result<Table, Vec<Problem>> {
     )?;
     let shield = root.list("shields").first().cloned().unwrap_or_default();
     Ok(root.with_sections_of(&shield))
+}
+
+/// What routes refer to.
+struct Known<'k> {
+    backends: &'k [Arc<Backend>],
+    shields: &'k [Arc<Shield>],
+    timeouts: Timeouts,
+    has_auth: bool,
 }
 
 struct Builder {
@@ -142,6 +155,7 @@ impl Builder {
             http2: table.flag("http2"),
             max_connections: table.size("max_connections"),
             idle_connections: table.size("idle_connections"),
+            admission: self.admission(table),
             models: table.texts("models").to_vec(),
         })
     }
@@ -159,28 +173,18 @@ impl Builder {
         found
     }
 
-    fn routes(&mut self, root: &Table, backends: &[Arc<Backend>], shields: &[Arc<Shield>], timeouts: Timeouts) -> Vec<Arc<Route>> {
+    fn routes(&mut self, root: &Table, known: &Known<'_>) -> Vec<Arc<Route>> {
         let tables = root.list("routes");
         if tables.is_empty() {
             self.problems.push(root.place.problem("no route: add one under \"routes\" with a name and a backend"));
         }
         self.unique_names(tables);
-        tables
-            .iter()
-            .enumerate()
-            .filter_map(|(index, table)| self.route(index, table, (backends, shields), timeouts).map(Arc::new))
-            .collect()
+        tables.iter().enumerate().filter_map(|(index, table)| self.route(index, table, known).map(Arc::new)).collect()
     }
 
-    fn route(
-        &mut self,
-        index: usize,
-        table: &Table,
-        (backends, shields): (&[Arc<Backend>], &[Arc<Shield>]),
-        general: Timeouts,
-    ) -> Option<Route> {
-        let shield = self.named(table, "shield", shields, |shield| &shield.name);
-        let backend = self.named(table, "backend", backends, |backend| &backend.name)?;
+    fn route(&mut self, index: usize, table: &Table, known: &Known<'_>) -> Option<Route> {
+        let shield = self.named(table, "shield", known.shields, |shield| &shield.name);
+        let backend = self.named(table, "backend", known.backends, |backend| &backend.name)?;
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
         if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
@@ -214,7 +218,9 @@ impl Builder {
             server_timing: table.flag("server_timing"),
             security_headers: table.flag("security_headers"),
             stall: table.duration("stall"),
-            timeouts: table.table("timeouts").map_or(general, |given| route_timeouts(given, general)),
+            timeouts: table.table("timeouts").map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
+            auth: self.route_auth(table, known.has_auth),
+            expected_output: table.count("expected_output"),
             labels,
         })
     }

@@ -18,12 +18,15 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
     out.push_str(&format!("{pad}# {}\n", field.doc));
     match &field.kind {
         Kind::Section(section) => {
-            let inactive = inactive || field.name == "audit" || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
+            let inactive = inactive
+                || matches!(field.name, "audit" | "auth")
+                || field.name == "admission"
+                || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
         }
         Kind::List(section) => {
-            let inactive = inactive || field.name == "shields";
+            let inactive = inactive || matches!(field.name, "shields" | "rate_limits" | "prices");
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_entry(out, section, indent + 1, inactive);
         }
@@ -61,6 +64,13 @@ fn sample(field: &Field, inactive: bool) -> Option<String> {
 
 fn inactive_sample(field: &Field) -> String {
     match field.name {
+        "keys" => "/etc/llm-lens/keys.yaml".into(),
+        "secret" => "${LLM_LENS_SECRET}".into(),
+        "amount" => "100000".into(),
+        "burst" => "20000".into(),
+        "routes" => "[chat]".into(),
+        "owners" => "[search]".into(),
+        "auth" => "optional".into(),
         "api_key" => "${VLLM_API_KEY}".into(),
         "path" => "/v1/*".into(),
         "headers" => "{x-tier: gold}".into(),
@@ -76,6 +86,7 @@ fn inactive_sample(field: &Field) -> String {
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "shield" => "strict".into(),
         "server_name" => "engine.internal".into(),
+        _ if matches!(field.kind, Kind::Number) => "1.5".into(),
         _ if matches!(field.kind, Kind::Duration) => "30s".into(),
         _ if matches!(field.kind, Kind::Texts) => "[\"one phrase\", \"another\"]".into(),
         _ => "...".into(),

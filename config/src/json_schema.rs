@@ -25,6 +25,7 @@ fn property(field: &Field) -> Value {
         Kind::Text | Kind::RequiredText | Kind::Secret => json!({"type": "string"}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Share => json!({"type": "number", "minimum": 0, "maximum": 1}),
+        Kind::Number => json!({"type": "number", "minimum": 0}),
         Kind::Count(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Duration => json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(us|ms|s|m|h|d)$|^0$"}),
         Kind::Size => json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(B|KiB|MiB|GiB|kB|KB|MB|GB)?$"}),
@@ -46,7 +47,7 @@ fn property(field: &Field) -> Value {
 fn default(field: &Field) -> Value {
     match field.kind {
         Kind::Flag => Value::Bool(field.default == "true"),
-        Kind::Share => field.default.parse::<f64>().map_or(Value::Null, Value::from),
+        Kind::Share | Kind::Number => field.default.parse::<f64>().map_or(Value::Null, Value::from),
         Kind::Count(..) => field.default.parse::<u64>().map_or(Value::Null, Value::from),
         _ => field.default.into(),
     }

@@ -19,6 +19,9 @@ mod build;
 pub mod settings;
 pub use settings::Settings;
 
+mod keys;
+pub use keys::{NewKey, load_keys, parse_keys};
+
 mod example;
 pub use example::example;
 mod json_schema;
@@ -35,15 +38,15 @@ const MAX_FILE: u64 = 4 << 20;
 /// All problems of the file, or the one that kept it from being read.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let name = path.display().to_string();
-    let text = std::fs::metadata(path)
-        .and_then(|meta| {
-            if meta.len() > MAX_FILE {
-                return Err(std::io::Error::other("larger than 4 MiB, which no settings file is"));
-            }
-            std::fs::read_to_string(path)
-        })
-        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
+    let text = read(path, MAX_FILE).map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
     parse(&name, &text)
+}
+
+fn read(path: &Path, most: u64) -> std::io::Result<String> {
+    if std::fs::metadata(path)?.len() > most {
+        return Err(std::io::Error::other(format!("larger than {} MiB, which no such file is", most >> 20)));
+    }
+    std::fs::read_to_string(path)
 }
 
 /// Check the text of a settings file; `name` stands in the problems.

@@ -3,7 +3,9 @@
 //! Everything that knows the settings file knows it from here.
 
 mod shield;
+mod traffic;
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
+pub use traffic::{ADMISSION, AUTH, KEY, KEYS, PRICE, RATE_LIMIT};
 
 /// A section: a mapping with known fields.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub enum Kind {
     Count(u64, u64),
     /// A number from 0 to 1.
     Share,
+    /// A number from 0 on.
+    Number,
     /// A duration with its unit.
     Duration,
     /// A size with its unit.
@@ -76,6 +80,9 @@ pub static ROOT: Section = Section {
             "",
             "Guards that routes name: what is looked for in prompts and answers, and what is done about it.",
         ),
+        field("auth", Kind::Section(&AUTH), "", "Who may ask."),
+        field("rate_limits", Kind::List(&RATE_LIMIT), "", "How much may be asked, by whom."),
+        field("prices", Kind::List(&PRICE), "", "What tokens cost, for limits of `cost` and for accounts."),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
         field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
@@ -169,6 +176,7 @@ pub static BACKEND: Section = Section {
         field("tls", Kind::Section(&BACKEND_TLS), "", "For `https` URLs."),
         field("max_connections", Kind::Count(1, 1_000_000), "10000", "Connections in use at a time; a request beyond it is answered 503."),
         field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections each worker keeps for later."),
+        field("admission", Kind::Section(&ADMISSION), "", "How many requests it gets at a time, and who waits."),
         field("models", Kind::Texts, "", "Models it serves. They may become metric labels; other names become `other`."),
     ],
 };
@@ -200,6 +208,18 @@ pub static ROUTE: Section = Section {
             Kind::Word(&["identity", "forward"]),
             "identity",
             "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured.",
+        ),
+        field(
+            "auth",
+            Kind::Word(&["required", "optional", "off"]),
+            "",
+            "Whether a credential is wanted. optional: without one, a client is `anonymous`. Default: required with an `auth` section, else off.",
+        ),
+        field(
+            "expected_output",
+            Kind::Count(1, 1_000_000),
+            "512",
+            "Tokens that a request without `max_tokens` is thought to generate: so many are reserved of limits, the rest is taken while it runs.",
         ),
         field("shield", Kind::Text, "", "The guard of this route, by its name under `shields`. Without it nothing is looked for."),
         field(

@@ -11,7 +11,8 @@ use wire::Dialect;
 
 use crate::value::Secret;
 
-pub use filters::settings::{Action, Shield};
+pub use filters::settings::{Action, Pattern, Shield};
+pub use filters::traffic::settings::{Admission, Auth, Limit, Price};
 
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]
@@ -25,6 +26,12 @@ pub struct Settings {
     pub workers: usize,
     /// Backends; routes refer to them by position.
     pub backends: Vec<Arc<Backend>>,
+    /// Who may ask; `None`: nobody is asked.
+    pub auth: Option<AuthSettings>,
+    /// How much may be asked.
+    pub rate_limits: Vec<Limit>,
+    /// What tokens cost.
+    pub prices: Vec<Price>,
     /// Guards; routes hold theirs.
     pub shields: Vec<Arc<Shield>>,
     /// Routes in the order they are tried.
@@ -39,6 +46,16 @@ pub struct Settings {
     pub audit: Audit,
     /// The end of the process.
     pub shutdown: Shutdown,
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AuthSettings {
+    /// The file of keys.
+    pub keys: PathBuf,
+    /// Under which they are hashed.
+    pub secret: Secret,
 }
 
 /// The audit log of guards.
@@ -108,6 +125,8 @@ pub struct Backend {
     pub max_connections: usize,
     /// Most idle connections for each worker.
     pub idle_connections: usize,
+    /// How many requests it gets at a time.
+    pub admission: Option<Admission>,
     /// Models that may become labels.
     pub models: Vec<String>,
 }
@@ -151,6 +170,10 @@ pub struct Route {
     pub inject_usage: bool,
     /// Pass `Accept-Encoding` on.
     pub forward_compression: bool,
+    /// Whether a credential is wanted.
+    pub auth: Auth,
+    /// Tokens that a request without `max_tokens` is thought to generate.
+    pub expected_output: u64,
     /// The guard.
     #[serde(serialize_with = "shield_name")]
     pub shield: Option<Arc<Shield>>,
@@ -167,30 +190,10 @@ pub struct Route {
     pub labels: BTreeMap<String, String>,
 }
 
-/// An exact text, or the beginning of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pattern {
-    /// The whole text.
-    Exact(String),
-    /// What the text begins with.
-    Prefix(String),
-}
-
-impl Pattern {
-    pub(crate) fn new(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(prefix) => Pattern::Prefix(prefix.to_owned()),
-            None => Pattern::Exact(text.to_owned()),
-        }
-    }
-
-    /// Whether the text is meant.
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Pattern::Exact(exact) => exact == text,
-            Pattern::Prefix(prefix) => text.starts_with(prefix.as_str()),
-        }
+impl Route {
+    /// Whether what a body says decides who may ask it, and how much.
+    pub fn reads_bodies(&self) -> bool {
+        self.auth != Auth::Off
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) enum Value {
     Flag(bool),
     Count(u64),
     Share(f32),
+    Number(f64),
     Duration(Duration),
     Secret(Secret),
     Texts(Vec<String>),
@@ -86,6 +87,14 @@ impl Table {
         match self.value(name) {
             Value::Share(share) => *share,
             _ => 0.0,
+        }
+    }
+
+    /// A number that is written there, or has a default.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        match self.value(name) {
+            Value::Number(number) => Some(*number),
+            _ => None,
         }
     }
 
@@ -152,16 +161,21 @@ impl Table {
     }
 }
 
-/// Read and check a whole file.
+/// Read and check a whole settings file.
 pub(crate) fn read(text: &str) -> Result<Table, Vec<Problem>> {
+    read_as(text, &ROOT)
+}
+
+/// Read and check a whole file of another kind.
+pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<Problem>> {
     let documents = MarkedYaml::load_from_str(text).map_err(|e| {
         let at = e.marker();
         vec![Problem { line: at.line(), column: at.col() + 1, path: String::new(), message: format!("not valid YAML: {}", e.info()) }]
     })?;
     let mut checker = Checker { problems: Vec::new() };
     let table = match documents.as_slice() {
-        [] => checker.defaults(&ROOT, &Place::default()),
-        [document] => checker.section(document, &ROOT, String::new()),
+        [] => checker.defaults(root, &Place::default()),
+        [document] => checker.section(document, root, String::new()),
         _ => return Err(vec![Problem::whole_file("it holds more than one YAML document; write one".into())]),
     };
     if checker.problems.is_empty() { Ok(table) } else { Err(checker.problems) }
@@ -289,6 +303,10 @@ impl Checker {
             Kind::Share => match text.parse::<f32>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(Value::Share(share)),
                 _ => Err(format!("{text:?} is not a number from 0 to 1")),
+            },
+            Kind::Number => match text.parse::<f64>() {
+                Ok(number) if (0.0..1e18).contains(&number) => Ok(Value::Number(number)),
+                _ => Err(format!("{text:?} is not a number from 0 on")),
             },
             Kind::Duration if text == "0" => Ok(Value::Duration(Duration::ZERO)),
             Kind::Duration => value::duration(text).map(Value::Duration),

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use filters::traffic::LimitCounts;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use observatory::Sample;
 use pingora::protocols::Stream;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -57,7 +59,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into()));
     }
     Ok(match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, observatory::CONTENT_TYPE, shared.observatory.prometheus()),
+        "/metrics" => text(StatusCode::OK, observatory::CONTENT_TYPE, shared.observatory.prometheus(samples(&shared))),
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".into()),
         "/readyz" if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
         "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".into()),
@@ -77,6 +79,23 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
         _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
     })
+}
+
+/// What limits keep count of.
+fn samples(shared: &Shared) -> Vec<Sample> {
+    let plan = shared.plan.load();
+    let mut samples = Vec::new();
+    for LimitCounts { limit, refused, ended, accounts } in plan.rate_limits.counts() {
+        let labels = vec![("limit", limit.name.to_string()), ("of", limit.of.name().to_owned())];
+        for (name, help, value) in [
+            ("llm_lens_limited_requests_total", "Requests that a limit refused.", refused),
+            ("llm_lens_limited_streams_total", "Streams that a limit ended.", ended),
+            ("llm_lens_limit_accounts", "Accounts that a limit keeps.", accounts as u64),
+        ] {
+            samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+        }
+    }
+    samples
 }
 
 const INDEX: &str = "\

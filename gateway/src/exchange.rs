@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use config::settings::Timeouts;
+use filters::traffic::{Caller, Charge, Used};
 use filters::{Shield, Vault};
 use lens::gaps::GapSummary;
 use lens::record::Outcome;
@@ -13,6 +14,7 @@ use wire::{Dialect, RequestFacts};
 
 use crate::plan::{Counted, Plan, PlannedRoute};
 use crate::shared::Shared;
+use crate::stage::identify::Shown;
 use crate::{clock, stage};
 
 /// One request on its walk. Dropping it writes its record, so that a request leaves exactly one however it ends.
@@ -25,6 +27,14 @@ pub(crate) struct Exchange {
     pub(crate) accepted: Accepted,
     pub(crate) inspected: Inspected,
     pub(crate) routed: Option<Routed>,
+    /// What the head showed of its sender; `identify` takes it.
+    pub(crate) shown: Option<Shown>,
+    /// Who asks, where somebody wants to know.
+    pub(crate) caller: Option<Arc<Caller>>,
+    /// What the request is thought to use.
+    pub(crate) expected: Used,
+    /// What it has taken of limits; settled when the exchange ends.
+    pub(crate) charge: Charge,
     pub(crate) guarded: Guarded,
     pub(crate) sent: Sent,
     pub(crate) answer: Answer,
@@ -43,7 +53,7 @@ pub(crate) struct Accepted {
     pub(crate) endpoint: String,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) bytes: u64,
-    /// The client's address, where the audit log wants it.
+    /// The client's address.
     pub(crate) client: Option<std::net::IpAddr>,
 }
 
@@ -159,6 +169,10 @@ impl Exchange {
             accepted,
             inspected: Inspected::default(),
             routed: None,
+            shown: None,
+            caller: None,
+            expected: Used::default(),
+            charge: Charge::default(),
             guarded: Guarded::default(),
             sent: Sent::default(),
             answer: Answer::default(),
@@ -211,6 +225,7 @@ impl Drop for Exchange {
         }
         // Whoever drops a request without a verdict was dropped himself: its connection is gone.
         self.verdict.decide(Outcome::ClientGone, Some("client_closed"));
-        stage::record::write(self);
+        let used = stage::admit::settle(self);
+        stage::record::write(self, &used);
     }
 }

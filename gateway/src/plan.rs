@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use config::Settings;
 use config::settings::{Limits, Route};
+use filters::traffic::{Caller, KeyHasher, Keys, RateLimits};
 use filters::{Registry, Shield};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
@@ -38,6 +39,9 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A file of keys that is wrong.
+    #[error("{0}")]
+    Keys(#[from] config::Problems),
     /// A guard that cannot be made ready.
     #[error(transparent)]
     Shield(#[from] filters::BuildError),
@@ -57,12 +61,20 @@ pub(crate) struct Tools {
 /// The first thing that cannot be made ready.
 pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
     shields(settings, filters)?;
+    keys(settings)?;
     settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits).map(|_| ()))
 }
 
 /// The guards of settings, made ready.
 fn shields(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Shield>>, filters::BuildError> {
     settings.shields.iter().map(|shield| Shield::build(shield, filters, &load_model).map(Arc::new)).collect()
+}
+
+/// The keys of settings that ask for one.
+fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
+    let Some(auth) = &settings.auth else { return Ok(None) };
+    let keys = config::load_keys(&auth.keys, &settings.rate_limits)?;
+    Ok(Some(Keys::new(KeyHasher::new(auth.secret.reveal()), keys)))
 }
 
 /// Load a judge that runs in this process.
@@ -83,6 +95,14 @@ pub(crate) struct Plan {
     pub(crate) reader_limits: ReaderLimits,
     /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
     pub(crate) routes_by_model: bool,
+    /// Who may ask; `None`: nobody is asked.
+    pub(crate) keys: Option<Keys>,
+    /// Who shows no credential.
+    pub(crate) anonymous: Arc<Caller>,
+    /// How much may be asked.
+    pub(crate) rate_limits: RateLimits,
+    /// The models that have a name of their own in metrics and limits, sorted, and the name of all others behind them.
+    declared: Vec<Arc<str>>,
     /// What filters may use of the world.
     pub(crate) world: Arc<World>,
     /// Where requests count that match no route.
@@ -130,17 +150,32 @@ impl Plan {
             .routes
             .iter()
             .filter_map(|route| Some((route, upstreams.get(route.backend.index)?)))
-            .map(|(route, upstream)| Arc::new(PlannedRoute::new((route, upstream, guard_of(route)), &models, observatory)))
+            .map(|(route, upstream)| {
+                let mut planned = PlannedRoute::new((route, upstream, guard_of(route)), &models, observatory);
+                // What nobody can read cannot be counted.
+                planned.must_read |= !settings.rate_limits.is_empty();
+                Arc::new(planned)
+            })
             .collect();
         Ok(Plan {
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
+            keys: keys(&settings)?,
+            anonymous: Arc::new(Caller::anonymous()),
+            rate_limits: RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits)),
+            declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
             nowhere: Counted::new(observatory, nowhere(models)),
             world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
             settings,
         })
+    }
+
+    /// A declared model's name, cheap to keep; of any other, one for all.
+    pub(crate) fn declared(&self, model: Option<&str>) -> &Arc<str> {
+        let (others, declared) = self.declared.split_last().expect("invariant: build puts a name for the others there");
+        declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
     }
 
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
@@ -171,7 +206,7 @@ impl PlannedRoute {
         PlannedRoute {
             route: route.clone(),
             upstream: upstream.clone(),
-            must_read: route.inject_usage || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
+            must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
             counted: counted.to_vec(),

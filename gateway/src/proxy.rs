@@ -33,7 +33,8 @@ use crate::downstream::{h1, h2};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::shared::Shared;
-use crate::stage::{accept, route};
+use crate::stage::send::CREDENTIALS;
+use crate::stage::{accept, admit, identify, route};
 use crate::upstream;
 
 /// Pingora's proxy with our rules for what passes through.
@@ -233,10 +234,18 @@ impl ProxyHttp for PassThrough {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
             Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
         };
+        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head));
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
+        exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
         exchange.enter(State::Connect);
-        match found {
-            Ok(route) => exchange.set_route(route),
+        let admitted = found.and_then(|route| {
+            exchange.set_route(route);
+            identify::enter(&mut exchange, shown)?;
+            identify::run(&mut exchange)?;
+            admit::run(&mut exchange, &[])
+        });
+        match admitted {
+            Ok(()) => {}
             Err(refusal) => {
                 refuse(session, &mut exchange, &refusal).await?;
                 ctx.exchange = Some(exchange);
@@ -321,10 +330,11 @@ impl ProxyHttp for PassThrough {
         request.set_raw_path(target.as_bytes())?;
         request.insert_header("host", backend.authority.as_str())?;
         request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
-        if let Some((name, value)) = backend.credential() {
-            for name in ["authorization", "x-api-key", "api-key"] {
-                request.remove_header(name);
-            }
+        let credential = backend.credential();
+        if credential.is_some() || exchange.plan.keys.is_some() {
+            CREDENTIALS.iter().for_each(|name| drop(request.remove_header(*name)));
+        }
+        if let Some((name, value)) = credential {
             request.insert_header(name, value)?;
         }
         Ok(())
@@ -469,6 +479,9 @@ async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusa
     let body = refusal.body();
     let mut header = ResponseHeader::build(refusal.status, Some(6))?;
     header.insert_header("content-type", "application/json")?;
+    for (name, value) in refusal.fields.lines().filter_map(|line| line.split_once(": ")) {
+        header.insert_header(name.to_owned(), value)?;
+    }
     header.insert_header("content-length", body.len().to_string())?;
     header.insert_header("x-request-id", exchange.accepted.id.as_str())?;
     session.set_keepalive(None);

@@ -19,12 +19,16 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Watch the settings file; never ends.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let Some(path) = shared.file.clone() else { return std::future::pending().await };
-    let mut seen = stamp(&path);
+    let stamps = || {
+        let keys = shared.plan.load().settings.auth.as_ref().map(|auth| auth.keys.clone());
+        (stamp(&path), keys.and_then(|keys| stamp(&keys)))
+    };
+    let mut seen = stamps();
     loop {
         tokio::time::sleep(LOOK).await;
-        let stamp = stamp(&path);
-        if stamp.is_some() && stamp != seen {
-            seen = stamp;
+        let stamps = stamps();
+        if stamps.0.is_some() && stamps != seen {
+            seen = stamps;
             now(&shared);
         }
     }

@@ -3,9 +3,16 @@
 //! An error that the engine sent passes through unchanged and never comes here. Messages name no address, path or key of
 //! the operator's side.
 
+use std::borrow::Cow;
+
 use lens::record::Outcome;
 use wire::http1::head::HeadError;
 use wire::request::Refused;
+
+/// For what may pass in a moment.
+const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
+/// What HTTP wants beside a 401.
+const CHALLENGE: Cow<'static, str> = Cow::Borrowed("www-authenticate: Bearer\r\n");
 
 /// A request that we end ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +25,15 @@ pub(crate) struct Refusal {
     /// The member of the request that is meant.
     pub(crate) param: Option<&'static str>,
     pub(crate) outcome: Outcome,
+    /// OpenAI's `type`, where it does not follow from the outcome.
+    pub(crate) kind: Option<&'static str>,
     /// Extra fields, each with its CRLF.
-    pub(crate) fields: &'static str,
+    pub(crate) fields: Cow<'static, str>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Refusal { status, code, message: message.into(), param: None, outcome: Outcome::Rejected, fields: "" }
+        Refusal { status, code, message: message.into(), param: None, outcome: Outcome::Rejected, kind: None, fields: Cow::Borrowed("") }
     }
 
     fn upstream(status: u16, code: &'static str, message: &'static str) -> Self {
@@ -71,6 +80,32 @@ impl Refusal {
         Refusal::new(404, "no_route", "No route of the gateway matches this request; check the path, the headers and the model.")
     }
 
+    /// In the middle of a stream.
+    pub(crate) fn budget_exhausted(limit: &str) -> Self {
+        let message = format!("The stream ended here: limit {limit:?} has nothing left for it.");
+        Refusal { outcome: Outcome::Limited, ..Refusal::new(429, "budget_exhausted", message) }
+    }
+
+    /// A credential that is none, has expired or was revoked: which, nobody is told.
+    pub(crate) fn bad_key() -> Self {
+        let message = "Incorrect API key provided. Check the key, or ask the operator of the gateway for one.";
+        Refusal { fields: CHALLENGE, ..Refusal::new(401, "invalid_api_key", message) }
+    }
+
+    pub(crate) fn no_key() -> Self {
+        let message = "You didn't provide an API key. Send it as \"Authorization: Bearer KEY\".";
+        Refusal { fields: CHALLENGE, ..Refusal::new(401, "missing_api_key", message) }
+    }
+
+    pub(crate) fn forbidden_route() -> Self {
+        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "route_not_allowed", "This API key may not use this route.") }
+    }
+
+    pub(crate) fn forbidden_model() -> Self {
+        let message = "This API key may not ask for this model; name one that it is for.";
+        Refusal { kind: Some("permission_error"), param: Some("model"), ..Refusal::new(403, "model_not_allowed", message) }
+    }
+
     pub(crate) fn upgrade() -> Self {
         Refusal::new(501, "upgrade_not_supported", "The gateway does not switch protocols; send the request without Upgrade.")
     }
@@ -90,7 +125,7 @@ impl Refusal {
     /// A filter that must say cannot.
     pub(crate) fn guard_unavailable(filter: &str, why: impl std::fmt::Display) -> Self {
         Refusal {
-            fields: "retry-after: 1\r\n",
+            fields: RETRY_SOON,
             ..Refusal::blocked(
                 503,
                 "guard_unavailable",
@@ -118,7 +153,7 @@ impl Refusal {
 
     pub(crate) fn busy() -> Self {
         Refusal {
-            fields: "retry-after: 1\r\n",
+            fields: RETRY_SOON,
             ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.")
         }
     }
@@ -162,6 +197,7 @@ impl Refusal {
             Outcome::Timeout => "timeout_error",
             _ => "upstream_error",
         };
+        let kind = self.kind.unwrap_or(kind);
         serde_json::json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}).to_string()
     }
 }

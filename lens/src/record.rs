@@ -36,11 +36,13 @@ pub enum Outcome {
     Rejected,
     /// A guard stopped it.
     Blocked,
+    /// A limit on tokens or cost ended its stream.
+    Limited,
 }
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 8] = [
         Outcome::Ok,
         Outcome::ClientGone,
         Outcome::UpstreamFailed,
@@ -48,6 +50,7 @@ impl Outcome {
         Outcome::Timeout,
         Outcome::Rejected,
         Outcome::Blocked,
+        Outcome::Limited,
     ];
 
     /// The name in records and labels.
@@ -60,6 +63,7 @@ impl Outcome {
             Outcome::Timeout => "timeout",
             Outcome::Rejected => "rejected",
             Outcome::Blocked => "blocked",
+            Outcome::Limited => "limited",
         }
     }
 }
@@ -168,6 +172,15 @@ pub struct Record {
     pub dialect: Option<Cow<'static, str>>,
     /// The request path, without its query.
     pub endpoint: String,
+    /// Whose credential it came with: the public name of a key, or `anonymous`; absent where nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Arc<str>>,
+    /// Whose account that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Arc<str>>,
+    /// What it cost, in dollars by the operator's prices; absent without a price for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
     /// The model that the client named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_requested: Option<String>,

@@ -18,7 +18,7 @@ mod overview;
 pub use overview::{Overview, TimingOverview};
 
 mod prometheus;
-pub use prometheus::CONTENT_TYPE;
+pub use prometheus::{CONTENT_TYPE, Sample};
 
 mod recent;
 
@@ -118,9 +118,11 @@ impl Observatory {
     }
 
     /// The Prometheus text. `models` are the names that model numbers stand for.
-    pub fn prometheus(&self) -> String {
+    ///
+    /// `more` are counts and gauges that others keep.
+    pub fn prometheus(&self, more: Vec<Sample>) -> String {
         let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
-        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit))
+        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit), more)
     }
 
     /// All series of all workers, merged by what `by` keeps of their keys.

@@ -31,7 +31,26 @@ type Merged = HashMap<(GroupId, u16, Outcome), Series>;
 /// Labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 
-pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, (recent, audit): (&Recent, &AuditCounts)) -> String {
+/// A count or gauge that somebody else keeps. Its labels come from settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The family; one that ends in `_total` is a counter.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// Names and values.
+    pub labels: Vec<(&'static str, String)>,
+    /// How much.
+    pub value: f64,
+}
+
+pub(crate) fn render(
+    series: &Merged,
+    groups: &Groups,
+    gauges: &Gauges,
+    (recent, audit): (&Recent, &AuditCounts),
+    more: Vec<Sample>,
+) -> String {
     let mut out = Families::default();
     // Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
     let [mut outcomes, mut errors, mut inference, mut all] = [const { BTreeMap::<Labels, Series>::new() }; 4];
@@ -56,6 +75,13 @@ pub(crate) fn render(series: &Merged, groups: &Groups, gauges: &Gauges, (recent,
     all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
     of_groups(&mut out, groups);
     of_process(&mut out, gauges, recent, audit);
+    for Sample { name, help, labels, value } in more {
+        if name.ends_with("_total") {
+            out.counter(name, help, labels, value as u64);
+        } else {
+            out.gauge(name, help, labels, value);
+        }
+    }
     let mut text = Vec::new();
     match prometheus::TextEncoder::new().encode(&out.finish(), &mut text) {
         Ok(()) => String::from_utf8_lossy(&text).into_owned(),

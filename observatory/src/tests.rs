@@ -37,7 +37,7 @@ fn observed() -> Observatory {
 
 #[test]
 fn the_text_counts_what_happened_and_has_no_foreign_label() {
-    let text = observed().prometheus();
+    let text = observed().prometheus(Vec::new());
     for line in [
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 2"#,
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="other",outcome="client_gone"} 1"#,
@@ -68,7 +68,7 @@ fn no_sample_stands_there_twice() {
         o.in_flight(group).requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"));
     }
-    let text = o.prometheus();
+    let text = o.prometheus(Vec::new());
     let mut samples: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
     let all = samples.len();
     samples.sort_unstable();

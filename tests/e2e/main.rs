@@ -30,3 +30,5 @@ mod streams;
 mod support;
 /// TLS on both sides.
 mod tls;
+/// Keys, limits, admission.
+mod traffic;

@@ -1,4 +1,5 @@
-//! How a stream ends when its content may not go on: the events that each dialect's clients take for "stopped by a content filter".
+//! How a stream ends that may not go on: the events that each dialect's clients take for "stopped by a content filter", or for "as long
+//! as it may be".
 //!
 //! - *In*: the first event of the stream, for the names that every event repeats, and the last one that was passed on.
 //! - *Out*: the bytes of the closing events. An error is not among them where the dialect has a word for a refusal.
@@ -58,6 +59,15 @@ fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     scan.skip()
 }
 
+/// For what a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// For its content.
+    Filtered,
+    /// For its length.
+    Length,
+}
+
 /// A stream that is to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending<'e> {
@@ -73,6 +83,8 @@ pub struct Ending<'e> {
     pub tokens: Option<u64>,
     /// For dialects without a word of their own.
     pub message: &'e str,
+    /// For what it ends.
+    pub why: Why,
 }
 
 impl Dialect {
@@ -84,36 +96,50 @@ impl Dialect {
             _ => "content_filter",
         }
     }
+
+    /// The dialect's word in the event that ends an answer.
+    fn reason(self, why: Why) -> &'static str {
+        match (why, self) {
+            (Why::Filtered, Dialect::OpenAiResponses) => "content_filter",
+            (Why::Filtered, _) => self.filtered(),
+            (Why::Length, Dialect::Anthropic) => "max_tokens",
+            (Why::Length, Dialect::OpenAiResponses) => "max_output_tokens",
+            (Why::Length, Dialect::LlamaCpp) => "limit",
+            (Why::Length, _) => "length",
+        }
+    }
 }
 
 impl Ending<'_> {
     /// The closing events, framed.
     pub fn events(&self) -> String {
+        let reason = self.dialect.reason(self.why);
         match self.dialect {
             Dialect::OpenAiChat => self.choices_end("chat.completion.chunk", "\"delta\":{},\"logprobs\":null"),
             Dialect::OpenAiCompletions => self.choices_end("text_completion", "\"text\":\"\",\"logprobs\":null"),
             Dialect::OpenAiResponses => self.response_incomplete(),
-            Dialect::Anthropic => self.refusal(),
+            Dialect::Anthropic => self.message_stops(),
             Dialect::Ollama => {
                 let nothing =
                     if self.envelope.message { "\"message\":{\"role\":\"assistant\",\"content\":\"\"}" } else { "\"response\":\"\"" };
-                format!("{{{}{nothing},\"done\":true,\"done_reason\":\"content_filter\"}}\n", self.names(&["model", "created_at"]))
+                format!("{{{}{nothing},\"done\":true,\"done_reason\":\"{reason}\"}}\n", self.names(&["model", "created_at"]))
             }
             Dialect::LlamaCpp => {
-                format!("data: {{{}\"content\":\"\",\"stop\":true,\"stop_type\":\"content_filter\"}}\n\n", self.names(&["model"]))
+                format!("data: {{{}\"content\":\"\",\"stop\":true,\"stop_type\":\"{reason}\"}}\n\n", self.names(&["model"]))
             }
-            Dialect::Generate | Dialect::Embeddings => self.dialect.error_event(self.message, "content_filter"),
+            Dialect::Generate | Dialect::Embeddings => self.dialect.error_event(self.message, reason),
         }
     }
 
     fn choices_end(&self, object: &str, body: &str) -> String {
         let mut out = String::new();
         let names = self.names(&["id", "created", "model"]);
+        let reason = self.dialect.reason(self.why);
         for choice in self.choices {
             // Writing to a string does not fail.
             let _ = write!(
                 out,
-                "data: {{{names}\"object\":\"{object}\",\"choices\":[{{\"index\":{choice},{body},\"finish_reason\":\"content_filter\"}}]}}\n\n"
+                "data: {{{names}\"object\":\"{object}\",\"choices\":[{{\"index\":{choice},{body},\"finish_reason\":\"{reason}\"}}]}}\n\n"
             );
         }
         out.push_str("data: [DONE]\n\n");
@@ -124,14 +150,16 @@ impl Ending<'_> {
         let number = member(self.last, b"sequence_number").and_then(|n| n.parse::<u64>().ok()).map_or(0, |n| n + 1);
         format!(
             "event: response.incomplete\ndata: {{\"type\":\"response.incomplete\",\"sequence_number\":{number},\"response\":{{{}\"object\":\"response\",\
-             \"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"content_filter\"}},\"error\":null,\"output\":[],\
+             \"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{}\"}},\"error\":null,\"output\":[],\
              \"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[]}}}}\n\n",
-            self.names(&["id", "created_at", "model"])
+            self.names(&["id", "created_at", "model"]),
+            self.dialect.reason(self.why)
         )
     }
 
     /// A block that is open is closed first.
-    fn refusal(&self) -> String {
+    fn message_stops(&self) -> String {
+        let reason = self.dialect.reason(self.why);
         let mut out = String::new();
         let kind = member(self.last, b"type").unwrap_or_default();
         if let (true, Some(index)) =
@@ -142,7 +170,7 @@ impl Ending<'_> {
         let tokens = self.tokens.unwrap_or(0);
         let _ = write!(
             out,
-            "event: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"refusal\",\"stop_sequence\":null}},\"usage\":{{\"output_tokens\":{tokens}}}}}\n\n\
+            "event: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"{reason}\",\"stop_sequence\":null}},\"usage\":{{\"output_tokens\":{tokens}}}}}\n\n\
              event: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
         );
         out
@@ -213,7 +241,16 @@ mod tests {
 
     fn ending(dialect: Dialect, first: &str, last: &str, choices: &[u32]) -> String {
         let envelope = Envelope::of(first.as_bytes());
-        Ending { dialect, envelope: &envelope, last: last.as_bytes(), choices, tokens: Some(7), message: "It was stopped." }.events()
+        Ending {
+            dialect,
+            envelope: &envelope,
+            last: last.as_bytes(),
+            choices,
+            tokens: Some(7),
+            message: "It was stopped.",
+            why: Why::Filtered,
+        }
+        .events()
     }
 
     #[test]

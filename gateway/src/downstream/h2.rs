@@ -16,16 +16,18 @@ use h2::{Reason, SendStream};
 use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
-use wire::http1::head::{self, HeadLimits, RequestLine};
+use wire::http1::head::{self, RequestLine};
 
 use super::out::Out;
 use super::walk::{self, Incoming};
 use super::{Gone, Sink};
 use crate::clock;
 use crate::exchange::{Accepted, Exchange};
+use crate::plan::Plan;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
+use crate::stage::identify::{self, Shown};
 use crate::upstream::AnswerHead;
 
 /// How long the connection gets to write what is queued before a stream that broke off is reset.
@@ -44,14 +46,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let (mut accepted, refusal, encoded) = look(shared, &buffer, plan.head_limits);
-    if shared.audit.is_some() {
-        accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
-    }
+    let (mut accepted, refusal, encoded, shown) = look(shared, &plan, &buffer);
+    accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let mut exchange = Exchange::open(shared, plan, accepted, began);
-    let body = match refusal {
+    let body = match refusal.or_else(|| identify::enter(&mut exchange, shown).err()) {
         Some(refusal) => Err(refusal),
         None => match tokio::time::timeout(body_timeout, read_body(session, &mut buffer, limit)).await {
             Ok(Ok(true)) => Ok(head_len..buffer.len()),
@@ -82,19 +82,19 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     }
 }
 
-/// What the head tells, why it is refused if it is, and whether the body has a content coding.
-fn look(shared: &Shared, bytes: &[u8], limits: HeadLimits) -> (Accepted, Option<Refusal>, bool) {
+/// What the head tells, why it is refused if it is, whether the body has a content coding, and who sent it.
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8]) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
     let mut room = head::field_room();
-    let head = match head::parse_request(bytes, &mut room, limits) {
+    let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
-        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(shared.bad_head(error)), false),
+        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(shared.bad_head(error)), false, None),
     };
     let dialect = match accept::server(&head.line) {
         Server::Exchange(dialect) => Some(dialect),
         Server::PassThrough => None,
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded)
+    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head))
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.

@@ -24,7 +24,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::relay::{End, Relay};
 use crate::stage::send::{self, Outgoing};
-use crate::stage::{guard_input, inspect_input, route};
+use crate::stage::{admit, guard_input, identify, inspect_input, route};
 use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
 
@@ -130,9 +130,11 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoi
         exchange.enter(State::Route);
         route::run(exchange, head)?;
         exchange.enter(State::Gateway);
+        identify::run(exchange)?;
         if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
             return Err(refusal);
         }
+        admit::run(exchange, body)?;
         match exchange.guard() {
             Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
             None => Ok(Some(send::prepare(exchange, head, body.len()))),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use filters::Shield;
+use filters::traffic::Used;
+use filters::traffic::settings::DOLLAR;
 use lens::gaps::Gaps;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
@@ -16,11 +18,11 @@ use crate::shared::worker;
 const MAX_WORD: usize = 256;
 
 /// Write the record of a request that has ended.
-pub(crate) fn write(exchange: &mut Exchange) {
+pub(crate) fn write(exchange: &mut Exchange, used: &Used) {
     let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
     let counted = exchange.counted().clone();
     flush_gaps(exchange);
-    let record = record(exchange, outcome);
+    let record = record(exchange, outcome, used);
     let model = counted.group.model_number(record.model_requested.as_deref());
     let key = SeriesKey { group: counted.id, model, outcome };
     exchange.shared.observatory.finished(worker(), key, record);
@@ -48,7 +50,8 @@ pub(crate) fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
     }
 }
 
-fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
+fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
+    let cost = cost(exchange, used);
     let now = clock::now();
     let ledger_us = exchange.ledger.clone().close(now);
     let (accepted, answer, sent_at) = (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
@@ -71,6 +74,9 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         backend: exchange.routed.as_ref().map(|r| r.route.route.backend.name.clone()),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
+        caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),
+        owner: exchange.caller.take().map(|caller| caller.owner.clone()),
+        cost,
         model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()).map(bounded),
         model_answered: answer.lens.model().map(str::to_owned),
         http_status: answer.status,
@@ -105,6 +111,12 @@ fn record(exchange: &mut Exchange, outcome: Outcome) -> Record {
         total_us: ledger_us.total(),
         ledger_us,
     }
+}
+
+/// In dollars, where the model has a price.
+fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
+    let model = exchange.inspected.facts.as_ref()?.model.as_deref().unwrap_or_default();
+    exchange.plan.rate_limits.price(model).map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
 }
 
 fn security(guard: &Shield, found: Guarded) -> Security {

@@ -8,6 +8,7 @@
 //! - *Out*: an [`End`]; the exchange's lens, ledger and verdict.
 //! - *Never*: an await between a read and its stamp, or between two bytes of an event.
 
+mod budget;
 mod ending;
 mod forward;
 mod gate;
@@ -21,6 +22,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use filters::traffic::Exhausted;
 use lens::{State, StreamLens, Tick};
 use tokio::time::Sleep;
 use wire::{Framing, Reader};
@@ -30,8 +32,9 @@ use crate::downstream::out::Out;
 use crate::downstream::{Gone, Sink};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
-use crate::stage::record;
+use crate::stage::{admit, record};
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
+use budget::Budget;
 use gate::Gate;
 use strip::Strip;
 use watch::Watch;
@@ -83,6 +86,10 @@ pub(crate) struct Relay<'x, S, D> {
     reader: Option<Reader>,
     strip: Option<Strip>,
     gate: Option<Gate>,
+    /// What is known to end the stream with, where limits may want that.
+    budget: Option<Budget>,
+    /// A limit that the stream has taken all of.
+    exhausted: Option<Exhausted>,
     /// The head of a whole answer that may yet be withheld.
     head: Option<AnswerHead>,
     /// When what the gate holds must be decided.
@@ -112,6 +119,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             reader: None,
             strip: None,
             gate: None,
+            budget: None,
+            exhausted: None,
             head: None,
             hold: None,
             phase: Phase::Sending,
@@ -250,7 +259,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 None if takes_usage => self.strip = Some(Strip::default()),
                 None => {}
             }
-            if self.gate.as_ref().is_some_and(Gate::alters) || self.strip.is_some() {
+            if streamed && !exchange.charge.is_empty() {
+                self.budget = Some(Budget::new(dialect, head.framing));
+            }
+            if self.gate.as_ref().is_some_and(Gate::alters) || self.strip.is_some() || self.budget.is_some() {
                 head.length = None;
             }
         } else if head.status < 400 && routed.route.guard.as_ref().is_some_and(|guard| guard.alters_answers()) {
@@ -284,6 +296,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             reader: self.reader.as_mut(),
             strip: self.strip.as_mut(),
             gate: self.gate.as_mut(),
+            budget: self.budget.as_mut(),
             read_at: None,
         };
         let step = self.source.poll_body(cx, &mut forward);
@@ -298,6 +311,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::acts) {
                 return self.end_early(Refusal::unreadable_answer()).map(|()| Step::Moved);
             }
+            if self.budget.is_some() {
+                self.charge()?;
+            }
             if self.exchange.answer.lens.wants_flush() {
                 record::flush_gaps(self.exchange);
             }
@@ -306,6 +322,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             {
                 record::flush_holds(self.exchange, gate.holds());
             }
+        }
+        if matches!(self.phase, Phase::Flushing(_)) {
+            return Ok(Step::Moved);
         }
         match step {
             Poll::Pending => Ok(Step::Idle),
@@ -316,6 +335,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.end_early(Refusal::upstream_died()).map(|()| Step::Moved)
             }
         }
+    }
+
+    /// The charge hears what the stream has used, and may have enough of it.
+    fn charge(&mut self) -> Result<(), End> {
+        let exchange = &mut *self.exchange;
+        let used = admit::used(&exchange.expected, &exchange.answer.lens);
+        self.exhausted = exchange.charge.grow(&used, admit::when()).or_else(|| self.exhausted.take());
+        if self.exhausted.is_some() { self.end_for_budget() } else { Ok(()) }
     }
 
     /// The backend has said everything.
@@ -466,6 +493,7 @@ impl<S, D> Drop for Relay<'_, S, D> {
 /// The fields of our own that an answer gets.
 fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    extra.push_str(&admit::fields(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
         let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
         if exchange.guard().is_some() {

@@ -18,7 +18,7 @@ pub(crate) struct Outgoing {
 /// Fields that the backend must not get from the client, or gets from us.
 const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
 /// Where clients put keys. They are the operator's to give when the backend has its own.
-const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// Make the request for the route's backend.
 pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body_len: usize) -> Outgoing {
@@ -29,11 +29,13 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     let route = &routed.route.route;
     let backend = &route.backend;
     push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
+    // A credential that was for us is for nobody else.
+    let withheld = backend.api_key.is_some() || exchange.plan.keys.is_some();
     for field in head.fields {
         let name = field.name;
         let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
-        let credential = backend.api_key.is_some() && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
+        let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
         if replaced || credential || head.is_hop_by_hop(name) {
             continue;
         }

@@ -24,6 +24,7 @@ use crate::plan::Plan;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
+use crate::stage::identify::{self, Shown};
 
 /// Empty lines before a request that a client in good faith may leave: old ones end a body with one too many.
 const MAX_EMPTY_LINES: usize = 8;
@@ -49,6 +50,7 @@ struct Accept {
     http10: bool,
     expects_continue: bool,
     encoded: bool,
+    shown: Option<Shown>,
     head_len: usize,
 }
 
@@ -162,10 +164,8 @@ impl Connection {
             return Entered::PassThrough;
         }
         let mut accepted = accept::accepted(&head, dialect, head_at);
-        if shared.audit.is_some() {
-            let socket = self.io.get_socket_digest();
-            accepted.client = socket.as_deref().and_then(SocketDigest::peer_addr).and_then(|a| a.as_inet()).map(SocketAddr::ip);
-        }
+        let socket = self.io.get_socket_digest();
+        accepted.client = socket.as_deref().and_then(SocketDigest::peer_addr).and_then(|a| a.as_inet()).map(SocketAddr::ip);
         Entered::Ours(Accept {
             accepted,
             framing: head.framing,
@@ -173,6 +173,7 @@ impl Connection {
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+            shown: identify::look(plan, &head),
             head_len: len,
         })
     }
@@ -181,6 +182,9 @@ impl Connection {
         let limits = plan.settings.limits;
         let body_timeout = plan.settings.timeouts.request_body;
         let mut exchange = Exchange::open(shared, plan, accept.accepted, began);
+        if let Err(refusal) = identify::enter(&mut exchange, accept.shown) {
+            return self.refuse(exchange, refusal).await;
+        }
         let reading = self.read_body(accept.framing, accept.head_len, limits.request_body, accept.expects_continue);
         let body = match within(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,

@@ -4,7 +4,11 @@
 //! - *Out*: the last words in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
 //! - *Never*: a proper end of the body on an answer that is not whole.
 
+use filters::traffic::Exhausted;
+use filters::traffic::settings::AtEnd;
 use lens::record::Outcome;
+use wire::Reader;
+use wire::ending::Why;
 
 use super::gate::{Gate, Stop};
 use super::{End, Phase, Relay, watch};
@@ -67,7 +71,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
                 return None;
             }
             (_, false) => {
-                let words = gate.closing_events(&refusal.message, &self.exchange.answer.lens);
+                let words = gate.closing_events((Why::Filtered, &refusal.message), &self.exchange.answer.lens);
                 self.separate();
                 self.out.push(words.as_bytes());
             }
@@ -75,6 +79,37 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         self.out.finish();
         self.phase = Phase::Flushing(true);
         None
+    }
+
+    /// A limit has nothing left for this stream. It ends where an event does; until then it goes on.
+    pub(super) fn end_for_budget(&mut self) -> Result<(), End> {
+        let exchange = &mut *self.exchange;
+        let choices = exchange.inspected.facts.as_ref().and_then(|facts| facts.n).unwrap_or(1);
+        let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
+        let over = exchange.answer.lens.is_complete(u32::try_from(choices).unwrap_or(u32::MAX));
+        let Some(Exhausted { limit, at_end, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
+        let refusal = Refusal::budget_exhausted(&limit);
+        if at_end == AtEnd::Error {
+            return self.end_early(refusal);
+        }
+        exchange.verdict.decide(refusal.outcome, Some(refusal.code));
+        exchange.answer.ended_at = Some(clock::now());
+        if let Some(strip) = &mut self.strip {
+            strip.flush(&mut self.out);
+        }
+        let lens = &exchange.answer.lens;
+        let words = match (&mut self.gate, &self.budget) {
+            (Some(gate), _) => {
+                gate.let_go(clock::now(), &mut self.out);
+                gate.closing_events((Why::Length, &refusal.message), lens)
+            }
+            (None, Some(budget)) => budget.closing_events(choices, lens, &refusal.message),
+            (None, None) => return Ok(()),
+        };
+        self.out.push(words.as_bytes());
+        self.out.finish();
+        self.phase = Phase::Flushing(true);
+        Ok(())
     }
 
     /// The answer ends here for a reason of ours or the backend's: by an answer of our own where the client has heard of none.

@@ -3,6 +3,7 @@
 use lens::Tick;
 use wire::Reader;
 
+use super::budget::Budget;
 use super::gate::Gate;
 use super::strip::Strip;
 use crate::downstream::out::Out;
@@ -15,6 +16,7 @@ pub(crate) struct Forward<'a> {
     pub(super) reader: Option<&'a mut Reader>,
     pub(super) strip: Option<&'a mut Strip>,
     pub(super) gate: Option<&'a mut Gate>,
+    pub(super) budget: Option<&'a mut Budget>,
     /// When the read returned that is being forwarded.
     pub(super) read_at: Option<Tick>,
 }
@@ -22,7 +24,7 @@ pub(crate) struct Forward<'a> {
 impl<'a> Forward<'a> {
     /// A way on which nothing is read: the payload is queued, and that is all.
     pub(crate) fn bare(answer: &'a mut Answer, out: &'a mut Out) -> Self {
-        Forward { answer, out, reader: None, strip: None, gate: None, read_at: None }
+        Forward { answer, out, reader: None, strip: None, gate: None, budget: None, read_at: None }
     }
 
     /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
@@ -41,6 +43,9 @@ impl<'a> Forward<'a> {
     pub(crate) fn payload(&mut self, run: &[u8]) {
         if let (Some(reader), Some(gate), Some(now)) = (&mut self.reader, &mut self.gate, self.read_at) {
             return gate.pass(run, now, reader, &mut self.answer.lens, self.out);
+        }
+        if let Some(budget) = &mut self.budget {
+            budget.hear(run);
         }
         match (&mut self.reader, &mut self.strip) {
             (Some(reader), Some(strip)) => strip.pass(run, reader, &mut self.answer.lens, self.out),

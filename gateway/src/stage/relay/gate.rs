@@ -26,6 +26,7 @@ use filters::{AnswerFacts, Shield, Vault};
 use lens::gaps::Gaps;
 use lens::security::FilterAccount;
 use lens::{StreamLens, Tick};
+use wire::ending::Why;
 use wire::{Dialect, Framing, Reader};
 
 use crate::audit::{self, Note};
@@ -373,9 +374,9 @@ impl Gate {
         self.stop.take()
     }
 
-    /// The events that close a stream for its content, in its dialect.
-    pub(super) fn closing_events(&self, message: &str, lens: &StreamLens) -> String {
-        self.closing.events(self.ground.dialect, &self.lines.choices(), lens.completion_tokens().0, message)
+    /// The events that close a stream before its end, in its dialect.
+    pub(super) fn closing_events(&self, (why, message): (Why, &str), lens: &StreamLens) -> String {
+        self.closing.events(self.ground.dialect, &self.lines.choices(), lens.completion_tokens().0, (why, message))
     }
 
     /// A whole answer that is not shown.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use filters::{Failure, Refused};
-use wire::ending::{Ending, Envelope};
+use wire::ending::{Ending, Envelope, Why};
 use wire::{Dialect, Framing, rewrite};
 
 use super::Content;
@@ -72,7 +72,7 @@ impl Closing {
     }
 
     /// The events that close the stream.
-    pub(super) fn events(&self, dialect: Dialect, seen: &[u32], tokens: Option<u64>, message: &str) -> String {
+    pub(super) fn events(&self, dialect: Dialect, seen: &[u32], tokens: Option<u64>, (why, message): (Why, &str)) -> String {
         let nothing = Envelope::default();
         let envelope = self.envelope.as_ref().unwrap_or(&nothing);
         let last = rewrite::data(Framing::Sse, &self.last);
@@ -80,6 +80,6 @@ impl Closing {
         if seen.is_empty() {
             choices.push(0);
         }
-        Ending { dialect, envelope, last: &last, choices: &choices, tokens, message }.events()
+        Ending { dialect, envelope, last: &last, choices: &choices, tokens, message, why }.events()
     }
 }

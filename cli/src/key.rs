@@ -1,0 +1,131 @@
+//! `llm-lens key`: making, listing and revoking API keys in the file that the gateway watches.
+//!
+//! A key is shown once, when it is made. The file has its keyed hash.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use config::{NewKey, Settings};
+use filters::traffic::KeyHasher;
+
+use crate::args::{KeyCommand, NewKeyArgs};
+
+/// What every key begins with: secret scanners know it, ours too.
+const PREFIX: &str = "llk_";
+
+pub(crate) fn run(command: &KeyCommand) -> Result<()> {
+    match command {
+        KeyCommand::Create(args) => create(args),
+        KeyCommand::List { config } => list(config),
+        KeyCommand::Revoke { config, id } => revoke(config, id),
+    }
+}
+
+fn create(args: &NewKeyArgs) -> Result<()> {
+    let settings = config::load(&args.config)?;
+    let auth = settings.auth.as_ref().with_context(|| no_auth(&args.config))?;
+    let key = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
+    let now = jiff::Timestamp::now();
+    let new = NewKey {
+        id: args.id.clone().unwrap_or_else(|| format!("k_{}", hex(&rand::random::<[u8; 6]>()))),
+        hash: KeyHasher::new(auth.secret.reveal()).hash(&key),
+        owner: args.owner.clone(),
+        created: format!("{now:.0}"),
+        expires: args.expires_in.map(|span| format!("{:.0}", now.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))),
+        routes: args.routes.clone(),
+        models: args.models.clone(),
+        priority: args.priority,
+        limits: args.limits.clone(),
+    };
+    for route in args.routes.iter().filter(|route| !route.ends_with('*')) {
+        if !settings.routes.iter().any(|known| *known.name == **route) {
+            bail!("{} has no route {route:?}; known: {}", args.config.display(), names(&settings));
+        }
+    }
+    change(&auth.keys, &settings, |text| {
+        let mut text =
+            if text.trim().is_empty() { "# API keys of llm-lens gateway; llm-lens key writes this.\nkeys:\n".to_owned() } else { text };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&new.line());
+        text.push('\n');
+        Ok(text)
+    })?;
+    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, auth.keys.display());
+    println!("{key}");
+    Ok(())
+}
+
+fn list(config: &Path) -> Result<()> {
+    let settings = config::load(config)?;
+    let auth = settings.auth.as_ref().with_context(|| no_auth(config))?;
+    let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
+    for key in config::load_keys(&auth.keys, &settings.rate_limits)? {
+        let expires = key.expires.and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
+        let expires = expires.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{:<16} {:<24} {expires:<22} {}", key.id, key.owner, key.priority);
+    }
+    print!("{out}");
+    Ok(())
+}
+
+fn revoke(config: &Path, id: &str) -> Result<()> {
+    let settings = config::load(config)?;
+    let auth = settings.auth.as_ref().with_context(|| no_auth(config))?;
+    let wanted = format!("id: {}", serde_json::Value::from(id));
+    change(&auth.keys, &settings, |text| {
+        let mut found = false;
+        let lines = text.lines().map(|line| {
+            if !line.contains(&wanted) || line.contains("revoked: true") {
+                return line.to_owned();
+            }
+            found = true;
+            line.replacen('{', "{revoked: true, ", 1)
+        });
+        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+        if !found {
+            bail!("{} has no line that llm-lens wrote for key {id:?}, or it is revoked already", auth.keys.display());
+        }
+        Ok(text)
+    })?;
+    eprintln!("key {id} is revoked; a gateway that runs stops taking it within a second");
+    Ok(())
+}
+
+/// Change the file whole or not at all, by one at a time; what would not be read is not written.
+fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+    let owner_only = |path: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let beside = |suffix: &str| path.with_extension(format!("{}{suffix}", path.extension().unwrap_or_default().to_string_lossy()));
+    let lock = owner_only(&beside(".lock")).with_context(|| format!("cannot write beside {}", path.display()))?;
+    lock.lock().context("cannot lock the file of keys")?;
+    let before = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let after = edit(before)?;
+    config::parse_keys(&path.display().to_string(), &after, &settings.rate_limits)?;
+    let fresh = beside(".new");
+    let mut file: File = owner_only(&fresh)?;
+    file.set_len(0)?;
+    file.write_all(after.as_bytes()).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+fn no_auth(config: &Path) -> String {
+    format!("{} has no \"auth\" section with a file of keys", config.display())
+}
+
+fn names(settings: &Settings) -> String {
+    settings.routes.iter().map(|route| &*route.name).collect::<Vec<_>>().join(", ")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

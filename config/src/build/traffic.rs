@@ -1,0 +1,178 @@
+//! From a checked tree to the settings of traffic.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use filters::settings::Pattern;
+use filters::traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Unit};
+
+use super::Builder;
+use crate::settings::AuthSettings;
+use crate::tree::Table;
+
+/// Shortest secret: shorter ones are guessed.
+const SECRET: usize = 16;
+/// Most limits and prices: each costs every request.
+const MOST: usize = 64;
+/// Longest rolling time. Longer is for calendars.
+const LONGEST: Duration = Duration::from_secs(31 * 86_400);
+/// Pico-dollars for a token, of a dollar for a million.
+const PER_MILLION: f64 = DOLLAR as f64 / 1e6;
+
+impl Builder {
+    pub(super) fn auth(&mut self, root: &Table) -> Option<AuthSettings> {
+        let table = root.table("auth")?;
+        let secret = table.secret("secret").cloned();
+        let keys = table.text("keys").map(PathBuf::from);
+        match (&keys, &secret) {
+            (Some(_), None) => self.wrong(
+                table,
+                "secret",
+                "is needed with keys; make one with `openssl rand -hex 32` and give it as \"${ENV}\" or \"file:PATH\"",
+            ),
+            (Some(_), Some(secret)) if secret.reveal().len() < SECRET => {
+                self.wrong(table, "secret", format!("is shorter than {SECRET} characters"));
+            }
+            (None, _) => self.wrong(table, "keys", "is missing: without keys nobody could pass"),
+            _ => {}
+        }
+        Some(AuthSettings { keys: keys?, secret: secret? })
+    }
+
+    pub(super) fn route_auth(&mut self, table: &Table, has_auth: bool) -> Auth {
+        match table.text("auth") {
+            Some("off") => Auth::Off,
+            Some(word) => {
+                if !has_auth {
+                    self.wrong(table, "auth", "there is no \"auth\" section that says who may pass");
+                }
+                if word == "optional" { Auth::Optional } else { Auth::Required }
+            }
+            None if has_auth => Auth::Required,
+            None => Auth::Off,
+        }
+    }
+
+    pub(super) fn rate_limits(&mut self, root: &Table) -> Vec<Limit> {
+        let tables = root.list("rate_limits");
+        self.unique_names(tables);
+        self.few(root, "rate_limits", tables.len());
+        tables.iter().filter_map(|table| self.rate_limit(table)).collect()
+    }
+
+    fn rate_limit(&mut self, table: &Table) -> Option<Limit> {
+        let of = word(table, "of", &Unit::WORDS)?;
+        let every = self.every(table, of)?;
+        let amount = self.amount(table, "amount", of)?;
+        let burst = match (table.number("burst"), every) {
+            (None, _) => amount,
+            (Some(_), Every::Rolling(_)) => self.amount(table, "burst", of)?,
+            (Some(_), _) => {
+                self.wrong(table, "burst", "is for rates that roll; a day, a month and streams have none");
+                return None;
+            }
+        };
+        let per = word(table, "per", &Per::WORDS)?;
+        Some(Limit {
+            name: table.text("name").unwrap_or_default().into(),
+            of,
+            quota: Quota { amount, every, burst },
+            per,
+            routes: patterns(table, "routes"),
+            models: patterns(table, "models"),
+            owners: patterns(table, "owners"),
+            at_end: match table.text("at_end") {
+                Some("error") => AtEnd::Error,
+                Some("finish") => AtEnd::Finish,
+                _ => AtEnd::Length,
+            },
+        })
+    }
+
+    fn every(&mut self, table: &Table, of: Unit) -> Option<Every> {
+        let text = table.text("every").unwrap_or_default();
+        if of == Unit::Streams {
+            return Some(Every::AtATime);
+        }
+        match text {
+            "day" => return Some(Every::Day),
+            "month" => return Some(Every::Month),
+            _ => {}
+        }
+        match crate::value::duration(text) {
+            Ok(period) if (Duration::from_secs(1)..=LONGEST).contains(&period) => return Some(Every::Rolling(period)),
+            Ok(_) => self.wrong(table, "every", "must be from 1s to 31d; for longer write day or month"),
+            Err(_) => self.wrong(table, "every", format!("{text:?} is no time; write for example \"1m\", \"24h\", \"day\" or \"month\"")),
+        }
+        None
+    }
+
+    /// An amount in a limit's units.
+    fn amount(&mut self, table: &Table, field: &str, of: Unit) -> Option<u64> {
+        let Some(number) = table.number(field) else {
+            self.wrong(table, field, format!("is missing: how many {}", of.name()));
+            return None;
+        };
+        let units = if of == Unit::Cost { number * DOLLAR as f64 } else { number };
+        let whole = of == Unit::Cost || number.fract() == 0.0;
+        if !(1.0..9e18).contains(&units) || !whole {
+            self.wrong(
+                table,
+                field,
+                if of == Unit::Cost { "must be from a pico-dollar to nine million dollars" } else { "must be a whole number, at least 1" },
+            );
+            return None;
+        }
+        Some(units as u64)
+    }
+
+    pub(super) fn prices(&mut self, root: &Table) -> Vec<Price> {
+        let tables = root.list("prices");
+        self.few(root, "prices", tables.len());
+        let price = |table: &Table| {
+            let of = |field| table.number(field).map(|dollars| (dollars * PER_MILLION).round() as u64);
+            let (input, output) = (of("input").unwrap_or(0), of("output").unwrap_or(0));
+            let models = patterns(table, "models");
+            Price { models, input, cached_input: of("cached_input").unwrap_or(input), output, reasoning: of("reasoning").unwrap_or(output) }
+        };
+        tables.iter().map(price).collect()
+    }
+
+    pub(super) fn admission(&mut self, backend: &Table) -> Option<Admission> {
+        let table = backend.table("admission")?;
+        let admission = Admission {
+            max_requests: table.count("max_requests"),
+            max_tokens: table.count("max_tokens"),
+            adaptive: table.flag("adaptive"),
+            min_requests: table.count("min_requests"),
+            queue: table.size("queue"),
+            max_wait: table.duration("max_wait"),
+        };
+        if admission.adaptive && admission.max_requests < admission.min_requests {
+            self.wrong(
+                table,
+                "max_requests",
+                "must be at least min_requests where the cap is adaptive: it is the most that the cap grows to",
+            );
+        }
+        if admission.max_requests == 0 && admission.max_tokens == 0 {
+            self.wrong(table, "max_requests", "without max_requests and max_tokens nothing is capped; set one or remove the section");
+        }
+        Some(admission)
+    }
+
+    fn few(&mut self, root: &Table, field: &str, written: usize) {
+        if written > MOST {
+            self.wrong(root, field, format!("has {written} entries; {MOST} are the most"));
+        }
+    }
+}
+
+fn word<T: Copy>(table: &Table, field: &str, words: &[(&str, T)]) -> Option<T> {
+    let written = table.text(field)?;
+    words.iter().find(|(word, _)| *word == written).map(|(_, meaning)| *meaning)
+}
+
+pub(crate) fn patterns(table: &Table, field: &str) -> Vec<Pattern> {
+    table.texts(field).iter().map(|text| Pattern::new(text)).collect()
+}

@@ -1,0 +1,22 @@
+//! Who may pass, and how much.
+//!
+//! - *In*: credentials, what a request asks for, what its stream has taken, two clocks.
+//! - *Out*: a [`Caller`]; a [`Charge`] or a [`Limited`] that says which limit and when; a place at a backend or a reason why not.
+//! - *Never*: a state that grows with what strangers send; a charge that its request's end does not settle.
+//!
+//! `docs/traffic.md` tells it to operators, ADR 0007 says why it is made like this.
+
+mod account;
+mod caller;
+mod charge;
+mod keys;
+mod limits;
+mod prices;
+pub mod settings;
+
+pub use account::When;
+pub use caller::{Caller, credential};
+pub use charge::{Charge, Exhausted, Left};
+pub use keys::{KeyHasher, Keys};
+pub use limits::{Asked, LimitCounts, Limited, RateLimits};
+pub use prices::Used;

@@ -1,0 +1,300 @@
+//! What one subject has taken of one limit.
+//!
+//! - *In*: units to take, to charge or to give back, and when.
+//! - *Out*: yes, or how long to wait.
+//! - *Never*: a lock where a rate is asked; a refund of what time has given back already.
+//!
+//! A rate is GCRA in its virtual scheduling form (ITU-T I.371, annex A): the account is one instant, at which nothing will be owed. Taking
+//! *n* of *amount* units every *period* moves it *n x period / amount* further; it may lie at most *burst x period / amount* ahead of now.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::civil::{Date, Time};
+use jiff::tz::Offset;
+use jiff::{Timestamp, ToSpan};
+use lens::Tick;
+use parking_lot::Mutex;
+
+use super::settings::{Every, Quota};
+
+/// Now, by both clocks: rates go by the one that never steps, calendars by the other.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// Since some instant of this process.
+    pub tick: Tick,
+    /// Microseconds of Unix time.
+    pub wall_us: u64,
+}
+
+/// An account.
+#[derive(Debug)]
+pub(super) enum Account {
+    /// The instant, in nanoseconds, at which nothing will be owed.
+    Rate(AtomicU64),
+    /// What was taken in a day or month.
+    Calendar(Mutex<Window>),
+    /// What is taken now.
+    Places(AtomicU64),
+}
+
+/// A day or month, and what was taken in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Window {
+    /// Unix microseconds.
+    end: u64,
+    used: u64,
+}
+
+/// What was taken, so that it can be given back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taking {
+    /// A rate: when it will be paid off. A calendar: the end of its window.
+    until: u64,
+}
+
+/// How long until it could be taken, nanoseconds; `None`: never, it is more than the limit holds.
+pub(super) type Wait = Option<u64>;
+
+impl Account {
+    pub(super) fn new(quota: &Quota) -> Self {
+        match quota.every {
+            Every::Rolling(_) => Account::Rate(AtomicU64::new(0)),
+            Every::Day | Every::Month => Account::Calendar(Mutex::default()),
+            Every::AtATime => Account::Places(AtomicU64::new(0)),
+        }
+    }
+
+    /// Take units, if the limit has them.
+    pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Result<Taking, Wait> {
+        match self {
+            Account::Rate(owed) => {
+                let (cost, most) = (quota.time_of(units), quota.time_of(quota.burst));
+                if cost > most {
+                    return Err(None);
+                }
+                let mut seen = owed.load(Ordering::Relaxed);
+                loop {
+                    let until = seen.max(now.tick.0) + cost;
+                    if until - now.tick.0 > most {
+                        return Err(Some(until - now.tick.0 - most));
+                    }
+                    match owed.compare_exchange_weak(seen, until, Ordering::Relaxed, Ordering::Relaxed) {
+                        Ok(_) => return Ok(Taking { until }),
+                        Err(other) => seen = other,
+                    }
+                }
+            }
+            Account::Calendar(window) => {
+                let mut window = window.lock();
+                window.turn(quota.every, now.wall_us);
+                match window.used.checked_add(units).filter(|used| *used <= quota.amount) {
+                    Some(used) => {
+                        window.used = used;
+                        Ok(Taking { until: window.end })
+                    }
+                    None if units > quota.amount => Err(None),
+                    None => Err(Some(window.end.saturating_sub(now.wall_us).saturating_mul(1000))),
+                }
+            }
+            Account::Places(taken) => {
+                let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
+                // Nobody knows when a stream ends; a second is a polite time to ask again.
+                taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking { until: 0 }))
+            }
+        }
+    }
+
+    /// Charge units whatever the limit says.
+    pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
+        match self {
+            Account::Rate(owed) => {
+                let charged = |seen: u64| seen.max(now.tick.0).saturating_add(quota.time_of(units));
+                let before = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(charged(seen))).unwrap_or_default();
+                Taking { until: charged(before) }
+            }
+            Account::Calendar(window) => {
+                let mut window = window.lock();
+                window.turn(quota.every, now.wall_us);
+                window.used = window.used.saturating_add(units);
+                Taking { until: window.end }
+            }
+            Account::Places(taken) => {
+                taken.fetch_add(units, Ordering::Relaxed);
+                Taking { until: 0 }
+            }
+        }
+    }
+
+    /// Give back units of a taking.
+    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+        match self {
+            Account::Rate(owed) => {
+                let still_owed = taking.until.saturating_sub(now.tick.0);
+                let back = quota.time_of(units).min(still_owed);
+                let _ = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(seen.saturating_sub(back)));
+            }
+            Account::Calendar(window) => {
+                let mut window = window.lock();
+                if window.end == taking.until {
+                    window.used = window.used.saturating_sub(units);
+                }
+            }
+            Account::Places(taken) => {
+                let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| Some(taken.saturating_sub(units)));
+            }
+        }
+    }
+
+    /// Units that could be taken now, and nanoseconds until all of them are there.
+    pub(super) fn left(&self, quota: &Quota, now: When) -> (u64, u64) {
+        match self {
+            Account::Rate(owed) => {
+                let owed = owed.load(Ordering::Relaxed).saturating_sub(now.tick.0);
+                (quota.units_of(quota.time_of(quota.burst).saturating_sub(owed)), owed)
+            }
+            Account::Calendar(window) => {
+                let mut window = window.lock();
+                window.turn(quota.every, now.wall_us);
+                (quota.amount.saturating_sub(window.used), window.end.saturating_sub(now.wall_us).saturating_mul(1000))
+            }
+            Account::Places(taken) => (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0),
+        }
+    }
+
+    /// Whether a new account would say the same.
+    pub(super) fn is_as_new(&self, now: When) -> bool {
+        match self {
+            Account::Rate(owed) => owed.load(Ordering::Relaxed) <= now.tick.0,
+            Account::Calendar(window) => {
+                let window = window.lock();
+                window.used == 0 || window.end <= now.wall_us
+            }
+            Account::Places(taken) => taken.load(Ordering::Relaxed) == 0,
+        }
+    }
+}
+
+impl Window {
+    /// Begin the next window when this one is over. A clock that steps back changes nothing: nobody spends a day twice.
+    fn turn(&mut self, every: Every, wall_us: u64) {
+        if wall_us < self.end {
+            return;
+        }
+        *self = Window { end: end_of(every, wall_us), used: 0 };
+    }
+}
+
+/// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no calendar knows.
+fn end_of(every: Every, wall_us: u64) -> u64 {
+    let micros = |date: Date| {
+        let midnight = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
+        u64::try_from(midnight.as_microsecond()).ok()
+    };
+    let end = || {
+        let today = Offset::UTC.to_datetime(Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?).date();
+        micros(match every {
+            Every::Month => today.first_of_month().checked_add(1.month()).ok()?,
+            _ => today.tomorrow().ok()?,
+        })
+    };
+    end().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(nanos: u64) -> When {
+        When { tick: Tick(nanos), wall_us: nanos / 1000 }
+    }
+
+    fn rolling(amount: u64, seconds: u64, burst: u64) -> Quota {
+        Quota { amount, every: Every::Rolling(std::time::Duration::from_secs(seconds)), burst }
+    }
+
+    #[test]
+    fn a_rate_gives_its_burst_then_its_rate() {
+        let quota = rolling(60, 60, 10);
+        let account = Account::new(&quota);
+        assert!((0..10).all(|_| account.take(&quota, 1, at(0)).is_ok()));
+        assert_eq!(account.take(&quota, 1, at(0)).unwrap_err(), Some(SECOND));
+        assert_eq!(account.left(&quota, at(0)), (0, 10 * SECOND));
+        assert!(account.take(&quota, 1, at(SECOND)).is_ok());
+        assert!(account.take(&quota, 11, at(100 * SECOND)).unwrap_err().is_none(), "more than it ever holds");
+    }
+
+    #[test]
+    fn a_debt_is_paid_before_anything_is_given() {
+        let quota = rolling(10, 1, 10);
+        let account = Account::new(&quota);
+        account.charge(&quota, 30, at(0));
+        assert_eq!(account.take(&quota, 1, at(0)).unwrap_err(), Some(2 * SECOND + SECOND / 10));
+        assert!(account.take(&quota, 10, at(3 * SECOND)).is_ok());
+    }
+
+    /// B = 100, one a second: what was reserved at 0 and given back at 100 is no burst on top of that of 100.
+    #[test]
+    fn a_refund_is_no_second_burst() {
+        let quota = rolling(1, 1, 100);
+        let account = Account::new(&quota);
+        let early = account.take(&quota, 100, at(0)).unwrap();
+        account.take(&quota, 100, at(100 * SECOND)).unwrap();
+        account.give_back(&quota, 100, early, at(100 * SECOND));
+        assert!(account.take(&quota, 1, at(100 * SECOND)).is_err());
+        // In time it is one.
+        let fresh = Account::new(&quota);
+        let taking = fresh.take(&quota, 100, at(0)).unwrap();
+        fresh.give_back(&quota, 60, taking, at(SECOND));
+        assert_eq!(fresh.left(&quota, at(SECOND)).0, 61);
+    }
+
+    #[test]
+    fn calendars_turn_and_never_back() {
+        let quota = Quota { amount: 10, every: Every::Month, burst: 10 };
+        let account = Account::new(&quota);
+        let wall = |text: &str| When { tick: Tick(0), wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64 };
+        let (january, february) = (wall("2026-01-31T23:59:59Z"), wall("2026-02-01T00:00:00Z"));
+        let taking = account.take(&quota, 10, january).unwrap();
+        assert_eq!(account.take(&quota, 1, january).unwrap_err(), Some(SECOND));
+        assert!(account.take(&quota, 8, february).is_ok());
+        account.give_back(&quota, 10, taking, february);
+        assert_eq!(account.left(&quota, february).0, 2, "a refund of last month is none of this one");
+        assert!(account.take(&quota, 3, january).is_err(), "a clock that steps back brings no new month");
+    }
+
+    proptest! {
+        /// Whatever is taken, charged less or given back in whatever order: in every span an account gives at most its burst and its rate.
+        #[test]
+        fn never_more_than_burst_and_rate(
+            (amount, burst) in (1u64..50, 1u64..60),
+            steps in prop::collection::vec((0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>()), 1..80),
+        ) {
+            let quota = rolling(amount, 7, burst);
+            let account = Account::new(&quota);
+            let (mut now, mut open, mut used) = (0, Vec::new(), Vec::new());
+            for (wait, units, keep, settles) in steps {
+                now += wait;
+                if let Ok(taking) = account.take(&quota, units, at(now)) {
+                    let kept = keep.min(units);
+                    used.push((now, kept));
+                    open.push((units - kept, taking));
+                }
+                if settles && let Some((unused, taking)) = open.pop() {
+                    account.give_back(&quota, unused, taking, at(now));
+                }
+            }
+            for (at, from) in used.iter().enumerate() {
+                let mut sum = 0;
+                for to in &used[at..] {
+                    sum += to.1;
+                    let allowed = burst as f64 + amount as f64 * (to.0 - from.0) as f64 / (7.0 * SECOND as f64);
+                    prop_assert!(sum as f64 <= allowed + 1e-6, "{sum} in {} ns, {allowed} allowed", to.0 - from.0);
+                }
+            }
+        }
+    }
+}

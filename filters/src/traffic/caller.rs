@@ -1,0 +1,101 @@
+//! Who asks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::settings::Pattern;
+
+/// Longest credential that is looked at: a token with many groups is some kilobytes.
+const MOST: usize = 16 << 10;
+
+/// Somebody who may ask, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's public name, the subject of a token, or `anonymous`.
+    pub id: Arc<str>,
+    /// Whose account it is.
+    pub owner: Arc<str>,
+    /// Routes it may use; none named: all.
+    pub routes: Vec<Pattern>,
+    /// Models it may use; none named: all.
+    pub models: Vec<Pattern>,
+    /// Its place in queues, 0 to 9.
+    pub priority: u8,
+    /// Amounts of its own for limits by name.
+    pub limits: BTreeMap<Arc<str>, u64>,
+    /// Unix microseconds from which on it is nobody.
+    pub expires: Option<u64>,
+}
+
+impl Caller {
+    /// The priority of who is not told another: the middle.
+    pub const PRIORITY: u8 = 5;
+
+    /// Whoever shows no credential.
+    pub fn anonymous() -> Self {
+        let name: Arc<str> = "anonymous".into();
+        Caller {
+            id: name.clone(),
+            owner: name,
+            routes: Vec::new(),
+            models: Vec::new(),
+            priority: Caller::PRIORITY,
+            limits: BTreeMap::new(),
+            expires: None,
+        }
+    }
+
+    /// Whether it may use a route.
+    pub fn may_use(&self, route: &str) -> bool {
+        Pattern::allow(&self.routes, route)
+    }
+
+    /// Whether it may use a model.
+    pub fn may_ask(&self, model: &str) -> bool {
+        Pattern::allow(&self.models, model)
+    }
+}
+
+/// The credential of a request: the first of `Authorization: Bearer`, `x-api-key` and `api-key`. `Some` of nothing where one of these stands and
+/// cannot be one.
+pub fn credential<'h>(field: impl Fn(&str) -> Option<&'h [u8]>) -> Option<&'h str> {
+    let bearer = |value: &'h [u8]| {
+        let (scheme, rest) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+    };
+    let (shown, value) = match field("authorization") {
+        Some(value) => (true, bearer(value)),
+        None => {
+            let value = field("x-api-key").or_else(|| field("api-key"));
+            (value.is_some(), value)
+        }
+    };
+    let fits = |value: &&[u8]| !value.is_empty() && value.len() <= MOST && value.iter().all(u8::is_ascii_graphic);
+    let text = value.map(<[u8]>::trim_ascii).filter(fits).and_then(|value| std::str::from_utf8(value).ok());
+    shown.then(|| text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_stand_in_three_places() {
+        let of = |fields: &'static [(&'static str, &'static [u8])]| {
+            credential(move |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+        };
+        assert_eq!(of(&[("authorization", b"bEaReR  k1 ")]), Some("k1"));
+        assert_eq!(of(&[("x-api-key", b"k2")]), Some("k2"));
+        assert_eq!(of(&[("api-key", b"k3")]), Some("k3"));
+        assert_eq!(of(&[]), None);
+        // Shown, and none: it is not anonymous.
+        for bad in [
+            &[("authorization", &b"Basic abc"[..])][..],
+            &[("authorization", b"Bearer ")],
+            &[("x-api-key", b"a b")],
+            &[("api-key", b"\xff")],
+        ] {
+            assert_eq!(of(Box::leak(bad.to_vec().into_boxed_slice())), Some(""), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a request has taken of its limits, from admission to its end.
+//!
+//! - *In*: what its stream has used so far; what it used in all.
+//! - *Out*: whether a limit is exhausted; what `x-ratelimit-*` shall say.
+//! - *Never*: an end that settles nothing. Whoever drops a charge settles it with what was told last.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::account::{Taking, When};
+use super::limits::{Held, Limit};
+use super::prices::Used;
+use super::settings::{AtEnd, Price, Unit};
+
+/// A request's part in one limit.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) limit: Arc<Limit>,
+    pub(super) held: Arc<Held>,
+    pub(super) taken: u64,
+    pub(super) taking: Taking,
+}
+
+/// What a request has taken.
+#[derive(Debug, Default)]
+pub struct Charge {
+    parts: Vec<Part>,
+    price: Option<Price>,
+    /// A limit wanted an end of the stream.
+    exhausted: bool,
+}
+
+/// A limit that a stream has taken all of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Which.
+    pub limit: Arc<str>,
+    /// What it counts.
+    pub of: Unit,
+    /// What is to happen to the stream.
+    pub at_end: AtEnd,
+}
+
+/// What is left of the tightest limit of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// What it holds.
+    pub limit: u64,
+    /// What is left of it now.
+    pub remaining: u64,
+    /// Until all of it is there again.
+    pub reset: Duration,
+}
+
+impl Charge {
+    pub(super) fn new(price: Option<Price>) -> Self {
+        Charge { price, ..Charge::default() }
+    }
+
+    pub(super) fn add(&mut self, part: Part) {
+        self.parts.push(part);
+    }
+
+    /// The request is refused: it was none.
+    pub(super) fn cancel(&mut self, now: When) {
+        self.parts.drain(..).for_each(|mut part| part.shrink_to(0, now));
+    }
+
+    /// Whether the request is under no limit.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The stream has used that much. Everything is charged, also what a limit has not; the first that had not enough, and wants an end of it, is told.
+    pub fn grow(&mut self, used: &Used, now: When) -> Option<Exhausted> {
+        let mut exhausted = None;
+        for part in &mut self.parts {
+            let settings = &part.limit.settings;
+            let (of, at_end) = (settings.of, settings.at_end);
+            let enough = part.grow_to(used.in_units(of, self.price.as_ref()), now);
+            if !enough && at_end != AtEnd::Finish && exhausted.is_none() {
+                if !self.exhausted {
+                    part.limit.ended.fetch_add(1, Ordering::Relaxed);
+                }
+                exhausted = Some(Exhausted { limit: part.limit.settings.name.clone(), of, at_end });
+            }
+        }
+        self.exhausted |= exhausted.is_some();
+        exhausted
+    }
+
+    /// The request is over and has used that much: what was reserved beyond is given back, what it took beyond is charged. Places are free again.
+    pub fn settle(&mut self, used: &Used, now: When) {
+        for mut part in self.parts.drain(..) {
+            let units = match part.limit.settings.of {
+                Unit::Streams => 0,
+                of => used.in_units(of, self.price.as_ref()),
+            };
+            part.grow_to(units, now);
+            part.shrink_to(units, now);
+        }
+    }
+
+    /// What is left of the tightest limit on requests.
+    pub fn requests_left(&self, now: When) -> Option<Left> {
+        self.tightest(|unit| unit == Unit::Requests, now)
+    }
+
+    /// What is left of the tightest limit on tokens.
+    pub fn tokens_left(&self, now: When) -> Option<Left> {
+        self.tightest(|unit| matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::TotalTokens), now)
+    }
+
+    fn tightest(&self, wanted: impl Fn(Unit) -> bool, now: When) -> Option<Left> {
+        let left = |part: &Part| {
+            let (remaining, reset) = part.held.account.left(&part.held.quota, now);
+            Left { limit: part.held.quota.burst, remaining, reset: Duration::from_nanos(reset) }
+        };
+        let share = |left: &Left| left.remaining as f64 / left.limit.max(1) as f64;
+        let parts = self.parts.iter().filter(|part| wanted(part.limit.settings.of));
+        parts.map(left).min_by(|one, other| share(one).total_cmp(&share(other)))
+    }
+}

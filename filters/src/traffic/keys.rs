@@ -1,0 +1,110 @@
+//! API keys: kept as keyed hashes, found by them.
+//!
+//! - *In*: entries of the file of keys, the secret of the hashes, what a client shows.
+//! - *Out*: its [`Caller`].
+//! - *Never*: a key. A comparison whose time depends on one: what is shown is hashed first, always, and nobody who lacks the secret can aim
+//!   at a hash.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::caller::Caller;
+use super::settings::Key;
+
+/// Hashes keys under a secret.
+#[derive(Clone)]
+pub struct KeyHasher(Hmac<Sha256>);
+
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHasher(***)")
+    }
+}
+
+impl KeyHasher {
+    /// A hasher with that secret.
+    pub fn new(secret: &str) -> Self {
+        KeyHasher(Hmac::new_from_slice(secret.as_bytes()).expect("invariant: HMAC takes keys of any length"))
+    }
+
+    /// HMAC-SHA-256 of a key.
+    pub fn hash(&self, key: &str) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(key.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// All keys.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    hasher: KeyHasher,
+    known: HashMap<[u8; 32], Arc<Caller>>,
+}
+
+impl Keys {
+    /// The keys of a file.
+    pub fn new(hasher: KeyHasher, keys: Vec<Key>) -> Self {
+        let caller = |key: Key| {
+            let caller = Caller {
+                id: key.id,
+                owner: key.owner,
+                routes: key.routes,
+                models: key.models,
+                priority: key.priority,
+                limits: key.limits,
+                expires: key.expires,
+            };
+            (key.hash, Arc::new(caller))
+        };
+        Keys { hasher, known: keys.into_iter().map(caller).collect() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Whose key it is, if it is one and has not expired.
+    pub fn find(&self, shown: &str, wall_us: u64) -> Option<Arc<Caller>> {
+        let caller = self.known.get(&self.hasher.hash(shown))?;
+        caller.expires.is_none_or(|end| wall_us < end).then(|| caller.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(hasher: &KeyHasher, text: &str, expires: Option<u64>) -> Key {
+        Key {
+            id: "k_1".into(),
+            hash: hasher.hash(text),
+            owner: "a".into(),
+            expires,
+            routes: vec![],
+            models: vec![],
+            priority: 5,
+            limits: Default::default(),
+        }
+    }
+
+    #[test]
+    fn keys_are_found_until_they_expire() {
+        let hasher = KeyHasher::new("secret");
+        let keys = Keys::new(hasher.clone(), vec![key(&hasher, "good", Some(100))]);
+        assert_eq!(keys.find("good", 99).unwrap().owner, "a".into());
+        assert!(keys.find("good", 100).is_none() && keys.find("bad", 0).is_none() && keys.find("", 0).is_none());
+        assert!(Keys::new(KeyHasher::new("another"), vec![key(&hasher, "good", None)]).find("good", 0).is_none());
+        assert!(!format!("{keys:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,269 @@
+//! All limits, and who has an account with which.
+//!
+//! - *In*: what a request asks for and who asks.
+//! - *Out*: a [`Charge`], or the first limit that has not enough, and when it will.
+//! - *Never*: a half-taken reservation; an account for every stranger: of addresses only so many have one of their own.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::account::{Account, When};
+use super::caller::Caller;
+use super::charge::{Charge, Part};
+use super::prices::{self, Used};
+use super::settings::{self, Per, Price, Quota, Unit};
+use crate::settings::Pattern;
+
+/// Locks of a limit's accounts.
+const SHARDS: usize = 16;
+/// Most addresses of a shard with an account of their own; more share one.
+const MOST_ADDRESSES: usize = 4096;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// The route.
+    pub route: &'a Arc<str>,
+    /// The model, as the client says.
+    pub model: &'a str,
+    /// The same where a backend declares it; else one name for all.
+    pub declared_model: &'a Arc<str>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// What it is thought to use.
+    pub expected: Used,
+}
+
+/// A limit has not enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// Which.
+    pub limit: Arc<str>,
+    /// What it counts.
+    pub of: Unit,
+    /// How much.
+    pub quota: Quota,
+    /// Who shares it.
+    pub per: Per,
+    /// What was asked, in its units.
+    pub asked: u64,
+    /// What was left.
+    pub left: u64,
+    /// When it will have enough; `None`: never.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a limit did.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitCounts<'l> {
+    /// Which.
+    pub limit: &'l settings::Limit,
+    /// Requests that it refused.
+    pub refused: u64,
+    /// Streams that it ended.
+    pub ended: u64,
+    /// Accounts that are kept.
+    pub accounts: usize,
+}
+
+/// A limit with its accounts.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) settings: settings::Limit,
+    /// Requests refused and streams ended for it.
+    pub(super) refused: AtomicU64,
+    pub(super) ended: AtomicU64,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    accounts: HashMap<Subject, Arc<Held>>,
+    /// Accounts at which it is looked for idle ones.
+    sweep_at: usize,
+}
+
+/// An account with the quota it has: a key may have one of its own.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) quota: Quota,
+    pub(super) account: Account,
+}
+
+/// Who shares an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    All,
+    Name(Arc<str>),
+    Address(IpAddr),
+}
+
+/// All limits of the settings.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimits {
+    limits: Vec<Arc<Limit>>,
+    prices: Arc<[Price]>,
+}
+
+impl RateLimits {
+    /// The limits of settings; what `before` has of them keeps its accounts.
+    pub fn new(settings: &[settings::Limit], prices: &[Price], before: Option<&RateLimits>) -> Self {
+        let known = |wanted: &settings::Limit| before?.limits.iter().find(|limit| limit.settings == *wanted).cloned();
+        let limits = settings.iter().map(|wanted| known(wanted).unwrap_or_else(|| Arc::new(Limit::new(wanted.clone())))).collect();
+        RateLimits { limits, prices: prices.into() }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
+    /// The price of a model.
+    pub fn price(&self, model: &str) -> Option<&Price> {
+        prices::find(&self.prices, model)
+    }
+
+    /// Take what a request is thought to use of every limit that it is under.
+    ///
+    /// A reservation larger than what a limit ever holds at once is cut to that, if the prompt alone fits: the stream then ends where its budget does.
+    ///
+    /// # Errors
+    /// The first limit that has not enough; nothing is taken then.
+    pub fn reserve(&self, asked: &Asked<'_>, now: When) -> Result<Charge, Limited> {
+        let price = self.limits.iter().any(|limit| limit.settings.of == Unit::Cost).then(|| self.price(asked.model)).flatten();
+        let mut charge = Charge::new(price.cloned());
+        for limit in self.limits.iter().filter(|limit| limit.concerns(asked)) {
+            let held = limit.account(asked, now);
+            let prompt = Used { output: 0, reasoning: 0, ..asked.expected }.in_units(limit.settings.of, price);
+            let whole = asked.expected.in_units(limit.settings.of, price);
+            let units = if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
+            match held.account.take(&held.quota, units, now) {
+                Ok(taking) => charge.add(Part { limit: limit.clone(), held, taken: units, taking }),
+                Err(wait) => {
+                    limit.refused.fetch_add(1, Ordering::Relaxed);
+                    let limited = Limited {
+                        limit: limit.settings.name.clone(),
+                        of: limit.settings.of,
+                        quota: held.quota,
+                        per: limit.settings.per,
+                        asked: units,
+                        left: held.account.left(&held.quota, now).0,
+                        retry_after: wait.map(Duration::from_nanos),
+                    };
+                    charge.cancel(now);
+                    return Err(limited);
+                }
+            }
+        }
+        Ok(charge)
+    }
+
+    /// What each limit did.
+    pub fn counts(&self) -> impl Iterator<Item = LimitCounts<'_>> {
+        self.limits.iter().map(|limit| LimitCounts {
+            limit: &limit.settings,
+            refused: limit.refused.load(Ordering::Relaxed),
+            ended: limit.ended.load(Ordering::Relaxed),
+            accounts: limit.shards.iter().map(|shard| shard.lock().accounts.len()).sum(),
+        })
+    }
+}
+
+impl Limit {
+    fn new(settings: settings::Limit) -> Self {
+        Limit { settings, refused: AtomicU64::new(0), ended: AtomicU64::new(0), hasher: RandomState::new(), shards: Default::default() }
+    }
+
+    fn concerns(&self, asked: &Asked<'_>) -> bool {
+        let settings = &self.settings;
+        Pattern::allow(&settings.routes, asked.route)
+            && Pattern::allow(&settings.models, asked.model)
+            && Pattern::allow(&settings.owners, &asked.caller.owner)
+    }
+
+    fn account(&self, asked: &Asked<'_>, now: When) -> Arc<Held> {
+        let subject = match (self.settings.per, asked.address) {
+            (Per::All, _) | (Per::Address, None) => Subject::All,
+            (Per::Key, _) => Subject::Name(asked.caller.id.clone()),
+            (Per::Owner, _) => Subject::Name(asked.caller.owner.clone()),
+            (Per::Route, _) => Subject::Name(asked.route.clone()),
+            (Per::Model, _) => Subject::Name(asked.declared_model.clone()),
+            (Per::Address, Some(address)) => Subject::Address(network(address)),
+        };
+        let quota = match (self.settings.per, asked.caller.limits.get(&self.settings.name)) {
+            (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
+            _ => self.settings.quota,
+        };
+        let shard = &self.shards[(self.hasher.hash_one(&subject) % SHARDS as u64) as usize];
+        shard.lock().account(subject, quota, now)
+    }
+}
+
+impl Shard {
+    fn account(&mut self, subject: Subject, quota: Quota, now: When) -> Arc<Held> {
+        if let Some(held) = self.accounts.get(&subject).filter(|held| held.quota == quota) {
+            return held.clone();
+        }
+        if self.accounts.len() >= self.sweep_at.max(64) {
+            self.accounts.retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_as_new(now));
+            self.sweep_at = 2 * self.accounts.len();
+        }
+        let crowded = matches!(subject, Subject::Address(_)) && self.accounts.len() >= MOST_ADDRESSES;
+        let subject = if crowded { Subject::All } else { subject };
+        let fresh = || Arc::new(Held { quota, account: Account::new(&quota) });
+        let held = self.accounts.entry(subject).or_insert_with(fresh);
+        if held.quota != quota {
+            *held = fresh();
+        }
+        held.clone()
+    }
+}
+
+/// A key's own amount; its burst grows with it.
+fn own(general: Quota, amount: u64) -> Quota {
+    let amount = amount.max(1);
+    let burst = u128::from(general.burst) * u128::from(amount) / u128::from(general.amount.max(1));
+    Quota { amount, burst: u64::try_from(burst).unwrap_or(u64::MAX).max(1), ..general }
+}
+
+/// What one client has of addresses: an IPv6 client has a /64.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
+        },
+        v4 => v4,
+    }
+}
+
+impl Part {
+    /// Take or charge more, so that `units` are taken in all. `false`: the limit had not enough, and it is charged all the same.
+    pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
+        let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else { return true };
+        let taken = self.held.account.take(&self.held.quota, more, now);
+        self.taken = units;
+        self.taking = taken.unwrap_or_else(|_| self.held.account.charge(&self.held.quota, more, now));
+        taken.is_ok()
+    }
+
+    /// Give back what is taken beyond `units`.
+    pub(super) fn shrink_to(&mut self, units: u64, now: When) {
+        if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
+            self.held.account.give_back(&self.held.quota, back, self.taking, now);
+            self.taken = units;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! RateLimits as requests meet them.
+
+use lens::Tick;
+use proptest::prelude::*;
+
+use super::*;
+use crate::traffic::settings::{AtEnd, DOLLAR, Every};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn at(nanos: u64) -> When {
+    When { tick: Tick(nanos), wall_us: nanos / 1000 }
+}
+
+fn limit(name: &str, of: Unit, amount: u64, per: Per) -> settings::Limit {
+    let every = if of == Unit::Streams { Every::AtATime } else { Every::Rolling(Duration::from_secs(60)) };
+    settings::Limit {
+        name: name.into(),
+        of,
+        quota: Quota { amount, every, burst: amount },
+        per,
+        routes: vec![],
+        models: vec![],
+        owners: vec![],
+        at_end: AtEnd::Length,
+    }
+}
+
+fn caller(id: &str) -> Caller {
+    Caller { id: id.into(), owner: "team".into(), ..Caller::anonymous() }
+}
+
+fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u64) -> Result<Charge, Limited> {
+    let (route, other): (Arc<str>, Arc<str>) = ("chat".into(), "other".into());
+    let asked = Asked {
+        caller,
+        route: &route,
+        model: "m",
+        declared_model: &other,
+        address: Some(IpAddr::from([10, 0, 0, 1])),
+        expected: Used { input, output, ..Used::default() },
+    };
+    limits.reserve(&asked, at(now))
+}
+
+#[test]
+fn what_is_reserved_and_not_used_comes_back() {
+    let limits = RateLimits::new(&[limit("tokens", Unit::TotalTokens, 1000, Per::Key)], &[], None);
+    let (a, b) = (caller("a"), caller("b"));
+    let mut charge = reserve(&limits, &a, 100, 900, 0).unwrap();
+    let limited = reserve(&limits, &a, 1, 0, 0).unwrap_err();
+    assert_eq!((&*limited.limit, limited.left, limited.retry_after), ("tokens", 0, Some(Duration::from_millis(60))));
+    assert!(reserve(&limits, &b, 100, 900, 0).is_ok(), "another key has its own");
+    charge.settle(&Used { input: 90, output: 10, ..Used::default() }, at(0));
+    assert_eq!(reserve(&limits, &a, 0, 0, 0).unwrap().tokens_left(at(0)).unwrap().remaining, 900);
+}
+
+#[test]
+fn a_refusal_takes_nothing_of_the_limits_before_it() {
+    let limits = RateLimits::new(&[limit("many", Unit::Requests, 10, Per::All), limit("few", Unit::InputTokens, 5, Per::All)], &[], None);
+    assert!(reserve(&limits, &caller("a"), 6, 0, 0).unwrap_err().retry_after.is_none(), "a prompt larger than the limit never fits");
+    assert_eq!(reserve(&limits, &caller("a"), 1, 0, 0).unwrap().requests_left(at(0)).unwrap().remaining, 9);
+}
+
+#[test]
+fn a_stream_is_told_where_its_budget_ends_and_is_charged_all_it_took() {
+    let limits = RateLimits::new(&[limit("out", Unit::OutputTokens, 100, Per::Key)], &[], None);
+    let mut charge = reserve(&limits, &caller("a"), 5, 1_000_000, 0).unwrap();
+    let used = |output| Used { output, ..Used::default() };
+    assert_eq!(charge.grow(&used(100), at(0)), None);
+    assert_eq!(charge.grow(&used(103), at(0)).unwrap().limit, "out".into());
+    charge.settle(&used(103), at(0));
+    assert_eq!(reserve(&limits, &caller("a"), 0, 1, 0).unwrap_err().retry_after, Some(Duration::from_nanos(4 * 600_000_000)));
+}
+
+#[test]
+fn places_are_free_when_a_stream_is_over() {
+    let limits = RateLimits::new(&[limit("streams", Unit::Streams, 1, Per::Owner)], &[], None);
+    let mut charge = reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
+    assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_err(), "both are the owner's");
+    charge.settle(&Used::default(), at(0));
+    assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_ok());
+}
+
+#[test]
+fn keys_have_amounts_of_their_own_and_prices_count() {
+    let price = Price { models: vec![], input: DOLLAR / 100, cached_input: 0, output: DOLLAR / 10, reasoning: DOLLAR / 10 };
+    let limits = RateLimits::new(&[limit("money", Unit::Cost, DOLLAR, Per::Key)], &[price], None);
+    let rich = Caller { limits: [("money".into(), 5 * DOLLAR)].into(), ..caller("rich") };
+    assert!(reserve(&limits, &caller("poor"), 0, 10, 0).is_ok());
+    assert!(reserve(&limits, &caller("poor"), 1, 0, 0).is_err());
+    assert!(reserve(&limits, &rich, 0, 50, 0).is_ok());
+    assert!(reserve(&limits, &rich, 1, 0, 0).is_err());
+}
+
+#[test]
+fn limits_that_do_not_change_keep_their_accounts() {
+    let settings = [limit("a", Unit::Requests, 1, Per::All)];
+    let limits = RateLimits::new(&settings, &[], None);
+    reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
+    assert!(reserve(&RateLimits::new(&settings, &[], Some(&limits)), &caller("a"), 0, 0, 0).is_err());
+    assert!(reserve(&RateLimits::new(&[limit("a", Unit::Requests, 2, Per::All)], &[], Some(&limits)), &caller("a"), 0, 0, 0).is_ok());
+}
+
+#[test]
+fn strangers_make_no_memory_grow() {
+    let limits = RateLimits::new(&[limit("a", Unit::Requests, 1, Per::Address)], &[], None);
+    let (anonymous, route, other): (_, Arc<str>, Arc<str>) = (Caller::anonymous(), "r".into(), "other".into());
+    for stranger in 0..300_000u32 {
+        let asked = Asked {
+            caller: &anonymous,
+            route: &route,
+            model: "",
+            declared_model: &other,
+            address: Some(IpAddr::from(stranger.to_be_bytes())),
+            expected: Used::default(),
+        };
+        let _ = limits.reserve(&asked, at(0));
+    }
+    let accounts = limits.counts().next().unwrap().accounts;
+    assert!(accounts <= SHARDS * (MOST_ADDRESSES + 1), "{accounts}");
+}
+
+proptest! {
+    /// Random arrivals, streams that take more or less than they reserved, settle late or vanish: in every span the account gave at most its
+    /// burst, its rate, and what streams took beyond their reservation in one look each.
+    #[test]
+    fn never_over_budget_by_more_than_a_look(
+        steps in prop::collection::vec((0u64..4 * SECOND, 0u64..30, 0u64..60, 0u64..90, 0usize..3), 1..60),
+    ) {
+        let (amount, look) = (60, 8);
+        let limits = RateLimits::new(&[limit("t", Unit::TotalTokens, amount, Per::All)], &[], None);
+        let (mut now, mut open, mut used): (u64, Vec<(Charge, Used, u64)>, Vec<(u64, u64)>) = (0, Vec::new(), Vec::new());
+        let mut looks = 0;
+        for (wait, input, output, takes, settles) in steps {
+            now += wait;
+            if let Ok(charge) = reserve(&limits, &caller("a"), input, output, now) {
+                used.push((now, input));
+                open.push((charge, Used { input, output: takes, ..Used::default() }, 0));
+            }
+            // Streams take `look` tokens at a time until they have all or their budget ends.
+            for (charge, wants, got) in open.iter_mut().filter(|(_, wants, got)| *got < wants.output) {
+                let before = *got;
+                *got = (*got + look).min(wants.output);
+                used.push((now, *got - before));
+                if charge.grow(&Used { output: *got, ..*wants }, at(now)).is_some() {
+                    looks += 1;
+                    wants.output = *got;
+                }
+            }
+            for _ in 0..settles.min(open.len()) {
+                let (mut charge, wants, got) = open.swap_remove(0);
+                charge.settle(&Used { output: got, ..wants }, at(now));
+            }
+        }
+        // What was reserved and came later counts at its reservation; so the span is all of the run.
+        let sum: u64 = used.iter().map(|(_, units)| units).sum();
+        let allowed = amount as f64 * (1.0 + now as f64 / (60.0 * SECOND as f64)) + (looks * look) as f64;
+        prop_assert!(sum as f64 <= allowed + 1.0, "{sum} taken, {allowed} allowed");
+    }
+}

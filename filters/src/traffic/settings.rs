@@ -1,0 +1,222 @@
+//! What an operator may ask about traffic. `config` builds these from text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::settings::Pattern;
+
+/// Pico-dollars in a dollar: a token of the cheapest model is some ten thousand of them.
+pub const DOLLAR: u64 = 1_000_000_000_000;
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Requests.
+    Requests,
+    /// Tokens of prompts.
+    InputTokens,
+    /// Generated tokens.
+    OutputTokens,
+    /// Both.
+    TotalTokens,
+    /// Pico-dollars, by the price table.
+    Cost,
+    /// Requests at a time.
+    Streams,
+}
+
+impl Unit {
+    /// Words of the settings with their meaning.
+    pub const WORDS: [(&'static str, Unit); 6] = [
+        ("requests", Unit::Requests),
+        ("input_tokens", Unit::InputTokens),
+        ("output_tokens", Unit::OutputTokens),
+        ("total_tokens", Unit::TotalTokens),
+        ("cost", Unit::Cost),
+        ("streams", Unit::Streams),
+    ];
+
+    /// The word.
+    pub fn name(self) -> &'static str {
+        Unit::WORDS.iter().find(|(_, unit)| *unit == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Who shares an account of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// Everybody.
+    All,
+    /// Each key, or subject of a token or certificate.
+    Key,
+    /// All keys of an owner.
+    Owner,
+    /// All requests of a route.
+    Route,
+    /// All requests for a model; those that no backend declares share one.
+    Model,
+    /// A client's address; of IPv6 its /64.
+    Address,
+}
+
+impl Per {
+    /// Words of the settings with their meaning.
+    pub const WORDS: [(&'static str, Per); 6] = [
+        ("all", Per::All),
+        ("key", Per::Key),
+        ("owner", Per::Owner),
+        ("route", Per::Route),
+        ("model", Per::Model),
+        ("address", Per::Address),
+    ];
+
+    /// The word.
+    pub fn name(self) -> &'static str {
+        Per::WORDS.iter().find(|(_, per)| *per == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Over which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Every {
+    /// Any span of that length.
+    Rolling(Duration),
+    /// A day of the calendar, by UTC.
+    Day,
+    /// A month of the calendar, by UTC.
+    Month,
+    /// At a time.
+    AtATime,
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Quota {
+    /// Units, at least 1.
+    pub amount: u64,
+    /// Over which time.
+    pub every: Every,
+    /// Units that may go at once; the amount, where it is no rate.
+    pub burst: u64,
+}
+
+impl Quota {
+    /// Nanoseconds in which a rate gives so many units, rounded up.
+    pub(super) fn time_of(&self, units: u64) -> u64 {
+        let Every::Rolling(period) = self.every else { return 0 };
+        let (nanos, amount) = (period.as_nanos(), u128::from(self.amount.max(1)));
+        u64::try_from((u128::from(units) * nanos).div_ceil(amount)).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+    }
+
+    /// Units that a rate gives in so many nanoseconds, rounded down.
+    pub(super) fn units_of(&self, nanos: u64) -> u64 {
+        let Every::Rolling(period) = self.every else { return 0 };
+        u64::try_from(u128::from(nanos) * u128::from(self.amount) / period.as_nanos().max(1)).unwrap_or(u64::MAX)
+    }
+}
+
+/// What happens to a stream that has taken all there was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtEnd {
+    /// It ends as if `max_tokens` were reached.
+    #[default]
+    Length,
+    /// It ends with an error.
+    Error,
+    /// It goes on; the debt is paid by later requests.
+    Finish,
+}
+
+/// A limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// Its name, in answers and metrics.
+    pub name: Arc<str>,
+    /// What it counts.
+    pub of: Unit,
+    /// How much.
+    pub quota: Quota,
+    /// Who shares.
+    pub per: Per,
+    /// Only requests of these routes, if any are named.
+    pub routes: Vec<Pattern>,
+    /// Only requests for these models.
+    pub models: Vec<Pattern>,
+    /// Only callers of these owners.
+    pub owners: Vec<Pattern>,
+    /// When a stream has taken all.
+    pub at_end: AtEnd,
+}
+
+/// What a token costs, in pico-dollars.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Price {
+    /// For which models.
+    pub models: Vec<Pattern>,
+    /// A token of a prompt.
+    pub input: u64,
+    /// One that the engine had in its cache.
+    pub cached_input: u64,
+    /// A generated token.
+    pub output: u64,
+    /// One of reasoning.
+    pub reasoning: u64,
+}
+
+/// An entry of the file of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its public name.
+    pub id: Arc<str>,
+    /// HMAC-SHA-256 of the key.
+    pub hash: [u8; 32],
+    /// Whose it is.
+    pub owner: Arc<str>,
+    /// Unix microseconds from which on it is none.
+    pub expires: Option<u64>,
+    /// Routes it may use; none named: all.
+    pub routes: Vec<Pattern>,
+    /// Models it may use; none named: all.
+    pub models: Vec<Pattern>,
+    /// Its place in queues, 0 to 9; higher goes first.
+    pub priority: u8,
+    /// Amounts of its own for limits by name, in the limit's units.
+    pub limits: BTreeMap<Arc<str>, u64>,
+}
+
+/// How many requests a backend gets at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Admission {
+    /// Requests in flight; 0: any number. The most of an adaptive cap.
+    pub max_requests: u64,
+    /// Estimated tokens in flight; 0: any number.
+    pub max_tokens: u64,
+    /// The cap on requests follows the engine.
+    pub adaptive: bool,
+    /// The least of an adaptive cap.
+    pub min_requests: u64,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// How long each may.
+    pub max_wait: Duration,
+}
+
+/// Whether a route wants to know who asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Nobody is asked; what clients send goes to the backend as it is, unless it has a key of its own.
+    #[default]
+    Off,
+    /// Who shows a credential must show a good one; who shows none is `anonymous`.
+    Optional,
+    /// A good credential.
+    Required,
+}

@@ -1,0 +1,205 @@
+//! Stage 3: may it have that much?
+//!
+//! What a request is thought to use is reserved of every limit that it is under; `relay` tells the charge what its stream has used, and the
+//! end of the exchange settles it.
+//!
+//! - *In*: the caller, the facts of the body, the limits of the plan.
+//! - *Out*: a charge in the exchange, or a refusal that says which limit, and when.
+//! - *Never*: a reservation left behind.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use filters::traffic::settings::{DOLLAR, Every, Per, Unit};
+use filters::traffic::{Asked, Limited, Used, When};
+use lens::{State, StreamLens};
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+
+/// Bytes of text in a token, on the safe side of what English has with current tokenizers.
+const BYTES_A_TOKEN: u64 = 4;
+/// Tokens of a message besides its text.
+const TOKENS_A_MESSAGE: u64 = 4;
+
+/// Now, by both clocks.
+pub(crate) fn when() -> When {
+    When { tick: clock::now(), wall_us: clock::wall_us() }
+}
+
+/// Reserve what the request is thought to use.
+pub(crate) fn run(exchange: &mut Exchange, body: &[u8]) -> Result<(), Refusal> {
+    exchange.expected = expected(exchange, body);
+    if exchange.plan.rate_limits.is_empty() {
+        return Ok(());
+    }
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    let asked = Asked {
+        caller,
+        route: &routed.route.route.name,
+        model: model.unwrap_or_default(),
+        declared_model: exchange.plan.declared(model),
+        address: exchange.accepted.client,
+        expected: exchange.expected,
+    };
+    exchange.ledger.switch(State::Queue, clock::now());
+    let reserved = exchange.plan.rate_limits.reserve(&asked, when());
+    exchange.ledger.switch(State::Gateway, clock::now());
+    match reserved {
+        Ok(charge) => {
+            exchange.charge = charge;
+            Ok(())
+        }
+        Err(limited) => Err(refusal(&limited)),
+    }
+}
+
+/// What a request is thought to use: a guess at its prompt, and what it allows or the route expects.
+fn expected(exchange: &Exchange, body: &[u8]) -> Used {
+    let Some(facts) = &exchange.inspected.facts else { return Used::default() };
+    let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
+    let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_MESSAGE * facts.messages as u64;
+    // A prompt of token numbers: each takes some digits and a comma.
+    let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
+    let generates = exchange.accepted.dialect.is_some_and(|dialect| dialect != wire::Dialect::Embeddings);
+    let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.expected_output));
+    let output = if generates { each.saturating_mul(facts.n.unwrap_or(1).max(1)) } else { 0 };
+    Used { input, output, ..Used::default() }
+}
+
+/// What a request has used so far, by what the engine said, or by what was seen of it.
+pub(crate) fn used(expected: &Used, lens: &StreamLens) -> Used {
+    let stated = lens.usage().unwrap_or_default();
+    Used {
+        input: stated.prompt_tokens.unwrap_or(expected.input),
+        cached: stated.cached_tokens.unwrap_or(0),
+        output: lens.completion_tokens().0.unwrap_or(0),
+        reasoning: stated.reasoning_tokens.unwrap_or(0),
+    }
+}
+
+/// The request is over: it pays for what it used. What no engine heard of pays nothing but its place in the count of requests.
+pub(crate) fn settle(exchange: &mut Exchange) -> Used {
+    let failed =
+        exchange.answer.status.is_some_and(|status| status >= 400) || exchange.answer.status.is_none() && exchange.sent.at.is_none();
+    let mut used = if failed { Used::default() } else { used(&exchange.expected, &exchange.answer.lens) };
+    // What nobody could read counts as what it was thought to be: else whoever hides his answers has them for nothing.
+    if !failed && (exchange.answer.not_parsed.is_some() || !exchange.answer.measured && exchange.answer.status.is_some()) {
+        used.output = used.output.max(exchange.expected.output);
+    }
+    if !exchange.charge.is_empty() {
+        exchange.charge.settle(&used, when());
+    }
+    used
+}
+
+/// `x-ratelimit-*`, as OpenAI's clients read them.
+pub(crate) fn fields(exchange: &Exchange) -> String {
+    let mut out = String::new();
+    if exchange.charge.is_empty() {
+        return out;
+    }
+    let now = when();
+    for (word, left) in [("requests", exchange.charge.requests_left(now)), ("tokens", exchange.charge.tokens_left(now))] {
+        if let Some(left) = left {
+            // Writing to a string does not fail.
+            let _ = write!(
+                out,
+                "x-ratelimit-limit-{word}: {}\r\nx-ratelimit-remaining-{word}: {}\r\nx-ratelimit-reset-{word}: {}\r\n",
+                left.limit,
+                left.remaining,
+                span(left.reset)
+            );
+        }
+    }
+    out
+}
+
+fn refusal(limited: &Limited) -> Refusal {
+    let amount = |units: u64| match limited.of {
+        Unit::Cost => format!("${:.6}", units as f64 / DOLLAR as f64),
+        _ => units.to_string(),
+    };
+    let every = match limited.quota.every {
+        Every::Rolling(period) => format!("every {}", span(period)),
+        Every::Day => "a day".into(),
+        Every::Month => "a month".into(),
+        Every::AtATime => "at a time".into(),
+    };
+    let whose = match limited.per {
+        Per::All => String::new(),
+        per => format!(" for this {}", per.name()),
+    };
+    let mut message = format!(
+        "Rate limit {:?} reached{whose}: {} {} {every}; {} left, {} asked.",
+        limited.limit,
+        amount(limited.quota.amount),
+        limited.of.name(),
+        amount(limited.left),
+        amount(limited.asked),
+    );
+    match limited.retry_after {
+        Some(wait) => message.push_str(&format!(" Try again in {}.", span(wait))),
+        None => message.push_str(" A request as large as this never fits; send less."),
+    }
+    let (kind, unit) = match limited.of {
+        Unit::Requests => ("requests", "requests"),
+        Unit::Streams => ("requests", "streams"),
+        Unit::Cost => ("insufficient_quota", "cost"),
+        _ => ("tokens", "tokens"),
+    };
+    let mut fields = format!("x-ratelimit-limit-{unit}: {}\r\nx-ratelimit-remaining-{unit}: {}\r\n", limited.quota.burst, limited.left);
+    if let Some(wait) = limited.retry_after {
+        // Whole seconds, never too early; the clients of OpenAI and Anthropic prefer the finer one.
+        fields.push_str(&format!(
+            "x-ratelimit-reset-{unit}: {}\r\nretry-after: {}\r\nretry-after-ms: {}\r\n",
+            span(wait),
+            wait.as_secs_f64().ceil(),
+            (wait.as_secs_f64() * 1000.0).ceil()
+        ));
+    }
+    Refusal { kind: Some(kind), fields: fields.into(), ..Refusal::new(429, "rate_limit_exceeded", message) }
+}
+
+/// `1h2m3s`, `1.5s`, `20ms`: the form of OpenAI's headers.
+fn span(time: Duration) -> String {
+    let (seconds, millis) = (time.as_secs(), time.subsec_nanos().div_ceil(1_000_000));
+    match (seconds, millis) {
+        (0, millis) => format!("{millis}ms"),
+        (1..60, 0) => format!("{seconds}s"),
+        (1..60, millis) => format!("{}s", seconds as f64 + f64::from(millis) / 1000.0),
+        _ => {
+            let seconds = seconds + u64::from(millis > 0);
+            let mut out = String::new();
+            for (unit, part) in [("h", seconds / 3600), ("m", seconds / 60 % 60), ("s", seconds % 60)] {
+                if part > 0 {
+                    let _ = write!(out, "{part}{unit}");
+                }
+            }
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_as_openai_writes_them() {
+        for (nanos, want) in [
+            (0, "0ms"),
+            (20_000_000, "20ms"),
+            (1, "1ms"),
+            (1_500_000_000, "1.5s"),
+            (60_000_000_000, "1m"),
+            (299_999_000_000, "5m"),
+            (3_723_000_000_000, "1h2m3s"),
+        ] {
+            assert_eq!(span(Duration::from_nanos(nanos)), want);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Stage 2: who asks?
+//!
+//! - *In*: the credential of the head, the keys of the plan.
+//! - *Out*: a [`Caller`], nobody in particular, or a refusal that tells nothing about which keys there are.
+//! - *Never*: a credential kept, logged, or passed on. What is shown costs the same whether it is known or not.
+//!
+//! The head alone says who asks, so that it is known before a body is read; whether that is enough says the route.
+
+use std::sync::Arc;
+
+use config::settings::Auth;
+use filters::traffic::{Caller, credential};
+use lens::{State, Tick};
+use wire::http1::head::{Head, RequestLine};
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::plan::Plan;
+use crate::respond::Refusal;
+
+/// What a head shows of its sender, and when that was looked at.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    who: Who,
+    began: Tick,
+    ended: Tick,
+}
+
+#[derive(Clone, Debug)]
+enum Who {
+    /// No credential.
+    Nobody,
+    /// One that is none of ours.
+    Stranger,
+    /// A good one.
+    Known(Arc<Caller>),
+}
+
+/// Look at a head; `None` where nobody is asked.
+pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> Option<Shown> {
+    let keys = plan.keys.as_ref()?;
+    let began = clock::now();
+    let who = match credential(|name| head.get(name)) {
+        None => Who::Nobody,
+        Some(shown) => keys.find(shown, clock::wall_us()).map_or(Who::Stranger, Who::Known),
+    };
+    Some(Shown { who, began, ended: clock::now() })
+}
+
+/// Keep what was shown, and refuse at once what no route would take.
+pub(crate) fn enter(exchange: &mut Exchange, shown: Option<Shown>) -> Result<(), Refusal> {
+    let Some(shown) = shown else { return Ok(()) };
+    let before = exchange.ledger.state();
+    exchange.ledger.switch(State::Identify, shown.began);
+    exchange.ledger.switch(before, shown.ended);
+    let least = exchange.plan.routes.iter().map(|route| route.route.auth).min().unwrap_or_default();
+    let refused = refusal(&shown.who, least);
+    exchange.shown = Some(shown);
+    refused.map_or(Ok(()), Err)
+}
+
+/// The route is known: is what was shown enough for it?
+pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(Shown { who, .. }) = exchange.shown.take() else { return Ok(()) };
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let route = &routed.route.route;
+    if route.auth == Auth::Off {
+        return Ok(());
+    }
+    if let Some(refusal) = refusal(&who, route.auth) {
+        return Err(refusal);
+    }
+    let caller = match who {
+        Who::Known(caller) => caller,
+        Who::Nobody | Who::Stranger => exchange.plan.anonymous.clone(),
+    };
+    if !caller.may_use(&route.name) {
+        return Err(Refusal::forbidden_route());
+    }
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    // A key for some models may not ask for what nobody names.
+    if exchange.accepted.dialect.is_some() && !caller.may_ask(model.unwrap_or_default()) {
+        return Err(Refusal::forbidden_model());
+    }
+    exchange.caller = Some(caller);
+    Ok(())
+}
+
+fn refusal(who: &Who, wanted: Auth) -> Option<Refusal> {
+    match (who, wanted) {
+        (Who::Stranger, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
+        (Who::Nobody, Auth::Required) => Some(Refusal::no_key()),
+        _ => None,
+    }
+}

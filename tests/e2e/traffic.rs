@@ -1,0 +1,68 @@
+//! Who may pass, and how much.
+
+mod keys;
+mod limits;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use kit::gateway::{binary, folder};
+use kit::{Engine, Gateway, Step, sse};
+
+const CHAT: &str = "/v1/chat/completions";
+const SECRET: &str = "a-secret-for-tests-only";
+
+/// A gateway with keys, and how to make them.
+struct Keyed {
+    gateway: Gateway,
+    config: PathBuf,
+}
+
+impl Keyed {
+    /// `routes` are entries of their list, or nothing for one route `r`; `more` are more sections.
+    async fn start(engine: &Engine, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+        let folder = folder();
+        let routes = if routes.is_empty() { "{name: r, backend: e}" } else { routes };
+        let text = format!(
+            "backends: [{{name: e, url: '{}', api_key: backend-key, models: [m]}}]\nroutes: [{routes}]\nauth: {{keys: '{}', secret: {SECRET}}}\n{more}\n",
+            engine.url(),
+            folder.join("keys.yaml").display(),
+        );
+        let config = folder.join("gateway.yaml");
+        std::fs::write(&config, &text).expect("the settings are written");
+        let keys = first.iter().map(|flags| create(&config, flags)).collect();
+        (Keyed { gateway: Gateway::with_settings(&text).await, config }, keys)
+    }
+}
+
+/// Run `llm-lens key`.
+fn key_command(args: &[&str], config: &std::path::Path) -> Output {
+    Command::new(binary()).arg("key").args(args).arg("--config").arg(config).output().expect("it runs")
+}
+
+/// A new key.
+fn create(config: &std::path::Path, flags: &[&str]) -> String {
+    let made = key_command(&[&["create"], flags].concat(), config);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8_lossy(&made.stdout).trim().to_owned()
+}
+
+fn bearer(key: &str) -> String {
+    format!("authorization: Bearer {key}\r\n")
+}
+
+fn request(more: &str) -> String {
+    format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello there\"}}]{more}}}")
+}
+
+/// An engine that streams for as long as it is let.
+async fn endless() -> Engine {
+    Engine::start(|_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        for i in 0..2000 {
+            steps.extend([Step::ms(2), Step::chunk(sse::content(&format!("t{i}")))]);
+        }
+        steps
+    })
+    .await
+}

@@ -1,0 +1,146 @@
+//! Keys: who has one passes, and nobody else.
+
+use kit::{Engine, sse};
+use lens::State;
+use lens::record::Outcome;
+
+use super::{CHAT, Keyed, bearer, create, key_command, request};
+use crate::support::{eventually, field};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_passes_and_stays_here() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "search", "--id", "k1"]]).await;
+    for fields in [bearer(&keys[0]), format!("x-api-key: {}\r\n", keys[0]), format!("api-key: {}\r\n", keys[0])] {
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, &format!("x-request-id: a\r\n{fields}"), &request("")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(!answer.head.contains("backend-key"));
+    }
+    for seen in engine.seen() {
+        assert!(!seen.head.contains(&keys[0]), "{}", seen.head);
+        assert_eq!(field(&seen.head, "authorization"), Some("Bearer backend-key"));
+        assert!(field(&seen.head, "x-api-key").is_none() && field(&seen.head, "api-key").is_none());
+    }
+    let record = keyed.gateway.record("a").await;
+    assert_eq!((record.caller.as_deref(), record.owner.as_deref()), (Some("k1"), Some("search")));
+    assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
+    let everything = format!("{}{}", keyed.gateway.get("/metrics").1, keyed.gateway.get("/api/settings").1);
+    assert!(!everything.contains(&keys[0]) && !everything.contains(super::SECRET) && !keyed.gateway.stderr().contains(&keys[0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_passes_and_no_body_is_read_of_them() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a"]]).await;
+    let wrong = keys[0].replace("llk_", "llk-");
+    for (fields, code) in
+        [("", "missing_api_key"), (&*bearer(&wrong), "invalid_api_key"), ("authorization: Basic eDp5\r\n", "invalid_api_key")]
+    {
+        let mut client = keyed.gateway.client().await;
+        // The body never comes; the answer does.
+        client.send(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-request-id: b\r\ncontent-length: 1000\r\n{fields}\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (401, code));
+        assert_eq!(answer.field("www-authenticate"), Some("Bearer"));
+        assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+    }
+    // What is no inference is no way around.
+    let mut client = keyed.gateway.client().await;
+    client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 401);
+    let mut client = keyed.gateway.client().await;
+    client.send(format!("GET /v1/models HTTP/1.1\r\nhost: x\r\n{}\r\n", bearer(&keys[0]))).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(engine.seen().len(), 1, "and no engine heard of the others");
+    assert!(!engine.seen()[0].head.contains(&keys[0]));
+    let record = keyed.gateway.record("b").await;
+    assert_eq!((record.outcome, record.ledger_us.micros(State::AwaitFirstByte)), (Outcome::Rejected, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_and_models_are_for_those_who_may() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let routes = "{name: open, match: {headers: {x-open: '*'}}, backend: e, auth: optional}, {name: free, match: {headers: {x-free: '*'}}, backend: e, auth: off}, {name: r, backend: e}";
+    let flags: &[&[&str]] = &[&["--owner", "a", "--route", "open", "--model", "m*"], &["--owner", "b", "--route", "r", "--model", "other"]];
+    let (keyed, keys) = Keyed::start(&engine, routes, "", flags).await;
+    for (fields, want) in [
+        ("x-open: 1\r\n".to_owned(), 200),
+        ("x-free: 1\r\nauthorization: Bearer whatever\r\n".to_owned(), 200),
+        ("x-open: 1\r\nauthorization: Bearer whatever\r\n".to_owned(), 401),
+        (String::new(), 401),
+        (format!("x-open: 1\r\n{}", bearer(&keys[0])), 200),
+        (bearer(&keys[0]), 403),
+        (bearer(&keys[1]), 403),
+    ] {
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, &fields, &request("")).await;
+        assert_eq!(client.answer().await.status, want, "{fields}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_come_and_go_without_a_restart() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a", "--id", "first"]]).await;
+    let address = keyed.gateway.address();
+    let status = move |key: String| {
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let mut socket = std::net::TcpStream::connect(address).expect("it listens");
+            let body = request("");
+            let head =
+                format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{}\r\n", body.len(), bearer(&key));
+            socket.write_all((head + &body).as_bytes()).expect("it takes it");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).expect("it answers");
+            answer.get(9..12).unwrap_or_default().to_owned()
+        })
+        .join()
+        .expect("it ends")
+    };
+    let second = create(&keyed.config, &["--owner", "b", "--expires-in", "1d"]);
+    let brief = create(&keyed.config, &["--owner", "b", "--expires-in", "3s"]);
+    eventually("the new key is taken", || status(second.clone()) == "200").await;
+    let revoked = key_command(&["revoke", "first"], &keyed.config);
+    assert!(revoked.status.success());
+    eventually("the revoked key is not", || status(keys[0].clone()) == "401").await;
+    assert_eq!(status(second), "200");
+    eventually("the other has expired", || status(brief.clone()) == "401").await;
+    let listed = String::from_utf8_lossy(&key_command(&["list"], &keyed.config).stdout).into_owned();
+    assert!(listed.contains(" b ") && !listed.contains("first") && !listed.contains("llk_"), "{listed}");
+    // A file that is wrong changes nothing.
+    let file = keyed.config.with_file_name("keys.yaml");
+    let good = std::fs::read_to_string(&file).expect("it is there");
+    assert!(!good.contains("llk_"), "no key is in the file");
+    std::fs::write(&file, format!("{good}- {{id: x}}\n")).expect("it is written");
+    keyed.gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    assert!(keyed.gateway.stderr().contains("keys.yaml:"), "{}", keyed.gateway.stderr());
+}
+
+/// A million different bad keys, on a few connections, leave the memory where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_keys_leave_nothing_behind() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let limits =
+        "rate_limits: [{name: n, of: requests, amount: 5, every: 1s, per: key}, {name: t, of: total_tokens, amount: 5, per: owner}]";
+    let (keyed, _) = Keyed::start(&engine, "{name: r, backend: e, auth: optional}", limits, &[&["--owner", "a"]]).await;
+    let strangers = |from: usize, n: usize| {
+        let gateway = &keyed.gateway;
+        async move {
+            let mut client = gateway.client().await;
+            for at in from..from + n {
+                client.send(format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer llk_{at:064}\r\n\r\n")).await;
+                if client.maybe_answer().await.is_none() {
+                    client = gateway.client().await;
+                }
+            }
+        }
+    };
+    strangers(0, 1000).await;
+    let before = keyed.gateway.resident_kib();
+    strangers(1000, 4000).await;
+    let after = keyed.gateway.resident_kib();
+    assert!(after < before + 2048, "{before} KiB before, {after} KiB after");
+}

@@ -1,0 +1,183 @@
+//! Limits: what is refused, what is reserved and comes back, where a stream ends, what those pay who leave.
+
+use std::time::Duration;
+
+use kit::{Engine, Gateway, Step, sse};
+use lens::record::Outcome;
+use serde_json::Value;
+
+use super::{CHAT, Keyed, bearer, endless, request};
+use crate::support::{ask, eventually, id, read_until, settings, settled};
+
+fn limited(engine: &Engine, route: &str, limits: &str) -> String {
+    settings(&engine.url(), ", models: [m]", route, &format!("rate_limits: [{limits}]"))
+}
+
+/// What is left of a limit on tokens, by asking for as little as can be asked.
+fn left(answer: &kit::client::Answer) -> u64 {
+    answer.field("x-ratelimit-remaining-tokens").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{}", answer.head))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_requests_says_which_and_when() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway =
+        Gateway::with_settings(&limited(&engine, "", "{name: slow-down, of: requests, amount: 2, every: 10m, per: address}")).await;
+    let first = ask(&gateway, CHAT, "a", &request("")).await;
+    assert_eq!(
+        (
+            first.field("x-ratelimit-limit-requests"),
+            first.field("x-ratelimit-remaining-requests"),
+            first.field("x-ratelimit-reset-requests")
+        ),
+        (Some("2"), Some("1"), Some("5m"))
+    );
+    assert_eq!(ask(&gateway, CHAT, "b", &request("")).await.status, 200);
+    let no = ask(&gateway, CHAT, "c", &request("")).await;
+    assert_eq!((no.status, no.error_code().as_str()), (429, "rate_limit_exceeded"));
+    let message = no.json()["error"]["message"].as_str().expect("a text").to_owned();
+    assert!(message.contains("\"slow-down\"") && message.contains("2 requests every 10m") && message.contains("Try again in"), "{message}");
+    let wait: u64 = no.field("retry-after").and_then(|n| n.parse().ok()).expect("a number");
+    assert!((290..=300).contains(&wait), "{wait}");
+    assert_eq!(gateway.record("c").await.outcome, Outcome::Rejected);
+    assert_eq!(gateway.metric("llm_lens_limited_requests_total", "limit=\"slow-down\""), 1.0);
+    assert_eq!(engine.seen().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: total_tokens, amount: 1000, every: 30d, per: all}")).await;
+    // The engine says 5 + 2 tokens, the request may take 400.
+    let first = ask(&gateway, CHAT, "a", &request(",\"max_tokens\":400")).await;
+    assert!((590..=595).contains(&left(&first)), "{}", first.head);
+    settled(&gateway).await;
+    let second = ask(&gateway, CHAT, "b", &request(",\"max_tokens\":1")).await;
+    let (prompt, output) = (3 + 4, 1);
+    assert_eq!(left(&second), 1000 - 7 - prompt - output);
+    // What an engine refused costs nothing.
+    settled(&gateway).await;
+    assert_eq!(left(&ask(&gateway, CHAT, "c", &request(",\"max_tokens\":1")).await), 1000 - 14 - prompt - output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
+    let engine = endless().await;
+    for (at_end, reason, outcome) in [("length", "length", Outcome::Limited), ("error", "", Outcome::Limited)] {
+        let limit = format!("{{name: t, of: output_tokens, amount: 40, every: 30d, per: all, at_end: {at_end}}}");
+        let gateway = Gateway::with_settings(&limited(&engine, "", &limit)).await;
+        let answer = ask(&gateway, CHAT, "a", &request(",\"stream\":true")).await;
+        let events: Vec<Value> =
+            answer.text().lines().filter_map(|l| l.strip_prefix("data: ")).filter_map(|d| serde_json::from_str(d).ok()).collect();
+        let said = events.iter().filter(|e| e["choices"][0]["delta"]["content"].as_str().is_some_and(|c| !c.is_empty())).count();
+        assert!((40..=48).contains(&said), "{said} tokens at {at_end}");
+        let last = events.last().expect("events");
+        if at_end == "length" {
+            assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+            assert_eq!(
+                (last["choices"][0]["finish_reason"].as_str(), last["id"].as_str(), last["model"].as_str()),
+                (Some(reason), Some("c1"), Some("m"))
+            );
+        } else {
+            assert!(!answer.complete);
+            assert_eq!(last["error"]["code"], "budget_exhausted");
+        }
+        let record = gateway.record("a").await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (outcome, Some("budget_exhausted")));
+        assert_eq!(record.usage.and_then(|usage| usage.completion_tokens), Some(said as u64), "the charge equals what the client got");
+        let next = ask(&gateway, CHAT, "b", &request(",\"stream\":true")).await;
+        assert_eq!((next.status, next.error_code().as_str()), (429, "rate_limit_exceeded"));
+        assert_eq!(gateway.metric("llm_lens_limited_streams_total", "limit=\"t\""), 1.0);
+        eventually("the engine's stream is cut", || engine.open() == 0).await;
+    }
+}
+
+/// Every dialect ends in its own words, in whatever pieces the stream comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_ends_torn_streams_where_an_event_ends() {
+    let engine = Engine::start(|seen| {
+        let size: usize = id(seen).parse().unwrap_or(7);
+        let mut body = sse::role();
+        (0..60).for_each(|i| body.push_str(&sse::content(&format!("t{i}"))));
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        for piece in body.as_bytes().chunks(size) {
+            steps.extend([Step::chunk(piece), Step::ms(1)]);
+        }
+        steps.push(Step::AwaitClose(Duration::from_secs(5)));
+        steps
+    })
+    .await;
+    for size in [61, 150, 331] {
+        let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: output_tokens, amount: 20, every: 30d, per: all}")).await;
+        let answer = ask(&gateway, CHAT, &size.to_string(), &request(",\"stream\":true")).await;
+        for data in answer.text().lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
+            serde_json::from_str::<Value>(data).unwrap_or_else(|e| panic!("{size}: {e}: {data}"));
+        }
+        assert!(answer.text().contains("\"finish_reason\":\"length\""), "{size}: {}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_leave_pay_what_they_got() {
+    let engine = endless().await;
+    let limits = "{name: t, of: output_tokens, amount: 100000, every: 30d, per: key}, {name: s, of: streams, amount: 100, per: key}";
+    let (keyed, keys) = Keyed::start(&engine, "", &format!("rate_limits: [{limits}]"), &[&["--owner", "a"]]).await;
+    let gateway = &keyed.gateway;
+    // In rounds of a hundred, each leaves after some tokens.
+    for round in 0..10 {
+        let leave = |at: usize| {
+            let fields = format!("x-request-id: r{round}-{at}\r\n{}", bearer(&keys[0]));
+            async move {
+                let mut client = gateway.client().await;
+                client.post(CHAT, &fields, &request(",\"stream\":true,\"max_tokens\":900")).await;
+                read_until(&mut client, &format!("\"t{}\"", at % 5)).await;
+            }
+        };
+        futures_util::future::join_all((0..100).map(leave)).await;
+        settled(gateway).await;
+    }
+    let spent: u64 = gateway.records().iter().filter_map(|record| record.usage.as_ref()?.completion_tokens).sum();
+    assert_eq!(gateway.records().iter().filter(|record| record.outcome == Outcome::ClientGone).count(), 1000);
+    let mut client = gateway.client().await;
+    client.post(CHAT, &bearer(&keys[0]), &request(",\"max_tokens\":1,\"stream\":true")).await;
+    let head = read_until(&mut client, "\r\n\r\n").await;
+    let left: u64 = crate::support::field(&head, "x-ratelimit-remaining-tokens").and_then(|n| n.parse().ok()).expect("it is told");
+    // The rate gives back some two tokens a minute.
+    assert!((100_000 - spent - 1..=100_000 - spent + 2).contains(&left), "{left} left, {spent} spent");
+    drop(client);
+    settled(gateway).await;
+    eventually("no stream is left at the engine", || engine.open() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_at_a_time_are_counted_and_freed() {
+    let engine = endless().await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: s, of: streams, amount: 1, per: address}")).await;
+    let mut client = gateway.client().await;
+    client.post(CHAT, "", &request(",\"stream\":true")).await;
+    read_until(&mut client, "t3").await;
+    let no = ask(&gateway, CHAT, "b", &request("")).await;
+    assert_eq!(no.status, 429, "{}", no.text());
+    drop(client);
+    settled(&gateway).await;
+    let mut client = gateway.client().await;
+    client.post(CHAT, "", &request(",\"stream\":true")).await;
+    read_until(&mut client, "t3").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_is_a_limit_too() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let more =
+        "prices: [{models: [m], input: 1, output: 1000000}]\nrate_limits: [{name: purse, of: cost, amount: 5, every: day, per: owner}]";
+    let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"], &["--owner", "a"]]).await;
+    for (key, status) in [(0, 200), (1, 200), (0, 429)] {
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, &format!("x-request-id: k{key}\r\n{}", bearer(&keys[key])), &request(",\"max_tokens\":2")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        settled(&keyed.gateway).await;
+    }
+    let cost = keyed.gateway.record("k1").await.cost.expect("a price");
+    assert!((cost - 2.000_005).abs() < 1e-9, "{cost}");
+}
