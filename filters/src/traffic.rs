@@ -13,6 +13,7 @@ mod keys;
 mod limits;
 mod prices;
 pub mod settings;
+mod turnstile;
 
 pub use account::When;
 pub use caller::{Caller, credential};
@@ -20,3 +21,4 @@ pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
 pub use limits::{Asked, LimitCounts, Limited, RateLimits};
 pub use prices::Used;
+pub use turnstile::{Place, Shed, ShedReason, Turnstile, TurnstileCounts, Waiting, Wish};

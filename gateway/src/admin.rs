@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use filters::traffic::LimitCounts;
+use filters::traffic::{LimitCounts, ShedReason};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -93,6 +93,25 @@ fn samples(shared: &Shared) -> Vec<Sample> {
             ("llm_lens_limit_accounts", "Accounts that a limit keeps.", accounts as u64),
         ] {
             samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+        }
+    }
+    for upstream in plan.world.upstreams() {
+        let Some(counts) = upstream.turnstile.as_ref().map(|turnstile| turnstile.counts()) else { continue };
+        let labels = vec![("backend", upstream.backend.name.to_string())];
+        for (name, help, value) in [
+            ("llm_lens_queue_depth", "Requests that wait for a place at a backend.", counts.waiting),
+            ("llm_lens_admitted_in_flight", "Requests that have a place at a backend.", counts.in_flight),
+            ("llm_lens_admitted_tokens", "Their tokens, prompts and what may be generated, as estimated.", counts.tokens),
+            ("llm_lens_admission_cap", "Places at a backend; 0: any number.", counts.cap),
+            ("llm_lens_admitted_requests_total", "Requests that got a place at a backend.", counts.admitted),
+            ("llm_lens_queued_requests_total", "Of these, those that had waited for it.", counts.queued),
+        ] {
+            samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+        }
+        for (reason, shed) in ShedReason::ALL.iter().zip(counts.shed) {
+            let labels = vec![labels[0].clone(), ("reason", reason.name().to_owned())];
+            let help = "Requests that were not served because a backend had all it could do.";
+            samples.push(Sample { name: "llm_lens_shed_requests_total", help, labels, value: shed as f64 });
         }
     }
     samples

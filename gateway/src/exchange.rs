@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use config::settings::Timeouts;
-use filters::traffic::{Caller, Charge, Used};
+use filters::traffic::{Caller, Charge, Place, Used};
 use filters::{Shield, Vault};
 use lens::gaps::GapSummary;
 use lens::record::Outcome;
@@ -15,6 +16,7 @@ use wire::{Dialect, RequestFacts};
 use crate::plan::{Counted, Plan, PlannedRoute};
 use crate::shared::Shared;
 use crate::stage::identify::Shown;
+use crate::stage::queue::Said;
 use crate::{clock, stage};
 
 /// One request on its walk. Dropping it writes its record, so that a request leaves exactly one however it ends.
@@ -35,6 +37,10 @@ pub(crate) struct Exchange {
     pub(crate) expected: Used,
     /// What it has taken of limits; settled when the exchange ends.
     pub(crate) charge: Charge,
+    /// What the client says about its place in a queue.
+    pub(crate) said: Said,
+    /// Its place at the backend.
+    pub(crate) place: Option<Place>,
     pub(crate) guarded: Guarded,
     pub(crate) sent: Sent,
     pub(crate) answer: Answer,
@@ -173,6 +179,8 @@ impl Exchange {
             caller: None,
             expected: Used::default(),
             charge: Charge::default(),
+            said: Said::default(),
+            place: None,
             guarded: Guarded::default(),
             sent: Sent::default(),
             answer: Answer::default(),
@@ -214,6 +222,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            let first = self.answer.lens.marks().first_token.arrival;
+            let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
+            place.leave(clock::now(), ttft);
+        }
         self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
             observatory::Gauges::count(&self.shared.observatory.gauges().panics);

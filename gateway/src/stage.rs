@@ -10,6 +10,7 @@ pub(crate) mod admit;
 pub(crate) mod guard_input;
 pub(crate) mod identify;
 pub(crate) mod inspect_input;
+pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod relay;
 pub(crate) mod route;

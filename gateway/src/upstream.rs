@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use config::settings::{Backend, Limits};
+use filters::traffic::Turnstile;
 use lens::Tick;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
@@ -60,6 +61,8 @@ pub(crate) struct Upstream {
     /// The operator's authorities, as pingora wants them.
     authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
+    /// Who may go to it, where somebody has to wait.
+    pub(crate) turnstile: Option<Arc<Turnstile>>,
 }
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
@@ -69,7 +72,9 @@ impl Upstream {
         let tls = backend.tls.as_ref().map(|t| tls::Client::build(&backend.name, t)).transpose()?;
         let h2 = backend.http2.then(h2::Client::build);
         let authorities = h2::authorities(&backend)?;
-        Ok(Upstream { tls, h2, limits, authorities, number: NUMBERS.fetch_add(1, Ordering::Relaxed), in_use: Arc::default(), backend })
+        let turnstile = backend.admission.map(|admission| Arc::new(Turnstile::new(admission)));
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), turnstile, backend })
     }
 
     /// Whether the backend is the same in all that concerns its connections.

@@ -48,6 +48,8 @@ pub enum Timing {
     ToolCall,
     /// What the gateway itself added: the ledger's own work, without waiting for anybody.
     Gateway,
+    /// Waiting for limits and for a place at the backend.
+    Queue,
     /// A guard's look at the prompt.
     Validation,
     /// Judges of the prompt.
@@ -68,7 +70,7 @@ pub enum Timing {
 
 impl Timing {
     /// All timings.
-    pub const ALL: [Timing; 22] = [
+    pub const ALL: [Timing; 23] = [
         Timing::Total,
         Timing::Engine,
         Timing::EngineTtft,
@@ -83,6 +85,7 @@ impl Timing {
         Timing::Content,
         Timing::ToolCall,
         Timing::Gateway,
+        Timing::Queue,
         Timing::Validation,
         Timing::ThreatDetection,
         Timing::OutputFiltering,
@@ -110,6 +113,7 @@ impl Timing {
             Timing::Content => "content",
             Timing::ToolCall => "tool_call",
             Timing::Gateway => "gateway",
+            Timing::Queue => "queue",
             Timing::Validation => "validation",
             Timing::ThreatDetection => "threat_detection",
             Timing::OutputFiltering => "output_filtering",
@@ -306,6 +310,7 @@ impl Series {
             (Timing::Content, after_send(&marks.content)),
             (Timing::ToolCall, after_send(&marks.tool_call)),
             (Timing::Gateway, Some(record.ledger_us.micros(State::Gateway))),
+            (Timing::Queue, Some(record.ledger_us.micros(State::Queue)).filter(|queued| *queued > 0)),
         ] {
             if let Some(value) = value {
                 self.record(timing, value);

@@ -178,6 +178,7 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_client_ttft_seconds", "Request head read to first generated text taken by the client.", Timing::ClientTtft),
         ("llm_lens_inter_token_seconds", "Gap between two events with generated text, on arrival.", Timing::Itl),
         ("llm_lens_client_inter_token_seconds", "The same gap when the client took the bytes.", Timing::ClientItl),
+        ("llm_lens_queue_seconds", "Waiting for limits and for a place at the backend, of requests that waited.", Timing::Queue),
         ("llm_lens_gateway_seconds", "The gateway's own work for a request, waiting for nobody.", Timing::Gateway),
     ] {
         out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);

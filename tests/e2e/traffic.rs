@@ -1,5 +1,6 @@
 //! Who may pass, and how much.
 
+mod admission;
 mod keys;
 mod limits;
 
@@ -21,10 +22,15 @@ struct Keyed {
 impl Keyed {
     /// `routes` are entries of their list, or nothing for one route `r`; `more` are more sections.
     async fn start(engine: &Engine, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+        Keyed::start_with(engine, "", routes, more, first).await
+    }
+
+    /// `backend` are more members of the backend.
+    async fn start_with(engine: &Engine, backend: &str, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
         let folder = folder();
         let routes = if routes.is_empty() { "{name: r, backend: e}" } else { routes };
         let text = format!(
-            "backends: [{{name: e, url: '{}', api_key: backend-key, models: [m]}}]\nroutes: [{routes}]\nauth: {{keys: '{}', secret: {SECRET}}}\n{more}\n",
+            "backends: [{{name: e, url: '{}', api_key: backend-key, models: [m]{backend}}}]\nroutes: [{routes}]\nauth: {{keys: '{}', secret: {SECRET}}}\n{more}\n",
             engine.url(),
             folder.join("keys.yaml").display(),
         );

@@ -24,7 +24,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::relay::{End, Relay};
 use crate::stage::send::{self, Outgoing};
-use crate::stage::{admit, guard_input, identify, inspect_input, route};
+use crate::stage::{admit, guard_input, identify, inspect_input, queue, route};
 use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
 
@@ -94,6 +94,17 @@ async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D
         None => (incoming.buffer, Some(incoming.body)),
     };
     let body = body.unwrap_or(0..buffer.len());
+    // Boxed, so that requests that need not wait do not carry its size.
+    if let Some(turnstile) = queue::turnstile(exchange) {
+        let waited = tokio::select! {
+            biased;
+            waited = Box::pin(queue::run(exchange, &turnstile)) => waited,
+            () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
+        };
+        if let Err(refusal) = waited {
+            return refuse(exchange, &refusal, sink).await;
+        }
+    }
     ask(exchange, Request { head: outgoing.head, buffer, body, insert: outgoing.insert }, sink).await
 }
 
@@ -135,6 +146,7 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoi
             return Err(refusal);
         }
         admit::run(exchange, body)?;
+        exchange.said = queue::said(head);
         match exchange.guard() {
             Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
             None => Ok(Some(send::prepare(exchange, head, body.len()))),

@@ -11,6 +11,8 @@ use shield::stream::{Automata, Channel, Edges, Options, Piece};
 use super::config;
 use super::fragments::{cut, cuts, text};
 
+/// Ends of a rule that a stream tries for a start.
+const TRIED: usize = 32;
 /// At most this many tables run over a start.
 const TABLES: u64 = 6;
 
@@ -120,7 +122,9 @@ proptest! {
             let whole = finding.span.clone().all(|at| masked.iter().any(|mask| mask.span.contains(&at)));
             // Of a secret nothing passes, unless another secret took its beginning. Of personal data what is longer than the hold does.
             let longer = finding.family == Family::Pii && finding.span.len() >= SET[0].1;
-            let held = whole || longer || touching().any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
+            // Of values that are glued to more, only so many ends are tried, the longest first: "Known gaps" of docs/shield.md.
+            let behind = text[finding.span.end..].bytes().take_while(|byte| !byte.is_ascii_whitespace()).count();
+            let held = whole || longer || behind >= TRIED || touching().any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
             prop_assert!(held, "{:?}: {:?} {:?} passes; masked: {:?}", text, finding, &text[finding.span.clone()], masked);
         }
     }

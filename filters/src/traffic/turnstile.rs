@@ -1,0 +1,357 @@
+//! The turnstile in front of a backend: how many requests it gets at a time, and who goes next.
+//!
+//! - *In*: requests with a tenant, a priority, a guess at their tokens and a deadline; the ends of those that went in.
+//! - *Out*: a [`Place`], a place in the queue, or [`Shed`] at once when waiting would be in vain.
+//! - *Never*: a thread or a timer. Whoever waits brings his own; whoever leaves, in whatever way, frees what he held.
+//!
+//! The next is the one of the highest priority; among equals the one whose virtual finishing time is the earliest (start-time fair queueing,
+//! Goyal, Vin and Cheng 1996, with tokens for bytes): a tenant with a hundred long requests delays another's short one by one of them.
+
+mod adaptive;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use lens::Tick;
+use parking_lot::Mutex;
+
+use super::settings::Admission;
+use adaptive::Adaptive;
+
+/// What a request weighs besides its tokens.
+const OVERHEAD: u64 = 16;
+/// The share of a new gap between departures in the mean.
+const NEW: f64 = 0.1;
+
+/// The turnstile of one backend.
+#[derive(Debug)]
+pub struct Turnstile {
+    settings: Admission,
+    state: Mutex<State>,
+}
+
+/// A request that wants in.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Whose it is, for fairness.
+    pub tenant: Arc<str>,
+    /// 0 to 9; higher goes first.
+    pub priority: u8,
+    /// Tokens of its prompt, and those it may generate.
+    pub tokens: u64,
+    /// How long it waits at most, less than the settings say.
+    pub max_wait: Option<Duration>,
+}
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShedReason {
+    /// Too many wait already.
+    QueueFull,
+    /// Its turn would come too late.
+    TooLate,
+    /// Its turn did not come in time.
+    TimedOut,
+}
+
+impl ShedReason {
+    /// All reasons.
+    pub const ALL: [ShedReason; 3] = [ShedReason::QueueFull, ShedReason::TooLate, ShedReason::TimedOut];
+
+    /// The word in metrics and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            ShedReason::QueueFull => "queue_full",
+            ShedReason::TooLate => "too_late",
+            ShedReason::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// A request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// Why.
+    pub reason: ShedReason,
+    /// When it is worth to ask again, as far as anybody can tell.
+    pub retry_after: Duration,
+}
+
+/// How a turnstile stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TurnstileCounts {
+    /// Requests at the backend.
+    pub in_flight: u64,
+    /// Their tokens, as estimated.
+    pub tokens: u64,
+    /// How many it may be now; 0: any number.
+    pub cap: u64,
+    /// Requests that wait.
+    pub waiting: u64,
+    /// Requests that went in, and of these those that had waited.
+    pub admitted: u64,
+    /// Those that had waited.
+    pub queued: u64,
+    /// Requests that were not served, by [`ShedReason::ALL`].
+    pub shed: [u64; 3],
+}
+
+/// Priority reversed, virtual finish, arrival: the first is next.
+type Turn = (u8, u64, u64);
+
+#[derive(Debug)]
+struct State {
+    counts: TurnstileCounts,
+    waiting: BTreeMap<Turn, Waiter>,
+    /// The virtual finishing time of each tenant's last request; those in the past are forgotten.
+    tenants: HashMap<Arc<str>, u64>,
+    virtual_time: u64,
+    arrivals: u64,
+    /// Mean nanoseconds between two departures while somebody waits; 0: not known.
+    gap: f64,
+    last_departure: Tick,
+    adaptive: Option<Adaptive>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    wish: Wish,
+    start: u64,
+    tell: oneshot::Sender<Result<Place, Shed>>,
+}
+
+/// A place at the backend. [`Place::leave`] gives it back with what was learned; dropping it just gives it back.
+#[derive(Debug)]
+pub struct Place {
+    turnstile: Option<Arc<Turnstile>>,
+    tokens: u64,
+}
+
+/// A place in the queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub struct Waiting {
+    turnstile: Arc<Turnstile>,
+    turn: Turn,
+    max_wait: Duration,
+    told: oneshot::Receiver<Result<Place, Shed>>,
+}
+
+impl Turnstile {
+    /// A turnstile with nobody in it.
+    pub fn new(settings: Admission) -> Self {
+        let adaptive = settings.adaptive.then(|| Adaptive::new(settings.min_requests, settings.max_requests));
+        let state = State {
+            counts: TurnstileCounts::default(),
+            waiting: BTreeMap::new(),
+            tenants: HashMap::new(),
+            virtual_time: 0,
+            arrivals: 0,
+            gap: 0.0,
+            last_departure: Tick(0),
+            adaptive,
+        };
+        Turnstile { settings, state: Mutex::new(state) }
+    }
+
+    /// Go in, if there is room and nobody waits.
+    pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Place> {
+        let mut state = self.state.lock();
+        if !state.waiting.is_empty() || !state.has_room(&self.settings, tokens) {
+            return None;
+        }
+        Some(self.place(&mut state, tokens))
+    }
+
+    /// Go in, or wait for it.
+    ///
+    /// # Errors
+    /// [`Shed`], when there is no room to wait, or waiting would be in vain.
+    pub fn wait(self: &Arc<Self>, wish: Wish, now: Tick) -> Result<Waiting, Shed> {
+        let max_wait = wish.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let start = state.virtual_time.max(state.tenants.get(&wish.tenant).copied().unwrap_or(0));
+        let finish = start.saturating_add(wish.tokens.saturating_add(OVERHEAD));
+        let turn = (9 - wish.priority.min(9), finish, state.arrivals);
+        let ahead = state.waiting.range(..turn).count() as u64;
+        let expected = state.wait_of(ahead, now);
+        let retry_after = expected.saturating_sub(max_wait).max(Duration::from_secs(1));
+        let refuse = |state: &mut State, reason| {
+            state.counts.shed[reason as usize] += 1;
+            Err(Shed { reason, retry_after })
+        };
+        if expected > max_wait {
+            return refuse(state, ShedReason::TooLate);
+        }
+        if state.waiting.len() >= self.settings.queue {
+            // The last in the queue makes room for whoever is more important than he is.
+            match state.waiting.last_entry() {
+                Some(last) if last.key().0 > turn.0 => {
+                    let _ = last.remove().tell.send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
+                    state.counts.shed[ShedReason::QueueFull as usize] += 1;
+                }
+                _ => return refuse(state, ShedReason::QueueFull),
+            }
+        }
+        let (tell, told) = oneshot::channel();
+        state.arrivals += 1;
+        state.tenants.insert(wish.tenant.clone(), finish);
+        state.waiting.insert(turn, Waiter { wish, start, tell });
+        // Room may have come since somebody looked.
+        let unsent = self.let_in(state);
+        drop(guard);
+        drop(unsent);
+        Ok(Waiting { turnstile: self.clone(), turn, max_wait, told })
+    }
+
+    /// How it stands.
+    pub fn counts(&self) -> TurnstileCounts {
+        let state = self.state.lock();
+        TurnstileCounts { cap: state.cap(&self.settings), waiting: state.waiting.len() as u64, ..state.counts }
+    }
+
+    fn place(self: &Arc<Self>, state: &mut State, tokens: u64) -> Place {
+        state.counts.in_flight += 1;
+        state.counts.tokens += tokens;
+        state.counts.admitted += 1;
+        Place { turnstile: Some(self.clone()), tokens }
+    }
+
+    /// Let in whoever is next as long as there is room. Places that nobody took any more are given back; they must be dropped without the lock.
+    fn let_in(self: &Arc<Self>, state: &mut State) -> Vec<Place> {
+        let mut unsent = Vec::new();
+        while let Some(next) = state.waiting.first_entry() {
+            let tokens = next.get().wish.tokens;
+            if !state.counts.has_room(state.adaptive.as_ref(), &self.settings, tokens) {
+                break;
+            }
+            let Waiter { start, tell, .. } = next.remove();
+            state.virtual_time = state.virtual_time.max(start);
+            let place = self.place(state, tokens);
+            match tell.send(Ok(place)) {
+                Ok(()) => state.counts.queued += 1,
+                Err(place) => unsent.extend(place),
+            }
+        }
+        if state.waiting.is_empty() {
+            state.tenants.clear();
+        }
+        unsent
+    }
+
+    /// A request has left. `now` and the engine's time to first token, where they are known.
+    fn leave(self: &Arc<Self>, tokens: u64, now: Option<Tick>, ttft: Option<Duration>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if let (Some(adaptive), Some(now), Some(ttft)) = (&mut state.adaptive, now, ttft) {
+            adaptive.learn(state.counts.in_flight, now, ttft);
+        }
+        state.counts.in_flight -= 1;
+        state.counts.tokens -= tokens;
+        if let Some(now) = now {
+            let gap = now.nanos_since(state.last_departure) as f64;
+            // Only while somebody waits is it the backend that sets the pace.
+            if !state.waiting.is_empty() && state.last_departure != Tick(0) {
+                state.gap = if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
+            }
+            state.last_departure = now;
+        }
+        let unsent = self.let_in(state);
+        drop(guard);
+        drop(unsent);
+    }
+}
+
+impl State {
+    fn cap(&self, settings: &Admission) -> u64 {
+        cap(self.adaptive.as_ref(), settings)
+    }
+
+    fn has_room(&self, settings: &Admission, tokens: u64) -> bool {
+        self.counts.has_room(self.adaptive.as_ref(), settings, tokens)
+    }
+
+    /// How long it is thought to take until so many others and oneself are in.
+    fn wait_of(&self, ahead: u64, now: Tick) -> Duration {
+        if self.gap == 0.0 {
+            return Duration::ZERO;
+        }
+        // An engine that lets nobody go any more is as slow as it shows.
+        let silent = now.nanos_since(self.last_departure) as f64;
+        let wait = (ahead as f64 * self.gap.max(silent)) + (self.gap - silent).max(0.0);
+        Duration::from_nanos(wait as u64)
+    }
+}
+
+fn cap(adaptive: Option<&Adaptive>, settings: &Admission) -> u64 {
+    adaptive.map_or(settings.max_requests, Adaptive::cap)
+}
+
+impl TurnstileCounts {
+    fn has_room(&self, adaptive: Option<&Adaptive>, settings: &Admission, tokens: u64) -> bool {
+        let cap = cap(adaptive, settings);
+        // One that is larger than all that may be in flight goes in alone.
+        let fits = settings.max_tokens == 0 || self.in_flight == 0 || self.tokens.saturating_add(tokens) <= settings.max_tokens;
+        fits && (cap == 0 || self.in_flight < cap)
+    }
+}
+
+impl Place {
+    /// Give it back, with what the request taught: the engine's time to first token.
+    pub fn leave(mut self, now: Tick, ttft: Option<Duration>) {
+        if let Some(turnstile) = self.turnstile.take() {
+            turnstile.leave(self.tokens, Some(now), ttft);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(turnstile) = self.turnstile.take() {
+            turnstile.leave(self.tokens, None, None);
+        }
+    }
+}
+
+impl Waiting {
+    /// How long to wait at most.
+    pub fn max_wait(&self) -> Duration {
+        self.max_wait
+    }
+
+    /// Wait for the turn.
+    ///
+    /// # Errors
+    /// [`Shed`], when somebody more important came to a full queue.
+    ///
+    /// # Cancel safety
+    /// It may be called again; dropping the [`Waiting`] leaves the queue.
+    pub async fn turn(&mut self) -> Result<Place, Shed> {
+        (&mut self.told).await.unwrap_or(Err(Shed { reason: ShedReason::TimedOut, retry_after: Duration::from_secs(1) }))
+    }
+
+    /// Its time is over.
+    pub fn give_up(self, now: Tick) -> Shed {
+        let mut state = self.turnstile.state.lock();
+        state.counts.shed[ShedReason::TimedOut as usize] += 1;
+        let retry_after = state.wait_of(state.waiting.len() as u64, now).max(Duration::from_secs(1));
+        Shed { reason: ShedReason::TimedOut, retry_after }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.turnstile.state.lock();
+        if state.waiting.remove(&self.turn).is_some() {
+            // Whoever was behind may fit where this one did not.
+            let unsent = self.turnstile.let_in(&mut state);
+            drop(state);
+            drop(unsent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
