@@ -7,7 +7,7 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup demo test fuzz test-onnx lint bench test-engines build
+.PHONY: help setup test-setup demo test fuzz test-onnx lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
@@ -35,8 +35,14 @@ build: setup
 demo: build
 	target/release/llm-lens demo $(DEMO_ARGS)
 
+# A real Redis for the limits that gateways share.
+test-setup: setup
+	@command -v redis-server >/dev/null || \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; \
+	else echo "please install this package first: redis-server" >&2; exit 1; fi
+
 # The binary that the end-to-end tests run is built first; the last line says how many tests passed.
-test: setup
+test: test-setup
 	cargo build --locked -p llm-lens-cli
 	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
 	if cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \

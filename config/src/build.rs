@@ -33,6 +33,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         audit: b.audit(&root),
         auth,
         rate_limits: b.rate_limits(&root),
+        store: b.store(&root),
         prices: b.prices(&root),
         listeners,
         backends,

@@ -19,7 +19,7 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
     match &field.kind {
         Kind::Section(section) => {
             let inactive = inactive
-                || matches!(field.name, "audit" | "auth")
+                || matches!(field.name, "audit" | "auth" | "store")
                 || field.name == "admission"
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
@@ -71,6 +71,7 @@ fn inactive_sample(field: &Field) -> String {
         "routes" => "[chat]".into(),
         "owners" => "[search]".into(),
         "auth" => "optional".into(),
+        "url" => "redis://127.0.0.1:6379".into(),
         "api_key" => "${VLLM_API_KEY}".into(),
         "path" => "/v1/*".into(),
         "headers" => "{x-tier: gold}".into(),

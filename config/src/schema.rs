@@ -5,7 +5,7 @@
 mod shield;
 mod traffic;
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
-pub use traffic::{ADMISSION, AUTH, KEY, KEYS, PRICE, RATE_LIMIT};
+pub use traffic::{ADMISSION, AUTH, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
 /// A section: a mapping with known fields.
 #[derive(Debug)]
@@ -82,6 +82,7 @@ pub static ROOT: Section = Section {
         ),
         field("auth", Kind::Section(&AUTH), "", "Who may ask."),
         field("rate_limits", Kind::List(&RATE_LIMIT), "", "How much may be asked, by whom."),
+        field("store", Kind::Section(&STORE), "", "Where gateways keep the limits that they share."),
         field("prices", Kind::List(&PRICE), "", "What tokens cost, for limits of `cost` and for accounts."),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
         field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),

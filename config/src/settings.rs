@@ -30,6 +30,8 @@ pub struct Settings {
     pub auth: Option<AuthSettings>,
     /// How much may be asked.
     pub rate_limits: Vec<Limit>,
+    /// Where gateways keep the limits that they share.
+    pub store: Option<StoreSettings>,
     /// What tokens cost.
     pub prices: Vec<Price>,
     /// Guards; routes hold theirs.
@@ -56,6 +58,31 @@ pub struct AuthSettings {
     pub keys: PathBuf,
     /// Under which they are hashed.
     pub secret: Secret,
+}
+
+/// Where gateways keep the limits that they share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreSettings {
+    /// Its address, which may hold a password.
+    pub url: Secret,
+    /// How long it may take to answer.
+    #[serde(serialize_with = "seconds")]
+    pub timeout: Duration,
+    /// When it is away.
+    pub on_failure: OnStoreFailure,
+}
+
+/// What happens when the store is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreFailure {
+    /// Each gateway goes by its share.
+    Local,
+    /// Requests pass and are charged later.
+    Open,
+    /// None passes.
+    Closed,
 }
 
 /// The audit log of guards.

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,6 +94,17 @@ fn samples(shared: &Shared) -> Vec<Sample> {
             ("llm_lens_limit_accounts", "Accounts that a limit keeps.", accounts as u64),
         ] {
             samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+        }
+    }
+    if let Some(store) = &plan.store {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+        for (name, help, value) in [
+            ("llm_lens_store_up", "Whether the store of shared limits is there.", f64::from(u8::from(store.is_there()))),
+            ("llm_lens_store_answers_total", "Questions that it answered.", load(&store.answered)),
+            ("llm_lens_store_failures_total", "Questions that it did not answer.", load(&store.failed)),
+            ("llm_lens_store_fallbacks_total", "Requests that were decided without it.", load(&store.without)),
+        ] {
+            samples.push(Sample { name, help, labels: Vec::new(), value });
         }
     }
     for upstream in plan.world.upstreams() {

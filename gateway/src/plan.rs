@@ -16,6 +16,7 @@ use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
 use crate::upstream::Upstream;
+use crate::world::store::Store;
 use crate::world::{Pool, World};
 
 /// Why settings could not be made ready.
@@ -101,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) anonymous: Arc<Caller>,
     /// How much may be asked.
     pub(crate) rate_limits: RateLimits,
+    /// What keeps those that gateways share.
+    pub(crate) store: Option<Arc<Store>>,
     /// The models that have a name of their own in metrics and limits, sorted, and the name of all others behind them.
     declared: Vec<Arc<str>>,
     /// What filters may use of the world.
@@ -165,6 +168,10 @@ impl Plan {
             keys: keys(&settings)?,
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits: RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits)),
+            store: settings.store.as_ref().map(|wanted| {
+                let known = before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
+                known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone())))
+            }),
             declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
             nowhere: Counted::new(observatory, nowhere(models)),
             world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),

@@ -241,9 +241,12 @@ impl ProxyHttp for PassThrough {
         let admitted = found.and_then(|route| {
             exchange.set_route(route);
             identify::enter(&mut exchange, shown)?;
-            identify::run(&mut exchange)?;
-            admit::run(&mut exchange, &[])
+            identify::run(&mut exchange)
         });
+        let admitted = match admitted {
+            Ok(()) => admit::run(&mut exchange).await,
+            Err(refusal) => Err(refusal),
+        };
         match admitted {
             Ok(()) => {}
             Err(refusal) => {

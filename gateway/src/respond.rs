@@ -86,6 +86,12 @@ impl Refusal {
         Refusal { outcome: Outcome::Limited, ..Refusal::new(429, "budget_exhausted", message) }
     }
 
+    /// A limit that cannot be looked up.
+    pub(crate) fn limits_unavailable() -> Self {
+        let message = "The gateway cannot look up a rate limit now; try again in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "rate_limits_unavailable", message) }
+    }
+
     /// A credential that is none, has expired or was revoked: which, nobody is told.
     pub(crate) fn bad_key() -> Self {
         let message = "Incorrect API key provided. Check the key, or ask the operator of the gateway for one.";

@@ -31,6 +31,7 @@ use crate::proxy::{AdminDoor, Door};
 use crate::reload;
 use crate::shared::Shared;
 use crate::world::Pool;
+use crate::world::store;
 use listen::Bound;
 
 /// How often the drain looks whether the last connection has ended.
@@ -182,7 +183,9 @@ impl Gateway {
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
-        let watching = reload::watch(self.shared.clone());
+        let watching = async {
+            tokio::join!(reload::watch(self.shared.clone()), store::keep(self.shared.clone()));
+        };
         tokio::pin!(admin, watching);
         let mut admin_ended = false;
         loop {

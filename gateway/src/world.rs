@@ -8,6 +8,7 @@ mod client;
 #[cfg(feature = "onnx")]
 mod model;
 mod pool;
+pub(crate) mod store;
 
 use std::collections::HashMap;
 use std::fmt;

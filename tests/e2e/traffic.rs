@@ -3,6 +3,7 @@
 mod admission;
 mod keys;
 mod limits;
+mod shared;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod engine;
 pub mod gateway;
+pub mod redis;
 pub mod sse;
 
 pub use client::Client;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use filters::settings::Pattern;
-use filters::traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Unit};
+use filters::traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
 
 use super::Builder;
-use crate::settings::AuthSettings;
+use crate::settings::{AuthSettings, OnStoreFailure, StoreSettings};
 use crate::tree::Table;
 
 /// Shortest secret: shorter ones are guessed.
@@ -57,10 +57,38 @@ impl Builder {
         let tables = root.list("rate_limits");
         self.unique_names(tables);
         self.few(root, "rate_limits", tables.len());
-        tables.iter().filter_map(|table| self.rate_limit(table)).collect()
+        let shared = root.table("store").map(|store| Shared {
+            prefix: store.text("prefix").unwrap_or_default().into(),
+            replicas: u32::try_from(store.count("replicas")).unwrap_or(1),
+        });
+        tables.iter().filter_map(|table| self.rate_limit(table, shared.as_ref())).collect()
     }
 
-    fn rate_limit(&mut self, table: &Table) -> Option<Limit> {
+    pub(super) fn store(&mut self, root: &Table) -> Option<StoreSettings> {
+        let table = root.table("store")?;
+        let prefix = table.text("prefix").unwrap_or_default();
+        if prefix.is_empty() || prefix.contains(|c: char| c == ':' || c.is_whitespace()) {
+            self.wrong(table, "prefix", "must be a word without a colon");
+        }
+        let Some(url) = table.secret("url") else {
+            self.wrong(table, "url", "is missing; write for example \"redis://127.0.0.1:6379\"");
+            return None;
+        };
+        if !url.reveal().starts_with("redis://") {
+            self.wrong(table, "url", "must begin with redis://");
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&table.duration("timeout")) {
+            self.wrong(table, "timeout", "must be from 1ms to 10s: requests wait for it");
+        }
+        let on_failure = match table.text("on_failure") {
+            Some("open") => OnStoreFailure::Open,
+            Some("closed") => OnStoreFailure::Closed,
+            _ => OnStoreFailure::Local,
+        };
+        Some(StoreSettings { url: url.clone(), timeout: table.duration("timeout"), on_failure })
+    }
+
+    fn rate_limit(&mut self, table: &Table, store: Option<&Shared>) -> Option<Limit> {
         let of = word(table, "of", &Unit::WORDS)?;
         let every = self.every(table, of)?;
         let amount = self.amount(table, "amount", of)?;
@@ -73,6 +101,13 @@ impl Builder {
             }
         };
         let per = word(table, "per", &Per::WORDS)?;
+        let shared = table.flag("shared");
+        if shared && store.is_none() {
+            self.wrong(table, "shared", "there is no \"store\" to share it through");
+        }
+        if shared && of == Unit::Streams {
+            self.wrong(table, "shared", "streams at a time are counted by each gateway; give each its part");
+        }
         Some(Limit {
             name: table.text("name").unwrap_or_default().into(),
             of,
@@ -86,6 +121,7 @@ impl Builder {
                 Some("finish") => AtEnd::Finish,
                 _ => AtEnd::Length,
             },
+            shared: store.filter(|_| shared).cloned(),
         })
     }
 

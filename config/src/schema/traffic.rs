@@ -44,12 +44,30 @@ pub static RATE_LIMIT: Section = Section {
         field("routes", Kind::Texts, "", "Only requests of these routes; a `*` at an end matches any rest."),
         field("models", Kind::Texts, "", "Only requests for these models."),
         field("owners", Kind::Texts, "", "Only callers of these owners."),
+        field("shared", Kind::Flag, "false", "One limit for all gateways that share a `store`. Not for `streams`."),
         field(
             "at_end",
             Kind::Word(&["length", "error", "finish"]),
             "length",
             "A stream that has taken all there was: ends as if `max_tokens` were reached, ends with an error, or goes on while later requests pay.",
         ),
+    ],
+};
+
+/// `store`
+pub static STORE: Section = Section {
+    doc: "Where gateways keep the limits that they share: Redis or Valkey.",
+    fields: &[
+        field("url", Kind::Secret, "", "`redis://[user:password@]host:port/database`. `${ENV}` or `file:PATH`."),
+        field("prefix", Kind::Text, "llm-lens", "What all names in it begin with: the same for gateways that share."),
+        field("timeout", Kind::Duration, "100ms", "How long it may take to answer."),
+        field(
+            "on_failure",
+            Kind::Word(&["local", "open", "closed"]),
+            "local",
+            "When it is away: each gateway goes by its share of a limit, or lets pass and charges later, or refuses.",
+        ),
+        field("replicas", Kind::Count(1, 10_000), "2", "How many gateways there are: a share is the limit divided by it."),
     ],
 };
 

@@ -15,7 +15,8 @@ use jiff::{Timestamp, ToSpan};
 use lens::Tick;
 use parking_lot::Mutex;
 
-use super::settings::{Every, Quota};
+use super::lease::Lease;
+use super::settings::{Every, Quota, Shared};
 
 /// Now, by both clocks: rates go by the one that never steps, calendars by the other.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub(super) enum Account {
     Calendar(Mutex<Window>),
     /// What is taken now.
     Places(AtomicU64),
+    /// A slice of what many gateways share.
+    Leased(Lease),
 }
 
 /// A day or month, and what was taken in it.
@@ -48,15 +51,28 @@ pub(super) struct Window {
 /// What was taken, so that it can be given back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taking {
-    /// A rate: when it will be paid off. A calendar: the end of its window.
+    /// A rate: when it will be paid off. A calendar: the end of its window. A lease: zero.
     until: u64,
+}
+
+impl Taking {
+    pub(super) fn leased() -> Self {
+        Taking { until: 0 }
+    }
+
+    pub(super) fn is_leased(self) -> bool {
+        self.until == 0
+    }
 }
 
 /// How long until it could be taken, nanoseconds; `None`: never, it is more than the limit holds.
 pub(super) type Wait = Option<u64>;
 
 impl Account {
-    pub(super) fn new(quota: &Quota) -> Self {
+    pub(super) fn new(quota: &Quota, shared: Option<&Shared>) -> Self {
+        if let Some(shared) = shared {
+            return Account::Leased(Lease::new(quota, shared));
+        }
         match quota.every {
             Every::Rolling(_) => Account::Rate(AtomicU64::new(0)),
             Every::Day | Every::Month => Account::Calendar(Mutex::default()),
@@ -64,7 +80,7 @@ impl Account {
         }
     }
 
-    /// Take units, if the limit has them.
+    /// Take units, if the limit has them; of a lease, if the slice has.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Result<Taking, Wait> {
         match self {
             Account::Rate(owed) => {
@@ -101,6 +117,7 @@ impl Account {
                 // Nobody knows when a stream ends; a second is a polite time to ask again.
                 taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking { until: 0 }))
             }
+            Account::Leased(lease) => lease.take(units, now).ok_or(None),
         }
     }
 
@@ -122,6 +139,7 @@ impl Account {
                 taken.fetch_add(units, Ordering::Relaxed);
                 Taking { until: 0 }
             }
+            Account::Leased(lease) => lease.charge(units),
         }
     }
 
@@ -142,6 +160,7 @@ impl Account {
             Account::Places(taken) => {
                 let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| Some(taken.saturating_sub(units)));
             }
+            Account::Leased(lease) => lease.give_back(units, taking, now),
         }
     }
 
@@ -158,6 +177,7 @@ impl Account {
                 (quota.amount.saturating_sub(window.used), window.end.saturating_sub(now.wall_us).saturating_mul(1000))
             }
             Account::Places(taken) => (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0),
+            Account::Leased(lease) => (lease.left(), 0),
         }
     }
 
@@ -170,6 +190,7 @@ impl Account {
                 window.used == 0 || window.end <= now.wall_us
             }
             Account::Places(taken) => taken.load(Ordering::Relaxed) == 0,
+            Account::Leased(lease) => lease.is_as_new(now),
         }
     }
 }
@@ -182,6 +203,11 @@ impl Window {
         }
         *self = Window { end: end_of(every, wall_us), used: 0 };
     }
+}
+
+/// When the window of a calendar is over; `None` for what has none.
+pub(super) fn window_end(every: Every, now: When) -> Option<u64> {
+    matches!(every, Every::Day | Every::Month).then(|| end_of(every, now.wall_us))
 }
 
 /// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no calendar knows.
@@ -219,7 +245,7 @@ mod tests {
     #[test]
     fn a_rate_gives_its_burst_then_its_rate() {
         let quota = rolling(60, 60, 10);
-        let account = Account::new(&quota);
+        let account = Account::new(&quota, None);
         assert!((0..10).all(|_| account.take(&quota, 1, at(0)).is_ok()));
         assert_eq!(account.take(&quota, 1, at(0)).unwrap_err(), Some(SECOND));
         assert_eq!(account.left(&quota, at(0)), (0, 10 * SECOND));
@@ -230,7 +256,7 @@ mod tests {
     #[test]
     fn a_debt_is_paid_before_anything_is_given() {
         let quota = rolling(10, 1, 10);
-        let account = Account::new(&quota);
+        let account = Account::new(&quota, None);
         account.charge(&quota, 30, at(0));
         assert_eq!(account.take(&quota, 1, at(0)).unwrap_err(), Some(2 * SECOND + SECOND / 10));
         assert!(account.take(&quota, 10, at(3 * SECOND)).is_ok());
@@ -240,13 +266,13 @@ mod tests {
     #[test]
     fn a_refund_is_no_second_burst() {
         let quota = rolling(1, 1, 100);
-        let account = Account::new(&quota);
+        let account = Account::new(&quota, None);
         let early = account.take(&quota, 100, at(0)).unwrap();
         account.take(&quota, 100, at(100 * SECOND)).unwrap();
         account.give_back(&quota, 100, early, at(100 * SECOND));
         assert!(account.take(&quota, 1, at(100 * SECOND)).is_err());
         // In time it is one.
-        let fresh = Account::new(&quota);
+        let fresh = Account::new(&quota, None);
         let taking = fresh.take(&quota, 100, at(0)).unwrap();
         fresh.give_back(&quota, 60, taking, at(SECOND));
         assert_eq!(fresh.left(&quota, at(SECOND)).0, 61);
@@ -255,7 +281,7 @@ mod tests {
     #[test]
     fn calendars_turn_and_never_back() {
         let quota = Quota { amount: 10, every: Every::Month, burst: 10 };
-        let account = Account::new(&quota);
+        let account = Account::new(&quota, None);
         let wall = |text: &str| When { tick: Tick(0), wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64 };
         let (january, february) = (wall("2026-01-31T23:59:59Z"), wall("2026-02-01T00:00:00Z"));
         let taking = account.take(&quota, 10, january).unwrap();
@@ -274,7 +300,7 @@ mod tests {
             steps in prop::collection::vec((0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>()), 1..80),
         ) {
             let quota = rolling(amount, 7, burst);
-            let account = Account::new(&quota);
+            let account = Account::new(&quota, None);
             let (mut now, mut open, mut used) = (0, Vec::new(), Vec::new());
             for (wait, units, keep, settles) in steps {
                 now += wait;

@@ -5,6 +5,7 @@
 //! - *Never*: a half-taken reservation; an account for every stranger: of addresses only so many have one of their own.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use parking_lot::Mutex;
 use super::account::{Account, When};
 use super::caller::Caller;
 use super::charge::{Charge, Part};
+use super::lease::{self, Away, Chore, Wanted};
 use super::prices::{self, Used};
-use super::settings::{self, Per, Price, Quota, Unit};
+use super::settings::{self, Per, Price, Quota, Shared, Unit};
 use crate::settings::Pattern;
 
 /// Locks of a limit's accounts.
@@ -59,6 +61,15 @@ pub struct Limited {
     pub left: u64,
     /// When it will have enough; `None`: never.
     pub retry_after: Option<Duration>,
+}
+
+/// Why a request is not admitted.
+#[derive(Debug)]
+pub enum Denied {
+    /// A limit has not enough.
+    Limited(Limited),
+    /// The slices of limits that gateways share have not enough: so much is wanted of the store.
+    Short(Vec<Wanted>),
 }
 
 /// What a limit did.
@@ -136,17 +147,31 @@ impl RateLimits {
     ///
     /// A reservation larger than what a limit ever holds at once is cut to that, if the prompt alone fits: the stream then ends where its budget does.
     ///
+    /// `away` says what to do where a store would have to be asked and is not there.
+    ///
     /// # Errors
-    /// The first limit that has not enough; nothing is taken then.
-    pub fn reserve(&self, asked: &Asked<'_>, now: When) -> Result<Charge, Limited> {
+    /// [`Denied`]: the first limit that has not enough, or what to ask the store for. Nothing is taken then.
+    pub fn reserve(&self, asked: &Asked<'_>, away: Option<Away>, now: When) -> Result<Charge, Denied> {
         let price = self.limits.iter().any(|limit| limit.settings.of == Unit::Cost).then(|| self.price(asked.model)).flatten();
         let mut charge = Charge::new(price.cloned());
+        let mut short = Vec::new();
         for limit in self.limits.iter().filter(|limit| limit.concerns(asked)) {
             let held = limit.account(asked, now);
             let prompt = Used { output: 0, reasoning: 0, ..asked.expected }.in_units(limit.settings.of, price);
             let whole = asked.expected.in_units(limit.settings.of, price);
             let units = if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
-            match held.account.take(&held.quota, units, now) {
+            let taken = match (&held.account, away) {
+                (Account::Leased(lease), Some(away)) => lease.take(units, now).map_or_else(|| lease.take_without(away, units, now), Ok),
+                (Account::Leased(lease), None) => match lease.take(units, now) {
+                    Some(taking) => Ok(taking),
+                    None => {
+                        short.extend(Wanted::of(&held, &limit.key(asked, now), units));
+                        continue;
+                    }
+                },
+                (account, _) => account.take(&held.quota, units, now),
+            };
+            match taken {
                 Ok(taking) => charge.add(Part { limit: limit.clone(), held, taken: units, taking }),
                 Err(wait) => {
                     limit.refused.fetch_add(1, Ordering::Relaxed);
@@ -160,11 +185,28 @@ impl RateLimits {
                         retry_after: wait.map(Duration::from_nanos),
                     };
                     charge.cancel(now);
-                    return Err(limited);
+                    return Err(Denied::Limited(limited));
                 }
             }
         }
-        Ok(charge)
+        if short.is_empty() {
+            return Ok(charge);
+        }
+        charge.cancel(now);
+        Err(Denied::Short(short))
+    }
+
+    /// The limit that has not enough in the store, and when it will.
+    pub fn limited(&self, wanted: &Wanted, retry_after: Option<Duration>) -> Option<Limited> {
+        let limit = self.limits.iter().find(|limit| wanted.key.split(':').nth(1) == Some(&*limit.settings.name))?;
+        limit.refused.fetch_add(1, Ordering::Relaxed);
+        let (of, per) = (limit.settings.of, limit.settings.per);
+        Some(Limited { limit: limit.settings.name.clone(), of, quota: wanted.quota, per, asked: wanted.need, left: 0, retry_after })
+    }
+
+    /// What is to be done about slices now: debts, and what lies idle.
+    pub fn chores(&self, now: When) -> Vec<Chore> {
+        self.limits.iter().filter(|limit| limit.settings.shared.is_some()).flat_map(|limit| limit.chores(now)).collect()
     }
 
     /// What each limit did.
@@ -190,26 +232,45 @@ impl Limit {
             && Pattern::allow(&settings.owners, &asked.caller.owner)
     }
 
-    fn account(&self, asked: &Asked<'_>, now: When) -> Arc<Held> {
-        let subject = match (self.settings.per, asked.address) {
+    fn subject(&self, asked: &Asked<'_>) -> Subject {
+        match (self.settings.per, asked.address) {
             (Per::All, _) | (Per::Address, None) => Subject::All,
             (Per::Key, _) => Subject::Name(asked.caller.id.clone()),
             (Per::Owner, _) => Subject::Name(asked.caller.owner.clone()),
             (Per::Route, _) => Subject::Name(asked.route.clone()),
             (Per::Model, _) => Subject::Name(asked.declared_model.clone()),
             (Per::Address, Some(address)) => Subject::Address(network(address)),
-        };
+        }
+    }
+
+    /// The name of an account in the store.
+    fn key(&self, asked: &Asked<'_>, now: When) -> String {
+        self.key_of(&self.subject(asked), now)
+    }
+
+    fn key_of(&self, subject: &Subject, now: When) -> String {
+        let prefix = self.settings.shared.as_ref().map_or("", |shared| &*shared.prefix);
+        lease::key(prefix, &self.settings.name, &subject.to_string(), self.settings.quota.every, now)
+    }
+
+    fn chores(&self, now: When) -> Vec<Chore> {
+        let of = |(subject, held): (&Subject, &Arc<Held>)| Chore::of(held, &self.key_of(subject, now), now);
+        self.shards.iter().flat_map(|shard| shard.lock().accounts.iter().filter_map(of).collect::<Vec<_>>()).collect()
+    }
+
+    fn account(&self, asked: &Asked<'_>, now: When) -> Arc<Held> {
+        let subject = self.subject(asked);
         let quota = match (self.settings.per, asked.caller.limits.get(&self.settings.name)) {
             (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
             _ => self.settings.quota,
         };
         let shard = &self.shards[(self.hasher.hash_one(&subject) % SHARDS as u64) as usize];
-        shard.lock().account(subject, quota, now)
+        shard.lock().account(subject, quota, self.settings.shared.as_ref(), now)
     }
 }
 
 impl Shard {
-    fn account(&mut self, subject: Subject, quota: Quota, now: When) -> Arc<Held> {
+    fn account(&mut self, subject: Subject, quota: Quota, shared: Option<&Shared>, now: When) -> Arc<Held> {
         if let Some(held) = self.accounts.get(&subject).filter(|held| held.quota == quota) {
             return held.clone();
         }
@@ -219,12 +280,22 @@ impl Shard {
         }
         let crowded = matches!(subject, Subject::Address(_)) && self.accounts.len() >= MOST_ADDRESSES;
         let subject = if crowded { Subject::All } else { subject };
-        let fresh = || Arc::new(Held { quota, account: Account::new(&quota) });
+        let fresh = || Arc::new(Held { quota, account: Account::new(&quota, shared) });
         let held = self.accounts.entry(subject).or_insert_with(fresh);
         if held.quota != quota {
             *held = fresh();
         }
         held.clone()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::All => f.write_str("all"),
+            Subject::Name(name) => f.write_str(name),
+            Subject::Address(address) => write!(f, "{address}"),
+        }
     }
 }
 
@@ -250,8 +321,11 @@ impl Part {
     /// Take or charge more, so that `units` are taken in all. `false`: the limit had not enough, and it is charged all the same.
     pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
         let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else { return true };
-        let taken = self.held.account.take(&self.held.quota, more, now);
         self.taken = units;
+        if let Account::Leased(lease) = &self.held.account {
+            return lease.grow(more);
+        }
+        let taken = self.held.account.take(&self.held.quota, more, now);
         self.taking = taken.unwrap_or_else(|_| self.held.account.charge(&self.held.quota, more, now));
         taken.is_ok()
     }

@@ -153,6 +153,17 @@ pub struct Limit {
     pub owners: Vec<Pattern>,
     /// When a stream has taken all.
     pub at_end: AtEnd,
+    /// Shared with other gateways, through a store.
+    pub shared: Option<Shared>,
+}
+
+/// How gateways share a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shared {
+    /// What the names of accounts in the store begin with.
+    pub prefix: Arc<str>,
+    /// How many gateways there are; for their shares when the store is away.
+    pub replicas: u32,
 }
 
 /// What a token costs, in pico-dollars.

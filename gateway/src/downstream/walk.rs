@@ -75,6 +75,9 @@ async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D
         Ok(outgoing) => (outgoing, None),
         Err(refusal) => return refuse(exchange, &refusal, sink).await,
     };
+    if let Err(refusal) = admit::run(exchange).await {
+        return refuse(exchange, &refusal, sink).await;
+    }
     if outgoing.is_none() {
         // Boxed, so that requests without a guard do not carry its size.
         match Box::pin(guard(exchange, &incoming, sink)).await {
@@ -145,7 +148,7 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoi
         if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
             return Err(refusal);
         }
-        admit::run(exchange, body)?;
+        exchange.expected = admit::expected(exchange, body);
         exchange.said = queue::said(head);
         match exchange.guard() {
             Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),

@@ -8,18 +8,25 @@
 //! - *Never*: a reservation left behind.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use config::settings::OnStoreFailure;
+
 use filters::traffic::settings::{DOLLAR, Every, Per, Unit};
-use filters::traffic::{Asked, Limited, Used, When};
+use filters::traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
 use lens::{State, StreamLens};
 
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::plan::Plan;
 use crate::respond::Refusal;
+use crate::world::store::{Leased, StoreAway};
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
+/// How often a request asks the store: others may take what it was granted before it looks again.
+const LEASES: usize = 5;
 /// Tokens of a message besides its text.
 const TOKENS_A_MESSAGE: u64 = 4;
 
@@ -29,12 +36,61 @@ pub(crate) fn when() -> When {
 }
 
 /// Reserve what the request is thought to use.
-pub(crate) fn run(exchange: &mut Exchange, body: &[u8]) -> Result<(), Refusal> {
-    exchange.expected = expected(exchange, body);
+///
+/// # Cancel safety
+/// Dropping the future leaves nothing reserved; a slice that was leased meanwhile is for the next.
+pub(crate) async fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.plan.rate_limits.is_empty() {
         return Ok(());
     }
-    let Some(routed) = &exchange.routed else { return Ok(()) };
+    exchange.enter(State::Queue);
+    let mut reserved = reserve(exchange, None);
+    for _ in 0..LEASES {
+        let Err(Denied::Short(wanted)) = reserved else { break };
+        // Boxed, so that requests that ask no store do not carry its size.
+        reserved = match Box::pin(lease(&exchange.plan, wanted)).await {
+            Ok(away) => reserve(exchange, away),
+            Err(limited) => Err(Denied::Limited(limited)),
+        };
+    }
+    exchange.enter(State::Gateway);
+    match reserved {
+        Ok(charge) => {
+            exchange.charge = charge;
+            Ok(())
+        }
+        Err(Denied::Limited(limited)) => Err(refusal(&limited)),
+        // Others were faster than we; that is the store's business and not the client's.
+        Err(Denied::Short(_)) => Err(Refusal::limits_unavailable()),
+    }
+}
+
+/// Ask the store for what is wanted. `Ok(Some)`: it is away, and this is what to do.
+async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited> {
+    let Some(store) = &plan.store else { return Ok(Some(Away::Closed)) };
+    for wanted in wanted {
+        match store.lease(&wanted).await {
+            Ok(Leased::Granted(units)) => wanted.granted(units),
+            Ok(Leased::Not(retry_after)) => {
+                if let Some(limited) = plan.rate_limits.limited(&wanted, retry_after) {
+                    return Err(limited);
+                }
+            }
+            Err(StoreAway) => {
+                store.without.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(match store.settings.on_failure {
+                    OnStoreFailure::Local => Away::Local,
+                    OnStoreFailure::Open => Away::Open,
+                    OnStoreFailure::Closed => Away::Closed,
+                }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied> {
+    let Some(routed) = &exchange.routed else { return Ok(Charge::default()) };
     let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
     let asked = Asked {
@@ -45,20 +101,11 @@ pub(crate) fn run(exchange: &mut Exchange, body: &[u8]) -> Result<(), Refusal> {
         address: exchange.accepted.client,
         expected: exchange.expected,
     };
-    exchange.ledger.switch(State::Queue, clock::now());
-    let reserved = exchange.plan.rate_limits.reserve(&asked, when());
-    exchange.ledger.switch(State::Gateway, clock::now());
-    match reserved {
-        Ok(charge) => {
-            exchange.charge = charge;
-            Ok(())
-        }
-        Err(limited) => Err(refusal(&limited)),
-    }
+    exchange.plan.rate_limits.reserve(&asked, away, when())
 }
 
 /// What a request is thought to use: a guess at its prompt, and what it allows or the route expects.
-fn expected(exchange: &Exchange, body: &[u8]) -> Used {
+pub(crate) fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let Some(facts) = &exchange.inspected.facts else { return Used::default() };
     let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
     let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_MESSAGE * facts.messages as u64;

@@ -23,6 +23,7 @@ fn limit(name: &str, of: Unit, amount: u64, per: Per) -> settings::Limit {
         models: vec![],
         owners: vec![],
         at_end: AtEnd::Length,
+        shared: None,
     }
 }
 
@@ -40,7 +41,10 @@ fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u
         address: Some(IpAddr::from([10, 0, 0, 1])),
         expected: Used { input, output, ..Used::default() },
     };
-    limits.reserve(&asked, at(now))
+    limits.reserve(&asked, None, at(now)).map_err(|denied| match denied {
+        Denied::Limited(limited) => limited,
+        Denied::Short(short) => panic!("{short:?}"),
+    })
 }
 
 #[test]
@@ -115,7 +119,7 @@ fn strangers_make_no_memory_grow() {
             address: Some(IpAddr::from(stranger.to_be_bytes())),
             expected: Used::default(),
         };
-        let _ = limits.reserve(&asked, at(0));
+        let _ = limits.reserve(&asked, None, at(0));
     }
     let accounts = limits.counts().next().unwrap().accounts;
     assert!(accounts <= SHARDS * (MOST_ADDRESSES + 1), "{accounts}");

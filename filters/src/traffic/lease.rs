@@ -1,0 +1,278 @@
+//! Slices of a limit that many gateways share.
+//!
+//! - *In*: what a store granted, what requests take and give back.
+//! - *Out*: yes while the slice lasts, without a word to the store; else how much to ask it for.
+//! - *Never*: a unit spent that was not leased, but for what running streams took since the store was asked last.
+//!
+//! The store has the account (the same GCRA, or the count of a calendar's window) and is asked for what a request needs and a slice more. Unused
+//! slices go back when they have lain idle. What a crashed gateway had leased is lost and comes back with time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use super::account::{Account, Taking, When};
+use super::limits::Held;
+use super::settings::{Every, Quota, Shared};
+
+/// The part of a burst that a slice has: more makes fewer questions, and more that lies idle elsewhere.
+const SLICES: u64 = 20;
+/// Nanoseconds after which an unused slice goes back.
+const IDLE: u64 = 2_000_000_000;
+
+/// What this gateway has of an account.
+#[derive(Debug)]
+pub(super) struct Lease {
+    balance: AtomicI64,
+    /// The store had nothing for a debt: streams that want more have none.
+    dry: AtomicBool,
+    /// Somebody asks for a slice: others ask for what they need only, so that a gateway never has two.
+    asking: AtomicBool,
+    /// When something was taken last.
+    used: AtomicU64,
+    /// This gateway's share, for as long as the store is away.
+    share: Quota,
+    local: Box<Account>,
+}
+
+/// What to do when the store is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// Go by this gateway's share of the limit.
+    Local,
+    /// Let requests pass; what they use is a debt.
+    Open,
+    /// Let none pass.
+    Closed,
+}
+
+/// A slice that is wanted of the store.
+#[derive(Debug)]
+pub struct Wanted {
+    held: Arc<Held>,
+    /// The name of the account.
+    pub key: String,
+    /// How much the account has in all.
+    pub quota: Quota,
+    /// So many or none.
+    pub need: u64,
+    /// So many if there are.
+    pub want: u64,
+    /// It asks for a slice.
+    asks: bool,
+}
+
+impl Lease {
+    pub(super) fn new(quota: &Quota, shared: &Shared) -> Self {
+        let part = |units: u64| (units / u64::from(shared.replicas.max(1))).max(1);
+        let share = Quota { amount: part(quota.amount), burst: part(quota.burst), ..*quota };
+        Lease {
+            balance: AtomicI64::new(0),
+            dry: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            share,
+            local: Box::new(Account::new(&share, None)),
+        }
+    }
+
+    /// Take units of the slice; `None`: it has not enough.
+    pub(super) fn take(&self, units: u64, now: When) -> Option<Taking> {
+        let units = signed(units);
+        let left = |balance: i64| balance.checked_sub(units).filter(|left| *left >= 0);
+        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
+        self.used.store(now.tick.0, Ordering::Relaxed);
+        Some(Taking::leased())
+    }
+
+    /// Take units while the store is away. `Err(wait)`: not now.
+    pub(super) fn take_without(&self, away: Away, units: u64, now: When) -> Result<Taking, Option<u64>> {
+        match away {
+            Away::Local => self.local.take(&self.share, units, now),
+            Away::Open => Ok(self.charge(units)),
+            Away::Closed => Err(Some(1_000_000_000)),
+        }
+    }
+
+    /// Whether a running stream may take more; it is charged all the same.
+    pub(super) fn grow(&self, units: u64) -> bool {
+        self.charge(units);
+        !self.dry.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn charge(&self, units: u64) -> Taking {
+        self.balance.fetch_sub(signed(units), Ordering::Relaxed);
+        Taking::leased()
+    }
+
+    pub(super) fn give_back(&self, units: u64, taking: Taking, now: When) {
+        if taking.is_leased() {
+            self.balance.fetch_add(signed(units), Ordering::Relaxed);
+        } else {
+            self.local.give_back(&self.share, units, taking, now);
+        }
+    }
+
+    /// What is known to be left: of the slice.
+    pub(super) fn left(&self) -> u64 {
+        u64::try_from(self.balance.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    pub(super) fn is_as_new(&self, now: When) -> bool {
+        self.balance.load(Ordering::Relaxed) == 0 && self.local.is_as_new(now)
+    }
+}
+
+impl Wanted {
+    /// What a request needs beyond what the slice has, and a slice more.
+    pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
+        let Account::Leased(lease) = &held.account else { return None };
+        let debt = lease.balance.load(Ordering::Relaxed).min(0).unsigned_abs();
+        let need = units.saturating_add(debt).max(1);
+        let asks = !lease.asking.swap(true, Ordering::Relaxed);
+        let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
+        Some(Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks })
+    }
+
+    /// The store granted that much.
+    pub fn granted(&self, units: u64) {
+        if let Account::Leased(lease) = &self.held.account {
+            lease.balance.fetch_add(signed(units), Ordering::Relaxed);
+            lease.dry.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if let (true, Account::Leased(lease)) = (self.asks, &self.held.account) {
+            lease.asking.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the keeper of leases has to do about an account.
+#[derive(Debug)]
+pub enum Chore {
+    /// A debt of running streams is to be leased; [`Chore::done`] tells how much of it was.
+    Owe(Wanted),
+    /// So many units go back to the store.
+    Return(Wanted),
+}
+
+impl Chore {
+    pub(super) fn of(held: &Arc<Held>, key: &str, now: When) -> Option<Chore> {
+        let Account::Leased(lease) = &held.account else { return None };
+        let balance = lease.balance.load(Ordering::Relaxed);
+        let wanted = |need, want| Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks: false };
+        if balance < 0 {
+            return Some(Chore::Owe(wanted(1, balance.unsigned_abs())));
+        }
+        let idle = now.tick.0.saturating_sub(lease.used.load(Ordering::Relaxed)) > IDLE;
+        let slice = if idle { 0 } else { signed(held.quota.burst / SLICES) };
+        let back = balance.saturating_sub(slice);
+        if back <= 0 {
+            return None;
+        }
+        // Taken out first, so that nobody spends what goes back.
+        let taken = lease.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now >= back).then_some(now - back));
+        taken.ok().map(|_| Chore::Return(wanted(0, back.unsigned_abs())))
+    }
+
+    /// What is wanted, or goes back.
+    pub fn wanted(&self) -> &Wanted {
+        match self {
+            Chore::Owe(wanted) | Chore::Return(wanted) => wanted,
+        }
+    }
+
+    /// The store has answered: it granted so many, or took them. `None`: it did not answer, and nothing has changed.
+    pub fn done(self, units: Option<u64>) {
+        let Account::Leased(lease) = &self.wanted().held.account else { return };
+        match (&self, units) {
+            (Chore::Owe(wanted), Some(granted)) => {
+                lease.balance.fetch_add(signed(granted), Ordering::Relaxed);
+                lease.dry.store(granted < wanted.want, Ordering::Relaxed);
+            }
+            // What goes back to a store that is away comes back here, and is tried again.
+            (Chore::Return(wanted), None) => drop(lease.balance.fetch_add(signed(wanted.want), Ordering::Relaxed)),
+            (Chore::Owe(_), None) | (Chore::Return(_), Some(_)) => {}
+        }
+    }
+}
+
+/// The name of an account: of a calendar's, with the end of the window.
+pub(super) fn key(prefix: &str, limit: &str, subject: &str, every: Every, now: When) -> String {
+    match super::account::window_end(every, now) {
+        Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
+        None => format!("{prefix}:{limit}:{subject}"),
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use lens::Tick;
+
+    use super::*;
+
+    fn at(nanos: u64) -> When {
+        When { tick: Tick(nanos), wall_us: nanos / 1000 }
+    }
+
+    fn held() -> Arc<Held> {
+        let quota = Quota { amount: 1000, every: Every::Rolling(std::time::Duration::from_secs(60)), burst: 1000 };
+        Arc::new(Held { quota, account: Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 })) })
+    }
+
+    fn lease(held: &Held) -> &Lease {
+        match &held.account {
+            Account::Leased(lease) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_slice_is_spent_returned_when_idle_and_paid_back() {
+        let held = held();
+        assert!(lease(&held).take(30, at(0)).is_none());
+        let wanted = Wanted::of(&held, "k", 30).unwrap();
+        assert_eq!((wanted.need, wanted.want), (30, 80));
+        wanted.granted(80);
+        let taking = lease(&held).take(30, at(0)).unwrap();
+        assert!(Chore::of(&held, "k", at(0)).is_none(), "a slice may lie here while it is used");
+        lease(&held).give_back(20, taking, at(0));
+        let Some(Chore::Return(back)) = Chore::of(&held, "k", at(0)) else { panic!("more than a slice goes back") };
+        assert_eq!(back.want, 20);
+        let chore = Chore::of(&held, "k", at(3 * IDLE)).unwrap();
+        assert_eq!(chore.wanted().want, 50);
+        chore.done(None);
+        assert_eq!(lease(&held).left(), 50, "a store that is away takes nothing");
+    }
+
+    #[test]
+    fn streams_run_on_until_the_store_is_dry() {
+        let held = held();
+        assert!(lease(&held).grow(5));
+        let chore = Chore::of(&held, "k", at(0)).unwrap();
+        assert_eq!(chore.wanted().want, 5);
+        chore.done(Some(2));
+        assert!(!lease(&held).grow(1));
+        let wanted = Wanted::of(&held, "k", 10).unwrap();
+        assert_eq!(wanted.need, 14, "a request pays the debt first");
+        Chore::of(&held, "k", at(0)).unwrap().done(Some(4));
+        assert!(lease(&held).grow(1));
+    }
+
+    #[test]
+    fn without_a_store_the_declared_mode_holds() {
+        let held = held();
+        let lease = lease(&held);
+        assert!(lease.take_without(Away::Local, 250, at(0)).is_ok());
+        assert!(lease.take_without(Away::Local, 1, at(0)).is_err(), "a quarter of a thousand");
+        assert!(lease.take_without(Away::Open, 10_000, at(0)).is_ok());
+        assert!(lease.take_without(Away::Closed, 1, at(0)).is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! The store of limits that gateways share: Redis, Valkey, or what speaks like them.
+//!
+//! - *In*: slices that requests want, debts of running streams, slices that lie idle.
+//! - *Out*: units, or how long until there are some; or nothing, when the store is away.
+//! - *Never*: a question to a store that is known to be away. One task connects, everybody else only uses the connection that is there.
+//!
+//! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in `filters`, in microseconds; a calendar's
+//! window is a count under a name with the window's end. Each decision is one script, and so atomic.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use config::settings::StoreSettings;
+use filters::traffic::settings::Every;
+use filters::traffic::{Chore, Wanted};
+use redis::Script;
+use redis::aio::MultiplexedConnection;
+
+use crate::shared::Shared;
+use crate::stage::admit::when;
+
+/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
+const CHORES: Duration = Duration::from_millis(100);
+/// Between two attempts to connect.
+const AGAIN: Duration = Duration::from_millis(250);
+/// A key lives on for so long after nothing is owed, milliseconds.
+const SPARE: u64 = 1000;
+
+/// `need` or none, up to `want`: {granted, microseconds until `need` is there; -1: never}.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local amount, period, burst, need, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local each = period / amount
+local owed = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') - now, 0)
+local room = math.floor((burst * each - owed) / each + 0.000001)
+if room < need then
+  if need > burst then return {0, -1} end
+  return {0, math.ceil(owed + need * each - burst * each)}
+end
+local granted = math.min(room, want)
+owed = owed + granted * each
+redis.call('SET', KEYS[1], string.format('%.0f', math.ceil(now + owed)), 'PX', math.ceil(owed / 1000) + tonumber(ARGV[6]))
+return {granted, 0}",
+    )
+});
+
+/// Units of a rate come back, as far as they are still owed.
+static GIVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local owed = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+local left = owed - tonumber(ARGV[3]) * tonumber(ARGV[2]) / tonumber(ARGV[1])
+if owed <= 0 then return 0 end
+if left <= 0 then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], string.format('%.0f', math.ceil(now + left)), 'PX', math.ceil(left / 1000) + tonumber(ARGV[4]))
+return 1",
+    )
+});
+
+/// The same for a count that ends with its window: {granted, microseconds until the window ends; -1: never}.
+static TAKE_COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local amount, ends, need, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local room = amount - tonumber(redis.call('GET', KEYS[1]) or '0')
+if room < need then
+  if need > amount then return {0, -1} end
+  return {0, math.max(ends * 1000000 - now, 0)}
+end
+local granted = math.min(room, want)
+redis.call('INCRBY', KEYS[1], string.format('%.0f', granted))
+redis.call('EXPIREAT', KEYS[1], ends + 3600)
+return {granted, 0}",
+    )
+});
+
+static GIVE_COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local used = tonumber(redis.call('GET', KEYS[1]) or '0')
+local back = math.min(used, tonumber(ARGV[1]))
+if back > 0 then redis.call('DECRBY', KEYS[1], string.format('%.0f', back)) end
+return back",
+    )
+});
+
+/// The store does not answer.
+#[derive(Debug)]
+pub(crate) struct StoreAway;
+
+/// What the store says to a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leased {
+    /// So many units.
+    Granted(u64),
+    /// Not now; after that time, if ever.
+    Not(Option<Duration>),
+}
+
+/// A store and the connection to it.
+pub(crate) struct Store {
+    pub(crate) settings: StoreSettings,
+    connection: ArcSwapOption<MultiplexedConnection>,
+    /// Questions that it answered, that it did not, and requests that were decided without it.
+    pub(crate) answered: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) without: AtomicU64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("settings", &self.settings).field("is_there", &self.is_there()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    pub(crate) fn new(settings: StoreSettings) -> Self {
+        let counts = [const { AtomicU64::new(0) }; 3];
+        let [answered, failed, without] = counts;
+        Store { settings, connection: ArcSwapOption::empty(), answered, failed, without }
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_there(&self) -> bool {
+        self.connection.load().is_some()
+    }
+
+    /// Ask for a slice.
+    pub(crate) async fn lease(&self, wanted: &Wanted) -> Result<Leased, StoreAway> {
+        let (need, want) = (wanted.need, wanted.want);
+        let (granted, wait): (u64, i64) = match wanted.quota.every {
+            Every::Rolling(period) => {
+                let mut call = TAKE.key(&wanted.key);
+                call.arg(wanted.quota.amount).arg(period.as_micros() as u64).arg(wanted.quota.burst).arg(need).arg(want).arg(SPARE);
+                self.ask(call.invoke_async(&mut self.connection()?)).await?
+            }
+            _ => {
+                let mut call = TAKE_COUNT.key(&wanted.key);
+                call.arg(wanted.quota.amount).arg(end_of(&wanted.key)).arg(need).arg(want);
+                self.ask(call.invoke_async(&mut self.connection()?)).await?
+            }
+        };
+        Ok(match granted {
+            0 => Leased::Not(u64::try_from(wait).ok().map(Duration::from_micros)),
+            granted => Leased::Granted(granted),
+        })
+    }
+
+    /// Give a slice back.
+    async fn give(&self, wanted: &Wanted) -> Result<(), StoreAway> {
+        let (mut call, units) = match wanted.quota.every {
+            Every::Rolling(period) => {
+                let mut call = GIVE.key(&wanted.key);
+                call.arg(wanted.quota.amount).arg(period.as_micros() as u64);
+                (call, wanted.want)
+            }
+            _ => (GIVE_COUNT.key(&wanted.key), wanted.want),
+        };
+        call.arg(units).arg(SPARE);
+        self.ask(call.invoke_async::<i64>(&mut self.connection()?)).await.map(|_| ())
+    }
+
+    fn connection(&self) -> Result<MultiplexedConnection, StoreAway> {
+        self.connection.load().as_ref().map(|connection| (**connection).clone()).ok_or(StoreAway)
+    }
+
+    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Result<T, StoreAway> {
+        let answer = tokio::time::timeout(self.settings.timeout, question).await;
+        let why = match answer {
+            Ok(Ok(answer)) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it did not answer in time".to_owned(),
+        };
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        if self.connection.swap(None).is_some() {
+            log::error!("the store of shared limits is away ({why}); limits go by {:?} until it is back", self.settings.on_failure);
+        }
+        Err(StoreAway)
+    }
+
+    async fn connect(&self) {
+        // The address is a secret, and the error of a wrong one repeats it.
+        let Ok(client) = redis::Client::open(self.settings.url.reveal()) else { return log::error!("the store's url is none") };
+        let connected =
+            tokio::time::timeout(self.settings.timeout.max(Duration::from_secs(1)), client.get_multiplexed_async_connection()).await;
+        match connected {
+            Ok(Ok(connection)) => {
+                log::info!("the store of shared limits is there");
+                self.connection.store(Some(Arc::new(connection)));
+            }
+            Ok(Err(error)) => log::debug!("store: {}", error.category()),
+            Err(_) => log::debug!("store: connecting took too long"),
+        }
+    }
+}
+
+/// Keep the store connected, pay debts, give idle slices back. Never ends.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(CHORES).await;
+        let plan = shared.plan.load_full();
+        let Some(store) = &plan.store else { continue };
+        if !store.is_there() {
+            store.connect().await;
+            if !store.is_there() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            continue;
+        }
+        for chore in plan.rate_limits.chores(when()) {
+            let units = match &chore {
+                Chore::Owe(wanted) => match store.lease(wanted).await {
+                    Ok(Leased::Granted(units)) => Some(units),
+                    Ok(Leased::Not(_)) => Some(0),
+                    Err(StoreAway) => None,
+                },
+                Chore::Return(wanted) => store.give(wanted).await.ok().map(|()| 0),
+            };
+            chore.done(units);
+        }
+    }
+}
+
+/// The end of a window, which its name has, in Unix seconds.
+fn end_of(key: &str) -> u64 {
+    key.rsplit(':').next().and_then(|end| end.parse().ok()).unwrap_or(u64::from(u32::MAX))
+}

@@ -1,0 +1,126 @@
+//! Limits that gateways share, through a real Redis.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use kit::redis::Redis;
+use kit::{Engine, Gateway, sse};
+
+use super::{CHAT, endless, request};
+use crate::support::{ask, eventually, settings};
+
+/// What all gateways may admit at once, and how many gateways there are.
+const BURST: usize = 200;
+const GATEWAYS: usize = 4;
+
+fn shared(engine: &Engine, redis: &Redis, limit: &str, store: &str) -> String {
+    let more = format!(
+        "store: {{url: '{}', replicas: {GATEWAYS}{store}}}\nrate_limits: [{{name: all, per: all, shared: true, every: 30d, {limit}}}]",
+        redis.url()
+    );
+    settings(&engine.url(), ", models: [m]", "", &more)
+}
+
+async fn gateways(text: &str) -> Vec<Gateway> {
+    let all = futures_util::future::join_all((0..GATEWAYS).map(|_| Gateway::with_settings(text))).await;
+    for gateway in &all {
+        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    }
+    all
+}
+
+/// So many requests at each gateway, two clients each; how many had which status.
+async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
+    let counts = Mutex::new(BTreeMap::new());
+    let one = |gateway| {
+        let counts = &counts;
+        async move {
+            for _ in 0..requests / 2 {
+                let status = ask(gateway, CHAT, "x", &request(",\"max_tokens\":1")).await.status;
+                *counts.lock().expect("no panic").entry(status).or_insert(0) += 1;
+            }
+        }
+    };
+    futures_util::future::join_all(gateways.iter().flat_map(|gateway| [one(gateway), one(gateway)])).await;
+    counts.into_inner().expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
+    let (engine, redis) = (Engine::start(|_| sse::chat_answer()).await, Redis::start().await);
+    let mut gateways = gateways(&shared(&engine, &redis, &format!("of: requests, amount: {BURST}"), "")).await;
+    let first = load(&gateways, 30).await;
+    assert_eq!(first, [(200, 4 * 30)].into());
+    // One crashes; what it had leased is lost, and nobody has it twice.
+    gateways.pop().expect("four").signal(nix::sys::signal::Signal::SIGKILL);
+    let second = load(&gateways, 60).await;
+    let admitted = first[&200] + second[&200];
+    let slice = BURST / 20;
+    assert!((BURST - GATEWAYS * slice..=BURST).contains(&admitted), "{admitted} of {BURST}: {second:?}");
+    assert_eq!(second.keys().copied().collect::<Vec<_>>(), [200, 429]);
+    // Slices that lie idle go back, and the last of the limit can be had anywhere.
+    let left = (BURST - slice).saturating_sub(admitted);
+    let last = &gateways[0];
+    eventually("what lay idle elsewhere is there", || last.metric("llm_lens_store_answers_total", "") > 0.0).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let third = load(std::slice::from_ref(last), 2 * BURST).await;
+    assert!(third.get(&200).copied().unwrap_or(0) >= left && admitted + third.get(&200).copied().unwrap_or(0) <= BURST, "{third:?}");
+    let questions: f64 = gateways.iter().map(|gateway| gateway.metric("llm_lens_store_answers_total", "")).sum();
+    assert!(questions < 700.0, "most requests that pass ask nobody: {questions}");
+    let no = ask(last, CHAT, "no", &request("")).await;
+    assert!(no.text().contains("\"all\\\"") || no.text().contains("all"), "{}", no.text());
+    assert!(no.field("retry-after").is_some(), "{}", no.head);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    for (mode, more_than_all) in [("local", false), ("open", true), ("closed", false)] {
+        let mut redis = Redis::start().await;
+        let gateways =
+            gateways(&shared(&engine, &redis, &format!("of: requests, amount: {BURST}"), &format!(", on_failure: {mode}"))).await;
+        let before = load(&gateways, 10).await;
+        assert_eq!(before, [(200, 40)].into());
+        redis.kill();
+        let without = load(&gateways, 150).await;
+        let passed = without.get(&200).copied().unwrap_or(0);
+        let slices = GATEWAYS * BURST / 20;
+        match mode {
+            // Each its share, and what it had leased.
+            "local" => assert!(passed <= BURST + slices && passed >= BURST / 2, "{without:?}"),
+            "open" => assert_eq!(passed, GATEWAYS * 150),
+            _ => assert!(passed <= slices, "{without:?}"),
+        }
+        assert_eq!(passed > BURST + slices, more_than_all);
+        assert!(without.keys().all(|status| matches!(status, 200 | 429)), "no 5xx: {without:?}");
+        assert!(gateways.iter().all(|gateway| gateway.metric("llm_lens_store_up", "") == 0.0));
+        assert!(gateways.iter().any(|gateway| gateway.metric("llm_lens_store_fallbacks_total", "") > 0.0));
+        redis.restart().await;
+        for gateway in &gateways {
+            gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        }
+        // The store has forgotten what was taken: it may admit its burst once more, and no more than that. What passed as a debt is paid first.
+        let after = load(&gateways, 150).await;
+        let passed = after.get(&200).copied().unwrap_or(0);
+        assert!(passed <= BURST && after.keys().all(|status| matches!(status, 200 | 429)), "{mode}: {after:?}");
+        // Each gateway pays its own debt of some 150 before it admits anybody.
+        assert!(mode != "open" || passed <= BURST - 150 + slices, "{after:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
+    let (engine, redis) = (endless().await, Redis::start().await);
+    let text = shared(&engine, &redis, "of: output_tokens, amount: 300", "");
+    let gateways = gateways(&text).await;
+    let stream = |gateway| async move {
+        let answer = ask(gateway, CHAT, "s", &request(",\"stream\":true,\"max_tokens\":10")).await;
+        (answer.status, answer.text().matches("\"content\":\"t").count(), answer.text().contains("\"finish_reason\":\"length\""))
+    };
+    let answers = futures_util::future::join_all(gateways.iter().map(stream)).await;
+    assert!(answers.iter().all(|(status, _, length)| *status == 200 && *length), "{answers:?}");
+    let said: usize = answers.iter().map(|(_, said, _)| said).sum();
+    // What streams say until the store is asked again is beyond the limit: a tenth of a second of four streams, on a busy machine.
+    assert!((290..300 + GATEWAYS * 150).contains(&said), "{said}");
+}
