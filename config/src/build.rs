@@ -88,6 +88,9 @@ impl Builder {
             let tls = table.table("tls").map(|tls| ListenerTls {
                 cert: PathBuf::from(tls.text("cert").unwrap_or_default()),
                 key: PathBuf::from(tls.text("key").unwrap_or_default()),
+                allow_tls12: tls.text("min_version") == Some("1.2"),
+                client_ca: tls.text("client_ca").map(PathBuf::from),
+                client_required: tls.text("client_certificates") != Some("optional"),
             });
             if let (Some(files), Some(at)) = (&tls, table.table("tls")) {
                 for (field, path) in [("cert", &files.cert), ("key", &files.key)] {
@@ -290,6 +293,9 @@ impl Builder {
             event: table.size("event"),
             ring: table.size("ring"),
             records: table.size("records"),
+            connections: table.size("connections"),
+            connections_per_address: table.size("connections_per_address"),
+            requests_per_address: u32::try_from(table.count("requests_per_address")).unwrap_or(u32::MAX),
             h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
             kernel_timestamps: table.flag("kernel_timestamps"),
         }

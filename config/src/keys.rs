@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use filters::traffic::settings::{DOLLAR, Key, Limit, Per, Unit};
+use filters::traffic::settings::{DOLLAR, Key, Limit, Per, Proof, Unit};
 
 use crate::build::traffic::patterns;
 use crate::problem::{Problem, Problems};
@@ -35,7 +35,7 @@ pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
 /// All problems of the text.
 pub fn parse_keys(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
     let root = tree::read_as(text, &KEYS).map_err(|problems| Problems::new(name, problems))?;
-    let mut reader = KeyReader { limits, problems: Vec::new(), ids: HashSet::new(), hashes: HashSet::new() };
+    let mut reader = KeyReader { limits, problems: Vec::new(), ids: HashSet::new(), proofs: HashSet::new() };
     let keys = root.list("keys").iter().filter_map(|table| reader.key(table)).collect();
     if reader.problems.is_empty() { Ok(keys) } else { Err(Problems::new(name, reader.problems)) }
 }
@@ -44,7 +44,7 @@ struct KeyReader<'l> {
     limits: &'l [Limit],
     problems: Vec<Problem>,
     ids: HashSet<String>,
-    hashes: HashSet<[u8; 32]>,
+    proofs: HashSet<Proof>,
 }
 
 impl KeyReader<'_> {
@@ -65,10 +65,18 @@ impl KeyReader<'_> {
         if owner.is_empty() || owner.len() > 128 || owner.chars().any(char::is_control) {
             self.wrong(table, "owner", "must be a name of up to 128 characters");
         }
-        let hash = table.text("hash").and_then(unhex);
-        match hash {
-            None => self.wrong(table, "hash", "must be 64 hexadecimal digits, as `llm-lens key create` writes them"),
-            Some(hash) if !self.hashes.insert(hash) => self.wrong(table, "hash", "the same key stands twice"),
+        let proof = match (table.text("hash"), table.text("certificate")) {
+            (Some(hash), None) => unhex(hash).map(Proof::Key),
+            (None, Some(fingerprint)) => unhex(&fingerprint.replace(':', "")).map(Proof::Certificate),
+            _ => None,
+        };
+        match proof {
+            None => self.wrong(
+                table,
+                "hash",
+                "must be 64 hexadecimal digits, as `llm-lens key create` writes them; or there must be a certificate instead",
+            ),
+            Some(proof) if !self.proofs.insert(proof) => self.wrong(table, "hash", "the same key stands twice"),
             Some(_) => {}
         }
         let expires = match table.text("expires").map(instant) {
@@ -81,7 +89,7 @@ impl KeyReader<'_> {
         let limits = table.map("limits").into_iter().filter_map(|(name, amount)| self.own_limit(table, name, &amount)).collect();
         let key = Key {
             id: id.into(),
-            hash: hash?,
+            proof: proof?,
             owner: owner.into(),
             expires,
             routes: patterns(table, "routes"),
@@ -201,7 +209,10 @@ mod tests {
         };
         let keys = parse_keys("k", &format!("keys:\n{}\n", new.line()), &[]).unwrap();
         let key = keys.first().unwrap();
-        assert_eq!((&*key.owner, key.priority, key.hash, key.expires), ("team \"a\"", 7, [7; 32], Some(1_801_353_600_000_000)));
+        assert_eq!(
+            (&*key.owner, key.priority, key.proof, key.expires),
+            ("team \"a\"", 7, Proof::Key([7; 32]), Some(1_801_353_600_000_000))
+        );
         assert_eq!((key.routes.len(), key.models.len()), (1, 1));
     }
 

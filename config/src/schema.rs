@@ -120,7 +120,7 @@ pub static LISTENER: Section = Section {
     fields: &[
         field("address", Kind::RequiredText, "127.0.0.1:8080", "IP and port; port 0 takes a free one."),
         field("h2c", Kind::Flag, "true", "Accept HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1."),
-        field("tls", Kind::Section(&LISTENER_TLS), "", "Serve TLS (1.2 and 1.3) with ALPN for HTTP/2 and HTTP/1.1."),
+        field("tls", Kind::Section(&LISTENER_TLS), "", "Serve TLS with ALPN for HTTP/2 and HTTP/1.1."),
     ],
 };
 
@@ -128,8 +128,21 @@ pub static LISTENER: Section = Section {
 pub static LISTENER_TLS: Section = Section {
     doc: "Certificate and key of a listener, PEM files.",
     fields: &[
-        field("cert", Kind::RequiredText, "", "File with the certificate chain."),
+        field(
+            "cert",
+            Kind::RequiredText,
+            "",
+            "File with the certificate chain. A changed file takes effect within a second, without a restart.",
+        ),
         field("key", Kind::RequiredText, "", "File with the private key."),
+        field("min_version", Kind::Word(&["1.2", "1.3"]), "1.3", "Clients that speak less are refused."),
+        field("client_ca", Kind::Text, "", "PEM file with the authorities of clients' certificates. Without it none are asked for."),
+        field(
+            "client_certificates",
+            Kind::Word(&["required", "optional"]),
+            "required",
+            "With `client_ca`: whether a client must have one. Whose it is, keys say that name its fingerprint.",
+        ),
     ],
 };
 
@@ -303,6 +316,19 @@ pub static LIMITS: Section = Section {
         ),
         field("ring", Kind::Size, "256KiB", "Bytes taken from a backend ahead of a slow client, for each stream."),
         field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
+        field(
+            "connections",
+            Kind::Count(0, 10_000_000),
+            "0",
+            "Connections of clients at a time; 0 means as many as the system gives. One beyond is closed.",
+        ),
+        field("connections_per_address", Kind::Count(0, 1_000_000), "0", "The same for one address (of IPv6, a /64); 0 means any number."),
+        field(
+            "requests_per_address",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Requests of one address in a second, before anybody asks who it is; 0 means any number.",
+        ),
         field("h2_streams", Kind::Count(1, 10_000), "100", "Concurrent streams of one HTTP/2 client connection."),
         field(
             "kernel_timestamps",

@@ -119,6 +119,12 @@ pub struct ListenerTls {
     pub cert: PathBuf,
     /// Private key, PEM.
     pub key: PathBuf,
+    /// Clients may speak TLS 1.2.
+    pub allow_tls12: bool,
+    /// Authorities of clients' certificates.
+    pub client_ca: Option<PathBuf>,
+    /// A client must have one.
+    pub client_required: bool,
 }
 
 /// A backend.
@@ -270,6 +276,12 @@ pub struct Limits {
     pub ring: usize,
     /// Records kept.
     pub records: usize,
+    /// Connections of clients; 0: any number.
+    pub connections: usize,
+    /// Of one address; 0: any number.
+    pub connections_per_address: usize,
+    /// Requests of one address in a second; 0: any number.
+    pub requests_per_address: u32,
     /// Streams of an HTTP/2 connection.
     pub h2_streams: u32,
     /// Kernel receive timestamps.

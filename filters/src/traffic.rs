@@ -21,6 +21,6 @@ pub use caller::{Caller, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
 pub use lease::{Away, Chore, Wanted};
-pub use limits::{Asked, Denied, LimitCounts, Limited, RateLimits};
+pub use limits::{Asked, Denied, LimitCounts, Limited, RateLimits, network};
 pub use prices::Used;
 pub use turnstile::{Place, Shed, ShedReason, Turnstile, TurnstileCounts, Waiting, Wish};

@@ -96,6 +96,12 @@ fn samples(shared: &Shared) -> Vec<Sample> {
             samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
         }
     }
+    for (name, help, count) in [
+        ("llm_lens_refused_connections_total", "Connections beyond the limits.", &shared.edge.refused_connections),
+        ("llm_lens_refused_addresses_total", "Requests of addresses that asked too often.", &shared.edge.refused_requests),
+    ] {
+        samples.push(Sample { name, help, labels: Vec::new(), value: count.load(Ordering::Relaxed) as f64 });
+    }
     if let Some(store) = &plan.store {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         for (name, help, value) in [

@@ -25,6 +25,8 @@ mod stage;
 mod audit;
 mod world;
 
+mod edge;
+
 mod downstream;
 mod upstream;
 

@@ -8,6 +8,7 @@
 //! parsed has lost what we must refuse (both framings at once, folded lines), and its session keeps buffers that an idle
 //! stream should not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ use observatory::Gauges;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v2::server::H2Options;
-use pingora::protocols::{ALPN, Stream};
+use pingora::protocols::{ALPN, SocketDigest, Stream};
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
@@ -45,14 +46,23 @@ pub(crate) struct Door {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
     streams: Arc<H2Door>,
-    h2c: bool,
+    speaks: Speaks,
+}
+
+/// What a listener speaks besides HTTP/1.1 and TLS 1.3.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speaks {
+    /// HTTP/2 without TLS.
+    pub(crate) h2c: bool,
+    /// TLS 1.2.
+    pub(crate) tls12: bool,
 }
 
 /// What begins an HTTP/2 connection; its first four bytes begin no HTTP/1.1 request.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Door {
-    pub(crate) fn new(shared: &Arc<Shared>, h2c: bool) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, speaks: Speaks) -> Self {
         let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() }));
         let limits = shared.plan.load().settings.limits;
         let mut h2 = H2Options::new();
@@ -68,7 +78,7 @@ impl Door {
         let idle = shared.plan.load().settings.timeouts.idle;
         options.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
         let streams = Arc::new(H2Door { shared: shared.clone(), proxy: proxy.clone(), h2, options });
-        Door { shared: shared.clone(), proxy, streams, h2c }
+        Door { shared: shared.clone(), proxy, streams, speaks }
     }
 }
 
@@ -119,10 +129,19 @@ impl ServerApp for Door {
         let gauges = self.shared.observatory.gauges();
         gauges.connections.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(gauges);
-        let tls = io.get_ssl_digest().is_some();
+        let address =
+            io.get_socket_digest().as_deref().and_then(SocketDigest::peer_addr).and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let limits = self.shared.plan.load().settings.limits;
+        let _place = self.shared.edge.connected(address, &limits)?;
+        let tls = io.get_ssl_digest();
+        // Pingora's acceptor speaks both versions; what the listener does not want ends here.
+        if !self.speaks.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
+            return None;
+        }
+        let tls = tls.is_some();
         let h2 = match io.selected_alpn_proto() {
             Some(ALPN::H2) => true,
-            _ if tls || !self.h2c => false,
+            _ if tls || !self.speaks.h2c => false,
             _ => {
                 let mut leaving = shutdown.clone();
                 tokio::select! {
@@ -234,9 +253,10 @@ impl ProxyHttp for PassThrough {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
             Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
         };
-        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head));
+        let certificate = session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.clone());
+        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, certificate.as_deref()));
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
-        exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         exchange.enter(State::Connect);
         let admitted = found.and_then(|route| {
             exchange.set_route(route);

@@ -26,6 +26,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     let mut seen = stamps();
     loop {
         tokio::time::sleep(LOOK).await;
+        shared.certificates.iter().for_each(|certificate| certificate.look_again());
         let stamps = stamps();
         if stamps.0.is_some() && stamps != seen {
             seen = stamps;

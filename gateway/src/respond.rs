@@ -86,6 +86,12 @@ impl Refusal {
         Refusal { outcome: Outcome::Limited, ..Refusal::new(429, "budget_exhausted", message) }
     }
 
+    /// Too many requests of one address.
+    pub(crate) fn address_too_fast() -> Self {
+        let message = "Too many requests from this address; try again in a second.";
+        Refusal { kind: Some("requests"), fields: RETRY_SOON, ..Refusal::new(429, "too_many_requests", message) }
+    }
+
     /// A limit that cannot be looked up.
     pub(crate) fn limits_unavailable() -> Self {
         let message = "The gateway cannot look up a rate limit now; try again in a moment.";

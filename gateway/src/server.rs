@@ -8,7 +8,10 @@
 //! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the listeners to a successor
 //! that was started with `--upgrade`, then drains and ends.
 
+mod certificate;
 mod listen;
+
+pub(crate) use certificate::Certificate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::audit::Audit;
+use crate::edge::Edge;
 use crate::plan::{BuildError, Plan, Tools};
 use crate::proxy::{AdminDoor, Door};
 use crate::reload;
@@ -123,6 +127,8 @@ impl Gateway {
             plan: ArcSwap::from_pointee(plan),
             observatory,
             tools,
+            edge: Edge::new(),
+            certificates: listeners.iter().filter_map(Bound::certificate).collect(),
             audit,
             draining: AtomicBool::new(false),
             started: crate::clock::now(),
@@ -162,7 +168,7 @@ impl Gateway {
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
-            let mut service = bound.service(Door::new(&self.shared, bound.h2c))?;
+            let mut service = bound.service(Door::new(&self.shared, bound.speaks()))?;
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends when `leaving` says so.
             runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });

@@ -10,8 +10,10 @@ use observatory::Observatory;
 use wire::http1::head::HeadError;
 
 use crate::audit::Audit;
+use crate::edge::Edge;
 use crate::plan::{Plan, Tools};
 use crate::respond::Refusal;
+use crate::server::Certificate;
 
 /// Shared by every worker.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub(crate) struct Shared {
     pub(crate) observatory: Arc<Observatory>,
     /// What the next plan will be made with.
     pub(crate) tools: Tools,
+    /// What is counted of clients by their address.
+    pub(crate) edge: Arc<Edge>,
+    /// Certificates of listeners, which may change.
+    pub(crate) certificates: Vec<Arc<Certificate>>,
     /// Where findings are written down.
     pub(crate) audit: Option<Audit>,
     /// Set when the process is to end: answers close their connections, `/readyz` says no.

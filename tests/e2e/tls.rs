@@ -86,7 +86,7 @@ async fn clients_may_come_over_tls() {
     let certificates = Certificates::make();
     let engine = Engine::start(|_| sse::stream(3, 5)).await;
     let listener = format!(
-        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}'}}}}]",
+        "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}', min_version: 1.2}}}}]",
         certificates.shown("cert.pem"),
         certificates.shown("key.pem")
     );
@@ -232,4 +232,96 @@ async fn a_certificate_that_does_not_fit_its_key_is_said_at_once() {
         let told = String::from_utf8_lossy(&ended.stderr);
         assert!(!ended.status.success() && told.contains(".pem") && !told.contains("panicked"), "{told}");
     }
+}
+
+/// A client's configuration with a certificate of its own, if it has one.
+fn client(certificates: &Certificates, versions: &[&'static rustls::SupportedProtocolVersion], own: Option<&str>) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    chain(&certificates.file("ca.pem")).into_iter().for_each(|c| roots.add(c).expect("an authority"));
+    let config = rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("versions");
+    let config = config.with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some(name) => {
+            let key = PrivateKeyDer::from_pem_file(certificates.file("key.pem")).expect("a key");
+            config.with_client_auth_cert(chain(&certificates.file(name)), key).expect("they fit")
+        }
+    };
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Ask over a connection; the answer's status, and the serial number of the server's certificate. `None`: there was no connection.
+async fn status(gateway: &Gateway, connector: &TlsConnector) -> Option<(String, Vec<u8>)> {
+    let socket = TcpStream::connect(gateway.address()).await.ok()?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut tls = in_time(connector.connect(name, socket)).await.ok()?;
+    let shown = tls.get_ref().1.peer_certificates()?.first()?.to_vec();
+    tls.write_all(post(PATH, "connection: close\r\n", CHAT_STREAM).as_bytes()).await.ok()?;
+    let mut all = Vec::new();
+    in_time(tls.read_to_end(&mut all)).await.ok()?;
+    Some((String::from_utf8_lossy(all.get(9..12)?).into_owned(), shown))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let (cert, key) = (certificates.shown("cert.pem"), certificates.shown("key.pem"));
+    let listener = format!("listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]");
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
+    let modern = client(&certificates, &[&rustls::version::TLS13], None);
+    let (said, first) = status(&gateway, &modern).await.expect("1.3 is spoken");
+    assert_eq!(said, "200");
+    assert!(status(&gateway, &client(&certificates, &[&rustls::version::TLS12], None)).await.is_none(), "1.2 is not, by default");
+    // One that does not fit its key changes nothing; one that does is in force soon.
+    let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
+    std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem")).expect("it is writable");
+    gateway.until(|g| g.stderr().contains("certificate unchanged")).await;
+    assert_eq!(status(&gateway, &modern).await.expect("the old one holds").1, first);
+    std::fs::write(certificates.file("cert.pem"), old).expect("it is writable");
+    let done = Command::new("openssl")
+        .args("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 8 -days 2 -extfile names -out cert.pem".split(' '))
+        .current_dir(&certificates.0)
+        .output()
+        .expect("openssl runs");
+    assert!(done.status.success());
+    let began = std::time::Instant::now();
+    // A connector of its own each time: a resumed session shows the certificate that it began with.
+    while status(&gateway, &client(&certificates, &[&rustls::version::TLS13], None)).await.expect("it is spoken").1 == first {
+        assert!(began.elapsed() < PATIENCE, "the new certificate is not in force");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_known_by_its_certificate() {
+    let certificates = Certificates::make();
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    // The gateway's own is one that the authority signed, too.
+    let printed =
+        Command::new("openssl").args(["x509", "-in", &certificates.shown("cert.pem"), "-noout", "-fingerprint", "-sha256"]).output();
+    let printed = String::from_utf8(printed.expect("openssl runs").stdout).expect("text");
+    let fingerprint = printed.trim().rsplit('=').next().expect("a fingerprint").to_owned();
+    let keys = certificates.file("keys.yaml");
+    std::fs::write(&keys, format!("keys:\n- {{id: robot, owner: factory, certificate: '{fingerprint}'}}\n")).expect("it is writable");
+    let more = |how: &str| {
+        format!(
+            "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}', client_ca: '{}', client_certificates: {how}}}}}]\n\
+             auth: {{keys: '{}', secret: a-secret-for-tests}}",
+            certificates.shown("cert.pem"),
+            certificates.shown("key.pem"),
+            certificates.shown("ca.pem"),
+            keys.display()
+        )
+    };
+    let (nobody, known) =
+        (client(&certificates, &[&rustls::version::TLS13], None), client(&certificates, &[&rustls::version::TLS13], Some("cert.pem")));
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
+    assert_eq!(status(&gateway, &nobody).await.expect("a connection").0, "401");
+    assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
+    let records = gateway.records();
+    assert!(records.iter().any(|record| record.owner.as_deref() == Some("factory")), "{records:?}");
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("required"))).await;
+    assert!(status(&gateway, &nobody).await.is_none(), "without a certificate there is no connection");
+    assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
 }

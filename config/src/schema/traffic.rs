@@ -132,7 +132,13 @@ pub static KEY: Section = Section {
     doc: "A key.",
     fields: &[
         field("id", Kind::RequiredText, "", "Its public name, in records and in the commands that revoke it."),
-        field("hash", Kind::RequiredText, "", "HMAC-SHA-256 of the key under the settings' `auth.secret`, in hexadecimal."),
+        field("hash", Kind::Text, "", "HMAC-SHA-256 of the key under the settings' `auth.secret`, in hexadecimal."),
+        field(
+            "certificate",
+            Kind::Text,
+            "",
+            "In its place: the SHA-256 fingerprint of a client's certificate, in hexadecimal, colons or not.",
+        ),
         field("owner", Kind::RequiredText, "", "Whose it is."),
         field("created", Kind::Text, "", "When it was made; for people."),
         field("expires", Kind::Text, "", "From when on it is none: a date, or a date with a time and an offset."),

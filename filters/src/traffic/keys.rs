@@ -13,7 +13,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::caller::Caller;
-use super::settings::Key;
+use super::settings::{Key, Proof};
 
 /// Hashes keys under a secret.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ impl KeyHasher {
 #[derive(Clone, Debug)]
 pub struct Keys {
     hasher: KeyHasher,
-    known: HashMap<[u8; 32], Arc<Caller>>,
+    known: HashMap<Proof, Arc<Caller>>,
 }
 
 impl Keys {
@@ -59,7 +59,7 @@ impl Keys {
                 limits: key.limits,
                 expires: key.expires,
             };
-            (key.hash, Arc::new(caller))
+            (key.proof, Arc::new(caller))
         };
         Keys { hasher, known: keys.into_iter().map(caller).collect() }
     }
@@ -76,7 +76,16 @@ impl Keys {
 
     /// Whose key it is, if it is one and has not expired.
     pub fn find(&self, shown: &str, wall_us: u64) -> Option<Arc<Caller>> {
-        let caller = self.known.get(&self.hasher.hash(shown))?;
+        self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
+    }
+
+    /// Whose certificate it is, by its SHA-256 fingerprint.
+    pub fn find_certificate(&self, fingerprint: &[u8], wall_us: u64) -> Option<Arc<Caller>> {
+        self.of(&Proof::Certificate(fingerprint.try_into().ok()?), wall_us)
+    }
+
+    fn of(&self, proof: &Proof, wall_us: u64) -> Option<Arc<Caller>> {
+        let caller = self.known.get(proof)?;
         caller.expires.is_none_or(|end| wall_us < end).then(|| caller.clone())
     }
 }
@@ -88,7 +97,7 @@ mod tests {
     fn key(hasher: &KeyHasher, text: &str, expires: Option<u64>) -> Key {
         Key {
             id: "k_1".into(),
-            hash: hasher.hash(text),
+            proof: Proof::Key(hasher.hash(text)),
             owner: "a".into(),
             expires,
             routes: vec![],

@@ -307,7 +307,7 @@ fn own(general: Quota, amount: u64) -> Quota {
 }
 
 /// What one client has of addresses: an IPv6 client has a /64.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => IpAddr::V4(v4),

@@ -181,13 +181,22 @@ pub struct Price {
     pub reasoning: u64,
 }
 
+/// What somebody must show to be who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// A key with this HMAC-SHA-256.
+    Key([u8; 32]),
+    /// A certificate with this SHA-256 fingerprint.
+    Certificate([u8; 32]),
+}
+
 /// An entry of the file of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Its public name.
     pub id: Arc<str>,
-    /// HMAC-SHA-256 of the key.
-    pub hash: [u8; 32],
+    /// What its owner must show.
+    pub proof: Proof,
     /// Whose it is.
     pub owner: Arc<str>,
     /// Unix microseconds from which on it is none.

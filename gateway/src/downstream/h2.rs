@@ -46,7 +46,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let (mut accepted, refusal, encoded, shown) = look(shared, &plan, &buffer);
+    let (mut accepted, refusal, encoded, shown) =
+        look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| &*tls.cert_digest));
     accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
@@ -83,7 +84,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
 }
 
 /// What the head tells, why it is refused if it is, whether the body has a content coding, and who sent it.
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8]) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8], certificate: Option<&[u8]>) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
@@ -94,7 +95,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8]) -> (Accepted, Option<Refusal
         Server::PassThrough => None,
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head))
+    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head, certificate))
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.

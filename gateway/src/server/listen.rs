@@ -3,7 +3,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use config::Settings;
@@ -16,8 +15,12 @@ use pingora::server::{Fds, ListenFds};
 use pingora::services::listening::Service;
 use socket2::{Domain, Socket, Type};
 
+use rustls::server::danger::ClientCertVerifier;
+
 use super::StartError;
+use super::certificate::{self, Certificate};
 use crate::plan::BuildError;
+use crate::proxy::Speaks;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -30,7 +33,20 @@ pub(super) struct Bound {
     pub(super) h2c: bool,
     /// The name in the table of sockets.
     name: String,
-    tls: Option<ListenerTls>,
+    tls: Option<Tls>,
+}
+
+/// What TLS needs of its files.
+struct Tls {
+    allow_tls12: bool,
+    certificate: Arc<Certificate>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Tls {
+    fn load(files: &ListenerTls) -> Result<Self, BuildError> {
+        Ok(Tls { allow_tls12: files.allow_tls12, certificate: Certificate::load(files)?, clients: certificate::verifier(files)? })
+    }
 }
 
 /// Sockets being gathered.
@@ -51,9 +67,7 @@ impl Sockets {
     }
 
     pub(super) fn bind(&mut self, wanted: SocketAddr, h2c: bool, tls: Option<&ListenerTls>) -> Result<Bound, StartError> {
-        if let Some(tls) = tls {
-            check_tls(tls)?;
-        }
+        let tls = tls.map(Tls::load).transpose()?;
         let (address, name) = match self.take_inherited("", wanted) {
             Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
             None => {
@@ -62,7 +76,7 @@ impl Sockets {
                 (address, self.keep(address.to_string(), listener.into_raw_fd()))
             }
         };
-        Ok(Bound { address, h2c, name, tls: tls.cloned() })
+        Ok(Bound { address, h2c, name, tls })
     }
 
     pub(super) fn bind_admin(&mut self, wanted: SocketAddr) -> Result<Bound, StartError> {
@@ -109,18 +123,27 @@ impl Bound {
         // Reads go through the worker's scratch and writes are whole: buffers of the listener would only be memory.
         let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
-            let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
-            let mut settings = TlsSettings::intermediate(&cert, &key).map_err(|e| BuildError::Pem {
-                what: "certificate",
-                path: cert,
-                why: e.to_string(),
-            })?;
+            let mut settings = TlsSettings::intermediate("", "").expect("invariant: it opens no file");
+            settings.set_cert_resolver(tls.certificate.clone());
+            if let Some(clients) = &tls.clients {
+                settings.set_client_cert_verifier(clients.clone());
+            }
             settings.enable_h2();
             endpoint = ListenerConfig::tcp(self.name.as_str()).tls(settings);
         }
         let mut service = Service::new(format!("listener {}", self.address), app);
         service.add_listener(endpoint);
         Ok(service)
+    }
+
+    /// What it speaks.
+    pub(super) fn speaks(&self) -> Speaks {
+        Speaks { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
+    }
+
+    /// Its certificate, if it serves TLS.
+    pub(super) fn certificate(&self) -> Option<Arc<Certificate>> {
+        self.tls.as_ref().map(|tls| tls.certificate.clone())
     }
 
     pub(super) fn describe(&self) -> String {
@@ -143,22 +166,4 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         Ok(socket.into())
     };
     bind().map_err(|source| StartError::Listen { address, source })
-}
-
-/// Certificate and key belong together; pingora would panic over them later.
-fn check_tls(tls: &ListenerTls) -> Result<(), StartError> {
-    use rustls_pki_types::pem::PemObject;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-    let pem = |what, path: &Path, why: String| BuildError::Pem { what, path: path.display().to_string(), why };
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect).map_err(|e| pem("certificate", &tls.cert, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(pem("certificate", &tls.cert, "holds no certificate".into()).into());
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| pem("private key", &tls.key, e.to_string()))?;
-    rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| pem("certificate and key", &tls.cert, e.to_string()))?;
-    Ok(())
 }

@@ -37,18 +37,25 @@ enum Who {
 }
 
 /// Look at a head; `None` where nobody is asked.
-pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> Option<Shown> {
+/// `certificate` is the fingerprint of the client's, which was verified in the handshake; a credential in the head comes first.
+pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificate: Option<&[u8]>) -> Option<Shown> {
     let keys = plan.keys.as_ref()?;
     let began = clock::now();
     let who = match credential(|name| head.get(name)) {
-        None => Who::Nobody,
+        None => {
+            let known = certificate.and_then(|fingerprint| keys.find_certificate(fingerprint, clock::wall_us()));
+            known.map_or(Who::Nobody, Who::Known)
+        }
         Some(shown) => keys.find(shown, clock::wall_us()).map_or(Who::Stranger, Who::Known),
     };
     Some(Shown { who, began, ended: clock::now() })
 }
 
-/// Keep what was shown, and refuse at once what no route would take.
+/// Refuse an address that asks too often, keep what was shown, and refuse at once what no route would take.
 pub(crate) fn enter(exchange: &mut Exchange, shown: Option<Shown>) -> Result<(), Refusal> {
+    if !exchange.shared.edge.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
+        return Err(Refusal::address_too_fast());
+    }
     let Some(shown) = shown else { return Ok(()) };
     let before = exchange.ledger.state();
     exchange.ledger.switch(State::Identify, shown.began);

@@ -181,3 +181,34 @@ async fn money_is_a_limit_too() {
     let cost = keyed.gateway.record("k1").await.cost.expect("a price");
     assert!((cost - 2.000_005).abs() < 1e-9, "{cost}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let more = "limits: {connections_per_address: 3, requests_per_address: 5}";
+    let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"]]).await;
+    let gateway = &keyed.gateway;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = gateway.client().await;
+        client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\n").await;
+        held.push(client);
+    }
+    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 3.0).await;
+    let mut fourth = gateway.client().await;
+    assert!(fourth.is_closed_within(Duration::from_secs(5)).await, "one too many is closed");
+    assert!(gateway.metric("llm_lens_refused_connections_total", "") >= 1.0);
+    drop(held);
+    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    // The credential does not matter: it is not looked at.
+    let mut statuses = Vec::new();
+    for at in 0..12 {
+        let mut client = gateway.client().await;
+        client.post(CHAT, &if at % 2 == 0 { bearer(&keys[0]) } else { String::new() }, &request("")).await;
+        statuses.push(client.answer().await.status);
+        drop(client);
+        gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    }
+    assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
+    assert!(gateway.metric("llm_lens_refused_addresses_total", "") >= 1.0);
+}

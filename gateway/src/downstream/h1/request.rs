@@ -173,7 +173,7 @@ impl Connection {
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: identify::look(plan, &head),
+            shown: identify::look(plan, &head, self.io.get_ssl_digest().as_ref().map(|tls| &*tls.cert_digest)),
             head_len: len,
         })
     }
