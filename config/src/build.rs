@@ -34,6 +34,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         auth,
         rate_limits: b.rate_limits(&root),
         store: b.store(&root),
+        usage_file: root.text("usage_file").map(PathBuf::from),
         prices: b.prices(&root),
         listeners,
         backends,

@@ -84,6 +84,7 @@ fn inactive_sample(field: &Field) -> String {
         "regex" => "\"PROJECT-[0-9]{3,6}\"".into(),
         "cert" => "/etc/llm-lens/cert.pem".into(),
         "key" => "/etc/llm-lens/key.pem".into(),
+        "usage_file" => "/var/lib/llm-lens/usage.jsonl".into(),
         "client_ca" => "/etc/llm-lens/clients.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "shield" => "strict".into(),

@@ -83,6 +83,7 @@ pub static ROOT: Section = Section {
         field("auth", Kind::Section(&AUTH), "", "Who may ask."),
         field("rate_limits", Kind::List(&RATE_LIMIT), "", "How much may be asked, by whom."),
         field("store", Kind::Section(&STORE), "", "Where gateways keep the limits that they share."),
+        field("usage_file", Kind::Text, "", "Where sums of what was used are kept over a restart. Without it they begin anew."),
         field("prices", Kind::List(&PRICE), "", "What tokens cost, for limits of `cost` and for accounts."),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
         field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),

@@ -32,6 +32,8 @@ pub struct Settings {
     pub rate_limits: Vec<Limit>,
     /// Where gateways keep the limits that they share.
     pub store: Option<StoreSettings>,
+    /// Where sums of what was used are kept.
+    pub usage_file: Option<PathBuf>,
     /// What tokens cost.
     pub prices: Vec<Price>,
     /// Guards; routes hold theirs.

@@ -14,6 +14,7 @@ mod lease;
 mod limits;
 mod prices;
 pub mod settings;
+mod spend;
 mod turnstile;
 
 pub use account::When;
@@ -23,4 +24,5 @@ pub use keys::{KeyHasher, Keys};
 pub use lease::{Away, Chore, Wanted};
 pub use limits::{Asked, Denied, LimitCounts, Limited, RateLimits, network};
 pub use prices::Used;
+pub use spend::{Apart, Line, Spend, Totals};
 pub use turnstile::{Place, Shed, ShedReason, Turnstile, TurnstileCounts, Waiting, Wish};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use filters::traffic::{LimitCounts, ShedReason};
+use filters::traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -76,10 +76,44 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let route = parameter(request.uri().query(), "route");
             json(StatusCode::OK, &json!({"routes": shared.observatory.security(route)}))
         }
+        "/api/usage" => match usage(&shared, request.uri().query()) {
+            Ok(usage) => json(StatusCode::OK, &usage),
+            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
+        },
         "/api/settings" => json(StatusCode::OK, &json!({"settings": shared.plan.load().settings})),
         "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
         _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
     })
+}
+
+/// Sums of what was used, by what the query tells apart.
+fn usage(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'static str, String)> {
+    let mut apart = Apart::default();
+    for word in parameter(query, "by").unwrap_or("owner").split(',') {
+        match word {
+            "owner" => apart.owner = true,
+            "key" => apart.key = true,
+            "model" => apart.model = true,
+            _ => return Err(("by", format!("by must name owner, key or model, not {word:?}"))),
+        }
+    }
+    apart.months = match parameter(query, "per") {
+        None | Some("day") => false,
+        Some("month") => true,
+        Some(other) => return Err(("per", format!("per must be day or month, not {other:?}"))),
+    };
+    let date = |text: &str| text.parse().map_err(|_| ("from", format!("from must be a date such as 2026-01-31, not {text:?}")));
+    let from = parameter(query, "from").map(date).transpose()?;
+    let line = |(line, totals): (Line, Totals)| {
+        let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
+            "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
+        if let (Some(row), Ok(serde_json::Value::Object(names))) = (row.as_object_mut(), serde_json::to_value(line)) {
+            row.extend(names);
+        }
+        row
+    };
+    let rows: Vec<_> = shared.spend.lines(apart, from).into_iter().map(line).collect();
+    Ok(json!({"currency": "USD", "usage": rows}))
 }
 
 /// What limits keep count of.
@@ -142,6 +176,7 @@ const INDEX: &str = "\
 /api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
+/api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)
 /api/settings       the settings in force, secrets masked
 ";
 

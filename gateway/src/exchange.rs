@@ -239,6 +239,7 @@ impl Drop for Exchange {
         // Whoever drops a request without a verdict was dropped himself: its connection is gone.
         self.verdict.decide(Outcome::ClientGone, Some("client_closed"));
         let used = stage::admit::settle(self);
+        stage::admit::book(self, &used);
         stage::record::write(self, &used);
     }
 }

@@ -26,6 +26,7 @@ mod audit;
 mod world;
 
 mod edge;
+mod spend;
 
 mod downstream;
 mod upstream;

@@ -34,6 +34,7 @@ use crate::plan::{BuildError, Plan, Tools};
 use crate::proxy::{AdminDoor, Door};
 use crate::reload;
 use crate::shared::Shared;
+use crate::spend;
 use crate::world::Pool;
 use crate::world::store;
 use listen::Bound;
@@ -122,12 +123,14 @@ impl Gateway {
         let audit = Audit::open(&options.settings.audit, &observatory)?;
         let pool = Arc::new(Pool::new(options.settings.shield_threads));
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool };
+        let spend = spend::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(options.settings, &tools, None)?;
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             observatory,
             tools,
             edge: Edge::new(),
+            spend,
             certificates: listeners.iter().filter_map(Bound::certificate).collect(),
             audit,
             draining: AtomicBool::new(false),
@@ -175,6 +178,7 @@ impl Gateway {
         }
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let end = control.block_on(self.control(&leave))?;
+        spend::save(&self.shared, &mut Vec::new());
         match end {
             End::Now => runtime.shutdown_timeout(Duration::ZERO),
             End::Drained => runtime.shutdown_timeout(Duration::from_millis(200)),
@@ -190,7 +194,7 @@ impl Gateway {
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = async {
-            tokio::join!(reload::watch(self.shared.clone()), store::keep(self.shared.clone()));
+            tokio::join!(reload::watch(self.shared.clone()), store::keep(self.shared.clone()), spend::keep(self.shared.clone()));
         };
         tokio::pin!(admin, watching);
         let mut admin_ended = false;

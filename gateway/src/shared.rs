@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use filters::traffic::Spend;
 use observatory::Observatory;
 use wire::http1::head::HeadError;
 
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) tools: Tools,
     /// What is counted of clients by their address.
     pub(crate) edge: Arc<Edge>,
+    /// Who used what.
+    pub(crate) spend: Arc<Spend>,
     /// Certificates of listeners, which may change.
     pub(crate) certificates: Vec<Arc<Certificate>>,
     /// Where findings are written down.

@@ -143,6 +143,18 @@ pub(crate) fn settle(exchange: &mut Exchange) -> Used {
     used
 }
 
+/// Add what the request used to the sums of who used what. What no engine heard of is none of them.
+pub(crate) fn book(exchange: &Exchange, used: &Used) {
+    if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
+        return;
+    }
+    let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    let cost = used.cost(exchange.plan.rate_limits.price(model.unwrap_or_default()));
+    let names = (&caller.owner, &caller.id, exchange.plan.declared(model));
+    exchange.shared.spend.add(names, used, cost, clock::wall_us());
+}
+
 /// `x-ratelimit-*`, as OpenAI's clients read them.
 pub(crate) fn fields(exchange: &Exchange) -> String {
     let mut out = String::new();

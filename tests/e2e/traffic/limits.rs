@@ -212,3 +212,41 @@ async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
     assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
     assert!(gateway.metric("llm_lens_refused_addresses_total", "") >= 1.0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_used_what_is_known_also_after_a_restart() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let file = kit::gateway::folder().join("usage.jsonl");
+    let more = format!("prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'", file.display());
+    let flags: &[&[&str]] = &[&["--owner", "a", "--id", "k1"], &["--owner", "a", "--id", "k2"], &["--owner", "b", "--id", "k3"]];
+    let (mut keyed, keys) = Keyed::start(&engine, "", &more, flags).await;
+    for key in [&keys[0], &keys[1], &keys[1], &keys[2]] {
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, &bearer(key), &request("")).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    settled(&keyed.gateway).await;
+    let usage =
+        |gateway: &Gateway, query: &str| -> Value { serde_json::from_str(&gateway.get(&format!("/api/usage{query}")).1).expect("JSON") };
+    let rows = |usage: &Value| -> Vec<(String, u64, f64)> {
+        let row = |row: &Value| {
+            (
+                format!("{}{}", row["owner"].as_str().unwrap_or(""), row["key"].as_str().unwrap_or("")),
+                row["requests"].as_u64().unwrap_or(0),
+                row["cost"].as_f64().unwrap_or(0.0),
+            )
+        };
+        usage["usage"].as_array().expect("rows").iter().map(row).collect()
+    };
+    // 5 tokens in and 2 out, at ten and twenty cents.
+    let by_owner = usage(&keyed.gateway, "");
+    let said = rows(&by_owner);
+    assert_eq!(said.iter().map(|(name, requests, _)| (name.as_str(), *requests)).collect::<Vec<_>>(), [("a", 3), ("b", 1)]);
+    assert!((said[0].2 - 3.0 * 0.9).abs() < 1e-9, "{said:?}");
+    assert_eq!(rows(&usage(&keyed.gateway, "?by=key&per=month")).len(), 3);
+    assert_eq!(keyed.gateway.get("/api/usage?by=colour").0, 400);
+    keyed.gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(keyed.gateway.ended(Duration::from_secs(10)).await.is_some());
+    let again = Gateway::with_settings(&std::fs::read_to_string(&keyed.config).expect("it is there")).await;
+    assert_eq!(usage(&again, ""), by_owner);
+}

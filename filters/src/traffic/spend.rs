@@ -1,0 +1,191 @@
+//! Who used what, by day.
+//!
+//! - *In*: what each request used, whose it was, its model, and when.
+//! - *Out*: sums by owner, key and model, by day and month; the same as lines that can be read again.
+//! - *Never*: more than [`MOST`] sums: the oldest day goes first. A name that a stranger chose: callers are known, models declared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::prices::Used;
+use super::settings::DOLLAR;
+
+/// Most sums that are kept: some 100 MiB.
+const MOST: usize = 500_000;
+/// Days that are kept: this month and the one before, whole.
+const DAYS: i64 = 62;
+
+/// What was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Requests.
+    pub requests: u64,
+    /// Tokens of prompts.
+    pub input_tokens: u64,
+    /// Of these, from a cache.
+    pub cached_tokens: u64,
+    /// Generated tokens.
+    pub output_tokens: u64,
+    /// Of these, reasoning.
+    pub reasoning_tokens: u64,
+    /// Pico-dollars.
+    pub cost_pico: u64,
+}
+
+/// Whose, which model, which day or month.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Line {
+    /// `2026-11-26`, or `2026-11`.
+    pub time: String,
+    /// The owner; empty where owners are summed.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub owner: Arc<str>,
+    /// The key, likewise.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub key: Arc<str>,
+    /// The model, likewise.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub model: Arc<str>,
+}
+
+/// What to tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// Owners.
+    pub owner: bool,
+    /// Keys.
+    pub key: bool,
+    /// Models.
+    pub model: bool,
+    /// Months instead of days.
+    pub months: bool,
+}
+
+type Sum = (Date, Arc<str>, Arc<str>, Arc<str>);
+
+/// The sums.
+#[derive(Debug, Default)]
+pub struct Spend {
+    sums: Mutex<BTreeMap<Sum, Totals>>,
+}
+
+impl Spend {
+    /// A request has used that much.
+    pub fn add(&self, (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>), used: &Used, cost_pico: u64, wall_us: u64) {
+        let Some(day) = day(wall_us) else { return };
+        let totals = Totals {
+            requests: 1,
+            input_tokens: used.input,
+            cached_tokens: used.cached,
+            output_tokens: used.output,
+            reasoning_tokens: used.reasoning,
+            cost_pico,
+        };
+        let mut sums = self.sums.lock();
+        sums.entry((day, owner.clone(), key.clone(), model.clone())).or_default().add(&totals);
+        bound(&mut sums, day);
+    }
+
+    /// The sums of days from `from` on, by what is told apart.
+    pub fn lines(&self, apart: Apart, from: Option<Date>) -> Vec<(Line, Totals)> {
+        let nobody: Arc<str> = "".into();
+        let name = |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { nobody.clone() };
+        let mut lines: BTreeMap<Line, Totals> = BTreeMap::new();
+        for ((day, owner, key, model), totals) in self.sums.lock().iter().filter(|((day, ..), _)| from.is_none_or(|from| *day >= from)) {
+            let time = if apart.months { format!("{:04}-{:02}", day.year(), day.month()) } else { day.to_string() };
+            let line = Line { time, owner: name(apart.owner, owner), key: name(apart.key, key), model: name(apart.model, model) };
+            lines.entry(line).or_default().add(totals);
+        }
+        lines.into_iter().collect()
+    }
+
+    /// Take up what was written down before. Lines that say nothing are left out; how many.
+    pub fn restore(&self, lines: impl Iterator<Item = (Line, Totals)>) -> usize {
+        let (mut sums, mut left_out) = (self.sums.lock(), 0);
+        for (line, totals) in lines {
+            match line.time.parse::<Date>() {
+                Ok(day) => sums.entry((day, line.owner, line.key, line.model)).or_default().add(&totals),
+                Err(_) => left_out += 1,
+            }
+        }
+        left_out
+    }
+}
+
+impl Totals {
+    fn add(&mut self, more: &Totals) {
+        let sum = |into: &mut u64, more: u64| *into = into.saturating_add(more);
+        sum(&mut self.requests, more.requests);
+        sum(&mut self.input_tokens, more.input_tokens);
+        sum(&mut self.cached_tokens, more.cached_tokens);
+        sum(&mut self.output_tokens, more.output_tokens);
+        sum(&mut self.reasoning_tokens, more.reasoning_tokens);
+        sum(&mut self.cost_pico, more.cost_pico);
+    }
+
+    /// In dollars.
+    pub fn cost(&self) -> f64 {
+        self.cost_pico as f64 / DOLLAR as f64
+    }
+}
+
+/// Forget days that are too old, and the oldest when there are too many sums.
+fn bound(sums: &mut BTreeMap<Sum, Totals>, today: Date) {
+    while let Some(((first, ..), _)) = sums.first_key_value() {
+        let old = (today - *first).get_days() as i64 > DAYS;
+        if !old && sums.len() <= MOST {
+            return;
+        }
+        sums.pop_first();
+    }
+}
+
+fn day(wall_us: u64) -> Option<Date> {
+    let at = Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?;
+    Some(Offset::UTC.to_datetime(at).date())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(text: &str) -> u64 {
+        text.parse::<Timestamp>().unwrap().as_microsecond() as u64
+    }
+
+    #[test]
+    fn sums_are_by_what_is_told_apart_and_come_back() {
+        let spend = Spend::default();
+        let name = |text: &str| -> Arc<str> { text.into() };
+        let used = Used { input: 10, output: 5, ..Used::default() };
+        for (owner, key, at) in
+            [("a", "k1", "2026-01-31T10:00:00Z"), ("a", "k2", "2026-02-01T10:00:00Z"), ("b", "k3", "2026-02-01T11:00:00Z")]
+        {
+            spend.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
+        }
+        let by_owner = spend.lines(Apart { owner: true, months: true, ..Apart::default() }, None);
+        let said: Vec<_> =
+            by_owner.iter().map(|(line, totals)| (line.time.as_str(), &*line.owner, totals.requests, totals.cost())).collect();
+        assert_eq!(said, [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]);
+        assert_eq!(
+            spend.lines(Apart::default(), Some("2026-02-01".parse().unwrap())),
+            [(
+                Line { time: "2026-02-01".into(), owner: name(""), key: name(""), model: name("") },
+                Totals { requests: 2, input_tokens: 20, output_tokens: 10, cost_pico: DOLLAR, ..Totals::default() }
+            )]
+        );
+        let everything = Apart { owner: true, key: true, model: true, months: false };
+        let again = Spend::default();
+        assert_eq!(again.restore(spend.lines(everything, None).into_iter()), 0);
+        assert_eq!(again.lines(everything, None), spend.lines(everything, None));
+        // Days that are too old go with the next request.
+        again.add((&name("a"), &name("k"), &name("m")), &used, 0, us("2026-06-01T00:00:00Z"));
+        assert_eq!(again.lines(everything, None).len(), 1);
+    }
+}

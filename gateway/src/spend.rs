@@ -1,0 +1,79 @@
+//! The file that keeps who used what over a restart.
+//!
+//! - *In*: the sums, now and then.
+//! - *Out*: a file of JSON lines, replaced whole.
+//! - *Never*: half a file; a gateway that does not start because of it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use filters::traffic::{Apart, Line, Spend, Totals};
+use serde::{Deserialize, Serialize};
+
+use crate::shared::Shared;
+
+/// Between two looks: so much of what was used is forgotten by a crash.
+const EVERY: Duration = Duration::from_secs(5);
+const EVERYTHING: Apart = Apart { owner: true, key: true, model: true, months: false };
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    line: Line,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+/// Read what was written down before, as far as it can be read.
+pub(crate) fn load(path: Option<&Path>) -> Arc<Spend> {
+    let spend = Arc::new(Spend::default());
+    let Some(path) = path else { return spend };
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let lines: Vec<Option<Written>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+            let broken = lines.iter().filter(|line| line.is_none()).count();
+            let left_out = spend.restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
+            if broken + left_out > 0 {
+                log::error!("{}: {} lines could not be read and are left out", path.display(), broken + left_out);
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => log::error!("{}: cannot be read, and what was used before is not known: {error}", path.display()),
+    }
+    spend
+}
+
+/// Write the sums when they have changed. Never ends.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut written = Vec::new();
+    loop {
+        tokio::time::sleep(EVERY).await;
+        save(&shared, &mut written);
+    }
+}
+
+/// Write the sums, if they are others than those that were written.
+pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
+    let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
+    let now = shared.spend.lines(EVERYTHING, None);
+    if now == *written {
+        return;
+    }
+    match replace(&path, &now) {
+        Ok(()) => *written = now,
+        Err(error) => log::error!("{}: what was used cannot be written down: {error}", path.display()),
+    }
+}
+
+fn replace(path: &Path, lines: &[(Line, Totals)]) -> std::io::Result<()> {
+    let fresh = PathBuf::from(format!("{}.new", path.display()));
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&fresh)?);
+    for (line, totals) in lines {
+        serde_json::to_writer(&mut file, &Written { line: line.clone(), totals: *totals })?;
+        file.write_all(b"\n")?;
+    }
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(fresh, path)
+}
