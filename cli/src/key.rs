@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use config::{NewKey, Settings};
+use config::{NewKey, Secret, Settings};
 use filters::traffic::KeyHasher;
 
 use crate::args::{KeyCommand, NewKeyArgs};
@@ -27,12 +27,12 @@ pub(crate) fn run(command: &KeyCommand) -> Result<()> {
 
 fn create(args: &NewKeyArgs) -> Result<()> {
     let settings = config::load(&args.config)?;
-    let auth = settings.auth.as_ref().with_context(|| no_auth(&args.config))?;
+    let (keys, secret) = file_of(&settings, &args.config)?;
     let key = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
     let now = jiff::Timestamp::now();
     let new = NewKey {
         id: args.id.clone().unwrap_or_else(|| format!("k_{}", hex(&rand::random::<[u8; 6]>()))),
-        hash: KeyHasher::new(auth.secret.reveal()).hash(&key),
+        hash: KeyHasher::new(secret.reveal()).hash(&key),
         owner: args.owner.clone(),
         created: format!("{now:.0}"),
         expires: args.expires_in.map(|span| format!("{:.0}", now.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))),
@@ -46,7 +46,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
             bail!("{} has no route {route:?}; known: {}", args.config.display(), names(&settings));
         }
     }
-    change(&auth.keys, &settings, |text| {
+    change(keys, &settings, |text| {
         let mut text =
             if text.trim().is_empty() { "# API keys of llm-lens gateway; llm-lens key writes this.\nkeys:\n".to_owned() } else { text };
         if !text.ends_with('\n') {
@@ -56,16 +56,16 @@ fn create(args: &NewKeyArgs) -> Result<()> {
         text.push('\n');
         Ok(text)
     })?;
-    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, auth.keys.display());
+    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, keys.display());
     println!("{key}");
     Ok(())
 }
 
 fn list(config: &Path) -> Result<()> {
     let settings = config::load(config)?;
-    let auth = settings.auth.as_ref().with_context(|| no_auth(config))?;
+    let (keys, _) = file_of(&settings, config)?;
     let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
-    for key in config::load_keys(&auth.keys, &settings.rate_limits)? {
+    for key in config::load_keys(keys, &settings.rate_limits)? {
         let expires = key.expires.and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
         let expires = expires.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
         // Writing to a string does not fail.
@@ -77,9 +77,9 @@ fn list(config: &Path) -> Result<()> {
 
 fn revoke(config: &Path, id: &str) -> Result<()> {
     let settings = config::load(config)?;
-    let auth = settings.auth.as_ref().with_context(|| no_auth(config))?;
+    let (keys, _) = file_of(&settings, config)?;
     let wanted = format!("id: {}", serde_json::Value::from(id));
-    change(&auth.keys, &settings, |text| {
+    change(keys, &settings, |text| {
         let mut found = false;
         let lines = text.lines().map(|line| {
             if !line.contains(&wanted) || line.contains("revoked: true") {
@@ -90,7 +90,7 @@ fn revoke(config: &Path, id: &str) -> Result<()> {
         });
         let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         if !found {
-            bail!("{} has no line that llm-lens wrote for key {id:?}, or it is revoked already", auth.keys.display());
+            bail!("{} has no line that llm-lens wrote for key {id:?}, or it is revoked already", keys.display());
         }
         Ok(text)
     })?;
@@ -118,8 +118,9 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
-fn no_auth(config: &Path) -> String {
-    format!("{} has no \"auth\" section with a file of keys", config.display())
+fn file_of<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, Secret)> {
+    let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
+    keys.with_context(|| format!("{} has no \"auth\" section with a file of keys", config.display()))
 }
 
 fn names(settings: &Settings) -> String {

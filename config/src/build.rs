@@ -165,6 +165,29 @@ impl Builder {
         })
     }
 
+    /// A server that a URL alone describes.
+    pub(super) fn backend_at(&mut self, table: &Table, field: &'static str) -> Option<Backend> {
+        let url = table.text(field)?;
+        let parts = split_url(url).map_err(|why| self.wrong(table, field, format!("{url:?} {why}"))).ok()?;
+        Some(Backend {
+            name: url.into(),
+            index: 0,
+            tls: parts.tls.then(|| BackendTls { ca: None, server_name: parts.host.clone() }),
+            host: parts.host,
+            port: parts.port,
+            authority: parts.authority,
+            prefix: parts.prefix,
+            dialect: None,
+            provider: String::new(),
+            api_key: None,
+            http2: false,
+            max_connections: 4,
+            idle_connections: 0,
+            admission: None,
+            models: Vec::new(),
+        })
+    }
+
     /// The entry of a list that a route names.
     fn named<'l, T>(&mut self, table: &Table, field: &str, known: &'l [Arc<T>], name: impl Fn(&T) -> &str) -> Option<&'l Arc<T>> {
         let wanted = table.text(field)?;

@@ -5,7 +5,7 @@
 mod shield;
 mod traffic;
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
-pub use traffic::{ADMISSION, AUTH, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
+pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
 /// A section: a mapping with known fields.
 #[derive(Debug)]

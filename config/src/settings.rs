@@ -56,11 +56,56 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuthSettings {
-    /// The file of keys.
-    pub keys: PathBuf,
-    /// Under which they are hashed.
-    pub secret: Secret,
+    /// The file of keys, and the secret under which they are hashed.
+    pub keys: Option<(PathBuf, Secret)>,
+    /// Identity providers.
+    pub jwt: Vec<JwtSettings>,
 }
+
+/// An identity provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct JwtSettings {
+    /// What `iss` must say.
+    pub issuer: String,
+    /// What `aud` must say.
+    pub audience: String,
+    /// Where its keys are.
+    pub jwks: JwksSource,
+    /// The claim with the owner.
+    pub owner_claim: String,
+    /// The claim with routes.
+    pub routes_claim: Option<String>,
+    /// The claim with models.
+    pub models_claim: Option<String>,
+    /// The claim with the priority.
+    pub priority_claim: Option<String>,
+    /// The claim with amounts.
+    pub limits_claim: Option<String>,
+}
+
+/// Where the keys of an identity provider are.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JwksSource {
+    /// In a file.
+    File(PathBuf),
+    /// At a server; the path is its prefix.
+    #[serde(serialize_with = "backend_name")]
+    Server(Arc<Backend>),
+}
+
+impl PartialEq for JwksSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (JwksSource::File(one), JwksSource::File(other)) => one == other,
+            (JwksSource::Server(one), JwksSource::Server(other)) => one.name == other.name,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for JwksSource {}
 
 /// Where gateways keep the limits that they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

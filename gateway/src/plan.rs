@@ -17,6 +17,7 @@ use wire::{Dialect, ReaderLimits};
 
 use crate::upstream::Upstream;
 use crate::world::store::Store;
+use crate::world::tokens::Tokens;
 use crate::world::{Pool, World};
 
 /// Why settings could not be made ready.
@@ -74,8 +75,19 @@ fn shields(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Shield>>, 
 /// The keys of settings that ask for one.
 fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
     let Some(auth) = &settings.auth else { return Ok(None) };
-    let keys = config::load_keys(&auth.keys, &settings.rate_limits)?;
-    Ok(Some(Keys::new(KeyHasher::new(auth.secret.reveal()), keys)))
+    let Some((file, secret)) = &auth.keys else { return Ok(Some(Keys::new(KeyHasher::new(""), Vec::new()))) };
+    Ok(Some(Keys::new(KeyHasher::new(secret.reveal()), config::load_keys(file, &settings.rate_limits)?)))
+}
+
+/// The identity providers of settings; what is known of them stays over a reload.
+fn tokens(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Tokens>>, BuildError> {
+    let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else { return Ok(None) };
+    let known = before.and_then(|plan| plan.tokens.clone()).filter(|tokens| tokens.are(&auth.jwt));
+    // Amounts in tokens are for limits by name: with other limits they are read again.
+    match known.filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits)) {
+        Some(tokens) => Ok(Some(tokens)),
+        None => Tokens::build(&auth.jwt, settings.limits).map(|tokens| Some(Arc::new(tokens))),
+    }
 }
 
 /// Load a judge that runs in this process.
@@ -98,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) routes_by_model: bool,
     /// Who may ask; `None`: nobody is asked.
     pub(crate) keys: Option<Keys>,
+    /// Whose tokens are taken.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     /// Who shows no credential.
     pub(crate) anonymous: Arc<Caller>,
     /// How much may be asked.
@@ -166,6 +180,7 @@ impl Plan {
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
             keys: keys(&settings)?,
+            tokens: tokens(&settings, before)?,
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits: RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits)),
             store: settings.store.as_ref().map(|wanted| {

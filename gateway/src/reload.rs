@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let Some(path) = shared.file.clone() else { return std::future::pending().await };
     let stamps = || {
-        let keys = shared.plan.load().settings.auth.as_ref().map(|auth| auth.keys.clone());
+        let keys = shared.plan.load().settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file.clone()));
         (stamp(&path), keys.and_then(|keys| stamp(&keys)))
     };
     let mut seen = stamps();

@@ -104,6 +104,12 @@ impl Refusal {
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "invalid_api_key", message) }
     }
 
+    /// The keys of an identity provider are not there.
+    pub(crate) fn identity_unavailable() -> Self {
+        let message = "The gateway cannot verify tokens yet: it waits for the identity provider's keys. Try again in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
+    }
+
     pub(crate) fn no_key() -> Self {
         let message = "You didn't provide an API key. Send it as \"Authorization: Bearer KEY\".";
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "missing_api_key", message) }

@@ -36,7 +36,7 @@ use crate::reload;
 use crate::shared::Shared;
 use crate::spend;
 use crate::world::Pool;
-use crate::world::store;
+use crate::world::{store, tokens};
 use listen::Bound;
 
 /// How often the drain looks whether the last connection has ended.
@@ -194,7 +194,12 @@ impl Gateway {
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = async {
-            tokio::join!(reload::watch(self.shared.clone()), store::keep(self.shared.clone()), spend::keep(self.shared.clone()));
+            tokio::join!(
+                reload::watch(self.shared.clone()),
+                store::keep(self.shared.clone()),
+                spend::keep(self.shared.clone()),
+                tokens::keep(self.shared.clone())
+            );
         };
         tokio::pin!(admin, watching);
         let mut admin_ended = false;

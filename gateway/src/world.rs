@@ -9,6 +9,7 @@ mod client;
 mod model;
 mod pool;
 pub(crate) mod store;
+pub(crate) mod tokens;
 
 use std::collections::HashMap;
 use std::fmt;

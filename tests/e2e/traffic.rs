@@ -4,6 +4,7 @@ mod admission;
 mod keys;
 mod limits;
 mod shared;
+mod tokens;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

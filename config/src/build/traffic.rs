@@ -1,13 +1,14 @@
 //! From a checked tree to the settings of traffic.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::Pattern;
 use filters::traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
 
 use super::Builder;
-use crate::settings::{AuthSettings, OnStoreFailure, StoreSettings};
+use crate::settings::{AuthSettings, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};
 use crate::tree::Table;
 
 /// Shortest secret: shorter ones are guessed.
@@ -33,10 +34,34 @@ impl Builder {
             (Some(_), Some(secret)) if secret.reveal().len() < SECRET => {
                 self.wrong(table, "secret", format!("is shorter than {SECRET} characters"));
             }
-            (None, _) => self.wrong(table, "keys", "is missing: without keys nobody could pass"),
+            (None, _) if table.list("jwt").is_empty() => self.wrong(table, "keys", "is missing, and so is jwt: nobody could pass"),
             _ => {}
         }
-        Some(AuthSettings { keys: keys?, secret: secret? })
+        let jwt = table.list("jwt").iter().filter_map(|table| self.jwt(table)).collect();
+        Some(AuthSettings { keys: keys.zip(secret), jwt })
+    }
+
+    fn jwt(&mut self, table: &Table) -> Option<JwtSettings> {
+        let claim = |name| table.text(name).map(str::to_owned);
+        let jwks = table.text("jwks")?;
+        let jwks = if jwks.contains("://") {
+            JwksSource::Server(Arc::new(self.backend_at(table, "jwks")?))
+        } else {
+            if let Err(e) = std::fs::File::open(jwks) {
+                self.wrong(table, "jwks", format!("cannot open {jwks}: {e}"));
+            }
+            JwksSource::File(jwks.into())
+        };
+        Some(JwtSettings {
+            issuer: claim("issuer")?,
+            audience: claim("audience")?,
+            jwks,
+            owner_claim: claim("owner_claim")?,
+            routes_claim: claim("routes_claim"),
+            models_claim: claim("models_claim"),
+            priority_claim: claim("priority_claim"),
+            limits_claim: claim("limits_claim"),
+        })
     }
 
     pub(super) fn route_auth(&mut self, table: &Table, has_auth: bool) -> Auth {

@@ -13,6 +13,27 @@ pub static AUTH: Section = Section {
             "",
             "The secret under which keys are hashed, at least 16 characters. Whoever has the file alone can check no guess. Needed with `keys`.",
         ),
+        field("jwt", Kind::List(&JWT), "", "Identity providers whose tokens are taken."),
+    ],
+};
+
+/// `auth.jwt[]`
+pub static JWT: Section = Section {
+    doc: "An identity provider. Its tokens must have `exp`, `iss`, `aud` and `sub`, and be signed with a key of its set; secrets that two share are not taken.",
+    fields: &[
+        field("issuer", Kind::RequiredText, "", "What `iss` must say."),
+        field("audience", Kind::RequiredText, "", "What `aud` must say."),
+        field(
+            "jwks",
+            Kind::RequiredText,
+            "",
+            "Its keys: an http or https URL, or a file. Fetched every ten minutes, and when a token names one that is not known.",
+        ),
+        field("owner_claim", Kind::Text, "sub", "The claim that says whose account it is."),
+        field("routes_claim", Kind::Text, "", "The claim with the routes that it may use: a list, or words. Without it: all."),
+        field("models_claim", Kind::Text, "", "The same with models."),
+        field("priority_claim", Kind::Text, "", "The claim with its place in queues, 0 to 9."),
+        field("limits_claim", Kind::Text, "", "The claim with amounts of its own for limits by name, an object; these must be `per: key`."),
     ],
 };
 

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::respond::Refusal;
+use crate::world::tokens::Judged;
 
 /// What a head shows of its sender, and when that was looked at.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ enum Who {
     Stranger,
     /// A good one.
     Known(Arc<Caller>),
+    /// A token that nobody can judge yet.
+    NotYet,
 }
 
 /// Look at a head; `None` where nobody is asked.
@@ -46,7 +49,18 @@ pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificate: O
             let known = certificate.and_then(|fingerprint| keys.find_certificate(fingerprint, clock::wall_us()));
             known.map_or(Who::Nobody, Who::Known)
         }
-        Some(shown) => keys.find(shown, clock::wall_us()).map_or(Who::Stranger, Who::Known),
+        Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.tokens) {
+            (Some(caller), _) => Who::Known(caller),
+            // A token has two dots, and a key of ours none.
+            (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
+                match tokens.judge(shown, &plan.settings.rate_limits) {
+                    Judged::Good(caller) => Who::Known(caller),
+                    Judged::Bad => Who::Stranger,
+                    Judged::NotYet => Who::NotYet,
+                }
+            }
+            (None, _) => Who::Stranger,
+        },
     };
     Some(Shown { who, began, ended: clock::now() })
 }
@@ -79,7 +93,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
     let caller = match who {
         Who::Known(caller) => caller,
-        Who::Nobody | Who::Stranger => exchange.plan.anonymous.clone(),
+        Who::Nobody | Who::Stranger | Who::NotYet => exchange.plan.anonymous.clone(),
     };
     if !caller.may_use(&route.name) {
         return Err(Refusal::forbidden_route());
@@ -95,6 +109,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
 
 fn refusal(who: &Who, wanted: Auth) -> Option<Refusal> {
     match (who, wanted) {
+        (Who::NotYet, Auth::Optional | Auth::Required) => Some(Refusal::identity_unavailable()),
         (Who::Stranger, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
         (Who::Nobody, Auth::Required) => Some(Refusal::no_key()),
         _ => None,

@@ -51,6 +51,17 @@ pub(super) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, As
     }
 }
 
+/// Get what is at the backend's own path.
+pub(super) async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
+    let backend = &upstream.backend;
+    let path = if backend.prefix.is_empty() { "/" } else { &*backend.prefix };
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\naccept-encoding: identity\r\n\r\n", backend.authority);
+    let connection = connect(upstream, CONNECT, true).await?;
+    let mut source = H1Source::new(connection, Request { head: head.into_bytes(), buffer: Vec::new(), body: 0..0, insert: None }, LIMITS);
+    exchange(&mut source).await
+}
+
 fn request(upstream: &Upstream, ask: &Ask) -> Request {
     let backend = &upstream.backend;
     let mut head = format!(
