@@ -161,6 +161,7 @@ impl Builder {
             max_connections: table.size("max_connections"),
             idle_connections: table.size("idle_connections"),
             admission: self.admission(table),
+            context_length: table.count("context_length"),
             models: table.texts("models").to_vec(),
         })
     }
@@ -184,6 +185,7 @@ impl Builder {
             max_connections: 4,
             idle_connections: 0,
             admission: None,
+            context_length: 0,
             models: Vec::new(),
         })
     }
@@ -249,8 +251,22 @@ impl Builder {
             timeouts: table.table("timeouts").map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
             auth: self.route_auth(table, known.has_auth),
             expected_output: table.count("expected_output"),
+            hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),
+            cors: self.origins(table),
+            strict: table.text("validation") == Some("strict"),
             labels,
         })
+    }
+
+    fn origins(&mut self, table: &Table) -> Vec<String> {
+        let origins = table.texts("cors");
+        for origin in origins.iter().filter(|origin| *origin != "*") {
+            let is_one = origin.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.path() == "/" && !origin.ends_with('/'));
+            if !is_one {
+                self.wrong(table, "cors", format!("{origin:?} is no origin; write for example \"https://app.example.com\""));
+            }
+        }
+        origins.to_vec()
     }
 
     fn header_conditions(&mut self, conditions: &Table) -> Vec<(String, Option<String>)> {

@@ -85,6 +85,8 @@ fn inactive_sample(field: &Field) -> String {
         "cert" => "/etc/llm-lens/cert.pem".into(),
         "key" => "/etc/llm-lens/key.pem".into(),
         "usage_file" => "/var/lib/llm-lens/usage.jsonl".into(),
+        "hosts" => "[llm.example.com]".into(),
+        "cors" => "[\"https://app.example.com\"]".into(),
         "client_ca" => "/etc/llm-lens/clients.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "shield" => "strict".into(),

@@ -192,6 +192,12 @@ pub static BACKEND: Section = Section {
         field("max_connections", Kind::Count(1, 1_000_000), "10000", "Connections in use at a time; a request beyond it is answered 503."),
         field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections each worker keeps for later."),
         field("admission", Kind::Section(&ADMISSION), "", "How many requests it gets at a time, and who waits."),
+        field(
+            "context_length",
+            Kind::Count(0, 1_000_000_000),
+            "0",
+            "Tokens that prompt and answer may have in all, for routes that are strict; 0 means not known.",
+        ),
         field("models", Kind::Texts, "", "Models it serves. They may become metric labels; other names become `other`."),
     ],
 };
@@ -229,6 +235,24 @@ pub static ROUTE: Section = Section {
             Kind::Word(&["required", "optional", "off"]),
             "",
             "Whether a credential is wanted. optional: without one, a client is `anonymous`. Default: required with an `auth` section, else off.",
+        ),
+        field(
+            "hosts",
+            Kind::Texts,
+            "",
+            "Names that it answers to in `Host`, ports left off; `*.example.com` means all below it. Without it: any.",
+        ),
+        field(
+            "cors",
+            Kind::Texts,
+            "",
+            "Origins of web pages that may read its answers, such as `https://app.example.com`; `*` means any. Without it: none.",
+        ),
+        field(
+            "validation",
+            Kind::Word(&["transparent", "strict"]),
+            "transparent",
+            "strict: refuse what has wrong types or values, a model that the backend does not declare, or more tokens than its context, before the engine hears of it.",
         ),
         field(
             "expected_output",

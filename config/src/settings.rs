@@ -207,6 +207,8 @@ pub struct Backend {
     pub idle_connections: usize,
     /// How many requests it gets at a time.
     pub admission: Option<Admission>,
+    /// Tokens that prompt and answer may have in all; 0: not known.
+    pub context_length: u64,
     /// Models that may become labels.
     pub models: Vec<String>,
 }
@@ -252,6 +254,12 @@ pub struct Route {
     pub forward_compression: bool,
     /// Whether a credential is wanted.
     pub auth: Auth,
+    /// Names that it answers to.
+    pub hosts: Vec<String>,
+    /// Origins that may read its answers.
+    pub cors: Vec<String>,
+    /// What is wrong is refused before the engine hears of it.
+    pub strict: bool,
     /// Tokens that a request without `max_tokens` is thought to generate.
     pub expected_output: u64,
     /// The guard.
@@ -273,7 +281,7 @@ pub struct Route {
 impl Route {
     /// Whether what a body says decides who may ask it, and how much.
     pub fn reads_bodies(&self) -> bool {
-        self.auth != Auth::Off
+        self.auth != Auth::Off || self.strict
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) expected: Used,
     /// What it has taken of limits; settled when the exchange ends.
     pub(crate) charge: Charge,
+    /// Fields that let a web page read the answer.
+    pub(crate) cors: Option<String>,
     /// What the client says about its place in a queue.
     pub(crate) said: Said,
     /// Its place at the backend.
@@ -179,6 +181,7 @@ impl Exchange {
             caller: None,
             expected: Used::default(),
             charge: Charge::default(),
+            cors: None,
             said: Said::default(),
             place: None,
             guarded: Guarded::default(),

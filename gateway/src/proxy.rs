@@ -35,7 +35,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::send::CREDENTIALS;
-use crate::stage::{accept, admit, identify, route};
+use crate::stage::{accept, admit, identify, origin, route};
 use crate::upstream;
 
 /// Pingora's proxy with our rules for what passes through.
@@ -254,11 +254,20 @@ impl ProxyHttp for PassThrough {
             Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
         };
         let certificate = session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.clone());
+        let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
         let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, certificate.as_deref()));
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
         exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         exchange.enter(State::Connect);
-        let admitted = found.and_then(|route| {
+        if let Some((route, fields)) = preflight {
+            exchange.set_route(route);
+            ctx.exchange = Some(exchange);
+            return allow(session, fields).await.map(|()| true);
+        }
+        let hosted = parsed.as_ref().map_or(Ok(()), |head| found.as_ref().map_or(Ok(()), |route| origin::host(&route.route, head)));
+        let cors = parsed.as_ref().ok().and_then(|head| origin::fields(&found.as_ref().ok()?.route, head));
+        exchange.cors = cors;
+        let admitted = found.and_then(|route| hosted.map(|()| route)).and_then(|route| {
             exchange.set_route(route);
             identify::enter(&mut exchange, shown)?;
             identify::run(&mut exchange)
@@ -404,6 +413,9 @@ impl ProxyHttp for PassThrough {
                 exchange.answer.not_parsed = Some("no_dialect");
             }
             response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+            for (name, value) in exchange.cors.iter().flat_map(|fields| fields.lines()).filter_map(|line| line.split_once(": ")) {
+                response.insert_header(name.to_owned(), value)?;
+            }
         }
         Ok(())
     }
@@ -493,6 +505,15 @@ fn streams(response: &ResponseHeader) -> bool {
 
 fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {
     (!wait.is_zero()).then_some(wait)
+}
+
+/// A browser may ask.
+async fn allow(session: &mut Session, fields: String) -> Result<()> {
+    let mut header = ResponseHeader::build(204, Some(8))?;
+    for (name, value) in fields.lines().filter_map(|line| line.split_once(": ")) {
+        header.insert_header(name.to_owned(), value)?;
+    }
+    session.write_response_header(Box::new(header), true).await
 }
 
 /// Our own answer on pingora's session. The connection is closed, whatever was read of the request.

@@ -124,6 +124,15 @@ impl Refusal {
         Refusal { kind: Some("permission_error"), param: Some("model"), ..Refusal::new(403, "model_not_allowed", message) }
     }
 
+    /// A member that is wrong.
+    pub(crate) fn invalid(status: u16, code: &'static str, param: &'static str, message: String) -> Self {
+        Refusal { param: Some(param), kind: Some("invalid_request_error"), ..Refusal::new(status, code, message) }
+    }
+
+    pub(crate) fn wrong_host() -> Self {
+        Refusal::new(421, "host_not_served", "The route does not answer to this host; check the URL.")
+    }
+
     pub(crate) fn upgrade() -> Self {
         Refusal::new(501, "upgrade_not_supported", "The gateway does not switch protocols; send the request without Upgrade.")
     }

@@ -24,6 +24,7 @@ pub mod reader;
 pub mod request;
 pub mod rewrite;
 mod template;
+pub mod validate;
 
 pub use dialect::Dialect;
 pub use event::{Channel, Event, Kinds, Listener, Part, Usage};

@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ use super::out::Out;
 use super::{Gone, Sink};
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
 use crate::stage::relay::{End, Relay};
 use crate::stage::send::{self, Outgoing};
-use crate::stage::{admit, guard_input, identify, inspect_input, queue, route};
+use crate::stage::{admit, guard_input, identify, inspect_input, origin, queue, route, validate};
 use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
 
@@ -144,17 +146,24 @@ fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoi
         exchange.enter(State::Route);
         route::run(exchange, head)?;
         exchange.enter(State::Gateway);
+        origin::host(&route_of(exchange)?.route, head)?;
+        exchange.cors = origin::fields(&route_of(exchange)?.route, head);
         identify::run(exchange)?;
         if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
             return Err(refusal);
         }
         exchange.expected = admit::expected(exchange, body);
+        validate::run(exchange, body)?;
         exchange.said = queue::said(head);
         match exchange.guard() {
             Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
             None => Ok(Some(send::prepare(exchange, head, body.len()))),
         }
     })
+}
+
+fn route_of(exchange: &Exchange) -> Result<Arc<PlannedRoute>, Refusal> {
+    exchange.routed.as_ref().map(|routed| routed.route.clone()).ok_or_else(Refusal::no_route)
 }
 
 /// Work on the head of the request. It is parsed for it, and again for the next: a parsed head is larger than a stream that waits.
@@ -289,7 +298,7 @@ pub(crate) async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, 
         first_byte: clock::now(),
     };
     let mut out = Out::default();
-    let extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    let extra = format!("x-request-id: {}\r\n{}", exchange.accepted.id, exchange.cors.as_deref().unwrap_or_default());
     exchange.enter(State::ClientWrite);
     let written = match sink.begin(&head, &extra, &mut out) {
         Ok(()) => {

@@ -493,6 +493,7 @@ impl<S, D> Drop for Relay<'_, S, D> {
 /// The fields of our own that an answer gets.
 fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
+    extra.push_str(exchange.cors.as_deref().unwrap_or_default());
     extra.push_str(&admit::fields(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
         let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });

@@ -144,3 +144,78 @@ async fn bad_keys_leave_nothing_behind() {
     let after = keyed.gateway.resident_kib();
     assert!(after < before + 2048, "{before} KiB before, {after} KiB after");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_may_read_what_the_route_lets_them_and_hosts_are_checked() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let routes = "{name: r, backend: e, hosts: [llm.example.com, '*.inner.example'], cors: ['https://app.example.com']}";
+    let (keyed, keys) = Keyed::start(&engine, routes, "", &[&["--owner", "a"]]).await;
+    let preflight = |origin: &str| {
+        format!(
+            "OPTIONS {CHAT} HTTP/1.1\r\nhost: llm.example.com\r\norigin: {origin}\r\naccess-control-request-method: POST\r\naccess-control-request-headers: authorization\r\n\r\n"
+        )
+    };
+    let mut client = keyed.gateway.client().await;
+    client.send(preflight("https://app.example.com")).await;
+    let allowed = client.answer().await;
+    assert_eq!((allowed.status, allowed.field("access-control-allow-origin")), (204, Some("https://app.example.com")));
+    assert_eq!(allowed.field("access-control-allow-headers"), Some("authorization"));
+    let mut client = keyed.gateway.client().await;
+    client.send(preflight("https://evil.example")).await;
+    let other = client.answer().await;
+    assert!(other.status == 401 && other.field("access-control-allow-origin").is_none(), "{}", other.head);
+    let ask = |host: &str, origin: &str| {
+        let body = request("");
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n{}content-length: {}\r\n\r\n{body}",
+            bearer(&keys[0]),
+            body.len()
+        );
+        let gateway = &keyed.gateway;
+        async move {
+            let mut client = gateway.client().await;
+            client.send(head).await;
+            client.answer().await
+        }
+    };
+    let good = ask("llm.example.com:8080", "https://app.example.com").await;
+    assert_eq!(
+        (good.status, good.field("access-control-allow-origin"), good.field("vary")),
+        (200, Some("https://app.example.com"), Some("origin"))
+    );
+    let silent = ask("a.inner.example", "https://evil.example").await;
+    assert!(silent.status == 200 && silent.field("access-control-allow-origin").is_none());
+    for wrong in ["inner.example", "evil.example", "xllm.example.com"] {
+        assert_eq!(ask(wrong, "https://app.example.com").await.error_code(), "host_not_served", "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let routes =
+        "{name: strict, match: {headers: {x-strict: '*'}}, backend: e, auth: off, validation: strict}, {name: r, backend: e, auth: off}";
+    let (keyed, _) = Keyed::start_with(&engine, ", context_length: 100", routes, "", &[]).await;
+    for (body, status, code, param) in [
+        (request(",\"temperature\":\"hot\""), 400, "invalid_value", "temperature"),
+        (request(",\"max_tokens\":0"), 400, "invalid_value", "max_tokens"),
+        (request(",\"max_tokens\":101"), 400, "context_length_exceeded", "max_tokens"),
+        (request("").replace("\"m\"", "\"gpt-9\""), 404, "model_not_found", "model"),
+        ("{\"model\":\"m\"}".into(), 400, "invalid_value", "messages"),
+        ("{\"model\":".into(), 400, "invalid_json", ""),
+    ] {
+        let mut client = keyed.gateway.client().await;
+        client.post(CHAT, "x-strict: 1\r\n", &body).await;
+        let answer = client.answer().await;
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status, error["code"].as_str(), error["param"].as_str().unwrap_or("")), (status, Some(code), param), "{body}");
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    assert_eq!(engine.seen().len(), 0);
+    let mut client = keyed.gateway.client().await;
+    client.post(CHAT, "", &request(",\"temperature\":\"hot\"")).await;
+    assert_eq!(client.answer().await.status, 200, "the other route is transparent");
+    let mut client = keyed.gateway.client().await;
+    client.post(CHAT, "x-strict: 1\r\n", &request(",\"temperature\":1,\"max_tokens\":50")).await;
+    assert_eq!(client.answer().await.status, 200);
+}
