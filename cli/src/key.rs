@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -111,10 +111,18 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     };
     let after = edit(before)?;
     config::parse_keys(&path.display().to_string(), &after, &settings.rate_limits)?;
+    // What the gateway reads now, it shall read then: a link stays a link, and the file stays its owner's.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let known = fs::metadata(path).ok();
     let fresh = beside(".new");
     let mut file: File = owner_only(&fresh)?;
     file.set_len(0)?;
     file.write_all(after.as_bytes()).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", fresh.display()))?;
+    if let Some(known) = known {
+        fs::set_permissions(&fresh, known.permissions())?;
+        let whose = (Some(known.uid()), Some(known.gid()));
+        std::os::unix::fs::chown(&fresh, whose.0, whose.1).with_context(|| format!("cannot keep the owner of {}", path.display()))?;
+    }
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 

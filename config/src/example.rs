@@ -56,7 +56,9 @@ fn sample(field: &Field, inactive: bool) -> Option<String> {
     Some(match field.name {
         "name" if inactive => "strict".into(),
         "name" | "backend" => "vllm".into(),
+        "url" if matches!(field.kind, Kind::Secret) => "redis://127.0.0.1:6379".into(),
         "url" => "http://127.0.0.1:8000".into(),
+        "max_requests" => "64".into(),
         _ if field.default.is_empty() => return None,
         _ => field.default.into(),
     })
@@ -71,7 +73,6 @@ fn inactive_sample(field: &Field) -> String {
         "routes" => "[chat]".into(),
         "owners" => "[search]".into(),
         "auth" => "optional".into(),
-        "url" => "redis://127.0.0.1:6379".into(),
         "api_key" => "${VLLM_API_KEY}".into(),
         "path" => "/v1/*".into(),
         "headers" => "{x-tier: gold}".into(),

@@ -25,7 +25,8 @@ const MAX_FILE: u64 = 64 << 20;
 /// All problems of the file, or the one that kept it from being read.
 pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
     let name = path.display().to_string();
-    let text = crate::read(path, MAX_FILE).map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
+    let text = crate::read(path, MAX_FILE)
+        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}; llm-lens key create makes it"))))?;
     parse_keys(&name, &text, limits)
 }
 
@@ -57,6 +58,9 @@ impl KeyReader<'_> {
         let id = table.text("id").unwrap_or_default();
         if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
             self.wrong(table, "id", format!("{id:?} is no name; use up to 64 letters, digits, \"-\", \"_\" and \".\""));
+        }
+        if id == "anonymous" {
+            self.wrong(table, "id", "is the name of those who show no key");
         }
         if !self.ids.insert(id.to_owned()) {
             self.wrong(table, "id", format!("the id {id:?} is used twice"));

@@ -237,6 +237,12 @@ pub static ROUTE: Section = Section {
             "Whether a credential is wanted. optional: without one, a client is `anonymous`. Default: required with an `auth` section, else off.",
         ),
         field(
+            "pass",
+            Kind::Texts,
+            "",
+            "Paths that may go to the backend although nothing of them is read, where models, tokens or places are counted; a `*` at an end matches any rest.",
+        ),
+        field(
             "hosts",
             Kind::Texts,
             "",

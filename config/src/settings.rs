@@ -254,6 +254,8 @@ pub struct Route {
     pub forward_compression: bool,
     /// Whether a credential is wanted.
     pub auth: Auth,
+    /// Paths that may pass unread.
+    pub pass: Vec<Pattern>,
     /// Names that it answers to.
     pub hosts: Vec<String>,
     /// Origins that may read its answers.

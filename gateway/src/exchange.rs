@@ -217,6 +217,15 @@ impl Exchange {
         self.routed.as_ref().and_then(|routed| routed.route.guard.clone())
     }
 
+    /// The backend has done its part: its place is free, however long the client takes.
+    pub(crate) fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            let first = self.answer.lens.marks().first_token.arrival;
+            let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
+            place.leave(clock::now(), ttft);
+        }
+    }
+
     /// Enter a state of the ledger now.
     pub(crate) fn enter(&mut self, state: State) {
         self.ledger.switch(state, clock::now());
@@ -225,11 +234,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            let first = self.answer.lens.marks().first_token.arrival;
-            let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
-            place.leave(clock::now(), ttft);
-        }
+        self.leave();
         self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
             observatory::Gauges::count(&self.shared.observatory.gauges().panics);

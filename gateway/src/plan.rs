@@ -42,7 +42,7 @@ pub enum BuildError {
         name: String,
     },
     /// A file of keys that is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Keys(#[from] config::Problems),
     /// A guard that cannot be made ready.
     #[error(transparent)]
@@ -154,7 +154,8 @@ impl Plan {
             .iter()
             .map(|backend| match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
                 Some(upstream) => Ok(upstream),
-                None => Upstream::build(backend.clone(), settings.limits).map(Arc::new),
+                None => Upstream::build(backend.clone(), settings.limits)
+                    .map(|upstream| Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))),
             })
             .collect::<Result<Vec<_>, _>>()?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
@@ -198,6 +199,10 @@ impl Plan {
     pub(crate) fn declared(&self, model: Option<&str>) -> &Arc<str> {
         let (others, declared) = self.declared.split_last().expect("invariant: build puts a name for the others there");
         declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
+    }
+
+    fn upstream(&self, backend: &config::settings::Backend) -> Option<&Arc<Upstream>> {
+        self.world.upstreams().find(|upstream| upstream.backend.name == backend.name)
     }
 
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {

@@ -270,7 +270,8 @@ impl ProxyHttp for PassThrough {
         let admitted = found.and_then(|route| hosted.map(|()| route)).and_then(|route| {
             exchange.set_route(route);
             identify::enter(&mut exchange, shown)?;
-            identify::run(&mut exchange)
+            identify::run(&mut exchange)?;
+            accept::must_be_countable(&exchange)
         });
         let admitted = match admitted {
             Ok(()) => admit::run(&mut exchange).await,
@@ -509,7 +510,8 @@ fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {
 
 /// A browser may ask.
 async fn allow(session: &mut Session, fields: String) -> Result<()> {
-    let mut header = ResponseHeader::build(204, Some(8))?;
+    let mut header = ResponseHeader::build(200, Some(8))?;
+    header.insert_header("content-length", "0")?;
     for (name, value) in fields.lines().filter_map(|line| line.split_once(": ")) {
         header.insert_header(name.to_owned(), value)?;
     }

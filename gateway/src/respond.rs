@@ -129,6 +129,12 @@ impl Refusal {
         Refusal { param: Some(param), kind: Some("invalid_request_error"), ..Refusal::new(status, code, message) }
     }
 
+    /// What nobody here reads, where somebody must.
+    pub(crate) fn uncountable_endpoint() -> Self {
+        let message = "What this API is asked cannot be counted here; use one that the gateway reads, or have the path named under the route's `pass`.";
+        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "uncountable_endpoint", message) }
+    }
+
     pub(crate) fn wrong_host() -> Self {
         Refusal::new(421, "host_not_served", "The route does not answer to this host; check the URL.")
     }

@@ -77,6 +77,13 @@ impl Upstream {
         Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), turnstile, backend })
     }
 
+    /// The same, with the turnstile of the one before it, if its settings are the same: those that are in there count on.
+    pub(crate) fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
+        let known = before.filter(|before| before.backend.admission == self.backend.admission);
+        self.turnstile = known.and_then(|before| before.turnstile.clone()).or(self.turnstile);
+        self
+    }
+
     /// Whether the backend is the same in all that concerns its connections.
     pub(crate) fn is_same(&self, backend: &Backend, limits: Limits) -> bool {
         let mine = &*self.backend;

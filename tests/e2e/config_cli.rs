@@ -120,7 +120,12 @@ fn every_commented_line_of_init_is_a_field() {
         uncommented.push('\n');
     }
     std::fs::write(&name, uncommented).unwrap();
-    let output = Command::new(kit::gateway::binary()).args(["check", &name]).env("VLLM_API_KEY", "k").output().unwrap();
+    let output = Command::new(kit::gateway::binary())
+        .args(["check", &name])
+        .env("VLLM_API_KEY", "k")
+        .env("LLM_LENS_SECRET", "sixteen-and-more")
+        .output()
+        .unwrap();
     let told = text(&output.stderr);
     // Files need not be there, and a plain URL has no TLS; nothing else may be wrong.
     let wrong: Vec<&str> = told.lines().filter(|l| !l.contains("cannot open") && !l.contains("tls is set")).collect();

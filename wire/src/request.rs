@@ -78,6 +78,10 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     /// Asked choices.
     pub n: Option<u64>,
+    /// Answers that the engine generates to choose from.
+    pub best_of: Option<u64>,
+    /// A count of tokens or choices is given and is no whole number: engines differ in what they make of it.
+    pub odd_count: bool,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
     /// `include_usage` stands there in any form, or `stream_options` does and is no object: whoever wants to ask for usage
@@ -147,15 +151,18 @@ impl RequestFacts {
             b"model" => self.model = v.text()?.map(|t| t.decode().into_owned()),
             b"stream" => self.stream = v.boolean()?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
-                self.max_tokens = v.uint()?.or(self.max_tokens);
+                let tokens = self.count(v)?;
+                self.allow(tokens);
             }
-            b"parameters" | b"options" => v.object(|key, v| {
+            b"parameters" | b"options" | b"sampling_params" => v.object(|key, v| {
                 if matches!(key, b"max_new_tokens" | b"num_predict") {
-                    self.max_tokens = v.uint()?;
+                    let tokens = self.count(v)?;
+                    self.allow(tokens);
                 }
                 Ok(())
             })?,
-            b"n" => self.n = v.uint()?,
+            b"n" => self.n = self.count(v)?,
+            b"best_of" => self.best_of = self.count(v)?,
             b"stream_options" => self.stream_options(v)?,
             b"tools" | b"functions" => v.array(|_, v| {
                 self.tools += 1;
@@ -181,6 +188,19 @@ impl RequestFacts {
             _ => self.member_text(key, v, Speaker::User, Place::Other)?,
         }
         Ok(())
+    }
+
+    /// A count, and whether it is none; `null` and negative ones, which stand for no bound, are absent.
+    fn count(&mut self, v: &mut Scan<'_>) -> Result<Option<u64>, Malformed> {
+        let absent = matches!(v.peek(), Some(b'n' | b'-'));
+        let count = v.uint()?;
+        self.odd_count |= count.is_none() && !absent;
+        Ok(count)
+    }
+
+    /// Of several bounds on tokens the largest counts: which one an engine heeds, it alone knows.
+    fn allow(&mut self, tokens: Option<u64>) {
+        self.max_tokens = self.max_tokens.max(tokens);
     }
 
     fn stream_options(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
@@ -238,9 +258,16 @@ impl RequestFacts {
 
     /// A prompt: a string, a list of strings, or token ids (which hold no text).
     fn prompt(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
-        let before = self.texts.len();
+        let (before, mut lists) = (self.texts.len(), 0);
+        if v.peek() == Some(b'[') {
+            let mut ahead = *v;
+            ahead.array(|_, v| {
+                lists += usize::from(v.peek() == Some(b'['));
+                v.skip()
+            })?;
+        }
         self.every_text(v, Speaker::User, Place::Known)?;
-        self.messages += (self.texts.len() - before).max(1);
+        self.messages += (self.texts.len() - before).max(lists).max(1);
         Ok(())
     }
 
@@ -331,10 +358,10 @@ fn speaker(role: &[u8]) -> Speaker {
 
 /// Which members that we act on have been seen, one bit each.
 #[derive(Default)]
-struct Seen(u16);
+struct Seen(u32);
 
 impl Seen {
-    const NAMES: [&'static str; 12] = [
+    const NAMES: [&'static str; 19] = [
         "model",
         "stream",
         "max_tokens",
@@ -347,11 +374,22 @@ impl Seen {
         "inputs",
         "system",
         "tools",
+        "max_output_tokens",
+        "n_predict",
+        "best_of",
+        "options",
+        "parameters",
+        "sampling_params",
+        "echo",
     ];
 
-    /// Note a key; its name if it was noted before.
+    /// Note a key; its name if it was noted before. One that differs in case alone is the same to engines written in Go, and so it always
+    /// stands twice.
     fn again(&mut self, key: &[u8]) -> Option<&'static str> {
-        let at = Self::NAMES.iter().position(|n| n.as_bytes() == key)?;
+        let at = Self::NAMES.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key))?;
+        if Self::NAMES.get(at).is_some_and(|name| name.as_bytes() != key) {
+            return Self::NAMES.get(at).copied();
+        }
         let bit = 1 << at;
         let again = self.0 & bit != 0;
         self.0 |= bit;

@@ -86,6 +86,10 @@ impl Builder {
             prefix: store.text("prefix").unwrap_or_default().into(),
             replicas: u32::try_from(store.count("replicas")).unwrap_or(1),
         });
+        let priced = root.list("prices").iter().any(|price| price.texts("models").is_empty());
+        for table in tables.iter().filter(|table| table.text("of") == Some("cost") && !priced) {
+            self.wrong(table, "of", "a model without a price would cost nothing: end \"prices\" with an entry that names no models");
+        }
         tables.iter().filter_map(|table| self.rate_limit(table, shared.as_ref())).collect()
     }
 

@@ -2,11 +2,12 @@
 //!
 //! - *In*: units to take, to charge or to give back, and when.
 //! - *Out*: yes, or how long to wait.
-//! - *Never*: a lock where a rate is asked; a refund of what time has given back already.
+//! - *Never*: a lock held for longer than some additions; a refund of what time has given back already.
 //!
 //! A rate is GCRA in its virtual scheduling form (ITU-T I.371, annex A): the account is one instant, at which nothing will be owed. Taking
 //! *n* of *amount* units every *period* moves it *n x period / amount* further; it may lie at most *burst x period / amount* ahead of now.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::civil::{Date, Time};
@@ -30,14 +31,24 @@ pub struct When {
 /// An account.
 #[derive(Debug)]
 pub(super) enum Account {
-    /// The instant, in nanoseconds, at which nothing will be owed.
-    Rate(AtomicU64),
+    /// GCRA.
+    Rate(Mutex<Rate>),
     /// What was taken in a day or month.
     Calendar(Mutex<Window>),
     /// What is taken now.
     Places(AtomicU64),
     /// A slice of what many gateways share.
     Leased(Lease),
+}
+
+/// The instant at which nothing will be owed, and the ends of takings that may be given back, which lie before it.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    /// Nanoseconds.
+    owed: u64,
+    next: u64,
+    /// Number and end, in order of both; as many as requests that run.
+    open: VecDeque<(u64, u64)>,
 }
 
 /// A day or month, and what was taken in it.
@@ -49,19 +60,18 @@ pub(super) struct Window {
 }
 
 /// What was taken, so that it can be given back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taking {
-    /// A rate: when it will be paid off. A calendar: the end of its window. A lease: zero.
-    until: u64,
+    /// A rate: when it will be paid off. A calendar: the end of its window.
+    pub(super) until: u64,
+    /// A rate: its number.
+    number: u64,
 }
 
 impl Taking {
-    pub(super) fn leased() -> Self {
-        Taking { until: 0 }
-    }
-
-    pub(super) fn is_leased(self) -> bool {
-        self.until == 0
+    /// One that ends then.
+    pub(super) fn until(until: u64) -> Self {
+        Taking { until, number: 0 }
     }
 }
 
@@ -74,7 +84,7 @@ impl Account {
             return Account::Leased(Lease::new(quota, shared));
         }
         match quota.every {
-            Every::Rolling(_) => Account::Rate(AtomicU64::new(0)),
+            Every::Rolling(_) => Account::Rate(Mutex::default()),
             Every::Day | Every::Month => Account::Calendar(Mutex::default()),
             Every::AtATime => Account::Places(AtomicU64::new(0)),
         }
@@ -83,22 +93,15 @@ impl Account {
     /// Take units, if the limit has them; of a lease, if the slice has.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Result<Taking, Wait> {
         match self {
-            Account::Rate(owed) => {
+            Account::Rate(rate) => {
                 let (cost, most) = (quota.time_of(units), quota.time_of(quota.burst));
                 if cost > most {
                     return Err(None);
                 }
-                let mut seen = owed.load(Ordering::Relaxed);
-                loop {
-                    let until = seen.max(now.tick.0) + cost;
-                    if until - now.tick.0 > most {
-                        return Err(Some(until - now.tick.0 - most));
-                    }
-                    match owed.compare_exchange_weak(seen, until, Ordering::Relaxed, Ordering::Relaxed) {
-                        Ok(_) => return Ok(Taking { until }),
-                        Err(other) => seen = other,
-                    }
-                }
+                let mut rate = rate.lock();
+                let until = rate.owed.max(now.tick.0).saturating_add(cost);
+                let wait = (until - now.tick.0).saturating_sub(most);
+                if wait > 0 { Err(Some(wait)) } else { Ok(rate.take(until, true)) }
             }
             Account::Calendar(window) => {
                 let mut window = window.lock();
@@ -106,7 +109,7 @@ impl Account {
                 match window.used.checked_add(units).filter(|used| *used <= quota.amount) {
                     Some(used) => {
                         window.used = used;
-                        Ok(Taking { until: window.end })
+                        Ok(Taking { until: window.end, number: 0 })
                     }
                     None if units > quota.amount => Err(None),
                     None => Err(Some(window.end.saturating_sub(now.wall_us).saturating_mul(1000))),
@@ -115,7 +118,7 @@ impl Account {
             Account::Places(taken) => {
                 let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
                 // Nobody knows when a stream ends; a second is a polite time to ask again.
-                taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking { until: 0 }))
+                taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
             }
             Account::Leased(lease) => lease.take(units, now).ok_or(None),
         }
@@ -124,33 +127,29 @@ impl Account {
     /// Charge units whatever the limit says.
     pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
         match self {
-            Account::Rate(owed) => {
-                let charged = |seen: u64| seen.max(now.tick.0).saturating_add(quota.time_of(units));
-                let before = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(charged(seen))).unwrap_or_default();
-                Taking { until: charged(before) }
+            Account::Rate(rate) => {
+                let mut rate = rate.lock();
+                let until = rate.owed.max(now.tick.0).saturating_add(quota.time_of(units)).min(u64::MAX / 2);
+                rate.take(until, false)
             }
             Account::Calendar(window) => {
                 let mut window = window.lock();
                 window.turn(quota.every, now.wall_us);
                 window.used = window.used.saturating_add(units);
-                Taking { until: window.end }
+                Taking { until: window.end, number: 0 }
             }
             Account::Places(taken) => {
                 taken.fetch_add(units, Ordering::Relaxed);
-                Taking { until: 0 }
+                Taking::default()
             }
-            Account::Leased(lease) => lease.charge(units),
+            Account::Leased(lease) => lease.charge(units, now),
         }
     }
 
     /// Give back units of a taking.
     pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
         match self {
-            Account::Rate(owed) => {
-                let still_owed = taking.until.saturating_sub(now.tick.0);
-                let back = quota.time_of(units).min(still_owed);
-                let _ = owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(seen.saturating_sub(back)));
-            }
+            Account::Rate(rate) => rate.lock().give_back(quota.time_of(units), taking, now.tick.0),
             Account::Calendar(window) => {
                 let mut window = window.lock();
                 if window.end == taking.until {
@@ -164,11 +163,21 @@ impl Account {
         }
     }
 
+    /// A taking will not be given back any more.
+    pub(super) fn close(&self, taking: Taking) {
+        if let Account::Rate(rate) = self {
+            let mut rate = rate.lock();
+            if let Ok(at) = rate.find(taking) {
+                rate.open.remove(at);
+            }
+        }
+    }
+
     /// Units that could be taken now, and nanoseconds until all of them are there.
     pub(super) fn left(&self, quota: &Quota, now: When) -> (u64, u64) {
         match self {
-            Account::Rate(owed) => {
-                let owed = owed.load(Ordering::Relaxed).saturating_sub(now.tick.0);
+            Account::Rate(rate) => {
+                let owed = rate.lock().owed.saturating_sub(now.tick.0);
                 (quota.units_of(quota.time_of(quota.burst).saturating_sub(owed)), owed)
             }
             Account::Calendar(window) => {
@@ -184,7 +193,7 @@ impl Account {
     /// Whether a new account would say the same.
     pub(super) fn is_as_new(&self, now: When) -> bool {
         match self {
-            Account::Rate(owed) => owed.load(Ordering::Relaxed) <= now.tick.0,
+            Account::Rate(rate) => rate.lock().owed <= now.tick.0,
             Account::Calendar(window) => {
                 let window = window.lock();
                 window.used == 0 || window.end <= now.wall_us
@@ -192,6 +201,32 @@ impl Account {
             Account::Places(taken) => taken.load(Ordering::Relaxed) == 0,
             Account::Leased(lease) => lease.is_as_new(now),
         }
+    }
+}
+
+impl Rate {
+    fn take(&mut self, until: u64, open: bool) -> Taking {
+        self.owed = until;
+        self.next += 1;
+        if open {
+            self.open.push_back((self.next, until));
+        }
+        Taking { until, number: self.next }
+    }
+
+    fn find(&self, taking: Taking) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&taking.number, |(number, _)| *number)
+    }
+
+    /// What is still owed of a taking comes back, and what was taken behind it is paid earlier by that.
+    fn give_back(&mut self, cost: u64, taking: Taking, now: u64) {
+        let (until, behind) = match self.find(taking) {
+            Ok(at) => (self.open.get(at).map_or(0, |(_, until)| *until), at),
+            Err(behind) => (taking.until.min(self.owed), behind),
+        };
+        let back = cost.min(until.saturating_sub(now));
+        self.open.range_mut(behind..).for_each(|(_, until)| *until = until.saturating_sub(back));
+        self.owed = self.owed.saturating_sub(back);
     }
 }
 
@@ -278,6 +313,18 @@ mod tests {
         assert_eq!(fresh.left(&quota, at(SECOND)).0, 61);
     }
 
+    /// Two reservations of 50, given back one after the other while a third lies behind them.
+    #[test]
+    fn a_refund_moves_the_end_of_what_was_taken_after_it() {
+        let quota = rolling(1, 1, 100);
+        let account = Account::new(&quota, None);
+        let (first, second) = (account.take(&quota, 50, at(0)).unwrap(), account.take(&quota, 50, at(0)).unwrap());
+        account.give_back(&quota, 50, first, at(0));
+        account.take(&quota, 50, at(60 * SECOND)).unwrap();
+        account.give_back(&quota, 50, second, at(60 * SECOND));
+        assert_eq!(account.left(&quota, at(60 * SECOND)).0, 50);
+    }
+
     #[test]
     fn calendars_turn_and_never_back() {
         let quota = Quota { amount: 10, every: Every::Month, burst: 10 };
@@ -297,19 +344,20 @@ mod tests {
         #[test]
         fn never_more_than_burst_and_rate(
             (amount, burst) in (1u64..50, 1u64..60),
-            steps in prop::collection::vec((0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>()), 1..80),
+            steps in prop::collection::vec((0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>(), 0usize..8), 1..80),
         ) {
             let quota = rolling(amount, 7, burst);
             let account = Account::new(&quota, None);
             let (mut now, mut open, mut used) = (0, Vec::new(), Vec::new());
-            for (wait, units, keep, settles) in steps {
+            for (wait, units, keep, settles, which) in steps {
                 now += wait;
                 if let Ok(taking) = account.take(&quota, units, at(now)) {
                     let kept = keep.min(units);
                     used.push((now, kept));
                     open.push((units - kept, taking));
                 }
-                if settles && let Some((unused, taking)) = open.pop() {
+                if settles && !open.is_empty() {
+                    let (unused, taking) = open.swap_remove(which % open.len());
                     account.give_back(&quota, unused, taking, at(now));
                 }
             }

@@ -20,6 +20,8 @@ pub(super) struct Part {
     pub(super) held: Arc<Held>,
     pub(super) taken: u64,
     pub(super) taking: Taking,
+    /// It was taken of this gateway's share, while the store was away.
+    pub(super) of_share: bool,
 }
 
 /// What a request has taken.
@@ -64,7 +66,10 @@ impl Charge {
 
     /// The request is refused: it was none.
     pub(super) fn cancel(&mut self, now: When) {
-        self.parts.drain(..).for_each(|mut part| part.shrink_to(0, now));
+        for mut part in self.parts.drain(..) {
+            part.shrink_to(0, now);
+            part.close();
+        }
     }
 
     /// Whether the request is under no limit.
@@ -99,6 +104,7 @@ impl Charge {
             };
             part.grow_to(units, now);
             part.shrink_to(units, now);
+            part.close();
         }
     }
 

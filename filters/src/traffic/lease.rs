@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use super::account::{Account, Taking, When};
+use super::account::{Account, Taking, When, window_end};
 use super::limits::Held;
 use super::settings::{Every, Quota, Shared};
 
@@ -29,6 +29,9 @@ pub(super) struct Lease {
     asking: AtomicBool,
     /// When something was taken last.
     used: AtomicU64,
+    /// Of a calendar, the end of the window that the slice is of.
+    window: AtomicU64,
+    quota: Quota,
     /// This gateway's share, for as long as the store is away.
     share: Quota,
     local: Box<Account>,
@@ -70,6 +73,8 @@ impl Lease {
             dry: AtomicBool::new(false),
             asking: AtomicBool::new(false),
             used: AtomicU64::new(0),
+            window: AtomicU64::new(0),
+            quota: *quota,
             share,
             local: Box::new(Account::new(&share, None)),
         }
@@ -77,39 +82,67 @@ impl Lease {
 
     /// Take units of the slice; `None`: it has not enough.
     pub(super) fn take(&self, units: u64, now: When) -> Option<Taking> {
+        self.turn(now);
         let units = signed(units);
         let left = |balance: i64| balance.checked_sub(units).filter(|left| *left >= 0);
         self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
         self.used.store(now.tick.0, Ordering::Relaxed);
-        Some(Taking::leased())
+        Some(self.taking(units, now))
+    }
+
+    /// What must be known to give it back: of a rate when it would be paid off, of a calendar the end of the window.
+    fn taking(&self, units: i64, now: When) -> Taking {
+        let until = window_end(self.quota.every, now);
+        let paid = || now.tick.0.saturating_add(self.quota.time_of(units.unsigned_abs()));
+        Taking::until(until.unwrap_or_else(paid))
+    }
+
+    /// A slice of a window that is over is none of the next.
+    fn turn(&self, now: When) {
+        let Some(end) = window_end(self.quota.every, now) else { return };
+        if self.window.swap(end, Ordering::Relaxed) != end {
+            let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(balance.min(0)));
+        }
     }
 
     /// Take units while the store is away. `Err(wait)`: not now.
-    pub(super) fn take_without(&self, away: Away, units: u64, now: When) -> Result<Taking, Option<u64>> {
+    pub(super) fn take_without(&self, away: Away, units: u64, now: When) -> Result<(Taking, bool), Option<u64>> {
         match away {
-            Away::Local => self.local.take(&self.share, units, now),
-            Away::Open => Ok(self.charge(units)),
+            Away::Local => self.local.take(&self.share, units, now).map(|taking| (taking, true)),
+            Away::Open => Ok((self.charge(units, now), false)),
             Away::Closed => Err(Some(1_000_000_000)),
         }
     }
 
     /// Whether a running stream may take more; it is charged all the same.
     pub(super) fn grow(&self, units: u64) -> bool {
-        self.charge(units);
-        !self.dry.load(Ordering::Relaxed)
+        let before = self.balance.fetch_sub(signed(units), Ordering::Relaxed);
+        before >= signed(units) || !self.dry.load(Ordering::Relaxed)
     }
 
-    pub(super) fn charge(&self, units: u64) -> Taking {
+    pub(super) fn charge(&self, units: u64, now: When) -> Taking {
         self.balance.fetch_sub(signed(units), Ordering::Relaxed);
-        Taking::leased()
+        self.taking(signed(units), now)
     }
 
+    /// What time has given back already is not given back again; of a window that is over, nothing is.
     pub(super) fn give_back(&self, units: u64, taking: Taking, now: When) {
-        if taking.is_leased() {
-            self.balance.fetch_add(signed(units), Ordering::Relaxed);
-        } else {
-            self.local.give_back(&self.share, units, taking, now);
-        }
+        let back = match window_end(self.quota.every, now) {
+            Some(end) if end == taking.until => units,
+            Some(_) => 0,
+            None => units.min(self.quota.units_of(taking.until.saturating_sub(now.tick.0))),
+        };
+        self.balance.fetch_add(signed(back), Ordering::Relaxed);
+    }
+
+    /// The same of what was taken of this gateway's own share.
+    pub(super) fn give_back_share(&self, units: u64, taking: Taking, now: When) {
+        self.local.give_back(&self.share, units, taking, now);
+    }
+
+    /// A taking of the share will not be given back any more.
+    pub(super) fn close(&self, taking: Taking) {
+        self.local.close(taking);
     }
 
     /// What is known to be left: of the slice.
@@ -125,9 +158,10 @@ impl Lease {
 impl Wanted {
     /// What a request needs beyond what the slice has, and a slice more.
     pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
-        let Account::Leased(lease) = &held.account else { return None };
-        let debt = lease.balance.load(Ordering::Relaxed).min(0).unsigned_abs();
-        let need = units.saturating_add(debt).max(1);
+        let Account::Leased(lease) = &*held.account else { return None };
+        let short = signed(units).saturating_sub(lease.balance.load(Ordering::Relaxed));
+        // A debt beyond all that the limit holds is paid in parts; what is larger than it by itself never fits.
+        let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
         let asks = !lease.asking.swap(true, Ordering::Relaxed);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
         Some(Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks })
@@ -135,7 +169,7 @@ impl Wanted {
 
     /// The store granted that much.
     pub fn granted(&self, units: u64) {
-        if let Account::Leased(lease) = &self.held.account {
+        if let Account::Leased(lease) = &*self.held.account {
             lease.balance.fetch_add(signed(units), Ordering::Relaxed);
             lease.dry.store(false, Ordering::Relaxed);
         }
@@ -144,7 +178,7 @@ impl Wanted {
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        if let (true, Account::Leased(lease)) = (self.asks, &self.held.account) {
+        if let (true, Account::Leased(lease)) = (self.asks, &*self.held.account) {
             lease.asking.store(false, Ordering::Relaxed);
         }
     }
@@ -161,7 +195,7 @@ pub enum Chore {
 
 impl Chore {
     pub(super) fn of(held: &Arc<Held>, key: &str, now: When) -> Option<Chore> {
-        let Account::Leased(lease) = &held.account else { return None };
+        let Account::Leased(lease) = &*held.account else { return None };
         let balance = lease.balance.load(Ordering::Relaxed);
         let wanted = |need, want| Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks: false };
         if balance < 0 {
@@ -187,7 +221,7 @@ impl Chore {
 
     /// The store has answered: it granted so many, or took them. `None`: it did not answer, and nothing has changed.
     pub fn done(self, units: Option<u64>) {
-        let Account::Leased(lease) = &self.wanted().held.account else { return };
+        let Account::Leased(lease) = &*self.wanted().held.account else { return };
         match (&self, units) {
             (Chore::Owe(wanted), Some(granted)) => {
                 lease.balance.fetch_add(signed(granted), Ordering::Relaxed);
@@ -202,7 +236,7 @@ impl Chore {
 
 /// The name of an account: of a calendar's, with the end of the window.
 pub(super) fn key(prefix: &str, limit: &str, subject: &str, every: Every, now: When) -> String {
-    match super::account::window_end(every, now) {
+    match window_end(every, now) {
         Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
         None => format!("{prefix}:{limit}:{subject}"),
     }
@@ -224,11 +258,11 @@ mod tests {
 
     fn held() -> Arc<Held> {
         let quota = Quota { amount: 1000, every: Every::Rolling(std::time::Duration::from_secs(60)), burst: 1000 };
-        Arc::new(Held { quota, account: Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 })) })
+        Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) })
     }
 
     fn lease(held: &Held) -> &Lease {
-        match &held.account {
+        match &*held.account {
             Account::Leased(lease) => lease,
             other => panic!("{other:?}"),
         }

@@ -19,11 +19,13 @@ use super::caller::Caller;
 use super::charge::{Charge, Part};
 use super::lease::{self, Away, Chore, Wanted};
 use super::prices::{self, Used};
-use super::settings::{self, Per, Price, Quota, Shared, Unit};
+use super::settings::{self, Every, Per, Price, Quota, Shared, Unit};
 use crate::settings::Pattern;
 
 /// Locks of a limit's accounts.
 const SHARDS: usize = 16;
+/// Nanoseconds between two looks for idle accounts: one takes some tenths of a millisecond.
+const SWEEP_AGAIN: u64 = 100_000_000;
 /// Most addresses of a shard with an account of their own; more share one.
 const MOST_ADDRESSES: usize = 4096;
 
@@ -99,15 +101,16 @@ pub(super) struct Limit {
 #[derive(Debug, Default)]
 struct Shard {
     accounts: HashMap<Subject, Arc<Held>>,
-    /// Accounts at which it is looked for idle ones.
+    /// Accounts at which it is looked for idle ones, and when again at the earliest.
     sweep_at: usize,
+    sweep_again: u64,
 }
 
 /// An account with the quota it has: a key may have one of its own.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) quota: Quota,
-    pub(super) account: Account,
+    pub(super) account: Arc<Account>,
 }
 
 /// Who shares an account.
@@ -128,9 +131,20 @@ pub struct RateLimits {
 impl RateLimits {
     /// The limits of settings; what `before` has of them keeps its accounts.
     pub fn new(settings: &[settings::Limit], prices: &[Price], before: Option<&RateLimits>) -> Self {
-        let known = |wanted: &settings::Limit| before?.limits.iter().find(|limit| limit.settings == *wanted).cloned();
-        let limits = settings.iter().map(|wanted| known(wanted).unwrap_or_else(|| Arc::new(Limit::new(wanted.clone())))).collect();
+        let limits = settings.iter().map(|wanted| {
+            let known = before.and_then(|before| before.limits.iter().find(|limit| limit.counts_as(wanted)));
+            match known {
+                Some(limit) if limit.settings == *wanted => limit.clone(),
+                known => Arc::new(Limit::new(wanted.clone(), known.map(Arc::as_ref))),
+            }
+        });
+        let limits = limits.collect();
         RateLimits { limits, prices: prices.into() }
+    }
+
+    /// Whether any counts what only bodies and answers tell.
+    pub fn count_tokens(&self) -> bool {
+        self.limits.iter().any(|limit| !matches!(limit.settings.of, Unit::Requests | Unit::Streams))
     }
 
     /// Whether there are none.
@@ -160,19 +174,21 @@ impl RateLimits {
             let prompt = Used { output: 0, reasoning: 0, ..asked.expected }.in_units(limit.settings.of, price);
             let whole = asked.expected.in_units(limit.settings.of, price);
             let units = if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
-            let taken = match (&held.account, away) {
-                (Account::Leased(lease), Some(away)) => lease.take(units, now).map_or_else(|| lease.take_without(away, units, now), Ok),
+            let taken = match (&*held.account, away) {
+                (Account::Leased(lease), Some(away)) => {
+                    lease.take(units, now).map_or_else(|| lease.take_without(away, units, now), |taking| Ok((taking, false)))
+                }
                 (Account::Leased(lease), None) => match lease.take(units, now) {
-                    Some(taking) => Ok(taking),
+                    Some(taking) => Ok((taking, false)),
                     None => {
                         short.extend(Wanted::of(&held, &limit.key(asked, now), units));
                         continue;
                     }
                 },
-                (account, _) => account.take(&held.quota, units, now),
+                (account, _) => account.take(&held.quota, units, now).map(|taking| (taking, false)),
             };
             match taken {
-                Ok(taking) => charge.add(Part { limit: limit.clone(), held, taken: units, taking }),
+                Ok((taking, of_share)) => charge.add(Part { limit: limit.clone(), held, taken: units, taking, of_share }),
                 Err(wait) => {
                     limit.refused.fetch_add(1, Ordering::Relaxed);
                     let limited = Limited {
@@ -221,8 +237,31 @@ impl RateLimits {
 }
 
 impl Limit {
-    fn new(settings: settings::Limit) -> Self {
-        Limit { settings, refused: AtomicU64::new(0), ended: AtomicU64::new(0), hasher: RandomState::new(), shards: Default::default() }
+    /// A limit; what `before` has of accounts goes on.
+    fn new(settings: settings::Limit, before: Option<&Limit>) -> Self {
+        let mut limit = Limit {
+            settings,
+            refused: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            hasher: before.map_or_else(RandomState::new, |before| before.hasher.clone()),
+            shards: Default::default(),
+        };
+        if let Some(before) = before {
+            limit.refused = AtomicU64::new(before.refused.load(Ordering::Relaxed));
+            limit.ended = AtomicU64::new(before.ended.load(Ordering::Relaxed));
+            for (mine, theirs) in limit.shards.iter_mut().zip(&before.shards) {
+                mine.get_mut().accounts = theirs.lock().accounts.clone();
+            }
+        }
+        limit
+    }
+
+    /// Whether accounts of this limit say the same under those settings.
+    fn counts_as(&self, other: &settings::Limit) -> bool {
+        let mine = &self.settings;
+        let kind = |every: Every| std::mem::discriminant(&every);
+        (&mine.name, mine.of, mine.per, &mine.shared) == (&other.name, other.of, other.per, &other.shared)
+            && kind(mine.quota.every) == kind(other.quota.every)
     }
 
     fn concerns(&self, asked: &Asked<'_>) -> bool {
@@ -271,21 +310,22 @@ impl Limit {
 
 impl Shard {
     fn account(&mut self, subject: Subject, quota: Quota, shared: Option<&Shared>, now: When) -> Arc<Held> {
-        if let Some(held) = self.accounts.get(&subject).filter(|held| held.quota == quota) {
+        if let Some(held) = self.accounts.get_mut(&subject) {
+            // Another amount for the same subject goes on with what was taken.
+            if held.quota != quota {
+                *held = Arc::new(Held { quota, account: held.account.clone() });
+            }
             return held.clone();
         }
-        if self.accounts.len() >= self.sweep_at.max(64) {
+        if self.accounts.len() >= self.sweep_at.max(64) && now.tick.0 >= self.sweep_again {
+            self.sweep_again = now.tick.0.saturating_add(SWEEP_AGAIN);
             self.accounts.retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_as_new(now));
-            self.sweep_at = 2 * self.accounts.len();
+            self.sweep_at = (2 * self.accounts.len()).min(MOST_ADDRESSES);
         }
         let crowded = matches!(subject, Subject::Address(_)) && self.accounts.len() >= MOST_ADDRESSES;
         let subject = if crowded { Subject::All } else { subject };
-        let fresh = || Arc::new(Held { quota, account: Account::new(&quota, shared) });
-        let held = self.accounts.entry(subject).or_insert_with(fresh);
-        if held.quota != quota {
-            *held = fresh();
-        }
-        held.clone()
+        let fresh = || Arc::new(Held { quota, account: Arc::new(Account::new(&quota, shared)) });
+        self.accounts.entry(subject).or_insert_with(fresh).clone()
     }
 }
 
@@ -322,18 +362,36 @@ impl Part {
     pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
         let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else { return true };
         self.taken = units;
-        if let Account::Leased(lease) = &self.held.account {
+        if let Account::Leased(lease) = &*self.held.account {
             return lease.grow(more);
         }
-        let taken = self.held.account.take(&self.held.quota, more, now);
-        self.taking = taken.unwrap_or_else(|_| self.held.account.charge(&self.held.quota, more, now));
-        taken.is_ok()
+        match self.held.account.take(&self.held.quota, more, now) {
+            Ok(taking) => {
+                self.held.account.close(taking);
+                true
+            }
+            Err(_) => {
+                self.held.account.charge(&self.held.quota, more, now);
+                false
+            }
+        }
+    }
+
+    /// Nothing more is taken or given back.
+    pub(super) fn close(&self) {
+        match &*self.held.account {
+            Account::Leased(lease) if self.of_share => lease.close(self.taking),
+            account => account.close(self.taking),
+        }
     }
 
     /// Give back what is taken beyond `units`.
     pub(super) fn shrink_to(&mut self, units: u64, now: When) {
         if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
-            self.held.account.give_back(&self.held.quota, back, self.taking, now);
+            match &*self.held.account {
+                Account::Leased(lease) if self.of_share => lease.give_back_share(back, self.taking, now),
+                account => account.give_back(&self.held.quota, back, self.taking, now),
+            }
             self.taken = units;
         }
     }

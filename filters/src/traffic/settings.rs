@@ -232,7 +232,7 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
-    /// Nobody is asked; what clients send goes to the backend as it is, unless it has a key of its own.
+    /// Nobody is asked. Where other routes ask, credentials reach no backend on this one either.
     #[default]
     Off,
     /// Who shows a credential must show a good one; who shows none is `anonymous`.

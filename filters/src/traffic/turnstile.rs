@@ -22,6 +22,8 @@ use adaptive::Adaptive;
 
 /// What a request weighs besides its tokens.
 const OVERHEAD: u64 = 16;
+/// Tokens of a request beyond these are not counted: no engine has such a context.
+const MOST_TOKENS: u64 = 1 << 32;
 /// The share of a new gap between departures in the mean.
 const NEW: f64 = 0.1;
 
@@ -112,6 +114,8 @@ struct State {
     /// Mean nanoseconds between two departures while somebody waits; 0: not known.
     gap: f64,
     last_departure: Tick,
+    /// When the first of those that wait came.
+    busy_since: Tick,
     adaptive: Option<Adaptive>,
 }
 
@@ -150,6 +154,7 @@ impl Turnstile {
             arrivals: 0,
             gap: 0.0,
             last_departure: Tick(0),
+            busy_since: Tick(0),
             adaptive,
         };
         Turnstile { settings, state: Mutex::new(state) }
@@ -157,6 +162,7 @@ impl Turnstile {
 
     /// Go in, if there is room and nobody waits.
     pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Place> {
+        let tokens = tokens.min(MOST_TOKENS);
         let mut state = self.state.lock();
         if !state.waiting.is_empty() || !state.has_room(&self.settings, tokens) {
             return None;
@@ -169,6 +175,7 @@ impl Turnstile {
     /// # Errors
     /// [`Shed`], when there is no room to wait, or waiting would be in vain.
     pub fn wait(self: &Arc<Self>, wish: Wish, now: Tick) -> Result<Waiting, Shed> {
+        let wish = Wish { tokens: wish.tokens.min(MOST_TOKENS), ..wish };
         let max_wait = wish.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -197,6 +204,13 @@ impl Turnstile {
         }
         let (tell, told) = oneshot::channel();
         state.arrivals += 1;
+        if state.waiting.is_empty() {
+            state.busy_since = now;
+        }
+        if state.tenants.len() > 2 * self.settings.queue + 64 {
+            let past = state.virtual_time;
+            state.tenants.retain(|_, finish| *finish > past);
+        }
         state.tenants.insert(wish.tenant.clone(), finish);
         state.waiting.insert(turn, Waiter { wish, start, tell });
         // Room may have come since somebody looked.
@@ -237,6 +251,7 @@ impl Turnstile {
         }
         if state.waiting.is_empty() {
             state.tenants.clear();
+            state.virtual_time = 0;
         }
         unsent
     }
@@ -251,9 +266,9 @@ impl Turnstile {
         state.counts.in_flight -= 1;
         state.counts.tokens -= tokens;
         if let Some(now) = now {
-            let gap = now.nanos_since(state.last_departure) as f64;
+            let gap = now.nanos_since(state.last_departure.max(state.busy_since)) as f64;
             // Only while somebody waits is it the backend that sets the pace.
-            if !state.waiting.is_empty() && state.last_departure != Tick(0) {
+            if !state.waiting.is_empty() {
                 state.gap = if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
             }
             state.last_departure = now;
@@ -275,11 +290,12 @@ impl State {
 
     /// How long it is thought to take until so many others and oneself are in.
     fn wait_of(&self, ahead: u64, now: Tick) -> Duration {
-        if self.gap == 0.0 {
+        // Whoever would be the next finds out how fast it is.
+        if self.gap == 0.0 || ahead == 0 {
             return Duration::ZERO;
         }
         // An engine that lets nobody go any more is as slow as it shows.
-        let silent = now.nanos_since(self.last_departure) as f64;
+        let silent = now.nanos_since(self.last_departure.max(self.busy_since)) as f64;
         let wait = (ahead as f64 * self.gap.max(silent)) + (self.gap - silent).max(0.0);
         Duration::from_nanos(wait as u64)
     }

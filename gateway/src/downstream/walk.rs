@@ -270,8 +270,7 @@ fn refusal_for(error: &UpstreamError) -> Refusal {
 fn completed(exchange: &mut Exchange) -> bool {
     let answer = &exchange.answer;
     let status = answer.status.unwrap_or(0);
-    let choices = exchange.inspected.facts.as_ref().and_then(|f| f.n).unwrap_or(1);
-    let choices = u32::try_from(choices).unwrap_or(u32::MAX);
+    let choices = u32::try_from(admit::choices(exchange)).unwrap_or(u32::MAX);
     let engine = answer.lens.error().map(|e| e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into()));
     let incomplete = answer.streamed && answer.measured && answer.not_parsed.is_none() && !answer.lens.is_complete(choices);
     match engine {

@@ -5,7 +5,7 @@ use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
-use crate::exchange::Accepted;
+use crate::exchange::{Accepted, Exchange};
 use crate::respond::Refusal;
 
 /// Longest request id taken from a client.
@@ -39,6 +39,15 @@ fn is_odd(path: &str) -> bool {
 /// Whether a request that is no inference may pass a guard unread. What is not known to be harmless may be an inference API that we do not
 /// read, or one that gives out once more what an answer was.
 pub(crate) fn passes_unread(guard: &filters::settings::Shield, path: &str) -> bool {
+    let named = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == pattern,
+    };
+    is_harmless(path) || !is_odd(path) && guard.pass.iter().any(named)
+}
+
+/// Whether a path is known to be that of no inference.
+fn is_harmless(path: &str) -> bool {
     const HARMLESS: [&str; 12] = [
         "/",
         "/models",
@@ -53,12 +62,17 @@ pub(crate) fn passes_unread(guard: &filters::settings::Shield, path: &str) -> bo
         "/detokenize",
         "/metrics",
     ];
-    let named = |pattern: &String| match pattern.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => path == pattern,
-    };
-    !is_odd(path)
-        && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health") || guard.pass.iter().any(named))
+    !is_odd(path) && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health"))
+}
+
+/// Whether a request that nobody here reads may go on, where somebody must read what is asked: its model, its tokens, its place in a queue.
+pub(crate) fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let path = exchange.accepted.endpoint.as_str();
+    let named = || !is_odd(path) && routed.route.route.pass.iter().any(|pattern| pattern.matches(path));
+    let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
+    let matters = for_some_models || exchange.plan.rate_limits.count_tokens() || routed.route.upstream.turnstile.is_some();
+    if matters && !is_harmless(path) && !named() { Err(Refusal::uncountable_endpoint()) } else { Ok(()) }
 }
 
 /// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,

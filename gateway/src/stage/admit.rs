@@ -15,6 +15,7 @@ use config::settings::OnStoreFailure;
 
 use filters::traffic::settings::{DOLLAR, Every, Per, Unit};
 use filters::traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
+use lens::record::Outcome;
 use lens::{State, StreamLens};
 
 use crate::clock;
@@ -42,6 +43,10 @@ pub(crate) fn when() -> When {
 pub(crate) async fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.plan.rate_limits.is_empty() {
         return Ok(());
+    }
+    if exchange.plan.rate_limits.count_tokens() && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
+        let message = "Counts of tokens and of choices must be whole numbers, so that limits can go by them.";
+        return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
     }
     exchange.enter(State::Queue);
     let mut reserved = reserve(exchange, None);
@@ -113,8 +118,21 @@ pub(crate) fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
     let generates = exchange.accepted.dialect.is_some_and(|dialect| dialect != wire::Dialect::Embeddings);
     let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.expected_output));
-    let output = if generates { each.saturating_mul(facts.n.unwrap_or(1).max(1)) } else { 0 };
+    let answers = choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
+    let output = if generates { each.saturating_mul(answers) } else { 0 };
     Used { input, output, ..Used::default() }
+}
+
+/// Prompts of a batch, of the dialect that has them.
+fn prompts(exchange: &Exchange) -> u64 {
+    let facts = exchange.inspected.facts.as_ref().filter(|_| exchange.accepted.dialect == Some(wire::Dialect::OpenAiCompletions));
+    facts.map_or(1, |facts| facts.messages.max(1) as u64)
+}
+
+/// Choices that the answer has.
+pub(crate) fn choices(exchange: &Exchange) -> u64 {
+    let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.n).unwrap_or(1).max(1);
+    asked.saturating_mul(prompts(exchange))
 }
 
 /// What a request has used so far, by what the engine said, or by what was seen of it.
@@ -130,15 +148,33 @@ pub(crate) fn used(expected: &Used, lens: &StreamLens) -> Used {
 
 /// The request is over: it pays for what it used. What no engine heard of pays nothing but its place in the count of requests.
 pub(crate) fn settle(exchange: &mut Exchange) -> Used {
-    let failed =
-        exchange.answer.status.is_some_and(|status| status >= 400) || exchange.answer.status.is_none() && exchange.sent.at.is_none();
-    let mut used = if failed { Used::default() } else { used(&exchange.expected, &exchange.answer.lens) };
-    // What nobody could read counts as what it was thought to be: else whoever hides his answers has them for nothing.
-    if !failed && (exchange.answer.not_parsed.is_some() || !exchange.answer.measured && exchange.answer.status.is_some()) {
-        used.output = used.output.max(exchange.expected.output);
-    }
+    let used = if exchange.sent.at.is_none() || was_refused(exchange) { Used::default() } else { used_in_all(exchange) };
     if !exchange.charge.is_empty() {
         exchange.charge.settle(&used, when());
+    }
+    used
+}
+
+/// The engine did nothing for it: it refused, or was never heard of.
+fn was_refused(exchange: &Exchange) -> bool {
+    let answer = &exchange.answer;
+    match exchange.verdict.outcome() {
+        Some(Outcome::UpstreamError) => answer.status.is_some_and(|status| status >= 400),
+        Some(Outcome::UpstreamFailed) => !answer.measured && answer.bytes_to_client == 0,
+        _ => false,
+    }
+}
+
+/// What it used, or seems to have: what nobody could read counts as what it was thought to be, or by its bytes. Else whoever hides his answers, or
+/// takes them all but for their end, has them for nothing.
+fn used_in_all(exchange: &Exchange) -> Used {
+    let answer = &exchange.answer;
+    let mut used = used(&exchange.expected, &answer.lens);
+    let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
+    let unread = answer.not_parsed.is_some() || !answer.measured;
+    if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || !answer.streamed) {
+        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
+        used.output = used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
     }
     used
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish};
+use filters::traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
 use lens::State;
 use wire::http1::head::{Head, RequestLine};
 
@@ -65,7 +65,7 @@ fn wish(exchange: &Exchange, tokens: u64) -> Wish {
     let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
     // Who is nobody in particular is told apart by where he comes from.
     let known = caller.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.clone());
-    let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| address.to_string()).into());
+    let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| network(address).to_string()).into());
     Wish { tenant, priority: exchange.said.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.said.max_wait }
 }
 

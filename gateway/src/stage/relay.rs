@@ -280,7 +280,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     }
 
     /// The client hears of the answer.
-    fn tell_head(&mut self, head: AnswerHead) -> Result<(), End> {
+    fn tell_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
+        if !self.exchange.charge.is_empty() {
+            head.fields = without_rate_limits(&head.fields);
+        }
         self.has_length = head.length.is_some();
         let extra = extra_fields(self.exchange, head.first_byte);
         self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
@@ -349,6 +352,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     fn complete(&mut self) -> Result<(), End> {
         let now = clock::now();
         self.exchange.answer.ended_at = Some(now);
+        self.exchange.leave();
         if let Some(strip) = &mut self.strip {
             strip.flush(&mut self.out);
         }
@@ -488,6 +492,12 @@ impl<S, D> Drop for Relay<'_, S, D> {
     fn drop(&mut self) {
         self.gauge(0);
     }
+}
+
+/// An engine's own limits are the operator's business, and would contradict ours.
+fn without_rate_limits(fields: &[u8]) -> Vec<u8> {
+    let is_one = |line: &&[u8]| line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"));
+    fields.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_one(line)).flatten().copied().collect()
 }
 
 /// The fields of our own that an answer gets.

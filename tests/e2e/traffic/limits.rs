@@ -168,8 +168,7 @@ async fn streams_at_a_time_are_counted_and_freed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_is_a_limit_too() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let more =
-        "prices: [{models: [m], input: 1, output: 1000000}]\nrate_limits: [{name: purse, of: cost, amount: 5, every: day, per: owner}]";
+    let more = "prices: [{models: [m], input: 1, output: 1000000}, {input: 9, output: 9}]\nrate_limits: [{name: purse, of: cost, amount: 5, every: day, per: owner}]";
     let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"], &["--owner", "a"]]).await;
     for (key, status) in [(0, 200), (1, 200), (0, 429)] {
         let mut client = keyed.gateway.client().await;

@@ -103,7 +103,10 @@ fn limits_that_do_not_change_keep_their_accounts() {
     let limits = RateLimits::new(&settings, &[], None);
     reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
     assert!(reserve(&RateLimits::new(&settings, &[], Some(&limits)), &caller("a"), 0, 0, 0).is_err());
-    assert!(reserve(&RateLimits::new(&[limit("a", Unit::Requests, 2, Per::All)], &[], Some(&limits)), &caller("a"), 0, 0, 0).is_ok());
+    // More of it is more of the same account; of another kind it is another.
+    let more = RateLimits::new(&[limit("a", Unit::Requests, 2, Per::All)], &[], Some(&limits));
+    assert!(reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_ok() && reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_err());
+    assert!(reserve(&RateLimits::new(&[limit("a", Unit::InputTokens, 2, Per::All)], &[], Some(&limits)), &caller("a"), 1, 0, 0).is_ok());
 }
 
 #[test]
@@ -134,7 +137,7 @@ proptest! {
     ) {
         let (amount, look) = (60, 8);
         let limits = RateLimits::new(&[limit("t", Unit::TotalTokens, amount, Per::All)], &[], None);
-        let (mut now, mut open, mut used): (u64, Vec<(Charge, Used, u64)>, Vec<(u64, u64)>) = (0, Vec::new(), Vec::new());
+        let (mut now, mut open, mut used) = (0, Vec::<(Charge, Used, u64)>::new(), Vec::<(u64, u64)>::new());
         let mut looks = 0;
         for (wait, input, output, takes, settles) in steps {
             now += wait;

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::downstream::Sink;
 use crate::downstream::out::Out;
 use crate::respond::Refusal;
+use crate::stage::admit;
 use crate::upstream::Source;
 
 impl<S: Source, D: Sink> Relay<'_, S, D> {
@@ -84,7 +85,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
     /// A limit has nothing left for this stream. It ends where an event does; until then it goes on.
     pub(super) fn end_for_budget(&mut self) -> Result<(), End> {
         let exchange = &mut *self.exchange;
-        let choices = exchange.inspected.facts.as_ref().and_then(|facts| facts.n).unwrap_or(1);
+        let choices = admit::choices(exchange);
         let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
         let over = exchange.answer.lens.is_complete(u32::try_from(choices).unwrap_or(u32::MAX));
         let Some(Exhausted { limit, at_end, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
@@ -94,16 +95,19 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         }
         exchange.verdict.decide(refusal.outcome, Some(refusal.code));
         exchange.answer.ended_at = Some(clock::now());
+        exchange.leave();
         if let Some(strip) = &mut self.strip {
             strip.flush(&mut self.out);
         }
         let lens = &exchange.answer.lens;
+        // It stands in JSON where a dialect has no word for it.
+        let said = refusal.message.replace(['"', '\\'], "'");
         let words = match (&mut self.gate, &self.budget) {
             (Some(gate), _) => {
                 gate.let_go(clock::now(), &mut self.out);
-                gate.closing_events((Why::Length, &refusal.message), lens)
+                gate.closing_events((Why::Length, &said), lens)
             }
-            (None, Some(budget)) => budget.closing_events(choices, lens, &refusal.message),
+            (None, Some(budget)) => budget.closing_events(choices, lens, &said),
             (None, None) => return Ok(()),
         };
         self.out.push(words.as_bytes());
@@ -127,6 +131,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         let exchange = &mut *self.exchange;
         exchange.verdict.decide(outcome, Some(code));
         exchange.answer.ended_at = Some(clock::now());
+        exchange.leave();
         if let (Some(strip), true) = (&mut self.strip, exchange.answer.streamed) {
             strip.flush(&mut self.out);
         }
