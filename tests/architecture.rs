@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("gateway", &["wire", "lens", "shield", "filters", "onnx", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
     ("tests", &["wire", "lens", "config"]),
-    ("benches", &["wire", "lens", "shield"]),
+    ("benches", &["wire", "lens", "shield", "filters"]),
 ];
 
 /// What pure rooms never name: runtimes, sockets, databases.

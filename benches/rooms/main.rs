@@ -3,6 +3,7 @@
 //! `cargo bench -p llm-lens-benches --bench rooms`. The aims stand in `docs/performance.md`.
 
 mod guards;
+mod traffic;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -123,5 +124,7 @@ fn main() {
     heads(&mut criterion);
     guards::prompts(&mut criterion);
     guards::streams(&mut criterion);
+    traffic::identity(&mut criterion);
+    traffic::decision(&mut criterion);
     criterion.final_summary();
 }

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Who is set against whom.
-const PAIRS: [(Kind, Kind); 3] = [(Kind::LlmLens, Kind::Nginx), (Kind::LlmLens, Kind::IdlePingora), (Kind::Shielded, Kind::LlmLens)];
+const PAIRS: [(Kind, Kind); 4] =
+    [(Kind::LlmLens, Kind::Nginx), (Kind::LlmLens, Kind::IdlePingora), (Kind::Shielded, Kind::LlmLens), (Kind::Limited, Kind::LlmLens)];
 
 /// Values of a run.
 #[derive(Clone, Debug)]

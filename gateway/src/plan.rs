@@ -135,6 +135,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) guard: Option<Arc<Shield>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
     pub(crate) must_read: bool,
+    /// Limits go by what bodies and answers say.
+    pub(crate) counts_tokens: bool,
     counted: Vec<Counted>,
 }
 
@@ -164,6 +166,7 @@ impl Plan {
             let shield = route.shield.as_ref()?;
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
         };
+        let rate_limits = RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits));
         let routes = settings
             .routes
             .iter()
@@ -171,7 +174,8 @@ impl Plan {
             .map(|(route, upstream)| {
                 let mut planned = PlannedRoute::new((route, upstream, guard_of(route)), &models, observatory);
                 // What nobody can read cannot be counted.
-                planned.must_read |= !settings.rate_limits.is_empty();
+                planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
+                planned.must_read |= planned.counts_tokens;
                 Arc::new(planned)
             })
             .collect();
@@ -183,7 +187,7 @@ impl Plan {
             keys: keys(&settings)?,
             tokens: tokens(&settings, before)?,
             anonymous: Arc::new(Caller::anonymous()),
-            rate_limits: RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits)),
+            rate_limits,
             store: settings.store.as_ref().map(|wanted| {
                 let known = before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
                 known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone())))
@@ -236,6 +240,7 @@ impl PlannedRoute {
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
+            counts_tokens: false,
             counted: counted.to_vec(),
         }
     }

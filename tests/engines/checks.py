@@ -19,10 +19,11 @@ import check_dialects
 import check_load
 import check_passthrough
 import check_shield
+import check_traffic
 import record
 from target import Skip, Target
 
-CHECKS = check_chat.CHECKS + check_dialects.CHECKS + check_passthrough.CHECKS + check_shield.CHECKS + check_load.CHECKS
+CHECKS = check_chat.CHECKS + check_dialects.CHECKS + check_passthrough.CHECKS + check_shield.CHECKS + check_load.CHECKS + check_traffic.CHECKS
 
 
 def main():

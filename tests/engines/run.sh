@@ -75,11 +75,15 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
 start_gateway() { # UPSTREAM_URL
   local deadline=$((SECONDS + READY_SECONDS))
   LISTEN="$(free_port)" ADMIN="$(free_port)"
-  # The last route is what --upstream makes; the others are for the checks of guards.
+  # The last route is what --upstream makes, but for keys; the others are for the checks of guards and of traffic.
   cat >"$SCRATCH/gateway.yaml" <<YAML
 listeners: [{address: "127.0.0.1:$LISTEN"}]
 admin: {address: "127.0.0.1:$ADMIN"}
 backends: [{name: default, url: "$1"}]
+auth: {keys: "$SCRATCH/keys.yaml", secret: "only-for-these-checks"}
+rate_limits:
+  - {name: chat-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited]}
+  - {name: claude-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited-claude]}
 shields:
   - {name: strict, rules: [{name: scale, phrases: [celsius]}, {name: waves, phrases: ["the waves"]}]}
   - name: stern
@@ -89,10 +93,16 @@ shields:
     window: 32B
     rules: [{name: ships, phrases: ["ships cross"], output: block}]
 routes:
-  - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, shield: strict}
-  - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, shield: stern, security_headers: true}
-  - {name: default, backend: default}
+  - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, shield: strict, auth: off}
+  - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, shield: stern, security_headers: true, auth: off}
+  - {name: keyed, match: {headers: {x-keyed: "yes"}}, backend: default}
+  - {name: limited, match: {headers: {x-limited: chat}}, backend: default, auth: off}
+  - {name: limited-claude, match: {headers: {x-limited: claude}}, backend: default, auth: off}
+  - {name: default, backend: default, auth: off}
 YAML
+  rm -f "$SCRATCH/keys.yaml"
+  LLM_LENS_CHECK_KEY="$("$BIN" key create --config "$SCRATCH/gateway.yaml" --owner checks)"
+  export LLM_LENS_CHECK_KEY
   "$BIN" gateway --config "$SCRATCH/gateway.yaml" >"$SCRATCH/gateway.log" 2>&1 &
   GATEWAY_PID=$!
   until curl -fsS -m 2 -o /dev/null "http://127.0.0.1:$ADMIN/readyz" 2>/dev/null; do

@@ -1,5 +1,5 @@
 //! Configurations that make nginx and HAProxy good streaming proxies, and the
-//! one that puts a guard on the gateway's route.
+//! ones that put a guard, or keys and limits, on the gateway's route.
 //!
 //! In: where to listen, the engine, a folder and a connection bound.
 //! Out: the text of a configuration with one worker, kept-alive upstream
@@ -106,4 +106,38 @@ shields: [{{name: default}}]
 routes: [{{name: default, backend: engine, shield: default}}]
 "
     )
+}
+
+/// Settings of the gateway with 10,000 keys and five limits that no load here
+/// reaches. The client's key, which all peers get, is one of them.
+///
+/// # Errors
+/// When the file of keys cannot be written.
+pub fn limited(wish: &Wish<'_>, admin: SocketAddr) -> std::io::Result<String> {
+    const SECRET: &str = "a-secret-of-the-bench";
+    let hasher = filters::traffic::KeyHasher::new(SECRET);
+    let hex = |key: &str| hasher.hash(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let line = |at: usize| {
+        let key = if at == 4711 { "bench".to_owned() } else { format!("llk_{at:064}") };
+        format!("- {{id: k_{at}, owner: owner-{}, hash: '{}'}}\n", at % 100, hex(&key))
+    };
+    let keys = wish.folder.join("keys.yaml");
+    std::fs::write(&keys, "keys:\n".to_owned() + &(0..10_000).map(line).collect::<String>())?;
+    let (listen, engine, keys) = (wish.listen, wish.engine, keys.display());
+    Ok(format!(
+        "listeners: [{{address: '{listen}'}}]
+admin: {{address: '{admin}'}}
+workers: 1
+backends: [{{name: engine, url: 'http://{engine}', models: [mock-8b-instruct]}}]
+auth: {{keys: '{keys}', secret: {SECRET}}}
+prices: [{{input: 1, output: 2}}]
+rate_limits:
+- {{name: requests, of: requests, amount: 1000000000, per: key}}
+- {{name: tokens, of: total_tokens, amount: 1000000000000, per: key}}
+- {{name: output, of: output_tokens, amount: 1000000000000, per: owner}}
+- {{name: streams, of: streams, amount: 1000000, per: key}}
+- {{name: purse, of: cost, amount: 1000000, per: owner}}
+routes: [{{name: default, backend: engine}}]
+"
+    ))
 }

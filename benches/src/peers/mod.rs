@@ -43,11 +43,14 @@ pub enum Kind {
     LlmLens,
     /// The same with a guard on its route, every setting of it the default.
     Shielded,
+    /// The same with 10,000 keys and five limits on each request.
+    Limited,
 }
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 7] = [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens, Self::Shielded];
+    pub const ALL: [Self; 8] =
+        [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens, Self::Shielded, Self::Limited];
 
     /// Name for the report.
     #[must_use]
@@ -60,6 +63,7 @@ impl Kind {
             Self::IdlePingora => "idle pingora",
             Self::LlmLens => "llm-lens",
             Self::Shielded => "llm-lens + shield",
+            Self::Limited => "llm-lens + keys, limits",
         }
     }
 
@@ -74,7 +78,9 @@ impl Kind {
             Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
             Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
             Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
-            Self::LlmLens | Self::Shielded => (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway"),
+            Self::LlmLens | Self::Shielded | Self::Limited => {
+                (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway")
+            }
         };
         let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
         Ok(Some(found))
@@ -98,6 +104,7 @@ impl Kind {
                 .args(["--admin", &port::free()?.to_string()])
                 .args(["--upstream", &format!("http://{engine}")]),
             Self::Shielded => command.args(["gateway", "--config"]).arg(write(config::shielded(wish, port::free()?))?),
+            Self::Limited => command.args(["gateway", "--config"]).arg(write(config::limited(wish, port::free()?)?)?),
             _ => command.args(["--listen", &listen, "--upstream", &engine]),
         };
         Ok(command)

@@ -142,9 +142,11 @@ impl RateLimits {
         RateLimits { limits, prices: prices.into() }
     }
 
-    /// Whether any counts what only bodies and answers tell.
-    pub fn count_tokens(&self) -> bool {
-        self.limits.iter().any(|limit| !matches!(limit.settings.of, Unit::Requests | Unit::Streams))
+    /// Whether any counts what only bodies and answers of a route tell.
+    pub fn count_tokens_of(&self, route: &str) -> bool {
+        let counts =
+            |settings: &settings::Limit| !matches!(settings.of, Unit::Requests | Unit::Streams) && Pattern::allow(&settings.routes, route);
+        self.limits.iter().any(|limit| counts(&limit.settings))
     }
 
     /// Whether there are none.

@@ -15,8 +15,8 @@ use config::settings::OnStoreFailure;
 
 use filters::traffic::settings::{DOLLAR, Every, Per, Unit};
 use filters::traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
+use lens::State;
 use lens::record::Outcome;
-use lens::{State, StreamLens};
 
 use crate::clock;
 use crate::exchange::Exchange;
@@ -44,7 +44,8 @@ pub(crate) async fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.plan.rate_limits.is_empty() {
         return Ok(());
     }
-    if exchange.plan.rate_limits.count_tokens() && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
+    let counts_tokens = exchange.routed.as_ref().is_some_and(|routed| routed.route.counts_tokens);
+    if counts_tokens && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
         let message = "Counts of tokens and of choices must be whole numbers, so that limits can go by them.";
         return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
     }
@@ -136,10 +137,14 @@ pub(crate) fn choices(exchange: &Exchange) -> u64 {
 }
 
 /// What a request has used so far, by what the engine said, or by what was seen of it.
-pub(crate) fn used(expected: &Used, lens: &StreamLens) -> Used {
+pub(crate) fn used(exchange: &Exchange) -> Used {
+    let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
+    // Anthropic counts what the cache had beside the prompt, everybody else within it.
+    let anthropic = exchange.routed.as_ref().is_some_and(|routed| routed.dialect == Some(wire::Dialect::Anthropic));
+    let beside = if anthropic { stated.cached_tokens.unwrap_or(0) } else { 0 };
     Used {
-        input: stated.prompt_tokens.unwrap_or(expected.input),
+        input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),
         output: lens.completion_tokens().0.unwrap_or(0),
         reasoning: stated.reasoning_tokens.unwrap_or(0),
@@ -169,7 +174,7 @@ fn was_refused(exchange: &Exchange) -> bool {
 /// takes them all but for their end, has them for nothing.
 fn used_in_all(exchange: &Exchange) -> Used {
     let answer = &exchange.answer;
-    let mut used = used(&exchange.expected, &answer.lens);
+    let mut used = used(exchange);
     let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
     let unread = answer.not_parsed.is_some() || !answer.measured;
     if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || !answer.streamed) {

@@ -343,7 +343,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// The charge hears what the stream has used, and may have enough of it.
     fn charge(&mut self) -> Result<(), End> {
         let exchange = &mut *self.exchange;
-        let used = admit::used(&exchange.expected, &exchange.answer.lens);
+        let used = admit::used(exchange);
         self.exhausted = exchange.charge.grow(&used, admit::when()).or_else(|| self.exhausted.take());
         if self.exhausted.is_some() { self.end_for_budget() } else { Ok(()) }
     }

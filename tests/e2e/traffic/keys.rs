@@ -219,3 +219,41 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
     client.post(CHAT, "x-strict: 1\r\n", &request(",\"temperature\":1,\"max_tokens\":50")).await;
     assert_eq!(client.answer().await.status, 200);
 }
+
+/// What nobody here can read is no way around models, limits and queues.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_counted_does_not_pass() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let routes = "{name: r, backend: e, pass: ['/v1/rerank']}";
+    let flags: &[&[&str]] = &[&["--owner", "a", "--model", "m"], &["--owner", "b"]];
+    let (keyed, keys) = Keyed::start(&engine, routes, "", flags).await;
+    let limited = "rate_limits: [{name: t, of: total_tokens, amount: 1000, every: 30d}]";
+    let (counted, counted_keys) = Keyed::start(&engine, routes, limited, &[&["--owner", "a"]]).await;
+    for (gateway, key, path, status) in [
+        (&keyed, &keys[0], "/v1/chat/completion%73", 403),
+        (&keyed, &keys[0], "/v1//chat/completions", 403),
+        (&keyed, &keys[0], "/infill", 403),
+        (&keyed, &keys[0], "/v1/rerank", 200),
+        (&keyed, &keys[1], "/infill", 200),
+        (&counted, &counted_keys[0], "/infill", 403),
+        (&counted, &counted_keys[0], "/v1/rerank", 200),
+        (&counted, &counted_keys[0], "/tokenize", 200),
+    ] {
+        let mut client = gateway.gateway.client().await;
+        client.post(path, &bearer(key), &request("")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert!(status == 200 || answer.error_code() == "uncountable_endpoint");
+    }
+    // Counts that an engine may read otherwise than we do are none.
+    for odd in [",\"max_tokens\":\"32000\"", ",\"n\":8.0", ",\"max_tokens\":1,\"Max_Tokens\":32000"] {
+        let mut client = counted.gateway.client().await;
+        client.post(CHAT, &bearer(&counted_keys[0]), &request(odd)).await;
+        assert_eq!(client.answer().await.status, 400, "{odd}");
+    }
+    let mut client = counted.gateway.client().await;
+    client.post(CHAT, &bearer(&counted_keys[0]), &request(",\"n_predict\":5000,\"max_tokens\":1")).await;
+    let answer = client.answer().await;
+    // The larger bound counts, cut to what the limit holds.
+    assert_eq!((answer.status, answer.field("x-ratelimit-remaining-tokens")), (200, Some("0")), "{}", answer.head);
+}

@@ -56,18 +56,12 @@ pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>
 /// `usage` in OpenAI's spelling, and in the newer one of Responses and Anthropic (`input_tokens`, `output_tokens`).
 pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
     let mut usage = Usage::default();
-    let mut beside = 0;
     scan.object(|key, v| {
         match key {
             b"prompt_tokens" | b"input_tokens" => usage.prompt_tokens = v.uint()?,
             b"completion_tokens" | b"output_tokens" => usage.completion_tokens = v.uint()?,
             b"total_tokens" => usage.total_tokens = v.uint()?,
-            // Anthropic counts what the cache had, or is to have, beside `input_tokens`.
-            b"cache_read_input_tokens" => {
-                usage.cached_tokens = v.uint()?;
-                beside += usage.cached_tokens.unwrap_or(0);
-            }
-            b"cache_creation_input_tokens" => beside += v.uint()?.unwrap_or(0),
+            b"cache_read_input_tokens" => usage.cached_tokens = v.uint()?,
             b"prompt_tokens_details" | b"input_tokens_details" => v.object(|key, v| {
                 if key == b"cached_tokens" {
                     usage.cached_tokens = v.uint()?;
@@ -84,6 +78,5 @@ pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
         }
         Ok(())
     })?;
-    usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_add(beside));
     Ok(usage)
 }
