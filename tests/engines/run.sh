@@ -83,7 +83,7 @@ backends: [{name: default, url: "$1"}]
 auth: {keys: "$SCRATCH/keys.yaml", secret: "only-for-these-checks"}
 rate_limits:
   - {name: chat-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited]}
-  - {name: claude-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited-claude]}
+  - {name: claude-budget, of: output_tokens, amount: 4, every: 30d, per: all, routes: [limited-claude]}
 shields:
   - {name: strict, rules: [{name: scale, phrases: [celsius]}, {name: waves, phrases: ["the waves"]}]}
   - name: stern

@@ -82,10 +82,20 @@ async fn status(gateway: &Gateway, token: &str) -> (u16, String) {
     (answer.status, if answer.status == 200 { String::new() } else { answer.error_code() })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_say_who_asks_until_their_key_or_time_is_gone() {
+/// An issuer with its key set, a gateway that takes its tokens, and one that it took.
+struct Issued {
+    engine: Engine,
+    provider: Engine,
+    gateway: Gateway,
+    old: Signer,
+    new: Signer,
+    rotated: Arc<AtomicBool>,
+    good: String,
+}
+
+async fn issued() -> Issued {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let (old, new) = (Arc::new(Signer::new("one")), Arc::new(Signer::new("two")));
+    let (old, new) = (Signer::new("one"), Signer::new("two"));
     let (rotated, sets) = (Arc::new(AtomicBool::new(false)), [json!({"keys": [old.jwk()]}), json!({"keys": [new.jwk()]})]);
     let provider = {
         let rotated = rotated.clone();
@@ -105,6 +115,12 @@ async fn tokens_say_who_asks_until_their_key_or_time_is_gone() {
         said = status(&gateway, &good).await;
     }
     assert_eq!(said.0, 200, "{said:?}");
+    Issued { engine, provider, gateway, old, new, rotated, good }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_say_who_asks() {
+    let Issued { engine, gateway, old, good, .. } = issued().await;
     let record = gateway.record(&good.len().to_string()).await;
     assert_eq!((record.owner.as_deref(), record.caller.as_deref()), (Some("search"), Some("https://id.example#ada")));
     assert!(engine.seen().iter().all(|seen| !seen.head.contains(&good)), "the token stays here");
@@ -131,7 +147,11 @@ async fn tokens_say_who_asks_until_their_key_or_time_is_gone() {
     ] {
         assert_eq!(status(&gateway, &token).await.0, want, "a token {what}");
     }
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_key_signed_is_nothing_when_the_key_is_gone() {
+    let Issued { provider, gateway, old, new, rotated, good, .. } = issued().await;
     // The issuer changes its key: new tokens are taken soon, old ones no longer.
     rotated.store(true, Ordering::Relaxed);
     let fresh = new.token(&claims());
