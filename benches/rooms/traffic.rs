@@ -38,7 +38,7 @@ fn limit(of: Unit, per: Per, shared: Option<Shared>) -> Limit {
     let amount = if of == Unit::Cost { DOLLAR * 1000 } else { 1 << 40 };
     let name = format!("{}-{}", of.name(), per.name()).into();
     let quota = Quota { amount, every, burst: amount };
-    Limit { name, of, quota, per, routes: vec![], models: vec![], owners: vec![], at_end: AtEnd::Length, shared }
+    Limit { name, of, quota, per, routes: vec![], models: vec![], owners: vec![], warn_at: 0, at_end: AtEnd::Length, shared }
 }
 
 pub fn decision(c: &mut Criterion) {

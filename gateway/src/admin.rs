@@ -120,11 +120,12 @@ fn usage(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'s
 fn samples(shared: &Shared) -> Vec<Sample> {
     let plan = shared.plan.load();
     let mut samples = Vec::new();
-    for LimitCounts { limit, refused, ended, accounts } in plan.rate_limits.counts() {
+    for LimitCounts { limit, refused, ended, warned, accounts } in plan.rate_limits.counts() {
         let labels = vec![("limit", limit.name.to_string()), ("of", limit.of.name().to_owned())];
         for (name, help, value) in [
             ("llm_lens_limited_requests_total", "Requests that a limit refused.", refused),
             ("llm_lens_limited_streams_total", "Streams that a limit ended.", ended),
+            ("llm_lens_limit_warnings_total", "Answers that said that a limit is nearly reached.", warned),
             ("llm_lens_limit_accounts", "Accounts that a limit keeps.", accounts as u64),
         ] {
             samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });

@@ -150,6 +150,7 @@ impl Builder {
                 Some("finish") => AtEnd::Finish,
                 _ => AtEnd::Length,
             },
+            warn_at: (table.share("warn_at") * 100.0).round() as u8,
             shared: store.filter(|_| shared).cloned(),
         })
     }

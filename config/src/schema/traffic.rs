@@ -65,6 +65,7 @@ pub static RATE_LIMIT: Section = Section {
         field("routes", Kind::Texts, "", "Only requests of these routes; a `*` at an end matches any rest."),
         field("models", Kind::Texts, "", "Only requests for these models."),
         field("owners", Kind::Texts, "", "Only callers of these owners."),
+        field("warn_at", Kind::Share, "0", "The part of it from which on answers carry `x-llm-lens-limit-warning`; 0 means none do."),
         field("shared", Kind::Flag, "false", "One limit for all gateways that share a `store`. Not for `streams`."),
         field(
             "at_end",

@@ -108,6 +108,21 @@ impl Charge {
         }
     }
 
+    /// Limits of which so much is taken that their operator wants it to be told: the name, and the percentage. Each is counted.
+    pub fn warnings(&self, now: When) -> impl Iterator<Item = (&str, u64)> {
+        self.parts.iter().filter(|part| part.limit.settings.warn_at > 0).filter_map(move |part| {
+            let quota = &part.held.quota;
+            let (left, _) = part.held.account.left(quota, now);
+            let taken = u128::from(quota.burst.saturating_sub(left)) * 100 / u128::from(quota.burst.max(1));
+            let taken = u64::try_from(taken).unwrap_or(100);
+            let warns = taken >= u64::from(part.limit.settings.warn_at);
+            warns.then(|| {
+                part.limit.warned.fetch_add(1, Ordering::Relaxed);
+                (&*part.limit.settings.name, taken)
+            })
+        })
+    }
+
     /// What is left of the tightest limit on requests.
     pub fn requests_left(&self, now: When) -> Option<Left> {
         self.tightest(|unit| unit == Unit::Requests, now)

@@ -83,6 +83,8 @@ pub struct LimitCounts<'l> {
     pub refused: u64,
     /// Streams that it ended.
     pub ended: u64,
+    /// Requests that were warned.
+    pub warned: u64,
     /// Accounts that are kept.
     pub accounts: usize,
 }
@@ -94,6 +96,8 @@ pub(super) struct Limit {
     /// Requests refused and streams ended for it.
     pub(super) refused: AtomicU64,
     pub(super) ended: AtomicU64,
+    /// Requests that were told that it is nearly reached.
+    pub(super) warned: AtomicU64,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -233,6 +237,7 @@ impl RateLimits {
             limit: &limit.settings,
             refused: limit.refused.load(Ordering::Relaxed),
             ended: limit.ended.load(Ordering::Relaxed),
+            warned: limit.warned.load(Ordering::Relaxed),
             accounts: limit.shards.iter().map(|shard| shard.lock().accounts.len()).sum(),
         })
     }
@@ -245,12 +250,14 @@ impl Limit {
             settings,
             refused: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            warned: AtomicU64::new(0),
             hasher: before.map_or_else(RandomState::new, |before| before.hasher.clone()),
             shards: Default::default(),
         };
         if let Some(before) = before {
             limit.refused = AtomicU64::new(before.refused.load(Ordering::Relaxed));
             limit.ended = AtomicU64::new(before.ended.load(Ordering::Relaxed));
+            limit.warned = AtomicU64::new(before.warned.load(Ordering::Relaxed));
             for (mine, theirs) in limit.shards.iter_mut().zip(&before.shards) {
                 mine.get_mut().accounts = theirs.lock().accounts.clone();
             }

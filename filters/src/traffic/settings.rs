@@ -151,6 +151,8 @@ pub struct Limit {
     pub models: Vec<Pattern>,
     /// Only callers of these owners.
     pub owners: Vec<Pattern>,
+    /// The percentage of it from which on callers are warned; 0: never.
+    pub warn_at: u8,
     /// When a stream has taken all.
     pub at_end: AtEnd,
     /// Shared with other gateways, through a store.

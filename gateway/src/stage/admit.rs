@@ -215,6 +215,9 @@ pub(crate) fn fields(exchange: &Exchange) -> String {
             );
         }
     }
+    for (limit, taken) in exchange.charge.warnings(now) {
+        let _ = write!(out, "x-llm-lens-limit-warning: {limit}; taken={taken}%\r\n");
+    }
     out
 }
 

@@ -22,7 +22,8 @@ fn left(answer: &kit::client::Answer) -> u64 {
 async fn a_limit_on_requests_says_which_and_when() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway =
-        Gateway::with_settings(&limited(&engine, "", "{name: slow-down, of: requests, amount: 2, every: 10m, per: address}")).await;
+        Gateway::with_settings(&limited(&engine, "", "{name: slow-down, of: requests, amount: 2, every: 10m, per: address, warn_at: 0.9}"))
+            .await;
     let first = ask(&gateway, CHAT, "a", &request("")).await;
     assert_eq!(
         (
@@ -32,7 +33,12 @@ async fn a_limit_on_requests_says_which_and_when() {
         ),
         (Some("2"), Some("1"), Some("5m"))
     );
-    assert_eq!(ask(&gateway, CHAT, "b", &request("")).await.status, 200);
+    assert!(first.field("x-llm-lens-limit-warning").is_none(), "half of it is taken");
+    let second = ask(&gateway, CHAT, "b", &request("")).await;
+    assert_eq!(
+        second.field("x-llm-lens-limit-warning").map(|told| told.starts_with("slow-down; taken=9") || told.ends_with("100%")),
+        Some(true)
+    );
     let no = ask(&gateway, CHAT, "c", &request("")).await;
     assert_eq!((no.status, no.error_code().as_str()), (429, "rate_limit_exceeded"));
     let message = no.json()["error"]["message"].as_str().expect("a text").to_owned();

@@ -124,3 +124,57 @@ async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
     // What streams say until the store is asked again is beyond the limit: a tenth of a second of four streams, on a busy machine.
     assert!((290..300 + GATEWAYS * 150).contains(&said), "{said}");
 }
+
+/// Random arrivals, some of which leave in the middle, and one gateway that crashes: what all streams took together stays within the documented bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_streams_of_four_gateways_stay_within_the_bound() {
+    const AMOUNT: u64 = 2000;
+    const BURST: u64 = 400;
+    const SECONDS: u64 = 10;
+    const PROMPT: u64 = 7;
+    const ANSWER: u64 = 30;
+    let (engine, redis) = (Engine::start(|_| sse::stream(ANSWER as usize, 2)).await, Redis::start().await);
+    let limit = format!("of: total_tokens, amount: {AMOUNT}, burst: {BURST}");
+    let text = shared(&engine, &redis, &limit, "").replace("every: 30d", &format!("every: {SECONDS}s"));
+    let mut gateways = gateways(&text).await;
+    let began = std::time::Instant::now();
+    let visitor = |gateway, seed: u64| async move {
+        let mut random = seed;
+        let mut draw = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % most
+        };
+        while began.elapsed() < Duration::from_secs(3) {
+            tokio::time::sleep(Duration::from_millis(draw(30))).await;
+            let body = request(&format!(",\"stream\":true,\"max_tokens\":{}", 1 + draw(60)));
+            let asked = ask(gateway, CHAT, "x", &body);
+            // One in three leaves.
+            let patience = if draw(3) == 0 { 10 + draw(50) } else { 10_000 };
+            let _ = tokio::time::timeout(Duration::from_millis(patience), asked).await;
+        }
+    };
+    futures_util::future::join_all(
+        gateways.iter().enumerate().flat_map(|(at, gateway)| (0..4).map(move |n| visitor(gateway, (4 * at + n) as u64))),
+    )
+    .await;
+    let lasted = began.elapsed().as_secs_f64();
+    for gateway in &gateways {
+        crate::support::settled(gateway).await;
+    }
+    let taken: u64 = gateways
+        .iter()
+        .flat_map(Gateway::records)
+        .filter(|record| record.sent_us.is_some())
+        .map(|record| PROMPT + record.usage.and_then(|usage| usage.completion_tokens).unwrap_or(0))
+        .sum();
+    let slices = GATEWAYS as u64 * BURST / 20;
+    // Streams that began to run beyond their reservation when the last debt was asked for: at most one of each visitor.
+    let running = 4 * GATEWAYS as u64 * ANSWER;
+    let bound = BURST as f64 + AMOUNT as f64 * lasted / SECONDS as f64 + (slices + running) as f64;
+    assert!(taken as f64 <= bound, "{taken} taken, {bound} allowed");
+    assert!(taken >= BURST, "and the limit is used: {taken}");
+    // What a crash takes with it nobody has twice: the three that are left pass no more than is there.
+    gateways.pop().expect("four").signal(nix::sys::signal::Signal::SIGKILL);
+    let statuses = load(&gateways, 40).await;
+    assert!(statuses.keys().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+}

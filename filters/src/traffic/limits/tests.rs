@@ -22,6 +22,7 @@ fn limit(name: &str, of: Unit, amount: u64, per: Per) -> settings::Limit {
         routes: vec![],
         models: vec![],
         owners: vec![],
+        warn_at: 0,
         at_end: AtEnd::Length,
         shared: None,
     }
@@ -75,6 +76,15 @@ fn a_stream_is_told_where_its_budget_ends_and_is_charged_all_it_took() {
     assert_eq!(charge.grow(&used(103), at(0)).unwrap().limit, "out".into());
     charge.settle(&used(103), at(0));
     assert_eq!(reserve(&limits, &caller("a"), 0, 1, 0).unwrap_err().retry_after, Some(Duration::from_nanos(4 * 600_000_000)));
+}
+
+#[test]
+fn callers_are_warned_before_a_limit_is_reached() {
+    let soft = settings::Limit { warn_at: 80, ..limit("purse", Unit::TotalTokens, 100, Per::Key) };
+    let limits = RateLimits::new(&[soft], &[], None);
+    assert_eq!(reserve(&limits, &caller("a"), 70, 0, 0).unwrap().warnings(at(0)).next(), None);
+    assert_eq!(reserve(&limits, &caller("a"), 15, 0, 0).unwrap().warnings(at(0)).next(), Some((&*"purse", 85)));
+    assert_eq!(limits.counts().next().unwrap().warned, 1);
 }
 
 #[test]
