@@ -83,7 +83,7 @@ fn callers_are_warned_before_a_limit_is_reached() {
     let soft = settings::Limit { warn_at: 80, ..limit("purse", Unit::TotalTokens, 100, Per::Key) };
     let limits = RateLimits::new(&[soft], &[], None);
     assert_eq!(reserve(&limits, &caller("a"), 70, 0, 0).unwrap().warnings(at(0)).next(), None);
-    assert_eq!(reserve(&limits, &caller("a"), 15, 0, 0).unwrap().warnings(at(0)).next(), Some((&*"purse", 85)));
+    assert_eq!(reserve(&limits, &caller("a"), 15, 0, 0).unwrap().warnings(at(0)).next(), Some(("purse", 85)));
     assert_eq!(limits.counts().next().unwrap().warned, 1);
 }
 
