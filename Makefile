@@ -49,7 +49,7 @@ test: test-setup
 	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
 	exit $$failed
 
-# Half an hour for each room. The development profile optimises these rooms and checks arithmetic, so a sum that overflows is found, too.
+# Some minutes for each room. The development profile optimises these rooms and checks arithmetic, so a sum that overflows is found, too.
 FUZZ_CASES ?= 1000000
 fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p llm-lens-shield -p llm-lens-wire --test hostile
