@@ -14,11 +14,13 @@ use crate::support::{ask, settings};
 const SLACK_US: u64 = 60_000;
 
 fn near(got: u64, want_ms: u64) -> bool {
-    got >= want_ms * 1000 - 2_000 && got <= want_ms * 1000 + SLACK_US
+    // Whom our write wakes may take this core from us for a slice of the scheduler, and we stamp it when we run again.
+    got >= want_ms * 1000 - 6_000 && got <= want_ms * 1000 + SLACK_US
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_firsts_of_a_stream_are_told_apart() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| {
         let at = |ms| Step::At(Duration::from_millis(ms));
         vec![
@@ -71,6 +73,7 @@ async fn the_firsts_of_a_stream_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_shows_on_its_own_side_only() {
+    let _alone = crate::support::alone().await;
     const EVENTS: u64 = 30;
     // Events of 256 KiB fill the sockets' buffers, so that a client that does not read is felt.
     let text = "x".repeat(256 << 10);
@@ -107,6 +110,7 @@ async fn a_client_that_stops_reading_shows_on_its_own_side_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_answer_has_usage_and_no_token_times() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let mut client = gateway.client().await;
@@ -122,6 +126,7 @@ async fn a_whole_answer_has_usage_and_no_token_times() {
 /// The kernel's stamps are compared with ours where the operator asks for it, and only there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_kernel_says_is_kept_beside_what_we_say() {
+    let _alone = crate::support::alone().await;
     const EVENTS: usize = 10;
     let engine = Engine::start(|_| sse::stream(EVENTS, 20)).await;
     for (limits, asked) in [("limits: {kernel_timestamps: true}", true), ("", false)] {
@@ -141,6 +146,7 @@ async fn what_the_kernel_says_is_kept_beside_what_we_say() {
 /// What a read brings may be nothing that can be forwarded: the wait goes on, and it is the engine's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_without_an_event_does_not_end_the_wait() {
+    let _alone = crate::support::alone().await;
     const WAIT: u64 = 400;
     let engine = Engine::start(|seen| {
         let event = sse::content("x");

@@ -45,6 +45,7 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_upgrades_in_a_row_lose_nothing() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|request| {
         let streamed = String::from_utf8_lossy(&request.body).contains("stream");
         if streamed { sse::stream(40, 100) } else { sse::chat_answer() }

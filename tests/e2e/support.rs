@@ -57,6 +57,12 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) -> Duration {
     began.elapsed()
 }
 
+/// Tests that measure, and those that load the machine, take turns.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
+
 /// Work that must end in time.
 pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")

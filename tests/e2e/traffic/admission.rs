@@ -52,6 +52,7 @@ async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(Strin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_costs_no_goodput_and_the_important_go_first() {
+    let _alone = crate::support::alone().await;
     let engine = slow_engine().await;
     let members = format!("max_requests: {PLACES}, queue: 8, max_wait: 200ms");
     let gateway = Gateway::with_settings(&admission(&engine, &members)).await;

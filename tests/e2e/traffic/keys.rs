@@ -122,6 +122,7 @@ async fn keys_come_and_go_without_a_restart() {
 /// A million different bad keys, on a few connections, leave the memory where it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_keys_leave_nothing_behind() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limits =
         "rate_limits: [{name: n, of: requests, amount: 5, every: 1s, per: key}, {name: t, of: total_tokens, amount: 5, per: owner}]";

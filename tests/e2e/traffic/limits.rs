@@ -125,6 +125,7 @@ async fn a_budget_ends_torn_streams_where_an_event_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_leave_pay_what_they_got() {
+    let _alone = crate::support::alone().await;
     let engine = endless().await;
     let limits = "{name: t, of: output_tokens, amount: 100000, every: 30d, per: key}, {name: s, of: streams, amount: 100, per: key}";
     let (keyed, keys) = Keyed::start(&engine, "", &format!("rate_limits: [{limits}]"), &[&["--owner", "a"]]).await;

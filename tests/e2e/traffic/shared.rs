@@ -48,6 +48,7 @@ async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
+    let _alone = crate::support::alone().await;
     let (engine, redis) = (Engine::start(|_| sse::chat_answer()).await, Redis::start().await);
     let mut gateways = gateways(&shared(&engine, &redis, &format!("of: requests, amount: {BURST}"), "")).await;
     let first = load(&gateways, 30).await;
@@ -75,6 +76,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     for (mode, more_than_all) in [("local", false), ("open", true), ("closed", false)] {
         let mut redis = Redis::start().await;
@@ -111,6 +113,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
+    let _alone = crate::support::alone().await;
     let (engine, redis) = (endless().await, Redis::start().await);
     let text = shared(&engine, &redis, "of: output_tokens, amount: 300", "");
     let gateways = gateways(&text).await;
@@ -128,6 +131,7 @@ async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
 /// Random arrivals, some of which leave in the middle, and one gateway that crashes: what all streams took together stays within the documented bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_four_gateways_stay_within_the_bound() {
+    let _alone = crate::support::alone().await;
     const AMOUNT: u64 = 2000;
     const BURST: u64 = 400;
     const SECONDS: u64 = 10;
