@@ -245,6 +245,7 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_file_descriptors_it_waits_and_recovers() {
+    let _alone = crate::support::alone().await;
     let engine =
         Engine::start(|r| if String::from_utf8_lossy(&r.body).contains("stream") { sse::stream(15, 100) } else { sse::chat_answer() })
             .await;
@@ -269,6 +270,7 @@ async fn without_file_descriptors_it_waits_and_recovers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_file_descriptors_for_the_backend_the_client_is_told() {
+    let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limited = |command: &mut std::process::Command| through_shell(command, "ulimit -n 40; exec \"$@\"");
     let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
