@@ -35,11 +35,14 @@ build: setup
 demo: build
 	target/release/llm-lens demo $(DEMO_ARGS)
 
-# A real Redis for the limits that gateways share.
+# A real Redis for the limits that gateways share, and a wall clock that steps.
 test-setup: setup
-	@command -v redis-server >/dev/null || \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; \
-	else echo "please install this package first: redis-server" >&2; exit 1; fi
+	@missing=""; command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$$missing libfaketime"; \
+	if [ -n "$$missing" ]; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; \
+	  else echo "please install these packages first:$$missing" >&2; exit 1; fi; \
+	fi
 
 # The binary that the end-to-end tests run is built first; the last line says how many tests passed.
 test: test-setup

@@ -1,4 +1,4 @@
-//! `llm-lens key`: making, listing and revoking API keys in the file that the gateway watches.
+//! `llm-lens key`: making, listing and revoking API keys in the file or database that the gateway watches.
 //!
 //! A key is shown once, when it is made. The file has its keyed hash.
 
@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use config::{NewKey, Secret, Settings};
+use config::{Database, Entry, Secret, Settings};
 use filters::traffic::KeyHasher;
 
 use crate::args::{KeyCommand, NewKeyArgs};
@@ -30,23 +30,36 @@ fn create(args: &NewKeyArgs) -> Result<()> {
     let (keys, secret) = file_of(&settings, &args.config)?;
     let key = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
     let now = jiff::Timestamp::now();
-    let new = NewKey {
+    let new = Entry {
         id: args.id.clone().unwrap_or_else(|| format!("k_{}", hex(&rand::random::<[u8; 6]>()))),
-        hash: KeyHasher::new(secret.reveal()).hash(&key),
+        hash: Some(hex(&KeyHasher::new(secret.reveal()).hash(&key))),
         owner: args.owner.clone(),
-        created: format!("{now:.0}"),
+        created: Some(format!("{now:.0}")),
         expires: args.expires_in.map(|span| format!("{:.0}", now.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))),
         routes: args.routes.clone(),
         models: args.models.clone(),
         priority: args.priority,
-        limits: args.limits.clone(),
+        limits: args.limits.iter().cloned().collect(),
+        ..Entry::default()
     };
     for route in args.routes.iter().filter(|route| !route.ends_with('*')) {
         if !settings.routes.iter().any(|known| *known.name == **route) {
             bail!("{} has no route {route:?}; known: {}", args.config.display(), names(&settings));
         }
     }
-    change(keys, &settings, |text| {
+    if Database::is_one(keys) {
+        let mut database = Database::open(keys).with_context(|| format!("cannot open {}", keys.display()))?;
+        database.add(&new, &settings.rate_limits)?;
+    } else {
+        add_line(keys, &settings, &new)?;
+    }
+    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, keys.display());
+    println!("{key}");
+    Ok(())
+}
+
+fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
+    change(keys, settings, |text| {
         let mut text =
             if text.trim().is_empty() { "# API keys of llm-lens gateway; llm-lens key writes this.\nkeys:\n".to_owned() } else { text };
         if !text.ends_with('\n') {
@@ -55,10 +68,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
         text.push_str(&new.line());
         text.push('\n');
         Ok(text)
-    })?;
-    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, keys.display());
-    println!("{key}");
-    Ok(())
+    })
 }
 
 fn list(config: &Path) -> Result<()> {
@@ -78,8 +88,21 @@ fn list(config: &Path) -> Result<()> {
 fn revoke(config: &Path, id: &str) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = file_of(&settings, config)?;
+    if Database::is_one(keys) {
+        let mut database = Database::open(keys).with_context(|| format!("cannot open {}", keys.display()))?;
+        if !database.revoke(id, &settings.rate_limits)? {
+            bail!("{} has no key {id:?}, or it is revoked already", keys.display());
+        }
+    } else {
+        revoke_line(keys, &settings, id)?;
+    }
+    eprintln!("key {id} is revoked; a gateway that runs stops taking it within a second");
+    Ok(())
+}
+
+fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
     let wanted = format!("id: {}", serde_json::Value::from(id));
-    change(keys, &settings, |text| {
+    change(keys, settings, |text| {
         let mut found = false;
         let lines = text.lines().map(|line| {
             if !line.contains(&wanted) || line.contains("revoked: true") {
@@ -93,9 +116,7 @@ fn revoke(config: &Path, id: &str) -> Result<()> {
             bail!("{} has no line that llm-lens wrote for key {id:?}, or it is revoked already", keys.display());
         }
         Ok(text)
-    })?;
-    eprintln!("key {id} is revoked; a gateway that runs stops taking it within a second");
-    Ok(())
+    })
 }
 
 /// Change the file whole or not at all, by one at a time; what would not be read is not written.

@@ -20,7 +20,7 @@ pub mod settings;
 pub use settings::Settings;
 
 mod keys;
-pub use keys::{NewKey, load_keys, parse_keys};
+pub use keys::{Database, Entry, load_keys, parse_keys};
 
 mod example;
 pub use example::example;

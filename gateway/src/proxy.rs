@@ -30,7 +30,7 @@ use wire::http1::head::{self, Head, RequestLine};
 
 use crate::admin;
 use crate::clock;
-use crate::downstream::{h1, h2};
+use crate::downstream::{h1, h2, left};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::shared::Shared;
@@ -146,7 +146,7 @@ impl ServerApp for Door {
                 let mut leaving = shutdown.clone();
                 tokio::select! {
                     begins = self.begins_h2(&mut io) => begins?,
-                    _ = leaving.changed() => return None,
+                    () = left(&mut leaving) => return None,
                 }
             }
         };
@@ -253,9 +253,9 @@ impl ProxyHttp for PassThrough {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
             Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
         };
-        let certificate = session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.cert_digest.clone());
+        let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
-        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, certificate.as_deref()));
+        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, tls.as_deref()));
         let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
         exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         exchange.enter(State::Connect);

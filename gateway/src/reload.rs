@@ -21,7 +21,9 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
     let Some(path) = shared.file.clone() else { return std::future::pending().await };
     let stamps = || {
         let keys = shared.plan.load().settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file.clone()));
-        (stamp(&path), keys.and_then(|keys| stamp(&keys)))
+        // A database may have what is new in a log beside it.
+        let log = keys.as_ref().map(|keys| std::path::PathBuf::from(format!("{}-wal", keys.display())));
+        (stamp(&path), keys.and_then(|keys| stamp(&keys)), log.and_then(|log| stamp(&log)))
     };
     let mut seen = stamps();
     loop {

@@ -9,9 +9,11 @@
 //! that was started with `--upgrade`, then drains and ends.
 
 mod certificate;
+mod client_certificate;
 mod listen;
 
 pub(crate) use certificate::Certificate;
+pub(crate) use client_certificate::ClientCertificate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ use crate::proxy::{AdminDoor, Door};
 use crate::reload;
 use crate::shared::Shared;
 use crate::spend;
+use crate::stage::admit;
 use crate::world::Pool;
 use crate::world::{store, tokens};
 use listen::Bound;
@@ -125,6 +128,7 @@ impl Gateway {
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool };
         let spend = spend::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(options.settings, &tools, None)?;
+        plan.rate_limits.resume(&spend, admit::when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             observatory,
@@ -194,20 +198,18 @@ impl Gateway {
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = async {
-            tokio::join!(
-                reload::watch(self.shared.clone()),
-                store::keep(self.shared.clone()),
-                spend::keep(self.shared.clone()),
-                tokens::keep(self.shared.clone())
-            );
+            tokio::join!(reload::watch(self.shared.clone()), spend::keep(self.shared.clone()), tokens::keep(self.shared.clone()));
         };
-        tokio::pin!(admin, watching);
+        // Streams that still run while the gateway drains go on to be paid for.
+        let paying = store::keep(self.shared.clone());
+        tokio::pin!(admin, watching, paying);
         let mut admin_ended = false;
         loop {
             let wanted = tokio::select! {
                 wanted = signals.wait(&self.shared) => wanted,
                 () = &mut admin => return Ok(End::Now),
                 () = &mut watching => return Ok(End::Now),
+                () = &mut paying => return Ok(End::Now),
             };
             match wanted {
                 Wanted::End => return Ok(End::Now),
@@ -222,6 +224,7 @@ impl Gateway {
                 },
                 () = &mut admin => return Ok(End::Now),
                 () = &mut watching => return Ok(End::Now),
+                () = &mut paying => return Ok(End::Now),
             };
             if handed {
                 let _ = hand_admin_over.send(true);
@@ -234,11 +237,13 @@ impl Gateway {
         let _ = leave.send(true);
         let grace = self.shared.plan.load().settings.shutdown.grace;
         tokio::select! {
+            () = &mut paying => {}
             () = self.drained() => log::info!("drained"),
             () = tokio::time::sleep(grace) => log::warn!("the grace of {grace:?} has passed; ending the streams that are left"),
             _ = signals.interrupt.recv() => return Ok(End::Now),
             () = async { admin.as_mut().await; if admin_ended { std::future::pending().await } } => {}
         }
+        store::leave(&self.shared).await;
         Ok(End::Drained)
     }
 

@@ -16,7 +16,6 @@ use crate::shared::Shared;
 
 /// Between two looks: so much of what was used is forgotten by a crash.
 const EVERY: Duration = Duration::from_secs(5);
-const EVERYTHING: Apart = Apart { owner: true, key: true, model: true, months: false };
 
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -57,7 +56,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 /// Write the sums, if they are others than those that were written.
 pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
-    let now = shared.spend.lines(EVERYTHING, None);
+    let now = shared.spend.lines(Apart::EVERYTHING, None);
     if now == *written {
         return;
     }

@@ -15,6 +15,8 @@ use crate::gaps::Gaps;
 
 /// Longest text kept of what an engine calls its model, its error or a finish reason.
 const MAX_WORD: usize = 128;
+/// Choices of which is known which have ended.
+pub const MAX_CHOICES: u32 = u128::BITS;
 /// Most finish reasons kept; more choices than that end without theirs being listed.
 const MAX_FINISH: usize = 16;
 
@@ -104,7 +106,9 @@ pub struct StreamLens {
     finish: Vec<String>,
     error: Option<EngineError>,
     end: Option<&'static str>,
+    /// How many choices have ended, and which of the first [`MAX_CHOICES`].
     finished_choices: u32,
+    ended: u128,
 }
 
 impl StreamLens {
@@ -128,6 +132,7 @@ impl StreamLens {
             error: None,
             end: None,
             finished_choices: 0,
+            ended: 0,
         }
     }
 
@@ -230,6 +235,11 @@ impl StreamLens {
         self.end.is_some() || self.finished_choices >= choices.max(1)
     }
 
+    /// Whether a choice has ended; of those beyond [`MAX_CHOICES`] nobody knows.
+    pub fn has_ended(&self, choice: u32) -> bool {
+        self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
+    }
+
     /// Generated tokens, and whether that is an estimate. Without usage: the larger of the token events and a quarter
     /// of the bytes of text, which is what English text of current tokenizers averages.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
@@ -325,8 +335,9 @@ impl Listener for StreamLens {
                     self.model = Some(word(&model));
                 }
             }
-            Part::Finish { reason, .. } => {
+            Part::Finish { choice, reason } => {
                 self.finished_choices += 1;
+                self.ended |= 1u128.checked_shl(choice).unwrap_or(0);
                 if self.finish.len() < MAX_FINISH {
                     self.finish.push(word(&reason));
                 }

@@ -34,7 +34,7 @@ impl Certificates {
         };
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
         openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority"));
-        openssl(&format!("req {key} -keyout key.pem -out request.pem -subj /CN=gateway"));
+        openssl(&format!("req {key} -keyout key.pem -out request.pem -subj /O=Acme,Inc/CN=gateway"));
         std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
             .expect("the folder is writable");
         openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 7 -days 2 -extfile names -out cert.pem");
@@ -303,7 +303,10 @@ async fn a_client_is_known_by_its_certificate() {
     let printed = String::from_utf8(printed.expect("openssl runs").stdout).expect("text");
     let fingerprint = printed.trim().rsplit('=').next().expect("a fingerprint").to_owned();
     let keys = certificates.file("keys.yaml");
-    std::fs::write(&keys, format!("keys:\n- {{id: robot, owner: factory, certificate: '{fingerprint}'}}\n")).expect("it is writable");
+    let known_as = |how: &str| {
+        std::fs::write(&keys, format!("keys:\n- {{id: robot, owner: factory, {how}}}\n")).expect("it is writable");
+    };
+    known_as(&format!("certificate: '{fingerprint}'"));
     let more = |how: &str| {
         format!(
             "listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{}', key: '{}', client_ca: '{}', client_certificates: {how}}}}}]\n\
@@ -324,4 +327,9 @@ async fn a_client_is_known_by_its_certificate() {
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("required"))).await;
     assert!(status(&gateway, &nobody).await.is_none(), "without a certificate there is no connection");
     assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
+    for (name, want) in [("CN=gateway,O=Acme\\,Inc", "200"), ("DNS:localhost", "200"), ("CN=gateway", "401"), ("localhost", "401")] {
+        known_as(&format!("subject: '{name}'"));
+        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
+        assert_eq!(status(&gateway, &known).await.expect("a connection").0, want, "{name}");
+    }
 }

@@ -29,12 +29,17 @@ impl Keyed {
 
     /// `backend` are more members of the backend.
     async fn start_with(engine: &Engine, backend: &str, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+        Keyed::start_in("keys.yaml", engine, backend, routes, more, first).await
+    }
+
+    /// `file` is where the keys are.
+    async fn start_in(file: &str, engine: &Engine, backend: &str, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
         let folder = folder();
         let routes = if routes.is_empty() { "{name: r, backend: e}" } else { routes };
         let text = format!(
             "backends: [{{name: e, url: '{}', api_key: backend-key, models: [m]{backend}}}]\nroutes: [{routes}]\nauth: {{keys: '{}', secret: {SECRET}}}\n{more}\n",
             engine.url(),
-            folder.join("keys.yaml").display(),
+            folder.join(file).display(),
         );
         let config = folder.join("gateway.yaml");
         std::fs::write(&config, &text).expect("the settings are written");

@@ -6,6 +6,7 @@
 //! - *Never*: a fixed port, a sleep that a test's truth depends on, a process that outlives its test.
 
 pub mod client;
+pub mod clock;
 pub mod engine;
 pub mod gateway;
 pub mod redis;

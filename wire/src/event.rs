@@ -76,6 +76,8 @@ pub struct Usage {
     pub total_tokens: Option<u64>,
     /// Prompt tokens served from a cache.
     pub cached_tokens: Option<u64>,
+    /// Prompt tokens written to a cache, where an engine counts them beside the prompt (Anthropic).
+    pub cache_creation_tokens: Option<u64>,
     /// Generated tokens spent on reasoning.
     pub reasoning_tokens: Option<u64>,
 }
@@ -87,6 +89,7 @@ impl Usage {
         self.completion_tokens = newer.completion_tokens.or(self.completion_tokens);
         self.total_tokens = newer.total_tokens.or(self.total_tokens);
         self.cached_tokens = newer.cached_tokens.or(self.cached_tokens);
+        self.cache_creation_tokens = newer.cache_creation_tokens.or(self.cache_creation_tokens);
         self.reasoning_tokens = newer.reasoning_tokens.or(self.reasoning_tokens);
     }
 

@@ -134,9 +134,6 @@ impl Builder {
         if shared && store.is_none() {
             self.wrong(table, "shared", "there is no \"store\" to share it through");
         }
-        if shared && of == Unit::Streams {
-            self.wrong(table, "shared", "streams at a time are counted by each gateway; give each its part");
-        }
         Some(Limit {
             name: table.text("name").unwrap_or_default().into(),
             of,

@@ -6,7 +6,12 @@ use super::{Kind, Section, field};
 pub static AUTH: Section = Section {
     doc: "Who may ask. With this section, every route wants a credential unless it says otherwise; clients' credentials then never reach a backend.",
     fields: &[
-        field("keys", Kind::Text, "", "File of API keys; `llm-lens key create` writes it. A changed file takes effect within a second."),
+        field(
+            "keys",
+            Kind::Text,
+            "",
+            "API keys: a file, or an SQLite database (`.db`, `.sqlite`, `.sqlite3`); `llm-lens key create` writes either. What changes takes effect within a second.",
+        ),
         field(
             "secret",
             Kind::Secret,
@@ -49,12 +54,7 @@ pub static RATE_LIMIT: Section = Section {
             "What is counted. `cost` is in dollars, by `prices`; `streams` are requests at a time.",
         ),
         field("amount", Kind::Number, "", "How much of it."),
-        field(
-            "every",
-            Kind::Text,
-            "1m",
-            "Over which time: a duration, which rolls; or `day` or `month` of the calendar, by UTC. Not for `streams`.",
-        ),
+        field("every", Kind::Text, "1m", "Over which time: a duration, which rolls; or `day` or `month` of the calendar, by UTC."),
         field("burst", Kind::Number, "", "How much may go at once, of a rate. Default: the amount."),
         field(
             "per",
@@ -160,6 +160,12 @@ pub static KEY: Section = Section {
             Kind::Text,
             "",
             "In its place: the SHA-256 fingerprint of a client's certificate, in hexadecimal, colons or not.",
+        ),
+        field(
+            "subject",
+            Kind::Text,
+            "",
+            "In its place: the subject of a client's certificate as RFC 4514 writes it (`CN=search,O=Acme`), or one of its alternative names (`URI:spiffe://acme/search`, `DNS:search.acme.example`, `email:search@acme.example`).",
         ),
         field("owner", Kind::RequiredText, "", "Whose it is."),
         field("created", Kind::Text, "", "When it was made; for people."),

@@ -245,6 +245,22 @@ pub(super) fn window_end(every: Every, now: When) -> Option<u64> {
     matches!(every, Every::Day | Every::Month).then(|| end_of(every, now.wall_us))
 }
 
+/// The first day of a calendar's window; `None` for what has none.
+pub(super) fn first_day(every: Every, now: When) -> Option<Date> {
+    let today = day(now.wall_us)?;
+    match every {
+        Every::Day => Some(today),
+        Every::Month => Some(today.first_of_month()),
+        Every::Rolling(_) | Every::AtATime => None,
+    }
+}
+
+/// The day, by UTC, of an instant in Unix microseconds.
+pub(super) fn day(wall_us: u64) -> Option<Date> {
+    let at = Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?;
+    Some(Offset::UTC.to_datetime(at).date())
+}
+
 /// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no calendar knows.
 fn end_of(every: Every, wall_us: u64) -> u64 {
     let micros = |date: Date| {
@@ -252,7 +268,7 @@ fn end_of(every: Every, wall_us: u64) -> u64 {
         u64::try_from(midnight.as_microsecond()).ok()
     };
     let end = || {
-        let today = Offset::UTC.to_datetime(Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?).date();
+        let today = day(wall_us)?;
         micros(match every {
             Every::Month => today.first_of_month().checked_add(1.month()).ok()?,
             _ => today.tomorrow().ok()?,

@@ -79,9 +79,9 @@ impl Keys {
         self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
     }
 
-    /// Whose certificate it is, by its SHA-256 fingerprint.
-    pub fn find_certificate(&self, fingerprint: &[u8], wall_us: u64) -> Option<Arc<Caller>> {
-        self.of(&Proof::Certificate(fingerprint.try_into().ok()?), wall_us)
+    /// Whose certificate it is: by the first of what it proves that somebody has.
+    pub fn find_certificate(&self, proves: &[Proof], wall_us: u64) -> Option<Arc<Caller>> {
+        proves.iter().find_map(|proof| self.of(proof, wall_us))
     }
 
     fn of(&self, proof: &Proof, wall_us: u64) -> Option<Arc<Caller>> {

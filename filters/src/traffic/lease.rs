@@ -18,6 +18,8 @@ use super::settings::{Every, Quota, Shared};
 const SLICES: u64 = 20;
 /// Nanoseconds after which an unused slice goes back.
 const IDLE: u64 = 2_000_000_000;
+/// Nanoseconds after which the store is told again that places are taken: it forgets those of a gateway that it does not hear of.
+const TELL: u64 = 1_000_000_000;
 
 /// What this gateway has of an account.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub(super) struct Lease {
     asking: AtomicBool,
     /// When something was taken last.
     used: AtomicU64,
+    /// What the store thinks is here, running or not.
+    leased: AtomicI64,
+    /// When the store was last told of places.
+    told: AtomicU64,
     /// Of a calendar, the end of the window that the slice is of.
     window: AtomicU64,
     quota: Quota,
@@ -73,6 +79,8 @@ impl Lease {
             dry: AtomicBool::new(false),
             asking: AtomicBool::new(false),
             used: AtomicU64::new(0),
+            leased: AtomicI64::new(0),
+            told: AtomicU64::new(0),
             window: AtomicU64::new(0),
             quota: *quota,
             share,
@@ -125,9 +133,10 @@ impl Lease {
         self.taking(signed(units), now)
     }
 
-    /// What time has given back already is not given back again; of a window that is over, nothing is.
+    /// What time has given back already is not given back again; of a window that is over, nothing is. Places are free whenever they are left.
     pub(super) fn give_back(&self, units: u64, taking: Taking, now: When) {
         let back = match window_end(self.quota.every, now) {
+            _ if self.quota.every == Every::AtATime => units,
             Some(end) if end == taking.until => units,
             Some(_) => 0,
             None => units.min(self.quota.units_of(taking.until.saturating_sub(now.tick.0))),
@@ -143,6 +152,11 @@ impl Lease {
     /// A taking of the share will not be given back any more.
     pub(super) fn close(&self, taking: Taking) {
         self.local.close(taking);
+    }
+
+    fn granted(&self, units: u64) {
+        self.leased.fetch_add(signed(units), Ordering::Relaxed);
+        self.balance.fetch_add(signed(units), Ordering::Relaxed);
     }
 
     /// What is known to be left: of the slice.
@@ -167,10 +181,16 @@ impl Wanted {
         Some(Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks })
     }
 
+    /// What the store should think that this gateway has of the account.
+    pub fn leased(&self) -> u64 {
+        let Account::Leased(lease) = &*self.held.account else { return 0 };
+        u64::try_from(lease.leased.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     /// The store granted that much.
     pub fn granted(&self, units: u64) {
         if let Account::Leased(lease) = &*self.held.account {
-            lease.balance.fetch_add(signed(units), Ordering::Relaxed);
+            lease.granted(units);
             lease.dry.store(false, Ordering::Relaxed);
         }
     }
@@ -191,21 +211,28 @@ pub enum Chore {
     Owe(Wanted),
     /// So many units go back to the store.
     Return(Wanted),
+    /// The store is to hear that places are taken.
+    Live(Wanted),
 }
 
 impl Chore {
-    pub(super) fn of(held: &Arc<Held>, key: &str, now: When) -> Option<Chore> {
+    /// `None` for `now`: the gateway ends, and nothing is to stay here.
+    pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<Chore> {
         let Account::Leased(lease) = &*held.account else { return None };
         let balance = lease.balance.load(Ordering::Relaxed);
         let wanted = |need, want| Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks: false };
         if balance < 0 {
             return Some(Chore::Owe(wanted(1, balance.unsigned_abs())));
         }
-        let idle = now.tick.0.saturating_sub(lease.used.load(Ordering::Relaxed)) > IDLE;
+        let idle = now.is_none_or(|now| now.tick.0.saturating_sub(lease.used.load(Ordering::Relaxed)) > IDLE);
         let slice = if idle { 0 } else { signed(held.quota.burst / SLICES) };
         let back = balance.saturating_sub(slice);
         if back <= 0 {
-            return None;
+            let tells = lease.quota.every == Every::AtATime && lease.leased.load(Ordering::Relaxed) > 0;
+            let due = |now: &When| now.tick.0.saturating_sub(lease.told.load(Ordering::Relaxed)) > TELL;
+            let now = now.filter(|now| tells && due(now))?;
+            lease.told.store(now.tick.0, Ordering::Relaxed);
+            return Some(Chore::Live(wanted(0, 0)));
         }
         // Taken out first, so that nobody spends what goes back.
         let taken = lease.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now >= back).then_some(now - back));
@@ -215,7 +242,7 @@ impl Chore {
     /// What is wanted, or goes back.
     pub fn wanted(&self) -> &Wanted {
         match self {
-            Chore::Owe(wanted) | Chore::Return(wanted) => wanted,
+            Chore::Owe(wanted) | Chore::Return(wanted) | Chore::Live(wanted) => wanted,
         }
     }
 
@@ -224,12 +251,15 @@ impl Chore {
         let Account::Leased(lease) = &*self.wanted().held.account else { return };
         match (&self, units) {
             (Chore::Owe(wanted), Some(granted)) => {
-                lease.balance.fetch_add(signed(granted), Ordering::Relaxed);
+                lease.granted(granted);
                 lease.dry.store(granted < wanted.want, Ordering::Relaxed);
             }
             // What goes back to a store that is away comes back here, and is tried again.
             (Chore::Return(wanted), None) => drop(lease.balance.fetch_add(signed(wanted.want), Ordering::Relaxed)),
-            (Chore::Owe(_), None) | (Chore::Return(_), Some(_)) => {}
+            (Chore::Return(wanted), Some(_)) => drop(lease.leased.fetch_sub(signed(wanted.want), Ordering::Relaxed)),
+            // Told again at once when the store is back: it may have forgotten everything.
+            (Chore::Live(_), None) => lease.told.store(0, Ordering::Relaxed),
+            (Chore::Owe(_), None) | (Chore::Live(_), Some(_)) => {}
         }
     }
 }
@@ -276,11 +306,11 @@ mod tests {
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(30, at(0)).unwrap();
-        assert!(Chore::of(&held, "k", at(0)).is_none(), "a slice may lie here while it is used");
+        assert!(Chore::of(&held, "k", Some(at(0))).is_none(), "a slice may lie here while it is used");
         lease(&held).give_back(20, taking, at(0));
-        let Some(Chore::Return(back)) = Chore::of(&held, "k", at(0)) else { panic!("more than a slice goes back") };
+        let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(0))) else { panic!("more than a slice goes back") };
         assert_eq!(back.want, 20);
-        let chore = Chore::of(&held, "k", at(3 * IDLE)).unwrap();
+        let chore = Chore::of(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
         chore.done(None);
         assert_eq!(lease(&held).left(), 50, "a store that is away takes nothing");
@@ -290,14 +320,35 @@ mod tests {
     fn streams_run_on_until_the_store_is_dry() {
         let held = held();
         assert!(lease(&held).grow(5));
-        let chore = Chore::of(&held, "k", at(0)).unwrap();
+        let chore = Chore::of(&held, "k", Some(at(0))).unwrap();
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
         let wanted = Wanted::of(&held, "k", 10).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
-        Chore::of(&held, "k", at(0)).unwrap().done(Some(4));
+        Chore::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
+    }
+
+    #[test]
+    fn places_come_back_whenever_they_are_left_and_are_told_of_meanwhile() {
+        let quota = Quota { amount: 40, every: Every::AtATime, burst: 40 };
+        let held = Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) });
+        let wanted = Wanted::of(&held, "k", 1).unwrap();
+        assert_eq!((wanted.need, wanted.want), (1, 3));
+        wanted.granted(3);
+        let taking = lease(&held).take(1, at(0)).unwrap();
+        let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(2 * IDLE))) else { panic!("two lie idle") };
+        assert_eq!(back.want, 2);
+        Chore::Return(back).done(Some(0));
+        let Some(Chore::Live(live)) = Chore::of(&held, "k", Some(at(3 * IDLE))) else { panic!("one is taken") };
+        assert_eq!(live.leased(), 1);
+        assert!(Chore::of(&held, "k", Some(at(3 * IDLE))).is_none(), "it was told");
+        lease(&held).give_back(1, taking, at(100 * IDLE));
+        let last = Chore::of(&held, "k", None).unwrap();
+        assert_eq!(last.wanted().want, 1, "a gateway that ends keeps nothing");
+        last.done(Some(0));
+        assert!(Chore::of(&held, "k", None).is_none());
     }
 
     #[test]

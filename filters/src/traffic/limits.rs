@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::account::{Account, When};
+use super::account::{self, Account, When};
 use super::caller::Caller;
 use super::charge::{Charge, Part};
 use super::lease::{self, Away, Chore, Wanted};
 use super::prices::{self, Used};
 use super::settings::{self, Every, Per, Price, Quota, Shared, Unit};
+use super::spend::{Apart, Spend};
 use crate::settings::Pattern;
 
 /// Locks of a limit's accounts.
@@ -146,6 +147,13 @@ impl RateLimits {
         RateLimits { limits, prices: prices.into() }
     }
 
+    /// Days and months begin with what was used of them before: a restart is no new month. Before the first request, and once.
+    ///
+    /// Sums know no routes and no addresses: limits of these begin anew. Those in a store have their own memory.
+    pub fn resume(&self, spend: &Spend, now: When) {
+        self.limits.iter().for_each(|limit| limit.resume(spend, now));
+    }
+
     /// Whether any counts what only bodies and answers of a route tell.
     pub fn count_tokens_of(&self, route: &str) -> bool {
         let counts =
@@ -228,7 +236,16 @@ impl RateLimits {
 
     /// What is to be done about slices now: debts, and what lies idle.
     pub fn chores(&self, now: When) -> Vec<Chore> {
-        self.limits.iter().filter(|limit| limit.settings.shared.is_some()).flat_map(|limit| limit.chores(now)).collect()
+        self.shared().flat_map(|limit| limit.chores(now, Some(now))).collect()
+    }
+
+    /// The same when the gateway ends, and nothing is to stay here.
+    pub fn last_chores(&self, now: When) -> Vec<Chore> {
+        self.shared().flat_map(|limit| limit.chores(now, None)).collect()
+    }
+
+    fn shared(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        self.limits.iter().filter(|limit| limit.settings.shared.is_some())
     }
 
     /// What each limit did.
@@ -273,6 +290,27 @@ impl Limit {
             && kind(mine.quota.every) == kind(other.quota.every)
     }
 
+    fn resume(&self, spend: &Spend, now: When) {
+        let settings = &self.settings;
+        let Some(first) = account::first_day(settings.quota.every, now) else { return };
+        if settings.shared.is_some() || !settings.routes.is_empty() {
+            return;
+        }
+        for (line, totals) in spend.lines(Apart::EVERYTHING, Some(first)) {
+            let subject = match settings.per {
+                Per::All => Subject::All,
+                Per::Key => Subject::Name(line.key),
+                Per::Owner => Subject::Name(line.owner.clone()),
+                Per::Model => Subject::Name(line.model.clone()),
+                Per::Route | Per::Address => return,
+            };
+            if Pattern::allow(&settings.models, &line.model) && Pattern::allow(&settings.owners, &line.owner) {
+                let held = self.held(subject, settings.quota, now);
+                held.account.charge(&held.quota, totals.in_units(settings.of), now);
+            }
+        }
+    }
+
     fn concerns(&self, asked: &Asked<'_>) -> bool {
         let settings = &self.settings;
         Pattern::allow(&settings.routes, asked.route)
@@ -301,8 +339,8 @@ impl Limit {
         lease::key(prefix, &self.settings.name, &subject.to_string(), self.settings.quota.every, now)
     }
 
-    fn chores(&self, now: When) -> Vec<Chore> {
-        let of = |(subject, held): (&Subject, &Arc<Held>)| Chore::of(held, &self.key_of(subject, now), now);
+    fn chores(&self, now: When, stays: Option<When>) -> Vec<Chore> {
+        let of = |(subject, held): (&Subject, &Arc<Held>)| Chore::of(held, &self.key_of(subject, now), stays);
         self.shards.iter().flat_map(|shard| shard.lock().accounts.iter().filter_map(of).collect::<Vec<_>>()).collect()
     }
 
@@ -312,6 +350,10 @@ impl Limit {
             (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
             _ => self.settings.quota,
         };
+        self.held(subject, quota, now)
+    }
+
+    fn held(&self, subject: Subject, quota: Quota, now: When) -> Arc<Held> {
         let shard = &self.shards[(self.hasher.hash_one(&subject) % SHARDS as u64) as usize];
         shard.lock().account(subject, quota, self.settings.shared.as_ref(), now)
     }

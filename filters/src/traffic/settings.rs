@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::settings::Pattern;
 
@@ -190,6 +191,15 @@ pub enum Proof {
     Key([u8; 32]),
     /// A certificate with this SHA-256 fingerprint.
     Certificate([u8; 32]),
+    /// A certificate that has a name with this SHA-256.
+    Subject([u8; 32]),
+}
+
+impl Proof {
+    /// A certificate with a name.
+    pub fn subject(name: &str) -> Proof {
+        Proof::Subject(Sha256::digest(name.as_bytes()).into())
+    }
 }
 
 /// An entry of the file of keys.

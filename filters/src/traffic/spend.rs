@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::Offset;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::account::day;
 use super::prices::Used;
-use super::settings::DOLLAR;
+use super::settings::{DOLLAR, Unit};
 
 /// Most sums that are kept: some 100 MiB.
 const MOST: usize = 500_000;
@@ -65,6 +64,11 @@ pub struct Apart {
     pub model: bool,
     /// Months instead of days.
     pub months: bool,
+}
+
+impl Apart {
+    /// All but days summed to months.
+    pub const EVERYTHING: Apart = Apart { owner: true, key: true, model: true, months: false };
 }
 
 type Sum = (Date, Arc<str>, Arc<str>, Arc<str>);
@@ -129,6 +133,18 @@ impl Totals {
         sum(&mut self.cost_pico, more.cost_pico);
     }
 
+    /// In a limit's units; nothing runs on from another time.
+    pub(super) fn in_units(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests,
+            Unit::InputTokens => self.input_tokens,
+            Unit::OutputTokens => self.output_tokens,
+            Unit::TotalTokens => self.input_tokens.saturating_add(self.output_tokens),
+            Unit::Cost => self.cost_pico,
+            Unit::Streams => 0,
+        }
+    }
+
     /// In dollars.
     pub fn cost(&self) -> f64 {
         self.cost_pico as f64 / DOLLAR as f64
@@ -146,13 +162,10 @@ fn bound(sums: &mut BTreeMap<Sum, Totals>, today: Date) {
     }
 }
 
-fn day(wall_us: u64) -> Option<Date> {
-    let at = Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?;
-    Some(Offset::UTC.to_datetime(at).date())
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn us(text: &str) -> u64 {
@@ -180,7 +193,7 @@ mod tests {
                 Totals { requests: 2, input_tokens: 20, output_tokens: 10, cost_pico: DOLLAR, ..Totals::default() }
             )]
         );
-        let everything = Apart { owner: true, key: true, model: true, months: false };
+        let everything = Apart::EVERYTHING;
         let again = Spend::default();
         assert_eq!(again.restore(spend.lines(everything, None).into_iter()), 0);
         assert_eq!(again.lines(everything, None), spend.lines(everything, None));

@@ -16,6 +16,7 @@ use h2::{Reason, SendStream};
 use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
+use pingora::protocols::tls::SslDigest;
 use wire::http1::head::{self, RequestLine};
 
 use super::out::Out;
@@ -47,7 +48,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
     let (mut accepted, refusal, encoded, shown) =
-        look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| &*tls.cert_digest));
+        look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_deref()));
     accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
     let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
@@ -84,7 +85,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
 }
 
 /// What the head tells, why it is refused if it is, whether the body has a content coding, and who sent it.
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8], certificate: Option<&[u8]>) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
@@ -95,7 +96,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], certificate: Option<&[u8]>) 
         Server::PassThrough => None,
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head, certificate))
+    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head, tls))
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.

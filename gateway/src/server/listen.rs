@@ -19,6 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::StartError;
 use super::certificate::{self, Certificate};
+use super::client_certificate::ReadCertificates;
 use crate::plan::BuildError;
 use crate::proxy::Speaks;
 
@@ -123,7 +124,7 @@ impl Bound {
         // Reads go through the worker's scratch and writes are whole: buffers of the listener would only be memory.
         let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
-            let mut settings = TlsSettings::intermediate("", "").expect("invariant: it opens no file");
+            let mut settings = TlsSettings::with_callbacks(Box::new(ReadCertificates)).expect("invariant: it opens no file");
             settings.set_cert_resolver(tls.certificate.clone());
             if let Some(clients) = &tls.clients {
                 settings.set_client_cert_verifier(clients.clone());

@@ -140,9 +140,9 @@ pub(crate) fn choices(exchange: &Exchange) -> u64 {
 pub(crate) fn used(exchange: &Exchange) -> Used {
     let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
-    // Anthropic counts what the cache had beside the prompt, everybody else within it.
+    // Anthropic counts what the cache had, or got, beside the prompt, everybody else within it.
     let anthropic = exchange.routed.as_ref().is_some_and(|routed| routed.dialect == Some(wire::Dialect::Anthropic));
-    let beside = if anthropic { stated.cached_tokens.unwrap_or(0) } else { 0 };
+    let beside = if anthropic { [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum() } else { 0 };
     Used {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),

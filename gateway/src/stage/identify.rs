@@ -11,12 +11,14 @@ use std::sync::Arc;
 use config::settings::Auth;
 use filters::traffic::{Caller, credential};
 use lens::{State, Tick};
+use pingora::protocols::tls::SslDigest;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::respond::Refusal;
+use crate::server::ClientCertificate;
 use crate::world::tokens::Judged;
 
 /// What a head shows of its sender, and when that was looked at.
@@ -40,13 +42,13 @@ enum Who {
 }
 
 /// Look at a head; `None` where nobody is asked.
-/// `certificate` is the fingerprint of the client's, which was verified in the handshake; a credential in the head comes first.
-pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificate: Option<&[u8]>) -> Option<Shown> {
+/// `tls` is the connection's, whose handshake has verified the client's certificate; a credential in the head comes first.
+pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>, tls: Option<&SslDigest>) -> Option<Shown> {
     let keys = plan.keys.as_ref()?;
     let began = clock::now();
     let who = match credential(|name| head.get(name)) {
         None => {
-            let known = certificate.and_then(|fingerprint| keys.find_certificate(fingerprint, clock::wall_us()));
+            let known = ClientCertificate::of(tls).and_then(|certificate| keys.find_certificate(&certificate.proves, clock::wall_us()));
             known.map_or(Who::Nobody, Who::Known)
         }
         Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.tokens) {

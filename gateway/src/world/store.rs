@@ -5,7 +5,7 @@
 //! - *Never*: a question to a store that is known to be away. One task connects, everybody else only uses the connection that is there.
 //!
 //! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in `filters`, in microseconds; a calendar's
-//! window is a count under a name with the window's end. Each decision is one script, and so atomic.
+//! window is a count under a name with the window's end; places are a count for each gateway. Each decision is one script, and so atomic.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -28,71 +28,17 @@ const CHORES: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(250);
 /// A key lives on for so long after nothing is owed, milliseconds.
 const SPARE: u64 = 1000;
+/// A gateway that is not heard of for so long has crashed, milliseconds: the places it had are free.
+const LIVES: u64 = 10_000;
 
-/// `need` or none, up to `want`: {granted, microseconds until `need` is there; -1: never}.
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local amount, period, burst, need, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local each = period / amount
-local owed = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') - now, 0)
-local room = math.floor((burst * each - owed) / each + 0.000001)
-if room < need then
-  if need > burst then return {0, -1} end
-  return {0, math.ceil(owed + need * each - burst * each)}
-end
-local granted = math.min(room, want)
-owed = owed + granted * each
-redis.call('SET', KEYS[1], string.format('%.0f', math.ceil(now + owed)), 'PX', math.ceil(owed / 1000) + tonumber(ARGV[6]))
-return {granted, 0}",
-    )
-});
+static TAKE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take_rate.lua")));
+static GIVE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/give_rate.lua")));
+static TAKE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take_count.lua")));
+static GIVE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/give_count.lua")));
+static PLACES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/places.lua")));
 
-/// Units of a rate come back, as far as they are still owed.
-static GIVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local owed = tonumber(redis.call('GET', KEYS[1]) or '0') - now
-local left = owed - tonumber(ARGV[3]) * tonumber(ARGV[2]) / tonumber(ARGV[1])
-if owed <= 0 then return 0 end
-if left <= 0 then return redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[1], string.format('%.0f', math.ceil(now + left)), 'PX', math.ceil(left / 1000) + tonumber(ARGV[4]))
-return 1",
-    )
-});
-
-/// The same for a count that ends with its window: {granted, microseconds until the window ends; -1: never}.
-static TAKE_COUNT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local amount, ends, need, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local room = amount - tonumber(redis.call('GET', KEYS[1]) or '0')
-if room < need then
-  if need > amount then return {0, -1} end
-  return {0, math.max(ends * 1000000 - now, 0)}
-end
-local granted = math.min(room, want)
-redis.call('INCRBY', KEYS[1], string.format('%.0f', granted))
-redis.call('EXPIREAT', KEYS[1], ends + 3600)
-return {granted, 0}",
-    )
-});
-
-static GIVE_COUNT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-local back = math.min(used, tonumber(ARGV[1]))
-if back > 0 then redis.call('DECRBY', KEYS[1], string.format('%.0f', back)) end
-return back",
-    )
-});
+/// The name of this process among the gateways that share places.
+static NAME: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
 /// The store does not answer.
 #[derive(Debug)]
@@ -140,15 +86,16 @@ impl Store {
         let (need, want) = (wanted.need, wanted.want);
         let (granted, wait): (u64, i64) = match wanted.quota.every {
             Every::Rolling(period) => {
-                let mut call = TAKE.key(&wanted.key);
+                let mut call = TAKE_RATE.key(&wanted.key);
                 call.arg(wanted.quota.amount).arg(period.as_micros() as u64).arg(wanted.quota.burst).arg(need).arg(want).arg(SPARE);
                 self.ask(call.invoke_async(&mut self.connection()?)).await?
             }
-            _ => {
+            Every::Day | Every::Month => {
                 let mut call = TAKE_COUNT.key(&wanted.key);
                 call.arg(wanted.quota.amount).arg(end_of(&wanted.key)).arg(need).arg(want);
                 self.ask(call.invoke_async(&mut self.connection()?)).await?
             }
+            Every::AtATime => self.places(wanted, (need, want), 0).await?,
         };
         Ok(match granted {
             0 => Leased::Not(u64::try_from(wait).ok().map(Duration::from_micros)),
@@ -158,16 +105,24 @@ impl Store {
 
     /// Give a slice back.
     async fn give(&self, wanted: &Wanted) -> Result<(), StoreAway> {
-        let (mut call, units) = match wanted.quota.every {
+        let mut call = match wanted.quota.every {
             Every::Rolling(period) => {
-                let mut call = GIVE.key(&wanted.key);
+                let mut call = GIVE_RATE.key(&wanted.key);
                 call.arg(wanted.quota.amount).arg(period.as_micros() as u64);
-                (call, wanted.want)
+                call
             }
-            _ => (GIVE_COUNT.key(&wanted.key), wanted.want),
+            Every::Day | Every::Month => GIVE_COUNT.key(&wanted.key),
+            Every::AtATime => return self.places(wanted, (0, 0), wanted.want).await.map(|_| ()),
         };
-        call.arg(units).arg(SPARE);
+        call.arg(wanted.want).arg(SPARE);
         self.ask(call.invoke_async::<i64>(&mut self.connection()?)).await.map(|_| ())
+    }
+
+    /// Take `need` to `want` places, give some back, or only say that this gateway lives.
+    async fn places(&self, wanted: &Wanted, (need, want): (u64, u64), back: u64) -> Result<(u64, i64), StoreAway> {
+        let mut call = PLACES.key(&wanted.key);
+        call.arg(&*NAME).arg(LIVES).arg(wanted.quota.amount).arg(wanted.leased()).arg(need).arg(want).arg(back);
+        self.ask(call.invoke_async(&mut self.connection()?)).await
     }
 
     fn connection(&self) -> Result<MultiplexedConnection, StoreAway> {
@@ -189,6 +144,21 @@ impl Store {
             log::error!("the store of shared limits is away ({why}); limits go by {:?} until it is back", self.settings.on_failure);
         }
         Err(StoreAway)
+    }
+
+    async fn attend_to(&self, chores: Vec<Chore>) {
+        for chore in chores {
+            let units = match &chore {
+                Chore::Owe(wanted) => match self.lease(wanted).await {
+                    Ok(Leased::Granted(units)) => Some(units),
+                    Ok(Leased::Not(_)) => Some(0),
+                    Err(StoreAway) => None,
+                },
+                Chore::Return(wanted) => self.give(wanted).await.ok().map(|()| 0),
+                Chore::Live(wanted) => self.places(wanted, (0, 0), 0).await.ok().map(|_| 0),
+            };
+            chore.done(units);
+        }
     }
 
     async fn connect(&self) {
@@ -220,17 +190,15 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             }
             continue;
         }
-        for chore in plan.rate_limits.chores(when()) {
-            let units = match &chore {
-                Chore::Owe(wanted) => match store.lease(wanted).await {
-                    Ok(Leased::Granted(units)) => Some(units),
-                    Ok(Leased::Not(_)) => Some(0),
-                    Err(StoreAway) => None,
-                },
-                Chore::Return(wanted) => store.give(wanted).await.ok().map(|()| 0),
-            };
-            chore.done(units);
-        }
+        store.attend_to(plan.rate_limits.chores(when())).await;
+    }
+}
+
+/// Pay all debts and give everything back: this gateway ends.
+pub(crate) async fn leave(shared: &Shared) {
+    let plan = shared.plan.load_full();
+    if let Some(store) = plan.store.as_ref().filter(|store| store.is_there()) {
+        store.attend_to(plan.rate_limits.last_chores(when())).await;
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a millisecond, a hash a microsecond.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,11 +15,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use config::settings::{JwksSource, JwtSettings, Limits};
 use filters::settings::Pattern;
-use filters::traffic::Caller;
 use filters::traffic::settings::{DOLLAR, Limit, Unit};
+use filters::traffic::{Caller, Expired, Remembered};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
-use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::client;
@@ -28,8 +27,6 @@ use crate::plan::BuildError;
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 
-/// Most tokens that are remembered.
-const REMEMBERED: usize = 10_000;
 /// How often keys are fetched.
 const REFRESH: Duration = Duration::from_secs(600);
 /// How often for the sake of a token whose key is not known.
@@ -43,7 +40,7 @@ const LEEWAY: u64 = 30;
 #[derive(Debug)]
 pub(crate) struct Tokens {
     issuers: Vec<Issuer>,
-    good: Mutex<HashMap<[u8; 32], Arc<Caller>>>,
+    good: Remembered,
 }
 
 struct Issuer {
@@ -87,7 +84,7 @@ impl Tokens {
             let (fetched, wanted) = (AtomicU64::new(0), AtomicU64::new(0));
             Ok(Issuer { settings: settings.clone(), source, keys: ArcSwapOption::empty(), fetched, wanted })
         };
-        Ok(Tokens { issuers: settings.iter().map(issuer).collect::<Result<_, BuildError>>()?, good: Mutex::default() })
+        Ok(Tokens { issuers: settings.iter().map(issuer).collect::<Result<_, BuildError>>()?, good: Remembered::default() })
     }
 
     /// Whether settings are the same, so that keys and tokens stay known over a reload.
@@ -97,11 +94,11 @@ impl Tokens {
 
     /// Judge a token. What is none at all is bad at once.
     pub(crate) fn judge(&self, token: &str, rates: &[Limit]) -> Judged {
-        let hash = digest(token);
-        let now = clock::wall_us();
-        let known = self.good.lock().get(&hash).cloned();
-        if let Some(caller) = known {
-            return if caller.expires.is_none_or(|end| now < end) { Judged::Good(caller) } else { Judged::Bad };
+        let (hash, now) = (Remembered::hash(token), clock::wall_us());
+        match self.good.find(&hash, now) {
+            Ok(Some(caller)) => return Judged::Good(caller),
+            Ok(None) => {}
+            Err(Expired) => return Judged::Bad,
         }
         let Ok(header) = decode_header(token) else { return Judged::Bad };
         let mut judged = Judged::Bad;
@@ -117,22 +114,11 @@ impl Tokens {
             }
             if let Some(claims) = candidates.find_map(|jwk| issuer.verify(token, jwk, &header)) {
                 let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else { return Judged::Bad };
-                self.remember(hash, &caller, now);
+                self.good.keep(hash, &caller, now);
                 return Judged::Good(caller);
             }
         }
         judged
-    }
-
-    fn remember(&self, hash: [u8; 32], caller: &Arc<Caller>, now: u64) {
-        let mut good = self.good.lock();
-        if good.len() >= REMEMBERED {
-            good.retain(|_, caller| caller.expires.is_none_or(|end| now < end));
-        }
-        if good.len() >= REMEMBERED {
-            good.clear();
-        }
-        good.insert(hash, caller.clone());
     }
 }
 
@@ -220,7 +206,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                     issuer.keys.store(Some(Arc::new(keys)));
                     // A key that is gone vouches for nobody any more.
                     if let (true, Some(tokens)) = (changed, &plan.tokens) {
-                        tokens.good.lock().clear();
+                        tokens.good.clear();
                     }
                 }
                 Err(why) => log::error!("the keys of issuer {} cannot be had: {why}", issuer.settings.issuer),
@@ -230,9 +216,4 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn digest(token: &str) -> [u8; 32] {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(token.as_bytes()).into()
 }

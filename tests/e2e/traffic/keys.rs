@@ -82,8 +82,29 @@ async fn routes_and_models_are_for_those_who_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_come_and_go_without_a_restart() {
+    let keyed = keys_come_and_go("keys.yaml").await;
+    // A file that is wrong changes nothing.
+    let file = keyed.config.with_file_name("keys.yaml");
+    let good = std::fs::read_to_string(&file).expect("it is there");
+    assert!(!good.contains("llk_"), "no key is in the file");
+    std::fs::write(&file, format!("{good}- {{id: x}}\n")).expect("it is written");
+    keyed.gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    assert!(keyed.gateway.stderr().contains("keys.yaml:"), "{}", keyed.gateway.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_a_database_do_as_well() {
+    use std::os::unix::fs::PermissionsExt;
+    let keyed = keys_come_and_go("keys.db").await;
+    let file = std::fs::metadata(keyed.config.with_file_name("keys.db")).expect("it is there");
+    assert_eq!(file.permissions().mode() & 0o777, 0o600, "its owner's alone");
+    let twice = key_command(&["create", "--owner", "c", "--id", "first"], &keyed.config);
+    assert!(!twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("keys.db"), "{twice:?}");
+}
+
+async fn keys_come_and_go(file: &str) -> Keyed {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a", "--id", "first"]]).await;
+    let (keyed, keys) = Keyed::start_in(file, &engine, "", "", "", &[&["--owner", "a", "--id", "first"]]).await;
     let address = keyed.gateway.address();
     let status = move |key: String| {
         std::thread::spawn(move || {
@@ -110,13 +131,7 @@ async fn keys_come_and_go_without_a_restart() {
     eventually("the other has expired", || status(brief.clone()) == "401").await;
     let listed = String::from_utf8_lossy(&key_command(&["list"], &keyed.config).stdout).into_owned();
     assert!(listed.contains(" b ") && !listed.contains("first") && !listed.contains("llk_"), "{listed}");
-    // A file that is wrong changes nothing.
-    let file = keyed.config.with_file_name("keys.yaml");
-    let good = std::fs::read_to_string(&file).expect("it is there");
-    assert!(!good.contains("llk_"), "no key is in the file");
-    std::fs::write(&file, format!("{good}- {{id: x}}\n")).expect("it is written");
-    keyed.gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
-    assert!(keyed.gateway.stderr().contains("keys.yaml:"), "{}", keyed.gateway.stderr());
+    keyed
 }
 
 /// A million different bad keys, on a few connections, leave the memory where it was.

@@ -123,6 +123,31 @@ async fn a_budget_ends_torn_streams_where_an_event_ends() {
     }
 }
 
+/// Of three choices one has ended by itself: its word stays, the others end at the budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_ends_the_choices_that_have_not_ended() {
+    let engine = Engine::start(|_| {
+        let choice = |index: usize, delta: &str, reason: &str| {
+            format!("data: {{\"id\":\"c1\",\"model\":\"m\",\"choices\":[{{\"index\":{index},\"delta\":{delta},\"finish_reason\":{reason}}}]}}\n\n")
+        };
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(choice(1, "{\"content\":\"b\"}", "null")), Step::chunk(choice(1, "{}", "\"stop\""))];
+        for at in 0..200 {
+            steps.extend([Step::ms(2), Step::chunk(choice(2 * (at % 2), "{\"content\":\"x\"}", "null"))]);
+        }
+        steps
+    })
+    .await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: output_tokens, amount: 40, every: 30d, per: all}")).await;
+    let answer = ask(&gateway, CHAT, "n", &request(",\"stream\":true,\"n\":3")).await;
+    let ends: Vec<(u64, String)> = answer
+        .text()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|event| Some((event["choices"][0]["index"].as_u64()?, event["choices"][0]["finish_reason"].as_str()?.to_owned())))
+        .collect();
+    assert_eq!(ends, [(1, "stop".to_owned()), (0, "length".to_owned()), (2, "length".to_owned())], "{}", answer.text());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_leave_pay_what_they_got() {
     let _alone = crate::support::alone().await;
@@ -223,7 +248,9 @@ async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
 async fn who_used_what_is_known_also_after_a_restart() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let file = kit::gateway::folder().join("usage.jsonl");
-    let more = format!("prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'", file.display());
+    let month = "{name: month, of: output_tokens, amount: 9000, every: month, per: key}";
+    let more =
+        format!("prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'\nrate_limits: [{month}]", file.display());
     let flags: &[&[&str]] = &[&["--owner", "a", "--id", "k1"], &["--owner", "a", "--id", "k2"], &["--owner", "b", "--id", "k3"]];
     let (mut keyed, keys) = Keyed::start(&engine, "", &more, flags).await;
     for key in [&keys[0], &keys[1], &keys[1], &keys[2]] {
@@ -255,4 +282,10 @@ async fn who_used_what_is_known_also_after_a_restart() {
     assert!(keyed.gateway.ended(Duration::from_secs(10)).await.is_some());
     let again = Gateway::with_settings(&std::fs::read_to_string(&keyed.config).expect("it is there")).await;
     assert_eq!(usage(&again, ""), by_owner);
+    // The month goes on: of its tokens, k2 has taken two times two.
+    for (key, left) in [(&keys[1], 9000 - 4 - 1), (&keys[2], 9000 - 2 - 1)] {
+        let mut client = again.client().await;
+        client.post(CHAT, &bearer(key), &request(",\"max_tokens\":1")).await;
+        assert_eq!(client.answer().await.field("x-ratelimit-remaining-tokens"), Some(format!("{left}").as_str()));
+    }
 }

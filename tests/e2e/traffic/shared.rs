@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use kit::clock::SteppingClock;
 use kit::redis::Redis;
-use kit::{Engine, Gateway, sse};
+use kit::{Client, Engine, Gateway, Step, sse};
 
 use super::{CHAT, endless, request};
-use crate::support::{ask, eventually, settings};
+use crate::support::{ask, eventually, read_until, settings};
 
 /// What all gateways may admit at once, and how many gateways there are.
 const BURST: usize = 200;
 const GATEWAYS: usize = 4;
+/// Seconds.
+const DAY: u64 = 24 * 3600;
 
 fn shared(engine: &Engine, redis: &Redis, limit: &str, store: &str) -> String {
     let more = format!(
@@ -128,7 +131,8 @@ async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
     assert!((290..300 + GATEWAYS * 150).contains(&said), "{said}");
 }
 
-/// Random arrivals, some of which leave in the middle, and one gateway that crashes: what all streams took together stays within the documented bound.
+/// Random arrivals, some of which leave in the middle, clocks that step by weeks, and one gateway that crashes: what all streams took together stays
+/// within the documented bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let _alone = crate::support::alone().await;
@@ -140,14 +144,22 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let (engine, redis) = (Engine::start(|_| sse::stream(ANSWER as usize, 2)).await, Redis::start().await);
     let limit = format!("of: total_tokens, amount: {AMOUNT}, burst: {BURST}");
     let text = shared(&engine, &redis, &limit, "").replace("every: 30d", &format!("every: {SECONDS}s"));
-    let mut gateways = gateways(&text).await;
+    let clocks = [(); GATEWAYS].map(|()| SteppingClock::right());
+    let started = clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.govern(command)));
+    let mut gateways = futures_util::future::join_all(started).await;
+    for gateway in &gateways {
+        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    }
     let began = std::time::Instant::now();
+    let stepping = async {
+        let mut draw = drawing(0);
+        while began.elapsed() < Duration::from_secs(3) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            clocks[draw(4) as usize].step_to(draw(80 * DAY) as i64 - 40 * DAY as i64);
+        }
+    };
     let visitor = |gateway, seed: u64| async move {
-        let mut random = seed;
-        let mut draw = |most: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % most
-        };
+        let mut draw = drawing(seed);
         while began.elapsed() < Duration::from_secs(3) {
             tokio::time::sleep(Duration::from_millis(draw(30))).await;
             let body = request(&format!(",\"stream\":true,\"max_tokens\":{}", 1 + draw(60)));
@@ -157,19 +169,19 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
             let _ = tokio::time::timeout(Duration::from_millis(patience), asked).await;
         }
     };
-    futures_util::future::join_all(
-        gateways.iter().enumerate().flat_map(|(at, gateway)| (0..4).map(move |n| visitor(gateway, (4 * at + n) as u64))),
-    )
-    .await;
+    let visitors = gateways.iter().enumerate().flat_map(|(at, gateway)| (0..4).map(move |n| visitor(gateway, (4 * at + n) as u64)));
+    tokio::join!(futures_util::future::join_all(visitors), stepping);
     let lasted = began.elapsed().as_secs_f64();
     for gateway in &gateways {
         crate::support::settled(gateway).await;
     }
-    let taken: u64 = gateways
+    let records: Vec<_> = gateways.iter().flat_map(Gateway::records).collect();
+    let days: std::collections::BTreeSet<u64> = records.iter().map(|record| record.started_at / 1_000_000 / DAY).collect();
+    assert!(days.len() > 2, "the clocks did step: {days:?}");
+    let taken: u64 = records
         .iter()
-        .flat_map(Gateway::records)
         .filter(|record| record.sent_us.is_some())
-        .map(|record| PROMPT + record.usage.and_then(|usage| usage.completion_tokens).unwrap_or(0))
+        .map(|record| PROMPT + record.usage.as_ref().and_then(|usage| usage.completion_tokens).unwrap_or(0))
         .sum();
     let slices = GATEWAYS as u64 * BURST / 20;
     // Streams that began to run beyond their reservation when the last debt was asked for: at most one of each visitor.
@@ -181,4 +193,74 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     gateways.pop().expect("four").signal(nix::sys::signal::Signal::SIGKILL);
     let statuses = load(&gateways, 40).await;
     assert!(statuses.keys().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+}
+
+/// Numbers that look random, the same each time.
+fn drawing(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut random = seed;
+    move |most| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    }
+}
+
+/// So many streams at a time at all gateways together; those of one that crashed are free after ten seconds, those of all others stay taken, also when the
+/// store forgets everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_at_a_time_are_counted_across_gateways() {
+    const STREAMS: usize = 10;
+    let (engine, mut redis) = (
+        Engine::start(|_| vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]).await,
+        Redis::start().await,
+    );
+    let text = shared(&engine, &redis, &format!("of: streams, amount: {STREAMS}"), "").replace(", every: 30d", "");
+    let mut gateways = gateways(&text).await;
+    /// Open one more, if there is a place.
+    async fn open(gateway: &Gateway) -> Option<Client> {
+        let mut client = gateway.client().await;
+        client.post(CHAT, "", &request(",\"stream\":true")).await;
+        let head = read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.contains(" 200 ") || head.contains(" 429 "), "{head}");
+        head.contains(" 200 ").then_some(client)
+    }
+    let mut streams: Vec<Vec<Client>> = Vec::new();
+    for gateway in &gateways {
+        let mut mine = Vec::new();
+        for _ in 0..3 {
+            mine.extend(open(gateway).await);
+        }
+        streams.push(mine);
+    }
+    assert_eq!(streams.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
+    // Who leaves frees a place for everybody.
+    streams[0].pop();
+    let other = &gateways[3];
+    eventually_open(other, &mut streams[3], 1).await;
+    // A store that begins anew hears from all gateways what is taken.
+    redis.kill();
+    redis.restart().await;
+    for gateway in &gateways {
+        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(open(&gateways[0]).await.is_none());
+    // One crashes with three.
+    gateways.remove(1).signal(nix::sys::signal::Signal::SIGKILL);
+    assert!(open(&gateways[0]).await.is_none());
+    eventually_open(&gateways[0], &mut streams[0], 3).await;
+    assert!(open(&gateways[0]).await.is_none());
+
+    async fn eventually_open(gateway: &Gateway, streams: &mut Vec<Client>, more: usize) {
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        for _ in 0..more {
+            loop {
+                if let Some(client) = open(gateway).await {
+                    streams.push(client);
+                    break;
+                }
+                assert!(std::time::Instant::now() < until, "no place became free");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
 }

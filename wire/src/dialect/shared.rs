@@ -62,6 +62,7 @@ pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
             b"completion_tokens" | b"output_tokens" => usage.completion_tokens = v.uint()?,
             b"total_tokens" => usage.total_tokens = v.uint()?,
             b"cache_read_input_tokens" => usage.cached_tokens = v.uint()?,
+            b"cache_creation_input_tokens" => usage.cache_creation_tokens = v.uint()?,
             b"prompt_tokens_details" | b"input_tokens_details" => v.object(|key, v| {
                 if key == b"cached_tokens" {
                     usage.cached_tokens = v.uint()?;

@@ -48,6 +48,43 @@ fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u
     })
 }
 
+/// A restart in the middle of a month: what was used of it counts, what was used before it does not.
+#[test]
+fn a_month_goes_on_after_a_restart() {
+    let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
+    let spend = Spend::default();
+    let used = Used { input: 100, output: 20, ..Used::default() };
+    let name = |text: &str| -> Arc<str> { text.into() };
+    for (key, time) in
+        [("a", "2026-01-31T23:00:00Z"), ("a", "2026-02-01T01:00:00Z"), ("a", "2026-02-03T01:00:00Z"), ("b", "2026-02-03T01:00:00Z")]
+    {
+        spend.add((&name("team"), &name(key), &name("m")), &used, 5, us(time));
+    }
+    let month = |name: &str, of, per| settings::Limit {
+        quota: Quota { amount: 1000, every: Every::Month, burst: 1000 },
+        ..limit(name, of, 0, per)
+    };
+    let settings = [
+        month("keys", Unit::TotalTokens, Per::Key),
+        month("owners", Unit::Requests, Per::Owner),
+        settings::Limit { models: vec![Pattern::new("x")], ..month("another model", Unit::Requests, Per::All) },
+        settings::Limit { routes: vec![Pattern::new("chat")], ..month("a route", Unit::Requests, Per::All) },
+        limit("no month", Unit::Requests, 1000, Per::All),
+    ];
+    let limits = RateLimits::new(&settings, &[], None);
+    let now = When { tick: Tick(0), wall_us: us("2026-02-03T02:00:00Z") };
+    limits.resume(&spend, now);
+    let left = |at: usize, subject: Subject| {
+        let limit = &limits.limits[at];
+        let held = limit.held(subject, limit.settings.quota, now);
+        held.account.left(&held.quota, now).0
+    };
+    assert_eq!(left(0, Subject::Name(name("a"))), 1000 - 2 * 120);
+    assert_eq!(left(0, Subject::Name(name("b"))), 1000 - 120);
+    assert_eq!(left(1, Subject::Name(name("team"))), 1000 - 3);
+    assert_eq!([2, 3, 4].map(|at| left(at, Subject::All)), [1000; 3]);
+}
+
 #[test]
 fn what_is_reserved_and_not_used_comes_back() {
     let limits = RateLimits::new(&[limit("tokens", Unit::TotalTokens, 1000, Per::Key)], &[], None);

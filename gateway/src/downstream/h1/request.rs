@@ -17,8 +17,8 @@ use wire::http1::{BodyFraming, BodyReader, Progress};
 use super::Connection;
 use super::sink::H1Sink;
 use crate::clock;
-use crate::downstream::buffer;
 use crate::downstream::walk::{self, Incoming};
+use crate::downstream::{buffer, left};
 use crate::exchange::{Accepted, Exchange};
 use crate::plan::Plan;
 use crate::respond::Refusal;
@@ -93,9 +93,6 @@ impl Connection {
     /// Wait between requests; `false` when the connection is over.
     async fn wait_for_request(&mut self, idle: Duration, leaving: &mut ShutdownWatch) -> bool {
         buffer::give(std::mem::take(&mut self.buffer));
-        if *leaving.borrow() {
-            return false;
-        }
         let coming = async {
             while self.buffer.is_empty() {
                 if !matches!(self.read_some().await, Ok(n) if n > 0) {
@@ -110,7 +107,7 @@ impl Connection {
         tokio::select! {
             biased;
             coming = within(idle, coming) => coming.unwrap_or(false),
-            _ = leaving.changed() => false,
+            () = left(leaving) => false,
         }
     }
 
@@ -173,7 +170,7 @@ impl Connection {
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: identify::look(plan, &head, self.io.get_ssl_digest().as_ref().map(|tls| &*tls.cert_digest)),
+            shown: identify::look(plan, &head, self.io.get_ssl_digest().as_deref()),
             head_len: len,
         })
     }

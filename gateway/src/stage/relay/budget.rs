@@ -4,7 +4,7 @@
 //! - *Out*: the last words of a stream that has taken all there was, in its dialect.
 //! - *Never*: an end in the middle of an event. A torn one is read on to its end first; what comes meanwhile is charged.
 
-use lens::StreamLens;
+use lens::{MAX_CHOICES, StreamLens};
 use wire::ending::{Ending, Envelope, Why};
 use wire::{Dialect, Framing, rewrite};
 
@@ -45,7 +45,8 @@ impl Budget {
         let envelope = events(&self.first).map(|event| rewrite::data(self.framing, event)).find(|data| data.starts_with(b"{"));
         let envelope = envelope.map(|data| Envelope::of(&data)).unwrap_or_default();
         let last = events(&self.last).filter(|event| !event.trim_ascii().is_empty()).last().unwrap_or_default();
-        let choices: Vec<u32> = (0..u32::try_from(choices).unwrap_or(1).clamp(1, 128)).collect();
+        let asked = u32::try_from(choices).unwrap_or(MAX_CHOICES).clamp(1, MAX_CHOICES);
+        let choices: Vec<u32> = (0..asked).filter(|choice| !lens.has_ended(*choice)).collect();
         let ending = Ending {
             dialect: self.dialect,
             envelope: &envelope,

@@ -1,0 +1,238 @@
+//! Keys in an SQLite database: one table, which other programs may write, too.
+//!
+//! A change is in force as one of the file is: the gateway looks at the database's file, and at its log where it has one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use filters::traffic::settings::{Key, Limit};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OpenFlags, Row, params};
+
+use super::entry::{Checker, Entry};
+use crate::problem::{Problem, Problems};
+
+/// What an SQLite database begins with.
+const BEGINS: &[u8; 16] = b"SQLite format 3\0";
+/// How the names of databases end; for those that are not there yet.
+const SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
+/// Most keys that are read.
+const MOST: usize = 500_000;
+/// How long a writer is waited for.
+const BUSY: Duration = Duration::from_secs(2);
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY NOT NULL,
+    hash TEXT,
+    certificate TEXT,
+    subject TEXT,
+    owner TEXT NOT NULL,
+    created TEXT,
+    expires TEXT,
+    revoked INTEGER NOT NULL DEFAULT 0,
+    routes TEXT NOT NULL DEFAULT '[]',
+    models TEXT NOT NULL DEFAULT '[]',
+    priority INTEGER NOT NULL DEFAULT 5,
+    limits TEXT NOT NULL DEFAULT '{}'
+) STRICT";
+const COLUMNS: &str = "id, hash, certificate, subject, owner, created, expires, revoked, routes, models, priority, limits";
+
+/// A database of keys, to be changed.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Database {
+    /// Whether keys at that path are in a database: by what is there, or by its name.
+    pub fn is_one(path: &Path) -> bool {
+        let mut begins = [0; BEGINS.len()];
+        match std::fs::File::open(path).map(|mut file| std::io::Read::read_exact(&mut file, &mut begins)) {
+            Ok(Ok(())) => begins == *BEGINS,
+            // Empty, or not there.
+            _ => path.extension().is_some_and(|end| SUFFIXES.iter().any(|known| end.eq_ignore_ascii_case(known))),
+        }
+    }
+
+    /// Read all keys.
+    ///
+    /// # Errors
+    /// All problems of the rows, or the one that kept the database from being read.
+    pub(super) fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
+        let name = path.display().to_string();
+        let whole =
+            |e: rusqlite::Error| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}; llm-lens key create makes it")));
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(whole)?;
+        connection.busy_timeout(BUSY).map_err(whole)?;
+        check(read(&connection).map_err(whole)?, limits).map_err(|problems| Problems::new(&name, problems))
+    }
+
+    /// Open a database, or make one that only its owner can read.
+    ///
+    /// # Errors
+    /// What kept it from being opened.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY)?;
+            connection.execute(TABLE, [])?;
+            Ok(connection)
+        };
+        Ok(Database { path: path.to_owned(), connection: open().map_err(std::io::Error::other)? })
+    }
+
+    /// Add a key. What would not be read afterwards is not written.
+    ///
+    /// # Errors
+    /// The problems that the database would have, or what kept it from being written.
+    pub fn add(&mut self, entry: &Entry, limits: &[Limit]) -> Result<(), Problems> {
+        let json = |value: serde_json::Value| value.to_string();
+        self.change(limits, |change| {
+            let insert = format!("INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
+            change.execute(
+                &insert,
+                params![
+                    entry.id,
+                    entry.hash,
+                    entry.certificate,
+                    entry.subject,
+                    entry.owner,
+                    entry.created,
+                    entry.expires,
+                    entry.revoked,
+                    json(entry.routes.as_slice().into()),
+                    json(entry.models.as_slice().into()),
+                    entry.priority,
+                    json(serde_json::json!(entry.limits)),
+                ],
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// Revoke a key; whether there was one that was not revoked.
+    ///
+    /// # Errors
+    /// What kept it from being written.
+    pub fn revoke(&mut self, id: &str, limits: &[Limit]) -> Result<bool, Problems> {
+        let changed = self.change(limits, |change| change.execute("UPDATE keys SET revoked = 1 WHERE id = ?1 AND revoked = 0", [id]))?;
+        Ok(changed > 0)
+    }
+
+    fn change<T>(&mut self, limits: &[Limit], change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Problems> {
+        let name = self.path.display().to_string();
+        let whole = |e: rusqlite::Error| Problems::one(&name, Problem::whole_file(format!("cannot change it: {e}")));
+        let transaction = self.connection.transaction().map_err(whole)?;
+        let done = change(&transaction).map_err(whole)?;
+        check(read(&transaction).map_err(whole)?, limits).map_err(|problems| Problems::new(&name, problems))?;
+        transaction.commit().map_err(whole)?;
+        Ok(done)
+    }
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM keys ORDER BY rowid LIMIT {}", MOST + 1))?;
+    query.query_map([], entry)?.collect()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+        let at = row.as_ref().column_index(column)?;
+        let text: String = row.get(at)?;
+        serde_json::from_str(&text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, e.into()))
+    }
+    Ok(Entry {
+        id: row.get("id")?,
+        hash: row.get("hash")?,
+        certificate: row.get("certificate")?,
+        subject: row.get("subject")?,
+        owner: row.get("owner")?,
+        created: row.get("created")?,
+        expires: row.get("expires")?,
+        revoked: row.get("revoked")?,
+        routes: json(row, "routes")?,
+        models: json(row, "models")?,
+        priority: row.get("priority")?,
+        limits: json::<serde_json::Map<String, serde_json::Value>>(row, "limits")?
+            .into_iter()
+            .map(|(name, amount)| (name, amount.as_str().map_or_else(|| amount.to_string(), str::to_owned)))
+            .collect(),
+    })
+}
+
+/// The keys of all rows, or every problem with the key that has it.
+fn check(entries: Vec<Entry>, limits: &[Limit]) -> Result<Vec<Key>, Vec<Problem>> {
+    if entries.len() > MOST {
+        return Err(vec![Problem::whole_file(format!("has more than {MOST} keys"))]);
+    }
+    let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
+    for entry in &entries {
+        match checker.key(entry) {
+            Ok(key) => keys.extend(key),
+            Err(wrong) => {
+                let told = wrong.into_iter().map(|(field, message)| Problem::whole_file(format!("key {:?}: {field}: {message}", entry.id)));
+                problems.extend(told);
+            }
+        }
+    }
+    if problems.is_empty() { Ok(keys) } else { Err(problems) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("llm-lens-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join(name)
+    }
+
+    fn entry(id: &str, byte: u8) -> Entry {
+        Entry { id: id.into(), hash: Some(format!("{byte:02x}").repeat(32)), owner: "x".into(), priority: 5, ..Entry::default() }
+    }
+
+    #[test]
+    fn what_is_added_is_read_until_it_is_revoked() {
+        let path = path("good.db");
+        let whole = Entry {
+            certificate: None,
+            created: Some("2026-01-01".into()),
+            expires: Some("2027-01-31".into()),
+            routes: vec!["chat*".into()],
+            models: vec!["m".into()],
+            ..entry("a", 1)
+        };
+        let subject = Entry { hash: None, subject: Some("CN=robot".into()), ..entry("b", 0) };
+        let mut database = Database::open(&path).unwrap();
+        database.add(&whole, &[]).unwrap();
+        database.add(&subject, &[]).unwrap();
+        assert_eq!(read(&database.connection).unwrap(), [whole, subject]);
+        assert!(Database::is_one(&path));
+        assert_eq!(crate::load_keys(&path, &[]).unwrap().len(), 2);
+        assert_eq!(
+            [database.revoke("a", &[]).unwrap(), database.revoke("a", &[]).unwrap(), database.revoke("c", &[]).unwrap()],
+            [true, false, false]
+        );
+        assert_eq!(crate::load_keys(&path, &[]).unwrap().len(), 1);
+        // What other programs write is checked, too, and told with the key's name; what would be wrong is not written by us.
+        assert!(database.add(&entry("d e", 2), &[]).unwrap_err().to_string().contains("key \"d e\": id:"));
+        assert!(database.add(&entry("a", 3), &[]).is_err());
+        database.connection.execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", []).unwrap();
+        let problems = crate::load_keys(&path, &[]).unwrap_err().to_string();
+        assert!(problems.contains("key \"z\": expires") && problems.contains("key \"z\": hash"), "{problems}");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_none_is_told() {
+        let path = path("none.db");
+        assert!(crate::load_keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        std::fs::write(&path, b"SQLite format 3\0 and then nothing of the kind").unwrap();
+        assert!(crate::load_keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,182 @@
+//! What is known of a key, wherever it is kept.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use filters::settings::Pattern;
+use filters::traffic::settings::{DOLLAR, Key, Limit, Per, Proof, Unit};
+
+/// An entry as it is written: of a file, or a row of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its public name.
+    pub id: String,
+    /// HMAC-SHA-256 of the key under the settings' secret, in hexadecimal.
+    pub hash: Option<String>,
+    /// In its place, the SHA-256 fingerprint of a client's certificate.
+    pub certificate: Option<String>,
+    /// In its place, a name that a client's certificate has.
+    pub subject: Option<String>,
+    /// Whose it is.
+    pub owner: String,
+    /// When it was made; for people.
+    pub created: Option<String>,
+    /// From when on it is none, if ever.
+    pub expires: Option<String>,
+    /// It is none any more.
+    pub revoked: bool,
+    /// Routes it may use.
+    pub routes: Vec<String>,
+    /// Models it may ask for.
+    pub models: Vec<String>,
+    /// Its place in queues.
+    pub priority: u8,
+    /// Amounts of its own.
+    pub limits: BTreeMap<String, String>,
+}
+
+impl Entry {
+    /// The entry as a line of a file.
+    pub fn line(&self) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let list = |texts: &[String]| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
+        let mut line = format!("- {{id: {}, owner: {}", quoted(&self.id), quoted(&self.owner));
+        let texts = [
+            ("hash", &self.hash),
+            ("certificate", &self.certificate),
+            ("subject", &self.subject),
+            ("created", &self.created),
+            ("expires", &self.expires),
+        ];
+        // Writing to a string does not fail.
+        for (name, text) in texts {
+            if let Some(text) = text {
+                let _ = write!(line, ", {name}: {}", quoted(text));
+            }
+        }
+        for (name, texts) in [("routes", &self.routes), ("models", &self.models)] {
+            if !texts.is_empty() {
+                let _ = write!(line, ", {name}: [{}]", list(texts));
+            }
+        }
+        if !self.limits.is_empty() {
+            let limits: Vec<_> = self.limits.iter().map(|(name, amount)| format!("{}: {}", quoted(name), quoted(amount))).collect();
+            let _ = write!(line, ", limits: {{{}}}", limits.join(", "));
+        }
+        if self.revoked {
+            line.push_str(", revoked: true");
+        }
+        let _ = write!(line, ", priority: {}}}", self.priority);
+        line
+    }
+}
+
+/// What is wrong with an entry: fields, and what about them.
+pub(super) type Wrong = Vec<(&'static str, String)>;
+
+/// Checks entries, one after the other: names and proofs are of one entry only.
+pub(super) struct Checker<'l> {
+    limits: &'l [Limit],
+    ids: HashSet<String>,
+    proofs: HashSet<Proof>,
+}
+
+impl<'l> Checker<'l> {
+    pub(super) fn new(limits: &'l [Limit]) -> Self {
+        Checker { limits, ids: HashSet::new(), proofs: HashSet::new() }
+    }
+
+    /// The key; `None`: it is revoked.
+    pub(super) fn key(&mut self, entry: &Entry) -> Result<Option<Key>, Wrong> {
+        let mut wrong = self.names(entry);
+        let proof = proof(entry);
+        match proof {
+            None => wrong.push((
+                "hash",
+                "one of hash (64 hexadecimal digits, as `llm-lens key create` writes them), certificate (likewise) and subject must be there".into(),
+            )),
+            Some(proof) if !self.proofs.insert(proof) => wrong.push(("hash", "the same key stands twice".into())),
+            Some(_) => {}
+        }
+        let expires = entry.expires.as_deref().map(instant);
+        if expires == Some(None) {
+            wrong.push(("expires", "is no time; write for example \"2027-01-31\" or \"2027-01-31T12:00:00Z\"".into()));
+        }
+        if entry.priority > 9 {
+            wrong.push(("priority", "must be 0 to 9".into()));
+        }
+        let mut limits = BTreeMap::new();
+        for (name, amount) in &entry.limits {
+            match self.own_limit(name, amount) {
+                Ok(units) => drop(limits.insert(Arc::from(name.as_str()), units)),
+                Err(why) => wrong.push(("limits", why)),
+            }
+        }
+        let (Some(proof), true) = (proof, wrong.is_empty()) else { return Err(wrong) };
+        let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
+        let key = Key {
+            id: entry.id.as_str().into(),
+            proof,
+            owner: entry.owner.as_str().into(),
+            expires: expires.flatten(),
+            routes: patterns(&entry.routes),
+            models: patterns(&entry.models),
+            priority: entry.priority,
+            limits,
+        };
+        Ok((!entry.revoked).then_some(key))
+    }
+
+    fn names(&mut self, entry: &Entry) -> Wrong {
+        let (id, owner, mut wrong) = (&entry.id, &entry.owner, Wrong::new());
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            wrong.push(("id", format!("{id:?} is no name; use up to 64 letters, digits, \"-\", \"_\" and \".\"")));
+        }
+        if id == "anonymous" {
+            wrong.push(("id", "is the name of those who show no key".into()));
+        }
+        if !self.ids.insert(id.clone()) {
+            wrong.push(("id", format!("the id {id:?} is used twice")));
+        }
+        if owner.is_empty() || owner.len() > 128 || owner.chars().any(char::is_control) {
+            wrong.push(("owner", "must be a name of up to 128 characters".into()));
+        }
+        wrong
+    }
+
+    fn own_limit(&self, name: &str, amount: &str) -> Result<u64, String> {
+        let Some(limit) = self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key) else {
+            return Err(format!("there is no limit {name:?} that is per key in the settings"));
+        };
+        let units = amount.parse::<f64>().ok().map(|n| if limit.of == Unit::Cost { n * DOLLAR as f64 } else { n });
+        let units = units.filter(|units| (1.0..9e18).contains(units));
+        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is no amount of {}", limit.of.name()))
+    }
+}
+
+fn proof(entry: &Entry) -> Option<Proof> {
+    match (&entry.hash, &entry.certificate, &entry.subject) {
+        (Some(hash), None, None) => unhex(hash).map(Proof::Key),
+        (None, Some(fingerprint), None) => unhex(&fingerprint.replace(':', "")).map(Proof::Certificate),
+        (None, None, Some(name)) => (!name.is_empty() && name.len() <= 1024).then(|| Proof::subject(name)),
+        _ => None,
+    }
+}
+
+/// A date, which begins at midnight by UTC, or an instant; as Unix microseconds.
+fn instant(text: &str) -> Option<u64> {
+    let at = text.parse::<jiff::Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse()).ok()?;
+    u64::try_from(at.as_microsecond()).ok()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(out)
+}

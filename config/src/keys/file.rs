@@ -1,0 +1,96 @@
+//! The file of keys.
+
+use filters::traffic::settings::{Key, Limit};
+
+use super::entry::{Checker, Entry};
+use crate::problem::Problems;
+use crate::schema::KEYS;
+use crate::tree::{self, Table};
+
+/// Check the text of a file of keys.
+///
+/// # Errors
+/// All problems of the text.
+pub fn parse_keys(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
+    let root = tree::read_as(text, &KEYS).map_err(|problems| Problems::new(name, problems))?;
+    let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
+    for table in root.list("keys") {
+        match checker.key(&entry(table)) {
+            Ok(key) => keys.extend(key),
+            Err(wrong) => problems.extend(wrong.into_iter().map(|(field, message)| table.place(field).problem(message))),
+        }
+    }
+    if problems.is_empty() { Ok(keys) } else { Err(Problems::new(name, problems)) }
+}
+
+fn entry(table: &Table) -> Entry {
+    let text = |name| table.text(name).map(str::to_owned);
+    Entry {
+        id: text("id").unwrap_or_default(),
+        hash: text("hash"),
+        certificate: text("certificate"),
+        subject: text("subject"),
+        owner: text("owner").unwrap_or_default(),
+        created: text("created"),
+        expires: text("expires"),
+        revoked: table.flag("revoked"),
+        routes: table.texts("routes").to_vec(),
+        models: table.texts("models").to_vec(),
+        priority: u8::try_from(table.count("priority")).unwrap_or(u8::MAX),
+        limits: table.map("limits"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filters::traffic::settings::Proof;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry { id: "a".into(), hash: Some("07".repeat(32)), owner: "x".into(), ..Entry::default() }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let entry = Entry {
+            id: "k_1".into(),
+            owner: "team \"a\"".into(),
+            created: Some("2026-01-01T00:00:00Z".into()),
+            expires: Some("2027-01-31".into()),
+            routes: vec!["chat*".into()],
+            models: vec!["m".into()],
+            priority: 7,
+            ..entry()
+        };
+        let keys = parse_keys("k", &format!("keys:\n{}\n", entry.line()), &[]).unwrap();
+        let key = keys.first().unwrap();
+        assert_eq!(
+            (&*key.owner, key.priority, key.proof, key.expires),
+            ("team \"a\"", 7, Proof::Key([7; 32]), Some(1_801_353_600_000_000))
+        );
+        assert_eq!((key.routes.len(), key.models.len()), (1, 1));
+    }
+
+    #[test]
+    fn wrong_entries_are_told_with_their_place() {
+        let text = "keys:\n- {id: a, hash: abc, owner: x}\n- {id: a, hash: \"\", owner: x, expires: soon, limits: {fast: 3}}\n\
+                    - {id: b, certificate: \"\", subject: CN=x, owner: x}\n";
+        let problems = parse_keys("keys.yaml", text, &[]).unwrap_err().to_string();
+        for want in [
+            "keys.yaml:2:17: keys[0].hash",
+            "keys.yaml:3:8: keys[1].id: the id \"a\" is used twice",
+            "keys[1].expires: is no time",
+            "no limit \"fast\"",
+            "keys[2].hash: one of",
+        ] {
+            assert!(problems.contains(want), "{want}: {problems}");
+        }
+    }
+
+    #[test]
+    fn revoked_keys_are_none() {
+        let line = Entry { revoked: true, ..entry() }.line();
+        assert!(parse_keys("k", &format!("keys:\n{line}"), &[]).unwrap().is_empty());
+    }
+}

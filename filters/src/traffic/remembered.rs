@@ -1,0 +1,91 @@
+//! Credentials that took long to verify, and were good.
+//!
+//! - *In*: what was shown, and whose it proved to be.
+//! - *Out*: the same [`Caller`] for as long as it is one.
+//! - *Never*: a credential, only its hash; one that was not good: what strangers send leaves nothing here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::caller::Caller;
+
+/// Most that are remembered.
+const MOST: usize = 10_000;
+
+/// The good ones.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    good: Mutex<HashMap<Hash, Arc<Caller>>>,
+}
+
+/// A credential's hash.
+pub type Hash = [u8; 32];
+
+impl Remembered {
+    /// What stands for a credential here.
+    pub fn hash(shown: &str) -> Hash {
+        Sha256::digest(shown.as_bytes()).into()
+    }
+
+    /// Whose it was. `Err`: it has expired since.
+    ///
+    /// # Errors
+    /// It was good once.
+    pub fn find(&self, hash: &Hash, wall_us: u64) -> Result<Option<Arc<Caller>>, Expired> {
+        let known = self.good.lock().get(hash).cloned();
+        match known {
+            Some(caller) if !lives(&caller, wall_us) => Err(Expired),
+            known => Ok(known),
+        }
+    }
+
+    /// Remember a good one. When there are too many, those that have expired go, and if that is not enough, all.
+    pub fn keep(&self, hash: Hash, caller: &Arc<Caller>, wall_us: u64) {
+        let mut good = self.good.lock();
+        if good.len() >= MOST {
+            good.retain(|_, caller| lives(caller, wall_us));
+        }
+        if good.len() >= MOST {
+            good.clear();
+        }
+        good.insert(hash, caller.clone());
+    }
+
+    /// Forget all.
+    pub fn clear(&self) {
+        self.good.lock().clear();
+    }
+}
+
+/// It was good, and is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired;
+
+fn lives(caller: &Caller, wall_us: u64) -> bool {
+    caller.expires.is_none_or(|end| wall_us < end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_remembered_until_it_expires_and_never_more_than_so_many_are() {
+        let remembered = Remembered::default();
+        let caller = |expires| Arc::new(Caller { expires: Some(expires), ..Caller::anonymous() });
+        let hash = Remembered::hash("a");
+        assert_eq!(remembered.find(&hash, 0), Ok(None));
+        remembered.keep(hash, &caller(100), 0);
+        assert_eq!(remembered.find(&hash, 99), Ok(Some(caller(100))));
+        assert_eq!(remembered.find(&hash, 100), Err(Expired));
+        for at in 0..3 * MOST {
+            remembered.keep(Remembered::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 60);
+            assert!(remembered.good.lock().len() <= MOST);
+        }
+        remembered.clear();
+        assert_eq!(remembered.find(&hash, 0), Ok(None));
+    }
+}
