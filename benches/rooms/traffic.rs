@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use filters::traffic::settings::{AtEnd, DOLLAR, Every, Key, Limit, Per, Price, Proof, Quota, Shared, Unit};
-use filters::traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Used, When};
+use filters::traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Remembered, Used, When};
 use lens::Tick;
 
 /// Keys that are known.
@@ -30,6 +30,15 @@ pub fn identity(c: &mut Criterion) {
     let good = format!("llk_{:064}", 4711);
     group.bench_function("by key, one of 10,000", |b| b.iter(|| assert!(keys.find(black_box(&good), 1).is_some())));
     group.bench_function("by a key that is none", |b| b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none())));
+    // A token of some eight hundred bytes, one of 10,000 that are remembered.
+    let remembered = Remembered::default();
+    let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));
+    let caller = Arc::new(Caller::anonymous());
+    (0..KEYS).for_each(|at| remembered.keep(Remembered::hash(&token(at)), &caller, 1));
+    let good = token(4711);
+    group.bench_function("by a token that is remembered", |b| {
+        b.iter(|| assert!(remembered.find(&Remembered::hash(black_box(&good)), 1).is_ok_and(|caller| caller.is_some())));
+    });
     group.finish();
 }
 

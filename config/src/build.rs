@@ -251,6 +251,7 @@ impl Builder {
             timeouts: table.table("timeouts").map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
             auth: self.route_auth(table, known.has_auth),
             expected_output: table.count("expected_output"),
+            tokenizer: table.text("tokenizer").map(PathBuf::from),
             pass: traffic::patterns(table, "pass"),
             hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),
             cors: self.origins(table),

@@ -266,6 +266,12 @@ pub static ROUTE: Section = Section {
             "512",
             "Tokens that a request without `max_tokens` is thought to generate: so many are reserved of limits, the rest is taken while it runs.",
         ),
+        field(
+            "tokenizer",
+            Kind::Text,
+            "",
+            "The model's `tokenizer.json`: prompts are counted by it, for limits, admission and the context. Without it a token is four bytes.",
+        ),
         field("shield", Kind::Text, "", "The guard of this route, by its name under `shields`. Without it nothing is looked for."),
         field(
             "security_headers",

@@ -264,6 +264,8 @@ pub struct Route {
     pub strict: bool,
     /// Tokens that a request without `max_tokens` is thought to generate.
     pub expected_output: u64,
+    /// The file that prompts are counted by.
+    pub tokenizer: Option<PathBuf>,
     /// The guard.
     #[serde(serialize_with = "shield_name")]
     pub shield: Option<Arc<Shield>>,

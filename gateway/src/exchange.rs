@@ -35,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) caller: Option<Arc<Caller>>,
     /// What the request is thought to use.
     pub(crate) expected: Used,
+    /// Its prompt was counted, not estimated.
+    pub(crate) counted: bool,
     /// What it has taken of limits; settled when the exchange ends.
     pub(crate) charge: Charge,
     /// Fields that let a web page read the answer.
@@ -180,6 +182,7 @@ impl Exchange {
             shown: None,
             caller: None,
             expected: Used::default(),
+            counted: false,
             charge: Charge::default(),
             cors: None,
             said: Said::default(),

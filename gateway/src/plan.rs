@@ -18,7 +18,7 @@ use wire::{Dialect, ReaderLimits};
 use crate::upstream::Upstream;
 use crate::world::store::Store;
 use crate::world::tokens::Tokens;
-use crate::world::{Pool, World};
+use crate::world::{Pool, Tokenizer, World};
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,14 @@ pub enum BuildError {
         backend: String,
         /// The name.
         name: String,
+    },
+    /// A tokenizer that cannot be used.
+    #[error("tokenizer {path}: {why}")]
+    Tokenizer {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// A file of keys that is wrong.
     #[error(transparent)]
@@ -64,6 +72,7 @@ pub(crate) struct Tools {
 pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
     shields(settings, filters)?;
     keys(settings)?;
+    settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
     settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits).map(|_| ()))
 }
 
@@ -133,6 +142,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
+    /// Counts prompts.
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
     pub(crate) must_read: bool,
     /// Limits go by what bodies and answers say.
@@ -166,6 +177,7 @@ impl Plan {
             let shield = route.shield.as_ref()?;
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
         };
+        let mut tokenizers: Vec<Arc<Tokenizer>> = before.iter().flat_map(|plan| &plan.routes).filter_map(|r| r.tokenizer.clone()).collect();
         let rate_limits = RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits));
         let routes = settings
             .routes
@@ -176,9 +188,14 @@ impl Plan {
                 // What nobody can read cannot be counted.
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
-                Arc::new(planned)
+                if let Some(path) = &route.tokenizer {
+                    let tokenizer = Tokenizer::load(path, &tokenizers)?;
+                    tokenizers.push(tokenizer.clone());
+                    planned.tokenizer = Some(tokenizer);
+                }
+                Ok(Arc::new(planned))
             })
-            .collect();
+            .collect::<Result<_, BuildError>>()?;
         Ok(Plan {
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
@@ -240,6 +257,7 @@ impl PlannedRoute {
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
+            tokenizer: None,
             counts_tokens: false,
             counted: counted.to_vec(),
         }

@@ -9,6 +9,7 @@ mod client;
 mod model;
 mod pool;
 pub(crate) mod store;
+mod tokenizer;
 pub(crate) mod tokens;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::upstream::Upstream;
 #[cfg(feature = "onnx")]
 pub(crate) use model::load_model;
 pub(crate) use pool::Pool;
+pub(crate) use tokenizer::Tokenizer;
 
 /// The world of one plan.
 pub(crate) struct World {

@@ -77,4 +77,16 @@ def keys(t):
         raise AssertionError("a wrong key passed")
 
 
-CHECKS = (budget_chat, budget_claude, keys)
+def counted(t):
+    """a prompt reserves as many tokens as the engine says that it has"""
+    gateway_only(t)
+    left = 1_000_000
+    for prompt in ("hello", "The sea is wide, deep and cold; ships cross it slowly. " * 30, "\u00e4\u20ac\U0001f600 \n\t{}"):
+        answer = t.openai().completions.with_raw_response.create(model=MODEL, prompt=prompt, max_tokens=1, extra_headers={"x-counted": "yes"})
+        tokens = answer.parse().usage.prompt_tokens
+        reserved = left - int(answer.headers["x-ratelimit-remaining-tokens"])
+        assert reserved == tokens, (prompt[:20], reserved, tokens)
+        left -= tokens
+
+
+CHECKS = (budget_chat, budget_claude, keys, counted)

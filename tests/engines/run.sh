@@ -83,6 +83,7 @@ backends: [{name: default, url: "$1"}]
 auth: {keys: "$SCRATCH/keys.yaml", secret: "only-for-these-checks"}
 rate_limits:
   - {name: chat-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited]}
+  - {name: counted, of: input_tokens, amount: 1000000, every: 30d, per: all, routes: [counted]}
   - {name: claude-budget, of: output_tokens, amount: 4, every: 30d, per: all, routes: [limited-claude]}
 shields:
   - {name: strict, rules: [{name: scale, phrases: [celsius]}, {name: waves, phrases: ["the waves"]}]}
@@ -97,6 +98,7 @@ routes:
   - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, shield: stern, security_headers: true, auth: off}
   - {name: keyed, match: {headers: {x-keyed: "yes"}}, backend: default}
   - {name: limited, match: {headers: {x-limited: chat}}, backend: default, auth: off}
+  - {name: counted, match: {headers: {x-counted: "yes"}}, backend: default, auth: off, tokenizer: "$MODEL/tokenizer.json"}
   - {name: limited-claude, match: {headers: {x-limited: claude}}, backend: default, auth: off}
   - {name: default, backend: default, auth: off}
 YAML

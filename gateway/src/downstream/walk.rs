@@ -26,7 +26,7 @@ use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
 use crate::stage::relay::{End, Relay};
 use crate::stage::send::{self, Outgoing};
-use crate::stage::{admit, guard_input, identify, inspect_input, origin, queue, route, validate};
+use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, validate};
 use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
 
@@ -77,6 +77,13 @@ async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D
         Ok(outgoing) => (outgoing, None),
         Err(refusal) => return refuse(exchange, &refusal, sink).await,
     };
+    if exchange.routed.as_ref().is_some_and(|routed| routed.route.tokenizer.is_some()) {
+        let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+        Box::pin(count::run(exchange, body)).await;
+    }
+    if let Err(refusal) = validate::fits(exchange) {
+        return refuse(exchange, &refusal, sink).await;
+    }
     if let Err(refusal) = admit::run(exchange).await {
         return refuse(exchange, &refusal, sink).await;
     }

@@ -29,7 +29,7 @@ const BYTES_A_TOKEN: u64 = 4;
 /// How often a request asks the store: others may take what it was granted before it looks again.
 const LEASES: usize = 5;
 /// Tokens of a message besides its text.
-const TOKENS_A_MESSAGE: u64 = 4;
+pub(super) const TOKENS_A_MESSAGE: u64 = 4;
 
 /// Now, by both clocks.
 pub(crate) fn when() -> When {

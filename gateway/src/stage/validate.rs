@@ -20,9 +20,16 @@ pub(crate) fn run(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
         let message = format!("The model does not exist here; there are: {}.", backend.models.join(", "));
         return Err(Refusal::invalid(404, "model_not_found", "model", message));
     }
-    let (context, asked) = (backend.context_length, facts.max_tokens.unwrap_or(0));
+    Ok(())
+}
+
+/// Whether prompt and answer fit into the model's context, as far as that is known.
+pub(crate) fn fits(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
+    let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.max_tokens).unwrap_or(0);
+    let context = routed.route.route.backend.context_length;
     // The estimate of a prompt may be too high by half; what is refused here would not fit by far.
-    let least = exchange.expected.input / 2;
+    let least = if exchange.counted { exchange.expected.input } else { exchange.expected.input / 2 };
     if context > 0 && asked.saturating_add(least) > context {
         let message =
             format!("The model has a context of {context} tokens; the request asks for {asked} besides its prompt. Ask for fewer.");

@@ -66,6 +66,59 @@ async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
     assert_eq!(left(&ask(&gateway, CHAT, "c", &request(",\"max_tokens\":1")).await), 1000 - 14 - prompt - output);
 }
 
+/// A tokenizer of whole words.
+fn tokenizer() -> std::path::PathBuf {
+    let file = kit::gateway::folder().join("tokenizer.json");
+    let vocabulary = "{\"<unk>\":0,\"<s>\":1,\"hello\":2,\"there\":3}";
+    let text = format!(
+        "{{\"version\":\"1.0\",\"truncation\":{{\"direction\":\"Right\",\"max_length\":3,\"strategy\":\"LongestFirst\",\"stride\":0}},\"padding\":null,\
+         \"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":{{\"type\":\"WhitespaceSplit\"}},\
+         \"post_processor\":{{\"type\":\"TemplateProcessing\",\"single\":[{{\"SpecialToken\":{{\"id\":\"<s>\",\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}}],\
+         \"pair\":[{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"B\",\"type_id\":1}}}}],\"special_tokens\":{{\"<s>\":{{\"id\":\"<s>\",\"ids\":[1],\"tokens\":[\"<s>\"]}}}}}},\
+         \"decoder\":null,\"model\":{{\"type\":\"WordLevel\",\"vocab\":{vocabulary},\"unk_token\":\"<unk>\"}}}}"
+    );
+    std::fs::write(&file, text).expect("it is written");
+    file
+}
+
+/// What the tokenizer says is reserved: short prompts, long ones, those with escapes, one that stands alone, and one beyond what is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let route = format!(", validation: strict, tokenizer: '{}'", tokenizer().display());
+    let limits = "rate_limits: [{name: t, of: input_tokens, amount: 10000000, every: 30d, per: all}]";
+    let gateway = Gateway::with_settings(&settings(&engine.url(), ", models: [m], context_length: 6000", &route, limits)).await;
+    let chat = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
+    let alone = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"prompt\":\"{text}\"}}");
+    let mut expected = 10_000_000;
+    for (path, body, words) in [
+        (CHAT, chat("hello there hello"), 4 + 3),
+        (CHAT, chat("hello\\nthere\\u0020x"), 4 + 3),
+        (CHAT, chat(&"hello there ".repeat(1000)), 4 + 2000),
+        ("/v1/completions", alone("hello there"), 1 + 2),
+    ] {
+        let answer = ask(&gateway, path, "x", &body).await;
+        assert_eq!((answer.status, left(&answer)), (200, expected - words), "{path} {}: {}", &body[..80.min(body.len())], answer.text());
+        // The engine says that every prompt has five tokens.
+        settled(&gateway).await;
+        expected -= 5;
+    }
+    let large = ask(&gateway, CHAT, "x", &chat(&"hello there ".repeat(2998))).await;
+    assert_eq!((large.status, large.error_code().as_str()), (400, "context_length_exceeded"), "5,996 and 4 and one more");
+    let fits = ask(&gateway, CHAT, "x", &chat(&"a ".repeat(5995))).await;
+    assert_eq!(fits.status, 200, "{}", fits.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tokenizer_that_is_none_is_told_at_the_start() {
+    let file = kit::gateway::folder().join("gateway.yaml");
+    let text = settings("http://127.0.0.1:9", "", &format!(", tokenizer: '{}'", file.display()), "");
+    std::fs::write(&file, text).expect("it is written");
+    let said = std::process::Command::new(kit::gateway::binary()).args(["gateway", "--config"]).arg(&file).output().expect("it runs");
+    let told = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && told.contains("tokenizer") && told.contains("gateway.yaml"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
     let engine = endless().await;
