@@ -6,24 +6,25 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which rooms a room may name. A missing arrow is a decision: add it here and in `docs/architecture.md`, with its reason.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("shield", &[]),
     ("filters", &["wire", "lens", "shield"]),
+    ("routing", &["lens"]),
     ("onnx", &[]),
     ("observatory", &["lens", "wire"]),
-    ("config", &["wire", "filters"]),
+    ("config", &["wire", "filters", "routing"]),
     ("testbench", &["wire", "lens"]),
-    ("gateway", &["wire", "lens", "shield", "filters", "onnx", "observatory", "config"]),
+    ("gateway", &["wire", "lens", "shield", "filters", "routing", "onnx", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
     ("tests", &["wire", "lens", "config"]),
-    ("benches", &["wire", "lens", "shield", "filters"]),
+    ("benches", &["wire", "lens", "shield", "filters", "routing"]),
 ];
 
 /// What pure rooms never name: runtimes, sockets, databases.
 const IMPURE: [&str; 8] = ["tokio", "pingora", "hyper", "socket2", "nix", "rusqlite", "reqwest", "rustls"];
-const PURE: [&str; 4] = ["wire", "lens", "shield", "filters"];
+const PURE: [&str; 5] = ["wire", "lens", "shield", "filters", "routing"];
 
 /// Direct dependencies of each room, tests' own included apart.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -34,7 +34,7 @@ pub fn identity(c: &mut Criterion) {
     let remembered = Remembered::default();
     let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));
     let caller = Arc::new(Caller::anonymous());
-    (0..KEYS).for_each(|at| remembered.keep(Remembered::hash(&token(at)), &caller, 1));
+    (0..KEYS).for_each(|at| remembered.keep(Remembered::hash(&token(at)), &caller, 0, 1));
     let good = token(4711);
     group.bench_function("by a token that is remembered", |b| {
         b.iter(|| assert!(remembered.find(&Remembered::hash(black_box(&good)), 1).is_ok_and(|caller| caller.is_some())));

@@ -75,7 +75,7 @@ fn list(config: &Path) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = file_of(&settings, config)?;
     let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
-    for key in config::load_keys(keys, &settings.rate_limits)? {
+    for key in config::load_keys(keys, &settings.rate_limits)?.into_iter().filter(|key| key.expires != Some(0)) {
         let expires = key.expires.and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
         let expires = expires.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
         // Writing to a string does not fail.
@@ -90,7 +90,7 @@ fn revoke(config: &Path, id: &str) -> Result<()> {
     let (keys, _) = file_of(&settings, config)?;
     if Database::is_one(keys) {
         let mut database = Database::open(keys).with_context(|| format!("cannot open {}", keys.display()))?;
-        if !database.revoke(id, &settings.rate_limits)? {
+        if !database.revoke(id)? {
             bail!("{} has no key {id:?}, or it is revoked already", keys.display());
         }
     } else {

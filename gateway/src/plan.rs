@@ -62,7 +62,10 @@ pub enum BuildError {
 pub(crate) struct Tools {
     pub(crate) observatory: Arc<Observatory>,
     pub(crate) filters: Registry,
+    /// Threads of guards.
     pub(crate) pool: Arc<Pool>,
+    /// Threads that count prompts.
+    pub(crate) counting: Arc<Pool>,
 }
 
 /// Whether settings can be put in force: what needs more than one field to be seen, such as rules that do not fit together.

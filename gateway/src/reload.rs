@@ -32,13 +32,21 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         let stamps = stamps();
         if stamps.0.is_some() && stamps != seen {
             seen = stamps;
-            now(&shared);
+            now(&shared).await;
         }
     }
 }
 
-/// Read the settings again and put them in force.
-pub(crate) fn now(shared: &Shared) {
+/// Read the settings again and put them in force. Files may be large and databases busy: a thread of its own reads them.
+pub(crate) async fn now(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let read = tokio::task::spawn_blocking(move || read(&shared)).await;
+    if let Err(error) = read {
+        log::error!("settings unchanged, because reading them broke off: {error}");
+    }
+}
+
+fn read(shared: &Shared) {
     let gauges = shared.observatory.gauges();
     let Some(path) = &shared.file else {
         return log::info!("there is no settings file to read again; the gateway was started with --upstream");

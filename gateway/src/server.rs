@@ -42,8 +42,15 @@ use crate::world::Pool;
 use crate::world::{store, tokens};
 use listen::Bound;
 
+/// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
+/// where somebody wants it so.
+const JUDGING: usize = 256;
+/// Prompts that wait to be counted: the longest take a tenth of a second.
+const COUNTING: usize = 32;
 /// How often the drain looks whether the last connection has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long a gateway that ends may take to give back what it has of shared limits.
+const LAST_CHORES: Duration = Duration::from_secs(1);
 /// How long a successor gets to take over after it has the listeners.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
@@ -124,8 +131,9 @@ impl Gateway {
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let audit = Audit::open(&options.settings.audit, &observatory)?;
-        let pool = Arc::new(Pool::new(options.settings.shield_threads));
-        let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool };
+        let pool = Arc::new(Pool::new("shield", options.settings.shield_threads, JUDGING));
+        let counting = Arc::new(Pool::new("count", 0, COUNTING));
+        let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let spend = spend::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(options.settings, &tools, None)?;
         plan.rate_limits.resume(&spend, admit::when());
@@ -182,11 +190,15 @@ impl Gateway {
         }
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let end = control.block_on(self.control(&leave))?;
-        spend::save(&self.shared, &mut Vec::new());
+        // What still runs is dropped, and settles; then the accounts are closed.
         match end {
             End::Now => runtime.shutdown_timeout(Duration::ZERO),
             End::Drained => runtime.shutdown_timeout(Duration::from_millis(200)),
         }
+        if end == End::Drained {
+            let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, store::leave(&self.shared)).await });
+        }
+        spend::save(&self.shared, &mut Vec::new());
         Ok(())
     }
 
@@ -201,7 +213,8 @@ impl Gateway {
             tokio::join!(reload::watch(self.shared.clone()), spend::keep(self.shared.clone()), tokens::keep(self.shared.clone()));
         };
         // Streams that still run while the gateway drains go on to be paid for.
-        let paying = store::keep(self.shared.clone());
+        let (end_paying, paid) = watch::channel(false);
+        let paying = store::keep(self.shared.clone(), paid);
         tokio::pin!(admin, watching, paying);
         let mut admin_ended = false;
         loop {
@@ -243,7 +256,8 @@ impl Gateway {
             _ = signals.interrupt.recv() => return Ok(End::Now),
             () = async { admin.as_mut().await; if admin_ended { std::future::pending().await } } => {}
         }
-        store::leave(&self.shared).await;
+        let _ = end_paying.send(true);
+        let _ = tokio::time::timeout(LAST_CHORES, paying).await;
         Ok(End::Drained)
     }
 
@@ -318,7 +332,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Wanted::Drain,
                 _ = self.quit.recv() => return Wanted::HandOver,
                 _ = self.interrupt.recv() => return Wanted::End,
-                _ = self.hangup.recv() => reload::now(shared),
+                _ = self.hangup.recv() => reload::now(shared).await,
             }
         }
     }

@@ -46,6 +46,28 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
     assert_eq!(status.code(), Some(0), "{}", gateway.stderr());
 }
 
+/// A client cannot know that the gateway leaves: what it sends in the same moment is answered, on a connection that is new and on one that is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
+    let engine = Engine::start(|_| sse::stream(1, 0)).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
+    let mut known = gateway.client().await;
+    known.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(known.answer().await.status, 200);
+    let mut new = gateway.client().await;
+    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 2.0).await;
+    gateway.signal(Signal::SIGTERM);
+    gateway.until(|g| g.get("/readyz").0 == 503).await;
+    for client in [&mut known, &mut new] {
+        client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    }
+    for client in [&mut known, &mut new] {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")), "{}", answer.head);
+        assert!(client.is_closed_within(AT_ONCE).await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_http2_as_well() {
     let engine = Engine::start(|_| sse::stream(10, 100)).await;

@@ -30,6 +30,18 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Have it do something; what it says.
+    pub fn command(&self, words: &[&str]) -> String {
+        let port = self.port.to_string();
+        let done = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &port])
+            .args(words)
+            .output()
+            .expect("redis-cli comes with redis-server");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
     /// It dies at once, with all it had.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

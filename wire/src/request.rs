@@ -65,6 +65,8 @@ pub struct PromptText {
     pub speaker: Speaker,
     /// Where in the body; the bytes are JSON string content with its escapes.
     pub range: Range<usize>,
+    /// It stands beside the prompt: a stop sequence, a schema of the answer, a member that we do not know.
+    pub beside: bool,
 }
 
 /// What a request asks for. Absent members stay `None`.
@@ -185,7 +187,11 @@ impl RequestFacts {
                 self.tokens = v.peek() != Some(b'n');
                 v.skip()?;
             }
-            _ => self.member_text(key, v, Speaker::User, Place::Other)?,
+            _ => {
+                let first = self.texts.len();
+                self.member_text(key, v, Speaker::User, Place::Other)?;
+                self.texts.iter_mut().skip(first).for_each(|text| text.beside = true);
+            }
         }
         Ok(())
     }
@@ -279,7 +285,7 @@ impl RequestFacts {
                 v.skip()?;
                 let range = start..v.offset() - 1;
                 if !range.is_empty() {
-                    self.texts.push(PromptText { speaker, range });
+                    self.texts.push(PromptText { speaker, range, beside: false });
                 }
                 Ok(())
             }

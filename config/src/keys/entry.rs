@@ -114,18 +114,20 @@ impl<'l> Checker<'l> {
             }
         }
         let (Some(proof), true) = (proof, wrong.is_empty()) else { return Err(wrong) };
+        // A certificate that is revoked is nobody, also where its name is somebody; a key that is revoked is none.
+        let is_tombstone = entry.revoked && matches!(proof, Proof::Certificate(_));
         let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
         let key = Key {
             id: entry.id.as_str().into(),
             proof,
             owner: entry.owner.as_str().into(),
-            expires: expires.flatten(),
+            expires: if is_tombstone { Some(0) } else { expires.flatten() },
             routes: patterns(&entry.routes),
             models: patterns(&entry.models),
             priority: entry.priority,
             limits,
         };
-        Ok((!entry.revoked).then_some(key))
+        Ok((!entry.revoked || is_tombstone).then_some(key))
     }
 
     fn names(&mut self, entry: &Entry) -> Wrong {

@@ -120,7 +120,7 @@ impl Account {
                 // Nobody knows when a stream ends; a second is a polite time to ask again.
                 taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
             }
-            Account::Leased(lease) => lease.take(units, now).ok_or(None),
+            Account::Leased(lease) => lease.take(quota, units, now).ok_or(None),
         }
     }
 
@@ -142,7 +142,7 @@ impl Account {
                 taken.fetch_add(units, Ordering::Relaxed);
                 Taking::default()
             }
-            Account::Leased(lease) => lease.charge(units, now),
+            Account::Leased(lease) => lease.charge(quota, units, now),
         }
     }
 
@@ -159,7 +159,7 @@ impl Account {
             Account::Places(taken) => {
                 let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| Some(taken.saturating_sub(units)));
             }
-            Account::Leased(lease) => lease.give_back(units, taking, now),
+            Account::Leased(lease) => lease.give_back(quota, units, taking, now),
         }
     }
 
@@ -188,6 +188,11 @@ impl Account {
             Account::Places(taken) => (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0),
             Account::Leased(lease) => (lease.left(), 0),
         }
+    }
+
+    /// Whether it counts what is taken at a time.
+    pub(super) fn is_places(&self) -> bool {
+        matches!(self, Account::Places(_))
     }
 
     /// Whether a new account would say the same.

@@ -79,9 +79,10 @@ impl Keys {
         self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
     }
 
-    /// Whose certificate it is: by the first of what it proves that somebody has.
+    /// Whose certificate it is: by the first of what it proves that somebody has, or had.
     pub fn find_certificate(&self, proves: &[Proof], wall_us: u64) -> Option<Arc<Caller>> {
-        proves.iter().find_map(|proof| self.of(proof, wall_us))
+        let known = proves.iter().find(|proof| self.known.contains_key(proof))?;
+        self.of(known, wall_us)
     }
 
     fn of(&self, proof: &Proof, wall_us: u64) -> Option<Arc<Caller>> {

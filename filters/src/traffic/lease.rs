@@ -8,7 +8,7 @@
 //! slices go back when they have lain idle. What a crashed gateway had leased is lost and comes back with time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Taking, When, window_end};
 use super::limits::Held;
@@ -35,11 +35,14 @@ pub(super) struct Lease {
     leased: AtomicI64,
     /// When the store was last told of places.
     told: AtomicU64,
+    /// An answer of the store was lost: it may think otherwise than it should.
+    lost: AtomicBool,
+    /// Questions about it that are on their way: until they are answered, nobody knows what the store thinks.
+    calls: AtomicU32,
     /// Of a calendar, the end of the window that the slice is of.
     window: AtomicU64,
-    quota: Quota,
-    /// This gateway's share, for as long as the store is away.
-    share: Quota,
+    /// How many gateways share; for this one's part while the store is away.
+    replicas: AtomicU32,
     local: Box<Account>,
 }
 
@@ -72,8 +75,6 @@ pub struct Wanted {
 
 impl Lease {
     pub(super) fn new(quota: &Quota, shared: &Shared) -> Self {
-        let part = |units: u64| (units / u64::from(shared.replicas.max(1))).max(1);
-        let share = Quota { amount: part(quota.amount), burst: part(quota.burst), ..*quota };
         Lease {
             balance: AtomicI64::new(0),
             dry: AtomicBool::new(false),
@@ -81,43 +82,48 @@ impl Lease {
             used: AtomicU64::new(0),
             leased: AtomicI64::new(0),
             told: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            calls: AtomicU32::new(0),
             window: AtomicU64::new(0),
-            quota: *quota,
-            share,
-            local: Box::new(Account::new(&share, None)),
+            replicas: AtomicU32::new(shared.replicas),
+            local: Box::new(Account::new(quota, None)),
         }
     }
 
+    /// So many gateways share from now on.
+    pub(super) fn share_with(&self, shared: &Shared) {
+        self.replicas.store(shared.replicas, Ordering::Relaxed);
+    }
+
+    /// This gateway's part of a limit.
+    fn share(&self, quota: &Quota) -> Quota {
+        let part = |units: u64| (units / u64::from(self.replicas.load(Ordering::Relaxed).max(1))).max(1);
+        Quota { amount: part(quota.amount), burst: part(quota.burst), ..*quota }
+    }
+
     /// Take units of the slice; `None`: it has not enough.
-    pub(super) fn take(&self, units: u64, now: When) -> Option<Taking> {
-        self.turn(now);
+    pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Option<Taking> {
+        self.turn(quota, now);
         let units = signed(units);
         let left = |balance: i64| balance.checked_sub(units).filter(|left| *left >= 0);
         self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
         self.used.store(now.tick.0, Ordering::Relaxed);
-        Some(self.taking(units, now))
-    }
-
-    /// What must be known to give it back: of a rate when it would be paid off, of a calendar the end of the window.
-    fn taking(&self, units: i64, now: When) -> Taking {
-        let until = window_end(self.quota.every, now);
-        let paid = || now.tick.0.saturating_add(self.quota.time_of(units.unsigned_abs()));
-        Taking::until(until.unwrap_or_else(paid))
+        Some(taking(quota, units, now))
     }
 
     /// A slice of a window that is over is none of the next.
-    fn turn(&self, now: When) {
-        let Some(end) = window_end(self.quota.every, now) else { return };
+    fn turn(&self, quota: &Quota, now: When) {
+        let Some(end) = window_end(quota.every, now) else { return };
         if self.window.swap(end, Ordering::Relaxed) != end {
             let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(balance.min(0)));
         }
     }
 
     /// Take units while the store is away. `Err(wait)`: not now.
-    pub(super) fn take_without(&self, away: Away, units: u64, now: When) -> Result<(Taking, bool), Option<u64>> {
+    pub(super) fn take_without(&self, quota: &Quota, away: Away, units: u64, now: When) -> Result<(Taking, bool), Option<u64>> {
         match away {
-            Away::Local => self.local.take(&self.share, units, now).map(|taking| (taking, true)),
-            Away::Open => Ok((self.charge(units, now), false)),
+            Away::Local => self.local.take(&self.share(quota), units, now).map(|taking| (taking, true)),
+            Away::Open => Ok((self.charge(quota, units, now), false)),
             Away::Closed => Err(Some(1_000_000_000)),
         }
     }
@@ -128,25 +134,25 @@ impl Lease {
         before >= signed(units) || !self.dry.load(Ordering::Relaxed)
     }
 
-    pub(super) fn charge(&self, units: u64, now: When) -> Taking {
+    pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
         self.balance.fetch_sub(signed(units), Ordering::Relaxed);
-        self.taking(signed(units), now)
+        taking(quota, signed(units), now)
     }
 
     /// What time has given back already is not given back again; of a window that is over, nothing is. Places are free whenever they are left.
-    pub(super) fn give_back(&self, units: u64, taking: Taking, now: When) {
-        let back = match window_end(self.quota.every, now) {
-            _ if self.quota.every == Every::AtATime => units,
+    pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+        let back = match window_end(quota.every, now) {
+            _ if quota.every == Every::AtATime => units,
             Some(end) if end == taking.until => units,
             Some(_) => 0,
-            None => units.min(self.quota.units_of(taking.until.saturating_sub(now.tick.0))),
+            None => units.min(quota.units_of(taking.until.saturating_sub(now.tick.0))),
         };
         self.balance.fetch_add(signed(back), Ordering::Relaxed);
     }
 
     /// The same of what was taken of this gateway's own share.
-    pub(super) fn give_back_share(&self, units: u64, taking: Taking, now: When) {
-        self.local.give_back(&self.share, units, taking, now);
+    pub(super) fn give_back_share(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
+        self.local.give_back(&self.share(quota), units, taking, now);
     }
 
     /// A taking of the share will not be given back any more.
@@ -165,8 +171,16 @@ impl Lease {
     }
 
     pub(super) fn is_as_new(&self, now: When) -> bool {
-        self.balance.load(Ordering::Relaxed) == 0 && self.local.is_as_new(now)
+        // Streams that run have places that nobody would give back.
+        let places = self.local.is_places() && self.leased.load(Ordering::Relaxed) != 0;
+        self.balance.load(Ordering::Relaxed) == 0 && !places && self.local.is_as_new(now)
     }
+}
+
+/// What must be known to give it back: of a rate when it would be paid off, of a calendar the end of the window.
+fn taking(quota: &Quota, units: i64, now: When) -> Taking {
+    let paid = || now.tick.0.saturating_add(quota.time_of(units.unsigned_abs()));
+    Taking::until(window_end(quota.every, now).unwrap_or_else(paid))
 }
 
 impl Wanted {
@@ -178,13 +192,28 @@ impl Wanted {
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
         let asks = !lease.asking.swap(true, Ordering::Relaxed);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
-        Some(Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks })
+        Some(Wanted::new(held, key, (need, want), asks))
     }
 
-    /// What the store should think that this gateway has of the account.
-    pub fn leased(&self) -> u64 {
-        let Account::Leased(lease) = &*self.held.account else { return 0 };
-        u64::try_from(lease.leased.load(Ordering::Relaxed)).unwrap_or(0)
+    fn new(held: &Arc<Held>, key: &str, (need, want): (u64, u64), asks: bool) -> Self {
+        if let Account::Leased(lease) = &*held.account {
+            lease.calls.fetch_add(1, Ordering::Relaxed);
+        }
+        Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks }
+    }
+
+    /// What the store should think that this gateway has of the account; and whether that is certain: no other question is on its way.
+    pub fn leased(&self) -> (u64, bool) {
+        let Account::Leased(lease) = &*self.held.account else { return (0, false) };
+        (u64::try_from(lease.leased.load(Ordering::Relaxed)).unwrap_or(0), lease.calls.load(Ordering::Relaxed) == 1)
+    }
+
+    /// Nobody knows what the store made of it.
+    pub fn lost(&self) {
+        if let Account::Leased(lease) = &*self.held.account {
+            lease.lost.store(true, Ordering::Relaxed);
+            lease.told.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The store granted that much.
@@ -198,7 +227,9 @@ impl Wanted {
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        if let (true, Account::Leased(lease)) = (self.asks, &*self.held.account) {
+        let Account::Leased(lease) = &*self.held.account else { return };
+        lease.calls.fetch_sub(1, Ordering::Relaxed);
+        if self.asks {
             lease.asking.store(false, Ordering::Relaxed);
         }
     }
@@ -220,7 +251,7 @@ impl Chore {
     pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<Chore> {
         let Account::Leased(lease) = &*held.account else { return None };
         let balance = lease.balance.load(Ordering::Relaxed);
-        let wanted = |need, want| Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks: false };
+        let wanted = |need, want| Wanted::new(held, key, (need, want), false);
         if balance < 0 {
             return Some(Chore::Owe(wanted(1, balance.unsigned_abs())));
         }
@@ -228,7 +259,8 @@ impl Chore {
         let slice = if idle { 0 } else { signed(held.quota.burst / SLICES) };
         let back = balance.saturating_sub(slice);
         if back <= 0 {
-            let tells = lease.quota.every == Every::AtATime && lease.leased.load(Ordering::Relaxed) > 0;
+            let has = lease.leased.load(Ordering::Relaxed) > 0 || lease.lost.load(Ordering::Relaxed);
+            let tells = held.quota.every == Every::AtATime && has;
             let due = |now: &When| now.tick.0.saturating_sub(lease.told.load(Ordering::Relaxed)) > TELL;
             let now = now.filter(|now| tells && due(now))?;
             lease.told.store(now.tick.0, Ordering::Relaxed);
@@ -246,7 +278,7 @@ impl Chore {
         }
     }
 
-    /// The store has answered: it granted so many, or took them. `None`: it did not answer, and nothing has changed.
+    /// The store has answered: it granted so many, or took them, or heard of it (1: for certain, 0: not). `None`: it did not answer, and nothing has changed.
     pub fn done(self, units: Option<u64>) {
         let Account::Leased(lease) = &*self.wanted().held.account else { return };
         match (&self, units) {
@@ -257,17 +289,19 @@ impl Chore {
             // What goes back to a store that is away comes back here, and is tried again.
             (Chore::Return(wanted), None) => drop(lease.balance.fetch_add(signed(wanted.want), Ordering::Relaxed)),
             (Chore::Return(wanted), Some(_)) => drop(lease.leased.fetch_sub(signed(wanted.want), Ordering::Relaxed)),
-            // Told again at once when the store is back: it may have forgotten everything.
-            (Chore::Live(_), None) => lease.told.store(0, Ordering::Relaxed),
-            (Chore::Owe(_), None) | (Chore::Live(_), Some(_)) => {}
+            (Chore::Live(_), Some(certain)) => {
+                lease.lost.fetch_and(certain == 0, Ordering::Relaxed);
+            }
+            (Chore::Owe(_) | Chore::Live(_), None) => {}
         }
     }
 }
 
-/// The name of an account: of a calendar's, with the end of the window.
+/// The name of an account, with what it is: of a calendar's, the end of the window.
 pub(super) fn key(prefix: &str, limit: &str, subject: &str, every: Every, now: When) -> String {
     match window_end(every, now) {
         Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
+        None if every == Every::AtATime => format!("{prefix}:{limit}:{subject}:places"),
         None => format!("{prefix}:{limit}:{subject}"),
     }
 }
@@ -301,13 +335,13 @@ mod tests {
     #[test]
     fn a_slice_is_spent_returned_when_idle_and_paid_back() {
         let held = held();
-        assert!(lease(&held).take(30, at(0)).is_none());
+        assert!(lease(&held).take(&held.quota, 30, at(0)).is_none());
         let wanted = Wanted::of(&held, "k", 30).unwrap();
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
-        let taking = lease(&held).take(30, at(0)).unwrap();
+        let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
         assert!(Chore::of(&held, "k", Some(at(0))).is_none(), "a slice may lie here while it is used");
-        lease(&held).give_back(20, taking, at(0));
+        lease(&held).give_back(&held.quota, 20, taking, at(0));
         let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(0))) else { panic!("more than a slice goes back") };
         assert_eq!(back.want, 20);
         let chore = Chore::of(&held, "k", Some(at(3 * IDLE))).unwrap();
@@ -337,14 +371,18 @@ mod tests {
         let wanted = Wanted::of(&held, "k", 1).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
-        let taking = lease(&held).take(1, at(0)).unwrap();
+        drop(wanted);
+        let taking = lease(&held).take(&held.quota, 1, at(0)).unwrap();
         let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(2 * IDLE))) else { panic!("two lie idle") };
         assert_eq!(back.want, 2);
         Chore::Return(back).done(Some(0));
         let Some(Chore::Live(live)) = Chore::of(&held, "k", Some(at(3 * IDLE))) else { panic!("one is taken") };
-        assert_eq!(live.leased(), 1);
+        assert_eq!(live.leased(), (1, true));
+        let other = Wanted::of(&held, "k", 1).unwrap();
+        assert_eq!(live.leased(), (1, false), "another question is on its way");
+        drop((other, live));
         assert!(Chore::of(&held, "k", Some(at(3 * IDLE))).is_none(), "it was told");
-        lease(&held).give_back(1, taking, at(100 * IDLE));
+        lease(&held).give_back(&held.quota, 1, taking, at(100 * IDLE));
         let last = Chore::of(&held, "k", None).unwrap();
         assert_eq!(last.wanted().want, 1, "a gateway that ends keeps nothing");
         last.done(Some(0));
@@ -354,10 +392,10 @@ mod tests {
     #[test]
     fn without_a_store_the_declared_mode_holds() {
         let held = held();
-        let lease = lease(&held);
-        assert!(lease.take_without(Away::Local, 250, at(0)).is_ok());
-        assert!(lease.take_without(Away::Local, 1, at(0)).is_err(), "a quarter of a thousand");
-        assert!(lease.take_without(Away::Open, 10_000, at(0)).is_ok());
-        assert!(lease.take_without(Away::Closed, 1, at(0)).is_err());
+        let (lease, quota) = (lease(&held), held.quota);
+        assert!(lease.take_without(&quota, Away::Local, 250, at(0)).is_ok());
+        assert!(lease.take_without(&quota, Away::Local, 1, at(0)).is_err(), "a quarter of a thousand");
+        assert!(lease.take_without(&quota, Away::Open, 10_000, at(0)).is_ok());
+        assert!(lease.take_without(&quota, Away::Closed, 1, at(0)).is_err());
     }
 }

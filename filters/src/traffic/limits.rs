@@ -190,9 +190,10 @@ impl RateLimits {
             let units = if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
             let taken = match (&*held.account, away) {
                 (Account::Leased(lease), Some(away)) => {
-                    lease.take(units, now).map_or_else(|| lease.take_without(away, units, now), |taking| Ok((taking, false)))
+                    let taken = lease.take(&held.quota, units, now);
+                    taken.map_or_else(|| lease.take_without(&held.quota, away, units, now), |taking| Ok((taking, false)))
                 }
-                (Account::Leased(lease), None) => match lease.take(units, now) {
+                (Account::Leased(lease), None) => match lease.take(&held.quota, units, now) {
                     Some(taking) => Ok((taking, false)),
                     None => {
                         short.extend(Wanted::of(&held, &limit.key(asked, now), units));
@@ -277,6 +278,11 @@ impl Limit {
             limit.warned = AtomicU64::new(before.warned.load(Ordering::Relaxed));
             for (mine, theirs) in limit.shards.iter_mut().zip(&before.shards) {
                 mine.get_mut().accounts = theirs.lock().accounts.clone();
+                for held in mine.get_mut().accounts.values() {
+                    if let (Account::Leased(lease), Some(shared)) = (&*held.account, &limit.settings.shared) {
+                        lease.share_with(shared);
+                    }
+                }
             }
         }
         limit
@@ -286,7 +292,8 @@ impl Limit {
     fn counts_as(&self, other: &settings::Limit) -> bool {
         let mine = &self.settings;
         let kind = |every: Every| std::mem::discriminant(&every);
-        (&mine.name, mine.of, mine.per, &mine.shared) == (&other.name, other.of, other.per, &other.shared)
+        let store = |settings: &settings::Limit| settings.shared.as_ref().map(|shared| shared.prefix.clone());
+        (&mine.name, mine.of, mine.per, store(mine)) == (&other.name, other.of, other.per, store(other))
             && kind(mine.quota.every) == kind(other.quota.every)
     }
 
@@ -440,7 +447,7 @@ impl Part {
     pub(super) fn shrink_to(&mut self, units: u64, now: When) {
         if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
             match &*self.held.account {
-                Account::Leased(lease) if self.of_share => lease.give_back_share(back, self.taking, now),
+                Account::Leased(lease) if self.of_share => lease.give_back_share(&self.held.quota, back, self.taking, now),
                 account => account.give_back(&self.held.quota, back, self.taking, now),
             }
             self.taken = units;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -19,6 +20,8 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Remembered {
     good: Mutex<HashMap<Hash, Arc<Caller>>>,
+    /// How often all were forgotten.
+    epoch: AtomicU64,
 }
 
 /// A credential's hash.
@@ -42,9 +45,18 @@ impl Remembered {
         }
     }
 
-    /// Remember a good one. When there are too many, those that have expired go, and if that is not enough, all.
-    pub fn keep(&self, hash: Hash, caller: &Arc<Caller>, wall_us: u64) {
+    /// What to tell [`keep`](Self::keep), asked before the credential is verified.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Remember a good one, unless everything was forgotten since: what vouched for it may be gone. When there are too many, those that have expired
+    /// go, and if that is not enough, all.
+    pub fn keep(&self, hash: Hash, caller: &Arc<Caller>, epoch: u64, wall_us: u64) {
         let mut good = self.good.lock();
+        if epoch != self.epoch() {
+            return;
+        }
         if good.len() >= MOST {
             good.retain(|_, caller| lives(caller, wall_us));
         }
@@ -56,7 +68,9 @@ impl Remembered {
 
     /// Forget all.
     pub fn clear(&self) {
-        self.good.lock().clear();
+        let mut good = self.good.lock();
+        self.epoch.fetch_add(1, Ordering::Release);
+        good.clear();
     }
 }
 
@@ -78,14 +92,16 @@ mod tests {
         let caller = |expires| Arc::new(Caller { expires: Some(expires), ..Caller::anonymous() });
         let hash = Remembered::hash("a");
         assert_eq!(remembered.find(&hash, 0), Ok(None));
-        remembered.keep(hash, &caller(100), 0);
+        remembered.keep(hash, &caller(100), 0, 0);
         assert_eq!(remembered.find(&hash, 99), Ok(Some(caller(100))));
         assert_eq!(remembered.find(&hash, 100), Err(Expired));
         for at in 0..3 * MOST {
-            remembered.keep(Remembered::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 60);
+            remembered.keep(Remembered::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 0, 60);
             assert!(remembered.good.lock().len() <= MOST);
         }
+        let before = remembered.epoch();
         remembered.clear();
-        assert_eq!(remembered.find(&hash, 0), Ok(None));
+        remembered.keep(hash, &caller(100), before, 0);
+        assert_eq!(remembered.find(&hash, 0), Ok(None), "verified by what is gone");
     }
 }

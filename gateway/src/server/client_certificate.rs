@@ -5,7 +5,6 @@
 //! - *Never*: a name of a certificate that was not verified.
 
 use std::any::Any;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,11 +13,28 @@ use pingora::listeners::TlsAccept;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
-use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 /// Most names of a certificate that are looked at.
 const MOST_NAMES: usize = 64;
+
+/// What the parts of a subject are called: the names that OpenSSL prints. Others are called by their numbers.
+const KINDS: [(&str, &str); 14] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.4", "SN"),
+    ("2.5.4.5", "serialNumber"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.9", "street"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.12", "title"),
+    ("2.5.4.42", "GN"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+    ("1.2.840.113549.1.9.1", "emailAddress"),
+];
 
 /// What the certificate of a connection proves.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,16 +84,13 @@ fn alternative(name: &GeneralName<'_>) -> Option<String> {
 fn subject(name: &X509Name<'_>) -> Option<String> {
     let mut out = String::new();
     for part in name.iter_rdn().collect::<Vec<_>>().into_iter().rev() {
-        for (at, attribute) in part.iter().enumerate() {
+        for (at, attribute) in part.iter().collect::<Vec<_>>().into_iter().rev().enumerate() {
             if !out.is_empty() {
                 out.push(if at > 0 { '+' } else { ',' });
             }
-            let kind = attribute.attr_type();
-            // Writing to a string does not fail.
-            let _ = match oid2abbrev(kind, oid_registry()) {
-                Ok(abbreviated) => write!(out, "{abbreviated}="),
-                Err(_) => write!(out, "{kind}="),
-            };
+            let kind = attribute.attr_type().to_id_string();
+            out.push_str(KINDS.iter().find(|(known, _)| *known == kind).map_or(&kind, |(_, name)| name));
+            out.push('=');
             escape(attribute.as_str().ok()?, &mut out);
         }
     }

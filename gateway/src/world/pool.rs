@@ -2,7 +2,7 @@
 //!
 //! - *In*: jobs, from any worker.
 //! - *Out*: their effects, in about the order they came.
-//! - *Never*: more than [`QUEUE`] jobs that wait; what is beyond is refused at once, and its filter's declared mode applies.
+//! - *Never*: more jobs that wait than its queue has; what is beyond is refused at once, and its filter's declared mode applies.
 //!
 //! Threads of the pool are made with the first job: a gateway without guards has none.
 
@@ -14,13 +14,11 @@ use std::thread::{Builder, JoinHandle};
 use filters::{Failure, Job};
 use parking_lot::Mutex;
 
-/// Jobs that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
-/// where somebody wants it so.
-const QUEUE: usize = 256;
-
 /// The pool.
 pub(crate) struct Pool {
+    name: &'static str,
     threads: usize,
+    queue: usize,
     running: OnceLock<Running>,
 }
 
@@ -37,15 +35,15 @@ struct Running {
 }
 
 impl Pool {
-    /// A pool of that many threads; 0 means half of the cores.
-    pub(crate) fn new(threads: usize) -> Self {
+    /// A pool of that many threads, 0 for half of the cores, and jobs that wait.
+    pub(crate) fn new(name: &'static str, threads: usize, queue: usize) -> Self {
         let half = || std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2).max(1);
-        Pool { threads: if threads == 0 { half() } else { threads }, running: OnceLock::new() }
+        Pool { name, threads: if threads == 0 { half() } else { threads }, queue, running: OnceLock::new() }
     }
 
     /// Have a job done.
     pub(crate) fn offload(&self, job: Job) -> Result<(), Failure> {
-        let running = self.running.get_or_init(|| Running::start(self.threads));
+        let running = self.running.get_or_init(|| Running::start(self.name, self.threads, self.queue));
         match running.jobs.lock().as_ref().map(|jobs| jobs.try_send(job)) {
             Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => Err(Failure::Busy),
@@ -55,13 +53,13 @@ impl Pool {
 }
 
 impl Running {
-    fn start(threads: usize) -> Self {
-        let (jobs, take) = sync_channel::<Job>(QUEUE);
+    fn start(name: &str, threads: usize, queue: usize) -> Self {
+        let (jobs, take) = sync_channel::<Job>(queue);
         let take = Arc::new(Mutex::new(take));
         let work = |number: usize| {
             let take = take.clone();
             // Joined when the pool is dropped.
-            Builder::new().name(format!("llm-lens-shield-{number}")).spawn(move || work(&take))
+            Builder::new().name(format!("llm-lens-{name}-{number}")).spawn(move || work(&take))
         };
         let threads =
             (0..threads).filter_map(|number| work(number).inspect_err(|e| log::error!("no thread for the pool: {e}")).ok()).collect();
@@ -94,9 +92,11 @@ mod tests {
 
     use super::*;
 
+    const QUEUE: usize = 256;
+
     #[test]
     fn jobs_are_done_panics_survived_and_the_queue_has_an_end() {
-        let pool = Pool::new(2);
+        let pool = Pool::new("test", 2, QUEUE);
         let (done, told) = sync_channel(64);
         pool.offload(Box::new(|| panic!("a job that panics"))).unwrap();
         for number in 0..20 {

@@ -16,14 +16,18 @@ use arc_swap::ArcSwapOption;
 use config::settings::StoreSettings;
 use filters::traffic::settings::Every;
 use filters::traffic::{Chore, Wanted};
+use futures_util::StreamExt;
 use redis::Script;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
 
 use crate::shared::Shared;
 use crate::stage::admit::when;
 
 /// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
 const CHORES: Duration = Duration::from_millis(100);
+/// Chores that are asked about at a time.
+const AT_A_TIME: usize = 128;
 /// Between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 /// A key lives on for so long after nothing is owed, milliseconds.
@@ -95,7 +99,7 @@ impl Store {
                 call.arg(wanted.quota.amount).arg(end_of(&wanted.key)).arg(need).arg(want);
                 self.ask(call.invoke_async(&mut self.connection()?)).await?
             }
-            Every::AtATime => self.places(wanted, (need, want), 0).await?,
+            Every::AtATime => self.places(wanted, (need, want), 0).await.map(|(granted, wait, _)| (granted, wait))?,
         };
         Ok(match granted {
             0 => Leased::Not(u64::try_from(wait).ok().map(Duration::from_micros)),
@@ -118,11 +122,16 @@ impl Store {
         self.ask(call.invoke_async::<i64>(&mut self.connection()?)).await.map(|_| ())
     }
 
-    /// Take `need` to `want` places, give some back, or only say that this gateway lives.
-    async fn places(&self, wanted: &Wanted, (need, want): (u64, u64), back: u64) -> Result<(u64, i64), StoreAway> {
+    /// Take `need` to `want` places, give some back, or only say that this gateway lives: then the answer ends with whether it was certain of what it has.
+    async fn places(&self, wanted: &Wanted, (need, want): (u64, u64), back: u64) -> Result<(u64, i64, bool), StoreAway> {
         let mut call = PLACES.key(&wanted.key);
-        call.arg(&*NAME).arg(LIVES).arg(wanted.quota.amount).arg(wanted.leased()).arg(need).arg(want).arg(back);
-        self.ask(call.invoke_async(&mut self.connection()?)).await
+        let (leased, alone) = wanted.leased();
+        // Only who asks for nothing and gives nothing is certain of what it has.
+        let certain = alone && want == 0 && back == 0;
+        call.arg(&*NAME).arg(LIVES).arg(wanted.quota.amount).arg(leased).arg(need).arg(want).arg(back).arg(u8::from(certain));
+        let mut connection = self.connection()?;
+        let answer: Result<(u64, i64), StoreAway> = self.ask(call.invoke_async(&mut connection)).await;
+        answer.map(|(granted, wait)| (granted, wait, certain)).inspect_err(|StoreAway| wanted.lost())
     }
 
     fn connection(&self) -> Result<MultiplexedConnection, StoreAway> {
@@ -136,6 +145,12 @@ impl Store {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 return Ok(answer);
             }
+            // It is there, and cannot do that.
+            Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                log::error!("the store of shared limits refused a question: {error}");
+                return Err(StoreAway);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it did not answer in time".to_owned(),
         };
@@ -146,8 +161,9 @@ impl Store {
         Err(StoreAway)
     }
 
+    /// Several at a time: there may be one for each key.
     async fn attend_to(&self, chores: Vec<Chore>) {
-        for chore in chores {
+        let attend = async |chore: Chore| {
             let units = match &chore {
                 Chore::Owe(wanted) => match self.lease(wanted).await {
                     Ok(Leased::Granted(units)) => Some(units),
@@ -155,10 +171,11 @@ impl Store {
                     Err(StoreAway) => None,
                 },
                 Chore::Return(wanted) => self.give(wanted).await.ok().map(|()| 0),
-                Chore::Live(wanted) => self.places(wanted, (0, 0), 0).await.ok().map(|_| 0),
+                Chore::Live(wanted) => self.places(wanted, (0, 0), 0).await.ok().map(|(.., certain)| u64::from(certain)),
             };
             chore.done(units);
-        }
+        };
+        futures_util::stream::iter(chores).for_each_concurrent(AT_A_TIME, attend).await;
     }
 
     async fn connect(&self) {
@@ -177,10 +194,13 @@ impl Store {
     }
 }
 
-/// Keep the store connected, pay debts, give idle slices back. Never ends.
-pub(crate) async fn keep(shared: Arc<Shared>) {
+/// Keep the store connected, pay debts, give idle slices back; until it is told to end, and never with a chore half done.
+pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     loop {
-        tokio::time::sleep(CHORES).await;
+        tokio::select! {
+            () = tokio::time::sleep(CHORES) => {}
+            _ = ends.wait_for(|ends| *ends) => return,
+        }
         let plan = shared.plan.load_full();
         let Some(store) = &plan.store else { continue };
         if !store.is_there() {

@@ -94,7 +94,7 @@ impl Tokens {
 
     /// Judge a token. What is none at all is bad at once.
     pub(crate) fn judge(&self, token: &str, rates: &[Limit]) -> Judged {
-        let (hash, now) = (Remembered::hash(token), clock::wall_us());
+        let (hash, now, epoch) = (Remembered::hash(token), clock::wall_us(), self.good.epoch());
         match self.good.find(&hash, now) {
             Ok(Some(caller)) => return Judged::Good(caller),
             Ok(None) => {}
@@ -114,7 +114,7 @@ impl Tokens {
             }
             if let Some(claims) = candidates.find_map(|jwk| issuer.verify(token, jwk, &header)) {
                 let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else { return Judged::Bad };
-                self.good.keep(hash, &caller, now);
+                self.good.keep(hash, &caller, epoch, now);
                 return Judged::Good(caller);
             }
         }

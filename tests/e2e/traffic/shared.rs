@@ -215,14 +215,6 @@ async fn streams_at_a_time_are_counted_across_gateways() {
     );
     let text = shared(&engine, &redis, &format!("of: streams, amount: {STREAMS}"), "").replace(", every: 30d", "");
     let mut gateways = gateways(&text).await;
-    /// Open one more, if there is a place.
-    async fn open(gateway: &Gateway) -> Option<Client> {
-        let mut client = gateway.client().await;
-        client.post(CHAT, "", &request(",\"stream\":true")).await;
-        let head = read_until(&mut client, "\r\n\r\n").await;
-        assert!(head.contains(" 200 ") || head.contains(" 429 "), "{head}");
-        head.contains(" 200 ").then_some(client)
-    }
     let mut streams: Vec<Vec<Client>> = Vec::new();
     for gateway in &gateways {
         let mut mine = Vec::new();
@@ -249,18 +241,88 @@ async fn streams_at_a_time_are_counted_across_gateways() {
     assert!(open(&gateways[0]).await.is_none());
     eventually_open(&gateways[0], &mut streams[0], 3).await;
     assert!(open(&gateways[0]).await.is_none());
+}
 
-    async fn eventually_open(gateway: &Gateway, streams: &mut Vec<Client>, more: usize) {
-        let until = std::time::Instant::now() + Duration::from_secs(30);
-        for _ in 0..more {
-            loop {
-                if let Some(client) = open(gateway).await {
-                    streams.push(client);
-                    break;
-                }
-                assert!(std::time::Instant::now() < until, "no place became free");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+/// Open one more, if there is a place.
+async fn open(gateway: &Gateway) -> Option<Client> {
+    let mut client = gateway.client().await;
+    client.post(CHAT, "", &request(",\"stream\":true")).await;
+    let head = read_until(&mut client, "\r\n\r\n").await;
+    assert!(head.contains(" 200 ") || head.contains(" 429 "), "{head}");
+    head.contains(" 200 ").then_some(client)
+}
+
+/// Open more, as places become free.
+async fn eventually_open(gateway: &Gateway, streams: &mut Vec<Client>, more: usize) {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    for _ in 0..more {
+        loop {
+            if let Some(client) = open(gateway).await {
+                streams.push(client);
+                break;
             }
+            assert!(std::time::Instant::now() < until, "no place became free");
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+}
+
+fn waiting() -> Vec<Step> {
+    vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]
+}
+
+/// The store does what it was asked and its answer comes too late: nobody has the place, and it is not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_lost_keeps_no_place() {
+    let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
+    let text = shared(&engine, &redis, "of: streams, amount: 4", ", on_failure: closed").replace(", every: 30d", "");
+    let gateway = Gateway::with_settings(&text).await;
+    gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    let mut streams = vec![open(&gateway).await.expect("a place")];
+    redis.command(&["CLIENT", "PAUSE", "400", "ALL"]);
+    assert!(open(&gateway).await.is_none(), "the store says nothing");
+    gateway.until(|g| g.metric("llm_lens_store_failures_total", "") >= 1.0).await;
+    eventually_open(&gateway, &mut streams, 3).await;
+    assert!(open(&gateway).await.is_none());
+}
+
+/// Another number of gateways in the settings is no other limit: who runs is counted, and his place comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_live_through_a_reload() {
+    let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
+    let text = shared(&engine, &redis, "of: streams, amount: 2", "").replace(", every: 30d", "");
+    let gateway = Gateway::with_settings(&text).await;
+    gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    let mut streams = vec![open(&gateway).await.expect("a place"), open(&gateway).await.expect("another")];
+    gateway.write_settings(&text.replace("replicas: 4", "replicas: 3"));
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0 && g.metric("llm_lens_store_up", "") == 1.0).await;
+    assert!(open(&gateway).await.is_none());
+    streams.clear();
+    eventually_open(&gateway, &mut streams, 2).await;
+    assert!(open(&gateway).await.is_none());
+}
+
+/// A stream that goes on while its gateway drains is paid for, one that is cut at the grace as well, and nothing that was leased is lost: the store has
+/// exactly what was used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
+    for (grace, events) in [("20s", 60), ("1s", 2000)] {
+        let (engine, redis) = (Engine::start(move |_| sse::stream(events, 20)).await, Redis::start().await);
+        let text = shared(&engine, &redis, "of: output_tokens, amount: 100000", "").replace("every: 30d", "every: month");
+        let mut gateway = Gateway::with_settings(&format!("{text}shutdown: {{grace: {grace}}}\n")).await;
+        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        let mut client = gateway.client().await;
+        client.post(CHAT, "", &request(",\"stream\":true,\"max_tokens\":10")).await;
+        let mut said = read_until(&mut client, "\"content\"").await;
+        gateway.signal(nix::sys::signal::Signal::SIGTERM);
+        let mut rest = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(client.socket(), &mut rest).await;
+        said.push_str(&String::from_utf8_lossy(&rest));
+        assert!(gateway.ended(Duration::from_secs(20)).await.is_some());
+        let key = redis.command(&["KEYS", "*"]);
+        let used: usize = redis.command(&["GET", &key]).parse().unwrap_or_else(|_| panic!("{key:?}"));
+        let tokens = said.matches("\"content\":\"t").count();
+        // Of a stream that is cut some tokens may have been read and not written.
+        assert!(if events == 60 { used == tokens } else { used >= tokens && used <= tokens + 3 }, "{used} in the store, {tokens} said");
     }
 }

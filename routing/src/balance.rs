@@ -1,0 +1,96 @@
+//! The ways to choose, a file for those that have more to say than a line.
+
+mod affinity;
+mod least;
+pub(crate) mod prefix;
+
+use lens::Tick;
+
+use crate::member::Member;
+use crate::pool::{Choice, Pool, Reason, Wish};
+use crate::settings::Balance;
+
+/// How often two at random are looked for before all are gone through.
+const DRAWS: usize = 8;
+/// How much busier than the mean a backend may be that a request has a liking for (Mirrokni, Thorup and Zadimoghaddam, 2016).
+const BUSY: f64 = 1.25;
+
+/// A pool as a request sees it now.
+#[derive(Clone, Copy)]
+pub(crate) struct Deck<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) wish: &'a Wish<'a>,
+    pub(crate) now: Tick,
+    /// Also those that are not well.
+    pub(crate) everybody: bool,
+}
+
+impl<'a> Deck<'a> {
+    /// The backend at a place, if it may be asked.
+    pub(crate) fn at(&self, at: usize) -> Option<&'a Member> {
+        let member = self.pool.members().get(at)?;
+        let may = (self.everybody || member.health.is_up()) && !self.wish.tried.contains(&at) && !self.wish.unfit.contains(&at);
+        may.then_some(&**member)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &'a Member)> + '_ {
+        (0..self.pool.members().len()).filter_map(|at| Some((at, self.at(at)?)))
+    }
+
+    pub(crate) fn strength(&self, member: &Member) -> f64 {
+        member.strength(self.pool.settings.slow_start, self.now)
+    }
+
+    /// Whether a backend is not much busier than the others.
+    pub(crate) fn is_at_leisure(&self, member: &Member) -> bool {
+        let (mut tokens, mut strength) = (0.0, 0.0);
+        for (_, other) in self.all() {
+            tokens += other.tokens() as f64;
+            strength += self.strength(other);
+        }
+        let here = self.wish.tokens as f64;
+        let fair = (tokens + here) / strength.max(f64::MIN_POSITIVE) * self.strength(member);
+        // A request alone is never too much.
+        member.tokens() == 0 || member.tokens() as f64 + here <= BUSY * fair.max(self.pool.size())
+    }
+}
+
+/// Choose by the pool's rule.
+pub(crate) fn choose(deck: &Deck<'_>) -> Option<Choice> {
+    let balanced = |at| Choice { at, reason: Reason::Balanced };
+    match &deck.pool.settings.balance {
+        Balance::RoundRobin => round_robin(deck).map(balanced),
+        Balance::Weighted => weighted(deck).map(balanced),
+        Balance::LeastRequests => least::by(deck, Member::requests).map(balanced),
+        Balance::LeastTokens => least::by(deck, Member::tokens).map(balanced),
+        Balance::PeakEwma => least::of_two(deck).map(balanced),
+        Balance::Prefix => prefix::choose(deck),
+        Balance::Session(_) => affinity::choose(deck, true),
+        Balance::Hash(_) => affinity::choose(deck, false),
+    }
+}
+
+fn round_robin(deck: &Deck<'_>) -> Option<usize> {
+    let all = deck.pool.members().len();
+    let first = deck.pool.turn();
+    (0..all)
+        .map(|step| (first.wrapping_add(step)) % all)
+        .find(|at| {
+            // Who starts slowly is passed over now and then.
+            deck.at(*at).is_some_and(|member| {
+                let share = member.share(deck.pool.settings.slow_start, deck.now);
+                share >= 1.0 || deck.pool.random.share() < share
+            })
+        })
+        .or_else(|| deck.all().next().map(|(at, _)| at))
+}
+
+fn weighted(deck: &Deck<'_>) -> Option<usize> {
+    let total: f64 = deck.all().map(|(_, member)| deck.strength(member)).sum();
+    let mut draw = deck.pool.random.share() * total;
+    let drawn = deck.all().find(|(_, member)| {
+        draw -= deck.strength(member);
+        draw < 0.0
+    });
+    drawn.or_else(|| deck.all().last()).map(|(at, _)| at)
+}

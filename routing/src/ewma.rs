@@ -1,0 +1,87 @@
+//! A mean that forgets, and jumps to peaks.
+//!
+//! Peak-EWMA as Finagle and linkerd have it: a sample above the mean becomes the mean at once, one below moves it by what the time since the last sample
+//! has worn off. A slow backend is known after one answer, a recovered one after some time constants.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lens::Tick;
+
+/// The mean of what was measured, nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct PeakEwma {
+    /// `f64` bits; zero: nothing was measured.
+    mean: AtomicU64,
+    at: AtomicU64,
+}
+
+impl PeakEwma {
+    /// Something was measured. Two threads at the same time may lose one of their samples, which a mean bears.
+    pub(crate) fn add(&self, nanos: u64, tau: f64, now: Tick) {
+        let (mean, before) = (self.load(), self.at.swap(now.0, Ordering::Relaxed));
+        let sample = nanos.max(1) as f64;
+        let next = if mean == 0.0 || sample > mean {
+            sample
+        } else {
+            let kept = (-(now.0.saturating_sub(before) as f64) / tau).exp();
+            mean * kept + sample * (1.0 - kept)
+        };
+        self.mean.store(next.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The mean; `None`: nothing was measured yet.
+    pub(crate) fn mean(&self) -> Option<f64> {
+        Some(self.load()).filter(|mean| *mean > 0.0)
+    }
+
+    /// Forget everything.
+    pub(crate) fn clear(&self) {
+        self.mean.store(0, Ordering::Relaxed);
+    }
+
+    fn load(&self) -> f64 {
+        f64::from_bits(self.mean.load(Ordering::Relaxed))
+    }
+}
+
+/// A plain moving mean: each sample moves it by a share.
+#[derive(Debug, Default)]
+pub(crate) struct Mean(AtomicU64);
+
+impl Mean {
+    pub(crate) fn add(&self, sample: f64, share: f64) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let mean = f64::from_bits(bits);
+            Some((if bits == 0 { sample } else { mean + (sample - mean) * share }).to_bits())
+        });
+    }
+
+    /// The mean; `None`: there was no sample.
+    pub(crate) fn mean(&self) -> Option<f64> {
+        let bits = self.0.load(Ordering::Relaxed);
+        (bits != 0).then(|| f64::from_bits(bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_jumps_to_peaks_and_comes_back_slowly() {
+        let (ewma, tau) = (PeakEwma::default(), 10e9);
+        let at = |seconds: u64| Tick(seconds * 1_000_000_000);
+        assert_eq!(ewma.mean(), None);
+        ewma.add(100, tau, at(0));
+        ewma.add(1000, tau, at(1));
+        assert_eq!(ewma.mean(), Some(1000.0));
+        ewma.add(100, tau, at(11));
+        let mean = ewma.mean().unwrap();
+        assert!((420.0..440.0).contains(&mean), "one time constant leaves 1/e of the way: {mean}");
+        ewma.clear();
+        assert_eq!(ewma.mean(), None);
+        let mean = Mean::default();
+        [10.0, 20.0].iter().for_each(|sample| mean.add(*sample, 0.5));
+        assert_eq!(mean.mean(), Some(15.0));
+    }
+}

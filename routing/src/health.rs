@@ -1,0 +1,270 @@
+//! Is a backend well?
+//!
+//! - *In*: what its answers were, what checks found, the time.
+//! - *Out*: whether it may be asked; what has changed, and why.
+//! - *Never*: a lock on the way of a request. A client's mistake or departure is no failure of a backend.
+//!
+//! A backend that fails is ejected: left alone for a time that doubles with each ejection soon after another. Then one request a second may try it
+//! (half-open) until one succeeds. Checks take it down and up again independently of that.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lens::Tick;
+use serde::Serialize;
+
+use crate::settings::{Checks, Ejection};
+use crate::window::Window;
+
+/// Between two requests that try an ejected backend.
+const TRY: u64 = 1_000_000_000;
+
+/// What somebody wants to know of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is asked.
+    Up,
+    /// It is left alone.
+    Ejected,
+    /// Single requests try it.
+    Trying,
+    /// Checks fail.
+    Down,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [State; 4] = [State::Up, State::Ejected, State::Trying, State::Down];
+
+    /// The word.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Ejected => "ejected",
+            State::Trying => "trying",
+            State::Down => "down",
+        }
+    }
+}
+
+/// Why a backend is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Nothing.
+    None,
+    /// Failures in a row.
+    Consecutive,
+    /// Too many failures among its requests.
+    FailureRate,
+    /// Much slower than the others.
+    Slow,
+    /// Checks failed.
+    Check,
+}
+
+const CAUSES: [Cause; 5] = [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
+
+impl Cause {
+    /// The word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::None => "",
+            Cause::Consecutive => "consecutive_failures",
+            Cause::FailureRate => "failure_rate",
+            Cause::Slow => "slower_than_the_pool",
+            Cause::Check => "health_check",
+        }
+    }
+}
+
+/// What is known of a backend's health.
+#[derive(Debug, Default)]
+pub struct Health {
+    in_a_row: AtomicU32,
+    recent: Window,
+    /// Until when it is left alone; zero: it is not.
+    until: AtomicU64,
+    /// When it may be tried again.
+    next_try: AtomicU64,
+    /// Ejections soon after one another.
+    times: AtomicU32,
+    cause: AtomicU8,
+    down: AtomicBool,
+    /// Checks in a row that said otherwise than what holds.
+    otherwise: AtomicU32,
+    ejections: AtomicU64,
+}
+
+impl Health {
+    /// What it is now.
+    pub fn state(&self, now: Tick) -> State {
+        let until = self.until.load(Ordering::Relaxed);
+        match self.down.load(Ordering::Relaxed) {
+            true => State::Down,
+            false if until == 0 => State::Up,
+            false if now.0 < until => State::Ejected,
+            false => State::Trying,
+        }
+    }
+
+    /// Why, if it is not up.
+    pub fn cause(&self, now: Tick) -> Cause {
+        match self.state(now) {
+            State::Up => Cause::None,
+            State::Down => Cause::Check,
+            _ => CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::None),
+        }
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be asked by anybody.
+    pub fn is_up(&self) -> bool {
+        self.until.load(Ordering::Relaxed) == 0 && !self.down.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request may try it now: once a second one may. Who may must.
+    pub(crate) fn may_try(&self, now: Tick) -> bool {
+        if self.state(now) != State::Trying {
+            return false;
+        }
+        let next = self.next_try.load(Ordering::Relaxed);
+        let mine = || self.next_try.compare_exchange(next, now.0 + TRY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        now.0 >= next && mine()
+    }
+
+    /// It answered as it should; whether that makes it well again.
+    pub(crate) fn succeeded(&self, now: Tick) -> bool {
+        self.recent.count(false, now);
+        self.in_a_row.store(0, Ordering::Relaxed);
+        let until = self.until.load(Ordering::Relaxed);
+        // An answer that was on its way when it was ejected changes nothing.
+        until != 0 && now.0 >= until && self.until.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// It failed; the cause for which it should be ejected now, if there is one.
+    pub(crate) fn failed(&self, ejection: &Ejection, now: Tick) -> Option<Cause> {
+        self.recent.count(true, now);
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        // Who was tried and failed is left alone again at once.
+        if self.state(now) == State::Trying {
+            return Some(CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::Consecutive));
+        }
+        if ejection.consecutive > 0 && in_a_row >= ejection.consecutive {
+            return Some(Cause::Consecutive);
+        }
+        let (good, bad) = self.recent.sums(now);
+        let share = bad as f64 / (good + bad).max(1) as f64;
+        let tells = ejection.failure_rate > 0.0 && good + bad >= ejection.min_requests;
+        (tells && share >= ejection.failure_rate).then_some(Cause::FailureRate)
+    }
+
+    /// Leave it alone; for how long. `None`: it is left alone already.
+    pub(crate) fn eject(&self, cause: Cause, ejection: &Ejection, now: Tick) -> Option<Duration> {
+        let before = self.until.load(Ordering::Relaxed);
+        if now.0 < before {
+            return None;
+        }
+        // Well for long enough, and what was is forgiven.
+        if before == 0 && self.next_try.load(Ordering::Relaxed).saturating_add(nanos(ejection.max)) < now.0 {
+            self.times.store(0, Ordering::Relaxed);
+        }
+        let times = self.times.load(Ordering::Relaxed);
+        let span = nanos(ejection.base).saturating_mul(1 << times.min(20)).min(nanos(ejection.max));
+        let until = now.0.saturating_add(span);
+        self.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        self.next_try.store(until, Ordering::Relaxed);
+        self.times.store(times.saturating_add(1), Ordering::Relaxed);
+        self.cause.store(CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8, Ordering::Relaxed);
+        self.in_a_row.store(0, Ordering::Relaxed);
+        self.recent.clear();
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+        Some(Duration::from_nanos(span))
+    }
+
+    /// A check has found it well or not; whether that changes what holds.
+    pub fn checked(&self, well: bool, checks: &Checks) -> bool {
+        let down = self.down.load(Ordering::Relaxed);
+        if well != down {
+            self.otherwise.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let wanted = if well { checks.healthy } else { checks.unhealthy };
+        if self.otherwise.fetch_add(1, Ordering::Relaxed) + 1 < wanted.max(1) {
+            return false;
+        }
+        self.otherwise.store(0, Ordering::Relaxed);
+        self.down.store(!well, Ordering::Relaxed);
+        true
+    }
+}
+
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Probe;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Tick {
+        Tick(seconds * SECOND)
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_for_longer_each_time() {
+        let (health, ejection) = (Health::default(), Ejection { consecutive: 3, ..Ejection::default() });
+        let fail = |now| health.failed(&ejection, now);
+        assert_eq!([fail(at(1)), fail(at(1))], [None, None]);
+        health.succeeded(at(1));
+        assert_eq!([fail(at(1)), fail(at(1)), fail(at(1))], [None, None, Some(Cause::Consecutive)]);
+        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(1)), Some(Duration::from_secs(5)));
+        assert_eq!((health.state(at(5)), health.may_try(at(5))), (State::Ejected, false));
+        assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is left alone already");
+        assert_eq!((health.state(at(6)), health.cause(at(6))), (State::Trying, Cause::Consecutive));
+        assert!(health.may_try(at(6)) && !health.may_try(at(6)), "one a second");
+        assert_eq!(fail(at(6)), Some(Cause::Consecutive), "one failure of who is tried is enough");
+        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(6)), Some(Duration::from_secs(10)));
+        assert!(!health.succeeded(at(7)), "an answer that was on its way");
+        assert!(health.may_try(at(16)) && health.succeeded(at(16)));
+        assert!(health.is_up());
+        // After a long time of health it begins with a short one.
+        assert_eq!(health.eject(Cause::Slow, &ejection, at(1000)), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_share_of_failures_counts_when_there_are_enough_requests() {
+        let (health, ejection) = (Health::default(), Ejection { consecutive: 0, ..Ejection::default() });
+        for n in 0..9 {
+            health.succeeded(at(1));
+            assert_eq!(health.failed(&ejection, at(1)), None, "{n}");
+        }
+        health.succeeded(at(1));
+        assert_eq!(health.failed(&ejection, at(1)), Some(Cause::FailureRate));
+    }
+
+    #[test]
+    fn checks_take_it_down_and_up() {
+        let checks = Checks {
+            probe: Probe::Path("/health".into()),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            healthy: 2,
+            unhealthy: 3,
+        };
+        let health = Health::default();
+        let told: Vec<bool> = [false, false, true, false, false, false].map(|well| health.checked(well, &checks)).to_vec();
+        assert_eq!(told, [false, false, false, false, false, true]);
+        assert_eq!((health.state(at(1)), health.cause(at(1))), (State::Down, Cause::Check));
+        assert_eq!([true, false, true, true].map(|well| health.checked(well, &checks)), [false, false, false, true]);
+        assert!(health.is_up());
+    }
+}

@@ -1,0 +1,26 @@
+//! Where to?
+//!
+//! - *In*: what is known of backends (how they answered, what they are busy with), what a request needs, the time.
+//! - *Out*: a backend and the reason; whether to ask again, or a second one at the same time.
+//! - *Never*: a socket, a clock of its own, a lock that a choice waits for. The same seed, time and answers give the same choices.
+//!
+//! `docs/routing.md` tells it to operators, ADR 0008 says why it is made like this.
+
+pub mod settings;
+
+mod random;
+mod window;
+
+pub mod member;
+pub use member::{Attempt, Ended, Member};
+mod ewma;
+pub mod health;
+mod tail;
+
+pub mod pool;
+pub use pool::{Choice, Pool, Reason, Wish};
+mod balance;
+pub use balance::prefix::blocks;
+
+pub mod budget;
+pub use budget::Budget;

@@ -1,0 +1,234 @@
+//! A backend as pools see it: what it is busy with, how fast it answers, whether it is well.
+//!
+//! - *In*: attempts at it, and how they ended.
+//! - *Out*: figures to choose by.
+//! - *Never*: a lock; a figure that depends on who asks. All pools that have a backend share its member, and a reload keeps it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lens::Tick;
+
+use crate::ewma::{Mean, PeakEwma};
+use crate::health::{Cause, Health, nanos};
+use crate::settings::Ejection;
+use crate::tail::Tail;
+
+/// The share of a newcomer at the very beginning of its slow start.
+const FIRST_SHARE: f64 = 0.1;
+/// How much a connect time moves their mean.
+const RTT_SHARE: f64 = 0.2;
+
+/// A backend.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its share among others.
+    pub weight: u32,
+    pub(crate) health: Health,
+    pub(crate) ttft: PeakEwma,
+    pub(crate) tail: Tail,
+    rtt: Mean,
+    requests: AtomicU64,
+    tokens: AtomicU64,
+    /// From when on it is asked: its beginning, or the end of an ejection.
+    since: AtomicU64,
+    asked: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// How an attempt ended, as far as the backend is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It did its part. A client's mistake is answered well.
+    Well,
+    /// It did not: no connection, no or a broken answer, an error of its own, too late.
+    Badly,
+    /// Nothing can be said: the client left, another was faster, we ended it.
+    Untold,
+}
+
+/// What has changed with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is left alone for so long.
+    Ejected(Cause, Duration),
+    /// It is well again.
+    Recovered,
+}
+
+impl Member {
+    /// A backend that is asked from now on.
+    pub fn new(name: Arc<str>, weight: u32, now: Tick) -> Self {
+        Member {
+            name,
+            weight: weight.max(1),
+            health: Health::default(),
+            ttft: PeakEwma::default(),
+            tail: Tail::default(),
+            rtt: Mean::default(),
+            requests: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+            since: AtomicU64::new(now.0),
+            asked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    /// Its health.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Requests in flight.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Estimated tokens in flight.
+    pub fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
+    }
+
+    /// How often it was asked, and how often that ended badly.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.asked.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// Its time to first token as choices see it; `None`: not known yet.
+    pub fn ttft(&self) -> Option<Duration> {
+        self.ttft.mean().map(|mean| Duration::from_nanos(mean as u64))
+    }
+
+    /// The 95th percentile of its time to first token.
+    pub fn p95(&self) -> Option<Duration> {
+        self.tail.p95().map(Duration::from_nanos)
+    }
+
+    /// What connecting takes: the way there and back.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.rtt.mean().map(|mean| Duration::from_nanos(mean as u64))
+    }
+
+    /// A connection stood after that time.
+    pub fn connected(&self, took: Duration) {
+        self.rtt.add(nanos(took) as f64, RTT_SHARE);
+    }
+
+    /// Its share now, of 1: less while it starts slowly.
+    pub(crate) fn share(&self, slow_start: Duration, now: Tick) -> f64 {
+        let age = now.0.saturating_sub(self.since.load(Ordering::Relaxed)) as f64;
+        let whole = nanos(slow_start) as f64;
+        if age >= whole { 1.0 } else { (age / whole).max(FIRST_SHARE) }
+    }
+
+    /// Weight and share.
+    pub(crate) fn strength(&self, slow_start: Duration, now: Tick) -> f64 {
+        f64::from(self.weight) * self.share(slow_start, now)
+    }
+
+    /// It is well after it was not.
+    pub(crate) fn recovered(&self, now: Tick) {
+        self.since.store(now.0, Ordering::Relaxed);
+        // What it was like before says nothing of what it is now.
+        self.ttft.clear();
+    }
+
+    /// A check has found it well or not; whether that changes what holds.
+    pub fn checked(&self, well: bool, checks: &crate::settings::Checks, now: Tick) -> bool {
+        let changed = self.health.checked(well, checks);
+        if changed && well {
+            self.recovered(now);
+        }
+        changed
+    }
+}
+
+/// A request at a backend. Dropped without a word, it is one of which nothing can be said.
+#[derive(Debug)]
+pub struct Attempt {
+    member: Arc<Member>,
+    tokens: u64,
+    over: bool,
+}
+
+impl Attempt {
+    /// Begin one that is thought to use so many tokens.
+    pub fn begin(member: &Arc<Member>, tokens: u64) -> Self {
+        member.asked.fetch_add(1, Ordering::Relaxed);
+        member.requests.fetch_add(1, Ordering::Relaxed);
+        member.tokens.fetch_add(tokens, Ordering::Relaxed);
+        Attempt { member: member.clone(), tokens, over: false }
+    }
+
+    /// The backend.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    /// The first token was read so long after the request was sent.
+    pub fn first_token(&self, took: Duration, forget: Duration, now: Tick) {
+        self.member.ttft.add(nanos(took), nanos(forget) as f64, now);
+        self.member.tail.add(nanos(took));
+    }
+
+    /// It is over; what the pool's rule makes of it. `may_eject` says whether the pool bears to miss it.
+    pub fn end(mut self, ended: Ended, ejection: &Ejection, may_eject: impl FnOnce() -> bool, now: Tick) -> Option<Change> {
+        self.leave();
+        match ended {
+            Ended::Well => self.member.health.succeeded(now).then(|| {
+                self.member.recovered(now);
+                Change::Recovered
+            }),
+            Ended::Badly => {
+                self.member.failed.fetch_add(1, Ordering::Relaxed);
+                let cause = self.member.health.failed(ejection, now)?;
+                let span = may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
+                Some(Change::Ejected(cause, span))
+            }
+            Ended::Untold => None,
+        }
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.member.requests.fetch_sub(1, Ordering::Relaxed);
+            self.member.tokens.fetch_sub(self.tokens, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_flight_is_counted_however_it_ends() {
+        let member = Arc::new(Member::new("a".into(), 1, Tick(0)));
+        let attempts: Vec<Attempt> = (0..3).map(|n| Attempt::begin(&member, 10 * n)).collect();
+        assert_eq!((member.requests(), member.tokens()), (3, 30));
+        let ejection = Ejection { consecutive: 1, ..Ejection::default() };
+        let mut attempts = attempts.into_iter();
+        let change = attempts.next().unwrap().end(Ended::Badly, &ejection, || true, Tick(1));
+        assert_eq!(change, Some(Change::Ejected(Cause::Consecutive, Duration::from_secs(5))));
+        assert_eq!(attempts.next().unwrap().end(Ended::Untold, &ejection, || true, Tick(1)), None);
+        drop(attempts);
+        assert_eq!((member.requests(), member.tokens(), member.totals()), (0, 0, (3, 1)));
+    }
+
+    #[test]
+    fn a_newcomer_has_a_growing_share() {
+        let member = Member::new("a".into(), 4, Tick(0));
+        let share = |seconds: u64| member.strength(Duration::from_secs(10), Tick(seconds * 1_000_000_000));
+        assert_eq!([share(0), share(5), share(10), share(100)], [0.4, 2.0, 4.0, 4.0]);
+        assert_eq!(member.strength(Duration::ZERO, Tick(0)), 4.0);
+    }
+}

@@ -1,0 +1,195 @@
+//! Backends that can stand in for each other.
+//!
+//! - *In*: what a request needs and has tried already, the time.
+//! - *Out*: one of them, and why that one.
+//! - *Never*: none while there is one that fits: when nobody is well, all are asked. A lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lens::Tick;
+use serde::Serialize;
+
+use crate::balance::prefix::Prefixes;
+use crate::balance::{self, Deck};
+use crate::budget::Budget;
+use crate::ewma::Mean;
+use crate::health::{Cause, State};
+use crate::member::{Attempt, Change, Ended, Member};
+use crate::random::Random;
+use crate::settings::{Balance, PoolSettings};
+
+/// How much a request moves the mean of their tokens.
+const SIZE_SHARE: f64 = 0.05;
+/// Backends below which nobody is told to be slower than the others.
+const FEWEST: usize = 3;
+
+/// A pool.
+#[derive(Debug)]
+pub struct Pool {
+    /// What the operator wants.
+    pub settings: PoolSettings,
+    members: Vec<Arc<Member>>,
+    pub(crate) random: Random,
+    pub(crate) cursor: AtomicU64,
+    pub(crate) prefixes: Prefixes,
+    /// Tokens of a request.
+    size: Mean,
+    /// Requests and retries.
+    pub retries: Budget,
+    /// Requests and hedges.
+    pub hedges: Budget,
+}
+
+/// What a request wants of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// What it is thought to use.
+    pub tokens: u64,
+    /// What it is to be sent to the same backend by.
+    pub key: Option<&'a [u8]>,
+    /// The hashes of its prompt's blocks, each of all before it: [`blocks`](crate::blocks).
+    pub prefix: &'a [u64],
+    /// Backends that it has been asked of.
+    pub tried: &'a [usize],
+    /// Backends that cannot serve it.
+    pub unfit: &'a [usize],
+}
+
+/// Why a backend was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// There is no other.
+    Only,
+    /// By the pool's rule.
+    Balanced,
+    /// It has seen the beginning of the prompt.
+    Prefix,
+    /// It is where this key goes.
+    Affinity,
+    /// It was ejected, and is tried.
+    Trial,
+    /// Nobody is well.
+    NobodyWell,
+}
+
+impl Reason {
+    /// The word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Only => "only",
+            Reason::Balanced => "balanced",
+            Reason::Prefix => "prefix",
+            Reason::Affinity => "affinity",
+            Reason::Trial => "trial",
+            Reason::NobodyWell => "nobody_well",
+        }
+    }
+}
+
+/// A choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Which backend, by its place in the pool.
+    pub at: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Pool {
+    /// A pool. The same seed gives the same choices.
+    pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
+        let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
+        let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
+        Pool { settings, members, random, cursor, prefixes, size: Mean::default(), retries: Budget::default(), hedges: Budget::default() }
+    }
+
+    /// Its backends.
+    pub fn members(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+
+    /// Choose a backend; `None`: there is none that fits and was not tried.
+    pub fn choose(&self, wish: &Wish<'_>, now: Tick) -> Option<Choice> {
+        if let [_] = &*self.members {
+            return (wish.tried.is_empty() && wish.unfit.is_empty()).then_some(Choice { at: 0, reason: Reason::Only });
+        }
+        if let Some(at) = self.trial(wish, now) {
+            return Some(Choice { at, reason: Reason::Trial });
+        }
+        let deck = Deck { pool: self, wish, now, everybody: false };
+        let choice = balance::choose(&deck).or_else(|| {
+            // Nobody is well: an answer that may fail is better than none.
+            let deck = Deck { everybody: true, ..deck };
+            balance::choose(&deck).map(|choice| Choice { reason: Reason::NobodyWell, ..choice })
+        })?;
+        self.prefixes.remember(wish.prefix, choice.at);
+        Some(choice)
+    }
+
+    /// Somebody who may be tried now. Requests that have been tried elsewhere already are spared that.
+    fn trial(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
+        if !wish.tried.is_empty() {
+            return None;
+        }
+        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && member.health.state(now) == State::Trying;
+        let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !wish.unfit.contains(at));
+        candidates.find(|(_, member)| member.health.may_try(now)).map(|(at, _)| at)
+    }
+
+    /// Begin to ask a backend.
+    pub fn begin(&self, at: usize, tokens: u64) -> Option<Attempt> {
+        self.size.add(tokens as f64, SIZE_SHARE);
+        self.members.get(at).map(|member| Attempt::begin(member, tokens))
+    }
+
+    /// An attempt is over.
+    pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
+        attempt.end(ended, &self.settings.ejection, || self.bears_one_less(now), now)
+    }
+
+    /// Whether one more may be ejected. The last one never is.
+    fn bears_one_less(&self, now: Tick) -> bool {
+        let left_alone = self.members.iter().filter(|member| member.health.state(now) != State::Up).count() + 1;
+        left_alone < self.members.len() && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
+    }
+
+    /// Tokens of a request in the mean.
+    pub(crate) fn size(&self) -> f64 {
+        self.size.mean().unwrap_or(1.0).max(1.0)
+    }
+
+    /// A second has passed: tails are computed, and who is much slower than the others is left alone. What has changed, by place.
+    pub fn tick(&self, now: Tick) -> Vec<(usize, Change)> {
+        self.members.iter().for_each(|member| member.tail.tick());
+        let times = self.settings.ejection.slower_than;
+        let well = |member: &&Arc<Member>| member.health.is_up();
+        let mut means: Vec<f64> = self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
+        if times <= 0.0 || means.len() < FEWEST {
+            return Vec::new();
+        }
+        means.sort_by(f64::total_cmp);
+        let median = means.get((means.len() - 1) / 2).copied().unwrap_or(f64::INFINITY);
+        let slow = |member: &Member| member.health.is_up() && member.ttft.mean().is_some_and(|mean| mean > median * times);
+        let eject = |(at, member): (usize, &Arc<Member>)| {
+            let out = slow(member) && self.bears_one_less(now);
+            let span = out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;
+            Some((at, Change::Ejected(Cause::Slow, span)))
+        };
+        self.members.iter().enumerate().filter_map(eject).collect()
+    }
+
+    /// Prompts' blocks that were looked for, and those that somebody had seen.
+    pub fn prefix_blocks(&self) -> (u64, u64) {
+        self.prefixes.counts()
+    }
+
+    /// The next of a circle.
+    pub(crate) fn turn(&self) -> usize {
+        self.cursor.fetch_add(1, Ordering::Relaxed) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Pools as requests meet them.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::settings::{By, Ejection};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn pool(balance: Balance, members: usize) -> Pool {
+    let members = (0..members).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(0)))).collect();
+    Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 42)
+}
+
+fn all_balances() -> [Balance; 8] {
+    let by = || By::Header("x".into());
+    [
+        Balance::RoundRobin,
+        Balance::Weighted,
+        Balance::LeastRequests,
+        Balance::LeastTokens,
+        Balance::PeakEwma,
+        Balance::Prefix,
+        Balance::Session(by()),
+        Balance::Hash(by()),
+    ]
+}
+
+fn down(pool: &Pool, at: usize, now: Tick) {
+    pool.members()[at].health.eject(Cause::Consecutive, &Ejection::default(), now);
+}
+
+/// How often each was chosen, of a thousand requests that end at once.
+fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
+    let mut counts = vec![0; pool.members().len()];
+    for n in 0..1000u64 {
+        let key = n.to_le_bytes();
+        let choice = pool.choose(&Wish { tokens: 10, key: Some(&key), ..Wish::default() }, now).unwrap();
+        counts[choice.at] += 1;
+    }
+    counts
+}
+
+#[test]
+fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
+    for balance in all_balances() {
+        let pool = pool(balance.clone(), 5);
+        assert!(shares(&pool, Tick(0)).iter().all(|count| (120..300).contains(count)), "{balance:?} {:?}", shares(&pool, Tick(0)));
+        down(&pool, 2, Tick(0));
+        let counts = shares(&pool, Tick(1));
+        assert_eq!(counts[2], 0, "{balance:?}");
+        // Nobody is well: all are asked.
+        (0..5).for_each(|at| down(&pool, at, Tick(1)));
+        let choice = pool.choose(&Wish::default(), Tick(2)).unwrap();
+        assert_eq!(choice.reason, Reason::NobodyWell, "{balance:?}");
+        let tried: Vec<usize> = (0..5).collect();
+        assert_eq!(pool.choose(&Wish { tried: &tried, ..Wish::default() }, Tick(2)), None);
+    }
+}
+
+#[test]
+fn the_ejected_are_tried_once_a_second() {
+    let pool = pool(Balance::PeakEwma, 3);
+    down(&pool, 1, Tick(0));
+    let later = Tick(5 * SECOND);
+    assert_eq!(pool.choose(&Wish::default(), later), Some(Choice { at: 1, reason: Reason::Trial }));
+    assert!((0..50).all(|_| pool.choose(&Wish::default(), later).unwrap().at != 1));
+    let attempt = pool.begin(1, 0).unwrap();
+    assert_eq!(pool.end(attempt, Ended::Well, later), Some(Change::Recovered));
+    assert!((0..50).any(|_| pool.choose(&Wish::default(), later).unwrap().at == 1));
+}
+
+#[test]
+fn never_more_than_their_share_is_ejected_and_never_the_last() {
+    for members in 1..8 {
+        let pool = pool(Balance::RoundRobin, members);
+        for _ in 0..10 {
+            for at in 0..members {
+                let attempt = pool.begin(at, 0).unwrap();
+                pool.end(attempt, Ended::Badly, Tick(1));
+            }
+        }
+        let out = pool.members().iter().filter(|member| !member.health.is_up()).count();
+        let most = if members == 1 { 0 } else { (members / 2).max(1) };
+        assert_eq!(out, most, "of {members}");
+    }
+}
+
+#[test]
+fn who_is_much_slower_is_ejected_and_weights_hold() {
+    let pool = pool(Balance::PeakEwma, 4);
+    for at in 0..4 {
+        let attempt = pool.begin(at, 1).unwrap();
+        attempt.first_token(Duration::from_millis(if at == 3 { 600 } else { 100 }), Duration::from_secs(10), Tick(0));
+        pool.end(attempt, Ended::Well, Tick(0));
+    }
+    assert_eq!(pool.tick(Tick(1)), [(3, Change::Ejected(Cause::Slow, Duration::from_secs(5)))]);
+    let members = [1, 3].map(|weight| Arc::new(Member::new(format!("w{weight}").into(), weight, Tick(0))));
+    for balance in [Balance::Weighted, Balance::Hash(By::Caller), Balance::Session(By::Caller)] {
+        let pool = Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members.to_vec(), 1);
+        let counts = shares(&pool, Tick(0));
+        assert!((670..830).contains(&counts[1]), "{counts:?}");
+    }
+}
+
+#[test]
+fn a_key_stays_where_it_is_when_others_come_and_go() {
+    let pool = pool(Balance::Session(By::Caller), 6);
+    let home = |key: u64| pool.choose(&Wish { key: Some(&key.to_le_bytes()), ..Wish::default() }, Tick(1)).unwrap().at;
+    let before: Vec<usize> = (0..300).map(home).collect();
+    down(&pool, 4, Tick(0));
+    for (key, at) in before.iter().enumerate() {
+        assert!(*at == 4 || home(key as u64) == *at, "only those of 4 move");
+    }
+}
+
+#[test]
+fn a_hash_moves_on_from_who_is_busy_and_a_session_does_not() {
+    for (balance, moves) in [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)] {
+        let pool = pool(balance, 4);
+        let wish = Wish { tokens: 100, key: Some(b"k"), ..Wish::default() };
+        let mut held = Vec::new();
+        let mut homes = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            let at = pool.choose(&wish, Tick(0)).unwrap().at;
+            homes.insert(at);
+            held.extend(pool.begin(at, 100));
+        }
+        assert_eq!(homes.len() > 1, moves, "{homes:?}");
+    }
+}
+
+#[test]
+fn prompts_go_where_their_beginning_was() {
+    let pool = pool(Balance::Prefix, 4);
+    let text = "x".repeat(4000);
+    let mut prefix = Vec::new();
+    crate::blocks([text.as_bytes()].into_iter(), &mut prefix);
+    let wish = Wish { tokens: 10, prefix: &prefix, ..Wish::default() };
+    let first = pool.choose(&wish, Tick(0)).unwrap();
+    assert_eq!(first.reason, Reason::Balanced);
+    assert!((0..20).all(|_| pool.choose(&wish, Tick(0)) == Some(Choice { at: first.at, reason: Reason::Prefix })));
+    let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(first.at, 100)).collect();
+    assert_eq!(pool.choose(&wish, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
+    let (looked, found) = pool.prefix_blocks();
+    assert_eq!((looked, found), (22 * 7, 20 * 7));
+}
+
+proptest! {
+    /// Whatever ends however: what is in flight is what was begun and not ended, a choice is never one that was tried or is unfit, and nothing but
+    /// "nobody is well" gives one that is not.
+    #[test]
+    fn choices_are_among_those_that_may(
+        rule in 0usize..8,
+        members in 1usize..9,
+        steps in prop::collection::vec((0u64..2_000_000_000, 0usize..9, 0u8..4, 0u64..500), 1..120),
+    ) {
+        let pool = pool(all_balances()[rule].clone(), members);
+        let (mut now, mut running) = (0, Vec::new());
+        for (wait, pick, how, tokens) in steps {
+            now += wait;
+            let tried: Vec<usize> = if how == 3 { vec![pick % members] } else { vec![] };
+            let key = tokens.to_le_bytes();
+            let wish = Wish { tokens, key: Some(&key), tried: &tried, ..Wish::default() };
+            let well: Vec<bool> = pool.members().iter().map(|member| member.health.is_up()).collect();
+            match pool.choose(&wish, Tick(now)) {
+                Some(choice) => {
+                    prop_assert!(!tried.contains(&choice.at));
+                    prop_assert!(well[choice.at] || matches!(choice.reason, Reason::Trial | Reason::NobodyWell | Reason::Only));
+                    running.push((pool.begin(choice.at, tokens).unwrap(), choice.at, tokens));
+                }
+                None => prop_assert!(members == 1 && !tried.is_empty()),
+            }
+            if running.len() > 3 {
+                let (attempt, ..) = running.swap_remove(pick % running.len());
+                pool.end(attempt, [Ended::Well, Ended::Badly, Ended::Untold, Ended::Badly][usize::from(how)], Tick(now));
+            }
+            for (at, member) in pool.members().iter().enumerate() {
+                let mine: Vec<u64> = running.iter().filter(|(_, place, _)| *place == at).map(|(.., tokens)| *tokens).collect();
+                prop_assert_eq!((member.requests(), member.tokens()), (mine.len() as u64, mine.iter().sum::<u64>()));
+            }
+        }
+    }
+}
