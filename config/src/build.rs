@@ -1,5 +1,6 @@
 //! From a checked tree to settings: what one field alone cannot tell.
 
+mod routing;
 mod shield;
 pub(crate) mod traffic;
 
@@ -11,7 +12,9 @@ use std::sync::Arc;
 use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
-use crate::settings::{Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Route, Settings, Shield, Shutdown, Timeouts};
+use crate::settings::{
+    Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
+};
 use crate::tree::{self, Table};
 
 /// Build settings from the root of a checked tree.
@@ -19,9 +22,10 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
     let timeouts = b.timeouts(root.table("timeouts"));
     let backends = b.backends(&root);
+    let pools = b.pools(&root, &backends);
     let auth = b.auth(&root);
     let shields = b.shields(&root, &backends);
-    let routes = b.routes(&root, &Known { backends: &backends, shields: &shields, timeouts, has_auth: auth.is_some() });
+    let routes = b.routes(&root, &Known { backends: &backends, pools: &pools, shields: &shields, timeouts, has_auth: auth.is_some() });
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
@@ -38,6 +42,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         prices: b.prices(&root),
         listeners,
         backends,
+        pools,
         shields,
         routes,
         timeouts,
@@ -48,15 +53,17 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
 /// The sections as they are when nothing is written in them.
 fn defaults() -> Result<Table, Vec<Problem>> {
     let root = tree::read(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
     )?;
-    let shield = root.list("shields").first().cloned().unwrap_or_default();
-    Ok(root.with_sections_of(&shield))
+    let first = |list| root.list(list).first().cloned().unwrap_or_default();
+    let (shield, pool) = (first("shields"), first("pools"));
+    Ok(root.with_sections_of(&shield).with_sections_of(&pool))
 }
 
 /// What routes refer to.
 struct Known<'k> {
     backends: &'k [Arc<Backend>],
+    pools: &'k [Arc<Pool>],
     shields: &'k [Arc<Shield>],
     timeouts: Timeouts,
     has_auth: bool,
@@ -163,6 +170,10 @@ impl Builder {
             admission: self.admission(table),
             context_length: table.count("context_length"),
             models: table.texts("models").to_vec(),
+            weight: u32::try_from(table.count("weight")).unwrap_or(1),
+            health: self.health(table),
+            lacks: self.lacks(table),
+            cost: table.number("cost").unwrap_or(0.0),
         })
     }
 
@@ -187,6 +198,10 @@ impl Builder {
             admission: None,
             context_length: 0,
             models: Vec::new(),
+            weight: 1,
+            health: None,
+            lacks: Vec::new(),
+            cost: 0.0,
         })
     }
 
@@ -214,7 +229,7 @@ impl Builder {
 
     fn route(&mut self, index: usize, table: &Table, known: &Known<'_>) -> Option<Route> {
         let shield = self.named(table, "shield", known.shields, |shield| &shield.name);
-        let backend = self.named(table, "backend", known.backends, |backend| &backend.name)?;
+        let pools = self.route_pools(table, known.backends, known.pools)?;
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
         if let Some(Pattern::Exact(p) | Pattern::Prefix(p)) = &path
@@ -241,7 +256,11 @@ impl Builder {
             path,
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
-            backend: backend.clone(),
+            backend: pools.first()?.backends.first()?.clone(),
+            retries: self.retries(table),
+            hedges: self.hedges(table, &pools),
+            offload: self.offload(table, &pools),
+            pools,
             inject_usage: table.text("usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),
             shield: shield.cloned(),

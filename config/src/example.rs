@@ -20,13 +20,13 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
         Kind::Section(section) => {
             let inactive = inactive
                 || matches!(field.name, "audit" | "auth" | "store")
-                || field.name == "admission"
+                || matches!(field.name, "admission" | "health" | "retries" | "hedge" | "offload")
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
         }
         Kind::List(section) => {
-            let inactive = inactive || matches!(field.name, "shields" | "rate_limits" | "prices");
+            let inactive = inactive || matches!(field.name, "shields" | "rate_limits" | "prices" | "pools");
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_entry(out, section, indent + 1, inactive);
         }
@@ -91,6 +91,11 @@ fn inactive_sample(field: &Field) -> String {
         "client_ca" => "/etc/llm-lens/clients.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
         "shield" => "strict".into(),
+        "pool" => "edge".into(),
+        "tier" => "edge".into(),
+        "backends" => "[vllm]".into(),
+        "fallback" => "[cloud]".into(),
+        "lacks" => "[vision]".into(),
         "server_name" => "engine.internal".into(),
         _ if matches!(field.kind, Kind::Number) => "1.5".into(),
         _ if matches!(field.kind, Kind::Duration) => "30s".into(),

@@ -2,8 +2,10 @@
 //!
 //! Everything that knows the settings file knows it from here.
 
+mod routing;
 mod shield;
 mod traffic;
+pub use routing::{EJECTION, HEALTH, HEDGE, OFFLOAD, POOL, RETRIES};
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
@@ -74,6 +76,7 @@ pub static ROOT: Section = Section {
         field("admin", Kind::Section(&ADMIN), "", "The operator's own listener."),
         field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path; 0 means one for each core."),
         field("backends", Kind::List(&BACKEND), "", "Inference engines."),
+        field("pools", Kind::List(&POOL), "", "Backends that routes name together."),
         field(
             "shields",
             Kind::List(&SHIELD),
@@ -198,6 +201,15 @@ pub static BACKEND: Section = Section {
             "0",
             "Tokens that prompt and answer may have in all, for routes that are strict; 0 means not known.",
         ),
+        field("weight", Kind::Count(1, 1000), "1", "Its share in pools."),
+        field("health", Kind::Section(&HEALTH), "", "Ask it whether it is well. Without it only its answers tell."),
+        field("lacks", Kind::Texts, "", "What it cannot do, so that pools send such requests elsewhere: `tools`, `vision`, `embeddings`."),
+        field(
+            "cost",
+            Kind::Number,
+            "0",
+            "Dollars for a million tokens, prompts and answers alike, where edge and cloud are weighed by cost.",
+        ),
         field("models", Kind::Texts, "", "Models it serves. They may become metric labels; other names become `other`."),
     ],
 };
@@ -217,7 +229,17 @@ pub static ROUTE: Section = Section {
     fields: &[
         field("name", Kind::RequiredText, "", "The name in records and metrics."),
         field("match", Kind::Section(&MATCH), "", "What it applies to; everything that is named must hold. Without it: all requests."),
-        field("backend", Kind::RequiredText, "", "The backend that serves it."),
+        field("backend", Kind::Text, "", "The backend that serves it."),
+        field("pool", Kind::Text, "", "In its place, the pool whose backends do."),
+        field("fallback", Kind::Texts, "", "Pools that are asked, in this order, when nobody of the first can serve a request."),
+        field("retries", Kind::Section(&RETRIES), "", "When another backend is asked. With a pool there are some by default."),
+        field("hedge", Kind::Section(&HEDGE), "", "When a second backend is asked at the same time. Without it: never."),
+        field(
+            "offload",
+            Kind::Section(&OFFLOAD),
+            "",
+            "With a fallback: when the first pool is passed over for the second. Without it: when nobody there can.",
+        ),
         field(
             "usage",
             Kind::Word(&["forward", "inject"]),

@@ -13,6 +13,7 @@ use crate::value::Secret;
 
 pub use filters::settings::{Action, Pattern, Shield};
 pub use filters::traffic::settings::{Admission, Auth, Limit, Price};
+pub use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +27,8 @@ pub struct Settings {
     pub workers: usize,
     /// Backends; routes refer to them by position.
     pub backends: Vec<Arc<Backend>>,
+    /// Pools that routes name.
+    pub pools: Vec<Arc<Pool>>,
     /// Who may ask; `None`: nobody is asked.
     pub auth: Option<AuthSettings>,
     /// How much may be asked.
@@ -211,6 +214,50 @@ pub struct Backend {
     pub context_length: u64,
     /// Models that may become labels.
     pub models: Vec<String>,
+    /// Its share in pools.
+    pub weight: u32,
+    /// How it is asked whether it is well.
+    pub health: Option<Checks>,
+    /// What it cannot do.
+    pub lacks: Vec<Ability>,
+    /// Dollars for a million tokens.
+    pub cost: f64,
+}
+
+/// What some requests need of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ability {
+    /// Calling tools.
+    Tools,
+    /// Seeing images.
+    Vision,
+    /// Embeddings.
+    Embeddings,
+}
+
+/// Backends that can stand in for each other.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Pool {
+    /// How one is chosen.
+    #[serde(flatten)]
+    pub settings: PoolSettings,
+    /// What they call the model.
+    pub model: Option<String>,
+    /// They.
+    #[serde(serialize_with = "backend_names")]
+    pub backends: Vec<Arc<Backend>>,
+}
+
+/// When an edge is passed over for a cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct OffloadSettings {
+    /// What is good enough.
+    pub objective: Objective,
+    /// What is too much.
+    pub complexity: Complexity,
 }
 
 impl Backend {
@@ -245,9 +292,18 @@ pub struct Route {
     pub headers: Vec<(String, Option<String>)>,
     /// Model conditions.
     pub models: Vec<Pattern>,
-    /// The backend.
-    #[serde(serialize_with = "backend_name")]
+    /// The first backend: what all of them have in common is asked of it.
+    #[serde(skip)]
     pub backend: Arc<Backend>,
+    /// The pools that serve it, in order.
+    #[serde(serialize_with = "pool_names")]
+    pub pools: Vec<Arc<Pool>>,
+    /// When another backend is asked.
+    pub retries: Retries,
+    /// When a second backend is asked at the same time.
+    pub hedges: Option<Hedges>,
+    /// When the first pool is passed over.
+    pub offload: Option<OffloadSettings>,
     /// Ask for usage on our own account.
     pub inject_usage: bool,
     /// Pass `Accept-Encoding` on.
@@ -378,6 +434,14 @@ fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::
 
 fn shield_name<S: Serializer>(shield: &Option<Arc<Shield>>, serializer: S) -> Result<S::Ok, S::Error> {
     shield.as_ref().map(|shield| &*shield.name).serialize(serializer)
+}
+
+fn backend_names<S: Serializer>(backends: &[Arc<Backend>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(backends.iter().map(|backend| &*backend.name))
+}
+
+fn pool_names<S: Serializer>(pools: &[Arc<Pool>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pools.iter().map(|pool| &*pool.settings.name))
 }
 
 fn backend_name<S: Serializer>(b: &Arc<Backend>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use observatory::Sample;
 use pingora::protocols::Stream;
+use routing::health::State;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -76,6 +77,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let route = parameter(request.uri().query(), "route");
             json(StatusCode::OK, &json!({"routes": shared.observatory.security(route)}))
         }
+        "/api/backends" => json(StatusCode::OK, &json!({"backends": backends(&shared)})),
         "/api/usage" => match usage(&shared, request.uri().query()) {
             Ok(usage) => json(StatusCode::OK, &usage),
             Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
@@ -84,6 +86,59 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
         _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
     })
+}
+
+/// What is known of backends, by pool.
+fn backends(shared: &Shared) -> Vec<serde_json::Value> {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    let ms = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1000.0);
+    let mut rows = Vec::new();
+    for pool in plan.pools() {
+        for member in pool.pool.members() {
+            let (asked, failed) = member.totals();
+            let health = member.health();
+            rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier,
+                "state": health.state(now).name(), "cause": health.cause(now).name(), "ejections": health.ejections(),
+                "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
+                "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip())}));
+        }
+    }
+    rows
+}
+
+/// What pools and their backends do.
+fn pool_samples(shared: &Shared, samples: &mut Vec<Sample>) {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    let mut push =
+        |name, help, labels: &[(&'static str, String)], value: f64| samples.push(Sample { name, help, labels: labels.to_vec(), value });
+    for pool in plan.pools() {
+        let settings = &pool.pool.settings;
+        let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
+        let (looked, found) = pool.pool.prefix_blocks();
+        if looked > 0 {
+            push("llm_lens_prefix_blocks_total", "Blocks of prompts that were looked for.", &labels, looked as f64);
+            push(
+                "llm_lens_prefix_block_hits_total",
+                "Of these, those that the chosen backend had been given before.",
+                &labels,
+                found as f64,
+            );
+        }
+        for member in pool.pool.members() {
+            let labels = [labels[0].clone(), ("backend", member.name.to_string())];
+            let (asked, failed) = member.totals();
+            push("llm_lens_backend_attempts_total", "Requests that a backend was asked.", &labels, asked as f64);
+            push("llm_lens_backend_failures_total", "Of these, those that ended badly by its fault.", &labels, failed as f64);
+            push("llm_lens_backend_ejections_total", "How often a backend was left alone.", &labels, member.health().ejections() as f64);
+            push("llm_lens_backend_in_flight", "Requests at a backend.", &labels, member.requests() as f64);
+            push("llm_lens_backend_tokens_in_flight", "Their tokens, as estimated.", &labels, member.tokens() as f64);
+            for state in State::ALL {
+                let labels = [labels[0].clone(), labels[1].clone(), ("state", state.name().to_owned())];
+                let holds = member.health().state(now) == state;
+                push("llm_lens_backend_state", "What a backend is: 1 for the state that holds.", &labels, f64::from(u8::from(holds)));
+            }
+        }
+    }
 }
 
 /// Sums of what was used, by what the query tells apart.
@@ -167,6 +222,7 @@ fn samples(shared: &Shared) -> Vec<Sample> {
             samples.push(Sample { name: "llm_lens_shed_requests_total", help, labels, value: shed as f64 });
         }
     }
+    pool_samples(shared, &mut samples);
     samples
 }
 
@@ -176,6 +232,7 @@ const INDEX: &str = "\
 /readyz             it takes requests (503 while draining)
 /api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
+/api/backends       which are well, why not, how busy and how fast they are
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)
 /api/settings       the settings in force, secrets masked

@@ -13,10 +13,12 @@ use lens::security::{FilterAccount, Findings};
 use lens::{Ledger, State, StreamLens, Tick};
 use wire::{Dialect, RequestFacts};
 
-use crate::plan::{Counted, Plan, PlannedRoute};
+use crate::plan::{Counted, Plan, PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
+use crate::stage::choose::Course;
 use crate::stage::identify::Shown;
 use crate::stage::queue::Said;
+use crate::upstream::Upstream;
 use crate::{clock, stage};
 
 /// One request on its walk. Dropping it writes its record, so that a request leaves exactly one however it ends.
@@ -43,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) cors: Option<String>,
     /// What the client says about its place in a queue.
     pub(crate) said: Said,
+    /// Its way among backends.
+    pub(crate) course: Course,
     /// Its place at the backend.
     pub(crate) place: Option<Place>,
     pub(crate) guarded: Guarded,
@@ -79,7 +83,21 @@ pub(crate) struct Inspected {
 pub(crate) struct Routed {
     pub(crate) route: Arc<PlannedRoute>,
     pub(crate) dialect: Option<Dialect>,
+    /// The backend: the first of the route, until one is chosen.
+    pub(crate) target: Target,
     pub(crate) counted: Counted,
+}
+
+impl Routed {
+    /// The backend.
+    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+        self.route.upstream(self.target)
+    }
+
+    /// Its pool.
+    pub(crate) fn pool(&self) -> &PlannedPool {
+        self.route.pools.get(self.target.pool).expect("invariant: targets are chosen of the route's pools")
+    }
 }
 
 /// Written by `guard_input`, and by `relay` where the answer is guarded.
@@ -186,6 +204,7 @@ impl Exchange {
             charge: Charge::default(),
             cors: None,
             said: Said::default(),
+            course: Course::default(),
             place: None,
             guarded: Guarded::default(),
             sent: Sent::default(),
@@ -204,10 +223,25 @@ impl Exchange {
     pub(crate) fn set_route(&mut self, route: Arc<PlannedRoute>) {
         // What passes through is not read, whatever its backend speaks.
         let dialect = self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
-        let counted = route.counted(dialect).clone();
+        let target = Target::default();
+        let counted = route.counted(target, dialect).clone();
+        self.count_at(&counted);
+        self.routed = Some(Routed { route, dialect, target, counted });
+    }
+
+    /// A backend was chosen: the request counts there from now on.
+    pub(crate) fn set_target(&mut self, target: Target) {
+        let Some(routed) = self.routed.as_ref().filter(|routed| routed.target != target) else { return };
+        let counted = routed.route.counted(target, routed.dialect).clone();
+        self.count_at(&counted);
+        if let Some(routed) = &mut self.routed {
+            (routed.target, routed.counted) = (target, counted);
+        }
+    }
+
+    fn count_at(&self, counted: &Counted) {
         self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
         counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
-        self.routed = Some(Routed { route, dialect, counted });
     }
 
     /// The waits of the route, or the general ones before there is one.
@@ -227,6 +261,7 @@ impl Exchange {
             let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
             place.leave(clock::now(), ttft);
         }
+        self.course.leave();
     }
 
     /// Enter a state of the ledger now.
@@ -249,6 +284,7 @@ impl Drop for Exchange {
         }
         // Whoever drops a request without a verdict was dropped himself: its connection is gone.
         self.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+        stage::choose::settle(self);
         let used = stage::admit::settle(self);
         stage::admit::book(self, &used);
         stage::record::write(self, &used);

@@ -138,11 +138,24 @@ pub(crate) struct Plan {
     pub(crate) nowhere: Counted,
 }
 
-/// A route with its backend.
+/// A pool with its backends.
+#[derive(Debug)]
+pub(crate) struct PlannedPool {
+    pub(crate) pool: routing::Pool,
+    /// In the order of its members.
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// What they call the model.
+    pub(crate) model: Option<String>,
+    /// Each can do what any other can.
+    pub(crate) uniform: bool,
+}
+
+/// A route with its backends.
 #[derive(Debug)]
 pub(crate) struct PlannedRoute {
     pub(crate) route: Arc<Route>,
-    pub(crate) upstream: Arc<Upstream>,
+    /// In the order in which they are asked.
+    pub(crate) pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
     /// Counts prompts.
@@ -151,8 +164,12 @@ pub(crate) struct PlannedRoute {
     pub(crate) must_read: bool,
     /// Limits go by what bodies and answers say.
     pub(crate) counts_tokens: bool,
-    counted: Vec<Counted>,
+    /// For each pool and backend.
+    counted: Vec<Vec<[Counted; OPERATIONS.len()]>>,
 }
+
+/// What requests may be.
+const OPERATIONS: [&str; 4] = ["", "chat", "text_completion", "embeddings"];
 
 /// Where a request counts.
 #[derive(Clone, Debug)]
@@ -181,13 +198,13 @@ impl Plan {
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
         };
         let mut tokenizers: Vec<Arc<Tokenizer>> = before.iter().flat_map(|plan| &plan.routes).filter_map(|r| r.tokenizer.clone()).collect();
+        let mut pools = Pools { upstreams: &upstreams, known: before.map(Plan::pools).unwrap_or_default(), made: Vec::new() };
         let rate_limits = RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits));
         let routes = settings
             .routes
             .iter()
-            .filter_map(|route| Some((route, upstreams.get(route.backend.index)?)))
-            .map(|(route, upstream)| {
-                let mut planned = PlannedRoute::new((route, upstream, guard_of(route)), &models, observatory);
+            .map(|route| {
+                let mut planned = PlannedRoute::new((route, pools.of(route), guard_of(route)), &models, observatory);
                 // What nobody can read cannot be counted.
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
@@ -225,6 +242,17 @@ impl Plan {
         declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
     }
 
+    /// All pools of all routes.
+    pub(crate) fn pools(&self) -> Vec<Arc<PlannedPool>> {
+        let mut pools: Vec<Arc<PlannedPool>> = Vec::new();
+        for pool in self.routes.iter().flat_map(|route| &route.pools) {
+            if !pools.iter().any(|known| Arc::ptr_eq(known, pool)) {
+                pools.push(pool.clone());
+            }
+        }
+        pools
+    }
+
     fn upstream(&self, backend: &config::settings::Backend) -> Option<&Arc<Upstream>> {
         self.world.upstreams().find(|upstream| upstream.backend.name == backend.name)
     }
@@ -234,46 +262,99 @@ impl Plan {
     }
 }
 
+/// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
+struct Pools<'p> {
+    upstreams: &'p [Arc<Upstream>],
+    known: Vec<Arc<PlannedPool>>,
+    made: Vec<Arc<PlannedPool>>,
+}
+
+impl Pools<'_> {
+    fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
+        route.pools.iter().map(|pool| self.pool(pool)).collect()
+    }
+
+    fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {
+        let upstreams: Vec<Arc<Upstream>> =
+            wanted.backends.iter().filter_map(|backend| self.upstreams.get(backend.index).cloned()).collect();
+        let same = |pool: &&Arc<PlannedPool>| {
+            let members = pool.upstreams.len() == upstreams.len()
+                && pool.upstreams.iter().zip(&upstreams).all(|(one, other)| Arc::ptr_eq(one, other));
+            members && pool.pool.settings == wanted.settings && pool.model == wanted.model
+        };
+        if let Some(pool) = self.made.iter().chain(&self.known).find(same).cloned() {
+            self.made.push(pool.clone());
+            return pool;
+        }
+        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
+        let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
+        let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
+        let pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
+        let pool = Arc::new(PlannedPool { pool, upstreams, model: wanted.model.clone(), uniform });
+        self.made.push(pool.clone());
+        pool
+    }
+}
+
 impl PlannedRoute {
     fn new(
-        (route, upstream, guard): (&Arc<Route>, &Arc<Upstream>, Option<Arc<Shield>>),
+        (route, pools, guard): (&Arc<Route>, Vec<Arc<PlannedPool>>, Option<Arc<Shield>>),
         models: &Arc<[String]>,
         observatory: &Observatory,
     ) -> Self {
-        let backend = &route.backend;
         let labels: Arc<[(String, String)]> = route.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let counted = ["", "chat", "text_completion", "embeddings"].map(|operation| {
-            let group = Group {
-                route: route.name.clone(),
-                backend: backend.name.clone(),
-                provider: backend.provider.as_str().into(),
-                operation,
-                models: models.clone(),
-                labels: labels.clone(),
-                server: format!("{}:{}", backend.host, backend.port).into(),
-            };
-            Counted::new(observatory, group)
-        });
+        let counted = |backend: &config::settings::Backend| {
+            OPERATIONS.map(|operation| {
+                let group = Group {
+                    route: route.name.clone(),
+                    backend: backend.name.clone(),
+                    provider: backend.provider.as_str().into(),
+                    operation,
+                    models: models.clone(),
+                    labels: labels.clone(),
+                    server: format!("{}:{}", backend.host, backend.port).into(),
+                };
+                Counted::new(observatory, group)
+            })
+        };
+        let counted = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
         PlannedRoute {
             route: route.clone(),
-            upstream: upstream.clone(),
+            pools,
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
             tokenizer: None,
             counts_tokens: false,
-            counted: counted.to_vec(),
+            counted,
         }
     }
 
-    /// Where a request of that dialect counts; `None` for requests that are no inference.
-    pub(crate) fn counted(&self, dialect: Option<Dialect>) -> &Counted {
+    /// Where a request of that dialect at that backend counts; `None` for requests that are no inference.
+    pub(crate) fn counted(&self, target: Target, dialect: Option<Dialect>) -> &Counted {
         let operation = dialect.map_or("", Dialect::operation);
-        self.counted
-            .iter()
-            .find(|c| c.group.operation == operation)
-            .expect("invariant: PlannedRoute::new makes a group for every operation")
+        let at = OPERATIONS.iter().position(|known| *known == operation).unwrap_or(0);
+        let of = self.counted.get(target.pool).and_then(|pool| pool.get(target.at));
+        of.map(|of| &of[at]).expect("invariant: PlannedRoute::new makes groups for every backend, and targets are chosen of these")
     }
+
+    /// Whether there is more than one backend.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.pools.len() > 1 || self.pools.iter().any(|pool| pool.upstreams.len() > 1)
+    }
+
+    /// A backend of the route.
+    pub(crate) fn upstream(&self, target: Target) -> &Arc<Upstream> {
+        let of = self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at));
+        of.expect("invariant: targets are chosen of the route's pools")
+    }
+}
+
+/// A backend of a route: which pool, and which of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) pool: usize,
+    pub(crate) at: usize,
 }
 
 impl Counted {

@@ -35,7 +35,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::send::CREDENTIALS;
-use crate::stage::{accept, admit, identify, origin, route};
+use crate::stage::{accept, admit, choose, identify, origin, route};
 use crate::upstream;
 
 /// Pingora's proxy with our rules for what passes through.
@@ -274,7 +274,7 @@ impl ProxyHttp for PassThrough {
             accept::must_be_countable(&exchange)
         });
         let admitted = match admitted {
-            Ok(()) => admit::run(&mut exchange).await,
+            Ok(()) => admit::run(&mut exchange).await.and_then(|()| choose::run(&mut exchange)),
             Err(refusal) => Err(refusal),
         };
         match admitted {
@@ -322,11 +322,11 @@ impl ProxyHttp for PassThrough {
         let timeouts = routed.route.route.timeouts;
         // The place of an attempt before this one is free again.
         ctx.permit = None;
-        ctx.permit = routed.route.upstream.permit();
+        ctx.permit = routed.upstream().permit();
         if ctx.permit.is_none() {
             return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
         }
-        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(&routed.route.upstream)).await;
+        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(routed.upstream())).await;
         let mut peer = match looked_up {
             Ok(Ok(peer)) => peer,
             Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
@@ -356,7 +356,7 @@ impl ProxyHttp for PassThrough {
     async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Passing) -> Result<()> {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(routed) = &exchange.routed else { return Ok(()) };
-        let backend = &routed.route.route.backend;
+        let backend = &routed.upstream().backend;
         // The absolute form, which a client may use, is not passed on.
         let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
         let target = format!("{}{target}", backend.prefix);

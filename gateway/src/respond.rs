@@ -80,6 +80,12 @@ impl Refusal {
         Refusal::new(404, "no_route", "No route of the gateway matches this request; check the path, the headers and the model.")
     }
 
+    /// No backend of the route can do what the request asks for.
+    pub(crate) fn no_backend() -> Self {
+        let message = "No backend of this route can serve this request: its model, the size of its prompt, or what it asks for is beyond all of them.";
+        Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
+    }
+
     /// In the middle of a stream.
     pub(crate) fn budget_exhausted(limit: &str) -> Self {
         let message = format!("The stream ended here: limit {limit:?} has nothing left for it.");

@@ -39,7 +39,7 @@ use crate::shared::Shared;
 use crate::spend;
 use crate::stage::admit;
 use crate::world::Pool;
-use crate::world::{store, tokens};
+use crate::world::{health, store, tokens};
 use listen::Bound;
 
 /// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
@@ -168,9 +168,14 @@ impl Gateway {
         let mut lines: Vec<String> = self.listeners.iter().map(|l| format!("listening on {}", l.describe())).collect();
         lines.push(format!("admin on http://{} (/metrics, /api/routes, /api/requests)", self.admin.address));
         for route in &plan.routes {
-            let backend = &route.route.backend;
-            let scheme = if backend.tls.is_some() { "https" } else { "http" };
-            lines.push(format!("route {} -> {} at {scheme}://{}{}", route.route.name, backend.name, backend.authority, backend.prefix));
+            for pool in &route.route.pools {
+                let at = |backend: &Arc<config::settings::Backend>| {
+                    let scheme = if backend.tls.is_some() { "https" } else { "http" };
+                    format!("{} at {scheme}://{}{}", backend.name, backend.authority, backend.prefix)
+                };
+                let backends: Vec<String> = pool.backends.iter().map(at).collect();
+                lines.push(format!("route {} -> {}", route.route.name, backends.join(", ")));
+            }
         }
         lines.join("\n")
     }
@@ -210,7 +215,12 @@ impl Gateway {
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = async {
-            tokio::join!(reload::watch(self.shared.clone()), spend::keep(self.shared.clone()), tokens::keep(self.shared.clone()));
+            tokio::join!(
+                reload::watch(self.shared.clone()),
+                health::keep(self.shared.clone()),
+                spend::keep(self.shared.clone()),
+                tokens::keep(self.shared.clone())
+            );
         };
         // Streams that still run while the gateway drains go on to be paid for.
         let (end_paying, paid) = watch::channel(false);

@@ -7,6 +7,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod admit;
+pub(crate) mod choose;
 pub(crate) mod count;
 pub(crate) mod guard_input;
 pub(crate) mod identify;

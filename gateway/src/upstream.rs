@@ -23,9 +23,11 @@ use filters::traffic::Turnstile;
 use lens::Tick;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
+use routing::Member;
 use wire::Framing;
 use wire::http1::BodyError;
 
+use crate::clock;
 use crate::plan::BuildError;
 use crate::stage::relay::Forward;
 
@@ -63,6 +65,8 @@ pub(crate) struct Upstream {
     in_use: Arc<AtomicUsize>,
     /// Who may go to it, where somebody has to wait.
     pub(crate) turnstile: Option<Arc<Turnstile>>,
+    /// What is known of it.
+    pub(crate) member: Arc<Member>,
 }
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
@@ -74,13 +78,24 @@ impl Upstream {
         let authorities = h2::authorities(&backend)?;
         let turnstile = backend.admission.map(|admission| Arc::new(Turnstile::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), turnstile, backend })
+        let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
+        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), turnstile, member, backend })
     }
 
-    /// The same, with the turnstile of the one before it, if its settings are the same: those that are in there count on.
+    /// Whether requests wait for it already.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.turnstile.as_ref().is_some_and(|turnstile| turnstile.counts().waiting > 0)
+    }
+
+    /// The same, with the turnstile of the one before it, if its settings are the same: those that are in there count on. What is known of it stays
+    /// where it is the same server.
     pub(crate) fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
         let known = before.filter(|before| before.backend.admission == self.backend.admission);
         self.turnstile = known.and_then(|before| before.turnstile.clone()).or(self.turnstile);
+        let server = |backend: &Backend| (backend.authority.clone(), backend.prefix.clone(), backend.weight);
+        if let Some(before) = before.filter(|before| server(&before.backend) == server(&self.backend)) {
+            self.member = before.member.clone();
+        }
         self
     }
 

@@ -5,6 +5,7 @@
 //! - *Never*: an answer of a judge that is larger than [`client::MOST_REPLY`]; a queue without an end.
 
 mod client;
+pub(crate) mod health;
 #[cfg(feature = "onnx")]
 mod model;
 mod pool;

@@ -68,6 +68,20 @@ impl Outcome {
     }
 }
 
+/// A backend that was asked in vain before the one that answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordAttempt {
+    /// Which.
+    pub backend: Arc<str>,
+    /// A stable word for what went wrong.
+    pub code: String,
+    /// Its status, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Duration: from its choice to its failure.
+    pub us: u64,
+}
+
 /// Token counts, and whether they are the engine's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordUsage {
@@ -167,6 +181,15 @@ pub struct Record {
     /// The backend that was asked, if it came to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Arc<str>>,
+    /// The pool it is of, where the route names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Arc<str>>,
+    /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Cow<'static, str>>,
+    /// Those that were asked before it, in vain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<RecordAttempt>,
     /// How the answer was read; absent for requests that are no inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Cow<'static, str>>,

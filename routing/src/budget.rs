@@ -24,7 +24,7 @@ impl Budget {
     /// Spend one extra request, if there is one: `share` for each request, `always` in a second in any case.
     pub fn spend(&self, share: f64, always: u64, now: Tick) -> bool {
         let (requests, extra) = self.spent.sums(now);
-        let has = (extra as f64) < requests as f64 * share || extra < always * SECONDS;
+        let has = (extra + 1) as f64 <= requests as f64 * share || extra < always * SECONDS;
         if has {
             self.spent.count(true, now);
         }

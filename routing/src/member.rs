@@ -192,7 +192,8 @@ impl Attempt {
         }
     }
 
-    fn leave(&mut self) {
+    /// The backend has done its part: it is not busy with this any more, however it ends.
+    pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.member.requests.fetch_sub(1, Ordering::Relaxed);
             self.member.tokens.fetch_sub(self.tokens, Ordering::Relaxed);

@@ -72,8 +72,10 @@ pub struct PromptText {
 /// What a request asks for. Absent members stay `None`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// Where the model's name lies in the body, and the name decoded.
+    /// The model's name, decoded.
     pub model: Option<String>,
+    /// Where it stands in the body, without its quotes.
+    pub model_at: Option<Range<usize>>,
     /// `stream`; Ollama streams unless told otherwise, so absent and false differ.
     pub stream: Option<bool>,
     /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `n_predict`, `parameters.max_new_tokens` or `options.num_predict`.
@@ -150,7 +152,11 @@ impl RequestFacts {
 
     fn member(&mut self, key: &[u8], v: &mut Scan<'_>) -> Result<(), Malformed> {
         match key {
-            b"model" => self.model = v.text()?.map(|t| t.decode().into_owned()),
+            b"model" => {
+                let start = v.offset() + 1;
+                self.model = v.text()?.map(|t| t.decode().into_owned());
+                self.model_at = self.model.is_some().then(|| start..v.offset() - 1);
+            }
             b"stream" => self.stream = v.boolean()?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
                 let tokens = self.count(v)?;

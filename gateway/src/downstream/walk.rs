@@ -2,8 +2,7 @@
 //!
 //! - *In*: an [`Exchange`] whose head was accepted, the request's bytes, a [`Sink`].
 //! - *Out*: how it went; the sink has been answered, one way or another.
-//! - *Never*: a retry after a byte of an answer, or of a request that no dead idle connection explains; a panic that goes
-//!   beyond the request it came from.
+//! - *Never*: another backend for a request whose answer has begun for the client; a panic that goes beyond the request it came from.
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -15,6 +14,7 @@ use std::time::Duration;
 
 use lens::State;
 use lens::record::Outcome;
+use routing::Ended;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 
@@ -24,11 +24,11 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
+use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
-use crate::stage::send::{self, Outgoing};
-use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, validate};
+use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
 use crate::upstream::h1::Request;
-use crate::upstream::{AnswerHead, H1Source, H2Source, Source, UpstreamError, connect};
+use crate::upstream::{AnswerHead, H1Source, H2Source, Source, Upstream, UpstreamError, connect};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -73,10 +73,10 @@ async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
 /// The walk itself, one stage after the other.
 async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     exchange.enter(State::Gateway);
-    let (mut outgoing, mut instead) = match prepare(exchange, &incoming) {
-        Ok(outgoing) => (outgoing, None),
-        Err(refusal) => return refuse(exchange, &refusal, sink).await,
-    };
+    let mut instead = None;
+    if let Err(refusal) = prepare(exchange, &incoming) {
+        return refuse(exchange, &refusal, sink).await;
+    }
     if exchange.routed.as_ref().is_some_and(|routed| routed.route.tokenizer.is_some()) {
         let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
         Box::pin(count::run(exchange, body)).await;
@@ -87,37 +87,30 @@ async fn walk<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D
     if let Err(refusal) = admit::run(exchange).await {
         return refuse(exchange, &refusal, sink).await;
     }
-    if outgoing.is_none() {
+    if exchange.guard().is_some() {
         // Boxed, so that requests without a guard do not carry its size.
         match Box::pin(guard(exchange, &incoming, sink)).await {
             Guarded::Gone => return client_gone(exchange),
             Guarded::Looked(Err(refusal)) => return refuse(exchange, &refusal, sink).await,
             Guarded::Looked(Ok(body)) => instead = body,
         }
-        let len = instead.as_ref().map_or(incoming.body.len(), Vec::len);
-        outgoing = match with_head(exchange, &incoming, |exchange, head| Ok(send::prepare(exchange, head, len))) {
-            Ok(outgoing) => Some(outgoing),
-            Err(refusal) => return refuse(exchange, &refusal, sink).await,
-        };
     }
-    let Some(outgoing) = outgoing else { return false };
-    let (buffer, body) = match instead {
-        Some(body) => (body, None),
-        None => (incoming.buffer, Some(incoming.body)),
-    };
-    let body = body.unwrap_or(0..buffer.len());
-    // Boxed, so that requests that need not wait do not carry its size.
-    if let Some(turnstile) = queue::turnstile(exchange) {
-        let waited = tokio::select! {
-            biased;
-            waited = Box::pin(queue::run(exchange, &turnstile)) => waited,
-            () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
-        };
-        if let Err(refusal) = waited {
-            return refuse(exchange, &refusal, sink).await;
+    let buffer = Arc::new(incoming.buffer);
+    let body = match instead {
+        Some(body) => {
+            let whole = 0..body.len();
+            (Arc::new(body), whole)
         }
+        None => (buffer.clone(), incoming.body),
+    };
+    let asked = Asked { head: (buffer, incoming.head_len), body };
+    if let Err(refusal) = with_head(exchange, &asked, |exchange, head| {
+        choose::prepare(exchange, head, asked.body());
+        Ok(())
+    }) {
+        return refuse(exchange, &refusal, sink).await;
     }
-    ask(exchange, Request { head: outgoing.head, buffer, body, insert: outgoing.insert }, sink).await
+    ask_until_answered(exchange, asked, sink).await
 }
 
 /// What came of looking at a prompt.
@@ -143,30 +136,31 @@ async fn guard<D: Sink>(exchange: &mut Exchange, incoming: &Incoming, sink: &mut
     guarded
 }
 
-/// Inspect and route; and make the backend's request, unless a guard must look at it first.
-fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<Option<Outgoing>, Refusal> {
+/// Inspect and route; what the head and the facts of the body say.
+fn prepare(exchange: &mut Exchange, incoming: &Incoming) -> Result<(), Refusal> {
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
-    with_head(exchange, incoming, |exchange, head| {
-        #[cfg(debug_assertions)]
-        assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
-        let unreadable = inspect_input::run(exchange, incoming.encoded, body)?;
-        exchange.enter(State::Route);
-        route::run(exchange, head)?;
-        exchange.enter(State::Gateway);
-        origin::host(&route_of(exchange)?.route, head)?;
-        exchange.cors = origin::fields(&route_of(exchange)?.route, head);
-        identify::run(exchange)?;
-        if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
-            return Err(refusal);
-        }
-        exchange.expected = admit::expected(exchange, body);
-        validate::run(exchange, body)?;
-        exchange.said = queue::said(head);
-        match exchange.guard() {
-            Some(guard) => guard_input::head(exchange, &guard, head).map(|()| None),
-            None => Ok(Some(send::prepare(exchange, head, body.len()))),
-        }
-    })
+    let mut room = head::field_room();
+    let bytes = incoming.buffer.get(..incoming.head_len).unwrap_or_default();
+    let head = &head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
+    #[cfg(debug_assertions)]
+    assert!(head.get("x-llm-lens-rehearse").is_none_or(|what| what != b"panic"), "a panic was asked for");
+    let unreadable = inspect_input::run(exchange, incoming.encoded, body)?;
+    exchange.enter(State::Route);
+    route::run(exchange, head)?;
+    exchange.enter(State::Gateway);
+    origin::host(&route_of(exchange)?.route, head)?;
+    exchange.cors = origin::fields(&route_of(exchange)?.route, head);
+    identify::run(exchange)?;
+    if let (Some(refusal), true) = (unreadable, exchange.routed.as_ref().is_some_and(|routed| routed.route.must_read)) {
+        return Err(refusal);
+    }
+    exchange.expected = admit::expected(exchange, body);
+    validate::run(exchange, body)?;
+    exchange.said = queue::said(head);
+    match exchange.guard() {
+        Some(guard) => guard_input::head(exchange, &guard, head),
+        None => Ok(()),
+    }
 }
 
 fn route_of(exchange: &Exchange) -> Result<Arc<PlannedRoute>, Refusal> {
@@ -176,39 +170,106 @@ fn route_of(exchange: &Exchange) -> Result<Arc<PlannedRoute>, Refusal> {
 /// Work on the head of the request. It is parsed for it, and again for the next: a parsed head is larger than a stream that waits.
 fn with_head<T>(
     exchange: &mut Exchange,
-    incoming: &Incoming,
+    asked: &Asked,
     work: impl FnOnce(&mut Exchange, &Head<'_, RequestLine<'_>>) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
     let mut room = head::field_room();
-    let bytes = incoming.buffer.get(..incoming.head_len).unwrap_or_default();
+    let (buffer, len) = &asked.head;
+    let bytes = buffer.get(..*len).unwrap_or_default();
     let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
     work(exchange, &head)
 }
 
-/// Ask the backend; once more on a new connection when an idle one turns out to be dead.
-async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, sink: &mut D) -> bool {
-    let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
+/// How asking one backend went.
+enum Asking {
+    /// The client has been answered, or is gone; whether its connection may go on.
+    Done(bool),
+    /// There is nothing of an answer, for this reason; whether that is the backend's fault, and what it is to be told if nobody else is asked.
+    Failed(Ended, Refusal),
+    /// It answered with an error, and another one is chosen.
+    Again(u16),
+    /// Its answer may not pass: that is ours to say, and nobody else is asked.
+    Refused(Refusal),
+}
+
+/// Ask backends, one after the other, until one answers or nobody else may be asked.
+async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> bool {
+    let mut asked = Some(asked);
+    loop {
+        if let Err(refusal) = choose::run(exchange) {
+            return refuse(exchange, &refusal, sink).await;
+        }
+        let Some(this) = asked.take().or_else(|| exchange.course.asked.take()) else {
+            return refuse(exchange, &Refusal::internal(), sink).await;
+        };
+        if choose::keeps_back(exchange) {
+            exchange.course.asked = Some(this.clone());
+        }
+        match ask(exchange, this, sink).await {
+            Asking::Done(keeps) => return keeps,
+            Asking::Refused(refusal) => return refuse(exchange, &refusal, sink).await,
+            Asking::Failed(ended, refusal) => {
+                if !choose::may_go_on(exchange) {
+                    return refuse(exchange, &refusal, sink).await;
+                }
+                choose::failed(exchange, refusal.code, None, ended);
+            }
+            Asking::Again(status) => {
+                let ended = if status == 429 { Ended::Untold } else { Ended::Badly };
+                choose::failed(exchange, &format!("http_{status}"), Some(status), ended);
+            }
+        }
+    }
+}
+
+/// Ask the backend that was chosen: wait for a place there, send, and relay its answer.
+async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> Asking {
+    // Boxed, so that requests that need not wait do not carry its size.
+    if let Some(turnstile) = queue::turnstile(exchange) {
+        let waited = tokio::select! {
+            biased;
+            waited = Box::pin(queue::run(exchange, &turnstile)) => waited,
+            () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
+        };
+        if let Err(refusal) = waited {
+            return Asking::Failed(Ended::Untold, refusal);
+        }
+    }
+    let len = asked.body().len();
+    let outgoing = match with_head(exchange, &asked, |exchange, head| Ok(send::prepare(exchange, head, len))) {
+        Ok(outgoing) => outgoing,
+        Err(refusal) => return Asking::Refused(refusal),
+    };
+    let Asked { head, body: (buffer, body) } = asked;
+    drop(head);
+    let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
+    let Some(upstream) = exchange.routed.as_ref().map(|routed| routed.upstream().clone()) else { return Asking::Done(false) };
     if upstream.backend.http2 {
         // Boxed, so that the exchanges that do not use it do not carry its size.
-        return Box::pin(ask_h2(exchange, request, sink)).await;
+        return Box::pin(ask_h2(exchange, &upstream, request, sink)).await;
     }
+    ask_h1(exchange, &upstream, request, sink).await
+}
+
+/// Over HTTP/1.1; once more on a new connection when an idle one turns out to be dead.
+async fn ask_h1<D: Sink>(exchange: &mut Exchange, upstream: &Arc<Upstream>, mut request: Request, sink: &mut D) -> Asking {
     let mut fresh = false;
     loop {
         exchange.enter(State::Connect);
         let timeout = exchange.timeouts().connect;
         let connection = tokio::select! {
             biased;
-            connection = connect(&upstream, timeout, fresh) => connection,
-            () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
+            connection = connect(upstream, timeout, fresh) => connection,
+            () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
         };
         let mut source = match connection {
             Ok(connection) => H1Source::new(connection, request, exchange.plan.head_limits),
-            Err(error) => return refuse(exchange, &refusal_for(&error), sink).await,
+            Err(error) => return failed(&error),
         };
         match Relay::new(exchange, &mut source, sink).run().await {
             End::Complete => {
-                source.settle(&upstream);
-                return completed(exchange);
+                source.settle(upstream);
+                return Asking::Done(completed(exchange));
             }
             End::Unanswered(error) => match source.into_unanswered() {
                 Some(again) if !fresh => {
@@ -216,45 +277,56 @@ async fn ask<D: Sink>(exchange: &mut Exchange, mut request: Request, sink: &mut 
                     fresh = true;
                     request = again;
                 }
-                _ => return refuse(exchange, &refusal_for(&error), sink).await,
+                _ => return failed(&error),
             },
-            End::Refused(refusal) => return refuse(exchange, &refusal, sink).await,
-            End::Served => {
-                completed(exchange);
-                return false;
-            }
-            End::Broken | End::Gone => return false,
+            end => return ended(exchange, end),
         }
     }
 }
 
-async fn ask_h2<D: Sink>(exchange: &mut Exchange, request: Request, sink: &mut D) -> bool {
-    let Some(upstream) = exchange.routed.as_ref().map(|r| r.route.upstream.clone()) else { return false };
+async fn ask_h2<D: Sink>(exchange: &mut Exchange, upstream: &Arc<Upstream>, request: Request, sink: &mut D) -> Asking {
     exchange.enter(State::Connect);
     let timeout = Some(exchange.timeouts().connect).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
     let opened = tokio::select! {
         biased;
-        opened = tokio::time::timeout(timeout, H2Source::open(&upstream, request)) => opened,
-        () = poll_fn(|cx| sink.poll_gone(cx)) => return client_gone(exchange),
+        opened = tokio::time::timeout(timeout, H2Source::open(upstream, request)) => opened,
+        () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
     };
     let mut source = match opened {
         Ok(Ok(source)) => source,
-        Ok(Err(error)) => return refuse(exchange, &refusal_for(&error), sink).await,
-        Err(_) => return refuse(exchange, &refusal_for(&UpstreamError::ConnectTimeout), sink).await,
+        Ok(Err(error)) => return failed(&error),
+        Err(_) => return failed(&UpstreamError::ConnectTimeout),
     };
     match Relay::new(exchange, &mut source, sink).run().await {
         End::Complete => {
-            source.settle(&upstream);
-            completed(exchange)
+            source.settle(upstream);
+            Asking::Done(completed(exchange))
         }
-        End::Unanswered(error) => refuse(exchange, &refusal_for(&error), sink).await,
-        End::Refused(refusal) => refuse(exchange, &refusal, sink).await,
+        End::Unanswered(error) => failed(&error),
+        end => ended(exchange, end),
+    }
+}
+
+/// What an end that is neither complete nor unanswered means for the request.
+fn ended(exchange: &mut Exchange, end: End) -> Asking {
+    match end {
+        End::Refused(refusal) => {
+            let fault = matches!(refusal.outcome, Outcome::UpstreamFailed | Outcome::Timeout) && refusal.code != "total_timeout";
+            if fault { Asking::Failed(Ended::Badly, refusal) } else { Asking::Refused(refusal) }
+        }
+        End::Again(status) => Asking::Again(status),
         End::Served => {
             completed(exchange);
-            false
+            Asking::Done(false)
         }
-        End::Broken | End::Gone => false,
+        End::Broken | End::Gone | End::Complete | End::Unanswered(_) => Asking::Done(false),
     }
+}
+
+fn failed(error: &UpstreamError) -> Asking {
+    // That all connections are in use is our own limit.
+    let ended = if matches!(error, UpstreamError::Busy) { Ended::Untold } else { Ended::Badly };
+    Asking::Failed(ended, refusal_for(error))
 }
 
 fn client_gone(exchange: &mut Exchange) -> bool {

@@ -71,7 +71,9 @@ pub(crate) fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
     let path = exchange.accepted.endpoint.as_str();
     let named = || !is_odd(path) && routed.route.route.pass.iter().any(|pattern| pattern.matches(path));
     let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
-    let matters = for_some_models || routed.route.counts_tokens || routed.route.upstream.turnstile.is_some();
+    let matters = for_some_models
+        || routed.route.counts_tokens
+        || routed.route.pools.iter().any(|pool| pool.upstreams.iter().any(|upstream| upstream.turnstile.is_some()));
     if matters && !is_harmless(path) && !named() { Err(Refusal::uncountable_endpoint()) } else { Ok(()) }
 }
 

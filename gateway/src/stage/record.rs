@@ -71,7 +71,14 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         trace_id: accepted.trace_id.take(),
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
-        backend: exchange.routed.as_ref().map(|r| r.route.route.backend.name.clone()),
+        backend: exchange.routed.as_ref().map(|r| r.upstream().backend.name.clone()),
+        pool: exchange.routed.as_ref().filter(|routed| routed.route.has_choice()).map(|routed| routed.pool().pool.settings.name.clone()),
+        chosen: exchange
+            .routed
+            .as_ref()
+            .filter(|routed| routed.route.has_choice())
+            .and_then(|_| Some(Cow::Borrowed(exchange.course.reason()?.name()))),
+        failed_attempts: std::mem::take(&mut exchange.course.failed),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
         caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),

@@ -32,13 +32,15 @@ use crate::downstream::out::Out;
 use crate::downstream::{Gone, Sink};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
-use crate::stage::{admit, record};
+use crate::stage::{admit, choose, record};
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
 use budget::Budget;
 use gate::Gate;
 use strip::Strip;
 use watch::Watch;
 
+/// Most bytes of an answer without a token that are kept back.
+const WAITING: usize = 16 << 10;
 /// How long judges that only observe may go on when the answer is over.
 const CONCLUDING: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,8 @@ pub(crate) enum End {
     Unanswered(UpstreamError),
     /// We answer in the backend's place: a wait was too long, or its answer may not pass. Nothing has gone to the client.
     Refused(Refusal),
+    /// The backend's answer is an error that another one may not have, and another one is chosen.
+    Again(u16),
     /// The client left.
     Gone,
     /// The client left, and had taken the answer's own end mark: it has what it came for.
@@ -90,8 +94,10 @@ pub(crate) struct Relay<'x, S, D> {
     budget: Option<Budget>,
     /// A limit that the stream has taken all of.
     exhausted: Option<Exhausted>,
-    /// The head of a whole answer that may yet be withheld.
+    /// The head of an answer that may yet be withheld: a guard decides about the whole of it, or another backend may give a better one.
     head: Option<AnswerHead>,
+    /// It waits for a first token only.
+    waits_for_token: bool,
     /// When what the gate holds must be decided.
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
@@ -122,6 +128,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             budget: None,
             exhausted: None,
             head: None,
+            waits_for_token: false,
             hold: None,
             phase: Phase::Sending,
             watch,
@@ -144,7 +151,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink has not begun: somebody else will answer on it.
-            End::Unanswered(_) | End::Refused(_) => {}
+            End::Unanswered(_) | End::Refused(_) | End::Again(_) => {}
         }
         if let Some(mut gate) = self.gate.take() {
             if gate.observes() && matches!(end, End::Complete | End::Served) {
@@ -235,6 +242,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     /// The answer begins. Its head and the body bytes that came with it leave together.
     fn begin(&mut self, mut head: AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
+        if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
+            return Err(End::Again(head.status));
+        }
         let exchange = &mut *self.exchange;
         exchange.ledger.switch(State::Gateway, head.first_byte);
         exchange.answer.status = Some(head.status);
@@ -269,7 +279,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             return Err(End::Refused(Refusal::unreadable_answer()));
         }
         // A whole answer is decided before the client hears of it: then it may still be another one.
-        if head.framing == Framing::Json && self.gate.as_ref().is_some_and(Gate::acts) {
+        let is_judged = head.framing == Framing::Json && self.gate.as_ref().is_some_and(Gate::acts);
+        self.waits_for_token = !is_judged && head.status < 400 && self.reader.is_some() && choose::keeps_back(self.exchange);
+        if is_judged || self.waits_for_token {
             self.head = Some(head);
         } else {
             self.tell_head(head)?;
@@ -284,6 +296,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if !self.exchange.charge.is_empty() {
             head.fields = without_rate_limits(&head.fields);
         }
+        self.exchange.course.commit();
         self.has_length = head.length.is_some();
         let extra = extra_fields(self.exchange, head.first_byte);
         self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
@@ -314,9 +327,11 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::acts) {
                 return self.end_early(Refusal::unreadable_answer()).map(|()| Step::Moved);
             }
+            choose::first_token(self.exchange);
             if self.budget.is_some() {
                 self.charge()?;
             }
+            self.show_what_waited()?;
             if self.exchange.answer.lens.wants_flush() {
                 record::flush_gaps(self.exchange);
             }
@@ -338,6 +353,23 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.end_early(Refusal::upstream_died()).map(|()| Step::Moved)
             }
         }
+    }
+
+    /// An answer that waited for its first token has it, or is too long to wait. An error in its place may be somebody else's chance.
+    fn show_what_waited(&mut self) -> Result<(), End> {
+        if !self.waits_for_token || matches!(self.phase, Phase::Flushing(_)) {
+            return Ok(());
+        }
+        let lens = &self.exchange.answer.lens;
+        let (has_token, has_failed) = (lens.marks().first_token.arrival.is_some(), lens.error().is_some());
+        if has_failed && !has_token && choose::may_go_on(self.exchange) {
+            return Err(End::Again(200));
+        }
+        if has_token || has_failed || self.out.len() >= WAITING {
+            self.waits_for_token = false;
+            return self.tell_withheld_head(false);
+        }
+        Ok(())
     }
 
     /// The charge hears what the stream has used, and may have enough of it.
@@ -374,7 +406,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     }
 
     fn step_client(&mut self, cx: &mut Context<'_>) -> Result<Step, Gone> {
-        if self.out.is_empty() {
+        if self.out.is_empty() || self.head.is_some() {
             return Ok(Step::Idle);
         }
         match self.sink.poll_write(cx, &mut self.out) {
@@ -505,6 +537,7 @@ fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
     extra.push_str(exchange.cors.as_deref().unwrap_or_default());
     extra.push_str(&admit::fields(exchange));
+    extra.push_str(&choose::field(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
         let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
         if exchange.guard().is_some() {

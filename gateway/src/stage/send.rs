@@ -6,13 +6,13 @@
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
+use crate::upstream::h1::{Edit, Edits};
 
-/// The parts of a request on their way to the backend: the head, and the body around an insertion.
+/// The parts of a request on their way to the backend: the head, and what changes in the body.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) head: Vec<u8>,
-    /// Text put into the body at an offset: the request for usage.
-    pub(crate) insert: Option<(usize, &'static str)>,
+    pub(crate) edits: Edits,
 }
 
 /// Fields that the backend must not get from the client, or gets from us.
@@ -20,14 +20,16 @@ const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "ac
 /// Where clients put keys. They are the operator's to give when the backend has its own.
 pub(crate) const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// Make the request for the route's backend.
+/// Make the request for the backend that was chosen.
 pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body_len: usize) -> Outgoing {
-    let insert = usage_insert(exchange);
-    exchange.sent.usage_asked = insert.is_some();
+    let usage = usage_edit(exchange);
+    exchange.sent.usage_asked = usage.is_some();
+    let mut edits = [model_edit(exchange), usage];
+    edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
     let mut out = Vec::with_capacity(head.len + 256);
-    let Some(routed) = &exchange.routed else { return Outgoing { head: out, insert: None } };
+    let Some(routed) = &exchange.routed else { return Outgoing { head: out, edits } };
     let route = &routed.route.route;
-    let backend = &route.backend;
+    let backend = &routed.upstream().backend;
     push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
     // A credential that was for us is for nobody else.
     let withheld = backend.api_key.is_some() || exchange.plan.keys.is_some();
@@ -49,13 +51,13 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     if let Some((name, value)) = backend.credential() {
         push(&mut out, &[name, ": ", &value, "\r\n"]);
     }
-    let length = body_len + insert.map_or(0, |(_, text)| text.len());
+    let length = edits.iter().flatten().fold(body_len, |len, edit| len + edit.text.len() - edit.range.len());
     push(&mut out, &["x-request-id: ", &exchange.accepted.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
-    Outgoing { head: out, insert }
+    Outgoing { head: out, edits }
 }
 
 /// Where and how to ask for usage, when the route wants it and the client did not ask.
-fn usage_insert(exchange: &Exchange) -> Option<(usize, &'static str)> {
+fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     use wire::Dialect::{OpenAiChat, OpenAiCompletions};
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
@@ -63,11 +65,20 @@ fn usage_insert(exchange: &Exchange) -> Option<(usize, &'static str)> {
     if !wanted || !matches!(routed.dialect, Some(OpenAiChat | OpenAiCompletions)) {
         return None;
     }
-    Some(match facts.stream_options_at {
+    let (at, text) = match facts.stream_options_at {
         Some(at) if facts.stream_options_empty => (at, "\"include_usage\":true"),
         Some(at) => (at, "\"include_usage\":true,"),
         None => (facts.inside, "\"stream_options\":{\"include_usage\":true},"),
-    })
+    };
+    Some(Edit { range: at..at, text: text.into() })
+}
+
+/// The pool's own name of the model, where it has one.
+fn model_edit(exchange: &Exchange) -> Option<Edit> {
+    let model = exchange.routed.as_ref()?.pool().model.as_ref()?;
+    let range = exchange.inspected.facts.as_ref()?.model_at.clone()?;
+    let quoted = serde_json::Value::from(model.as_str()).to_string();
+    Some(Edit { range, text: quoted[1..quoted.len() - 1].to_owned().into() })
 }
 
 fn push(out: &mut Vec<u8>, parts: &[&str]) {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::{Permit, Upstream, UpstreamError, kernel, pool};
+use crate::clock;
 
 /// A connection to a backend, plain or TLS.
 #[derive(Debug)]
@@ -46,7 +47,9 @@ pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: 
         return Ok(Connection { io, reused: true, kernel_timestamps, _permit: permit });
     }
     let dial = async {
+        let began = clock::now();
         let socket = TcpStream::connect((upstream.backend.host.as_str(), upstream.backend.port)).await?;
+        upstream.member.connected(Duration::from_nanos(clock::now().nanos_since(began)));
         socket.set_nodelay(true)?;
         if kernel_timestamps {
             kernel::enable(&socket)?;

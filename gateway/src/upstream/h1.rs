@@ -5,8 +5,10 @@
 //! - *Never*: a buffer that belongs to a stream which is waiting. Reads go into the worker's scratch; what must be kept
 //!   between reads (a torn head) is copied, which happens once an answer at most.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use lens::Tick;
@@ -25,12 +27,22 @@ use crate::stage::relay::Forward;
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: Vec<u8>,
-    /// The buffer that holds the body.
-    pub(crate) buffer: Vec<u8>,
+    /// The buffer that holds the body; whoever may have to ask another backend has it, too.
+    pub(crate) buffer: Arc<Vec<u8>>,
     /// Where in the buffer the body lies.
     pub(crate) body: std::ops::Range<usize>,
-    /// Text put into the body, and where.
-    pub(crate) insert: Option<(usize, &'static str)>,
+    /// What stands there in place of something else, in order.
+    pub(crate) edits: Edits,
+}
+
+/// At most two: another name of the model, and the request for usage.
+pub(crate) type Edits = [Option<Edit>; 2];
+
+/// A text in place of a part of the body, which may be empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    pub(crate) range: std::ops::Range<usize>,
+    pub(crate) text: Cow<'static, str>,
 }
 
 impl Request {
@@ -38,11 +50,20 @@ impl Request {
         self.buffer.get(self.body.clone()).unwrap_or_default()
     }
 
-    /// Head, body before the insertion, insertion, body after it.
-    fn parts(&self) -> [&[u8]; 4] {
-        let (at, text) = self.insert.unwrap_or((0, ""));
-        let (before, after) = self.body().split_at_checked(at).unwrap_or((self.body(), &[]));
-        [&self.head, before, text.as_bytes(), after]
+    /// Head, and the body's parts: what is left of it and what is put there in turn.
+    pub(super) fn parts(&self) -> [&[u8]; 6] {
+        let body = self.body();
+        let [first, second] = &self.edits;
+        let (mut at, mut parts) = (0, [&self.head[..], &[], &[], &[], &[], &[]]);
+        for (place, edit) in [(1, first), (3, second)] {
+            if let Some(edit) = edit {
+                parts[place] = body.get(at..edit.range.start).unwrap_or_default();
+                parts[place + 1] = edit.text.as_bytes();
+                at = edit.range.end;
+            }
+        }
+        parts[5] = body.get(at..).unwrap_or_default();
+        parts
     }
 }
 
@@ -111,7 +132,7 @@ impl H1Source {
                 _ => {
                     self.body = BodyReader::new(framing);
                     if let Some(request) = self.request.take() {
-                        buffer::give(request.buffer);
+                        Arc::into_inner(request.buffer).into_iter().for_each(buffer::give);
                         buffer::give(request.head);
                     }
                     return Ok(Some(answer));

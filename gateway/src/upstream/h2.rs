@@ -81,7 +81,7 @@ impl H2Source {
             },
         };
         let header = request_header(&request).map_err(h2)?;
-        let body = whole_body(request);
+        let body = whole_body(&request);
         let mut source = H2Source { session: Some(session), writer: None, body, peer, upstream: upstream.clone(), _permit: permit };
         let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
         session.write_request_header(Box::new(header), source.body.is_empty()).map_err(h2)?;
@@ -105,13 +105,9 @@ fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error
     Ok(header)
 }
 
-fn whole_body(mut request: Request) -> Bytes {
-    request.buffer.truncate(request.body.end);
-    if let Some((at, text)) = request.insert {
-        let at = request.body.start + at;
-        request.buffer.splice(at..at, text.bytes());
-    }
-    Bytes::from(request.buffer).slice(request.body.start..)
+fn whole_body(request: &Request) -> Bytes {
+    let [_, body @ ..] = request.parts();
+    Bytes::from(body.concat())
 }
 
 impl Source for H2Source {

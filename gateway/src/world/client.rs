@@ -53,12 +53,23 @@ pub(super) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, As
 
 /// Get what is at the backend's own path.
 pub(super) async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
+    get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
+}
+
+/// Get what is at a path below the backend's own.
+pub(super) async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, AskError> {
     let backend = &upstream.backend;
-    let path = if backend.prefix.is_empty() { "/" } else { &*backend.prefix };
-    let head =
-        format!("GET {path} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\naccept-encoding: identity\r\n\r\n", backend.authority);
+    let mut head = format!(
+        "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/plain\r\naccept-encoding: identity\r\n",
+        backend.prefix, backend.authority
+    );
+    if let Some((name, value)) = backend.credential() {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
     let connection = connect(upstream, CONNECT, true).await?;
-    let mut source = H1Source::new(connection, Request { head: head.into_bytes(), buffer: Vec::new(), body: 0..0, insert: None }, LIMITS);
+    let mut source =
+        H1Source::new(connection, Request { head: head.into_bytes(), buffer: Arc::default(), body: 0..0, edits: [None, None] }, LIMITS);
     exchange(&mut source).await
 }
 
@@ -75,7 +86,7 @@ fn request(upstream: &Upstream, ask: &Ask) -> Request {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    Request { head: head.into_bytes(), buffer: ask.body.to_vec(), body: 0..ask.body.len(), insert: None }
+    Request { head: head.into_bytes(), buffer: Arc::new(ask.body.to_vec()), body: 0..ask.body.len(), edits: [None, None] }
 }
 
 async fn exchange<S: Source>(source: &mut S) -> Result<Reply, AskError> {

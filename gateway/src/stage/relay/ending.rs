@@ -7,8 +7,8 @@
 use filters::traffic::Exhausted;
 use filters::traffic::settings::AtEnd;
 use lens::record::Outcome;
-use wire::Reader;
 use wire::ending::Why;
+use wire::{Framing, Reader};
 
 use super::gate::{Gate, Stop};
 use super::{End, Phase, Relay, watch};
@@ -30,21 +30,25 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         }
         // A stop has ended it in its own way.
         if !matches!(self.phase, Phase::Flushing(_)) {
-            self.tell_withheld_head()?;
+            self.tell_withheld_head(true)?;
             self.out.finish();
             self.phase = Phase::Flushing(true);
         }
         Ok(())
     }
 
-    /// The head of a whole answer goes before its body, which is in the queue already.
-    fn tell_withheld_head(&mut self) -> Result<(), End> {
+    /// The head goes before its body, which is in the queue already, to its end or not.
+    pub(super) fn tell_withheld_head(&mut self, is_whole: bool) -> Result<(), End> {
         let Some(mut head) = self.head.take() else { return Ok(()) };
+        self.waits_for_token = false;
         let mut body = std::mem::take(&mut self.out);
         body.commit();
-        head.length = Some(body.len() as u64);
+        if is_whole && head.framing == Framing::Json {
+            head.length = Some(body.len() as u64);
+        }
         self.tell_head(head)?;
         self.out.push(body.pending());
+        self.out.commit();
         Ok(())
     }
 
@@ -60,7 +64,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
                 let body = gate.withheld();
                 self.out = Out::default();
                 self.out.push(&body);
-                if let Err(end) = self.tell_withheld_head() {
+                if let Err(end) = self.tell_withheld_head(true) {
                     return Some(end);
                 }
             }

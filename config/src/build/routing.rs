@@ -1,0 +1,208 @@
+//! Where requests go: pools, and what routes want of them.
+
+use std::sync::Arc;
+
+use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
+
+use super::Builder;
+use crate::problem::nearest;
+use crate::settings::{Ability, Backend, OffloadSettings, Pool, Route};
+use crate::tree::Table;
+
+impl Builder {
+    pub(super) fn pools(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<Pool>> {
+        let tables = root.list("pools");
+        self.unique_names(tables);
+        tables.iter().map(|table| Arc::new(self.pool(table, backends))).collect()
+    }
+
+    fn pool(&mut self, table: &Table, known: &[Arc<Backend>]) -> Pool {
+        let mut backends: Vec<Arc<Backend>> = Vec::new();
+        for name in table.texts("backends") {
+            match known.iter().find(|backend| *backend.name == **name) {
+                Some(backend) if backends.iter().any(|there| there.name == backend.name) => {
+                    self.wrong(table, "backends", format!("{name:?} stands twice; give it a weight instead"));
+                }
+                Some(backend) => backends.push(backend.clone()),
+                None => self.unknown(table, "backends", name, known.iter().map(|backend| &*backend.name)),
+            }
+        }
+        match backends.split_first() {
+            None => self.wrong(table, "backends", "a pool needs a backend"),
+            Some((first, others)) if others.iter().any(|other| other.dialect != first.dialect) => {
+                self.wrong(table, "backends", "backends of a pool must have the same dialect");
+            }
+            Some(_) => {}
+        }
+        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), backends }
+    }
+
+    fn pool_settings(&mut self, table: &Table) -> PoolSettings {
+        let by = self.key(table);
+        let ejection = self.section(table, "ejection");
+        PoolSettings {
+            name: table.text("name").unwrap_or_default().into(),
+            tier: table.text("tier").unwrap_or_default().into(),
+            balance: match table.text("balance") {
+                Some("prefix") => Balance::Prefix,
+                Some("least_tokens") => Balance::LeastTokens,
+                Some("least_requests") => Balance::LeastRequests,
+                Some("round_robin") => Balance::RoundRobin,
+                Some("weighted") => Balance::Weighted,
+                Some("session") => Balance::Session(by),
+                Some("hash") => Balance::Hash(by),
+                _ => Balance::PeakEwma,
+            },
+            ejection: Ejection {
+                consecutive: u32::try_from(ejection.count("consecutive")).unwrap_or(u32::MAX),
+                failure_rate: f64::from(ejection.share("failure_rate")),
+                min_requests: ejection.count("min_requests"),
+                slower_than: ejection.number("slower_than").unwrap_or(0.0),
+                base: ejection.duration("base"),
+                max: ejection.duration("max").max(ejection.duration("base")),
+                most: f64::from(ejection.share("most")),
+            },
+            slow_start: table.duration("slow_start"),
+            forget: table.duration("forget"),
+        }
+    }
+
+    /// What `session` and `hash` go by.
+    fn key(&mut self, table: &Table) -> By {
+        let text = table.text("key").unwrap_or("caller");
+        let named = |prefix| text.strip_prefix(prefix).filter(|name: &&str| !name.is_empty()).map(str::to_owned);
+        match (named("header:"), named("cookie:")) {
+            (Some(name), _) => By::Header(name.to_ascii_lowercase()),
+            (_, Some(name)) => By::Cookie(name),
+            _ => {
+                if text != "caller" {
+                    self.wrong(table, "key", format!("{text:?} is no key; write \"header:NAME\", \"cookie:NAME\" or \"caller\""));
+                }
+                By::Caller
+            }
+        }
+    }
+
+    pub(super) fn health(&mut self, backend: &Table) -> Option<Checks> {
+        let table = backend.table("health")?;
+        let path = table.text("path").unwrap_or("/health");
+        if !path.starts_with('/') {
+            self.wrong(table, "path", format!("{path:?} must begin with a slash"));
+        }
+        for name in ["interval", "timeout"] {
+            if table.duration(name).is_zero() {
+                self.wrong(table, name, "must be longer than nothing");
+            }
+        }
+        let count = |name| u32::try_from(table.count(name)).unwrap_or(u32::MAX);
+        Some(Checks {
+            probe: table.text("model").map_or_else(|| Probe::Path(path.to_owned()), |model| Probe::Token(model.to_owned())),
+            interval: table.duration("interval"),
+            timeout: table.duration("timeout"),
+            healthy: count("healthy"),
+            unhealthy: count("unhealthy"),
+        })
+    }
+
+    pub(super) fn lacks(&mut self, backend: &Table) -> Vec<Ability> {
+        let words = [("tools", Ability::Tools), ("vision", Ability::Vision), ("embeddings", Ability::Embeddings)];
+        let mut lacks = Vec::new();
+        for word in backend.texts("lacks") {
+            match words.iter().find(|(known, _)| known == word) {
+                Some((_, ability)) => lacks.push(*ability),
+                None => self.unknown(backend, "lacks", word, words.iter().map(|(known, _)| *known)),
+            }
+        }
+        lacks
+    }
+
+    /// The pools of a route, in order: its own, or one of its backend alone, and those that it falls back to.
+    pub(super) fn route_pools(&mut self, table: &Table, backends: &[Arc<Backend>], known: &[Arc<Pool>]) -> Option<Vec<Arc<Pool>>> {
+        let first = match (table.text("backend"), table.text("pool")) {
+            (Some(_), None) => {
+                let backend = self.named(table, "backend", backends, |backend| &backend.name)?.clone();
+                Arc::new(Pool { settings: PoolSettings::named(&backend.name), model: None, backends: vec![backend] })
+            }
+            (None, Some(_)) => self.named(table, "pool", known, |pool| &pool.settings.name)?.clone(),
+            (None, None) => {
+                self.wrong(table, "backend", "is missing, and so is pool: say where the route leads");
+                return None;
+            }
+            (Some(_), Some(_)) => {
+                self.wrong(table, "pool", "a route has a backend or a pool, not both");
+                return None;
+            }
+        };
+        let mut pools = vec![first];
+        for name in table.texts("fallback") {
+            match known.iter().find(|pool| *pool.settings.name == **name) {
+                Some(pool) => pools.push(pool.clone()),
+                None => self.unknown(table, "fallback", name, known.iter().map(|pool| &*pool.settings.name)),
+            }
+        }
+        let dialects: Vec<_> = pools.iter().filter_map(|pool| pool.backends.first()).map(|backend| backend.dialect).collect();
+        if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
+            self.wrong(table, "fallback", "pools of a route must have the same dialect");
+        }
+        pools.iter().all(|pool| !pool.backends.is_empty()).then_some(pools)
+    }
+
+    pub(super) fn retries(&mut self, table: &Table) -> Retries {
+        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty();
+        let Some(given) = table.table("retries") else {
+            return Retries { most: if alone { 0 } else { Retries::default().most }, ..Retries::default() };
+        };
+        if alone {
+            self.wrong(table, "retries", "are asked of other backends, and this route has only one; name a pool or a fallback");
+        }
+        Retries {
+            most: u32::try_from(given.count("most")).unwrap_or(0),
+            budget: f64::from(given.share("budget")),
+            always: given.count("always"),
+        }
+    }
+
+    pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {
+        let given = table.table("hedge")?;
+        if pools.first().is_some_and(|pool| pool.backends.len() < 2) {
+            self.wrong(table, "hedge", "a hedge asks a second backend of the pool, and it has only one");
+        }
+        let after = given.duration("after");
+        Some(Hedges { after: (!after.is_zero()).then_some(after), budget: f64::from(given.share("budget")) })
+    }
+
+    pub(super) fn offload(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<OffloadSettings> {
+        let given = table.table("offload")?;
+        if pools.len() < 2 {
+            self.wrong(table, "offload", "goes to the first pool under fallback, and there is none");
+        }
+        let number = |name| given.number(name).unwrap_or(0.0);
+        Some(OffloadSettings {
+            objective: Objective {
+                ttft: given.duration("ttft"),
+                completion: given.duration("completion"),
+                weigh_ttft: number("weigh_ttft"),
+                weigh_tpot: number("weigh_tpot"),
+                weigh_cost: number("weigh_cost"),
+            },
+            complexity: Complexity {
+                prompt_tokens: given.count("prompt_tokens"),
+                output_tokens: given.count("output_tokens"),
+                tools: given.flag("tools"),
+            },
+        })
+    }
+
+    fn unknown<'n>(&mut self, table: &Table, field: &str, written: &str, known: impl Iterator<Item = &'n str> + Clone) {
+        let names: Vec<&str> = known.clone().collect();
+        let hint = nearest(written, known).map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+        self.wrong(table, field, format!("there is no {written:?}; {hint}"));
+    }
+}
+
+impl Route {
+    /// All backends that may serve it.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.pools.iter().flat_map(|pool| &pool.backends)
+    }
+}

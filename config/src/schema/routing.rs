@@ -1,0 +1,115 @@
+//! Sections about where requests go.
+
+use super::{Kind, Section, field};
+
+/// `pools[]`
+pub static POOL: Section = Section {
+    doc: "Backends that can stand in for each other.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "The name in routes, records and metrics."),
+        field("backends", Kind::Texts, "", "Their names."),
+        field("tier", Kind::Text, "", "Where they are: `edge`, `cloud`, or what you call it; for records and metrics."),
+        field("model", Kind::Text, "", "What these backends call the model: requests are sent on with this name in place of the client's."),
+        field(
+            "balance",
+            Kind::Word(&["peak_ewma", "prefix", "least_tokens", "least_requests", "round_robin", "weighted", "session", "hash"]),
+            "peak_ewma",
+            "How one is chosen. peak_ewma: the better of two at random, by time to first token and tokens in flight. prefix: who has seen the beginning of the prompt, unless he is busy. session: always the same for a key. hash: the same for a key, unless it is busy.",
+        ),
+        field(
+            "key",
+            Kind::Text,
+            "caller",
+            "For `session` and `hash`, what requests have in common: `header:NAME`, `cookie:NAME`, or `caller`, who asks. Without one a request goes as under peak_ewma.",
+        ),
+        field(
+            "slow_start",
+            Kind::Duration,
+            "0s",
+            "How long the share of a backend that is new, or well again, grows from a tenth to the whole.",
+        ),
+        field("forget", Kind::Duration, "10s", "How fast a time to first token below those before it is believed."),
+        field("ejection", Kind::Section(&EJECTION), "", "When a backend is left alone for a while, by what its answers were."),
+    ],
+};
+
+/// `pools[].ejection`
+pub static EJECTION: Section = Section {
+    doc: "When a backend is left alone. What clients do wrong, and when they leave, is no failure.",
+    fields: &[
+        field("consecutive", Kind::Count(0, 1000), "5", "Failures in a row; 0 means they do not count."),
+        field("failure_rate", Kind::Share, "0.5", "Share of failures among the requests of ten seconds; 0 means it does not count."),
+        field("min_requests", Kind::Count(1, 100_000), "20", "Fewer requests in ten seconds say nothing about a share."),
+        field(
+            "slower_than",
+            Kind::Number,
+            "5",
+            "A time to first token so many times the median of the pool, of three backends or more; 0 means it does not count.",
+        ),
+        field("base", Kind::Duration, "5s", "How long the first time; each time soon after is twice as long."),
+        field("max", Kind::Duration, "5m", "The longest time, and for how long it must be well to begin with the first again."),
+        field(
+            "most",
+            Kind::Share,
+            "0.5",
+            "Share of the pool that is left alone at a time at most; one backend may be in any pool, the last one never is.",
+        ),
+    ],
+};
+
+/// `backends[].health`
+pub static HEALTH: Section = Section {
+    doc: "How the gateway asks a backend whether it is well.",
+    fields: &[
+        field("path", Kind::Text, "/health", "A GET of it is answered 200."),
+        field("model", Kind::Text, "", "In its place: one token of this model, which is the engine's whole way."),
+        field("interval", Kind::Duration, "5s", "Between two checks, a tenth more or less."),
+        field("timeout", Kind::Duration, "2s", "How long an answer may take."),
+        field("healthy", Kind::Count(1, 100), "2", "Good answers in a row after which it is up again."),
+        field("unhealthy", Kind::Count(1, 100), "3", "Bad ones after which it is down."),
+    ],
+};
+
+/// `routes[].retries`
+pub static RETRIES: Section = Section {
+    doc: "When a request that failed before its first token is asked of another backend.",
+    fields: &[
+        field("most", Kind::Count(0, 10), "2", "Backends that it is asked of after the first."),
+        field("budget", Kind::Share, "0.2", "Retries for each request, over ten seconds."),
+        field("always", Kind::Count(0, 1000), "3", "Retries in a second that the budget does not bound."),
+    ],
+};
+
+/// `routes[].hedge`
+pub static HEDGE: Section = Section {
+    doc: "A second backend, asked when the first is late; who answers first is heard, the other is cut off.",
+    fields: &[
+        field("after", Kind::Duration, "0s", "How late; 0s means the 95th percentile of the backend's time to first token."),
+        field("budget", Kind::Share, "0.05", "Hedges for each request, over ten seconds."),
+    ],
+};
+
+/// `routes[].offload`
+pub static OFFLOAD: Section = Section {
+    doc: "When a request goes to the second pool, a cloud, although the first, an edge, is there. What is named here and holds is enough.",
+    fields: &[
+        field(
+            "ttft",
+            Kind::Duration,
+            "0s",
+            "The edge is good enough when it is predicted to give the first token within this; 0s means whoever is better.",
+        ),
+        field("completion", Kind::Duration, "0s", "The same for the last token; 0s means it does not matter."),
+        field("prompt_tokens", Kind::Count(0, 1_000_000_000), "0", "Longer prompts are for the cloud; 0 means any length."),
+        field("output_tokens", Kind::Count(0, 1_000_000_000), "0", "Requests that ask for more are for the cloud; 0 means any number."),
+        field("tools", Kind::Flag, "false", "Requests that offer tools are for the cloud."),
+        field(
+            "weigh_ttft",
+            Kind::Number,
+            "1",
+            "Where neither is good enough, or nothing is said: what a second to the first token weighs.",
+        ),
+        field("weigh_tpot", Kind::Number, "0", "What a second for each hundred tokens weighs."),
+        field("weigh_cost", Kind::Number, "0", "What a cent weighs, by `backends[].cost`."),
+    ],
+};

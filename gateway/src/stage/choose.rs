@@ -1,0 +1,307 @@
+//! Stage 6: which backend, and which next when that one fails.
+//!
+//! `routing` decides; this tells it what it must know of the request, and how attempts went.
+//!
+//! - *In*: the route's pools, the facts of the request, how an attempt ended.
+//! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
+//! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
+
+use std::sync::Arc;
+
+use config::settings::{Ability, Backend, Balance, By};
+use filters::traffic::network;
+use lens::record::{Outcome, RecordAttempt};
+use lens::{State, Tick};
+use routing::member::Change;
+use routing::{Attempt, Choice, Ended, Reason, Wish};
+use wire::Dialect;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::plan::{PlannedPool, PlannedRoute, Target};
+use crate::respond::Refusal;
+
+/// How often a backend that has no room is passed over for another of its pool.
+const PASSED_OVER: usize = 4;
+
+/// What a backend is asked: the client's head, and the body as it goes on, which a guard may have changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) head: (Arc<Vec<u8>>, usize),
+    pub(crate) body: (Arc<Vec<u8>>, std::ops::Range<usize>),
+}
+
+impl Asked {
+    pub(crate) fn body(&self) -> &[u8] {
+        let (buffer, range) = &self.body;
+        buffer.get(range.clone()).unwrap_or_default()
+    }
+}
+
+/// A request's way among backends.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    /// The attempt that runs, and when it began.
+    attempt: Option<Attempt>,
+    began: Tick,
+    reason: Option<Reason>,
+    /// Where it goes next; chosen, and paid for of the budget.
+    next: Option<(Target, Reason)>,
+    tried: Vec<Target>,
+    /// What it is to be sent to the same backend by.
+    key: Option<Vec<u8>>,
+    /// Hashes of the prompt's beginnings.
+    prefix: Vec<u64>,
+    /// Backends that cannot serve it.
+    unfit: Vec<Target>,
+    /// Attempts that failed.
+    pub(crate) failed: Vec<RecordAttempt>,
+    /// The client hears the answer: nobody else will be asked.
+    committed: bool,
+    /// The client's request and the body to send on, for as long as somebody else may be asked.
+    pub(crate) asked: Option<Asked>,
+    first_token_told: bool,
+}
+
+impl Course {
+    /// The backend has done its part.
+    pub(crate) fn leave(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.leave();
+        }
+    }
+
+    /// The client hears an answer. What another backend would have been asked is not needed any more.
+    pub(crate) fn commit(&mut self) {
+        self.committed = true;
+        self.asked = None;
+    }
+
+    /// Why the backend was chosen.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+}
+
+/// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
+pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
+    for (number, pool) in route.pools.iter().enumerate().filter(|(_, pool)| pool.upstreams.len() > 1) {
+        match &pool.pool.settings.balance {
+            Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
+            Balance::Prefix if exchange.course.prefix.is_empty() => {
+                let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
+                let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
+                routing::blocks(texts, &mut exchange.course.prefix);
+            }
+            _ => {}
+        }
+        if !pool.uniform {
+            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, body));
+            let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
+            exchange.course.unfit.extend(unfit);
+        }
+    }
+}
+
+/// What requests that belong together have in common.
+fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option<Vec<u8>> {
+    match by {
+        By::Header(name) => head.get(name).map(<[u8]>::to_vec),
+        By::Cookie(name) => {
+            let cookies = head.get("cookie").and_then(|field| std::str::from_utf8(field).ok())?;
+            let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
+            pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_bytes().to_vec())
+        }
+        By::Caller => {
+            let known = exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
+            let address = || exchange.accepted.client.map(|address| network(address).to_string());
+            known.map(|caller| caller.id.to_string()).or_else(address).map(String::into_bytes)
+        }
+    }
+}
+
+/// Whether a backend can serve the request, as far as it says what it can.
+fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, body: &[u8]) -> bool {
+    let Some(facts) = &exchange.inspected.facts else { return true };
+    let model = facts.model.as_deref().unwrap_or_default();
+    let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
+    let tokens = exchange.expected.input.saturating_add(facts.max_tokens.unwrap_or(0));
+    let holds = backend.context_length == 0 || tokens <= backend.context_length;
+    let can = backend.lacks.iter().all(|ability| match ability {
+        Ability::Tools => facts.tools == 0,
+        Ability::Embeddings => exchange.accepted.dialect != Some(Dialect::Embeddings),
+        Ability::Vision => !shows_images(body),
+    });
+    knows && holds && can
+}
+
+/// Whether a body has parts that are images, in the words of the APIs.
+fn shows_images(body: &[u8]) -> bool {
+    let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
+    has(b"\"image_url\"") || has(b"\"input_image\"") || has(b"\"image\"")
+}
+
+/// Choose a backend, or take the one that was chosen when the last attempt failed.
+pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(routed) = &exchange.routed else { return Err(Refusal::no_route()) };
+    let now = clock::now();
+    let route = routed.route.clone();
+    if exchange.course.tried.is_empty() {
+        route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
+    }
+    let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
+    let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
+    exchange.set_target(target);
+    let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
+    let course = &mut exchange.course;
+    course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, tokens));
+    (course.began, course.reason, course.first_token_told) = (now, Some(reason), false);
+    course.tried.push(target);
+    Ok(())
+}
+
+/// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can.
+fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
+    let mut last_resort = None;
+    for (number, pool) in route.pools.iter().enumerate() {
+        let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
+        let chosen = (Target { pool: number, at: choice.at }, choice.reason);
+        if choice.reason != Reason::NobodyWell {
+            return Some(chosen);
+        }
+        last_resort = last_resort.or(Some(chosen));
+    }
+    last_resort
+}
+
+fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tick) -> Option<Choice> {
+    let course = &exchange.course;
+    let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
+    let (tried, unfit) = (of(&course.tried), of(&course.unfit));
+    let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
+    let wish =
+        |unfit: &[usize]| pool.pool.choose(&Wish { tokens, key: course.key.as_deref(), prefix: &course.prefix, tried: &tried, unfit }, now);
+    let first = wish(&unfit)?;
+    // Who has a queue is passed over, if somebody has none.
+    let (mut choice, mut passed) = (first, unfit.clone());
+    for _ in 0..PASSED_OVER {
+        if !pool.upstreams.get(choice.at).is_some_and(|upstream| upstream.is_saturated()) {
+            return Some(choice);
+        }
+        passed.push(choice.at);
+        match wish(&passed).filter(|other| other.reason != Reason::NobodyWell) {
+            Some(other) => choice = other,
+            None => break,
+        }
+    }
+    Some(first)
+}
+
+/// Whether another backend may be asked after this one has failed; it is chosen and paid for then.
+pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
+    if exchange.course.next.is_some() {
+        return true;
+    }
+    let retries = &route.route.retries;
+    if exchange.course.committed || exchange.course.tried.len() > retries.most as usize {
+        return false;
+    }
+    let now = clock::now();
+    let Some(next) = pick(exchange, &route, now) else { return false };
+    let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
+    exchange.course.next = paid.then_some(next);
+    paid
+}
+
+/// Whether an answer with this status says that another backend might do better.
+pub(crate) fn is_worth_another(status: u16) -> bool {
+    matches!(status, 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
+pub(crate) fn keeps_back(exchange: &Exchange) -> bool {
+    let Some(routed) = &exchange.routed else { return false };
+    let targets: usize = routed.route.pools.iter().map(|pool| pool.upstreams.len()).sum();
+    let tried = exchange.course.tried.len();
+    !exchange.course.committed && tried <= routed.route.route.retries.most as usize && tried < targets
+}
+
+/// The first token of the answer was read.
+pub(crate) fn first_token(exchange: &mut Exchange) {
+    if exchange.course.first_token_told {
+        return;
+    }
+    let Some(first) = exchange.answer.lens.marks().first_token.arrival else { return };
+    exchange.course.first_token_told = true;
+    if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &exchange.routed) {
+        let forget = routed.pool().pool.settings.forget;
+        attempt.first_token(std::time::Duration::from_nanos(first.nanos_since(sent)), forget, first);
+    }
+}
+
+/// An attempt has failed, and another backend is asked: what is known of this one is written down.
+pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: Ended) {
+    let now = clock::now();
+    if let Some(place) = exchange.place.take() {
+        place.leave(now, None);
+    }
+    let Some(routed) = &exchange.routed else { return };
+    let attempt = RecordAttempt {
+        backend: routed.upstream().backend.name.clone(),
+        code: code.to_owned(),
+        http_status: status,
+        us: now.micros_since(exchange.course.began),
+    };
+    log::debug!("request {}: backend {} failed ({code}), asking another", exchange.accepted.id, attempt.backend);
+    exchange.course.failed.push(attempt);
+    end(exchange, ended, now);
+    (exchange.answer, exchange.sent) = Default::default();
+    exchange.enter(State::Gateway);
+}
+
+/// Where the answer comes from, and why: on routes that have a choice.
+pub(crate) fn field(exchange: &Exchange) -> String {
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else { return String::new() };
+    let (backend, pool) = (&routed.upstream().backend.name, &routed.pool().pool.settings.name);
+    let reason = exchange.course.reason.map_or("", Reason::name);
+    let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
+    for attempt in &exchange.course.failed {
+        field.push_str(&format!("; failed={}:{}", attempt.backend, attempt.code));
+    }
+    field.push_str("\r\n");
+    field
+}
+
+/// The exchange is over: so is its last attempt.
+pub(crate) fn settle(exchange: &mut Exchange) {
+    let ended = verdict(exchange);
+    end(exchange, ended, clock::now());
+}
+
+/// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
+fn verdict(exchange: &Exchange) -> Ended {
+    let status = exchange.answer.status.unwrap_or(0);
+    match exchange.verdict.outcome() {
+        Some(Outcome::Ok) => Ended::Well,
+        Some(Outcome::UpstreamError) if status == 429 => Ended::Untold,
+        Some(Outcome::UpstreamError) if (400..500).contains(&status) => Ended::Well,
+        Some(Outcome::UpstreamError | Outcome::UpstreamFailed) => Ended::Badly,
+        Some(Outcome::Timeout) if exchange.verdict.code.as_deref() != Some("client_write_timeout") => Ended::Badly,
+        _ => Ended::Untold,
+    }
+}
+
+fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
+    let (Some(attempt), Some(routed)) = (exchange.course.attempt.take(), &exchange.routed) else { return };
+    let name = attempt.member().name.clone();
+    // Of who never was asked nothing can be said.
+    let ended = if exchange.sent.at.is_none() && ended == Ended::Well { Ended::Untold } else { ended };
+    match routed.pool().pool.end(attempt, ended, now) {
+        Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),
+        Some(Change::Recovered) => log::info!("backend {name} is well again"),
+        None => {}
+    }
+}
