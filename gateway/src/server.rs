@@ -49,6 +49,8 @@ const JUDGING: usize = 256;
 const COUNTING: usize = 32;
 /// How often the drain looks whether the last connection has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long workers may take to drop what they have.
+const WORKERS_END: Duration = Duration::from_millis(500);
 /// How long a gateway that ends may take to give back what it has of shared limits.
 const LAST_CHORES: Duration = Duration::from_secs(1);
 /// How long a successor gets to take over after it has the listeners.
@@ -196,9 +198,15 @@ impl Gateway {
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let end = control.block_on(self.control(&leave))?;
         // What still runs is dropped, and settles; then the accounts are closed.
-        match end {
-            End::Now => runtime.shutdown_timeout(Duration::ZERO),
-            End::Drained => runtime.shutdown_timeout(Duration::from_millis(200)),
+        let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
+        let (ended, end_of_workers) = std::sync::mpsc::channel();
+        // A thread of its own: a worker that does not come to its end keeps nobody from ending. It ends with the process at the latest.
+        std::thread::spawn(move || {
+            runtime.shutdown_timeout(limit);
+            let _ = ended.send(());
+        });
+        if end_of_workers.recv_timeout(limit + WORKERS_END).is_err() {
+            log::warn!("a worker did not end in time; ending without it");
         }
         if end == End::Drained {
             let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, store::leave(&self.shared)).await });
