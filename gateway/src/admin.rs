@@ -124,6 +124,19 @@ fn pool_samples(shared: &Shared, samples: &mut Vec<Sample>) {
                 found as f64,
             );
         }
+        push(
+            "llm_lens_hedges_total",
+            "Second backends that were asked because the first was late.",
+            &labels,
+            pool.hedges.load(Ordering::Relaxed) as f64,
+        );
+        push("llm_lens_hedges_won_total", "Of these, those that answered first.", &labels, pool.hedges_won.load(Ordering::Relaxed) as f64);
+        push(
+            "llm_lens_hedged_tokens_total",
+            "Tokens of prompts, as estimated, that those who lost had been given.",
+            &labels,
+            pool.hedged_tokens.load(Ordering::Relaxed) as f64,
+        );
         for member in pool.pool.members() {
             let labels = [labels[0].clone(), ("backend", member.name.to_string())];
             let (asked, failed) = member.totals();

@@ -6,6 +6,7 @@
 //! - *Never*: changed after it was built. A reload builds another.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use config::Settings;
 use config::settings::{Limits, Route};
@@ -148,6 +149,24 @@ pub(crate) struct PlannedPool {
     pub(crate) model: Option<String>,
     /// Each can do what any other can.
     pub(crate) uniform: bool,
+    /// Second backends that were asked, and that answered first.
+    pub(crate) hedges: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
+    /// Tokens of prompts, as estimated, that those who lost have read.
+    pub(crate) hedged_tokens: AtomicU64,
+}
+
+impl PlannedPool {
+    /// A second backend is asked.
+    pub(crate) fn hedged(&self, prompt: u64) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+        self.hedged_tokens.fetch_add(prompt, Ordering::Relaxed);
+    }
+
+    /// It answered first.
+    pub(crate) fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A route with its backends.
@@ -290,7 +309,15 @@ impl Pools<'_> {
         let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
         let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
         let pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
-        let pool = Arc::new(PlannedPool { pool, upstreams, model: wanted.model.clone(), uniform });
+        let pool = Arc::new(PlannedPool {
+            pool,
+            upstreams,
+            model: wanted.model.clone(),
+            uniform,
+            hedges: AtomicU64::new(0),
+            hedges_won: AtomicU64::new(0),
+            hedged_tokens: AtomicU64::new(0),
+        });
         self.made.push(pool.clone());
         pool
     }

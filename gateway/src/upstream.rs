@@ -11,12 +11,14 @@ pub(crate) mod h1;
 mod h2;
 mod kernel;
 mod pool;
+mod race;
 mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use config::settings::{Backend, Limits};
 use filters::traffic::Turnstile;
@@ -28,12 +30,13 @@ use wire::Framing;
 use wire::http1::BodyError;
 
 use crate::clock;
-use crate::plan::BuildError;
+use crate::plan::{BuildError, Target};
 use crate::stage::relay::Forward;
 
 pub(crate) use connect::connect;
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
+pub(crate) use race::{Race, Second, SecondPlan, Switch};
 
 /// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got
 /// for ever, and panic over a name that has no address. Of several addresses an IPv4 one is taken, which engines listen on.
@@ -178,6 +181,16 @@ pub(crate) trait Source {
 
     /// One read of the body, given to `forward` run by run.
     fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>>;
+
+    /// Another backend has answered than was asked first.
+    fn take_switch(&mut self) -> Option<Switch> {
+        None
+    }
+
+    /// A second backend was asked and has lost: which, and how late the first was.
+    fn take_lost(&mut self) -> Option<(Target, Duration)> {
+        None
+    }
 
     /// The answer is complete: the connection may serve another request if nothing speaks against it.
     fn settle(self, upstream: &Upstream);

@@ -82,6 +82,17 @@ pub struct RecordAttempt {
     pub us: u64,
 }
 
+/// A second backend that was asked at the same time, because the first was late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordHedge {
+    /// Which.
+    pub backend: Arc<str>,
+    /// It answered first.
+    pub won: bool,
+    /// Duration: from asking the first to asking it.
+    pub after_us: u64,
+}
+
 /// Token counts, and whether they are the engine's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordUsage {
@@ -187,6 +198,9 @@ pub struct Record {
     /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Cow<'static, str>>,
+    /// The second one that was asked at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<RecordHedge>,
     /// Those that were asked before it, in vain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_attempts: Vec<RecordAttempt>,

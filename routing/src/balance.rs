@@ -1,7 +1,7 @@
 //! The ways to choose, a file for those that have more to say than a line.
 
 mod affinity;
-mod least;
+pub(crate) mod least;
 pub(crate) mod prefix;
 
 use lens::Tick;

@@ -34,11 +34,6 @@ impl PeakEwma {
         Some(self.load()).filter(|mean| *mean > 0.0)
     }
 
-    /// Forget everything.
-    pub(crate) fn clear(&self) {
-        self.mean.store(0, Ordering::Relaxed);
-    }
-
     fn load(&self) -> f64 {
         f64::from_bits(self.mean.load(Ordering::Relaxed))
     }
@@ -78,8 +73,6 @@ mod tests {
         ewma.add(100, tau, at(11));
         let mean = ewma.mean().unwrap();
         assert!((420.0..440.0).contains(&mean), "one time constant leaves 1/e of the way: {mean}");
-        ewma.clear();
-        assert_eq!(ewma.mean(), None);
         let mean = Mean::default();
         [10.0, 20.0].iter().for_each(|sample| mean.add(*sample, 0.5));
         assert_eq!(mean.mean(), Some(15.0));

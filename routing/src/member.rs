@@ -132,8 +132,6 @@ impl Member {
     /// It is well after it was not.
     pub(crate) fn recovered(&self, now: Tick) {
         self.since.store(now.0, Ordering::Relaxed);
-        // What it was like before says nothing of what it is now.
-        self.ttft.clear();
     }
 
     /// A check has found it well or not; whether that changes what holds.

@@ -128,6 +128,11 @@ impl Pool {
         Some(choice)
     }
 
+    /// Choose another for a request that is late, without a memory of it: the better of two that are well. `None`: there is none.
+    pub fn choose_other(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
+        balance::least::of_two(&Deck { pool: self, wish, now, everybody: false })
+    }
+
     /// Somebody who may be tried now. Requests that have been tried elsewhere already are spared that.
     fn trial(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
         if !wish.tried.is_empty() {
@@ -146,7 +151,26 @@ impl Pool {
 
     /// An attempt is over.
     pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
-        attempt.end(ended, &self.settings.ejection, || self.bears_one_less(now), now)
+        let member = attempt.member().clone();
+        let change = attempt.end(ended, &self.settings.ejection, || self.bears_one_less(now), now)?;
+        // Who was too slow, was tried, and is it still, is not well.
+        if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
+            let span = self.bears_one_less(now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
+            return span.flatten().map(|span| Change::Ejected(Cause::Slow, span)).or(Some(change));
+        }
+        Some(change)
+    }
+
+    /// The time to first token, nanoseconds, from which on a backend is much slower than the others; `None`: too few are known.
+    fn slow_at(&self) -> Option<f64> {
+        let times = self.settings.ejection.slower_than;
+        let well = |member: &&Arc<Member>| member.health.is_up();
+        let mut means: Vec<f64> = self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
+        if times <= 0.0 || means.len() < FEWEST {
+            return None;
+        }
+        means.sort_by(f64::total_cmp);
+        means.get((means.len() - 1) / 2).map(|median| median * times)
     }
 
     /// Whether one more may be ejected. The last one never is.
@@ -163,15 +187,8 @@ impl Pool {
     /// A second has passed: tails are computed, and who is much slower than the others is left alone. What has changed, by place.
     pub fn tick(&self, now: Tick) -> Vec<(usize, Change)> {
         self.members.iter().for_each(|member| member.tail.tick());
-        let times = self.settings.ejection.slower_than;
-        let well = |member: &&Arc<Member>| member.health.is_up();
-        let mut means: Vec<f64> = self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
-        if times <= 0.0 || means.len() < FEWEST {
-            return Vec::new();
-        }
-        means.sort_by(f64::total_cmp);
-        let median = means.get((means.len() - 1) / 2).copied().unwrap_or(f64::INFINITY);
-        let slow = |member: &Member| member.health.is_up() && member.ttft.mean().is_some_and(|mean| mean > median * times);
+        let Some(limit) = self.slow_at() else { return Vec::new() };
+        let slow = |member: &Member| member.health.is_up() && member.ttft.mean().is_some_and(|mean| mean > limit);
         let eject = |(at, member): (usize, &Arc<Member>)| {
             let out = slow(member) && self.bears_one_less(now);
             let span = out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;

@@ -167,6 +167,9 @@ impl Builder {
         if pools.first().is_some_and(|pool| pool.backends.len() < 2) {
             self.wrong(table, "hedge", "a hedge asks a second backend of the pool, and it has only one");
         }
+        if pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.http2) {
+            self.wrong(table, "hedge", "asks over HTTP/1.1 only, and a backend of the route speaks HTTP/2");
+        }
         let after = given.duration("after");
         Some(Hedges { after: (!after.is_zero()).then_some(after), budget: f64::from(given.share("budget")) })
     }

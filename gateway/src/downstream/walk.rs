@@ -27,8 +27,8 @@ use crate::respond::Refusal;
 use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
 use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
-use crate::upstream::h1::Request;
-use crate::upstream::{AnswerHead, H1Source, H2Source, Source, Upstream, UpstreamError, connect};
+use crate::upstream::h1::{Edits, Request};
+use crate::upstream::{AnswerHead, H1Source, H2Source, Race, Second, SecondPlan, Source, Upstream, UpstreamError, connect};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -240,6 +240,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> As
         Ok(outgoing) => outgoing,
         Err(refusal) => return Asking::Refused(refusal),
     };
+    let second = second(exchange, &asked, &outgoing.edits);
     let Asked { head, body: (buffer, body) } = asked;
     drop(head);
     let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
@@ -248,11 +249,38 @@ async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> As
         // Boxed, so that the exchanges that do not use it do not carry its size.
         return Box::pin(ask_h2(exchange, &upstream, request, sink)).await;
     }
-    ask_h1(exchange, &upstream, request, sink).await
+    ask_h1(exchange, &upstream, request, second, sink).await
+}
+
+/// What is needed to ask a second backend, should the one that was chosen be late, where the route wants that.
+fn second(exchange: &Exchange, asked: &Asked, edits: &Edits) -> Option<Box<Second>> {
+    let (after, budget, unfit) = choose::second(exchange)?;
+    let routed = exchange.routed.as_ref()?;
+    Some(Second::new(SecondPlan {
+        route: routed.route.clone(),
+        first: routed.target,
+        unfit,
+        asked: asked.clone(),
+        edits: edits.clone(),
+        id: exchange.accepted.id.clone(),
+        keeps_credentials: exchange.plan.keys.is_some(),
+        after,
+        budget,
+        tokens: exchange.expected.input.saturating_add(exchange.expected.output),
+        prompt: exchange.expected.input,
+        limits: exchange.plan.head_limits,
+        connect: exchange.timeouts().connect,
+    }))
 }
 
 /// Over HTTP/1.1; once more on a new connection when an idle one turns out to be dead.
-async fn ask_h1<D: Sink>(exchange: &mut Exchange, upstream: &Arc<Upstream>, mut request: Request, sink: &mut D) -> Asking {
+async fn ask_h1<D: Sink>(
+    exchange: &mut Exchange,
+    upstream: &Arc<Upstream>,
+    mut request: Request,
+    mut second: Option<Box<Second>>,
+    sink: &mut D,
+) -> Asking {
     let mut fresh = false;
     loop {
         exchange.enter(State::Connect);
@@ -263,19 +291,22 @@ async fn ask_h1<D: Sink>(exchange: &mut Exchange, upstream: &Arc<Upstream>, mut 
             () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
         };
         let mut source = match connection {
-            Ok(connection) => H1Source::new(connection, request, exchange.plan.head_limits),
+            Ok(connection) => Race::new(H1Source::new(connection, request, exchange.plan.head_limits), second.take()),
             Err(error) => return failed(&error),
         };
         match Relay::new(exchange, &mut source, sink).run().await {
             End::Complete => {
-                source.settle(upstream);
+                // Whoever has answered, which may be another one than was asked first.
+                if let Some(routed) = &exchange.routed {
+                    source.settle(routed.upstream());
+                }
                 return Asking::Done(completed(exchange));
             }
             End::Unanswered(error) => match source.into_unanswered() {
-                Some(again) if !fresh => {
+                (Some(again), rest) if !fresh => {
                     log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
                     fresh = true;
-                    request = again;
+                    (request, second) = (again, rest);
                 }
                 _ => return failed(&error),
             },

@@ -7,10 +7,11 @@
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::settings::{Ability, Backend, Balance, By};
 use filters::traffic::network;
-use lens::record::{Outcome, RecordAttempt};
+use lens::record::{Outcome, RecordAttempt, RecordHedge};
 use lens::{State, Tick};
 use routing::member::Change;
 use routing::{Attempt, Choice, Ended, Reason, Wish};
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
+use crate::upstream::Switch;
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
@@ -55,6 +57,8 @@ pub(crate) struct Course {
     prefix: Vec<u64>,
     /// Backends that cannot serve it.
     unfit: Vec<Target>,
+    /// The second backend that was asked at the same time.
+    pub(crate) hedge: Option<RecordHedge>,
     /// Attempts that failed.
     pub(crate) failed: Vec<RecordAttempt>,
     /// The client hears the answer: nobody else will be asked.
@@ -216,6 +220,45 @@ pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
     paid
 }
 
+/// When a second backend is asked at the same time, on what budget, and who of its pool is not.
+pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)> {
+    let routed = exchange.routed.as_ref()?;
+    let hedges = routed.route.route.hedges?;
+    routed.pool().pool.hedges.earn(clock::now());
+    let after = hedges.after.or_else(|| routed.upstream().member.p95())?;
+    let others = exchange.course.unfit.iter().chain(&exchange.course.tried);
+    let unfit = others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
+    Some((after, hedges.budget, unfit))
+}
+
+/// The second backend has answered first: the exchange is its. That the first was late is known of it.
+pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
+    let now = clock::now();
+    let forget = exchange.routed.as_ref().map(|routed| routed.pool().pool.settings.forget).unwrap_or_default();
+    if let (Some(attempt), Some(sent)) = (&exchange.course.attempt, exchange.sent.at) {
+        attempt.first_token(Duration::from_nanos(now.nanos_since(sent)), forget, now);
+    }
+    end(exchange, Ended::Untold, now);
+    if let Some(place) = exchange.place.take() {
+        place.leave(now, None);
+    }
+    exchange.set_target(switch.target);
+    let course = &mut exchange.course;
+    (course.attempt, course.reason) = (Some(switch.attempt), Some(Reason::Balanced));
+    course.tried.push(switch.target);
+    if let Some(backend) = exchange.routed.as_ref().map(|routed| routed.upstream().backend.name.clone()) {
+        exchange.course.hedge = Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
+    }
+    (exchange.place, exchange.sent.at) = (switch.place, switch.sent_at);
+}
+
+/// The second backend was asked and has lost.
+pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Duration) {
+    let Some(routed) = &exchange.routed else { return };
+    let backend = routed.route.upstream(target).backend.name.clone();
+    exchange.course.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
+}
+
 /// Whether an answer with this status says that another backend might do better.
 pub(crate) fn is_worth_another(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
@@ -238,7 +281,7 @@ pub(crate) fn first_token(exchange: &mut Exchange) {
     exchange.course.first_token_told = true;
     if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &exchange.routed) {
         let forget = routed.pool().pool.settings.forget;
-        attempt.first_token(std::time::Duration::from_nanos(first.nanos_since(sent)), forget, first);
+        attempt.first_token(Duration::from_nanos(first.nanos_since(sent)), forget, first);
     }
 }
 

@@ -78,6 +78,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
             .as_ref()
             .filter(|routed| routed.route.has_choice())
             .and_then(|_| Some(Cow::Borrowed(exchange.course.reason()?.name()))),
+        hedge: exchange.course.hedge.take(),
         failed_attempts: std::mem::take(&mut exchange.course.failed),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),

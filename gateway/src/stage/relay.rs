@@ -242,6 +242,12 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     /// The answer begins. Its head and the body bytes that came with it leave together.
     fn begin(&mut self, mut head: AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
+        if let Some(switch) = self.source.take_switch() {
+            choose::switch(self.exchange, switch);
+        }
+        if let Some((target, after)) = self.source.take_lost() {
+            choose::second_lost(self.exchange, target, after);
+        }
         if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }

@@ -6,6 +6,7 @@
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
+use crate::plan::{PlannedRoute, Target};
 use crate::upstream::h1::{Edit, Edits};
 
 /// The parts of a request on their way to the backend: the head, and what changes in the body.
@@ -26,13 +27,28 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     exchange.sent.usage_asked = usage.is_some();
     let mut edits = [model_edit(exchange), usage];
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
-    let mut out = Vec::with_capacity(head.len + 256);
-    let Some(routed) = &exchange.routed else { return Outgoing { head: out, edits } };
-    let route = &routed.route.route;
-    let backend = &routed.upstream().backend;
-    push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
+    let Some(routed) = &exchange.routed else { return Outgoing { head: Vec::new(), edits } };
     // A credential that was for us is for nobody else.
-    let withheld = backend.api_key.is_some() || exchange.plan.keys.is_some();
+    let said = Said { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
+    Outgoing { head: head_for(&routed.route, routed.target, head, &said), edits }
+}
+
+/// What all backends are told of a request.
+pub(crate) struct Said<'s> {
+    pub(crate) id: &'s str,
+    /// Credentials of clients reach no backend.
+    pub(crate) keeps_credentials: bool,
+    pub(crate) body_len: usize,
+    pub(crate) edits: &'s Edits,
+}
+
+/// The head of the request to a backend.
+pub(crate) fn head_for(route: &PlannedRoute, target: Target, head: &Head<'_, RequestLine<'_>>, said: &Said<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len + 256);
+    let backend = &route.upstream(target).backend;
+    let route = &route.route;
+    push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
+    let withheld = backend.api_key.is_some() || said.keeps_credentials;
     for field in head.fields {
         let name = field.name;
         let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
@@ -51,9 +67,9 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     if let Some((name, value)) = backend.credential() {
         push(&mut out, &[name, ": ", &value, "\r\n"]);
     }
-    let length = edits.iter().flatten().fold(body_len, |len, edit| len + edit.text.len() - edit.range.len());
-    push(&mut out, &["x-request-id: ", &exchange.accepted.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
-    Outgoing { head: out, edits }
+    let length = said.edits.iter().flatten().fold(said.body_len, |len, edit| len + edit.text.len() - edit.range.len());
+    push(&mut out, &["x-request-id: ", said.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
+    out
 }
 
 /// Where and how to ask for usage, when the route wants it and the client did not ask.

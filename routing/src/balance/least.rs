@@ -26,7 +26,7 @@ pub(super) fn by(deck: &Deck<'_>, busy: impl Fn(&Member) -> u64) -> Option<usize
 }
 
 /// The better of two at random.
-pub(super) fn of_two(deck: &Deck<'_>) -> Option<usize> {
+pub(crate) fn of_two(deck: &Deck<'_>) -> Option<usize> {
     let (one, other) = two(deck)?;
     let Some(other) = other else { return Some(one) };
     let prior = prior(deck, one, other);
