@@ -251,13 +251,15 @@ pub struct Pool {
 }
 
 /// When an edge is passed over for a cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct OffloadSettings {
     /// What is good enough.
     pub objective: Objective,
     /// What is too much.
     pub complexity: Complexity,
+    /// What a client says to have it so: a header, in lower case, and its value, `None` for any.
+    pub header: Option<(String, Option<String>)>,
 }
 
 impl Backend {

@@ -20,11 +20,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use observatory::Sample;
 use pingora::protocols::Stream;
 use routing::health::State;
+use routing::{Member, Nature, Question};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::shared::Shared;
+use crate::stage::choose;
 
 /// Connections served at a time; more wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -77,6 +79,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let route = parameter(request.uri().query(), "route");
             json(StatusCode::OK, &json!({"routes": shared.observatory.security(route)}))
         }
+        "/api/routes/explain" => match explain(&shared, request.uri().query()) {
+            Ok(explained) => json(StatusCode::OK, &explained),
+            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
+        },
         "/api/backends" => json(StatusCode::OK, &json!({"backends": backends(&shared)})),
         "/api/usage" => match usage(&shared, request.uri().query()) {
             Ok(usage) => json(StatusCode::OK, &usage),
@@ -100,10 +106,46 @@ fn backends(shared: &Shared) -> Vec<serde_json::Value> {
             rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier,
                 "state": health.state(now).name(), "cause": health.cause(now).name(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
-                "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip())}));
+                "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
+                "prediction_error": member.prediction_error()}));
         }
     }
     rows
+}
+
+/// Where a request would go now, and why.
+fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'static str, String)> {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    let name = parameter(query, "route");
+    let known = || plan.routes.iter().map(|route| &*route.route.name).collect::<Vec<_>>().join(", ");
+    let route = plan.routes.iter().find(|route| name.is_none_or(|name| *route.route.name == *name));
+    let route = route.ok_or_else(|| ("route", format!("there is no such route; known: {}", known())))?;
+    let number = |param: &'static str, or: u64| match parameter(query, param) {
+        None => Ok(or),
+        Some(text) => text.parse().map_err(|_| (param, format!("{param} must be a whole number, not {text:?}"))),
+    };
+    let question = Question { prompt: number("prompt_tokens", 100)?, output: number("output_tokens", route.route.expected_output)? };
+    let nature = Nature { tools: parameter(query, "tools") == Some("true"), asks: false };
+    let outlooks: Vec<_> = (0..route.pools.len()).filter_map(|number| choose::outlook(route, number, &question, &[])).collect();
+    let decided = match (&route.offload, &*outlooks) {
+        (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
+        _ => None,
+    };
+    let leaves = decided.is_some_and(routing::Offloaded::leaves);
+    let first = outlooks.iter().enumerate().cycle().skip(usize::from(leaves)).take(outlooks.len()).find(|(_, outlook)| outlook.is_there);
+    let pools = route.pools.iter().zip(&outlooks).map(|(pool, outlook)| {
+        let member = |member: &Arc<Member>| {
+            let predicted = member.predict(&question);
+            json!({"backend": member.name, "state": member.health().state(now).name(), "cause": member.health().cause(now).name(),
+                "requests": member.requests(), "tokens": member.tokens(), "predicted": predicted,
+                "completion": predicted.and_then(|predicted| predicted.completion(&question)), "prediction_error": member.prediction_error()})
+        };
+        let members: Vec<_> = pool.pool.members().iter().map(member).collect();
+        json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
+    });
+    let goes = first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
+    Ok(json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
+        "offload": decided.map(|decided| decided.name()), "pools": pools.collect::<Vec<_>>()}))
 }
 
 /// What pools and their backends do.
@@ -145,6 +187,14 @@ fn pool_samples(shared: &Shared, samples: &mut Vec<Sample>) {
             push("llm_lens_backend_ejections_total", "How often a backend was left alone.", &labels, member.health().ejections() as f64);
             push("llm_lens_backend_in_flight", "Requests at a backend.", &labels, member.requests() as f64);
             push("llm_lens_backend_tokens_in_flight", "Their tokens, as estimated.", &labels, member.tokens() as f64);
+            if let Some(error) = member.prediction_error() {
+                push(
+                    "llm_lens_prediction_error_ratio",
+                    "Median of how far predicted times to first token were off, of the last 128.",
+                    &labels,
+                    error,
+                );
+            }
             for state in State::ALL {
                 let labels = [labels[0].clone(), labels[1].clone(), ("state", state.name().to_owned())];
                 let holds = member.health().state(now) == state;
@@ -245,6 +295,7 @@ const INDEX: &str = "\
 /readyz             it takes requests (503 while draining)
 /api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
+/api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true)
 /api/backends       which are well, why not, how busy and how fast they are
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)

@@ -177,6 +177,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
+    /// When the first pool is passed over for the second.
+    pub(crate) offload: Option<routing::Offload>,
     /// Counts prompts.
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
@@ -351,6 +353,7 @@ impl PlannedRoute {
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
+            offload: route.offload.as_ref().map(|wanted| routing::Offload::new(wanted.objective, wanted.complexity)),
             tokenizer: None,
             counts_tokens: false,
             counted,

@@ -198,6 +198,12 @@ pub struct Record {
     /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Cow<'static, str>>,
+    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Cow<'static, str>>,
+    /// Duration: request sent to first token, as predicted when the backend was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_ttft_us: Option<u64>,
     /// The second one that was asked at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<RecordHedge>,

@@ -12,6 +12,7 @@ use lens::Tick;
 
 use crate::ewma::{Mean, PeakEwma};
 use crate::health::{Cause, Health, nanos};
+use crate::predict::{Busy, Predicted, Predictor, Question};
 use crate::settings::Ejection;
 use crate::tail::Tail;
 
@@ -31,6 +32,7 @@ pub struct Member {
     pub(crate) ttft: PeakEwma,
     pub(crate) tail: Tail,
     rtt: Mean,
+    predictor: Predictor,
     requests: AtomicU64,
     tokens: AtomicU64,
     /// From when on it is asked: its beginning, or the end of an ejection.
@@ -69,6 +71,7 @@ impl Member {
             ttft: PeakEwma::default(),
             tail: Tail::default(),
             rtt: Mean::default(),
+            predictor: Predictor::default(),
             requests: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             since: AtomicU64::new(now.0),
@@ -115,6 +118,22 @@ impl Member {
     /// A connection stood after that time.
     pub fn connected(&self, took: Duration) {
         self.rtt.add(nanos(took) as f64, RTT_SHARE);
+        self.predictor.round_trip(took);
+    }
+
+    /// What it is busy with.
+    pub fn busy(&self) -> Busy {
+        Busy { requests: self.requests(), tokens: self.tokens() }
+    }
+
+    /// What a request would take there now; `None`: too little is known.
+    pub fn predict(&self, question: &Question) -> Option<Predicted> {
+        self.predictor.predict(question, &self.busy())
+    }
+
+    /// The median of how far predictions were off, in parts of what it took.
+    pub fn prediction_error(&self) -> Option<f64> {
+        self.predictor.median_error()
     }
 
     /// Its share now, of 1: less while it starts slowly.
@@ -148,17 +167,26 @@ impl Member {
 #[derive(Debug)]
 pub struct Attempt {
     member: Arc<Member>,
-    tokens: u64,
+    question: Question,
+    /// What the backend was busy with when it came, and what it was thought to take then.
+    busy: Busy,
+    predicted: Option<Predicted>,
     over: bool,
 }
 
 impl Attempt {
-    /// Begin one that is thought to use so many tokens.
-    pub fn begin(member: &Arc<Member>, tokens: u64) -> Self {
+    /// Begin one.
+    pub fn begin(member: &Arc<Member>, question: Question) -> Self {
+        let (busy, predicted) = (member.busy(), member.predict(&question));
         member.asked.fetch_add(1, Ordering::Relaxed);
         member.requests.fetch_add(1, Ordering::Relaxed);
-        member.tokens.fetch_add(tokens, Ordering::Relaxed);
-        Attempt { member: member.clone(), tokens, over: false }
+        member.tokens.fetch_add(question.tokens(), Ordering::Relaxed);
+        Attempt { member: member.clone(), question, busy, predicted, over: false }
+    }
+
+    /// What it was thought to take.
+    pub fn predicted(&self) -> Option<Predicted> {
+        self.predicted
     }
 
     /// The backend.
@@ -170,6 +198,12 @@ impl Attempt {
     pub fn first_token(&self, took: Duration, forget: Duration, now: Tick) {
         self.member.ttft.add(nanos(took), nanos(forget) as f64, now);
         self.member.tail.add(nanos(took));
+        self.member.predictor.learn_first(&self.question, &self.busy, self.predicted.as_ref(), took);
+    }
+
+    /// Each token after the first took that long in the mean.
+    pub fn paced(&self, tpot: Duration) {
+        self.member.predictor.learn_each(&self.busy, tpot);
     }
 
     /// It is over; what the pool's rule makes of it. `may_eject` says whether the pool bears to miss it.
@@ -194,7 +228,7 @@ impl Attempt {
     pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.member.requests.fetch_sub(1, Ordering::Relaxed);
-            self.member.tokens.fetch_sub(self.tokens, Ordering::Relaxed);
+            self.member.tokens.fetch_sub(self.question.tokens(), Ordering::Relaxed);
         }
     }
 }
@@ -212,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_in_flight_is_counted_however_it_ends() {
         let member = Arc::new(Member::new("a".into(), 1, Tick(0)));
-        let attempts: Vec<Attempt> = (0..3).map(|n| Attempt::begin(&member, 10 * n)).collect();
+        let attempts: Vec<Attempt> = (0..3).map(|n| Attempt::begin(&member, Question { prompt: 10 * n, output: 0 })).collect();
         assert_eq!((member.requests(), member.tokens()), (3, 30));
         let ejection = Ejection { consecutive: 1, ..Ejection::default() };
         let mut attempts = attempts.into_iter();

@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::ewma::Mean;
 use crate::health::{Cause, State};
 use crate::member::{Attempt, Change, Ended, Member};
+use crate::predict::{Predicted, Question};
 use crate::random::Random;
 use crate::settings::{Balance, PoolSettings};
 
@@ -144,9 +145,17 @@ impl Pool {
     }
 
     /// Begin to ask a backend.
-    pub fn begin(&self, at: usize, tokens: u64) -> Option<Attempt> {
-        self.size.add(tokens as f64, SIZE_SHARE);
-        self.members.get(at).map(|member| Attempt::begin(member, tokens))
+    pub fn begin(&self, at: usize, question: Question) -> Option<Attempt> {
+        self.size.add(question.tokens() as f64, SIZE_SHARE);
+        self.members.get(at).map(|member| Attempt::begin(member, question))
+    }
+
+    /// What the pool offers for a request: the best of those that are well.
+    pub fn outlook(&self, question: &Question, unfit: &[usize]) -> (bool, Option<Predicted>) {
+        let may = |at: &usize, member: &Arc<Member>| member.health.is_up() && !unfit.contains(at);
+        let well = || self.members.iter().enumerate().filter(|(at, member)| may(at, member));
+        let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
+        (well().next().is_some(), best)
     }
 
     /// An attempt is over.

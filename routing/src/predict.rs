@@ -1,0 +1,239 @@
+//! How long will this one take?
+//!
+//! - *In*: what requests were like and what a backend was busy with when they came; how long they took.
+//! - *Out*: the time to first token and to the last, of a request that is not there yet; how far off such predictions were.
+//! - *Never*: a lock that a choice waits for: coefficients are published, and learning that finds another at work is left out.
+//!
+//! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*, chapter 10): *time = round trip + a + b x prompt + c x tokens
+//! in flight* and *time of a token = d + e x requests in flight*. The round trip is measured by itself and added as it is now.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::ewma::Mean;
+
+/// How much of what was learnt is left after one more request: two hundred of them count.
+const KEPT: f64 = 0.995;
+/// Requests before a prediction is one.
+const LEAST: u64 = 5;
+/// How uncertain the beginning is.
+const UNKNOWN: f64 = 1e4;
+/// Predictions whose errors are kept.
+const ERRORS: usize = 128;
+
+/// What a request asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Tokens of its prompt.
+    pub prompt: u64,
+    /// Tokens that it may generate.
+    pub output: u64,
+}
+
+impl Question {
+    /// All of them.
+    pub fn tokens(&self) -> u64 {
+        self.prompt.saturating_add(self.output)
+    }
+}
+
+/// What a backend was busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// Requests in flight.
+    pub requests: u64,
+    /// Their tokens.
+    pub tokens: u64,
+}
+
+/// What a request is thought to take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Predicted {
+    /// To its first token, seconds.
+    pub ttft: f64,
+    /// For each token after it, seconds; `None`: not known.
+    pub tpot: Option<f64>,
+}
+
+/// What is learnt of a backend.
+#[derive(Debug)]
+pub struct Predictor {
+    first: Regression<3>,
+    each: Regression<2>,
+    rtt: Mean,
+    /// Errors of predictions, in thousandths of what it took, the newest in place of the oldest.
+    errors: [AtomicU32; ERRORS],
+    judged: AtomicU64,
+}
+
+impl Default for Predictor {
+    fn default() -> Self {
+        Predictor {
+            first: Regression::default(),
+            each: Regression::default(),
+            rtt: Mean::default(),
+            errors: [const { AtomicU32::new(0) }; ERRORS],
+            judged: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Predictor {
+    /// What a request would take; `None`: too little is known.
+    pub fn predict(&self, question: &Question, busy: &Busy) -> Option<Predicted> {
+        let rtt = self.rtt.mean().unwrap_or(0.0);
+        let ttft = self.first.at(&first_of(question, busy))?.max(0.0) + rtt;
+        Some(Predicted { ttft, tpot: self.each.at(&each_of(busy)).map(|tpot| tpot.max(0.0)) })
+    }
+
+    /// The first token came after that time; what was predicted is judged by it.
+    pub fn learn_first(&self, question: &Question, busy: &Busy, predicted: Option<&Predicted>, took: Duration) {
+        let took = took.as_secs_f64();
+        if let Some(predicted) = predicted {
+            let error = ((predicted.ttft - took).abs() / took.max(1e-6) * 1000.0).min(1e6) as u32;
+            let at = self.judged.fetch_add(1, Ordering::Relaxed) as usize % ERRORS;
+            if let Some(place) = self.errors.get(at) {
+                place.store(error, Ordering::Relaxed);
+            }
+        }
+        self.first.learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
+    }
+
+    /// Each further token took that long in the mean.
+    pub fn learn_each(&self, busy: &Busy, took: Duration) {
+        self.each.learn(&each_of(busy), took.as_secs_f64());
+    }
+
+    /// Going there and back took that long.
+    pub fn round_trip(&self, took: Duration) {
+        self.rtt.add(took.as_secs_f64(), 0.2);
+    }
+
+    /// The median of how far predictions of the first token were off, in parts of what it took; `None`: none was made.
+    pub fn median_error(&self) -> Option<f64> {
+        let known = (self.judged.load(Ordering::Relaxed) as usize).min(ERRORS);
+        let mut errors: Vec<u32> = self.errors.iter().take(known).map(|error| error.load(Ordering::Relaxed)).collect();
+        errors.sort_unstable();
+        errors.get(errors.len() / 2).map(|error| f64::from(*error) / 1000.0)
+    }
+}
+
+impl Predicted {
+    /// To its last token, seconds.
+    pub fn completion(&self, question: &Question) -> Option<f64> {
+        self.tpot.map(|tpot| self.ttft + tpot * question.output as f64)
+    }
+}
+
+/// Thousands of tokens, so that coefficients are of a size.
+fn first_of(question: &Question, busy: &Busy) -> [f64; 3] {
+    [1.0, question.prompt as f64 / 1000.0, busy.tokens as f64 / 1000.0]
+}
+
+fn each_of(busy: &Busy) -> [f64; 2] {
+    [1.0, busy.requests as f64]
+}
+
+/// Least squares, one after the other.
+#[derive(Debug)]
+struct Regression<const N: usize> {
+    state: Mutex<Learnt<N>>,
+    /// The coefficients as `f64` bits.
+    published: [AtomicU64; N],
+    samples: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Learnt<const N: usize> {
+    weights: [f64; N],
+    /// The inverse of the correlation.
+    spread: [[f64; N]; N],
+}
+
+impl<const N: usize> Default for Regression<N> {
+    fn default() -> Self {
+        let mut spread = [[0.0; N]; N];
+        for (at, row) in spread.iter_mut().enumerate() {
+            row[at] = UNKNOWN;
+        }
+        Regression {
+            state: Mutex::new(Learnt { weights: [0.0; N], spread }),
+            published: [const { AtomicU64::new(0) }; N],
+            samples: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<const N: usize> Regression<N> {
+    fn at(&self, x: &[f64; N]) -> Option<f64> {
+        if self.samples.load(Ordering::Relaxed) < LEAST {
+            return None;
+        }
+        Some(self.published.iter().zip(x).map(|(weight, x)| f64::from_bits(weight.load(Ordering::Relaxed)) * x).sum())
+    }
+
+    fn learn(&self, x: &[f64; N], y: f64) {
+        let Some(mut state) = self.state.try_lock() else { return };
+        let Learnt { weights, spread } = &mut *state;
+        let px: [f64; N] = std::array::from_fn(|row| spread[row].iter().zip(x).map(|(p, x)| p * x).sum());
+        let gain = KEPT + px.iter().zip(x).map(|(p, x)| p * x).sum::<f64>();
+        let error = y - weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
+        for (weight, p) in weights.iter_mut().zip(&px) {
+            *weight += p / gain * error;
+        }
+        for (row, p) in spread.iter_mut().zip(&px) {
+            for (cell, q) in row.iter_mut().zip(&px) {
+                // What never varies is never known better: without a bound it would grow for ever.
+                *cell = ((*cell - p * q / gain) / KEPT).clamp(-UNKNOWN, UNKNOWN);
+            }
+        }
+        for (published, weight) in self.published.iter().zip(weights.iter()) {
+            published.store(weight.to_bits(), Ordering::Relaxed);
+        }
+        self.samples.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn a_line_is_learnt_and_followed_when_it_moves() {
+        let (predictor, random) = (Predictor::default(), Random::new(3));
+        let question = |prompt| Question { prompt, output: 100 };
+        let took = |prompt: u64, tokens: u64, base: f64| base + 0.2e-3 * prompt as f64 + 0.05e-3 * tokens as f64;
+        assert_eq!(predictor.predict(&question(1), &Busy::default()), None);
+        predictor.round_trip(Duration::from_millis(80));
+        for base in [0.02, 0.3] {
+            for _ in 0..1500 {
+                let (prompt, busy) =
+                    (random.below(4000) as u64, Busy { requests: random.below(10) as u64, tokens: random.below(20_000) as u64 });
+                let seconds = 0.08 + took(prompt, busy.tokens, base) * (0.95 + 0.1 * random.share());
+                let predicted = predictor.predict(&question(prompt), &busy);
+                predictor.learn_first(&question(prompt), &busy, predicted.as_ref(), Duration::from_secs_f64(seconds));
+                predictor.learn_each(&busy, Duration::from_secs_f64(0.01 + 0.001 * busy.requests as f64));
+            }
+            let predicted = predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
+            let (want, error) = (0.08 + took(1000, 5000, base), predictor.median_error().unwrap());
+            assert!((predicted.ttft / want - 1.0).abs() < 0.05, "{predicted:?} {want}");
+            assert!(error < 0.06, "{error}");
+            assert!((predicted.tpot.unwrap() - 0.014).abs() < 0.001);
+            assert!((predicted.completion(&question(1000)).unwrap() - want - 1.4).abs() < 0.15);
+        }
+    }
+
+    #[test]
+    fn what_never_varies_breaks_nothing() {
+        let predictor = Predictor::default();
+        for _ in 0..100_000 {
+            predictor.learn_first(&Question { prompt: 10, output: 1 }, &Busy::default(), None, Duration::from_millis(100));
+        }
+        let predicted = predictor.predict(&Question { prompt: 10, output: 1 }, &Busy::default()).unwrap();
+        assert!((predicted.ttft - 0.1).abs() < 1e-3, "{predicted:?}");
+    }
+}

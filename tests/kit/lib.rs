@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod delay;
 pub mod engine;
 pub mod gateway;
 pub mod redis;

@@ -180,7 +180,12 @@ impl Builder {
             self.wrong(table, "offload", "goes to the first pool under fallback, and there is none");
         }
         let number = |name| given.number(name).unwrap_or(0.0);
+        let header = given.text("header").map(|text| match text.split_once(':') {
+            Some((name, value)) => (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned())),
+            None => (text.trim().to_ascii_lowercase(), None),
+        });
         Some(OffloadSettings {
+            header,
             objective: Objective {
                 ttft: given.duration("ttft"),
                 completion: given.duration("completion"),

@@ -104,6 +104,12 @@ pub static OFFLOAD: Section = Section {
         field("output_tokens", Kind::Count(0, 1_000_000_000), "0", "Requests that ask for more are for the cloud; 0 means any number."),
         field("tools", Kind::Flag, "false", "Requests that offer tools are for the cloud."),
         field(
+            "header",
+            Kind::Text,
+            "",
+            "Requests that have this header are for the cloud: `NAME`, or `NAME: VALUE`. A classifier in front may set it.",
+        ),
+        field(
             "weigh_ttft",
             Kind::Number,
             "1",

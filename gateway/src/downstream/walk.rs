@@ -266,8 +266,7 @@ fn second(exchange: &Exchange, asked: &Asked, edits: &Edits) -> Option<Box<Secon
         keeps_credentials: exchange.plan.keys.is_some(),
         after,
         budget,
-        tokens: exchange.expected.input.saturating_add(exchange.expected.output),
-        prompt: exchange.expected.input,
+        question: choose::question(exchange),
         limits: exchange.plan.head_limits,
         connect: exchange.timeouts().connect,
     }))

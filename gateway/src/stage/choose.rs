@@ -14,7 +14,7 @@ use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge};
 use lens::{State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Reason, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Wish};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
@@ -57,8 +57,14 @@ pub(crate) struct Course {
     prefix: Vec<u64>,
     /// Backends that cannot serve it.
     unfit: Vec<Target>,
+    /// The client wants the cloud.
+    asks_cloud: bool,
+    /// Where the policy of the route sent it, and why.
+    offloaded: Option<Offloaded>,
     /// The second backend that was asked at the same time.
     pub(crate) hedge: Option<RecordHedge>,
+    /// What the backend was thought to take.
+    pub(crate) last_predicted: Option<Predicted>,
     /// Attempts that failed.
     pub(crate) failed: Vec<RecordAttempt>,
     /// The client hears the answer: nobody else will be asked.
@@ -82,6 +88,11 @@ impl Course {
         self.asked = None;
     }
 
+    /// Why the first pool was passed over for the second, or not.
+    pub(crate) fn offloaded(&self) -> Option<Offloaded> {
+        self.offloaded
+    }
+
     /// Why the backend was chosen.
     pub(crate) fn reason(&self) -> Option<Reason> {
         self.reason
@@ -91,6 +102,9 @@ impl Course {
 /// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
 pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
+    if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
+        exchange.course.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
+    }
     for (number, pool) in route.pools.iter().enumerate().filter(|(_, pool)| pool.upstreams.len() > 1) {
         match &pool.pool.settings.balance {
             Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
@@ -154,22 +168,54 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     let route = routed.route.clone();
     if exchange.course.tried.is_empty() {
         route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
+        exchange.course.offloaded = offload(exchange, &route);
     }
     let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
     exchange.set_target(target);
-    let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
+    let question = question(exchange);
     let course = &mut exchange.course;
-    course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, tokens));
+    course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, question));
+    course.last_predicted = course.attempt.as_ref().and_then(Attempt::predicted);
     (course.began, course.reason, course.first_token_told) = (now, Some(reason), false);
     course.tried.push(target);
     Ok(())
 }
 
-/// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can.
+/// What the request asks of a backend.
+pub(crate) fn question(exchange: &Exchange) -> Question {
+    Question { prompt: exchange.expected.input, output: exchange.expected.output }
+}
+
+/// Whether the first pool is passed over for the second, where the route has a policy for that.
+fn offload(exchange: &Exchange, route: &PlannedRoute) -> Option<Offloaded> {
+    let offload = route.offload.as_ref()?;
+    let question = question(exchange);
+    let nature = Nature { tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0), asks: exchange.course.asks_cloud };
+    let [edge, cloud] = [0, 1].map(|number| outlook(route, number, &question, &exchange.course.unfit));
+    Some(offload.decide(&question, nature, &edge?, &cloud?))
+}
+
+/// What a pool of a route offers for a request.
+pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target]) -> Option<Outlook> {
+    let pool = route.pools.get(number)?;
+    let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
+    let (is_there, predicted) = pool.pool.outlook(question, &unfit);
+    let cheapest = pool.upstreams.iter().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
+    let is_saturated = !pool.upstreams.is_empty() && pool.upstreams.iter().all(|upstream| upstream.is_saturated());
+    // Dollars for a million tokens: cents for these.
+    Some(Outlook { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
+}
+
+/// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can. A request
+/// that leaves the first pool for the second comes back to it last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
     let mut last_resort = None;
-    for (number, pool) in route.pools.iter().enumerate() {
+    let mut order: Vec<usize> = (0..route.pools.len()).collect();
+    if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
+        order.rotate_left(1);
+    }
+    for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
         let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
         let chosen = (Target { pool: number, at: choice.at }, choice.reason);
         if choice.reason != Reason::NobodyWell {
@@ -311,6 +357,9 @@ pub(crate) fn field(exchange: &Exchange) -> String {
     let (backend, pool) = (&routed.upstream().backend.name, &routed.pool().pool.settings.name);
     let reason = exchange.course.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
+    if let Some(offloaded) = exchange.course.offloaded {
+        field.push_str(&format!("; offload={}", offloaded.name()));
+    }
     for attempt in &exchange.course.failed {
         field.push_str(&format!("; failed={}:{}", attempt.backend, attempt.code));
     }
@@ -321,6 +370,9 @@ pub(crate) fn field(exchange: &Exchange) -> String {
 /// The exchange is over: so is its last attempt.
 pub(crate) fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
+    if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), exchange.answer.streamed) {
+        attempt.paced(Duration::from_secs_f64((tpot / 1e6).clamp(0.0, 3600.0)));
+    }
     end(exchange, ended, clock::now());
 }
 

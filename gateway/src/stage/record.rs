@@ -51,6 +51,7 @@ pub(crate) fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
 }
 
 fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
+    let predicted = exchange.course.last_predicted.map(|predicted| (predicted.ttft * 1e6) as u64);
     let cost = cost(exchange, used);
     let now = clock::now();
     let ledger_us = exchange.ledger.clone().close(now);
@@ -78,6 +79,8 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
             .as_ref()
             .filter(|routed| routed.route.has_choice())
             .and_then(|_| Some(Cow::Borrowed(exchange.course.reason()?.name()))),
+        offload: exchange.course.offloaded().map(|offloaded| Cow::Borrowed(offloaded.name())),
+        predicted_ttft_us: predicted,
         hedge: exchange.course.hedge.take(),
         failed_attempts: std::mem::take(&mut exchange.course.failed),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),

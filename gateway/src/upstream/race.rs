@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use filters::traffic::Place;
 use lens::Tick;
-use routing::{Attempt, Wish};
+use routing::{Attempt, Question, Wish};
 use tokio::time::Sleep;
 use wire::http1::head::{self, HeadLimits};
 
@@ -59,9 +59,7 @@ pub(crate) struct SecondPlan {
     pub(crate) after: Duration,
     /// Hedges for each request.
     pub(crate) budget: f64,
-    pub(crate) tokens: u64,
-    /// Of these, the prompt: what the one that loses has read for nothing.
-    pub(crate) prompt: u64,
+    pub(crate) question: Question,
     pub(crate) limits: HeadLimits,
     pub(crate) connect: Duration,
 }
@@ -127,19 +125,19 @@ impl Second {
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
-        let wish = Wish { tokens: plan.tokens, tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
+        let wish = Wish { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
         let target = Target { pool: plan.first.pool, at: pool.pool.choose_other(&wish, now)? };
         let upstream = plan.route.upstream(target).clone();
         let place = match &upstream.turnstile {
-            Some(turnstile) => Some(turnstile.enter(plan.tokens)?),
+            Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
             None => None,
         };
         let request = Box::new(plan.request(target)?);
         if !pool.pool.hedges.spend(plan.budget, 0, now) {
             return None;
         }
-        let attempt = pool.pool.begin(target.at, plan.tokens)?;
-        pool.hedged(plan.prompt);
+        let attempt = pool.pool.begin(target.at, plan.question)?;
+        pool.hedged(plan.question.prompt);
         let timeout = plan.connect;
         let connecting = Box::pin(async move { connect(&upstream, timeout, false).await });
         Some(State::Connecting(connecting, request, Asked { target, attempt, place, sent_at: None }))

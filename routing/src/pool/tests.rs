@@ -14,6 +14,10 @@ fn pool(balance: Balance, members: usize) -> Pool {
     Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 42)
 }
 
+fn size(prompt: u64) -> Question {
+    Question { prompt, output: 0 }
+}
+
 fn all_balances() -> [Balance; 8] {
     let by = || By::Header("x".into());
     [
@@ -67,7 +71,7 @@ fn the_ejected_are_tried_once_a_second() {
     let later = Tick(5 * SECOND);
     assert_eq!(pool.choose(&Wish::default(), later), Some(Choice { at: 1, reason: Reason::Trial }));
     assert!((0..50).all(|_| pool.choose(&Wish::default(), later).unwrap().at != 1));
-    let attempt = pool.begin(1, 0).unwrap();
+    let attempt = pool.begin(1, size(0)).unwrap();
     assert_eq!(pool.end(attempt, Ended::Well, later), Some(Change::Recovered));
     assert!((0..50).any(|_| pool.choose(&Wish::default(), later).unwrap().at == 1));
 }
@@ -78,7 +82,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
         let pool = pool(Balance::RoundRobin, members);
         for _ in 0..10 {
             for at in 0..members {
-                let attempt = pool.begin(at, 0).unwrap();
+                let attempt = pool.begin(at, size(0)).unwrap();
                 pool.end(attempt, Ended::Badly, Tick(1));
             }
         }
@@ -92,7 +96,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
 fn who_is_much_slower_is_ejected_and_weights_hold() {
     let pool = pool(Balance::PeakEwma, 4);
     for at in 0..4 {
-        let attempt = pool.begin(at, 1).unwrap();
+        let attempt = pool.begin(at, size(1)).unwrap();
         attempt.first_token(Duration::from_millis(if at == 3 { 600 } else { 100 }), Duration::from_secs(10), Tick(0));
         pool.end(attempt, Ended::Well, Tick(0));
     }
@@ -126,7 +130,7 @@ fn a_hash_moves_on_from_who_is_busy_and_a_session_does_not() {
         for _ in 0..40 {
             let at = pool.choose(&wish, Tick(0)).unwrap().at;
             homes.insert(at);
-            held.extend(pool.begin(at, 100));
+            held.extend(pool.begin(at, size(100)));
         }
         assert_eq!(homes.len() > 1, moves, "{homes:?}");
     }
@@ -142,7 +146,7 @@ fn prompts_go_where_their_beginning_was() {
     let first = pool.choose(&wish, Tick(0)).unwrap();
     assert_eq!(first.reason, Reason::Balanced);
     assert!((0..20).all(|_| pool.choose(&wish, Tick(0)) == Some(Choice { at: first.at, reason: Reason::Prefix })));
-    let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(first.at, 100)).collect();
+    let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(first.at, size(100))).collect();
     assert_eq!(pool.choose(&wish, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
     let (looked, found) = pool.prefix_blocks();
     assert_eq!((looked, found), (22 * 7, 20 * 7));
@@ -169,7 +173,7 @@ proptest! {
                 Some(choice) => {
                     prop_assert!(!tried.contains(&choice.at));
                     prop_assert!(well[choice.at] || matches!(choice.reason, Reason::Trial | Reason::NobodyWell | Reason::Only));
-                    running.push((pool.begin(choice.at, tokens).unwrap(), choice.at, tokens));
+                    running.push((pool.begin(choice.at, size(tokens)).unwrap(), choice.at, tokens));
                 }
                 None => prop_assert!(members == 1 && !tried.is_empty()),
             }
