@@ -41,8 +41,8 @@ impl<'a> Deck<'a> {
         member.strength(self.pool.settings.slow_start, self.now)
     }
 
-    /// Whether a backend is not much busier than the others.
-    pub(crate) fn is_at_leisure(&self, member: &Member) -> bool {
+    /// Whether a backend is not much busier than the others: by so many requests of the mean size beyond its share.
+    pub(crate) fn is_at_leisure(&self, member: &Member, slack: f64) -> bool {
         let (mut tokens, mut strength) = (0.0, 0.0);
         for (_, other) in self.all() {
             tokens += other.tokens() as f64;
@@ -51,7 +51,7 @@ impl<'a> Deck<'a> {
         let here = self.wish.tokens as f64;
         let fair = (tokens + here) / strength.max(f64::MIN_POSITIVE) * self.strength(member);
         // A request alone is never too much.
-        member.tokens() == 0 || member.tokens() as f64 + here <= BUSY * fair.max(self.pool.size())
+        member.tokens() == 0 || member.tokens() as f64 + here <= BUSY * fair + slack * self.pool.size()
     }
 }
 

@@ -10,6 +10,9 @@ use crate::member::Member;
 use crate::pool::{Choice, Reason};
 use crate::random::mix;
 
+/// How many requests beyond its share a key's backend may have: nothing is lost where it moves on.
+const SLACK: f64 = 1.0;
+
 /// The key's backend. One that must hold may be busy.
 pub(super) fn choose(deck: &Deck<'_>, holds: bool) -> Option<Choice> {
     let Some(key) = deck.wish.key else {
@@ -22,7 +25,7 @@ pub(super) fn choose(deck: &Deck<'_>, holds: bool) -> Option<Choice> {
         -f64::from(member.weight) / share.ln()
     };
     let best = |only_at_leisure: bool| {
-        let may = deck.all().filter(|(_, member)| !only_at_leisure || deck.is_at_leisure(member));
+        let may = deck.all().filter(|(_, member)| !only_at_leisure || deck.is_at_leisure(member, SLACK));
         may.max_by(|(_, one), (_, other)| score(one).total_cmp(&score(other))).map(|(at, _)| at)
     };
     let at = if holds { best(false) } else { best(true).or_else(|| best(false)) };

@@ -17,6 +17,8 @@ const BLOCK: usize = 512;
 const MOST: usize = 128;
 /// Places of the table: half a mebibyte.
 const SLOTS: usize = 1 << 16;
+/// How many requests beyond its share a backend may have that need not read the prompt again. In the simulation fewer lose caches, and more gain little.
+const SLACK: f64 = 4.0;
 /// Bits of a place that say which backend.
 const WHO: u32 = 16;
 
@@ -104,7 +106,7 @@ impl Prefixes {
 pub(super) fn choose(deck: &Deck<'_>) -> Option<Choice> {
     let prefixes = &deck.pool.prefixes;
     let seen = prefixes.longest(deck.wish.prefix);
-    let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.is_at_leisure(member)));
+    let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.is_at_leisure(member, SLACK)));
     prefixes.looked.fetch_add(deck.wish.prefix.len() as u64, Ordering::Relaxed);
     match taken {
         Some((blocks, at)) => {
