@@ -19,6 +19,8 @@ const MOST: usize = 128;
 const SLOTS: usize = 1 << 16;
 /// How many requests beyond its share a backend may have that need not read the prompt again. In the simulation fewer lose caches, and more gain little.
 const SLACK: f64 = 4.0;
+/// One in so many goes where it would without a cache, and is looked for there from then on.
+const EXPLORE: usize = 20;
 /// Bits of a place that say which backend.
 const WHO: u32 = 16;
 
@@ -105,7 +107,9 @@ impl Prefixes {
 
 pub(super) fn choose(deck: &Deck<'_>) -> Option<Choice> {
     let prefixes = &deck.pool.prefixes;
-    let seen = prefixes.longest(deck.wish.prefix);
+    // Without a few that go elsewhere, who is new would get no beginning that somebody has.
+    let explores = deck.pool.random.below(EXPLORE) == 0;
+    let seen = prefixes.longest(deck.wish.prefix).filter(|_| !explores);
     let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.is_at_leisure(member, SLACK)));
     prefixes.looked.fetch_add(deck.wish.prefix.len() as u64, Ordering::Relaxed);
     match taken {

@@ -145,11 +145,15 @@ fn prompts_go_where_their_beginning_was() {
     let wish = Wish { tokens: 10, prefix: &prefix, ..Wish::default() };
     let first = pool.choose(&wish, Tick(0)).unwrap();
     assert_eq!(first.reason, Reason::Balanced);
-    assert!((0..20).all(|_| pool.choose(&wish, Tick(0)) == Some(Choice { at: first.at, reason: Reason::Prefix })));
-    let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(first.at, size(100))).collect();
+    let again: Vec<Choice> = (0..400).filter_map(|_| pool.choose(&wish, Tick(0))).collect();
+    let kept = again.windows(2).filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at).count();
+    assert!((360..=395).contains(&kept), "one in twenty goes elsewhere, and is looked for there then: {kept}");
+    let home = again.last().unwrap().at;
+    let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(home, size(100))).collect();
     assert_eq!(pool.choose(&wish, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
     let (looked, found) = pool.prefix_blocks();
-    assert_eq!((looked, found), (22 * 7, 20 * 7));
+    assert_eq!(looked, 402 * 7);
+    assert!(found >= kept as u64 * 7);
 }
 
 proptest! {
