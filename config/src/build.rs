@@ -257,6 +257,7 @@ impl Builder {
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
             backend: pools.first()?.backends.first()?.clone(),
+            candidate: self.candidate(table, &pools),
             retries: self.retries(table),
             hedges: self.hedges(table, &pools),
             offload: self.offload(table, &pools),

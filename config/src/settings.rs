@@ -13,6 +13,7 @@ use crate::value::Secret;
 
 pub use filters::settings::{Action, Pattern, Shield};
 pub use filters::traffic::settings::{Admission, Auth, Limit, Price};
+pub use routing::Rollback;
 pub use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 
 /// Everything the gateway was asked to do.
@@ -250,6 +251,20 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
 }
 
+/// A new version that some requests go to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Its place in the route's pools: the last.
+    pub pool: usize,
+    /// Its share of requests.
+    pub share: f64,
+    /// What stays with one version.
+    pub key: By,
+    /// When it is taken back.
+    pub rollback: Rollback,
+}
+
 /// When an edge is passed over for a cloud.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -300,6 +315,8 @@ pub struct Route {
     /// The pools that serve it, in order.
     #[serde(serialize_with = "pool_names")]
     pub pools: Vec<Arc<Pool>>,
+    /// A new version: its place among the pools, and how it is released.
+    pub candidate: Option<Candidate>,
     /// When another backend is asked.
     pub retries: Retries,
     /// When a second backend is asked at the same time.

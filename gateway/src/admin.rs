@@ -2,7 +2,7 @@
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change of anything, or the data path's threads: this runs on the main one.
+//! - *Never*: a change of anything but the share of a new version; the data path's threads: this runs on the main one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use observatory::Sample;
 use pingora::protocols::Stream;
 use routing::health::State;
-use routing::{Member, Nature, Question};
+use routing::{Member, Nature, Question, Side};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -32,6 +32,8 @@ use crate::stage::choose;
 const MOST_CONNECTIONS: usize = 64;
 /// A client that takes longer for its head is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a change wants to be sure that a person or a program of the operator's asks for it.
+const OPERATOR: &str = "x-llm-lens-operator";
 /// Records that `/api/requests` gives when nobody says how many.
 const DEFAULT_LIMIT: usize = 100;
 
@@ -59,6 +61,12 @@ impl Admin {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if (request.method(), request.uri().path()) == (&Method::POST, "/api/routes/release") {
+        return Ok(match release(&shared, &request) {
+            Ok(done) => json(StatusCode::OK, &done),
+            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
+        });
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into()));
     }
@@ -113,6 +121,23 @@ fn backends(shared: &Shared) -> Vec<serde_json::Value> {
     rows
 }
 
+/// Give a route's candidate another share, at once: 1 switches, 0 goes back. A page in somebody's browser cannot: it has no way to say the header.
+fn release(shared: &Shared, request: &Request<Incoming>) -> Result<serde_json::Value, (&'static str, String)> {
+    if !request.headers().contains_key(OPERATOR) {
+        return Err((OPERATOR, format!("the header {OPERATOR} is missing; any value will do")));
+    }
+    let (plan, query) = (shared.plan.load(), request.uri().query());
+    let name = parameter(query, "route").unwrap_or_default();
+    let route = plan.routes.iter().find(|route| *route.route.name == *name);
+    let release =
+        route.and_then(|route| route.release.as_ref()).ok_or_else(|| ("route", format!("there is no route {name:?} with a candidate")))?;
+    let share = parameter(query, "share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
+    let share = share.ok_or_else(|| ("share", "share must be a number from 0 to 1".to_owned()))?;
+    release.set_share(share);
+    log::info!("route {name}: the candidate has {share} of requests from now on, by the admin listener");
+    Ok(json!({"route": name, "share": release.share()}))
+}
+
 /// Where a request would go now, and why.
 fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'static str, String)> {
     let (plan, now) = (shared.plan.load(), clock::now());
@@ -153,6 +178,22 @@ fn pool_samples(shared: &Shared, samples: &mut Vec<Sample>) {
     let (plan, now) = (shared.plan.load(), clock::now());
     let mut push =
         |name, help, labels: &[(&'static str, String)], value: f64| samples.push(Sample { name, help, labels: labels.to_vec(), value });
+    for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
+        let labels = [("route", route.to_string())];
+        push("llm_lens_candidate_share", "Share of a route's requests that its candidate is to have.", &labels, release.share());
+        push(
+            "llm_lens_candidate_rolled_back",
+            "Whether it was taken back because it was worse.",
+            &labels,
+            f64::from(u8::from(release.was_rolled_back())),
+        );
+        for (side, version) in [(Side::Stable, "stable"), (Side::Candidate, "candidate")] {
+            for (result, count) in [("well", release.counts(side).0), ("badly", release.counts(side).1)] {
+                let labels = [labels[0].clone(), ("version", version.to_owned()), ("ended", result.to_owned())];
+                push("llm_lens_version_requests", "Requests of a version since the candidate's share was set.", &labels, count as f64);
+            }
+        }
+    }
     for pool in plan.pools() {
         let settings = &pool.pool.settings;
         let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
@@ -296,6 +337,7 @@ const INDEX: &str = "\
 /api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
 /api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true)
+/api/routes/release POST with x-llm-lens-operator: the share of a route's candidate (?route=NAME&share=0..1)
 /api/backends       which are well, why not, how busy and how fast they are
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)

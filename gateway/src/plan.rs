@@ -177,6 +177,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
+    /// How a new version is released.
+    pub(crate) release: Option<Arc<routing::Release>>,
     /// When the first pool is passed over for the second.
     pub(crate) offload: Option<routing::Offload>,
     /// Counts prompts.
@@ -229,6 +231,7 @@ impl Plan {
                 // What nobody can read cannot be counted.
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
+                planned.release = release(route, before);
                 if let Some(path) = &route.tokenizer {
                     let tokenizer = Tokenizer::load(path, &tokenizers)?;
                     tokenizers.push(tokenizer.clone());
@@ -281,6 +284,17 @@ impl Plan {
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
         self.world.upstreams().find(|u| u.is_same(backend, limits)).cloned()
     }
+}
+
+/// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile.
+fn release(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Release>> {
+    let candidate = route.candidate.as_ref()?;
+    let same = |known: &&Arc<PlannedRoute>| {
+        let pool = |route: &Route| Some(route.pools.get(route.candidate.as_ref()?.pool)?.settings.name.clone());
+        known.route.name == route.name && known.route.candidate == route.candidate && pool(&known.route) == pool(route)
+    };
+    let known = before.and_then(|plan| plan.routes.iter().find(same)).and_then(|known| known.release.clone());
+    Some(known.unwrap_or_else(|| Arc::new(routing::Release::new(candidate.share, Some(candidate.rollback), rand::random()))))
 }
 
 /// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
@@ -353,6 +367,7 @@ impl PlannedRoute {
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
+            release: None,
             offload: route.offload.as_ref().map(|wanted| routing::Offload::new(wanted.objective, wanted.complexity)),
             tokenizer: None,
             counts_tokens: false,

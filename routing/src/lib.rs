@@ -28,3 +28,5 @@ pub mod predict;
 pub use predict::{Busy, Predicted, Predictor, Question};
 pub mod offload;
 pub use offload::{Nature, Offload, Offloaded, Outlook};
+pub mod release;
+pub use release::{Release, Rollback, Side};

@@ -54,6 +54,12 @@ impl Tail {
         }
     }
 
+    /// Forget everything.
+    pub(crate) fn clear(&self) {
+        self.buckets.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
+        self.p95.store(0, Ordering::Relaxed);
+    }
+
     /// The 95th percentile, nanoseconds; `None`: too few times are known.
     pub(crate) fn p95(&self) -> Option<u64> {
         Some(self.p95.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0)

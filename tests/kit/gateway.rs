@@ -174,11 +174,20 @@ impl Gateway {
         self.try_get(path).unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
     }
 
+    /// The same with POST; `fields` are more header fields, each with its CRLF.
+    pub fn post(&self, path: &str, fields: &str) -> (u16, String) {
+        self.ask_admin("POST", path, fields).unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
+    }
+
     fn try_get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask_admin("GET", path, "")
+    }
+
+    fn ask_admin(&self, method: &str, path: &str, fields: &str) -> Option<(u16, String)> {
         use std::io::{Read, Write};
         let mut socket = std::net::TcpStream::connect_timeout(&self.admin, PATIENCE).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(socket, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").ok()?;
+        write!(socket, "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{fields}\r\n").ok()?;
         let mut text = String::new();
         socket.read_to_string(&mut text).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;

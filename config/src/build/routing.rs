@@ -6,7 +6,7 @@ use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objec
 
 use super::Builder;
 use crate::problem::nearest;
-use crate::settings::{Ability, Backend, OffloadSettings, Pool, Route};
+use crate::settings::{Ability, Backend, Candidate, OffloadSettings, Pool, Rollback, Route};
 use crate::tree::Table;
 
 impl Builder {
@@ -140,6 +140,15 @@ impl Builder {
                 None => self.unknown(table, "fallback", name, known.iter().map(|pool| &*pool.settings.name)),
             }
         }
+        if let Some(name) = table.table("candidate").and_then(|candidate| candidate.text("pool")) {
+            match known.iter().find(|pool| *pool.settings.name == *name) {
+                Some(pool) => pools.push(pool.clone()),
+                None => {
+                    let candidate = table.table("candidate").cloned().unwrap_or_default();
+                    self.unknown(&candidate, "pool", name, known.iter().map(|pool| &*pool.settings.name));
+                }
+            }
+        }
         let dialects: Vec<_> = pools.iter().filter_map(|pool| pool.backends.first()).map(|backend| backend.dialect).collect();
         if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
             self.wrong(table, "fallback", "pools of a route must have the same dialect");
@@ -147,8 +156,23 @@ impl Builder {
         pools.iter().all(|pool| !pool.backends.is_empty()).then_some(pools)
     }
 
+    /// The new version of a route; its pool is the last of `pools`.
+    pub(super) fn candidate(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Candidate> {
+        let given = table.table("candidate")?;
+        Some(Candidate {
+            pool: pools.len().checked_sub(1)?,
+            share: f64::from(given.share("share")),
+            key: self.key(given),
+            rollback: Rollback {
+                failures: f64::from(given.share("failures")),
+                slower: given.number("slower").unwrap_or(0.0),
+                min_requests: given.count("min_requests"),
+            },
+        })
+    }
+
     pub(super) fn retries(&mut self, table: &Table) -> Retries {
-        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty();
+        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty() && table.table("candidate").is_none();
         let Some(given) = table.table("retries") else {
             return Retries { most: if alone { 0 } else { Retries::default().most }, ..Retries::default() };
         };

@@ -119,3 +119,21 @@ pub static OFFLOAD: Section = Section {
         field("weigh_cost", Kind::Number, "0", "What a cent weighs, by `backends[].cost`."),
     ],
 };
+
+/// `routes[].candidate`
+pub static CANDIDATE: Section = Section {
+    doc: "A new version that some requests go to. `POST /api/routes/release?route=NAME&share=S` on the admin listener changes its share at once: 1 switches, 0 goes back.",
+    fields: &[
+        field("pool", Kind::RequiredText, "", "The pool that has it."),
+        field("share", Kind::Share, "0.05", "Of requests; a change of it here is in force within a second, too."),
+        field("key", Kind::Text, "caller", "What stays with one version: `header:NAME`, `cookie:NAME`, or `caller`."),
+        field("failures", Kind::Share, "0.05", "It loses its share when so much more of its requests end badly than of the old version's."),
+        field(
+            "slower",
+            Kind::Number,
+            "1.5",
+            "It loses its share when the 95th percentile of its time to first token is so many times the old version's; 0 means that does not matter.",
+        ),
+        field("min_requests", Kind::Count(1, 1_000_000), "50", "Requests of either before they are compared."),
+    ],
+};

@@ -14,7 +14,7 @@ use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge};
 use lens::{State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Wish};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
@@ -57,6 +57,8 @@ pub(crate) struct Course {
     prefix: Vec<u64>,
     /// Backends that cannot serve it.
     unfit: Vec<Target>,
+    /// The version of the route that it is for.
+    side: Option<Side>,
     /// The client wants the cloud.
     asks_cloud: bool,
     /// Where the policy of the route sent it, and why.
@@ -104,6 +106,10 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
     if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
         exchange.course.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
+    }
+    if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
+        let key = key(exchange, &candidate.key, head);
+        exchange.course.side = Some(release.side(key.as_deref()));
     }
     for (number, pool) in route.pools.iter().enumerate().filter(|(_, pool)| pool.upstreams.len() > 1) {
         match &pool.pool.settings.balance {
@@ -214,6 +220,13 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     let mut order: Vec<usize> = (0..route.pools.len()).collect();
     if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
         order.rotate_left(1);
+    }
+    if let Some(candidate) = &route.route.candidate {
+        order.retain(|number| *number != candidate.pool);
+        // The old version stands in for the new one, and never the other way round.
+        if exchange.course.side == Some(Side::Candidate) {
+            order.insert(0, candidate.pool);
+        }
     }
     for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
         let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
@@ -338,6 +351,11 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
         place.leave(now, None);
     }
     let Some(routed) = &exchange.routed else { return };
+    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
+        // What the old version then answers is its own.
+        release.seen(side, false, None);
+        exchange.course.side = Some(Side::Stable);
+    }
     let attempt = RecordAttempt {
         backend: routed.upstream().backend.name.clone(),
         code: code.to_owned(),
@@ -357,6 +375,9 @@ pub(crate) fn field(exchange: &Exchange) -> String {
     let (backend, pool) = (&routed.upstream().backend.name, &routed.pool().pool.settings.name);
     let reason = exchange.course.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
+    if let Some(side) = exchange.course.side {
+        field.push_str(if side == Side::Candidate { "; version=candidate" } else { "; version=stable" });
+    }
     if let Some(offloaded) = exchange.course.offloaded {
         field.push_str(&format!("; offload={}", offloaded.name()));
     }
@@ -370,6 +391,12 @@ pub(crate) fn field(exchange: &Exchange) -> String {
 /// The exchange is over: so is its last attempt.
 pub(crate) fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
+    if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.course.side)
+        && ended != Ended::Untold
+    {
+        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at);
+        release.seen(side, ended == Ended::Well, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
+    }
     if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), exchange.answer.streamed) {
         attempt.paced(Duration::from_secs_f64((tpot / 1e6).clamp(0.0, 3600.0)));
     }

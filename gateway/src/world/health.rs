@@ -12,6 +12,7 @@ use config::settings::{Checks, Probe};
 use filters::Ask;
 use lens::Tick;
 use routing::member::Change;
+use routing::release::Worse;
 use tokio::task::JoinSet;
 
 use super::client;
@@ -41,6 +42,23 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 fn tick(plan: &Plan, now: Tick) {
+    for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
+        match release.tick() {
+            Some(Worse::Failures(new, old)) => {
+                log::error!(
+                    "route {route}: the candidate is taken back; {:.1} % of its requests fail, {:.1} % of the others",
+                    new * 100.0,
+                    old * 100.0
+                );
+            }
+            Some(Worse::Slower(new, old)) => {
+                log::error!(
+                    "route {route}: the candidate is taken back; its 95th percentile to the first token is {new:?}, that of the others {old:?}"
+                );
+            }
+            None => {}
+        }
+    }
     for pool in plan.pools() {
         for (at, change) in pool.pool.tick(now) {
             if let (Change::Ejected(cause, span), Some(upstream)) = (change, pool.upstreams.get(at)) {
