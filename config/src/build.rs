@@ -13,7 +13,7 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
+    Audit, Backend, BackendTls, Continuation, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -259,6 +259,11 @@ impl Builder {
             backend: pools.first()?.backends.first()?.clone(),
             candidate: self.candidate(table, &pools),
             retries: self.retries(table),
+            continuation: match table.text("continuation") {
+                Some("on") => Continuation::On,
+                Some("marked") => Continuation::Marked,
+                _ => Continuation::Off,
+            },
             hedges: self.hedges(table, &pools),
             offload: self.offload(table, &pools),
             pools,

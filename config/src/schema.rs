@@ -234,6 +234,12 @@ pub static ROUTE: Section = Section {
         field("fallback", Kind::Texts, "", "Pools that are asked, in this order, when nobody of the first can serve a request."),
         field("candidate", Kind::Section(&CANDIDATE), "", "A new version that some of its requests go to."),
         field("retries", Kind::Section(&RETRIES), "", "When another backend is asked. With a pool there are some by default."),
+        field(
+            "continuation",
+            Kind::Word(routing::CONTINUATION),
+            "off",
+            "on: when a backend dies in the middle of a chat's stream, another one goes on with what was said, for plain text and engines that continue a final message (vLLM, SGLang, llama.cpp). marked: with a comment in the stream where it does.",
+        ),
         field("hedge", Kind::Section(&HEDGE), "", "When a second backend is asked at the same time. Without it: never."),
         field(
             "offload",

@@ -251,6 +251,19 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
 }
 
+/// Whether another backend goes on with the stream of one that has died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Continuation {
+    /// The stream ends with an error.
+    #[default]
+    Off,
+    /// It goes on.
+    On,
+    /// It goes on, and a comment tells where.
+    Marked,
+}
+
 /// A new version that some requests go to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -319,6 +332,8 @@ pub struct Route {
     pub candidate: Option<Candidate>,
     /// When another backend is asked.
     pub retries: Retries,
+    /// Whether another backend goes on with the stream of one that has died.
+    pub continuation: Continuation,
     /// When a second backend is asked at the same time.
     pub hedges: Option<Hedges>,
     /// When the first pool is passed over.

@@ -93,6 +93,17 @@ pub struct RecordHedge {
     pub after_us: u64,
 }
 
+/// Where a backend went on with the answer of one that had died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSeam {
+    /// Which went on.
+    pub backend: Arc<str>,
+    /// Tokens before it, as counted or estimated.
+    pub after_tokens: u64,
+    /// When its answer began.
+    pub at_us: u64,
+}
+
 /// Token counts, and whether they are the engine's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordUsage {
@@ -207,6 +218,9 @@ pub struct Record {
     /// The second one that was asked at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<RecordHedge>,
+    /// Where others went on with the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<RecordSeam>,
     /// Those that were asked before it, in vain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_attempts: Vec<RecordAttempt>,

@@ -109,6 +109,8 @@ pub struct StreamLens {
     /// How many choices have ended, and which of the first [`MAX_CHOICES`].
     finished_choices: u32,
     ended: u128,
+    /// Tokens of engines that died before this one went on.
+    before: u64,
 }
 
 impl StreamLens {
@@ -133,6 +135,7 @@ impl StreamLens {
             end: None,
             finished_choices: 0,
             ended: 0,
+            before: 0,
         }
     }
 
@@ -235,6 +238,12 @@ impl StreamLens {
         self.end.is_some() || self.finished_choices >= choices.max(1)
     }
 
+    /// The engine has died, and another one goes on with what was said: what it will state is its own part only.
+    pub fn seam(&mut self) {
+        self.before = self.completion_tokens().0.unwrap_or(0);
+        self.usage = None;
+    }
+
     /// Whether a choice has ended; of those beyond [`MAX_CHOICES`] nobody knows.
     pub fn has_ended(&self, choice: u32) -> bool {
         self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
@@ -244,7 +253,8 @@ impl StreamLens {
     /// of the bytes of text, which is what English text of current tokenizers averages.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
-            return (Some(tokens), false);
+            // What an engine that died would have said is not known.
+            return (Some(tokens.saturating_add(self.before)), self.before > 0);
         }
         let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));
         ((estimate > 0).then_some(estimate), true)

@@ -70,6 +70,9 @@ pub static HEALTH: Section = Section {
     ],
 };
 
+/// `routes[].continuation`
+pub(super) const CONTINUATION: &[&str] = &["off", "on", "marked"];
+
 /// `routes[].retries`
 pub static RETRIES: Section = Section {
     doc: "When a request that failed before its first token is asked of another backend.",

@@ -188,16 +188,19 @@ enum Asking {
     Failed(Ended, Refusal),
     /// It answered with an error, and another one is chosen.
     Again(u16),
+    /// It died in mid-stream, and another one is chosen to go on.
+    Cut,
     /// Its answer may not pass: that is ours to say, and nobody else is asked.
     Refused(Refusal),
 }
 
 /// Ask backends, one after the other, until one answers or nobody else may be asked.
 async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> bool {
+    choose::keep_for_continuation(exchange, &asked);
     let mut asked = Some(asked);
     loop {
         if let Err(refusal) = choose::run(exchange) {
-            return refuse(exchange, &refusal, sink).await;
+            return give_up(exchange, &refusal, sink).await;
         }
         let Some(this) = asked.take().or_else(|| exchange.course.asked.take()) else {
             return refuse(exchange, &Refusal::internal(), sink).await;
@@ -207,19 +210,49 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
         }
         match ask(exchange, this, sink).await {
             Asking::Done(keeps) => return keeps,
-            Asking::Refused(refusal) => return refuse(exchange, &refusal, sink).await,
+            Asking::Refused(refusal) => return give_up(exchange, &refusal, sink).await,
             Asking::Failed(ended, refusal) => {
-                if !choose::may_go_on(exchange) {
-                    return refuse(exchange, &refusal, sink).await;
+                let resumes = exchange.course.cut.is_some();
+                let goes_on = if resumes { choose::may_continue(exchange) } else { choose::may_go_on(exchange) };
+                if !goes_on {
+                    return give_up(exchange, &refusal, sink).await;
                 }
                 choose::failed(exchange, refusal.code, None, ended);
             }
             Asking::Again(status) => {
                 let ended = if status == 429 { Ended::Untold } else { Ended::Badly };
+                if exchange.course.cut.is_some() && !choose::may_continue(exchange) {
+                    return give_up(exchange, &Refusal::upstream_died(), sink).await;
+                }
                 choose::failed(exchange, &format!("http_{status}"), Some(status), ended);
+            }
+            Asking::Cut => choose::failed(exchange, "upstream_died", None, Ended::Badly),
+        }
+        if exchange.course.cut.is_some() {
+            asked = choose::continuation(exchange);
+            if asked.is_none() {
+                return give_up(exchange, &Refusal::upstream_died(), sink).await;
             }
         }
     }
+}
+
+/// Nobody else is asked: the client is told, by an answer of ours or, where one has begun, by its last event.
+async fn give_up<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &mut D) -> bool {
+    let Some(cut) = exchange.course.cut.take() else { return refuse(exchange, refusal, sink).await };
+    let mut out = cut.out;
+    exchange.verdict.decide(Outcome::UpstreamFailed, Some(refusal.code));
+    exchange.answer.ended_at.get_or_insert_with(clock::now);
+    if let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) {
+        out.push(dialect.error_event(&refusal.message.replace(['"', '\\'], "'"), refusal.code).as_bytes());
+        out.commit();
+    }
+    exchange.enter(State::ClientWrite);
+    let _ = tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out)).await;
+    sink.end(false);
+    exchange.answer.bytes_to_client = out.payload_written();
+    exchange.enter(State::Settle);
+    false
 }
 
 /// Ask the backend that was chosen: wait for a place there, send, and relay its answer.
@@ -345,6 +378,7 @@ fn ended(exchange: &mut Exchange, end: End) -> Asking {
             if fault { Asking::Failed(Ended::Badly, refusal) } else { Asking::Refused(refusal) }
         }
         End::Again(status) => Asking::Again(status),
+        End::Cut => Asking::Cut,
         End::Served => {
             completed(exchange);
             Asking::Done(false)

@@ -82,6 +82,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         offload: exchange.course.offloaded().map(|offloaded| Cow::Borrowed(offloaded.name())),
         predicted_ttft_us: predicted,
         hedge: exchange.course.hedge.take(),
+        seams: std::mem::take(&mut exchange.course.seams),
         failed_attempts: std::mem::take(&mut exchange.course.failed),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),

@@ -25,7 +25,7 @@ use std::time::Duration;
 use filters::traffic::Exhausted;
 use lens::{State, StreamLens, Tick};
 use tokio::time::Sleep;
-use wire::{Framing, Reader};
+use wire::{Dialect, Framing, Reader};
 
 use crate::clock;
 use crate::downstream::out::Out;
@@ -36,7 +36,7 @@ use crate::stage::{admit, choose, record};
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
 use budget::Budget;
 use gate::Gate;
-use strip::Strip;
+pub(crate) use strip::Strip;
 use watch::Watch;
 
 /// Most bytes of an answer without a token that are kept back.
@@ -57,6 +57,8 @@ pub(crate) enum End {
     Refused(Refusal),
     /// The backend's answer is an error that another one may not have, and another one is chosen.
     Again(u16),
+    /// The backend died in mid-stream, and another one may go on: what it takes to do so is in the exchange.
+    Cut,
     /// The client left.
     Gone,
     /// The client left, and had taken the answer's own end mark: it has what it came for.
@@ -81,6 +83,14 @@ enum Step {
     Idle,
 }
 
+/// What is left of a stream whose backend has died, for the one that goes on with it.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    pub(crate) out: Out,
+    pub(crate) strip: Option<Strip>,
+    budget: Option<Budget>,
+}
+
 /// One answer on its way through.
 pub(crate) struct Relay<'x, S, D> {
     exchange: &'x mut Exchange,
@@ -98,6 +108,10 @@ pub(crate) struct Relay<'x, S, D> {
     head: Option<AnswerHead>,
     /// It waits for a first token only.
     waits_for_token: bool,
+    /// Another backend may go on with this stream, should this one die.
+    continues: bool,
+    /// It goes on with a stream whose backend has died, and has not begun to.
+    resumes: bool,
     /// When what the gate holds must be decided.
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
@@ -117,15 +131,19 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         let ring = exchange.plan.settings.limits.ring;
         let guarded = exchange.routed.as_ref().is_some_and(|routed| routed.route.guard.is_some());
         exchange.enter(State::Send);
+        let resumes = exchange.course.cut.is_some();
+        let Cut { out, strip, budget } = exchange.course.cut.take().map(|cut| *cut).unwrap_or_default();
         Relay {
             exchange,
             source,
             sink,
-            out: Out::default(),
+            out,
             reader: None,
-            strip: None,
+            strip,
             gate: None,
-            budget: None,
+            budget,
+            continues: false,
+            resumes,
             exhausted: None,
             head: None,
             waits_for_token: false,
@@ -145,13 +163,18 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// Dropping the future drops the upstream connection with the request.
     pub(crate) async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if self.resumes || matches!(end, End::Cut) {
+            // Nothing was added: the next one goes on from here.
+            let cut = Cut { out: std::mem::take(&mut self.out), strip: self.strip.take(), budget: self.budget.take() };
+            self.exchange.course.cut = Some(Box::new(cut));
+        }
         let lens = &mut self.exchange.answer;
         lens.ended_at = lens.ended_at.or_else(|| (self.phase != Phase::Sending).then(clock::now));
         match end {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
             // The sink has not begun: somebody else will answer on it.
-            End::Unanswered(_) | End::Refused(_) | End::Again(_) => {}
+            End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Cut => {}
         }
         if let Some(mut gate) = self.gate.take() {
             if gate.observes() && matches!(end, End::Complete | End::Served) {
@@ -251,6 +274,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }
+        if self.resumes {
+            return self.resume(&head, cx);
+        }
         let exchange = &mut *self.exchange;
         exchange.ledger.switch(State::Gateway, head.first_byte);
         exchange.answer.status = Some(head.status);
@@ -272,8 +298,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             let takes_usage = exchange.sent.usage_asked && streamed;
             match routed.route.guard.as_ref().filter(|guard| guard.reads_answers()) {
                 Some(guard) => self.gate = Some(Gate::new(exchange, guard, (dialect, head.framing), takes_usage)),
-                None if takes_usage => self.strip = Some(Strip::default()),
-                None => {}
+                None => {
+                    self.continues = streamed && head.status == 200 && dialect == Dialect::OpenAiChat && exchange.course.continues();
+                    self.strip = (takes_usage || self.continues).then(|| Strip::new(takes_usage, self.continues));
+                }
             }
             if streamed && !exchange.charge.is_empty() {
                 self.budget = Some(Budget::new(dialect, head.framing));
@@ -295,6 +323,38 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.phase = Phase::Body;
         self.watch.moved(clock::now());
         self.step_body(cx).map(|_| Step::Moved)
+    }
+
+    /// Another backend goes on with a stream. It must answer as the one before it did; else the next one may.
+    fn resume(&mut self, head: &AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
+        if head.status != 200 || head.framing != Framing::Sse || head.encoded {
+            return Err(End::Again(head.status));
+        }
+        let exchange = &mut *self.exchange;
+        exchange.ledger.switch(State::Gateway, head.first_byte);
+        self.reader = Some(Reader::new(Dialect::OpenAiChat, head.framing, exchange.plan.reader_limits));
+        (self.resumes, self.continues) = (false, true);
+        choose::resumed(exchange);
+        if let Some(mark) = choose::seam_mark(exchange) {
+            self.out.push(mark.as_bytes());
+            self.out.commit();
+        }
+        self.phase = Phase::Body;
+        self.watch.moved(clock::now());
+        self.step_body(cx).map(|_| Step::Moved)
+    }
+
+    /// The backend has died. Whether another one may go on: something was said, not all, and nothing that nobody else can go on with.
+    pub(super) fn may_be_continued(&mut self) -> bool {
+        let answer = &self.exchange.answer;
+        let said = self.strip.as_ref().and_then(Strip::notes).is_some_and(|notes| !notes.is_odd && !notes.content.is_empty());
+        let may = self.continues && said && self.head.is_none() && !answer.lens.is_complete(1) && answer.lens.error().is_none();
+        if may && choose::may_continue(self.exchange) {
+            self.strip.iter_mut().for_each(Strip::tear);
+            self.exchange.answer.lens.seam();
+            return true;
+        }
+        false
     }
 
     /// The client hears of the answer.
@@ -353,9 +413,14 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         match step {
             Poll::Pending => Ok(Step::Idle),
             Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
+            // An end without a finish reason is none.
+            Poll::Ready(Ok(BodyStep::End)) if self.may_be_continued() => Err(End::Cut),
             Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {
                 log::debug!("request {}: the answer broke off: {error}", self.exchange.accepted.id);
+                if self.may_be_continued() {
+                    return Err(End::Cut);
+                }
                 self.end_early(Refusal::upstream_died()).map(|()| Step::Moved)
             }
         }

@@ -184,6 +184,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
                 self.exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
                 Some(End::Gone)
             }
+            (Phase::Body, watch::Expired::BetweenEvents) if self.may_be_continued() => Some(End::Cut),
             (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.refusal())),
             (Phase::Flushing(_), _) => {
                 self.exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));

@@ -1,11 +1,13 @@
-//! Takes the usage event out again that we asked for and the client did not.
+//! Takes events out that are not the client's: usage that we asked for and he did not, and the role that a second engine says again where the first
+//! has died. Notes what was said, where a second one may have to go on with it.
 //!
 //! - *In*: runs of an event stream.
-//! - *Out*: the same bytes without the events that carry usage and no choice.
+//! - *Out*: the same bytes without these events.
 //! - *Never*: a change of any other byte. An event that a read tore apart is kept back until its rest is there, because only
-//!   then is it known whose it is; that is the price of asking, and only routes that ask pay it.
+//!   then is it known whose it is, and whether it is whole; that is the price, and only routes that want either pay it.
 
 use lens::StreamLens;
+use wire::event::{Channel, Kinds};
 use wire::{Event, Listener, Part, Reader};
 
 use crate::downstream::out::Out;
@@ -20,7 +22,23 @@ pub(crate) struct Strip {
     after_cr: Option<Fate>,
     /// Body bytes before the run, as the backend sent them.
     seen: u64,
+    /// Usage is taken out.
+    takes_usage: bool,
+    /// Roles are taken out: an engine before this one has said one.
+    takes_role: bool,
+    notes: Option<Notes>,
 }
+
+/// What was said so far.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) content: String,
+    /// More than one choice, reasoning, tools, or more than [`MOST`]: nobody can go on with that.
+    pub(crate) is_odd: bool,
+}
+
+/// Most bytes that are noted.
+const MOST: usize = 1 << 20;
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +54,36 @@ enum Fate {
 /// Where events end in a run, and what becomes of each.
 struct Cuts<'l> {
     lens: &'l mut StreamLens,
+    takes_usage: bool,
+    takes_role: bool,
+    notes: Option<&'l mut Notes>,
     ends: Vec<(usize, Fate)>,
+}
+
+impl Notes {
+    fn hear(&mut self, part: &Part<'_>) {
+        match part {
+            Part::Text { channel: Channel::Content, choice: 0, text, .. } if self.content.len() < MOST => {
+                self.content.push_str(&text.decode())
+            }
+            Part::Text { .. } => self.is_odd = true,
+            _ => {}
+        }
+    }
 }
 
 impl Listener for Cuts<'_> {
     fn part(&mut self, part: Part<'_>) {
+        if let Some(notes) = &mut self.notes {
+            notes.hear(&part);
+        }
         self.lens.part(part);
     }
 
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
-        let ours = event.no_choices && event.kinds.is_usage_only();
+        let usage = self.takes_usage && event.no_choices && event.kinds.is_usage_only();
+        let ours = usage || self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
         self.ends.push((event.end, if ours { Fate::Goes } else { Fate::Stays }));
     }
 
@@ -57,6 +94,23 @@ impl Listener for Cuts<'_> {
 }
 
 impl Strip {
+    /// For a stream in which usage that we asked for is taken out, what is said is noted, or both.
+    pub(super) fn new(takes_usage: bool, notes: bool) -> Self {
+        Strip { takes_usage, notes: notes.then(Notes::default), ..Strip::default() }
+    }
+
+    /// What was said so far.
+    pub(crate) fn notes(&self) -> Option<&Notes> {
+        self.notes.as_ref()
+    }
+
+    /// The stream broke off, and another one goes on with it: what was torn is nobody's, and who is the assistant is known.
+    pub(super) fn tear(&mut self) {
+        self.taken_out += self.held.len() as u64;
+        self.held.clear();
+        (self.after_cr, self.takes_role) = (None, true);
+    }
+
     /// Bytes taken out so far.
     pub(super) fn taken_out(&self) -> u64 {
         self.taken_out
@@ -66,7 +120,8 @@ impl Strip {
     pub(super) fn pass(&mut self, run: &[u8], reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
         lens.at(self.seen);
         self.seen += run.len() as u64;
-        let mut cuts = Cuts { lens, ends: Vec::new() };
+        let (takes_usage, takes_role) = (self.takes_usage, self.takes_role);
+        let mut cuts = Cuts { lens, takes_usage, takes_role, notes: self.notes.as_mut(), ends: Vec::new() };
         reader.feed(run, &mut cuts);
         let mut at = 0;
         if let Some(fate) = self.after_cr.take_if(|_| !run.is_empty()) {
@@ -133,7 +188,7 @@ mod tests {
     use wire::{Dialect, Framing, ReaderLimits};
 
     fn pass(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut strip = Strip::default();
+        let mut strip = Strip::new(true, false);
         let mut out = Out::default();
         let mut lens = StreamLens::new(true, u64::MAX);
         let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
