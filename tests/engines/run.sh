@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # The end-to-end checks against real engines: vLLM and llama.cpp, each alone with the gateway before it.
 #
-#   run.sh [--direct] [--engine vllm|llama-cpp] [--only TEXT]
+#   run.sh [--direct] [--engine vllm|llama-cpp|pool] [--only TEXT]
 #
 # --direct   ask the engines without a gateway, which checks the checks; what needs a gateway is skipped
-# --engine   only this engine
+# --engine   only this engine; pool: two vLLM and one llama.cpp together, of which one is killed
 # --only     only checks whose function name contains TEXT
 #
 # The first run installs the engines (see engines.sh for what that takes). Environment: LLM_LENS_BIN, the gateway
@@ -15,7 +15,7 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 BIN="${LLM_LENS_BIN:-$HERE/../../target/release/llm-lens}"
 READY_SECONDS=30
-DIRECT=0 ENGINES="vllm llama-cpp" ONLY=""
+DIRECT=0 ENGINES="vllm llama-cpp pool" ONLY=""
 
 usage() { sed -n '3,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -43,6 +43,10 @@ main() {
   MODEL="$("$HERE/engines.sh" model)"
   "$CLIENTS" -c "import importlib.metadata as m; print(*(f'{p} {m.version(p)}' for p in ('openai', 'anthropic')), sep=', ')"
   for engine in $ENGINES; do
+    if [ "$engine" = pool ]; then
+      [ "$DIRECT" = 1 ] || [ -n "$ONLY" ] || check_pool
+      continue
+    fi
     if ! "$HERE/engines.sh" setup "$engine"; then failed "$engine: cannot be set up"; continue; fi
     case "$engine" in
       llama-cpp) check llama-cpp "$ONLY" --parses-reasoning ;;
@@ -70,6 +74,22 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
   [ "$after" -gt "$before" ] || failed "$engine: the checks did not come to their end"
   stop_gateway
   stop_engine
+}
+
+check_pool() { # three engines at a time, and gateways of its own
+  local ports=() urls=() n names=(vllm vllm llama-cpp) victim
+  for engine in vllm llama-cpp; do
+    "$HERE/engines.sh" setup "$engine" || { failed "pool: $engine cannot be set up"; return; }
+  done
+  for n in 0 1 2; do
+    ports[n]="$(free_port)"
+    if ! urls[n]="$(PORT="${ports[n]}" "$HERE/engines.sh" start "${names[n]}")"; then failed "pool: ${names[n]} does not start"; break; fi
+  done
+  if [ "${#urls[@]}" = 3 ]; then
+    victim="$(cat "${LLM_LENS_ENGINES_DIR:-$HOME/.cache/llm-lens-engines}/run/vllm-${ports[1]}.pid")"
+    "$CLIENTS" -B "$HERE/pool.py" --bin "$BIN" --vllm "${urls[0]}" "${urls[1]}" --llama-cpp "${urls[2]}" --victim "$victim" --tally "$SCRATCH/tally" || true
+  fi
+  for n in "${!ports[@]}"; do PORT="${ports[n]}" "$HERE/engines.sh" stop "${names[n]}" 2>/dev/null || true; done
 }
 
 start_gateway() { # UPSTREAM_URL
