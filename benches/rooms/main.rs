@@ -3,6 +3,8 @@
 //! `cargo bench -p llm-lens-benches --bench rooms`. The aims stand in `docs/performance.md`.
 
 mod guards;
+#[path = "routing.rs"]
+mod routing_room;
 mod traffic;
 
 use std::hint::black_box;
@@ -124,6 +126,7 @@ fn main() {
     heads(&mut criterion);
     guards::prompts(&mut criterion);
     guards::streams(&mut criterion);
+    routing_room::choice(&mut criterion);
     traffic::identity(&mut criterion);
     traffic::decision(&mut criterion);
     criterion.final_summary();

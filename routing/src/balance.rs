@@ -41,17 +41,21 @@ impl<'a> Deck<'a> {
         member.strength(self.pool.settings.slow_start, self.now)
     }
 
-    /// Whether a backend is not much busier than the others: by so many requests of the mean size beyond its share.
-    pub(crate) fn is_at_leisure(&self, member: &Member, slack: f64) -> bool {
-        let (mut tokens, mut strength) = (0.0, 0.0);
-        for (_, other) in self.all() {
-            tokens += other.tokens() as f64;
-            strength += self.strength(other);
+    /// The tokens in flight that each unit of strength would have if all were equally busy, this request among them.
+    fn fair(&self) -> f64 {
+        let sum = |(tokens, strength), (_, member): (usize, &Member)| (tokens + member.tokens() as f64, strength + self.strength(member));
+        let (tokens, strength) = self.all().fold((0.0, 0.0), sum);
+        (tokens + self.wish.tokens as f64) / f64::max(strength, f64::MIN_POSITIVE)
+    }
+
+    /// Tells which backends are not much busier than the others: by so many requests of the mean size beyond their share.
+    pub(crate) fn leisure(&self, slack: f64) -> impl Fn(&Member) -> bool + '_ {
+        let (fair, spare) = (self.fair(), slack * self.pool.size());
+        move |member| {
+            let busy = member.tokens() as f64 + self.wish.tokens as f64;
+            // A request alone is never too much.
+            member.tokens() == 0 || busy <= BUSY * fair * self.strength(member) + spare
         }
-        let here = self.wish.tokens as f64;
-        let fair = (tokens + here) / strength.max(f64::MIN_POSITIVE) * self.strength(member);
-        // A request alone is never too much.
-        member.tokens() == 0 || member.tokens() as f64 + here <= BUSY * fair + slack * self.pool.size()
     }
 }
 

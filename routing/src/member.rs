@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ewma::{Mean, PeakEwma};
 use crate::health::{Cause, Health, nanos};
@@ -28,6 +29,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Its share among others.
     pub weight: u32,
+    /// A number of its own, of its name.
+    pub(crate) draw: u64,
     pub(crate) health: Health,
     pub(crate) ttft: PeakEwma,
     pub(crate) tail: Tail,
@@ -65,6 +68,7 @@ impl Member {
     /// A backend that is asked from now on.
     pub fn new(name: Arc<str>, weight: u32, now: Tick) -> Self {
         Member {
+            draw: xxh3_64_with_seed(name.as_bytes(), 1),
             name,
             weight: weight.max(1),
             health: Health::default(),

@@ -31,6 +31,7 @@ pub struct Pool {
     /// What the operator wants.
     pub settings: PoolSettings,
     members: Vec<Arc<Member>>,
+    same_weight: bool,
     pub(crate) random: Random,
     pub(crate) cursor: AtomicU64,
     pub(crate) prefixes: Prefixes,
@@ -103,12 +104,18 @@ impl Pool {
     pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
-        Pool { settings, members, random, cursor, prefixes, size: Mean::default(), retries: Budget::default(), hedges: Budget::default() }
+        let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
+        let (size, retries, hedges) = (Mean::default(), Budget::default(), Budget::default());
+        Pool { settings, members, same_weight, random, cursor, prefixes, size, retries, hedges }
     }
 
     /// Its backends.
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
+    }
+
+    pub(crate) fn all_weigh_the_same(&self) -> bool {
+        self.same_weight
     }
 
     /// Choose a backend; `None`: there is none that fits and was not tried.

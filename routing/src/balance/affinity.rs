@@ -20,14 +20,18 @@ pub(super) fn choose(deck: &Deck<'_>, holds: bool) -> Option<Choice> {
     };
     let hash = xxh3_64_with_seed(key, 0);
     let score = |member: &Member| {
-        let drawn = mix(hash ^ xxh3_64_with_seed(member.name.as_bytes(), 1));
+        let drawn = mix(hash ^ member.draw);
+        // Of a weight of one the number itself is in the same order.
+        if deck.pool.all_weigh_the_same() {
+            return drawn as f64;
+        }
         let share = ((drawn >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(member.weight) / share.ln()
     };
-    let best = |only_at_leisure: bool| {
-        let may = deck.all().filter(|(_, member)| !only_at_leisure || deck.is_at_leisure(member, SLACK));
-        may.max_by(|(_, one), (_, other)| score(one).total_cmp(&score(other))).map(|(at, _)| at)
+    let best = |may: &dyn Fn(&Member) -> bool| {
+        let scored = deck.all().filter(|(_, member)| may(member)).map(|(at, member)| (score(member), at));
+        scored.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, at)| at)
     };
-    let at = if holds { best(false) } else { best(true).or_else(|| best(false)) };
+    let at = if holds { best(&|_| true) } else { best(&deck.leisure(SLACK)).or_else(|| best(&|_| true)) };
     at.map(|at| Choice { at, reason: Reason::Affinity })
 }

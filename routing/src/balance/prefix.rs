@@ -110,7 +110,7 @@ pub(super) fn choose(deck: &Deck<'_>) -> Option<Choice> {
     // Without a few that go elsewhere, who is new would get no beginning that somebody has.
     let explores = deck.pool.random.below(EXPLORE) == 0;
     let seen = prefixes.longest(deck.wish.prefix).filter(|_| !explores);
-    let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.is_at_leisure(member, SLACK)));
+    let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.leisure(SLACK)(member)));
     prefixes.looked.fetch_add(deck.wish.prefix.len() as u64, Ordering::Relaxed);
     match taken {
         Some((blocks, at)) => {
