@@ -172,6 +172,7 @@ impl Builder {
             models: table.texts("models").to_vec(),
             weight: u32::try_from(table.count("weight")).unwrap_or(1),
             health: self.health(table),
+            signals: self.signals(table),
             lacks: self.lacks(table),
             cost: table.number("cost").unwrap_or(0.0),
         })
@@ -200,6 +201,7 @@ impl Builder {
             models: Vec::new(),
             weight: 1,
             health: None,
+            signals: None,
             lacks: Vec::new(),
             cost: 0.0,
         })

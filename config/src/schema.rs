@@ -5,7 +5,7 @@
 mod routing;
 mod shield;
 mod traffic;
-pub use routing::{CANDIDATE, EJECTION, HEALTH, HEDGE, OFFLOAD, POOL, RETRIES};
+pub use routing::{CANDIDATE, EJECTION, HEALTH, HEDGE, OFFLOAD, POOL, RETRIES, SIGNALS};
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
@@ -203,6 +203,7 @@ pub static BACKEND: Section = Section {
         ),
         field("weight", Kind::Count(1, 1000), "1", "Its share in pools."),
         field("health", Kind::Section(&HEALTH), "", "Ask it whether it is well. Without it only its answers tell."),
+        field("signals", Kind::Section(&SIGNALS), "", "Read the engine\'s own metrics. Without it: none."),
         field("lacks", Kind::Texts, "", "What it cannot do, so that pools send such requests elsewhere: `tools`, `vision`, `embeddings`."),
         field(
             "cost",

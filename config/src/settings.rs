@@ -219,6 +219,8 @@ pub struct Backend {
     pub weight: u32,
     /// How it is asked whether it is well.
     pub health: Option<Checks>,
+    /// Where its own metrics are, and how often they are read.
+    pub signals: Option<(String, Duration)>,
     /// What it cannot do.
     pub lacks: Vec<Ability>,
     /// Dollars for a million tokens.

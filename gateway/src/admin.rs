@@ -115,7 +115,7 @@ fn backends(shared: &Shared) -> Vec<serde_json::Value> {
                 "state": health.state(now).name(), "cause": health.cause(now).name(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
-                "prediction_error": member.prediction_error()}));
+                "prediction_error": member.prediction_error(), "engine": member.signals(now)}));
         }
     }
     rows
@@ -228,6 +228,14 @@ fn pool_samples(shared: &Shared, samples: &mut Vec<Sample>) {
             push("llm_lens_backend_ejections_total", "How often a backend was left alone.", &labels, member.health().ejections() as f64);
             push("llm_lens_backend_in_flight", "Requests at a backend.", &labels, member.requests() as f64);
             push("llm_lens_backend_tokens_in_flight", "Their tokens, as estimated.", &labels, member.tokens() as f64);
+            let signals = member.signals(now).unwrap_or_default();
+            for (name, help, value) in [
+                ("llm_lens_engine_running", "Requests that an engine says it works on.", signals.running),
+                ("llm_lens_engine_waiting", "Requests that an engine says wait there.", signals.waiting),
+                ("llm_lens_engine_cache_ratio", "Share of its key-value cache that an engine says is in use.", signals.cache),
+            ] {
+                value.into_iter().for_each(|value| push(name, help, &labels, value));
+            }
             if let Some(error) = member.prediction_error() {
                 push(
                     "llm_lens_prediction_error_ratio",

@@ -212,6 +212,9 @@ pub struct Record {
     /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload: Option<Cow<'static, str>>,
+    /// Requests that waited at the engine when it was chosen, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_waiting: Option<u64>,
     /// Duration: request sent to first token, as predicted when the backend was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_ttft_us: Option<u64>,

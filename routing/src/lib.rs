@@ -17,6 +17,9 @@ mod ewma;
 pub mod health;
 mod tail;
 
+pub mod signals;
+pub use signals::Signals;
+
 pub mod pool;
 pub use pool::{Choice, Pool, Reason, Wish};
 mod balance;

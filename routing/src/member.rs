@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ewma::{Mean, PeakEwma};
 use crate::health::{Cause, Health, nanos};
 use crate::predict::{Busy, Predicted, Predictor, Question};
 use crate::settings::Ejection;
+use crate::signals::{Heard, Signals};
 use crate::tail::Tail;
 
 /// The share of a newcomer at the very beginning of its slow start.
@@ -36,6 +38,8 @@ pub struct Member {
     pub(crate) tail: Tail,
     rtt: Mean,
     predictor: Predictor,
+    /// What the engine said of itself last; nobody who chooses waits for it.
+    heard: Mutex<Option<Heard>>,
     requests: AtomicU64,
     tokens: AtomicU64,
     /// From when on it is asked: its beginning, or the end of an ejection.
@@ -76,6 +80,7 @@ impl Member {
             tail: Tail::default(),
             rtt: Mean::default(),
             predictor: Predictor::default(),
+            heard: Mutex::new(None),
             requests: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             since: AtomicU64::new(now.0),
@@ -123,6 +128,17 @@ impl Member {
     pub fn connected(&self, took: Duration) {
         self.rtt.add(nanos(took) as f64, RTT_SHARE);
         self.predictor.round_trip(took);
+    }
+
+    /// The engine has said something of itself, which is worth something for so long.
+    pub fn hear(&self, signals: Signals, fresh: Duration, now: Tick) {
+        *self.heard.lock() = Some(Heard { signals, at: now, fresh: nanos(fresh) });
+    }
+
+    /// What the engine says of itself; `None`: nothing, or not lately.
+    pub fn signals(&self, now: Tick) -> Option<Signals> {
+        let heard = (*self.heard.try_lock()?)?;
+        (now.0.saturating_sub(heard.at.0) <= heard.fresh).then_some(heard.signals)
     }
 
     /// What it is busy with.

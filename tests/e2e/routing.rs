@@ -780,3 +780,30 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
         assert_eq!(gateway.record("x").await.outcome, Outcome::UpstreamFailed);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let says = silent.clone();
+    let engine = Engine::start(move |seen| match seen.head.starts_with("GET /prefix/metrics ") {
+        true if says.load(Ordering::Relaxed) => sse::json(404, "{}"),
+        true => {
+            let page = "# TYPE x gauge\nvllm:num_requests_running{engine=\"0\"} 3.0\nvllm:num_requests_waiting{engine=\"0\"} 7.0\nvllm:kv_cache_usage_perc 0.5\n";
+            vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{page}", page.len()))]
+        }
+        false => sse::stream(2, 1),
+    })
+    .await;
+    let text = format!(
+        "backends: [{{name: b0, url: '{}/prefix', signals: {{interval: 200ms}}}}]\npools: [{{name: p, backends: [b0]}}]\nroutes: [{{name: r, pool: p}}]\n",
+        engine.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    gateway.until(|g| g.get("/metrics").1.lines().any(|line| line.starts_with("llm_lens_engine_waiting{") && line.ends_with(" 7"))).await;
+    assert_eq!(gateway.metric("llm_lens_engine_cache_ratio", "backend=\"b0\""), 0.5);
+    assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
+    settled(&gateway).await;
+    assert_eq!(gateway.record("x").await.engine_waiting, Some(7));
+    silent.store(true, Ordering::Relaxed);
+    gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
+}

@@ -104,6 +104,18 @@ impl Builder {
         })
     }
 
+    pub(super) fn signals(&mut self, backend: &Table) -> Option<(String, std::time::Duration)> {
+        let table = backend.table("signals")?;
+        let (path, interval) = (table.text("path").unwrap_or("/metrics"), table.duration("interval"));
+        if !path.starts_with('/') {
+            self.wrong(table, "path", format!("{path:?} must begin with a slash"));
+        }
+        if interval.is_zero() {
+            self.wrong(table, "interval", "must be longer than nothing");
+        }
+        Some((path.to_owned(), interval))
+    }
+
     pub(super) fn lacks(&mut self, backend: &Table) -> Vec<Ability> {
         let words = [("tools", Ability::Tools), ("vision", Ability::Vision), ("embeddings", Ability::Embeddings)];
         let mut lacks = Vec::new();

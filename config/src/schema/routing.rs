@@ -70,6 +70,15 @@ pub static HEALTH: Section = Section {
     ],
 };
 
+/// `backends[].signals`
+pub static SIGNALS: Section = Section {
+    doc: "Read what the engine says of itself: requests that run and wait there, and how full its cache is (vLLM, SGLang, TGI, llama.cpp).",
+    fields: &[
+        field("path", Kind::Text, "/metrics", "Where its Prometheus metrics are."),
+        field("interval", Kind::Duration, "2s", "Between two reads, a tenth more or less. What is older than three is not shown."),
+    ],
+};
+
 /// `routes[].continuation`
 pub(super) const CONTINUATION: &[&str] = &["off", "on", "marked"];
 

@@ -14,7 +14,7 @@ use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordSeam};
 use lens::{State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Wish};
 use wire::http1::head::{Head, RequestLine};
 use wire::{Dialect, RequestFacts};
 
@@ -66,6 +66,8 @@ pub(crate) struct Course {
     offloaded: Option<Offloaded>,
     /// The second backend that was asked at the same time.
     pub(crate) hedge: Option<RecordHedge>,
+    /// What the engine said of itself when it was chosen.
+    pub(crate) signals: Option<Signals>,
     /// What the backend was thought to take.
     pub(crate) last_predicted: Option<Predicted>,
     /// Attempts that failed.
@@ -194,6 +196,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     let question = question(exchange);
     let course = &mut exchange.course;
     course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, question));
+    course.signals = course.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
     course.last_predicted = course.attempt.as_ref().and_then(Attempt::predicted);
     (course.began, course.reason, course.first_token_told) = (now, Some(reason), false);
     course.tried.push(target);

@@ -80,6 +80,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
             .filter(|routed| routed.route.has_choice())
             .and_then(|_| Some(Cow::Borrowed(exchange.course.reason()?.name()))),
         offload: exchange.course.offloaded().map(|offloaded| Cow::Borrowed(offloaded.name())),
+        engine_waiting: exchange.course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
         predicted_ttft_us: predicted,
         hedge: exchange.course.hedge.take(),
         seams: std::mem::take(&mut exchange.course.seams),

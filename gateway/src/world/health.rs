@@ -1,16 +1,17 @@
-//! Asking backends whether they are well, and the second hand of pools.
+//! Asking backends whether they are well and what they say of themselves, and the second hand of pools.
 //!
-//! - *In*: the checks of backends, the pools of the plan.
-//! - *Out*: members that are up or down; tails that are computed, and outliers that are left alone, once a second.
+//! - *In*: the checks and signals of backends, the pools of the plan.
+//! - *Out*: members that are up or down, and heard; tails that are computed, and outliers that are left alone, once a second.
 //! - *Never*: a check for each pool: a backend is asked once, whoever has it; two checks of a backend at a time; a request that waits for one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{Checks, Probe};
+use config::settings::{Backend, Probe};
 use filters::Ask;
 use lens::Tick;
+use routing::Signals;
 use routing::member::Change;
 use routing::release::Worse;
 use tokio::task::JoinSet;
@@ -23,12 +24,14 @@ use crate::upstream::Upstream;
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long an engine's metrics may take.
+const SIGNAL: Duration = Duration::from_secs(1);
 /// Between two ticks of pools.
 const TICK: u64 = 1_000_000_000;
 
 /// Check what is due, and tell pools the time. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    let mut checks = Checking::default();
+    let (mut checks, mut signals) = (Rounds::default(), Rounds::default());
     let mut ticked = clock::now();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -37,7 +40,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             ticked = now;
             tick(&plan, now);
         }
-        checks.look(&plan, now);
+        checks.look(&plan, now, |backend| backend.health.as_ref().map(|checks| checks.interval), check);
+        signals.look(&plan, now, |backend| backend.signals.as_ref().map(|(_, interval)| *interval), listen);
     }
 }
 
@@ -69,35 +73,36 @@ fn tick(plan: &Plan, now: Tick) {
     }
 }
 
-/// Checks that run, and when each backend is due.
+/// Something that is done about each backend now and then: what runs, and when each is due.
 #[derive(Default)]
-struct Checking {
+struct Rounds {
     running: JoinSet<Arc<str>>,
+    /// `None`: it runs.
     due: HashMap<Arc<str>, Option<Tick>>,
 }
 
-impl Checking {
-    fn look(&mut self, plan: &Plan, now: Tick) {
+impl Rounds {
+    fn look<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        plan: &Plan,
+        now: Tick,
+        interval: impl Fn(&Backend) -> Option<Duration>,
+        work: impl Fn(Arc<Upstream>) -> F,
+    ) {
+        let named = |name: &Arc<str>| plan.world.upstreams().find(|upstream| upstream.backend.name == *name);
         while let Some(done) = self.running.try_join_next() {
-            if let Ok(name) = done
-                && let Some(interval) =
-                    plan.world.upstreams().find(|u| u.backend.name == name).and_then(|u| Some(u.backend.health.as_ref()?.interval))
-            {
-                self.due.insert(name, Some(later(now, interval)));
-            }
+            let due = done.ok().and_then(|name| Some((later(now, interval(&named(&name)?.backend)?), name)));
+            self.due.extend(due.map(|(due, name)| (name, Some(due))));
         }
-        self.due.retain(|name, _| plan.world.upstreams().any(|upstream| upstream.backend.name == *name));
-        for upstream in plan.world.upstreams() {
-            let Some(checks) = &upstream.backend.health else { continue };
-            // `None`: it is being asked.
+        self.due.retain(|name, _| named(name).is_some());
+        for upstream in plan.world.upstreams().filter(|upstream| interval(&upstream.backend).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
-            if due.is_some_and(|due| due <= now) {
-                *due = None;
-                let (upstream, checks) = (upstream.clone(), checks.clone());
+            if due.take_if(|due| *due <= now).is_some() {
+                let (name, work) = (upstream.backend.name.clone(), work(upstream.clone()));
                 // Owned by this set, which ends with the gateway.
                 self.running.spawn(async move {
-                    check(&upstream, &checks).await;
-                    upstream.backend.name.clone()
+                    work.await;
+                    name
                 });
             }
         }
@@ -110,11 +115,24 @@ fn later(now: Tick, interval: Duration) -> Tick {
     Tick(now.0.saturating_add(nanos as u64))
 }
 
-async fn check(upstream: &Arc<Upstream>, checks: &Checks) {
+/// Read what an engine says of itself.
+async fn listen(upstream: Arc<Upstream>) {
+    let Some((path, interval)) = &upstream.backend.signals else { return };
+    let page = tokio::time::timeout(SIGNAL, client::get_path(&upstream, path)).await;
+    let page = page.ok().and_then(Result::ok).filter(|page| page.status == 200);
+    let signals = page.and_then(|page| Signals::read(std::str::from_utf8(&page.body).ok()?));
+    match signals {
+        Some(signals) => upstream.member.hear(signals, *interval * 3, clock::now()),
+        None => log::debug!("backend {} says nothing of itself at {path}", upstream.backend.name),
+    }
+}
+
+async fn check(upstream: Arc<Upstream>) {
+    let Some(checks) = &upstream.backend.health else { return };
     let asked = async {
         match &checks.probe {
-            Probe::Path(path) => client::get_path(upstream, path).await,
-            Probe::Token(model) => client::ask(upstream, &one_token(&upstream.backend.name, model)).await,
+            Probe::Path(path) => client::get_path(&upstream, path).await,
+            Probe::Token(model) => client::ask(&upstream, &one_token(&upstream.backend.name, model)).await,
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
