@@ -21,8 +21,8 @@ use crate::tree::{self, Table};
 pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut b = Builder { problems: Vec::new(), fallback: defaults()? };
     let timeouts = b.timeouts(root.table("timeouts"));
-    let backends = b.backends(&root);
-    let pools = b.pools(&root, &backends);
+    let mut backends = b.backends(&root);
+    let pools = b.pools(&root, &mut backends);
     let auth = b.auth(&root);
     let shields = b.shields(&root, &backends);
     let routes = b.routes(&root, &Known { backends: &backends, pools: &pools, shields: &shields, timeouts, has_auth: auth.is_some() });

@@ -94,6 +94,8 @@ fn inactive_sample(field: &Field) -> String {
         "pool" => "edge".into(),
         "tier" => "edge".into(),
         "backends" => "[vllm]".into(),
+        "backends_file" => "/etc/llm-lens/edge.txt".into(),
+        "like" => "vllm".into(),
         "fallback" => "[cloud]".into(),
         "lacks" => "[vision]".into(),
         "server_name" => "engine.internal".into(),

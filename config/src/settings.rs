@@ -248,6 +248,8 @@ pub struct Pool {
     pub settings: PoolSettings,
     /// What they call the model.
     pub model: Option<String>,
+    /// Where more of them stand.
+    pub file: Option<PathBuf>,
     /// They.
     #[serde(serialize_with = "backend_names")]
     pub backends: Vec<Arc<Backend>>,

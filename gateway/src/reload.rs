@@ -3,7 +3,7 @@
 //! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with. A file that is wrong
 //! changes nothing, is reported with all its problems, and counts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,18 +19,21 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Watch the settings file; never ends.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let Some(path) = shared.file.clone() else { return std::future::pending().await };
-    let stamps = || {
-        let keys = shared.plan.load().settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file.clone()));
+    // The settings come first: without them nothing is read.
+    let stamps = || -> Vec<Option<Stamp>> {
+        let settings = &shared.plan.load().settings;
+        let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file));
         // A database may have what is new in a log beside it.
-        let log = keys.as_ref().map(|keys| std::path::PathBuf::from(format!("{}-wal", keys.display())));
-        (stamp(&path), keys.and_then(|keys| stamp(&keys)), log.and_then(|log| stamp(&log)))
+        let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
+        let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
+        [&*path].into_iter().chain(keys.map(PathBuf::as_path)).chain(log.as_deref()).chain(pools).map(stamp).collect()
     };
     let mut seen = stamps();
     loop {
         tokio::time::sleep(LOOK).await;
         shared.certificates.iter().for_each(|certificate| certificate.look_again());
         let stamps = stamps();
-        if stamps.0.is_some() && stamps != seen {
+        if stamps.first().is_some_and(Option::is_some) && stamps != seen {
             seen = stamps;
             now(&shared).await;
         }
@@ -85,8 +88,10 @@ fn restart_only(before: &Settings, after: &Settings) {
     }
 }
 
+type Stamp = (SystemTime, u64, u64);
+
 /// What changes when a file does: its time, its size, and which file it is (a link that is moved).
-fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+fn stamp(path: &Path) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.modified().ok()?, meta.len(), meta.ino()))

@@ -807,3 +807,38 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     silent.store(true, Ordering::Relaxed);
     gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
 }
+
+/// Another program writes who is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_of_a_file_come_and_go() {
+    let engines = [good().await, good().await, good().await];
+    let file = kit::gateway::folder().join("edge.txt");
+    let write = |lines: &[String]| {
+        let next = file.with_extension("next");
+        std::fs::write(&next, format!("# who is there\n\n{}\n", lines.join("\n"))).expect("it is writable");
+        std::fs::rename(next, &file).expect("it is writable");
+    };
+    write(&[engines[0].url(), engines[1].url()]);
+    let text = format!(
+        "backends: [{{name: model, url: 'http://127.0.0.1:1', api_key: the-key}}]\n\
+         pools: [{{name: p, backends_file: '{}', like: model, balance: round_robin}}]\nroutes: [{{name: r, pool: p}}]\n",
+        file.display()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let counts = || engines.iter().map(|engine| engine.seen().len()).collect::<Vec<_>>();
+    for n in 0..6 {
+        assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
+    }
+    assert_eq!(counts(), [3, 3, 0]);
+    assert_eq!(field(&engines[0].seen()[0].head, "authorization"), Some("Bearer the-key"));
+    write(&[engines[1].url(), engines[2].url()]);
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
+    for n in 0..6 {
+        assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
+    }
+    assert_eq!(counts(), [3, 6, 3]);
+    write(&["ftp://nowhere".to_owned()]);
+    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    assert!(gateway.stderr().contains("edge.txt:3: \"ftp://nowhere\""), "{}", gateway.stderr());
+    assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
+}

@@ -1,23 +1,28 @@
 //! Where requests go: pools, and what routes want of them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 
 use super::Builder;
 use crate::problem::nearest;
-use crate::settings::{Ability, Backend, Candidate, OffloadSettings, Pool, Rollback, Route};
+use crate::settings::{Ability, Backend, BackendTls, Candidate, OffloadSettings, Pool, Rollback, Route};
 use crate::tree::Table;
 
+/// Largest file of backends.
+const MOST_FILE: u64 = 1 << 20;
+
 impl Builder {
-    pub(super) fn pools(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<Pool>> {
+    /// Pools; backends that stand in files of theirs join the others.
+    pub(super) fn pools(&mut self, root: &Table, backends: &mut Vec<Arc<Backend>>) -> Vec<Arc<Pool>> {
         let tables = root.list("pools");
         self.unique_names(tables);
         tables.iter().map(|table| Arc::new(self.pool(table, backends))).collect()
     }
 
-    fn pool(&mut self, table: &Table, known: &[Arc<Backend>]) -> Pool {
-        let mut backends: Vec<Arc<Backend>> = Vec::new();
+    fn pool(&mut self, table: &Table, known: &mut Vec<Arc<Backend>>) -> Pool {
+        let mut backends = self.filed(table, known);
         for name in table.texts("backends") {
             match known.iter().find(|backend| *backend.name == **name) {
                 Some(backend) if backends.iter().any(|there| there.name == backend.name) => {
@@ -34,7 +39,60 @@ impl Builder {
             }
             Some(_) => {}
         }
-        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), backends }
+        let file = table.text("backends_file").map(PathBuf::from);
+        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), file, backends }
+    }
+
+    /// The backends of a pool's file.
+    fn filed(&mut self, table: &Table, known: &mut Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
+        let Some(file) = table.text("backends_file") else {
+            if table.text("like").is_some() {
+                self.wrong(table, "like", "is for the backends of a backends_file, and there is none");
+            }
+            return Vec::new();
+        };
+        if table.text("like").is_none() {
+            self.wrong(table, "like", "name the backend whose settings those of the file have");
+        }
+        let Some(like) = self.named(table, "like", known, |backend| &backend.name).cloned() else { return Vec::new() };
+        let text = match crate::read(Path::new(file), MOST_FILE) {
+            Ok(text) => text,
+            Err(error) => {
+                self.wrong(table, "backends_file", format!("cannot read {file}: {error}"));
+                return Vec::new();
+            }
+        };
+        let pool = table.text("name").unwrap_or_default();
+        let mut backends: Vec<Arc<Backend>> = Vec::new();
+        for (number, url) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            let parts = match super::split_url(url) {
+                Ok(parts) => parts,
+                Err(why) => {
+                    self.wrong(table, "backends_file", format!("{file}:{}: {url:?} {why}", number + 1));
+                    continue;
+                }
+            };
+            let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
+            if known.iter().any(|there| there.name == name) {
+                self.wrong(table, "backends_file", format!("{file}:{}: {url:?} stands twice", number + 1));
+                continue;
+            }
+            let backend = Backend {
+                name,
+                index: known.len(),
+                tls: parts
+                    .tls
+                    .then(|| BackendTls { ca: like.tls.as_ref().and_then(|tls| tls.ca.clone()), server_name: parts.host.clone() }),
+                host: parts.host,
+                port: parts.port,
+                authority: parts.authority,
+                prefix: parts.prefix,
+                ..(*like).clone()
+            };
+            known.push(Arc::new(backend));
+            backends.extend(known.last().cloned());
+        }
+        backends
     }
 
     fn pool_settings(&mut self, table: &Table) -> PoolSettings {
@@ -133,7 +191,7 @@ impl Builder {
         let first = match (table.text("backend"), table.text("pool")) {
             (Some(_), None) => {
                 let backend = self.named(table, "backend", backends, |backend| &backend.name)?.clone();
-                Arc::new(Pool { settings: PoolSettings::named(&backend.name), model: None, backends: vec![backend] })
+                Arc::new(Pool { settings: PoolSettings::named(&backend.name), model: None, file: None, backends: vec![backend] })
             }
             (None, Some(_)) => self.named(table, "pool", known, |pool| &pool.settings.name)?.clone(),
             (None, None) => {

@@ -8,6 +8,13 @@ pub static POOL: Section = Section {
     fields: &[
         field("name", Kind::RequiredText, "", "The name in routes, records and metrics."),
         field("backends", Kind::Texts, "", "Their names."),
+        field(
+            "backends_file",
+            Kind::Text,
+            "",
+            "A file with more of them, one URL on each line; who writes it may be any program. What changes in it is in force within a second. Empty lines and lines that begin with # are passed over.",
+        ),
+        field("like", Kind::Text, "", "The backend whose settings those of the file have, but for the URL."),
         field("tier", Kind::Text, "", "Where they are: `edge`, `cloud`, or what you call it; for records and metrics."),
         field("model", Kind::Text, "", "What these backends call the model: requests are sent on with this name in place of the client's."),
         field(
