@@ -199,7 +199,7 @@ impl Gateway {
         let end = control.block_on(self.control(&leave))?;
         // What still runs is dropped, and settles; then the accounts are closed.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
-        let (ended, end_of_workers) = std::sync::mpsc::channel();
+        let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
         // A thread of its own: a worker that does not come to its end keeps nobody from ending. It ends with the process at the latest.
         std::thread::spawn(move || {
             runtime.shutdown_timeout(limit);

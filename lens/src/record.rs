@@ -185,6 +185,36 @@ impl MarksUs {
     }
 }
 
+/// Where a request went and why. Everything is absent on a route with one backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordRouting {
+    /// The pool it is of, where the route names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Arc<str>>,
+    /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Cow<'static, str>>,
+    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Cow<'static, str>>,
+    /// Requests that waited at the engine when it was chosen, as it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_waiting: Option<u64>,
+    /// Duration: request sent to first token, as predicted when the backend was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_ttft_us: Option<u64>,
+    /// The second one that was asked at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<RecordHedge>,
+    /// Where others went on with the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<RecordSeam>,
+    /// Those that were asked before it, in vain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<RecordAttempt>,
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -203,30 +233,9 @@ pub struct Record {
     /// The backend that was asked, if it came to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Arc<str>>,
-    /// The pool it is of, where the route names one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Arc<str>>,
-    /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chosen: Option<Cow<'static, str>>,
-    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offload: Option<Cow<'static, str>>,
-    /// Requests that waited at the engine when it was chosen, as it says itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine_waiting: Option<u64>,
-    /// Duration: request sent to first token, as predicted when the backend was chosen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predicted_ttft_us: Option<u64>,
-    /// The second one that was asked at the same time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hedge: Option<RecordHedge>,
-    /// Where others went on with the answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub seams: Vec<RecordSeam>,
-    /// Those that were asked before it, in vain.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failed_attempts: Vec<RecordAttempt>,
+    /// Where it went and why, where there was a choice.
+    #[serde(flatten)]
+    pub routing: RecordRouting,
     /// How the answer was read; absent for requests that are no inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Cow<'static, str>>,

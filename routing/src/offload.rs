@@ -117,7 +117,7 @@ impl Offload {
         let decided = self.explain(question, nature, edge, cloud);
         if matches!(decided, Offloaded::Explores) {
             // One in so many.
-            return if self.unknown.fetch_add(1, Ordering::Relaxed) % EXPLORE == 0 { decided } else { Offloaded::Stays };
+            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Stays };
         }
         let weighed = [Offloaded::ObjectiveMet, Offloaded::EdgeBetter, Offloaded::ObjectiveMissed, Offloaded::CloudBetter];
         if weighed.contains(&decided) {

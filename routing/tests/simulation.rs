@@ -46,7 +46,6 @@ struct Request {
     output: u64,
     prefix: Vec<u64>,
     attempt: Attempt,
-    place: usize,
     first_at: Option<u64>,
     made: u64,
     /// Tokens of the prompt that are yet to be read.
@@ -145,6 +144,27 @@ struct Workload {
     mean_output: f64,
 }
 
+/// What one request is like.
+struct Arrival {
+    question: Question,
+    prefix: Vec<u64>,
+    key: [u8; 8],
+}
+
+impl Workload {
+    fn arrival(&self, draw: &mut Draw, session: u64) -> Arrival {
+        let shared = if self.beginnings > 0 { 1024 } else { 0 };
+        let beginning = draw.below(self.beginnings.max(1));
+        let prompt = shared + 20 + draw.exponential(300.0) as u64;
+        let block = |at: u64| if at * BLOCK < shared { (beginning << 16) + at + 1 } else { (session << 32) + at + 1 };
+        let prefix = (0..prompt / BLOCK).map(|at| spread(block(at))).collect();
+        let output = 1 + draw.exponential(self.mean_output) as u64;
+        // Five hundred users, or one for each beginning.
+        let key = if self.beginnings > 0 { beginning } else { draw.below(500) }.to_le_bytes();
+        Arrival { question: Question { prompt, output }, prefix, key }
+    }
+}
+
 /// What came out.
 #[derive(Debug, Default)]
 struct Report {
@@ -176,6 +196,21 @@ fn tick(us: u64) -> Tick {
     Tick(us * 1000)
 }
 
+/// Who takes a request: whoever is down refuses at once, and another is asked.
+fn ask(pool: &Pool, engines: &[Engine], question: &Question, prefix: &[u64], key: &[u8], now: u64) -> Option<(usize, Attempt)> {
+    let mut tried = Vec::new();
+    loop {
+        let wish = Wish { tokens: question.tokens(), key: Some(key), prefix, tried: &tried, unfit: &[] };
+        let choice = pool.choose(&wish, tick(now))?;
+        let attempt = pool.begin(choice.at, *question)?;
+        if engines[choice.at].is_up {
+            return Some((choice.at, attempt));
+        }
+        pool.end(attempt, Ended::Badly, tick(now));
+        tried.push(choice.at);
+    }
+}
+
 /// Run a workload. `each_second` may change engines and pool.
 fn run(
     mut pool: Pool,
@@ -204,50 +239,24 @@ fn run(
             }
             events.push(Reverse((now + draw.exponential(SECOND as f64 / load.rate) as u64, arrival)));
             session = session.wrapping_add(1);
-            let shared = if load.beginnings > 0 { 1024 } else { 0 };
-            let beginning = draw.below(load.beginnings.max(1));
-            let own = 20 + draw.exponential(300.0) as u64;
-            let prompt = shared + own;
-            let block = |at: u64| if at * BLOCK < shared { (beginning << 16) + at + 1 } else { (session << 32) + at + 1 };
-            let prefix: Vec<u64> = (0..prompt / BLOCK).map(|at| spread(block(at))).collect();
-            let output = 1 + draw.exponential(load.mean_output) as u64;
-            // Five hundred users, or one for each beginning.
-            let key = if load.beginnings > 0 { beginning } else { draw.below(500) }.to_le_bytes();
-            let question = Question { prompt, output };
-            let (mut tried, mut request) = (Vec::new(), None);
-            // Who is down refuses at once, and another is asked.
-            while request.is_none() {
-                let wish = Wish { tokens: question.tokens(), key: Some(&key), prefix: &prefix, tried: &tried, unfit: &[] };
-                let Some(choice) = pool.choose(&wish, tick(now)) else { break };
-                let Some(attempt) = pool.begin(choice.at, question) else { break };
-                if engines[choice.at].is_up {
-                    report.asked[choice.at] += 1;
-                    request = Some((choice.at, attempt));
-                } else {
-                    pool.end(attempt, Ended::Badly, tick(now));
-                    tried.push(choice.at);
-                }
-            }
+            let Arrival { question, prefix, key } = load.arrival(&mut draw, session);
+            let request = ask(&pool, &engines, &question, &prefix, &key, now);
             let Some((place, attempt)) = request else {
                 report.lost += 1;
                 continue;
             };
+            report.asked[place] += 1;
             let engine = &mut engines[place];
-            engine.take(Request { arrived: now, prompt, output, prefix, attempt, place, first_at: None, made: 0, unread: 0 });
+            let Question { prompt, output } = question;
+            engine.take(Request { arrived: now, prompt, output, prefix, attempt, first_at: None, made: 0, unread: 0 });
             if engine.step_ends.is_none() {
                 engine.step(now);
                 events.extend(engine.step_ends.map(|ends| Reverse((ends, step + place))));
             }
         } else {
             let place = event - step;
-            let before: Vec<u64> =
-                engines[place].running.iter().filter(|request| request.first_at.is_none()).map(|request| request.arrived).collect();
             let done = engines[place].end_step(now);
-            let firsts = engines[place]
-                .running
-                .iter()
-                .chain(&done)
-                .filter(|request| request.first_at == Some(now) && before.contains(&request.arrived));
+            let firsts = engines[place].running.iter().chain(&done).filter(|request| request.first_at == Some(now));
             for request in firsts {
                 let took = now - request.arrived;
                 report.ttft.push(took);
@@ -256,7 +265,6 @@ fn run(
             for request in done {
                 let each = (now - request.first_at.unwrap_or(now)) / request.made.max(1);
                 request.attempt.paced(Duration::from_micros(each));
-                let _ = request.place;
                 pool.end(request.attempt, Ended::Well, tick(now));
             }
             engines[place].step(now);

@@ -67,8 +67,8 @@ async fn every_rule_spreads_requests_over_the_pool() {
         assert_eq!(counts.len(), 3, "{balance}: {counts:?}");
         settled(&gateway).await;
         let record = gateway.record("q0").await;
-        assert_eq!(record.pool.as_deref(), Some("p"));
-        assert_eq!(record.chosen.as_deref(), Some(if matches!(balance, "session" | "hash") { "affinity" } else { "balanced" }));
+        assert_eq!(record.routing.pool.as_deref(), Some("p"));
+        assert_eq!(record.routing.chosen.as_deref(), Some(if matches!(balance, "session" | "hash") { "affinity" } else { "balanced" }));
         if balance == "round_robin" {
             assert!(counts.values().all(|count| *count == 10), "{counts:?}");
         }
@@ -135,7 +135,8 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b1")), "{what}");
-        let failed: Vec<(&str, &str)> = record.failed_attempts.iter().map(|attempt| (&*attempt.backend, attempt.code.as_str())).collect();
+        let failed: Vec<(&str, &str)> =
+            record.routing.failed_attempts.iter().map(|attempt| (&*attempt.backend, attempt.code.as_str())).collect();
         assert_eq!(failed.len(), 1, "{what}: {failed:?}");
         assert_eq!(failed[0].0, "b0");
         assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("failed=b0:")), "{}", answer.head);
@@ -259,7 +260,7 @@ async fn pools_fall_back_to_others_under_their_own_names_for_the_model() {
     let body: serde_json::Value = serde_json::from_slice(&edge.seen()[0].body).expect("JSON");
     assert_eq!(body["model"], "m");
     settled(&gateway).await;
-    assert_eq!(gateway.record("x").await.pool.as_deref(), Some("cloud"));
+    assert_eq!(gateway.record("x").await.routing.pool.as_deref(), Some("cloud"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,7 +277,7 @@ async fn requests_go_where_they_can_be_served() {
     ] {
         for _ in 0..5 {
             let answer = ask(&gateway, CHAT, "x", &body).await;
-            assert_eq!(tally(&[answer.head.clone()]), [("b1".to_owned(), 1)].into(), "{body}");
+            assert_eq!(tally(std::slice::from_ref(&answer.head)), [("b1".to_owned(), 1)].into(), "{body}");
         }
     }
     let nobody = ask(&gateway, CHAT, "x", &request(",\"model\":\"third\"")).await;
@@ -382,7 +383,8 @@ async fn bad_engines_are_nobodys_business() {
     // They are known as good, then they are not, and a moment later that is known.
     let (_, broken) = times(&gateway, 8, 80).await;
     assert_eq!(broken, 0);
-    (frozen.store(true, Ordering::Relaxed), dying.store(true, Ordering::Relaxed));
+    frozen.store(true, Ordering::Relaxed);
+    dying.store(true, Ordering::Relaxed);
     let (_, broken_at_first) = times(&gateway, 8, 80).await;
     assert!(broken_at_first <= 16, "those that were in the middle of a stream: {broken_at_first}");
     let (with, broken) = times(&gateway, 8, 400).await;
@@ -393,7 +395,7 @@ async fn bad_engines_are_nobodys_business() {
     settled(&gateway).await;
     let records = gateway.records();
     assert!(
-        records.iter().any(|record| record.failed_attempts.iter().any(|attempt| &*attempt.backend == "b3")),
+        records.iter().any(|record| record.routing.failed_attempts.iter().any(|attempt| &*attempt.backend == "b3")),
         "a death is told in records"
     );
     assert!(
@@ -429,7 +431,7 @@ async fn hedges_cut_the_tail() {
         .records()
         .into_iter()
         .filter(|record| record.total_us > 500_000)
-        .map(|record| (record.id, record.backend, record.hedge))
+        .map(|record| (record.id, record.backend, record.routing.hedge))
         .collect();
     assert!(
         with * 2 <= without,
@@ -441,7 +443,7 @@ async fn hedges_cut_the_tail() {
     settled(&gateway).await;
     assert_eq!(gateway.metric("llm_lens_hedges_total", "pool=\"p\""), extra as f64);
     assert!(gateway.metric("llm_lens_hedges_won_total", "pool=\"p\"") >= extra as f64 * 0.8);
-    let hedged: Vec<_> = gateway.records().into_iter().filter_map(|record| Some((record.backend?, record.hedge?))).collect();
+    let hedged: Vec<_> = gateway.records().into_iter().filter_map(|record| Some((record.backend?, record.routing.hedge?))).collect();
     assert_eq!(hedged.len(), extra);
     assert!(hedged.iter().all(|(backend, hedge)| hedge.won == (*backend == hedge.backend) && hedge.after_us >= 99_000), "{hedged:?}");
     eventually("who lost is cut off at once", || stalling.closed_early() >= extra * 8 / 10).await;
@@ -521,7 +523,7 @@ async fn the_policy_beats_edge_and_cloud_alone() {
         .iter()
         .take(90)
         .filter_map(|record| {
-            let (predicted, took) = (record.predicted_ttft_us? as f64, record.engine_ttft_us? as f64);
+            let (predicted, took) = (record.routing.predicted_ttft_us? as f64, record.engine_ttft_us? as f64);
             Some((predicted - took).abs() / took)
         })
         .collect();
@@ -529,7 +531,10 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     let median = errors[errors.len() / 2];
     assert!(median < 0.2, "{median} of {}: {told}", errors.len());
     for (pool, why) in [("edge", "edge_better"), ("cloud", "cloud_better")] {
-        assert!(gateway.records().iter().any(|r| r.pool.as_deref() == Some(pool) && r.offload.as_deref() == Some(why)), "{pool} {why}");
+        assert!(
+            gateway.records().iter().any(|r| r.routing.pool.as_deref() == Some(pool) && r.routing.offload.as_deref() == Some(why)),
+            "{pool} {why}"
+        );
     }
     let explained: serde_json::Value = serde_json::from_str(&gateway.get("/api/routes/explain?route=r&prompt_tokens=7").1).expect("JSON");
     assert_eq!((explained["goes_to"].as_str(), explained["offload"].as_str()), (Some("edge"), Some("edge_better")), "{explained:#}");
@@ -737,7 +742,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b2")));
-        let seams: Vec<(&str, u64)> = record.seams.iter().map(|seam| (&*seam.backend, seam.after_tokens)).collect();
+        let seams: Vec<(&str, u64)> = record.routing.seams.iter().map(|seam| (&*seam.backend, seam.after_tokens)).collect();
         // Of who has died nobody knows how many tokens these were: a quarter of 25 bytes, which is more than six events.
         assert_eq!(seams, [("b1", 3), ("b2", 7)]);
         let usage = record.usage.as_ref().expect("usage");
@@ -803,7 +808,7 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     assert_eq!(gateway.metric("llm_lens_engine_cache_ratio", "backend=\"b0\""), 0.5);
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
     settled(&gateway).await;
-    assert_eq!(gateway.record("x").await.engine_waiting, Some(7));
+    assert_eq!(gateway.record("x").await.routing.engine_waiting, Some(7));
     silent.store(true, Ordering::Relaxed);
     gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
 }

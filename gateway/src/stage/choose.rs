@@ -6,12 +6,13 @@
 //! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use config::settings::{Ability, Backend, Balance, By, Continuation};
 use filters::traffic::network;
-use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordSeam};
+use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
 use lens::{State, Tick};
 use routing::member::Change;
 use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Wish};
@@ -19,7 +20,7 @@ use wire::http1::head::{Head, RequestLine};
 use wire::{Dialect, RequestFacts};
 
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Routed};
 use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
 use crate::stage::relay::Cut;
@@ -102,16 +103,6 @@ impl Course {
     pub(crate) fn commit(&mut self) {
         self.committed = true;
         self.asked = None;
-    }
-
-    /// Why the first pool was passed over for the second, or not.
-    pub(crate) fn offloaded(&self) -> Option<Offloaded> {
-        self.offloaded
-    }
-
-    /// Why the backend was chosen.
-    pub(crate) fn reason(&self) -> Option<Reason> {
-        self.reason
     }
 }
 
@@ -481,6 +472,21 @@ pub(crate) fn field(exchange: &Exchange) -> String {
     }
     field.push_str("\r\n");
     field
+}
+
+/// What the record says of the choice.
+pub(crate) fn write_down(course: &mut Course, routed: Option<&Routed>) -> RecordRouting {
+    let chosen_of = routed.filter(|routed| routed.route.has_choice());
+    RecordRouting {
+        pool: chosen_of.map(|routed| routed.pool().pool.settings.name.clone()),
+        chosen: chosen_of.and(course.reason).map(|reason| Cow::Borrowed(reason.name())),
+        offload: course.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
+        engine_waiting: course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
+        predicted_ttft_us: chosen_of.and(course.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
+        hedge: course.hedge.take(),
+        seams: std::mem::take(&mut course.seams),
+        failed_attempts: std::mem::take(&mut course.failed),
+    }
 }
 
 /// The exchange is over: so is its last attempt.

@@ -13,6 +13,7 @@ use observatory::SeriesKey;
 use crate::clock;
 use crate::exchange::{Exchange, Guarded};
 use crate::shared::worker;
+use crate::stage::choose;
 
 /// Longest model name that is kept.
 const MAX_WORD: usize = 256;
@@ -51,7 +52,6 @@ pub(crate) fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
 }
 
 fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
-    let predicted = exchange.course.last_predicted.map(|predicted| (predicted.ttft * 1e6) as u64);
     let cost = cost(exchange, used);
     let now = clock::now();
     let ledger_us = exchange.ledger.clone().close(now);
@@ -73,18 +73,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
         backend: exchange.routed.as_ref().map(|r| r.upstream().backend.name.clone()),
-        pool: exchange.routed.as_ref().filter(|routed| routed.route.has_choice()).map(|routed| routed.pool().pool.settings.name.clone()),
-        chosen: exchange
-            .routed
-            .as_ref()
-            .filter(|routed| routed.route.has_choice())
-            .and_then(|_| Some(Cow::Borrowed(exchange.course.reason()?.name()))),
-        offload: exchange.course.offloaded().map(|offloaded| Cow::Borrowed(offloaded.name())),
-        engine_waiting: exchange.course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
-        predicted_ttft_us: predicted,
-        hedge: exchange.course.hedge.take(),
-        seams: std::mem::take(&mut exchange.course.seams),
-        failed_attempts: std::mem::take(&mut exchange.course.failed),
+        routing: choose::write_down(&mut exchange.course, exchange.routed.as_ref()),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
         caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),

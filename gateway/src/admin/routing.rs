@@ -1,0 +1,172 @@
+//! What the operator is told of pools, and the share of a new version that he changes.
+//!
+//! - *In*: the plan in force, questions of its operator.
+//! - *Out*: who is well and why not, where a request would go, figures for scrapers.
+//! - *Never*: a change but [`release`], and that for nobody who cannot say a header.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use lens::Tick;
+use observatory::Sample;
+use routing::health::State;
+use routing::{Member, Nature, Question, Release, Side};
+use serde_json::json;
+
+use super::parameter;
+use crate::clock;
+use crate::shared::Shared;
+use crate::stage::choose;
+
+/// What a change wants to be sure that a person or a program of the operator's asks for it.
+const OPERATOR: &str = "x-llm-lens-operator";
+
+/// What is known of backends, by pool.
+pub(super) fn backends(shared: &Shared) -> Vec<serde_json::Value> {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    let ms = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1000.0);
+    let mut rows = Vec::new();
+    for pool in plan.pools() {
+        for member in pool.pool.members() {
+            let (asked, failed) = member.totals();
+            let health = member.health();
+            rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier,
+                "state": health.state(now).name(), "cause": health.cause(now).name(), "ejections": health.ejections(),
+                "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
+                "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
+                "prediction_error": member.prediction_error(), "engine": member.signals(now)}));
+        }
+    }
+    rows
+}
+
+/// Give a route's candidate another share, at once: 1 switches, 0 goes back. A page in somebody's browser cannot: it has no way to say the header.
+pub(super) fn release(shared: &Shared, request: &Request<Incoming>) -> Result<serde_json::Value, (&'static str, String)> {
+    if !request.headers().contains_key(OPERATOR) {
+        return Err((OPERATOR, format!("the header {OPERATOR} is missing; any value will do")));
+    }
+    let (plan, query) = (shared.plan.load(), request.uri().query());
+    let name = parameter(query, "route").unwrap_or_default();
+    let route = plan.routes.iter().find(|route| *route.route.name == *name);
+    let release =
+        route.and_then(|route| route.release.as_ref()).ok_or_else(|| ("route", format!("there is no route {name:?} with a candidate")))?;
+    let share = parameter(query, "share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
+    let share = share.ok_or_else(|| ("share", "share must be a number from 0 to 1".to_owned()))?;
+    release.set_share(share);
+    log::info!("route {name}: the candidate has {share} of requests from now on, by the admin listener");
+    Ok(json!({"route": name, "share": release.share()}))
+}
+
+/// Where a request would go now, and why.
+pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'static str, String)> {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    let name = parameter(query, "route");
+    let known = || plan.routes.iter().map(|route| &*route.route.name).collect::<Vec<_>>().join(", ");
+    let route = plan.routes.iter().find(|route| name.is_none_or(|name| *route.route.name == *name));
+    let route = route.ok_or_else(|| ("route", format!("there is no such route; known: {}", known())))?;
+    let number = |param: &'static str, or: u64| match parameter(query, param) {
+        None => Ok(or),
+        Some(text) => text.parse().map_err(|_| (param, format!("{param} must be a whole number, not {text:?}"))),
+    };
+    let question = Question { prompt: number("prompt_tokens", 100)?, output: number("output_tokens", route.route.expected_output)? };
+    let nature = Nature { tools: parameter(query, "tools") == Some("true"), asks: false };
+    let outlooks: Vec<_> = (0..route.pools.len()).filter_map(|number| choose::outlook(route, number, &question, &[])).collect();
+    let decided = match (&route.offload, &*outlooks) {
+        (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
+        _ => None,
+    };
+    let leaves = decided.is_some_and(routing::Offloaded::leaves);
+    let first = outlooks.iter().enumerate().cycle().skip(usize::from(leaves)).take(outlooks.len()).find(|(_, outlook)| outlook.is_there);
+    let pools = route.pools.iter().zip(&outlooks).map(|(pool, outlook)| {
+        let member = |member: &Arc<Member>| {
+            let predicted = member.predict(&question);
+            json!({"backend": member.name, "state": member.health().state(now).name(), "cause": member.health().cause(now).name(),
+                "requests": member.requests(), "tokens": member.tokens(), "predicted": predicted,
+                "completion": predicted.and_then(|predicted| predicted.completion(&question)), "prediction_error": member.prediction_error()})
+        };
+        let members: Vec<_> = pool.pool.members().iter().map(member).collect();
+        json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
+    });
+    let goes = first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
+    Ok(json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
+        "offload": decided.map(|decided| decided.name()), "pools": pools.collect::<Vec<_>>()}))
+}
+
+/// What pools and their backends do.
+pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
+    let (plan, now) = (shared.plan.load(), clock::now());
+    for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
+        versions(route, release, samples);
+    }
+    for pool in plan.pools() {
+        let settings = &pool.pool.settings;
+        let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
+        let (looked, found) = pool.pool.prefix_blocks();
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+        for (name, help, value) in [
+            ("llm_lens_prefix_blocks_total", "Blocks of prompts that were looked for.", looked as f64),
+            ("llm_lens_prefix_block_hits_total", "Of these, those that the chosen backend had been given before.", found as f64),
+            ("llm_lens_hedges_total", "Second backends that were asked because the first was late.", load(&pool.hedges)),
+            ("llm_lens_hedges_won_total", "Of these, those that answered first.", load(&pool.hedges_won)),
+            (
+                "llm_lens_hedged_tokens_total",
+                "Tokens of prompts, as estimated, that those who lost had been given.",
+                load(&pool.hedged_tokens),
+            ),
+        ] {
+            push(samples, name, help, &labels, value);
+        }
+        pool.pool.members().iter().for_each(|member| backend(member, &settings.name, now, samples));
+    }
+}
+
+/// How a new version does beside the old one.
+fn versions(route: &str, release: &Release, samples: &mut Vec<Sample>) {
+    let labels = [("route", route.to_owned())];
+    let rolled_back = f64::from(u8::from(release.was_rolled_back()));
+    push(samples, "llm_lens_candidate_share", "Share of a route's requests that its candidate is to have.", &labels, release.share());
+    push(samples, "llm_lens_candidate_rolled_back", "Whether it was taken back because it was worse.", &labels, rolled_back);
+    for (side, version) in [(Side::Stable, "stable"), (Side::Candidate, "candidate")] {
+        let (well, badly) = release.counts(side);
+        for (ended, count) in [("well", well), ("badly", badly)] {
+            let labels = [labels[0].clone(), ("version", version.to_owned()), ("ended", ended.to_owned())];
+            push(samples, "llm_lens_version_requests", "Requests of a version since the candidate's share was set.", &labels, count as f64);
+        }
+    }
+}
+
+fn backend(member: &Member, pool: &str, now: Tick, samples: &mut Vec<Sample>) {
+    let labels = [("pool", pool.to_owned()), ("backend", member.name.to_string())];
+    let (asked, failed) = member.totals();
+    for (name, help, value) in [
+        ("llm_lens_backend_attempts_total", "Requests that a backend was asked.", asked),
+        ("llm_lens_backend_failures_total", "Of these, those that ended badly by its fault.", failed),
+        ("llm_lens_backend_ejections_total", "How often a backend was left alone.", member.health().ejections()),
+        ("llm_lens_backend_in_flight", "Requests at a backend.", member.requests()),
+        ("llm_lens_backend_tokens_in_flight", "Their tokens, as estimated.", member.tokens()),
+    ] {
+        push(samples, name, help, &labels, value as f64);
+    }
+    let signals = member.signals(now).unwrap_or_default();
+    let error = "Median of how far predicted times to first token were off, of the last 128.";
+    for (name, help, value) in [
+        ("llm_lens_engine_running", "Requests that an engine says it works on.", signals.running),
+        ("llm_lens_engine_waiting", "Requests that an engine says wait there.", signals.waiting),
+        ("llm_lens_engine_cache_ratio", "Share of its key-value cache that an engine says is in use.", signals.cache),
+        ("llm_lens_prediction_error_ratio", error, member.prediction_error()),
+    ] {
+        value.into_iter().for_each(|value| push(samples, name, help, &labels, value));
+    }
+    for state in State::ALL {
+        let labels = [labels[0].clone(), labels[1].clone(), ("state", state.name().to_owned())];
+        let holds = f64::from(u8::from(member.health().state(now) == state));
+        push(samples, "llm_lens_backend_state", "What a backend is: 1 for the state that holds.", &labels, holds);
+    }
+}
+
+fn push(samples: &mut Vec<Sample>, name: &'static str, help: &'static str, labels: &[(&'static str, String)], value: f64) {
+    samples.push(Sample { name, help, labels: labels.to_vec(), value });
+}
