@@ -6,6 +6,7 @@ use filters::Shield;
 use filters::traffic::Used;
 use filters::traffic::settings::DOLLAR;
 use lens::gaps::Gaps;
+use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
@@ -104,15 +105,18 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
-        security_overhead: guard.map(|_| {
-            let added = exchange.guarded.before_first_token.map(|nanos| nanos / 1000);
-            let client_ttft = marks.first_token.written.map(|at| at.micros_since(head));
-            SecurityOverhead::of(&ledger_us, exchange.guarded.judged / 1000).before_first_token(added, client_ttft)
-        }),
+        security_overhead: guard
+            .map(|_| overhead(&exchange.guarded, &ledger_us, marks.first_token.written.map(|at| at.micros_since(head)))),
         security: guard.map(|guard| Box::new(security(guard, std::mem::take(&mut exchange.guarded)))),
         total_us: ledger_us.total(),
         ledger_us,
     }
+}
+
+/// What the guard cost.
+fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> SecurityOverhead {
+    let added = guarded.before_first_token.map(|nanos| nanos / 1000);
+    SecurityOverhead::of(ledger_us, guarded.judged / 1000).before_first_token(added, client_ttft)
 }
 
 /// In dollars, where the model has a price.
