@@ -260,6 +260,7 @@ impl Builder {
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
             backend: pools.first()?.backends.first()?.clone(),
             candidate: self.candidate(table, &pools),
+            mirror: self.mirror(table, known.pools),
             retries: self.retries(table),
             continuation: match table.text("continuation") {
                 Some("on") => Continuation::On,

@@ -20,7 +20,7 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
         Kind::Section(section) => {
             let inactive = inactive
                 || matches!(field.name, "audit" | "auth" | "store")
-                || matches!(field.name, "admission" | "health" | "signals" | "candidate" | "retries" | "hedge" | "offload")
+                || matches!(field.name, "admission" | "health" | "signals" | "candidate" | "mirror" | "retries" | "hedge" | "offload")
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);

@@ -5,7 +5,7 @@
 mod routing;
 mod shield;
 mod traffic;
-pub use routing::{CANDIDATE, EJECTION, HEALTH, HEDGE, OFFLOAD, POOL, RETRIES, SIGNALS};
+pub use routing::{CANDIDATE, EJECTION, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES, SIGNALS};
 pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
@@ -234,6 +234,7 @@ pub static ROUTE: Section = Section {
         field("pool", Kind::Text, "", "In its place, the pool whose backends do."),
         field("fallback", Kind::Texts, "", "Pools that are asked, in this order, when nobody of the first can serve a request."),
         field("candidate", Kind::Section(&CANDIDATE), "", "A new version that some of its requests go to."),
+        field("mirror", Kind::Section(&MIRROR), "", "Another pool that is asked as well, for its figures only."),
         field("retries", Kind::Section(&RETRIES), "", "When another backend is asked. With a pool there are some by default."),
         field(
             "continuation",

@@ -268,6 +268,17 @@ pub enum Continuation {
     Marked,
 }
 
+/// A pool that is asked as well, for its figures only.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MirrorSettings {
+    /// The pool.
+    #[serde(serialize_with = "pool_name")]
+    pub pool: Arc<Pool>,
+    /// Its share of requests.
+    pub share: f64,
+}
+
 /// A new version that some requests go to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -334,6 +345,8 @@ pub struct Route {
     pub pools: Vec<Arc<Pool>>,
     /// A new version: its place among the pools, and how it is released.
     pub candidate: Option<Candidate>,
+    /// Who is asked as well.
+    pub mirror: Option<MirrorSettings>,
     /// When another backend is asked.
     pub retries: Retries,
     /// Whether another backend goes on with the stream of one that has died.
@@ -484,4 +497,8 @@ fn pool_names<S: Serializer>(pools: &[Arc<Pool>], serializer: S) -> Result<S::Ok
 
 fn backend_name<S: Serializer>(b: &Arc<Backend>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&b.name)
+}
+
+fn pool_name<S: Serializer>(pool: &Arc<Pool>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&pool.settings.name)
 }

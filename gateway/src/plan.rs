@@ -16,7 +16,7 @@ use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
-use crate::upstream::Upstream;
+use crate::upstream::{Mirror, Upstream};
 use crate::world::store::Store;
 use crate::world::tokens::Tokens;
 use crate::world::{Pool, Tokenizer, World};
@@ -177,6 +177,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     pub(crate) guard: Option<Arc<Shield>>,
+    /// Who is asked as well, for nothing.
+    pub(crate) mirror: Option<Arc<Mirror>>,
     /// How a new version is released.
     pub(crate) release: Option<Arc<routing::Release>>,
     /// When the first pool is passed over for the second.
@@ -232,6 +234,14 @@ impl Plan {
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
                 planned.release = release(route, before);
+                planned.mirror = route.mirror.as_ref().map(|wanted| {
+                    let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
+                    let pool = pools.pool(&wanted.pool);
+                    let same = known
+                        .and_then(|known| known.mirror.clone())
+                        .filter(|known| known.share == wanted.share && Arc::ptr_eq(&known.pool, &pool));
+                    same.unwrap_or_else(|| Arc::new(Mirror::new(pool, wanted.share)))
+                });
                 if let Some(path) = &route.tokenizer {
                     let tokenizer = Tokenizer::load(path, &tokenizers)?;
                     tokenizers.push(tokenizer.clone());
@@ -269,7 +279,8 @@ impl Plan {
     /// All pools of all routes.
     pub(crate) fn pools(&self) -> Vec<Arc<PlannedPool>> {
         let mut pools: Vec<Arc<PlannedPool>> = Vec::new();
-        for pool in self.routes.iter().flat_map(|route| &route.pools) {
+        let mirrors = self.routes.iter().filter_map(|route| Some(&route.mirror.as_ref()?.pool));
+        for pool in self.routes.iter().flat_map(|route| &route.pools).chain(mirrors) {
             if !pools.iter().any(|known| Arc::ptr_eq(known, pool)) {
                 pools.push(pool.clone());
             }
@@ -367,6 +378,7 @@ impl PlannedRoute {
             must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
             guard,
+            mirror: None,
             release: None,
             offload: route.offload.as_ref().map(|wanted| routing::Offload::new(wanted.objective, wanted.complexity)),
             tokenizer: None,

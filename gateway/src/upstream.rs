@@ -10,6 +10,7 @@ mod connect;
 pub(crate) mod h1;
 mod h2;
 mod kernel;
+mod mirror;
 mod pool;
 mod race;
 mod tls;
@@ -36,6 +37,7 @@ use crate::stage::relay::Forward;
 pub(crate) use connect::connect;
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
+pub(crate) use mirror::{Mirror, Mirrored};
 pub(crate) use race::{Race, Second, SecondPlan, Switch};
 
 /// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got

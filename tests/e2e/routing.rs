@@ -847,3 +847,28 @@ async fn backends_of_a_file_come_and_go() {
     assert!(gateway.stderr().contains("edge.txt:3: \"ftp://nowhere\""), "{}", gateway.stderr());
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
+    let (engine, shadow) = (good().await, Engine::start(|_| after_ms(300)).await);
+    let text = format!(
+        "backends: [{{name: e, url: '{}'}}, {{name: s, url: '{}'}}]\npools: [{{name: p, backends: [e]}}, {{name: q, backends: [s], model: new}}]\n\
+         routes: [{{name: r, pool: p, mirror: {{pool: q, share: 1}}}}]\n",
+        engine.url(),
+        shadow.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let began = Instant::now();
+    for n in 0..5 {
+        let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+    }
+    assert!(began.elapsed() < Duration::from_millis(1000), "nobody waits for it");
+    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",ended=\"well\"") == 5.0).await;
+    let mean = gateway.metric("llm_lens_mirrored_ttft_microseconds_total", "route=\"r\"")
+        / gateway.metric("llm_lens_mirrored_first_tokens_total", "route=\"r\"");
+    assert!((0.3e6..0.6e6).contains(&mean), "{mean}");
+    let body: serde_json::Value = serde_json::from_slice(&shadow.seen()[0].body).expect("JSON");
+    assert_eq!((body["model"].as_str(), engine.seen().len(), shadow.seen().len()), (Some("new"), 5, 5));
+    assert_eq!(gateway.records().len(), 5);
+}

@@ -7,7 +7,7 @@ use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objec
 
 use super::Builder;
 use crate::problem::nearest;
-use crate::settings::{Ability, Backend, BackendTls, Candidate, OffloadSettings, Pool, Rollback, Route};
+use crate::settings::{Ability, Backend, BackendTls, Candidate, MirrorSettings, OffloadSettings, Pool, Rollback, Route};
 use crate::tree::Table;
 
 /// Largest file of backends.
@@ -239,6 +239,15 @@ impl Builder {
                 min_requests: given.count("min_requests"),
             },
         })
+    }
+
+    pub(super) fn mirror(&mut self, table: &Table, known: &[Arc<Pool>]) -> Option<MirrorSettings> {
+        let given = table.table("mirror")?;
+        let pool = self.named(given, "pool", known, |pool| &pool.settings.name)?.clone();
+        if pool.backends.iter().any(|backend| backend.http2) {
+            self.wrong(given, "pool", "a mirror is asked over HTTP/1.1 only, and a backend of the pool speaks HTTP/2");
+        }
+        Some(MirrorSettings { pool, share: f64::from(given.share("share")) })
     }
 
     pub(super) fn retries(&mut self, table: &Table) -> Retries {

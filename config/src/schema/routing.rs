@@ -86,6 +86,15 @@ pub static SIGNALS: Section = Section {
     ],
 };
 
+/// `routes[].mirror`
+pub static MIRROR: Section = Section {
+    doc: "Another pool that is asked the same as well; its answers are read, counted and forgotten.",
+    fields: &[
+        field("pool", Kind::RequiredText, "", "The pool."),
+        field("share", Kind::Share, "0.01", "Of the route's inference requests; at most 64 at a time."),
+    ],
+};
+
 /// `routes[].continuation`
 pub(super) const CONTINUATION: &[&str] = &["off", "on", "marked"];
 

@@ -28,7 +28,7 @@ use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
 use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
 use crate::upstream::h1::{Edits, Request};
-use crate::upstream::{AnswerHead, H1Source, H2Source, Race, Second, SecondPlan, Source, Upstream, UpstreamError, connect};
+use crate::upstream::{AnswerHead, H1Source, H2Source, Mirrored, Race, Second, SecondPlan, Source, Upstream, UpstreamError, connect};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -197,6 +197,7 @@ enum Asking {
 /// Ask backends, one after the other, until one answers or nobody else may be asked.
 async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> bool {
     choose::keep_for_continuation(exchange, &asked);
+    mirror(exchange, &asked);
     let mut asked = Some(asked);
     loop {
         if let Err(refusal) = choose::run(exchange) {
@@ -283,6 +284,30 @@ async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> As
         return Box::pin(ask_h2(exchange, &upstream, request, sink)).await;
     }
     ask_h1(exchange, &upstream, request, second, sink).await
+}
+
+/// Have another pool asked as well, for nothing, where the route wants that.
+fn mirror(exchange: &Exchange, asked: &Asked) {
+    let Some(routed) = &exchange.routed else { return };
+    let (Some(mirror), Some(dialect)) = (&routed.route.mirror, routed.dialect) else { return };
+    if !mirror.takes() {
+        return;
+    }
+    let mirrored = Mirrored {
+        route: routed.route.clone(),
+        asked: asked.clone(),
+        usage: send::usage_edit(exchange),
+        model_at: exchange.inspected.facts.as_ref().and_then(|facts| facts.model_at.clone()),
+        id: exchange.accepted.id.clone(),
+        keeps_credentials: exchange.plan.keys.is_some(),
+        dialect,
+        question: choose::question(exchange),
+        limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
+        connect: exchange.timeouts().connect,
+    };
+    let mirror = mirror.clone();
+    // Owned by the worker's runtime; bounded in number and time by the mirror.
+    tokio::spawn(async move { mirror.ask(mirrored).await });
 }
 
 /// What is needed to ask a second backend, should the one that was chosen be late, where the route wants that.

@@ -3,10 +3,11 @@
 //! The body's bytes are the client's own; the head is made anew: hop-by-hop fields and what `Connection` nominates are
 //! gone before anything of ours is added, the length is ours, and so is the credential when the backend has one.
 
+use config::settings::{Backend, Route};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
-use crate::plan::{PlannedRoute, Target};
+use crate::plan::PlannedPool;
 use crate::upstream::h1::{Edit, Edits};
 
 /// The parts of a request on their way to the backend: the head, and what changes in the body.
@@ -30,7 +31,7 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     let Some(routed) = &exchange.routed else { return Outgoing { head: Vec::new(), edits } };
     // A credential that was for us is for nobody else.
     let said = Said { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
-    Outgoing { head: head_for(&routed.route, routed.target, head, &said), edits }
+    Outgoing { head: head_for(&routed.route.route, &routed.upstream().backend, head, &said), edits }
 }
 
 /// What all backends are told of a request.
@@ -43,10 +44,8 @@ pub(crate) struct Said<'s> {
 }
 
 /// The head of the request to a backend.
-pub(crate) fn head_for(route: &PlannedRoute, target: Target, head: &Head<'_, RequestLine<'_>>, said: &Said<'_>) -> Vec<u8> {
+pub(crate) fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_>>, said: &Said<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + 256);
-    let backend = &route.upstream(target).backend;
-    let route = &route.route;
     push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
     let withheld = backend.api_key.is_some() || said.keeps_credentials;
     for field in head.fields {
@@ -73,7 +72,7 @@ pub(crate) fn head_for(route: &PlannedRoute, target: Target, head: &Head<'_, Req
 }
 
 /// Where and how to ask for usage, when the route wants it and the client did not ask.
-fn usage_edit(exchange: &Exchange) -> Option<Edit> {
+pub(crate) fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     use wire::Dialect::{OpenAiChat, OpenAiCompletions};
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
@@ -91,10 +90,14 @@ fn usage_edit(exchange: &Exchange) -> Option<Edit> {
 
 /// The pool's own name of the model, where it has one.
 fn model_edit(exchange: &Exchange) -> Option<Edit> {
-    let model = exchange.routed.as_ref()?.pool().model.as_ref()?;
-    let range = exchange.inspected.facts.as_ref()?.model_at.clone()?;
-    let quoted = serde_json::Value::from(model.as_str()).to_string();
-    Some(Edit { range, text: quoted[1..quoted.len() - 1].to_owned().into() })
+    let at = exchange.inspected.facts.as_ref()?.model_at.clone();
+    model_of(exchange.routed.as_ref()?.pool(), at)
+}
+
+/// A pool's own name of the model, in place of the client's.
+pub(crate) fn model_of(pool: &PlannedPool, at: Option<std::ops::Range<usize>>) -> Option<Edit> {
+    let quoted = serde_json::Value::from(pool.model.as_deref()?).to_string();
+    Some(Edit { range: at?, text: quoted[1..quoted.len() - 1].to_owned().into() })
 }
 
 fn push(out: &mut Vec<u8>, parts: &[&str]) {

@@ -158,7 +158,7 @@ impl SecondPlan {
         let mut room = head::field_room();
         let head = head::parse_request(buffer.get(..*len)?, &mut room, self.limits).ok()?;
         let said = Said { id: &self.id, keeps_credentials: self.keeps_credentials, body_len: self.asked.body().len(), edits: &self.edits };
-        let head = send::head_for(&self.route, target, &head, &said);
+        let head = send::head_for(&self.route.route, &self.route.upstream(target).backend, &head, &said);
         let (buffer, body) = self.asked.body.clone();
         Some(Request { head, buffer, body, edits: self.edits.clone() })
     }

@@ -27,6 +27,11 @@ impl<'a> Forward<'a> {
         Forward { answer, out, reader: None, strip: None, gate: None, budget: None, read_at: None }
     }
 
+    /// A way on which everything is read, and what is queued is nobody's.
+    pub(crate) fn heard(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
+        Forward { answer, out, reader: Some(reader), strip: None, gate: None, budget: None, read_at: None }
+    }
+
     /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
     #[inline]
     pub(crate) fn begin_read(&mut self, now: Tick, lag: Option<u64>) {

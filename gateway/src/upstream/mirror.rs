@@ -1,0 +1,137 @@
+//! Requests that another pool is asked as well, for nothing but its figures.
+//!
+//! - *In*: a request as it goes to the backend that answers it.
+//! - *Out*: counts and times of what the other one would have answered.
+//! - *Never*: a byte of that answer kept or sent; a client that waits for it; more than [`MOST`] at a time: what is beyond is left out, and counted.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lens::StreamLens;
+use routing::{Ended, Question, Wish};
+use wire::http1::head::{self, HeadLimits};
+use wire::{Dialect, Reader, ReaderLimits};
+
+use super::h1::{Edit, Edits, Request};
+use super::{BodyStep, H1Source, Source, UpstreamError, connect};
+use crate::clock;
+use crate::downstream::out::Out;
+use crate::exchange::Answer;
+use crate::plan::{PlannedPool, PlannedRoute};
+use crate::stage::choose::Asked;
+use crate::stage::relay::Forward;
+use crate::stage::send::{self, Said};
+
+/// Most at a time, of a route.
+const MOST: u64 = 64;
+/// How long one may take in all.
+const TOTAL: Duration = Duration::from_secs(300);
+
+/// The other pool of a route, and what came of asking it.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub(crate) pool: Arc<PlannedPool>,
+    pub(crate) share: f64,
+    running: AtomicU64,
+    pub(crate) well: AtomicU64,
+    pub(crate) badly: AtomicU64,
+    pub(crate) left_out: AtomicU64,
+    /// Answers that had a first token, and how long all of them took to it, microseconds.
+    pub(crate) first_tokens: AtomicU64,
+    pub(crate) first_token_us: AtomicU64,
+}
+
+/// What is mirrored.
+pub(crate) struct Mirrored {
+    pub(crate) route: Arc<PlannedRoute>,
+    pub(crate) asked: Asked,
+    pub(crate) usage: Option<Edit>,
+    pub(crate) model_at: Option<std::ops::Range<usize>>,
+    pub(crate) id: String,
+    pub(crate) keeps_credentials: bool,
+    pub(crate) dialect: Dialect,
+    pub(crate) question: Question,
+    pub(crate) limits: (HeadLimits, ReaderLimits),
+    pub(crate) connect: Duration,
+}
+
+impl Mirror {
+    pub(crate) fn new(pool: Arc<PlannedPool>, share: f64) -> Self {
+        let [running, well, badly, left_out, first_tokens, first_token_us] = [const { AtomicU64::new(0) }; 6];
+        Mirror { pool, share, running, well, badly, left_out, first_tokens, first_token_us }
+    }
+
+    /// Whether this request is mirrored.
+    pub(crate) fn takes(&self) -> bool {
+        if rand::random::<f64>() >= self.share {
+            return false;
+        }
+        let room =
+            self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| (running < MOST).then_some(running + 1)).is_ok();
+        if !room {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// Ask, and forget the answer. To be called for what [`takes`](Self::takes) took, once.
+    pub(crate) async fn ask(&self, mirrored: Mirrored) {
+        let ended = tokio::time::timeout(TOTAL, self.heard(mirrored)).await;
+        let count = if matches!(ended, Ok(Some(true))) { &self.well } else { &self.badly };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the answer was a good one; `None`: there is nobody to ask.
+    async fn heard(&self, mirrored: Mirrored) -> Option<bool> {
+        let (pool, now) = (&self.pool.pool, clock::now());
+        let choice = pool.choose(&Wish { tokens: mirrored.question.tokens(), ..Wish::default() }, now)?;
+        let attempt = pool.begin(choice.at, mirrored.question)?;
+        let mut answer = Answer::default();
+        let done = self.exchange(&mirrored, choice.at, &mut answer).await;
+        let sent_at = now;
+        if let Some(first) = answer.lens.marks().first_token.arrival {
+            let took = first.nanos_since(sent_at);
+            attempt.first_token(Duration::from_nanos(took), pool.settings.forget, first);
+            self.first_tokens.fetch_add(1, Ordering::Relaxed);
+            self.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
+        }
+        let well = matches!(done, Ok(status) if status < 400) && answer.lens.error().is_none();
+        pool.end(attempt, if well { Ended::Well } else { Ended::Badly }, clock::now());
+        Some(well)
+    }
+
+    async fn exchange(&self, mirrored: &Mirrored, at: usize, answer: &mut Answer) -> Result<u16, UpstreamError> {
+        let upstream = self.pool.upstreams.get(at).ok_or(UpstreamError::ClosedEarly)?;
+        let request = self.request(mirrored, at).ok_or(UpstreamError::ClosedEarly)?;
+        let connection = connect(upstream, mirrored.connect, false).await?;
+        let mut source = H1Source::new(connection, request, mirrored.limits.0);
+        poll_fn(|cx| source.poll_send(cx)).await?;
+        let head = poll_fn(|cx| source.poll_head(cx)).await?;
+        answer.lens = StreamLens::new(true, u64::MAX);
+        let mut reader = Reader::new(mirrored.dialect, head.framing, mirrored.limits.1);
+        loop {
+            let mut out = Out::default();
+            if poll_fn(|cx| source.poll_body(cx, &mut Forward::heard(answer, &mut out, &mut reader))).await? == BodyStep::End {
+                source.settle(upstream);
+                return Ok(head.status);
+            }
+        }
+    }
+
+    fn request(&self, mirrored: &Mirrored, at: usize) -> Option<Request> {
+        let backend = &self.pool.upstreams.get(at)?.backend;
+        let (buffer, len) = &mirrored.asked.head;
+        let mut room = head::field_room();
+        let head = head::parse_request(buffer.get(..*len)?, &mut room, mirrored.limits.0).ok()?;
+        let mut edits: Edits = [send::model_of(&self.pool, mirrored.model_at.clone()), mirrored.usage.clone()];
+        edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
+        let said =
+            Said { id: &mirrored.id, keeps_credentials: mirrored.keeps_credentials, body_len: mirrored.asked.body().len(), edits: &edits };
+        let head = send::head_for(&mirrored.route.route, backend, &head, &said);
+        let (buffer, body) = mirrored.asked.body.clone();
+        Some(Request { head, buffer, body, edits })
+    }
+}
