@@ -234,14 +234,7 @@ impl Plan {
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
                 planned.release = release(route, before);
-                planned.mirror = route.mirror.as_ref().map(|wanted| {
-                    let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
-                    let pool = pools.pool(&wanted.pool);
-                    let same = known
-                        .and_then(|known| known.mirror.clone())
-                        .filter(|known| known.share == wanted.share && Arc::ptr_eq(&known.pool, &pool));
-                    same.unwrap_or_else(|| Arc::new(Mirror::new(pool, wanted.share)))
-                });
+                planned.mirror = pools.mirror(route, before);
                 if let Some(path) = &route.tokenizer {
                     let tokenizer = Tokenizer::load(path, &tokenizers)?;
                     tokenizers.push(tokenizer.clone());
@@ -318,6 +311,15 @@ struct Pools<'p> {
 impl Pools<'_> {
     fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
         route.pools.iter().map(|pool| self.pool(pool)).collect()
+    }
+
+    /// Who is asked as well; with its counts, where nothing about it has changed.
+    fn mirror(&mut self, route: &Route, before: Option<&Plan>) -> Option<Arc<Mirror>> {
+        let wanted = route.mirror.as_ref()?;
+        let pool = self.pool(&wanted.pool);
+        let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone());
+        let same = known.filter(|known| known.share == wanted.share && Arc::ptr_eq(&known.pool, &pool));
+        Some(same.unwrap_or_else(|| Arc::new(Mirror::new(pool, wanted.share))))
     }
 
     fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {
