@@ -16,7 +16,7 @@ pub use ledger::{Ledger, State};
 pub mod gaps;
 pub mod sketch;
 pub mod stream;
-pub use stream::{MAX_CHOICES, StreamLens};
+pub use stream::{EngineError, MAX_CHOICES, StreamLens};
 
 pub mod security;
 pub use security::{Security, SecurityOverhead};

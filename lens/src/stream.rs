@@ -78,6 +78,25 @@ pub struct EngineError {
     pub code: Option<String>,
 }
 
+impl EngineError {
+    /// The HTTP status that it would have had: its code, or what its kind says; 500 where neither tells.
+    pub fn status(&self) -> u16 {
+        let code = self.code.as_deref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
+        let says = |words: &[&str]| {
+            let said = |text: &Option<String>| {
+                text.as_deref().is_some_and(|text| words.iter().any(|word| text.to_ascii_lowercase().contains(word)))
+            };
+            said(&self.kind) || said(&self.code)
+        };
+        match code {
+            Some(code) => code,
+            None if says(&["rate_limit", "overloaded"]) => 429,
+            None if says(&["invalid", "badrequest", "bad_request", "notfound", "not_found", "context_length"]) => 400,
+            None => 500,
+        }
+    }
+}
+
 /// An event whose bytes are on their way to the client.
 #[derive(Debug)]
 struct Unwritten {

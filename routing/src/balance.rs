@@ -6,6 +6,7 @@ pub(crate) mod prefix;
 
 use lens::Tick;
 
+use crate::health::nanos;
 use crate::member::Member;
 use crate::pool::{Choice, Pool, Reason, Wish};
 use crate::settings::Balance;
@@ -35,6 +36,11 @@ impl<'a> Deck<'a> {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &'a Member)> + '_ {
         (0..self.pool.members().len()).filter_map(|at| Some((at, self.at(at)?)))
+    }
+
+    /// A backend's time to first token as it seems now.
+    pub(crate) fn ttft(&self, member: &Member) -> Option<f64> {
+        member.ttft.worn(nanos(self.pool.settings.forget) as f64, self.now)
     }
 
     pub(crate) fn strength(&self, member: &Member) -> f64 {

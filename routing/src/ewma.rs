@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lens::Tick;
 
+/// Nothing is forgotten faster than within a millisecond.
+const SHORTEST: f64 = 1e6;
+
 /// The mean of what was measured, nanoseconds.
 #[derive(Debug, Default)]
 pub(crate) struct PeakEwma {
@@ -23,7 +26,7 @@ impl PeakEwma {
         let next = if mean == 0.0 || sample > mean {
             sample
         } else {
-            let kept = (-(now.0.saturating_sub(before) as f64) / tau).exp();
+            let kept = (-(now.0.saturating_sub(before) as f64) / tau.max(SHORTEST)).exp();
             mean * kept + sample * (1.0 - kept)
         };
         self.mean.store(next.to_bits(), Ordering::Relaxed);
@@ -32,6 +35,12 @@ impl PeakEwma {
     /// The mean; `None`: nothing was measured yet.
     pub(crate) fn mean(&self) -> Option<f64> {
         Some(self.load()).filter(|mean| *mean > 0.0)
+    }
+
+    /// The mean as a choice sees it: it wears off while nothing is measured, so that who was slow once is asked again.
+    pub(crate) fn worn(&self, tau: f64, now: Tick) -> Option<f64> {
+        let since = now.0.saturating_sub(self.at.load(Ordering::Relaxed)) as f64;
+        self.mean().map(|mean| mean * (-since / tau.max(SHORTEST)).exp())
     }
 
     fn load(&self) -> f64 {

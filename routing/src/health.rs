@@ -187,6 +187,12 @@ impl Health {
         Some(Duration::from_nanos(span))
     }
 
+    /// Nobody checks it any more: what checks have found says nothing.
+    pub fn unchecked(&self) {
+        self.down.store(false, Ordering::Relaxed);
+        self.otherwise.store(0, Ordering::Relaxed);
+    }
+
     /// A check has found it well or not; whether that changes what holds.
     pub fn checked(&self, well: bool, checks: &Checks) -> bool {
         let down = self.down.load(Ordering::Relaxed);

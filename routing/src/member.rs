@@ -89,6 +89,11 @@ impl Member {
         }
     }
 
+    /// A second has passed, for all pools that have it.
+    pub fn tick(&self) {
+        self.tail.tick();
+    }
+
     /// Its health.
     pub fn health(&self) -> &Health {
         &self.health

@@ -16,6 +16,9 @@ const MARGIN: f64 = 0.8;
 /// One in so many requests goes to a cloud of which nothing is known yet.
 const EXPLORE: u64 = 8;
 
+/// One in so many goes to the one that seems worse.
+const EXPLORE_AGAIN: u64 = 32;
+
 /// What a tier offers for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Outlook {
@@ -57,6 +60,8 @@ pub enum Offloaded {
     CloudBetter,
     /// To learn what the cloud is like.
     Explores,
+    /// It stays, although the cloud seems better: to learn whether the edge still is what it was.
+    ExploresEdge,
     /// Nobody in the cloud can.
     CloudOutage,
 }
@@ -77,13 +82,17 @@ impl Offloaded {
             Offloaded::ObjectiveMissed => "objective_missed",
             Offloaded::CloudBetter => "cloud_better",
             Offloaded::Explores => "explores",
+            Offloaded::ExploresEdge => "explores_edge",
             Offloaded::CloudOutage => "cloud_outage",
         }
     }
 
     /// Whether the request goes to the cloud.
     pub fn leaves(self) -> bool {
-        !matches!(self, Offloaded::Stays | Offloaded::ObjectiveMet | Offloaded::EdgeBetter | Offloaded::CloudOutage)
+        !matches!(
+            self,
+            Offloaded::Stays | Offloaded::ObjectiveMet | Offloaded::EdgeBetter | Offloaded::ExploresEdge | Offloaded::CloudOutage
+        )
     }
 }
 
@@ -104,12 +113,13 @@ pub struct Offload {
     /// The last request that either could have served left.
     away: AtomicBool,
     unknown: AtomicU64,
+    weighed: AtomicU64,
 }
 
 impl Offload {
     /// A policy.
     pub fn new(objective: Objective, complexity: Complexity) -> Self {
-        Offload { objective, complexity, away: AtomicBool::new(false), unknown: AtomicU64::new(0) }
+        Offload { objective, complexity, away: AtomicBool::new(false), unknown: AtomicU64::new(0), weighed: AtomicU64::new(0) }
     }
 
     /// Decide, and remember where it went.
@@ -120,10 +130,17 @@ impl Offload {
             return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Stays };
         }
         let weighed = [Offloaded::ObjectiveMet, Offloaded::EdgeBetter, Offloaded::ObjectiveMissed, Offloaded::CloudBetter];
-        if weighed.contains(&decided) {
-            self.away.store(decided.leaves(), Ordering::Relaxed);
+        if !weighed.contains(&decided) {
+            return decided;
         }
-        decided
+        self.away.store(decided.leaves(), Ordering::Relaxed);
+        // Of who is never asked nothing is learnt, neither that he has become better.
+        let explores = self.weighed.fetch_add(1, Ordering::Relaxed) % EXPLORE_AGAIN == EXPLORE_AGAIN - 1;
+        match decided {
+            Offloaded::ObjectiveMissed | Offloaded::CloudBetter if explores => Offloaded::ExploresEdge,
+            Offloaded::EdgeBetter if explores => Offloaded::Explores,
+            decided => decided,
+        }
     }
 
     /// What would be decided now.
@@ -225,6 +242,15 @@ mod tests {
         let slow = Objective { completion: Duration::from_secs(1), ..Objective::default() };
         let offload = Offload::new(slow, Complexity::default());
         assert_eq!(offload.decide(&SMALL, Nature::default(), &outlook(0.1), &outlook(0.2)), Offloaded::EdgeBetter, "2.1 s against 2.2 s");
+    }
+
+    #[test]
+    fn an_edge_that_was_slow_is_tried_again_now_and_then() {
+        let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
+        let offload = Offload::new(objective, Complexity::default());
+        let decide = || offload.decide(&SMALL, Nature::default(), &outlook(5.0), &outlook(0.3));
+        let tried = (0..320).filter(|_| decide() == Offloaded::ExploresEdge).count();
+        assert_eq!(tried, 10);
     }
 
     #[test]

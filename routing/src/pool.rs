@@ -168,10 +168,10 @@ impl Pool {
     /// An attempt is over.
     pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
-        let change = attempt.end(ended, &self.settings.ejection, || self.bears_one_less(now), now)?;
+        let change = attempt.end(ended, &self.settings.ejection, || self.bears(&member, now), now)?;
         // Who was too slow, was tried, and is it still, is not well.
         if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
-            let span = self.bears_one_less(now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
+            let span = self.bears(&member, now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
             return span.flatten().map(|span| Change::Ejected(Cause::Slow, span)).or(Some(change));
         }
         Some(change)
@@ -189,9 +189,10 @@ impl Pool {
         means.get((means.len() - 1) / 2).map(|median| median * times)
     }
 
-    /// Whether one more may be ejected. The last one never is.
-    fn bears_one_less(&self, now: Tick) -> bool {
-        let left_alone = self.members.iter().filter(|member| member.health.state(now) != State::Up).count() + 1;
+    /// Whether the pool bears to miss a backend, besides those that it misses already. The last one it never does.
+    fn bears(&self, without: &Member, now: Tick) -> bool {
+        let others = self.members.iter().filter(|member| !std::ptr::eq(&***member, without));
+        let left_alone = others.filter(|member| member.health.state(now) != State::Up).count() + 1;
         left_alone < self.members.len() && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
     }
 
@@ -200,13 +201,12 @@ impl Pool {
         self.size.mean().unwrap_or(1.0).max(1.0)
     }
 
-    /// A second has passed: tails are computed, and who is much slower than the others is left alone. What has changed, by place.
+    /// A second has passed: who is much slower than the others is left alone. What has changed, by place.
     pub fn tick(&self, now: Tick) -> Vec<(usize, Change)> {
-        self.members.iter().for_each(|member| member.tail.tick());
         let Some(limit) = self.slow_at() else { return Vec::new() };
         let slow = |member: &Member| member.health.is_up() && member.ttft.mean().is_some_and(|mean| mean > limit);
         let eject = |(at, member): (usize, &Arc<Member>)| {
-            let out = slow(member) && self.bears_one_less(now);
+            let out = slow(member) && self.bears(member, now);
             let span = out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;
             Some((at, Change::Ejected(Cause::Slow, span)))
         };

@@ -179,15 +179,16 @@ impl<const N: usize> Regression<N> {
         let Some(mut state) = self.state.try_lock() else { return };
         let Learnt { weights, spread } = &mut *state;
         let px: [f64; N] = std::array::from_fn(|row| spread[row].iter().zip(x).map(|(p, x)| p * x).sum());
-        let gain = KEPT + px.iter().zip(x).map(|(p, x)| p * x).sum::<f64>();
+        // What never varies is never known better: forgetting would only make that worse, until nothing else could be learnt.
+        let kept = if (0..N).any(|at| spread[at][at] >= UNKNOWN) { 1.0 } else { KEPT };
+        let gain = kept + px.iter().zip(x).map(|(p, x)| p * x).sum::<f64>();
         let error = y - weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
         for (weight, p) in weights.iter_mut().zip(&px) {
             *weight += p / gain * error;
         }
         for (row, p) in spread.iter_mut().zip(&px) {
             for (cell, q) in row.iter_mut().zip(&px) {
-                // What never varies is never known better: without a bound it would grow for ever.
-                *cell = ((*cell - p * q / gain) / KEPT).clamp(-UNKNOWN, UNKNOWN);
+                *cell = (*cell - p * q / gain) / kept;
             }
         }
         for (published, weight) in self.published.iter().zip(weights.iter()) {
@@ -225,6 +226,23 @@ mod tests {
             assert!((predicted.tpot.unwrap() - 0.014).abs() < 0.001);
             assert!((predicted.completion(&question(1000)).unwrap() - want - 1.4).abs() < 0.15);
         }
+    }
+
+    /// Long after nothing has varied, what then does is learnt.
+    #[test]
+    fn what_begins_to_vary_late_is_learnt_all_the_same() {
+        let (predictor, random) = (Predictor::default(), Random::new(9));
+        let took = |prompt: u64| Duration::from_secs_f64(0.05 + 0.0002 * prompt as f64);
+        let mut off = 0;
+        for n in 0..4000 {
+            let question = Question { prompt: if n < 1000 { 500 } else { 100 + random.below(4000) as u64 }, output: 1 };
+            let predicted = predictor.predict(&question, &Busy::default());
+            if let (Some(predicted), true) = (&predicted, n > 1200) {
+                off += usize::from((predicted.ttft / took(question.prompt).as_secs_f64() - 1.0).abs() > 0.1);
+            }
+            predictor.learn_first(&question, &Busy::default(), predicted.as_ref(), took(question.prompt));
+        }
+        assert_eq!(off, 0);
     }
 
     #[test]

@@ -229,6 +229,7 @@ fn run(
     while let Some(Reverse((now, event))) = events.pop() {
         if event == clock {
             if now < end {
+                pool.members().iter().for_each(|member| member.tick());
                 pool.tick(tick(now));
                 each_second(now / SECOND, &mut pool, &mut engines);
                 events.push(Reverse((now + SECOND, clock)));

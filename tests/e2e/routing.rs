@@ -115,7 +115,7 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
             "upstream_idle_timeout",
         ),
         ("a role and then a reset", always(broken).await, "upstream_died"),
-        ("an error in the stream", always(in_stream).await, "http_200"),
+        ("an error in the stream", always(in_stream).await, "http_500"),
         ("half a document", always(torn).await, "upstream_died"),
     ] {
         let other = good().await;
@@ -155,6 +155,36 @@ async fn what_a_client_does_wrong_is_asked_of_nobody_else_and_ejects_nobody() {
     }
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 40);
     assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"b0\""), 0.0);
+}
+
+/// The same when the engine says so in its stream: nobody else is asked, nobody is left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
+    let wrong = "data: {\"error\":{\"message\":\"too long\",\"type\":\"BadRequestError\",\"code\":400}}\n\ndata: [DONE]\n\n";
+    let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(wrong), Step::end()];
+    let engines = [always(steps.clone()).await, always(steps).await];
+    let pool = ", balance: round_robin, ejection: {consecutive: 2}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, "", "")).await;
+    for n in 0..20 {
+        assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.text().contains("BadRequestError"));
+    }
+    assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 20);
+    for backend in ["b0", "b1"] {
+        assert_eq!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")), 0.0);
+    }
+}
+
+/// A budget that ends with the very first read, while the head is kept back for that read's sake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
+    let mut body = sse::role();
+    (0..60).for_each(|n| body.push_str(&sse::content(&format!("t{n}"))));
+    let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(body), Step::AwaitClose(Duration::from_secs(20))];
+    let engines = [always(steps.clone()).await, always(steps).await];
+    let limits = "rate_limits: [{name: t, of: output_tokens, amount: 20, every: 30d, per: all}]";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", "", limits)).await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.complete && answer.text().contains("\"finish_reason\":\"length\""), "{}", answer.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,6 +263,11 @@ async fn checks_take_a_backend_down_and_up() {
     }
     assert_eq!(asked(), before + 3);
     assert!(gateway.stderr().contains("backend b0 is down: it answered 503"), "{}", gateway.stderr());
+    // Who is not checked any more is not down any more.
+    sick.store(true, Ordering::Relaxed);
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;
+    gateway.write_settings(&text.replace(health, ""));
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"up\"") == 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,6 +315,16 @@ async fn requests_go_where_they_can_be_served() {
             assert_eq!(tally(std::slice::from_ref(&answer.head)), [("b1".to_owned(), 1)].into(), "{body}");
         }
     }
+    // The same of pools with one backend each.
+    let text = format!(
+        "backends: [{{name: a, url: '{}', context_length: 100}}, {{name: b1, url: '{}'}}]\npools: [{{name: p, backends: [a]}}, {{name: q, backends: [b1]}}]\n\
+         routes: [{{name: r, pool: p, fallback: [q]}}]\n",
+        engines[0].url(),
+        engines[1].url()
+    );
+    let pools = Gateway::with_settings(&text).await;
+    let answer = ask(&pools, CHAT, "x", &request(",\"model\":\"m\",\"max_tokens\":2000")).await;
+    assert_eq!(tally(std::slice::from_ref(&answer.head)), [("b1".to_owned(), 1)].into());
     let nobody = ask(&gateway, CHAT, "x", &request(",\"model\":\"third\"")).await;
     assert_eq!((nobody.status, nobody.error_code().as_str()), (503, "no_backend"));
 }

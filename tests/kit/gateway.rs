@@ -187,7 +187,7 @@ impl Gateway {
         use std::io::{Read, Write};
         let mut socket = std::net::TcpStream::connect_timeout(&self.admin, PATIENCE).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(socket, "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{fields}\r\n").ok()?;
+        write!(socket, "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{fields}\r\n").ok()?;
         let mut text = String::new();
         socket.read_to_string(&mut text).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;

@@ -279,7 +279,7 @@ impl Builder {
 
     pub(super) fn offload(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<OffloadSettings> {
         let given = table.table("offload")?;
-        if pools.len() < 2 {
+        if pools.len() < 2 + usize::from(table.table("candidate").is_some()) {
             self.wrong(table, "offload", "goes to the first pool under fallback, and there is none");
         }
         let number = |name| given.number(name).unwrap_or(0.0);

@@ -48,6 +48,12 @@ pub(super) fn release(shared: &Shared, request: &Request<Incoming>) -> Result<se
     if !request.headers().contains_key(OPERATOR) {
         return Err((OPERATOR, format!("the header {OPERATOR} is missing; any value will do")));
     }
+    // A name could have been made to lead here by somebody else.
+    let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name_of = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    if name_of != "localhost" && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
+        return Err(("host", "ask by the address of the admin listener, not by a name".into()));
+    }
     let (plan, query) = (shared.plan.load(), request.uri().query());
     let name = parameter(query, "route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);
@@ -73,7 +79,11 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
     };
     let question = Question { prompt: number("prompt_tokens", 100)?, output: number("output_tokens", route.route.expected_output)? };
     let nature = Nature { tools: parameter(query, "tools") == Some("true"), asks: false };
-    let outlooks: Vec<_> = (0..route.pools.len()).filter_map(|number| choose::outlook(route, number, &question, &[])).collect();
+    let candidate = route.route.candidate.as_ref().map(|candidate| candidate.pool);
+    let outlooks: Vec<_> = (0..route.pools.len())
+        .filter(|number| Some(*number) != candidate)
+        .filter_map(|number| choose::outlook(route, number, &question, &[]))
+        .collect();
     let decided = match (&route.offload, &*outlooks) {
         (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
         _ => None,

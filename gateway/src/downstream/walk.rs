@@ -216,13 +216,19 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
                 let resumes = exchange.course.cut.is_some();
                 let goes_on = if resumes { choose::may_continue(exchange) } else { choose::may_go_on(exchange) };
                 if !goes_on {
+                    if resumes {
+                        choose::close(exchange, ended);
+                    }
                     return give_up(exchange, &refusal, sink).await;
                 }
                 choose::failed(exchange, refusal.code, None, ended);
             }
             Asking::Again(status) => {
-                let ended = if status == 429 { Ended::Untold } else { Ended::Badly };
-                if exchange.course.cut.is_some() && !choose::may_continue(exchange) {
+                let resumes = exchange.course.cut.is_some();
+                // One that will not go on with another's answer is not ill for that.
+                let ended = if status == 429 || resumes && status < 500 { Ended::Untold } else { Ended::Badly };
+                if resumes && !choose::may_continue(exchange) {
+                    choose::close(exchange, ended);
                     return give_up(exchange, &Refusal::upstream_died(), sink).await;
                 }
                 choose::failed(exchange, &format!("http_{status}"), Some(status), ended);

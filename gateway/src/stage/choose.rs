@@ -13,7 +13,7 @@ use std::time::Duration;
 use config::settings::{Ability, Backend, Balance, By, Continuation};
 use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
-use lens::{State, Tick};
+use lens::{EngineError, State, Tick};
 use routing::member::Change;
 use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Wish};
 use wire::http1::head::{Head, RequestLine};
@@ -28,6 +28,9 @@ use crate::upstream::Switch;
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
+
+/// Most tokens of a prompt, or of an answer, that a request counts as.
+const MOST_TOKENS: u64 = 1_000_000;
 
 /// What a backend is asked: the client's head, and the body as it goes on, which a guard may have changed.
 #[derive(Clone, Debug)]
@@ -59,7 +62,8 @@ pub(crate) struct Course {
     prefix: Vec<u64>,
     /// Backends that cannot serve it.
     unfit: Vec<Target>,
-    /// The version of the route that it is for.
+    /// The version of the route that it is for, and the one that is asked: the old one stands in for the new one.
+    assigned: Option<Side>,
     side: Option<Side>,
     /// The client wants the cloud.
     asks_cloud: bool,
@@ -80,6 +84,8 @@ pub(crate) struct Course {
     first_token_told: bool,
     /// What was asked, for as long as another backend may go on with the answer.
     continuing: Option<Asked>,
+    /// When the one that has died was asked: times are of the whole answer.
+    first_sent: Option<Tick>,
     /// A stream whose backend has died.
     pub(crate) cut: Option<Box<Cut>>,
     /// Where others went on with the answer.
@@ -114,9 +120,12 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     }
     if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
         let key = key(exchange, &candidate.key, head);
-        exchange.course.side = Some(release.side(key.as_deref()));
+        exchange.course.assigned = Some(release.side(key.as_deref()));
     }
-    for (number, pool) in route.pools.iter().enumerate().filter(|(_, pool)| pool.upstreams.len() > 1) {
+    if !route.has_choice() {
+        return;
+    }
+    for (number, pool) in route.pools.iter().enumerate() {
         match &pool.pool.settings.balance {
             Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
             Balance::Prefix if exchange.course.prefix.is_empty() => {
@@ -126,7 +135,8 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
             }
             _ => {}
         }
-        if !pool.uniform {
+        // Where all can do the same, there is nobody to leave out; another pool may be able to do more.
+        if !pool.uniform || route.pools.len() > 1 {
             let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, body));
             let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
             exchange.course.unfit.extend(unfit);
@@ -186,6 +196,8 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     exchange.set_target(target);
     let question = question(exchange);
     let course = &mut exchange.course;
+    let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
+    course.side = course.assigned.and(route.route.candidate.as_ref()).map(side);
     course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, question));
     course.signals = course.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
     course.last_predicted = course.attempt.as_ref().and_then(Attempt::predicted);
@@ -196,7 +208,8 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
 
 /// What the request asks of a backend.
 pub(crate) fn question(exchange: &Exchange) -> Question {
-    Question { prompt: exchange.expected.input, output: exchange.expected.output }
+    // What a client asks for is its word: beyond this it would only make all others look like nothing.
+    Question { prompt: exchange.expected.input.min(MOST_TOKENS), output: exchange.expected.output.min(MOST_TOKENS) }
 }
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
@@ -222,6 +235,9 @@ pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, 
 /// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can. A request
 /// that leaves the first pool for the second comes back to it last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
+    if !route.has_choice() {
+        return exchange.course.tried.is_empty().then_some((Target::default(), Reason::Only));
+    }
     let mut last_resort = None;
     let mut order: Vec<usize> = (0..route.pools.len()).collect();
     if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
@@ -230,7 +246,7 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     if let Some(candidate) = &route.route.candidate {
         order.retain(|number| *number != candidate.pool);
         // The old version stands in for the new one, and never the other way round.
-        if exchange.course.side == Some(Side::Candidate) {
+        if exchange.course.assigned == Some(Side::Candidate) {
             order.insert(0, candidate.pool);
         }
     }
@@ -249,7 +265,7 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     let course = &exchange.course;
     let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
     let (tried, unfit) = (of(&course.tried), of(&course.unfit));
-    let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
+    let tokens = question(exchange).tokens();
     let wish =
         |unfit: &[usize]| pool.pool.choose(&Wish { tokens, key: course.key.as_deref(), prefix: &course.prefix, tried: &tried, unfit }, now);
     let first = wish(&unfit)?;
@@ -300,10 +316,10 @@ pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)>
 pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
     let forget = exchange.routed.as_ref().map(|routed| routed.pool().pool.settings.forget).unwrap_or_default();
-    if let (Some(attempt), Some(sent)) = (&exchange.course.attempt, exchange.sent.at) {
+    if let (Some(attempt), Some(sent), Ended::Untold) = (&exchange.course.attempt, exchange.sent.at, switch.first) {
         attempt.first_token(Duration::from_nanos(now.nanos_since(sent)), forget, now);
     }
-    end(exchange, Ended::Untold, now);
+    end(exchange, switch.first, now);
     if let Some(place) = exchange.place.take() {
         place.leave(now, None);
     }
@@ -391,8 +407,9 @@ pub(crate) fn resumed(exchange: &mut Exchange) {
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
     exchange.course.seams.push(seam);
-    // The first token was somebody else's.
+    // The first token was somebody else's, and so was the time to it.
     exchange.course.first_token_told = true;
+    exchange.sent.at = exchange.course.first_sent.or(exchange.sent.at);
 }
 
 /// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
@@ -410,7 +427,12 @@ pub(crate) fn is_worth_another(status: u16) -> bool {
 /// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
 pub(crate) fn keeps_back(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
-    let targets: usize = routed.route.pools.iter().map(|pool| pool.upstreams.len()).sum();
+    let hidden = |number: usize| {
+        let candidate = routed.route.route.candidate.as_ref().is_some_and(|candidate| candidate.pool == number);
+        candidate && exchange.course.assigned != Some(Side::Candidate)
+    };
+    let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
+    let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
     let tried = exchange.course.tried.len();
     !exchange.course.committed && tried <= routed.route.route.retries.most as usize && tried < targets
 }
@@ -436,9 +458,7 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
     }
     let Some(routed) = &exchange.routed else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
-        // What the old version then answers is its own.
         release.seen(side, false, None);
-        exchange.course.side = Some(Side::Stable);
     }
     let attempt = RecordAttempt {
         backend: routed.upstream().backend.name.clone(),
@@ -451,6 +471,8 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
     end(exchange, ended, now);
     if exchange.course.cut.is_none() {
         (exchange.answer, exchange.sent) = Default::default();
+    } else {
+        exchange.course.first_sent = exchange.course.first_sent.or(exchange.sent.at);
     }
     exchange.enter(State::Gateway);
 }
@@ -489,16 +511,22 @@ pub(crate) fn write_down(course: &mut Course, routed: Option<&Routed>) -> Record
     }
 }
 
+/// The attempt is over in that way, whatever becomes of the exchange.
+pub(crate) fn close(exchange: &mut Exchange, ended: Ended) {
+    end(exchange, ended, clock::now());
+}
+
 /// The exchange is over: so is its last attempt.
 pub(crate) fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
     if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.course.side)
         && ended != Ended::Untold
     {
-        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at);
+        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.course.seams.is_empty());
         release.seen(side, ended == Ended::Well, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
-    if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), exchange.answer.streamed) {
+    let of_one = exchange.answer.streamed && exchange.course.seams.is_empty();
+    if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), of_one) {
         attempt.paced(Duration::from_secs_f64((tpot / 1e6).clamp(0.0, 3600.0)));
     }
     end(exchange, ended, clock::now());
@@ -506,13 +534,18 @@ pub(crate) fn settle(exchange: &mut Exchange) {
 
 /// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
 fn verdict(exchange: &Exchange) -> Ended {
-    let status = exchange.answer.status.unwrap_or(0);
+    // An error in a stream has a status of its own.
+    let told = exchange.answer.lens.error().map(EngineError::status);
+    let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => Ended::Well,
         Some(Outcome::UpstreamError) if status == 429 => Ended::Untold,
         Some(Outcome::UpstreamError) if (400..500).contains(&status) => Ended::Well,
         Some(Outcome::UpstreamError | Outcome::UpstreamFailed) => Ended::Badly,
-        Some(Outcome::Timeout) if exchange.verdict.code.as_deref() != Some("client_write_timeout") => Ended::Badly,
+        // A client that takes nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
+        Some(Outcome::Timeout) if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout")) => {
+            Ended::Badly
+        }
         _ => Ended::Untold,
     }
 }

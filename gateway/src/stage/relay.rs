@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use filters::traffic::Exhausted;
-use lens::{State, StreamLens, Tick};
+use lens::{EngineError, State, StreamLens, Tick};
 use tokio::time::Sleep;
 use wire::{Dialect, Framing, Reader};
 
@@ -433,8 +433,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         }
         let lens = &self.exchange.answer.lens;
         let (has_token, has_failed) = (lens.marks().first_token.arrival.is_some(), lens.error().is_some());
-        if has_failed && !has_token && choose::may_go_on(self.exchange) {
-            return Err(End::Again(200));
+        let status = lens.error().map_or(200, EngineError::status);
+        if has_failed && !has_token && choose::is_worth_another(status) && choose::may_go_on(self.exchange) {
+            return Err(End::Again(status));
         }
         if has_token || has_failed || self.out.len() >= WAITING {
             self.waits_for_token = false;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use filters::traffic::Place;
 use lens::Tick;
-use routing::{Attempt, Question, Wish};
+use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;
 use wire::http1::head::{self, HeadLimits};
 
@@ -32,6 +32,8 @@ pub(crate) struct Race {
     second: Option<Box<Second>>,
     /// The second has won, and this is for the exchange to know.
     switch: Option<Switch>,
+    /// How the first ended, if it failed while a second was asked.
+    first_ended: Ended,
     /// It was asked and has lost: which, and how late the first was when it was asked.
     lost: Option<(Target, Duration)>,
 }
@@ -89,6 +91,8 @@ pub(crate) struct Switch {
     pub(crate) sent_at: Option<Tick>,
     /// How late the first was when the second was asked.
     pub(crate) after: Duration,
+    /// What became of the first.
+    pub(crate) first: Ended,
 }
 
 impl Second {
@@ -106,8 +110,9 @@ impl Second {
                 }
                 State::Connecting(connecting, ..) => {
                     let connection = std::task::ready!(connecting.as_mut().poll(cx));
+                    let connection = connection?;
                     let State::Connecting(_, request, asked) = std::mem::replace(&mut self.state, State::Out) else { return Poll::Pending };
-                    self.state = State::Asking(Box::new(H1Source::new(connection?, *request, self.plan.limits)), asked);
+                    self.state = State::Asking(Box::new(H1Source::new(connection, *request, self.plan.limits)), asked);
                 }
                 State::Asking(source, asked) => {
                     if asked.sent_at.is_none() {
@@ -143,6 +148,15 @@ impl Second {
         Some(State::Connecting(connecting, request, Asked { target, attempt, place, sent_at: None }))
     }
 
+    /// It has failed, which is known of it from now on.
+    fn failed(self, ended: Ended) {
+        if let State::Connecting(.., asked) | State::Asking(_, asked) = self.state
+            && let Some(pool) = self.plan.route.pools.get(asked.target.pool)
+        {
+            pool.pool.end(asked.attempt, ended, clock::now());
+        }
+    }
+
     /// Who is asked, if somebody is.
     fn asked(&self) -> Option<Target> {
         match &self.state {
@@ -150,6 +164,11 @@ impl Second {
             State::Waiting(_) | State::Out => None,
         }
     }
+}
+
+/// What a status that is no answer says of a backend.
+fn fault(status: u16) -> Ended {
+    if status == 429 { Ended::Untold } else { Ended::Badly }
 }
 
 impl SecondPlan {
@@ -166,7 +185,7 @@ impl SecondPlan {
 
 impl Race {
     pub(crate) fn new(first: H1Source, second: Option<Box<Second>>) -> Self {
-        Race { first: Some(first), second, switch: None, lost: None }
+        Race { first: Some(first), second, switch: None, first_ended: Ended::Untold, lost: None }
     }
 
     /// The request of the first, if it may be sent again: see [`H1Source::into_unanswered`].
@@ -184,7 +203,7 @@ impl Race {
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
-            self.switch = Some(Switch { target, attempt, place, sent_at, after });
+            self.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended });
         }
         Poll::Ready(Ok(head))
     }
@@ -204,11 +223,15 @@ impl Source for Race {
         if let Some(first) = &mut self.first {
             match first.poll_head(cx) {
                 // An error of the first is no answer while the second may give one.
-                Poll::Ready(Ok(head)) if asked && is_worth_another(head.status) => self.first = None,
+                Poll::Ready(Ok(head)) if asked && is_worth_another(head.status) => {
+                    (self.first, self.first_ended) = (None, fault(head.status));
+                }
                 Poll::Ready(Err(error)) if asked => {
                     log::debug!("a backend failed while a second one was asked: {error}");
-                    self.first = None;
+                    (self.first, self.first_ended) = (None, Ended::Badly);
                 }
+                // It may be asked again on another connection, and be late then.
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(answer) => {
                     // Dropping it cuts it off.
                     self.lost = self.second.take().and_then(|lost| Some((second?, lost.plan.after)));
@@ -223,7 +246,9 @@ impl Source for Race {
         match second.poll(cx) {
             Poll::Ready(Ok(head)) if self.first.is_none() || !is_worth_another(head.status) => self.won(head),
             Poll::Ready(answer) => {
-                self.second = None;
+                if let Some(second) = self.second.take() {
+                    second.failed(answer.as_ref().map_or(Ended::Badly, |head| fault(head.status)));
+                }
                 match (answer, self.first.is_some()) {
                     (_, true) => Poll::Pending,
                     (Err(error), false) => Poll::Ready(Err(error)),

@@ -46,6 +46,12 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 fn tick(plan: &Plan, now: Tick) {
+    for upstream in plan.world.upstreams() {
+        upstream.member.tick();
+        if upstream.backend.health.is_none() {
+            upstream.member.health().unchecked();
+        }
+    }
     for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
         match release.tick() {
             Some(Worse::Failures(new, old)) => {
@@ -94,7 +100,7 @@ impl Rounds {
             let due = done.ok().and_then(|name| Some((later(now, interval(&named(&name)?.backend)?), name)));
             self.due.extend(due.map(|(due, name)| (name, Some(due))));
         }
-        self.due.retain(|name, _| named(name).is_some());
+        self.due.retain(|name, _| named(name).is_some_and(|upstream| interval(&upstream.backend).is_some()));
         for upstream in plan.world.upstreams().filter(|upstream| interval(&upstream.backend).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {

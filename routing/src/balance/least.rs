@@ -37,12 +37,12 @@ pub(crate) fn of_two(deck: &Deck<'_>) -> Option<usize> {
 /// What asking a backend costs: its time to first token for each of the requests in front, in mean ones, and this.
 fn cost(deck: &Deck<'_>, member: &Member, prior: f64) -> f64 {
     let waiting = (member.tokens() as f64 + deck.wish.tokens as f64) / deck.pool.size();
-    member.ttft.mean().unwrap_or(prior) * (1.0 + waiting) / deck.strength(member)
+    deck.ttft(member).unwrap_or(prior) * (1.0 + waiting) / deck.strength(member)
 }
 
 /// What a backend of which nothing is known is taken for: the other.
 fn prior(deck: &Deck<'_>, one: usize, other: usize) -> f64 {
-    let mean = |at| deck.at(at).and_then(|member| member.ttft.mean());
+    let mean = |at| deck.at(at).and_then(|member| deck.ttft(member));
     mean(one).or_else(|| mean(other)).unwrap_or(1.0)
 }
 

@@ -92,6 +92,47 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
     }
 }
 
+/// Also where no more may be ejected, who is tried in vain is left alone for longer.
+#[test]
+fn trials_in_vain_become_rarer_at_the_bound() {
+    let pool = pool(Balance::RoundRobin, 2);
+    let mut trials = 0;
+    for second in 0..600 {
+        let now = Tick(second * SECOND);
+        let choice = pool.choose(&Wish::default(), now).unwrap();
+        trials += usize::from(choice.at == 0);
+        let attempt = pool.begin(choice.at, size(0)).unwrap();
+        pool.end(attempt, if choice.at == 0 { Ended::Badly } else { Ended::Well }, now);
+    }
+    assert!(trials < 20, "{trials} in ten minutes");
+}
+
+/// One very slow answer: the backend is asked again when that has worn off.
+#[test]
+fn one_slow_answer_is_not_for_ever() {
+    let pool = pool(Balance::PeakEwma, 2);
+    for at in 0..2 {
+        let attempt = pool.begin(at, size(10)).unwrap();
+        attempt.first_token(Duration::from_millis(if at == 0 { 20_000 } else { 100 }), Duration::from_secs(10), Tick(0));
+        pool.end(attempt, Ended::Well, Tick(0));
+    }
+    let asked = |from: u64| {
+        (0..600u64)
+            .filter(|n| {
+                let now = Tick((from + n / 10) * SECOND);
+                let choice = pool.choose(&Wish { tokens: 10, ..Wish::default() }, now).unwrap();
+                let attempt = pool.begin(choice.at, size(10)).unwrap();
+                attempt.first_token(Duration::from_millis(100), Duration::from_secs(10), now);
+                pool.end(attempt, Ended::Well, now);
+                choice.at == 0
+            })
+            .count()
+    };
+    let again = asked(120);
+    // Its mean is a hair above the other's for ever, which answers alike to the nanosecond: at least once a second it is asked all the same.
+    assert!((50..=550).contains(&again), "{again}");
+}
+
 #[test]
 fn who_is_much_slower_is_ejected_and_weights_hold() {
     let pool = pool(Balance::PeakEwma, 4);

@@ -97,6 +97,9 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         if at_end == AtEnd::Error {
             return self.end_early(refusal);
         }
+        // What was kept back until the first token is an answer now, however short.
+        self.tell_withheld_head(false)?;
+        let exchange = &mut *self.exchange;
         exchange.verdict.decide(refusal.outcome, Some(refusal.code));
         exchange.answer.ended_at = Some(clock::now());
         exchange.leave();
