@@ -593,7 +593,10 @@ async fn the_policy_beats_edge_and_cloud_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
-    let (edge, cloud) = (good().await, good().await);
+    let dead = Arc::new(AtomicBool::new(false));
+    let dies = dead.clone();
+    let edge = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { sse::stream(3, 2) }).await;
+    let cloud = good().await;
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\npools: [{{name: edge, backends: [e]}}, {{name: cloud, backends: [c]}}]\n\
          routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 5s, prompt_tokens: 100, output_tokens: 600, tools: true, header: 'x-hard: Yes'}}}}]\n",
@@ -620,7 +623,7 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
         client.post(CHAT, fields, &body).await;
         assert_eq!(client.answer().await.field("x-llm-lens-backend"), Some(want));
     }
-    edge.stop_listening();
+    dead.store(true, Ordering::Relaxed);
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(
         answer.complete && answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("c; pool=cloud; ")),
