@@ -1,0 +1,110 @@
+//! Streams that survive the death of their backend, and those that cannot.
+
+use super::*;
+
+/// An engine that goes on with the last message where it is asked to, and says these words in all; it dies behind so many of them, if it does.
+async fn reciter(dies_behind: Option<usize>) -> Engine {
+    const WORDS: [&str; 8] = ["The ", "sea ", "is ", "wide,", " deep", " and", " c\\u00f6ld", "."];
+    Engine::start(move |seen| {
+        let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+        let begun = body["messages"].as_array().and_then(|all| all.last()).filter(|last| last["role"] == "assistant");
+        let said = begun.and_then(|last| last["content"].as_str()).unwrap_or_default().to_owned();
+        assert_eq!(begun.is_some(), body["continue_final_message"] == true && body["add_generation_prompt"] == false);
+        let plain = |word: &str| word.replace("\\u00f6", "ö");
+        let mut length = 0;
+        let known = WORDS
+            .iter()
+            .take_while(|word| (length + plain(word).len() <= said.len()).then(|| length += plain(word).len()).is_some())
+            .count();
+        assert_eq!(WORDS[..known].concat().replace("\\u00f6", "ö"), said, "nothing is repeated or lost");
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        for (at, word) in WORDS.iter().enumerate().skip(known) {
+            if dies_behind == Some(at) {
+                // In the middle of the next event.
+                steps.extend([Step::chunk(&sse::content(word)[..60]), Step::ms(5), Step::Reset]);
+                return steps;
+            }
+            steps.extend([Step::ms(3), Step::chunk(sse::content(word))]);
+        }
+        steps.extend([
+            Step::chunk(sse::finish()),
+            Step::chunk(sse::usage(5, (WORDS.len() - known) as u64)),
+            Step::chunk(sse::done()),
+            Step::end(),
+        ]);
+        steps
+    })
+    .await
+}
+
+/// What a client has heard of a stream.
+fn heard(text: &str) -> (String, usize, bool) {
+    let events: Vec<serde_json::Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .filter(|data| *data != "[DONE]")
+        .map(|data| serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}")))
+        .collect();
+    let said = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    let roles = events.iter().filter(|event| event["choices"][0]["delta"]["role"].is_string()).count();
+    (said, roles, events.iter().any(|event| event["error"].is_object()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_survives_the_death_of_its_backend() {
+    for (route, marked) in [(", continuation: on", false), (", continuation: marked, usage: inject", true)] {
+        let engines = [reciter(Some(3)).await, reciter(Some(6)).await, reciter(None).await];
+        let engines: Vec<&Engine> = engines.iter().collect();
+        let gateway =
+            Gateway::with_settings(&settings(&engines, ", balance: round_robin", &format!("{route}, retries: {{always: 100}}"), "")).await;
+        let answer = ask(&gateway, CHAT, "x", &BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
+        let (said, roles, failed) = heard(&answer.text());
+        assert_eq!((said.as_str(), roles, failed), ("The sea is wide, deep and cöld.", 1, false), "{}", answer.text());
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+        assert_eq!(answer.text().contains(": continued by b1\n\n"), marked);
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b2")));
+        let seams: Vec<(&str, u64)> = record.routing.seams.iter().map(|seam| (&*seam.backend, seam.after_tokens)).collect();
+        // Of who has died nobody knows how many tokens these were: a quarter of 25 bytes, which is more than six events.
+        assert_eq!(seams, [("b1", 3), ("b2", 7)]);
+        let usage = record.usage.as_ref().expect("usage");
+        assert_eq!((usage.completion_tokens, usage.estimated), (Some(7 + 2), true));
+        assert_eq!(record.finish_reasons, ["stop"]);
+        assert_eq!(record.ledger_us.total(), record.total_us);
+        // What may still be said is less by what was said.
+        let bodies: Vec<serde_json::Value> =
+            engines.iter().map(|engine| serde_json::from_slice(&engine.seen()[0].body).expect("JSON")).collect();
+        assert_eq!(bodies.iter().map(|body| body["max_tokens"].as_u64()).collect::<Vec<_>>(), [Some(50), Some(47), Some(43)]);
+    }
+}
+
+/// Off, or where it cannot be right, and when nobody is left: the ordinary error, and no end that looks like one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_cannot_go_on_ends_with_an_error() {
+    let with = |more: &str| BODY.replace("\"stream\":true", &format!("\"stream\":true{more}"));
+    for (route, body, asked) in [
+        ("", with(""), 1),
+        (", continuation: on", with(",\"response_format\":{\"type\":\"json_object\"}"), 1),
+        (", continuation: on", with(",\"logprobs\":true"), 1),
+        (", continuation: on", with(",\"n\":2"), 1),
+        (", continuation: on", with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"), 1),
+        // The second dies where the first did.
+        (", continuation: on", with(""), 2),
+    ] {
+        let engines = [reciter(Some(3)).await, reciter(Some(3)).await];
+        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+        let answer = ask(&gateway, CHAT, "x", &body).await;
+        let text = answer.text();
+        assert!(!answer.complete && !text.contains("[DONE]"), "{route} {body}: {text}");
+        let error = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter_map(|data| serde_json::from_str::<serde_json::Value>(data).ok())
+            .find(|event| event["error"].is_object());
+        assert!(error.is_some(), "{route} {body}: {text}");
+        assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), asked, "{route} {body}");
+        settled(&gateway).await;
+        assert_eq!(gateway.record("x").await.outcome, Outcome::UpstreamFailed);
+    }
+}

@@ -1,0 +1,135 @@
+//! An edge that is near and a cloud that is far.
+
+use super::*;
+
+/// An engine that does one request after the other, each in that time.
+async fn one_by_one(service: Duration) -> Engine {
+    let (began, busy_until) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
+    Engine::start(move |seen| {
+        let now = seen.at.duration_since(began);
+        let mut busy_until = busy_until.lock().expect("no panic");
+        *busy_until = busy_until.max(now) + service;
+        let mut steps = vec![Step::At(busy_until.saturating_sub(now))];
+        steps.extend(sse::stream(3, 2));
+        steps
+    })
+    .await
+}
+
+/// Requests that come by themselves, in bursts that are more than the edge can do; the mean time to first token.
+async fn mean_of_bursts(gateway: &Gateway, seconds: u64) -> Duration {
+    let (began, times) = (Instant::now(), Mutex::new(Vec::new()));
+    let arrivals: Vec<Duration> = (0..seconds)
+        .flat_map(|second| {
+            // Twelve a second, half of them in the first quarter.
+            let burst = (0..6).map(move |n| Duration::from_millis(1000 * second + 40 * n));
+            burst.chain((0..6).map(move |n| Duration::from_millis(1000 * second + 300 + 110 * n)))
+        })
+        .collect();
+    let one = |at: Duration, n: usize| {
+        let (times, gateway) = (&times, &*gateway);
+        async move {
+            tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
+            let (time, well) = ttft(gateway, &format!("a{n}")).await;
+            assert!(well);
+            times.lock().expect("no panic").push(time);
+        }
+    };
+    futures_util::future::join_all(arrivals.into_iter().enumerate().map(|(n, at)| one(at, n))).await;
+    let times = times.into_inner().expect("no panic");
+    times.iter().sum::<Duration>() / times.len() as u32
+}
+
+/// An edge that is near and has one engine, a cloud that is far and has many: the policy is better than either alone, and knows beforehand how long it
+/// takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_beats_edge_and_cloud_alone() {
+    let _alone = crate::support::alone().await;
+    let edge = one_by_one(Duration::from_millis(70)).await;
+    let cloud = Engine::start(|_| after_ms(40)).await;
+    let far = kit::delay::Delay::to(cloud.address, Duration::from_millis(40)).await;
+    let text = |route: &str| {
+        format!(
+            "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\n\
+             pools: [{{name: edge, tier: edge, backends: [e]}}, {{name: cloud, tier: cloud, backends: [c]}}]\n\
+             routes: [{{name: r, {route}}}]\n",
+            edge.url(),
+            far.url()
+        )
+    };
+    let only_edge = mean_of_bursts(&Gateway::with_settings(&text("pool: edge")).await, 5).await;
+    let only_cloud = mean_of_bursts(&Gateway::with_settings(&text("pool: cloud")).await, 3).await;
+    let gateway = Gateway::with_settings(&text("pool: edge, fallback: [cloud], offload: {}")).await;
+    mean_of_bursts(&gateway, 3).await;
+    let policy = mean_of_bursts(&gateway, 8).await;
+    let told = gateway.get("/api/backends").1;
+    assert!(policy < only_edge && policy < only_cloud, "{policy:?}; edge {only_edge:?}, cloud {only_cloud:?}: {told}");
+    settled(&gateway).await;
+    let mut errors: Vec<f64> = gateway
+        .records()
+        .iter()
+        .take(90)
+        .filter_map(|record| {
+            let (predicted, took) = (record.routing.predicted_ttft_us? as f64, record.engine_ttft_us? as f64);
+            Some((predicted - took).abs() / took)
+        })
+        .collect();
+    errors.sort_by(f64::total_cmp);
+    let median = errors[errors.len() / 2];
+    assert!(median < 0.2, "{median} of {}: {told}", errors.len());
+    for (pool, why) in [("edge", "edge_better"), ("cloud", "cloud_better")] {
+        assert!(
+            gateway.records().iter().any(|r| r.routing.pool.as_deref() == Some(pool) && r.routing.offload.as_deref() == Some(why)),
+            "{pool} {why}"
+        );
+    }
+    let explained: serde_json::Value = serde_json::from_str(&gateway.get("/api/routes/explain?route=r&prompt_tokens=7").1).expect("JSON");
+    assert_eq!((explained["goes_to"].as_str(), explained["offload"].as_str()), (Some("edge"), Some("edge_better")), "{explained:#}");
+    assert!(
+        explained["pools"][1]["backends"][0]["predicted"]["ttft"].as_f64().is_some_and(|ttft| (0.1..0.2).contains(&ttft)),
+        "{explained:#}"
+    );
+    assert_eq!(gateway.get("/api/routes/explain?route=nowhere").0, 400);
+    assert_eq!(gateway.get("/api/routes/explain?prompt_tokens=many").0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
+    let dead = Arc::new(AtomicBool::new(false));
+    let dies = dead.clone();
+    let edge = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { sse::stream(3, 2) }).await;
+    let cloud = good().await;
+    let text = format!(
+        "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\npools: [{{name: edge, backends: [e]}}, {{name: cloud, backends: [c]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 5s, prompt_tokens: 100, output_tokens: 600, tools: true, header: 'x-hard: Yes'}}}}]\n",
+        edge.url(),
+        cloud.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let request = |content: &str, more: &str| {
+        format!("{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]{more}}}")
+    };
+    for (fields, body, want) in [
+        ("", request("hi", ""), "e; pool=edge; reason=only; offload=stays"),
+        ("x-hard: no\r\n", request("hi", ""), "e; pool=edge; reason=only; offload=stays"),
+        ("x-hard: Yes\r\n", request("hi", ""), "c; pool=cloud; reason=only; offload=asked"),
+        ("", request(&"word ".repeat(100), ""), "c; pool=cloud; reason=only; offload=prompt_tokens"),
+        ("", request("hi", ",\"max_tokens\":601"), "c; pool=cloud; reason=only; offload=output_tokens"),
+        (
+            "",
+            request("hi", ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"),
+            "c; pool=cloud; reason=only; offload=tools",
+        ),
+    ] {
+        let mut client = gateway.client().await;
+        client.post(CHAT, fields, &body).await;
+        assert_eq!(client.answer().await.field("x-llm-lens-backend"), Some(want));
+    }
+    dead.store(true, Ordering::Relaxed);
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(
+        answer.complete && answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("c; pool=cloud; ")),
+        "{}",
+        answer.head
+    );
+}

@@ -1,0 +1,103 @@
+//! The tail: engines that are bad, and a second one when the first is late.
+
+use super::*;
+
+fn p99(times: &[Duration]) -> Duration {
+    times[times.len() * 99 / 100]
+}
+
+/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_engines_are_nobodys_business() {
+    let _alone = crate::support::alone().await;
+    let slow = Engine::start(|_| after_ms(1000)).await;
+    let good = Engine::start(|_| after_ms(100)).await;
+    let (frozen, dying) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (freezes, dies) = (frozen.clone(), dying.clone());
+    let freezing = Engine::start(move |_| match freezes.load(Ordering::Relaxed) {
+        false => after_ms(100),
+        true => vec![Step::ms(100), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(sse::content("t0 ")), Step::Hang],
+    })
+    .await;
+    let mortal = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { after_ms(100) }).await;
+    let more = "timeouts: {between_events: 400ms, first_byte: 5s}";
+    let alone = Gateway::with_settings(&settings(&[&good], "", "", more)).await;
+    let (without, broken) = times(&alone, 8, 240).await;
+    assert_eq!(broken, 0);
+    let gateway =
+        Gateway::with_settings(&settings(&[&slow, &good, &freezing, &mortal], ", ejection: {most: 0.8}", ", retries: {always: 50}", more))
+            .await;
+    // They are known as good, then they are not, and a moment later that is known.
+    let (_, broken) = times(&gateway, 8, 80).await;
+    assert_eq!(broken, 0);
+    frozen.store(true, Ordering::Relaxed);
+    dying.store(true, Ordering::Relaxed);
+    let (_, broken_at_first) = times(&gateway, 8, 80).await;
+    assert!(broken_at_first <= 16, "those that were in the middle of a stream: {broken_at_first}");
+    let (with, broken) = times(&gateway, 8, 400).await;
+    let (with, without) = (p99(&with), p99(&without));
+    assert!(with <= without.mul_f64(1.3), "{with:?} against {without:?}: {}", gateway.get("/api/backends").1);
+    // What a retry can hide is hidden; what froze after its first token cannot be.
+    assert!(broken <= 8, "{broken}");
+    settled(&gateway).await;
+    let records = gateway.records();
+    assert!(
+        records.iter().any(|record| record.routing.failed_attempts.iter().any(|attempt| &*attempt.backend == "b3")),
+        "a death is told in records"
+    );
+    assert!(
+        records.iter().filter(|record| record.outcome != Outcome::Ok).all(|record| record.backend.as_deref() == Some("b2")),
+        "only a freeze shows"
+    );
+    for (backend, cause) in [("b2", "consecutive_failures"), ("b3", "consecutive_failures")] {
+        assert!(gateway.stderr().contains(&format!("backend {backend} is left alone")), "{cause}: {}", gateway.stderr());
+        assert!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")) >= 1.0);
+    }
+}
+
+/// One of four stalls now and then: asking another then halves the tail at least, for few more requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hedges_cut_the_tail() {
+    const REQUESTS: usize = 480;
+    let _alone = crate::support::alone().await;
+    let turn = Arc::new(AtomicUsize::new(0));
+    let stalling = Engine::start(move |_| after_ms(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })).await;
+    let others = [Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await];
+    let engines = [&stalling, &others[0], &others[1], &others[2]];
+    let pool = ", balance: round_robin, ejection: {slower_than: 0}";
+    let asked = || engines.iter().map(|engine| engine.seen().len()).sum::<usize>();
+    let plain = Gateway::with_settings(&settings(&engines, pool, "", "")).await;
+    let (without, broken) = times(&plain, 4, REQUESTS).await;
+    assert_eq!((broken, asked()), (0, REQUESTS));
+    let before = asked();
+    let gateway = Gateway::with_settings(&settings(&engines, pool, ", hedge: {after: 100ms}", "")).await;
+    let (with, broken) = times(&gateway, 4, REQUESTS).await;
+    assert_eq!(broken, 0);
+    let (with, without) = (p99(&with), p99(&without));
+    let slowest: Vec<_> = gateway
+        .records()
+        .into_iter()
+        .filter(|record| record.total_us > 500_000)
+        .map(|record| (record.id, record.backend, record.routing.hedge))
+        .collect();
+    assert!(
+        with * 2 <= without,
+        "{with:?} against {without:?}: {} hedges, {slowest:?}",
+        gateway.metric("llm_lens_hedges_total", "pool=\"p\"")
+    );
+    let extra = asked() - before - REQUESTS;
+    assert!(extra > 0 && extra * 100 < REQUESTS * 6, "{extra} of {REQUESTS}");
+    settled(&gateway).await;
+    assert_eq!(gateway.metric("llm_lens_hedges_total", "pool=\"p\""), extra as f64);
+    assert!(gateway.metric("llm_lens_hedges_won_total", "pool=\"p\"") >= extra as f64 * 0.8);
+    let hedged: Vec<_> = gateway.records().into_iter().filter_map(|record| Some((record.backend?, record.routing.hedge?))).collect();
+    assert_eq!(hedged.len(), extra);
+    assert!(hedged.iter().all(|(backend, hedge)| hedge.won == (*backend == hedge.backend) && hedge.after_us >= 99_000), "{hedged:?}");
+    eventually("who lost is cut off at once", || stalling.closed_early() >= extra * 8 / 10).await;
+    // The percentile of the backend itself serves as well, when it is known.
+    let by_itself = Gateway::with_settings(&settings(&engines, pool, ", hedge: {}", "")).await;
+    times(&by_itself, 4, 160).await;
+    by_itself.until(|g| g.get("/api/backends").1.contains("\"ttft_p95_ms\":1")).await;
+    times(&by_itself, 4, 160).await;
+    assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
+}

@@ -1,0 +1,123 @@
+//! Versions: a share, a switch, the way back, and a mirror.
+
+use super::*;
+
+/// Blue and green under load: by the admin listener and by the file, forth and back, and nobody notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_is_switched_and_taken_back_under_load() {
+    let _alone = crate::support::alone().await;
+    let engines = [Engine::start(|_| sse::stream(10, 10)).await, Engine::start(|_| sse::stream(10, 10)).await];
+    let text = format!(
+        "backends: [{{name: b, url: '{}'}}, {{name: g, url: '{}'}}]\npools: [{{name: blue, backends: [b]}}, {{name: green, backends: [g]}}]\n\
+         routes: [{{name: r, pool: blue, candidate: {{pool: green, share: 0}}}}]\n",
+        engines[0].url(),
+        engines[1].url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let (ends, began) = (AtomicBool::new(false), Instant::now());
+    let heads = Mutex::new(Vec::new());
+    let client = |number: usize| {
+        let (gateway, ends, heads) = (&gateway, &ends, &heads);
+        async move {
+            for n in 0.. {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let at = began.elapsed();
+                let answer = ask(gateway, CHAT, &format!("{number}-{n}"), BODY).await;
+                assert!(answer.status == 200 && answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.head);
+                let backend = field(&answer.head, "x-llm-lens-backend").unwrap_or_default().starts_with("g;");
+                heads.lock().expect("no panic").push((at, backend));
+            }
+        }
+    };
+    let switching = async {
+        let mut switched = Vec::new();
+        let after = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        for (by_file, share) in [(false, "1"), (false, "0"), (true, "1.0"), (true, "0.0")] {
+            after(600).await;
+            switched.push((began.elapsed(), share.starts_with('1')));
+            if by_file {
+                gateway.write_settings(&text.replace("share: 0", &format!("share: {share}")));
+            } else {
+                let (status, told) = gateway.post(&format!("/api/routes/release?route=r&share={share}"), "x-llm-lens-operator: me\r\n");
+                assert_eq!(status, 200, "{told}");
+            }
+            after(1500).await;
+        }
+        ends.store(true, Ordering::Relaxed);
+        switched
+    };
+    let (_, switched) = tokio::join!(futures_util::future::join_all((0..6).map(client)), switching);
+    let heads = heads.into_inner().expect("no panic");
+    for (number, (at, to_green)) in switched.iter().enumerate() {
+        let until = switched.get(number + 1).map_or(Duration::MAX, |(next, _)| *next);
+        // From a second after it on, all are where they should be.
+        let late: Vec<_> = heads.iter().filter(|(begun, _)| *begun > *at + Duration::from_secs(1) && *begun < until).collect();
+        assert!(!late.is_empty() && late.iter().all(|(_, green)| green == to_green), "{number}: {late:?}");
+    }
+    // What the page of a stranger could send does nothing.
+    assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "").0, 400);
+    assert_eq!(gateway.metric("llm_lens_candidate_share", "route=\"r\""), 0.0);
+}
+
+/// A new version gets a share by key, and loses it when it is worse; what it fails at, the old one answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_is_worse_is_taken_back() {
+    for (candidate, why) in [(sse::json(500, "{}"), "of its requests fail"), (after_ms(60), "95th percentile")] {
+        let (old, new) = (good().await, always(candidate).await);
+        let text = format!(
+            "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
+             routes: [{{name: r, pool: old, retries: {{always: 1000}}, candidate: {{pool: new, share: 0.4, key: 'header:x-user', min_requests: 30, slower: 3}}}}]\n",
+            old.url(),
+            new.url()
+        );
+        let gateway = Gateway::with_settings(&text).await;
+        let mut homes: BTreeMap<String, bool> = BTreeMap::new();
+        for n in 0..160 {
+            let user = format!("u{}", n % 20);
+            let mut client = gateway.client().await;
+            client.post(CHAT, &format!("x-user: {user}\r\n"), BODY).await;
+            let answer = client.answer().await;
+            assert!(answer.status == 200 && answer.complete, "{why}: {}", answer.text());
+            if why.starts_with("95th") && gateway.metric("llm_lens_candidate_rolled_back", "route=\"r\"") == 0.0 {
+                let new = answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("version=candidate"));
+                assert_eq!(*homes.entry(user).or_insert(new), new, "a user stays with a version");
+            }
+        }
+        gateway.until(|g| g.metric("llm_lens_candidate_rolled_back", "route=\"r\"") == 1.0).await;
+        assert!(gateway.stderr().contains("the candidate is taken back") && gateway.stderr().contains(why), "{}", gateway.stderr());
+        let before = new.seen().len();
+        for n in 0..20 {
+            let mut client = gateway.client().await;
+            client.post(CHAT, &format!("x-user: u{n}\r\n"), BODY).await;
+            assert_eq!(client.answer().await.status, 200);
+        }
+        assert_eq!(new.seen().len(), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
+    let (engine, shadow) = (good().await, Engine::start(|_| after_ms(300)).await);
+    let text = format!(
+        "backends: [{{name: e, url: '{}'}}, {{name: s, url: '{}'}}]\npools: [{{name: p, backends: [e]}}, {{name: q, backends: [s], model: new}}]\n\
+         routes: [{{name: r, pool: p, mirror: {{pool: q, share: 1}}}}]\n",
+        engine.url(),
+        shadow.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let began = Instant::now();
+    for n in 0..5 {
+        let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+    }
+    assert!(began.elapsed() < Duration::from_millis(1000), "nobody waits for it");
+    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",ended=\"well\"") == 5.0).await;
+    let mean = gateway.metric("llm_lens_mirrored_ttft_microseconds_total", "route=\"r\"")
+        / gateway.metric("llm_lens_mirrored_first_tokens_total", "route=\"r\"");
+    assert!((0.3e6..0.6e6).contains(&mean), "{mean}");
+    let body: serde_json::Value = serde_json::from_slice(&shadow.seen()[0].body).expect("JSON");
+    assert_eq!((body["model"].as_str(), engine.seen().len(), shadow.seen().len()), (Some("new"), 5, 5));
+    assert_eq!(gateway.records().len(), 5);
+}
