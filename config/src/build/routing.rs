@@ -115,7 +115,7 @@ impl Builder {
                 consecutive: u32::try_from(ejection.count("consecutive")).unwrap_or(u32::MAX),
                 failure_rate: f64::from(ejection.share("failure_rate")),
                 min_requests: ejection.count("min_requests"),
-                slower_than: ejection.number("slower_than").unwrap_or(0.0),
+                slower_than: self.times(&ejection, "slower_than"),
                 base: ejection.duration("base"),
                 max: ejection.duration("max").max(ejection.duration("base")),
                 most: f64::from(ejection.share("most")),
@@ -123,6 +123,15 @@ impl Builder {
             slow_start: table.duration("slow_start"),
             forget: table.duration("forget"),
         }
+    }
+
+    /// How many times as slow; 0 for any number. At once or less everybody would be.
+    fn times(&mut self, table: &Table, field: &str) -> f64 {
+        let times = table.number(field).unwrap_or(0.0);
+        if times > 0.0 && times <= 1.0 {
+            self.wrong(table, field, format!("{times} would hold of everybody; write a number above 1, or 0 if it does not matter"));
+        }
+        times
     }
 
     /// What `session` and `hash` go by.
@@ -235,7 +244,7 @@ impl Builder {
             key: self.key(given),
             rollback: Rollback {
                 failures: f64::from(given.share("failures")),
-                slower: given.number("slower").unwrap_or(0.0),
+                slower: self.times(given, "slower"),
                 min_requests: given.count("min_requests"),
             },
         })
