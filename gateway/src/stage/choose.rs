@@ -6,18 +6,22 @@
 //! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
+mod continuation;
+
+pub(crate) use continuation::{continuation, keep_for_continuation, may_continue, resumed, seam_mark};
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{Ability, Backend, Balance, By, Continuation};
+use config::settings::{Ability, Backend, Balance, By};
 use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
 use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Wish};
+use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
-use wire::{Dialect, RequestFacts};
 
 use crate::clock;
 use crate::exchange::{Exchange, Routed};
@@ -340,85 +344,6 @@ pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Durati
     exchange.course.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
 }
 
-/// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
-pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
-    let Some(routed) = &exchange.routed else { return };
-    let facts = exchange.inspected.facts.as_ref();
-    let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
-    if routed.route.route.continuation != Continuation::Off && can && exchange.accepted.dialect == Some(Dialect::OpenAiChat) {
-        exchange.course.continuing = Some(asked.clone());
-    }
-}
-
-/// Whether another backend may go on with the answer of one that has died; it is chosen and paid for then.
-pub(crate) fn may_continue(exchange: &mut Exchange) -> bool {
-    exchange.course.committed = false;
-    let may = exchange.course.continuing.is_some() && may_go_on(exchange);
-    exchange.course.committed = true;
-    may
-}
-
-/// The backend died in mid-stream. What another one is asked to go on: the same, with what was said as the beginning of the answer. `None`: what was
-/// asked cannot be continued.
-pub(crate) fn continuation(exchange: &mut Exchange) -> Option<Asked> {
-    let asked = exchange.course.continuing.clone()?;
-    let said = exchange.course.cut.as_ref()?.strip.as_ref()?.notes()?.content.clone();
-    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
-    let body = continued(asked.body(), &said, tokens)?;
-    exchange.inspected.facts = Some(RequestFacts::scan(&body).ok()?);
-    let whole = 0..body.len();
-    Some(Asked { head: asked.head, body: (Arc::new(body), whole) })
-}
-
-/// A chat whose answer has begun. What makes an answer other than plain text cannot be gone on with.
-fn continued(body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
-    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-    let odd = |name: &str| {
-        let is_set = |value: &serde_json::Value| !value.is_null() && *value != serde_json::Value::Bool(false);
-        body.get(name).is_some_and(is_set)
-    };
-    let plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(serde_json::Value::as_str) == Some("text"));
-    let structured = ["guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"];
-    if !plain || odd("logprobs") || odd("top_logprobs") || odd("functions") || structured.iter().any(|name| odd(name)) {
-        return None;
-    }
-    for name in ["max_tokens", "max_completion_tokens"] {
-        if let Some(most) = body.get(name).and_then(serde_json::Value::as_u64) {
-            body.insert(name.into(), most.checked_sub(tokens).filter(|left| *left > 0)?.into());
-        }
-    }
-    let messages = body.get_mut("messages")?.as_array_mut()?;
-    // One that went on once has a beginning already.
-    if messages.last().and_then(|last| last.get("role")).and_then(serde_json::Value::as_str) == Some("assistant") {
-        return None;
-    }
-    messages.push(serde_json::json!({"role": "assistant", "content": said}));
-    body.insert("continue_final_message".into(), true.into());
-    body.insert("add_generation_prompt".into(), false.into());
-    serde_json::to_vec(&body).ok()
-}
-
-/// Another backend goes on with the answer.
-pub(crate) fn resumed(exchange: &mut Exchange) {
-    let Some(routed) = &exchange.routed else { return };
-    let seam = RecordSeam {
-        backend: routed.upstream().backend.name.clone(),
-        after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
-        at_us: clock::now().micros_since(exchange.accepted.head_at),
-    };
-    exchange.course.seams.push(seam);
-    // The first token was somebody else's, and so was the time to it.
-    exchange.course.first_token_told = true;
-    exchange.sent.at = exchange.course.first_sent.or(exchange.sent.at);
-}
-
-/// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
-pub(crate) fn seam_mark(exchange: &Exchange) -> Option<String> {
-    let routed = exchange.routed.as_ref()?;
-    let marked = routed.route.route.continuation == Continuation::Marked;
-    marked.then(|| format!(": continued by {}\n\n", routed.upstream().backend.name))
-}
-
 /// Whether an answer with this status says that another backend might do better.
 pub(crate) fn is_worth_another(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
@@ -559,26 +484,5 @@ fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
         Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),
         Some(Change::Recovered) => log::info!("backend {name} is well again"),
         None => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chat_is_continued_where_that_can_be_right() {
-        let body = |more: &str| format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
-        let made = continued(body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(), "a \"b", 4).unwrap();
-        let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
-        assert_eq!((made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()), (Some(6), Some(true)));
-        assert_eq!(made["messages"][1], serde_json::json!({"role": "assistant", "content": "a \"b"}));
-        for odd in
-            [",\"response_format\":{\"type\":\"json_object\"}", ",\"logprobs\":true", ",\"guided_regex\":\"a+\"", ",\"max_tokens\":4"]
-        {
-            assert!(continued(body(odd).as_bytes(), "a", 4).is_none(), "{odd}");
-        }
-        assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
-        assert!(continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4).is_none());
     }
 }

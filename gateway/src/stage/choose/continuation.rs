@@ -1,0 +1,115 @@
+//! Another backend goes on with the stream of one that has died.
+//!
+//! - *In*: what was asked, and what was said so far.
+//! - *Out*: the same chat, with that as the beginning of its answer; where the seam is.
+//! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on with.
+
+use std::sync::Arc;
+
+use config::settings::Continuation;
+use lens::record::RecordSeam;
+use wire::{Dialect, RequestFacts};
+
+use super::{Asked, may_go_on};
+use crate::clock;
+use crate::exchange::Exchange;
+
+/// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
+pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
+    let Some(routed) = &exchange.routed else { return };
+    let facts = exchange.inspected.facts.as_ref();
+    let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
+    if routed.route.route.continuation != Continuation::Off && can && exchange.accepted.dialect == Some(Dialect::OpenAiChat) {
+        exchange.course.continuing = Some(asked.clone());
+    }
+}
+
+/// Whether another backend may go on with the answer of one that has died; it is chosen and paid for then.
+pub(crate) fn may_continue(exchange: &mut Exchange) -> bool {
+    exchange.course.committed = false;
+    let may = exchange.course.continuing.is_some() && may_go_on(exchange);
+    exchange.course.committed = true;
+    may
+}
+
+/// The backend died in mid-stream. What another one is asked to go on: the same, with what was said as the beginning of the answer. `None`: what was
+/// asked cannot be continued.
+pub(crate) fn continuation(exchange: &mut Exchange) -> Option<Asked> {
+    let asked = exchange.course.continuing.clone()?;
+    let said = exchange.course.cut.as_ref()?.strip.as_ref()?.notes()?.content.clone();
+    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
+    let body = continued(asked.body(), &said, tokens)?;
+    exchange.inspected.facts = Some(RequestFacts::scan(&body).ok()?);
+    let whole = 0..body.len();
+    Some(Asked { head: asked.head, body: (Arc::new(body), whole) })
+}
+
+/// A chat whose answer has begun. What makes an answer other than plain text cannot be gone on with.
+fn continued(body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
+    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    let odd = |name: &str| {
+        let is_set = |value: &serde_json::Value| !value.is_null() && *value != serde_json::Value::Bool(false);
+        body.get(name).is_some_and(is_set)
+    };
+    let plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(serde_json::Value::as_str) == Some("text"));
+    let structured = ["guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"];
+    if !plain || odd("logprobs") || odd("top_logprobs") || odd("functions") || structured.iter().any(|name| odd(name)) {
+        return None;
+    }
+    for name in ["max_tokens", "max_completion_tokens"] {
+        if let Some(most) = body.get(name).and_then(serde_json::Value::as_u64) {
+            body.insert(name.into(), most.checked_sub(tokens).filter(|left| *left > 0)?.into());
+        }
+    }
+    let messages = body.get_mut("messages")?.as_array_mut()?;
+    // One that went on once has a beginning already.
+    if messages.last().and_then(|last| last.get("role")).and_then(serde_json::Value::as_str) == Some("assistant") {
+        return None;
+    }
+    messages.push(serde_json::json!({"role": "assistant", "content": said}));
+    body.insert("continue_final_message".into(), true.into());
+    body.insert("add_generation_prompt".into(), false.into());
+    serde_json::to_vec(&body).ok()
+}
+
+/// Another backend goes on with the answer.
+pub(crate) fn resumed(exchange: &mut Exchange) {
+    let Some(routed) = &exchange.routed else { return };
+    let seam = RecordSeam {
+        backend: routed.upstream().backend.name.clone(),
+        after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
+        at_us: clock::now().micros_since(exchange.accepted.head_at),
+    };
+    exchange.course.seams.push(seam);
+    // The first token was somebody else's, and so was the time to it.
+    exchange.course.first_token_told = true;
+    exchange.sent.at = exchange.course.first_sent.or(exchange.sent.at);
+}
+
+/// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
+pub(crate) fn seam_mark(exchange: &Exchange) -> Option<String> {
+    let routed = exchange.routed.as_ref()?;
+    let marked = routed.route.route.continuation == Continuation::Marked;
+    marked.then(|| format!(": continued by {}\n\n", routed.upstream().backend.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chat_is_continued_where_that_can_be_right() {
+        let body = |more: &str| format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
+        let made = continued(body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(), "a \"b", 4).unwrap();
+        let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
+        assert_eq!((made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()), (Some(6), Some(true)));
+        assert_eq!(made["messages"][1], serde_json::json!({"role": "assistant", "content": "a \"b"}));
+        for odd in
+            [",\"response_format\":{\"type\":\"json_object\"}", ",\"logprobs\":true", ",\"guided_regex\":\"a+\"", ",\"max_tokens\":4"]
+        {
+            assert!(continued(body(odd).as_bytes(), "a", 4).is_none(), "{odd}");
+        }
+        assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
+        assert!(continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4).is_none());
+    }
+}
