@@ -258,7 +258,7 @@ impl Builder {
             path,
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
-            backend: pools.first()?.backends.first()?.clone(),
+            backend: pools.first()?.example()?.clone(),
             candidate: self.candidate(table, &pools),
             mirror: self.mirror(table, known.pools),
             retries: self.retries(table),
@@ -429,7 +429,7 @@ fn split_url(url: &str) -> Result<Url, &'static str> {
         return Err("has a query, which would be lost");
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    if matches!(host.as_str(), "169.254.169.254" | "metadata.google.internal") || host.to_ascii_lowercase().starts_with("fe80:") {
+    if crate::discovery::is_forbidden(&host) {
         return Err("is a link-local or metadata address, which no engine has");
     }
     Ok(Url {

@@ -19,6 +19,9 @@ mod build;
 pub mod settings;
 pub use settings::Settings;
 
+mod discovery;
+pub use discovery::{Discovery, Endpoint, Found, MOST_FOUND, Source};
+
 mod keys;
 pub use keys::{Database, Entry, load_keys, parse_keys};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use wire::Dialect;
 
+use crate::discovery::Discovery;
 use crate::value::Secret;
 
 pub use filters::settings::{Action, Pattern, Shield};
@@ -179,7 +180,7 @@ pub struct ListenerTls {
 }
 
 /// A backend.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Backend {
     /// Its name.
@@ -250,6 +251,9 @@ pub struct Pool {
     pub model: Option<String>,
     /// Where more of them stand.
     pub file: Option<PathBuf>,
+    /// Where more of them are found.
+    #[serde(serialize_with = "source")]
+    pub discovery: Option<Discovery>,
     /// They.
     #[serde(serialize_with = "backend_names")]
     pub backends: Vec<Arc<Backend>>,
@@ -306,6 +310,11 @@ pub struct OffloadSettings {
 }
 
 impl Backend {
+    /// Whether another is the same, wherever in the settings it stands.
+    pub fn is_same(&self, other: &Backend) -> bool {
+        *self == Backend { index: self.index, ..other.clone() }
+    }
+
     /// The header field that carries the backend's own key: its name, and its value, which is for the wire only.
     pub fn credential(&self) -> Option<(&'static str, String)> {
         let key = self.api_key.as_ref()?.reveal();
@@ -477,6 +486,10 @@ impl Settings {
 
 fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(d.as_secs_f64())
+}
+
+fn source<S: Serializer>(discovery: &Option<Discovery>, serializer: S) -> Result<S::Ok, S::Error> {
+    discovery.as_ref().map(|discovery| &discovery.source).serialize(serializer)
 }
 
 fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -65,6 +65,11 @@ impl Table {
         self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
     }
 
+    /// Whether something is written there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !matches!(self.value(name), Value::Absent)
+    }
+
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.value(name) {
             Value::Text(text) => Some(text),

@@ -89,8 +89,8 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
-    /// The backend.
-    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+    /// The backend; `None`: nobody is there.
+    pub(crate) fn upstream(&self) -> Option<&Arc<Upstream>> {
         self.route.upstream(self.target)
     }
 

@@ -14,6 +14,7 @@ pub use server::{Gateway, Options, StartError};
 
 mod plan;
 pub use plan::{BuildError, check};
+mod discovery;
 mod reload;
 
 mod proxy;

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use config::Settings;
 use config::settings::{Limits, Route};
+use config::{Found, Settings};
 use filters::traffic::{Caller, KeyHasher, Keys, RateLimits};
 use filters::{Registry, Shield};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
+use crate::discovery;
 use crate::upstream::{Mirror, Upstream};
 use crate::world::store::Store;
 use crate::world::tokens::Tokens;
@@ -50,6 +51,14 @@ pub enum BuildError {
         /// What is wrong with it.
         why: String,
     },
+    /// Backends that this build cannot find.
+    #[error("pool {pool}: {why}")]
+    Discovery {
+        /// The pool.
+        pool: String,
+        /// What to do about it.
+        why: &'static str,
+    },
     /// A file of keys that is wrong.
     #[error(transparent)]
     Keys(#[from] config::Problems),
@@ -77,7 +86,16 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
     shields(settings, filters)?;
     keys(settings)?;
     settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
+    discoveries(settings)?;
     settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits).map(|_| ()))
+}
+
+/// Whether this build can look for the backends of all pools.
+fn discoveries(settings: &Settings) -> Result<(), BuildError> {
+    let wanted = settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
+    wanted.into_iter().try_for_each(|(pool, source)| {
+        discovery::is_known(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why })
+    })
 }
 
 /// The guards of settings, made ready.
@@ -115,6 +133,9 @@ use crate::world::load_model;
 /// Settings made ready.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// What the operator has written.
+    written: Arc<Settings>,
+    /// The same, with the backends that were found.
     pub(crate) settings: Settings,
     pub(crate) routes: Vec<Arc<PlannedRoute>>,
     pub(crate) head_limits: HeadLimits,
@@ -122,7 +143,7 @@ pub(crate) struct Plan {
     /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
     pub(crate) routes_by_model: bool,
     /// Who may ask; `None`: nobody is asked.
-    pub(crate) keys: Option<Keys>,
+    pub(crate) keys: Option<Arc<Keys>>,
     /// Whose tokens are taken.
     pub(crate) tokens: Option<Arc<Tokens>>,
     /// Who shows no credential.
@@ -137,6 +158,7 @@ pub(crate) struct Plan {
     pub(crate) world: Arc<World>,
     /// Where requests count that match no route.
     pub(crate) nowhere: Counted,
+    guards: Vec<Arc<Shield>>,
 }
 
 /// A pool with its backends.
@@ -149,23 +171,31 @@ pub(crate) struct PlannedPool {
     pub(crate) model: Option<String>,
     /// Each can do what any other can.
     pub(crate) uniform: bool,
-    /// Second backends that were asked, and that answered first.
-    pub(crate) hedges: AtomicU64,
-    pub(crate) hedges_won: AtomicU64,
+    /// More of them are found while the gateway runs.
+    is_discovered: bool,
+    pub(crate) hedged: Arc<Hedged>,
+}
+
+/// What second backends were asked. Counts go on when backends come and go.
+#[derive(Debug, Default)]
+pub(crate) struct Hedged {
+    /// How often one was asked, and answered first.
+    pub(crate) asked: AtomicU64,
+    pub(crate) won: AtomicU64,
     /// Tokens of prompts, as estimated, that those who lost have read.
-    pub(crate) hedged_tokens: AtomicU64,
+    pub(crate) tokens: AtomicU64,
 }
 
 impl PlannedPool {
     /// A second backend is asked.
     pub(crate) fn hedged(&self, prompt: u64) {
-        self.hedges.fetch_add(1, Ordering::Relaxed);
-        self.hedged_tokens.fetch_add(prompt, Ordering::Relaxed);
+        self.hedged.asked.fetch_add(1, Ordering::Relaxed);
+        self.hedged.tokens.fetch_add(prompt, Ordering::Relaxed);
     }
 
     /// It answered first.
     pub(crate) fn hedge_won(&self) {
-        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+        self.hedged.won.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -191,6 +221,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) counts_tokens: bool,
     /// For each pool and backend.
     counted: Vec<Vec<[Counted; OPERATIONS.len()]>>,
+    /// Where requests count for which there is no backend, on routes whose backends come and go.
+    unplaced: Option<[Counted; OPERATIONS.len()]>,
 }
 
 /// What requests may be.
@@ -205,8 +237,12 @@ pub(crate) struct Counted {
 }
 
 impl Plan {
-    pub(crate) fn build(settings: Settings, tools: &Tools, before: Option<&Plan>) -> Result<Self, BuildError> {
+    pub(crate) fn build(written: Arc<Settings>, found: &Found, tools: &Tools, before: Option<&Plan>) -> Result<Self, BuildError> {
         let observatory = &*tools.observatory;
+        // Where only backends came or went, no file is read again.
+        let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
+        let settings = written.with_found(found);
+        discoveries(&settings)?;
         let upstreams = settings
             .backends
             .iter()
@@ -217,7 +253,7 @@ impl Plan {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
-        let guards = shields(&settings, &tools.filters)?;
+        let guards = same.map_or_else(|| shields(&settings, &tools.filters), |plan| Ok(plan.guards.clone()))?;
         let guard_of = |route: &Route| {
             let shield = route.shield.as_ref()?;
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
@@ -236,7 +272,8 @@ impl Plan {
                 planned.release = release(route, before);
                 planned.mirror = pools.mirror(route, before);
                 if let Some(path) = &route.tokenizer {
-                    let tokenizer = Tokenizer::load(path, &tokenizers)?;
+                    let kept = same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone());
+                    let tokenizer = kept.map_or_else(|| Tokenizer::load(path, &tokenizers), Ok)?;
                     tokenizers.push(tokenizer.clone());
                     planned.tokenizer = Some(tokenizer);
                 }
@@ -248,7 +285,7 @@ impl Plan {
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
-            keys: keys(&settings)?,
+            keys: same.map_or_else(|| Ok(keys(&settings)?.map(Arc::new)), |plan| Ok::<_, BuildError>(plan.keys.clone()))?,
             tokens: tokens(&settings, before)?,
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits,
@@ -259,6 +296,8 @@ impl Plan {
             declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
             nowhere: Counted::new(observatory, nowhere(models)),
             world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
+            guards,
+            written,
             settings,
         })
     }
@@ -267,6 +306,14 @@ impl Plan {
     pub(crate) fn declared(&self, model: Option<&str>) -> &Arc<str> {
         let (others, declared) = self.declared.split_last().expect("invariant: build puts a name for the others there");
         declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
+    }
+
+    /// The same settings, with other backends in their pools.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub(crate) fn with_found(&self, found: &Found, tools: &Tools) -> Result<Self, BuildError> {
+        Plan::build(self.written.clone(), found, tools, Some(self))
     }
 
     /// All pools of all routes.
@@ -337,15 +384,18 @@ impl Pools<'_> {
         let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
         let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
         let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
-        let pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
+        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
+        let before = self.known.iter().find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
+        if let Some(before) = before {
+            pool = pool.after(&before.pool);
+        }
         let pool = Arc::new(PlannedPool {
             pool,
             upstreams,
             model: wanted.model.clone(),
             uniform,
-            hedges: AtomicU64::new(0),
-            hedges_won: AtomicU64::new(0),
-            hedged_tokens: AtomicU64::new(0),
+            is_discovered: wanted.discovery.is_some(),
+            hedged: before.map(|before| before.hedged.clone()).unwrap_or_default(),
         });
         self.made.push(pool.clone());
         pool
@@ -359,20 +409,18 @@ impl PlannedRoute {
         observatory: &Observatory,
     ) -> Self {
         let labels: Arc<[(String, String)]> = route.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let counted = |backend: &config::settings::Backend| {
-            OPERATIONS.map(|operation| {
-                let group = Group {
-                    route: route.name.clone(),
-                    backend: backend.name.clone(),
-                    provider: backend.provider.as_str().into(),
-                    operation,
-                    models: models.clone(),
-                    labels: labels.clone(),
-                    server: format!("{}:{}", backend.host, backend.port).into(),
-                };
-                Counted::new(observatory, group)
-            })
+        let group = |backend: Option<&config::settings::Backend>, operation| Group {
+            route: route.name.clone(),
+            backend: backend.map_or_else(|| "".into(), |backend| backend.name.clone()),
+            provider: backend.map_or("", |backend| &backend.provider).into(),
+            operation,
+            models: models.clone(),
+            labels: labels.clone(),
+            server: backend.map_or_else(String::new, |backend| format!("{}:{}", backend.host, backend.port)).into(),
         };
+        let counted = |backend| OPERATIONS.map(|operation| Counted::new(observatory, group(Some(backend), operation)));
+        let is_discovered = pools.iter().any(|pool| pool.is_discovered);
+        let unplaced = is_discovered.then(|| OPERATIONS.map(|operation| Counted::new(observatory, group(None, operation))));
         let counted = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
         PlannedRoute {
             route: route.clone(),
@@ -386,6 +434,7 @@ impl PlannedRoute {
             tokenizer: None,
             counts_tokens: false,
             counted,
+            unplaced,
         }
     }
 
@@ -394,18 +443,18 @@ impl PlannedRoute {
         let operation = dialect.map_or("", Dialect::operation);
         let at = OPERATIONS.iter().position(|known| *known == operation).unwrap_or(0);
         let of = self.counted.get(target.pool).and_then(|pool| pool.get(target.at));
-        of.map(|of| &of[at]).expect("invariant: PlannedRoute::new makes groups for every backend, and targets are chosen of these")
+        let of = of.or(self.unplaced.as_ref()).map(|of| &of[at]);
+        of.expect("invariant: PlannedRoute::new makes groups for every backend, and one for none where there may be none")
     }
 
-    /// Whether there is more than one backend.
+    /// Whether there may be another number of backends than one.
     pub(crate) fn has_choice(&self) -> bool {
-        self.pools.len() > 1 || self.pools.iter().any(|pool| pool.upstreams.len() > 1)
+        self.pools.len() > 1 || self.pools.iter().any(|pool| pool.is_discovered || pool.upstreams.len() > 1)
     }
 
-    /// A backend of the route.
-    pub(crate) fn upstream(&self, target: Target) -> &Arc<Upstream> {
-        let of = self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at));
-        of.expect("invariant: targets are chosen of the route's pools")
+    /// A backend of the route; `None`: nobody is there.
+    pub(crate) fn upstream(&self, target: Target) -> Option<&Arc<Upstream>> {
+        self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at))
     }
 }
 

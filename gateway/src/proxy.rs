@@ -319,14 +319,15 @@ impl ProxyHttp for PassThrough {
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
         let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
         let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
+        let Some(upstream) = routed.upstream() else { return Error::e_explain(ErrorType::HTTPStatus(503), "no backend") };
         let timeouts = routed.route.route.timeouts;
         // The place of an attempt before this one is free again.
         ctx.permit = None;
-        ctx.permit = routed.upstream().permit();
+        ctx.permit = upstream.permit();
         if ctx.permit.is_none() {
             return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
         }
-        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(routed.upstream())).await;
+        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(upstream)).await;
         let mut peer = match looked_up {
             Ok(Ok(peer)) => peer,
             Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
@@ -356,7 +357,8 @@ impl ProxyHttp for PassThrough {
     async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Passing) -> Result<()> {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(routed) = &exchange.routed else { return Ok(()) };
-        let backend = &routed.upstream().backend;
+        let Some(upstream) = routed.upstream() else { return Ok(()) };
+        let backend = &upstream.backend;
         // The absolute form, which a client may use, is not passed on.
         let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
         let target = format!("{}{target}", backend.prefix);

@@ -1,13 +1,13 @@
 //! Settings that change while the gateway runs.
 //!
 //! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with. A file that is wrong
-//! changes nothing, is reported with all its problems, and counts.
+//! changes nothing, is reported with all its problems, and counts. Backends that are found come and go in the same way.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::Settings;
+use config::{Endpoint, MOST_FOUND, Settings};
 use observatory::Gauges;
 
 use crate::plan::Plan;
@@ -49,15 +49,42 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     }
 }
 
+/// Backends of pools were found, or are gone: put that in force.
+pub(crate) async fn found(shared: &Arc<Shared>, all: Vec<(Arc<str>, Vec<Endpoint>)>) {
+    let shared = shared.clone();
+    let put = move || {
+        let mut found = shared.found.lock();
+        for (pool, endpoints) in all {
+            let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
+            log::info!("pool {pool}: {} found: {}", endpoints.len(), places.join(", "));
+            if endpoints.len() > MOST_FOUND {
+                log::warn!("pool {pool}: only {MOST_FOUND} of them are taken");
+            }
+            found.insert(pool, endpoints);
+        }
+        match shared.plan.load().with_found(&found, &shared.tools) {
+            Ok(plan) => shared.plan.store(Arc::new(plan)),
+            Err(error) => log::error!("backends that were found cannot be put in force: {error}"),
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(put).await {
+        log::error!("backends unchanged, because putting them in force broke off: {error}");
+    }
+}
+
 fn read(shared: &Shared) {
     let gauges = shared.observatory.gauges();
     let Some(path) = &shared.file else {
         return log::info!("there is no settings file to read again; the gateway was started with --upstream");
     };
+    // Whoever makes a plan goes on from the one before it.
+    let mut found = shared.found.lock();
     let before = shared.plan.load_full();
     let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
         restart_only(&before.settings, &settings);
-        Plan::build(settings, &shared.tools, Some(&before)).map_err(|e| e.to_string())
+        let is_wanted = |pool: &Arc<str>| settings.pools.iter().any(|known| known.settings.name == *pool && known.discovery.is_some());
+        found.retain(|pool, _| is_wanted(pool));
+        Plan::build(Arc::new(settings), &found, &shared.tools, Some(&before)).map_err(|e| e.to_string())
     });
     match built {
         Ok(plan) => {

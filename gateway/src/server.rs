@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use config::{Problems, Settings};
+use config::{Found, Problems, Settings};
 use observatory::Observatory;
+use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
 use pingora_runtime::RuntimeBuilder;
@@ -31,6 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::audit::Audit;
+use crate::discovery::Discovery;
 use crate::edge::Edge;
 use crate::plan::{BuildError, Plan, Tools};
 use crate::proxy::{AdminDoor, Door};
@@ -137,10 +139,11 @@ impl Gateway {
         let counting = Arc::new(Pool::new("count", 0, COUNTING));
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let spend = spend::load(options.settings.usage_file.as_deref());
-        let plan = Plan::build(options.settings, &tools, None)?;
+        let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
         plan.rate_limits.resume(&spend, admit::when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
+            found: Mutex::default(),
             observatory,
             tools,
             edge: Edge::new(),
@@ -175,7 +178,8 @@ impl Gateway {
                     let scheme = if backend.tls.is_some() { "https" } else { "http" };
                     format!("{} at {scheme}://{}{}", backend.name, backend.authority, backend.prefix)
                 };
-                let backends: Vec<String> = pool.backends.iter().map(at).collect();
+                let found = pool.discovery.as_ref().map(|discovery| format!("who is found by {}", discovery.source));
+                let backends: Vec<String> = pool.backends.iter().map(at).chain(found).collect();
                 lines.push(format!("route {} -> {}", route.route.name, backends.join(", ")));
             }
         }
@@ -187,6 +191,9 @@ impl Gateway {
     /// # Errors
     /// When the runtime or the signals cannot be set up.
     pub fn run(self) -> Result<(), StartError> {
+        let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut discovery = Discovery::new();
+        control.block_on(discovery.begin(&self.shared));
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
@@ -195,8 +202,7 @@ impl Gateway {
             // Owned by the data runtime; it ends when `leaving` says so.
             runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
         }
-        let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let end = control.block_on(self.control(&leave))?;
+        let end = control.block_on(self.control(&leave, discovery))?;
         // What still runs is dropped, and settles; then the accounts are closed.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
@@ -216,7 +222,7 @@ impl Gateway {
     }
 
     /// Serve the operator and wait for signals; then drain.
-    async fn control(&self, leave: &watch::Sender<bool>) -> Result<End, StartError> {
+    async fn control(&self, leave: &watch::Sender<bool>, discovery: Discovery) -> Result<End, StartError> {
         let mut signals = Signals::new()?;
         // The operator sees what happens until the end, or until a successor answers in our place.
         let (hand_admin_over, staying) = watch::channel(false);
@@ -225,6 +231,7 @@ impl Gateway {
         let watching = async {
             tokio::join!(
                 reload::watch(self.shared.clone()),
+                discovery.keep(self.shared.clone()),
                 health::keep(self.shared.clone()),
                 spend::keep(self.shared.clone()),
                 tokens::keep(self.shared.clone())

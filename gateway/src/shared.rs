@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use config::Found;
 use filters::traffic::Spend;
 use observatory::Observatory;
+use parking_lot::Mutex;
 use wire::http1::head::HeadError;
 
 use crate::audit::Audit;
@@ -21,6 +23,8 @@ use crate::server::Certificate;
 pub(crate) struct Shared {
     /// The plan for requests that enter now; each request pins the one it entered with.
     pub(crate) plan: ArcSwap<Plan>,
+    /// The backends that were found. Locked by whoever makes a plan, so that none is made of an older one than the last.
+    pub(crate) found: Mutex<Found>,
     pub(crate) observatory: Arc<Observatory>,
     /// What the next plan will be made with.
     pub(crate) tools: Tools,

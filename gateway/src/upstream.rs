@@ -97,8 +97,11 @@ impl Upstream {
     pub(crate) fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
         let known = before.filter(|before| before.backend.admission == self.backend.admission);
         self.turnstile = known.and_then(|before| before.turnstile.clone()).or(self.turnstile);
-        let server = |backend: &Backend| (backend.authority.clone(), backend.prefix.clone(), backend.weight);
-        if let Some(before) = before.filter(|before| server(&before.backend) == server(&self.backend)) {
+        let is_same_server = |before: &Backend| {
+            let server = |backend: &Backend| (backend.host.clone(), backend.port, backend.authority.clone(), backend.prefix.clone());
+            server(before) == server(&self.backend) && before.weight == self.backend.weight
+        };
+        if let Some(before) = before.filter(|before| is_same_server(&before.backend)) {
             self.member = before.member.clone();
         }
         self
@@ -106,8 +109,7 @@ impl Upstream {
 
     /// Whether the backend is the same in all that concerns its connections.
     pub(crate) fn is_same(&self, backend: &Backend, limits: Limits) -> bool {
-        let mine = &*self.backend;
-        self.limits == limits && format!("{mine:?}") == format!("{backend:?}") && mine.api_key == backend.api_key
+        self.limits == limits && self.backend.is_same(backend)
     }
 
     /// A place among the connections in use, given back when it is dropped; `None` when all are taken.

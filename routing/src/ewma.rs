@@ -52,6 +52,12 @@ impl PeakEwma {
 #[derive(Debug, Default)]
 pub(crate) struct Mean(AtomicU64);
 
+impl Clone for Mean {
+    fn clone(&self) -> Self {
+        Mean(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 impl Mean {
     pub(crate) fn add(&self, sample: f64, share: f64) {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {

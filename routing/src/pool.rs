@@ -38,9 +38,9 @@ pub struct Pool {
     /// Tokens of a request.
     size: Mean,
     /// Requests and retries.
-    pub retries: Budget,
+    pub retries: Arc<Budget>,
     /// Requests and hedges.
-    pub hedges: Budget,
+    pub hedges: Arc<Budget>,
 }
 
 /// What a request wants of a pool.
@@ -105,8 +105,18 @@ impl Pool {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
-        let (size, retries, hedges) = (Mean::default(), Budget::default(), Budget::default());
+        let (size, retries, hedges) = (Mean::default(), Arc::default(), Arc::default());
         Pool { settings, members, same_weight, random, cursor, prefixes, size, retries, hedges }
+    }
+
+    /// The same with what another has learnt of prompts, and has spent: it had the same settings and other backends.
+    #[must_use]
+    pub fn after(mut self, before: &Pool) -> Self {
+        let places = before.members.iter().map(|known| self.members.iter().position(|member| member.name == known.name));
+        self.prefixes = before.prefixes.moved(&places.collect::<Vec<_>>());
+        self.size = before.size.clone();
+        (self.retries, self.hedges) = (before.retries.clone(), before.hedges.clone());
+        self
     }
 
     /// Its backends.

@@ -1,6 +1,7 @@
 //! Pools of real processes' sockets: who is asked, who is left alone, what a retry hides.
 
 mod continuation;
+mod discovery;
 mod edge;
 mod tail;
 mod versions;

@@ -83,7 +83,12 @@ impl Engine {
     /// An engine that runs `script` for each request. The connection stays open for the next request unless the script
     /// closes it.
     pub async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Engine {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Engine::start_at(([127, 0, 0, 1], 0), script).await
+    }
+
+    /// The same at an address of loopback, such as one that another engine has under another number.
+    pub async fn start_at(address: ([u8; 4], u16), script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Engine {
+        let listener = TcpListener::bind(SocketAddr::from(address)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (seen, open, closed_early) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let script: Arc<Script> = Arc::new(script);

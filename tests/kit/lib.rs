@@ -8,6 +8,7 @@
 pub mod client;
 pub mod clock;
 pub mod delay;
+pub mod dns;
 pub mod engine;
 pub mod gateway;
 pub mod redis;

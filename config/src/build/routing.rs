@@ -1,17 +1,21 @@
 //! Where requests go: pools, and what routes want of them.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 
 use super::Builder;
+use crate::discovery::{Discovery, Source};
 use crate::problem::nearest;
 use crate::settings::{Ability, Backend, BackendTls, Candidate, MirrorSettings, OffloadSettings, Pool, Rollback, Route};
 use crate::tree::Table;
 
 /// Largest file of backends.
 const MOST_FILE: u64 = 1 << 20;
+/// The port of name servers.
+const DNS: u16 = 53;
 
 impl Builder {
     /// Pools; backends that stand in files of theirs join the others.
@@ -32,22 +36,88 @@ impl Builder {
                 None => self.unknown(table, "backends", name, known.iter().map(|backend| &*backend.name)),
             }
         }
-        match backends.split_first() {
-            None => self.wrong(table, "backends", "a pool needs a backend"),
-            Some((first, others)) if others.iter().any(|other| other.dialect != first.dialect) => {
-                self.wrong(table, "backends", "backends of a pool must have the same dialect");
-            }
-            Some(_) => {}
+        let discovery = self.discovery(table, known);
+        if backends.is_empty() && table.table("discover").is_none() {
+            self.wrong(table, "backends", "a pool needs a backend, or a place where they are found: discover");
+        }
+        let mut dialects = backends.iter().chain(discovery.as_ref().map(|discovery| &discovery.like)).map(|backend| backend.dialect);
+        let first = dialects.next();
+        if dialects.any(|other| Some(other) != first) {
+            self.wrong(table, "backends", "backends of a pool must have the same dialect");
         }
         let file = table.text("backends_file").map(PathBuf::from);
-        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), file, backends }
+        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), file, discovery, backends }
+    }
+
+    /// Where more backends of a pool are found.
+    fn discovery(&mut self, pool: &Table, known: &[Arc<Backend>]) -> Option<Discovery> {
+        let table = pool.table("discover")?;
+        if pool.text("like").is_none() {
+            self.wrong(pool, "like", "name the backend whose settings those have that are found");
+        }
+        let like = self.named(pool, "like", known, |backend| &backend.name).cloned();
+        let source = self.source(table, like.as_deref().map_or(0, |like| like.port));
+        Some(Discovery { like: like?, source: source? })
+    }
+
+    fn source(&mut self, table: &Table, port: u16) -> Option<Source> {
+        let kinds = ["dns", "srv", "kubernetes"];
+        let mut named = kinds.iter().filter_map(|kind| Some((*kind, table.text(kind)?)));
+        let (Some((kind, name)), None) = (named.next(), named.next()) else {
+            self.problems.push(table.place.problem("name one place where backends are found: dns, srv or kubernetes"));
+            return None;
+        };
+        self.only_for(table, kind, &[("servers", &["dns", "srv"]), ("port", &["dns", "kubernetes"]), ("namespace", &["kubernetes"])]);
+        if !is_host_name(name) {
+            self.wrong(table, kind, format!("{name:?} is not a name that a host can have"));
+            return None;
+        }
+        let (name, servers) = (name.to_owned(), self.dns_servers(table));
+        Some(match kind {
+            "dns" => Source::Dns { name, port: self.port(table).unwrap_or(port), servers },
+            "srv" => Source::Srv { name, servers },
+            _ => Source::Kubernetes {
+                namespace: table.text("namespace").map(str::to_owned),
+                service: name,
+                port: table.text("port").map(str::to_owned),
+            },
+        })
+    }
+
+    /// Fields that say nothing where backends are found otherwise.
+    fn only_for(&mut self, table: &Table, kind: &str, fields: &[(&str, &[&str])]) {
+        for (field, kinds) in fields.iter().filter(|(field, kinds)| table.has(field) && !kinds.contains(&kind)) {
+            self.wrong(table, field, format!("is for {} and says nothing about {kind}", kinds.join(" and ")));
+        }
+    }
+
+    fn port(&mut self, table: &Table) -> Option<u16> {
+        let text = table.text("port")?;
+        let port = text.parse().ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.wrong(table, "port", format!("{text:?} is not a port; write a number from 1 to 65535"));
+        }
+        port
+    }
+
+    /// Name servers, each an address that may have a port.
+    fn dns_servers(&mut self, table: &Table) -> Vec<SocketAddr> {
+        let mut servers = Vec::new();
+        for text in table.texts("servers") {
+            let with_port = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS));
+            match text.parse().or_else(|_| with_port()) {
+                Ok(server) => servers.push(server),
+                Err(_) => self.wrong(table, "servers", format!("{text:?} is not an address; write for example \"10.96.0.10:53\"")),
+            }
+        }
+        servers
     }
 
     /// The backends of a pool's file.
     fn filed(&mut self, table: &Table, known: &mut Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
         let Some(file) = table.text("backends_file") else {
-            if table.text("like").is_some() {
-                self.wrong(table, "like", "is for the backends of a backends_file, and there is none");
+            if table.text("like").is_some() && table.table("discover").is_none() {
+                self.wrong(table, "like", "is for the backends of backends_file and discover, and there is neither");
             }
             return Vec::new();
         };
@@ -200,7 +270,8 @@ impl Builder {
         let first = match (table.text("backend"), table.text("pool")) {
             (Some(_), None) => {
                 let backend = self.named(table, "backend", backends, |backend| &backend.name)?.clone();
-                Arc::new(Pool { settings: PoolSettings::named(&backend.name), model: None, file: None, backends: vec![backend] })
+                let settings = PoolSettings::named(&backend.name);
+                Arc::new(Pool { settings, model: None, file: None, discovery: None, backends: vec![backend] })
             }
             (None, Some(_)) => self.named(table, "pool", known, |pool| &pool.settings.name)?.clone(),
             (None, None) => {
@@ -228,11 +299,11 @@ impl Builder {
                 }
             }
         }
-        let dialects: Vec<_> = pools.iter().filter_map(|pool| pool.backends.first()).map(|backend| backend.dialect).collect();
+        let dialects: Vec<_> = pools.iter().filter_map(|pool| pool.example()).map(|backend| backend.dialect).collect();
         if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
             self.wrong(table, "fallback", "pools of a route must have the same dialect");
         }
-        pools.iter().all(|pool| !pool.backends.is_empty()).then_some(pools)
+        pools.iter().all(|pool| pool.example().is_some()).then_some(pools)
     }
 
     /// The new version of a route; its pool is the last of `pools`.
@@ -276,7 +347,7 @@ impl Builder {
 
     pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {
         let given = table.table("hedge")?;
-        if pools.first().is_some_and(|pool| pool.backends.len() < 2) {
+        if pools.first().is_some_and(|pool| !pool.may_have_two()) {
             self.wrong(table, "hedge", "a hedge asks a second backend of the pool, and it has only one");
         }
         if pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.http2) {
@@ -325,4 +396,12 @@ impl Route {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.pools.iter().flat_map(|pool| &pool.backends)
     }
+}
+
+/// Whether a name server could be asked for it: labels of letters, digits, hyphens and underscores, 253 bytes at the most.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.trim_end_matches('.').split('.').all(is_label)
 }

@@ -14,7 +14,13 @@ pub static POOL: Section = Section {
             "",
             "A file with more of them, one URL on each line; who writes it may be any program. What changes in it is in force within a second. Empty lines and lines that begin with # are passed over.",
         ),
-        field("like", Kind::Text, "", "The backend whose settings those of the file have, but for the URL."),
+        field("discover", Kind::Section(&DISCOVER), "", "More of them, that are found while the gateway runs."),
+        field(
+            "like",
+            Kind::Text,
+            "",
+            "The backend whose settings those of the file have, but for the URL, and those that are found, but for address and port: they are asked by its `Host` and its TLS name.",
+        ),
         field("tier", Kind::Text, "", "Where they are: `edge`, `cloud`, or what you call it; for records and metrics."),
         field("model", Kind::Text, "", "What these backends call the model: requests are sent on with this name in place of the client's."),
         field(
@@ -37,6 +43,19 @@ pub static POOL: Section = Section {
         ),
         field("forget", Kind::Duration, "10s", "How fast a time to first token below those before it is believed."),
         field("ejection", Kind::Section(&EJECTION), "", "When a backend is left alone for a while, by what its answers were."),
+    ],
+};
+
+/// `pools[].discover`
+pub static DISCOVER: Section = Section {
+    doc: "Where a pool's backends are found: one of dns, srv and kubernetes. Who comes and goes is known as soon as it is told, and streams that run stay where they are.",
+    fields: &[
+        field("dns", Kind::Text, "", "All addresses of this name (A, AAAA); it is looked up again when its time to live is over."),
+        field("srv", Kind::Text, "", "The servers of this service (SRV), `_service._tcp.domain`, with its ports and weights; those of the best priority."),
+        field("kubernetes", Kind::Text, "", "What is ready of this service, by its EndpointSlices (feature `kubernetes`)."),
+        field("port", Kind::Text, "", "For dns a number; default: that of `like`. For kubernetes the name or number of the service's port; default: the only one."),
+        field("namespace", Kind::Text, "", "The service's namespace; default: the gateway's own."),
+        field("servers", Kind::Texts, "", "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf."),
     ],
 };
 

@@ -130,12 +130,12 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
         for (name, help, value) in [
             ("llm_lens_prefix_blocks_total", "Blocks of prompts that were looked for.", looked as f64),
             ("llm_lens_prefix_block_hits_total", "Of these, those that the chosen backend had been given before.", found as f64),
-            ("llm_lens_hedges_total", "Second backends that were asked because the first was late.", load(&pool.hedges)),
-            ("llm_lens_hedges_won_total", "Of these, those that answered first.", load(&pool.hedges_won)),
+            ("llm_lens_hedges_total", "Second backends that were asked because the first was late.", load(&pool.hedged.asked)),
+            ("llm_lens_hedges_won_total", "Of these, those that answered first.", load(&pool.hedged.won)),
             (
                 "llm_lens_hedged_tokens_total",
                 "Tokens of prompts, as estimated, that those who lost had been given.",
-                load(&pool.hedged_tokens),
+                load(&pool.hedged.tokens),
             ),
         ] {
             push(samples, name, help, &labels, value);

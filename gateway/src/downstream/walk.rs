@@ -21,7 +21,7 @@ use wire::http1::head::{self, Head, RequestLine};
 use super::out::Out;
 use super::{Gone, Sink};
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Routed};
 use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
 use crate::stage::choose::{self, Asked};
@@ -284,7 +284,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> As
     let Asked { head, body: (buffer, body) } = asked;
     drop(head);
     let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
-    let Some(upstream) = exchange.routed.as_ref().map(|routed| routed.upstream().clone()) else { return Asking::Done(false) };
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.upstream().cloned()) else { return Asking::Done(false) };
     if upstream.backend.http2 {
         // Boxed, so that the exchanges that do not use it do not carry its size.
         return Box::pin(ask_h2(exchange, &upstream, request, sink)).await;
@@ -360,8 +360,8 @@ async fn ask_h1<D: Sink>(
         match Relay::new(exchange, &mut source, sink).run().await {
             End::Complete => {
                 // Whoever has answered, which may be another one than was asked first.
-                if let Some(routed) = &exchange.routed {
-                    source.settle(routed.upstream());
+                if let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) {
+                    source.settle(upstream);
                 }
                 return Asking::Done(completed(exchange));
             }

@@ -310,7 +310,7 @@ pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)>
     let routed = exchange.routed.as_ref()?;
     let hedges = routed.route.route.hedges?;
     routed.pool().pool.hedges.earn(clock::now());
-    let after = hedges.after.or_else(|| routed.upstream().member.p95())?;
+    let after = hedges.after.or_else(|| routed.upstream()?.member.p95())?;
     let others = exchange.course.unfit.iter().chain(&exchange.course.tried);
     let unfit = others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
     Some((after, hedges.budget, unfit))
@@ -331,7 +331,7 @@ pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
     let course = &mut exchange.course;
     (course.attempt, course.reason) = (Some(switch.attempt), Some(Reason::Balanced));
     course.tried.push(switch.target);
-    if let Some(backend) = exchange.routed.as_ref().map(|routed| routed.upstream().backend.name.clone()) {
+    if let Some(backend) = exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone())) {
         exchange.course.hedge = Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
     }
     (exchange.place, exchange.sent.at) = (switch.place, switch.sent_at);
@@ -339,8 +339,8 @@ pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
 
 /// The second backend was asked and has lost.
 pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Duration) {
-    let Some(routed) = &exchange.routed else { return };
-    let backend = routed.route.upstream(target).backend.name.clone();
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
+    let backend = upstream.backend.name.clone();
     exchange.course.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
 }
 
@@ -382,11 +382,12 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
         place.leave(now, None);
     }
     let Some(routed) = &exchange.routed else { return };
+    let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
         release.seen(side, false, None);
     }
     let attempt = RecordAttempt {
-        backend: routed.upstream().backend.name.clone(),
+        backend: upstream.backend.name.clone(),
         code: code.to_owned(),
         http_status: status,
         us: now.micros_since(exchange.course.began),
@@ -405,7 +406,8 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
 /// Where the answer comes from, and why: on routes that have a choice.
 pub(crate) fn field(exchange: &Exchange) -> String {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else { return String::new() };
-    let (backend, pool) = (&routed.upstream().backend.name, &routed.pool().pool.settings.name);
+    let Some(upstream) = routed.upstream() else { return String::new() };
+    let (backend, pool) = (&upstream.backend.name, &routed.pool().pool.settings.name);
     let reason = exchange.course.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
     if let Some(side) = exchange.course.side {

@@ -34,7 +34,7 @@ pub(crate) fn said(head: &Head<'_, RequestLine<'_>>) -> Said {
 
 /// The turnstile of the request's backend, if it has one.
 pub(crate) fn turnstile(exchange: &Exchange) -> Option<Arc<Turnstile>> {
-    exchange.routed.as_ref().and_then(|routed| routed.upstream().turnstile.clone())
+    exchange.routed.as_ref().and_then(|routed| routed.upstream()?.turnstile.clone())
 }
 
 /// Go in or wait.

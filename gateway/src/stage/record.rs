@@ -73,7 +73,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         trace_id: accepted.trace_id.take(),
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
-        backend: exchange.routed.as_ref().map(|r| r.upstream().backend.name.clone()),
+        backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),
         routing: choose::write_down(&mut exchange.course, exchange.routed.as_ref()),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),

@@ -28,10 +28,11 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     exchange.sent.usage_asked = usage.is_some();
     let mut edits = [model_edit(exchange), usage];
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
-    let Some(routed) = &exchange.routed else { return Outgoing { head: Vec::new(), edits } };
+    let chosen = exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
+    let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
     // A credential that was for us is for nobody else.
     let said = Said { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
-    Outgoing { head: head_for(&routed.route.route, &routed.upstream().backend, head, &said), edits }
+    Outgoing { head: head_for(route, &upstream.backend, head, &said), edits }
 }
 
 /// What all backends are told of a request.

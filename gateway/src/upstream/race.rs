@@ -132,7 +132,7 @@ impl Second {
         let pool = plan.route.pools.get(plan.first.pool)?;
         let wish = Wish { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
         let target = Target { pool: plan.first.pool, at: pool.pool.choose_other(&wish, now)? };
-        let upstream = plan.route.upstream(target).clone();
+        let upstream = plan.route.upstream(target)?.clone();
         let place = match &upstream.turnstile {
             Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
             None => None,
@@ -177,7 +177,7 @@ impl SecondPlan {
         let mut room = head::field_room();
         let head = head::parse_request(buffer.get(..*len)?, &mut room, self.limits).ok()?;
         let said = Said { id: &self.id, keeps_credentials: self.keeps_credentials, body_len: self.asked.body().len(), edits: &self.edits };
-        let head = send::head_for(&self.route.route, &self.route.upstream(target).backend, &head, &said);
+        let head = send::head_for(&self.route.route, &self.route.upstream(target)?.backend, &head, &said);
         let (buffer, body) = self.asked.body.clone();
         Some(Request { head, buffer, body, edits: self.edits.clone() })
     }

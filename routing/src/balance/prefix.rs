@@ -77,6 +77,18 @@ impl Prefixes {
         Prefixes { slots, looked: AtomicU64::new(0), found: AtomicU64::new(0) }
     }
 
+    /// The same of a pool whose backends stand in other places now: `places` says where, for each that there was. Who is gone has given up what he had.
+    pub(crate) fn moved(&self, places: &[Option<usize>]) -> Prefixes {
+        let moved = |word: u64| {
+            let place = places.get((word & ((1 << WHO) - 1)) as usize).copied().flatten();
+            let place = place.filter(|_| word != 0).and_then(|at| u16::try_from(at).ok());
+            place.map_or(0, |at| word >> WHO << WHO | u64::from(at))
+        };
+        let slots = self.slots.iter().map(|slot| AtomicU64::new(moved(slot.load(Ordering::Relaxed)))).collect();
+        let (looked, found) = self.counts();
+        Prefixes { slots, looked: AtomicU64::new(looked), found: AtomicU64::new(found) }
+    }
+
     pub(crate) fn remember(&self, prefix: &[u64], at: usize) {
         let Ok(at) = u16::try_from(at) else { return };
         for hash in prefix {
@@ -155,5 +167,17 @@ mod tests {
         prefixes.remember(&long[..2], 5);
         assert_eq!((prefixes.longest(&long), prefixes.longest(&long[..2])), (Some((9, 3)), Some((2, 5))));
         assert!(Prefixes::new(false).slots.is_empty());
+    }
+
+    #[test]
+    fn what_was_seen_moves_with_who_has_seen_it() {
+        let prefixes = Prefixes::new(true);
+        let (a, b) = (of(&[&"a".repeat(2000)]), of(&[&"b".repeat(2000)]));
+        prefixes.remember(&a, 0);
+        prefixes.remember(&b, 2);
+        let moved = prefixes.moved(&[None, Some(0), Some(1)]);
+        assert_eq!((moved.longest(&a), moved.longest(&b)), (None, Some((3, 1))));
+        assert_eq!(moved.moved(&[Some(0), Some(7)]).longest(&b), Some((3, 7)));
+        assert_eq!(moved.moved(&[]).longest(&b), None);
     }
 }

@@ -12,7 +12,7 @@ use wire::{Dialect, RequestFacts};
 
 use super::{Asked, may_go_on};
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Routed};
 
 /// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
 pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
@@ -74,9 +74,9 @@ fn continued(body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
 
 /// Another backend goes on with the answer.
 pub(crate) fn resumed(exchange: &mut Exchange) {
-    let Some(routed) = &exchange.routed else { return };
+    let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
     let seam = RecordSeam {
-        backend: routed.upstream().backend.name.clone(),
+        backend: upstream.backend.name.clone(),
         after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
@@ -90,7 +90,8 @@ pub(crate) fn resumed(exchange: &mut Exchange) {
 pub(crate) fn seam_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
     let marked = routed.route.route.continuation == Continuation::Marked;
-    marked.then(|| format!(": continued by {}\n\n", routed.upstream().backend.name))
+    let upstream = routed.upstream().filter(|_| marked)?;
+    Some(format!(": continued by {}\n\n", upstream.backend.name))
 }
 
 #[cfg(test)]

@@ -1,0 +1,148 @@
+//! Backends that are found while the gateway runs.
+//!
+//! - *In*: where a pool's backends are looked for, and what was found there.
+//! - *Out*: settings in which those backends stand like any others.
+//! - *Never*: a backend at an address that no engine has, whoever says so; more of them than [`MOST_FOUND`] in a pool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::Settings;
+use crate::settings::{Backend, Pool, Route};
+
+/// Most backends that are taken of what is found for a pool.
+pub const MOST_FOUND: usize = 1000;
+
+/// Where more backends of a pool are found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// All addresses of a name (A and AAAA), at one port.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port.
+        port: u16,
+        /// Who is asked; empty: those that the system asks.
+        servers: Vec<SocketAddr>,
+    },
+    /// The servers of a service (SRV, RFC 2782), with the ports and weights that it says.
+    Srv {
+        /// The name, `_service._tcp.domain`.
+        name: String,
+        /// Who is asked; empty: those that the system asks.
+        servers: Vec<SocketAddr>,
+    },
+    /// What is ready of a Kubernetes service, by its EndpointSlices.
+    Kubernetes {
+        /// Its namespace; `None`: the one that the gateway runs in.
+        namespace: Option<String>,
+        /// Its name.
+        service: String,
+        /// The name or number of its port; `None`: the only one.
+        port: Option<String>,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Dns { name, port, .. } => write!(f, "dns {name}, port {port}"),
+            Source::Srv { name, .. } => write!(f, "srv {name}"),
+            Source::Kubernetes { namespace: Some(namespace), service, .. } => write!(f, "kubernetes {namespace}/{service}"),
+            Source::Kubernetes { service, .. } => write!(f, "kubernetes {service}"),
+        }
+    }
+}
+
+/// What is looked for, and what it is like.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// Whose settings they have, but for address and port.
+    pub like: Arc<Backend>,
+    /// Where they are found.
+    pub source: Source,
+}
+
+/// Somebody who was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: IpAddr,
+    /// At which port.
+    pub port: u16,
+    /// Its share among the others; 0: nothing is said about it.
+    pub weight: u32,
+}
+
+/// What was found, by pool.
+pub type Found = BTreeMap<Arc<str>, Vec<Endpoint>>;
+
+/// Whether no engine has this host: it is of the machine's own net, or tells a cloud's machines their secrets.
+pub(crate) fn is_forbidden(host: &str) -> bool {
+    matches!(host, "169.254.169.254" | "metadata.google.internal" | "fd00:ec2::254") || host.to_ascii_lowercase().starts_with("fe80:")
+}
+
+impl Endpoint {
+    /// A backend there, like another.
+    fn backend(&self, name: Arc<str>, index: usize, like: &Backend) -> Backend {
+        let weight = if self.weight == 0 { like.weight } else { self.weight };
+        Backend { name, index, host: self.address.to_string(), port: self.port, weight, ..like.clone() }
+    }
+}
+
+impl Settings {
+    /// These settings with the backends that were found.
+    #[must_use]
+    pub fn with_found(&self, found: &Found) -> Settings {
+        let mut settings = self.clone();
+        let mut renewed: Vec<(Arc<Pool>, Arc<Pool>)> = Vec::new();
+        for pool in &mut settings.pools {
+            let (Some(discovery), Some(found)) = (&pool.discovery, found.get(&pool.settings.name)) else { continue };
+            let mut next = Pool::clone(pool);
+            let mut endpoints: Vec<&Endpoint> = found.iter().filter(|endpoint| !is_forbidden(&endpoint.address.to_string())).collect();
+            endpoints.sort_unstable();
+            endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
+            for endpoint in endpoints.into_iter().take(MOST_FOUND) {
+                let name: Arc<str> = format!("{}/{}-{}", pool.settings.name, endpoint.address, endpoint.port).into();
+                if settings.backends.iter().any(|there| there.name == name) {
+                    continue;
+                }
+                let backend = Arc::new(endpoint.backend(name, settings.backends.len(), &discovery.like));
+                settings.backends.push(backend.clone());
+                next.backends.push(backend);
+            }
+            let next = Arc::new(next);
+            renewed.push((pool.clone(), next.clone()));
+            *pool = next;
+        }
+        let renew = |pool: &mut Arc<Pool>| {
+            if let Some((_, next)) = renewed.iter().find(|(before, _)| Arc::ptr_eq(before, pool)) {
+                *pool = next.clone();
+            }
+        };
+        for route in &mut settings.routes {
+            let mut next = Route::clone(route);
+            next.pools.iter_mut().for_each(&renew);
+            next.mirror.iter_mut().for_each(|mirror| renew(&mut mirror.pool));
+            *route = Arc::new(next);
+        }
+        settings
+    }
+}
+
+impl Pool {
+    /// A backend that tells what all of them have in common.
+    pub fn example(&self) -> Option<&Arc<Backend>> {
+        self.backends.first().or(self.discovery.as_ref().map(|discovery| &discovery.like))
+    }
+
+    /// Whether there are two who could stand in for each other, now or later.
+    pub fn may_have_two(&self) -> bool {
+        self.backends.len() > 1 || self.discovery.is_some()
+    }
+}

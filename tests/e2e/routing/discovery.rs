@@ -1,0 +1,152 @@
+//! Backends that come and go: names in DNS.
+
+use std::net::Ipv4Addr;
+
+use kit::dns::NameServer;
+
+use super::*;
+use crate::support::read_until;
+
+/// A gateway with a pool `p` whose backends are found; `discover` says how, `backends` are more that are there in any case.
+async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str) -> Gateway {
+    Gateway::with_settings(&format!(
+        "backends: [{{name: like, url: 'http://llm.test:1', models: [m]}}{backends}]\n\
+         pools: [{{name: p, like: like, discover: {{{discover}, servers: ['{}']}}{pool}}}]\n\
+         routes: [{{name: r, pool: p}}]\n",
+        server.address
+    ))
+    .await
+}
+
+/// The backends of the pool, as the operator is told.
+fn members(gateway: &Gateway) -> Vec<String> {
+    let (_, body) = gateway.get("/api/backends");
+    let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    all["backends"].as_array().expect("a list").iter().map(|row| row["backend"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_stay() {
+    let server = NameServer::start().await;
+    let slow = |_: &kit::engine::Seen| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(sse::content("first "))];
+        steps.extend([Step::ms(4_000), Step::chunk(sse::content("last") + &sse::finish() + &sse::done()), Step::end()]);
+        steps
+    };
+    let one = Engine::start(slow).await;
+    let port = one.address.port();
+    let other = Engine::start_at(([127, 0, 0, 2], port), |_| sse::stream(3, 2)).await;
+    server.addresses("llm.test", 1, &[Ipv4Addr::LOCALHOST]);
+    let gateway = finding(&server, &format!("dns: llm.test, port: '{port}'"), "", "").await;
+    assert_eq!(members(&gateway), [format!("p/127.0.0.1-{port}")], "{}", gateway.stderr());
+
+    // A stream that runs while its backend goes.
+    let mut client = gateway.client().await;
+    client.post(CHAT, "x-request-id: long\r\n", BODY).await;
+    let mut stream = read_until(&mut client, "first").await;
+    server.addresses("llm.test", 30, &[Ipv4Addr::new(127, 0, 0, 2)]);
+    eventually("the other is there alone", || members(&gateway) == [format!("p/127.0.0.2-{port}")]).await;
+    let answer = ask(&gateway, CHAT, "next", BODY).await;
+    assert!(answer.complete, "{}", answer.text());
+    assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with(&format!("p/127.0.0.2-{port};"))), "{}", answer.head);
+    assert!(other.seen().iter().all(|seen| field(&seen.head, "host") == Some("llm.test:1")), "it is asked by the name of the one it is like");
+    stream.push_str(&read_until(&mut client, "[DONE]").await);
+    assert!(stream.contains("last"), "{stream}");
+    settled(&gateway).await;
+    assert_eq!(gateway.record("long").await.outcome, Outcome::Ok);
+    // Its time to live is half a minute: it is not asked again meanwhile.
+    let asked = server.asked("llm.test");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(server.asked("llm.test"), asked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_server_that_fails_takes_nobody_away_and_one_that_knows_nobody_does() {
+    let server = NameServer::start().await;
+    let engine = good().await;
+    let gateway = finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "").await;
+    assert!(members(&gateway).is_empty());
+    let nobody = ask(&gateway, CHAT, "early", BODY).await;
+    assert!(nobody.status == 503 && nobody.text().contains("no_backend"), "{} {}", nobody.head, nobody.text());
+    settled(&gateway).await;
+    assert_eq!(gateway.record("early").await.backend, None);
+
+    server.addresses("llm.test", 1, &[Ipv4Addr::LOCALHOST]);
+    eventually("it is found", || members(&gateway).len() == 1).await;
+    server.fails(true);
+    let asked = server.asked("llm.test");
+    eventually("it was looked for in vain", || server.asked("llm.test") > asked + 2).await;
+    assert_eq!(members(&gateway).len(), 1);
+    assert_eq!(ask(&gateway, CHAT, "failing", BODY).await.status, 200);
+
+    server.addresses("llm.test", 1, &[]);
+    server.fails(false);
+    eventually("nobody is there", || members(&gateway).is_empty()).await;
+    assert_eq!(ask(&gateway, CHAT, "late", BODY).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_engines_do_not_have() {
+    let server = NameServer::start().await;
+    let (heavy, light, standby) = (good().await, good().await, good().await);
+    let port = |engine: &Engine| engine.address.port();
+    server.addresses("here.test", 30, &[Ipv4Addr::LOCALHOST]);
+    server.addresses("metadata.test", 30, &[Ipv4Addr::new(169, 254, 169, 254)]);
+    server.service(
+        "_llm._tcp.test",
+        1,
+        &[(1, 9, port(&heavy), "here.test"), (1, 1, port(&light), "here.test"), (2, 9, port(&standby), "here.test"), (1, 9, 80, "metadata.test")],
+    );
+    let gateway = finding(&server, "srv: _llm._tcp.test", "", ", balance: weighted").await;
+    let mut wanted = [&heavy, &light].map(|engine| format!("p/127.0.0.1-{}", port(engine)));
+    wanted.sort();
+    let mut found = members(&gateway);
+    found.sort();
+    assert_eq!(found, wanted, "{}", gateway.stderr());
+    for n in 0..60 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    let counts = [&heavy, &light, &standby].map(|engine| engine.seen().len());
+    assert!(counts[0] > 3 * counts[1] && counts[1] > 0 && counts[2] == 0, "nine to one: {counts:?}");
+}
+
+/// A reload keeps who was found, and looks elsewhere when it is told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_keeps_who_was_found() {
+    let server = NameServer::start().await;
+    let (one, other) = (good().await, good().await);
+    server.addresses("llm.test", 30, &[Ipv4Addr::LOCALHOST]);
+    let settings = |port: u16, more: &str| {
+        format!(
+            "backends: [{{name: like, url: 'http://llm.test:1'}}]\n\
+             pools: [{{name: p, like: like, discover: {{dns: llm.test, port: '{port}', servers: ['{}']}}}}]\n\
+             routes: [{{name: r, pool: p{more}}}]\n",
+            server.address
+        )
+    };
+    let gateway = Gateway::with_settings(&settings(one.address.port(), "")).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = tokio::spawn({
+        let (stop, address) = (stop.clone(), gateway.address());
+        async move {
+            let mut asked = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let mut client = kit::Client::connect(address).await;
+                client.post(CHAT, "", BODY).await;
+                let answer = client.answer().await;
+                assert!(answer.complete && answer.status == 200, "{} {}", answer.head, answer.text());
+                asked += 1;
+            }
+            asked
+        }
+    });
+    for more in [", retries: {most: 1}", ", stall: 3s"] {
+        let reloads = gateway.metric("llm_lens_reloads_total", "");
+        gateway.write_settings(&settings(one.address.port(), more));
+        gateway.until(|g| g.metric("llm_lens_reloads_total", "") > reloads).await;
+    }
+    gateway.write_settings(&settings(other.address.port(), ""));
+    eventually("the other port is asked", || members(&gateway) == [format!("p/127.0.0.1-{}", other.address.port())]).await;
+    stop.store(true, Ordering::Relaxed);
+    assert!(asking.await.expect("no request failed") > 0);
+}
