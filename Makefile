@@ -7,13 +7,14 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup demo test fuzz test-onnx lint bench test-engines build
+.PHONY: help setup test-setup demo test fuzz test-onnx test-kubernetes lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
 	@echo "make test          all tests"
 	@echo "make fuzz          the properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
 	@echo "make test-onnx     judges that are ONNX models in the gateway's process (ten minutes of compiling)"
+	@echo "make test-kubernetes   backends of Kubernetes services, with the binary that is built for them (two minutes of compiling)"
 	@echo "make lint          formatting, clippy, the plan of the house"
 	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; the pure rooms by themselves"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
@@ -62,6 +63,12 @@ test-onnx: setup
 	cargo clippy --locked -p llm-lens-onnx -p llm-lens-cli --features llm-lens-cli/onnx --all-targets -- -D warnings
 	cargo build --locked -p llm-lens-cli --features onnx
 	cargo test --locked -p llm-lens-onnx
+
+# The room itself is tested by make test; this is the gateway that is built with it.
+test-kubernetes: setup
+	cargo clippy --locked -p llm-lens-kubernetes -p llm-lens-cli --features llm-lens-cli/kubernetes --all-targets -- -D warnings
+	cargo build --locked -p llm-lens-cli --features kubernetes
+	cargo test --locked -p llm-lens-kubernetes --features gateway
 
 lint: setup
 	cargo fmt --all --check

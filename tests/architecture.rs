@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which rooms a room may name. A missing arrow is a decision: add it here and in `docs/architecture.md`, with its reason.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("shield", &[]),
@@ -15,8 +15,9 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("onnx", &[]),
     ("observatory", &["lens", "wire"]),
     ("config", &["wire", "filters", "routing"]),
+    ("kubernetes", &["config"]),
     ("testbench", &["wire", "lens"]),
-    ("gateway", &["wire", "lens", "shield", "filters", "routing", "onnx", "observatory", "config"]),
+    ("gateway", &["wire", "lens", "shield", "filters", "routing", "onnx", "kubernetes", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
     ("tests", &["wire", "lens", "config"]),
     ("benches", &["wire", "lens", "shield", "filters", "routing"]),

@@ -174,3 +174,68 @@ fn pools_and_what_routes_want_of_them_are_checked() {
         assert!(told.contains(want), "{rest}: {told}");
     }
 }
+
+/// A file whose pool finds its backends in that way.
+fn finding(discover: &str) -> String {
+    format!(
+        "backends: [{{name: like, url: 'https://llm.test:8443/base', weight: 3}}]\n\
+         pools: [{{name: p, like: like, discover: {discover}}}]\nroutes: [{{name: r, pool: p}}]\n"
+    )
+}
+
+#[test]
+fn places_where_backends_are_found_are_read() {
+    let source = |discover: &str| config::parse("f", &finding(discover)).unwrap().pools[0].discovery.clone().unwrap().source;
+    let servers = vec!["10.0.0.1:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()];
+    let dns = |port, servers| config::Source::Dns { name: "llm.test".into(), port, servers };
+    assert_eq!(source("{dns: llm.test}"), dns(8443, Vec::new()));
+    assert_eq!(source("{dns: llm.test, port: 80, servers: [10.0.0.1, '[fd00::1]:5353']}"), dns(80, servers));
+    assert_eq!(source("{srv: _llm._tcp.test.}"), config::Source::Srv { name: "_llm._tcp.test.".into(), servers: Vec::new() });
+    let service = config::Source::Kubernetes { namespace: Some("m".into()), service: "vllm".into(), port: Some("http".into()) };
+    assert_eq!(source("{kubernetes: vllm, namespace: m, port: http}"), service);
+    for (discover, told) in [
+        ("{}", "pools[0].discover: name one place"),
+        ("{dns: a.test, srv: b.test}", "pools[0].discover: name one place"),
+        ("{dns: 'a b'}", "pools[0].discover.dns: \"a b\" is not a name"),
+        ("{dns: a.test, port: http}", "pools[0].discover.port: \"http\" is not a port"),
+        ("{dns: a.test, port: 0}", "is not a port"),
+        ("{dns: a.test, servers: [ns.test]}", "pools[0].discover.servers: \"ns.test\" is not an address"),
+        ("{srv: a.test, port: 80}", "pools[0].discover.port: is for dns and kubernetes"),
+        ("{dns: a.test, namespace: x}", "pools[0].discover.namespace: is for kubernetes"),
+        ("{kubernetes: a, servers: [10.0.0.1]}", "pools[0].discover.servers: is for dns and srv"),
+    ] {
+        let all = problems(&finding(discover));
+        assert!(all.iter().any(|line| line.contains(told)), "{discover}: {all:?}");
+    }
+    let unlike = problems(&finding("{dns: a.test}").replace("like: like, ", ""));
+    assert!(unlike[0].contains("pools[0].like: name the backend"), "{unlike:?}");
+}
+
+#[test]
+fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
+    let written = config::parse("f", &finding("{dns: llm.test}").replace("pool: p}", "pool: p, mirror: {pool: p}}")).unwrap();
+    let endpoint = |address: &str, port, weight| config::Endpoint { address: address.parse().unwrap(), port, weight };
+    let at = |endpoints: &[config::Endpoint]| written.with_found(&[("p".into(), endpoints.to_vec())].into());
+    let found = at(&[
+        endpoint("10.0.0.2", 8000, 0),
+        endpoint("10.0.0.1", 8000, 7),
+        endpoint("10.0.0.1", 8000, 7),
+        endpoint("169.254.169.254", 80, 0),
+        endpoint("fe80::1", 80, 0),
+    ]);
+    let route = &found.routes[0];
+    let names: Vec<&str> = route.pools[0].backends.iter().map(|backend| &*backend.name).collect();
+    assert_eq!(names, ["p/10.0.0.1-8000", "p/10.0.0.2-8000"]);
+    assert_eq!(route.mirror.as_ref().unwrap().pool.backends.len(), 2);
+    let of = |at: usize| route.pools[0].backends[at].clone();
+    assert_eq!((of(0).weight, of(1).weight), (7, 3));
+    assert_eq!((of(0).host.as_str(), of(0).authority.as_str(), of(0).prefix.as_str()), ("10.0.0.1", "llm.test:8443", "/base"));
+    assert_eq!(of(0).tls.as_ref().unwrap().server_name, "llm.test");
+    assert!(found.backends.iter().enumerate().all(|(at, backend)| backend.index == at));
+    // Places in the settings change with who else is there; the backend does not.
+    let alone = at(&[endpoint("10.0.0.2", 8000, 0)]);
+    assert!(alone.routes[0].pools[0].backends[0].is_same(&of(1)) && alone.routes[0].pools[0].backends[0].index != of(1).index);
+    let many: Vec<config::Endpoint> = (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();
+    assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MOST_FOUND);
+    assert_eq!(written.with_found(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
+}

@@ -161,7 +161,7 @@ fn samples(shared: &Shared) -> Vec<Sample> {
             samples.push(Sample { name, help, labels: Vec::new(), value });
         }
     }
-    for upstream in plan.world.upstreams() {
+    for upstream in plan.placed() {
         let Some(counts) = upstream.turnstile.as_ref().map(|turnstile| turnstile.counts()) else { continue };
         let labels = vec![("backend", upstream.backend.name.to_string())];
         for (name, help, value) in [

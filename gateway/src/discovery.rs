@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Endpoint, Source};
+#[cfg(feature = "kubernetes")]
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -104,15 +106,17 @@ impl Discovery {
     }
 }
 
-async fn watch(source: Source, tell: Teller) {
+#[cfg_attr(not(feature = "kubernetes"), expect(unused_mut, reason = "only Kubernetes tells through it here"))]
+async fn watch(source: Source, mut tell: Teller) {
     match source {
         Source::Dns { name, port, servers } => dns::watch(dns::Question::Addresses { name, port }, &servers, tell).await,
         Source::Srv { name, servers } => dns::watch(dns::Question::Service { name }, &servers, tell).await,
         #[cfg(feature = "kubernetes")]
         Source::Kubernetes { namespace, service, port } => {
-            let mut tell = tell;
-            let service = kubernetes::Service { namespace, name: service, port };
-            kubernetes::watch(&service, async |found| tell.tell(found).await).await;
+            let mut found = std::pin::pin!(kubernetes::endpoints(kubernetes::Service { namespace, name: service, port }));
+            while let Some(found) = found.next().await {
+                tell.tell(found).await;
+            }
         }
         #[cfg(not(feature = "kubernetes"))]
         Source::Kubernetes { .. } => {}

@@ -93,9 +93,9 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
 /// Whether this build can look for the backends of all pools.
 fn discoveries(settings: &Settings) -> Result<(), BuildError> {
     let wanted = settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
-    wanted.into_iter().try_for_each(|(pool, source)| {
-        discovery::is_known(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why })
-    })
+    wanted
+        .into_iter()
+        .try_for_each(|(pool, source)| discovery::is_known(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why }))
 }
 
 /// The guards of settings, made ready.
@@ -159,6 +159,7 @@ pub(crate) struct Plan {
     /// Where requests count that match no route.
     pub(crate) nowhere: Counted,
     guards: Vec<Arc<Shield>>,
+    placed: Vec<Arc<Upstream>>,
 }
 
 /// A pool with its backends.
@@ -243,15 +244,7 @@ impl Plan {
         let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
         let settings = written.with_found(found);
         discoveries(&settings)?;
-        let upstreams = settings
-            .backends
-            .iter()
-            .map(|backend| match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
-                Some(upstream) => Ok(upstream),
-                None => Upstream::build(backend.clone(), settings.limits)
-                    .map(|upstream| Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let upstreams = upstreams(&settings, before)?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
         let guards = same.map_or_else(|| shields(&settings, &tools.filters), |plan| Ok(plan.guards.clone()))?;
         let guard_of = |route: &Route| {
@@ -281,6 +274,7 @@ impl Plan {
             })
             .collect::<Result<_, BuildError>>()?;
         Ok(Plan {
+            placed: pools.placed(),
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
@@ -316,6 +310,11 @@ impl Plan {
         Plan::build(self.written.clone(), found, tools, Some(self))
     }
 
+    /// Those that are in a pool of a route. Others are only what backends are like, or asked by guards.
+    pub(crate) fn placed(&self) -> &[Arc<Upstream>] {
+        &self.placed
+    }
+
     /// All pools of all routes.
     pub(crate) fn pools(&self) -> Vec<Arc<PlannedPool>> {
         let mut pools: Vec<Arc<PlannedPool>> = Vec::new();
@@ -329,12 +328,22 @@ impl Plan {
     }
 
     fn upstream(&self, backend: &config::settings::Backend) -> Option<&Arc<Upstream>> {
-        self.world.upstreams().find(|upstream| upstream.backend.name == backend.name)
+        self.world.upstream(&backend.name)
     }
 
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
-        self.world.upstreams().find(|u| u.is_same(backend, limits)).cloned()
+        self.upstream(backend).filter(|upstream| upstream.is_same(backend, limits)).cloned()
     }
+}
+
+/// Backends made ready: those of a plan before this, where nothing about them has changed.
+fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstream>>, BuildError> {
+    let upstream = |backend: &Arc<config::settings::Backend>| match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
+        Some(upstream) => Ok(upstream),
+        None => Upstream::build(backend.clone(), settings.limits)
+            .map(|upstream| Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))),
+    };
+    settings.backends.iter().map(upstream).collect()
 }
 
 /// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile.
@@ -358,6 +367,17 @@ struct Pools<'p> {
 impl Pools<'_> {
     fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
         route.pools.iter().map(|pool| self.pool(pool)).collect()
+    }
+
+    /// The backends of all that were made, each once.
+    fn placed(&self) -> Vec<Arc<Upstream>> {
+        let mut placed: Vec<Arc<Upstream>> = Vec::new();
+        for upstream in self.made.iter().flat_map(|pool| &pool.upstreams) {
+            if !placed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                placed.push(upstream.clone());
+            }
+        }
+        placed
     }
 
     /// Who is asked as well; with its counts, where nothing about it has changed.
@@ -467,8 +487,8 @@ pub(crate) struct Target {
 
 impl Counted {
     fn new(observatory: &Observatory, group: Group) -> Self {
-        let id = observatory.group(group.clone());
-        Counted { id, group, in_flight: observatory.in_flight(id) }
+        let (id, in_flight) = observatory.group(group.clone());
+        Counted { id, group, in_flight }
     }
 }
 

@@ -42,9 +42,9 @@ impl fmt::Debug for World {
 }
 
 impl World {
-    /// All backends.
-    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.backends.values()
+    /// The backend of that name.
+    pub(crate) fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.backends.get(name)
     }
 
     pub(crate) fn new(backends: impl Iterator<Item = Arc<Upstream>>, pool: Arc<Pool>) -> Self {

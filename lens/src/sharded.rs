@@ -26,9 +26,9 @@ impl<T: Default> Sharded<T> {
     }
 
     /// Each copy in turn.
-    pub fn for_each(&self, mut look: impl FnMut(&T)) {
+    pub fn for_each(&self, mut look: impl FnMut(&mut T)) {
         for worker in 0..self.shards.len() {
-            look(&self.shard(worker));
+            look(&mut self.shard(worker));
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Groups: the closed set of label values that a request can count under.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use lens::Tick;
 use lens::record::Outcome;
 
 use crate::gauges::InFlight;
 
 /// The labels of a route with a backend and an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
     /// The route.
     pub route: Arc<str>,
@@ -53,36 +56,76 @@ pub struct SeriesKey {
     pub outcome: Outcome,
 }
 
-/// All groups that were ever made. They are made from settings, so their number is bounded by how often those change.
+/// All groups that somebody counts in, or has counted in of late. They are made from settings and of backends that were found.
 #[derive(Debug, Default)]
-pub(crate) struct Groups {
-    all: RwLock<Vec<(Arc<Group>, Arc<InFlight>)>>,
+pub(crate) struct Groups(RwLock<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By number; `None`: forgotten, and free for another.
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    numbers: HashMap<Arc<Group>, u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    group: Arc<Group>,
+    /// Whoever counts in the group holds it.
+    in_flight: Arc<InFlight>,
+    unused_since: Option<Tick>,
 }
 
 impl Groups {
-    pub(crate) fn intern(&self, group: Group) -> GroupId {
-        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        let at = all.iter().position(|(known, _)| **known == group).unwrap_or_else(|| {
-            all.push((Arc::new(group), Arc::default()));
-            all.len() - 1
+    pub(crate) fn intern(&self, group: Group) -> (GroupId, Arc<InFlight>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { slots, free, numbers } = &mut *known;
+        let group = Arc::new(group);
+        let number = *numbers.entry(group.clone()).or_insert_with(|| {
+            free.pop().unwrap_or_else(|| {
+                slots.push(None);
+                u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
+            })
         });
-        GroupId(u32::try_from(at).unwrap_or(u32::MAX))
+        let slot = slots.get_mut(number as usize).expect("invariant: a number has a place for as long as somebody could know it");
+        let slot = slot.get_or_insert_with(|| Slot { group, in_flight: Arc::default(), unused_since: None });
+        (GroupId(number), slot.in_flight.clone())
     }
 
-    pub(crate) fn group(&self, id: GroupId) -> Arc<Group> {
-        self.read(id, |(group, _)| group.clone())
-    }
-
-    pub(crate) fn in_flight(&self, id: GroupId) -> Arc<InFlight> {
-        self.read(id, |(_, in_flight)| in_flight.clone())
+    /// `None`: it was forgotten.
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.slots.get(id.0 as usize)?.as_ref().map(|slot| slot.group.clone())
     }
 
     pub(crate) fn all(&self) -> Vec<(Arc<Group>, Arc<InFlight>)> {
-        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.slots.iter().flatten().map(|slot| (slot.group.clone(), slot.in_flight.clone())).collect()
     }
 
-    fn read<T>(&self, id: GroupId, look: impl FnOnce(&(Arc<Group>, Arc<InFlight>)) -> T) -> T {
-        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        look(all.get(id.0 as usize).expect("invariant: ids come from intern and groups are never removed"))
+    /// Forget those of backends that nobody has counted in for so long; `gone` is told of them before their numbers are free.
+    pub(crate) fn forget(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { slots, free, numbers } = &mut *known;
+        // Counters that lose a part of what they sum look like new ones that have counted the rest at once: a backend's groups go together.
+        let place = |slot: &Slot| (slot.group.route.clone(), slot.group.backend.clone());
+        let mut kept = HashSet::new();
+        for slot in slots.iter_mut().flatten() {
+            let is_used = Arc::strong_count(&slot.in_flight) > 1;
+            slot.unused_since = (!is_used).then(|| slot.unused_since.unwrap_or(now));
+            if slot.unused_since.is_none_or(|since| u128::from(now.nanos_since(since)) < after.as_nanos()) {
+                kept.insert(place(slot));
+            }
+        }
+        let is_old = |slot: &Slot| !kept.contains(&place(slot));
+        let old: HashSet<GroupId> =
+            slots.iter().zip(0..).filter(|(slot, _)| slot.as_ref().is_some_and(is_old)).map(|(_, number)| GroupId(number)).collect();
+        if old.is_empty() {
+            return;
+        }
+        gone(&old);
+        numbers.retain(|_, number| !old.contains(&GroupId(*number)));
+        slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(is_old)).for_each(|slot| *slot = None);
+        free.extend(old.iter().map(|id| id.0));
     }
 }

@@ -30,10 +30,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lens::record::Outcome;
-use lens::{Record, Series, Sharded, Timing};
+use lens::{Record, Series, Sharded, Tick, Timing};
 
 use group::Groups;
 use recent::Recent;
+
+/// How long a backend that is not there any more stays in metrics: some scrapes, so that its last counts are seen.
+pub const FORGET: Duration = Duration::from_secs(600);
 
 /// The series of one worker.
 type Shard = HashMap<SeriesKey, Series>;
@@ -60,10 +63,15 @@ impl Observatory {
         }
     }
 
-    /// The number of a group of labels. The same labels have the same number for the life of the process, so that
-    /// counters go on over a change of settings.
-    pub fn group(&self, group: Group) -> GroupId {
+    /// The number of a group of labels, and its gauges. The same labels have the same number, so that counters go on over a change of settings; it is
+    /// theirs for as long as somebody holds the gauges, and [`FORGET`] longer.
+    pub fn group(&self, group: Group) -> (GroupId, Arc<InFlight>) {
         self.groups.intern(group)
+    }
+
+    /// Forget backends in which nobody has counted for [`FORGET`]: those that come and go would fill the memory, and every scrape. To be called now and then.
+    pub fn forget(&self, now: Tick) {
+        self.groups.forget(now, FORGET, |gone| self.shards.for_each(|shard| shard.retain(|key, _| !gone.contains(&key.group))));
     }
 
     /// The gauges of the process.
@@ -74,11 +82,6 @@ impl Observatory {
     /// What became of the lines of the audit log.
     pub fn audit(&self) -> &Arc<AuditCounts> {
         &self.audit
-    }
-
-    /// The gauges of a group.
-    pub fn in_flight(&self, group: GroupId) -> Arc<InFlight> {
-        self.groups.in_flight(group)
     }
 
     /// Count gaps of a stream that still runs, or has just ended.

@@ -66,7 +66,8 @@ pub struct Overview {
 pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, up: Duration) -> Vec<Overview> {
     let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
     for ((id, ..), one) in series {
-        merged.entry(key(&groups.group(*id))).or_default().merge(one);
+        let Some(group) = groups.group(*id) else { continue };
+        merged.entry(key(&group)).or_default().merge(one);
     }
     let now = groups.all();
     let in_flight = |of: &Key| now.iter().filter(|(g, _)| key(g) == *of).map(|(_, now)| now.requests.load(Ordering::Relaxed)).sum();

@@ -55,7 +55,7 @@ pub(crate) fn render(
     // Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
     let [mut outcomes, mut errors, mut inference, mut all] = [const { BTreeMap::<Labels, Series>::new() }; 4];
     for ((id, model, outcome), one) in series {
-        let group = groups.group(*id);
+        let Some(group) = groups.group(*id) else { continue };
         let model = group.model_label(*model);
         let labels = place_and_model(&group, model);
         outcomes.entry(with(&labels, "outcome", outcome.name())).or_default().merge(one);

@@ -62,7 +62,7 @@ pub struct FilterOverview {
 pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, route: Option<&str>) -> Vec<SecurityOverview> {
     let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
     for ((id, ..), one) in series {
-        let group = groups.group(*id);
+        let Some(group) = groups.group(*id) else { continue };
         if route.is_none_or(|route| *group.route == *route) {
             merged.entry(key(&group)).or_default().merge(one);
         }

@@ -25,8 +25,8 @@ fn record(model: &str, outcome: &str) -> Record {
 
 fn observed() -> Observatory {
     let o = Observatory::new(2, 2);
-    let id = o.group(group("r"));
-    assert_eq!(o.group(group("r")), id);
+    let (id, _) = o.group(group("r"));
+    assert_eq!(o.group(group("r")).0, id);
     for (worker, model, outcome) in [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)] {
         let key = SeriesKey { group: id, model: group("r").model_number(Some(model)), outcome };
         o.gaps(worker, key, [1_000, 20_000].into_iter(), [1_000].into_iter());
@@ -64,8 +64,8 @@ fn no_sample_stands_there_twice() {
         Group { server: "127.0.0.1:8001".into(), ..group("r") },
     ] {
         let model = changed.model_number(Some("m1"));
-        let group = o.group(changed);
-        o.in_flight(group).requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (group, in_flight) = o.group(changed);
+        in_flight.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"));
     }
     let text = o.prometheus(Vec::new());
@@ -93,4 +93,34 @@ fn the_overview_sums_over_workers_models_and_outcomes() {
     assert_eq!((overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count), (3, 2, 6));
     let shares: f64 = overview[0].ledger_share.values().sum();
     assert!((shares - 1.0).abs() < 1e-9);
+}
+
+/// Backends that come and go leave nothing behind; what another group of theirs still counts in stays.
+#[test]
+fn who_is_gone_is_forgotten_after_some_scrapes() {
+    let (o, at) = (Observatory::new(2, 2), |seconds: u64| Tick(seconds * 1_000_000_000));
+    let of = |backend: &str, operation| Group { backend: backend.into(), operation, ..group("r") };
+    let (stays, held) = o.group(of("stays", "chat"));
+    let (gone, pod) = o.group(of("gone", "chat"));
+    o.group(of("stays", ""));
+    for (worker, group) in [(0, stays), (1, gone)] {
+        o.finished(worker, SeriesKey { group, model: 1, outcome: Outcome::Ok }, record("m1", "ok"));
+    }
+    let shows = |backend: &str| o.prometheus(Vec::new()).contains(&format!("backend=\"{backend}\""));
+    o.forget(at(1));
+    drop(pod);
+    o.forget(at(700));
+    assert!(shows("gone"), "it was held until now");
+    // Somebody comes back before it is forgotten: it counts on.
+    assert_eq!(o.group(of("gone", "chat")).0, gone);
+    o.forget(at(1299));
+    assert!(shows("gone"));
+    o.forget(at(1300));
+    assert!(!shows("gone") && shows("stays"));
+    assert_eq!(o.groups.all().len(), 2, "all of a backend, or nothing");
+    // The number is another's now, which begins anew.
+    let (next, _) = o.group(of("next", "chat"));
+    assert_eq!(next, gone);
+    assert!(!o.prometheus(Vec::new()).contains("llm_lens_requests_total{route=\"r\",backend=\"next\""));
+    drop(held);
 }

@@ -1,7 +1,7 @@
 //! A scripted engine: raw bytes on a socket, exactly when the script says.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub enum Step {
     At(Duration),
     /// Wait until the client closes or resets, at most that long.
     AwaitClose(Duration),
+    /// Wait until the test says so.
+    Until(Arc<AtomicBool>),
     /// Close with FIN, nothing more is read.
     Close,
     /// Close with RST.
@@ -153,6 +155,11 @@ async fn serve(mut socket: TcpStream, connection: usize, script: &Script, seen: 
                 Step::Sleep(time) => sleep_or_close(&socket, time).await?,
                 Step::At(time) => sleep_or_close(&socket, time.saturating_sub(request.at.elapsed())).await?,
                 Step::AwaitClose(time) => sleep_or_close(&socket, time).await?,
+                Step::Until(said) => {
+                    while !said.load(Ordering::SeqCst) {
+                        sleep_or_close(&socket, Duration::from_millis(2)).await?;
+                    }
+                }
                 Step::Close => return Some(()),
                 Step::Reset => {
                     #[expect(deprecated, reason = "a linger of zero is how a reset is sent; it does not block")]

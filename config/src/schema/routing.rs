@@ -51,9 +51,19 @@ pub static DISCOVER: Section = Section {
     doc: "Where a pool's backends are found: one of dns, srv and kubernetes. Who comes and goes is known as soon as it is told, and streams that run stay where they are.",
     fields: &[
         field("dns", Kind::Text, "", "All addresses of this name (A, AAAA); it is looked up again when its time to live is over."),
-        field("srv", Kind::Text, "", "The servers of this service (SRV), `_service._tcp.domain`, with its ports and weights; those of the best priority."),
+        field(
+            "srv",
+            Kind::Text,
+            "",
+            "The servers of this service (SRV), `_service._tcp.domain`, with its ports and weights; those of the best priority.",
+        ),
         field("kubernetes", Kind::Text, "", "What is ready of this service, by its EndpointSlices (feature `kubernetes`)."),
-        field("port", Kind::Text, "", "For dns a number; default: that of `like`. For kubernetes the name or number of the service's port; default: the only one."),
+        field(
+            "port",
+            Kind::Text,
+            "",
+            "For dns a number; default: that of `like`. For kubernetes the name or number of the service's port; default: the only one.",
+        ),
         field("namespace", Kind::Text, "", "The service's namespace; default: the gateway's own."),
         field("servers", Kind::Texts, "", "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf."),
     ],

@@ -28,11 +28,13 @@ const LOOK: Duration = Duration::from_millis(100);
 const SIGNAL: Duration = Duration::from_secs(1);
 /// Between two ticks of pools.
 const TICK: u64 = 1_000_000_000;
+/// Between two looks at which backends are long gone.
+const FORGET: u64 = 60_000_000_000;
 
 /// Check what is due, and tell pools the time. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let (mut checks, mut signals) = (Rounds::default(), Rounds::default());
-    let mut ticked = clock::now();
+    let (mut ticked, mut forgot) = (clock::now(), clock::now());
     loop {
         tokio::time::sleep(LOOK).await;
         let (plan, now) = (shared.plan.load_full(), clock::now());
@@ -40,13 +42,17 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             ticked = now;
             tick(&plan, now);
         }
+        if now.nanos_since(forgot) >= FORGET {
+            forgot = now;
+            shared.observatory.forget(now);
+        }
         checks.look(&plan, now, |backend| backend.health.as_ref().map(|checks| checks.interval), check);
         signals.look(&plan, now, |backend| backend.signals.as_ref().map(|(_, interval)| *interval), listen);
     }
 }
 
 fn tick(plan: &Plan, now: Tick) {
-    for upstream in plan.world.upstreams() {
+    for upstream in plan.placed() {
         upstream.member.tick();
         if upstream.backend.health.is_none() {
             upstream.member.health().unchecked();
@@ -95,13 +101,13 @@ impl Rounds {
         interval: impl Fn(&Backend) -> Option<Duration>,
         work: impl Fn(Arc<Upstream>) -> F,
     ) {
-        let named = |name: &Arc<str>| plan.world.upstreams().find(|upstream| upstream.backend.name == *name);
+        let named = |name: &Arc<str>| plan.placed().iter().find(|upstream| upstream.backend.name == *name);
         while let Some(done) = self.running.try_join_next() {
             let due = done.ok().and_then(|name| Some((later(now, interval(&named(&name)?.backend)?), name)));
             self.due.extend(due.map(|(due, name)| (name, Some(due))));
         }
         self.due.retain(|name, _| named(name).is_some_and(|upstream| interval(&upstream.backend).is_some()));
-        for upstream in plan.world.upstreams().filter(|upstream| interval(&upstream.backend).is_some()) {
+        for upstream in plan.placed().iter().filter(|upstream| interval(&upstream.backend).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {
                 let (name, work) = (upstream.backend.name.clone(), work(upstream.clone()));

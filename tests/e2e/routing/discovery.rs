@@ -49,7 +49,10 @@ async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_sta
     let answer = ask(&gateway, CHAT, "next", BODY).await;
     assert!(answer.complete, "{}", answer.text());
     assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with(&format!("p/127.0.0.2-{port};"))), "{}", answer.head);
-    assert!(other.seen().iter().all(|seen| field(&seen.head, "host") == Some("llm.test:1")), "it is asked by the name of the one it is like");
+    assert!(
+        other.seen().iter().all(|seen| field(&seen.head, "host") == Some("llm.test:1")),
+        "it is asked by the name of the one it is like"
+    );
     stream.push_str(&read_until(&mut client, "[DONE]").await);
     assert!(stream.contains("last"), "{stream}");
     settled(&gateway).await;
@@ -95,7 +98,12 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
     server.service(
         "_llm._tcp.test",
         1,
-        &[(1, 9, port(&heavy), "here.test"), (1, 1, port(&light), "here.test"), (2, 9, port(&standby), "here.test"), (1, 9, 80, "metadata.test")],
+        &[
+            (1, 9, port(&heavy), "here.test"),
+            (1, 1, port(&light), "here.test"),
+            (2, 9, port(&standby), "here.test"),
+            (1, 9, 80, "metadata.test"),
+        ],
     );
     let gateway = finding(&server, "srv: _llm._tcp.test", "", ", balance: weighted").await;
     let mut wanted = [&heavy, &light].map(|engine| format!("p/127.0.0.1-{}", port(engine)));

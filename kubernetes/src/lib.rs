@@ -1,0 +1,139 @@
+//! Who serves a Kubernetes service?
+//!
+//! - *In*: the name of a service; the cluster's API, by what the pod or `KUBECONFIG` says of it.
+//! - *Out*: its endpoints that are ready, and again whenever they change.
+//! - *Never*: an endpoint whose pod is not ready; nobody, because the API could not be asked.
+//!
+//! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to `list` and `watch` them in the service's namespace is all
+//! that is wanted.
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use config::Endpoint;
+use futures_util::{FutureExt, Stream, StreamExt};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+
+/// Between two looks for a cluster.
+const RETRY: Duration = Duration::from_secs(10);
+/// The label of a slice that names its service.
+const SERVICE: &str = "kubernetes.io/service-name";
+
+/// A service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its namespace; `None`: our own.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The name or number of the port; `None`: the only one.
+    pub port: Option<String>,
+}
+
+/// The endpoints of a service that are ready, each time something about them changes: by the cluster that the process runs in, or `KUBECONFIG` names.
+/// Never ends.
+pub fn endpoints(service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
+    async move { endpoints_in(client().await, service) }.flatten_stream()
+}
+
+/// The same in a cluster that is known.
+pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
+    let namespace = service.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster, &namespace);
+    let wanted = watcher::Config::default().labels(&format!("{SERVICE}={}", service.name));
+    let heed = move |slices: &mut Slices, event| {
+        let changed = match event {
+            Ok(event) => slices.heed(event),
+            Err(error) => {
+                log::warn!("service {namespace}/{}: the cluster cannot be asked, who was there stays: {error}", service.name);
+                false
+            }
+        };
+        ready(Some(changed.then(|| slices.endpoints(&service))))
+    };
+    watcher(slices, wanted).default_backoff().scan(Slices::default(), heed).filter_map(ready)
+}
+
+async fn client() -> Client {
+    loop {
+        match Client::try_default().await {
+            Ok(client) => return client,
+            Err(error) => log::warn!("there is no cluster to ask, looking again in {RETRY:?}: {error}"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The slices of a service, by name.
+#[derive(Debug, Default)]
+struct Slices {
+    known: BTreeMap<String, EndpointSlice>,
+    /// Those of a list that is not complete.
+    listed: BTreeMap<String, EndpointSlice>,
+}
+
+impl Slices {
+    /// Whether that tells who is there: a list that is not complete does not.
+    fn heed(&mut self, event: watcher::Event<EndpointSlice>) -> bool {
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(slice) => drop(self.listed.insert(slice.name_any(), slice)),
+            watcher::Event::InitDone => {
+                self.known = std::mem::take(&mut self.listed);
+                return true;
+            }
+            watcher::Event::Apply(slice) => {
+                self.known.insert(slice.name_any(), slice);
+                return true;
+            }
+            watcher::Event::Delete(slice) => return self.known.remove(&slice.name_any()).is_some(),
+        }
+        false
+    }
+
+    /// Who is ready. A pod with two addresses is one: it is asked by the first kind that anybody has.
+    fn endpoints(&self, service: &Service) -> Vec<Endpoint> {
+        ["IPv4", "IPv6"]
+            .iter()
+            .map(|kind| {
+                self.known.values().filter(|slice| slice.address_type == *kind).flat_map(|slice| of_slice(slice, service)).collect()
+            })
+            .find(|found: &Vec<Endpoint>| !found.is_empty())
+            .unwrap_or_default()
+    }
+}
+
+fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
+    let Some(port) = port_of(slice, service) else { return Vec::new() };
+    // Not to know is to be ready, says the API.
+    let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
+        endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    };
+    // The addresses of an endpoint are one server's.
+    let address = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| endpoint.addresses.first()?.parse::<IpAddr>().ok();
+    slice.endpoints.iter().filter(is_ready).filter_map(address).map(|address| Endpoint { address, port, weight: 0 }).collect()
+}
+
+/// The port of a slice that is asked.
+fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
+    let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
+    let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+    let mut ports = ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?)));
+    let chosen = match &service.port {
+        Some(wanted) => ports.find(|(name, port)| name == wanted || port.to_string() == *wanted),
+        None => {
+            let first = ports.next();
+            if ports.next().is_some() {
+                log::warn!("service {} has several ports; name one", service.name);
+                return None;
+            }
+            first
+        }
+    };
+    chosen.map(|(_, port)| port)
+}
