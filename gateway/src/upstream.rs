@@ -6,6 +6,7 @@
 //!
 //! HTTP/1.1 is our own client (`h1.rs`): ADR 0001 gives the measurements that decided so. HTTP/2 is pingora's (`h2.rs`).
 
+mod call;
 mod connect;
 pub(crate) mod h1;
 mod h2;
@@ -32,8 +33,8 @@ use wire::http1::BodyError;
 
 use crate::clock;
 use crate::plan::{BuildError, Target};
-use crate::stage::relay::Forward;
 
+pub(crate) use call::Call;
 pub(crate) use connect::connect;
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
@@ -175,6 +176,15 @@ pub(crate) enum BodyStep {
     End,
 }
 
+/// Who hears a body.
+pub(crate) trait Hear {
+    /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
+    fn begin_read(&mut self, now: Tick, lag: Option<u64>);
+
+    /// A run of payload.
+    fn payload(&mut self, run: &[u8]);
+}
+
 /// Where an answer comes from. The relay polls; all methods register the waker when they are pending.
 pub(crate) trait Source {
     /// Write the request on.
@@ -183,8 +193,13 @@ pub(crate) trait Source {
     /// The head of the answer. May be asked while the request is still being written.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>>;
 
-    /// One read of the body, given to `forward` run by run.
-    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>>;
+    /// One read of the body, given to `hear` run by run.
+    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>>;
+
+    /// When something of an answer was read last whose head is kept back.
+    fn heard_at(&self) -> Option<Tick> {
+        None
+    }
 
     /// Another backend has answered than was asked first.
     fn take_switch(&mut self) -> Option<Switch> {

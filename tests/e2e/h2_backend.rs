@@ -24,6 +24,8 @@ enum Then {
     Resets,
     /// Says nothing more, and waits for the reset of a client that left.
     Hangs,
+    /// Says nothing but its head, and waits for that reset.
+    Promises,
 }
 
 /// What the backend saw.
@@ -84,6 +86,13 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
         let whole = r#"{"model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
         return stream.send_data(Bytes::from(whole), true).expect("loopback, and a peer that keeps to its script");
     }
+    let hang = async |stream: &mut h2::SendStream<Bytes>| {
+        let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.expect("loopback, and a peer that keeps to its script");
+        saw.send(Saw::Reset(reason)).await.expect("somebody listens");
+    };
+    if then == Then::Promises {
+        return hang(&mut stream).await;
+    }
     tokio::time::sleep(PAUSE).await;
     stream.send_data(Bytes::from(sse::role() + &sse::content("a")), false).expect("loopback, and a peer that keeps to its script");
     match then {
@@ -93,10 +102,7 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
             stream.send_data(Bytes::from(rest), true).expect("loopback, and a peer that keeps to its script");
         }
         Then::Resets => stream.send_reset(Reason::INTERNAL_ERROR),
-        Then::Hangs => {
-            let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.expect("loopback, and a peer that keeps to its script");
-            saw.send(Saw::Reset(reason)).await.expect("somebody listens");
-        }
+        Then::Hangs | Then::Promises => hang(&mut stream).await,
     }
 }
 
@@ -173,4 +179,28 @@ async fn a_backend_without_http2_is_a_502() {
     let answer = ask(&gateway, "/v1/chat/completions", "odd", CHAT).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
     eventually("nothing is left", || gateway.metric("llm_lens_in_flight_requests", "") == 0.0).await;
+}
+
+/// One that has said its head and no more is raced by another, over HTTP/2 or not, and cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_backend_is_raced_and_another_pool_is_mirrored_to() {
+    let (late, mut at_late) = backend(Then::Promises).await;
+    let (well, mut at_well) = backend(Then::Ends).await;
+    let (mirror, mut at_mirror) = backend(Then::Ends).await;
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: late, url: 'http://{late}', http2: true}}, {{name: well, url: 'http://{well}', http2: true}}, \
+         {{name: m, url: 'http://{mirror}', http2: true}}]\n\
+         pools: [{{name: p, backends: [late, well], balance: round_robin}}, {{name: shadow, backends: [m]}}]\n\
+         routes: [{{name: r, pool: p, hedge: {{after: 100ms, budget: 1}}, mirror: {{pool: shadow, share: 1}}}}]\n"
+    ))
+    .await;
+    let answer = ask(&gateway, "/v1/chat/completions", "raced", CHAT_STREAM).await;
+    assert!(answer.status == 200 && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+    settled(&gateway).await;
+    let record = gateway.record("raced").await;
+    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("well"), Some(true)));
+    assert!(matches!(at_late.recv().await, Some(Saw::Request(..))) && matches!(at_well.recv().await, Some(Saw::Request(..))));
+    assert_eq!(at_late.recv().await, Some(Saw::Reset(Reason::CANCEL)));
+    assert!(matches!(at_mirror.recv().await, Some(Saw::Request(..))));
+    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "ended=\"well\"") == 1.0).await;
 }

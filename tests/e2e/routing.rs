@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kit::{Engine, Gateway, Step, sse};
+use lens::State;
 use lens::record::Outcome;
 
 use crate::support::{ask, eventually, field, settled};

@@ -324,9 +324,6 @@ impl Builder {
     pub(super) fn mirror(&mut self, table: &Table, known: &[Arc<Pool>]) -> Option<MirrorSettings> {
         let given = table.table("mirror")?;
         let pool = self.named(given, "pool", known, |pool| &pool.settings.name)?.clone();
-        if pool.backends.iter().any(|backend| backend.http2) {
-            self.wrong(given, "pool", "a mirror is asked over HTTP/1.1 only, and a backend of the pool speaks HTTP/2");
-        }
         Some(MirrorSettings { pool, share: f64::from(given.share("share")) })
     }
 
@@ -349,9 +346,6 @@ impl Builder {
         let given = table.table("hedge")?;
         if pools.first().is_some_and(|pool| !pool.may_have_two()) {
             self.wrong(table, "hedge", "a hedge asks a second backend of the pool, and it has only one");
-        }
-        if pools.iter().flat_map(|pool| &pool.backends).any(|backend| backend.http2) {
-            self.wrong(table, "hedge", "asks over HTTP/1.1 only, and a backend of the route speaks HTTP/2");
         }
         let after = given.duration("after");
         Some(Hedges { after: (!after.is_zero()).then_some(after), budget: f64::from(given.share("budget")) })

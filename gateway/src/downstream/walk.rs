@@ -28,7 +28,7 @@ use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
 use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
 use crate::upstream::h1::{Edits, Request};
-use crate::upstream::{AnswerHead, H1Source, H2Source, Mirrored, Race, Second, SecondPlan, Source, Upstream, UpstreamError, connect};
+use crate::upstream::{AnswerHead, Call, Mirrored, Race, Second, SecondPlan, Source, Upstream, UpstreamError};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -285,11 +285,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, asked: Asked, sink: &mut D) -> As
     drop(head);
     let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
     let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.upstream().cloned()) else { return Asking::Done(false) };
-    if upstream.backend.http2 {
-        // Boxed, so that the exchanges that do not use it do not carry its size.
-        return Box::pin(ask_h2(exchange, &upstream, request, sink)).await;
-    }
-    ask_h1(exchange, &upstream, request, second, sink).await
+    call(exchange, &upstream, request, second, sink).await
 }
 
 /// Have another pool asked as well, for nothing, where the route wants that.
@@ -332,12 +328,13 @@ fn second(exchange: &Exchange, asked: &Asked, edits: &Edits) -> Option<Box<Secon
         budget,
         question: choose::question(exchange),
         limits: exchange.plan.head_limits,
+        reads: routed.dialect.map(|dialect| (dialect, exchange.plan.reader_limits)),
         connect: exchange.timeouts().connect,
     }))
 }
 
-/// Over HTTP/1.1; once more on a new connection when an idle one turns out to be dead.
-async fn ask_h1<D: Sink>(
+/// Connect and relay; once more on a new connection when an idle one turns out to be dead.
+async fn call<D: Sink>(
     exchange: &mut Exchange,
     upstream: &Arc<Upstream>,
     mut request: Request,
@@ -347,14 +344,14 @@ async fn ask_h1<D: Sink>(
     let mut fresh = false;
     loop {
         exchange.enter(State::Connect);
-        let timeout = exchange.timeouts().connect;
-        let connection = tokio::select! {
+        let (limits, timeout) = (exchange.plan.head_limits, exchange.timeouts().connect);
+        let opened = tokio::select! {
             biased;
-            connection = connect(upstream, timeout, fresh) => connection,
+            opened = Call::open(upstream, request, limits, timeout, fresh) => opened,
             () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
         };
-        let mut source = match connection {
-            Ok(connection) => Race::new(H1Source::new(connection, request, exchange.plan.head_limits), second.take()),
+        let mut source = match opened {
+            Ok(call) => Race::new(call, second.take()),
             Err(error) => return failed(&error),
         };
         match Relay::new(exchange, &mut source, sink).run().await {
@@ -375,29 +372,6 @@ async fn ask_h1<D: Sink>(
             },
             end => return ended(exchange, end),
         }
-    }
-}
-
-async fn ask_h2<D: Sink>(exchange: &mut Exchange, upstream: &Arc<Upstream>, request: Request, sink: &mut D) -> Asking {
-    exchange.enter(State::Connect);
-    let timeout = Some(exchange.timeouts().connect).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
-    let opened = tokio::select! {
-        biased;
-        opened = tokio::time::timeout(timeout, H2Source::open(upstream, request)) => opened,
-        () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
-    };
-    let mut source = match opened {
-        Ok(Ok(source)) => source,
-        Ok(Err(error)) => return failed(&error),
-        Err(_) => return failed(&UpstreamError::ConnectTimeout),
-    };
-    match Relay::new(exchange, &mut source, sink).run().await {
-        End::Complete => {
-            source.settle(upstream);
-            Asking::Done(completed(exchange))
-        }
-        End::Unanswered(error) => failed(&error),
-        end => ended(exchange, end),
     }
 }
 

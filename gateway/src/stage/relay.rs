@@ -259,7 +259,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         match self.source.poll_head(cx) {
             Poll::Ready(Ok(head)) => self.begin(head, cx),
             Poll::Ready(Err(error)) => Err(End::Unanswered(error)),
-            Poll::Pending => Ok(Step::Idle),
+            Poll::Pending => {
+                self.source.heard_at().into_iter().for_each(|at| self.watch.moved(at));
+                Ok(Step::Idle)
+            }
         }
     }
 
@@ -277,8 +280,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if self.resumes {
             return self.resume(&head, cx);
         }
+        self.first_byte_read(head.first_byte);
         let exchange = &mut *self.exchange;
-        exchange.ledger.switch(State::Gateway, head.first_byte);
         exchange.answer.status = Some(head.status);
         let streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
         let Some(routed) = &exchange.routed else { return Err(End::Broken) };
@@ -325,13 +328,22 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
+    /// Account for the first byte. Where it was kept back, what came after it was waited for.
+    fn first_byte_read(&mut self, at: Tick) {
+        let ledger = &mut self.exchange.ledger;
+        ledger.switch(State::Gateway, at);
+        if self.source.heard_at().is_some_and(|last| last > at) {
+            ledger.switch(State::AwaitToken, at);
+        }
+    }
+
     /// Another backend goes on with a stream. It must answer as the one before it did; else the next one may.
     fn resume(&mut self, head: &AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
         if head.status != 200 || head.framing != Framing::Sse || head.encoded {
             return Err(End::Again(head.status));
         }
+        self.first_byte_read(head.first_byte);
         let exchange = &mut *self.exchange;
-        exchange.ledger.switch(State::Gateway, head.first_byte);
         self.reader = Some(Reader::new(Dialect::OpenAiChat, head.framing, exchange.plan.reader_limits));
         (self.resumes, self.continues) = (false, true);
         choose::resumed(exchange);
@@ -574,6 +586,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     fn waits_for(&self) -> watch::For {
         match self.phase {
+            Phase::AwaitHead if self.source.heard_at().is_some() => watch::For::NextEvent,
             Phase::Sending | Phase::AwaitHead => watch::For::FirstByte,
             Phase::Body if self.out.len() < self.ring => watch::For::NextEvent,
             Phase::Body | Phase::Judging | Phase::Flushing(_) => watch::For::Client,

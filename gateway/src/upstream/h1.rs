@@ -18,10 +18,9 @@ use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::connect::{Connection, Io};
-use super::{AnswerHead, BodyStep, Source, Upstream, UpstreamError, kernel};
+use super::{AnswerHead, BodyStep, Hear, Source, Upstream, UpstreamError, kernel};
 use crate::clock;
 use crate::downstream::buffer;
-use crate::stage::relay::Forward;
 
 /// A request on its way: the head that we made, and the client's body with what we put into it.
 #[derive(Debug)]
@@ -172,13 +171,13 @@ impl H1Source {
         Ok((answer, head.framing))
     }
 
-    /// Give the payload in `bytes` to `forward`, run by run.
-    fn decode(&mut self, mut bytes: &[u8], forward: &mut Forward<'_>) -> Result<BodyStep, UpstreamError> {
+    /// Give the payload in `bytes` to `hear`, run by run.
+    fn decode(&mut self, mut bytes: &[u8], hear: &mut impl Hear) -> Result<BodyStep, UpstreamError> {
         loop {
             match self.body.next(bytes)? {
                 Progress::Data { skip, len } => {
                     let (run, rest) = bytes.get(skip..).unwrap_or_default().split_at_checked(len).unwrap_or_default();
-                    forward.payload(run);
+                    hear.payload(run);
                     bytes = rest;
                 }
                 Progress::More => return Ok(BodyStep::More),
@@ -235,15 +234,15 @@ impl Source for H1Source {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
         if self.body.is_done() {
             self.reusable &= self.left.is_empty();
             return Poll::Ready(Ok(BodyStep::End));
         }
         if !self.left.is_empty() {
             let left = std::mem::take(&mut self.left);
-            forward.begin_read(self.first_byte.unwrap_or_default(), None);
-            return Poll::Ready(self.decode(&left, forward));
+            hear.begin_read(self.first_byte.unwrap_or_default(), None);
+            return Poll::Ready(self.decode(&left, hear));
         }
         buffer::with_scratch(|scratch| {
             let mut lag = None;
@@ -253,8 +252,8 @@ impl Source for H1Source {
                 self.body.closed()?;
                 return Poll::Ready(Ok(BodyStep::End));
             }
-            forward.begin_read(clock::now(), lag);
-            Poll::Ready(self.decode(scratch.get(..len).unwrap_or_default(), forward))
+            hear.begin_read(clock::now(), lag);
+            Poll::Ready(self.decode(scratch.get(..len).unwrap_or_default(), hear))
         })
     }
 

@@ -20,10 +20,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use wire::Framing;
 
-use super::{AnswerHead, BodyStep, Permit, Source, Upstream, UpstreamError};
+use super::{AnswerHead, BodyStep, Hear, Permit, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::plan::BuildError;
-use crate::stage::relay::Forward;
 use crate::upstream::h1::Request;
 
 /// How long an HTTP/2 connection without streams is kept.
@@ -153,13 +152,13 @@ impl Source for H2Source {
         }))
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
         let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
         match ready!(session.poll_read_response_body(cx)) {
             Some(Ok(run)) => {
-                forward.begin_read(clock::now(), None);
+                hear.begin_read(clock::now(), None);
                 if !run.is_empty() {
-                    forward.payload(&run);
+                    hear.payload(&run);
                 }
                 Poll::Ready(Ok(BodyStep::More))
             }

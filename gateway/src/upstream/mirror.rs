@@ -15,7 +15,7 @@ use wire::http1::head::{self, HeadLimits};
 use wire::{Dialect, Reader, ReaderLimits};
 
 use super::h1::{Edit, Edits, Request};
-use super::{BodyStep, H1Source, Source, UpstreamError, connect};
+use super::{BodyStep, Call, Source, UpstreamError};
 use crate::clock;
 use crate::downstream::out::Out;
 use crate::exchange::Answer;
@@ -106,8 +106,7 @@ impl Mirror {
     async fn exchange(&self, mirrored: &Mirrored, at: usize, answer: &mut Answer) -> Result<u16, UpstreamError> {
         let upstream = self.pool.upstreams.get(at).ok_or(UpstreamError::ClosedEarly)?;
         let request = self.request(mirrored, at).ok_or(UpstreamError::ClosedEarly)?;
-        let connection = connect(upstream, mirrored.connect, false).await?;
-        let mut source = H1Source::new(connection, request, mirrored.limits.0);
+        let mut source = Call::open(upstream, request, mirrored.limits.0, mirrored.connect, false).await?;
         poll_fn(|cx| source.poll_send(cx)).await?;
         let head = poll_fn(|cx| source.poll_head(cx)).await?;
         answer.lens = StreamLens::new(true, u64::MAX);

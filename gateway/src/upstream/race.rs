@@ -1,8 +1,13 @@
-//! Two backends asked the same: whoever answers first is heard, the other is cut off.
+//! Two backends asked the same: whoever has the first token is heard, the other is cut off.
+//!
+//! Engines say the head of an answer, and the role, before they have read the prompt: neither says that there will be a token soon. Answers that are no streams
+//! begin with their head.
 //!
 //! - *In*: a request on its way to one backend, and what is needed to ask another when the first is late.
 //! - *Out*: the answer of either, as if it were the only one.
 //! - *Never*: a third; a second one after the first has begun to answer, beyond its budget, or that would have to wait for a place.
+
+mod contender;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,20 +20,20 @@ use lens::Tick;
 use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;
 use wire::http1::head::{self, HeadLimits};
+use wire::{Dialect, ReaderLimits};
 
-use super::connect::Connection;
 use super::h1::{Edits, Request};
-use super::{AnswerHead, BodyStep, H1Source, Source, Upstream, UpstreamError, connect};
+use super::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::plan::{PlannedRoute, Target};
 use crate::stage::choose::{Asked as AskedOf, is_worth_another};
-use crate::stage::relay::Forward;
 use crate::stage::send::{self, Said};
+use contender::Contender;
 
-/// An answer over HTTP/1.1 that a second backend may give.
+/// An answer that a second backend may give.
 pub(crate) struct Race {
     /// `None`: it has lost.
-    first: Option<H1Source>,
+    first: Option<Contender>,
     second: Option<Box<Second>>,
     /// The second has won, and this is for the exchange to know.
     switch: Option<Switch>,
@@ -63,14 +68,16 @@ pub(crate) struct SecondPlan {
     pub(crate) budget: f64,
     pub(crate) question: Question,
     pub(crate) limits: HeadLimits,
+    /// How a first token is known, where there is one to be known.
+    pub(crate) reads: Option<(Dialect, ReaderLimits)>,
     pub(crate) connect: Duration,
 }
 
 enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
-    Connecting(Pin<Box<dyn Future<Output = Result<Connection, UpstreamError>> + Send>>, Box<Request>, Asked),
-    Asking(Box<H1Source>, Asked),
+    Connecting(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>, Asked),
+    Asking(Box<Contender>, Asked),
     /// It is not asked, or has failed.
     Out,
 }
@@ -101,25 +108,25 @@ impl Second {
         Box::new(Second { plan, state: State::Waiting(timer), began: clock::now() })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+    /// Ready when its answer has begun, with its status.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, UpstreamError>> {
         loop {
             match &mut self.state {
                 State::Waiting(timer) => {
                     std::task::ready!(timer.as_mut().poll(cx));
                     self.state = self.begin().unwrap_or(State::Out);
                 }
-                State::Connecting(connecting, ..) => {
-                    let connection = std::task::ready!(connecting.as_mut().poll(cx));
-                    let connection = connection?;
-                    let State::Connecting(_, request, asked) = std::mem::replace(&mut self.state, State::Out) else { return Poll::Pending };
-                    self.state = State::Asking(Box::new(H1Source::new(connection, *request, self.plan.limits)), asked);
+                State::Connecting(connecting, _) => {
+                    let call = std::task::ready!(connecting.as_mut().poll(cx))?;
+                    let State::Connecting(_, asked) = std::mem::replace(&mut self.state, State::Out) else { return Poll::Pending };
+                    self.state = State::Asking(Box::new(Contender::new(call)), asked);
                 }
-                State::Asking(source, asked) => {
+                State::Asking(contender, asked) => {
                     if asked.sent_at.is_none() {
-                        std::task::ready!(source.poll_send(cx))?;
+                        std::task::ready!(contender.poll_send(cx))?;
                         asked.sent_at = Some(clock::now());
                     }
-                    return source.poll_head(cx);
+                    return contender.poll_begun(cx, self.plan.reads);
                 }
                 State::Out => return Poll::Pending,
             }
@@ -137,30 +144,35 @@ impl Second {
             Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
             None => None,
         };
-        let request = Box::new(plan.request(target)?);
+        let request = plan.request(target)?;
         if !pool.pool.hedges.spend(plan.budget, 0, now) {
             return None;
         }
         let attempt = pool.pool.begin(target.at, plan.question)?;
         pool.hedged(plan.question.prompt);
-        let timeout = plan.connect;
-        let connecting = Box::pin(async move { connect(&upstream, timeout, false).await });
-        Some(State::Connecting(connecting, request, Asked { target, attempt, place, sent_at: None }))
+        let (limits, timeout) = (plan.limits, plan.connect);
+        let connecting = Box::pin(async move { Call::open(&upstream, request, limits, timeout, false).await });
+        Some(State::Connecting(connecting, Asked { target, attempt, place, sent_at: None }))
     }
 
     /// It has failed, which is known of it from now on.
     fn failed(self, ended: Ended) {
-        if let State::Connecting(.., asked) | State::Asking(_, asked) = self.state
+        if let State::Connecting(_, asked) | State::Asking(_, asked) = self.state
             && let Some(pool) = self.plan.route.pools.get(asked.target.pool)
         {
             pool.pool.end(asked.attempt, ended, clock::now());
         }
     }
 
+    /// Nobody is asked, and nobody will be.
+    fn is_out(&self) -> bool {
+        matches!(self.state, State::Out)
+    }
+
     /// Who is asked, if somebody is.
     fn asked(&self) -> Option<Target> {
         match &self.state {
-            State::Connecting(.., asked) | State::Asking(_, asked) => Some(asked.target),
+            State::Connecting(_, asked) | State::Asking(_, asked) => Some(asked.target),
             State::Waiting(_) | State::Out => None,
         }
     }
@@ -184,28 +196,67 @@ impl SecondPlan {
 }
 
 impl Race {
-    pub(crate) fn new(first: H1Source, second: Option<Box<Second>>) -> Self {
-        Race { first: Some(first), second, switch: None, first_ended: Ended::Untold, lost: None }
+    pub(crate) fn new(first: Call, second: Option<Box<Second>>) -> Self {
+        Race { first: Some(Contender::new(first)), second, switch: None, first_ended: Ended::Untold, lost: None }
     }
 
-    /// The request of the first, if it may be sent again: see [`H1Source::into_unanswered`].
+    /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
     pub(crate) fn into_unanswered(self) -> (Option<Request>, Option<Box<Second>>) {
-        (self.first.and_then(H1Source::into_unanswered), self.second)
+        (self.first.and_then(|first| first.into_call().into_unanswered()), self.second)
     }
 
-    /// Another backend than the first has answered.
-    fn won(&mut self, head: AnswerHead) -> Poll<Result<AnswerHead, UpstreamError>> {
-        let Some(second) = self.second.take() else { return Poll::Ready(Ok(head)) };
-        let Second { plan, state, began } = *second;
-        if let State::Asking(source, asked) = state {
+    /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        let second = self.second.as_ref();
+        let (asked, reads) = (second.and_then(|second| second.asked()), second.and_then(|second| second.plan.reads));
+        let Some(first) = &mut self.first else { return Poll::Pending };
+        match std::task::ready!(first.poll_begun(cx, reads)) {
+            // An error of the first is no answer while the second may give one.
+            Ok(status) if asked.is_some() && is_worth_another(status) => (self.first, self.first_ended) = (None, fault(status)),
+            Err(error) if asked.is_some() => {
+                log::debug!("a backend failed while a second one was asked: {error}");
+                (self.first, self.first_ended) = (None, Ended::Badly);
+            }
+            // It may be asked again on another connection, and be late then.
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(_) => {
+                // Dropping it cuts it off.
+                self.lost = self.second.take().and_then(|lost| Some((asked?, lost.plan.after)));
+                return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether the second has begun to answer.
+    fn poll_second(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        let Some(second) = &mut self.second else { return Poll::Pending };
+        let begun = std::task::ready!(second.poll(cx));
+        let Some(mut second) = self.second.take() else { return Poll::Pending };
+        let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_worth_another(status));
+        if let (true, State::Asking(contender, _)) = (has_won, &mut second.state) {
+            let head = contender.take_head().ok_or(UpstreamError::ClosedEarly);
+            self.won(*second);
+            return Poll::Ready(head);
+        }
+        second.failed(begun.as_ref().map_or(Ended::Badly, |status| fault(*status)));
+        match begun {
+            Err(error) if self.first.is_none() => Poll::Ready(Err(error)),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The exchange is the second's.
+    fn won(&mut self, second: Second) {
+        let Second { plan, state, began } = second;
+        if let State::Asking(contender, asked) = state {
             // Dropping the first cuts it off.
-            self.first = Some(*source);
+            self.first = Some(*contender);
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
             self.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended });
         }
-        Poll::Ready(Ok(head))
     }
 }
 
@@ -218,52 +269,33 @@ impl Source for Race {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
-        let second = self.second.as_ref().and_then(|second| second.asked());
-        let asked = second.is_some();
-        if let Some(first) = &mut self.first {
-            match first.poll_head(cx) {
-                // An error of the first is no answer while the second may give one.
-                Poll::Ready(Ok(head)) if asked && is_worth_another(head.status) => {
-                    (self.first, self.first_ended) = (None, fault(head.status));
-                }
-                Poll::Ready(Err(error)) if asked => {
-                    log::debug!("a backend failed while a second one was asked: {error}");
-                    (self.first, self.first_ended) = (None, Ended::Badly);
-                }
-                // It may be asked again on another connection, and be late then.
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(answer) => {
-                    // Dropping it cuts it off.
-                    self.lost = self.second.take().and_then(|lost| Some((second?, lost.plan.after)));
-                    return Poll::Ready(answer);
-                }
-                Poll::Pending => {}
+        loop {
+            if let Poll::Ready(begun) = self.poll_first(cx) {
+                return Poll::Ready(begun);
             }
-        }
-        let Some(second) = &mut self.second else {
-            return if self.first.is_some() { Poll::Pending } else { Poll::Ready(Err(UpstreamError::ClosedEarly)) };
-        };
-        match second.poll(cx) {
-            Poll::Ready(Ok(head)) if self.first.is_none() || !is_worth_another(head.status) => self.won(head),
-            Poll::Ready(answer) => {
-                if let Some(second) = self.second.take() {
-                    second.failed(answer.as_ref().map_or(Ended::Badly, |head| fault(head.status)));
-                }
-                match (answer, self.first.is_some()) {
-                    (_, true) => Poll::Pending,
-                    (Err(error), false) => Poll::Ready(Err(error)),
-                    (Ok(_), false) => Poll::Ready(Err(UpstreamError::ClosedEarly)),
-                }
+            let raced = self.second.is_some();
+            if let Poll::Ready(begun) = self.poll_second(cx) {
+                return Poll::Ready(begun);
             }
-            Poll::Pending => Poll::Pending,
+            self.second.take_if(|second| second.is_out());
+            match (&self.first, &self.second) {
+                (None, None) => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
+                // Nobody races it any more: what it has said so far is the beginning of the answer.
+                (Some(_), None) if raced => {}
+                _ => return Poll::Pending,
+            }
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, forward: &mut Forward<'_>) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
         match &mut self.first {
-            Some(heard) => heard.poll_body(cx, forward),
+            Some(heard) => heard.poll_body(cx, hear),
             None => Poll::Ready(Err(UpstreamError::ClosedEarly)),
         }
+    }
+
+    fn heard_at(&self) -> Option<Tick> {
+        self.first.as_ref().and_then(Contender::heard_at)
     }
 
     fn take_switch(&mut self) -> Option<Switch> {

@@ -61,7 +61,8 @@ async fn hedges_cut_the_tail() {
     const REQUESTS: usize = 480;
     let _alone = crate::support::alone().await;
     let turn = Arc::new(AtomicUsize::new(0));
-    let stalling = Engine::start(move |_| after_ms(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })).await;
+    // As engines do: the head and the role come at once, whatever comes then.
+    let stalling = Engine::start(move |_| promising(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })).await;
     let others = [Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await];
     let engines = [&stalling, &others[0], &others[1], &others[2]];
     let pool = ", balance: round_robin, ejection: {slower_than: 0}";
@@ -100,4 +101,62 @@ async fn hedges_cut_the_tail() {
     by_itself.until(|g| g.get("/api/backends").1.contains("\"ttft_p95_ms\":1")).await;
     times(&by_itself, 4, 160).await;
     assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
+}
+
+/// A head, a role and a comment at once, and a first token after that time.
+fn promising(ms: u64) -> Vec<Step> {
+    let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(": still there\n\n"), Step::ms(ms)];
+    steps.extend(sse::stream(3, 2).split_off(2));
+    steps
+}
+
+/// What an engine says before its first token wins no race; when it wins, all it has said is heard, at the times at which it was said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_is_no_first_token() {
+    let _alone = crate::support::alone().await;
+    for (first, second, winner) in [(2_000, 10, "b1"), (300, 2_000, "b0")] {
+        let engines = [Engine::start(move |_| promising(first)).await, Engine::start(move |_| promising(second)).await];
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            ", hedge: {after: 100ms, budget: 1}",
+            "",
+        ))
+        .await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        let once = |what: &str| answer.text().matches(what).count() == 1;
+        assert!(once("\"role\"") && once(": still there") && once("t0 ") && once("t2 "), "{}", answer.text());
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        let hedge = record.routing.hedge.expect("a second was asked");
+        assert_eq!((record.backend.as_deref(), hedge.won, &*hedge.backend), (Some(winner), winner == "b1", "b1"));
+        assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
+        if winner == "b0" {
+            let ttft = record.engine_ttft_us.expect("a stream");
+            assert!((290_000..600_000).contains(&ttft), "{ttft}");
+            let spent = |state| record.ledger_us.micros(state);
+            assert!(spent(State::AwaitToken) > 250_000, "what came after the head was waited for: {:?}", record.ledger_us);
+            assert!(spent(State::AwaitFirstByte) < 100_000 && spent(State::Gateway) < 100_000, "{:?}", record.ledger_us);
+            let marks = &record.marks_us;
+            let arrival = |mark: Option<lens::record::MarkUs>| mark.and_then(|mark| mark.arrival).expect("it came");
+            let (byte, token) = (arrival(marks.first_byte), arrival(marks.first_token));
+            assert!(token - byte > 250_000, "the head came long before: {marks:?}");
+        }
+    }
+}
+
+/// Both have begun and then say nothing: that is silence between events, and no missing first byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_promise_and_keep_silent_are_too_late() {
+    let engines = [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
+    let more = "timeouts: {first_byte: 20s, between_events: 400ms}";
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, more)).await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.status == 504 && answer.text().contains("upstream_idle_timeout"), "{} {}", answer.head, answer.text());
+    for engine in &engines {
+        eventually("both are cut off", || engine.closed_early() == 1).await;
+    }
+    settled(&gateway).await;
 }

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::strip::Strip;
 use crate::downstream::out::Out;
 use crate::exchange::Answer;
+use crate::upstream::Hear;
 
 /// The way of payload from the source to the ring.
 pub(crate) struct Forward<'a> {
@@ -31,10 +32,11 @@ impl<'a> Forward<'a> {
     pub(crate) fn heard(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
         Forward { answer, out, reader: Some(reader), strip: None, gate: None, budget: None, read_at: None }
     }
+}
 
-    /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
+impl Hear for Forward<'_> {
     #[inline]
-    pub(crate) fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
+    fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
         self.read_at = Some(now);
         self.answer.lens.begin_read(now);
         if let Some(lag) = lag {
@@ -43,9 +45,8 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// A run of payload.
     #[inline]
-    pub(crate) fn payload(&mut self, run: &[u8]) {
+    fn payload(&mut self, run: &[u8]) {
         if let (Some(reader), Some(gate), Some(now)) = (&mut self.reader, &mut self.gate, self.read_at) {
             return gate.pass(run, now, reader, &mut self.answer.lens, self.out);
         }

@@ -1,0 +1,77 @@
+//! A request on its way to a backend, in the version of HTTP that it speaks.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use wire::http1::head::HeadLimits;
+
+use super::h1::Request;
+use super::{AnswerHead, BodyStep, H1Source, H2Source, Hear, Source, Upstream, UpstreamError, connect};
+
+/// One exchange with a backend.
+pub(crate) enum Call {
+    H1(H1Source),
+    // Boxed, so that the exchanges that do not use it do not carry its size.
+    H2(Box<H2Source>),
+}
+
+impl Call {
+    /// Take or make a connection. `fresh` wants a new one.
+    pub(crate) async fn open(
+        upstream: &Arc<Upstream>,
+        request: Request,
+        limits: HeadLimits,
+        timeout: Duration,
+        fresh: bool,
+    ) -> Result<Call, UpstreamError> {
+        if upstream.backend.http2 {
+            let opening = Box::pin(H2Source::open(upstream, request));
+            let opened = match timeout.is_zero() {
+                true => opening.await,
+                false => tokio::time::timeout(timeout, opening).await.map_err(|_| UpstreamError::ConnectTimeout)?,
+            };
+            return opened.map(|source| Call::H2(Box::new(source)));
+        }
+        let connection = connect(upstream, timeout, fresh).await?;
+        Ok(Call::H1(H1Source::new(connection, request, limits)))
+    }
+
+    /// The request, if it may be sent again: see [`H1Source::into_unanswered`].
+    pub(crate) fn into_unanswered(self) -> Option<Request> {
+        match self {
+            Call::H1(source) => source.into_unanswered(),
+            Call::H2(_) => None,
+        }
+    }
+}
+
+impl Source for Call {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Call::H1(source) => source.poll_send(cx),
+            Call::H2(source) => source.poll_send(cx),
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        match self {
+            Call::H1(source) => source.poll_head(cx),
+            Call::H2(source) => source.poll_head(cx),
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
+        match self {
+            Call::H1(source) => source.poll_body(cx, hear),
+            Call::H2(source) => source.poll_body(cx, hear),
+        }
+    }
+
+    fn settle(self, upstream: &Upstream) {
+        match self {
+            Call::H1(source) => source.settle(upstream),
+            Call::H2(source) => source.settle(upstream),
+        }
+    }
+}
