@@ -307,6 +307,10 @@ pub struct OffloadSettings {
     pub complexity: Complexity,
     /// What a client says to have it so: a header, in lower case, and its value, `None` for any.
     pub header: Option<(String, Option<String>)>,
+    /// What the guard may find in the prompt to have it so: names of rules.
+    pub findings: Vec<Pattern>,
+    /// How often the way to each backend is measured, where nobody connects; zero: only by those who do.
+    pub probe: Duration,
 }
 
 impl Backend {

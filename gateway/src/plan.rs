@@ -5,8 +5,10 @@
 //! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
 //! - *Never*: changed after it was built. A reload builds another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use config::settings::{Limits, Route};
 use config::{Found, Settings};
@@ -160,6 +162,7 @@ pub(crate) struct Plan {
     pub(crate) nowhere: Counted,
     guards: Vec<Arc<Shield>>,
     placed: Vec<Arc<Upstream>>,
+    probes: HashMap<Arc<str>, Duration>,
 }
 
 /// A pool with its backends.
@@ -275,6 +278,7 @@ impl Plan {
             .collect::<Result<_, BuildError>>()?;
         Ok(Plan {
             placed: pools.placed(),
+            probes: probes(&settings),
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
@@ -315,6 +319,11 @@ impl Plan {
         &self.placed
     }
 
+    /// How often the way to a backend is measured at least: where it counts in choosing edge or cloud.
+    pub(crate) fn probed_every(&self, backend: &str) -> Option<Duration> {
+        self.probes.get(backend).copied()
+    }
+
     /// All pools of all routes.
     pub(crate) fn pools(&self) -> Vec<Arc<PlannedPool>> {
         let mut pools: Vec<Arc<PlannedPool>> = Vec::new();
@@ -344,6 +353,19 @@ fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstr
             .map(|upstream| Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))),
     };
     settings.backends.iter().map(upstream).collect()
+}
+
+/// The shortest that any route asks for, by backend.
+fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
+    let mut probes = HashMap::new();
+    for route in &settings.routes {
+        for every in route.offload.iter().map(|offload| offload.probe).filter(|every| !every.is_zero()) {
+            for backend in route.backends() {
+                probes.entry(backend.name.clone()).and_modify(|known: &mut Duration| *known = every.min(*known)).or_insert(every);
+            }
+        }
+    }
+    probes
 }
 
 /// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile.

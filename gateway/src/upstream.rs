@@ -35,7 +35,7 @@ use crate::clock;
 use crate::plan::{BuildError, Target};
 
 pub(crate) use call::Call;
-pub(crate) use connect::connect;
+pub(crate) use connect::{connect, reach};
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
 pub(crate) use mirror::{Mirror, Mirrored};
@@ -91,6 +91,16 @@ impl Upstream {
     /// Whether requests wait for it already.
     pub(crate) fn is_saturated(&self) -> bool {
         self.turnstile.as_ref().is_some_and(|turnstile| turnstile.counts().waiting > 0)
+    }
+
+    /// It may say that it wants to be left alone: others are asked meanwhile, if there are any.
+    pub(crate) fn heed(&self, head: &AnswerHead) {
+        head.retry_after().into_iter().for_each(|span| self.member.health().rest(span, clock::now()));
+    }
+
+    /// Whether requests wait for it, here or, by its own word, there.
+    pub(crate) fn has_queue(&self, now: Tick) -> bool {
+        self.is_saturated() || self.member.signals(now).and_then(|signals| signals.waiting).is_some_and(|waiting| waiting >= 1.0)
     }
 
     /// The same, with the turnstile of the one before it, if its settings are the same: those that are in there count on. What is known of it stays
@@ -165,6 +175,20 @@ pub(crate) struct AnswerHead {
     pub(crate) encoded: bool,
     /// When its first byte was read.
     pub(crate) first_byte: Tick,
+}
+
+impl AnswerHead {
+    /// How long the backend wants to be left alone, if it says so (`Retry-After`, RFC 9110, 10.2.3), with a status that means it.
+    fn retry_after(&self) -> Option<Duration> {
+        if !matches!(self.status, 429 | 503) {
+            return None;
+        }
+        let text = std::str::from_utf8(&self.fields).ok()?;
+        let value =
+            text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?.1.trim();
+        let by_date = || httpdate::parse_http_date(value).ok()?.duration_since(std::time::SystemTime::now()).ok();
+        value.parse().ok().map(Duration::from_secs).or_else(by_date)
+    }
 }
 
 /// One step of an answer's body.

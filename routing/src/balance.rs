@@ -30,8 +30,12 @@ impl<'a> Deck<'a> {
     /// The backend at a place, if it may be asked.
     pub(crate) fn at(&self, at: usize) -> Option<&'a Member> {
         let member = self.pool.members().get(at)?;
-        let may = (self.everybody || member.health.is_up()) && !self.wish.tried.contains(&at) && !self.wish.unfit.contains(&at);
-        may.then_some(&**member)
+        let may = match self.everybody {
+            // Who rests is asked by those who have been nowhere yet, and by nobody else.
+            true => self.wish.tried.is_empty() || !member.health.rests(self.now),
+            false => member.health.may_be_asked(self.now),
+        };
+        (may && !self.wish.tried.contains(&at) && !self.wish.unfit.contains(&at)).then_some(&**member)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &'a Member)> + '_ {

@@ -18,6 +18,8 @@ use crate::window::Window;
 
 /// Between two requests that try an ejected backend.
 const TRY: u64 = 1_000_000_000;
+/// Longest rest that is believed: whoever means more says so again then.
+pub const MOST_REST: Duration = Duration::from_secs(300);
 
 /// What somebody wants to know of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,11 +33,13 @@ pub enum State {
     Trying,
     /// Checks fail.
     Down,
+    /// It said itself when it wants to be asked again.
+    Resting,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [State; 4] = [State::Up, State::Ejected, State::Trying, State::Down];
+    pub const ALL: [State; 5] = [State::Up, State::Ejected, State::Trying, State::Down, State::Resting];
 
     /// The word.
     pub fn name(self) -> &'static str {
@@ -44,6 +48,7 @@ impl State {
             State::Ejected => "ejected",
             State::Trying => "trying",
             State::Down => "down",
+            State::Resting => "resting",
         }
     }
 }
@@ -62,8 +67,11 @@ pub enum Cause {
     Slow,
     /// Checks failed.
     Check,
+    /// It said `Retry-After`.
+    RetryAfter,
 }
 
+/// Why it may be ejected.
 const CAUSES: [Cause; 5] = [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
 
 impl Cause {
@@ -75,6 +83,7 @@ impl Cause {
             Cause::FailureRate => "failure_rate",
             Cause::Slow => "slower_than_the_pool",
             Cause::Check => "health_check",
+            Cause::RetryAfter => "retry_after",
         }
     }
 }
@@ -95,6 +104,8 @@ pub struct Health {
     /// Checks in a row that said otherwise than what holds.
     otherwise: AtomicU32,
     ejections: AtomicU64,
+    /// Until when it wants not to be asked.
+    rests_until: AtomicU64,
 }
 
 impl Health {
@@ -103,6 +114,7 @@ impl Health {
         let until = self.until.load(Ordering::Relaxed);
         match self.down.load(Ordering::Relaxed) {
             true => State::Down,
+            false if until == 0 && self.rests(now) => State::Resting,
             false if until == 0 => State::Up,
             false if now.0 < until => State::Ejected,
             false => State::Trying,
@@ -114,6 +126,7 @@ impl Health {
         match self.state(now) {
             State::Up => Cause::None,
             State::Down => Cause::Check,
+            State::Resting => Cause::RetryAfter,
             _ => CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::None),
         }
     }
@@ -123,9 +136,24 @@ impl Health {
         self.ejections.load(Ordering::Relaxed)
     }
 
-    /// Whether it may be asked by anybody.
+    /// Whether it is well.
     pub fn is_up(&self) -> bool {
         self.until.load(Ordering::Relaxed) == 0 && !self.down.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has said that it wants not to be asked yet.
+    pub fn rests(&self, now: Tick) -> bool {
+        now.0 < self.rests_until.load(Ordering::Relaxed)
+    }
+
+    /// It says that it wants not to be asked for so long; what is more than [`MOST_REST`] is not believed.
+    pub fn rest(&self, span: Duration, now: Tick) {
+        self.rests_until.fetch_max(now.0.saturating_add(nanos(span.min(MOST_REST))), Ordering::Relaxed);
+    }
+
+    /// Whether it is well, and wants to be asked.
+    pub fn may_be_asked(&self, now: Tick) -> bool {
+        self.is_up() && !self.rests(now)
     }
 
     /// Whether a request may try it now: once a second one may. Who may must.

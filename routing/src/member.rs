@@ -37,6 +37,7 @@ pub struct Member {
     pub(crate) ttft: PeakEwma,
     pub(crate) tail: Tail,
     rtt: Mean,
+    connected_at: AtomicU64,
     predictor: Predictor,
     /// What the engine said of itself last; nobody who chooses waits for it.
     heard: Mutex<Option<Heard>>,
@@ -79,6 +80,7 @@ impl Member {
             ttft: PeakEwma::default(),
             tail: Tail::default(),
             rtt: Mean::default(),
+            connected_at: AtomicU64::new(0),
             predictor: Predictor::default(),
             heard: Mutex::new(None),
             requests: AtomicU64::new(0),
@@ -130,9 +132,16 @@ impl Member {
     }
 
     /// A connection stood after that time.
-    pub fn connected(&self, took: Duration) {
+    pub fn connected(&self, took: Duration, now: Tick) {
         self.rtt.add(nanos(took) as f64, RTT_SHARE);
         self.predictor.round_trip(took);
+        self.connected_at.store(now.0, Ordering::Relaxed);
+    }
+
+    /// How long ago the round trip was measured; `None`: never.
+    pub fn measured_ago(&self, now: Tick) -> Option<Duration> {
+        let at = self.connected_at.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_nanos(now.0.saturating_sub(at)))
     }
 
     /// The engine has said something of itself, which is worth something for so long.

@@ -54,6 +54,8 @@ pub enum Offloaded {
     Tools,
     /// The client asked for it.
     Asked,
+    /// Something was found in the prompt that is for the cloud.
+    Found,
     /// The edge would miss the objective, and the cloud would not, or by less.
     ObjectiveMissed,
     /// The cloud is better.
@@ -79,6 +81,7 @@ impl Offloaded {
             Offloaded::OutputTokens => "output_tokens",
             Offloaded::Tools => "tools",
             Offloaded::Asked => "asked",
+            Offloaded::Found => "found",
             Offloaded::ObjectiveMissed => "objective_missed",
             Offloaded::CloudBetter => "cloud_better",
             Offloaded::Explores => "explores",
@@ -103,6 +106,8 @@ pub struct Nature {
     pub tools: bool,
     /// The client asked for the cloud.
     pub asks: bool,
+    /// Whoever looked at the prompt found something that is for the cloud.
+    pub found: bool,
 }
 
 /// The policy of a route.
@@ -176,6 +181,7 @@ impl Offload {
         let over = |tokens: u64, most: u64| most > 0 && tokens > most;
         match () {
             () if nature.asks => Some(Offloaded::Asked),
+            () if nature.found => Some(Offloaded::Found),
             () if over(question.prompt, prompt_tokens) => Some(Offloaded::PromptTokens),
             () if over(question.output, output_tokens) => Some(Offloaded::OutputTokens),
             () if tools && nature.tools => Some(Offloaded::Tools),
@@ -222,8 +228,9 @@ mod tests {
         assert_eq!(decide(SMALL, plain, &away(), &outlook(9.0)), Offloaded::Outage);
         assert_eq!(decide(Question { prompt: 1001, output: 1 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::PromptTokens);
         assert_eq!(decide(Question { prompt: 1, output: 501 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::OutputTokens);
-        assert_eq!(decide(SMALL, Nature { tools: true, asks: false }, &outlook(0.1), &outlook(1.0)), Offloaded::Tools);
-        assert_eq!(decide(SMALL, Nature { tools: false, asks: true }, &outlook(0.1), &outlook(1.0)), Offloaded::Asked);
+        assert_eq!(decide(SMALL, Nature { tools: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Tools);
+        assert_eq!(decide(SMALL, Nature { asks: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Asked);
+        assert_eq!(decide(SMALL, Nature { found: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Found);
         assert_eq!(decide(SMALL, plain, &Outlook { is_saturated: true, ..outlook(0.1) }, &outlook(1.0)), Offloaded::Saturated);
         assert_eq!(decide(SMALL, plain, &Outlook { predicted: None, ..outlook(0.0) }, &outlook(1.0)), Offloaded::Stays);
     }

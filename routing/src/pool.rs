@@ -168,8 +168,8 @@ impl Pool {
     }
 
     /// What the pool offers for a request: the best of those that are well.
-    pub fn outlook(&self, question: &Question, unfit: &[usize]) -> (bool, Option<Predicted>) {
-        let may = |at: &usize, member: &Arc<Member>| member.health.is_up() && !unfit.contains(at);
+    pub fn outlook(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
+        let may = |at: &usize, member: &Arc<Member>| member.health.may_be_asked(now) && !unfit.contains(at);
         let well = || self.members.iter().enumerate().filter(|(at, member)| may(at, member));
         let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
         (well().next().is_some(), best)

@@ -181,6 +181,41 @@ async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_when_to_ask_again_is_asked_then() {
+    let busy = |seconds: &'static str| {
+        let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}");
+        always(vec![Step::text(head)])
+    };
+    let engines = [busy("2").await, good().await];
+    let pool = ", balance: round_robin, ejection: {consecutive: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    let began = Instant::now();
+    for n in 0..20 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
+    assert_eq!(engines[0].seen().len(), 1, "it is left alone, and is not ill");
+    let (_, backends) = gateway.get("/api/backends");
+    assert!(backends.contains("\"state\":\"resting\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
+    assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"resting\""), 1.0);
+    tokio::time::sleep(Duration::from_millis(2_100).saturating_sub(began.elapsed())).await;
+    for n in 20..24 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(engines[0].seen().len(), 2);
+
+    // All say so: what one says is passed on, and each request is asked of one only, once that is known.
+    let date = "Sun, 06 Nov 2095 08:49:37 GMT";
+    let engines = [busy(date).await, busy("100000").await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    for n in 0..5 {
+        let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+        assert!(answer.status == 429 && answer.field("retry-after").is_some(), "{}", answer.head);
+    }
+    assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
+}
+
 /// A budget that ends with the very first read, while the head is kept back for that read's sake.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {

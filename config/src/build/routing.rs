@@ -9,7 +9,7 @@ use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objec
 use super::Builder;
 use crate::discovery::{Discovery, Source};
 use crate::problem::nearest;
-use crate::settings::{Ability, Backend, BackendTls, Candidate, MirrorSettings, OffloadSettings, Pool, Rollback, Route};
+use crate::settings::{Ability, Backend, BackendTls, Candidate, MirrorSettings, OffloadSettings, Pattern, Pool, Rollback, Route};
 use crate::tree::Table;
 
 /// Largest file of backends.
@@ -361,8 +361,13 @@ impl Builder {
             Some((name, value)) => (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned())),
             None => (text.trim().to_ascii_lowercase(), None),
         });
+        if !given.texts("findings").is_empty() && table.text("shield").is_none() {
+            self.wrong(given, "findings", "are a guard's, and the route has none; name a shield");
+        }
         Some(OffloadSettings {
             header,
+            findings: given.texts("findings").iter().map(|text| Pattern::new(text)).collect(),
+            probe: given.duration("probe"),
             objective: Objective {
                 ttft: given.duration("ttft"),
                 completion: given.duration("completion"),

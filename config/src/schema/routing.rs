@@ -139,7 +139,7 @@ pub static RETRIES: Section = Section {
 
 /// `routes[].hedge`
 pub static HEDGE: Section = Section {
-    doc: "A second backend, asked when the first is late; who answers first is heard, the other is cut off.",
+    doc: "A second backend, asked when the first is late; who has the first token is heard, the other is cut off.",
     fields: &[
         field("after", Kind::Duration, "0s", "How late; 0s means the 95th percentile of the backend's time to first token."),
         field("budget", Kind::Share, "0.05", "Hedges for each request, over ten seconds."),
@@ -165,6 +165,18 @@ pub static OFFLOAD: Section = Section {
             Kind::Text,
             "",
             "Requests that have this header are for the cloud: `NAME`, or `NAME: VALUE`. A classifier in front may set it.",
+        ),
+        field(
+            "findings",
+            Kind::Texts,
+            "",
+            "Requests in whose prompt the route's guard finds one of these are for the cloud: names of rules, such as `judge.NAME` or `topic.NAME`; a `*` at an end matches any rest. A judge that only flags is a classifier.",
+        ),
+        field(
+            "probe",
+            Kind::Duration,
+            "10s",
+            "How often the way to each backend is measured, by connecting, where no request has connected meanwhile; 0s means never.",
         ),
         field(
             "weigh_ttft",

@@ -78,11 +78,12 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
         Some(text) => text.parse().map_err(|_| (param, format!("{param} must be a whole number, not {text:?}"))),
     };
     let question = Question { prompt: number("prompt_tokens", 100)?, output: number("output_tokens", route.route.expected_output)? };
-    let nature = Nature { tools: parameter(query, "tools") == Some("true"), asks: false };
+    let says = |param| parameter(query, param) == Some("true");
+    let nature = Nature { tools: says("tools"), asks: says("asked"), found: says("found") };
     let candidate = route.route.candidate.as_ref().map(|candidate| candidate.pool);
     let outlooks: Vec<_> = (0..route.pools.len())
         .filter(|number| Some(*number) != candidate)
-        .filter_map(|number| choose::outlook(route, number, &question, &[]))
+        .filter_map(|number| choose::outlook(route, number, &question, &[], now))
         .collect();
     let decided = match (&route.offload, &*outlooks) {
         (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),

@@ -193,7 +193,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     let route = routed.route.clone();
     if exchange.course.tried.is_empty() {
         route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
-        exchange.course.offloaded = offload(exchange, &route);
+        exchange.course.offloaded = offload(exchange, &route, now);
     }
     let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
@@ -217,21 +217,26 @@ pub(crate) fn question(exchange: &Exchange) -> Question {
 }
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
-fn offload(exchange: &Exchange, route: &PlannedRoute) -> Option<Offloaded> {
+fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
     let offload = route.offload.as_ref()?;
     let question = question(exchange);
-    let nature = Nature { tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0), asks: exchange.course.asks_cloud };
-    let [edge, cloud] = [0, 1].map(|number| outlook(route, number, &question, &exchange.course.unfit));
+    let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
+    let nature = Nature {
+        tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
+        asks: exchange.course.asks_cloud,
+        found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
+    };
+    let [edge, cloud] = [0, 1].map(|number| outlook(route, number, &question, &exchange.course.unfit, now));
     Some(offload.decide(&question, nature, &edge?, &cloud?))
 }
 
 /// What a pool of a route offers for a request.
-pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target]) -> Option<Outlook> {
+pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<Outlook> {
     let pool = route.pools.get(number)?;
     let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
-    let (is_there, predicted) = pool.pool.outlook(question, &unfit);
+    let (is_there, predicted) = pool.pool.outlook(question, &unfit, now);
     let cheapest = pool.upstreams.iter().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
-    let is_saturated = !pool.upstreams.is_empty() && pool.upstreams.iter().all(|upstream| upstream.is_saturated());
+    let is_saturated = !pool.upstreams.is_empty() && pool.upstreams.iter().all(|upstream| upstream.has_queue(now));
     // Dollars for a million tokens: cents for these.
     Some(Outlook { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
 }

@@ -30,7 +30,7 @@ use wire::{Dialect, Framing, Reader};
 use crate::clock;
 use crate::downstream::out::Out;
 use crate::downstream::{Gone, Sink};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Routed};
 use crate::respond::Refusal;
 use crate::stage::{admit, choose, record};
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
@@ -274,6 +274,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if let Some((target, after)) = self.source.take_lost() {
             choose::second_lost(self.exchange, target, after);
         }
+        self.exchange.routed.as_ref().and_then(Routed::upstream).into_iter().for_each(|upstream| upstream.heed(&head));
         if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }

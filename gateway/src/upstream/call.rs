@@ -10,6 +10,7 @@ use super::h1::Request;
 use super::{AnswerHead, BodyStep, H1Source, H2Source, Hear, Source, Upstream, UpstreamError, connect};
 
 /// One exchange with a backend.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would be an allocation for each request")]
 pub(crate) enum Call {
     H1(H1Source),
     // Boxed, so that the exchanges that do not use it do not carry its size.

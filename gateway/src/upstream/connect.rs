@@ -1,6 +1,7 @@
 //! Connections: taken from the pool, or made.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,9 +48,7 @@ pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: 
         return Ok(Connection { io, reused: true, kernel_timestamps, _permit: permit });
     }
     let dial = async {
-        let began = clock::now();
-        let socket = TcpStream::connect((upstream.backend.host.as_str(), upstream.backend.port)).await?;
-        upstream.member.connected(Duration::from_nanos(clock::now().nanos_since(began)));
+        let socket = reach(upstream).await?;
         socket.set_nodelay(true)?;
         if kernel_timestamps {
             kernel::enable(&socket)?;
@@ -64,6 +63,16 @@ pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: 
         None => dial.await,
     };
     Ok(Connection { io: io.map_err(UpstreamError::Connect)?, reused: false, kernel_timestamps, _permit: permit })
+}
+
+/// Connect, and measure how far it is. To find its address is no part of the way.
+pub(crate) async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port)).await?.collect();
+    let began = clock::now();
+    let socket = TcpStream::connect(&*addresses).await?;
+    let now = clock::now();
+    upstream.member.connected(Duration::from_nanos(now.nanos_since(began)), now);
+    Ok(socket)
 }
 
 impl Connection {

@@ -109,6 +109,7 @@ impl Mirror {
         let mut source = Call::open(upstream, request, mirrored.limits.0, mirrored.connect, false).await?;
         poll_fn(|cx| source.poll_send(cx)).await?;
         let head = poll_fn(|cx| source.poll_head(cx)).await?;
+        upstream.heed(&head);
         answer.lens = StreamLens::new(true, u64::MAX);
         let mut reader = Reader::new(mirrored.dialect, head.framing, mirrored.limits.1);
         loop {

@@ -157,6 +157,11 @@ impl Second {
 
     /// It has failed, which is known of it from now on.
     fn failed(self, ended: Ended) {
+        if let State::Asking(contender, asked) = &self.state
+            && let (Some(head), Some(upstream)) = (contender.head(), self.plan.route.upstream(asked.target))
+        {
+            upstream.heed(head);
+        }
         if let State::Connecting(_, asked) | State::Asking(_, asked) = self.state
             && let Some(pool) = self.plan.route.pools.get(asked.target.pool)
         {
@@ -212,7 +217,12 @@ impl Race {
         let Some(first) = &mut self.first else { return Poll::Pending };
         match std::task::ready!(first.poll_begun(cx, reads)) {
             // An error of the first is no answer while the second may give one.
-            Ok(status) if asked.is_some() && is_worth_another(status) => (self.first, self.first_ended) = (None, fault(status)),
+            Ok(status) if asked.is_some() && is_worth_another(status) => {
+                if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
+                    plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head));
+                }
+                (self.first, self.first_ended) = (None, fault(status));
+            }
             Err(error) if asked.is_some() => {
                 log::debug!("a backend failed while a second one was asked: {error}");
                 (self.first, self.first_ended) = (None, Ended::Badly);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{Backend, Probe};
+use config::settings::Probe;
 use filters::Ask;
 use lens::Tick;
 use routing::Signals;
@@ -20,12 +20,14 @@ use super::client;
 use crate::clock;
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, reach};
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long an engine's metrics may take.
 const SIGNAL: Duration = Duration::from_secs(1);
+/// How long a probe of the way may take.
+const PROBE: Duration = Duration::from_secs(2);
 /// Between two ticks of pools.
 const TICK: u64 = 1_000_000_000;
 /// Between two looks at which backends are long gone.
@@ -33,7 +35,7 @@ const FORGET: u64 = 60_000_000_000;
 
 /// Check what is due, and tell pools the time. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    let (mut checks, mut signals) = (Rounds::default(), Rounds::default());
+    let (mut checks, mut signals, mut ways) = (Rounds::default(), Rounds::default(), Rounds::default());
     let (mut ticked, mut forgot) = (clock::now(), clock::now());
     loop {
         tokio::time::sleep(LOOK).await;
@@ -46,8 +48,11 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             forgot = now;
             shared.observatory.forget(now);
         }
-        checks.look(&plan, now, |backend| backend.health.as_ref().map(|checks| checks.interval), check);
-        signals.look(&plan, now, |backend| backend.signals.as_ref().map(|(_, interval)| *interval), listen);
+        checks.look(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
+        signals.look(&plan, now, |upstream| upstream.backend.signals.as_ref().map(|(_, interval)| *interval), listen);
+        // Where requests connect anyway, nothing is to be done.
+        let known = |upstream: &Upstream, every| upstream.member.measured_ago(now).is_some_and(|ago| ago < every);
+        ways.look(&plan, now, |upstream| plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every)), probe);
     }
 }
 
@@ -98,16 +103,16 @@ impl Rounds {
         &mut self,
         plan: &Plan,
         now: Tick,
-        interval: impl Fn(&Backend) -> Option<Duration>,
+        interval: impl Fn(&Upstream) -> Option<Duration>,
         work: impl Fn(Arc<Upstream>) -> F,
     ) {
         let named = |name: &Arc<str>| plan.placed().iter().find(|upstream| upstream.backend.name == *name);
         while let Some(done) = self.running.try_join_next() {
-            let due = done.ok().and_then(|name| Some((later(now, interval(&named(&name)?.backend)?), name)));
+            let due = done.ok().and_then(|name| Some((later(now, interval(named(&name)?)?), name)));
             self.due.extend(due.map(|(due, name)| (name, Some(due))));
         }
-        self.due.retain(|name, _| named(name).is_some_and(|upstream| interval(&upstream.backend).is_some()));
-        for upstream in plan.placed().iter().filter(|upstream| interval(&upstream.backend).is_some()) {
+        self.due.retain(|name, _| named(name).is_some_and(|upstream| interval(upstream).is_some()));
+        for upstream in plan.placed().iter().filter(|upstream| interval(upstream).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {
                 let (name, work) = (upstream.backend.name.clone(), work(upstream.clone()));
@@ -136,6 +141,15 @@ async fn listen(upstream: Arc<Upstream>) {
     match signals {
         Some(signals) => upstream.member.hear(signals, *interval * 3, clock::now()),
         None => log::debug!("backend {} says nothing of itself at {path}", upstream.backend.name),
+    }
+}
+
+/// Measure how far a backend is that nobody has connected to of late.
+async fn probe(upstream: Arc<Upstream>) {
+    match tokio::time::timeout(PROBE, reach(&upstream)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => log::debug!("backend {} cannot be reached: {error}", upstream.backend.name),
+        Err(_) => log::debug!("backend {} cannot be reached within {PROBE:?}", upstream.backend.name),
     }
 }
 

@@ -233,3 +233,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
+    for balance in all_balances() {
+        let pool = pool(balance.clone(), 3);
+        let health = |at: usize| &pool.members()[at].health;
+        health(1).rest(Duration::from_secs(2), Tick(0));
+        health(1).rest(Duration::from_secs(1), Tick(0));
+        assert_eq!((health(1).state(Tick(1)), health(1).cause(Tick(1))), (State::Resting, Cause::RetryAfter));
+        assert_eq!(shares(&pool, Tick(SECOND))[1], 0, "{balance:?}");
+        assert!(shares(&pool, Tick(2 * SECOND))[1] > 0, "{balance:?}");
+        // All rest: one is asked, who may have changed his mind, and after him nobody.
+        (0..3).for_each(|at| health(at).rest(Duration::from_secs(1), Tick(3 * SECOND)));
+        let first = pool.choose(&Wish::default(), Tick(3 * SECOND)).unwrap();
+        assert_eq!(first.reason, Reason::NobodyWell, "{balance:?}");
+        assert_eq!(pool.choose(&Wish { tried: &[first.at], ..Wish::default() }, Tick(3 * SECOND)), None, "{balance:?}");
+        assert_eq!(pool.outlook(&size(1), &[], Tick(3 * SECOND)), (false, None));
+        health(0).rest(Duration::from_secs(86_400), Tick(3 * SECOND));
+        assert!(!health(0).rests(Tick(303 * SECOND)), "a day is not believed");
+    }
+}
+
+#[test]
+fn a_pool_that_nobody_is_in_chooses_nobody() {
+    for balance in all_balances() {
+        let pool = pool(balance, 0);
+        assert_eq!(pool.choose(&Wish { key: Some(b"k"), prefix: &[1, 2], ..Wish::default() }, Tick(1)), None);
+        assert!(pool.tick(Tick(1)).is_empty() && pool.choose_other(&Wish::default(), Tick(1)).is_none());
+    }
+}
+
+#[test]
+fn a_pool_goes_on_when_others_are_in_it() {
+    let before = pool(Balance::Prefix, 3);
+    let texts = ["x".repeat(2000)];
+    let mut prefix = Vec::new();
+    crate::blocks(texts.iter().map(|text| text.as_bytes()), &mut prefix);
+    let wish = Wish { prefix: &prefix, ..Wish::default() };
+    let home = before.choose(&wish, Tick(0)).unwrap().at;
+    (0..10).for_each(|_| before.retries.earn(Tick(0)));
+    // Everybody else is gone, and somebody has come.
+    let members = vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
+    let after = Pool::new(before.settings.clone(), members, 7).after(&before);
+    assert_eq!(after.choose(&wish, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
+    assert_eq!(after.retries.recent(Tick(0)).0, 10);
+}

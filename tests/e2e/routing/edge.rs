@@ -133,3 +133,51 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
         answer.head
     );
 }
+
+/// A guard's judge that only flags is a classifier: what it finds too hard goes to the cloud, the rest stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_classifier_finds_goes_to_the_cloud() {
+    let (edge, cloud) = (good().await, good().await);
+    let classifier = Engine::start(|seen| {
+        let hard = String::from_utf8_lossy(&seen.body).contains("prove");
+        sse::json(200, if hard { "{\"verdict\":\"flag\",\"score\":0.9}" } else { "{\"verdict\":\"pass\"}" })
+    })
+    .await;
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}, {{name: c, url: '{}'}}]\n\
+         pools: [{{name: edge, backends: [b0]}}, {{name: cloud, backends: [b1]}}]\n\
+         shields: [{{name: s, judges: [{{name: hard, backend: c, input: flag, on_failure: open}}]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], shield: s, offload: {{findings: [judge.hard], probe: 100ms}}}}]\n",
+        edge.url(),
+        cloud.url(),
+        classifier.url()
+    ))
+    .await;
+    for (id, text, backend, word) in [("easy", "hello", "b0", "stays"), ("hard", "prove it", "b1", "found")] {
+        let body = BODY.replace("hi", text);
+        let answer = ask(&gateway, CHAT, id, &body).await;
+        assert!(answer.complete, "{}", answer.text());
+        settled(&gateway).await;
+        let record = gateway.record(id).await;
+        assert_eq!((record.backend.as_deref(), record.routing.offload.as_deref()), (Some(backend), Some(word)));
+    }
+    let (_, explained) = gateway.get("/api/routes/explain?route=r&found=true");
+    assert!(explained.contains("\"offload\":\"found\"") && explained.contains("\"goes_to\":\"cloud\""), "{explained}");
+}
+
+/// Nobody asks anything: how far they are is known nevertheless, and goes on being measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_is_measured_while_nothing_is_asked() {
+    let engines = [good().await, good().await];
+    let far = kit::delay::Delay::to(engines[1].address, Duration::from_millis(40)).await;
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}]\n\
+         pools: [{{name: edge, backends: [b0]}}, {{name: cloud, backends: [b1]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 1s, probe: 100ms}}}}]\n",
+        engines[0].url(),
+        far.url()
+    ))
+    .await;
+    gateway.until(|g| !g.get("/api/backends").1.contains("\"round_trip_ms\":null")).await;
+    assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
+}

@@ -66,6 +66,11 @@ impl Contender {
         tasted.or_else(|| Some(self.head.as_ref()?.first_byte))
     }
 
+    /// The head, if it has come.
+    pub(super) fn head(&self) -> Option<&AnswerHead> {
+        self.head.as_ref()
+    }
+
     /// The head, once.
     pub(super) fn take_head(&mut self) -> Option<AnswerHead> {
         self.head.take()
