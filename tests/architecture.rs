@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("testbench", &["wire", "lens"]),
     ("gateway", &["wire", "lens", "shield", "filters", "routing", "onnx", "kubernetes", "observatory", "config"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
-    ("tests", &["wire", "lens", "config"]),
+    ("tests", &["wire", "lens", "config", "routing"]),
     ("benches", &["wire", "lens", "shield", "filters", "routing"]),
 ];
 

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod engine;
 pub mod gateway;
 pub mod redis;
+pub mod scenario;
 pub mod sse;
 
 pub use client::Client;

@@ -1,12 +1,15 @@
 //! The tail: engines that are bad, and a second one when the first is late.
 
+use kit::scenario::{Answers, Scenario};
+use routing::settings::{Ejection, PoolSettings};
+
 use super::*;
 
 fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream.
+/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream: real processes, and the simulation of the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_engines_are_nobodys_business() {
     let _alone = crate::support::alone().await;
@@ -20,13 +23,12 @@ async fn bad_engines_are_nobodys_business() {
     })
     .await;
     let mortal = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { after_ms(100) }).await;
+    let engines = [&slow, &good, &freezing, &mortal];
     let more = "timeouts: {between_events: 400ms, first_byte: 5s}";
     let alone = Gateway::with_settings(&settings(&[&good], "", "", more)).await;
     let (without, broken) = times(&alone, 8, 240).await;
     assert_eq!(broken, 0);
-    let gateway =
-        Gateway::with_settings(&settings(&[&slow, &good, &freezing, &mortal], ", ejection: {most: 0.8}", ", retries: {always: 50}", more))
-            .await;
+    let gateway = Gateway::with_settings(&settings(&engines, ", ejection: {most: 0.8}", ", retries: {always: 50}", more)).await;
     // They are known as good, then they are not, and a moment later that is known.
     let (_, broken) = times(&gateway, 8, 80).await;
     assert_eq!(broken, 0);
@@ -34,11 +36,14 @@ async fn bad_engines_are_nobodys_business() {
     dying.store(true, Ordering::Relaxed);
     let (_, broken_at_first) = times(&gateway, 8, 80).await;
     assert!(broken_at_first <= 16, "those that were in the middle of a stream: {broken_at_first}");
+    let before = engines.map(|engine| engine.seen().len());
     let (with, broken) = times(&gateway, 8, 400).await;
+    let asked: Vec<usize> = engines.iter().zip(before).map(|(engine, before)| engine.seen().len() - before).collect();
     let (with, without) = (p99(&with), p99(&without));
     assert!(with <= without.mul_f64(1.3), "{with:?} against {without:?}: {}", gateway.get("/api/backends").1);
     // What a retry can hide is hidden; what froze after its first token cannot be.
     assert!(broken <= 8, "{broken}");
+    agrees_with_the_simulation(&asked, with, broken);
     settled(&gateway).await;
     let records = gateway.records();
     assert!(
@@ -53,6 +58,34 @@ async fn bad_engines_are_nobodys_business() {
         assert!(gateway.stderr().contains(&format!("backend {backend} is left alone")), "{cause}: {}", gateway.stderr());
         assert!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")) >= 1.0);
     }
+}
+
+/// The same engines, clients and rules in simulated time: who was asked how often, how late the last were, and how many saw a failure.
+fn agrees_with_the_simulation(asked: &[usize], tail: Duration, broken: usize) {
+    const MS: Duration = Duration::from_millis(1);
+    let ejection = Ejection { most: 0.8, ..Ejection::default() };
+    let mut scenario = Scenario::new(PoolSettings { ejection, ..PoolSettings::named("p") }, 4, 2, 1);
+    let (slow, good) = (Answers::After(MS * 1000, MS * 6), Answers::After(MS * 100, MS * 6));
+    let bad = [slow, good, Answers::Freezes(MS * 100, MS * 400), Answers::Dies];
+    assert_eq!(scenario.run(8, 80, &[slow, good, good, good]).broken, 0);
+    scenario.run(8, 80, &bad);
+    let simulated = scenario.run(8, 400, &bad);
+    let shares = |asked: &[usize]| -> Vec<f64> {
+        let all: usize = asked.iter().sum();
+        asked.iter().map(|asked| *asked as f64 / all as f64).collect()
+    };
+    let (real, ideal) = (shares(asked), shares(&simulated.asked));
+    let told = format!(
+        "asked {asked:?} and {:?}, broken {broken} and {}, {tail:?} and {:?}",
+        simulated.asked,
+        simulated.broken,
+        p99(&simulated.ttft)
+    );
+    println!("processes and simulation: {told}");
+    assert!(real.iter().zip(&ideal).all(|(real, ideal)| (real - ideal).abs() <= 0.05), "shares: {told}");
+    assert!(broken.abs_diff(simulated.broken) <= 8, "{told}");
+    let ratio = tail.as_secs_f64() / p99(&simulated.ttft).as_secs_f64();
+    assert!((0.9..1.3).contains(&ratio), "the tail: {told}");
 }
 
 /// One of four stalls now and then: asking another then halves the tail at least, for few more requests.

@@ -1,0 +1,128 @@
+//! The rules of routing with simulated backends and clients, in simulated time: what real processes are held against.
+//!
+//! Clients ask one request after the other. Backends answer as they are told to, whoever else is there.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lens::Tick;
+use routing::settings::PoolSettings;
+use routing::{Attempt, Ended, Member, Pool, Question, Wish};
+
+/// How a backend answers.
+#[derive(Clone, Copy, Debug)]
+pub enum Answers {
+    /// The first token after so long, and the end so long after it.
+    After(Duration, Duration),
+    /// The first token, and then nothing, which is noticed after so long.
+    Freezes(Duration, Duration),
+    /// Not at all, at once.
+    Dies,
+}
+
+/// What came of some requests.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Times to first token, sorted.
+    pub ttft: Vec<Duration>,
+    /// Requests whose client saw a failure.
+    pub broken: usize,
+    /// Attempts at each backend.
+    pub asked: Vec<usize>,
+}
+
+/// Clients in front of a pool.
+pub struct Scenario {
+    pool: Pool,
+    now: u64,
+    /// Backends that a request may be asked of after the first.
+    retries: usize,
+}
+
+/// A client, and what he waits for.
+struct Client {
+    left: usize,
+    began: u64,
+    attempt: Option<(Attempt, Answers)>,
+    has_token: bool,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Scenario {
+    /// A pool of so many.
+    pub fn new(settings: PoolSettings, backends: usize, retries: usize, seed: u64) -> Scenario {
+        let members = (0..backends).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1)))).collect();
+        Scenario { pool: Pool::new(settings, members, seed), now: 1, retries }
+    }
+
+    /// So many clients ask so many requests together.
+    pub fn run(&mut self, clients: usize, requests: usize, backends: &[Answers]) -> Outcome {
+        let mut outcome = Outcome { asked: vec![0; backends.len()], ..Outcome::default() };
+        let new = |_| Client { left: requests / clients, began: 0, attempt: None, has_token: false };
+        let mut all: Vec<Client> = (0..clients).map(new).collect();
+        let mut events: BinaryHeap<_> = (0..clients).map(|client| Reverse((self.now, client))).collect();
+        let mut next_tick = (self.now / SECOND + 1) * SECOND;
+        while let Some(Reverse((now, who))) = events.pop() {
+            while next_tick <= now {
+                self.pool.members().iter().for_each(|member| member.tick());
+                self.pool.tick(Tick(next_tick));
+                next_tick += SECOND;
+            }
+            self.now = now;
+            let next = self.step(&mut all[who], backends, &mut outcome);
+            events.extend(next.map(|after| Reverse((now + after.as_nanos() as u64, who))));
+        }
+        outcome.ttft.sort();
+        outcome
+    }
+
+    /// What a client sees next; after how long there is more to see.
+    fn step(&mut self, client: &mut Client, backends: &[Answers], outcome: &mut Outcome) -> Option<Duration> {
+        let now = Tick(self.now);
+        if let Some((attempt, answers)) = client.attempt.take() {
+            if !client.has_token {
+                let took = Duration::from_nanos(self.now - client.began);
+                attempt.first_token(took, self.pool.settings.forget, now);
+                outcome.ttft.push(took);
+                client.has_token = true;
+                client.attempt = Some((attempt, answers));
+                return match answers {
+                    Answers::After(_, then) | Answers::Freezes(_, then) => Some(then),
+                    Answers::Dies => None,
+                };
+            }
+            let freezes = matches!(answers, Answers::Freezes(..));
+            outcome.broken += usize::from(freezes);
+            self.pool.end(attempt, if freezes { Ended::Badly } else { Ended::Well }, now);
+        }
+        client.left = client.left.checked_sub(1)?;
+        (client.began, client.has_token) = (self.now, false);
+        self.ask(client, backends, outcome).or_else(|| {
+            outcome.broken += 1;
+            Some(Duration::from_millis(1))
+        })
+    }
+
+    /// Ask one after the other, until one does not die at once.
+    fn ask(&self, client: &mut Client, backends: &[Answers], outcome: &mut Outcome) -> Option<Duration> {
+        let mut tried = Vec::new();
+        while tried.len() <= self.retries {
+            let question = Question { prompt: 1, output: 100 };
+            let choice = self.pool.choose(&Wish { tokens: question.tokens(), tried: &tried, ..Wish::default() }, Tick(self.now))?;
+            let attempt = self.pool.begin(choice.at, question)?;
+            outcome.asked[choice.at] += 1;
+            match backends[choice.at] {
+                Answers::Dies => drop(self.pool.end(attempt, Ended::Badly, Tick(self.now))),
+                answers @ (Answers::After(first, _) | Answers::Freezes(first, _)) => {
+                    client.attempt = Some((attempt, answers));
+                    return Some(first);
+                }
+            }
+            tried.push(choice.at);
+        }
+        None
+    }
+}
