@@ -5,9 +5,10 @@
 //! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
 //! - *Never*: changed after it was built. A reload builds another.
 
+mod pools;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use config::settings::{Limits, Route};
@@ -23,6 +24,8 @@ use crate::upstream::{Mirror, Upstream};
 use crate::world::store::Store;
 use crate::world::tokens::Tokens;
 use crate::world::{Pool, Tokenizer, World};
+pub(crate) use pools::PlannedPool;
+use pools::Pools;
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -163,44 +166,6 @@ pub(crate) struct Plan {
     guards: Vec<Arc<Shield>>,
     placed: Vec<Arc<Upstream>>,
     probes: HashMap<Arc<str>, Duration>,
-}
-
-/// A pool with its backends.
-#[derive(Debug)]
-pub(crate) struct PlannedPool {
-    pub(crate) pool: routing::Pool,
-    /// In the order of its members.
-    pub(crate) upstreams: Vec<Arc<Upstream>>,
-    /// What they call the model.
-    pub(crate) model: Option<String>,
-    /// Each can do what any other can.
-    pub(crate) uniform: bool,
-    /// More of them are found while the gateway runs.
-    is_discovered: bool,
-    pub(crate) hedged: Arc<Hedged>,
-}
-
-/// What second backends were asked. Counts go on when backends come and go.
-#[derive(Debug, Default)]
-pub(crate) struct Hedged {
-    /// How often one was asked, and answered first.
-    pub(crate) asked: AtomicU64,
-    pub(crate) won: AtomicU64,
-    /// Tokens of prompts, as estimated, that those who lost have read.
-    pub(crate) tokens: AtomicU64,
-}
-
-impl PlannedPool {
-    /// A second backend is asked.
-    pub(crate) fn hedged(&self, prompt: u64) {
-        self.hedged.asked.fetch_add(1, Ordering::Relaxed);
-        self.hedged.tokens.fetch_add(prompt, Ordering::Relaxed);
-    }
-
-    /// It answered first.
-    pub(crate) fn hedge_won(&self) {
-        self.hedged.won.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// A route with its backends.
@@ -377,71 +342,6 @@ fn release(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Release>
     };
     let known = before.and_then(|plan| plan.routes.iter().find(same)).and_then(|known| known.release.clone());
     Some(known.unwrap_or_else(|| Arc::new(routing::Release::new(candidate.share, Some(candidate.rollback), rand::random()))))
-}
-
-/// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
-struct Pools<'p> {
-    upstreams: &'p [Arc<Upstream>],
-    known: Vec<Arc<PlannedPool>>,
-    made: Vec<Arc<PlannedPool>>,
-}
-
-impl Pools<'_> {
-    fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
-        route.pools.iter().map(|pool| self.pool(pool)).collect()
-    }
-
-    /// The backends of all that were made, each once.
-    fn placed(&self) -> Vec<Arc<Upstream>> {
-        let mut placed: Vec<Arc<Upstream>> = Vec::new();
-        for upstream in self.made.iter().flat_map(|pool| &pool.upstreams) {
-            if !placed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
-                placed.push(upstream.clone());
-            }
-        }
-        placed
-    }
-
-    /// Who is asked as well; with its counts, where nothing about it has changed.
-    fn mirror(&mut self, route: &Route, before: Option<&Plan>) -> Option<Arc<Mirror>> {
-        let wanted = route.mirror.as_ref()?;
-        let pool = self.pool(&wanted.pool);
-        let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone());
-        let same = known.filter(|known| known.share == wanted.share && Arc::ptr_eq(&known.pool, &pool));
-        Some(same.unwrap_or_else(|| Arc::new(Mirror::new(pool, wanted.share))))
-    }
-
-    fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {
-        let upstreams: Vec<Arc<Upstream>> =
-            wanted.backends.iter().filter_map(|backend| self.upstreams.get(backend.index).cloned()).collect();
-        let same = |pool: &&Arc<PlannedPool>| {
-            let members = pool.upstreams.len() == upstreams.len()
-                && pool.upstreams.iter().zip(&upstreams).all(|(one, other)| Arc::ptr_eq(one, other));
-            members && pool.pool.settings == wanted.settings && pool.model == wanted.model
-        };
-        if let Some(pool) = self.made.iter().chain(&self.known).find(same).cloned() {
-            self.made.push(pool.clone());
-            return pool;
-        }
-        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
-        let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
-        let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
-        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
-        let before = self.known.iter().find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
-        if let Some(before) = before {
-            pool = pool.after(&before.pool);
-        }
-        let pool = Arc::new(PlannedPool {
-            pool,
-            upstreams,
-            model: wanted.model.clone(),
-            uniform,
-            is_discovered: wanted.discovery.is_some(),
-            hedged: before.map(|before| before.hedged.clone()).unwrap_or_default(),
-        });
-        self.made.push(pool.clone());
-        pool
-    }
 }
 
 impl PlannedRoute {

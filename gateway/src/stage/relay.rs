@@ -8,6 +8,7 @@
 //! - *Out*: an [`End`]; the exchange's lens, ledger and verdict.
 //! - *Never*: an await between a read and its stamp, or between two bytes of an event.
 
+mod beginning;
 mod budget;
 mod ending;
 mod forward;
@@ -23,14 +24,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use filters::traffic::Exhausted;
-use lens::{EngineError, State, StreamLens, Tick};
+use lens::{State, Tick};
 use tokio::time::Sleep;
-use wire::{Dialect, Framing, Reader};
+use wire::Reader;
 
 use crate::clock;
 use crate::downstream::out::Out;
 use crate::downstream::{Gone, Sink};
-use crate::exchange::{Exchange, Routed};
+use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::{admit, choose, record};
 use crate::upstream::{AnswerHead, BodyStep, Source, UpstreamError};
@@ -39,8 +40,6 @@ use gate::Gate;
 pub(crate) use strip::Strip;
 use watch::Watch;
 
-/// Most bytes of an answer without a token that are kept back.
-const WAITING: usize = 16 << 10;
 /// How long judges that only observe may go on when the answer is over.
 const CONCLUDING: Duration = Duration::from_secs(5);
 
@@ -266,97 +265,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         }
     }
 
-    /// The answer begins. Its head and the body bytes that came with it leave together.
-    fn begin(&mut self, mut head: AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
-        if let Some(switch) = self.source.take_switch() {
-            choose::switch(self.exchange, switch);
-        }
-        if let Some((target, after)) = self.source.take_lost() {
-            choose::second_lost(self.exchange, target, after);
-        }
-        self.exchange.routed.as_ref().and_then(Routed::upstream).into_iter().for_each(|upstream| upstream.heed(&head));
-        if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
-            return Err(End::Again(head.status));
-        }
-        if self.resumes {
-            return self.resume(&head, cx);
-        }
-        self.first_byte_read(head.first_byte);
-        let exchange = &mut *self.exchange;
-        exchange.answer.status = Some(head.status);
-        let streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
-        let Some(routed) = &exchange.routed else { return Err(End::Broken) };
-        exchange.answer.streamed = streamed;
-        exchange.answer.lens = StreamLens::new(streamed, routed.route.stall_ns);
-        exchange.answer.lens.first_byte(head.first_byte);
-        exchange.answer.not_parsed = match (routed.dialect, head.framing) {
-            _ if head.encoded => Some("compressed"),
-            (None, _) => Some("no_dialect"),
-            (_, Framing::Opaque) => Some("content_type"),
-            _ => None,
-        };
-        if let (Some(dialect), None) = (routed.dialect, exchange.answer.not_parsed) {
-            let echo = exchange.inspected.facts.as_ref().is_some_and(|f| f.echo);
-            self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits).expecting_echo(echo));
-            exchange.answer.measured = true;
-            let takes_usage = exchange.sent.usage_asked && streamed;
-            match routed.route.guard.as_ref().filter(|guard| guard.reads_answers()) {
-                Some(guard) => self.gate = Some(Gate::new(exchange, guard, (dialect, head.framing), takes_usage)),
-                None => {
-                    self.continues = streamed && head.status == 200 && dialect == Dialect::OpenAiChat && exchange.course.continues();
-                    self.strip = (takes_usage || self.continues).then(|| Strip::new(takes_usage, self.continues));
-                }
-            }
-            if streamed && !exchange.charge.is_empty() {
-                self.budget = Some(Budget::new(dialect, head.framing));
-            }
-            if self.gate.as_ref().is_some_and(Gate::alters) || self.strip.is_some() || self.budget.is_some() {
-                head.length = None;
-            }
-        } else if head.status < 400 && routed.route.guard.as_ref().is_some_and(|guard| guard.alters_answers()) {
-            return Err(End::Refused(Refusal::unreadable_answer()));
-        }
-        // A whole answer is decided before the client hears of it: then it may still be another one.
-        let is_judged = head.framing == Framing::Json && self.gate.as_ref().is_some_and(Gate::acts);
-        self.waits_for_token = !is_judged && head.status < 400 && self.reader.is_some() && choose::keeps_back(self.exchange);
-        if is_judged || self.waits_for_token {
-            self.head = Some(head);
-        } else {
-            self.tell_head(head)?;
-        }
-        self.phase = Phase::Body;
-        self.watch.moved(clock::now());
-        self.step_body(cx).map(|_| Step::Moved)
-    }
-
-    /// Account for the first byte. Where it was kept back, what came after it was waited for.
-    fn first_byte_read(&mut self, at: Tick) {
-        let ledger = &mut self.exchange.ledger;
-        ledger.switch(State::Gateway, at);
-        if self.source.heard_at().is_some_and(|last| last > at) {
-            ledger.switch(State::AwaitToken, at);
-        }
-    }
-
-    /// Another backend goes on with a stream. It must answer as the one before it did; else the next one may.
-    fn resume(&mut self, head: &AnswerHead, cx: &mut Context<'_>) -> Result<Step, End> {
-        if head.status != 200 || head.framing != Framing::Sse || head.encoded {
-            return Err(End::Again(head.status));
-        }
-        self.first_byte_read(head.first_byte);
-        let exchange = &mut *self.exchange;
-        self.reader = Some(Reader::new(Dialect::OpenAiChat, head.framing, exchange.plan.reader_limits));
-        (self.resumes, self.continues) = (false, true);
-        choose::resumed(exchange);
-        if let Some(mark) = choose::seam_mark(exchange) {
-            self.out.push(mark.as_bytes());
-            self.out.commit();
-        }
-        self.phase = Phase::Body;
-        self.watch.moved(clock::now());
-        self.step_body(cx).map(|_| Step::Moved)
-    }
-
     /// The backend has died. Whether another one may go on: something was said, not all, and nothing that nobody else can go on with.
     pub(super) fn may_be_continued(&mut self) -> bool {
         let answer = &self.exchange.answer;
@@ -368,19 +276,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             return true;
         }
         false
-    }
-
-    /// The client hears of the answer.
-    fn tell_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
-        if !self.exchange.charge.is_empty() {
-            head.fields = without_rate_limits(&head.fields);
-        }
-        self.exchange.course.commit();
-        self.has_length = head.length.is_some();
-        let extra = extra_fields(self.exchange, head.first_byte);
-        self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
-        crate::downstream::buffer::give(head.fields);
-        Ok(())
     }
 
     fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
@@ -437,24 +332,6 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 self.end_early(Refusal::upstream_died()).map(|()| Step::Moved)
             }
         }
-    }
-
-    /// An answer that waited for its first token has it, or is too long to wait. An error in its place may be somebody else's chance.
-    fn show_what_waited(&mut self) -> Result<(), End> {
-        if !self.waits_for_token || matches!(self.phase, Phase::Flushing(_)) {
-            return Ok(());
-        }
-        let lens = &self.exchange.answer.lens;
-        let (has_token, has_failed) = (lens.marks().first_token.arrival.is_some(), lens.error().is_some());
-        let status = lens.error().map_or(200, EngineError::status);
-        if has_failed && !has_token && choose::is_worth_another(status) && choose::may_go_on(self.exchange) {
-            return Err(End::Again(status));
-        }
-        if has_token || has_failed || self.out.len() >= WAITING {
-            self.waits_for_token = false;
-            return self.tell_withheld_head(false);
-        }
-        Ok(())
     }
 
     /// The charge hears what the stream has used, and may have enough of it.
@@ -610,38 +487,4 @@ impl<S, D> Drop for Relay<'_, S, D> {
     fn drop(&mut self) {
         self.gauge(0);
     }
-}
-
-/// An engine's own limits are the operator's business, and would contradict ours.
-fn without_rate_limits(fields: &[u8]) -> Vec<u8> {
-    let is_one = |line: &&[u8]| line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"));
-    fields.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_one(line)).flatten().copied().collect()
-}
-
-/// The fields of our own that an answer gets.
-fn extra_fields(exchange: &Exchange, first_byte: Tick) -> String {
-    let mut extra = format!("x-request-id: {}\r\n", exchange.accepted.id);
-    extra.push_str(exchange.cors.as_deref().unwrap_or_default());
-    extra.push_str(&admit::fields(exchange));
-    extra.push_str(&choose::field(exchange));
-    if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
-        let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
-        if exchange.guard().is_some() {
-            let word = if guarded.word.is_empty() { "pass" } else { guarded.word };
-            extra.push_str(&format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level));
-        }
-        extra.push_str(&format!("x-latency-monitored: {measured}\r\n"));
-    }
-    if exchange.routed.as_ref().is_some_and(|r| r.route.route.server_timing) {
-        let ms = |state| exchange.ledger.nanos(state) as f64 / 1e6;
-        let wait = exchange.sent.at.map_or(0.0, |at| first_byte.nanos_since(at) as f64 / 1e6);
-        extra.push_str(&format!(
-            "server-timing: read;dur={:.3}, connect;dur={:.3}, send;dur={:.3}, engine;dur={wait:.3}, gateway;dur={:.3}\r\n",
-            ms(State::ReadRequest),
-            ms(State::Connect),
-            ms(State::Send),
-            ms(State::Gateway),
-        ));
-    }
-    extra
 }
