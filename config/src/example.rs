@@ -20,7 +20,10 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
         Kind::Section(section) => {
             let inactive = inactive
                 || matches!(field.name, "audit" | "auth" | "store")
-                || matches!(field.name, "admission" | "health" | "signals" | "candidate" | "mirror" | "retries" | "hedge" | "offload")
+                || matches!(
+                    field.name,
+                    "admission" | "health" | "signals" | "candidate" | "discover" | "mirror" | "retries" | "hedge" | "offload"
+                )
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
@@ -98,6 +101,13 @@ fn inactive_sample(field: &Field) -> String {
         "like" => "vllm".into(),
         "fallback" => "[cloud]".into(),
         "lacks" => "[vision]".into(),
+        "dns" => "llm.internal".into(),
+        "srv" => "_llm._tcp.internal".into(),
+        "kubernetes" => "llm".into(),
+        "namespace" => "models".into(),
+        "port" => "8000".into(),
+        "servers" => "[10.96.0.10]".into(),
+        "findings" => "[judge.hard]".into(),
         "server_name" => "engine.internal".into(),
         _ if matches!(field.kind, Kind::Number) => "1.5".into(),
         _ if matches!(field.kind, Kind::Duration) => "30s".into(),

@@ -154,7 +154,7 @@ fn wrong_guards_are_told_with_their_places() {
 
 #[test]
 fn pools_and_what_routes_want_of_them_are_checked() {
-    let backends = "backends: [{name: a, url: 'http://127.0.0.1:1'}, {name: h, url: 'http://127.0.0.1:2', http2: true}]\n";
+    let backends = "backends: [{name: a, url: 'http://127.0.0.1:1'}, {name: h, url: 'http://127.0.0.1:2'}]\n";
     for (rest, want) in [
         ("pools: [{name: p, backends: [aa]}]\nroutes: [{name: r, pool: p}]", "pools[0].backends: there is no \"aa\"; did you mean \"a\"?"),
         ("pools: [{name: p, backends: [a, a]}]\nroutes: [{name: r, pool: p}]", "stands twice"),
@@ -163,12 +163,15 @@ fn pools_and_what_routes_want_of_them_are_checked() {
             "pools: [{name: p, backends: [a], ejection: {slower_than: 0.5}}]\nroutes: [{name: r, pool: p}]",
             "slower_than: 0.5 would hold of everybody",
         ),
-        ("pools: [{name: p, backends: [a, h]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "HTTP/1.1 only"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "only one"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]", "there is none"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]", "not both"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]", "only one"),
         ("routes: [{name: r}]", "is missing, and so is pool"),
+        (
+            "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, fallback: [p], offload: {findings: [judge.x]}}]",
+            "routes[0].offload.findings: are a guard's",
+        ),
     ] {
         let told = config::parse("f", &format!("{backends}{rest}\n")).unwrap_err().to_string();
         assert!(told.contains(want), "{rest}: {told}");
