@@ -47,14 +47,16 @@ pub fn choice(c: &mut Criterion) {
     group.bench_function("prefix of 100, a prompt of 32 KiB", |b| {
         b.iter(|| {
             prefix.clear();
-            routing::blocks([black_box(prompt.as_bytes())].into_iter(), &mut prefix);
-            pool.choose(&Wish { tokens: 600, prefix: &prefix, ..Wish::default() }, Tick(1_000_000))
+            routing::blocks(b"m", [black_box(prompt.as_bytes())].into_iter(), &mut prefix);
+            let choice = pool.choose(&Wish { tokens: 600, prefix: &prefix, ..Wish::default() }, Tick(1_000_000)).expect("a member");
+            pool.remember(&prefix, choice.at);
+            choice
         });
     });
     group.bench_function("an attempt begun, learnt from and ended", |b| {
         b.iter(|| {
             let attempt = pool.begin(black_box(3), QUESTION).expect("a member");
-            attempt.first_token(Duration::from_millis(50), pool.settings.forget, Tick(1));
+            pool.first_token(&attempt, Duration::from_millis(50), Tick(1));
             pool.end(attempt, Ended::Well, Tick(1))
         });
     });

@@ -181,7 +181,7 @@ pub(crate) struct PlannedRoute {
     /// How a new version is released.
     pub(crate) release: Option<Arc<routing::Release>>,
     /// When the first pool is passed over for the second.
-    pub(crate) offload: Option<routing::Offload>,
+    pub(crate) offload: Option<Arc<routing::Offload>>,
     /// Counts prompts.
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
@@ -231,6 +231,7 @@ impl Plan {
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
                 planned.release = release(route, before);
+                planned.offload = offload(route, before);
                 planned.mirror = pools.mirror(route, before);
                 if let Some(path) = &route.tokenizer {
                     let kept = same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone());
@@ -240,7 +241,8 @@ impl Plan {
                 }
                 Ok(Arc::new(planned))
             })
-            .collect::<Result<_, BuildError>>()?;
+            .collect::<Result<Vec<_>, BuildError>>()?;
+        back(&routes);
         Ok(Plan {
             placed: pools.placed(),
             probes: probes(&settings),
@@ -333,6 +335,26 @@ fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
     probes
 }
 
+/// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
+fn back(routes: &[Arc<PlannedRoute>]) {
+    for pool in routes.iter().flat_map(|route| &route.pools) {
+        pool.pool.set_backed(false);
+    }
+    for route in routes {
+        let candidate = route.route.candidate.as_ref().and_then(|candidate| route.pools.get(candidate.pool));
+        let others = route.pools.len() - usize::from(candidate.is_some());
+        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).for_each(|pool| pool.pool.set_backed(true));
+    }
+}
+
+/// The policy of edge and cloud, with what it remembers, where nothing about it has changed.
+fn offload(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Offload>> {
+    let wanted = route.offload.as_ref()?;
+    let same = |known: &&Arc<PlannedRoute>| known.route.name == route.name && known.route.offload == route.offload;
+    let known = before.and_then(|plan| plan.routes.iter().find(same)).and_then(|known| known.offload.clone());
+    Some(known.unwrap_or_else(|| Arc::new(routing::Offload::new(wanted.objective, wanted.complexity))))
+}
+
 /// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile.
 fn release(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Release>> {
     let candidate = route.candidate.as_ref()?;
@@ -372,7 +394,7 @@ impl PlannedRoute {
             guard,
             mirror: None,
             release: None,
-            offload: route.offload.as_ref().map(|wanted| routing::Offload::new(wanted.objective, wanted.complexity)),
+            offload: None,
             tokenizer: None,
             counts_tokens: false,
             counted,

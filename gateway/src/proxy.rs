@@ -350,6 +350,7 @@ impl ProxyHttp for PassThrough {
     ) -> Result<()> {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.enter(State::AwaitFirstByte);
+            exchange.course.passes = true;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use config::settings::{Backend, Limits};
 use filters::traffic::Turnstile;
 use lens::Tick;
+use parking_lot::Mutex;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use routing::Member;
@@ -73,6 +74,8 @@ pub(crate) struct Upstream {
     pub(crate) turnstile: Option<Arc<Turnstile>>,
     /// What is known of it.
     pub(crate) member: Arc<Member>,
+    /// What was wrong when it was checked last, for its operator.
+    pub(crate) last_check: Mutex<Option<String>>,
 }
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
@@ -85,7 +88,18 @@ impl Upstream {
         let turnstile = backend.admission.map(|admission| Arc::new(Turnstile::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
-        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), turnstile, member, backend })
+        Ok(Upstream {
+            tls,
+            h2,
+            limits,
+            authorities,
+            number,
+            in_use: Arc::default(),
+            turnstile,
+            member,
+            last_check: Mutex::default(),
+            backend,
+        })
     }
 
     /// Whether requests wait for it already.

@@ -131,6 +131,16 @@ impl Health {
         }
     }
 
+    /// For how long yet it is left alone, or rests.
+    pub fn remaining(&self, now: Tick) -> Option<Duration> {
+        let until = match self.state(now) {
+            State::Ejected => self.until.load(Ordering::Relaxed),
+            State::Resting => self.rests_until.load(Ordering::Relaxed),
+            State::Up | State::Trying | State::Down => return None,
+        };
+        Some(Duration::from_nanos(until.saturating_sub(now.0)))
+    }
+
     /// How often it was ejected.
     pub fn ejections(&self) -> u64 {
         self.ejections.load(Ordering::Relaxed)
@@ -262,6 +272,7 @@ mod tests {
         assert_eq!([fail(at(1)), fail(at(1)), fail(at(1))], [None, None, Some(Cause::Consecutive)]);
         assert_eq!(health.eject(Cause::Consecutive, &ejection, at(1)), Some(Duration::from_secs(5)));
         assert_eq!((health.state(at(5)), health.may_try(at(5))), (State::Ejected, false));
+        assert_eq!(health.remaining(at(5)), Some(Duration::from_secs(1)));
         assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is left alone already");
         assert_eq!((health.state(at(6)), health.cause(at(6))), (State::Trying, Cause::Consecutive));
         assert!(health.may_try(at(6)) && !health.may_try(at(6)), "one a second");

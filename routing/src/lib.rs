@@ -32,4 +32,4 @@ pub use predict::{Busy, Predicted, Predictor, Question};
 pub mod offload;
 pub use offload::{Nature, Offload, Offloaded, Outlook};
 pub mod release;
-pub use release::{Release, Rollback, Side};
+pub use release::{Release, Rollback, Side, Went};

@@ -38,6 +38,7 @@ pub struct Member {
     pub(crate) tail: Tail,
     rtt: Mean,
     connected_at: AtomicU64,
+    slow_in_a_row: AtomicU64,
     predictor: Predictor,
     /// What the engine said of itself last; nobody who chooses waits for it.
     heard: Mutex<Option<Heard>>,
@@ -81,6 +82,7 @@ impl Member {
             tail: Tail::default(),
             rtt: Mean::default(),
             connected_at: AtomicU64::new(0),
+            slow_in_a_row: AtomicU64::new(0),
             predictor: Predictor::default(),
             heard: Mutex::new(None),
             requests: AtomicU64::new(0),
@@ -153,6 +155,19 @@ impl Member {
     pub fn signals(&self, now: Tick) -> Option<Signals> {
         let heard = (*self.heard.try_lock()?)?;
         (now.0.saturating_sub(heard.at.0) <= heard.fresh).then_some(heard.signals)
+    }
+
+    /// An answer was much slower than those of others, or not.
+    pub(crate) fn count_slow(&self, slow: bool) {
+        if slow {
+            self.slow_in_a_row.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.slow_in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn slow_in_a_row(&self) -> u64 {
+        self.slow_in_a_row.load(Ordering::Relaxed)
     }
 
     /// What it is busy with.

@@ -5,7 +5,8 @@
 //! - *Never*: none while there is one that fits: when nobody is well, all are asked. A lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use lens::Tick;
 use serde::Serialize;
@@ -24,6 +25,8 @@ use crate::settings::{Balance, PoolSettings};
 const SIZE_SHARE: f64 = 0.05;
 /// Backends below which nobody is told to be slower than the others.
 const FEWEST: usize = 3;
+/// Answers in a row that are much slower than the others' make a backend that is.
+const SLOW: u64 = 3;
 
 /// A pool.
 #[derive(Debug)]
@@ -41,6 +44,9 @@ pub struct Pool {
     pub retries: Arc<Budget>,
     /// Requests and hedges.
     pub hedges: Arc<Budget>,
+    backed: AtomicBool,
+    /// The time to first token, nanoseconds, from which on an answer is much slower than those of the others; 0: not known.
+    slow_from: AtomicU64,
 }
 
 /// What a request wants of a pool.
@@ -74,6 +80,8 @@ pub enum Reason {
     Trial,
     /// Nobody is well.
     NobodyWell,
+    /// Nobody is well, or can serve it, in the pools before its own.
+    Fallback,
 }
 
 impl Reason {
@@ -86,6 +94,7 @@ impl Reason {
             Reason::Affinity => "affinity",
             Reason::Trial => "trial",
             Reason::NobodyWell => "nobody_well",
+            Reason::Fallback => "fallback",
         }
     }
 }
@@ -106,7 +115,8 @@ impl Pool {
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
         let (size, retries, hedges) = (Mean::default(), Arc::default(), Arc::default());
-        Pool { settings, members, same_weight, random, cursor, prefixes, size, retries, hedges }
+        let (backed, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
+        Pool { settings, members, same_weight, random, cursor, prefixes, size, retries, hedges, backed, slow_from }
     }
 
     /// The same with what another has learnt of prompts, and has spent: it had the same settings and other backends.
@@ -130,20 +140,28 @@ impl Pool {
 
     /// Choose a backend; `None`: there is none that fits and was not tried.
     pub fn choose(&self, wish: &Wish<'_>, now: Tick) -> Option<Choice> {
-        if let [_] = &*self.members {
-            return (wish.tried.is_empty() && wish.unfit.is_empty()).then_some(Choice { at: 0, reason: Reason::Only });
+        if let [only] = &*self.members {
+            let reason = match () {
+                () if only.health.may_be_asked(now) => Reason::Only,
+                () if only.health.may_try(now) => Reason::Trial,
+                () => Reason::NobodyWell,
+            };
+            return (wish.tried.is_empty() && wish.unfit.is_empty()).then_some(Choice { at: 0, reason });
         }
         if let Some(at) = self.trial(wish, now) {
             return Some(Choice { at, reason: Reason::Trial });
         }
         let deck = Deck { pool: self, wish, now, everybody: false };
-        let choice = balance::choose(&deck).or_else(|| {
+        balance::choose(&deck).or_else(|| {
             // Nobody is well: an answer that may fail is better than none.
             let deck = Deck { everybody: true, ..deck };
             balance::choose(&deck).map(|choice| Choice { reason: Reason::NobodyWell, ..choice })
-        })?;
-        self.prefixes.remember(wish.prefix, choice.at);
-        Some(choice)
+        })
+    }
+
+    /// A request with that beginning goes to a backend.
+    pub fn remember(&self, prefix: &[u64], at: usize) {
+        self.prefixes.remember(prefix, at);
     }
 
     /// Choose another for a request that is late, without a memory of it: the better of two that are well. `None`: there is none.
@@ -156,7 +174,8 @@ impl Pool {
         if !wish.tried.is_empty() {
             return None;
         }
-        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && member.health.state(now) == State::Trying;
+        let may = |member: &Member| member.health.state(now) == State::Trying && !member.health.rests(now);
+        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && may(member);
         let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !wish.unfit.contains(at));
         candidates.find(|(_, member)| member.health.may_try(now)).map(|(at, _)| at)
     }
@@ -178,7 +197,7 @@ impl Pool {
     /// An attempt is over.
     pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
-        let change = attempt.end(ended, &self.settings.ejection, || self.bears(&member, now), now)?;
+        let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;
         // Who was too slow, was tried, and is it still, is not well.
         if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
             let span = self.bears(&member, now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
@@ -206,6 +225,23 @@ impl Pool {
         left_alone < self.members.len() && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
     }
 
+    /// Whether requests have somewhere else to go when nobody here is well. Then all that fail are left alone, whatever their share: until they are, each request
+    /// would find out for itself. Those that are only slow are not.
+    pub fn set_backed(&self, backed: bool) {
+        self.backed.store(backed, Ordering::Relaxed);
+    }
+
+    fn is_backed(&self) -> bool {
+        self.backed.load(Ordering::Relaxed)
+    }
+
+    /// The first token of an attempt was read so long after its request was sent.
+    pub fn first_token(&self, attempt: &Attempt, took: Duration, now: Tick) {
+        attempt.first_token(took, self.settings.forget, now);
+        let limit = self.slow_from.load(Ordering::Relaxed);
+        attempt.member().count_slow(limit > 0 && took.as_nanos() > u128::from(limit));
+    }
+
     /// Tokens of a request in the mean.
     pub(crate) fn size(&self) -> f64 {
         self.size.mean().unwrap_or(1.0).max(1.0)
@@ -213,8 +249,13 @@ impl Pool {
 
     /// A second has passed: who is much slower than the others is left alone. What has changed, by place.
     pub fn tick(&self, now: Tick) -> Vec<(usize, Change)> {
-        let Some(limit) = self.slow_at() else { return Vec::new() };
-        let slow = |member: &Member| member.health.is_up() && member.ttft.mean().is_some_and(|mean| mean > limit);
+        let limit = self.slow_at();
+        self.slow_from.store(limit.unwrap_or(0.0) as u64, Ordering::Relaxed);
+        let Some(limit) = limit else { return Vec::new() };
+        // One long prompt makes nobody slow.
+        let slow = |member: &Member| {
+            member.health.is_up() && member.slow_in_a_row() >= SLOW && member.ttft.mean().is_some_and(|mean| mean > limit)
+        };
         let eject = |(at, member): (usize, &Arc<Member>)| {
             let out = slow(member) && self.bears(member, now);
             let span = out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;

@@ -46,12 +46,56 @@ pub enum Worse {
     Slower(Duration, Duration),
 }
 
+/// Requests that are looked back on: twice as many, and all counts are halved.
+const RECENT: u64 = 1000;
+
+/// How a request at a version went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Went {
+    /// Well.
+    Well,
+    /// Its answer said that the client was wrong: which may be the version's fault, when it says so more often than the other.
+    Refused,
+    /// Badly.
+    Badly,
+}
+
 /// How requests at a version went since its share was set.
 #[derive(Debug, Default)]
 struct Seen {
     well: AtomicU64,
     badly: AtomicU64,
+    /// Of late: in all, those that were refused, and those that failed.
+    recent: [AtomicU64; 3],
     ttft: Tail,
+}
+
+impl Seen {
+    fn count(&self, went: Went) {
+        if went == Went::Badly { &self.badly } else { &self.well }.fetch_add(1, Ordering::Relaxed);
+        let [all, refused, failed] = &self.recent;
+        match went {
+            Went::Well => {}
+            Went::Refused => drop(refused.fetch_add(1, Ordering::Relaxed)),
+            Went::Badly => drop(failed.fetch_add(1, Ordering::Relaxed)),
+        }
+        // Two threads may halve at the same time, which is as if fewer had been seen.
+        if all.fetch_add(1, Ordering::Relaxed) + 1 >= 2 * RECENT {
+            self.recent.iter().for_each(|count| count.store(count.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
+        }
+    }
+
+    fn clear(&self) {
+        [&self.well, &self.badly].into_iter().chain(&self.recent).for_each(|count| count.store(0, Ordering::Relaxed));
+        self.ttft.clear();
+    }
+
+    /// Of late: in all, and the shares of those that were refused and that failed.
+    fn recent(&self) -> (u64, f64, f64) {
+        let [all, refused, failed] = self.recent.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let share = |count: u64| count as f64 / all.max(1) as f64;
+        (all, share(refused), share(failed))
+    }
 }
 
 /// A release.
@@ -62,6 +106,8 @@ pub struct Release {
     rolled_back: AtomicBool,
     stable: Seen,
     candidate: Seen,
+    /// What the 95th percentile of the old version was when the share was set, nanoseconds; 0: not known.
+    baseline: AtomicU64,
     random: Random,
 }
 
@@ -74,6 +120,7 @@ impl Release {
             rolled_back: AtomicBool::new(false),
             stable: Seen::default(),
             candidate: Seen::default(),
+            baseline: AtomicU64::new(0),
             random: Random::new(seed),
         };
         release.set_share(share);
@@ -94,11 +141,11 @@ impl Release {
     pub fn set_share(&self, share: f64) {
         self.rolled_back.store(false, Ordering::Relaxed);
         self.share.store((share.clamp(0.0, 1.0) * WHOLE as f64) as u64, Ordering::Relaxed);
-        for seen in [&self.stable, &self.candidate] {
-            seen.well.store(0, Ordering::Relaxed);
-            seen.badly.store(0, Ordering::Relaxed);
-            seen.ttft.clear();
+        // With the last of the old version nobody is left to be compared to: what it was like then is remembered.
+        if let Some(known) = self.stable.ttft.p95() {
+            self.baseline.store(known, Ordering::Relaxed);
         }
+        [&self.stable, &self.candidate].iter().for_each(|seen| seen.clear());
     }
 
     /// Which version a request is for; the same for the same key.
@@ -112,9 +159,9 @@ impl Release {
     }
 
     /// A request of a version is over.
-    pub fn seen(&self, side: Side, well: bool, ttft: Option<Duration>) {
+    pub fn seen(&self, side: Side, went: Went, ttft: Option<Duration>) {
         let seen = self.of(side);
-        if well { &seen.well } else { &seen.badly }.fetch_add(1, Ordering::Relaxed);
+        seen.count(went);
         if let Some(ttft) = ttft {
             seen.ttft.add(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
         }
@@ -137,15 +184,16 @@ impl Release {
     }
 
     fn worse(&self, rollback: &Rollback) -> Option<Worse> {
-        let (new, old) = (self.counts(Side::Candidate), self.counts(Side::Stable));
-        let share = |(well, badly): (u64, u64)| badly as f64 / (well + badly).max(1) as f64;
-        // Where nobody is left with the old version, it is taken for one that never failed.
-        if new.0 + new.1 >= rollback.min_requests && share(new) > share(old) + rollback.failures {
-            return Some(Worse::Failures(share(new), share(old)));
+        let ((new, new_refused, new_failed), (old, old_refused, old_failed)) = (self.candidate.recent(), self.stable.recent());
+        let is_known = old >= rollback.min_requests;
+        // Where nobody is left with the old version, it is taken for one that never failed; what clients do wrong can only be told from it beside the other.
+        let (mine, theirs) = if is_known { (new_failed + new_refused, old_failed + old_refused) } else { (new_failed, old_failed) };
+        if new >= rollback.min_requests && mine > theirs + rollback.failures {
+            return Some(Worse::Failures(mine, theirs));
         }
-        let enough = new.0 >= rollback.min_requests && old.0 >= rollback.min_requests;
-        let (mine, theirs) = (self.candidate.ttft.p95()?, self.stable.ttft.p95()?);
-        let slower = enough && rollback.slower > 0.0 && mine as f64 > theirs as f64 * rollback.slower;
+        let before = Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && old == 0);
+        let (mine, theirs) = (self.candidate.ttft.p95()?, self.stable.ttft.p95().filter(|_| is_known).or(before)?);
+        let slower = new >= rollback.min_requests && rollback.slower > 0.0 && mine as f64 > theirs as f64 * rollback.slower;
         slower.then(|| Worse::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs)))
     }
 
@@ -187,7 +235,7 @@ mod tests {
     fn a_version_that_fails_more_or_is_slower_is_taken_back_and_one_that_is_not_stays() {
         let tell = |release: &Release, side, times: u32, failures: u32, ms: u64| {
             for n in 0..times {
-                release.seen(side, n >= failures, Some(Duration::from_millis(ms)));
+                release.seen(side, if n >= failures { Went::Well } else { Went::Badly }, Some(Duration::from_millis(ms)));
             }
         };
         let release = Release::new(0.1, Some(RULE), 1);
@@ -204,5 +252,48 @@ mod tests {
         assert_eq!(release.tick(), None, "a little slower, and as well");
         tell(&release, Side::Candidate, 60, 0, 300);
         assert!(matches!(release.tick(), Some(Worse::Slower(new, old)) if new > old * 2));
+    }
+
+    #[test]
+    fn a_version_that_becomes_worse_after_a_long_time_is_taken_back_as_soon() {
+        let release = Release::new(0.5, Some(RULE), 1);
+        let tell = |side, times: u32, went| (0..times).for_each(|_| release.seen(side, went, None));
+        tell(Side::Stable, 100_000, Went::Well);
+        tell(Side::Candidate, 100_000, Went::Well);
+        assert_eq!(release.tick(), None);
+        tell(Side::Candidate, 150, Went::Badly);
+        assert!(matches!(release.tick(), Some(Worse::Failures(..))));
+        assert_eq!(release.counts(Side::Candidate), (100_000, 150));
+    }
+
+    #[test]
+    fn a_version_that_knows_no_model_is_worse_and_clients_that_are_wrong_make_nobody_worse() {
+        let tell = |release: &Release, side, times: u32, refused: u32| {
+            (0..times).for_each(|n| release.seen(side, if n < refused { Went::Refused } else { Went::Well }, None));
+        };
+        let release = Release::new(0.5, Some(RULE), 1);
+        tell(&release, Side::Stable, 100, 20);
+        tell(&release, Side::Candidate, 100, 22);
+        assert_eq!(release.tick(), None, "as many are wrong here as there");
+        tell(&release, Side::Candidate, 100, 100);
+        assert!(matches!(release.tick(), Some(Worse::Failures(..))));
+        // Nobody to compare to: a share of wrong clients says nothing.
+        let alone = Release::new(1.0, Some(RULE), 1);
+        tell(&alone, Side::Candidate, 100, 60);
+        assert_eq!(alone.tick(), None);
+    }
+
+    #[test]
+    fn after_the_switch_it_is_compared_to_what_was_before() {
+        let release = Release::new(0.5, Some(RULE), 1);
+        let tell = |side, ms: u64| (0..100).for_each(|_| release.seen(side, Went::Well, Some(Duration::from_millis(ms))));
+        tell(Side::Stable, 100);
+        tell(Side::Candidate, 100);
+        assert_eq!(release.tick(), None);
+        release.set_share(1.0);
+        tell(Side::Candidate, 110);
+        assert_eq!(release.tick(), None);
+        (0..5).for_each(|_| tell(Side::Candidate, 400));
+        assert!(matches!(release.tick(), Some(Worse::Slower(..))));
     }
 }

@@ -216,6 +216,22 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
 }
 
+/// What passes through unread tells of its backend as well: four failures and a success, again and again, are no five in a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_tells_of_successes_too() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let shaky = Engine::start(move |_| sse::json(if turn.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 200 } else { 500 }, "{}")).await;
+    let well = always(sse::json(200, "{}")).await;
+    let pool = ", balance: round_robin, ejection: {failure_rate: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&shaky, &well], pool, "", "")).await;
+    for n in 0..40 {
+        ask(&gateway, "/v1/rerank", &n.to_string(), "{}").await;
+    }
+    assert_eq!((shaky.seen().len(), well.seen().len()), (20, 20));
+    assert_eq!(gateway.metric("llm_lens_backend_ejections_total", ""), 0.0);
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""), 16.0);
+}
+
 /// A budget that ends with the very first read, while the head is kept back for that read's sake.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {

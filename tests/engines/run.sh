@@ -77,7 +77,7 @@ check() { # ENGINE ONLY [checks.py OPTION...]: one start of the engine, one gate
 }
 
 check_pool() { # three engines at a time, and gateways of its own
-  local ports=() urls=() n names=(vllm vllm llama-cpp) victim
+  local ports=() urls=() n names=(vllm vllm llama-cpp) victim before
   for engine in vllm llama-cpp; do
     "$HERE/engines.sh" setup "$engine" || { failed "pool: $engine cannot be set up"; return; }
   done
@@ -86,8 +86,10 @@ check_pool() { # three engines at a time, and gateways of its own
     if ! urls[n]="$(PORT="${ports[n]}" "$HERE/engines.sh" start "${names[n]}")"; then failed "pool: ${names[n]} does not start"; break; fi
   done
   if [ "${#urls[@]}" = 3 ]; then
+    before=$(wc -l <"$SCRATCH/tally")
     victim="$(cat "${LLM_LENS_ENGINES_DIR:-$HOME/.cache/llm-lens-engines}/run/vllm-${ports[1]}.pid")"
     "$CLIENTS" -B "$HERE/pool.py" --bin "$BIN" --vllm "${urls[0]}" "${urls[1]}" --llama-cpp "${urls[2]}" --victim "$victim" --tally "$SCRATCH/tally" || true
+    [ "$(wc -l <"$SCRATCH/tally")" -gt "$before" ] || failed "pool: the checks did not come to their end"
   fi
   for n in "${!ports[@]}"; do PORT="${ports[n]}" "$HERE/engines.sh" stop "${names[n]}" 2>/dev/null || true; done
 }

@@ -85,7 +85,7 @@ impl Scenario {
         if let Some((attempt, answers)) = client.attempt.take() {
             if !client.has_token {
                 let took = Duration::from_nanos(self.now - client.began);
-                attempt.first_token(took, self.pool.settings.forget, now);
+                self.pool.first_token(&attempt, took, now);
                 outcome.ttft.push(took);
                 client.has_token = true;
                 client.attempt = Some((attempt, answers));

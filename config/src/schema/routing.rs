@@ -178,12 +178,7 @@ pub static OFFLOAD: Section = Section {
             "10s",
             "How often the way to each backend is measured, by connecting, where no request has connected meanwhile; 0s means never.",
         ),
-        field(
-            "weigh_ttft",
-            Kind::Number,
-            "1",
-            "Where neither is good enough, or nothing is said: what a second to the first token weighs.",
-        ),
+        field("weigh_ttft", Kind::Number, "1", "Where nothing is said of what is good enough: what a second to the first token weighs."),
         field("weigh_tpot", Kind::Number, "0", "What a second for each hundred tokens weighs."),
         field("weigh_cost", Kind::Number, "0", "What a cent weighs, by `backends[].cost`."),
     ],

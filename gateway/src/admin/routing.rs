@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use config::settings::{Ability, Backend};
 use http::Request;
 use hyper::body::Incoming;
 use lens::Tick;
@@ -18,6 +19,7 @@ use serde_json::json;
 
 use super::parameter;
 use crate::clock;
+use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
 use crate::stage::choose;
 
@@ -30,11 +32,12 @@ pub(super) fn backends(shared: &Shared) -> Vec<serde_json::Value> {
     let ms = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1000.0);
     let mut rows = Vec::new();
     for pool in plan.pools() {
-        for member in pool.pool.members() {
+        for (member, upstream) in pool.pool.members().iter().zip(&pool.upstreams) {
             let (asked, failed) = member.totals();
             let health = member.health();
             rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier,
-                "state": health.state(now).name(), "cause": health.cause(now).name(), "ejections": health.ejections(),
+                "state": health.state(now).name(), "cause": health.cause(now).name(), "left_ms": ms(health.remaining(now)),
+                "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
                 "prediction_error": member.prediction_error(), "engine": member.signals(now)}));
@@ -81,9 +84,10 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
     let says = |param| parameter(query, param) == Some("true");
     let nature = Nature { tools: says("tools"), asks: says("asked"), found: says("found") };
     let candidate = route.route.candidate.as_ref().map(|candidate| candidate.pool);
+    let unfit = unfit(route, &question, nature.tools);
     let outlooks: Vec<_> = (0..route.pools.len())
         .filter(|number| Some(*number) != candidate)
-        .filter_map(|number| choose::outlook(route, number, &question, &[], now))
+        .filter_map(|number| choose::outlook(route, number, &question, &unfit, now))
         .collect();
     let decided = match (&route.offload, &*outlooks) {
         (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
@@ -101,9 +105,24 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
         let members: Vec<_> = pool.pool.members().iter().map(member).collect();
         json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
     });
+    let released = route.release.as_ref().zip(candidate.and_then(|number| route.pools.get(number)));
+    let released = released.map(|(release, pool)| json!({"pool": pool.pool.settings.name, "share": release.share()}));
     let goes = first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
     Ok(json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
-        "offload": decided.map(|decided| decided.name()), "pools": pools.collect::<Vec<_>>()}))
+        "offload": decided.map(|decided| decided.name()), "candidate": released, "pools": pools.collect::<Vec<_>>()}))
+}
+
+/// Backends that cannot serve a request like that, as far as what is asked here tells.
+fn unfit(route: &PlannedRoute, question: &Question, tools: bool) -> Vec<Target> {
+    let can = |backend: &Backend| {
+        let holds = backend.context_length == 0 || question.tokens() <= backend.context_length;
+        holds && !(tools && backend.lacks.contains(&Ability::Tools))
+    };
+    let of_pool = |(number, pool): (usize, &Arc<PlannedPool>)| {
+        let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !can(&upstream.backend));
+        unfit.map(|(at, _)| Target { pool: number, at }).collect::<Vec<_>>()
+    };
+    route.pools.iter().enumerate().flat_map(of_pool).collect()
 }
 
 /// What pools and their backends do.

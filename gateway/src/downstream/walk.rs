@@ -445,7 +445,10 @@ pub(crate) async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, 
         first_byte: clock::now(),
     };
     let mut out = Out::default();
-    let extra = format!("x-request-id: {}\r\n{}", exchange.accepted.id, exchange.cors.as_deref().unwrap_or_default());
+    let mut extra = format!("x-request-id: {}\r\n{}", exchange.accepted.id, exchange.cors.as_deref().unwrap_or_default());
+    if exchange.course.was_tried() {
+        extra.push_str(&choose::field(exchange));
+    }
     exchange.enter(State::ClientWrite);
     let written = match sink.begin(&head, &extra, &mut out) {
         Ok(()) => {

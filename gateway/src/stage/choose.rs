@@ -11,6 +11,7 @@ mod continuation;
 pub(crate) use continuation::{continuation, keep_for_continuation, may_continue, resumed, seam_mark};
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Went, Wish};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
@@ -79,6 +80,8 @@ pub(crate) struct Course {
     pub(crate) signals: Option<Signals>,
     /// What the backend was thought to take.
     pub(crate) last_predicted: Option<Predicted>,
+    /// It passes through unread, and a connection to its backend stands.
+    pub(crate) passes: bool,
     /// Attempts that failed.
     pub(crate) failed: Vec<RecordAttempt>,
     /// The client hears the answer: nobody else will be asked.
@@ -100,6 +103,11 @@ impl Course {
     /// Whether another backend may go on with the answer.
     pub(crate) fn continues(&self) -> bool {
         self.continuing.is_some()
+    }
+
+    /// Whether a backend was chosen.
+    pub(crate) fn was_tried(&self) -> bool {
+        !self.tried.is_empty()
     }
 
     /// The backend has done its part.
@@ -129,19 +137,22 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     if !route.has_choice() {
         return;
     }
+    let images = OnceCell::new();
     for (number, pool) in route.pools.iter().enumerate() {
         match &pool.pool.settings.balance {
             Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
             Balance::Prefix if exchange.course.prefix.is_empty() => {
                 let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
                 let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
-                routing::blocks(texts, &mut exchange.course.prefix);
+                let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or_default();
+                routing::blocks(model.as_bytes(), texts, &mut exchange.course.prefix);
             }
             _ => {}
         }
         // Where all can do the same, there is nobody to leave out; another pool may be able to do more.
         if !pool.uniform || route.pools.len() > 1 {
-            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, body));
+            let shows_images = || *images.get_or_init(|| shows_images(body));
+            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
             let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
             exchange.course.unfit.extend(unfit);
         }
@@ -166,7 +177,7 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
 }
 
 /// Whether a backend can serve the request, as far as it says what it can.
-fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, body: &[u8]) -> bool {
+fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images: impl Fn() -> bool) -> bool {
     let Some(facts) = &exchange.inspected.facts else { return true };
     let model = facts.model.as_deref().unwrap_or_default();
     let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
@@ -175,7 +186,7 @@ fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, body: &[u8])
     let can = backend.lacks.iter().all(|ability| match ability {
         Ability::Tools => facts.tools == 0,
         Ability::Embeddings => exchange.accepted.dialect != Some(Dialect::Embeddings),
-        Ability::Vision => !shows_images(body),
+        Ability::Vision => !shows_images(),
     });
     knows && holds && can
 }
@@ -202,7 +213,16 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     let course = &mut exchange.course;
     let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
     course.side = course.assigned.and(route.route.candidate.as_ref()).map(side);
-    course.attempt = route.pools.get(target.pool).and_then(|pool| pool.pool.begin(target.at, question));
+    // A request that its version cannot take at all is one that it has failed.
+    if let (Some(release), true, (Some(Side::Candidate), Some(Side::Stable))) =
+        (&route.release, course.tried.is_empty(), (course.assigned, course.side))
+    {
+        release.seen(Side::Candidate, Went::Badly, None);
+    }
+    course.attempt = route.pools.get(target.pool).and_then(|pool| {
+        pool.pool.remember(&course.prefix, target.at);
+        pool.pool.begin(target.at, question)
+    });
     course.signals = course.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
     course.last_predicted = course.attempt.as_ref().and_then(Attempt::predicted);
     (course.began, course.reason, course.first_token_told) = (now, Some(reason), false);
@@ -259,13 +279,14 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
             order.insert(0, candidate.pool);
         }
     }
+    let first = order.first().copied();
     for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
         let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
-        let chosen = (Target { pool: number, at: choice.at }, choice.reason);
+        let reason = if Some(number) == first { choice.reason } else { Reason::Fallback };
         if choice.reason != Reason::NobodyWell {
-            return Some(chosen);
+            return Some((Target { pool: number, at: choice.at }, reason));
         }
-        last_resort = last_resort.or(Some(chosen));
+        last_resort = last_resort.or(Some((Target { pool: number, at: choice.at }, choice.reason)));
     }
     last_resort
 }
@@ -324,9 +345,10 @@ pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)>
 /// The second backend has answered first: the exchange is its. That the first was late is known of it.
 pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
-    let forget = exchange.routed.as_ref().map(|routed| routed.pool().pool.settings.forget).unwrap_or_default();
-    if let (Some(attempt), Some(sent), Ended::Untold) = (&exchange.course.attempt, exchange.sent.at, switch.first) {
-        attempt.first_token(Duration::from_nanos(now.nanos_since(sent)), forget, now);
+    if let (Some(attempt), Some(sent), Ended::Untold, Some(routed)) =
+        (&exchange.course.attempt, exchange.sent.at, switch.first, &exchange.routed)
+    {
+        routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
     }
     end(exchange, switch.first, now);
     if let Some(place) = exchange.place.take() {
@@ -334,6 +356,7 @@ pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
     }
     exchange.set_target(switch.target);
     let course = &mut exchange.course;
+    (course.signals, course.last_predicted) = (switch.attempt.member().signals(now), switch.attempt.predicted());
     (course.attempt, course.reason) = (Some(switch.attempt), Some(Reason::Balanced));
     course.tried.push(switch.target);
     if let Some(backend) = exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone())) {
@@ -351,7 +374,8 @@ pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Durati
 
 /// Whether an answer with this status says that another backend might do better.
 pub(crate) fn is_worth_another(status: u16) -> bool {
-    matches!(status, 429 | 500 | 502 | 503 | 504)
+    // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
+    matches!(status, 429 | 500 | 502..=504 | 520..=530)
 }
 
 /// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
@@ -375,8 +399,7 @@ pub(crate) fn first_token(exchange: &mut Exchange) {
     let Some(first) = exchange.answer.lens.marks().first_token.arrival else { return };
     exchange.course.first_token_told = true;
     if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &exchange.routed) {
-        let forget = routed.pool().pool.settings.forget;
-        attempt.first_token(Duration::from_nanos(first.nanos_since(sent)), forget, first);
+        routed.pool().pool.first_token(attempt, Duration::from_nanos(first.nanos_since(sent)), first);
     }
 }
 
@@ -389,7 +412,7 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
-        release.seen(side, false, None);
+        release.seen(side, Went::Badly, None);
     }
     let attempt = RecordAttempt {
         backend: upstream.backend.name.clone(),
@@ -455,7 +478,13 @@ pub(crate) fn settle(exchange: &mut Exchange) {
         && ended != Ended::Untold
     {
         let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.course.seams.is_empty());
-        release.seen(side, ended == Ended::Well, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
+        let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
+        let went = match ended {
+            Ended::Well if refused => Went::Refused,
+            Ended::Well => Went::Well,
+            Ended::Badly | Ended::Untold => Went::Badly,
+        };
+        release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
     let of_one = exchange.answer.streamed && exchange.course.seams.is_empty();
     if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), of_one) {
@@ -486,7 +515,8 @@ fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
     let (Some(attempt), Some(routed)) = (exchange.course.attempt.take(), &exchange.routed) else { return };
     let name = attempt.member().name.clone();
     // Of who never was asked nothing can be said.
-    let ended = if exchange.sent.at.is_none() && ended == Ended::Well { Ended::Untold } else { ended };
+    let was_asked = exchange.sent.at.is_some() || exchange.course.passes;
+    let ended = if !was_asked && ended == Ended::Well { Ended::Untold } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {
         Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),
         Some(Change::Recovered) => log::info!("backend {name} is well again"),

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lens::StreamLens;
+use lens::{EngineError, StreamLens, Tick};
 use routing::{Ended, Question, Wish};
 use wire::http1::head::{self, HeadLimits};
-use wire::{Dialect, Reader, ReaderLimits};
+use wire::{Dialect, Framing, Reader, ReaderLimits};
 
 use super::h1::{Edit, Edits, Request};
-use super::{BodyStep, Call, Source, UpstreamError};
+use super::{BodyStep, Call, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::downstream::out::Out;
 use crate::exchange::Answer;
@@ -41,6 +41,13 @@ pub(crate) struct Mirror {
     /// Answers that had a first token, and how long all of them took to it, microseconds.
     pub(crate) first_tokens: AtomicU64,
     pub(crate) first_token_us: AtomicU64,
+}
+
+/// What is heard of an answer.
+#[derive(Default)]
+struct Heard {
+    answer: Answer,
+    sent_at: Option<Tick>,
 }
 
 /// What is mirrored.
@@ -79,44 +86,65 @@ impl Mirror {
     /// Ask, and forget the answer. To be called for what [`takes`](Self::takes) took, once.
     pub(crate) async fn ask(&self, mirrored: Mirrored) {
         let ended = tokio::time::timeout(TOTAL, self.heard(mirrored)).await;
-        let count = if matches!(ended, Ok(Some(true))) { &self.well } else { &self.badly };
+        let count = match ended {
+            Ok(Some(true)) => &self.well,
+            Ok(None) => &self.left_out,
+            Ok(Some(false)) | Err(_) => &self.badly,
+        };
         count.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether the answer was a good one; `None`: there is nobody to ask.
+    /// Whether the answer was a good one; `None`: there is nobody to ask, or no place with him.
     async fn heard(&self, mirrored: Mirrored) -> Option<bool> {
-        let (pool, now) = (&self.pool.pool, clock::now());
-        let choice = pool.choose(&Wish { tokens: mirrored.question.tokens(), ..Wish::default() }, now)?;
-        let attempt = pool.begin(choice.at, mirrored.question)?;
-        let mut answer = Answer::default();
-        let done = self.exchange(&mirrored, choice.at, &mut answer).await;
-        let sent_at = now;
-        if let Some(first) = answer.lens.marks().first_token.arrival {
-            let took = first.nanos_since(sent_at);
-            attempt.first_token(Duration::from_nanos(took), pool.settings.forget, first);
+        let (pool, question) = (&self.pool.pool, mirrored.question);
+        let choice = pool.choose(&Wish { tokens: question.tokens(), ..Wish::default() }, clock::now())?;
+        let upstream = self.pool.upstreams.get(choice.at)?;
+        // Requests that somebody waits for go first.
+        let place = match &upstream.turnstile {
+            Some(turnstile) => Some(turnstile.enter(question.tokens())?),
+            None => None,
+        };
+        let attempt = pool.begin(choice.at, question)?;
+        let mut heard = Heard::default();
+        let done = self.exchange(&mirrored, upstream, choice.at, &mut heard).await;
+        if let (Some(first), Some(sent)) = (heard.answer.lens.marks().first_token.arrival, heard.sent_at) {
+            let took = first.nanos_since(sent);
+            pool.first_token(&attempt, Duration::from_nanos(took), first);
             self.first_tokens.fetch_add(1, Ordering::Relaxed);
             self.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
         }
-        let well = matches!(done, Ok(status) if status < 400) && answer.lens.error().is_none();
-        pool.end(attempt, if well { Ended::Well } else { Ended::Badly }, clock::now());
-        Some(well)
+        let status = heard.answer.lens.error().map(EngineError::status).or(heard.answer.status).unwrap_or(0);
+        let ended = match done {
+            Err(UpstreamError::Busy) => Ended::Untold,
+            Err(_) => Ended::Badly,
+            Ok(()) if status == 429 => Ended::Untold,
+            Ok(()) if status >= 500 => Ended::Badly,
+            // What its client does wrong is no fault of this backend either.
+            Ok(()) => Ended::Well,
+        };
+        let is_well = ended == Ended::Well && status < 400;
+        pool.end(attempt, ended, clock::now());
+        place.into_iter().for_each(|place| place.leave(clock::now(), None));
+        Some(is_well)
     }
 
-    async fn exchange(&self, mirrored: &Mirrored, at: usize, answer: &mut Answer) -> Result<u16, UpstreamError> {
-        let upstream = self.pool.upstreams.get(at).ok_or(UpstreamError::ClosedEarly)?;
+    async fn exchange(&self, mirrored: &Mirrored, upstream: &Arc<Upstream>, at: usize, heard: &mut Heard) -> Result<(), UpstreamError> {
         let request = self.request(mirrored, at).ok_or(UpstreamError::ClosedEarly)?;
         let mut source = Call::open(upstream, request, mirrored.limits.0, mirrored.connect, false).await?;
         poll_fn(|cx| source.poll_send(cx)).await?;
+        heard.sent_at = Some(clock::now());
         let head = poll_fn(|cx| source.poll_head(cx)).await?;
         upstream.heed(&head);
-        answer.lens = StreamLens::new(true, u64::MAX);
+        let answer = &mut heard.answer;
+        answer.status = Some(head.status);
+        answer.lens = StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);
         let mut reader = Reader::new(mirrored.dialect, head.framing, mirrored.limits.1);
         loop {
             let mut out = Out::default();
             if poll_fn(|cx| source.poll_body(cx, &mut Forward::heard(answer, &mut out, &mut reader))).await? == BodyStep::End {
                 source.settle(upstream);
-                return Ok(head.status);
+                return Ok(());
             }
         }
     }

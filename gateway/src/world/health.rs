@@ -8,19 +8,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::Probe;
+use config::settings::{Backend, Probe};
 use filters::Ask;
 use lens::Tick;
 use routing::Signals;
 use routing::member::Change;
 use routing::release::Worse;
+use serde_json::json;
 use tokio::task::JoinSet;
+use wire::Dialect;
 
 use super::client;
 use crate::clock;
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::upstream::{Upstream, reach};
+use crate::upstream::{Upstream, UpstreamError, reach};
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_millis(100);
@@ -106,7 +108,7 @@ impl Rounds {
         interval: impl Fn(&Upstream) -> Option<Duration>,
         work: impl Fn(Arc<Upstream>) -> F,
     ) {
-        let named = |name: &Arc<str>| plan.placed().iter().find(|upstream| upstream.backend.name == *name);
+        let named = |name: &Arc<str>| plan.world.upstream(name);
         while let Some(done) = self.running.try_join_next() {
             let due = done.ok().and_then(|name| Some((later(now, interval(named(&name)?)?), name)));
             self.due.extend(due.map(|(due, name)| (name, Some(due))));
@@ -158,10 +160,14 @@ async fn check(upstream: Arc<Upstream>) {
     let asked = async {
         match &checks.probe {
             Probe::Path(path) => client::get_path(&upstream, path).await,
-            Probe::Token(model) => client::ask(&upstream, &one_token(&upstream.backend.name, model)).await,
+            Probe::Token(model) => client::ask(&upstream, &one_token(&upstream.backend, model)).await,
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
+    // That all its connections are in use is our own limit, and says nothing of it.
+    if matches!(answered, Ok(Err(client::AskError::Upstream(UpstreamError::Busy)))) {
+        return;
+    }
     let why = match answered {
         Ok(Ok(reply)) if reply.status == 200 => None,
         Ok(Ok(reply)) => Some(format!("it answered {}", reply.status)),
@@ -169,6 +175,7 @@ async fn check(upstream: Arc<Upstream>) {
         Err(_) => Some(format!("it did not answer within {:?}", checks.timeout)),
     };
     let well = why.is_none();
+    upstream.last_check.lock().clone_from(&why);
     if upstream.member.checked(well, checks, clock::now()) {
         match why {
             Some(why) => log::warn!("backend {} is down: {why}", upstream.backend.name),
@@ -177,7 +184,37 @@ async fn check(upstream: Arc<Upstream>) {
     }
 }
 
-fn one_token(backend: &Arc<str>, model: &str) -> Ask {
-    let body = serde_json::json!({"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "ok"}]});
-    Ask { backend: backend.clone(), path: "/v1/chat/completions".into(), body: body.to_string().into_bytes().into() }
+/// The shortest request of the API that a backend speaks; chat, where it may be any.
+fn one_token(backend: &Backend, model: &str) -> Ask {
+    let messages = json!([{"role": "user", "content": "ok"}]);
+    let (path, body) = match backend.dialect {
+        Some(Dialect::OpenAiCompletions) => ("/v1/completions", json!({"model": model, "max_tokens": 1, "prompt": "ok"})),
+        Some(Dialect::Embeddings) => ("/v1/embeddings", json!({"model": model, "input": "ok"})),
+        Some(Dialect::OpenAiResponses) => ("/v1/responses", json!({"model": model, "max_output_tokens": 16, "input": "ok"})),
+        Some(Dialect::Anthropic) => ("/v1/messages", json!({"model": model, "max_tokens": 1, "messages": messages})),
+        Some(Dialect::Ollama) => {
+            ("/api/chat", json!({"model": model, "stream": false, "options": {"num_predict": 1}, "messages": messages}))
+        }
+        Some(Dialect::Generate) => ("/generate", json!({"inputs": "ok", "parameters": {"max_new_tokens": 1}})),
+        Some(Dialect::LlamaCpp) => ("/completion", json!({"prompt": "ok", "n_predict": 1})),
+        Some(Dialect::OpenAiChat) | None => ("/v1/chat/completions", json!({"model": model, "max_tokens": 1, "messages": messages})),
+    };
+    Ask { backend: backend.name.clone(), path: path.into(), body: body.to_string().into_bytes().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_token_is_asked_in_the_words_of_each_api() {
+        let settings = config::from_flags("http://127.0.0.1:1", "127.0.0.1:0", "127.0.0.1:0", None).unwrap();
+        let mut backend = Backend::clone(&settings.backends[0]);
+        for dialect in Dialect::ALL {
+            backend.dialect = Some(dialect);
+            let ask = one_token(&backend, "m");
+            assert_eq!(Dialect::from_path(&ask.path), Some(dialect), "{}", ask.path);
+            assert!(serde_json::from_slice::<serde_json::Value>(&ask.body).is_ok());
+        }
+    }
 }

@@ -15,8 +15,8 @@ use crate::pool::{Choice, Reason};
 const BLOCK: usize = 512;
 /// Most blocks of a prompt that are looked at: 64 KiB.
 const MOST: usize = 128;
-/// Places of the table: half a mebibyte.
-const SLOTS: usize = 1 << 16;
+/// Places of the table: two mebibytes, for what thirty thousand prompts of 4 KiB have begun with.
+const SLOTS: usize = 1 << 18;
 /// How many requests beyond its share a backend may have that need not read the prompt again. In the simulation fewer lose caches, and more gain little.
 const SLACK: f64 = 4.0;
 /// One in so many goes where it would without a cache, and is looked for there from then on.
@@ -27,9 +27,9 @@ const WHO: u32 = 16;
 /// What parts a text from the next; no text has it.
 const BETWEEN: u8 = 0xFF;
 
-/// The hashes of a prompt's blocks. What does not fill one is in none.
-pub fn blocks<'t>(texts: impl Iterator<Item = &'t [u8]>, out: &mut Vec<u64>) {
-    let (mut hash, mut begun) = (0, Vec::with_capacity(BLOCK));
+/// The hashes of a prompt's blocks: for one model, whose caches are of no use to another. What does not fill a block is in none.
+pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut Vec<u64>) {
+    let (mut hash, mut begun) = (xxh3_64_with_seed(model, 0), Vec::with_capacity(BLOCK));
     let mut seal = |block: &[u8]| {
         hash = xxh3_64_with_seed(block, hash);
         out.push(hash);
@@ -139,7 +139,7 @@ mod tests {
 
     fn of(texts: &[&str]) -> Vec<u64> {
         let mut out = Vec::new();
-        blocks(texts.iter().map(|text| text.as_bytes()), &mut out);
+        blocks(b"m", texts.iter().map(|text| text.as_bytes()), &mut out);
         out
     }
 
@@ -152,6 +152,9 @@ mod tests {
         assert!(one[3..].iter().zip(&other[3..]).all(|(one, other)| one != other));
         assert_ne!(of(&[&a])[1..], of(&[&a[..1000], &a[1000..]])[1..], "two texts are not one");
         assert_eq!(of(&[&a])[..2], of(&[&a[..1500]])[..2], "a prompt that grows keeps its beginning");
+        let mut of_another = Vec::new();
+        blocks(b"n", [a.as_bytes()].into_iter(), &mut of_another);
+        assert!(of(&[&a]).iter().zip(&of_another).all(|(one, other)| one != other), "another model reads it anew");
         assert!(of(&["short"]).is_empty());
         assert_eq!(of(&[&"x".repeat(1 << 20)]).len(), MOST);
     }

@@ -113,7 +113,7 @@ fn one_slow_answer_is_not_for_ever() {
     let pool = pool(Balance::PeakEwma, 2);
     for at in 0..2 {
         let attempt = pool.begin(at, size(10)).unwrap();
-        attempt.first_token(Duration::from_millis(if at == 0 { 20_000 } else { 100 }), Duration::from_secs(10), Tick(0));
+        pool.first_token(&attempt, Duration::from_millis(if at == 0 { 20_000 } else { 100 }), Tick(0));
         pool.end(attempt, Ended::Well, Tick(0));
     }
     let asked = |from: u64| {
@@ -122,7 +122,7 @@ fn one_slow_answer_is_not_for_ever() {
                 let now = Tick((from + n / 10) * SECOND);
                 let choice = pool.choose(&Wish { tokens: 10, ..Wish::default() }, now).unwrap();
                 let attempt = pool.begin(choice.at, size(10)).unwrap();
-                attempt.first_token(Duration::from_millis(100), Duration::from_secs(10), now);
+                pool.first_token(&attempt, Duration::from_millis(100), now);
                 pool.end(attempt, Ended::Well, now);
                 choice.at == 0
             })
@@ -138,9 +138,18 @@ fn who_is_much_slower_is_ejected_and_weights_hold() {
     let pool = pool(Balance::PeakEwma, 4);
     for at in 0..4 {
         let attempt = pool.begin(at, size(1)).unwrap();
-        attempt.first_token(Duration::from_millis(if at == 3 { 600 } else { 100 }), Duration::from_secs(10), Tick(0));
+        pool.first_token(&attempt, Duration::from_millis(100), Tick(0));
         pool.end(attempt, Ended::Well, Tick(0));
     }
+    assert!(pool.tick(Tick(1)).is_empty());
+    let slow = || {
+        let attempt = pool.begin(3, size(1)).unwrap();
+        pool.first_token(&attempt, Duration::from_millis(600), Tick(1));
+        pool.end(attempt, Ended::Well, Tick(1));
+    };
+    (0..2).for_each(|_| slow());
+    assert!(pool.tick(Tick(1)).is_empty(), "two long prompts make nobody slow");
+    slow();
     assert_eq!(pool.tick(Tick(1)), [(3, Change::Ejected(Cause::Slow, Duration::from_secs(5)))]);
     let members = [1, 3].map(|weight| Arc::new(Member::new(format!("w{weight}").into(), weight, Tick(0))));
     for balance in [Balance::Weighted, Balance::Hash(By::Caller), Balance::Session(By::Caller)] {
@@ -182,11 +191,15 @@ fn prompts_go_where_their_beginning_was() {
     let pool = pool(Balance::Prefix, 4);
     let text = "x".repeat(4000);
     let mut prefix = Vec::new();
-    crate::blocks([text.as_bytes()].into_iter(), &mut prefix);
+    crate::blocks(b"m", [text.as_bytes()].into_iter(), &mut prefix);
     let wish = Wish { tokens: 10, prefix: &prefix, ..Wish::default() };
-    let first = pool.choose(&wish, Tick(0)).unwrap();
-    assert_eq!(first.reason, Reason::Balanced);
-    let again: Vec<Choice> = (0..400).filter_map(|_| pool.choose(&wish, Tick(0))).collect();
+    let ask = || {
+        let choice = pool.choose(&wish, Tick(0))?;
+        pool.remember(&prefix, choice.at);
+        Some(choice)
+    };
+    assert_eq!(ask().unwrap().reason, Reason::Balanced);
+    let again: Vec<Choice> = (0..400).filter_map(|_| ask()).collect();
     let kept = again.windows(2).filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at).count();
     assert!((360..=395).contains(&kept), "one in twenty goes elsewhere, and is looked for there then: {kept}");
     let home = again.last().unwrap().at;
@@ -269,13 +282,38 @@ fn a_pool_goes_on_when_others_are_in_it() {
     let before = pool(Balance::Prefix, 3);
     let texts = ["x".repeat(2000)];
     let mut prefix = Vec::new();
-    crate::blocks(texts.iter().map(|text| text.as_bytes()), &mut prefix);
+    crate::blocks(b"m", texts.iter().map(|text| text.as_bytes()), &mut prefix);
     let wish = Wish { prefix: &prefix, ..Wish::default() };
     let home = before.choose(&wish, Tick(0)).unwrap().at;
+    before.remember(&prefix, home);
     (0..10).for_each(|_| before.retries.earn(Tick(0)));
     // Everybody else is gone, and somebody has come.
     let members = vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
     let after = Pool::new(before.settings.clone(), members, 7).after(&before);
     assert_eq!(after.choose(&wish, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
     assert_eq!(after.retries.recent(Tick(0)).0, 10);
+}
+
+/// Where there is somewhere else to go, who fails is left alone, be he the last; who is slow is not.
+#[test]
+fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
+    for members in [1, 4] {
+        let pool = pool(Balance::RoundRobin, members);
+        pool.set_backed(true);
+        for _ in 0..5 {
+            for at in 0..members {
+                let attempt = pool.begin(at, size(0)).unwrap();
+                pool.end(attempt, Ended::Badly, Tick(1));
+            }
+        }
+        assert!(pool.members().iter().all(|member| !member.health.is_up()));
+        assert_eq!(pool.choose(&Wish::default(), Tick(2)).unwrap().reason, Reason::NobodyWell, "as a last resort it is asked all the same");
+        assert_eq!(pool.outlook(&size(1), &[], Tick(2)), (false, None));
+        let later = Tick(6 * SECOND);
+        let trial = pool.choose(&Wish::default(), later).unwrap();
+        assert_eq!(trial.reason, Reason::Trial);
+        let attempt = pool.begin(trial.at, size(0)).unwrap();
+        assert_eq!(pool.end(attempt, Ended::Well, later), Some(Change::Recovered));
+        assert!(pool.members()[trial.at].health.is_up());
+    }
 }

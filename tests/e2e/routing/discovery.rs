@@ -158,3 +158,35 @@ async fn a_reload_keeps_who_was_found() {
     stop.store(true, Ordering::Relaxed);
     assert!(asking.await.expect("no request failed") > 0);
 }
+
+/// Who is there changes each second, under load: no request fails, connections and memory of who stays are kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
+    let _alone = crate::support::alone().await;
+    let server = NameServer::start().await;
+    let stays = Engine::start(|_| sse::stream(3, 5)).await;
+    let port = stays.address.port();
+    let others = [2, 3, 4].map(|n| Ipv4Addr::new(127, 0, 0, n));
+    let mut engines = Vec::new();
+    for address in others {
+        engines.push(Engine::start_at((address.octets(), port), |_| sse::stream(3, 5)).await);
+    }
+    server.addresses("llm.test", 1, &[Ipv4Addr::LOCALHOST]);
+    let gateway = finding(&server, &format!("dns: llm.test, port: '{port}'"), "", ", balance: prefix").await;
+    let asking = times(&gateway, 4, 1200);
+    let changing = async {
+        for round in 0..8 {
+            let mut now = vec![Ipv4Addr::LOCALHOST];
+            now.extend(others.iter().enumerate().filter(|(n, _)| (round >> n) & 1 == 0).map(|(_, address)| *address));
+            server.addresses("llm.test", 1, &now);
+            tokio::time::sleep(Duration::from_millis(1_050)).await;
+        }
+    };
+    let ((times, broken), ()) = futures_util::future::join(asking, changing).await;
+    assert_eq!((times.len(), broken), (1200, 0), "{}", gateway.stderr());
+    assert!(engines.iter().all(|engine| !engine.seen().is_empty()) && !stays.seen().is_empty());
+    settled(&gateway).await;
+    // Two workers, four clients: who stayed was never connected to anew because of others.
+    let connections: std::collections::BTreeSet<usize> = stays.seen().iter().map(|seen| seen.connection).collect();
+    assert!(connections.len() <= 8, "{connections:?}");
+}

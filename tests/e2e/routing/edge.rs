@@ -181,3 +181,28 @@ async fn the_way_is_measured_while_nothing_is_asked() {
     gateway.until(|g| !g.get("/api/backends").1.contains("\"round_trip_ms\":null")).await;
     assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
 }
+
+/// An edge that is dead, of one backend, under load, with everything as it is by default: nobody hears of it, and soon nobody is sent there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_edge_is_found_out_and_passed_over() {
+    let _alone = crate::support::alone().await;
+    for offload in ["", ", offload: {ttft: 1s}"] {
+        let (edge, cloud) = (always(vec![Step::Reset]).await, good().await);
+        let gateway = Gateway::with_settings(&format!(
+            "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}]\n\
+             pools: [{{name: edge, backends: [b0]}}, {{name: cloud, backends: [b1]}}]\n\
+             routes: [{{name: r, pool: edge, fallback: [cloud]{offload}}}]\n",
+            edge.url(),
+            cloud.url()
+        ))
+        .await;
+        let (times, broken) = times(&gateway, 4, 400).await;
+        assert_eq!((times.len(), broken), (400, 0), "{}", gateway.stderr());
+        settled(&gateway).await;
+        let asked = edge.seen().len();
+        assert!((5..30).contains(&asked), "five in a row are enough, and one a second may try: {asked}");
+        let last = gateway.records().into_iter().next().expect("a record").routing;
+        let (chosen, because) = (last.chosen.expect("a choice"), last.offload);
+        assert!(chosen == "fallback" || because.as_deref() == Some("outage"), "{chosen} {because:?}");
+    }
+}

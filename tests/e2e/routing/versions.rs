@@ -68,7 +68,7 @@ async fn a_candidate_that_is_worse_is_taken_back() {
         let (old, new) = (good().await, always(candidate).await);
         let text = format!(
             "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
-             routes: [{{name: r, pool: old, retries: {{always: 1000}}, candidate: {{pool: new, share: 0.4, key: 'header:x-user', min_requests: 30, slower: 3}}}}]\n",
+             routes: [{{name: r, pool: old, candidate: {{pool: new, share: 0.4, key: 'header:x-user', min_requests: 30, slower: 3}}}}]\n",
             old.url(),
             new.url()
         );
@@ -120,4 +120,26 @@ async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
     let body: serde_json::Value = serde_json::from_slice(&shadow.seen()[0].body).expect("JSON");
     assert_eq!((body["model"].as_str(), engine.seen().len(), shadow.seen().len()), (Some("new"), 5, 5));
     assert_eq!(gateway.records().len(), 5);
+}
+
+/// What a mirror answers to a client's mistake, and that it has too much to do, harms nobody who is asked in earnest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_not_to_blame_for_its_client() {
+    for status in [400, 429] {
+        let (engine, shadow) = (good().await, always(sse::json(status, "{\"error\":{\"message\":\"no\"}}")).await);
+        let gateway = Gateway::with_settings(&format!(
+            "backends: [{{name: e, url: '{}'}}, {{name: s, url: '{}'}}]\npools: [{{name: p, backends: [e]}}, {{name: q, backends: [s, e]}}]\n\
+             routes: [{{name: r, pool: p, mirror: {{pool: q, share: 1}}}}]\n",
+            engine.url(),
+            shadow.url()
+        ))
+        .await;
+        for n in 0..30 {
+            assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
+        }
+        gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0).await;
+        assert!(gateway.metric("llm_lens_mirrored_requests_total", "ended=\"badly\"") > 0.0, "{status}");
+        assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"s\""), 0.0, "{status}");
+        assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"s\""), 0.0, "{status}");
+    }
 }
