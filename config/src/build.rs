@@ -43,6 +43,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         listeners,
         backends,
         pools,
+        zone: root.text("zone").map(str::to_owned),
         shields,
         routes,
         timeouts,
@@ -174,6 +175,7 @@ impl Builder {
             health: self.health(table),
             signals: self.signals(table),
             lacks: self.lacks(table),
+            zone: table.text("zone").map(str::to_owned),
             cost: table.number("cost").unwrap_or(0.0),
         })
     }
@@ -203,6 +205,7 @@ impl Builder {
             health: None,
             signals: None,
             lacks: Vec::new(),
+            zone: None,
             cost: 0.0,
         })
     }

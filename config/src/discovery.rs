@@ -69,7 +69,7 @@ pub struct Discovery {
 }
 
 /// Somebody who was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Where it is.
     pub address: IpAddr,
@@ -77,6 +77,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Its share among the others; 0: nothing is said about it.
     pub weight: u32,
+    /// Where that is, in the words of whoever has found it.
+    pub zone: Option<String>,
 }
 
 /// What was found, by pool.
@@ -91,7 +93,8 @@ impl Endpoint {
     /// A backend there, like another.
     fn backend(&self, name: Arc<str>, index: usize, like: &Backend) -> Backend {
         let weight = if self.weight == 0 { like.weight } else { self.weight };
-        Backend { name, index, host: self.address.to_string(), port: self.port, weight, ..like.clone() }
+        let zone = self.zone.clone().or_else(|| like.zone.clone());
+        Backend { name, index, host: self.address.to_string(), port: self.port, weight, zone, ..like.clone() }
     }
 }
 

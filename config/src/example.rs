@@ -104,6 +104,7 @@ fn inactive_sample(field: &Field) -> String {
         "dns" => "llm.internal".into(),
         "srv" => "_llm._tcp.internal".into(),
         "kubernetes" => "llm".into(),
+        "zone" => "eu-1a".into(),
         "namespace" => "models".into(),
         "port" => "8000".into(),
         "servers" => "[10.96.0.10]".into(),

@@ -78,6 +78,12 @@ pub static ROOT: Section = Section {
         field("backends", Kind::List(&BACKEND), "", "Inference engines."),
         field("pools", Kind::List(&POOL), "", "Backends that routes name together."),
         field(
+            "zone",
+            Kind::Text,
+            "",
+            "Where this gateway runs. Of a pool those are asked first, while one of them is well, whose `zone` is the same; `${NAME}` is the environment's.",
+        ),
+        field(
             "shields",
             Kind::List(&SHIELD),
             "",
@@ -189,6 +195,12 @@ pub static BACKEND: Section = Section {
             Kind::Secret,
             "",
             "Sent in place of the client's, as `Authorization: Bearer`, or as `x-api-key` where `provider` is `anthropic`. `${ENV}` or `file:PATH`.",
+        ),
+        field(
+            "zone",
+            Kind::Text,
+            "",
+            "Where it is; backends in the gateway's own `zone` are asked first. What is found in Kubernetes says its own.",
         ),
         field("http2", Kind::Flag, "false", "Speak HTTP/2 to the engine. No engine we know gains from it; proxies in front of one may."),
         field("tls", Kind::Section(&BACKEND_TLS), "", "For `https` URLs."),

@@ -31,6 +31,8 @@ pub struct Settings {
     pub backends: Vec<Arc<Backend>>,
     /// Pools that routes name.
     pub pools: Vec<Arc<Pool>>,
+    /// Where this gateway runs.
+    pub zone: Option<String>,
     /// Who may ask; `None`: nobody is asked.
     pub auth: Option<AuthSettings>,
     /// How much may be asked.
@@ -224,6 +226,8 @@ pub struct Backend {
     pub signals: Option<(String, Duration)>,
     /// What it cannot do.
     pub lacks: Vec<Ability>,
+    /// Where it is.
+    pub zone: Option<String>,
     /// Dollars for a million tokens.
     pub cost: f64,
 }

@@ -220,7 +220,12 @@ impl Plan {
             guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
         };
         let mut tokenizers: Vec<Arc<Tokenizer>> = before.iter().flat_map(|plan| &plan.routes).filter_map(|r| r.tokenizer.clone()).collect();
-        let mut pools = Pools { upstreams: &upstreams, known: before.map(Plan::pools).unwrap_or_default(), made: Vec::new() };
+        let mut pools = Pools {
+            upstreams: &upstreams,
+            zone: settings.zone.as_deref(),
+            known: before.map(Plan::pools).unwrap_or_default(),
+            made: Vec::new(),
+        };
         let rate_limits = RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits));
         let routes = settings
             .routes

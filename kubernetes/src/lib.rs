@@ -114,9 +114,12 @@ fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
     let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
-    // The addresses of an endpoint are one server's.
-    let address = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| endpoint.addresses.first()?.parse::<IpAddr>().ok();
-    slice.endpoints.iter().filter(is_ready).filter_map(address).map(|address| Endpoint { address, port, weight: 0 }).collect()
+    let endpoint = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
+        // The addresses of an endpoint are one server's.
+        let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        Some(Endpoint { address, port, weight: 0, zone: endpoint.zone.clone() })
+    };
+    slice.endpoints.iter().filter(is_ready).filter_map(endpoint).collect()
 }
 
 /// The port of a slice that is asked.

@@ -67,7 +67,10 @@ async fn what_is_ready_of_a_service_is_found_and_followed() {
     let service = kubernetes::Service { namespace: None, name: "vllm".into(), port: Some("http".into()) };
     let mut found = Box::pin(kubernetes::endpoints_in(client(&cluster), service));
     let at = |addresses: &[&str]| -> Vec<Endpoint> {
-        addresses.iter().map(|address| Endpoint { address: address.parse().expect("an address"), port: 8000, weight: 0 }).collect()
+        addresses
+            .iter()
+            .map(|address| Endpoint { address: address.parse().expect("an address"), port: 8000, weight: 0, zone: Some("z1".into()) })
+            .collect()
     };
     let wanted = [
         at(&["10.0.0.1", "10.0.0.3"]),

@@ -22,6 +22,8 @@ pub(crate) struct Deck<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) wish: &'a Wish<'a>,
     pub(crate) now: Tick,
+    /// Who is near, where only these are asked; empty: all.
+    pub(crate) near: &'a [bool],
     /// Also those that are not well.
     pub(crate) everybody: bool,
 }
@@ -30,6 +32,9 @@ impl<'a> Deck<'a> {
     /// The backend at a place, if it may be asked.
     pub(crate) fn at(&self, at: usize) -> Option<&'a Member> {
         let member = self.pool.members().get(at)?;
+        if !self.near.get(at).copied().unwrap_or(true) {
+            return None;
+        }
         let may = match self.everybody {
             // Who rests is asked by those who have been nowhere yet, and by nobody else.
             true => self.wish.tried.is_empty() || !member.health.rests(self.now),

@@ -35,6 +35,8 @@ pub struct Pool {
     pub settings: PoolSettings,
     members: Vec<Arc<Member>>,
     same_weight: bool,
+    /// Who is near; empty: nobody is nearer than others.
+    near: Vec<bool>,
     pub(crate) random: Random,
     pub(crate) cursor: AtomicU64,
     pub(crate) prefixes: Prefixes,
@@ -116,7 +118,15 @@ impl Pool {
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
         let (size, retries, hedges) = (Mean::default(), Arc::default(), Arc::default());
         let (backed, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
-        Pool { settings, members, same_weight, random, cursor, prefixes, size, retries, hedges, backed, slow_from }
+        Pool { settings, members, same_weight, near: Vec::new(), random, cursor, prefixes, size, retries, hedges, backed, slow_from }
+    }
+
+    /// The same where some are nearer than others: these are asked as long as one of them is well, and fits.
+    #[must_use]
+    pub fn preferring(mut self, near: Vec<bool>) -> Self {
+        // Where all are near, or none, nobody is nearer.
+        self.near = if near.contains(&true) && near.contains(&false) { near } else { Vec::new() };
+        self
     }
 
     /// The same with what another has learnt of prompts, and has spent: it had the same settings and other backends.
@@ -127,6 +137,11 @@ impl Pool {
         self.size = before.size.clone();
         (self.retries, self.hedges) = (before.retries.clone(), before.hedges.clone());
         self
+    }
+
+    /// Who is near; empty: nobody is nearer than others.
+    pub fn near(&self) -> &[bool] {
+        &self.near
     }
 
     /// Its backends.
@@ -151,10 +166,11 @@ impl Pool {
         if let Some(at) = self.trial(wish, now) {
             return Some(Choice { at, reason: Reason::Trial });
         }
-        let deck = Deck { pool: self, wish, now, everybody: false };
-        balance::choose(&deck).or_else(|| {
+        let deck = Deck { pool: self, wish, now, near: &self.near, everybody: false };
+        let near = if self.near.is_empty() { None } else { balance::choose(&deck) };
+        near.or_else(|| balance::choose(&Deck { near: &[], ..deck })).or_else(|| {
             // Nobody is well: an answer that may fail is better than none.
-            let deck = Deck { everybody: true, ..deck };
+            let deck = Deck { near: &[], everybody: true, ..deck };
             balance::choose(&deck).map(|choice| Choice { reason: Reason::NobodyWell, ..choice })
         })
     }
@@ -166,7 +182,7 @@ impl Pool {
 
     /// Choose another for a request that is late, without a memory of it: the better of two that are well. `None`: there is none.
     pub fn choose_other(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
-        balance::least::of_two(&Deck { pool: self, wish, now, everybody: false })
+        balance::least::of_two(&Deck { pool: self, wish, now, near: &[], everybody: false })
     }
 
     /// Somebody who may be tried now. Requests that have been tried elsewhere already are spared that.

@@ -216,6 +216,29 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_of_the_same_zone_are_asked_while_one_is_well() {
+    let engines = [good().await, good().await, good().await];
+    let all: Vec<&Engine> = engines.iter().collect();
+    let members = [", zone: far", ", zone: near", ", zone: near"];
+    let gateway = Gateway::with_settings(&settings_with(&all, &members, "", "", "zone: near")).await;
+    let counts = || engines.each_ref().map(|engine| engine.seen().len());
+    for n in 0..20 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert!(counts()[0] == 0 && counts()[1] > 0 && counts()[2] > 0, "{:?}", counts());
+    let elsewhere = gateway.metric("llm_lens_reloads_total", "");
+    gateway.write_settings(&settings_with(&all, &members, "", "", "zone: far"));
+    gateway.until(|g| g.metric("llm_lens_reloads_total", "") > elsewhere).await;
+    let before = counts();
+    for n in 20..40 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(counts(), [20, before[1], before[2]]);
+    engines[0].stop_listening();
+    assert!(gateway.get("/api/backends").1.contains("\"zone\":\"far\""));
+}
+
 /// What passes through unread tells of its backend as well: four failures and a success, again and again, are no five in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_through_tells_of_successes_too() {

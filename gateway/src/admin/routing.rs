@@ -35,7 +35,7 @@ pub(super) fn backends(shared: &Shared) -> Vec<serde_json::Value> {
         for (member, upstream) in pool.pool.members().iter().zip(&pool.upstreams) {
             let (asked, failed) = member.totals();
             let health = member.health();
-            rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier,
+            rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "zone": upstream.backend.zone,
                 "state": health.state(now).name(), "cause": health.cause(now).name(), "left_ms": ms(health.remaining(now)),
                 "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,

@@ -104,7 +104,7 @@ async fn ask(resolver: &TokioResolver, question: &Question) -> Result<(Vec<Endpo
 
 async fn addresses(resolver: &TokioResolver, name: &str, port: u16, weight: u32) -> Result<(Vec<Endpoint>, Instant), NetError> {
     match resolver.lookup_ip(name).await {
-        Ok(answer) => Ok((answer.iter().map(|address| Endpoint { address, port, weight }).collect(), answer.valid_until())),
+        Ok(answer) => Ok((answer.iter().map(|address| Endpoint { address, port, weight, zone: None }).collect(), answer.valid_until())),
         Err(error) => nobody(error),
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct PlannedPool {
     pub(crate) model: Option<String>,
     /// Each can do what any other can.
     pub(crate) uniform: bool,
+    /// Where the gateway runs, which makes some of them near.
+    zone: Option<String>,
     /// More of them are found while the gateway runs.
     pub(super) is_discovered: bool,
     pub(crate) hedged: Arc<Hedged>,
@@ -53,6 +55,7 @@ impl PlannedPool {
 /// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
 pub(super) struct Pools<'p> {
     pub(super) upstreams: &'p [Arc<Upstream>],
+    pub(super) zone: Option<&'p str>,
     pub(super) known: Vec<Arc<PlannedPool>>,
     pub(super) made: Vec<Arc<PlannedPool>>,
 }
@@ -88,7 +91,7 @@ impl Pools<'_> {
         let same = |pool: &&Arc<PlannedPool>| {
             let members = pool.upstreams.len() == upstreams.len()
                 && pool.upstreams.iter().zip(&upstreams).all(|(one, other)| Arc::ptr_eq(one, other));
-            members && pool.pool.settings == wanted.settings && pool.model == wanted.model
+            members && pool.pool.settings == wanted.settings && pool.model == wanted.model && pool.zone.as_deref() == self.zone
         };
         if let Some(pool) = self.made.iter().chain(&self.known).find(same).cloned() {
             self.made.push(pool.clone());
@@ -97,7 +100,8 @@ impl Pools<'_> {
         let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
         let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
         let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
-        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random());
+        let near = upstreams.iter().map(|upstream| self.zone.is_some() && upstream.backend.zone.as_deref() == self.zone).collect();
+        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random()).preferring(near);
         let before = self.known.iter().find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
         if let Some(before) = before {
             pool = pool.after(&before.pool);
@@ -107,6 +111,7 @@ impl Pools<'_> {
             upstreams,
             model: wanted.model.clone(),
             uniform,
+            zone: self.zone.map(str::to_owned),
             is_discovered: wanted.discovery.is_some(),
             hedged: before.map(|before| before.hedged.clone()).unwrap_or_default(),
         });

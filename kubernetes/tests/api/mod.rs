@@ -6,7 +6,7 @@ use kit::Step;
 pub fn slice(name: &str, version: u32, kind: &str, port: u16, addresses: &[(&str, Option<bool>)]) -> String {
     let endpoint = |(address, ready): &(&str, Option<bool>)| {
         let conditions = ready.map_or_else(String::new, |ready| format!(",\"conditions\":{{\"ready\":{ready}}}"));
-        format!("{{\"addresses\":[\"{address}\"]{conditions}}}")
+        format!("{{\"addresses\":[\"{address}\"],\"zone\":\"z1\"{conditions}}}")
     };
     let endpoints: Vec<String> = addresses.iter().map(endpoint).collect();
     format!(

@@ -317,3 +317,20 @@ fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
         assert!(pool.members()[trial.at].health.is_up());
     }
 }
+
+#[test]
+fn who_is_near_is_asked_while_one_of_them_is_well_and_fits() {
+    for balance in all_balances() {
+        let pool = pool(balance.clone(), 5).preferring(vec![true, false, true, false, false]);
+        let of = |counts: Vec<usize>| counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!(of(shares(&pool, Tick(0))), [0, 2], "{balance:?}");
+        down(&pool, 0, Tick(0));
+        assert_eq!(of(shares(&pool, Tick(1))), [2], "{balance:?}");
+        let elsewhere = pool.choose(&Wish { unfit: &[2], ..Wish::default() }, Tick(1)).unwrap();
+        assert!([1, 3, 4].contains(&elsewhere.at), "{balance:?}");
+        down(&pool, 2, Tick(1));
+        assert_eq!(of(shares(&pool, Tick(2))), [1, 3, 4], "{balance:?}");
+    }
+    assert!(pool(Balance::PeakEwma, 2).preferring(vec![true, true]).near().is_empty());
+    assert!(pool(Balance::PeakEwma, 2).preferring(vec![false, false]).near().is_empty());
+}
