@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub enum Source {
         namespace: Option<String>,
         /// Its name.
         service: String,
-        /// The name or number of its port; `None`: the only one.
+        /// The name of its port, or the number at the pods; `None`: the only one.
         port: Option<String>,
     },
 }
@@ -86,7 +86,25 @@ pub type Found = BTreeMap<Arc<str>, Vec<Endpoint>>;
 
 /// Whether no engine has this host: it is of the machine's own net, or tells a cloud's machines their secrets.
 pub(crate) fn is_forbidden(host: &str) -> bool {
-    matches!(host, "169.254.169.254" | "metadata.google.internal" | "fd00:ec2::254") || host.to_ascii_lowercase().starts_with("fe80:")
+    host.eq_ignore_ascii_case("metadata.google.internal") || host.parse().is_ok_and(is_of_the_link)
+}
+
+/// Whether an address is of the link, where clouds have their metadata, however it is written.
+fn is_of_the_link(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address == METADATA,
+    }
+}
+
+/// Where one cloud tells its machines their secrets over IPv6.
+const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Whether somebody could be there.
+fn may_be_there(endpoint: &Endpoint) -> bool {
+    let address = endpoint.address.to_canonical();
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    endpoint.port != 0 && !is_of_the_link(address) && !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
 impl Endpoint {
@@ -107,7 +125,7 @@ impl Settings {
         for pool in &mut settings.pools {
             let (Some(discovery), Some(found)) = (&pool.discovery, found.get(&pool.settings.name)) else { continue };
             let mut next = Pool::clone(pool);
-            let mut endpoints: Vec<&Endpoint> = found.iter().filter(|endpoint| !is_forbidden(&endpoint.address.to_string())).collect();
+            let mut endpoints: Vec<&Endpoint> = found.iter().filter(|endpoint| may_be_there(endpoint)).collect();
             endpoints.sort_unstable();
             endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
             for endpoint in endpoints.into_iter().take(MOST_FOUND) {

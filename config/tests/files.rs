@@ -225,6 +225,15 @@ fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
         endpoint("10.0.0.1", 8000, 7),
         endpoint("169.254.169.254", 80, 0),
         endpoint("fe80::1", 80, 0),
+        endpoint("febf::1", 80, 0),
+        endpoint("::ffff:169.254.169.254", 80, 0),
+        endpoint("169.254.170.2", 80, 0),
+        endpoint("fd00:ec2::254", 80, 0),
+        endpoint("0.0.0.0", 80, 0),
+        endpoint("::", 80, 0),
+        endpoint("224.0.0.1", 80, 0),
+        endpoint("255.255.255.255", 80, 0),
+        endpoint("10.0.0.3", 0, 0),
     ]);
     let route = &found.routes[0];
     let names: Vec<&str> = route.pools[0].backends.iter().map(|backend| &*backend.name).collect();

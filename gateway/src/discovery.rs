@@ -6,11 +6,11 @@
 
 mod dns;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Endpoint, Source};
+use config::{Endpoint, Found, Source};
 #[cfg(feature = "kubernetes")]
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -22,8 +22,9 @@ use crate::shared::Shared;
 
 /// Between two looks at what the plan looks for.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the beginning waits for the first answers; who is found later joins then.
-const FIRST: Duration = Duration::from_secs(3);
+/// How long the beginning waits for the first answers, and that of one which takes over, whose predecessor leaves soon; who is found later joins then.
+pub(crate) const FIRST: Duration = Duration::from_secs(3);
+pub(crate) const TAKING_OVER: Duration = Duration::from_millis(700);
 /// Changes that come together are put in force together.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// Between two tries of a place that gives no answer: the first, and the longest.
@@ -48,6 +49,8 @@ type Said = (Arc<str>, Vec<Endpoint>);
 #[derive(Debug)]
 pub(crate) struct Discovery {
     watched: BTreeMap<Arc<str>, (Source, JoinSet<()>)>,
+    /// What was said last.
+    known: Found,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
 }
@@ -55,36 +58,36 @@ pub(crate) struct Discovery {
 impl Discovery {
     pub(crate) fn new() -> Self {
         let (say, said) = mpsc::channel(64);
-        Discovery { watched: BTreeMap::new(), say, said }
+        Discovery { watched: BTreeMap::new(), known: Found::new(), say, said }
     }
 
     /// Ask everywhere, and wait for the answers for a while: a gateway that has just begun should know where its requests go.
-    pub(crate) async fn begin(&mut self, shared: &Arc<Shared>) {
+    pub(crate) async fn begin(&mut self, shared: &Arc<Shared>, patience: Duration) {
         self.look(shared);
-        let mut missing: BTreeSet<Arc<str>> = self.watched.keys().cloned().collect();
-        let until = Instant::now() + FIRST;
-        while !missing.is_empty() {
+        let until = Instant::now() + patience;
+        while self.watched.keys().any(|pool| !self.known.contains_key(pool)) {
             let Ok(Some((pool, found))) = timeout_at(until, self.said.recv()).await else { break };
-            missing.remove(&pool);
-            reload::found(shared, vec![(pool, found)]).await;
+            self.known.insert(pool, found);
         }
-        for pool in missing {
-            log::warn!("pool {pool}: nobody has said within {FIRST:?} who is there; asking on");
+        for pool in self.watched.keys().filter(|pool| !self.known.contains_key(*pool)) {
+            log::warn!("pool {pool}: nobody has said within {patience:?} who is there; asking on");
         }
+        reload::found(shared, &self.known).await;
     }
 
     /// Put in force what is said, and see to it that what the plan looks for is asked for. Never ends.
     pub(crate) async fn keep(mut self, shared: Arc<Shared>) {
         loop {
-            if let Ok(Some(first)) = timeout(LOOK, self.said.recv()).await {
-                let mut all = vec![first];
+            if let Ok(Some((pool, found))) = timeout(LOOK, self.said.recv()).await {
+                self.known.insert(pool, found);
                 let until = Instant::now() + TOGETHER;
-                while let Ok(Some(next)) = timeout_at(until, self.said.recv()).await {
-                    all.push(next);
+                while let Ok(Some((pool, found))) = timeout_at(until, self.said.recv()).await {
+                    self.known.insert(pool, found);
                 }
-                reload::found(&shared, all).await;
             }
             self.look(&shared);
+            // Also what could not be put in force, or was lost by a reload that took a pool away and gave it back.
+            reload::found(&shared, &self.known).await;
         }
     }
 
@@ -94,13 +97,15 @@ impl Discovery {
         let wanted = || plan.settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
         // One that has ended, which only a panic can do, is begun anew.
         self.watched.retain(|pool, (source, task)| task.try_join_next().is_none() && wanted().any(|wanted| wanted == (&*pool, &*source)));
+        // What another place has said is not what this one says.
+        self.known.retain(|pool, _| self.watched.contains_key(pool));
         for (pool, source) in wanted() {
             if self.watched.contains_key(pool) {
                 continue;
             }
             // Owned by the map: it ends when nobody wants to know any more, or the gateway ends.
             let mut task = JoinSet::new();
-            task.spawn(watch(source.clone(), Teller { pool: pool.clone(), say: self.say.clone(), last: None }));
+            task.spawn(watch(source.clone(), Teller { pool: pool.clone(), say: self.say.clone() }));
             self.watched.insert(pool.clone(), (source.clone(), task));
         }
     }
@@ -123,21 +128,17 @@ async fn watch(source: Source, mut tell: Teller) {
     }
 }
 
-/// Tells who is there, when that has changed.
+/// Tells who is there.
 #[derive(Debug)]
 struct Teller {
     pool: Arc<str>,
     say: mpsc::Sender<Said>,
-    last: Option<Vec<Endpoint>>,
 }
 
 impl Teller {
     async fn tell(&mut self, mut found: Vec<Endpoint>) {
         found.sort_unstable();
-        if self.last.as_ref() != Some(&found) {
-            self.last = Some(found.clone());
-            // Fails only when the gateway ends.
-            let _ = self.say.send((self.pool.clone(), found)).await;
-        }
+        // Fails only when the gateway ends.
+        let _ = self.say.send((self.pool.clone(), found)).await;
     }
 }

@@ -92,7 +92,7 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
     keys(settings)?;
     settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
     discoveries(settings)?;
-    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits).map(|_| ()))
+    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))
 }
 
 /// Whether this build can look for the backends of all pools.
@@ -238,15 +238,16 @@ impl Plan {
                 planned.release = release(route, before);
                 planned.offload = offload(route, before);
                 planned.mirror = pools.mirror(route, before);
-                if let Some(path) = &route.tokenizer {
-                    let kept = same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone());
-                    let tokenizer = kept.map_or_else(|| Tokenizer::load(path, &tokenizers), Ok)?;
-                    tokenizers.push(tokenizer.clone());
-                    planned.tokenizer = Some(tokenizer);
-                }
+                planned.tokenizer = tokenizer(route, same, &tokenizers)?;
+                tokenizers.extend(planned.tokenizer.clone());
                 Ok(Arc::new(planned))
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
+        let (keys, tokens) = (
+            same.map_or_else(|| Ok(keys(&settings)?.map(Arc::new)), |plan| Ok::<_, BuildError>(plan.keys.clone()))?,
+            tokens(&settings, before)?,
+        );
+        // Pools may be those of the plan in force: nothing fails from here on.
         back(&routes);
         Ok(Plan {
             placed: pools.placed(),
@@ -255,14 +256,11 @@ impl Plan {
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
-            keys: same.map_or_else(|| Ok(keys(&settings)?.map(Arc::new)), |plan| Ok::<_, BuildError>(plan.keys.clone()))?,
-            tokens: tokens(&settings, before)?,
+            keys,
+            tokens,
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits,
-            store: settings.store.as_ref().map(|wanted| {
-                let known = before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
-                known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone())))
-            }),
+            store: store(&settings, before),
             declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
             nowhere: Counted::new(observatory, nowhere(models)),
             world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
@@ -319,12 +317,36 @@ impl Plan {
 
 /// Backends made ready: those of a plan before this, where nothing about them has changed.
 fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstream>>, BuildError> {
-    let upstream = |backend: &Arc<config::settings::Backend>| match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
-        Some(upstream) => Ok(upstream),
-        None => Upstream::build(backend.clone(), settings.limits)
-            .map(|upstream| Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))),
-    };
-    settings.backends.iter().map(upstream).collect()
+    let mut upstreams: Vec<Arc<Upstream>> = Vec::with_capacity(settings.backends.len());
+    for backend in &settings.backends {
+        let upstream = match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
+            Some(upstream) => upstream,
+            None => {
+                // Those that are found come behind the one that they are like.
+                let another = upstreams.iter().find(|another| backend.tls.is_some() && another.backend.tls == backend.tls);
+                let upstream = Upstream::build(backend.clone(), settings.limits, another.map(|another| &**another))?;
+                Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))
+            }
+        };
+        upstreams.push(upstream);
+    }
+    Ok(upstreams)
+}
+
+/// What counts a route's prompts: read once for all that name the same file, and not again where only backends have changed.
+fn tokenizer(route: &Route, same: Option<&Plan>, known: &[Arc<Tokenizer>]) -> Result<Option<Arc<Tokenizer>>, BuildError> {
+    let Some(path) = &route.tokenizer else { return Ok(None) };
+    match same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone()) {
+        Some(kept) => Ok(Some(kept)),
+        None => Tokenizer::load(path, known).map(Some),
+    }
+}
+
+/// Where shared limits are kept: the same connection, where nothing about it has changed.
+fn store(settings: &Settings, before: Option<&Plan>) -> Option<Arc<Store>> {
+    let wanted = settings.store.as_ref()?;
+    let known = before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
+    Some(known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone()))))
 }
 
 /// The shortest that any route asks for, by backend.
@@ -342,13 +364,14 @@ fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
 
 /// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
 fn back(routes: &[Arc<PlannedRoute>]) {
-    for pool in routes.iter().flat_map(|route| &route.pools) {
-        pool.pool.set_backed(false);
-    }
-    for route in routes {
+    let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
         let candidate = route.route.candidate.as_ref().and_then(|candidate| route.pools.get(candidate.pool));
         let others = route.pools.len() - usize::from(candidate.is_some());
-        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).for_each(|pool| pool.pool.set_backed(true));
+        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).cloned().collect()
+    };
+    let backed: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
+    for pool in routes.iter().flat_map(|route| &route.pools) {
+        pool.pool.set_backed(backed.iter().any(|known| Arc::ptr_eq(known, pool)));
     }
 }
 

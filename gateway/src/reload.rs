@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Endpoint, MOST_FOUND, Settings};
+use config::{Found, MOST_FOUND, Settings};
 use observatory::Gauges;
 
 use crate::plan::Plan;
@@ -49,27 +49,59 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     }
 }
 
-/// Backends of pools were found, or are gone: put that in force.
-pub(crate) async fn found(shared: &Arc<Shared>, all: Vec<(Arc<str>, Vec<Endpoint>)>) {
+/// Backends of pools were found, or are gone: put that in force, where it is not.
+pub(crate) async fn found(shared: &Arc<Shared>, known: &Found) {
+    if known.is_empty() {
+        return;
+    }
+    let changed: Found = {
+        let found = shared.found.lock();
+        known
+            .iter()
+            .filter(|(pool, endpoints)| found.get(*pool) != Some(*endpoints))
+            .map(|(pool, new)| (pool.clone(), new.clone()))
+            .collect()
+    };
+    if changed.is_empty() {
+        return;
+    }
+    for (pool, endpoints) in &changed {
+        let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
+        log::info!("pool {pool}: {} found: {}", endpoints.len(), places.join(", "));
+        if endpoints.len() > MOST_FOUND {
+            log::warn!("pool {pool}: only {MOST_FOUND} of them are taken");
+        }
+    }
     let shared = shared.clone();
     let put = move || {
         let mut found = shared.found.lock();
-        for (pool, endpoints) in all {
-            let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
-            log::info!("pool {pool}: {} found: {}", endpoints.len(), places.join(", "));
-            if endpoints.len() > MOST_FOUND {
-                log::warn!("pool {pool}: only {MOST_FOUND} of them are taken");
+        let mut next = found.clone();
+        next.extend(changed);
+        match shared.plan.load().with_found(&next, &shared.tools) {
+            Ok(plan) => {
+                shared.plan.store(Arc::new(plan));
+                *found = next;
             }
-            found.insert(pool, endpoints);
-        }
-        match shared.plan.load().with_found(&found, &shared.tools) {
-            Ok(plan) => shared.plan.store(Arc::new(plan)),
             Err(error) => log::error!("backends that were found cannot be put in force: {error}"),
         }
     };
     if let Err(error) = tokio::task::spawn_blocking(put).await {
         log::error!("backends unchanged, because putting them in force broke off: {error}");
     }
+}
+
+/// What was found by the settings before and may be asked by the new ones: for the same pool, and nobody who is found elsewhere is shown a key that was not for him.
+fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
+    let looks = |settings: &Settings, pool: &Arc<str>| {
+        settings.pools.iter().find(|known| known.settings.name == *pool).and_then(|known| known.discovery.clone())
+    };
+    let keeps = |pool: &Arc<str>| match (looks(before, pool), looks(after, pool)) {
+        (Some(one), Some(other)) => {
+            one.source == other.source || one.like.api_key == other.like.api_key && one.like.authority == other.like.authority
+        }
+        _ => false,
+    };
+    found.iter().filter(|(pool, _)| keeps(pool)).map(|(pool, endpoints)| (pool.clone(), endpoints.clone())).collect()
 }
 
 fn read(shared: &Shared) {
@@ -82,13 +114,14 @@ fn read(shared: &Shared) {
     let before = shared.plan.load_full();
     let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
         restart_only(&before.settings, &settings);
-        let is_wanted = |pool: &Arc<str>| settings.pools.iter().any(|known| known.settings.name == *pool && known.discovery.is_some());
-        found.retain(|pool, _| is_wanted(pool));
-        Plan::build(Arc::new(settings), &found, &shared.tools, Some(&before)).map_err(|e| e.to_string())
+        let still = still_found(&found, &before.settings, &settings);
+        let plan = Plan::build(Arc::new(settings), &still, &shared.tools, Some(&before)).map_err(|e| e.to_string())?;
+        Ok((plan, still))
     });
     match built {
-        Ok(plan) => {
+        Ok((plan, still)) => {
             shared.plan.store(Arc::new(plan));
+            *found = still;
             Gauges::count(&gauges.reloads);
             log::info!("settings of {} are in force", path.display());
         }

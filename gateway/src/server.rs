@@ -32,7 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::audit::Audit;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::edge::Edge;
 use crate::plan::{BuildError, Plan, Tools};
 use crate::proxy::{AdminDoor, Door};
@@ -116,6 +116,8 @@ pub struct Gateway {
     admin: Bound,
     fds: ListenFds,
     workers: usize,
+    /// How long it waits for its first backends, where they are to be found.
+    patience: Duration,
 }
 
 impl Gateway {
@@ -130,6 +132,7 @@ impl Gateway {
         };
         // Workers, and the thread of the admin listener.
         let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records));
+        let patience = if options.upgrade { discovery::TAKING_OVER } else { discovery::FIRST };
         let mut sockets = listen::Sockets::new(&options.settings, options.upgrade)?;
         let listeners =
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
@@ -154,7 +157,7 @@ impl Gateway {
             started: crate::clock::now(),
             file: options.file,
         });
-        Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers })
+        Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers, patience })
     }
 
     /// Where clients connect, in the order of the settings.
@@ -193,7 +196,12 @@ impl Gateway {
     pub fn run(self) -> Result<(), StartError> {
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut discovery = Discovery::new();
-        control.block_on(discovery.begin(&self.shared));
+        // Signals that come while it waits are heard when it serves.
+        let signals = control.block_on(async {
+            let signals = Signals::new();
+            discovery.begin(&self.shared, self.patience).await;
+            signals
+        })?;
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
@@ -202,7 +210,7 @@ impl Gateway {
             // Owned by the data runtime; it ends when `leaving` says so.
             runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
         }
-        let end = control.block_on(self.control(&leave, discovery))?;
+        let end = control.block_on(self.control(&leave, signals, discovery))?;
         // What still runs is dropped, and settles; then the accounts are closed.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
@@ -222,8 +230,7 @@ impl Gateway {
     }
 
     /// Serve the operator and wait for signals; then drain.
-    async fn control(&self, leave: &watch::Sender<bool>, discovery: Discovery) -> Result<End, StartError> {
-        let mut signals = Signals::new()?;
+    async fn control(&self, leave: &watch::Sender<bool>, mut signals: Signals, discovery: Discovery) -> Result<End, StartError> {
         // The operator sees what happens until the end, or until a successor answers in our place.
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;

@@ -40,7 +40,7 @@ pub(crate) use connect::{connect, reach};
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
 pub(crate) use mirror::{Mirror, Mirrored};
-pub(crate) use race::{Race, Second, SecondPlan, Switch};
+pub(crate) use race::{Blame, Race, Reads, Second, SecondPlan, Switch};
 
 /// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got
 /// for ever, and panic over a name that has no address. Of several addresses an IPv4 one is taken, which engines listen on.
@@ -81,10 +81,16 @@ pub(crate) struct Upstream {
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 
 impl Upstream {
-    pub(crate) fn build(backend: Arc<Backend>, limits: Limits) -> Result<Self, BuildError> {
-        let tls = backend.tls.as_ref().map(|t| tls::Client::build(&backend.name, t)).transpose()?;
+    /// Files of authorities are read, unless there is another that trusts the same.
+    pub(crate) fn build(backend: Arc<Backend>, limits: Limits, another: Option<&Upstream>) -> Result<Self, BuildError> {
+        let (tls, authorities) = match another {
+            Some(another) => (another.tls.clone(), another.authorities.clone()),
+            None => {
+                let tls = backend.tls.as_ref().map(|tls| tls::Client::build(&backend.name, tls)).transpose()?;
+                (tls, h2::authorities(&backend)?)
+            }
+        };
         let h2 = backend.http2.then(h2::Client::build);
-        let authorities = h2::authorities(&backend)?;
         let turnstile = backend.admission.map(|admission| Arc::new(Turnstile::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
@@ -107,8 +113,11 @@ impl Upstream {
         self.turnstile.as_ref().is_some_and(|turnstile| turnstile.counts().waiting > 0)
     }
 
-    /// It may say that it wants to be left alone: others are asked meanwhile, if there are any.
-    pub(crate) fn heed(&self, head: &AnswerHead) {
+    /// It may say that it wants to be left alone: others are asked meanwhile, if there are any. What it says of a credential of the client's own holds for that client only.
+    pub(crate) fn heed(&self, head: &AnswerHead, with_credential: bool) {
+        if head.status == 429 && with_credential && self.backend.api_key.is_none() {
+            return;
+        }
         head.retry_after().into_iter().for_each(|span| self.member.health().rest(span, clock::now()));
     }
 
@@ -236,6 +245,11 @@ pub(crate) trait Source {
 
     /// When something of an answer was read last whose head is kept back.
     fn heard_at(&self) -> Option<Tick> {
+        None
+    }
+
+    /// Until when the beginning of an answer was kept back that has been given now; `None`: it was not.
+    fn kept_until(&self) -> Option<Tick> {
         None
     }
 

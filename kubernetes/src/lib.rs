@@ -31,7 +31,7 @@ pub struct Service {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
-    /// The name or number of the port; `None`: the only one.
+    /// The port's name, or its number at the pods; `None`: the only one.
     pub port: Option<String>,
 }
 
@@ -126,6 +126,9 @@ fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
 fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
     let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
     let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
+    let known = || {
+        slice.ports.iter().flatten().map(|port| format!("{} {:?}", port.name.as_deref().unwrap_or_default(), port.port)).collect::<Vec<_>>()
+    };
     let mut ports = ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?)));
     let chosen = match &service.port {
         Some(wanted) => ports.find(|(name, port)| name == wanted || port.to_string() == *wanted),
@@ -138,5 +141,8 @@ fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
             first
         }
     };
+    if chosen.is_none() && !slice.endpoints.is_empty() {
+        log::warn!("service {}: none of its pods' ports is {:?}; they are {:?}", service.name, service.port, known());
+    }
     chosen.map(|(_, port)| port)
 }

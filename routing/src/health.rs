@@ -168,7 +168,7 @@ impl Health {
 
     /// Whether a request may try it now: once a second one may. Who may must.
     pub(crate) fn may_try(&self, now: Tick) -> bool {
-        if self.state(now) != State::Trying {
+        if self.state(now) != State::Trying || self.rests(now) {
             return false;
         }
         let next = self.next_try.load(Ordering::Relaxed);

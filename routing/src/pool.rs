@@ -135,6 +135,7 @@ impl Pool {
         let places = before.members.iter().map(|known| self.members.iter().position(|member| member.name == known.name));
         self.prefixes = before.prefixes.moved(&places.collect::<Vec<_>>());
         self.size = before.size.clone();
+        self.slow_from = AtomicU64::new(before.slow_from.load(Ordering::Relaxed));
         (self.retries, self.hedges) = (before.retries.clone(), before.hedges.clone());
         self
     }
@@ -190,8 +191,7 @@ impl Pool {
         if !wish.tried.is_empty() {
             return None;
         }
-        let may = |member: &Member| member.health.state(now) == State::Trying && !member.health.rests(now);
-        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && may(member);
+        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && member.health.state(now) == State::Trying;
         let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !wish.unfit.contains(at));
         candidates.find(|(_, member)| member.health.may_try(now)).map(|(at, _)| at)
     }
@@ -255,7 +255,9 @@ impl Pool {
     pub fn first_token(&self, attempt: &Attempt, took: Duration, now: Tick) {
         attempt.first_token(took, self.settings.forget, now);
         let limit = self.slow_from.load(Ordering::Relaxed);
-        attempt.member().count_slow(limit > 0 && took.as_nanos() > u128::from(limit));
+        if limit > 0 {
+            attempt.member().count_slow(took.as_nanos() > u128::from(limit));
+        }
     }
 
     /// Tokens of a request in the mean.

@@ -187,11 +187,11 @@ impl Release {
         let ((new, new_refused, new_failed), (old, old_refused, old_failed)) = (self.candidate.recent(), self.stable.recent());
         let is_known = old >= rollback.min_requests;
         // Where nobody is left with the old version, it is taken for one that never failed; what clients do wrong can only be told from it beside the other.
-        let (mine, theirs) = if is_known { (new_failed + new_refused, old_failed + old_refused) } else { (new_failed, old_failed) };
+        let (mine, theirs) = if is_known { (new_failed + new_refused, old_failed + old_refused) } else { (new_failed, 0.0) };
         if new >= rollback.min_requests && mine > theirs + rollback.failures {
             return Some(Worse::Failures(mine, theirs));
         }
-        let before = Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && old == 0);
+        let before = Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && !is_known);
         let (mine, theirs) = (self.candidate.ttft.p95()?, self.stable.ttft.p95().filter(|_| is_known).or(before)?);
         let slower = new >= rollback.min_requests && rollback.slower > 0.0 && mine as f64 > theirs as f64 * rollback.slower;
         slower.then(|| Worse::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs)))

@@ -205,6 +205,16 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     }
     assert_eq!(engines[0].seen().len(), 2);
 
+    // What it says of a client's own key is for that client.
+    let engines = [busy("30").await, good().await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    for n in 0..6 {
+        let mut client = gateway.client().await;
+        client.post(CHAT, &format!("x-request-id: k{n}\r\nauthorization: Bearer mine\r\n"), BODY).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(engines[0].seen().len(), 6, "a retry goes on in the circle");
+
     // All say so: what one says is passed on, and each request is asked of one only, once that is known.
     let date = "Sun, 06 Nov 2095 08:49:37 GMT";
     let engines = [busy(date).await, busy("100000").await];

@@ -60,7 +60,7 @@ impl NameServer {
         self.zone.lock().expect("no test panicked in here").records.insert((name, RecordType::SRV), records);
     }
 
-    /// Whether it answers that something is wrong with it.
+    /// Whether it answers a question for addresses that something is wrong with it. To those for newer ones it says that there are none.
     pub fn fails(&self, fails: bool) {
         self.zone.lock().expect("no test panicked in here").fails = fails;
     }
@@ -83,16 +83,15 @@ impl Zone {
         for query in &question.queries {
             let name = query.name().to_lowercase();
             *self.asked.entry(name.clone()).or_default() += 1;
-            answer.add_answers(self.records.get(&(name.clone(), query.query_type())).into_iter().flatten().cloned());
+            let fails = self.fails && query.query_type() == RecordType::A;
+            let records = self.records.get(&(name.clone(), query.query_type())).filter(|_| !fails);
+            answer.add_answers(records.into_iter().flatten().cloned());
             let is_there = self.records.iter().any(|((known, _), records)| *known == name && !records.is_empty());
-            answer.metadata.response_code = match (self.fails, is_there) {
+            answer.metadata.response_code = match (fails, is_there) {
                 (true, _) => ResponseCode::ServFail,
                 (false, true) => ResponseCode::NoError,
                 (false, false) => ResponseCode::NXDomain,
             };
-        }
-        if self.fails {
-            answer.answers.clear();
         }
         answer.add_queries(question.queries);
         answer

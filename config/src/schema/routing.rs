@@ -62,7 +62,7 @@ pub static DISCOVER: Section = Section {
             "port",
             Kind::Text,
             "",
-            "For dns a number; default: that of `like`. For kubernetes the name or number of the service's port; default: the only one.",
+            "For dns a number; default: that of `like`. For kubernetes its name in the service, or its number at the pods; default: the only one.",
         ),
         field("namespace", Kind::Text, "", "The service's namespace; default: the gateway's own."),
         field("servers", Kind::Texts, "", "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf."),

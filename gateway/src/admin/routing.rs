@@ -133,14 +133,14 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
     }
     for (route, mirror) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.mirror.as_ref()?))) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (ended, count) in [("well", &mirror.well), ("badly", &mirror.badly), ("left_out", &mirror.left_out)] {
+        for (ended, count) in [("well", &mirror.counts.well), ("badly", &mirror.counts.badly), ("left_out", &mirror.counts.left_out)] {
             let labels = [("route", route.to_string()), ("ended", ended.to_owned())];
             push(samples, "llm_lens_mirrored_requests_total", "Requests that another pool was asked as well.", &labels, load(count));
         }
         let labels = [("route", route.to_string())];
         let help = "Times to first token of mirrored requests, all together; and how many had one.";
-        push(samples, "llm_lens_mirrored_ttft_microseconds_total", help, &labels, load(&mirror.first_token_us));
-        push(samples, "llm_lens_mirrored_first_tokens_total", help, &labels, load(&mirror.first_tokens));
+        push(samples, "llm_lens_mirrored_ttft_microseconds_total", help, &labels, load(&mirror.counts.first_token_us));
+        push(samples, "llm_lens_mirrored_first_tokens_total", help, &labels, load(&mirror.counts.first_tokens));
     }
     for pool in plan.pools() {
         let settings = &pool.pool.settings;

@@ -1,14 +1,18 @@
 //! Backends by their names in DNS: addresses (A, AAAA), and services (SRV, RFC 2782).
 //!
-//! - *In*: a name, and who is asked.
+//! - *In*: a name, whole, and who is asked.
 //! - *Out*: who is there, each time the answer's time to live is over.
-//! - *Never*: the system's cache, which knows no time to live. An answer older than it says, but for [`OFTEN`].
+//! - *Never*: the system's cache, which knows no time to live; its search list, in which a failure looks like nobody. An answer older than it says, but for
+//!   [`OFTEN`].
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use config::Endpoint;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use config::{Endpoint, MOST_FOUND};
+use futures_util::{StreamExt, stream};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
@@ -22,6 +26,8 @@ const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(300);
 /// A name that is not there is looked for again after so long.
 const NOBODY: Duration = Duration::from_secs(5);
+/// Names that are looked up at a time.
+const TOGETHER: usize = 16;
 
 /// What is asked.
 #[derive(Debug)]
@@ -32,9 +38,13 @@ pub(super) enum Question {
     Service { name: String },
 }
 
+/// Who is there, and until when that holds.
+type Answer<T> = Result<(Vec<T>, Instant), NetError>;
+
 /// Ask for ever.
 pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: Teller) {
     let mut retry = RETRY.0;
+    let mut known = HashMap::new();
     loop {
         // Made anew after a failure: the system may have been told of other servers since.
         let resolver = match resolver(servers) {
@@ -46,11 +56,15 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: 
             }
         };
         loop {
-            let wait = match ask(&resolver, &question).await {
+            let answer = match &question {
+                Question::Addresses { name, port } => endpoints(&resolver, name, *port, 0).await,
+                Question::Service { name } => service(&resolver, name, &mut known).await,
+            };
+            match answer {
                 Ok((found, until)) => {
                     retry = RETRY.0;
                     tell.tell(found).await;
-                    until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM)
+                    tokio::time::sleep(until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM)).await;
                 }
                 Err(error) => {
                     log::warn!("pool {}: looking up {} failed, who was there stays: {error}", tell.pool, question.name());
@@ -58,8 +72,7 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: 
                     retry = (retry * 2).min(RETRY.1);
                     break;
                 }
-            };
-            tokio::time::sleep(wait).await;
+            }
         }
     }
 }
@@ -86,49 +99,74 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
         };
         Resolver::builder_with_config(ResolverConfig::from_name_servers(servers.iter().map(server).collect()), provider)
     };
-    let options = builder.options_mut();
     // We ask when an answer is over, and no sooner: there is nothing to be remembered.
-    options.cache_size = 0;
-    // An engine with two addresses is one engine.
-    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    builder.options_mut().cache_size = 0;
     builder.build()
 }
 
-/// Who is there, and until when that holds.
-async fn ask(resolver: &TokioResolver, question: &Question) -> Result<(Vec<Endpoint>, Instant), NetError> {
-    match question {
-        Question::Addresses { name, port } => addresses(resolver, name, *port, 0).await,
-        Question::Service { name } => service(resolver, name).await,
-    }
+/// A name as it stands, without a search list.
+fn whole(name: &str) -> String {
+    format!("{}.", name.trim_end_matches('.'))
 }
 
-async fn addresses(resolver: &TokioResolver, name: &str, port: u16, weight: u32) -> Result<(Vec<Endpoint>, Instant), NetError> {
-    match resolver.lookup_ip(name).await {
-        Ok(answer) => Ok((answer.iter().map(|address| Endpoint { address, port, weight, zone: None }).collect(), answer.valid_until())),
-        Err(error) => nobody(error),
-    }
+async fn endpoints(resolver: &TokioResolver, name: &str, port: u16, weight: u32) -> Answer<Endpoint> {
+    let (found, until) = addresses(resolver, name).await?;
+    Ok((found.into_iter().map(|address| Endpoint { address, port, weight, zone: None }).collect(), until))
 }
 
-/// The servers of the best priority: the others are for when none of these is there, which is a pool's fallback to say.
-async fn service(resolver: &TokioResolver, name: &str) -> Result<(Vec<Endpoint>, Instant), NetError> {
-    let answer = match resolver.srv_lookup(name).await {
+/// The addresses of a name: an engine that has two is one engine, so those of the newer kind count only where there are none of the older.
+async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
+    let of =
+        |answer: Lookup| (answer.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>(), answer.valid_until());
+    let (found, until) = resolver.ipv4_lookup(whole(name)).await.map(of).or_else(nobody)?;
+    if !found.is_empty() {
+        return Ok((found, until));
+    }
+    resolver.ipv6_lookup(whole(name)).await.map(of).or_else(nobody)
+}
+
+/// The servers of the best priority: the others are for when none of these is there, which is a pool's fallback to say. A server whose name cannot be looked up
+/// stays where it was; the service fails only where nothing is known of any.
+async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<String, Vec<IpAddr>>) -> Answer<Endpoint> {
+    let answer = match resolver.srv_lookup(whole(name)).await {
         Ok(answer) => answer,
         Err(error) => return nobody(error),
     };
     let servers = || answer.answers().iter().filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None });
     let best = servers().map(|srv| srv.priority).min();
-    let (mut found, mut until) = (Vec::new(), answer.valid_until());
-    for server in servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()) {
+    let wanted = servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MOST_FOUND);
+    let wanted: Vec<(String, u16, u16)> = wanted.map(|srv| (srv.target.to_string(), srv.port, srv.weight)).collect();
+    let look = |(target, port, weight): (String, u16, u16)| async move { (addresses(resolver, &target).await, target, port, weight) };
+    let looked: Vec<_> = stream::iter(wanted).map(look).buffered(TOGETHER).collect().await;
+    let (mut found, mut until, mut now, mut failure) = (Vec::new(), answer.valid_until(), HashMap::new(), None);
+    for (looked, target, port, weight) in looked {
+        let there = match (looked, known.get(&target)) {
+            (Ok((there, valid)), _) => {
+                until = until.min(valid);
+                there
+            }
+            (Err(_), Some(there)) => there.clone(),
+            (Err(error), None) => {
+                failure = Some(error);
+                continue;
+            }
+        };
         // Of weight 0 is who should get next to nothing.
-        let (there, valid) = addresses(resolver, &server.target.to_string(), server.port, u32::from(server.weight).max(1)).await?;
-        found.extend(there);
-        until = until.min(valid);
+        let weight = u32::from(weight).max(1);
+        found.extend(there.iter().map(|address| Endpoint { address: *address, port, weight, zone: None }));
+        now.insert(target, there);
     }
-    Ok((found, until))
+    match failure {
+        Some(error) if found.is_empty() => Err(error),
+        _ => {
+            *known = now;
+            Ok((found, until))
+        }
+    }
 }
 
 /// That nobody is there is an answer; that nobody could say is none.
-fn nobody(error: NetError) -> Result<(Vec<Endpoint>, Instant), NetError> {
+fn nobody<T>(error: NetError) -> Answer<T> {
     match &error {
         NetError::Dns(DnsError::NoRecordsFound(none)) if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) => {
             Ok((Vec::new(), Instant::now() + NOBODY))

@@ -28,7 +28,7 @@ use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
 use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
 use crate::upstream::h1::{Edits, Request};
-use crate::upstream::{AnswerHead, Call, Mirrored, Race, Second, SecondPlan, Source, Upstream, UpstreamError};
+use crate::upstream::{AnswerHead, Blame, Call, Mirrored, Race, Reads, Second, SecondPlan, Source, Upstream, UpstreamError};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -302,6 +302,7 @@ fn mirror(exchange: &Exchange, asked: &Asked) {
         model_at: exchange.inspected.facts.as_ref().and_then(|facts| facts.model_at.clone()),
         id: exchange.accepted.id.clone(),
         keeps_credentials: exchange.plan.keys.is_some(),
+        with_credential: exchange.course.with_credential,
         dialect,
         question: choose::question(exchange),
         limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
@@ -316,6 +317,7 @@ fn mirror(exchange: &Exchange, asked: &Asked) {
 fn second(exchange: &Exchange, asked: &Asked, edits: &Edits) -> Option<Box<Second>> {
     let (after, budget, unfit) = choose::second(exchange)?;
     let routed = exchange.routed.as_ref()?;
+    let echo = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo);
     Some(Second::new(SecondPlan {
         route: routed.route.clone(),
         first: routed.target,
@@ -328,7 +330,8 @@ fn second(exchange: &Exchange, asked: &Asked, edits: &Edits) -> Option<Box<Secon
         budget,
         question: choose::question(exchange),
         limits: exchange.plan.head_limits,
-        reads: routed.dialect.map(|dialect| (dialect, exchange.plan.reader_limits)),
+        reads: routed.dialect.map(|dialect| Reads { dialect, limits: exchange.plan.reader_limits, echo }),
+        with_credential: exchange.course.with_credential,
         connect: exchange.timeouts().connect,
     }))
 }
@@ -362,14 +365,17 @@ async fn call<D: Sink>(
                 }
                 return Asking::Done(completed(exchange));
             }
-            End::Unanswered(error) => match source.into_unanswered() {
-                (Some(again), rest) if !fresh => {
-                    log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
-                    fresh = true;
-                    (request, second) = (again, rest);
+            End::Unanswered(error) => {
+                let blame = source.blame();
+                match source.into_unanswered() {
+                    (Some(again), rest) if !fresh => {
+                        log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
+                        fresh = true;
+                        (request, second) = (again, rest);
+                    }
+                    _ => return neither(exchange, &error, &blame),
                 }
-                _ => return failed(&error),
-            },
+            }
             end => return ended(exchange, end),
         }
     }
@@ -396,6 +402,15 @@ fn failed(error: &UpstreamError) -> Asking {
     // That all connections are in use is our own limit.
     let ended = if matches!(error, UpstreamError::Busy) { Ended::Untold } else { Ended::Badly };
     Asking::Failed(ended, refusal_for(error))
+}
+
+/// Nobody has answered, of one or of two who were asked at the same time.
+fn neither(exchange: &mut Exchange, error: &UpstreamError, blame: &Blame) -> Asking {
+    choose::second_failed(exchange, blame.second);
+    match (failed(error), blame.first) {
+        (Asking::Failed(_, refusal), Some(ended)) => Asking::Failed(ended, refusal),
+        (asking, _) => asking,
+    }
 }
 
 fn client_gone(exchange: &mut Exchange) -> bool {

@@ -81,8 +81,7 @@ impl Pools<'_> {
         let wanted = route.mirror.as_ref()?;
         let pool = self.pool(&wanted.pool);
         let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone());
-        let same = known.filter(|known| known.share == wanted.share && Arc::ptr_eq(&known.pool, &pool));
-        Some(same.unwrap_or_else(|| Arc::new(Mirror::new(pool, wanted.share))))
+        Some(Arc::new(Mirror::new(pool, wanted.share, known.as_deref())))
     }
 
     fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {

@@ -7,8 +7,10 @@
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
 mod continuation;
+mod hedge;
 
 pub(crate) use continuation::{continuation, keep_for_continuation, may_continue, resumed, seam_mark};
+pub(crate) use hedge::{second, second_failed, second_lost, switch};
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -29,7 +31,7 @@ use crate::exchange::{Exchange, Routed};
 use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
 use crate::stage::relay::Cut;
-use crate::upstream::Switch;
+use crate::stage::send::has_credential;
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
@@ -80,6 +82,8 @@ pub(crate) struct Course {
     pub(crate) signals: Option<Signals>,
     /// What the backend was thought to take.
     pub(crate) last_predicted: Option<Predicted>,
+    /// The client's own credential goes on with it, to backends that have none of ours.
+    pub(crate) with_credential: bool,
     /// It passes through unread, and a connection to its backend stands.
     pub(crate) passes: bool,
     /// Attempts that failed.
@@ -127,6 +131,7 @@ impl Course {
 /// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
 pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
+    exchange.course.with_credential = exchange.plan.keys.is_none() && has_credential(head);
     if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
         exchange.course.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
@@ -329,47 +334,6 @@ pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
     let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
     exchange.course.next = paid.then_some(next);
     paid
-}
-
-/// When a second backend is asked at the same time, on what budget, and who of its pool is not.
-pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)> {
-    let routed = exchange.routed.as_ref()?;
-    let hedges = routed.route.route.hedges?;
-    routed.pool().pool.hedges.earn(clock::now());
-    let after = hedges.after.or_else(|| routed.upstream()?.member.p95())?;
-    let others = exchange.course.unfit.iter().chain(&exchange.course.tried);
-    let unfit = others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
-    Some((after, hedges.budget, unfit))
-}
-
-/// The second backend has answered first: the exchange is its. That the first was late is known of it.
-pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
-    let now = clock::now();
-    if let (Some(attempt), Some(sent), Ended::Untold, Some(routed)) =
-        (&exchange.course.attempt, exchange.sent.at, switch.first, &exchange.routed)
-    {
-        routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
-    }
-    end(exchange, switch.first, now);
-    if let Some(place) = exchange.place.take() {
-        place.leave(now, None);
-    }
-    exchange.set_target(switch.target);
-    let course = &mut exchange.course;
-    (course.signals, course.last_predicted) = (switch.attempt.member().signals(now), switch.attempt.predicted());
-    (course.attempt, course.reason) = (Some(switch.attempt), Some(Reason::Balanced));
-    course.tried.push(switch.target);
-    if let Some(backend) = exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone())) {
-        exchange.course.hedge = Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
-    }
-    (exchange.place, exchange.sent.at) = (switch.place, switch.sent_at);
-}
-
-/// The second backend was asked and has lost.
-pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Duration) {
-    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
-    let backend = upstream.backend.name.clone();
-    exchange.course.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
 }
 
 /// Whether an answer with this status says that another backend might do better.

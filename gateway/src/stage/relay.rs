@@ -216,7 +216,8 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         if self.poll_hold(cx).is_ready() || self.poll_judges(cx).is_ready() {
             return self.poll(cx);
         }
-        if self.out.is_empty() && self.exchange.ledger.state() == State::Gateway {
+        // What is kept back for the head's sake is not written, and more is waited for.
+        if (self.out.is_empty() || self.head.is_some()) && self.exchange.ledger.state() == State::Gateway {
             self.exchange.ledger.switch(self.waiting_state(), clock::now());
         }
         match self.watch.poll(cx, self.waits_for()) {
@@ -279,7 +280,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     }
 
     fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
-        let was_empty = self.out.is_empty();
+        let was_empty = self.out.is_empty() || self.head.is_some();
         let mut forward = Forward {
             answer: &mut self.exchange.answer,
             out: &mut self.out,

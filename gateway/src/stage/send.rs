@@ -35,6 +35,11 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     Outgoing { head: head_for(route, &upstream.backend, head, &said), edits }
 }
 
+/// Whether a client shows a credential.
+pub(crate) fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
+    head.fields.iter().any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
+}
+
 /// What all backends are told of a request.
 pub(crate) struct Said<'s> {
     pub(crate) id: &'s str,

@@ -34,6 +34,12 @@ const TOTAL: Duration = Duration::from_secs(300);
 pub(crate) struct Mirror {
     pub(crate) pool: Arc<PlannedPool>,
     pub(crate) share: f64,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What came of asking. Counts go on when settings change, or backends come and go.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
     running: AtomicU64,
     pub(crate) well: AtomicU64,
     pub(crate) badly: AtomicU64,
@@ -58,6 +64,8 @@ pub(crate) struct Mirrored {
     pub(crate) model_at: Option<std::ops::Range<usize>>,
     pub(crate) id: String,
     pub(crate) keeps_credentials: bool,
+    /// The client's own credential goes on with it.
+    pub(crate) with_credential: bool,
     pub(crate) dialect: Dialect,
     pub(crate) question: Question,
     pub(crate) limits: (HeadLimits, ReaderLimits),
@@ -65,9 +73,8 @@ pub(crate) struct Mirrored {
 }
 
 impl Mirror {
-    pub(crate) fn new(pool: Arc<PlannedPool>, share: f64) -> Self {
-        let [running, well, badly, left_out, first_tokens, first_token_us] = [const { AtomicU64::new(0) }; 6];
-        Mirror { pool, share, running, well, badly, left_out, first_tokens, first_token_us }
+    pub(crate) fn new(pool: Arc<PlannedPool>, share: f64, before: Option<&Mirror>) -> Self {
+        Mirror { pool, share, counts: before.map(|before| before.counts.clone()).unwrap_or_default() }
     }
 
     /// Whether this request is mirrored.
@@ -75,10 +82,13 @@ impl Mirror {
         if rand::random::<f64>() >= self.share {
             return false;
         }
-        let room =
-            self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| (running < MOST).then_some(running + 1)).is_ok();
+        let room = self
+            .counts
+            .running
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| (running < MOST).then_some(running + 1))
+            .is_ok();
         if !room {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.counts.left_out.fetch_add(1, Ordering::Relaxed);
         }
         room
     }
@@ -87,12 +97,12 @@ impl Mirror {
     pub(crate) async fn ask(&self, mirrored: Mirrored) {
         let ended = tokio::time::timeout(TOTAL, self.heard(mirrored)).await;
         let count = match ended {
-            Ok(Some(true)) => &self.well,
-            Ok(None) => &self.left_out,
-            Ok(Some(false)) | Err(_) => &self.badly,
+            Ok(Some(true)) => &self.counts.well,
+            Ok(None) => &self.counts.left_out,
+            Ok(Some(false)) | Err(_) => &self.counts.badly,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.counts.running.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the answer was a good one; `None`: there is nobody to ask, or no place with him.
@@ -111,8 +121,8 @@ impl Mirror {
         if let (Some(first), Some(sent)) = (heard.answer.lens.marks().first_token.arrival, heard.sent_at) {
             let took = first.nanos_since(sent);
             pool.first_token(&attempt, Duration::from_nanos(took), first);
-            self.first_tokens.fetch_add(1, Ordering::Relaxed);
-            self.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
+            self.counts.first_tokens.fetch_add(1, Ordering::Relaxed);
+            self.counts.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
         }
         let status = heard.answer.lens.error().map(EngineError::status).or(heard.answer.status).unwrap_or(0);
         let ended = match done {
@@ -135,7 +145,7 @@ impl Mirror {
         poll_fn(|cx| source.poll_send(cx)).await?;
         heard.sent_at = Some(clock::now());
         let head = poll_fn(|cx| source.poll_head(cx)).await?;
-        upstream.heed(&head);
+        upstream.heed(&head, mirrored.with_credential);
         let answer = &mut heard.answer;
         answer.status = Some(head.status);
         answer.lens = StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);

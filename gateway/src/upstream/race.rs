@@ -20,7 +20,6 @@ use lens::Tick;
 use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;
 use wire::http1::head::{self, HeadLimits};
-use wire::{Dialect, ReaderLimits};
 
 use super::h1::{Edits, Request};
 use super::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
@@ -29,6 +28,7 @@ use crate::plan::{PlannedRoute, Target};
 use crate::stage::choose::{Asked as AskedOf, is_worth_another};
 use crate::stage::send::{self, Said};
 use contender::Contender;
+pub(crate) use contender::Reads;
 
 /// An answer that a second backend may give.
 pub(crate) struct Race {
@@ -41,6 +41,17 @@ pub(crate) struct Race {
     first_ended: Ended,
     /// It was asked and has lost: which, and how late the first was when it was asked.
     lost: Option<(Target, Duration)>,
+    /// The second has failed.
+    second_failed: Option<Target>,
+    /// Until when the beginning of the answer was kept back.
+    kept_until: Option<Tick>,
+}
+
+/// What is to be known when neither has answered.
+pub(crate) struct Blame {
+    /// How the first ended; `None`: by the error that ended both.
+    pub(crate) first: Option<Ended>,
+    pub(crate) second: Option<Target>,
 }
 
 /// The second backend, and how far it is.
@@ -69,7 +80,9 @@ pub(crate) struct SecondPlan {
     pub(crate) question: Question,
     pub(crate) limits: HeadLimits,
     /// How a first token is known, where there is one to be known.
-    pub(crate) reads: Option<(Dialect, ReaderLimits)>,
+    pub(crate) reads: Option<Reads>,
+    /// The client's own credential goes on with it.
+    pub(crate) with_credential: bool,
     pub(crate) connect: Duration,
 }
 
@@ -160,7 +173,7 @@ impl Second {
         if let State::Asking(contender, asked) = &self.state
             && let (Some(head), Some(upstream)) = (contender.head(), self.plan.route.upstream(asked.target))
         {
-            upstream.heed(head);
+            upstream.heed(head, self.plan.with_credential);
         }
         if let State::Connecting(_, asked) | State::Asking(_, asked) = self.state
             && let Some(pool) = self.plan.route.pools.get(asked.target.pool)
@@ -202,7 +215,15 @@ impl SecondPlan {
 
 impl Race {
     pub(crate) fn new(first: Call, second: Option<Box<Second>>) -> Self {
-        Race { first: Some(Contender::new(first)), second, switch: None, first_ended: Ended::Untold, lost: None }
+        Race {
+            first: Some(Contender::new(first)),
+            second,
+            switch: None,
+            first_ended: Ended::Untold,
+            lost: None,
+            second_failed: None,
+            kept_until: None,
+        }
     }
 
     /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
@@ -210,16 +231,22 @@ impl Race {
         (self.first.and_then(|first| first.into_call().into_unanswered()), self.second)
     }
 
+    /// Who is to blame when there is no answer.
+    pub(crate) fn blame(&self) -> Blame {
+        Blame { first: self.first.is_none().then_some(self.first_ended), second: self.second_failed }
+    }
+
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
         let second = self.second.as_ref();
         let (asked, reads) = (second.and_then(|second| second.asked()), second.and_then(|second| second.plan.reads));
         let Some(first) = &mut self.first else { return Poll::Pending };
+        let kept_before = first.heard_at();
         match std::task::ready!(first.poll_begun(cx, reads)) {
             // An error of the first is no answer while the second may give one.
             Ok(status) if asked.is_some() && is_worth_another(status) => {
                 if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
-                    plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head));
+                    plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
                 }
                 (self.first, self.first_ended) = (None, fault(status));
             }
@@ -230,6 +257,8 @@ impl Race {
             // It may be asked again on another connection, and be late then.
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
+                // With a token it has begun when that was read; let go without one, now.
+                self.kept_until = if reads.is_some() { first.heard_at() } else { kept_before.map(|_| clock::now()) };
                 // Dropping it cuts it off.
                 self.lost = self.second.take().and_then(|lost| Some((asked?, lost.plan.after)));
                 return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
@@ -245,11 +274,18 @@ impl Race {
         let Some(mut second) = self.second.take() else { return Poll::Pending };
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_worth_another(status));
         if let (true, State::Asking(contender, _)) = (has_won, &mut second.state) {
+            self.kept_until = contender.heard_at();
             let head = contender.take_head().ok_or(UpstreamError::ClosedEarly);
             self.won(*second);
             return Poll::Ready(head);
         }
-        second.failed(begun.as_ref().map_or(Ended::Badly, |status| fault(*status)));
+        self.second_failed = second.asked();
+        second.failed(match &begun {
+            // That all connections are in use is our own limit.
+            Err(UpstreamError::Busy) => Ended::Untold,
+            Err(_) => Ended::Badly,
+            Ok(status) => fault(*status),
+        });
         match begun {
             Err(error) if self.first.is_none() => Poll::Ready(Err(error)),
             _ => Poll::Pending,
@@ -273,7 +309,14 @@ impl Race {
 impl Source for Race {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match &mut self.first {
-            Some(first) => first.poll_send(cx),
+            Some(first) => match first.poll_send(cx) {
+                Poll::Ready(Err(error)) if self.second.as_ref().is_some_and(|second| second.asked().is_some()) => {
+                    log::debug!("a backend failed while a second one was asked: {error}");
+                    (self.first, self.first_ended) = (None, Ended::Badly);
+                    Poll::Ready(Ok(()))
+                }
+                sent => sent,
+            },
             None => Poll::Ready(Ok(())),
         }
     }
@@ -306,6 +349,10 @@ impl Source for Race {
 
     fn heard_at(&self) -> Option<Tick> {
         self.first.as_ref().and_then(Contender::heard_at)
+    }
+
+    fn kept_until(&self) -> Option<Tick> {
+        self.kept_until
     }
 
     fn take_switch(&mut self) -> Option<Switch> {

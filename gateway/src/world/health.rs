@@ -110,10 +110,14 @@ impl Rounds {
     ) {
         let named = |name: &Arc<str>| plan.world.upstream(name);
         while let Some(done) = self.running.try_join_next() {
-            let due = done.ok().and_then(|name| Some((later(now, interval(named(&name)?)?), name)));
-            self.due.extend(due.map(|(due, name)| (name, Some(due))));
+            let Ok(name) = done else { continue };
+            self.due.remove(&name);
+            if let Some(interval) = named(&name).and_then(|upstream| interval(upstream)) {
+                self.due.insert(name, Some(later(now, interval)));
+            }
         }
-        self.due.retain(|name, _| named(name).is_some_and(|upstream| interval(upstream).is_some()));
+        // Who is gone is not due; one that runs is known until it has ended, so that nobody who comes back is asked twice at a time.
+        self.due.retain(|name, due| due.is_none() || named(name).is_some_and(|upstream| interval(upstream).is_some()));
         for upstream in plan.placed().iter().filter(|upstream| interval(upstream).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {

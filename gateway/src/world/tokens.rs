@@ -79,7 +79,7 @@ impl Tokens {
         let issuer = |settings: &JwtSettings| {
             let source = match &settings.jwks {
                 JwksSource::File(path) => Source::File(path.clone()),
-                JwksSource::Server(backend) => Source::Server(Arc::new(Upstream::build(backend.clone(), limits)?)),
+                JwksSource::Server(backend) => Source::Server(Arc::new(Upstream::build(backend.clone(), limits, None)?)),
             };
             let (fetched, wanted) = (AtomicU64::new(0), AtomicU64::new(0));
             Ok(Issuer { settings: settings.clone(), source, keys: ArcSwapOption::empty(), fetched, wanted })

@@ -111,6 +111,11 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
     let mut found = members(&gateway);
     found.sort();
     assert_eq!(found, wanted, "{}", gateway.stderr());
+    // The service is there, its servers' names cannot be looked up: they stay where they were.
+    server.fails(true);
+    let asked = server.asked("here.test");
+    eventually("their names were looked up in vain", || server.asked("here.test") > asked + 4).await;
+    assert_eq!(members(&gateway).len(), 2);
     for n in 0..60 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
@@ -189,4 +194,31 @@ async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
     // Two workers, four clients: who stayed was never connected to anew because of others.
     let connections: std::collections::BTreeSet<usize> = stays.seen().iter().map(|seen| seen.connection).collect();
     assert!(connections.len() <= 8, "{connections:?}");
+}
+
+/// Settings that cannot be put in force change nothing of who was found, now or later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_fails_takes_nobody_away() {
+    let server = NameServer::start().await;
+    let engine = good().await;
+    let port = engine.address.port();
+    server.addresses("p.test", 300, &[Ipv4Addr::LOCALHOST]);
+    server.addresses("q.test", 1, &[Ipv4Addr::LOCALHOST]);
+    let pool = |name: &str| {
+        format!("{{name: {name}, like: like, discover: {{dns: {name}.test, port: '{port}', servers: ['{}']}}}}", server.address)
+    };
+    let settings = |pools: &str, routes: &str, more: &str| {
+        format!("backends: [{{name: like, url: 'http://llm.test:1'}}]\npools: [{pools}]\nroutes: [{routes}]\n{more}\n")
+    };
+    let both = settings(&format!("{}, {}", pool("p"), pool("q")), "{name: r, pool: p, match: {path: '/v1/*'}}, {name: s, pool: q}", "");
+    let gateway = Gateway::with_settings(&both).await;
+    assert_eq!(members(&gateway).len(), 2);
+    // Without the pool, and with a judge that this build does not have.
+    let judge = "shields: [{name: s, judges: [{name: j, kind: onnx, model_file: /no, tokenizer_file: /no, labels: [a]}]}]";
+    gateway.write_settings(&settings(&pool("q"), "{name: s, pool: q, shield: s}", judge));
+    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
+    server.addresses("q.test", 300, &[Ipv4Addr::new(127, 0, 0, 2)]);
+    eventually("the other pool has changed", || members(&gateway).contains(&format!("q/127.0.0.2-{port}"))).await;
+    assert!(members(&gateway).contains(&format!("p/127.0.0.1-{port}")));
+    assert_eq!(ask(&gateway, CHAT, "x", BODY).await.status, 200);
 }

@@ -193,3 +193,27 @@ async fn two_that_promise_and_keep_silent_are_too_late() {
     }
     settled(&gateway).await;
 }
+
+/// Where nobody may be asked as well, the first is let go; what was waited for meanwhile was the engine's to say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_raced_after_all_is_measured_as_ever() {
+    let _alone = crate::support::alone().await;
+    for role in [true, false] {
+        let mut steps = promising(500);
+        if !role {
+            // The head alone.
+            steps.drain(1..3);
+        }
+        let engines = [always(steps.clone()).await, always(steps).await];
+        let route = ", hedge: {after: 200ms, budget: 0}";
+        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, "")).await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        assert!(record.routing.hedge.is_none());
+        let spent = |state| record.ledger_us.micros(state);
+        assert!(spent(State::AwaitToken) > 450_000 && spent(State::Gateway) < 60_000, "role {role}: {:?}", record.ledger_us);
+        assert_eq!(record.ledger_us.total(), record.total_us);
+    }
+}

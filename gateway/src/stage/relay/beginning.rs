@@ -29,7 +29,9 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         if let Some((target, after)) = self.source.take_lost() {
             choose::second_lost(self.exchange, target, after);
         }
-        self.exchange.routed.as_ref().and_then(Routed::upstream).into_iter().for_each(|upstream| upstream.heed(&head));
+        if let Some(upstream) = self.exchange.routed.as_ref().and_then(Routed::upstream) {
+            upstream.heed(&head, self.exchange.course.with_credential);
+        }
         if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }
@@ -84,12 +86,13 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
-    /// Account for the first byte. Where it was kept back, what came after it was waited for.
+    /// Account for the first byte. While it was kept back, what came after it was waited for.
     fn first_byte_read(&mut self, at: Tick) {
         let ledger = &mut self.exchange.ledger;
         ledger.switch(State::Gateway, at);
-        if self.source.heard_at().is_some_and(|last| last > at) {
+        if let Some(until) = self.source.kept_until() {
             ledger.switch(State::AwaitToken, at);
+            ledger.switch(State::Gateway, until);
         }
     }
 

@@ -14,6 +14,15 @@ use crate::upstream::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, Upstre
 /// Most bytes of an answer without a token that are waited through: what is longer has begun.
 const MOST: usize = 16 << 10;
 
+/// How an answer is read to find its first token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads {
+    pub(crate) dialect: Dialect,
+    pub(crate) limits: ReaderLimits,
+    /// The prompt is said back first.
+    pub(crate) echo: bool,
+}
+
 /// Somebody who was asked.
 pub(super) struct Contender {
     call: Call,
@@ -25,7 +34,7 @@ pub(super) struct Contender {
 struct Taste {
     reader: Reader,
     lens: StreamLens,
-    /// When each read returned, how late, and how many bytes there were with it.
+    /// When each read returned that brought something, how late, and how many bytes there were before it.
     reads: Vec<(Tick, Option<u64>, usize)>,
     bytes: Vec<u8>,
     has_ended: bool,
@@ -46,14 +55,15 @@ impl Contender {
 
     /// Ready when its answer has begun: with its first token where it is a stream that `reads` can read, else with its head. The status is that of
     /// an error which stands in place of the first token, if one does.
-    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>, reads: Option<(Dialect, ReaderLimits)>) -> Poll<Result<u16, UpstreamError>> {
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>, reads: Option<Reads>) -> Poll<Result<u16, UpstreamError>> {
         let head = match &mut self.head {
             Some(head) => head,
             none => none.insert(ready!(self.call.poll_head(cx))?),
         };
         let streams = head.status < 400 && !head.encoded && matches!(head.framing, Framing::Sse | Framing::Ndjson);
-        let Some((dialect, limits)) = reads.filter(|_| streams) else { return Poll::Ready(Ok(head.status)) };
-        let taste = self.taste.get_or_insert_with(|| Box::new(Taste::new(Reader::new(dialect, head.framing, limits))));
+        let Some(reads) = reads.filter(|_| streams) else { return Poll::Ready(Ok(head.status)) };
+        let reader = || Reader::new(reads.dialect, head.framing, reads.limits).expecting_echo(reads.echo);
+        let taste = self.taste.get_or_insert_with(|| Box::new(Taste::new(reader())));
         while !taste.is_enough() {
             taste.has_ended = ready!(self.call.poll_body(cx, &mut **taste))? == BodyStep::End;
         }
@@ -62,7 +72,8 @@ impl Contender {
 
     /// When it was heard last of what is kept back.
     pub(super) fn heard_at(&self) -> Option<Tick> {
-        let tasted = self.taste.as_ref().and_then(|taste| taste.reads.last()).map(|(at, ..)| *at);
+        let tasted = self.taste.as_ref().and_then(|taste| taste.reads.iter().rev().find(|(.., from)| *from < taste.bytes.len()));
+        let tasted = tasted.map(|(at, ..)| *at);
         tasted.or_else(|| Some(self.head.as_ref()?.first_byte))
     }
 
@@ -100,12 +111,10 @@ impl Taste {
 
     /// Let somebody else hear it, as it was.
     fn again(&self, hear: &mut impl Hear) -> BodyStep {
-        let mut from = 0;
-        for (at, (read_at, lag, upto)) in self.reads.iter().enumerate() {
-            let upto = if at + 1 == self.reads.len() { self.bytes.len() } else { *upto };
+        let ends = self.reads.iter().skip(1).map(|(.., from)| *from).chain([self.bytes.len()]);
+        for ((read_at, lag, from), end) in self.reads.iter().zip(ends) {
             hear.begin_read(*read_at, *lag);
-            hear.payload(self.bytes.get(from..upto).unwrap_or_default());
-            from = upto;
+            hear.payload(self.bytes.get(*from..end).unwrap_or_default());
         }
         if self.has_ended { BodyStep::End } else { BodyStep::More }
     }
@@ -113,10 +122,9 @@ impl Taste {
 
 impl Hear for Taste {
     fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
-        if let Some((.., upto)) = self.reads.last_mut() {
-            *upto = self.bytes.len();
-        }
         self.lens.begin_read(now);
+        // One that has brought nothing is as good as none.
+        self.reads.pop_if(|(.., from)| *from == self.bytes.len());
         self.reads.push((now, lag, self.bytes.len()));
     }
 
@@ -163,7 +171,7 @@ mod tests {
         let mut heard = Heard::default();
         assert_eq!(taste.again(&mut heard), BodyStep::More);
         let times: Vec<_> = heard.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
-        assert_eq!(times, [(5, None, 20), (7, None, 0), (9, Some(3), other.len()), (11, None, 57)]);
+        assert_eq!(times, [(5, None, 20), (9, Some(3), other.len()), (11, None, 57)]);
         assert_eq!(heard.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(), taste.bytes);
     }
 }
