@@ -200,6 +200,7 @@ fn places_where_backends_are_found_are_read() {
         ("{}", "pools[0].discover: name one place"),
         ("{dns: a.test, srv: b.test}", "pools[0].discover: name one place"),
         ("{dns: 'a b'}", "pools[0].discover.dns: \"a b\" is not a name"),
+        ("{dns: 10.0.0.1}", "pools[0].discover.dns: \"10.0.0.1\" is not a name"),
         ("{dns: a.test, port: http}", "pools[0].discover.port: \"http\" is not a port"),
         ("{dns: a.test, port: 0}", "is not a port"),
         ("{dns: a.test, servers: [ns.test]}", "pools[0].discover.servers: \"ns.test\" is not an address"),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Endpoint, Found, Source};
+use config::{Endpoint, Source};
 #[cfg(feature = "kubernetes")]
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -42,15 +42,17 @@ pub(crate) fn is_known(source: &Source) -> Result<(), &'static str> {
     }
 }
 
-/// What a place says: for which pool it was looked for, and who is there.
-type Said = (Arc<str>, Vec<Endpoint>);
+/// What a place says: for which pool, which place it is, and who is there.
+type Said = (Arc<str>, Source, Vec<Endpoint>);
+
+/// What places have said last, by pool.
+pub(crate) type Known = BTreeMap<Arc<str>, (Source, Vec<Endpoint>)>;
 
 /// The places that are watched.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     watched: BTreeMap<Arc<str>, (Source, JoinSet<()>)>,
-    /// What was said last.
-    known: Found,
+    known: Known,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
 }
@@ -58,7 +60,7 @@ pub(crate) struct Discovery {
 impl Discovery {
     pub(crate) fn new() -> Self {
         let (say, said) = mpsc::channel(64);
-        Discovery { watched: BTreeMap::new(), known: Found::new(), say, said }
+        Discovery { watched: BTreeMap::new(), known: Known::new(), say, said }
     }
 
     /// Ask everywhere, and wait for the answers for a while: a gateway that has just begun should know where its requests go.
@@ -66,8 +68,8 @@ impl Discovery {
         self.look(shared);
         let until = Instant::now() + patience;
         while self.watched.keys().any(|pool| !self.known.contains_key(pool)) {
-            let Ok(Some((pool, found))) = timeout_at(until, self.said.recv()).await else { break };
-            self.known.insert(pool, found);
+            let Ok(Some(said)) = timeout_at(until, self.said.recv()).await else { break };
+            self.hear(said);
         }
         for pool in self.watched.keys().filter(|pool| !self.known.contains_key(*pool)) {
             log::warn!("pool {pool}: nobody has said within {patience:?} who is there; asking on");
@@ -78,16 +80,23 @@ impl Discovery {
     /// Put in force what is said, and see to it that what the plan looks for is asked for. Never ends.
     pub(crate) async fn keep(mut self, shared: Arc<Shared>) {
         loop {
-            if let Ok(Some((pool, found))) = timeout(LOOK, self.said.recv()).await {
-                self.known.insert(pool, found);
+            if let Ok(Some(said)) = timeout(LOOK, self.said.recv()).await {
+                self.hear(said);
                 let until = Instant::now() + TOGETHER;
-                while let Ok(Some((pool, found))) = timeout_at(until, self.said.recv()).await {
-                    self.known.insert(pool, found);
+                while let Ok(Some(said)) = timeout_at(until, self.said.recv()).await {
+                    self.hear(said);
                 }
             }
             self.look(&shared);
             // Also what could not be put in force, or was lost by a reload that took a pool away and gave it back.
             reload::found(&shared, &self.known).await;
+        }
+    }
+
+    /// What a place has said that is not watched any more is nothing.
+    fn hear(&mut self, (pool, source, found): Said) {
+        if self.watched.get(&pool).is_some_and(|(watched, _)| *watched == source) {
+            self.known.insert(pool, (source, found));
         }
     }
 
@@ -97,15 +106,14 @@ impl Discovery {
         let wanted = || plan.settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
         // One that has ended, which only a panic can do, is begun anew.
         self.watched.retain(|pool, (source, task)| task.try_join_next().is_none() && wanted().any(|wanted| wanted == (&*pool, &*source)));
-        // What another place has said is not what this one says.
-        self.known.retain(|pool, _| self.watched.contains_key(pool));
+        self.known.retain(|pool, (said, _)| self.watched.get(pool).is_some_and(|(source, _)| source == said));
         for (pool, source) in wanted() {
             if self.watched.contains_key(pool) {
                 continue;
             }
             // Owned by the map: it ends when nobody wants to know any more, or the gateway ends.
             let mut task = JoinSet::new();
-            task.spawn(watch(source.clone(), Teller { pool: pool.clone(), say: self.say.clone() }));
+            task.spawn(watch(source.clone(), Teller { pool: pool.clone(), source: source.clone(), say: self.say.clone() }));
             self.watched.insert(pool.clone(), (source.clone(), task));
         }
     }
@@ -132,6 +140,7 @@ async fn watch(source: Source, mut tell: Teller) {
 #[derive(Debug)]
 struct Teller {
     pool: Arc<str>,
+    source: Source,
     say: mpsc::Sender<Said>,
 }
 
@@ -139,6 +148,6 @@ impl Teller {
     async fn tell(&mut self, mut found: Vec<Endpoint>) {
         found.sort_unstable();
         // Fails only when the gateway ends.
-        let _ = self.say.send((self.pool.clone(), found)).await;
+        let _ = self.say.send((self.pool.clone(), self.source.clone(), found)).await;
     }
 }

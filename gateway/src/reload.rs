@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Found, MOST_FOUND, Settings};
+use config::{Found, MOST_FOUND, Settings, Source};
 use observatory::Gauges;
 
+use crate::discovery::Known;
 use crate::plan::Plan;
 use crate::shared::Shared;
 
@@ -49,44 +50,44 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     }
 }
 
-/// Backends of pools were found, or are gone: put that in force, where it is not.
-pub(crate) async fn found(shared: &Arc<Shared>, known: &Found) {
-    if known.is_empty() {
+/// Backends of pools were found, or are gone: put that in force, where it is not. While settings are read it waits for the next time.
+pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
+    let is_new = |found: &Found| known.iter().any(|(pool, (_, endpoints))| found.get(pool) != Some(endpoints));
+    if known.is_empty() || !shared.found.try_lock().is_some_and(|found| is_new(&found)) {
         return;
     }
-    let changed: Found = {
-        let found = shared.found.lock();
-        known
-            .iter()
-            .filter(|(pool, endpoints)| found.get(*pool) != Some(*endpoints))
-            .map(|(pool, new)| (pool.clone(), new.clone()))
-            .collect()
+    let (shared, known) = (shared.clone(), known.clone());
+    if let Err(error) = tokio::task::spawn_blocking(move || put_found(&shared, known)).await {
+        log::error!("backends unchanged, because putting them in force broke off: {error}");
+    }
+}
+
+fn put_found(shared: &Shared, known: Known) {
+    let mut found = shared.found.lock();
+    let plan = shared.plan.load();
+    // Settings may have changed meanwhile: what another place has said than they name is not for their pools.
+    let is_wanted = |pool: &Arc<str>, source: &Source| {
+        let mut pools = plan.settings.pools.iter().filter(|known| known.settings.name == *pool);
+        pools.any(|pool| pool.discovery.as_ref().is_some_and(|discovery| discovery.source == *source))
     };
-    if changed.is_empty() {
-        return;
-    }
-    for (pool, endpoints) in &changed {
+    let mut next = found.clone();
+    for (pool, (source, endpoints)) in known {
+        if !is_wanted(&pool, &source) || next.get(&pool) == Some(&endpoints) {
+            continue;
+        }
         let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
         log::info!("pool {pool}: {} found: {}", endpoints.len(), places.join(", "));
         if endpoints.len() > MOST_FOUND {
             log::warn!("pool {pool}: only {MOST_FOUND} of them are taken");
         }
+        next.insert(pool, endpoints);
     }
-    let shared = shared.clone();
-    let put = move || {
-        let mut found = shared.found.lock();
-        let mut next = found.clone();
-        next.extend(changed);
-        match shared.plan.load().with_found(&next, &shared.tools) {
-            Ok(plan) => {
-                shared.plan.store(Arc::new(plan));
-                *found = next;
-            }
-            Err(error) => log::error!("backends that were found cannot be put in force: {error}"),
+    match plan.with_found(&next, &shared.tools) {
+        Ok(plan) => {
+            shared.plan.store(Arc::new(plan));
+            *found = next;
         }
-    };
-    if let Err(error) = tokio::task::spawn_blocking(put).await {
-        log::error!("backends unchanged, because putting them in force broke off: {error}");
+        Err(error) => log::error!("backends that were found cannot be put in force: {error}"),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec
                 false
             }
         };
-        ready(Some(changed.then(|| slices.endpoints(&service))))
+        ready(Some(changed.then(|| slices.endpoints(&service)).flatten()))
     };
     watcher(slices, wanted).default_backoff().scan(Slices::default(), heed).filter_map(ready)
 }
@@ -96,20 +96,21 @@ impl Slices {
         false
     }
 
-    /// Who is ready. A pod with two addresses is one: it is asked by the first kind that anybody has.
-    fn endpoints(&self, service: &Service) -> Vec<Endpoint> {
-        ["IPv4", "IPv6"]
-            .iter()
-            .map(|kind| {
-                self.known.values().filter(|slice| slice.address_type == *kind).flat_map(|slice| of_slice(slice, service)).collect()
-            })
-            .find(|found: &Vec<Endpoint>| !found.is_empty())
-            .unwrap_or_default()
+    /// Who is ready; `None`: that cannot be told, because pods are ready and have no port that is known to be meant. A pod with two addresses is one: it is asked by
+    /// the first kind that anybody has.
+    fn endpoints(&self, service: &Service) -> Option<Vec<Endpoint>> {
+        let mut found = ["IPv4", "IPv6"].iter().map(|kind| -> Vec<Option<Endpoint>> {
+            self.known.values().filter(|slice| slice.address_type == *kind).flat_map(|slice| of_slice(slice, service)).collect()
+        });
+        let found = found.find(|found| !found.is_empty()).unwrap_or_default();
+        let (all, meant) = (found.len(), found.into_iter().flatten().collect::<Vec<_>>());
+        (all == 0 || !meant.is_empty()).then_some(meant)
     }
 }
 
-fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
-    let Some(port) = port_of(slice, service) else { return Vec::new() };
+/// Those that are ready, each with its port; `None`: it has none that is meant.
+fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Option<Endpoint>> {
+    let port = port_of(slice, service);
     // Not to know is to be ready, says the API.
     let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
@@ -117,7 +118,7 @@ fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
     let endpoint = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
         // The addresses of an endpoint are one server's.
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-        Some(Endpoint { address, port, weight: 0, zone: endpoint.zone.clone() })
+        Some(port.map(|port| Endpoint { address, port, weight: 0, zone: endpoint.zone.clone() }))
     };
     slice.endpoints.iter().filter(is_ready).filter_map(endpoint).collect()
 }
@@ -126,23 +127,18 @@ fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Endpoint> {
 fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
     let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
     let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
-    let known = || {
-        slice.ports.iter().flatten().map(|port| format!("{} {:?}", port.name.as_deref().unwrap_or_default(), port.port)).collect::<Vec<_>>()
+    let ports = ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?)));
+    let ports: Vec<(&str, u16)> = ports.collect();
+    let meant = match (&service.port, &*ports) {
+        (Some(wanted), _) => ports.iter().find(|(name, port)| name == wanted || port.to_string() == *wanted),
+        (None, [only]) => Some(only),
+        (None, _) => None,
     };
-    let mut ports = ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?)));
-    let chosen = match &service.port {
-        Some(wanted) => ports.find(|(name, port)| name == wanted || port.to_string() == *wanted),
-        None => {
-            let first = ports.next();
-            if ports.next().is_some() {
-                log::warn!("service {} has several ports; name one", service.name);
-                return None;
-            }
-            first
-        }
-    };
-    if chosen.is_none() && !slice.endpoints.is_empty() {
-        log::warn!("service {}: none of its pods' ports is {:?}; they are {:?}", service.name, service.port, known());
+    if meant.is_none() && !slice.endpoints.is_empty() {
+        log::warn!(
+            "service {}: which of its pods' ports is meant cannot be told, who was there stays; they are {ports:?}, name one",
+            service.name
+        );
     }
-    chosen.map(|(_, port)| port)
+    meant.map(|(_, port)| *port)
 }

@@ -41,6 +41,11 @@ fn watched(time: usize) -> Vec<Step> {
         Step::ms(100),
         event("ADDED", &slice("b", 3, "IPv4", 8000, &[("10.0.1.1", Some(true))])),
         Step::ms(100),
+        // Pods are ready, and none has the port that is asked: that tells nothing.
+        event("MODIFIED", &slice("a", 3, "IPv4", 8000, &[("10.0.0.9", Some(true))]).replace("\"http\"", "\"renamed\"")),
+        event("MODIFIED", &slice("b", 3, "IPv4", 8000, &[("10.0.1.9", Some(true))]).replace("\"http\"", "\"renamed\"")),
+        event("MODIFIED", &slice("a", 3, "IPv4", 8000, &[("10.0.0.1", Some(true)), ("10.0.0.2", Some(true))])),
+        Step::ms(100),
         event("DELETED", &slice("b", 4, "IPv4", 8000, &[("10.0.1.1", Some(true))])),
         Step::ms(100),
         // What it remembers is too old for us: everything is listed again.
@@ -76,6 +81,9 @@ async fn what_is_ready_of_a_service_is_found_and_followed() {
         at(&["10.0.0.1", "10.0.0.3"]),
         at(&["10.0.0.1", "10.0.0.2"]),
         at(&["10.0.0.1", "10.0.0.2", "10.0.1.1"]),
+        // The one whose port is gone; while the other's is gone as well, nothing.
+        at(&["10.0.1.1"]),
+        at(&["10.0.0.1", "10.0.0.2"]),
         at(&["10.0.0.1", "10.0.0.2"]),
         at(&["10.0.0.1"]),
     ];

@@ -234,11 +234,13 @@ impl Pool {
         means.get((means.len() - 1) / 2).map(|median| median * times)
     }
 
-    /// Whether the pool bears to miss a backend, besides those that it misses already. The last one it never does.
+    /// Whether the pool bears to miss a backend, besides those that it misses already. The last one that may be asked it never does; who rests is back soon, and no
+    /// reason to ask one that fails.
     fn bears(&self, without: &Member, now: Tick) -> bool {
-        let others = self.members.iter().filter(|member| !std::ptr::eq(&***member, without));
-        let left_alone = others.filter(|member| member.health.state(now) != State::Up).count() + 1;
-        left_alone < self.members.len() && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
+        let others = || self.members.iter().filter(|member| !std::ptr::eq(&***member, without)).map(|member| member.health.state(now));
+        let left_alone = others().filter(|state| !matches!(state, State::Up | State::Resting)).count() + 1;
+        let somebody_stays = others().any(|state| matches!(state, State::Up | State::Resting));
+        somebody_stays && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
     }
 
     /// Whether requests have somewhere else to go when nobody here is well. Then all that fail are left alone, whatever their share: until they are, each request

@@ -68,8 +68,8 @@ impl Builder {
             return None;
         };
         self.only_for(table, kind, &[("servers", &["dns", "srv"]), ("port", &["dns", "kubernetes"]), ("namespace", &["kubernetes"])]);
-        if !is_host_name(name) {
-            self.wrong(table, kind, format!("{name:?} is not a name that a host can have"));
+        if !is_host_name(name) || name.parse::<IpAddr>().is_ok() {
+            self.wrong(table, kind, format!("{name:?} is not a name that can be looked up; an address stands in the url of a backend"));
             return None;
         }
         let (name, servers) = (name.to_owned(), self.dns_servers(table));

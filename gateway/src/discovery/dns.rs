@@ -147,6 +147,8 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
             }
             (Err(_), Some(there)) => there.clone(),
             (Err(error), None) => {
+                log::warn!("{name}: {target} cannot be looked up, asking again soon: {error}");
+                until = until.min(Instant::now() + RETRY.0);
                 failure = Some(error);
                 continue;
             }
