@@ -33,14 +33,14 @@ use wire::Framing;
 use wire::http1::BodyError;
 
 use crate::clock;
-use crate::plan::{BuildError, Target};
+use crate::plan::BuildError;
 
 pub(crate) use call::Call;
 pub(crate) use connect::{connect, reach};
 pub(crate) use h1::H1Source;
 pub(crate) use h2::H2Source;
 pub(crate) use mirror::{Mirror, Mirrored};
-pub(crate) use race::{Blame, Race, Reads, Second, SecondPlan, Switch};
+pub(crate) use race::{News, Race, Reads, Second, SecondPlan, Switch};
 
 /// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got
 /// for ever, and panic over a name that has no address. Of several addresses an IPv4 one is taken, which engines listen on.
@@ -248,19 +248,9 @@ pub(crate) trait Source {
         None
     }
 
-    /// Until when the beginning of an answer was kept back that has been given now; `None`: it was not.
-    fn kept_until(&self) -> Option<Tick> {
-        None
-    }
-
-    /// Another backend has answered than was asked first.
-    fn take_switch(&mut self) -> Option<Switch> {
-        None
-    }
-
-    /// A second backend was asked and has lost: which, and how late the first was.
-    fn take_lost(&mut self) -> Option<(Target, Duration)> {
-        None
+    /// What has become of a second backend, where one was asked: each time only what is new.
+    fn take_news(&mut self) -> News {
+        News::default()
     }
 
     /// The answer is complete: the connection may serve another request if nothing speaks against it.

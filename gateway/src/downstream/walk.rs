@@ -28,7 +28,7 @@ use crate::stage::choose::{self, Asked};
 use crate::stage::relay::{End, Relay};
 use crate::stage::{admit, count, guard_input, identify, inspect_input, origin, queue, route, send, validate};
 use crate::upstream::h1::{Edits, Request};
-use crate::upstream::{AnswerHead, Blame, Call, Mirrored, Race, Reads, Second, SecondPlan, Source, Upstream, UpstreamError};
+use crate::upstream::{AnswerHead, Call, Mirrored, Race, Reads, Second, SecondPlan, Source, Upstream, UpstreamError};
 
 /// How long a client gets to take one of our own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
@@ -307,6 +307,7 @@ fn mirror(exchange: &Exchange, asked: &Asked) {
         question: choose::question(exchange),
         limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
         connect: exchange.timeouts().connect,
+        first_byte: exchange.timeouts().first_byte,
     };
     let mirror = mirror.clone();
     // Owned by the worker's runtime; bounded in number and time by the mirror.
@@ -357,7 +358,9 @@ async fn call<D: Sink>(
             Ok(call) => Race::new(call, second.take()),
             Err(error) => return failed(&error),
         };
-        match Relay::new(exchange, &mut source, sink).run().await {
+        let end = Relay::new(exchange, &mut source, sink).run().await;
+        choose::hear_of_race(exchange, source.take_news());
+        match end {
             End::Complete => {
                 // Whoever has answered, which may be another one than was asked first.
                 if let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) {
@@ -366,14 +369,14 @@ async fn call<D: Sink>(
                 return Asking::Done(completed(exchange));
             }
             End::Unanswered(error) => {
-                let blame = source.blame();
+                let first = source.first_ended();
                 match source.into_unanswered() {
                     (Some(again), rest) if !fresh => {
                         log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
                         fresh = true;
                         (request, second) = (again, rest);
                     }
-                    _ => return neither(exchange, &error, &blame),
+                    _ => return neither(&error, first),
                 }
             }
             end => return ended(exchange, end),
@@ -404,10 +407,9 @@ fn failed(error: &UpstreamError) -> Asking {
     Asking::Failed(ended, refusal_for(error))
 }
 
-/// Nobody has answered, of one or of two who were asked at the same time.
-fn neither(exchange: &mut Exchange, error: &UpstreamError, blame: &Blame) -> Asking {
-    choose::second_failed(exchange, blame.second);
-    match (failed(error), blame.first) {
+/// Nobody has answered, of one or of two who were asked at the same time; how the first of two ended is its own.
+fn neither(error: &UpstreamError, first: Option<Ended>) -> Asking {
+    match (failed(error), first) {
         (Asking::Failed(_, refusal), Some(ended)) => Asking::Failed(ended, refusal),
         (asking, _) => asking,
     }

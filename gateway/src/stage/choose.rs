@@ -10,7 +10,7 @@ mod continuation;
 mod hedge;
 
 pub(crate) use continuation::{continuation, keep_for_continuation, may_continue, resumed, seam_mark};
-pub(crate) use hedge::{second, second_failed, second_lost, switch};
+pub(crate) use hedge::{hear_of_race, second};
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

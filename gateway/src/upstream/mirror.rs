@@ -70,6 +70,7 @@ pub(crate) struct Mirrored {
     pub(crate) question: Question,
     pub(crate) limits: (HeadLimits, ReaderLimits),
     pub(crate) connect: Duration,
+    pub(crate) first_byte: Duration,
 }
 
 impl Mirror {
@@ -95,11 +96,10 @@ impl Mirror {
 
     /// Ask, and forget the answer. To be called for what [`takes`](Self::takes) took, once.
     pub(crate) async fn ask(&self, mirrored: Mirrored) {
-        let ended = tokio::time::timeout(TOTAL, self.heard(mirrored)).await;
-        let count = match ended {
-            Ok(Some(true)) => &self.counts.well,
-            Ok(None) => &self.counts.left_out,
-            Ok(Some(false)) | Err(_) => &self.counts.badly,
+        let count = match self.heard(mirrored).await {
+            Some(true) => &self.counts.well,
+            Some(false) => &self.counts.badly,
+            None => &self.counts.left_out,
         };
         count.fetch_add(1, Ordering::Relaxed);
         self.counts.running.fetch_sub(1, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl Mirror {
         };
         let attempt = pool.begin(choice.at, question)?;
         let mut heard = Heard::default();
-        let done = self.exchange(&mirrored, upstream, choice.at, &mut heard).await;
+        let done = tokio::time::timeout(TOTAL, self.exchange(&mirrored, upstream, choice.at, &mut heard)).await;
         if let (Some(first), Some(sent)) = (heard.answer.lens.marks().first_token.arrival, heard.sent_at) {
             let took = first.nanos_since(sent);
             pool.first_token(&attempt, Duration::from_nanos(took), first);
@@ -126,12 +126,12 @@ impl Mirror {
         }
         let status = heard.answer.lens.error().map(EngineError::status).or(heard.answer.status).unwrap_or(0);
         let ended = match done {
-            Err(UpstreamError::Busy) => Ended::Untold,
-            Err(_) => Ended::Badly,
-            Ok(()) if status == 429 => Ended::Untold,
-            Ok(()) if status >= 500 => Ended::Badly,
+            Ok(Ok(())) if status == 429 => Ended::Untold,
+            Ok(Ok(())) if status >= 500 => Ended::Badly,
             // What its client does wrong is no fault of this backend either.
-            Ok(()) => Ended::Well,
+            Ok(Ok(())) => Ended::Well,
+            Ok(Err(ended)) => ended,
+            Err(_) => Ended::Badly,
         };
         let is_well = ended == Ended::Well && status < 400;
         pool.end(attempt, ended, clock::now());
@@ -139,12 +139,25 @@ impl Mirror {
         Some(is_well)
     }
 
-    async fn exchange(&self, mirrored: &Mirrored, upstream: &Arc<Upstream>, at: usize, heard: &mut Heard) -> Result<(), UpstreamError> {
-        let request = self.request(mirrored, at).ok_or(UpstreamError::ClosedEarly)?;
-        let mut source = Call::open(upstream, request, mirrored.limits.0, mirrored.connect, false).await?;
-        poll_fn(|cx| source.poll_send(cx)).await?;
-        heard.sent_at = Some(clock::now());
-        let head = poll_fn(|cx| source.poll_head(cx)).await?;
+    /// Ask and read to the end; what it says of the backend when that fails.
+    async fn exchange(&self, mirrored: &Mirrored, upstream: &Arc<Upstream>, at: usize, heard: &mut Heard) -> Result<(), Ended> {
+        let request = self.request(mirrored, at).ok_or(Ended::Untold)?;
+        let mut source = Call::open(upstream, request, mirrored.limits.0, mirrored.connect, false).await.map_err(|error| match error {
+            UpstreamError::Busy => Ended::Untold,
+            _ => Ended::Badly,
+        })?;
+        let began = async {
+            poll_fn(|cx| source.poll_send(cx)).await?;
+            heard.sent_at = Some(clock::now());
+            poll_fn(|cx| source.poll_head(cx)).await
+        };
+        let patience = Some(mirrored.first_byte).filter(|patience| !patience.is_zero()).unwrap_or(TOTAL);
+        let head = match tokio::time::timeout(patience, began).await {
+            Ok(Ok(head)) => head,
+            // An idle connection may just have been too old.
+            Ok(Err(_)) if source.into_unanswered().is_some() => return Err(Ended::Untold),
+            Ok(Err(_)) | Err(_) => return Err(Ended::Badly),
+        };
         upstream.heed(&head, mirrored.with_credential);
         let answer = &mut heard.answer;
         answer.status = Some(head.status);
@@ -152,7 +165,8 @@ impl Mirror {
         let mut reader = Reader::new(mirrored.dialect, head.framing, mirrored.limits.1);
         loop {
             let mut out = Out::default();
-            if poll_fn(|cx| source.poll_body(cx, &mut Forward::heard(answer, &mut out, &mut reader))).await? == BodyStep::End {
+            let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::heard(answer, &mut out, &mut reader))).await;
+            if step.map_err(|_| Ended::Badly)? == BodyStep::End {
                 source.settle(upstream);
                 return Ok(());
             }

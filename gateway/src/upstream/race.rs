@@ -35,23 +35,22 @@ pub(crate) struct Race {
     /// `None`: it has lost.
     first: Option<Contender>,
     second: Option<Box<Second>>,
-    /// The second has won, and this is for the exchange to know.
-    switch: Option<Switch>,
     /// How the first ended, if it failed while a second was asked.
-    first_ended: Ended,
-    /// It was asked and has lost: which, and how late the first was when it was asked.
-    lost: Option<(Target, Duration)>,
-    /// The second has failed.
-    second_failed: Option<Target>,
-    /// Until when the beginning of the answer was kept back.
-    kept_until: Option<Tick>,
+    first_ended: Option<Ended>,
+    news: News,
 }
 
-/// What is to be known when neither has answered.
-pub(crate) struct Blame {
-    /// How the first ended; `None`: by the error that ended both.
-    pub(crate) first: Option<Ended>,
-    pub(crate) second: Option<Target>,
+/// What the exchange is to know of a race.
+#[derive(Default)]
+pub(crate) struct News {
+    /// The second has won.
+    pub(crate) switch: Option<Switch>,
+    /// It was asked and has lost: which, and how late the first was when it was asked.
+    pub(crate) lost: Option<(Target, Duration)>,
+    /// It was asked and has failed.
+    pub(crate) second_failed: Option<Target>,
+    /// Until when the beginning of the answer was kept back that is given now.
+    pub(crate) kept_until: Option<Tick>,
 }
 
 /// The second backend, and how far it is.
@@ -111,8 +110,8 @@ pub(crate) struct Switch {
     pub(crate) sent_at: Option<Tick>,
     /// How late the first was when the second was asked.
     pub(crate) after: Duration,
-    /// What became of the first.
-    pub(crate) first: Ended,
+    /// How the first ended; `None`: it had not.
+    pub(crate) first: Option<Ended>,
 }
 
 impl Second {
@@ -169,15 +168,24 @@ impl Second {
     }
 
     /// It has failed, which is known of it from now on.
-    fn failed(self, ended: Ended) {
-        if let State::Asking(contender, asked) = &self.state
-            && let (Some(head), Some(upstream)) = (contender.head(), self.plan.route.upstream(asked.target))
+    fn failed(self, begun: &Result<u16, UpstreamError>) {
+        let (contender, asked) = match self.state {
+            State::Connecting(_, asked) => (None, asked),
+            State::Asking(contender, asked) => (Some(contender), asked),
+            State::Waiting(_) | State::Out => return,
+        };
+        if let (Some(head), Some(upstream)) =
+            (contender.as_ref().and_then(|contender| contender.head()), self.plan.route.upstream(asked.target))
         {
             upstream.heed(head, self.plan.with_credential);
         }
-        if let State::Connecting(_, asked) | State::Asking(_, asked) = self.state
-            && let Some(pool) = self.plan.route.pools.get(asked.target.pool)
-        {
+        let ended = match begun {
+            Ok(status) => fault(*status),
+            // That all connections are in use is our own limit.
+            Err(UpstreamError::Busy) => Ended::Untold,
+            Err(_) => contender.map_or(Ended::Badly, |contender| contender.fault()),
+        };
+        if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
             pool.pool.end(asked.attempt, ended, clock::now());
         }
     }
@@ -215,25 +223,23 @@ impl SecondPlan {
 
 impl Race {
     pub(crate) fn new(first: Call, second: Option<Box<Second>>) -> Self {
-        Race {
-            first: Some(Contender::new(first)),
-            second,
-            switch: None,
-            first_ended: Ended::Untold,
-            lost: None,
-            second_failed: None,
-            kept_until: None,
-        }
+        Race { first: Some(Contender::new(first)), second, first_ended: None, news: News::default() }
     }
 
     /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
     pub(crate) fn into_unanswered(self) -> (Option<Request>, Option<Box<Second>>) {
-        (self.first.and_then(|first| first.into_call().into_unanswered()), self.second)
+        (self.first.and_then(Contender::into_unanswered), self.second)
     }
 
-    /// Who is to blame when there is no answer.
-    pub(crate) fn blame(&self) -> Blame {
-        Blame { first: self.first.is_none().then_some(self.first_ended), second: self.second_failed }
+    /// How the first ended, where that was not by the error that ended both.
+    pub(crate) fn first_ended(&self) -> Option<Ended> {
+        self.first_ended
+    }
+
+    /// The first has failed while a second is asked.
+    fn drop_first(&mut self, error: &UpstreamError) {
+        log::debug!("a backend failed while a second one was asked: {error}");
+        self.first_ended = self.first.take().map(Contender::fault);
     }
 
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
@@ -248,19 +254,16 @@ impl Race {
                 if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
                     plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
                 }
-                (self.first, self.first_ended) = (None, fault(status));
+                (self.first, self.first_ended) = (None, Some(fault(status)));
             }
-            Err(error) if asked.is_some() => {
-                log::debug!("a backend failed while a second one was asked: {error}");
-                (self.first, self.first_ended) = (None, Ended::Badly);
-            }
+            Err(error) if asked.is_some() => self.drop_first(&error),
             // It may be asked again on another connection, and be late then.
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
                 // With a token it has begun when that was read; let go without one, now.
-                self.kept_until = if reads.is_some() { first.heard_at() } else { kept_before.map(|_| clock::now()) };
+                self.news.kept_until = if reads.is_some() { first.heard_at() } else { kept_before.map(|_| clock::now()) };
                 // Dropping it cuts it off.
-                self.lost = self.second.take().and_then(|lost| Some((asked?, lost.plan.after)));
+                self.news.lost = self.second.take().and_then(|lost| Some((asked?, lost.plan.after)));
                 return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
             }
         }
@@ -274,18 +277,13 @@ impl Race {
         let Some(mut second) = self.second.take() else { return Poll::Pending };
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_worth_another(status));
         if let (true, State::Asking(contender, _)) = (has_won, &mut second.state) {
-            self.kept_until = contender.heard_at();
+            self.news.kept_until = contender.heard_at();
             let head = contender.take_head().ok_or(UpstreamError::ClosedEarly);
             self.won(*second);
             return Poll::Ready(head);
         }
-        self.second_failed = second.asked();
-        second.failed(match &begun {
-            // That all connections are in use is our own limit.
-            Err(UpstreamError::Busy) => Ended::Untold,
-            Err(_) => Ended::Badly,
-            Ok(status) => fault(*status),
-        });
+        self.news.second_failed = second.asked();
+        second.failed(&begun);
         match begun {
             Err(error) if self.first.is_none() => Poll::Ready(Err(error)),
             _ => Poll::Pending,
@@ -301,7 +299,7 @@ impl Race {
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
-            self.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended });
+            self.news.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended });
         }
     }
 }
@@ -311,8 +309,7 @@ impl Source for Race {
         match &mut self.first {
             Some(first) => match first.poll_send(cx) {
                 Poll::Ready(Err(error)) if self.second.as_ref().is_some_and(|second| second.asked().is_some()) => {
-                    log::debug!("a backend failed while a second one was asked: {error}");
-                    (self.first, self.first_ended) = (None, Ended::Badly);
+                    self.drop_first(&error);
                     Poll::Ready(Ok(()))
                 }
                 sent => sent,
@@ -351,16 +348,8 @@ impl Source for Race {
         self.first.as_ref().and_then(Contender::heard_at)
     }
 
-    fn kept_until(&self) -> Option<Tick> {
-        self.kept_until
-    }
-
-    fn take_switch(&mut self) -> Option<Switch> {
-        self.switch.take()
-    }
-
-    fn take_lost(&mut self) -> Option<(Target, Duration)> {
-        self.lost.take()
+    fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
     }
 
     fn settle(self, upstream: &Upstream) {

@@ -15,7 +15,7 @@ use routing::Signals;
 use routing::member::Change;
 use routing::release::Worse;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use wire::Dialect;
 
 use super::client;
@@ -95,7 +95,9 @@ fn tick(plan: &Plan, now: Tick) {
 /// Something that is done about each backend now and then: what runs, and when each is due.
 #[derive(Default)]
 struct Rounds {
-    running: JoinSet<Arc<str>>,
+    running: JoinSet<()>,
+    /// Which backend each that runs is about.
+    about: HashMap<Id, Arc<str>>,
     /// `None`: it runs.
     due: HashMap<Arc<str>, Option<Tick>>,
 }
@@ -109,8 +111,10 @@ impl Rounds {
         work: impl Fn(Arc<Upstream>) -> F,
     ) {
         let named = |name: &Arc<str>| plan.world.upstream(name);
-        while let Some(done) = self.running.try_join_next() {
-            let Ok(name) = done else { continue };
+        while let Some(done) = self.running.try_join_next_with_id() {
+            // One that has panicked is due again as any other.
+            let id = done.map_or_else(|panicked| panicked.id(), |(id, ())| id);
+            let Some(name) = self.about.remove(&id) else { continue };
             self.due.remove(&name);
             if let Some(interval) = named(&name).and_then(|upstream| interval(upstream)) {
                 self.due.insert(name, Some(later(now, interval)));
@@ -123,10 +127,7 @@ impl Rounds {
             if due.take_if(|due| *due <= now).is_some() {
                 let (name, work) = (upstream.backend.name.clone(), work(upstream.clone()));
                 // Owned by this set, which ends with the gateway.
-                self.running.spawn(async move {
-                    work.await;
-                    name
-                });
+                self.about.insert(self.running.spawn(work).id(), name);
             }
         }
     }

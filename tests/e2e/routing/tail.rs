@@ -217,3 +217,30 @@ async fn who_is_not_raced_after_all_is_measured_as_ever() {
         assert_eq!(record.ledger_us.total(), record.total_us);
     }
 }
+
+/// A second that says its head and a role and closes has won nothing, and a first that answers 429 while another is asked was not slow to its first token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
+    let _alone = crate::support::alone().await;
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let empty = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
+    let engines = [Engine::start(|_| promising(500)).await, always(empty).await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+    settled(&gateway).await;
+    assert_eq!(gateway.record("x").await.backend.as_deref(), Some("b0"));
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b1\""), 1.0, "which is its fault");
+
+    let mut busy = vec![Step::ms(250)];
+    busy.extend(sse::json(429, "{}"));
+    let engines = [always(busy).await, Engine::start(|_| promising(500)).await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    assert!(ask(&gateway, CHAT, "y", BODY).await.complete);
+    settled(&gateway).await;
+    let record = gateway.record("y").await;
+    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("b1"), Some(true)));
+    let all: serde_json::Value = serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
+    assert!(all["backends"][0]["ttft_ms"].is_null() && all["backends"][1]["ttft_ms"].is_number(), "{all}");
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
+}

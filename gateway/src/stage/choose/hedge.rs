@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lens::Tick;
 use lens::record::RecordHedge;
 use routing::{Ended, Reason};
 
@@ -9,7 +10,7 @@ use super::end;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::Target;
-use crate::upstream::Switch;
+use crate::upstream::{News, Switch};
 
 /// When a second backend is asked at the same time, on what budget, and who of its pool is not.
 pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)> {
@@ -22,15 +23,26 @@ pub(crate) fn second(exchange: &Exchange) -> Option<(Duration, f64, Vec<usize>)>
     Some((after, hedges.budget, unfit))
 }
 
+/// What has become of a second backend is known of the exchange from now on. Until when the beginning of the answer was kept back, if it was.
+pub(crate) fn hear_of_race(exchange: &mut Exchange, news: News) -> Option<Tick> {
+    if let Some(switched) = news.switch {
+        switch(exchange, switched);
+    }
+    // It is not asked again.
+    exchange.course.tried.extend(news.second_failed);
+    if let Some((target, after)) = news.lost {
+        lost(exchange, target, after);
+    }
+    news.kept_until
+}
+
 /// The second backend has answered first: the exchange is its. That the first was late is known of it.
-pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
+fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
-    if let (Some(attempt), Some(sent), Ended::Untold, Some(routed)) =
-        (&exchange.course.attempt, exchange.sent.at, switch.first, &exchange.routed)
-    {
+    if let (Some(attempt), Some(sent), None, Some(routed)) = (&exchange.course.attempt, exchange.sent.at, switch.first, &exchange.routed) {
         routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
     }
-    end(exchange, switch.first, now);
+    end(exchange, switch.first.unwrap_or(Ended::Untold), now);
     if let Some(place) = exchange.place.take() {
         place.leave(now, None);
     }
@@ -45,13 +57,8 @@ pub(crate) fn switch(exchange: &mut Exchange, switch: Switch) {
     (exchange.place, exchange.sent.at) = (switch.place, switch.sent_at);
 }
 
-/// The second backend was asked and has failed: it is not asked again.
-pub(crate) fn second_failed(exchange: &mut Exchange, target: Option<Target>) {
-    exchange.course.tried.extend(target);
-}
-
 /// The second backend was asked and has lost.
-pub(crate) fn second_lost(exchange: &mut Exchange, target: Target, after: Duration) {
+fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
     let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
     let backend = upstream.backend.name.clone();
     exchange.course.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });

@@ -23,12 +23,7 @@ const WAITING: usize = 16 << 10;
 impl<S: Source, D: Sink> Relay<'_, S, D> {
     /// The answer begins. Its head and the body bytes that came with it leave together.
     pub(super) fn begin(&mut self, mut head: AnswerHead, cx: &mut std::task::Context<'_>) -> Result<Step, End> {
-        if let Some(switch) = self.source.take_switch() {
-            choose::switch(self.exchange, switch);
-        }
-        if let Some((target, after)) = self.source.take_lost() {
-            choose::second_lost(self.exchange, target, after);
-        }
+        let kept_until = choose::hear_of_race(self.exchange, self.source.take_news());
         if let Some(upstream) = self.exchange.routed.as_ref().and_then(Routed::upstream) {
             upstream.heed(&head, self.exchange.course.with_credential);
         }
@@ -36,9 +31,9 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
             return Err(End::Again(head.status));
         }
         if self.resumes {
-            return self.resume(&head, cx);
+            return self.resume(&head, kept_until, cx);
         }
-        self.first_byte_read(head.first_byte);
+        self.first_byte_read(head.first_byte, kept_until);
         let exchange = &mut *self.exchange;
         exchange.answer.status = Some(head.status);
         let streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
@@ -87,21 +82,21 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
     }
 
     /// Account for the first byte. While it was kept back, what came after it was waited for.
-    fn first_byte_read(&mut self, at: Tick) {
+    fn first_byte_read(&mut self, at: Tick, kept_until: Option<Tick>) {
         let ledger = &mut self.exchange.ledger;
         ledger.switch(State::Gateway, at);
-        if let Some(until) = self.source.kept_until() {
+        if let Some(until) = kept_until {
             ledger.switch(State::AwaitToken, at);
             ledger.switch(State::Gateway, until);
         }
     }
 
     /// Another backend goes on with a stream. It must answer as the one before it did; else the next one may.
-    fn resume(&mut self, head: &AnswerHead, cx: &mut std::task::Context<'_>) -> Result<Step, End> {
+    fn resume(&mut self, head: &AnswerHead, kept_until: Option<Tick>, cx: &mut std::task::Context<'_>) -> Result<Step, End> {
         if head.status != 200 || head.framing != Framing::Sse || head.encoded {
             return Err(End::Again(head.status));
         }
-        self.first_byte_read(head.first_byte);
+        self.first_byte_read(head.first_byte, kept_until);
         let exchange = &mut *self.exchange;
         self.reader = Some(Reader::new(Dialect::OpenAiChat, head.framing, exchange.plan.reader_limits));
         (self.resumes, self.continues) = (false, true);

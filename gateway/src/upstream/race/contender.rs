@@ -7,8 +7,10 @@
 use std::task::{Context, Poll, ready};
 
 use lens::{EngineError, StreamLens, Tick};
+use routing::Ended;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
+use crate::upstream::h1::Request;
 use crate::upstream::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
 
 /// Most bytes of an answer without a token that are waited through: what is longer has begun.
@@ -22,6 +24,9 @@ pub(crate) struct Reads {
     /// The prompt is said back first.
     pub(crate) echo: bool,
 }
+
+/// What a stream without a beginning and an end is worth.
+const BAD_GATEWAY: u16 = 502;
 
 /// Somebody who was asked.
 pub(super) struct Contender {
@@ -45,8 +50,14 @@ impl Contender {
         Contender { call, head: None, taste: None }
     }
 
-    pub(super) fn into_call(self) -> Call {
-        self.call
+    /// The request, if it may be sent again: see [`Call::into_unanswered`].
+    pub(super) fn into_unanswered(self) -> Option<Request> {
+        self.call.into_unanswered()
+    }
+
+    /// What it says of a backend that there was an error: nothing, where an idle connection may just have been too old.
+    pub(super) fn fault(self) -> Ended {
+        if self.into_unanswered().is_some() { Ended::Untold } else { Ended::Badly }
     }
 
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
@@ -54,7 +65,7 @@ impl Contender {
     }
 
     /// Ready when its answer has begun: with its first token where it is a stream that `reads` can read, else with its head. The status is that of
-    /// an error which stands in place of the first token, if one does.
+    /// an error which stands in place of the first token, if one does, or nothing.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>, reads: Option<Reads>) -> Poll<Result<u16, UpstreamError>> {
         let head = match &mut self.head {
             Some(head) => head,
@@ -67,7 +78,8 @@ impl Contender {
         while !taste.is_enough() {
             taste.has_ended = ready!(self.call.poll_body(cx, &mut **taste))? == BodyStep::End;
         }
-        Poll::Ready(Ok(taste.lens.error().map_or(head.status, EngineError::status)))
+        let told = taste.lens.error().map(EngineError::status).or_else(|| taste.is_empty().then_some(BAD_GATEWAY));
+        Poll::Ready(Ok(told.unwrap_or(head.status)))
     }
 
     /// When it was heard last of what is kept back.
@@ -107,6 +119,11 @@ impl Taste {
     /// Whether it is known what this is.
     fn is_enough(&self) -> bool {
         self.has_ended || self.lens.marks().first_token.arrival.is_some() || self.lens.error().is_some() || self.bytes.len() >= MOST
+    }
+
+    /// Whether it has ended and has said nothing, not even why.
+    fn is_empty(&self) -> bool {
+        self.has_ended && self.lens.marks().first_token.arrival.is_none() && !self.lens.is_complete(1)
     }
 
     /// Let somebody else hear it, as it was.
@@ -172,6 +189,12 @@ mod tests {
         assert_eq!(taste.again(&mut heard), BodyStep::More);
         let times: Vec<_> = heard.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
         assert_eq!(times, [(5, None, 20), (9, Some(3), other.len()), (11, None, 57)]);
+        let mut nothing = Taste::new(Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits { event: 1 << 20 }));
+        nothing.begin_read(Tick(5), None);
+        nothing.payload(role.as_bytes());
+        assert!(!nothing.is_empty());
+        nothing.has_ended = true;
+        assert!(nothing.is_empty() && nothing.is_enough());
         assert_eq!(heard.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(), taste.bytes);
     }
 }
