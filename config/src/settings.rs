@@ -1,5 +1,7 @@
 //! Settings: what was asked, checked. Only parsing builds them.
 
+mod routing;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,13 +11,13 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use wire::Dialect;
 
-use crate::discovery::Discovery;
 use crate::value::Secret;
 
+pub use self::routing::{Ability, Candidate, Continuation, MirrorSettings, OffloadSettings, Pool};
+pub use ::routing::Rollback;
+pub use ::routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 pub use filters::settings::{Action, Pattern, Shield};
 pub use filters::traffic::settings::{Admission, Auth, Limit, Price};
-pub use routing::Rollback;
-pub use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]
@@ -232,91 +234,6 @@ pub struct Backend {
     pub cost: f64,
 }
 
-/// What some requests need of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ability {
-    /// Calling tools.
-    Tools,
-    /// Seeing images.
-    Vision,
-    /// Embeddings.
-    Embeddings,
-}
-
-/// Backends that can stand in for each other.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct Pool {
-    /// How one is chosen.
-    #[serde(flatten)]
-    pub settings: PoolSettings,
-    /// What they call the model.
-    pub model: Option<String>,
-    /// Where more of them stand.
-    pub file: Option<PathBuf>,
-    /// Where more of them are found.
-    #[serde(serialize_with = "source")]
-    pub discovery: Option<Discovery>,
-    /// They.
-    #[serde(serialize_with = "backend_names")]
-    pub backends: Vec<Arc<Backend>>,
-}
-
-/// Whether another backend goes on with the stream of one that has died.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Continuation {
-    /// The stream ends with an error.
-    #[default]
-    Off,
-    /// It goes on.
-    On,
-    /// It goes on, and a comment tells where.
-    Marked,
-}
-
-/// A pool that is asked as well, for its figures only.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct MirrorSettings {
-    /// The pool.
-    #[serde(serialize_with = "pool_name")]
-    pub pool: Arc<Pool>,
-    /// Its share of requests.
-    pub share: f64,
-}
-
-/// A new version that some requests go to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Candidate {
-    /// Its place in the route's pools: the last.
-    pub pool: usize,
-    /// Its share of requests.
-    pub share: f64,
-    /// What stays with one version.
-    pub key: By,
-    /// When it is taken back.
-    pub rollback: Rollback,
-}
-
-/// When an edge is passed over for a cloud.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct OffloadSettings {
-    /// What is good enough.
-    pub objective: Objective,
-    /// What is too much.
-    pub complexity: Complexity,
-    /// What a client says to have it so: a header, in lower case, and its value, `None` for any.
-    pub header: Option<(String, Option<String>)>,
-    /// What the guard may find in the prompt to have it so: names of rules.
-    pub findings: Vec<Pattern>,
-    /// How often the way to each backend is measured, where nobody connects; zero: only by those who do.
-    pub probe: Duration,
-}
-
 impl Backend {
     /// Whether another is the same, wherever in the settings it stands.
     pub fn is_same(&self, other: &Backend) -> bool {
@@ -496,10 +413,6 @@ fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::Ok, S::Error
     serializer.serialize_f64(d.as_secs_f64())
 }
 
-fn source<S: Serializer>(discovery: &Option<Discovery>, serializer: S) -> Result<S::Ok, S::Error> {
-    discovery.as_ref().map(|discovery| &discovery.source).serialize(serializer)
-}
-
 fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(d.map_or("auto", Dialect::name))
 }
@@ -508,18 +421,10 @@ fn shield_name<S: Serializer>(shield: &Option<Arc<Shield>>, serializer: S) -> Re
     shield.as_ref().map(|shield| &*shield.name).serialize(serializer)
 }
 
-fn backend_names<S: Serializer>(backends: &[Arc<Backend>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(backends.iter().map(|backend| &*backend.name))
-}
-
 fn pool_names<S: Serializer>(pools: &[Arc<Pool>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(pools.iter().map(|pool| &*pool.settings.name))
 }
 
 fn backend_name<S: Serializer>(b: &Arc<Backend>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&b.name)
-}
-
-fn pool_name<S: Serializer>(pool: &Arc<Pool>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&pool.settings.name)
 }

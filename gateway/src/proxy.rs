@@ -1,42 +1,34 @@
-//! The only file that implements pingora's traits.
+//! The only room that implements pingora's traits.
 //!
 //! - [`Door`] takes accepted connections. HTTP/1.1 is read by `downstream/h1.rs`; HTTP/2 is pingora's, stream by stream.
 //! - [`AdminDoor`] takes the operator's connections.
-//! - [`PassThrough`] is a stock proxy for everything that is no inference request.
+//! - [`PassThrough`] (`proxy/pass.rs`) is a stock proxy for everything that is no inference request.
 //!
 //! Why the exchange is not run from `request_filter`: see `docs/adr/0001-the-two-legs.md`. In short, a head that pingora has
 //! parsed has lost what we must refuse (both framings at once, folded lines), and its session keeps buffers that an idle
 //! stream should not.
+
+mod pass;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use lens::State;
-use lens::record::Outcome;
 use observatory::Gauges;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::protocols::{ALPN, SocketDigest, Stream};
-use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
+use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
-use wire::Framing;
-use wire::http1::head::{self, Head, RequestLine};
+use wire::http1::head;
 
 use crate::admin;
-use crate::clock;
 use crate::downstream::{h1, h2, left};
-use crate::exchange::Exchange;
-use crate::respond::Refusal;
 use crate::shared::Shared;
-use crate::stage::send::CREDENTIALS;
-use crate::stage::{accept, admit, choose, identify, origin, route};
-use crate::upstream;
+use crate::stage::route;
+use pass::PassThrough;
 
 /// Pingora's proxy with our rules for what passes through.
 pub(crate) type Proxy = HttpProxy<PassThrough>;
@@ -216,324 +208,4 @@ impl HttpServerApp for H2Door {
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
     }
-}
-
-/// A stock proxy: headers kept clean, bodies streamed both ways, time taken, nothing read.
-pub(crate) struct PassThrough {
-    shared: Arc<Shared>,
-}
-
-/// One request that passes through. Its ledger is coarse: pingora tells when the connection stood and when the answer began,
-/// and bodies of both directions count as `await_token`.
-pub(crate) struct Passing {
-    exchange: Option<Exchange>,
-    began: lens::Tick,
-    /// Its place among the connections to the backend.
-    permit: Option<upstream::Permit>,
-}
-
-#[async_trait]
-impl ProxyHttp for PassThrough {
-    type CTX = Passing;
-
-    fn new_ctx(&self) -> Passing {
-        Passing { exchange: None, began: clock::now(), permit: None }
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
-        let plan = self.shared.plan.load_full();
-        let mut room = head::field_room();
-        // HTTP/1.1 heads were checked before pingora saw them; those of HTTP/2 are checked here.
-        let bytes = match session.as_http2() {
-            Some(stream) => h2::as_http1(stream),
-            None => session.to_h1_raw().to_vec(),
-        };
-        let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
-        let (accepted, found) = match &parsed {
-            Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
-            Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
-        };
-        let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
-        let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
-        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, tls.as_deref()));
-        let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
-        exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
-        exchange.enter(State::Connect);
-        if let Some((route, fields)) = preflight {
-            exchange.set_route(route);
-            ctx.exchange = Some(exchange);
-            return allow(session, fields).await.map(|()| true);
-        }
-        let hosted = parsed.as_ref().map_or(Ok(()), |head| found.as_ref().map_or(Ok(()), |route| origin::host(&route.route, head)));
-        let cors = parsed.as_ref().ok().and_then(|head| origin::fields(&found.as_ref().ok()?.route, head));
-        exchange.cors = cors;
-        let admitted = found.and_then(|route| hosted.map(|()| route)).and_then(|route| {
-            exchange.set_route(route);
-            identify::enter(&mut exchange, shown)?;
-            identify::run(&mut exchange)?;
-            accept::must_be_countable(&exchange)
-        });
-        let admitted = match admitted {
-            Ok(()) => admit::run(&mut exchange).await.and_then(|()| choose::run(&mut exchange)),
-            Err(refusal) => Err(refusal),
-        };
-        match admitted {
-            Ok(()) => {}
-            Err(refusal) => {
-                refuse(session, &mut exchange, &refusal).await?;
-                ctx.exchange = Some(exchange);
-                return Ok(true);
-            }
-        }
-        ctx.exchange = Some(exchange);
-        if self.shared.is_draining() {
-            session.set_keepalive(None);
-        }
-        if let Some(exchange) = &mut ctx.exchange
-            && is_guarded(exchange)
-            && exchange.guard().is_some_and(|guard| !accept::passes_unread(&guard.settings, &exchange.accepted.endpoint))
-        {
-            let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
-            refuse(session, exchange, &Refusal::blocked(403, "shield_unreadable_endpoint", message)).await?;
-            return Ok(true);
-        }
-        let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, Exchange::timeouts);
-        session.set_read_timeout(nonzero(waits.request_body));
-        session.set_write_timeout(nonzero(waits.client_write));
-        Ok(false)
-    }
-
-    async fn request_body_filter(&self, _: &mut Session, _: &mut Option<bytes::Bytes>, end: bool, ctx: &mut Passing) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
-        let Some(exchange) = &ctx.exchange else { return Ok(()) };
-        let limit = exchange.plan.settings.timeouts.request_body;
-        let took = clock::now().nanos_since(exchange.accepted.head_at);
-        if !end && !limit.is_zero() && u128::from(took) > limit.as_nanos() {
-            return Err(Error::explain(ErrorType::ReadTimedout, "the body did not arrive in time").into_down());
-        }
-        Ok(())
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
-        let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
-        let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
-        let Some(upstream) = routed.upstream() else { return Error::e_explain(ErrorType::HTTPStatus(503), "no backend") };
-        let timeouts = routed.route.route.timeouts;
-        // The place of an attempt before this one is free again.
-        ctx.permit = None;
-        ctx.permit = upstream.permit();
-        if ctx.permit.is_none() {
-            return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
-        }
-        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(upstream)).await;
-        let mut peer = match looked_up {
-            Ok(Ok(peer)) => peer,
-            Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
-            Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "looking up the backend's name"),
-        };
-        peer.options.connection_timeout = nonzero(timeouts.connect);
-        peer.options.total_connection_timeout = nonzero(timeouts.connect);
-        peer.options.read_timeout = nonzero(timeouts.first_byte);
-        Ok(Box::new(peer))
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
-        _: bool,
-        _: &HttpPeer,
-        _: std::os::fd::RawFd,
-        _: Option<&pingora::protocols::Digest>,
-        ctx: &mut Passing,
-    ) -> Result<()> {
-        if let Some(exchange) = &mut ctx.exchange {
-            exchange.enter(State::AwaitFirstByte);
-            exchange.course.passes = true;
-        }
-        Ok(())
-    }
-
-    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Passing) -> Result<()> {
-        let Some(exchange) = &ctx.exchange else { return Ok(()) };
-        let Some(routed) = &exchange.routed else { return Ok(()) };
-        let Some(upstream) = routed.upstream() else { return Ok(()) };
-        let backend = &upstream.backend;
-        // The absolute form, which a client may use, is not passed on.
-        let target = request.uri.path_and_query().map_or("/", |p| p.as_str());
-        let target = format!("{}{target}", backend.prefix);
-        request.set_raw_path(target.as_bytes())?;
-        request.insert_header("host", backend.authority.as_str())?;
-        request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
-        let credential = backend.credential();
-        if credential.is_some() || exchange.plan.keys.is_some() {
-            CREDENTIALS.iter().for_each(|name| drop(request.remove_header(*name)));
-        }
-        if let Some((name, value)) = credential {
-            request.insert_header(name, value)?;
-        }
-        Ok(())
-    }
-
-    async fn upstream_response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
-        if streams(response) && response.status.is_success() && ctx.exchange.as_ref().is_some_and(is_guarded) {
-            return Err(Error::explain(ErrorType::Custom(UNREADABLE), "a stream that the route's guard cannot read").into_up());
-        }
-        let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
-        let plain = matches!(codings.as_slice(), [] | [_]) && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if response.status.as_u16() == 101 || !plain {
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch of protocols, or a framing in doubt").into_up());
-        }
-        // What belongs to the hop between the backend and us stays there; the framing is pingora's to read.
-        for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"] {
-            response.remove_header(name);
-        }
-        let nominated: Vec<String> = response
-            .headers
-            .get_all("connection")
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .map(|name| name.trim().to_ascii_lowercase())
-            .filter(|name| !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | ""))
-            .collect();
-        for name in nominated {
-            response.remove_header(name.as_str());
-        }
-        Ok(())
-    }
-
-    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
-    where
-        Self::CTX: Send + Sync,
-    {
-        if let Some(exchange) = &mut ctx.exchange {
-            exchange.enter(State::AwaitToken);
-            if streams(response) || accept::is_foreign_inference(&exchange.accepted.endpoint) {
-                exchange.answer.not_parsed = Some("no_dialect");
-            }
-            response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
-            for (name, value) in exchange.cors.iter().flat_map(|fields| fields.lines()).filter_map(|line| line.split_once(": ")) {
-                response.insert_header(name.to_owned(), value)?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Passing) -> FailToProxy {
-        let refusal = match error.etype() {
-            ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
-            ErrorType::ConnectTimedout => Refusal::connect_timeout(),
-            ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
-            ErrorType::Custom(UNREADABLE) => Refusal::unreadable_answer(),
-            ErrorType::HTTPStatus(503) => Refusal::busy(),
-            ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
-                if *error.esource() == pingora::ErrorSource::Downstream =>
-            {
-                Refusal { outcome: Outcome::ClientGone, code: "client_closed", ..Refusal::broken_body() }
-            }
-            _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal::broken_body(),
-            ErrorType::InvalidHTTPHeader => Refusal::upstream_invalid(),
-            _ if error.etype().as_str().contains("Connect") => Refusal::connect_failed(),
-            _ => Refusal::upstream_closed(),
-        };
-        if let (Some(exchange), None) = (&mut ctx.exchange, session.response_written()) {
-            let _ = refuse(session, exchange, &refusal).await;
-        }
-        FailToProxy { error_code: refusal.status, can_reuse_downstream: false }
-    }
-
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Passing)
-    where
-        Self::CTX: Send + Sync,
-    {
-        // Its place is free before anybody can read that it is over.
-        ctx.permit = None;
-        let Some(mut exchange) = ctx.exchange.take() else { return };
-        exchange.answer.status = session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);
-        exchange.answer.bytes_to_client = session.body_bytes_sent() as u64;
-        exchange.accepted.bytes += session.body_bytes_read() as u64;
-        exchange.answer.ended_at = Some(clock::now());
-        let status = exchange.answer.status.unwrap_or(0);
-        match error.map(|e| (e.esource(), e.etype())) {
-            Some((pingora::ErrorSource::Downstream, ErrorType::WriteTimedout)) => {
-                exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"))
-            }
-            Some((pingora::ErrorSource::Downstream, _)) => exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
-            Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => {
-                exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout"))
-            }
-            Some(_) => exchange.verdict.decide(Outcome::UpstreamFailed, Some("upstream_died")),
-            None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
-            None => exchange.verdict.decide(Outcome::Ok, None),
-        }
-    }
-
-    fn suppress_error_log(&self, _: &Session, _: &Passing, _: &Error) -> bool {
-        true
-    }
-}
-
-impl PassThrough {
-    fn find(
-        &self,
-        plan: &crate::plan::Plan,
-        head: &Head<'_, RequestLine<'_>>,
-    ) -> std::result::Result<Arc<crate::plan::PlannedRoute>, Refusal> {
-        accept::check(head)?;
-        route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
-    }
-}
-
-/// What we call an answer that must not pass unread.
-const UNREADABLE: &str = "UnreadableAnswer";
-
-/// Whether the route's guard acts on what it reads, so that nothing may pass unread.
-fn is_guarded(exchange: &Exchange) -> bool {
-    exchange
-        .routed
-        .as_ref()
-        .and_then(|routed| routed.route.guard.as_ref())
-        .is_some_and(|guard| guard.alters_answers() || guard.settings.acts_on_input())
-}
-
-fn streams(response: &ResponseHeader) -> bool {
-    let kind = response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson)
-}
-
-fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {
-    (!wait.is_zero()).then_some(wait)
-}
-
-/// A browser may ask.
-async fn allow(session: &mut Session, fields: String) -> Result<()> {
-    let mut header = ResponseHeader::build(200, Some(8))?;
-    header.insert_header("content-length", "0")?;
-    for (name, value) in fields.lines().filter_map(|line| line.split_once(": ")) {
-        header.insert_header(name.to_owned(), value)?;
-    }
-    session.write_response_header(Box::new(header), true).await
-}
-
-/// Our own answer on pingora's session. The connection is closed, whatever was read of the request.
-async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> Result<()> {
-    exchange.verdict.decide(refusal.outcome, Some(refusal.code));
-    exchange.answer.status = Some(refusal.status);
-    let body = refusal.body();
-    let mut header = ResponseHeader::build(refusal.status, Some(6))?;
-    header.insert_header("content-type", "application/json")?;
-    for (name, value) in refusal.fields.lines().filter_map(|line| line.split_once(": ")) {
-        header.insert_header(name.to_owned(), value)?;
-    }
-    header.insert_header("content-length", body.len().to_string())?;
-    header.insert_header("x-request-id", exchange.accepted.id.as_str())?;
-    session.set_keepalive(None);
-    session.write_response_header(Box::new(header), false).await?;
-    session.write_response_body(Some(body.into()), true).await
 }

@@ -1,0 +1,186 @@
+//! Who is well: by answers, by checks, by their own word.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_does_wrong_is_asked_of_nobody_else_and_ejects_nobody() {
+    let engines = [always(sse::json(400, "{\"error\":{\"message\":\"wrong\"}}")).await, always(sse::json(404, "{}")).await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", "", "")).await;
+    for n in 0..40 {
+        let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+        assert_eq!(answer.status, if n % 2 == 0 { 400 } else { 404 });
+    }
+    assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 40);
+    assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"b0\""), 0.0);
+}
+
+/// The same when the engine says so in its stream: nobody else is asked, nobody is left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
+    let wrong = "data: {\"error\":{\"message\":\"too long\",\"type\":\"BadRequestError\",\"code\":400}}\n\ndata: [DONE]\n\n";
+    let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(wrong), Step::end()];
+    let engines = [always(steps.clone()).await, always(steps).await];
+    let pool = ", balance: round_robin, ejection: {consecutive: 2}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, "", "")).await;
+    for n in 0..20 {
+        assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.text().contains("BadRequestError"));
+    }
+    assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 20);
+    for backend in ["b0", "b1"] {
+        assert_eq!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_when_to_ask_again_is_asked_then() {
+    let busy = |seconds: &'static str| {
+        let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}");
+        always(vec![Step::text(head)])
+    };
+    let engines = [busy("2").await, good().await];
+    let pool = ", balance: round_robin, ejection: {consecutive: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    let began = Instant::now();
+    for n in 0..20 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
+    assert_eq!(engines[0].seen().len(), 1, "it is left alone, and is not ill");
+    let (_, backends) = gateway.get("/api/backends");
+    assert!(backends.contains("\"state\":\"resting\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
+    assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"resting\""), 1.0);
+    tokio::time::sleep(Duration::from_millis(2_100).saturating_sub(began.elapsed())).await;
+    for n in 20..24 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(engines[0].seen().len(), 2);
+
+    // What it says of a client's own key is for that client.
+    let engines = [busy("30").await, good().await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    for n in 0..6 {
+        let mut client = gateway.client().await;
+        client.post(CHAT, &format!("x-request-id: k{n}\r\nauthorization: Bearer mine\r\n"), BODY).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(engines[0].seen().len(), 6, "a retry goes on in the circle");
+
+    // All say so: what one says is passed on, and each request is asked of one only, once that is known.
+    let date = "Sun, 06 Nov 2095 08:49:37 GMT";
+    let engines = [busy(date).await, busy("100000").await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    for n in 0..5 {
+        let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
+        assert!(answer.status == 429 && answer.field("retry-after").is_some(), "{}", answer.head);
+    }
+    assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
+}
+
+/// What passes through unread tells of its backend as well: four failures and a success, again and again, are no five in a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_tells_of_successes_too() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let shaky = Engine::start(move |_| sse::json(if turn.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 200 } else { 500 }, "{}")).await;
+    let well = always(sse::json(200, "{}")).await;
+    let pool = ", balance: round_robin, ejection: {failure_rate: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&shaky, &well], pool, "", "")).await;
+    for n in 0..40 {
+        ask(&gateway, "/v1/rerank", &n.to_string(), "{}").await;
+    }
+    assert_eq!((shaky.seen().len(), well.seen().len()), (20, 20));
+    assert_eq!(gateway.metric("llm_lens_backend_ejections_total", ""), 0.0);
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""), 16.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fails_is_left_alone_and_tried_again() {
+    let sick = Arc::new(AtomicBool::new(true));
+    let patient = sick.clone();
+    let engine = Engine::start(move |_| if patient.load(Ordering::Relaxed) { sse::json(500, "{}") } else { sse::stream(3, 2) }).await;
+    let other = good().await;
+    let pool = ", balance: round_robin, ejection: {consecutive: 3, base: 500ms}";
+    let gateway = Gateway::with_settings(&settings(&[&engine, &other], pool, ", retries: {always: 100}", "")).await;
+    for n in 0..20 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(engine.seen().len(), 3, "three failures in a row, and it is left alone");
+    let state = |gateway: &Gateway, state: &str| gateway.metric("llm_lens_backend_state", &format!("backend=\"b0\",state=\"{state}\""));
+    assert_eq!(state(&gateway, "ejected"), 1.0);
+    assert!(gateway.get("/api/backends").1.contains("consecutive_failures"));
+    assert!(gateway.stderr().contains("backend b0 is left alone"), "{}", gateway.stderr());
+    sick.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // The next request tries it.
+    let answer = ask(&gateway, CHAT, "trial", BODY).await;
+    assert!(
+        answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("b0; ") && field.contains("reason=trial")),
+        "{}",
+        answer.head
+    );
+    settled(&gateway).await;
+    assert_eq!(state(&gateway, "up"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_take_a_backend_down_and_up() {
+    let sick = Arc::new(AtomicBool::new(false));
+    let patient = sick.clone();
+    let engine = Engine::start(move |seen| match seen.head.starts_with("GET /health ") {
+        true if patient.load(Ordering::Relaxed) => sse::json(503, "{}"),
+        true => sse::json(200, "{}"),
+        false => sse::stream(3, 2),
+    })
+    .await;
+    let other = good().await;
+    let health = ", health: {interval: 100ms, timeout: 1s, unhealthy: 2, healthy: 2}";
+    let text = settings_with(&[&engine, &other], &[health, ""], ", balance: round_robin", "", "");
+    let gateway = Gateway::with_settings(&text).await;
+    let asked = || engine.seen().iter().filter(|seen| seen.head.starts_with("POST")).count();
+    eventually("it is checked", || engine.seen().len() >= 2).await;
+    sick.store(true, Ordering::Relaxed);
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;
+    let before = asked();
+    for n in 0..6 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(asked(), before);
+    sick.store(false, Ordering::Relaxed);
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"up\"") == 1.0).await;
+    for n in 0..6 {
+        assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
+    }
+    assert_eq!(asked(), before + 3);
+    assert!(gateway.stderr().contains("backend b0 is down: it answered 503"), "{}", gateway.stderr());
+    // Who is not checked any more is not down any more.
+    sick.store(true, Ordering::Relaxed);
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;
+    gateway.write_settings(&text.replace(health, ""));
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"up\"") == 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let says = silent.clone();
+    let engine = Engine::start(move |seen| match seen.head.starts_with("GET /prefix/metrics ") {
+        true if says.load(Ordering::Relaxed) => sse::json(404, "{}"),
+        true => {
+            let page = "# TYPE x gauge\nvllm:num_requests_running{engine=\"0\"} 3.0\nvllm:num_requests_waiting{engine=\"0\"} 7.0\nvllm:kv_cache_usage_perc 0.5\n";
+            vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{page}", page.len()))]
+        }
+        false => sse::stream(2, 1),
+    })
+    .await;
+    let text = format!(
+        "backends: [{{name: b0, url: '{}/prefix', signals: {{interval: 200ms}}}}]\npools: [{{name: p, backends: [b0]}}]\nroutes: [{{name: r, pool: p}}]\n",
+        engine.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    gateway.until(|g| g.get("/metrics").1.lines().any(|line| line.starts_with("llm_lens_engine_waiting{") && line.ends_with(" 7"))).await;
+    assert_eq!(gateway.metric("llm_lens_engine_cache_ratio", "backend=\"b0\""), 0.5);
+    assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
+    settled(&gateway).await;
+    assert_eq!(gateway.record("x").await.routing.engine_waiting, Some(7));
+    silent.store(true, Ordering::Relaxed);
+    gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
+}
