@@ -218,6 +218,8 @@ fn places_where_backends_are_found_are_read() {
 #[test]
 fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
     let written = config::parse("f", &finding("{dns: llm.test}").replace("pool: p}", "pool: p, mirror: {pool: p}}")).unwrap();
+    let zoned = config::parse("f", &(finding("{dns: llm.test}") + "zone: 'z-${PATH}'\n")).unwrap();
+    assert_eq!(zoned.zone, Some(format!("z-{}", std::env::var("PATH").unwrap())));
     let endpoint = |address: &str, port, weight| config::Endpoint { address: address.parse().unwrap(), port, weight, zone: None };
     let at = |endpoints: &[config::Endpoint]| written.with_found(&[("p".into(), endpoints.to_vec())].into());
     let found = at(&[
