@@ -252,7 +252,7 @@ pub static ROUTE: Section = Section {
             "continuation",
             Kind::Word(routing::CONTINUATION),
             "off",
-            "on: when a backend dies in the middle of a chat's stream, another one goes on with what was said, for plain text and engines that continue a final message (vLLM, SGLang, llama.cpp). marked: with a comment in the stream where it does.",
+            "on: when a backend dies in the middle of the stream of a chat or a completion, another one goes on with what was said, for plain text and, in chats, engines that continue a final message (vLLM, SGLang, llama.cpp). marked: with a comment in the stream where it does.",
         ),
         field("hedge", Kind::Section(&HEDGE), "", "When a second backend is asked at the same time. Without it: never."),
         field(

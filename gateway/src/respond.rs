@@ -214,6 +214,15 @@ impl Refusal {
         Refusal::upstream(502, "upstream_died", "The backend broke off in the middle of its answer.")
     }
 
+    /// Asked to go on with an answer, the backend has answered again.
+    pub(crate) fn upstream_began_anew() -> Self {
+        Refusal::upstream(
+            502,
+            "upstream_began_anew",
+            "The backend broke off in the middle of its answer, and the one that was to go on with it began anew; have the route continue only where its backends can.",
+        )
+    }
+
     pub(crate) fn connect_timeout() -> Self {
         Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
     }

@@ -204,6 +204,9 @@ pub struct RecordRouting {
     /// Duration: request sent to first token, as predicted when the backend was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_ttft_us: Option<u64>,
+    /// Duration: each output token after the first, as predicted then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_tpot_us: Option<f64>,
     /// The second one that was asked at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<RecordHedge>,

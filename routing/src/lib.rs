@@ -28,7 +28,7 @@ pub use balance::prefix::blocks;
 pub mod budget;
 pub use budget::Budget;
 pub mod predict;
-pub use predict::{Busy, Predicted, Predictor, Question};
+pub use predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
 pub mod offload;
 pub use offload::{Nature, Offload, Offloaded, Outlook};
 pub mod release;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ewma::{Mean, PeakEwma};
 use crate::health::{Cause, Health, nanos};
-use crate::predict::{Busy, Predicted, Predictor, Question};
+use crate::predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
 use crate::settings::Ejection;
 use crate::signals::{Heard, Signals};
 use crate::tail::Tail;
@@ -180,9 +180,9 @@ impl Member {
         self.predictor.predict(question, &self.busy())
     }
 
-    /// The median of how far predictions were off, in parts of what it took.
-    pub fn prediction_error(&self) -> Option<f64> {
-        self.predictor.median_error()
+    /// How far predictions were off.
+    pub fn prediction_errors(&self) -> MedianErrors {
+        self.predictor.median_errors()
     }
 
     /// Its share now, of 1: less while it starts slowly.
@@ -250,9 +250,9 @@ impl Attempt {
         self.member.predictor.learn_first(&self.question, &self.busy, self.predicted.as_ref(), took);
     }
 
-    /// Each token after the first took that long in the mean.
-    pub fn paced(&self, tpot: Duration) {
-        self.member.predictor.learn_each(&self.busy, tpot);
+    /// The answer is whole, and took that long.
+    pub fn paced(&self, pace: &Pace) {
+        self.member.predictor.learn_each(&self.busy, self.predicted.as_ref(), pace);
     }
 
     /// It is over; what the pool's rule makes of it. `may_eject` says whether the pool bears to miss it.

@@ -59,26 +59,33 @@ pub struct Predicted {
 }
 
 /// What is learnt of a backend.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Predictor {
     first: Regression<3>,
     each: Regression<2>,
     rtt: Mean,
-    /// Errors of predictions, in thousandths of what it took, the newest in place of the oldest.
-    errors: [AtomicU32; ERRORS],
-    judged: AtomicU64,
+    ttft_errors: Errors,
+    completion_errors: Errors,
 }
 
-impl Default for Predictor {
-    fn default() -> Self {
-        Predictor {
-            first: Regression::default(),
-            each: Regression::default(),
-            rtt: Mean::default(),
-            errors: [const { AtomicU32::new(0) }; ERRORS],
-            judged: AtomicU64::new(0),
-        }
-    }
+/// How long an answer took, from its sending on.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// To its first token.
+    pub first: Duration,
+    /// To its last.
+    pub last: Duration,
+    /// Each token after the first, in the mean: TPOT.
+    pub each: Duration,
+}
+
+/// The median of how far predictions were off, in parts of what it took; `None`: none was made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MedianErrors {
+    /// To the first token.
+    pub ttft: Option<f64>,
+    /// To the last of as many tokens as it was in the end.
+    pub completion: Option<f64>,
 }
 
 impl Predictor {
@@ -92,19 +99,18 @@ impl Predictor {
     /// The first token came after that time; what was predicted is judged by it.
     pub fn learn_first(&self, question: &Question, busy: &Busy, predicted: Option<&Predicted>, took: Duration) {
         let took = took.as_secs_f64();
-        if let Some(predicted) = predicted {
-            let error = ((predicted.ttft - took).abs() / took.max(1e-6) * 1000.0).min(1e6) as u32;
-            let at = self.judged.fetch_add(1, Ordering::Relaxed) as usize % ERRORS;
-            if let Some(place) = self.errors.get(at) {
-                place.store(error, Ordering::Relaxed);
-            }
-        }
+        predicted.into_iter().for_each(|predicted| self.ttft_errors.judge(predicted.ttft, took));
         self.first.learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
     }
 
-    /// Each further token took that long in the mean.
-    pub fn learn_each(&self, busy: &Busy, took: Duration) {
-        self.each.learn(&each_of(busy), took.as_secs_f64());
+    /// The answer is whole; what was predicted for as many tokens is judged by it.
+    pub fn learn_each(&self, busy: &Busy, predicted: Option<&Predicted>, pace: &Pace) {
+        let [first, last, each] = [pace.first, pace.last, pace.each].map(|span| span.as_secs_f64());
+        if let Some((predicted, tpot)) = predicted.and_then(|predicted| Some((predicted, predicted.tpot?))) {
+            let tokens = (last - first).max(0.0) / each.max(1e-9);
+            self.completion_errors.judge(predicted.ttft + tpot * tokens, last);
+        }
+        self.each.learn(&each_of(busy), each);
     }
 
     /// Going there and back took that long.
@@ -112,12 +118,9 @@ impl Predictor {
         self.rtt.add(took.as_secs_f64(), 0.2);
     }
 
-    /// The median of how far predictions of the first token were off, in parts of what it took; `None`: none was made.
-    pub fn median_error(&self) -> Option<f64> {
-        let known = (self.judged.load(Ordering::Relaxed) as usize).min(ERRORS);
-        let mut errors: Vec<u32> = self.errors.iter().take(known).map(|error| error.load(Ordering::Relaxed)).collect();
-        errors.sort_unstable();
-        errors.get(errors.len() / 2).map(|error| f64::from(*error) / 1000.0)
+    /// How far predictions were off.
+    pub fn median_errors(&self) -> MedianErrors {
+        MedianErrors { ttft: self.ttft_errors.median(), completion: self.completion_errors.median() }
     }
 }
 
@@ -135,6 +138,36 @@ fn first_of(question: &Question, busy: &Busy) -> [f64; 3] {
 
 fn each_of(busy: &Busy) -> [f64; 2] {
     [1.0, busy.requests as f64]
+}
+
+/// Errors of predictions, in thousandths of what it took, the newest in place of the oldest.
+#[derive(Debug)]
+struct Errors {
+    errors: [AtomicU32; ERRORS],
+    judged: AtomicU64,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Errors { errors: [const { AtomicU32::new(0) }; ERRORS], judged: AtomicU64::new(0) }
+    }
+}
+
+impl Errors {
+    fn judge(&self, predicted: f64, took: f64) {
+        let error = ((predicted - took).abs() / took.max(1e-6) * 1000.0).min(1e6) as u32;
+        let at = self.judged.fetch_add(1, Ordering::Relaxed) as usize % ERRORS;
+        if let Some(place) = self.errors.get(at) {
+            place.store(error, Ordering::Relaxed);
+        }
+    }
+
+    fn median(&self) -> Option<f64> {
+        let known = (self.judged.load(Ordering::Relaxed) as usize).min(ERRORS);
+        let mut errors: Vec<u32> = self.errors.iter().take(known).map(|error| error.load(Ordering::Relaxed)).collect();
+        errors.sort_unstable();
+        errors.get(errors.len() / 2).map(|error| f64::from(*error) / 1000.0)
+    }
 }
 
 /// Least squares, one after the other.
@@ -217,12 +250,14 @@ mod tests {
                 let seconds = 0.08 + took(prompt, busy.tokens, base) * (0.95 + 0.1 * random.share());
                 let predicted = predictor.predict(&question(prompt), &busy);
                 predictor.learn_first(&question(prompt), &busy, predicted.as_ref(), Duration::from_secs_f64(seconds));
-                predictor.learn_each(&busy, Duration::from_secs_f64(0.01 + 0.001 * busy.requests as f64));
+                let each = 0.01 + 0.001 * busy.requests as f64;
+                let [first, last, each] = [seconds, seconds + 20.0 * each, each].map(Duration::from_secs_f64);
+                predictor.learn_each(&busy, predicted.as_ref(), &Pace { first, last, each });
             }
             let predicted = predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
-            let (want, error) = (0.08 + took(1000, 5000, base), predictor.median_error().unwrap());
+            let (want, errors) = (0.08 + took(1000, 5000, base), predictor.median_errors());
             assert!((predicted.ttft / want - 1.0).abs() < 0.05, "{predicted:?} {want}");
-            assert!(error < 0.06, "{error}");
+            assert!(errors.ttft.unwrap() < 0.06 && errors.completion.unwrap() < 0.06, "{errors:?}");
             assert!((predicted.tpot.unwrap() - 0.014).abs() < 0.001);
             assert!((predicted.completion(&question(1000)).unwrap() - want - 1.4).abs() < 0.15);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{Attempt, Ended, Member, Pool, Question, Wish};
+use routing::{Attempt, Ended, Member, Pace, Pool, Question, Wish};
 
 /// Microseconds.
 const MS: u64 = 1000;
@@ -271,8 +271,10 @@ fn run(
                 pool.first_token(&request.attempt, Duration::from_micros(took), tick(now));
             }
             for request in done {
-                let each = (now - request.first_at.unwrap_or(now)) / request.made.max(1);
-                request.attempt.paced(Duration::from_micros(each));
+                let first_at = request.first_at.unwrap_or(now);
+                let each = (now - first_at) / request.made.max(1);
+                let [first, last, each] = [first_at - request.arrived, now - request.arrived, each].map(Duration::from_micros);
+                request.attempt.paced(&Pace { first, last, each });
                 pool.end(request.attempt, Ended::Well, tick(now));
             }
             engines[place].step(now);

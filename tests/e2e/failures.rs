@@ -664,11 +664,12 @@ async fn a_backend_whose_name_has_no_address_is_a_502() {
 async fn what_passes_through_has_an_end() {
     let large = "x".repeat(32 << 20);
     let engine = Engine::start(move |seen| match seen.head.contains("/silent") {
-        true => vec![Step::ms(5_000)],
+        true => vec![Step::ms(20_000)],
         false => sse::json(200, &large),
     })
     .await;
-    let timeouts = "timeouts: {client_write: 500ms, total: 1s}";
+    // Filling the sockets' buffers takes its time on a busy machine; only then does the wait for the client begin.
+    let timeouts = "timeouts: {client_write: 300ms, total: 4s}";
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", timeouts)).await;
     let mut never_reads = gateway.client().await;
     never_reads.send("GET /large HTTP/1.1\r\nhost: a\r\nx-request-id: large\r\n\r\n").await;
@@ -677,6 +678,6 @@ async fn what_passes_through_has_an_end() {
     for (id, code) in [("large", "client_write_timeout"), ("silent", "total_timeout")] {
         let record = gateway.record(id).await;
         assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some(code)), "{record:?}");
-        assert!(record.total_us < 3_000_000, "{record:?}");
+        assert!(record.total_us < 8_000_000, "{record:?}");
     }
 }

@@ -6,6 +6,7 @@
 if any failed. *Never*: an engine killed that was not named for it.
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -117,18 +118,19 @@ class CutAfter:
             near.sendall(data)
 
 
-def stream(gateway, request_id, on_event=None, **more):
-    """What a client hears: text, roles, finish reasons, and the error at its end if there is one."""
+def stream(gateway, request_id, on_event=None, prompt=None, **more):
+    """What a client hears of a chat, or of a completion where there is a prompt: text, roles, finish reasons, and the error at its end if there is one."""
     said, roles, reasons, error, backend = "", 0, [], None, None
     try:
-        raw = gateway.client.chat.completions.with_raw_response.create(
-            model=MODEL, stream=True, temperature=0, messages=[{"role": "user", "content": "[[hello]]"}],
-            extra_headers={"x-request-id": request_id}, **more)
+        chat = {"messages": [{"role": "user", "content": "[[hello]]"}]}
+        api, asked = (gateway.client.completions, {"prompt": prompt}) if prompt else (gateway.client.chat.completions, chat)
+        raw = api.with_raw_response.create(
+            model=MODEL, stream=True, temperature=0, extra_headers={"x-request-id": request_id}, **asked, **more)
         backend = raw.headers["x-llm-lens-backend"].split(";")[0]
         for chunk in raw.parse():
             for choice in chunk.choices:
-                said += choice.delta.content or ""
-                roles += choice.delta.role is not None and not choice.delta.content
+                said += (choice.text if prompt else choice.delta.content) or ""
+                roles += not prompt and choice.delta.role is not None and not choice.delta.content
                 reasons += [choice.finish_reason] if choice.finish_reason else []
             if on_event:
                 on_event(backend, said)
@@ -152,12 +154,13 @@ def spreads(options, engines):
 
 def spliced(options, engines):
     """a stream that is cut after three tokens is gone on with by an engine of the other kind, without a letter too many or too few"""
-    for first, second in ((0, 2), (2, 0), (0, 1)):
-        way = CutAfter(engines[first][1], b'"content":', 4)
+    chat, completion = (b'"content":', 4, None), (b'"text":', 3, "<|hello|>")
+    for (first, second), (marker, times, prompt) in itertools.product(((0, 2), (2, 0), (0, 1)), (chat, completion)):
+        way = CutAfter(engines[first][1], marker, times)
         with Gateway(options.bin, [("cut", way.url, ""), (engines[second][0], engines[second][1], "")], ", continuation: on") as gateway:
             for n in range(2):
-                said, roles, reasons, error, _ = stream(gateway, f"splice-{n}", max_tokens=40)
-                assert (said, reasons, error) == (TEXT, ["stop"], None), (first, second, said, reasons, error)
+                said, roles, reasons, error, _ = stream(gateway, f"splice-{n}", prompt=prompt, max_tokens=40)
+                assert (said, reasons, error) == (TEXT, ["stop"], None), (first, second, prompt, said, reasons, error)
                 assert roles <= 1, roles
             seams = [seam for n in range(2) for seam in gateway.record(f"splice-{n}").get("seams", [])]
             assert seams and all(seam["backend"] == engines[second][0] for seam in seams), (first, second, seams)

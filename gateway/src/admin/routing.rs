@@ -40,7 +40,7 @@ pub(super) fn backends(shared: &Shared) -> Vec<serde_json::Value> {
                 "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
                 "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
-                "prediction_error": member.prediction_error(), "engine": member.signals(now)}));
+                "prediction_error": member.prediction_errors(), "engine": member.signals(now)}));
         }
     }
     rows
@@ -100,7 +100,7 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
             let predicted = member.predict(&question);
             json!({"backend": member.name, "state": member.health().state(now).name(), "cause": member.health().cause(now).name(),
                 "requests": member.requests(), "tokens": member.tokens(), "predicted": predicted,
-                "completion": predicted.and_then(|predicted| predicted.completion(&question)), "prediction_error": member.prediction_error()})
+                "completion": predicted.and_then(|predicted| predicted.completion(&question)), "prediction_error": member.prediction_errors()})
         };
         let members: Vec<_> = pool.pool.members().iter().map(member).collect();
         json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
@@ -192,12 +192,16 @@ fn backend(member: &Member, pool: &str, now: Tick, samples: &mut Vec<Sample>) {
         push(samples, name, help, &labels, value as f64);
     }
     let signals = member.signals(now).unwrap_or_default();
-    let error = "Median of how far predicted times to first token were off, of the last 128.";
+    let errors = member.prediction_errors();
+    for (of, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
+        let labels = [labels[0].clone(), labels[1].clone(), ("of", of.to_owned())];
+        let help = "Median of how far predicted times to the first and to the last token were off, of the last 128.";
+        error.into_iter().for_each(|error| push(samples, "llm_lens_prediction_error_ratio", help, &labels, error));
+    }
     for (name, help, value) in [
         ("llm_lens_engine_running", "Requests that an engine says it works on.", signals.running),
         ("llm_lens_engine_waiting", "Requests that an engine says wait there.", signals.waiting),
         ("llm_lens_engine_cache_ratio", "Share of its key-value cache that an engine says is in use.", signals.cache),
-        ("llm_lens_prediction_error_ratio", error, member.prediction_error()),
     ] {
         value.into_iter().for_each(|value| push(samples, name, help, &labels, value));
     }

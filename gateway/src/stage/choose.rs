@@ -22,7 +22,7 @@ use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Predicted, Question, Reason, Side, Signals, Went, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Predicted, Question, Reason, Side, Signals, Went, Wish};
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
@@ -424,6 +424,7 @@ pub(crate) fn write_down(course: &mut Course, routed: Option<&Routed>) -> Record
         offload: course.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
         engine_waiting: course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
         predicted_ttft_us: chosen_of.and(course.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
+        predicted_tpot_us: chosen_of.and(course.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
         hedge: course.hedge.take(),
         seams: std::mem::take(&mut course.seams),
         failed_attempts: std::mem::take(&mut course.failed),
@@ -451,10 +452,18 @@ pub(crate) fn settle(exchange: &mut Exchange) {
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
     let of_one = exchange.answer.streamed && exchange.course.seams.is_empty();
-    if let (Some(attempt), Some(tpot), true) = (&exchange.course.attempt, exchange.answer.lens.tpot_us(), of_one) {
-        attempt.paced(Duration::from_secs_f64((tpot / 1e6).clamp(0.0, 3600.0)));
+    if let (Some(attempt), Some(pace), true) = (&exchange.course.attempt, pace(exchange), of_one) {
+        attempt.paced(&pace);
     }
     end(exchange, ended, clock::now());
+}
+
+/// How long the answer took, where it tells.
+fn pace(exchange: &Exchange) -> Option<Pace> {
+    let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
+    let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
+    let since = |mark: Option<Tick>| mark.map(|at| Duration::from_nanos(at.nanos_since(sent)));
+    Some(Pace { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
 }
 
 /// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
@@ -466,6 +475,8 @@ fn verdict(exchange: &Exchange) -> Ended {
         Some(Outcome::Ok) => Ended::Well,
         Some(Outcome::UpstreamError) if status == 429 => Ended::Untold,
         Some(Outcome::UpstreamError) if (400..500).contains(&status) => Ended::Well,
+        // One that will not go on with another's answer is not ill for that.
+        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => Ended::Untold,
         Some(Outcome::UpstreamError | Outcome::UpstreamFailed) => Ended::Badly,
         // A client that takes nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
         Some(Outcome::Timeout) if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout")) => {

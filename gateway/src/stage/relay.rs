@@ -13,6 +13,7 @@ mod budget;
 mod ending;
 mod forward;
 mod gate;
+mod seam;
 mod strip;
 mod watch;
 
@@ -272,7 +273,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         let said = self.strip.as_ref().and_then(Strip::notes).is_some_and(|notes| !notes.is_odd && !notes.content.is_empty());
         let may = self.continues && said && self.head.is_none() && !answer.lens.is_complete(1) && answer.lens.error().is_none();
         if may && choose::may_continue(self.exchange) {
-            self.strip.iter_mut().for_each(Strip::tear);
+            self.strip.iter_mut().for_each(|strip| strip.tear(&mut self.out));
             self.exchange.answer.lens.seam();
             return true;
         }
@@ -301,6 +302,9 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
             }
             if self.reader.as_ref().is_some_and(Reader::overflowed) && self.gate.as_ref().is_some_and(Gate::acts) {
                 return self.end_early(Refusal::unreadable_answer()).map(|()| Step::Moved);
+            }
+            if self.strip.as_ref().is_some_and(Strip::begins_anew) {
+                return self.end_early(Refusal::upstream_began_anew()).map(|()| Step::Moved);
             }
             choose::first_token(self.exchange);
             if self.budget.is_some() {
@@ -397,7 +401,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         answer.bytes_to_client = written;
         let upto = match (&mut self.gate, &self.strip) {
             (Some(gate), _) => gate.read_when_written(written),
-            (None, Some(strip)) => written + strip.taken_out(),
+            (None, Some(strip)) => strip.read_when_written(written),
             (None, None) => written,
         };
         answer.lens.written(upto, now);

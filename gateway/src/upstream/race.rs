@@ -35,6 +35,8 @@ pub(crate) struct Race {
     /// `None`: it has lost.
     first: Option<Contender>,
     second: Option<Box<Second>>,
+    /// The answer of the first, an error, which is the client's if the second has none at all.
+    error: Option<Contender>,
     /// How the first ended, if it failed while a second was asked.
     first_ended: Option<Ended>,
     news: News,
@@ -223,7 +225,7 @@ impl SecondPlan {
 
 impl Race {
     pub(crate) fn new(first: Call, second: Option<Box<Second>>) -> Self {
-        Race { first: Some(Contender::new(first)), second, first_ended: None, news: News::default() }
+        Race { first: Some(Contender::new(first)), second, error: None, first_ended: None, news: News::default() }
     }
 
     /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
@@ -254,7 +256,7 @@ impl Race {
                 if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
                     plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
                 }
-                (self.first, self.first_ended) = (None, Some(fault(status)));
+                (self.error, self.first_ended) = (self.first.take(), Some(fault(status)));
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
             // It may be asked again on another connection, and be late then.
@@ -285,7 +287,10 @@ impl Race {
         self.news.second_failed = second.asked();
         second.failed(&begun);
         match begun {
-            Err(error) if self.first.is_none() => Poll::Ready(Err(error)),
+            Err(error) if self.first.is_none() => {
+                self.first = self.error.take();
+                Poll::Ready(self.first.as_mut().and_then(Contender::take_head).ok_or(error))
+            }
             _ => Poll::Pending,
         }
     }

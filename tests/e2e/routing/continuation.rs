@@ -2,14 +2,27 @@
 
 use super::*;
 
-/// An engine that goes on with the last message where it is asked to, and says these words in all; it dies behind so many of them, if it does.
+const WORDS: [&str; 8] = ["The ", "sea ", "is ", "wide,", " deep", " and", " c\\u00f6ld", "."];
+const COMPLETIONS: &str = "/v1/completions";
+const PROMPT: &str = "{\"model\":\"m\",\"stream\":true,\"prompt\":\"hi \"}";
+
+/// A word of a text completion.
+fn text(word: &str) -> String {
+    format!(
+        "data: {{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"choices\":[{{\"index\":0,\"text\":\"{word}\",\"finish_reason\":null}}]}}\n\n"
+    )
+}
+
+/// An engine that goes on with the last message where it is asked to, or with the prompt, and says these words in all; it dies behind so many of them, if it does.
 async fn reciter(dies_behind: Option<usize>) -> Engine {
-    const WORDS: [&str; 8] = ["The ", "sea ", "is ", "wide,", " deep", " and", " c\\u00f6ld", "."];
     Engine::start(move |seen| {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap_or_default();
         let begun = body["messages"].as_array().and_then(|all| all.last()).filter(|last| last["role"] == "assistant");
         let said = begun.and_then(|last| last["content"].as_str()).unwrap_or_default().to_owned();
         assert_eq!(begun.is_some(), body["continue_final_message"] == true && body["add_generation_prompt"] == false);
+        let prompt = body["prompt"].as_str().map(|prompt| prompt.strip_prefix("hi ").expect("the prompt").to_owned());
+        let word_event = if prompt.is_some() { text } else { sse::content };
+        let said = prompt.unwrap_or(said);
         let plain = |word: &str| word.replace("\\u00f6", "ö");
         let mut length = 0;
         let known = WORDS
@@ -17,14 +30,17 @@ async fn reciter(dies_behind: Option<usize>) -> Engine {
             .take_while(|word| (length + plain(word).len() <= said.len()).then(|| length += plain(word).len()).is_some())
             .count();
         assert_eq!(WORDS[..known].concat().replace("\\u00f6", "ö"), said, "nothing is repeated or lost");
-        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        let mut steps = vec![Step::text(sse::STREAM_HEAD)];
+        if body["prompt"].is_null() {
+            steps.push(Step::chunk(sse::role()));
+        }
         for (at, word) in WORDS.iter().enumerate().skip(known) {
             if dies_behind == Some(at) {
                 // In the middle of the next event.
-                steps.extend([Step::chunk(&sse::content(word)[..60]), Step::ms(5), Step::Reset]);
+                steps.extend([Step::chunk(&word_event(word)[..60]), Step::ms(5), Step::Reset]);
                 return steps;
             }
-            steps.extend([Step::ms(3), Step::chunk(sse::content(word))]);
+            steps.extend([Step::ms(3), Step::chunk(word_event(word))]);
         }
         steps.extend([
             Step::chunk(sse::finish()),
@@ -45,7 +61,11 @@ fn heard(text: &str) -> (String, usize, bool) {
         .filter(|data| *data != "[DONE]")
         .map(|data| serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}")))
         .collect();
-    let said = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    let text = |event: &serde_json::Value| {
+        let choice = &event["choices"][0];
+        choice["delta"]["content"].as_str().or(choice["text"].as_str()).map(str::to_owned)
+    };
+    let said = events.iter().filter_map(text).collect();
     let roles = events.iter().filter(|event| event["choices"][0]["delta"]["role"].is_string()).count();
     (said, roles, events.iter().any(|event| event["error"].is_object()))
 }
@@ -107,4 +127,44 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
         settled(&gateway).await;
         assert_eq!(gateway.record("x").await.outcome, Outcome::UpstreamFailed);
     }
+}
+
+/// A text completion is gone on with by a longer prompt, which every engine understands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completion_survives_too() {
+    let engines = [reciter(Some(3)).await, reciter(None).await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
+    let answer = ask(&gateway, COMPLETIONS, "x", &PROMPT.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
+    assert_eq!(heard(&answer.text()), ("The sea is wide, deep and cöld.".into(), 0, false), "{}", answer.text());
+    assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
+    let second: serde_json::Value = serde_json::from_slice(&engines[1].seen()[0].body).expect("JSON");
+    assert_eq!((second["prompt"].as_str(), second["max_tokens"].as_u64()), (Some("hi The sea is "), Some(47)));
+    settled(&gateway).await;
+    let record = gateway.record("x").await;
+    assert_eq!((record.outcome, record.routing.seams.len(), record.finish_reasons), (Outcome::Ok, 1, vec!["stop".to_owned()]));
+}
+
+/// An engine that knows nothing of this answers the chat again: the client does not hear the same twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_anew_is_not_heard() {
+    let ignorant = Engine::start(|_| {
+        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+        for word in WORDS {
+            steps.extend([Step::ms(3), Step::chunk(sse::content(word))]);
+        }
+        steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::done()), Step::end()]);
+        steps
+    })
+    .await;
+    let engines = [reciter(Some(6)).await, ignorant];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert_eq!(heard(&answer.text()), ("The sea is wide, deep and".into(), 1, true), "{}", answer.text());
+    assert!(!answer.complete && answer.text().contains("upstream_began_anew") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    settled(&gateway).await;
+    let record = gateway.record("x").await;
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_began_anew")));
+    assert_eq!(record.ledger_us.total(), record.total_us);
+    let failures = |backend: &str| gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""));
+    assert_eq!((failures("b0"), failures("b1")), (1.0, 0.0), "who cannot go on is not ill");
 }

@@ -77,6 +77,13 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     errors.sort_by(f64::total_cmp);
     let median = errors[errors.len() / 2];
     assert!(median < 0.2, "{median} of {}: {told}", errors.len());
+    // As it is exported, to the first and to the last token.
+    for of in ["ttft", "completion"] {
+        let error = |backend: &str| gateway.metric("llm_lens_prediction_error_ratio", &format!("backend=\"{backend}\",of=\"{of}\""));
+        let [edge, cloud] = ["e", "c"].map(error);
+        assert!(edge > 0.0 && edge < 0.3 && cloud > 0.0 && cloud < 0.3, "{of}: {edge} {cloud}");
+    }
+    assert!(gateway.records().iter().any(|record| record.routing.predicted_tpot_us.is_some_and(|tpot| (500.0..20_000.0).contains(&tpot))));
     for (pool, why) in [("edge", "edge_better"), ("cloud", "cloud_better")] {
         assert!(
             gateway.records().iter().any(|r| r.routing.pool.as_deref() == Some(pool) && r.routing.offload.as_deref() == Some(why)),

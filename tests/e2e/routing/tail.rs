@@ -43,7 +43,7 @@ async fn bad_engines_are_nobodys_business() {
     assert!(with <= without.mul_f64(1.3), "{with:?} against {without:?}: {}", gateway.get("/api/backends").1);
     // What a retry can hide is hidden; what froze after its first token cannot be.
     assert!(broken <= 8, "{broken}");
-    agrees_with_the_simulation(&asked, with, broken);
+    agrees_with_the_simulation(&asked, with.div_duration_f64(without), broken);
     settled(&gateway).await;
     let records = gateway.records();
     assert!(
@@ -61,7 +61,7 @@ async fn bad_engines_are_nobodys_business() {
 }
 
 /// The same engines, clients and rules in simulated time: who was asked how often, how late the last were, and how many saw a failure.
-fn agrees_with_the_simulation(asked: &[usize], tail: Duration, broken: usize) {
+fn agrees_with_the_simulation(asked: &[usize], tail: f64, broken: usize) {
     const MS: Duration = Duration::from_millis(1);
     let ejection = Ejection { most: 0.8, ..Ejection::default() };
     let mut scenario = Scenario::new(PoolSettings { ejection, ..PoolSettings::named("p") }, 4, 2, 1);
@@ -75,17 +75,16 @@ fn agrees_with_the_simulation(asked: &[usize], tail: Duration, broken: usize) {
         asked.iter().map(|asked| *asked as f64 / all as f64).collect()
     };
     let (real, ideal) = (shares(asked), shares(&simulated.asked));
+    // Beside the good one alone, which is what a busy machine delays as well.
+    let simulated_tail = p99(&simulated.ttft).div_duration_f64(MS * 100);
     let told = format!(
-        "asked {asked:?} and {:?}, broken {broken} and {}, {tail:?} and {:?}",
-        simulated.asked,
-        simulated.broken,
-        p99(&simulated.ttft)
+        "asked {asked:?} and {:?}, broken {broken} and {}, {tail:.2} and {simulated_tail:.2} times the good one",
+        simulated.asked, simulated.broken
     );
     println!("processes and simulation: {told}");
     assert!(real.iter().zip(&ideal).all(|(real, ideal)| (real - ideal).abs() <= 0.05), "shares: {told}");
     assert!(broken.abs_diff(simulated.broken) <= 8, "{told}");
-    let ratio = tail.as_secs_f64() / p99(&simulated.ttft).as_secs_f64();
-    assert!((0.9..1.3).contains(&ratio), "the tail: {told}");
+    assert!((0.8..1.3).contains(&(tail / simulated_tail)), "the tail: {told}");
 }
 
 /// One of four stalls now and then: asking another then halves the tail at least, for few more requests.
@@ -243,4 +242,22 @@ async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     let all: serde_json::Value = serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
     assert!(all["backends"][0]["ttft_ms"].is_null() && all["backends"][1]["ttft_ms"].is_number(), "{all}");
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
+}
+
+/// When both fail, what an engine has said of it is the client's, and not that the other one said nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engines_own_error_is_heard_though_another_was_asked() {
+    let mut fails = vec![Step::ms(250)];
+    fails.extend(sse::json(500, "{\"error\":{\"message\":\"out of memory\"}}"));
+    let engines = [always(fails).await, always(vec![Step::ms(400), Step::Reset]).await];
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.status == 500 && answer.text().contains("out of memory"), "{} {}", answer.head, answer.text());
+    settled(&gateway).await;
+    let record = gateway.record("x").await;
+    assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::UpstreamError, Some("b0")));
+    for backend in ["b0", "b1"] {
+        assert_eq!(gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")), 1.0, "{backend}");
+    }
 }

@@ -1,13 +1,14 @@
 //! Another backend goes on with the stream of one that has died.
 //!
 //! - *In*: what was asked, and what was said so far.
-//! - *Out*: the same chat, with that as the beginning of its answer; where the seam is.
+//! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by that; where the seam is.
 //! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on with.
 
 use std::sync::Arc;
 
 use config::settings::Continuation;
 use lens::record::RecordSeam;
+use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
 
 use super::{Asked, may_go_on};
@@ -19,7 +20,8 @@ pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
     let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
-    if routed.route.route.continuation != Continuation::Off && can && exchange.accepted.dialect == Some(Dialect::OpenAiChat) {
+    let known = matches!(exchange.accepted.dialect, Some(Dialect::OpenAiChat | Dialect::OpenAiCompletions));
+    if routed.route.route.continuation != Continuation::Off && can && known {
         exchange.course.continuing = Some(asked.clone());
     }
 }
@@ -38,38 +40,75 @@ pub(crate) fn continuation(exchange: &mut Exchange) -> Option<Asked> {
     let asked = exchange.course.continuing.clone()?;
     let said = exchange.course.cut.as_ref()?.strip.as_ref()?.notes()?.content.clone();
     let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
-    let body = continued(asked.body(), &said, tokens)?;
+    let body = continued(exchange.accepted.dialect?, asked.body(), &said, tokens)?;
     exchange.inspected.facts = Some(RequestFacts::scan(&body).ok()?);
     let whole = 0..body.len();
     Some(Asked { head: asked.head, body: (Arc::new(body), whole) })
 }
 
-/// A chat whose answer has begun. What makes an answer other than plain text cannot be gone on with.
-fn continued(body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
-    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-    let odd = |name: &str| {
-        let is_set = |value: &serde_json::Value| !value.is_null() && *value != serde_json::Value::Bool(false);
-        body.get(name).is_some_and(is_set)
-    };
-    let plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(serde_json::Value::as_str) == Some("text"));
-    let structured = ["guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"];
-    if !plain || odd("logprobs") || odd("top_logprobs") || odd("functions") || structured.iter().any(|name| odd(name)) {
+/// Members that make of an answer something other than plain text of one choice.
+const ODD: [&str; 14] = [
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "functions",
+    "suffix",
+    "use_beam_search",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "grammar",
+    "json_schema",
+    "prompt_embeds",
+];
+
+/// A request whose answer has begun. What makes an answer other than plain text cannot be gone on with.
+fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
+    let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let is_set = |name: &&str| body.get(*name).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+    let is_plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
+    let is_one = body.get("best_of").is_none_or(|most| most.is_null() || most.as_u64() == Some(1));
+    if !is_plain || !is_one || ODD.iter().any(is_set) {
         return None;
     }
     for name in ["max_tokens", "max_completion_tokens"] {
-        if let Some(most) = body.get(name).and_then(serde_json::Value::as_u64) {
+        if let Some(most) = body.get(name).and_then(Value::as_u64) {
             body.insert(name.into(), most.checked_sub(tokens).filter(|left| *left > 0)?.into());
         }
     }
+    if let Some(least) = body.get("min_tokens").and_then(Value::as_u64) {
+        body.insert("min_tokens".into(), least.saturating_sub(tokens).into());
+    }
+    match dialect {
+        Dialect::OpenAiChat => begin_answer(&mut body, said)?,
+        Dialect::OpenAiCompletions => lengthen_prompt(&mut body, said)?,
+        _ => return None,
+    }
+    serde_json::to_vec(&body).ok()
+}
+
+/// What was said is the beginning of the chat's answer.
+fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let messages = body.get_mut("messages")?.as_array_mut()?;
     // One that went on once has a beginning already.
-    if messages.last().and_then(|last| last.get("role")).and_then(serde_json::Value::as_str) == Some("assistant") {
+    if messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) == Some("assistant") {
         return None;
     }
     messages.push(serde_json::json!({"role": "assistant", "content": said}));
     body.insert("continue_final_message".into(), true.into());
     body.insert("add_generation_prompt".into(), false.into());
-    serde_json::to_vec(&body).ok()
+    Some(())
+}
+
+/// What was said is the end of the prompt. That of tokens, and several of them, cannot be written on.
+fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
+    match body.get_mut("prompt")? {
+        Value::String(prompt) => prompt.push_str(said),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// Another backend goes on with the answer.
@@ -101,6 +140,7 @@ mod tests {
     #[test]
     fn a_chat_is_continued_where_that_can_be_right() {
         let body = |more: &str| format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
+        let continued = |body: &[u8], said, tokens| super::continued(Dialect::OpenAiChat, body, said, tokens);
         let made = continued(body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(), "a \"b", 4).unwrap();
         let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
         assert_eq!((made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()), (Some(6), Some(true)));
@@ -112,5 +152,18 @@ mod tests {
         }
         assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
         assert!(continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4).is_none());
+    }
+
+    #[test]
+    fn a_prompt_is_written_on() {
+        let continued = |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
+        let made = continued("{\"prompt\":\"It is\",\"max_tokens\":10,\"min_tokens\":3,\"best_of\":1,\"logprobs\":null}").unwrap();
+        let made: Value = serde_json::from_slice(&made).unwrap();
+        assert_eq!((made["prompt"].as_str(), made["max_tokens"].as_u64()), (Some("It is a \"b"), Some(6)));
+        assert_eq!(made["min_tokens"].as_u64(), Some(0));
+        for odd in ["\"prompt\":[\"a\",\"b\"]", "\"prompt\":[1,2]", "\"prompt\":\"a\",\"logprobs\":0", "\"prompt\":\"a\",\"suffix\":\"b\""]
+        {
+            assert!(continued(&format!("{{{odd}}}")).is_none(), "{odd}");
+        }
     }
 }

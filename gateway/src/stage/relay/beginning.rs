@@ -5,7 +5,7 @@
 //! - *Never*: a head that is told while another backend could still give a better answer.
 
 use lens::{EngineError, State, StreamLens, Tick};
-use wire::{Dialect, Framing, Reader};
+use wire::{Framing, Reader};
 
 use super::budget::Budget;
 use super::gate::Gate;
@@ -55,7 +55,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
             match routed.route.guard.as_ref().filter(|guard| guard.reads_answers()) {
                 Some(guard) => self.gate = Some(Gate::new(exchange, guard, (dialect, head.framing), takes_usage)),
                 None => {
-                    self.continues = streamed && head.status == 200 && dialect == Dialect::OpenAiChat && exchange.course.continues();
+                    self.continues = streamed && head.status == 200 && exchange.course.continues();
                     self.strip = (takes_usage || self.continues).then(|| Strip::new(takes_usage, self.continues));
                 }
             }
@@ -98,12 +98,12 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         }
         self.first_byte_read(head.first_byte, kept_until);
         let exchange = &mut *self.exchange;
-        self.reader = Some(Reader::new(Dialect::OpenAiChat, head.framing, exchange.plan.reader_limits));
+        let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) else { return Err(End::Broken) };
+        self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits));
         (self.resumes, self.continues) = (false, true);
         choose::resumed(exchange);
-        if let Some(mark) = choose::seam_mark(exchange) {
-            self.out.push(mark.as_bytes());
-            self.out.commit();
+        if let (Some(mark), Some(strip)) = (choose::seam_mark(exchange), &mut self.strip) {
+            strip.add(&mark, &mut self.out);
         }
         self.phase = Phase::Body;
         self.watch.moved(clock::now());

@@ -10,6 +10,7 @@ use lens::StreamLens;
 use wire::event::{Channel, Kinds};
 use wire::{Event, Listener, Part, Reader};
 
+use super::seam::{Behind, Seam};
 use crate::downstream::out::Out;
 
 /// The state between two runs.
@@ -18,6 +19,7 @@ pub(crate) struct Strip {
     /// The beginning of an event that is not complete.
     held: Vec<u8>,
     taken_out: u64,
+    added: u64,
     /// The run before ended in the CR that ended an event, which went or stayed: an LF that begins this run goes the same way.
     after_cr: Option<Fate>,
     /// Body bytes before the run, as the backend sent them.
@@ -27,6 +29,9 @@ pub(crate) struct Strip {
     /// Roles are taken out: an engine before this one has said one.
     takes_role: bool,
     notes: Option<Notes>,
+    /// It is not known yet what the one who goes on does.
+    seam: Option<Seam>,
+    begins_anew: bool,
 }
 
 /// What was said so far.
@@ -105,19 +110,61 @@ impl Strip {
     }
 
     /// The stream broke off, and another one goes on with it: what was torn is nobody's, and who is the assistant is known.
-    pub(super) fn tear(&mut self) {
+    pub(super) fn tear(&mut self, out: &mut Out) {
+        self.forget_held();
+        // Torn between the two bytes of a line's end, of which the client has the first.
+        if self.after_cr.take().is_some_and(|fate| fate != Fate::Goes) && self.seam.is_none() {
+            self.add("\n", out);
+        }
+        self.takes_role = true;
+        let Some(notes) = &mut self.notes else { return };
+        // What nobody has heard was not said.
+        if let Some(seam) = self.seam.take() {
+            notes.content.truncate(seam.at);
+            self.taken_out += seam.forget();
+        }
+        self.seam = Some(Seam::new(notes.content.len()));
+    }
+
+    fn forget_held(&mut self) {
         self.taken_out += self.held.len() as u64;
         self.held.clear();
-        (self.after_cr, self.takes_role) = (None, true);
     }
 
-    /// Bytes taken out so far.
-    pub(super) fn taken_out(&self) -> u64 {
-        self.taken_out
+    /// The one who was to go on has begun anew: nothing of that was passed on.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.begins_anew
     }
 
-    /// Pass a run on, without what is ours.
+    /// Say something of ours between two events.
+    pub(super) fn add(&mut self, said: &str, out: &mut Out) {
+        out.push(said.as_bytes());
+        out.commit();
+        self.added += said.len() as u64;
+    }
+
+    /// Bytes of the backends' that the client is past when it has taken that many of what was passed on.
+    pub(super) fn read_when_written(&self, written: u64) -> u64 {
+        (written + self.taken_out).saturating_sub(self.added)
+    }
+
+    /// Pass a run on, without what is ours. Behind a seam it waits until it is known whether the answer goes on.
     pub(super) fn pass(&mut self, run: &[u8], reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        let Some(mut seam) = self.seam.take() else { return self.pass_on(run, reader, lens, out) };
+        self.pass_on(run, reader, lens, &mut seam.kept);
+        let told = self.notes.as_ref().filter(|notes| !notes.is_odd && !reader.overflowed());
+        match told.map_or(Behind::GoesOn, |notes| seam.behind(&notes.content)) {
+            Behind::Unknown => self.seam = Some(seam),
+            Behind::GoesOn => seam.release(out),
+            Behind::BeginsAnew => {
+                self.begins_anew = true;
+                self.taken_out += seam.forget();
+                self.forget_held();
+            }
+        }
+    }
+
+    fn pass_on(&mut self, run: &[u8], reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
         lens.at(self.seen);
         self.seen += run.len() as u64;
         let (takes_usage, takes_role) = (self.takes_usage, self.takes_role);
@@ -173,6 +220,7 @@ impl Strip {
 
     /// The stream has ended: what is left of it belongs to the client.
     pub(super) fn flush(&mut self, out: &mut Out) {
+        self.seam.take().into_iter().for_each(|seam| seam.release(out));
         out.push(&self.held);
         self.held = Vec::new();
     }
@@ -217,5 +265,33 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(String::from_utf8_lossy(&pass(&bytes)), String::from_utf8_lossy(&want), "byte by byte");
+    }
+
+    /// Wherever a stream breaks off: what goes on with what was noted makes it whole, to the letter and with one role.
+    #[test]
+    fn what_was_torn_goes_on_without_a_letter_lost_or_said_twice() {
+        let event = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}}}}]}}\r\n\r\n");
+        let words = ["The sea", " is wide", ", d\u{f6}wn", " and deep", " and", " the sea is", " cold."];
+        let stream = |words: &[&str]| {
+            let said: String = words.iter().map(|word| event(&format!("\"content\":\"{word}\""))).collect();
+            format!("{}{said}data: [DONE]\r\n\r\n", event("\"role\":\"assistant\""))
+        };
+        let whole = stream(&words);
+        let content = words.concat();
+        for cut in whole.find("The").expect("a word")..whole.len() - "data: [DONE]\r\n\r\n".len() {
+            let (mut strip, mut out, mut lens) = (Strip::new(false, true), Out::default(), StreamLens::new(true, u64::MAX));
+            let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+            strip.pass(&whole.as_bytes()[..cut], &mut reader(), &mut lens, &mut out);
+            strip.tear(&mut out);
+            let said = strip.notes().expect("notes").content.clone();
+            let known = (0..=words.len()).find(|n| words[..*n].concat() == said).expect("whole events");
+            let mut second = reader();
+            stream(&words[known..]).as_bytes().chunks(7).for_each(|run| strip.pass(run, &mut second, &mut lens, &mut out));
+            strip.flush(&mut out);
+            out.commit();
+            assert!(!strip.begins_anew(), "cut at {cut}");
+            assert_eq!(strip.notes().expect("notes").content, content, "cut at {cut}");
+            assert_eq!(String::from_utf8_lossy(out.pending()), whole, "cut at {cut}");
+        }
     }
 }
