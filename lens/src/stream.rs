@@ -130,6 +130,8 @@ pub struct StreamLens {
     ended: u128,
     /// Tokens of engines that died before this one went on.
     before: u64,
+    /// The counts when the last of them died.
+    heard: Counts,
 }
 
 impl StreamLens {
@@ -155,6 +157,7 @@ impl StreamLens {
             finished_choices: 0,
             ended: 0,
             before: 0,
+            heard: Counts::default(),
         }
     }
 
@@ -227,9 +230,11 @@ impl StreamLens {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
-    /// Usage as the engine stated it.
+    /// Usage as the engine stated it. Behind a seam, what was said before it is no part of the prompt, though the engine was given it there.
     pub fn usage(&self) -> Option<Usage> {
-        self.usage
+        let mut usage = self.usage?;
+        usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.before));
+        Some(usage)
     }
 
     /// The model that answered.
@@ -261,6 +266,16 @@ impl StreamLens {
     pub fn seam(&mut self) {
         self.before = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
+        self.heard = self.counts;
+    }
+
+    /// What the engine behind the seam has said, from that byte of the body on, is passed on to nobody: its tokens are none of the answer's. The answer had no end
+    /// there.
+    pub fn unheard(&mut self, from: u64) {
+        (self.counts.content_events, self.counts.text_bytes) = (self.heard.content_events, self.heard.text_bytes);
+        self.unwritten.retain(|event| event.upto <= from);
+        (self.usage, self.end, self.finished_choices, self.ended) = (None, None, 0, 0);
+        self.finish.clear();
     }
 
     /// Whether a choice has ended; of those beyond [`MAX_CHOICES`] nobody knows.

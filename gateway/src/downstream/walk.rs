@@ -214,7 +214,7 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
             Asking::Refused(refusal) => return give_up(exchange, &refusal, sink).await,
             Asking::Failed(ended, refusal) => {
                 let resumes = exchange.course.cut.is_some();
-                let goes_on = if resumes { choose::may_continue(exchange) } else { choose::may_go_on(exchange) };
+                let goes_on = if resumes { choose::may_continue_still(exchange) } else { choose::may_go_on(exchange) };
                 if !goes_on {
                     if resumes {
                         choose::close(exchange, ended);
@@ -227,19 +227,13 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
                 let resumes = exchange.course.cut.is_some();
                 // One that will not go on with another's answer is not ill for that.
                 let ended = if status == 429 || resumes && status < 500 { Ended::Untold } else { Ended::Badly };
-                if resumes && !choose::may_continue(exchange) {
+                if resumes && !choose::may_continue_still(exchange) {
                     choose::close(exchange, ended);
                     return give_up(exchange, &Refusal::upstream_died(), sink).await;
                 }
                 choose::failed(exchange, &format!("http_{status}"), Some(status), ended);
             }
             Asking::Cut => choose::failed(exchange, "upstream_died", None, Ended::Badly),
-        }
-        if exchange.course.cut.is_some() {
-            asked = choose::continuation(exchange);
-            if asked.is_none() {
-                return give_up(exchange, &Refusal::upstream_died(), sink).await;
-            }
         }
     }
 }

@@ -9,7 +9,7 @@
 mod continuation;
 mod hedge;
 
-pub(crate) use continuation::{continuation, keep_for_continuation, may_continue, resumed, seam_mark};
+pub(crate) use continuation::{keep_for_continuation, may_continue, may_continue_still, resumed, seam_mark};
 pub(crate) use hedge::{hear_of_race, second};
 
 use std::borrow::Cow;

@@ -269,15 +269,19 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
 
     /// The backend has died. Whether another one may go on: something was said, not all, and nothing that nobody else can go on with.
     pub(super) fn may_be_continued(&mut self) -> bool {
-        let answer = &self.exchange.answer;
-        let said = self.strip.as_ref().and_then(Strip::notes).is_some_and(|notes| !notes.is_odd && !notes.content.is_empty());
-        let may = self.continues && said && self.head.is_none() && !answer.lens.is_complete(1) && answer.lens.error().is_none();
-        if may && choose::may_continue(self.exchange) {
-            self.strip.iter_mut().for_each(|strip| strip.tear(&mut self.out));
-            self.exchange.answer.lens.seam();
-            return true;
+        let Some(strip) = self.strip.as_mut().filter(|_| self.continues && self.head.is_none()) else { return false };
+        let lens = &mut self.exchange.answer.lens;
+        let is_over = lens.is_complete(1) || lens.error().is_some() || self.reader.as_ref().is_none_or(Reader::overflowed);
+        if is_over || strip.begins_anew() || strip.said().is_none() {
+            return false;
         }
-        false
+        strip.tear(lens, &mut self.out);
+        let said = strip.said().unwrap_or_default();
+        let may = choose::may_continue(self.exchange, said);
+        if may {
+            self.exchange.answer.lens.seam();
+        }
+        may
     }
 
     fn step_body(&mut self, cx: &mut Context<'_>) -> Result<Step, End> {
@@ -353,7 +357,10 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         self.exchange.answer.ended_at = Some(now);
         self.exchange.leave();
         if let Some(strip) = &mut self.strip {
-            strip.flush(&mut self.out);
+            strip.flush(&mut self.exchange.answer.lens, &mut self.out);
+            if strip.begins_anew() {
+                return self.end_early(Refusal::upstream_began_anew());
+            }
         }
         if let Some(reader) = &mut self.reader {
             match &mut self.gate {

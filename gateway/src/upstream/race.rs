@@ -256,7 +256,7 @@ impl Race {
                 if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
                     plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
                 }
-                (self.error, self.first_ended) = (self.first.take(), Some(fault(status)));
+                (self.error, self.first_ended) = (self.first.take().filter(Contender::says_an_error), Some(fault(status)));
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
             // It may be asked again on another connection, and be late then.
@@ -289,6 +289,7 @@ impl Race {
         match begun {
             Err(error) if self.first.is_none() => {
                 self.first = self.error.take();
+                self.news.kept_until = Some(clock::now());
                 Poll::Ready(self.first.as_mut().and_then(Contender::take_head).ok_or(error))
             }
             _ => Poll::Pending,
@@ -300,7 +301,7 @@ impl Race {
         let Second { plan, state, began } = second;
         if let State::Asking(contender, asked) = state {
             // Dropping the first cuts it off.
-            self.first = Some(*contender);
+            (self.first, self.error) = (Some(*contender), None);
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());

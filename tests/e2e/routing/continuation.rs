@@ -44,7 +44,8 @@ async fn reciter(dies_behind: Option<usize>) -> Engine {
         }
         steps.extend([
             Step::chunk(sse::finish()),
-            Step::chunk(sse::usage(5, (WORDS.len() - known) as u64)),
+            // What was said is a part of the prompt there.
+            Step::chunk(sse::usage(5 + said.len().div_ceil(4) as u64, (WORDS.len() - known) as u64)),
             Step::chunk(sse::done()),
             Step::end(),
         ]);
@@ -89,7 +90,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
         // Of who has died nobody knows how many tokens these were: a quarter of 25 bytes, which is more than six events.
         assert_eq!(seams, [("b1", 3), ("b2", 7)]);
         let usage = record.usage.as_ref().expect("usage");
-        assert_eq!((usage.completion_tokens, usage.estimated), (Some(7 + 2), true));
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (Some(5), Some(7 + 2), true));
         assert_eq!(record.finish_reasons, ["stop"]);
         assert_eq!(record.ledger_us.total(), record.total_us);
         // What may still be said is less by what was said.
@@ -144,27 +145,43 @@ async fn a_completion_survives_too() {
     assert_eq!((record.outcome, record.routing.seams.len(), record.finish_reasons), (Outcome::Ok, 1, vec!["stop".to_owned()]));
 }
 
-/// An engine that knows nothing of this answers the chat again: the client does not hear the same twice.
+/// An engine that knows nothing of this answers the chat again: the client does not hear the same twice, however it comes, or how little of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_begins_anew_is_not_heard() {
-    let ignorant = Engine::start(|_| {
-        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
-        for word in WORDS {
-            steps.extend([Step::ms(3), Step::chunk(sse::content(word))]);
-        }
-        steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::done()), Step::end()]);
-        steps
-    })
-    .await;
-    let engines = [reciter(Some(6)).await, ignorant];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
-    let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert_eq!(heard(&answer.text()), ("The sea is wide, deep and".into(), 1, true), "{}", answer.text());
-    assert!(!answer.complete && answer.text().contains("upstream_began_anew") && !answer.text().contains("[DONE]"), "{}", answer.text());
-    settled(&gateway).await;
-    let record = gateway.record("x").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_began_anew")));
-    assert_eq!(record.ledger_us.total(), record.total_us);
-    let failures = |backend: &str| gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""));
-    assert_eq!((failures("b0"), failures("b1")), (1.0, 0.0), "who cannot go on is not ill");
+    let anew = |words: usize, pause: u64| {
+        Engine::start(move |_| {
+            let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
+            for word in &WORDS[..words] {
+                steps.extend([Step::ms(pause), Step::chunk(sse::content(word))]);
+            }
+            steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::usage(5, words as u64)), Step::chunk(sse::done()), Step::end()]);
+            if pause > 0 { steps } else { at_once(steps) }
+        })
+    };
+    for (words, pause) in [(WORDS.len(), 3), (WORDS.len(), 0), (5, 3)] {
+        let engines = [reciter(Some(6)).await, anew(words, pause).await];
+        let gateway =
+            Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert_eq!(heard(&answer.text()), ("The sea is wide, deep and".into(), 1, true), "{}", answer.text());
+        assert!(
+            !answer.complete && answer.text().contains("upstream_began_anew") && !answer.text().contains("[DONE]"),
+            "{}",
+            answer.text()
+        );
+        settled(&gateway).await;
+        let record = gateway.record("x").await;
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_began_anew")));
+        assert_eq!(record.ledger_us.total(), record.total_us);
+        // Six events of 25 bytes: what nobody has heard is none of its tokens.
+        assert_eq!((record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()), (Some(7), 0));
+        let failures = |backend: &str| gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""));
+        assert_eq!((failures("b0"), failures("b1")), (1.0, 0.0), "who cannot go on is not ill");
+    }
+}
+
+/// All that is said in one write, without the pauses.
+fn at_once(steps: Vec<Step>) -> Vec<Step> {
+    let written = steps.into_iter().filter_map(|step| if let Step::Write(bytes) = step { Some(bytes) } else { None });
+    vec![Step::Write(written.flatten().collect())]
 }

@@ -257,7 +257,28 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
     settled(&gateway).await;
     let record = gateway.record("x").await;
     assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::UpstreamError, Some("b0")));
+    assert!(record.ledger_us.micros(State::Gateway) < 60_000, "the wait for the other one is none of ours: {:?}", record.ledger_us);
     for backend in ["b0", "b1"] {
         assert_eq!(gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")), 1.0, "{backend}");
     }
+}
+
+/// A stream that ends without a word is no error to be heard of: a third is asked when the second fails too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_said_nothing_is_not_heard_though_the_other_one_failed() {
+    let empty = vec![Step::ms(200), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
+    let engines = [always(empty).await, always(vec![Step::ms(300), Step::Reset]).await, Engine::start(|_| promising(10)).await];
+    let more = settings_with(
+        &[&engines[0], &engines[1], &engines[2]],
+        &["", ", weight: 1", ""],
+        ", balance: round_robin",
+        ", hedge: {after: 100ms, budget: 1}, retries: {always: 10}",
+        "",
+    );
+    let gateway = Gateway::with_settings(&more).await;
+    for n in 0..6 {
+        let answer = ask(&gateway, CHAT, &format!("e{n}"), BODY).await;
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{n}: {} {}", answer.head, answer.text());
+    }
+    settled(&gateway).await;
 }

@@ -26,31 +26,35 @@ pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
     }
 }
 
-/// Whether another backend may go on with the answer of one that has died; it is chosen and paid for then.
-pub(crate) fn may_continue(exchange: &mut Exchange) -> bool {
+/// The backend died in mid-stream when that was said. Whether another one may go on; it is chosen and paid for then, and what it is asked is ready.
+pub(crate) fn may_continue(exchange: &mut Exchange, said: &str) -> bool {
+    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
+    let Some(asked) = exchange.course.continuing.clone() else { return false };
+    let continued = exchange.accepted.dialect.and_then(|dialect| continued(dialect, asked.body(), said, tokens));
+    let Some((body, facts)) = continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts))) else { return false };
     exchange.course.committed = false;
-    let may = exchange.course.continuing.is_some() && may_go_on(exchange);
+    let may = may_go_on(exchange);
     exchange.course.committed = true;
+    if may {
+        exchange.inspected.facts = Some(facts);
+        let whole = 0..body.len();
+        exchange.course.asked = Some(Asked { head: asked.head, body: (Arc::new(body), whole) });
+    }
     may
 }
 
-/// The backend died in mid-stream. What another one is asked to go on: the same, with what was said as the beginning of the answer. `None`: what was
-/// asked cannot be continued.
-pub(crate) fn continuation(exchange: &mut Exchange) -> Option<Asked> {
-    let asked = exchange.course.continuing.clone()?;
-    let said = exchange.course.cut.as_ref()?.strip.as_ref()?.notes()?.content.clone();
-    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
-    let body = continued(exchange.accepted.dialect?, asked.body(), &said, tokens)?;
-    exchange.inspected.facts = Some(RequestFacts::scan(&body).ok()?);
-    let whole = 0..body.len();
-    Some(Asked { head: asked.head, body: (Arc::new(body), whole) })
+/// The same again, when who was to go on did not.
+pub(crate) fn may_continue_still(exchange: &mut Exchange) -> bool {
+    let said = exchange.course.cut.as_ref().and_then(|cut| Some(cut.strip.as_ref()?.said()?.to_owned()));
+    said.is_some_and(|said| may_continue(exchange, &said))
 }
 
 /// Members that make of an answer something other than plain text of one choice.
-const ODD: [&str; 14] = [
+const ODD: [&str; 18] = [
     "logprobs",
     "top_logprobs",
     "prompt_logprobs",
+    "n_probs",
     "functions",
     "suffix",
     "use_beam_search",
@@ -59,23 +63,34 @@ const ODD: [&str; 14] = [
     "guided_choice",
     "guided_grammar",
     "structured_outputs",
+    "structural_tag",
     "grammar",
     "json_schema",
+    "regex",
+    "ebnf",
     "prompt_embeds",
 ];
+
+/// Members that bound an answer, in the words of the engines.
+const BOUNDS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
 
 /// A request whose answer has begun. What makes an answer other than plain text cannot be gone on with.
 fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
     let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    let is_set = |name: &&str| body.get(*name).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+    body.retain(|_, value| !value.is_null());
+    let is_set = |name: &&str| body.get(*name).is_some_and(|value| *value != Value::Bool(false));
     let is_plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
-    let is_one = body.get("best_of").is_none_or(|most| most.is_null() || most.as_u64() == Some(1));
+    let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
     if !is_plain || !is_one || ODD.iter().any(is_set) {
         return None;
     }
-    for name in ["max_tokens", "max_completion_tokens"] {
-        if let Some(most) = body.get(name).and_then(Value::as_u64) {
-            body.insert(name.into(), most.checked_sub(tokens).filter(|left| *left > 0)?.into());
+    let mut is_bounded = false;
+    for name in BOUNDS {
+        let Some(bound) = body.get_mut(name) else { continue };
+        // Less than nothing is no bound.
+        if bound.as_i64().is_none_or(|most| most >= 0) {
+            *bound = bound.as_u64()?.checked_sub(tokens).filter(|left| *left > 0)?.into();
+            is_bounded = true;
         }
     }
     if let Some(least) = body.get("min_tokens").and_then(Value::as_u64) {
@@ -83,7 +98,8 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
     }
     match dialect {
         Dialect::OpenAiChat => begin_answer(&mut body, said)?,
-        Dialect::OpenAiCompletions => lengthen_prompt(&mut body, said)?,
+        // Without a bound engines have one of their own, from where they begin.
+        Dialect::OpenAiCompletions if is_bounded => lengthen_prompt(&mut body, said)?,
         _ => return None,
     }
     serde_json::to_vec(&body).ok()
@@ -102,12 +118,14 @@ fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     Some(())
 }
 
-/// What was said is the end of the prompt. That of tokens, and several of them, cannot be written on.
+/// What was said is the end of the prompt. One of tokens, and several, cannot be written on.
 fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
-    match body.get_mut("prompt")? {
-        Value::String(prompt) => prompt.push_str(said),
-        _ => return None,
-    }
+    let prompt = match body.get_mut("prompt")? {
+        Value::Array(prompts) if prompts.len() == 1 => prompts.first_mut()?,
+        prompt => prompt,
+    };
+    let Value::String(prompt) = prompt else { return None };
+    prompt.push_str(said);
     Some(())
 }
 
@@ -161,9 +179,23 @@ mod tests {
         let made: Value = serde_json::from_slice(&made).unwrap();
         assert_eq!((made["prompt"].as_str(), made["max_tokens"].as_u64()), (Some("It is a \"b"), Some(6)));
         assert_eq!(made["min_tokens"].as_u64(), Some(0));
-        for odd in ["\"prompt\":[\"a\",\"b\"]", "\"prompt\":[1,2]", "\"prompt\":\"a\",\"logprobs\":0", "\"prompt\":\"a\",\"suffix\":\"b\""]
-        {
-            assert!(continued(&format!("{{{odd}}}")).is_none(), "{odd}");
+        let one = continued("{\"prompt\":[\"It is\"],\"n_predict\":10,\"max_tokens\":-1}").unwrap();
+        let one: Value = serde_json::from_slice(&one).unwrap();
+        assert_eq!(
+            (one["prompt"][0].as_str(), one["n_predict"].as_u64(), one["max_tokens"].as_i64()),
+            (Some("It is a \"b"), Some(6), Some(-1))
+        );
+        for prompt in ["[\"a\",\"b\"]", "[1,2]", "[[1]]", "7"] {
+            assert!(continued(&format!("{{\"prompt\":{prompt},\"max_tokens\":10}}")).is_none(), "{prompt}");
+        }
+        for odd in [
+            "\"max_tokens\":10,\"logprobs\":0",
+            "\"max_tokens\":10,\"suffix\":\"b\"",
+            "\"max_tokens\":10.5",
+            "\"max_tokens\":4",
+            "\"seed\":1",
+        ] {
+            assert!(continued(&format!("{{\"prompt\":\"a\",{odd}}}")).is_none(), "{odd}");
         }
     }
 }

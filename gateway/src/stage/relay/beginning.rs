@@ -100,7 +100,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         let exchange = &mut *self.exchange;
         let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) else { return Err(End::Broken) };
         self.reader = Some(Reader::new(dialect, head.framing, exchange.plan.reader_limits));
-        (self.resumes, self.continues) = (false, true);
+        (self.resumes, self.continues, exchange.answer.ended_at) = (false, true, None);
         choose::resumed(exchange);
         if let (Some(mark), Some(strip)) = (choose::seam_mark(exchange), &mut self.strip) {
             strip.add(&mark, &mut self.out);

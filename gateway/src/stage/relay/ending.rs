@@ -11,7 +11,7 @@ use wire::ending::Why;
 use wire::{Framing, Reader};
 
 use super::gate::{Gate, Stop};
-use super::{End, Phase, Relay, watch};
+use super::{End, Phase, Relay, Strip, watch};
 use crate::clock;
 use crate::downstream::Sink;
 use crate::downstream::out::Out;
@@ -104,7 +104,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         exchange.answer.ended_at = Some(clock::now());
         exchange.leave();
         if let Some(strip) = &mut self.strip {
-            strip.flush(&mut self.out);
+            strip.flush(&mut exchange.answer.lens, &mut self.out);
         }
         let lens = &exchange.answer.lens;
         // It stands in JSON where a dialect has no word for it.
@@ -140,7 +140,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         exchange.answer.ended_at = Some(clock::now());
         exchange.leave();
         if let (Some(strip), true) = (&mut self.strip, exchange.answer.streamed) {
-            strip.flush(&mut self.out);
+            strip.flush(&mut exchange.answer.lens, &mut self.out);
         }
         if let Some(gate) = &mut self.gate {
             gate.let_go(clock::now(), &mut self.out);
@@ -172,7 +172,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
 
     pub(super) fn gone(&mut self) -> End {
         // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
-        let held = self.gate.as_ref().is_some_and(|gate| !gate.is_empty());
+        let held = self.gate.as_ref().is_some_and(|gate| !gate.is_empty()) || self.strip.as_ref().is_some_and(Strip::keeps);
         if self.exchange.answer.lens.end().is_some() && self.out.is_empty() && !held {
             return End::Served;
         }

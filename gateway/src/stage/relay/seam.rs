@@ -12,6 +12,8 @@ use crate::downstream::out::Out;
 const SAME: usize = 32;
 /// What was said must be so long that the same again is no chance, if it is all of it.
 const LEAST: usize = 16;
+/// Most bytes of a stream that are kept: who says nothing but white space, or the same in very many events, is heard.
+const KEPT: usize = 16 << 10;
 
 /// What the one behind the seam does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,40 +28,45 @@ pub(super) enum Behind {
 pub(super) struct Seam {
     /// Bytes of text before it.
     pub(super) at: usize,
+    /// Bytes of the stream before it.
+    pub(super) from: u64,
     /// What has come since; nobody has heard it.
     pub(super) kept: Out,
 }
 
 impl Seam {
-    pub(super) fn new(at: usize) -> Self {
-        Seam { at, kept: Out::default() }
+    pub(super) fn new(at: usize, from: u64) -> Self {
+        Seam { at, from, kept: Out::default() }
     }
 
-    /// What the one behind it does, by all that was said.
-    pub(super) fn behind(&self, content: &str) -> Behind {
-        content.split_at_checked(self.at).map_or(Behind::GoesOn, |(said, more)| behind(said, more))
+    /// What the one behind it does, by all that was said. `is_all`: there will be no more.
+    pub(super) fn behind(&mut self, content: &str, is_all: bool) -> Behind {
+        self.kept.commit();
+        match content.split_at_checked(self.at) {
+            Some((said, more)) if self.kept.len() < KEPT => behind(said, more, is_all),
+            _ => Behind::GoesOn,
+        }
     }
 
     /// What was kept, for the client.
-    pub(super) fn release(mut self, out: &mut Out) {
+    pub(super) fn release(&mut self, out: &mut Out) {
         self.kept.commit();
         out.push(self.kept.pending());
-    }
-
-    /// Bytes that were kept, and are nobody's now.
-    pub(super) fn forget(mut self) -> u64 {
-        self.kept.commit();
-        self.kept.payload_queued()
+        self.kept = Out::default();
     }
 }
 
-fn behind(said: &str, more: &str) -> Behind {
+fn behind(said: &str, more: &str, is_all: bool) -> Behind {
     // Templates and engines differ in the white space that an answer begins with.
-    let (said, more) = (said.trim_start(), more.trim_start());
-    let same = said.bytes().zip(more.bytes()).take_while(|(one, other)| one == other).count();
+    let (said, more) = (said.trim_start().as_bytes(), more.trim_start().as_bytes());
+    let same = said.iter().zip(more).take_while(|(one, other)| one == other).count();
+    let enough = SAME.min(said.len());
+    // Who has said the same twice may well say it once more.
+    let circles = || said.get(1..).zip(said.get(..enough / 2)).is_some_and(|(rest, begin)| memchr::memmem::find(rest, begin).is_some());
     match () {
-        () if said.len() < LEAST || same < said.len().min(more.len()) => Behind::GoesOn,
-        () if same >= SAME.min(said.len()) => Behind::BeginsAnew,
+        () if said.len() < LEAST || same < said.len().min(more.len()) || circles() => Behind::GoesOn,
+        () if same >= enough || is_all && same >= LEAST => Behind::BeginsAnew,
+        () if is_all => Behind::GoesOn,
         () => Behind::Unknown,
     }
 }
@@ -80,9 +87,19 @@ mod tests {
             ("The sea is wide, deep and cold, ", Behind::BeginsAnew),
             (said, Behind::BeginsAnew),
         ] {
-            assert_eq!(behind(said, more), want, "{more:?}");
+            assert_eq!(behind(said, more, false), want, "{more:?}");
         }
-        assert_eq!(behind("ha ha ha", "ha ha ha ha"), Behind::GoesOn, "of so little nobody can say");
-        assert_eq!(behind("The sea is wide.", "The sea is wide. It"), Behind::BeginsAnew, "all of it, and more");
+        assert_eq!(behind("The sea is wide.", "The sea is wide. It", false), Behind::BeginsAnew, "all of it, and more");
+        assert_eq!(behind(said, "The sea is wide, ", true), Behind::BeginsAnew, "cut short");
+        assert_eq!(behind(said, "The sea", true), Behind::GoesOn, "of so little nobody can say");
+        assert_eq!(behind("ha ha ha", "ha ha ha ha", false), Behind::GoesOn, "neither of that");
+    }
+
+    #[test]
+    fn who_goes_in_circles_may_go_on() {
+        for line in ["ab\n", "0, ", "----", "I must not talk in class.\n"] {
+            let said = line.repeat(20);
+            assert_eq!(behind(&said, &said, false), Behind::GoesOn, "{line:?}");
+        }
     }
 }

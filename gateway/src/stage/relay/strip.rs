@@ -104,31 +104,43 @@ impl Strip {
         Strip { takes_usage, notes: notes.then(Notes::default), ..Strip::default() }
     }
 
-    /// What was said so far.
-    pub(crate) fn notes(&self) -> Option<&Notes> {
-        self.notes.as_ref()
+    /// What was said so far, and heard; `None`: nobody can go on with it.
+    pub(crate) fn said(&self) -> Option<&str> {
+        let notes = self.notes.as_ref().filter(|notes| !notes.is_odd)?;
+        // What nobody has heard was not said.
+        let heard = self.seam.as_ref().map_or(notes.content.len(), |seam| seam.at);
+        notes.content.get(..heard).filter(|said| !said.is_empty())
     }
 
-    /// The stream broke off, and another one goes on with it: what was torn is nobody's, and who is the assistant is known.
-    pub(super) fn tear(&mut self, out: &mut Out) {
+    /// The stream broke off, and another one is to go on with it: what was torn is nobody's, and who is the assistant is known.
+    pub(super) fn tear(&mut self, lens: &mut StreamLens, out: &mut Out) {
+        match self.seam.take() {
+            Some(seam) => self.forget(&seam, lens),
+            // Torn between the two bytes of a line's end, of which the client has the first.
+            None if self.after_cr.is_some_and(|fate| fate != Fate::Goes) => self.add("\n", out),
+            None => {}
+        }
         self.forget_held();
-        // Torn between the two bytes of a line's end, of which the client has the first.
-        if self.after_cr.take().is_some_and(|fate| fate != Fate::Goes) && self.seam.is_none() {
-            self.add("\n", out);
-        }
-        self.takes_role = true;
-        let Some(notes) = &mut self.notes else { return };
-        // What nobody has heard was not said.
-        if let Some(seam) = self.seam.take() {
-            notes.content.truncate(seam.at);
-            self.taken_out += seam.forget();
-        }
-        self.seam = Some(Seam::new(notes.content.len()));
+        (self.after_cr, self.takes_role) = (None, true);
+        self.seam = self.notes.as_ref().map(|notes| Seam::new(notes.content.len(), self.seen));
     }
 
     fn forget_held(&mut self) {
         self.taken_out += self.held.len() as u64;
         self.held.clear();
+    }
+
+    /// Nobody hears what came behind a seam.
+    fn forget(&mut self, seam: &Seam, lens: &mut StreamLens) {
+        self.taken_out += seam.kept.payload_queued();
+        self.notes.iter_mut().for_each(|notes| notes.content.truncate(seam.at));
+        lens.unheard(seam.from);
+        self.forget_held();
+    }
+
+    /// Nothing waits to be known.
+    pub(super) fn keeps(&self) -> bool {
+        self.seam.is_some()
     }
 
     /// The one who was to go on has begun anew: nothing of that was passed on.
@@ -150,16 +162,30 @@ impl Strip {
 
     /// Pass a run on, without what is ours. Behind a seam it waits until it is known whether the answer goes on.
     pub(super) fn pass(&mut self, run: &[u8], reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        if self.begins_anew {
+            (self.seen, self.taken_out) = (self.seen + run.len() as u64, self.taken_out + run.len() as u64);
+            return;
+        }
         let Some(mut seam) = self.seam.take() else { return self.pass_on(run, reader, lens, out) };
         self.pass_on(run, reader, lens, &mut seam.kept);
-        let told = self.notes.as_ref().filter(|notes| !notes.is_odd && !reader.overflowed());
-        match told.map_or(Behind::GoesOn, |notes| seam.behind(&notes.content)) {
-            Behind::Unknown => self.seam = Some(seam),
+        self.judge(seam, reader.overflowed(), false, lens, out);
+    }
+
+    /// Whether what came behind a seam goes on with the answer.
+    fn judge(&mut self, mut seam: Seam, overflowed: bool, is_all: bool, lens: &mut StreamLens, out: &mut Out) {
+        let told = self.notes.as_ref().filter(|notes| !notes.is_odd && !overflowed);
+        match told.map_or(Behind::GoesOn, |notes| seam.behind(&notes.content, is_all)) {
             Behind::GoesOn => seam.release(out),
             Behind::BeginsAnew => {
                 self.begins_anew = true;
-                self.taken_out += seam.forget();
-                self.forget_held();
+                self.forget(&seam, lens);
+            }
+            Behind::Unknown => {
+                // As long as there is no text, there is nothing that could be said twice.
+                if told.is_some_and(|notes| notes.content.len() == seam.at) {
+                    seam.release(out);
+                }
+                self.seam = Some(seam);
             }
         }
     }
@@ -189,7 +215,8 @@ impl Strip {
         }
         let rest = run.get(at..).unwrap_or_default();
         if reader.overflowed() {
-            self.flush(out);
+            out.push(&self.held);
+            self.held.clear();
             out.push(rest);
         } else {
             self.held.extend_from_slice(rest);
@@ -219,8 +246,10 @@ impl Strip {
     }
 
     /// The stream has ended: what is left of it belongs to the client.
-    pub(super) fn flush(&mut self, out: &mut Out) {
-        self.seam.take().into_iter().for_each(|seam| seam.release(out));
+    pub(super) fn flush(&mut self, lens: &mut StreamLens, out: &mut Out) {
+        if let Some(seam) = self.seam.take() {
+            self.judge(seam, false, true, lens, out);
+        }
         out.push(&self.held);
         self.held = Vec::new();
     }
@@ -244,7 +273,7 @@ mod tests {
             strip.pass(piece, &mut reader, &mut lens, &mut out);
             out.commit();
         }
-        strip.flush(&mut out);
+        strip.flush(&mut lens, &mut out);
         out.commit();
         assert_eq!(lens.usage().and_then(|u| u.completion_tokens), Some(2));
         out.pending().to_vec()
@@ -282,15 +311,15 @@ mod tests {
             let (mut strip, mut out, mut lens) = (Strip::new(false, true), Out::default(), StreamLens::new(true, u64::MAX));
             let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             strip.pass(&whole.as_bytes()[..cut], &mut reader(), &mut lens, &mut out);
-            strip.tear(&mut out);
-            let said = strip.notes().expect("notes").content.clone();
+            strip.tear(&mut lens, &mut out);
+            let said = strip.said().unwrap_or_default().to_owned();
             let known = (0..=words.len()).find(|n| words[..*n].concat() == said).expect("whole events");
             let mut second = reader();
             stream(&words[known..]).as_bytes().chunks(7).for_each(|run| strip.pass(run, &mut second, &mut lens, &mut out));
-            strip.flush(&mut out);
+            strip.flush(&mut lens, &mut out);
             out.commit();
             assert!(!strip.begins_anew(), "cut at {cut}");
-            assert_eq!(strip.notes().expect("notes").content, content, "cut at {cut}");
+            assert_eq!(strip.said(), Some(&*content), "cut at {cut}");
             assert_eq!(String::from_utf8_lossy(out.pending()), whole, "cut at {cut}");
         }
     }

@@ -89,6 +89,12 @@ impl Contender {
         tasted.or_else(|| Some(self.head.as_ref()?.first_byte))
     }
 
+    /// Whether there is more to hear of it than that it has failed.
+    pub(super) fn says_an_error(&self) -> bool {
+        let in_stream = self.taste.as_ref().is_some_and(|taste| taste.lens.error().is_some());
+        in_stream || self.head.as_ref().is_some_and(|head| head.status >= 400)
+    }
+
     /// The head, if it has come.
     pub(super) fn head(&self) -> Option<&AnswerHead> {
         self.head.as_ref()
