@@ -13,7 +13,7 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    Audit, Backend, BackendTls, Continuation, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
+    Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -255,6 +255,7 @@ impl Builder {
                 );
             }
         }
+        let retries = self.retries(table);
         Some(Route {
             name: table.text("name").unwrap_or_default().into(),
             index,
@@ -264,12 +265,8 @@ impl Builder {
             backend: pools.first()?.example()?.clone(),
             candidate: self.candidate(table, &pools),
             mirror: self.mirror(table, known.pools),
-            retries: self.retries(table),
-            continuation: match table.text("continuation") {
-                Some("on") => Continuation::On,
-                Some("marked") => Continuation::Marked,
-                _ => Continuation::Off,
-            },
+            continuation: self.continuation(table, &retries),
+            retries,
             hedges: self.hedges(table, &pools),
             offload: self.offload(table, &pools),
             pools,

@@ -164,6 +164,7 @@ fn pools_and_what_routes_want_of_them_are_checked() {
             "slower_than: 0.5 would hold of everybody",
         ),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "only one"),
+        ("routes: [{name: r, backend: a, continuation: on}]", "asks no second one"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]", "there is none"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]", "not both"),
         ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]", "only one"),

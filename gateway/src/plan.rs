@@ -5,6 +5,7 @@
 //! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
 //! - *Never*: changed after it was built. A reload builds another.
 
+mod policy;
 mod pools;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::upstream::{Mirror, Upstream};
 use crate::world::store::Store;
 use crate::world::tokens::Tokens;
 use crate::world::{Pool, Tokenizer, World};
+pub(crate) use policy::Events;
 pub(crate) use pools::PlannedPool;
 use pools::Pools;
 
@@ -182,6 +184,8 @@ pub(crate) struct PlannedRoute {
     pub(crate) release: Option<Arc<routing::Release>>,
     /// When the first pool is passed over for the second.
     pub(crate) offload: Option<Arc<routing::Offload>>,
+    /// What was done besides asking the first one.
+    pub(crate) events: Arc<Events>,
     /// Counts prompts.
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
@@ -235,8 +239,10 @@ impl Plan {
                 // What nobody can read cannot be counted.
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
-                planned.release = release(route, before);
-                planned.offload = offload(route, before);
+                let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
+                planned.release = policy::release(route, known);
+                planned.offload = policy::offload(route, known);
+                planned.events = known.map(|known| known.events.clone()).unwrap_or_default();
                 planned.mirror = pools.mirror(route, before);
                 planned.tokenizer = tokenizer(route, same, &tokenizers)?;
                 tokenizers.extend(planned.tokenizer.clone());
@@ -248,10 +254,10 @@ impl Plan {
             tokens(&settings, before)?,
         );
         // Pools may be those of the plan in force: nothing fails from here on.
-        back(&routes);
+        policy::back(&routes);
         Ok(Plan {
             placed: pools.placed(),
-            probes: probes(&settings),
+            probes: policy::probes(&settings),
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
             reader_limits: ReaderLimits { event: settings.limits.event },
@@ -349,51 +355,6 @@ fn store(settings: &Settings, before: Option<&Plan>) -> Option<Arc<Store>> {
     Some(known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone()))))
 }
 
-/// The shortest that any route asks for, by backend.
-fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
-    let mut probes = HashMap::new();
-    for route in &settings.routes {
-        for every in route.offload.iter().map(|offload| offload.probe).filter(|every| !every.is_zero()) {
-            for backend in route.backends() {
-                probes.entry(backend.name.clone()).and_modify(|known: &mut Duration| *known = every.min(*known)).or_insert(every);
-            }
-        }
-    }
-    probes
-}
-
-/// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
-fn back(routes: &[Arc<PlannedRoute>]) {
-    let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
-        let candidate = route.route.candidate.as_ref().and_then(|candidate| route.pools.get(candidate.pool));
-        let others = route.pools.len() - usize::from(candidate.is_some());
-        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).cloned().collect()
-    };
-    let backed: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
-    for pool in routes.iter().flat_map(|route| &route.pools) {
-        pool.pool.set_backed(backed.iter().any(|known| Arc::ptr_eq(known, pool)));
-    }
-}
-
-/// The policy of edge and cloud, with what it remembers, where nothing about it has changed.
-fn offload(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Offload>> {
-    let wanted = route.offload.as_ref()?;
-    let same = |known: &&Arc<PlannedRoute>| known.route.name == route.name && known.route.offload == route.offload;
-    let known = before.and_then(|plan| plan.routes.iter().find(same)).and_then(|known| known.offload.clone());
-    Some(known.unwrap_or_else(|| Arc::new(routing::Offload::new(wanted.objective, wanted.complexity))))
-}
-
-/// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile.
-fn release(route: &Route, before: Option<&Plan>) -> Option<Arc<routing::Release>> {
-    let candidate = route.candidate.as_ref()?;
-    let same = |known: &&Arc<PlannedRoute>| {
-        let pool = |route: &Route| Some(route.pools.get(route.candidate.as_ref()?.pool)?.settings.name.clone());
-        known.route.name == route.name && known.route.candidate == route.candidate && pool(&known.route) == pool(route)
-    };
-    let known = before.and_then(|plan| plan.routes.iter().find(same)).and_then(|known| known.release.clone());
-    Some(known.unwrap_or_else(|| Arc::new(routing::Release::new(candidate.share, Some(candidate.rollback), rand::random()))))
-}
-
 impl PlannedRoute {
     fn new(
         (route, pools, guard): (&Arc<Route>, Vec<Arc<PlannedPool>>, Option<Arc<Shield>>),
@@ -423,6 +384,7 @@ impl PlannedRoute {
             mirror: None,
             release: None,
             offload: None,
+            events: Arc::default(),
             tokenizer: None,
             counts_tokens: false,
             counted,

@@ -9,6 +9,8 @@ use lens::record::Outcome;
 use wire::http1::head::HeadError;
 use wire::request::Refused;
 
+use crate::upstream::UpstreamError;
+
 /// For what may pass in a moment.
 const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
 /// What HTTP wants beside a 401.
@@ -207,6 +209,17 @@ impl Refusal {
 
     pub(crate) fn upstream_invalid() -> Self {
         Refusal::upstream(502, "upstream_invalid_response", "The backend's answer is not valid HTTP.")
+    }
+
+    /// Nothing of an answer has come.
+    pub(crate) fn unanswered(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::Busy => Refusal::busy(),
+            UpstreamError::Connect(_) => Refusal::connect_failed(),
+            UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
+            UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
+            UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
+        }
     }
 
     /// In the middle of an answer.

@@ -207,6 +207,9 @@ pub struct RecordRouting {
     /// Duration: each output token after the first, as predicted then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_tpot_us: Option<f64>,
+    /// Somebody else could have been asked after a failure, but the route's budget of retries had nothing left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_denied: bool,
     /// The second one that was asked at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<RecordHedge>,

@@ -11,6 +11,8 @@ use crate::member::Member;
 use crate::pool::{Choice, Pool, Reason, Wish};
 use crate::settings::Balance;
 
+/// Who was not asked for long is taken for so much of what is usual.
+const HOPE: f64 = 0.5;
 /// How often two at random are looked for before all are gone through.
 const DRAWS: usize = 8;
 /// How much busier than the mean a backend may be that a request has a liking for (Mirrokni, Thorup and Zadimoghaddam, 2016).
@@ -37,7 +39,7 @@ impl<'a> Deck<'a> {
         }
         let may = match self.everybody {
             // Who rests is asked by those who have been nowhere yet, and by nobody else.
-            true => self.wish.tried.is_empty() || !member.health.rests(self.now),
+            true => !self.wish.is_another() || !member.health.rests(self.now),
             false => member.health.may_be_asked(self.now),
         };
         (may && !self.wish.tried.contains(&at) && !self.wish.unfit.contains(&at)).then_some(&**member)
@@ -47,9 +49,21 @@ impl<'a> Deck<'a> {
         (0..self.pool.members().len()).filter_map(|at| Some((at, self.at(at)?)))
     }
 
-    /// A backend's time to first token as it seems now.
+    /// A backend's time to first token as it seems now. What was measured long ago says little: then it is taken for somewhat better than what is usual in the pool, so that who was
+    /// slow once is asked again, and who answers nobody any more is not taken for the fastest.
     pub(crate) fn ttft(&self, member: &Member) -> Option<f64> {
-        member.ttft.worn(nanos(self.pool.settings.forget) as f64, self.now)
+        let mean = member.ttft.mean()?;
+        let sure = member.ttft.certainty(self.forget(), self.now);
+        Some(mean * sure + self.pool.usual_ttft().unwrap_or(mean) * HOPE * (1.0 - sure))
+    }
+
+    /// Failures and refusals of late. Each counts as a request of the mean size that waits there: who fails at once has nobody waiting, and would be taken for the idlest.
+    pub(crate) fn faults(&self, member: &Member) -> f64 {
+        member.faults.count(self.forget(), self.now)
+    }
+
+    fn forget(&self) -> f64 {
+        nanos(self.pool.settings.forget) as f64
     }
 
     pub(crate) fn strength(&self, member: &Member) -> f64 {
@@ -67,9 +81,10 @@ impl<'a> Deck<'a> {
     pub(crate) fn leisure(&self, slack: f64) -> impl Fn(&Member) -> bool + '_ {
         let (fair, spare) = (self.fair(), slack * self.pool.size());
         move |member| {
-            let busy = member.tokens() as f64 + self.wish.tokens as f64;
+            let faults = self.faults(member);
+            let busy = member.tokens() as f64 + self.wish.tokens as f64 + faults * self.pool.size();
             // A request alone is never too much.
-            member.tokens() == 0 || busy <= BUSY * fair * self.strength(member) + spare
+            member.tokens() == 0 && faults < 1.0 || busy <= BUSY * fair * self.strength(member) + spare
         }
     }
 }
@@ -80,8 +95,8 @@ pub(crate) fn choose(deck: &Deck<'_>) -> Option<Choice> {
     match &deck.pool.settings.balance {
         Balance::RoundRobin => round_robin(deck).map(balanced),
         Balance::Weighted => weighted(deck).map(balanced),
-        Balance::LeastRequests => least::by(deck, Member::requests).map(balanced),
-        Balance::LeastTokens => least::by(deck, Member::tokens).map(balanced),
+        Balance::LeastRequests => least::by(deck, |member| member.requests() as f64 + deck.faults(member)).map(balanced),
+        Balance::LeastTokens => least::by(deck, |member| member.tokens() as f64 + deck.faults(member) * deck.pool.size()).map(balanced),
         Balance::PeakEwma => least::of_two(deck).map(balanced),
         Balance::Prefix => prefix::choose(deck),
         Balance::Session(_) => affinity::choose(deck, true),

@@ -37,15 +37,41 @@ impl PeakEwma {
         Some(self.load()).filter(|mean| *mean > 0.0)
     }
 
-    /// The mean as a choice sees it: it wears off while nothing is measured, so that who was slow once is asked again.
-    pub(crate) fn worn(&self, tau: f64, now: Tick) -> Option<f64> {
-        let since = now.0.saturating_sub(self.at.load(Ordering::Relaxed)) as f64;
-        self.mean().map(|mean| mean * (-since / tau.max(SHORTEST)).exp())
+    /// How much of what is known still holds, of 1: it wears off while nothing is measured.
+    pub(crate) fn certainty(&self, tau: f64, now: Tick) -> f64 {
+        (-age(&self.at, now) / tau.max(SHORTEST)).exp()
     }
 
     fn load(&self) -> f64 {
         f64::from_bits(self.mean.load(Ordering::Relaxed))
     }
+}
+
+/// A count that wears off.
+#[derive(Debug, Default)]
+pub(crate) struct Fading {
+    /// `f64` bits.
+    count: AtomicU64,
+    at: AtomicU64,
+}
+
+impl Fading {
+    /// Once more. Two threads at the same time may count one.
+    pub(crate) fn add(&self, tau: f64, now: Tick) {
+        let count = self.count(tau, now) + 1.0;
+        self.at.store(now.0, Ordering::Relaxed);
+        self.count.store(count.to_bits(), Ordering::Relaxed);
+    }
+
+    /// What is left of it.
+    pub(crate) fn count(&self, tau: f64, now: Tick) -> f64 {
+        let count = f64::from_bits(self.count.load(Ordering::Relaxed));
+        if count == 0.0 { 0.0 } else { count * (-age(&self.at, now) / tau.max(SHORTEST)).exp() }
+    }
+}
+
+fn age(at: &AtomicU64, now: Tick) -> f64 {
+    now.0.saturating_sub(at.load(Ordering::Relaxed)) as f64
 }
 
 /// A plain moving mean: each sample moves it by a share.

@@ -16,8 +16,10 @@ use serde::Serialize;
 use crate::settings::{Checks, Ejection};
 use crate::window::Window;
 
-/// Between two requests that try an ejected backend.
+/// Between two requests that try an ejected backend; twice as long after each that says nothing.
 const TRY: u64 = 1_000_000_000;
+/// How often it becomes twice as long: up to about a minute.
+const TRIES: u32 = 6;
 /// Longest rest that is believed: whoever means more says so again then.
 pub const MOST_REST: Duration = Duration::from_secs(300);
 
@@ -97,6 +99,8 @@ pub struct Health {
     until: AtomicU64,
     /// When it may be tried again.
     next_try: AtomicU64,
+    /// Trials of which nothing was heard.
+    tries: AtomicU32,
     /// Ejections soon after one another.
     times: AtomicU32,
     cause: AtomicU8,
@@ -166,20 +170,25 @@ impl Health {
         self.is_up() && !self.rests(now)
     }
 
-    /// Whether a request may try it now: once a second one may. Who may must.
+    /// Whether a request may try it now: one a second may, and fewer of who keeps those that try waiting. Who may must.
     pub(crate) fn may_try(&self, now: Tick) -> bool {
         if self.state(now) != State::Trying || self.rests(now) {
             return false;
         }
         let next = self.next_try.load(Ordering::Relaxed);
-        let mine = || self.next_try.compare_exchange(next, now.0 + TRY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        now.0 >= next && mine()
+        let after = now.0.saturating_add(TRY << self.tries.load(Ordering::Relaxed).min(TRIES));
+        let mine = now.0 >= next && self.next_try.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if mine {
+            self.tries.fetch_add(1, Ordering::Relaxed);
+        }
+        mine
     }
 
     /// It answered as it should; whether that makes it well again.
     pub(crate) fn succeeded(&self, now: Tick) -> bool {
         self.recent.count(false, now);
         self.in_a_row.store(0, Ordering::Relaxed);
+        self.tries.store(0, Ordering::Relaxed);
         let until = self.until.load(Ordering::Relaxed);
         // An answer that was on its way when it was ejected changes nothing.
         until != 0 && now.0 >= until && self.until.swap(0, Ordering::Relaxed) != 0
@@ -218,6 +227,7 @@ impl Health {
         self.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         self.next_try.store(until, Ordering::Relaxed);
         self.times.store(times.saturating_add(1), Ordering::Relaxed);
+        self.tries.store(0, Ordering::Relaxed);
         self.cause.store(CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
         self.recent.clear();
@@ -276,10 +286,11 @@ mod tests {
         assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is left alone already");
         assert_eq!((health.state(at(6)), health.cause(at(6))), (State::Trying, Cause::Consecutive));
         assert!(health.may_try(at(6)) && !health.may_try(at(6)), "one a second");
-        assert_eq!(fail(at(6)), Some(Cause::Consecutive), "one failure of who is tried is enough");
-        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(6)), Some(Duration::from_secs(10)));
-        assert!(!health.succeeded(at(7)), "an answer that was on its way");
-        assert!(health.may_try(at(16)) && health.succeeded(at(16)));
+        assert!(health.may_try(at(7)) && !health.may_try(at(8)) && health.may_try(at(9)), "fewer of who says nothing");
+        assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failure of who is tried is enough");
+        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(9)), Some(Duration::from_secs(10)));
+        assert!(!health.succeeded(at(10)), "an answer that was on its way");
+        assert!(health.may_try(at(19)) && health.succeeded(at(19)));
         assert!(health.is_up());
         // After a long time of health it begins with a short one.
         assert_eq!(health.eject(Cause::Slow, &ejection, at(1000)), Some(Duration::from_secs(5)));

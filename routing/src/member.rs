@@ -12,7 +12,7 @@ use lens::Tick;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::ewma::{Mean, PeakEwma};
+use crate::ewma::{Fading, Mean, PeakEwma};
 use crate::health::{Cause, Health, nanos};
 use crate::predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
 use crate::settings::Ejection;
@@ -35,6 +35,8 @@ pub struct Member {
     pub(crate) draw: u64,
     pub(crate) health: Health,
     pub(crate) ttft: PeakEwma,
+    /// Failures and refusals.
+    pub(crate) faults: Fading,
     pub(crate) tail: Tail,
     rtt: Mean,
     connected_at: AtomicU64,
@@ -57,6 +59,8 @@ pub enum Ended {
     Well,
     /// It did not: no connection, no or a broken answer, an error of its own, too late.
     Badly,
+    /// It has too much to do: 429. That is no failure, and others may have less.
+    Refused,
     /// Nothing can be said: the client left, another was faster, we ended it.
     Untold,
 }
@@ -79,6 +83,7 @@ impl Member {
             weight: weight.max(1),
             health: Health::default(),
             ttft: PeakEwma::default(),
+            faults: Fading::default(),
             tail: Tail::default(),
             rtt: Mean::default(),
             connected_at: AtomicU64::new(0),
@@ -269,7 +274,7 @@ impl Attempt {
                 let span = may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
                 Some(Change::Ejected(cause, span))
             }
-            Ended::Untold => None,
+            Ended::Refused | Ended::Untold => None,
         }
     }
 

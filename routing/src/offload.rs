@@ -69,6 +69,25 @@ pub enum Offloaded {
 }
 
 impl Offloaded {
+    /// All of them.
+    pub const ALL: [Offloaded; 15] = [
+        Offloaded::Stays,
+        Offloaded::ObjectiveMet,
+        Offloaded::EdgeBetter,
+        Offloaded::Outage,
+        Offloaded::Saturated,
+        Offloaded::PromptTokens,
+        Offloaded::OutputTokens,
+        Offloaded::Tools,
+        Offloaded::Asked,
+        Offloaded::Found,
+        Offloaded::ObjectiveMissed,
+        Offloaded::CloudBetter,
+        Offloaded::Explores,
+        Offloaded::ExploresEdge,
+        Offloaded::CloudOutage,
+    ];
+
     /// The word.
     pub fn name(self) -> &'static str {
         match self {

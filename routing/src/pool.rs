@@ -15,7 +15,7 @@ use crate::balance::prefix::Prefixes;
 use crate::balance::{self, Deck};
 use crate::budget::Budget;
 use crate::ewma::Mean;
-use crate::health::{Cause, State};
+use crate::health::{Cause, State, nanos};
 use crate::member::{Attempt, Change, Ended, Member};
 use crate::predict::{Predicted, Question};
 use crate::random::Random;
@@ -23,6 +23,8 @@ use crate::settings::{Balance, PoolSettings};
 
 /// How much a request moves the mean of their tokens.
 const SIZE_SHARE: f64 = 0.05;
+/// How much a first token moves the mean of their times.
+const USUAL_SHARE: f64 = 0.05;
 /// Backends below which nobody is told to be slower than the others.
 const FEWEST: usize = 3;
 /// Answers in a row that are much slower than the others' make a backend that is.
@@ -42,6 +44,8 @@ pub struct Pool {
     pub(crate) prefixes: Prefixes,
     /// Tokens of a request.
     size: Mean,
+    /// The time to first token of all its backends, nanoseconds.
+    usual_ttft: Mean,
     /// Requests and retries.
     pub retries: Arc<Budget>,
     /// Requests and hedges.
@@ -62,6 +66,8 @@ pub struct Wish<'a> {
     pub prefix: &'a [u64],
     /// Backends that it has been asked of.
     pub tried: &'a [usize],
+    /// It has been asked of others, in another pool.
+    pub again: bool,
     /// Backends that cannot serve it.
     pub unfit: &'a [usize],
 }
@@ -110,15 +116,36 @@ pub struct Choice {
     pub reason: Reason,
 }
 
+impl Wish<'_> {
+    /// Whether it has been asked of somebody.
+    pub(crate) fn is_another(&self) -> bool {
+        self.again || !self.tried.is_empty()
+    }
+}
+
 impl Pool {
     /// A pool. The same seed gives the same choices.
     pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
-        let (size, retries, hedges) = (Mean::default(), Arc::default(), Arc::default());
+        let (size, usual_ttft, retries, hedges) = (Mean::default(), Mean::default(), Arc::default(), Arc::default());
         let (backed, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
-        Pool { settings, members, same_weight, near: Vec::new(), random, cursor, prefixes, size, retries, hedges, backed, slow_from }
+        Pool {
+            settings,
+            members,
+            same_weight,
+            near: Vec::new(),
+            random,
+            cursor,
+            prefixes,
+            size,
+            usual_ttft,
+            retries,
+            hedges,
+            backed,
+            slow_from,
+        }
     }
 
     /// The same where some are nearer than others: these are asked as long as one of them is well, and fits.
@@ -134,7 +161,7 @@ impl Pool {
     pub fn after(mut self, before: &Pool) -> Self {
         let places = before.members.iter().map(|known| self.members.iter().position(|member| member.name == known.name));
         self.prefixes = before.prefixes.moved(&places.collect::<Vec<_>>());
-        self.size = before.size.clone();
+        (self.size, self.usual_ttft) = (before.size.clone(), before.usual_ttft.clone());
         self.slow_from = AtomicU64::new(before.slow_from.load(Ordering::Relaxed));
         (self.retries, self.hedges) = (before.retries.clone(), before.hedges.clone());
         self
@@ -188,7 +215,7 @@ impl Pool {
 
     /// Somebody who may be tried now. Requests that have been tried elsewhere already are spared that.
     fn trial(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
-        if !wish.tried.is_empty() {
+        if wish.is_another() {
             return None;
         }
         let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && member.health.state(now) == State::Trying;
@@ -198,21 +225,37 @@ impl Pool {
 
     /// Begin to ask a backend.
     pub fn begin(&self, at: usize, question: Question) -> Option<Attempt> {
-        self.size.add(question.tokens() as f64, SIZE_SHARE);
+        // Of what passes through unread nothing is known.
+        if question.tokens() > 0 {
+            self.size.add(question.tokens() as f64, SIZE_SHARE);
+        }
         self.members.get(at).map(|member| Attempt::begin(member, question))
     }
 
     /// What the pool offers for a request: the best of those that are well.
     pub fn outlook(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
-        let may = |at: &usize, member: &Arc<Member>| member.health.may_be_asked(now) && !unfit.contains(at);
-        let well = || self.members.iter().enumerate().filter(|(at, member)| may(at, member));
+        let well = || self.members.iter().enumerate().filter(|(at, _)| self.may_take(*at, unfit, now));
         let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
         (well().next().is_some(), best)
+    }
+
+    /// Whether a backend is well, and may be asked what others cannot be.
+    pub fn may_take(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
+        self.members.get(at).is_some_and(|member| member.health.may_be_asked(now)) && !unfit.contains(&at)
+    }
+
+    /// Whether all that could be asked have failed: who rests has not, and is back soon.
+    pub fn is_ill(&self, unfit: &[usize], now: Tick) -> bool {
+        let mut fit = self.members.iter().enumerate().filter(|(at, _)| !unfit.contains(at)).peekable();
+        fit.peek().is_some() && fit.all(|(_, member)| !matches!(member.health.state(now), State::Up | State::Resting))
     }
 
     /// An attempt is over.
     pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
+        if matches!(ended, Ended::Badly | Ended::Refused) {
+            member.faults.add(nanos(self.settings.forget) as f64, now);
+        }
         let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;
         // Who was too slow, was tried, and is it still, is not well.
         if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
@@ -256,10 +299,16 @@ impl Pool {
     /// The first token of an attempt was read so long after its request was sent.
     pub fn first_token(&self, attempt: &Attempt, took: Duration, now: Tick) {
         attempt.first_token(took, self.settings.forget, now);
+        self.usual_ttft.add(nanos(took) as f64, USUAL_SHARE);
         let limit = self.slow_from.load(Ordering::Relaxed);
         if limit > 0 {
             attempt.member().count_slow(took.as_nanos() > u128::from(limit));
         }
+    }
+
+    /// The usual time to first token, nanoseconds; `None`: not known.
+    pub(crate) fn usual_ttft(&self) -> Option<f64> {
+        self.usual_ttft.mean()
     }
 
     /// Tokens of a request in the mean.

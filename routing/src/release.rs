@@ -127,6 +127,15 @@ impl Release {
         release
     }
 
+    /// The same release under other rules. With another share it begins anew, and all that goes on being known is what the old version was like.
+    pub fn after(before: &Release, share: Option<f64>, rollback: Option<Rollback>, seed: u64) -> Self {
+        let release = Release::new(share.unwrap_or_else(|| before.share()), rollback, seed);
+        let baseline = before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
+        release.baseline.store(baseline, Ordering::Relaxed);
+        release.rolled_back.store(share.is_none() && before.was_rolled_back(), Ordering::Relaxed);
+        release
+    }
+
     /// The share of the new version, from 0 to 1.
     pub fn share(&self) -> f64 {
         self.share.load(Ordering::Relaxed) as f64 / WHOLE as f64
@@ -295,5 +304,21 @@ mod tests {
         assert_eq!(release.tick(), None);
         (0..5).for_each(|_| tell(Side::Candidate, 400));
         assert!(matches!(release.tick(), Some(Worse::Slower(..))));
+    }
+
+    #[test]
+    fn other_rules_are_no_other_decision() {
+        let release = Release::new(0.5, Some(RULE), 1);
+        (0..100).for_each(|_| release.seen(Side::Stable, Went::Well, Some(Duration::from_millis(100))));
+        release.tick();
+        release.set_share(1.0);
+        let again = Release::after(&release, None, Some(Rollback { min_requests: 20, ..RULE }), 2);
+        assert_eq!((again.share(), again.was_rolled_back()), (1.0, false));
+        (0..40).for_each(|_| again.seen(Side::Candidate, Went::Well, Some(Duration::from_millis(900))));
+        assert_eq!(again.tick().map(|worse| matches!(worse, Worse::Slower(..))), Some(true), "what the old one was like is known");
+        let after = Release::after(&again, None, Some(RULE), 3);
+        assert_eq!((after.share(), after.was_rolled_back()), (0.0, true), "who was taken back stays so");
+        let anew = Release::after(&after, Some(0.1), Some(RULE), 4);
+        assert_eq!((anew.share(), anew.was_rolled_back()), (0.1, false));
     }
 }

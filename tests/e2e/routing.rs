@@ -47,6 +47,13 @@ async fn always(steps: Vec<Step>) -> Engine {
     Engine::start(move |_| steps.clone()).await
 }
 
+/// A head, a role and a comment at once, and a first token after that time.
+fn promising(ms: u64) -> Vec<Step> {
+    let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(": still there\n\n"), Step::ms(ms)];
+    steps.extend(sse::stream(3, 2).split_off(2));
+    steps
+}
+
 /// How many requests each backend answered, by the header.
 fn tally(heads: &[String]) -> BTreeMap<String, usize> {
     let mut tally = BTreeMap::new();
@@ -204,6 +211,10 @@ async fn an_error_that_everybody_has_is_passed_on_and_retries_have_a_budget() {
     }
     let asked: usize = engines.iter().map(|engine| engine.seen().len()).sum();
     assert!((105..=110).contains(&asked), "a tenth is asked twice: {asked}");
+    settled(&gateway).await;
+    let [retries, denied] = ["llm_lens_retries_total", "llm_lens_retries_denied_total"].map(|name| gateway.metric(name, "route=\"r\""));
+    assert_eq!((retries, retries + denied), (asked as f64 - 100.0, 100.0));
+    assert_eq!(gateway.records().iter().filter(|record| record.routing.retry_denied).count() as f64, denied);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,9 @@ use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objec
 use super::Builder;
 use crate::discovery::{Discovery, Source};
 use crate::problem::nearest;
-use crate::settings::{Ability, Backend, BackendTls, Candidate, MirrorSettings, OffloadSettings, Pattern, Pool, Rollback, Route};
+use crate::settings::{
+    Ability, Backend, BackendTls, Candidate, Continuation, MirrorSettings, OffloadSettings, Pattern, Pool, Rollback, Route,
+};
 use crate::tree::Table;
 
 /// Largest file of backends.
@@ -340,6 +342,22 @@ impl Builder {
             budget: f64::from(given.share("budget")),
             always: given.count("always"),
         }
+    }
+
+    pub(super) fn continuation(&mut self, table: &Table, retries: &Retries) -> Continuation {
+        let continuation = match table.text("continuation") {
+            Some("on") => Continuation::On,
+            Some("marked") => Continuation::Marked,
+            _ => return Continuation::Off,
+        };
+        if retries.most == 0 {
+            self.wrong(
+                table,
+                "continuation",
+                "asks another backend, and this route asks no second one; name a pool or a fallback, and leave it retries",
+            );
+        }
+        continuation
     }
 
     pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {

@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use lens::Tick;
 use observatory::Sample;
 use routing::health::State;
-use routing::{Member, Nature, Question, Release, Side};
+use routing::{Member, Nature, Offloaded, Question, Release, Side};
 use serde_json::json;
 
 use super::parameter;
 use crate::clock;
-use crate::plan::{PlannedPool, PlannedRoute, Target};
+use crate::plan::{Events, PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
 use crate::stage::choose;
 
@@ -142,6 +142,7 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
         push(samples, "llm_lens_mirrored_ttft_microseconds_total", help, &labels, load(&mirror.counts.first_token_us));
         push(samples, "llm_lens_mirrored_first_tokens_total", help, &labels, load(&mirror.counts.first_tokens));
     }
+    plan.routes.iter().filter(|route| route.has_choice()).for_each(|route| events(&route.route.name, &route.events, samples));
     for pool in plan.pools() {
         let settings = &pool.pool.settings;
         let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
@@ -161,6 +162,24 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
             push(samples, name, help, &labels, value);
         }
         pool.pool.members().iter().for_each(|member| backend(member, &settings.name, now, samples));
+    }
+}
+
+/// What a route did besides asking the first one.
+fn events(route: &str, events: &Events, samples: &mut Vec<Sample>) {
+    let labels = [("route", route.to_owned())];
+    for (name, help, count) in [
+        ("llm_lens_retries_total", "Backends that were asked after another had failed before its first token.", &events.retries),
+        ("llm_lens_retries_denied_total", "Failures after which nobody else was asked, because of the budget.", &events.retries_denied),
+        ("llm_lens_fallbacks_total", "Requests that went to a pool behind their own.", &events.fallbacks),
+        ("llm_lens_continuations_total", "Backends that were asked to go on with another's stream.", &events.continuations),
+    ] {
+        push(samples, name, help, &labels, count.load(Ordering::Relaxed) as f64);
+    }
+    for (decided, count) in Offloaded::ALL.iter().zip(&events.offloaded).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
+        let labels = [labels[0].clone(), ("decision", decided.name().to_owned())];
+        let help = "Requests by what was decided between edge and cloud.";
+        push(samples, "llm_lens_offload_decisions_total", help, &labels, count.load(Ordering::Relaxed) as f64);
     }
 }
 

@@ -226,7 +226,11 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
             Asking::Again(status) => {
                 let resumes = exchange.course.cut.is_some();
                 // One that will not go on with another's answer is not ill for that.
-                let ended = if status == 429 || resumes && status < 500 { Ended::Untold } else { Ended::Badly };
+                let ended = match status {
+                    429 => Ended::Refused,
+                    _ if resumes && status < 500 => Ended::Untold,
+                    _ => Ended::Badly,
+                };
                 if resumes && !choose::may_continue_still(exchange) {
                     choose::close(exchange, ended);
                     return give_up(exchange, &Refusal::upstream_died(), sink).await;
@@ -398,7 +402,8 @@ fn ended(exchange: &mut Exchange, end: End) -> Asking {
 fn failed(error: &UpstreamError) -> Asking {
     // That all connections are in use is our own limit.
     let ended = if matches!(error, UpstreamError::Busy) { Ended::Untold } else { Ended::Badly };
-    Asking::Failed(ended, refusal_for(error))
+    log::warn!("backend: {error}");
+    Asking::Failed(ended, Refusal::unanswered(error))
 }
 
 /// Nobody has answered, of one or of two who were asked at the same time; how the first of two ended is its own.
@@ -412,17 +417,6 @@ fn neither(error: &UpstreamError, first: Option<Ended>) -> Asking {
 fn client_gone(exchange: &mut Exchange) -> bool {
     exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
     false
-}
-
-fn refusal_for(error: &UpstreamError) -> Refusal {
-    log::warn!("backend: {error}");
-    match error {
-        UpstreamError::Busy => Refusal::busy(),
-        UpstreamError::Connect(_) => Refusal::connect_failed(),
-        UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
-        UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
-        UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
-    }
 }
 
 /// The answer was passed on whole. Was it a good one?

@@ -7,31 +7,28 @@
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
 mod continuation;
+mod fit;
 mod hedge;
 
 pub(crate) use continuation::{keep_for_continuation, may_continue, may_continue_still, resumed, seam_mark};
+pub(crate) use fit::prepare;
 pub(crate) use hedge::{hear_of_race, second};
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use config::settings::{Ability, Backend, Balance, By};
-use filters::traffic::network;
 use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
 use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Predicted, Question, Reason, Side, Signals, Went, Wish};
-use wire::Dialect;
-use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
 use crate::exchange::{Exchange, Routed};
 use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
 use crate::stage::relay::Cut;
-use crate::stage::send::has_credential;
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
@@ -93,6 +90,8 @@ pub(crate) struct Course {
     /// The client's request and the body to send on, for as long as somebody else may be asked.
     pub(crate) asked: Option<Asked>,
     first_token_told: bool,
+    /// Somebody else could have been asked, but for the budget.
+    retry_denied: bool,
     /// What was asked, for as long as another backend may go on with the answer.
     continuing: Option<Asked>,
     /// When the one that has died was asked: times are of the whole answer.
@@ -128,80 +127,6 @@ impl Course {
     }
 }
 
-/// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
-pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
-    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
-    exchange.course.with_credential = exchange.plan.keys.is_none() && has_credential(head);
-    if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
-        exchange.course.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
-    }
-    if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
-        let key = key(exchange, &candidate.key, head);
-        exchange.course.assigned = Some(release.side(key.as_deref()));
-    }
-    if !route.has_choice() {
-        return;
-    }
-    let images = OnceCell::new();
-    for (number, pool) in route.pools.iter().enumerate() {
-        match &pool.pool.settings.balance {
-            Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
-            Balance::Prefix if exchange.course.prefix.is_empty() => {
-                let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
-                let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
-                let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or_default();
-                routing::blocks(model.as_bytes(), texts, &mut exchange.course.prefix);
-            }
-            _ => {}
-        }
-        // Where all can do the same, there is nobody to leave out; another pool may be able to do more.
-        if !pool.uniform || route.pools.len() > 1 {
-            let shows_images = || *images.get_or_init(|| shows_images(body));
-            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
-            let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
-            exchange.course.unfit.extend(unfit);
-        }
-    }
-}
-
-/// What requests that belong together have in common.
-fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option<Vec<u8>> {
-    match by {
-        By::Header(name) => head.get(name).map(<[u8]>::to_vec),
-        By::Cookie(name) => {
-            let cookies = head.get("cookie").and_then(|field| std::str::from_utf8(field).ok())?;
-            let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_bytes().to_vec())
-        }
-        By::Caller => {
-            let known = exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
-            let address = || exchange.accepted.client.map(|address| network(address).to_string());
-            known.map(|caller| caller.id.to_string()).or_else(address).map(String::into_bytes)
-        }
-    }
-}
-
-/// Whether a backend can serve the request, as far as it says what it can.
-fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images: impl Fn() -> bool) -> bool {
-    let Some(facts) = &exchange.inspected.facts else { return true };
-    let model = facts.model.as_deref().unwrap_or_default();
-    let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
-    let tokens = exchange.expected.input.saturating_add(facts.max_tokens.unwrap_or(0));
-    let holds = backend.context_length == 0 || tokens <= backend.context_length;
-    let can = backend.lacks.iter().all(|ability| match ability {
-        Ability::Tools => facts.tools == 0,
-        Ability::Embeddings => exchange.accepted.dialect != Some(Dialect::Embeddings),
-        Ability::Vision => !shows_images(),
-    });
-    knows && holds && can
-}
-
-/// Whether a body has parts that are images, in the words of the APIs.
-fn shows_images(body: &[u8]) -> bool {
-    let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
-    has(b"\"image_url\"") || has(b"\"input_image\"") || has(b"\"image\"")
-}
-
 /// Choose a backend, or take the one that was chosen when the last attempt failed.
 pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Err(Refusal::no_route()) };
@@ -210,18 +135,21 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.course.tried.is_empty() {
         route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
         exchange.course.offloaded = offload(exchange, &route, now);
+        // What is for the cloud is for no version of the edge.
+        if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
+            exchange.course.assigned = None;
+        }
     }
     let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
+    note(&exchange.course, &route, reason);
+    let candidate_is_ill = failed_candidate(&exchange.course, &route, target, now);
     exchange.set_target(target);
     let question = question(exchange);
     let course = &mut exchange.course;
     let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
     course.side = course.assigned.and(route.route.candidate.as_ref()).map(side);
-    // A request that its version cannot take at all is one that it has failed.
-    if let (Some(release), true, (Some(Side::Candidate), Some(Side::Stable))) =
-        (&route.release, course.tried.is_empty(), (course.assigned, course.side))
-    {
+    if let (Some(release), true) = (&route.release, candidate_is_ill) {
         release.seen(Side::Candidate, Went::Badly, None);
     }
     course.attempt = route.pools.get(target.pool).and_then(|pool| {
@@ -235,6 +163,29 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Count what is done besides asking the first one.
+fn note(course: &Course, route: &PlannedRoute, reason: Reason) {
+    let events = &route.events;
+    if reason == Reason::Fallback {
+        events.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+    if course.tried.is_empty() {
+        course.offloaded.into_iter().for_each(|decided| events.offloaded(decided));
+    } else {
+        let count = if course.cut.is_some() { &events.continuations } else { &events.retries };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether the new version has failed a request that is its: all of its backends that could take it are left alone, and the old one stands in at once.
+fn failed_candidate(course: &Course, route: &PlannedRoute, target: Target, now: Tick) -> bool {
+    let candidate = route.route.candidate.as_ref().filter(|candidate| candidate.pool != target.pool);
+    let is_its = course.assigned == Some(Side::Candidate) && course.tried.is_empty();
+    let Some(pool) = candidate.filter(|_| is_its).and_then(|candidate| route.pools.get(candidate.pool)) else { return false };
+    let unfit = course.unfit.iter().filter(|target| candidate.is_some_and(|candidate| candidate.pool == target.pool));
+    pool.pool.is_ill(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
+}
+
 /// What the request asks of a backend.
 pub(crate) fn question(exchange: &Exchange) -> Question {
     // What a client asks for is its word: beyond this it would only make all others look like nothing.
@@ -243,7 +194,8 @@ pub(crate) fn question(exchange: &Exchange) -> Question {
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
 fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
-    let offload = route.offload.as_ref()?;
+    // What passes through unread asks nothing that could be too much.
+    let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
     let question = question(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
     let nature = Nature {
@@ -260,8 +212,9 @@ pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, 
     let pool = route.pools.get(number)?;
     let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
     let (is_there, predicted) = pool.pool.outlook(question, &unfit, now);
-    let cheapest = pool.upstreams.iter().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
-    let is_saturated = !pool.upstreams.is_empty() && pool.upstreams.iter().all(|upstream| upstream.has_queue(now));
+    let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.may_take(*at, &unfit, now)).map(|(_, upstream)| upstream);
+    let cheapest = well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
+    let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
     // Dollars for a million tokens: cents for these.
     Some(Outlook { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
 }
@@ -300,9 +253,10 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     let course = &exchange.course;
     let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
     let (tried, unfit) = (of(&course.tried), of(&course.unfit));
-    let tokens = question(exchange).tokens();
-    let wish =
-        |unfit: &[usize]| pool.pool.choose(&Wish { tokens, key: course.key.as_deref(), prefix: &course.prefix, tried: &tried, unfit }, now);
+    let (tokens, again) = (question(exchange).tokens(), !course.tried.is_empty());
+    let wish = |unfit: &[usize]| {
+        pool.pool.choose(&Wish { tokens, key: course.key.as_deref(), prefix: &course.prefix, tried: &tried, again, unfit }, now)
+    };
     let first = wish(&unfit)?;
     // Who has a queue is passed over, if somebody has none.
     let (mut choice, mut passed) = (first, unfit.clone());
@@ -332,6 +286,10 @@ pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
     let now = clock::now();
     let Some(next) = pick(exchange, &route, now) else { return false };
     let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
+    if !paid {
+        route.events.retries_denied.fetch_add(1, Ordering::Relaxed);
+        exchange.course.retry_denied = true;
+    }
     exchange.course.next = paid.then_some(next);
     paid
 }
@@ -340,6 +298,12 @@ pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
 pub(crate) fn is_worth_another(status: u16) -> bool {
     // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
     matches!(status, 429 | 500 | 502..=504 | 520..=530)
+}
+
+/// Whether an answer with this status is the fault of the backend whose credential is the operator's: it may have expired there, and not elsewhere.
+pub(crate) fn is_our_credentials(exchange: &Exchange, status: u16) -> bool {
+    let upstream = exchange.routed.as_ref().and_then(Routed::upstream);
+    matches!(status, 401 | 403) && upstream.is_some_and(|upstream| upstream.backend.api_key.is_some())
 }
 
 /// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
@@ -373,19 +337,7 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
     if let Some(place) = exchange.place.take() {
         place.leave(now, None);
     }
-    let Some(routed) = &exchange.routed else { return };
-    let Some(upstream) = routed.upstream() else { return };
-    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
-        release.seen(side, Went::Badly, None);
-    }
-    let attempt = RecordAttempt {
-        backend: upstream.backend.name.clone(),
-        code: code.to_owned(),
-        http_status: status,
-        us: now.micros_since(exchange.course.began),
-    };
-    log::debug!("request {}: backend {} failed ({code}), asking another", exchange.accepted.id, attempt.backend);
-    exchange.course.failed.push(attempt);
+    write_attempt(exchange, (code, status), ended, now);
     end(exchange, ended, now);
     if exchange.course.cut.is_none() {
         (exchange.answer, exchange.sent) = Default::default();
@@ -393,6 +345,18 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
         exchange.course.first_sent = exchange.course.first_sent.or(exchange.sent.at);
     }
     exchange.enter(State::Gateway);
+}
+
+/// What is known of an attempt that has failed.
+fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, now: Tick) {
+    let Some(routed) = &exchange.routed else { return };
+    let Some(upstream) = routed.upstream() else { return };
+    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
+        release.seen(side, Went::Badly, None);
+    }
+    let (backend, us) = (upstream.backend.name.clone(), now.micros_since(exchange.course.began));
+    log::debug!("request {}: backend {backend} failed ({code})", exchange.accepted.id);
+    exchange.course.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
 }
 
 /// Where the answer comes from, and why: on routes that have a choice.
@@ -425,6 +389,7 @@ pub(crate) fn write_down(course: &mut Course, routed: Option<&Routed>) -> Record
         engine_waiting: course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
         predicted_ttft_us: chosen_of.and(course.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
         predicted_tpot_us: chosen_of.and(course.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
+        retry_denied: course.retry_denied,
         hedge: course.hedge.take(),
         seams: std::mem::take(&mut course.seams),
         failed_attempts: std::mem::take(&mut course.failed),
@@ -440,14 +405,14 @@ pub(crate) fn close(exchange: &mut Exchange, ended: Ended) {
 pub(crate) fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
     if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.course.side)
-        && ended != Ended::Untold
+        && !matches!(ended, Ended::Untold | Ended::Refused)
     {
         let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.course.seams.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
             Ended::Well if refused => Went::Refused,
             Ended::Well => Went::Well,
-            Ended::Badly | Ended::Untold => Went::Badly,
+            Ended::Badly | Ended::Refused | Ended::Untold => Went::Badly,
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
@@ -473,13 +438,16 @@ fn verdict(exchange: &Exchange) -> Ended {
     let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => Ended::Well,
-        Some(Outcome::UpstreamError) if status == 429 => Ended::Untold,
+        Some(Outcome::UpstreamError) if status == 429 => Ended::Refused,
+        Some(Outcome::UpstreamError) if is_our_credentials(exchange, status) => Ended::Badly,
         Some(Outcome::UpstreamError) if (400..500).contains(&status) => Ended::Well,
         // One that will not go on with another's answer is not ill for that.
         Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => Ended::Untold,
         Some(Outcome::UpstreamError | Outcome::UpstreamFailed) => Ended::Badly,
-        // A client that takes nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
-        Some(Outcome::Timeout) if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout")) => {
+        // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
+        Some(Outcome::Timeout)
+            if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>
+        {
             Ended::Badly
         }
         _ => Ended::Untold,

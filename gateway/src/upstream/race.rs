@@ -25,6 +25,7 @@ use super::h1::{Edits, Request};
 use super::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::plan::{PlannedRoute, Target};
+use crate::respond::Refusal;
 use crate::stage::choose::{Asked as AskedOf, is_worth_another};
 use crate::stage::send::{self, Said};
 use contender::Contender;
@@ -38,7 +39,7 @@ pub(crate) struct Race {
     /// The answer of the first, an error, which is the client's if the second has none at all.
     error: Option<Contender>,
     /// How the first ended, if it failed while a second was asked.
-    first_ended: Option<Ended>,
+    first_ended: Option<Failure>,
     news: News,
 }
 
@@ -49,8 +50,8 @@ pub(crate) struct News {
     pub(crate) switch: Option<Switch>,
     /// It was asked and has lost: which, and how late the first was when it was asked.
     pub(crate) lost: Option<(Target, Duration)>,
-    /// It was asked and has failed.
-    pub(crate) second_failed: Option<Target>,
+    /// It was asked and has failed, likewise.
+    pub(crate) second_failed: Option<(Target, Duration)>,
     /// Until when the beginning of the answer was kept back that is given now.
     pub(crate) kept_until: Option<Tick>,
 }
@@ -113,7 +114,16 @@ pub(crate) struct Switch {
     /// How late the first was when the second was asked.
     pub(crate) after: Duration,
     /// How the first ended; `None`: it had not.
-    pub(crate) first: Option<Ended>,
+    pub(crate) first: Option<Failure>,
+}
+
+/// How one has failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) ended: Ended,
+    /// In a word.
+    pub(crate) code: String,
+    pub(crate) status: Option<u16>,
 }
 
 impl Second {
@@ -208,7 +218,7 @@ impl Second {
 
 /// What a status that is no answer says of a backend.
 fn fault(status: u16) -> Ended {
-    if status == 429 { Ended::Untold } else { Ended::Badly }
+    if status == 429 { Ended::Refused } else { Ended::Badly }
 }
 
 impl SecondPlan {
@@ -235,13 +245,14 @@ impl Race {
 
     /// How the first ended, where that was not by the error that ended both.
     pub(crate) fn first_ended(&self) -> Option<Ended> {
-        self.first_ended
+        self.first_ended.as_ref().map(|failure| failure.ended)
     }
 
     /// The first has failed while a second is asked.
     fn drop_first(&mut self, error: &UpstreamError) {
         log::debug!("a backend failed while a second one was asked: {error}");
-        self.first_ended = self.first.take().map(Contender::fault);
+        let code = Refusal::unanswered(error).code.to_owned();
+        self.first_ended = self.first.take().map(|first| Failure { ended: first.fault(), code, status: None });
     }
 
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
@@ -256,7 +267,8 @@ impl Race {
                 if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
                     plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
                 }
-                (self.error, self.first_ended) = (self.first.take().filter(Contender::says_an_error), Some(fault(status)));
+                self.first_ended = Some(Failure { ended: fault(status), code: format!("http_{status}"), status: Some(status) });
+                self.error = self.first.take().filter(Contender::says_an_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
             // It may be asked again on another connection, and be late then.
@@ -284,7 +296,7 @@ impl Race {
             self.won(*second);
             return Poll::Ready(head);
         }
-        self.news.second_failed = second.asked();
+        self.news.second_failed = second.asked().map(|target| (target, second.plan.after));
         second.failed(&begun);
         match begun {
             Err(error) if self.first.is_none() => {
@@ -305,7 +317,7 @@ impl Race {
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
-            self.news.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended });
+            self.news.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended.take() });
         }
     }
 }

@@ -6,11 +6,11 @@ use super::{DRAWS, Deck};
 use crate::member::Member;
 
 /// The one with the least of something for its strength; among equals, one at random.
-pub(super) fn by(deck: &Deck<'_>, busy: impl Fn(&Member) -> u64) -> Option<usize> {
+pub(super) fn by(deck: &Deck<'_>, busy: impl Fn(&Member) -> f64) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     let mut equals = 0;
     for (at, member) in deck.all() {
-        let cost = (busy(member) as f64 + 1.0) / deck.strength(member);
+        let cost = (busy(member) + 1.0) / deck.strength(member);
         match best {
             Some((known, _)) if cost > known => {}
             Some((known, _)) if cost == known => {
@@ -36,7 +36,7 @@ pub(crate) fn of_two(deck: &Deck<'_>) -> Option<usize> {
 
 /// What asking a backend costs: its time to first token for each of the requests in front, in mean ones, and this.
 fn cost(deck: &Deck<'_>, member: &Member, prior: f64) -> f64 {
-    let waiting = (member.tokens() as f64 + deck.wish.tokens as f64) / deck.pool.size();
+    let waiting = (member.tokens() as f64 + deck.wish.tokens as f64) / deck.pool.size() + deck.faults(member);
     deck.ttft(member).unwrap_or(prior) * (1.0 + waiting) / deck.strength(member)
 }
 

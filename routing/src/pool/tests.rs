@@ -107,6 +107,21 @@ fn trials_in_vain_become_rarer_at_the_bound() {
     assert!(trials < 20, "{trials} in ten minutes");
 }
 
+/// A request that has failed in another pool is not the one to find out whether a backend is well again.
+#[test]
+fn who_has_failed_elsewhere_tries_nobody() {
+    let pool = pool(Balance::RoundRobin, 2);
+    for _ in 0..5 {
+        let attempt = pool.begin(0, size(1)).unwrap();
+        pool.end(attempt, Ended::Badly, Tick(SECOND));
+    }
+    let now = Tick(60 * SECOND);
+    assert_eq!(pool.members()[0].health().state(now), State::Trying);
+    let choose = |again| pool.choose(&Wish { again, ..Wish::default() }, now).unwrap();
+    assert_eq!((choose(true).at, choose(true).at), (1, 1));
+    assert_eq!(choose(false), Choice { at: 0, reason: Reason::Trial });
+}
+
 /// One very slow answer: the backend is asked again when that has worn off.
 #[test]
 fn one_slow_answer_is_not_for_ever() {

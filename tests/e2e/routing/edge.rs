@@ -213,3 +213,31 @@ async fn a_dead_edge_is_found_out_and_passed_over() {
         assert!(chosen == "fallback" || because.as_deref() == Some("outage"), "{chosen} {because:?}");
     }
 }
+
+/// One of two at the edge is dead, and the other has a queue: that is all there is of the edge, and the cloud is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
+    let (dead, cloud) = (always(vec![Step::Reset]).await, good().await);
+    let busy = Engine::start(|_| promising(3_000)).await;
+    let text = format!(
+        "backends: [{{name: d, url: '{}'}}, {{name: e, url: '{}', admission: {{max_requests: 1}}}}, {{name: c, url: '{}'}}]\n\
+         pools: [{{name: edge, backends: [d, e], balance: round_robin, ejection: {{consecutive: 1}}}}, {{name: cloud, backends: [c]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 60s}}, retries: {{always: 10}}}}]\n",
+        dead.url(),
+        busy.url(),
+        cloud.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    // The first two find the dead one out, have the place, and wait for it.
+    let after = |ms: u64, id: &'static str| {
+        let gateway = &gateway;
+        async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            ask(gateway, CHAT, id, BODY).await
+        }
+    };
+    let (one, two, three) = tokio::join!(after(0, "a"), after(300, "b"), after(600, "c"));
+    assert_eq!((one.status, two.status), (200, 200));
+    let last = three.field("x-llm-lens-backend").unwrap_or_default();
+    assert!(last.starts_with("c; pool=cloud; ") && last.contains("offload=saturated"), "{last}");
+}

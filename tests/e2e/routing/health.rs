@@ -184,3 +184,43 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     silent.store(true, Ordering::Relaxed);
     gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
 }
+
+/// A backend that refuses at once has nothing to do, and is not taken for the one to ask therefore.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_refuses_at_once_is_not_asked_all_the_time() {
+    let engines = [Engine::start(|_| after_ms(50)).await, always(sse::json(429, "{}")).await];
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", ", retries: {budget: 0.2}", "")).await;
+    let (_, broken) = times(&gateway, 4, 120).await;
+    let [good, refusing] = [&engines[0], &engines[1]].map(|engine| engine.seen().len());
+    assert!(refusing <= 30 && good >= 110 && broken <= 2, "{good} {refusing}, {broken} broken");
+    assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0, "it is not ill");
+}
+
+/// A credential of the operator's that one backend does not take any more is that backend's fault; one of the client's is his.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
+    for (key, want) in [(", api_key: ours", 200), ("", 401)] {
+        let engines = [always(sse::json(401, "{\"error\":{\"message\":\"expired\"}}")).await, good().await];
+        let text = settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", ", retries: {always: 10}", "");
+        let gateway = Gateway::with_settings(&text).await;
+        let answer = ask(&gateway, CHAT, "x", BODY).await;
+        assert_eq!(answer.status, want, "{}", answer.text());
+        settled(&gateway).await;
+        assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""), f64::from(u8::from(want == 200)));
+    }
+}
+
+/// Whoever says his request slowly, byte by byte, has his backend blamed for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_upload_is_nobodys_fault_but_the_clients() {
+    let engine = Engine::start(|_| vec![Step::ms(5_000)]).await;
+    let text = settings(&[&engine], ", ejection: {consecutive: 1}", "", "timeouts: {request_body: 300ms}");
+    let gateway = Gateway::with_settings(&text).await;
+    let mut client = gateway.client().await;
+    client.send("POST /v1/audio/transcriptions HTTP/1.1\r\nhost: a\r\nx-request-id: slow\r\ncontent-length: 100\r\n\r\nab").await;
+    let record = gateway.record("slow").await;
+    assert_eq!(record.error_code.as_deref(), Some("request_timeout"), "{record:?}");
+    settled(&gateway).await;
+    let told = gateway.get("/api/backends").1;
+    assert!(told.contains("\"state\":\"up\"") && told.contains("\"asked\":1") && told.contains("\"failed\":0"), "{told}");
+}

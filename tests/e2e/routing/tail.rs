@@ -135,13 +135,6 @@ async fn hedges_cut_the_tail() {
     assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
 }
 
-/// A head, a role and a comment at once, and a first token after that time.
-fn promising(ms: u64) -> Vec<Step> {
-    let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(": still there\n\n"), Step::ms(ms)];
-    steps.extend(sse::stream(3, 2).split_off(2));
-    steps
-}
-
 /// What an engine says before its first token wins no race; when it wins, all it has said is heard, at the times at which it was said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_is_no_first_token() {
@@ -239,6 +232,8 @@ async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     settled(&gateway).await;
     let record = gateway.record("y").await;
     assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("b1"), Some(true)));
+    let failed: Vec<_> = record.routing.failed_attempts.iter().map(|attempt| (&*attempt.backend, &*attempt.code)).collect();
+    assert_eq!(failed, [("b0", "http_429")]);
     let all: serde_json::Value = serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
     assert!(all["backends"][0]["ttft_ms"].is_null() && all["backends"][1]["ttft_ms"].is_number(), "{all}");
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
@@ -257,6 +252,7 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
     settled(&gateway).await;
     let record = gateway.record("x").await;
     assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::UpstreamError, Some("b0")));
+    assert_eq!(record.routing.hedge.as_ref().map(|hedge| (&*hedge.backend, hedge.won)), Some(("b1", false)));
     assert!(record.ledger_us.micros(State::Gateway) < 60_000, "the wait for the other one is none of ours: {:?}", record.ledger_us);
     for backend in ["b0", "b1"] {
         assert_eq!(gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")), 1.0, "{backend}");

@@ -143,3 +143,53 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
         assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"s\""), 0.0, "{status}");
     }
 }
+
+/// What the operator has decided by a call stands when something else of the route changes in the file, and only another share there is another decision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_outlives_changes_that_are_none() {
+    let engines = [good().await, good().await, good().await];
+    let text = |share: &str, rest: &str, fallback: &str| {
+        format!(
+            "backends: [{{name: b, url: '{}'}}, {{name: g, url: '{}'}}, {{name: s, url: '{}'}}]\n\
+             pools: [{{name: blue, backends: [b]}}, {{name: green, backends: [g]}}, {{name: spare, backends: [s]}}]\n\
+             routes: [{{name: r, pool: blue{fallback}, candidate: {{pool: green, share: {share}{rest}}}}}]\n",
+            engines[0].url(),
+            engines[1].url(),
+            engines[2].url()
+        )
+    };
+    let gateway = Gateway::with_settings(&text("0.05", "", "")).await;
+    let share = || gateway.metric("llm_lens_candidate_share", "route=\"r\"");
+    assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "x-llm-lens-operator: me\r\n").0, 200);
+    for (number, (rest, fallback)) in [("", ", fallback: [spare]"), (", min_requests: 7", ", fallback: [spare]")].into_iter().enumerate() {
+        gateway.write_settings(&text("0.05", rest, fallback));
+        gateway.until(|gateway| gateway.metric("llm_lens_reloads_total", "") > number as f64).await;
+        assert_eq!(share(), 1.0, "{rest}{fallback}");
+        assert_eq!(ask(&gateway, CHAT, "x", BODY).await.field("x-llm-lens-backend").map(|field| &field[..2]), Some("g;"));
+    }
+    gateway.write_settings(&text("0.0", ", min_requests: 7", ", fallback: [spare]"));
+    gateway.until(|_| share() == 0.0).await;
+}
+
+/// A prompt that is too much for the edge is too much for its new version as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
+    let engines = [good().await, good().await, good().await];
+    let text = format!(
+        "backends: [{{name: e, url: '{}'}}, {{name: n, url: '{}'}}, {{name: c, url: '{}'}}]\n\
+         pools: [{{name: edge, backends: [e]}}, {{name: new, backends: [n]}}, {{name: cloud, backends: [c]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{prompt_tokens: 100}}, candidate: {{pool: new, share: 1}}}}]\n",
+        engines[0].url(),
+        engines[1].url(),
+        engines[2].url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let long = BODY.replace("hi", &"word ".repeat(200));
+    for (body, want) in
+        [(BODY, "n; pool=new; reason=only; version=candidate; offload=stays"), (&long, "c; pool=cloud; reason=only; offload=prompt_tokens")]
+    {
+        assert_eq!(ask(&gateway, CHAT, "x", body).await.field("x-llm-lens-backend"), Some(want));
+    }
+    assert_eq!(gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""), 1.0);
+    assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"candidate\""), 1.0);
+}

@@ -6,7 +6,7 @@ use lens::Tick;
 use lens::record::RecordHedge;
 use routing::{Ended, Reason};
 
-use super::end;
+use super::{end, write_attempt};
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::plan::Target;
@@ -29,7 +29,10 @@ pub(crate) fn hear_of_race(exchange: &mut Exchange, news: News) -> Option<Tick> 
         switch(exchange, switched);
     }
     // It is not asked again.
-    exchange.course.tried.extend(news.second_failed);
+    if let Some((target, after)) = news.second_failed {
+        exchange.course.tried.push(target);
+        lost(exchange, target, after);
+    }
     if let Some((target, after)) = news.lost {
         lost(exchange, target, after);
     }
@@ -39,10 +42,13 @@ pub(crate) fn hear_of_race(exchange: &mut Exchange, news: News) -> Option<Tick> 
 /// The second backend has answered first: the exchange is its. That the first was late is known of it.
 fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
-    if let (Some(attempt), Some(sent), None, Some(routed)) = (&exchange.course.attempt, exchange.sent.at, switch.first, &exchange.routed) {
+    if let (Some(attempt), Some(sent), None, Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &switch.first, &exchange.routed) {
         routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
     }
-    end(exchange, switch.first.unwrap_or(Ended::Untold), now);
+    if let Some(failure) = &switch.first {
+        write_attempt(exchange, (&failure.code, failure.status), failure.ended, now);
+    }
+    end(exchange, switch.first.map_or(Ended::Untold, |failure| failure.ended), now);
     if let Some(place) = exchange.place.take() {
         place.leave(now, None);
     }

@@ -27,7 +27,8 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         if let Some(upstream) = self.exchange.routed.as_ref().and_then(Routed::upstream) {
             upstream.heed(&head, self.exchange.course.with_credential);
         }
-        if choose::is_worth_another(head.status) && choose::may_go_on(self.exchange) {
+        let is_fault = choose::is_worth_another(head.status) || choose::is_our_credentials(self.exchange, head.status);
+        if is_fault && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }
         if self.resumes {
