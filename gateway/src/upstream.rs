@@ -243,6 +243,11 @@ pub(crate) trait Source {
     /// One read of the body, given to `hear` run by run.
     fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>>;
 
+    /// Whether the connection does not stand yet.
+    fn is_connecting(&self) -> bool {
+        false
+    }
+
     /// When something of an answer was read last whose head is kept back.
     fn heard_at(&self) -> Option<Tick> {
         None

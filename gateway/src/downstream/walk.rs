@@ -347,10 +347,14 @@ async fn call<D: Sink>(
     loop {
         exchange.enter(State::Connect);
         let (limits, timeout) = (exchange.plan.head_limits, exchange.timeouts().connect);
-        let opened = tokio::select! {
-            biased;
-            opened = Call::open(upstream, request, limits, timeout, fresh) => opened,
-            () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
+        let opened = match &second {
+            // A second backend may be asked while the connection to the first is made.
+            Some(_) => Ok(Call::opening(upstream, request, limits, timeout, fresh)),
+            None => tokio::select! {
+                biased;
+                opened = Call::open(upstream, request, limits, timeout, fresh) => opened,
+                () = poll_fn(|cx| sink.poll_gone(cx)) => return Asking::Done(client_gone(exchange)),
+            },
         };
         let mut source = match opened {
             Ok(call) => Race::new(call, second.take()),

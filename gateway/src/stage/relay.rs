@@ -130,7 +130,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
         let watch = Watch::new(exchange.timeouts(), exchange.accepted.head_at);
         let ring = exchange.plan.settings.limits.ring;
         let guarded = exchange.routed.as_ref().is_some_and(|routed| routed.route.guard.is_some());
-        exchange.enter(State::Send);
+        exchange.enter(if source.is_connecting() { State::Connect } else { State::Send });
         let resumes = exchange.course.cut.is_some();
         let Cut { out, strip, budget } = exchange.course.cut.take().map(|cut| *cut).unwrap_or_default();
         Relay {
@@ -252,7 +252,12 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
                 Poll::Ready(Ok(head)) => self.begin(head, cx),
                 _ => Err(End::Unanswered(error)),
             },
-            Poll::Pending => self.step_head(cx),
+            Poll::Pending => {
+                if self.exchange.ledger.state() == State::Connect && !self.source.is_connecting() {
+                    self.exchange.enter(State::Send);
+                }
+                self.step_head(cx)
+            }
         }
     }
 

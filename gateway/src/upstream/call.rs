@@ -1,7 +1,9 @@
 //! A request on its way to a backend, in the version of HTTP that it speaks.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use wire::http1::head::HeadLimits;
@@ -12,12 +14,20 @@ use super::{AnswerHead, BodyStep, H1Source, H2Source, Hear, Source, Upstream, Up
 /// One exchange with a backend.
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would be an allocation for each request")]
 pub(crate) enum Call {
+    /// The connection does not stand yet.
+    Opening(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>),
     H1(H1Source),
     // Boxed, so that the exchanges that do not use it do not carry its size.
     H2(Box<H2Source>),
 }
 
 impl Call {
+    /// The same as [`open`](Self::open), while somebody else waits for it, or for another.
+    pub(crate) fn opening(upstream: &Arc<Upstream>, request: Request, limits: HeadLimits, timeout: Duration, fresh: bool) -> Call {
+        let upstream = upstream.clone();
+        Call::Opening(Box::pin(async move { Call::open(&upstream, request, limits, timeout, fresh).await }))
+    }
+
     /// Take or make a connection. `fresh` wants a new one.
     pub(crate) async fn open(
         upstream: &Arc<Upstream>,
@@ -42,14 +52,18 @@ impl Call {
     pub(crate) fn into_unanswered(self) -> Option<Request> {
         match self {
             Call::H1(source) => source.into_unanswered(),
-            Call::H2(_) => None,
+            Call::Opening(_) | Call::H2(_) => None,
         }
     }
 }
 
 impl Source for Call {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        if let Call::Opening(opening) = self {
+            *self = ready!(opening.as_mut().poll(cx))?;
+        }
         match self {
+            Call::Opening(_) => Poll::Pending,
             Call::H1(source) => source.poll_send(cx),
             Call::H2(source) => source.poll_send(cx),
         }
@@ -57,6 +71,7 @@ impl Source for Call {
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
         match self {
+            Call::Opening(_) => Poll::Pending,
             Call::H1(source) => source.poll_head(cx),
             Call::H2(source) => source.poll_head(cx),
         }
@@ -64,13 +79,19 @@ impl Source for Call {
 
     fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
         match self {
+            Call::Opening(_) => Poll::Pending,
             Call::H1(source) => source.poll_body(cx, hear),
             Call::H2(source) => source.poll_body(cx, hear),
         }
     }
 
+    fn is_connecting(&self) -> bool {
+        matches!(self, Call::Opening(_))
+    }
+
     fn settle(self, upstream: &Upstream) {
         match self {
+            Call::Opening(_) => {}
             Call::H1(source) => source.settle(upstream),
             Call::H2(source) => source.settle(upstream),
         }

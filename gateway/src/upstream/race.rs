@@ -91,7 +91,6 @@ pub(crate) struct SecondPlan {
 enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
-    Connecting(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>, Asked),
     Asking(Box<Contender>, Asked),
     /// It is not asked, or has failed.
     Out,
@@ -140,11 +139,6 @@ impl Second {
                     std::task::ready!(timer.as_mut().poll(cx));
                     self.state = self.begin().unwrap_or(State::Out);
                 }
-                State::Connecting(connecting, _) => {
-                    let call = std::task::ready!(connecting.as_mut().poll(cx))?;
-                    let State::Connecting(_, asked) = std::mem::replace(&mut self.state, State::Out) else { return Poll::Pending };
-                    self.state = State::Asking(Box::new(Contender::new(call)), asked);
-                }
                 State::Asking(contender, asked) => {
                     if asked.sent_at.is_none() {
                         std::task::ready!(contender.poll_send(cx))?;
@@ -175,27 +169,21 @@ impl Second {
         let attempt = pool.pool.begin(target.at, plan.question)?;
         pool.hedged(plan.question.prompt);
         let (limits, timeout) = (plan.limits, plan.connect);
-        let connecting = Box::pin(async move { Call::open(&upstream, request, limits, timeout, false).await });
-        Some(State::Connecting(connecting, Asked { target, attempt, place, sent_at: None }))
+        let call = Call::opening(&upstream, request, limits, timeout, false);
+        Some(State::Asking(Box::new(Contender::new(call)), Asked { target, attempt, place, sent_at: None }))
     }
 
     /// It has failed, which is known of it from now on.
     fn failed(self, begun: &Result<u16, UpstreamError>) {
-        let (contender, asked) = match self.state {
-            State::Connecting(_, asked) => (None, asked),
-            State::Asking(contender, asked) => (Some(contender), asked),
-            State::Waiting(_) | State::Out => return,
-        };
-        if let (Some(head), Some(upstream)) =
-            (contender.as_ref().and_then(|contender| contender.head()), self.plan.route.upstream(asked.target))
-        {
+        let State::Asking(contender, asked) = self.state else { return };
+        if let (Some(head), Some(upstream)) = (contender.head(), self.plan.route.upstream(asked.target)) {
             upstream.heed(head, self.plan.with_credential);
         }
         let ended = match begun {
             Ok(status) => fault(*status),
             // That all connections are in use is our own limit.
             Err(UpstreamError::Busy) => Ended::Untold,
-            Err(_) => contender.map_or(Ended::Badly, |contender| contender.fault()),
+            Err(_) => contender.fault(),
         };
         if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
             pool.pool.end(asked.attempt, ended, clock::now());
@@ -210,7 +198,7 @@ impl Second {
     /// Who is asked, if somebody is.
     fn asked(&self) -> Option<Target> {
         match &self.state {
-            State::Connecting(_, asked) | State::Asking(_, asked) => Some(asked.target),
+            State::Asking(_, asked) => Some(asked.target),
             State::Waiting(_) | State::Out => None,
         }
     }
@@ -252,7 +240,9 @@ impl Race {
     fn drop_first(&mut self, error: &UpstreamError) {
         log::debug!("a backend failed while a second one was asked: {error}");
         let code = Refusal::unanswered(error).code.to_owned();
-        self.first_ended = self.first.take().map(|first| Failure { ended: first.fault(), code, status: None });
+        // That all connections are in use is our own limit.
+        let ended = |first: Contender| if matches!(error, UpstreamError::Busy) { Ended::Untold } else { first.fault() };
+        self.first_ended = self.first.take().map(|first| Failure { ended: ended(first), code, status: None });
     }
 
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
@@ -360,6 +350,10 @@ impl Source for Race {
             Some(heard) => heard.poll_body(cx, hear),
             None => Poll::Ready(Err(UpstreamError::ClosedEarly)),
         }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.first.as_ref().is_some_and(Contender::is_connecting)
     }
 
     fn heard_at(&self) -> Option<Tick> {

@@ -278,3 +278,26 @@ async fn who_said_nothing_is_not_heard_though_the_other_one_failed() {
     }
     settled(&gateway).await;
 }
+
+/// A host that has vanished takes no connection: that is late as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_connection_is_late() {
+    let _alone = crate::support::alone().await;
+    let (address, _full) = crate::support::tarpit().await;
+    let other = Engine::start(|_| promising(50)).await;
+    let text = format!(
+        "backends: [{{name: gone, url: 'http://{address}'}}, {{name: other, url: '{}'}}]\npools: [{{name: p, backends: [gone, other], balance: round_robin}}]\n\
+         routes: [{{name: r, pool: p, hedge: {{after: 100ms, budget: 1}}}}]\ntimeouts: {{connect: 4s}}\n",
+        other.url()
+    );
+    let gateway = Gateway::with_settings(&text).await;
+    let began = Instant::now();
+    let answer = ask(&gateway, CHAT, "x", BODY).await;
+    assert!(answer.complete && began.elapsed() < Duration::from_secs(2), "{:?} {}", began.elapsed(), answer.text());
+    settled(&gateway).await;
+    let record = gateway.record("x").await;
+    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("other"), Some(true)));
+    let spent = |state| record.ledger_us.micros(state);
+    assert!(spent(State::Connect) > 90_000 && spent(State::Gateway) < 60_000, "{:?}", record.ledger_us);
+    assert_eq!(record.ledger_us.total(), record.total_us);
+}

@@ -60,6 +60,10 @@ impl Contender {
         if self.into_unanswered().is_some() { Ended::Untold } else { Ended::Badly }
     }
 
+    pub(super) fn is_connecting(&self) -> bool {
+        self.call.is_connecting()
+    }
+
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         self.call.poll_send(cx)
     }
