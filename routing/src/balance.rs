@@ -6,7 +6,6 @@ pub(crate) mod prefix;
 
 use lens::Tick;
 
-use crate::health::nanos;
 use crate::member::Member;
 use crate::pool::{Choice, Pool, Reason, Wish};
 use crate::settings::Balance;
@@ -53,21 +52,17 @@ impl<'a> Deck<'a> {
     /// slow once is asked again, and who answers nobody any more is not taken for the fastest.
     pub(crate) fn ttft(&self, member: &Member) -> Option<f64> {
         let mean = member.ttft.mean()?;
-        let sure = member.ttft.certainty(self.forget(), self.now);
+        let sure = member.ttft.certainty(self.pool.forget(), self.now);
         Some(mean * sure + self.pool.usual_ttft().unwrap_or(mean) * HOPE * (1.0 - sure))
     }
 
     /// Failures and refusals of late. Each counts as a request of the mean size that waits there: who fails at once has nobody waiting, and would be taken for the idlest.
     pub(crate) fn faults(&self, member: &Member) -> f64 {
-        member.faults.count(self.forget(), self.now)
-    }
-
-    fn forget(&self) -> f64 {
-        nanos(self.pool.settings.forget) as f64
+        member.faults.count(self.pool.forget(), self.now)
     }
 
     pub(crate) fn strength(&self, member: &Member) -> f64 {
-        member.strength(self.pool.settings.slow_start, self.now)
+        member.strength(self.pool.slow_start(), self.now)
     }
 
     /// The tokens in flight that each unit of strength would have if all were equally busy, this request among them.
@@ -112,7 +107,7 @@ fn round_robin(deck: &Deck<'_>) -> Option<usize> {
         .find(|at| {
             // Who starts slowly is passed over now and then.
             deck.at(*at).is_some_and(|member| {
-                let share = member.share(deck.pool.settings.slow_start, deck.now);
+                let share = member.share(deck.pool.slow_start(), deck.now);
                 share >= 1.0 || deck.pool.random.share() < share
             })
         })

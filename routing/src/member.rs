@@ -190,15 +190,14 @@ impl Member {
         self.predictor.median_errors()
     }
 
-    /// Its share now, of 1: less while it starts slowly.
-    pub(crate) fn share(&self, slow_start: Duration, now: Tick) -> f64 {
-        let age = now.0.saturating_sub(self.since.load(Ordering::Relaxed)) as f64;
-        let whole = nanos(slow_start) as f64;
-        if age >= whole { 1.0 } else { (age / whole).max(FIRST_SHARE) }
+    /// Its share now, of 1: less while it starts slowly, which takes so many nanoseconds.
+    pub(crate) fn share(&self, slow_start: u64, now: Tick) -> f64 {
+        let age = now.0.saturating_sub(self.since.load(Ordering::Relaxed));
+        if age >= slow_start { 1.0 } else { (age as f64 / slow_start as f64).max(FIRST_SHARE) }
     }
 
     /// Weight and share.
-    pub(crate) fn strength(&self, slow_start: Duration, now: Tick) -> f64 {
+    pub(crate) fn strength(&self, slow_start: u64, now: Tick) -> f64 {
         f64::from(self.weight) * self.share(slow_start, now)
     }
 
@@ -314,8 +313,8 @@ mod tests {
     #[test]
     fn a_newcomer_has_a_growing_share() {
         let member = Member::new("a".into(), 4, Tick(0));
-        let share = |seconds: u64| member.strength(Duration::from_secs(10), Tick(seconds * 1_000_000_000));
+        let share = |seconds: u64| member.strength(10_000_000_000, Tick(seconds * 1_000_000_000));
         assert_eq!([share(0), share(5), share(10), share(100)], [0.4, 2.0, 4.0, 4.0]);
-        assert_eq!(member.strength(Duration::ZERO, Tick(0)), 4.0);
+        assert_eq!(member.strength(0, Tick(0)), 4.0);
     }
 }

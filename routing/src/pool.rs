@@ -36,6 +36,9 @@ pub struct Pool {
     /// What the operator wants.
     pub settings: PoolSettings,
     members: Vec<Arc<Member>>,
+    /// Of the settings, nanoseconds: they are looked at for each backend of each choice.
+    slow_start: u64,
+    forget: f64,
     same_weight: bool,
     /// Who is near; empty: nobody is nearer than others.
     near: Vec<bool>,
@@ -130,10 +133,13 @@ impl Pool {
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
         let (size, usual_ttft, retries, hedges) = (Mean::default(), Mean::default(), Arc::default(), Arc::default());
+        let (slow_start, forget) = (nanos(settings.slow_start), nanos(settings.forget) as f64);
         let (backed, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
         Pool {
             settings,
             members,
+            slow_start,
+            forget,
             same_weight,
             near: Vec::new(),
             random,
@@ -175,6 +181,14 @@ impl Pool {
     /// Its backends.
     pub fn members(&self) -> &[Arc<Member>] {
         &self.members
+    }
+
+    pub(crate) fn slow_start(&self) -> u64 {
+        self.slow_start
+    }
+
+    pub(crate) fn forget(&self) -> f64 {
+        self.forget
     }
 
     pub(crate) fn all_weigh_the_same(&self) -> bool {
@@ -254,7 +268,7 @@ impl Pool {
     pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
         if matches!(ended, Ended::Badly | Ended::Refused) {
-            member.faults.add(nanos(self.settings.forget) as f64, now);
+            member.faults.add(self.forget, now);
         }
         let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;
         // Who was too slow, was tried, and is it still, is not well.

@@ -32,6 +32,15 @@ pub(super) fn choose(deck: &Deck<'_>, holds: bool) -> Option<Choice> {
         let scored = deck.all().filter(|(_, member)| may(member)).map(|(at, member)| (score(member), at));
         scored.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, at)| at)
     };
-    let at = if holds { best(&|_| true) } else { best(&deck.leisure(SLACK)).or_else(|| best(&|_| true)) };
-    at.map(|at| Choice { at, reason: Reason::Affinity })
+    let home = best(&|_| true)?;
+    let stays = |at: usize| Some(Choice { at, reason: Reason::Affinity });
+    if holds {
+        return stays(home);
+    }
+    // The next one is looked for only where the first is busy.
+    let has_leisure = deck.leisure(SLACK);
+    match deck.at(home) {
+        Some(member) if has_leisure(member) => stays(home),
+        _ => stays(best(&has_leisure).unwrap_or(home)),
+    }
 }

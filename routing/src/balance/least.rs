@@ -4,18 +4,20 @@
 
 use super::{DRAWS, Deck};
 use crate::member::Member;
+use crate::random::mix;
 
 /// The one with the least of something for its strength; among equals, one at random.
 pub(super) fn by(deck: &Deck<'_>, busy: impl Fn(&Member) -> f64) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
-    let mut equals = 0;
+    let (mut equals, mut draw) = (0, deck.pool.random.next());
     for (at, member) in deck.all() {
         let cost = (busy(member) + 1.0) / deck.strength(member);
         match best {
             Some((known, _)) if cost > known => {}
             Some((known, _)) if cost == known => {
                 equals += 1;
-                if deck.pool.random.below(equals) == 0 {
+                draw = mix(draw.wrapping_add(equals));
+                if draw.is_multiple_of(equals) {
                     best = Some((cost, at));
                 }
             }
