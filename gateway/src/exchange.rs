@@ -11,6 +11,7 @@ use lens::gaps::GapSummary;
 use lens::record::Outcome;
 use lens::security::{FilterAccount, Findings};
 use lens::{Ledger, State, StreamLens, Tick};
+use routing::Ended;
 use wire::{Dialect, RequestFacts};
 
 use crate::plan::{Counted, Plan, PlannedPool, PlannedRoute, Target};
@@ -227,6 +228,12 @@ impl Exchange {
         let counted = route.counted(target, dialect).clone();
         self.count_at(&counted);
         self.routed = Some(Routed { route, dialect, target, counted });
+    }
+
+    /// What a status that is an error says of the backend.
+    pub(crate) fn fault(&self, status: u16) -> Ended {
+        let upstream = self.routed.as_ref().and_then(Routed::upstream);
+        upstream.map_or(Ended::Untold, |upstream| upstream.fault(status, self.course.with_credential))
     }
 
     /// A backend was chosen: the request counts there from now on.

@@ -28,7 +28,7 @@ use lens::Tick;
 use parking_lot::Mutex;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
-use routing::Member;
+use routing::{Ended, Member};
 use wire::Framing;
 use wire::http1::BodyError;
 
@@ -119,6 +119,27 @@ impl Upstream {
             return;
         }
         head.retry_after().into_iter().for_each(|span| self.member.health().rest(span, clock::now()));
+    }
+
+    /// Whether an answer with this status says that another backend might do better.
+    pub(crate) fn is_worth_another(&self, status: u16) -> bool {
+        // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
+        matches!(status, 429 | 500 | 502..=504 | 520..=530) || matches!(status, 401 | 403) && self.backend.api_key.is_some()
+    }
+
+    /// What a status that is an error says of it. With `with_credential` it was asked with one of the client's own.
+    pub(crate) fn fault(&self, status: u16, with_credential: bool) -> Ended {
+        let has_ours = self.backend.api_key.is_some();
+        match status {
+            // What it says of a credential of the client's own holds for that client only.
+            429 if with_credential && !has_ours => Ended::Untold,
+            429 => Ended::Refused,
+            // Ours has expired; or it may not ask for this, which another's may.
+            401 if has_ours => Ended::Badly,
+            403 if has_ours => Ended::Untold,
+            400..=499 => Ended::Well,
+            _ => Ended::Badly,
+        }
     }
 
     /// Whether requests wait for it, here or, by its own word, there.

@@ -67,17 +67,19 @@ impl<'a> Deck<'a> {
 
     /// The tokens in flight that each unit of strength would have if all were equally busy, this request among them.
     fn fair(&self) -> f64 {
-        let sum = |(tokens, strength), (_, member): (usize, &Member)| (tokens + member.tokens() as f64, strength + self.strength(member));
+        let busy = |member: &Member| member.tokens() as f64 + self.faults(member) * self.pool.size();
+        let sum = |(tokens, strength), (_, member): (usize, &Member)| (tokens + busy(member), strength + self.strength(member));
         let (tokens, strength) = self.all().fold((0.0, 0.0), sum);
         (tokens + self.wish.tokens as f64) / f64::max(strength, f64::MIN_POSITIVE)
     }
 
     /// Tells which backends are not much busier than the others: by so many requests of the mean size beyond their share.
     pub(crate) fn leisure(&self, slack: f64) -> impl Fn(&Member) -> bool + '_ {
-        let (fair, spare) = (self.fair(), slack * self.pool.size());
+        let (fair, size) = (self.fair(), self.pool.size());
+        let spare = slack * size;
         move |member| {
             let faults = self.faults(member);
-            let busy = member.tokens() as f64 + self.wish.tokens as f64 + faults * self.pool.size();
+            let busy = member.tokens() as f64 + self.wish.tokens as f64 + faults * size;
             // A request alone is never too much.
             member.tokens() == 0 && faults < 1.0 || busy <= BUSY * fair * self.strength(member) + spare
         }

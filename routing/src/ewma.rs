@@ -9,6 +9,8 @@ use lens::Tick;
 
 /// Nothing is forgotten faster than within a millisecond.
 const SHORTEST: f64 = 1e6;
+/// Less than that of a count is none.
+const LEAST: f64 = 0.05;
 
 /// The mean of what was measured, nanoseconds.
 #[derive(Debug, Default)]
@@ -59,14 +61,20 @@ impl Fading {
     /// Once more. Two threads at the same time may count one.
     pub(crate) fn add(&self, tau: f64, now: Tick) {
         let count = self.count(tau, now) + 1.0;
-        self.at.store(now.0, Ordering::Relaxed);
-        self.count.store(count.to_bits(), Ordering::Relaxed);
+        // In this order an old count is never taken for a new one.
+        self.count.store(count.to_bits(), Ordering::Release);
+        self.at.store(now.0, Ordering::Release);
     }
 
-    /// What is left of it.
+    /// What is left of it; of very little, nothing.
     pub(crate) fn count(&self, tau: f64, now: Tick) -> f64 {
-        let count = f64::from_bits(self.count.load(Ordering::Relaxed));
-        if count == 0.0 { 0.0 } else { count * (-age(&self.at, now) / tau.max(SHORTEST)).exp() }
+        let at = self.at.load(Ordering::Acquire);
+        let count = f64::from_bits(self.count.load(Ordering::Acquire));
+        if count == 0.0 {
+            return 0.0;
+        }
+        let left = count * (-(now.0.saturating_sub(at) as f64) / tau.max(SHORTEST)).exp();
+        if left < LEAST { 0.0 } else { left }
     }
 }
 

@@ -184,11 +184,16 @@ impl Health {
         mine
     }
 
+    /// It has said something: who tries it is not kept waiting.
+    pub(crate) fn heard(&self) {
+        self.tries.store(0, Ordering::Relaxed);
+    }
+
     /// It answered as it should; whether that makes it well again.
     pub(crate) fn succeeded(&self, now: Tick) -> bool {
         self.recent.count(false, now);
         self.in_a_row.store(0, Ordering::Relaxed);
-        self.tries.store(0, Ordering::Relaxed);
+        self.heard();
         let until = self.until.load(Ordering::Relaxed);
         // An answer that was on its way when it was ejected changes nothing.
         until != 0 && now.0 >= until && self.until.swap(0, Ordering::Relaxed) != 0
@@ -227,7 +232,7 @@ impl Health {
         self.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         self.next_try.store(until, Ordering::Relaxed);
         self.times.store(times.saturating_add(1), Ordering::Relaxed);
-        self.tries.store(0, Ordering::Relaxed);
+        self.heard();
         self.cause.store(CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
         self.recent.clear();

@@ -273,7 +273,11 @@ impl Attempt {
                 let span = may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
                 Some(Change::Ejected(cause, span))
             }
-            Ended::Refused | Ended::Untold => None,
+            Ended::Refused => {
+                self.member.health.heard();
+                None
+            }
+            Ended::Untold => None,
         }
     }
 

@@ -198,12 +198,15 @@ impl Pool {
     /// Choose a backend; `None`: there is none that fits and was not tried.
     pub fn choose(&self, wish: &Wish<'_>, now: Tick) -> Option<Choice> {
         if let [only] = &*self.members {
+            if !wish.tried.is_empty() || !wish.unfit.is_empty() {
+                return None;
+            }
             let reason = match () {
                 () if only.health.may_be_asked(now) => Reason::Only,
-                () if only.health.may_try(now) => Reason::Trial,
+                () if !wish.is_another() && only.health.may_try(now) => Reason::Trial,
                 () => Reason::NobodyWell,
             };
-            return (wish.tried.is_empty() && wish.unfit.is_empty()).then_some(Choice { at: 0, reason });
+            return Some(Choice { at: 0, reason });
         }
         if let Some(at) = self.trial(wish, now) {
             return Some(Choice { at, reason: Reason::Trial });

@@ -226,11 +226,7 @@ async fn ask_until_answered<D: Sink>(exchange: &mut Exchange, asked: Asked, sink
             Asking::Again(status) => {
                 let resumes = exchange.course.cut.is_some();
                 // One that will not go on with another's answer is not ill for that.
-                let ended = match status {
-                    429 => Ended::Refused,
-                    _ if resumes && status < 500 => Ended::Untold,
-                    _ => Ended::Badly,
-                };
+                let ended = if resumes && status < 500 && status != 429 { Ended::Untold } else { exchange.fault(status) };
                 if resumes && !choose::may_continue_still(exchange) {
                     choose::close(exchange, ended);
                     return give_up(exchange, &Refusal::upstream_died(), sink).await;

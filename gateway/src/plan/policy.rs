@@ -80,7 +80,7 @@ pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
     let pool_of = |route: &Route| Some(route.pools.get(route.candidate.as_ref()?.pool)?.settings.name.clone());
     let known = known.and_then(|known| Some((known.route.candidate.as_ref()?, known.release.as_ref()?, pool_of(&known.route))));
     let (rollback, seed) = (Some(wanted.rollback), rand::random());
-    Some(match known.filter(|(candidate, _, pool)| candidate.key == wanted.key && *pool == pool_of(route)) {
+    Some(match known.filter(|(.., pool)| *pool == pool_of(route)) {
         Some((candidate, release, _)) if candidate.share == wanted.share && candidate.rollback == wanted.rollback => release.clone(),
         Some((candidate, release, _)) => {
             let share = (candidate.share != wanted.share).then_some(wanted.share);

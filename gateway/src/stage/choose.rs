@@ -142,7 +142,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
     let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
-    note(&exchange.course, &route, reason);
+    note(&exchange.course, &route, target, reason);
     let candidate_is_ill = failed_candidate(&exchange.course, &route, target, now);
     exchange.set_target(target);
     let question = question(exchange);
@@ -164,9 +164,9 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
 }
 
 /// Count what is done besides asking the first one.
-fn note(course: &Course, route: &PlannedRoute, reason: Reason) {
+fn note(course: &Course, route: &PlannedRoute, target: Target, reason: Reason) {
     let events = &route.events;
-    if reason == Reason::Fallback {
+    if reason == Reason::Fallback && course.tried.iter().all(|tried| tried.pool != target.pool) {
         events.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
     if course.tried.is_empty() {
@@ -203,7 +203,10 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
         asks: exchange.course.asks_cloud,
         found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
     };
-    let [edge, cloud] = [0, 1].map(|number| outlook(route, number, &question, &exchange.course.unfit, now));
+    // Who is for a new version of the edge is asked there, whatever the old one is like.
+    let version = route.route.candidate.as_ref().filter(|_| exchange.course.assigned == Some(Side::Candidate));
+    let [edge, cloud] =
+        [version.map_or(0, |candidate| candidate.pool), 1].map(|number| outlook(route, number, &question, &exchange.course.unfit, now));
     Some(offload.decide(&question, nature, &edge?, &cloud?))
 }
 
@@ -294,18 +297,6 @@ pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
     paid
 }
 
-/// Whether an answer with this status says that another backend might do better.
-pub(crate) fn is_worth_another(status: u16) -> bool {
-    // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
-    matches!(status, 429 | 500 | 502..=504 | 520..=530)
-}
-
-/// Whether an answer with this status is the fault of the backend whose credential is the operator's: it may have expired there, and not elsewhere.
-pub(crate) fn is_our_credentials(exchange: &Exchange, status: u16) -> bool {
-    let upstream = exchange.routed.as_ref().and_then(Routed::upstream);
-    matches!(status, 401 | 403) && upstream.is_some_and(|upstream| upstream.backend.api_key.is_some())
-}
-
 /// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
 pub(crate) fn keeps_back(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
@@ -348,13 +339,13 @@ pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, e
 }
 
 /// What is known of an attempt that has failed.
-fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, now: Tick) {
+fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, at: Tick) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
         release.seen(side, Went::Badly, None);
     }
-    let (backend, us) = (upstream.backend.name.clone(), now.micros_since(exchange.course.began));
+    let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.course.began));
     log::debug!("request {}: backend {backend} failed ({code})", exchange.accepted.id);
     exchange.course.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
 }
@@ -438,12 +429,12 @@ fn verdict(exchange: &Exchange) -> Ended {
     let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => Ended::Well,
-        Some(Outcome::UpstreamError) if status == 429 => Ended::Refused,
-        Some(Outcome::UpstreamError) if is_our_credentials(exchange, status) => Ended::Badly,
-        Some(Outcome::UpstreamError) if (400..500).contains(&status) => Ended::Well,
+        // What passes through asks for things that our credential need not be good for.
+        Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => Ended::Well,
+        Some(Outcome::UpstreamError) => exchange.fault(status),
         // One that will not go on with another's answer is not ill for that.
         Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => Ended::Untold,
-        Some(Outcome::UpstreamError | Outcome::UpstreamFailed) => Ended::Badly,
+        Some(Outcome::UpstreamFailed) => Ended::Badly,
         // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
         Some(Outcome::Timeout)
             if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>

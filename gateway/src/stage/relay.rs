@@ -436,6 +436,7 @@ impl<'x, S: Source, D: Sink> Relay<'x, S, D> {
     /// What an exchange with nothing to write waits for.
     fn waiting_state(&self) -> State {
         match self.phase {
+            Phase::Sending if self.source.is_connecting() => State::Connect,
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
             Phase::Body if self.gate.as_ref().is_some_and(|gate| gate.holds_since().is_some()) => State::Hold,

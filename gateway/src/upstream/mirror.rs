@@ -126,9 +126,8 @@ impl Mirror {
         }
         let status = heard.answer.lens.error().map(EngineError::status).or(heard.answer.status).unwrap_or(0);
         let ended = match done {
-            Ok(Ok(())) if status == 429 => Ended::Refused,
-            Ok(Ok(())) if status >= 500 => Ended::Badly,
             // What its client does wrong is no fault of this backend either.
+            Ok(Ok(())) if status >= 400 => upstream.fault(status, mirrored.with_credential),
             Ok(Ok(())) => Ended::Well,
             Ok(Err(ended)) => ended,
             Err(_) => Ended::Badly,

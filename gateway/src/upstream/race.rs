@@ -26,7 +26,7 @@ use super::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
 use crate::clock;
 use crate::plan::{PlannedRoute, Target};
 use crate::respond::Refusal;
-use crate::stage::choose::{Asked as AskedOf, is_worth_another};
+use crate::stage::choose::Asked as AskedOf;
 use crate::stage::send::{self, Said};
 use contender::Contender;
 pub(crate) use contender::Reads;
@@ -114,6 +114,9 @@ pub(crate) struct Switch {
     pub(crate) after: Duration,
     /// How the first ended; `None`: it had not.
     pub(crate) first: Option<Failure>,
+    /// When it was asked, and whether it has not even taken a connection.
+    pub(crate) began: Tick,
+    pub(crate) first_connects: bool,
 }
 
 /// How one has failed.
@@ -123,6 +126,7 @@ pub(crate) struct Failure {
     /// In a word.
     pub(crate) code: String,
     pub(crate) status: Option<u16>,
+    pub(crate) at: Tick,
 }
 
 impl Second {
@@ -180,7 +184,7 @@ impl Second {
             upstream.heed(head, self.plan.with_credential);
         }
         let ended = match begun {
-            Ok(status) => fault(*status),
+            Ok(status) => self.plan.fault(asked.target, *status),
             // That all connections are in use is our own limit.
             Err(UpstreamError::Busy) => Ended::Untold,
             Err(_) => contender.fault(),
@@ -204,12 +208,17 @@ impl Second {
     }
 }
 
-/// What a status that is no answer says of a backend.
-fn fault(status: u16) -> Ended {
-    if status == 429 { Ended::Refused } else { Ended::Badly }
-}
-
 impl SecondPlan {
+    /// Whether an answer with this status says that the other one might do better.
+    fn is_worth_another(&self, target: Target, status: u16) -> bool {
+        self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
+    }
+
+    /// What a status that is no answer says of a backend.
+    fn fault(&self, target: Target, status: u16) -> Ended {
+        self.route.upstream(target).map_or(Ended::Untold, |upstream| upstream.fault(status, self.with_credential))
+    }
+
     fn request(&self, target: Target) -> Option<Request> {
         let (buffer, len) = &self.asked.head;
         let mut room = head::field_room();
@@ -242,7 +251,7 @@ impl Race {
         let code = Refusal::unanswered(error).code.to_owned();
         // That all connections are in use is our own limit.
         let ended = |first: Contender| if matches!(error, UpstreamError::Busy) { Ended::Untold } else { first.fault() };
-        self.first_ended = self.first.take().map(|first| Failure { ended: ended(first), code, status: None });
+        self.first_ended = self.first.take().map(|first| Failure { ended: ended(first), code, status: None, at: clock::now() });
     }
 
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
@@ -253,11 +262,13 @@ impl Race {
         let kept_before = first.heard_at();
         match std::task::ready!(first.poll_begun(cx, reads)) {
             // An error of the first is no answer while the second may give one.
-            Ok(status) if asked.is_some() && is_worth_another(status) => {
-                if let (Some(head), Some(plan)) = (first.head(), second.map(|second| &second.plan)) {
-                    plan.route.upstream(plan.first).into_iter().for_each(|upstream| upstream.heed(head, plan.with_credential));
+            Ok(status) if asked.is_some() && second.is_some_and(|second| second.plan.is_worth_another(second.plan.first, status)) => {
+                let Some(plan) = second.map(|second| &second.plan) else { return Poll::Pending };
+                if let (Some(head), Some(upstream)) = (first.head(), plan.route.upstream(plan.first)) {
+                    upstream.heed(head, plan.with_credential);
                 }
-                self.first_ended = Some(Failure { ended: fault(status), code: format!("http_{status}"), status: Some(status) });
+                let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
+                self.first_ended = Some(Failure { ended, code, status: Some(status), at: clock::now() });
                 self.error = self.first.take().filter(Contender::says_an_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
@@ -279,7 +290,8 @@ impl Race {
         let Some(second) = &mut self.second else { return Poll::Pending };
         let begun = std::task::ready!(second.poll(cx));
         let Some(mut second) = self.second.take() else { return Poll::Pending };
-        let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_worth_another(status));
+        let is_error = |status| second.asked().is_some_and(|target| second.plan.is_worth_another(target, status));
+        let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
         if let (true, State::Asking(contender, _)) = (has_won, &mut second.state) {
             self.news.kept_until = contender.heard_at();
             let head = contender.take_head().ok_or(UpstreamError::ClosedEarly);
@@ -302,12 +314,14 @@ impl Race {
     fn won(&mut self, second: Second) {
         let Second { plan, state, began } = second;
         if let State::Asking(contender, asked) = state {
+            let first_connects = self.first.as_ref().is_some_and(Contender::is_connecting);
             // Dropping the first cuts it off.
             (self.first, self.error) = (Some(*contender), None);
             let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
             let Asked { target, attempt, place, sent_at } = asked;
             plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
-            self.news.switch = Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended.take() });
+            self.news.switch =
+                Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended.take(), began, first_connects });
         }
     }
 }

@@ -208,6 +208,24 @@ async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
         settled(&gateway).await;
         assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""), f64::from(u8::from(want == 200)));
     }
+    // In a race it wins nothing, and of what passes through nothing is held against it.
+    let engines = [Engine::start(|_| promising(500)).await, always(sse::json(401, "{}")).await];
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let key = ", api_key: ours";
+    let gateway =
+        Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", route, "")).await;
+    let answer = ask(&gateway, CHAT, "raced", BODY).await;
+    assert!(answer.status == 200 && answer.complete, "{}", answer.text());
+    settled(&gateway).await;
+    let failures = || gateway.metric("llm_lens_backend_failures_total", "backend=\"b1\"");
+    assert_eq!(failures(), 1.0);
+    for n in 0..4 {
+        let mut client = gateway.client().await;
+        client.send(&format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-request-id: p{n}\r\n\r\n")).await;
+        client.answer().await;
+    }
+    settled(&gateway).await;
+    assert_eq!(failures(), 1.0);
 }
 
 /// Whoever says his request slowly, byte by byte, has his backend blamed for nothing.

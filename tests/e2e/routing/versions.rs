@@ -192,4 +192,15 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     }
     assert_eq!(gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""), 1.0);
     assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"candidate\""), 1.0);
+    // Once nobody is left of the old version, the new one is the edge.
+    let old = good().await;
+    old.stop_listening();
+    let gateway = Gateway::with_settings(&text.replace(
+        &format!("url: '{}'", engines[0].url()),
+        &format!("url: '{}', health: {{path: /health, interval: 50ms, unhealthy: 1}}", old.url()),
+    ))
+    .await;
+    gateway.until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"down\"")).await;
+    let answer = ask(&gateway, CHAT, "y", BODY).await;
+    assert_eq!(answer.field("x-llm-lens-backend"), Some("n; pool=new; reason=only; version=candidate; offload=stays"));
 }

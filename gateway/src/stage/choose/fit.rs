@@ -90,7 +90,12 @@ fn shows_images(body: &[u8]) -> bool {
     let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
     // The kind of a part in all but Ollama's API, which has a list beside the text; a name of the client's own is neither.
     let is_kind = || memchr::memmem::find_iter(body, b"\"image\"").any(|at| body.get(..at).is_some_and(ends_in_type));
-    has(b"\"image_url\"") || has(b"\"input_image\"") || has(b"\"images\"") || is_kind()
+    let is_list = || memchr::memmem::find_iter(body, b"\"images\"").any(|at| body.get(at + 8..).is_some_and(begins_a_list));
+    has(b"\"image_url\"") || has(b"\"input_image\"") || is_list() || is_kind()
+}
+
+fn begins_a_list(rest: &[u8]) -> bool {
+    rest.trim_ascii_start().strip_prefix(b":").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"["))
 }
 
 /// Whether what comes next is the value of `type`.
@@ -112,7 +117,7 @@ mod tests {
         ] {
             assert!(shows_images(body.as_bytes()), "{body}");
         }
-        for body in [r#"{"properties":{"image":{"type":"string"}}}"#, r#"{"content":"an \"image\" of"}"#, "{}"] {
+        for body in [r#"{"properties":{"image":{"type":"string"},"images":{"type":"array"}}}"#, r#"{"content":"an \"image\" of"}"#, "{}"] {
             assert!(!shows_images(body.as_bytes()), "{body}");
         }
     }

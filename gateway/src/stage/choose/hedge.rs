@@ -42,13 +42,16 @@ pub(crate) fn hear_of_race(exchange: &mut Exchange, news: News) -> Option<Tick> 
 /// The second backend has answered first: the exchange is its. That the first was late is known of it.
 fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
-    if let (Some(attempt), Some(sent), None, Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &switch.first, &exchange.routed) {
+    if let (Some(attempt), None, Some(routed)) = (&exchange.course.attempt, &switch.first, &exchange.routed) {
+        let sent = exchange.sent.at.unwrap_or(switch.began);
         routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
     }
     if let Some(failure) = &switch.first {
-        write_attempt(exchange, (&failure.code, failure.status), failure.ended, now);
+        write_attempt(exchange, (&failure.code, failure.status), failure.ended, failure.at);
     }
-    end(exchange, switch.first.map_or(Ended::Untold, |failure| failure.ended), now);
+    // One that takes no connection has not failed yet, and is not the one to ask.
+    let late = if switch.first_connects { Ended::Refused } else { Ended::Untold };
+    end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
     if let Some(place) = exchange.place.take() {
         place.leave(now, None);
     }

@@ -27,8 +27,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         if let Some(upstream) = self.exchange.routed.as_ref().and_then(Routed::upstream) {
             upstream.heed(&head, self.exchange.course.with_credential);
         }
-        let is_fault = choose::is_worth_another(head.status) || choose::is_our_credentials(self.exchange, head.status);
-        if is_fault && choose::may_go_on(self.exchange) {
+        if self.is_worth_another(head.status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(head.status));
         }
         if self.resumes {
@@ -82,6 +81,10 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
+    fn is_worth_another(&self, status: u16) -> bool {
+        self.exchange.routed.as_ref().and_then(Routed::upstream).is_some_and(|upstream| upstream.is_worth_another(status))
+    }
+
     /// Account for the first byte. While it was kept back, what came after it was waited for.
     fn first_byte_read(&mut self, at: Tick, kept_until: Option<Tick>) {
         let ledger = &mut self.exchange.ledger;
@@ -132,7 +135,7 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         let lens = &self.exchange.answer.lens;
         let (has_token, has_failed) = (lens.marks().first_token.arrival.is_some(), lens.error().is_some());
         let status = lens.error().map_or(200, EngineError::status);
-        if has_failed && !has_token && choose::is_worth_another(status) && choose::may_go_on(self.exchange) {
+        if has_failed && !has_token && self.is_worth_another(status) && choose::may_go_on(self.exchange) {
             return Err(End::Again(status));
         }
         if has_token || has_failed || self.out.len() >= WAITING {
