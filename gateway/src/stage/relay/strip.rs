@@ -138,9 +138,9 @@ impl Strip {
         self.forget_held();
     }
 
-    /// Nothing waits to be known.
+    /// Whether something is kept until it is known what the one behind the seam does.
     pub(super) fn keeps(&self) -> bool {
-        self.seam.is_some()
+        self.seam.as_ref().is_some_and(|seam| !seam.kept.is_empty())
     }
 
     /// The one who was to go on has begun anew: nothing of that was passed on.
