@@ -256,7 +256,7 @@ impl Pool {
         (well().next().is_some(), best)
     }
 
-    /// Whether a backend is well, and may be asked what others cannot be.
+    /// Whether a backend is well, and none of those that cannot serve the request.
     pub fn may_take(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
         self.members.get(at).is_some_and(|member| member.health.may_be_asked(now)) && !unfit.contains(&at)
     }

@@ -668,16 +668,13 @@ async fn what_passes_through_has_an_end() {
         false => sse::json(200, &large),
     })
     .await;
-    // Filling the sockets' buffers takes its time on a busy machine; only then does the wait for the client begin.
-    let timeouts = "timeouts: {client_write: 300ms, total: 4s}";
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", timeouts)).await;
-    let mut never_reads = gateway.client().await;
-    never_reads.send("GET /large HTTP/1.1\r\nhost: a\r\nx-request-id: large\r\n\r\n").await;
-    let mut silent = gateway.client().await;
-    silent.send("GET /silent HTTP/1.1\r\nhost: a\r\nx-request-id: silent\r\n\r\n").await;
-    for (id, code) in [("large", "client_write_timeout"), ("silent", "total_timeout")] {
+    // Two gateways: filling the sockets' buffers takes its time on a busy machine, and none of that is the silent one's.
+    for (id, timeouts, code) in [("large", "client_write: 500ms", "client_write_timeout"), ("silent", "total: 1s", "total_timeout")] {
+        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &format!("timeouts: {{{timeouts}}}"))).await;
+        let mut never_reads = gateway.client().await;
+        never_reads.send(&format!("GET /{id} HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\n\r\n")).await;
         let record = gateway.record(id).await;
         assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some(code)), "{record:?}");
-        assert!(record.total_us < 8_000_000, "{record:?}");
+        assert!(record.total_us < 3_000_000, "{record:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::downstream::Sink;
 use crate::downstream::out::Out;
 use crate::respond::Refusal;
-use crate::stage::admit;
+use crate::stage::{admit, choose};
 use crate::upstream::Source;
 
 impl<S: Source, D: Sink> Relay<'_, S, D> {
@@ -50,6 +50,23 @@ impl<S: Source, D: Sink> Relay<'_, S, D> {
         self.out.push(body.pending());
         self.out.commit();
         Ok(())
+    }
+
+    /// The backend has died. Whether another one may go on: something was said, not all, and nothing that nobody else can go on with.
+    pub(super) fn may_be_continued(&mut self) -> bool {
+        let Some(strip) = self.strip.as_mut().filter(|_| self.continues && self.head.is_none()) else { return false };
+        let lens = &mut self.exchange.answer.lens;
+        let is_over = lens.is_complete(1) || lens.error().is_some() || self.reader.as_ref().is_none_or(Reader::overflowed);
+        if is_over || strip.begins_anew() || strip.said().is_none() {
+            return false;
+        }
+        strip.tear(lens, &mut self.out);
+        let said = strip.said().unwrap_or_default();
+        let may = choose::may_continue(self.exchange, said);
+        if may {
+            self.exchange.answer.lens.seam();
+        }
+        may
     }
 
     /// A filter has ended the answer. `Some`: the client has heard nothing of it yet and gets another.
