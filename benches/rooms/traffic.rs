@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use filters::traffic::settings::{AtEnd, DOLLAR, Every, Key, Limit, Per, Price, Proof, Quota, Shared, Unit};
-use filters::traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Remembered, Used, When};
+use traffic::settings::{AtEnd, DOLLAR, Every, Key, Limit, Per, Price, Proof, Quota, Shared, Unit};
+use traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Remembered, Used, When};
 use lens::Tick;
 
 /// Keys that are known.

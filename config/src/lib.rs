@@ -22,8 +22,8 @@ pub use settings::Settings;
 mod discovery;
 pub use discovery::{Discovery, Endpoint, Found, MOST_FOUND, Source};
 
-mod keys;
-pub use keys::{Database, Entry, load_keys, parse_keys};
+mod key_file;
+pub use key_file::{load_keys, parse_keys};
 
 mod example;
 pub use example::example;

@@ -16,8 +16,9 @@ use crate::value::Secret;
 pub use self::routing::{Ability, Candidate, Continuation, MirrorSettings, OffloadSettings, Pool};
 pub use ::routing::Rollback;
 pub use ::routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
-pub use filters::settings::{Action, Pattern, Shield};
-pub use filters::traffic::settings::{Admission, Auth, Limit, Price};
+pub use filters::settings::{Action, Shield};
+pub use traffic::Pattern;
+pub use traffic::settings::{Admission, Auth, Limit, Price};
 
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]

@@ -41,7 +41,5 @@ mod patterns;
 pub use patterns::{PLACEHOLDER, check_rule};
 pub mod audit;
 
-pub mod traffic;
-
 /// A future that a filter gives back.
 pub type BoxFuture<'a, T> = futures_util::future::BoxFuture<'a, T>;

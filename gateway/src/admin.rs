@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use filters::traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
+use traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;

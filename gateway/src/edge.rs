@@ -61,7 +61,7 @@ impl Edge {
 
     /// A connection has come; `None`: it is one too many.
     pub(crate) fn connected(self: &Arc<Self>, address: Option<IpAddr>, limits: &Limits) -> Option<Counted> {
-        let address = address.map(filters::traffic::network);
+        let address = address.map(traffic::network);
         let most = i64::try_from(limits.connections).unwrap_or(i64::MAX);
         let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most || most == 0;
         if let (Some(address), true) = (address, fits) {
@@ -83,7 +83,7 @@ impl Edge {
     pub(crate) fn admits(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
         let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address)) else { return true };
         let rates = self.rates(rate);
-        let address = filters::traffic::network(address);
+        let address = traffic::network(address);
         let crowded = rates.len() >= MOST;
         if crowded && self.may_sweep() {
             rates.retain_recent();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use config::settings::Timeouts;
-use filters::traffic::{Caller, Charge, Place, Used};
+use traffic::{Caller, Charge, Place, Used};
 use filters::{Shield, Vault};
 use lens::gaps::GapSummary;
 use lens::record::Outcome;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use config::settings::{Limits, Route};
 use config::{Found, Settings};
-use filters::traffic::{Caller, KeyHasher, Keys, RateLimits};
+use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use filters::{Registry, Shield};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use wire::http1::head::HeadLimits;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use config::Found;
-use filters::traffic::Spend;
+use traffic::Spend;
 use observatory::Observatory;
 use parking_lot::Mutex;
 use wire::http1::head::HeadError;

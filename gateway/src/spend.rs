@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::traffic::{Apart, Line, Spend, Totals};
+use traffic::{Apart, Line, Spend, Totals};
 use serde::{Deserialize, Serialize};
 
 use crate::shared::Shared;

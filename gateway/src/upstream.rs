@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use config::settings::{Backend, Limits};
-use filters::traffic::Turnstile;
+use traffic::Turnstile;
 use lens::Tick;
 use parking_lot::Mutex;
 use pingora::protocols::tls::CaType;

@@ -7,15 +7,15 @@
 //! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions. Which kind of
 //! toxic language it is, phrases say (`toxic.txt`), together with the classifier's score.
 
-pub(crate) mod extract;
-pub(crate) mod features;
+pub mod extract;
+pub mod features;
 mod format;
-pub(crate) mod hash;
-pub(crate) mod lexicon;
-pub(crate) mod phrase;
+pub mod hash;
+pub mod lexicon;
+pub mod phrase;
 mod scorer;
 mod seen;
-pub(crate) mod toxic;
+pub mod toxic;
 
 use crate::normalise::Normal;
 use lexicon::Lexicon;
@@ -71,18 +71,19 @@ pub struct Measured {
 
 /// How one question is answered from the sums of its column.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Head {
+pub struct Head {
     /// One step of a quantised weight.
-    pub(crate) scale: f32,
+    pub scale: f32,
     /// How much each kind of feature counts.
-    pub(crate) kinds: [f32; features::KINDS],
+    pub kinds: [f32; features::KINDS],
     /// How much the worst sentence counts beside the whole.
-    pub(crate) peak: f32,
+    pub peak: f32,
     /// The raw score that is given out as 0.5.
-    pub(crate) threshold: f32,
+    pub threshold: f32,
     /// How fast the score leaves 0.5.
-    pub(crate) slope: f32,
-    pub(crate) measured: Measured,
+    pub slope: f32,
+    /// What training measured.
+    pub measured: Measured,
 }
 
 impl Head {
@@ -95,11 +96,15 @@ impl Head {
 #[derive(Debug)]
 pub struct Model {
     /// Injection and toxicity side by side: one look-up serves both.
-    pub(crate) weights: Vec<[i8; 2]>,
-    pub(crate) heads: [Head; 2],
-    pub(crate) lexicon: Lexicon,
-    pub(crate) phrases: Phrases,
-    pub(crate) toxic: toxic::Table,
+    pub weights: Vec<[i8; 2]>,
+    /// One head for each question, in the order of [`Question::ALL`].
+    pub heads: [Head; 2],
+    /// Classes of words.
+    pub lexicon: Lexicon,
+    /// Telling phrases of attacks.
+    pub phrases: Phrases,
+    /// Phrases by category of toxic language.
+    pub toxic: toxic::Table,
 }
 
 impl Model {
@@ -118,7 +123,8 @@ impl Model {
         self.head(question).measured
     }
 
-    pub(crate) fn head(&self, question: Question) -> &Head {
+    /// The head that answers a question.
+    pub fn head(&self, question: Question) -> &Head {
         let [injection, toxicity] = &self.heads;
         match question {
             Question::Injection => injection,
@@ -135,7 +141,8 @@ impl Model {
         Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
     }
 
-    pub(crate) fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
+    /// The score of each question before calibration, and the first telling phrase.
+    pub fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
         let mut scorer = scorer::Scorer::new(self);
         let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);
         (scorer.finish(), phrase)

@@ -19,7 +19,6 @@ pub mod scan;
 pub mod secrets;
 pub mod stream;
 mod table;
-pub mod train;
 
 /// The weights that this version was trained to: `llm-lens shield train` makes them, `docs/shield.md` says how good they are.
 pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");

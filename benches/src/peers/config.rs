@@ -115,7 +115,7 @@ routes: [{{name: default, backend: engine, shield: default}}]
 /// When the file of keys cannot be written.
 pub fn limited(wish: &Wish<'_>, admin: SocketAddr) -> std::io::Result<String> {
     const SECRET: &str = "a-secret-of-the-bench";
-    let hasher = filters::traffic::KeyHasher::new(SECRET);
+    let hasher = traffic::KeyHasher::new(SECRET);
     let hex = |key: &str| hasher.hash(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let line = |at: usize| {
         let key = if at == 4711 { "bench".to_owned() } else { format!("llk_{at:064}") };

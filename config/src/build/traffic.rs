@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::settings::Pattern;
-use filters::traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
+use traffic::Pattern;
+use traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
 
 use super::Builder;
 use crate::settings::{AuthSettings, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::settings::Pattern;
+use traffic::Pattern;
 use routing::Rollback;
 use routing::settings::{By, Complexity, Objective, PoolSettings};
 use serde::{Serialize, Serializer};

@@ -9,8 +9,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use config::{Database, Entry, Secret, Settings};
-use filters::traffic::KeyHasher;
+use config::{Secret, Settings};
+use traffic::KeyHasher;
+use traffic::keys::{Entry, is_database};
 
 use crate::args::{KeyCommand, NewKeyArgs};
 
@@ -47,9 +48,8 @@ fn create(args: &NewKeyArgs) -> Result<()> {
             bail!("{} has no route {route:?}; known: {}", args.config.display(), names(&settings));
         }
     }
-    if Database::is_one(keys) {
-        let mut database = Database::open(keys).with_context(|| format!("cannot open {}", keys.display()))?;
-        database.add(&new, &settings.rate_limits)?;
+    if is_database(keys) {
+        database::add(keys, &new, &settings.rate_limits)?;
     } else {
         add_line(keys, &settings, &new)?;
     }
@@ -88,9 +88,8 @@ fn list(config: &Path) -> Result<()> {
 fn revoke(config: &Path, id: &str) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = file_of(&settings, config)?;
-    if Database::is_one(keys) {
-        let mut database = Database::open(keys).with_context(|| format!("cannot open {}", keys.display()))?;
-        if !database.revoke(id)? {
+    if is_database(keys) {
+        if !database::revoke(keys, id)? {
             bail!("{} has no key {id:?}, or it is revoked already", keys.display());
         }
     } else {
@@ -145,6 +144,46 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
         std::os::unix::fs::chown(&fresh, whose.0, whose.1).with_context(|| format!("cannot keep the owner of {}", path.display()))?;
     }
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+/// Keys in an SQLite database.
+#[cfg(feature = "sqlite")]
+mod database {
+    use std::path::Path;
+
+    use anyhow::{Context, Result};
+    use traffic::keys::{Database, Entry};
+    use traffic::settings::Limit;
+
+    pub(super) fn add(path: &Path, new: &Entry, limits: &[Limit]) -> Result<()> {
+        open(path)?.add(new, limits).with_context(|| path.display().to_string())
+    }
+
+    /// Revoke a key; `false` when there is none, or it is revoked already.
+    pub(super) fn revoke(path: &Path, id: &str) -> Result<bool> {
+        open(path)?.revoke(id).with_context(|| path.display().to_string())
+    }
+
+    fn open(path: &Path) -> Result<Database> {
+        Database::open(path).with_context(|| format!("cannot open {}", path.display()))
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+mod database {
+    use std::path::Path;
+
+    use anyhow::{Result, bail};
+    use traffic::keys::Entry;
+    use traffic::settings::Limit;
+
+    pub(super) fn add(path: &Path, _: &Entry, _: &[Limit]) -> Result<()> {
+        bail!("{} is an SQLite database; this build was made without the feature `sqlite`", path.display())
+    }
+
+    pub(super) fn revoke(path: &Path, _: &str) -> Result<bool> {
+        bail!("{} is an SQLite database; this build was made without the feature `sqlite`", path.display())
+    }
 }
 
 fn file_of<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, Secret)> {

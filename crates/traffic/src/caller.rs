@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::settings::Pattern;
+use crate::Pattern;
 
 /// Longest credential that is looked at: a token with many groups is some kilobytes.
 const MOST: usize = 16 << 10;

@@ -5,8 +5,17 @@
 //! - *Never*: a key. A comparison whose time depends on one: what is shown is hashed first, always, and nobody who lacks the secret can aim
 //!   at a hash.
 
+#[cfg(feature = "sqlite")]
+mod database;
+mod entry;
+
+#[cfg(feature = "sqlite")]
+pub use database::{Database, DatabaseError};
+pub use entry::{Checker, Entry, Wrong};
+
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
@@ -14,6 +23,20 @@ use sha2::Sha256;
 
 use super::caller::Caller;
 use super::settings::{Key, Proof};
+
+/// The first bytes of every SQLite database.
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Endings of a database's name, for one that does not exist yet.
+const SQLITE_SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
+
+/// Whether the keys at `path` are kept in an SQLite database: by its first bytes, or by its name where it is empty or missing.
+pub fn is_database(path: &Path) -> bool {
+    let mut magic = [0; SQLITE_MAGIC.len()];
+    match std::fs::File::open(path).map(|mut file| std::io::Read::read_exact(&mut file, &mut magic)) {
+        Ok(Ok(())) => magic == *SQLITE_MAGIC,
+        _ => path.extension().is_some_and(|end| SQLITE_SUFFIXES.iter().any(|known| end.eq_ignore_ascii_case(known))),
+    }
+}
 
 /// Hashes keys under a secret.
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use super::lease::{self, Away, Chore, Wanted};
 use super::prices::{self, Used};
 use super::settings::{self, Every, Per, Price, Quota, Shared, Unit};
 use super::spend::{Apart, Spend};
-use crate::settings::Pattern;
+use crate::Pattern;
 
 /// Locks of a limit's accounts.
 const SHARDS: usize = 16;

@@ -1,7 +1,7 @@
 //! What requests cost.
 
 use super::settings::{Price, Unit};
-use crate::settings::Pattern;
+use crate::Pattern;
 
 /// What a request has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::settings::Pattern;
+use crate::Pattern;
 
 /// Pico-dollars in a dollar: a token of the cheapest model is some ten thousand of them.
 pub const DOLLAR: u64 = 1_000_000_000_000;

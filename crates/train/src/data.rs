@@ -8,8 +8,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-use super::fit::FOLDS;
-use crate::normalise::{Limits, Normal, normalise};
+use crate::fit::FOLDS;
+use shield::normalise::{Limits, Normal, normalise};
 
 /// Which file a row came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,20 +6,20 @@
 
 use aho_corasick::BuildError;
 
-use super::data::{File, Row};
-use super::metrics::{Scored, auc, threshold, tpr};
-use super::sample::{Sample, Samples};
-use super::scale::scale;
-use super::solver::{Example, solve};
-use crate::classify::features::KINDS;
-use crate::classify::hash::BUCKETS;
-use crate::classify::lexicon::Lexicon;
-use crate::classify::phrase::Phrases;
-use crate::classify::toxic::Table;
-use crate::classify::{Head, Measured, Model, Question};
+use crate::data::{File, Row};
+use crate::metrics::{Scored, auc, threshold, tpr};
+use crate::sample::{Sample, Samples};
+use crate::scale::scale;
+use crate::solver::{Example, solve};
+use shield::classify::features::KINDS;
+use shield::classify::hash::BUCKETS;
+use shield::classify::lexicon::Lexicon;
+use shield::classify::phrase::Phrases;
+use shield::classify::toxic::Table;
+use shield::classify::{Head, Measured, Model, Question};
 
 /// How many folds there are.
-pub(super) const FOLDS: usize = 5;
+pub(crate) const FOLDS: usize = 5;
 
 const PASSES: usize = 20;
 

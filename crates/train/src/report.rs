@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::data::{File, Row};
-use super::fit::{FOLDS, fit};
-use super::metrics::{Scored, above, auc, threshold, tpr};
-use super::sample::Samples;
-use crate::classify::{Question, Scores, Toxic};
+use crate::data::{File, Row};
+use crate::fit::{FOLDS, fit};
+use crate::metrics::{Scored, above, auc, threshold, tpr};
+use crate::sample::Samples;
+use shield::classify::{Question, Scores, Toxic};
 
 fn asked(question: Question, scores: &Scores) -> f32 {
     match question {

@@ -6,11 +6,11 @@
 
 use aho_corasick::BuildError;
 
-use super::data::Row;
-use crate::classify::extract::extract;
-use crate::classify::features::{KINDS, Kind, LEAST, Sink};
-use crate::classify::lexicon::Lexicon;
-use crate::classify::phrase::Phrases;
+use crate::data::Row;
+use shield::classify::extract::extract;
+use shield::classify::features::{KINDS, Kind, LEAST, Sink};
+use shield::classify::lexicon::Lexicon;
+use shield::classify::phrase::Phrases;
 
 /// A bucket and the sentence that it was met in.
 type Met = (u32, u32);
@@ -40,7 +40,7 @@ impl Sink for Bag {
 
 /// One row, ready for training.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// Every bucket once, with the first sentence that has it, in the order of the buckets.
     kinds: [Vec<Met>; KINDS],
     sentences: usize,
@@ -63,7 +63,7 @@ impl Samples {
         Ok(Self(rows.iter().map(one).collect()))
     }
 
-    pub(super) fn all(&self) -> &[Sample] {
+    pub(crate) fn all(&self) -> &[Sample] {
         &self.0
     }
 }
@@ -76,7 +76,7 @@ fn once(mut met: Vec<Met>) -> Vec<Met> {
 
 impl Sample {
     /// The buckets of all kinds with their values: each kind is of the length that `kinds` gives it.
-    pub(super) fn line(&self, kinds: &[f32; KINDS]) -> Vec<(u32, f32)> {
+    pub(crate) fn line(&self, kinds: &[f32; KINDS]) -> Vec<(u32, f32)> {
         let value = |n: usize, kind: &f32| kind / (n.max(1) as f32).sqrt();
         let each = self.kinds.iter().zip(kinds).flat_map(|(met, kind)| met.iter().map(move |m| (m.0, value(met.len(), kind))));
         let mut line: Vec<(u32, f32)> = each.collect();
@@ -85,7 +85,7 @@ impl Sample {
     }
 
     /// The raw score, as the scorer would compute it.
-    pub(super) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
+    pub(crate) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
         let mut sums = [0f32; KINDS];
         let mut sentences = vec![0f32; self.sentences];
         let mut told = vec![false; self.sentences];
@@ -111,11 +111,11 @@ impl Sample {
 
 #[cfg(test)]
 mod tests {
-    use super::super::data::{self, File};
+    use crate::data::{self, File};
     use super::*;
-    use crate::classify::hash::BUCKETS;
-    use crate::classify::toxic::Table;
-    use crate::classify::{Head, Model};
+    use shield::classify::hash::BUCKETS;
+    use shield::classify::toxic::Table;
+    use shield::classify::{Head, Model};
 
     /// Weights without meaning, the same each time.
     fn model() -> Model {

@@ -4,11 +4,11 @@
 //! - *Out*: one factor a bucket, 1 on average: more for what is much commoner on one side.
 //! - *Never*: a direction; that is for the solver to learn.
 
-use super::solver::Example;
-use crate::classify::hash::BUCKETS;
+use crate::solver::Example;
+use shield::classify::hash::BUCKETS;
 
 /// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have it), blended with 1.
-pub(super) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
+pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
     let mut counts = vec![[0f32; 2]; BUCKETS];
     for example in examples {
         for (bucket, _) in &example.x {

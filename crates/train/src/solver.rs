@@ -4,27 +4,27 @@
 //! - *Out*: one weight a bucket.
 //! - *Never*: chance; the order is shuffled by a generator of fixed seed.
 
-use crate::classify::hash::BUCKETS;
+use shield::classify::hash::BUCKETS;
 
 /// One example: its features and how much it counts.
-pub(super) struct Example {
+pub(crate) struct Example {
     /// Buckets with their values.
-    pub(super) x: Vec<(u32, f32)>,
+    pub(crate) x: Vec<(u32, f32)>,
     /// 1 or -1.
-    pub(super) y: f32,
+    pub(crate) y: f32,
     /// The price of a mistake.
-    pub(super) cost: f32,
+    pub(crate) cost: f32,
 }
 
 /// A small generator of fixed seed.
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -33,7 +33,7 @@ impl Chance {
 }
 
 /// The weights after `passes` over all examples.
-pub(super) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
+pub(crate) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
     let mut weights = vec![0f32; BUCKETS];
     let mut alpha = vec![0f32; examples.len()];
     let norms: Vec<f32> = examples.iter().map(|e| e.x.iter().map(|(_, v)| v * v).sum::<f32>()).collect();

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use filters::traffic::settings::Proof;
+use traffic::settings::Proof;
 use pingora::listeners::TlsAccept;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use sha2::{Digest, Sha256};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use config::settings::OnStoreFailure;
 
-use filters::traffic::settings::{DOLLAR, Every, Per, Unit};
-use filters::traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
+use traffic::settings::{DOLLAR, Every, Per, Unit};
+use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
 use lens::State;
 use lens::record::Outcome;
 

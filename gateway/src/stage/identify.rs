@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use config::settings::Auth;
-use filters::traffic::{Caller, credential};
+use traffic::{Caller, credential};
 use lens::{State, Tick};
 use pingora::protocols::tls::SslDigest;
 use wire::http1::head::{Head, RequestLine};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
+use traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
 use lens::State;
 use wire::http1::head::{Head, RequestLine};
 

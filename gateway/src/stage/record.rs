@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use filters::Shield;
-use filters::traffic::Used;
-use filters::traffic::settings::DOLLAR;
+use traffic::Used;
+use traffic::settings::DOLLAR;
 use lens::gaps::Gaps;
 use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};

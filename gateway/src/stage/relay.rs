@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use filters::traffic::Exhausted;
+use traffic::Exhausted;
 use lens::{State, Tick};
 use tokio::time::Sleep;
 use wire::Reader;

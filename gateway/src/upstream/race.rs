@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use filters::traffic::Place;
+use traffic::Place;
 use lens::Tick;
 use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use config::settings::StoreSettings;
-use filters::traffic::settings::Every;
-use filters::traffic::{Chore, Wanted};
+use traffic::settings::Every;
+use traffic::{Chore, Wanted};
 use futures_util::StreamExt;
 use redis::Script;
 use redis::aio::MultiplexedConnection;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use config::settings::{JwksSource, JwtSettings, Limits};
-use filters::settings::Pattern;
-use filters::traffic::settings::{DOLLAR, Limit, Unit};
-use filters::traffic::{Caller, Expired, Remembered};
+use traffic::Pattern;
+use traffic::settings::{DOLLAR, Limit, Unit};
+use traffic::{Caller, Expired, Remembered};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};

@@ -24,7 +24,7 @@ pub struct Phrase {
 const MAX_PHRASES: usize = 32;
 
 /// Tells all features of `normal`; the first phrase.
-pub(crate) fn extract<S: Sink>(lexicon: &Lexicon, phrases: &Phrases, normal: &Normal, sink: &mut S) -> Option<Phrase> {
+pub fn extract<S: Sink>(lexicon: &Lexicon, phrases: &Phrases, normal: &Normal, sink: &mut S) -> Option<Phrase> {
     let (first, families) = find(phrases, normal);
     for (i, n) in families.iter().enumerate().filter(|(_, n)| **n > 0) {
         fact(sink, 1 + i as u64, 1);

@@ -10,7 +10,7 @@ use crate::normalise::Normal;
 
 /// The kind of a feature; each kind is weighed against its own number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Character n-grams.
     Chars,
     /// Words, pairs and pairs with a gap.
@@ -20,16 +20,16 @@ pub(crate) enum Kind {
 }
 
 /// How many kinds there are.
-pub(crate) const KINDS: usize = 3;
+pub const KINDS: usize = 3;
 
 /// The class of a quotation mark; the lexicon has fewer.
 const QUOTE: u8 = 63;
 
 /// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says little.
-pub(crate) const LEAST: [u32; KINDS] = [30, 8, 8];
+pub const LEAST: [u32; KINDS] = [30, 8, 8];
 
 /// Takes features.
-pub(crate) trait Sink {
+pub trait Sink {
     /// A feature was met.
     fn feature(&mut self, kind: Kind, bucket: u32);
     /// A fact about the whole text.
@@ -53,12 +53,12 @@ const SALT_SHOUT: u64 = 0x0777_0048;
 const SALT_FACT: u64 = 0x0777_0021;
 
 /// Facts about a whole text that are no n-grams.
-pub(crate) fn fact<S: Sink>(sink: &mut S, which: u64, value: u64) {
+pub fn fact<S: Sink>(sink: &mut S, which: u64, value: u64) {
     sink.fact(bucket(pair(pair(SALT_FACT, which), value)));
 }
 
 /// Walks one text.
-pub(crate) struct Walk<'a, S> {
+pub struct Walk<'a, S> {
     lexicon: &'a Lexicon,
     sink: &'a mut S,
     /// The last five symbols, newest first.
@@ -79,7 +79,8 @@ pub(crate) struct Walk<'a, S> {
 }
 
 impl<'a, S: Sink> Walk<'a, S> {
-    pub(crate) fn new(lexicon: &'a Lexicon, sink: &'a mut S) -> Self {
+    /// A walk that reports to `sink`.
+    pub fn new(lexicon: &'a Lexicon, sink: &'a mut S) -> Self {
         Self {
             lexicon,
             sink,
@@ -99,7 +100,7 @@ impl<'a, S: Sink> Walk<'a, S> {
     }
 
     /// The whole text.
-    pub(crate) fn text(mut self, normal: &Normal) {
+    pub fn text(mut self, normal: &Normal) {
         for segment in normal.plain() {
             self.segment(segment);
             self.separator(' ');

@@ -5,29 +5,29 @@
 //! - *Never*: a change without a new version of the weights file: the weights are bound to the buckets.
 
 /// The base of the rolling hash over symbols.
-pub(crate) const BASE: u64 = 0x0000_0100_0000_01b3;
+pub const BASE: u64 = 0x0000_0100_0000_01b3;
 
 /// Buckets: 2^19.
-pub(crate) const BUCKET_BITS: u32 = 19;
+pub const BUCKET_BITS: u32 = 19;
 /// How many buckets there are.
-pub(crate) const BUCKETS: usize = 1 << BUCKET_BITS;
+pub const BUCKETS: usize = 1 << BUCKET_BITS;
 
 /// One more symbol of a word.
-pub(crate) fn roll(hash: u64, symbol: u32) -> u64 {
+pub fn roll(hash: u64, symbol: u32) -> u64 {
     (hash ^ u64::from(symbol)).wrapping_mul(BASE).rotate_left(23)
 }
 
 /// The hash of a whole word as the tokeniser would see it.
-pub(crate) fn word_hash(word: &str) -> u64 {
+pub fn word_hash(word: &str) -> u64 {
     word.chars().fold(0, |h, c| roll(h, c as u32))
 }
 
 /// Two parts of one feature, in order.
-pub(crate) fn pair(a: u64, b: u64) -> u64 {
+pub fn pair(a: u64, b: u64) -> u64 {
     a.rotate_left(29).wrapping_add(b).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 /// The bucket of a feature.
-pub(crate) fn bucket(hash: u64) -> u32 {
+pub fn bucket(hash: u64) -> u32 {
     (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS)) as u32
 }

@@ -10,7 +10,7 @@ const SLOTS: usize = 16384;
 
 /// Words by class.
 #[derive(Debug)]
-pub(crate) struct Lexicon {
+pub struct Lexicon {
     slots: Vec<(u64, u8)>,
     names: Vec<&'static str>,
     /// The classes whose words are also known with two letters swapped or a vowel left out.
@@ -19,21 +19,21 @@ pub(crate) struct Lexicon {
 
 /// What is known of a word besides its hash.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// The letters in any order.
-    pub(crate) bag: u64,
+    pub bag: u64,
     /// The consonants in order.
-    pub(crate) bones: u64,
+    pub bones: u64,
     /// The first letter.
-    pub(crate) first: u32,
+    pub first: u32,
     /// How many letters.
-    pub(crate) length: u32,
+    pub length: u32,
 }
 
 impl Shape {
     /// One more letter.
     #[inline]
-    pub(crate) fn add(&mut self, symbol: u32) {
+    pub fn add(&mut self, symbol: u32) {
         if self.length == 0 {
             self.first = symbol;
         }
@@ -58,7 +58,7 @@ impl Shape {
 
 impl Lexicon {
     /// Reads the table that is compiled in. The first class that names a word has it.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mut lexicon = Self { slots: vec![(0, 0); SLOTS], names: vec!["-"], fuzzy: (0, 0) };
         let rows = || include_str!("lexicon.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(':'));
         for (name, words) in rows() {
@@ -103,7 +103,7 @@ impl Lexicon {
     }
 
     /// The class of a word, or of the offensive word it is a misspelling of.
-    pub(crate) fn class(&self, word: u64, shape: &Shape) -> u8 {
+    pub fn class(&self, word: u64, shape: &Shape) -> u8 {
         let class = self.exact(word);
         if class != 0 || shape.length < 4 || shape.length > 12 {
             return class;
@@ -115,7 +115,7 @@ impl Lexicon {
     }
 
     /// Whether the class names groups of people.
-    pub(crate) fn group(&self, class: u8) -> bool {
+    pub fn group(&self, class: u8) -> bool {
         class == self.fuzzy.0
     }
 

@@ -42,14 +42,14 @@ impl Family {
 
 /// The automaton over all phrases.
 #[derive(Debug)]
-pub(crate) struct Phrases {
+pub struct Phrases {
     automaton: AhoCorasick,
     families: Vec<Family>,
 }
 
 impl Phrases {
     /// Builds the automaton from the table that is compiled in.
-    pub(crate) fn new() -> Result<Self, BuildError> {
+    pub fn new() -> Result<Self, BuildError> {
         let rows = || include_str!("phrases.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
         let families = rows().filter_map(|(name, _)| Family::ALL.into_iter().find(|f| f.name() == name)).collect();
         let automaton = AhoCorasick::builder()
@@ -61,7 +61,7 @@ impl Phrases {
     }
 
     /// The phrases of a segment: family, start, end.
-    pub(crate) fn find<'a>(&'a self, segment: &'a str) -> impl Iterator<Item = (Family, usize, usize)> + 'a {
+    pub fn find<'a>(&'a self, segment: &'a str) -> impl Iterator<Item = (Family, usize, usize)> + 'a {
         self.automaton.find_iter(segment).filter_map(|m| Some((*self.families.get(m.pattern().as_usize())?, m.start(), m.end())))
     }
 }

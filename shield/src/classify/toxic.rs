@@ -68,7 +68,7 @@ type Weights = [f32; Toxic::ALL.len()];
 /// The table, ready to be looked for. One pass over a text finds its rare words; only sentences with one are read word by word.
 /// (Telling rare words by a hash of each word instead was slower: 16 us instead of 11 on 4 KiB.)
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     rare: AhoCorasick,
     words: HashMap<u64, Classes>,
     known: Known,
@@ -84,7 +84,7 @@ struct Token {
 
 impl Table {
     /// Reads the table that is compiled in.
-    pub(crate) fn new() -> Result<Self, BuildError> {
+    pub fn new() -> Result<Self, BuildError> {
         let mut reader = Reader::default();
         include_str!("toxic.txt").lines().for_each(|line| reader.line(line));
         let rare = AhoCorasick::builder()
@@ -96,7 +96,7 @@ impl Table {
     }
 
     /// The scores of a text that the classifier gives `t`.
-    pub(crate) fn scores(&self, normal: &Normal, t: f32) -> Weights {
+    pub fn scores(&self, normal: &Normal, t: f32) -> Weights {
         let mut weights = Weights::default();
         if normal.views.is_empty() {
             self.find(&normal.text, &mut weights);

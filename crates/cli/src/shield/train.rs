@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ::shield::classify::Question;
-use ::shield::train::data::{self, File, Row};
-use ::shield::train::{Samples, fit, report};
+use train::data::{self, File, Row};
+use train::{Samples, fit, report};
 use anyhow::{Context, Result};
 
 use crate::say;

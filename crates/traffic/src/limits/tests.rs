@@ -4,7 +4,7 @@ use lens::Tick;
 use proptest::prelude::*;
 
 use super::*;
-use crate::traffic::settings::{AtEnd, DOLLAR, Every};
+use crate::settings::{AtEnd, DOLLAR, Every};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 
 use config::settings::{Ability, Backend, Balance, By};
-use filters::traffic::network;
+use traffic::network;
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 

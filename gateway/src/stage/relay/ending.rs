@@ -4,8 +4,8 @@
 //! - *Out*: the last words in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
 //! - *Never*: a proper end of the body on an answer that is not whole.
 
-use filters::traffic::Exhausted;
-use filters::traffic::settings::AtEnd;
+use traffic::Exhausted;
+use traffic::settings::AtEnd;
 use lens::record::Outcome;
 use wire::ending::Why;
 use wire::{Framing, Reader};

@@ -1,11 +1,49 @@
-//! The file of keys.
+//! Keys: a YAML file, or an SQLite database that `traffic` reads.
+//!
+//! - *In*: the file or database, and the limits that keys may have amounts of their own for.
+//! - *Out*: [`Key`]s, or every problem with its place: line and column of a file, the id of the key in a database.
+//! - *Never*: a key itself; only hashes are kept.
 
-use filters::traffic::settings::{Key, Limit};
+use std::path::Path;
 
-use super::entry::{Checker, Entry};
-use crate::problem::Problems;
+use traffic::keys::{Checker, Entry, is_database};
+use traffic::settings::{Key, Limit};
+
+use crate::problem::{Problem, Problems};
 use crate::schema::KEYS;
 use crate::tree::{self, Table};
+
+/// Largest key file: some 200,000 keys.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Read all keys.
+///
+/// # Errors
+/// All problems of the file or database, or the one that kept it from being read.
+pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
+    let name = path.display().to_string();
+    if is_database(path) {
+        return from_database(path, limits)
+            .map_err(|messages| Problems::new(&name, messages.into_iter().map(Problem::whole_file).collect()));
+    }
+    let text = crate::read(path, MAX_FILE)
+        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}; `llm-lens key create` makes it"))))?;
+    parse_keys(&name, &text, limits)
+}
+
+#[cfg(feature = "sqlite")]
+fn from_database(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
+    use traffic::keys::{Database, DatabaseError};
+    Database::keys(path, limits).map_err(|error| match error {
+        DatabaseError::Rows(messages) => messages,
+        error => vec![error.to_string()],
+    })
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn from_database(_: &Path, _: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
+    Err(vec!["is an SQLite database, which this build cannot read: use a key file, or build with the feature `sqlite`".into()])
+}
 
 /// Check the text of a file of keys.
 ///
@@ -43,7 +81,7 @@ fn entry(table: &Table) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use filters::traffic::settings::Proof;
+    use traffic::settings::Proof;
 
     use super::*;
 

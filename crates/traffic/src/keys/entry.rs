@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use filters::settings::Pattern;
-use filters::traffic::settings::{DOLLAR, Key, Limit, Per, Proof, Unit};
+use crate::Pattern;
+use crate::settings::{DOLLAR, Key, Limit, Per, Proof, Unit};
 
 /// An entry as it is written: of a file, or a row of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,22 +73,27 @@ impl Entry {
 }
 
 /// What is wrong with an entry: fields, and what about them.
-pub(super) type Wrong = Vec<(&'static str, String)>;
+pub type Wrong = Vec<(&'static str, String)>;
 
-/// Checks entries, one after the other: names and proofs are of one entry only.
-pub(super) struct Checker<'l> {
+/// Checks entries one after the other, because ids and proofs must be unique among them.
+#[derive(Debug)]
+pub struct Checker<'l> {
     limits: &'l [Limit],
     ids: HashSet<String>,
     proofs: HashSet<Proof>,
 }
 
 impl<'l> Checker<'l> {
-    pub(super) fn new(limits: &'l [Limit]) -> Self {
+    /// A checker for keys that may have amounts of their own for `limits`.
+    pub fn new(limits: &'l [Limit]) -> Self {
         Checker { limits, ids: HashSet::new(), proofs: HashSet::new() }
     }
 
-    /// The key; `None`: it is revoked.
-    pub(super) fn key(&mut self, entry: &Entry) -> Result<Option<Key>, Wrong> {
+    /// The key; `None` when it is revoked.
+    ///
+    /// # Errors
+    /// Every field of the entry that is wrong, with what would be right.
+    pub fn key(&mut self, entry: &Entry) -> Result<Option<Key>, Wrong> {
         let mut wrong = self.names(entry);
         let proof = proof(entry);
         match proof {

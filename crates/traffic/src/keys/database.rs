@@ -1,23 +1,22 @@
 //! Keys in an SQLite database: one table, which other programs may write, too.
 //!
-//! A change is in force as one of the file is: the gateway looks at the database's file, and at its log where it has one.
+//! - *In*: the database's path, and the limits that keys may have amounts of their own for.
+//! - *Out*: [`Key`]s, or every problem with the id of its key.
+//! - *Never*: an entry written that could not be read afterwards.
+//!
+//! The gateway watches the file and its write-ahead log, so that a change takes effect like one of a key file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use filters::traffic::settings::{Key, Limit};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::entry::{Checker, Entry};
-use crate::problem::{Problem, Problems};
+use crate::settings::{Key, Limit};
 
-/// What an SQLite database begins with.
-const BEGINS: &[u8; 16] = b"SQLite format 3\0";
-/// How the names of databases end; for those that are not there yet.
-const SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
-/// Most keys that are read.
-const MOST: usize = 500_000;
+/// Maximum number of keys that are read.
+const MAX_KEYS: usize = 500_000;
 /// How long a writer is waited for.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -40,32 +39,35 @@ const COLUMNS: &str = "id, hash, certificate, subject, owner, created, expires, 
 /// A database of keys, to be changed.
 #[derive(Debug)]
 pub struct Database {
-    path: PathBuf,
     connection: Connection,
 }
 
-impl Database {
-    /// Whether keys at that path are in a database: by what is there, or by its name.
-    pub fn is_one(path: &Path) -> bool {
-        let mut begins = [0; BEGINS.len()];
-        match std::fs::File::open(path).map(|mut file| std::io::Read::read_exact(&mut file, &mut begins)) {
-            Ok(Ok(())) => begins == *BEGINS,
-            // Empty, or not there.
-            _ => path.extension().is_some_and(|end| SUFFIXES.iter().any(|known| end.eq_ignore_ascii_case(known))),
-        }
-    }
+/// Why a database of keys cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// SQLite cannot read it.
+    #[error("cannot read it: {0}; `llm-lens key create` makes it")]
+    Read(rusqlite::Error),
+    /// SQLite cannot change it.
+    #[error("cannot change it: {0}")]
+    Change(rusqlite::Error),
+    /// It has more rows than are read.
+    #[error("has more than {MAX_KEYS} keys")]
+    TooMany,
+    /// Rows that are no keys.
+    #[error("{}", .0.join("; "))]
+    Rows(Vec<String>),
+}
 
+impl Database {
     /// Read all keys.
     ///
     /// # Errors
     /// All problems of the rows, or the one that kept the database from being read.
-    pub(super) fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
-        let name = path.display().to_string();
-        let whole =
-            |e: rusqlite::Error| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}; llm-lens key create makes it")));
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(whole)?;
-        connection.busy_timeout(BUSY).map_err(whole)?;
-        check(read(&connection).map_err(whole)?, limits).map_err(|problems| Problems::new(&name, problems))
+    pub fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(DatabaseError::Read)?;
+        connection.busy_timeout(BUSY).map_err(DatabaseError::Read)?;
+        check(&read(&connection).map_err(DatabaseError::Read)?, limits)
     }
 
     /// Open a database, or make one that only its owner can read.
@@ -81,14 +83,14 @@ impl Database {
             connection.execute(TABLE, [])?;
             Ok(connection)
         };
-        Ok(Database { path: path.to_owned(), connection: open().map_err(std::io::Error::other)? })
+        Ok(Database { connection: open().map_err(std::io::Error::other)? })
     }
 
     /// Add a key. What would not be read afterwards is not written.
     ///
     /// # Errors
     /// The problems that the database would have, or what kept it from being written.
-    pub fn add(&mut self, entry: &Entry, limits: &[Limit]) -> Result<(), Problems> {
+    pub fn add(&mut self, entry: &Entry, limits: &[Limit]) -> Result<(), DatabaseError> {
         let json = |value: serde_json::Value| value.to_string();
         self.change(Some(limits), |change| {
             let insert = format!("INSERT INTO keys ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
@@ -117,28 +119,26 @@ impl Database {
     ///
     /// # Errors
     /// What kept it from being written.
-    pub fn revoke(&mut self, id: &str) -> Result<bool, Problems> {
+    pub fn revoke(&mut self, id: &str) -> Result<bool, DatabaseError> {
         // What is wrong with another entry must keep nobody from revoking this one.
         let changed = self.change(None, |change| change.execute("UPDATE keys SET revoked = 1 WHERE id = ?1 AND revoked = 0", [id]))?;
         Ok(changed > 0)
     }
 
     /// Change the table; where `limits` are given, only to what would be read.
-    fn change<T>(&mut self, limits: Option<&[Limit]>, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Problems> {
-        let name = self.path.display().to_string();
-        let whole = |e: rusqlite::Error| Problems::one(&name, Problem::whole_file(format!("cannot change it: {e}")));
-        let transaction = self.connection.transaction().map_err(whole)?;
-        let done = change(&transaction).map_err(whole)?;
+    fn change<T>(&mut self, limits: Option<&[Limit]>, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+        let transaction = self.connection.transaction().map_err(DatabaseError::Change)?;
+        let done = change(&transaction).map_err(DatabaseError::Change)?;
         if let Some(limits) = limits {
-            check(read(&transaction).map_err(whole)?, limits).map_err(|problems| Problems::new(&name, problems))?;
+            check(&read(&transaction).map_err(DatabaseError::Change)?, limits)?;
         }
-        transaction.commit().map_err(whole)?;
+        transaction.commit().map_err(DatabaseError::Change)?;
         Ok(done)
     }
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
-    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM keys ORDER BY rowid LIMIT {}", MOST + 1))?;
+    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM keys ORDER BY rowid LIMIT {}", MAX_KEYS + 1))?;
     query.query_map([], entry)?.collect()
 }
 
@@ -168,28 +168,26 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// The keys of all rows, or every problem with the key that has it.
-fn check(entries: Vec<Entry>, limits: &[Limit]) -> Result<Vec<Key>, Vec<Problem>> {
-    if entries.len() > MOST {
-        return Err(vec![Problem::whole_file(format!("has more than {MOST} keys"))]);
+fn check(entries: &[Entry], limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
+    if entries.len() > MAX_KEYS {
+        return Err(DatabaseError::TooMany);
     }
     let (mut checker, mut problems, mut keys) = (Checker::new(limits), Vec::new(), Vec::new());
-    for entry in &entries {
+    for entry in entries {
         match checker.key(entry) {
             Ok(key) => keys.extend(key),
-            Err(wrong) => {
-                let told = wrong.into_iter().map(|(field, message)| Problem::whole_file(format!("key {:?}: {field}: {message}", entry.id)));
-                problems.extend(told);
-            }
+            Err(wrong) => problems.extend(wrong.into_iter().map(|(field, message)| format!("key {:?}: {field}: {message}", entry.id))),
         }
     }
-    if problems.is_empty() { Ok(keys) } else { Err(problems) }
+    if problems.is_empty() { Ok(keys) } else { Err(DatabaseError::Rows(problems)) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::is_database;
     use super::*;
 
-    fn path(name: &str) -> PathBuf {
+    fn path(name: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("llm-lens-keys-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         folder.join(name)
@@ -215,15 +213,15 @@ mod tests {
         database.add(&whole, &[]).unwrap();
         database.add(&subject, &[]).unwrap();
         assert_eq!(read(&database.connection).unwrap(), [whole, subject]);
-        assert!(Database::is_one(&path));
-        assert_eq!(crate::load_keys(&path, &[]).unwrap().len(), 2);
+        assert!(is_database(&path));
+        assert_eq!(Database::keys(&path, &[]).unwrap().len(), 2);
         assert_eq!([database.revoke("a").unwrap(), database.revoke("a").unwrap(), database.revoke("c").unwrap()], [true, false, false]);
-        assert_eq!(crate::load_keys(&path, &[]).unwrap().len(), 1);
+        assert_eq!(Database::keys(&path, &[]).unwrap().len(), 1);
         // What other programs write is checked, too, and told with the key's name; what would be wrong is not written by us.
         assert!(database.add(&entry("d e", 2), &[]).unwrap_err().to_string().contains("key \"d e\": id:"));
         assert!(database.add(&entry("a", 3), &[]).is_err());
         database.connection.execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", []).unwrap();
-        let problems = crate::load_keys(&path, &[]).unwrap_err().to_string();
+        let problems = Database::keys(&path, &[]).unwrap_err().to_string();
         assert!(problems.contains("key \"z\": expires") && problems.contains("key \"z\": hash"), "{problems}");
         std::fs::remove_file(path).unwrap();
     }
@@ -231,9 +229,9 @@ mod tests {
     #[test]
     fn what_is_none_is_told() {
         let path = path("none.db");
-        assert!(crate::load_keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        assert!(Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
         std::fs::write(&path, b"SQLite format 3\0 and then nothing of the kind").unwrap();
-        assert!(crate::load_keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
+        assert!(Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
         std::fs::remove_file(path).unwrap();
     }
 }
