@@ -1,42 +1,51 @@
-//! One of those who race, up to the first token of its answer.
+//! Holds an answer until its first token, so that another backend may still be asked.
 //!
-//! - *In*: a request on its way.
-//! - *Out*: whether its answer has begun in earnest; then the answer from its beginning, with the times at which it was read.
-//! - *Never*: more than [`MOST`] bytes held; a byte lost or a time changed by having been held.
+//! Engines send the head of an answer, and the role, before they have read the prompt: neither says that there will be a token soon. A
+//! stream has begun with its first token, with an error in place of one, or when it is longer than [`MAX_HELD`]. A whole body has begun
+//! when it is complete or longer than that: a backend that dies before has given no answer.
+//!
+//! - *In*: a [`Source`], and how its events are read; `None` passes everything through.
+//! - *Out*: the same answer from its beginning, with the times at which it was read.
+//! - *Never*: more than [`MAX_HELD`] bytes and one read held; a byte lost or a time changed by having been held.
 
 use std::task::{Context, Poll, ready};
 
 use lens::{EngineError, StreamLens, Tick};
-use routing::Ended;
+use transport::{AnswerHead, BodyListener, BodyStep, Source, Upstream, UpstreamError, clock};
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-use crate::upstream::h1::Request;
-use crate::upstream::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
+/// Bytes of an answer without a token that are waited through: what is longer has begun.
+pub(crate) const MAX_HELD: usize = 16 << 10;
 
-/// Most bytes of an answer without a token that are waited through: what is longer has begun.
-const MOST: usize = 16 << 10;
+/// The status of a stream that ends without a token, an error or a finish reason.
+const BAD_GATEWAY: u16 = 502;
 
 /// How an answer is read to find its first token.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reads {
-    pub(crate) dialect: Dialect,
-    pub(crate) limits: ReaderLimits,
-    /// The prompt is said back first.
-    pub(crate) echo: bool,
+pub struct Reads {
+    /// The API that the backend speaks.
+    pub dialect: Dialect,
+    /// Bounds of one event.
+    pub limits: ReaderLimits,
+    /// The prompt stands at the beginning of the answer.
+    pub echo: bool,
 }
 
-/// What a stream without a beginning and an end is worth.
-const BAD_GATEWAY: u16 = 502;
-
-/// Somebody who was asked.
-pub(super) struct Contender {
-    call: Call,
+/// A source that gives its head out when the answer has begun.
+#[derive(Debug)]
+pub struct FirstTokenProbe<S> {
+    source: S,
+    reads: Option<Reads>,
     head: Option<AnswerHead>,
-    taste: Option<Box<Taste>>,
+    held: Option<Box<Held>>,
+    error_status: Option<u16>,
+    held_until: Option<Tick>,
 }
 
-/// What was read of an answer before it is known whether it is the one that is heard.
-struct Taste {
+/// What was read of an answer that has not begun.
+#[derive(Debug)]
+struct Held {
+    is_stream: bool,
     reader: Reader,
     lens: StreamLens,
     /// When each read returned that brought something, how late, and how many bytes there were before it.
@@ -45,112 +54,149 @@ struct Taste {
     has_ended: bool,
 }
 
-impl Contender {
-    pub(super) fn new(call: Call) -> Self {
-        Contender { call, head: None, taste: None }
+impl<S: Source> FirstTokenProbe<S> {
+    /// A probe around a source that was not polled.
+    pub fn new(source: S, reads: Option<Reads>) -> Self {
+        FirstTokenProbe { source, reads, head: None, held: None, error_status: None, held_until: None }
     }
 
-    /// The request, if it may be sent again: see [`Call::into_unanswered`].
-    pub(super) fn into_unanswered(self) -> Option<Request> {
-        self.call.into_unanswered()
+    /// The source.
+    pub fn into_inner(self) -> S {
+        self.source
     }
 
-    /// What it says of a backend that there was an error: nothing, where an idle connection may just have been too old.
-    pub(super) fn fault(self) -> Ended {
-        if self.into_unanswered().is_some() { Ended::Untold } else { Ended::Badly }
+    /// Wait for a token no longer: what was read so far is the beginning of the answer.
+    pub fn release(&mut self) {
+        self.reads = None;
     }
 
-    pub(super) fn is_connecting(&self) -> bool {
-        self.call.is_connecting()
-    }
-
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
-        self.call.poll_send(cx)
-    }
-
-    /// Ready when its answer has begun: with its first token where it is a stream that `reads` can read, else with its head. The status is that of
-    /// an error which stands in place of the first token, if one does, or nothing.
-    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>, reads: Option<Reads>) -> Poll<Result<u16, UpstreamError>> {
+    /// Ready when the answer has begun, with its status: that of an error in place of the first token, if there is one, else the head's.
+    pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, UpstreamError>> {
         let head = match &mut self.head {
             Some(head) => head,
-            none => none.insert(ready!(self.call.poll_head(cx))?),
+            none => none.insert(ready!(self.source.poll_head(cx))?),
         };
-        let streams = head.status < 400 && !head.encoded && matches!(head.framing, Framing::Sse | Framing::Ndjson);
-        let Some(reads) = reads.filter(|_| streams) else { return Poll::Ready(Ok(head.status)) };
-        let reader = || Reader::new(reads.dialect, head.framing, reads.limits).expecting_echo(reads.echo);
-        let taste = self.taste.get_or_insert_with(|| Box::new(Taste::new(reader())));
-        while !taste.is_enough() {
-            taste.has_ended = ready!(self.call.poll_body(cx, &mut **taste))? == BodyStep::End;
+        let is_read = head.status < 400 && !head.encoded && head.framing != Framing::Opaque;
+        let Some(reads) = self.reads.filter(|_| is_read) else {
+            self.held_until = self.held.as_ref().map(|_| clock::now());
+            return Poll::Ready(Ok(head.status));
+        };
+        let held = self.held.get_or_insert_with(|| Box::new(Held::new(head.framing, reads)));
+        while !held.has_begun() {
+            match ready!(self.source.poll_body(cx, &mut **held)) {
+                Ok(step) => held.has_ended = step == BodyStep::End,
+                Err(error) => {
+                    log::debug!("the answer broke off before its first token: {error}");
+                    return Poll::Ready(Err(UpstreamError::BrokeOff));
+                }
+            }
         }
-        let told = taste.lens.error().map(EngineError::status).or_else(|| taste.is_empty().then_some(BAD_GATEWAY));
-        Poll::Ready(Ok(told.unwrap_or(head.status)))
+        self.held_until = held.last_read().or(Some(head.first_byte));
+        self.error_status = held.lens.error().map(EngineError::status).or_else(|| held.is_empty().then_some(BAD_GATEWAY));
+        Poll::Ready(Ok(self.error_status.unwrap_or(head.status)))
     }
 
-    /// When it was heard last of what is kept back.
-    pub(super) fn heard_at(&self) -> Option<Tick> {
-        let tasted = self.taste.as_ref().and_then(|taste| taste.reads.iter().rev().find(|(.., from)| *from < taste.bytes.len()));
-        let tasted = tasted.map(|(at, ..)| *at);
-        tasted.or_else(|| Some(self.head.as_ref()?.first_byte))
-    }
-
-    /// Whether there is more to hear of it than that it has failed.
-    pub(super) fn says_an_error(&self) -> bool {
-        let in_stream = self.taste.as_ref().is_some_and(|taste| taste.lens.error().is_some());
+    /// Whether the backend told an error, rather than just failed.
+    pub fn has_error(&self) -> bool {
+        let in_stream = self.held.as_ref().is_some_and(|held| held.lens.error().is_some());
         in_stream || self.head.as_ref().is_some_and(|head| head.status >= 400)
     }
 
-    /// The head, if it has come.
-    pub(super) fn head(&self) -> Option<&AnswerHead> {
+    /// The head, if it has come and was not taken.
+    pub fn head(&self) -> Option<&AnswerHead> {
         self.head.as_ref()
     }
 
     /// The head, once.
-    pub(super) fn take_head(&mut self) -> Option<AnswerHead> {
+    pub fn take_head(&mut self) -> Option<AnswerHead> {
         self.head.take()
-    }
-
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
-        match self.taste.take().filter(|taste| taste.has_ended || !taste.reads.is_empty()) {
-            Some(taste) => Poll::Ready(Ok(taste.again(hear))),
-            None => self.call.poll_body(cx, hear),
-        }
-    }
-
-    pub(super) fn settle(self, upstream: &Upstream) {
-        self.call.settle(upstream);
     }
 }
 
-impl Taste {
-    fn new(reader: Reader) -> Self {
-        Taste { reader, lens: StreamLens::new(true, u64::MAX), reads: Vec::new(), bytes: Vec::new(), has_ended: false }
+impl<S: Source> Source for FirstTokenProbe<S> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        self.source.poll_send(cx)
     }
 
-    /// Whether it is known what this is.
-    fn is_enough(&self) -> bool {
-        self.has_ended || self.lens.marks().first_token.arrival.is_some() || self.lens.error().is_some() || self.bytes.len() >= MOST
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        ready!(self.poll_begun(cx))?;
+        Poll::Ready(self.head.take().ok_or(UpstreamError::ClosedEarly))
     }
 
-    /// Whether it has ended and has said nothing, not even why.
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+        match self.held.take().filter(|held| held.has_ended || !held.reads.is_empty()) {
+            Some(held) => Poll::Ready(Ok(held.replay(listener))),
+            None => self.source.poll_body(cx, listener),
+        }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.source.is_connecting()
+    }
+
+    fn held_read_at(&self) -> Option<Tick> {
+        let held = self.held.as_ref().and_then(|held| held.last_read());
+        held.or_else(|| Some(self.head.as_ref()?.first_byte))
+    }
+
+    fn held_until(&self) -> Option<Tick> {
+        self.held_until
+    }
+
+    fn error_status(&self) -> Option<u16> {
+        self.error_status
+    }
+
+    fn settle(self, upstream: &Upstream) {
+        self.source.settle(upstream);
+    }
+}
+
+impl Held {
+    fn new(framing: Framing, reads: Reads) -> Self {
+        Held {
+            is_stream: matches!(framing, Framing::Sse | Framing::Ndjson),
+            reader: Reader::new(reads.dialect, framing, reads.limits).expecting_echo(reads.echo),
+            lens: StreamLens::new(true, u64::MAX),
+            reads: Vec::new(),
+            bytes: Vec::new(),
+            has_ended: false,
+        }
+    }
+
+    fn has_token(&self) -> bool {
+        self.lens.marks().first_token.arrival.is_some()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_ended || self.has_token() || self.lens.error().is_some() || self.bytes.len() >= MAX_HELD
+    }
+
+    /// A stream that has ended without a token, an error or a reason.
     fn is_empty(&self) -> bool {
-        self.has_ended && self.lens.marks().first_token.arrival.is_none() && !self.lens.is_complete(1)
+        self.is_stream && self.has_ended && !self.has_token() && !self.lens.is_complete(1)
     }
 
-    /// Let somebody else hear it, as it was.
-    fn again(&self, hear: &mut impl Hear) -> BodyStep {
+    /// When something was read last.
+    fn last_read(&self) -> Option<Tick> {
+        self.reads.iter().rev().find(|(.., from)| *from < self.bytes.len()).map(|(at, ..)| *at)
+    }
+
+    /// Give everything to a listener, as it was read.
+    fn replay(&self, listener: &mut impl BodyListener) -> BodyStep {
         let ends = self.reads.iter().skip(1).map(|(.., from)| *from).chain([self.bytes.len()]);
         for ((read_at, lag, from), end) in self.reads.iter().zip(ends) {
-            hear.begin_read(*read_at, *lag);
-            hear.payload(self.bytes.get(*from..end).unwrap_or_default());
+            listener.begin_read(*read_at, *lag);
+            listener.payload(self.bytes.get(*from..end).unwrap_or_default());
         }
         if self.has_ended { BodyStep::End } else { BodyStep::More }
     }
 }
 
-impl Hear for Taste {
+impl BodyListener for Held {
     fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
         self.lens.begin_read(now);
-        // One that has brought nothing is as good as none.
+        // A read that has brought nothing does not count.
         self.reads.pop_if(|(.., from)| *from == self.bytes.len());
         self.reads.push((now, lag, self.bytes.len()));
     }
@@ -166,9 +212,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Vec<(u64, Option<u64>, Vec<u8>)>);
+    struct Replayed(Vec<(u64, Option<u64>, Vec<u8>)>);
 
-    impl Hear for Heard {
+    impl BodyListener for Replayed {
         fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
             self.0.push((now.0, lag, Vec::new()));
         }
@@ -178,33 +224,47 @@ mod tests {
         }
     }
 
+    fn held(framing: Framing) -> Held {
+        Held::new(framing, Reads { dialect: Dialect::OpenAiChat, limits: ReaderLimits { event: 1 << 20 }, echo: false })
+    }
+
     #[test]
-    fn what_was_tasted_is_heard_again_as_it_was() {
-        let mut taste = Taste::new(Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits { event: 1 << 20 }));
+    fn held_bytes_are_replayed_as_they_were_read() {
+        let mut held = held(Framing::Sse);
         let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
         let (one, other) = role.split_at(20);
-        taste.begin_read(Tick(5), None);
-        taste.payload(one.as_bytes());
-        assert!(!taste.is_enough());
+        held.begin_read(Tick(5), None);
+        held.payload(one.as_bytes());
+        assert!(!held.has_begun());
         // A read that brought nothing of the body, and one in two runs.
-        taste.begin_read(Tick(7), None);
-        taste.begin_read(Tick(9), Some(3));
-        taste.payload(&other.as_bytes()[..4]);
-        taste.payload(&other.as_bytes()[4..]);
-        assert!(!taste.is_enough(), "a role is no token");
-        taste.begin_read(Tick(11), None);
-        taste.payload(b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n");
-        assert!(taste.is_enough());
-        let mut heard = Heard::default();
-        assert_eq!(taste.again(&mut heard), BodyStep::More);
-        let times: Vec<_> = heard.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
+        held.begin_read(Tick(7), None);
+        held.begin_read(Tick(9), Some(3));
+        held.payload(&other.as_bytes()[..4]);
+        held.payload(&other.as_bytes()[4..]);
+        assert!(!held.has_begun(), "a role is no token");
+        held.begin_read(Tick(11), None);
+        held.payload(b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n");
+        assert!(held.has_begun());
+        let mut replayed = Replayed::default();
+        assert_eq!(held.replay(&mut replayed), BodyStep::More);
+        let times: Vec<_> = replayed.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
         assert_eq!(times, [(5, None, 20), (9, Some(3), other.len()), (11, None, 57)]);
-        let mut nothing = Taste::new(Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits { event: 1 << 20 }));
-        nothing.begin_read(Tick(5), None);
-        nothing.payload(role.as_bytes());
-        assert!(!nothing.is_empty());
-        nothing.has_ended = true;
-        assert!(nothing.is_empty() && nothing.is_enough());
-        assert_eq!(heard.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(), taste.bytes);
+        assert_eq!(replayed.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(), held.bytes);
+    }
+
+    #[test]
+    fn a_stream_without_a_token_is_empty_and_a_whole_body_is_not() {
+        let mut stream = held(Framing::Sse);
+        stream.begin_read(Tick(5), None);
+        stream.payload(b"data: {\"choices\":[]}\n\n");
+        assert!(!stream.is_empty());
+        stream.has_ended = true;
+        assert!(stream.is_empty() && stream.has_begun());
+        let mut whole = held(Framing::Json);
+        whole.begin_read(Tick(5), None);
+        whole.payload(b"{}");
+        assert!(!whole.has_begun());
+        whole.has_ended = true;
+        assert!(!whole.is_empty() && whole.has_begun());
     }
 }

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 /// Bytes of one read. Larger reads save system calls on floods; this holds about 120 events of a chat stream.
-pub(crate) const SCRATCH: usize = 32 << 10;
+pub const SCRATCH: usize = 32 << 10;
 /// Most buffers that a worker keeps, and the largest one worth keeping.
 const KEEP: usize = 64;
 const LARGEST: usize = 64 << 10;
@@ -19,19 +19,19 @@ thread_local! {
 
 /// Work with the scratch. It is not to be asked for again inside.
 #[inline]
-pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH_BUFFER.with_borrow_mut(|scratch| work(scratch))
 }
 
 /// An empty buffer.
 #[inline]
-pub(crate) fn take() -> Vec<u8> {
+pub fn take() -> Vec<u8> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FRESH))
 }
 
 /// A buffer that is not needed any more.
 #[inline]
-pub(crate) fn give(mut buffer: Vec<u8>) {
+pub fn give(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > LARGEST {
         return;
     }

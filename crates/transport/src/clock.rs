@@ -12,12 +12,12 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Now, monotonic.
 #[inline]
-pub(crate) fn now() -> Tick {
+pub fn now() -> Tick {
     Tick(u64::try_from(EPOCH.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Now by the wall clock, in microseconds of the Unix epoch; zero before 1970.
-pub(crate) fn wall_us() -> u64 {
+pub fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -3,20 +3,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::downstream::out::Out;
-use crate::downstream::{Gone, Sink, buffer};
-use crate::respond::reason;
-use crate::upstream::AnswerHead;
+use crate::buffer;
+use crate::leg::{AnswerHead, Gone, Sink};
+use crate::out::Out;
 
 /// Most bytes of following requests that are kept while an answer is written.
 const MAX_PIPELINED: usize = 64 << 10;
 
 /// The writing side of one exchange.
-pub(super) struct H1Sink<'c> {
-    io: &'c mut Stream,
+pub struct H1Sink<'c, I> {
+    io: &'c mut I,
     /// Bytes of the next request that come early.
     pipelined: &'c mut Vec<u8>,
     http10: bool,
@@ -27,19 +25,20 @@ pub(super) struct H1Sink<'c> {
     unflushed: usize,
 }
 
-impl<'c> H1Sink<'c> {
-    pub(super) fn new(io: &'c mut Stream, pipelined: &'c mut Vec<u8>, http10: bool, keep_alive: bool) -> Self {
-        let buffers = io.get_ssl_digest().is_some();
+impl<'c, I> H1Sink<'c, I> {
+    /// A sink on a client's connection. `pipelined` takes what the client sends meanwhile; `buffers` says that `io` keeps bytes until it is
+    /// flushed, as TLS does.
+    pub fn new(io: &'c mut I, pipelined: &'c mut Vec<u8>, http10: bool, keep_alive: bool, buffers: bool) -> Self {
         H1Sink { io, pipelined, http10, keep_alive, buffers, unflushed: 0 }
     }
 
     /// Whether the connection may serve another request.
-    pub(super) fn keeps_alive(&self) -> bool {
+    pub fn keeps_alive(&self) -> bool {
         self.keep_alive
     }
 }
 
-impl Sink for H1Sink<'_> {
+impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Sink<'_, I> {
     fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone> {
         let bodiless = matches!(head.status, 204 | 304);
         let chunked = head.length.is_none() && !self.http10 && !bodiless;
@@ -50,7 +49,7 @@ impl Sink for H1Sink<'_> {
             say("HTTP/1.1 ");
             say(status_text(head.status, &mut [0; 3]));
             say(" ");
-            say(reason(head.status));
+            say(reason_phrase(head.status));
             say("\r\n");
             queue.extend_from_slice(&head.fields);
             let mut say = |text: &str| queue.extend_from_slice(text.as_bytes());
@@ -105,6 +104,11 @@ impl Sink for H1Sink<'_> {
     fn end(&mut self, complete: bool) {
         self.keep_alive &= complete;
     }
+}
+
+/// The reason phrase of a status.
+pub fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown")
 }
 
 /// The three digits of a status.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::buffer;
+use crate::buffer;
 
 /// A chunk's size line has this many digits, zero-padded, so that there is room for it before its payload is known.
 const DIGITS: usize = 8;
@@ -16,7 +16,7 @@ const COMPACT: usize = 64 << 10;
 
 /// Queued bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Out {
+pub struct Out {
     queue: Vec<u8>,
     /// What of the queue is written.
     at: usize,
@@ -35,38 +35,39 @@ pub(crate) struct Out {
 
 impl Out {
     /// Frame what follows in chunks.
-    pub(crate) fn set_chunked(&mut self, chunked: bool) {
+    pub fn set_chunked(&mut self, chunked: bool) {
         self.chunked = chunked;
     }
 
     /// Bytes that wait to be written.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.queue.len() - self.at
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing waits to be written.
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Payload bytes that the client's socket has taken.
-    pub(crate) fn payload_written(&self) -> u64 {
+    pub fn payload_written(&self) -> u64 {
         self.written
     }
 
     /// Payload bytes queued so far.
-    pub(crate) fn payload_queued(&self) -> u64 {
+    pub fn payload_queued(&self) -> u64 {
         self.payload
     }
 
     /// Payload bytes in the open chunk.
     #[inline]
-    pub(crate) fn open_payload(&self) -> u64 {
+    pub fn open_payload(&self) -> u64 {
         let size_line = if self.chunked { SIZE_LINE } else { 0 };
         self.open.map_or(0, |start| (self.queue.len() - start - size_line) as u64)
     }
 
     /// Queue bytes that are no payload: a head.
-    pub(crate) fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.make_room();
         let before = self.queue.len();
         write(&mut self.queue);
@@ -76,7 +77,7 @@ impl Out {
 
     /// Queue payload; it joins the open chunk.
     #[inline]
-    pub(crate) fn push(&mut self, run: &[u8]) {
+    pub fn push(&mut self, run: &[u8]) {
         if run.is_empty() {
             return;
         }
@@ -92,7 +93,7 @@ impl Out {
 
     /// Close the open chunk: what one read brought leaves as one.
     #[inline]
-    pub(crate) fn commit(&mut self) {
+    pub fn commit(&mut self) {
         let Some(start) = self.open.take() else { return };
         let mut payload = self.queue.len() - start;
         if self.chunked {
@@ -108,7 +109,7 @@ impl Out {
     }
 
     /// Queue the proper end of the body.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.commit();
         if self.chunked {
             self.head(|queue| queue.extend_from_slice(b"0\r\n\r\n"));
@@ -117,13 +118,13 @@ impl Out {
 
     /// What is to be written next. Nothing may be open.
     #[inline]
-    pub(crate) fn pending(&self) -> &[u8] {
+    pub fn pending(&self) -> &[u8] {
         self.queue.get(self.at..).unwrap_or_default()
     }
 
     /// The first `n` pending bytes were written.
     #[inline]
-    pub(crate) fn advance(&mut self, n: usize) {
+    pub fn advance(&mut self, n: usize) {
         self.at += n;
         self.wire_written += n as u64;
         while let Some(&(wire, payload)) = self.ends.front() {

@@ -18,7 +18,7 @@ mod openai_responses;
 mod shared;
 
 use crate::event::{Listener, Teller};
-use crate::json::{Malformed, Scan};
+use crate::json::{self, Malformed, Scan};
 
 /// What an engine speaks on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,9 +104,67 @@ impl Dialect {
         }
     }
 
+    /// Whether answers hold generated text: all but embeddings.
+    pub fn generates(self) -> bool {
+        self != Dialect::Embeddings
+    }
+
+    /// Whether a request may hold several prompts, each with choices of its own.
+    pub fn batches_prompts(self) -> bool {
+        self == Dialect::OpenAiCompletions
+    }
+
+    /// Whether the prompt's token count leaves out what a cache had or got: Anthropic counts these beside it, everything else within it.
+    pub fn counts_cache_beside_prompt(self) -> bool {
+        self == Dialect::Anthropic
+    }
+
+    /// Whether `stream_options.include_usage` asks for token usage.
+    pub fn takes_stream_options(self) -> bool {
+        matches!(self, Dialect::OpenAiChat | Dialect::OpenAiCompletions)
+    }
+
+    /// Whether another backend can resume a stream, given what was generated so far.
+    pub fn can_resume(self) -> bool {
+        matches!(self, Dialect::OpenAiChat | Dialect::OpenAiCompletions)
+    }
+
+    /// Whether an event may repeat all text before it, so that events depend on those before them.
+    pub fn text_is_cumulative(self) -> bool {
+        self == Dialect::Generate
+    }
+
+    /// Whether the events that end a stream number things as its last event did.
+    pub fn closing_needs_last_event(self) -> bool {
+        matches!(self, Dialect::Anthropic | Dialect::OpenAiResponses)
+    }
+
+    /// Path and body of the shortest request: one token of output.
+    pub fn probe(self, model: &str) -> (&'static str, String) {
+        let model = json::escaped(model);
+        let messages = "\"messages\":[{\"role\":\"user\",\"content\":\"ok\"}]";
+        match self {
+            Dialect::OpenAiChat => ("/v1/chat/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
+            Dialect::OpenAiCompletions => ("/v1/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"prompt\":\"ok\"}}")),
+            // OpenAI takes no fewer.
+            Dialect::OpenAiResponses => {
+                ("/v1/responses", format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}"))
+            }
+            Dialect::Anthropic => ("/v1/messages", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
+            Dialect::Generate => ("/generate", "{\"inputs\":\"ok\",\"parameters\":{\"max_new_tokens\":1}}".to_owned()),
+            Dialect::Ollama => (
+                "/api/chat",
+                format!("{{\"model\":\"{model}\",\"stream\":false,\"options\":{{\"num_predict\":1}},{messages}}}"),
+            ),
+            Dialect::LlamaCpp => ("/completion", "{\"prompt\":\"ok\",\"n_predict\":1}".to_owned()),
+            Dialect::Embeddings => ("/v1/embeddings", format!("{{\"model\":\"{model}\",\"input\":\"ok\"}}")),
+        }
+    }
+
     /// What to send as the last event when a stream must end in an error, so that a client of this dialect sees a
-    /// failure and not an ending. `message` and `code` must be plain words (they are not escaped).
+    /// failure and not an ending.
     pub fn error_event(self, message: &str, code: &str) -> String {
+        let (message, code) = (json::escaped(message), json::escaped(code));
         match self {
             Dialect::Anthropic => {
                 format!(

@@ -12,6 +12,8 @@ mod text;
 
 pub use text::Text;
 
+use std::fmt::Write as _;
+
 use memchr::memchr2;
 
 /// Deepest nesting that is followed. The value serde_json uses; deeper documents are attacks.
@@ -361,6 +363,26 @@ pub fn nesting(document: &[u8]) -> u64 {
 #[inline]
 fn is_scalar(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')
+}
+
+/// JSON string content that says `text`: quotes, backslashes and control characters escaped.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c < ' ' => {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub mod event;
 pub mod reader;
 pub mod request;
 pub mod rewrite;
+mod split;
+pub use split::{Split, Splitter};
 mod template;
 pub mod validate;
 

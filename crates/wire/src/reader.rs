@@ -161,7 +161,7 @@ fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, template: &mut
         read.is_ok() || json::Scan::new(data).at_end()
     };
     // What depends on the events before it has no shape of its own.
-    let alone = tell.told == 1 && dialect != Dialect::Generate && !memory.echo_pending;
+    let alone = tell.told == 1 && !dialect.text_is_cumulative() && !memory.echo_pending;
     if let (Some(slot), true) = (tell.slot, alone && understood) {
         template.learn(data, slot);
     }

@@ -9,27 +9,29 @@ use std::time::Duration;
 use wire::http1::head::HeadLimits;
 
 use super::h1::Request;
-use super::{AnswerHead, BodyStep, H1Source, H2Source, Hear, Source, Upstream, UpstreamError, connect};
+use super::{H1Source, H2Source, Upstream, connect};
+use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 
 /// One exchange with a backend.
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would be an allocation for each request")]
-pub(crate) enum Call {
+pub enum Call {
     /// The connection does not stand yet.
     Opening(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>),
+    /// An exchange over HTTP/1.1.
     H1(H1Source),
-    // Boxed, so that the exchanges that do not use it do not carry its size.
+    /// An exchange over HTTP/2, boxed so that the others do not carry its size.
     H2(Box<H2Source>),
 }
 
 impl Call {
     /// The same as [`open`](Self::open), while somebody else waits for it, or for another.
-    pub(crate) fn opening(upstream: &Arc<Upstream>, request: Request, limits: HeadLimits, timeout: Duration, fresh: bool) -> Call {
+    pub fn opening(upstream: &Arc<Upstream>, request: Request, limits: HeadLimits, timeout: Duration, fresh: bool) -> Call {
         let upstream = upstream.clone();
         Call::Opening(Box::pin(async move { Call::open(&upstream, request, limits, timeout, fresh).await }))
     }
 
     /// Take or make a connection. `fresh` wants a new one.
-    pub(crate) async fn open(
+    pub async fn open(
         upstream: &Arc<Upstream>,
         request: Request,
         limits: HeadLimits,
@@ -49,7 +51,7 @@ impl Call {
     }
 
     /// The request, if it may be sent again: see [`H1Source::into_unanswered`].
-    pub(crate) fn into_unanswered(self) -> Option<Request> {
+    pub fn into_unanswered(self) -> Option<Request> {
         match self {
             Call::H1(source) => source.into_unanswered(),
             Call::Opening(_) | Call::H2(_) => None,
@@ -77,11 +79,11 @@ impl Source for Call {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
         match self {
             Call::Opening(_) => Poll::Pending,
-            Call::H1(source) => source.poll_body(cx, hear),
-            Call::H2(source) => source.poll_body(cx, hear),
+            Call::H1(source) => source.poll_body(cx, listener),
+            Call::H2(source) => source.poll_body(cx, listener),
         }
     }
 

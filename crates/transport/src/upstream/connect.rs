@@ -11,12 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{Permit, Upstream, UpstreamError, kernel, pool};
+use super::{Permit, Upstream, kernel, pool};
 use crate::clock;
+use crate::leg::UpstreamError;
 
 /// A connection to a backend, plain or TLS.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub enum Io {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -32,16 +33,16 @@ impl Io {
 
 /// A connection on its way through one exchange.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     pub(super) io: Io,
     /// It has served before: a close before the first byte may just be its age.
-    pub(crate) reused: bool,
+    pub reused: bool,
     pub(super) kernel_timestamps: bool,
     _permit: Permit,
 }
 
 /// Take or make a connection. `fresh` wants a new one.
-pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: bool) -> Result<Connection, UpstreamError> {
+pub async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: bool) -> Result<Connection, UpstreamError> {
     let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
     let kernel_timestamps = upstream.limits.kernel_timestamps && upstream.tls.is_none();
     if let Some(io) = (!fresh).then(|| pool::take(upstream.number)).flatten() {
@@ -66,7 +67,7 @@ pub(crate) async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: 
 }
 
 /// Connect, and measure how far it is. To find its address is no part of the way.
-pub(crate) async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
+pub async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port)).await?.collect();
     let began = clock::now();
     let socket = TcpStream::connect(&*addresses).await?;

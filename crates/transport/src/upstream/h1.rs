@@ -18,34 +18,38 @@ use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::connect::{Connection, Io};
-use super::{AnswerHead, BodyStep, Hear, Source, Upstream, UpstreamError, kernel};
-use crate::clock;
-use crate::downstream::buffer;
+use super::{Upstream, kernel};
+use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
+use crate::{buffer, clock};
 
 /// A request on its way: the head that we made, and the client's body with what we put into it.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) head: Vec<u8>,
+pub struct Request {
+    /// The head as it is written.
+    pub head: Vec<u8>,
     /// The buffer that holds the body; whoever may have to ask another backend has it, too.
-    pub(crate) buffer: Arc<Vec<u8>>,
+    pub buffer: Arc<Vec<u8>>,
     /// Where in the buffer the body lies.
-    pub(crate) body: std::ops::Range<usize>,
+    pub body: std::ops::Range<usize>,
     /// What stands there in place of something else, in order.
-    pub(crate) edits: Edits,
+    pub edits: Edits,
 }
 
 /// At most two: another name of the model, and the request for usage.
-pub(crate) type Edits = [Option<Edit>; 2];
+pub type Edits = [Option<Edit>; 2];
 
 /// A text in place of a part of the body, which may be empty.
 #[derive(Clone, Debug)]
-pub(crate) struct Edit {
-    pub(crate) range: std::ops::Range<usize>,
-    pub(crate) text: Cow<'static, str>,
+pub struct Edit {
+    /// What is replaced, as bytes of the body.
+    pub range: std::ops::Range<usize>,
+    /// What stands there instead.
+    pub text: Cow<'static, str>,
 }
 
 impl Request {
-    pub(crate) fn body(&self) -> &[u8] {
+    /// The body before its edits.
+    pub fn body(&self) -> &[u8] {
         self.buffer.get(self.body.clone()).unwrap_or_default()
     }
 
@@ -68,7 +72,7 @@ impl Request {
 
 /// An answer over HTTP/1.1.
 #[derive(Debug)]
-pub(crate) struct H1Source {
+pub struct H1Source {
     connection: Connection,
     limits: HeadLimits,
     /// Kept until the answer begins, so that it can be sent again on another connection.
@@ -83,7 +87,8 @@ pub(crate) struct H1Source {
 }
 
 impl H1Source {
-    pub(crate) fn new(connection: Connection, request: Request, limits: HeadLimits) -> Self {
+    /// An exchange on a connection; nothing is written yet.
+    pub fn new(connection: Connection, request: Request, limits: HeadLimits) -> Self {
         H1Source {
             connection,
             limits,
@@ -98,7 +103,7 @@ impl H1Source {
     }
 
     /// The request, if no byte of an answer has come on a connection that had served before: it may be sent again.
-    pub(crate) fn into_unanswered(mut self) -> Option<Request> {
+    pub fn into_unanswered(mut self) -> Option<Request> {
         if self.connection.reused && self.first_byte.is_none() { self.request.take() } else { None }
     }
 
@@ -171,13 +176,13 @@ impl H1Source {
         Ok((answer, head.framing))
     }
 
-    /// Give the payload in `bytes` to `hear`, run by run.
-    fn decode(&mut self, mut bytes: &[u8], hear: &mut impl Hear) -> Result<BodyStep, UpstreamError> {
+    /// Give the payload in `bytes` to `listener`, run by run.
+    fn decode(&mut self, mut bytes: &[u8], listener: &mut impl BodyListener) -> Result<BodyStep, UpstreamError> {
         loop {
             match self.body.next(bytes)? {
                 Progress::Data { skip, len } => {
                     let (run, rest) = bytes.get(skip..).unwrap_or_default().split_at_checked(len).unwrap_or_default();
-                    hear.payload(run);
+                    listener.payload(run);
                     bytes = rest;
                 }
                 Progress::More => return Ok(BodyStep::More),
@@ -234,15 +239,15 @@ impl Source for H1Source {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
         if self.body.is_done() {
             self.reusable &= self.left.is_empty();
             return Poll::Ready(Ok(BodyStep::End));
         }
         if !self.left.is_empty() {
             let left = std::mem::take(&mut self.left);
-            hear.begin_read(self.first_byte.unwrap_or_default(), None);
-            return Poll::Ready(self.decode(&left, hear));
+            listener.begin_read(self.first_byte.unwrap_or_default(), None);
+            return Poll::Ready(self.decode(&left, listener));
         }
         buffer::with_scratch(|scratch| {
             let mut lag = None;
@@ -252,8 +257,8 @@ impl Source for H1Source {
                 self.body.closed()?;
                 return Poll::Ready(Ok(BodyStep::End));
             }
-            hear.begin_read(clock::now(), lag);
-            Poll::Ready(self.decode(scratch.get(..len).unwrap_or_default(), hear))
+            listener.begin_read(clock::now(), lag);
+            Poll::Ready(self.decode(scratch.get(..len).unwrap_or_default(), listener))
         })
     }
 

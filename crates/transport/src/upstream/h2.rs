@@ -20,16 +20,17 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use wire::Framing;
 
-use super::{AnswerHead, BodyStep, Hear, Permit, Source, Upstream, UpstreamError};
+use super::h1::Request;
+use super::tls::BuildError;
+use super::{Permit, Upstream};
 use crate::clock;
-use crate::plan::BuildError;
-use crate::upstream::h1::Request;
+use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 
 /// How long an HTTP/2 connection without streams is kept.
 pub(super) const IDLE: Duration = Duration::from_secs(55);
 
 /// Connections to one backend.
-pub(crate) struct Client {
+pub struct Client {
     connector: Connector,
 }
 
@@ -54,7 +55,7 @@ pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, Buil
 }
 
 /// An answer over HTTP/2.
-pub(crate) struct H2Source {
+pub struct H2Source {
     session: Option<Http2Session>,
     /// The stream's writing side, and what is left to write.
     writer: Option<SendStream<Bytes>>,
@@ -66,7 +67,7 @@ pub(crate) struct H2Source {
 
 impl H2Source {
     /// Open a stream and say the head.
-    pub(crate) async fn open(upstream: &Arc<Upstream>, request: Request) -> Result<Self, UpstreamError> {
+    pub async fn open(upstream: &Arc<Upstream>, request: Request) -> Result<Self, UpstreamError> {
         let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
         let client = upstream.h2.as_ref().ok_or(UpstreamError::ClosedEarly)?;
         let peer = super::peer(upstream).await.map_err(UpstreamError::Connect)?;
@@ -152,13 +153,13 @@ impl Source for H2Source {
         }))
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
         let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
         match ready!(session.poll_read_response_body(cx)) {
             Some(Ok(run)) => {
-                hear.begin_read(clock::now(), None);
+                listener.begin_read(clock::now(), None);
                 if !run.is_empty() {
-                    hear.payload(&run);
+                    listener.payload(&run);
                 }
                 Poll::Ready(Ok(BodyStep::More))
             }

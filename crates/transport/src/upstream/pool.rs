@@ -57,11 +57,20 @@ pub(super) fn put(backend: usize, io: Io, most: usize) {
     });
     if !SWEEPING.replace(true) {
         // Owned by the worker's runtime; it ends with the last idle connection, or with the runtime.
-        tokio::spawn(sweep());
+        tokio::spawn(sweep(Sweeper));
     }
 }
 
-async fn sweep() {
+/// The worker's one sweeper, which may be started again once it is gone, however it ends.
+struct Sweeper;
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        SWEEPING.set(false);
+    }
+}
+
+async fn sweep(_sweeper: Sweeper) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let empty = IDLE.with_borrow_mut(|all| {
@@ -72,7 +81,6 @@ async fn sweep() {
             all.is_empty()
         });
         if empty {
-            SWEEPING.set(false);
             return;
         }
     }

@@ -12,7 +12,28 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::plan::BuildError;
+/// Why TLS to a backend cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A certificate, key or authority file that does not hold what it should.
+    #[error("{what} {path}: {why}")]
+    Pem {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A name that cannot be verified.
+    #[error("backend {backend}: {name:?} is not a name that a certificate can have")]
+    ServerName {
+        /// The backend.
+        backend: String,
+        /// The name.
+        name: String,
+    },
+}
 
 /// The client side of TLS to one backend.
 #[derive(Clone)]

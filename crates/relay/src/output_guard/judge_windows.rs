@@ -1,31 +1,30 @@
 //! The judges of one answer: filters that need context, asked about windows of text while the answer flows.
 //!
-//! - *In*: pieces of text by line; time, through the relay's polls.
+//! - *In*: pieces of text by channel; time, through the relay's polls.
 //! - *Out*: how far each text may go on; for what the answer ends.
 //! - *Never*: more than one question of a mode under way; text beyond a window's context that no judge wants any more.
 //!
-//! Each mode is a bench of its own. *hold*: an event leaves when its text was judged. *cut*: it leaves at once, and only the answer's
+//! The judges of each mode are a group of their own. *hold*: an event leaves when its text was judged. *cut*: it leaves at once, and only the answer's
 //! ending waits for the last verdict. *end*: everything is judged together before the ending leaves.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use filters::settings::{Mode, OnFailure};
-use filters::{Assessment, BoxFuture, Failure, Found, Hooks, Place, Shield, Side, Sizes, Subject, Verdict, Voice, merge};
+use filters::{Assessment, BoxFuture, Failure, Found, Hooks, Host, Place, Shield, Side, Sizes, Subject, Verdict, Voice, merge};
 use lens::security::FilterAccount;
 
-use super::Stop;
-use super::line::{Key, Slot};
-use crate::world::World;
+use super::text_channels::{Key, Slot};
+use crate::failure::Failure as End;
 
-/// Text that a bench gathers at the most before it asks, whatever its mode: judges are given no more than that in any case.
-const MOST_SAID: usize = 192 << 10;
-/// Text of all lines that waits for judges at the most; beyond it what their modes say happens.
-const MOST_WAITING: usize = 2 << 20;
+/// Maximum bytes of text in one question, whatever the mode.
+const MAX_QUESTION: usize = 192 << 10;
+/// Maximum bytes of all texts that wait for judges; beyond it the judges' `on_failure` applies.
+const MAX_WAITING: usize = 2 << 20;
 
-/// What was said in one line.
+/// The text of one channel.
 #[derive(Debug)]
-struct Said {
+struct ChannelText {
     key: Key,
     /// The text from `base` on.
     text: String,
@@ -34,7 +33,7 @@ struct Said {
     ended: bool,
 }
 
-impl Said {
+impl ChannelText {
     fn end(&self) -> usize {
         self.base + self.text.len()
     }
@@ -67,46 +66,46 @@ struct Running {
 }
 
 /// The judges of one mode.
-struct Bench {
+struct JudgeGroup {
     mode: Mode,
     /// By line.
     judged: Vec<usize>,
     running: Option<Running>,
 }
 
-impl Bench {
+impl JudgeGroup {
     fn judged(&self, line: usize) -> usize {
         self.judged.get(line).copied().unwrap_or(0)
     }
 }
 
 /// All of them.
-pub(super) struct Panel {
+pub(super) struct JudgeWindows {
     guard: Arc<Shield>,
-    world: Arc<World>,
-    benches: Vec<Bench>,
-    said: Vec<Said>,
+    host: Arc<dyn Host>,
+    groups: Vec<JudgeGroup>,
+    channels: Vec<ChannelText>,
     pub(super) accounts: Vec<FilterAccount>,
     /// What was found: by whom, and in which line.
     pub(super) found: Vec<(Arc<str>, Key, Found)>,
 }
 
-impl std::fmt::Debug for Panel {
+impl std::fmt::Debug for JudgeWindows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Panel").field("lines", &self.said.len()).finish_non_exhaustive()
+        f.debug_struct("JudgeWindows").field("lines", &self.channels.len()).finish_non_exhaustive()
     }
 }
 
-impl Panel {
+impl JudgeWindows {
     /// `None`, when the guard has no judges of answers.
-    pub(super) fn new(guard: &Arc<Shield>, world: &Arc<World>) -> Option<Self> {
+    pub(super) fn new(guard: &Arc<Shield>, host: &Arc<dyn Host>) -> Option<Self> {
         let modes = guard.chain().modes();
-        let bench = |mode| Bench { mode, judged: Vec::new(), running: None };
-        (!modes.is_empty()).then(|| Panel {
+        let group = |mode| JudgeGroup { mode, judged: Vec::new(), running: None };
+        (!modes.is_empty()).then(|| JudgeWindows {
             guard: guard.clone(),
-            world: world.clone(),
-            benches: modes.into_iter().map(bench).collect(),
-            said: Vec::new(),
+            host: host.clone(),
+            groups: modes.into_iter().map(group).collect(),
+            channels: Vec::new(),
             accounts: Vec::new(),
             found: Vec::new(),
         })
@@ -114,42 +113,42 @@ impl Panel {
 
     /// A piece of text of a line.
     pub(super) fn text(&mut self, line: usize, key: Key, text: &str) {
-        // Lines are numbered as they come.
-        if line >= self.said.len() {
-            self.said.push(Said { key, text: String::new(), base: 0, ended: false });
+        // TextChannels are numbered as they come.
+        if line >= self.channels.len() {
+            self.channels.push(ChannelText { key, text: String::new(), base: 0, ended: false });
         }
-        if let Some(said) = self.said.get_mut(line) {
-            said.text.push_str(text);
+        if let Some(channel) = self.channels.get_mut(line) {
+            channel.text.push_str(text);
         }
     }
 
     /// A choice is complete, or all are.
     pub(super) fn end(&mut self, choice: Option<u32>) {
-        let ended = self.said.iter_mut().filter(|said| choice.is_none_or(|choice| said.key.0 == choice));
-        ended.for_each(|said| said.ended = true);
+        let ended = self.channels.iter_mut().filter(|channel| choice.is_none_or(|choice| channel.key.0 == choice));
+        ended.for_each(|channel| channel.ended = true);
         self.ask(false);
     }
 
     /// Ask about what has gathered. In a `hurry`, about less than a window, too.
     pub(super) fn ask(&mut self, hurry: bool) {
         let window = self.guard.settings.window;
-        for bench in self.benches.iter_mut().filter(|bench| bench.running.is_none()) {
-            let enough = |unasked: usize, ended: bool| match bench.mode {
+        for group in self.groups.iter_mut().filter(|group| group.running.is_none()) {
+            let enough = |unasked: usize, ended: bool| match group.mode {
                 _ if unasked == 0 => false,
-                Mode::End => ended || unasked >= MOST_SAID,
+                Mode::End => ended || unasked >= MAX_QUESTION,
                 Mode::Hold | Mode::Cut => hurry || ended || unasked >= window,
             };
             let mut builder = Subject::build(Side::Output, Sizes::default(), window * 2);
-            let (mut places, mut upto, mut room) = (Vec::new(), Vec::new(), MOST_SAID);
-            for (line, said) in self.said.iter().enumerate() {
-                let judged = bench.judged(line);
-                if room == 0 || !enough(said.end() - judged, said.ended) {
+            let (mut places, mut upto, mut room) = (Vec::new(), Vec::new(), MAX_QUESTION);
+            for (line, channel) in self.channels.iter().enumerate() {
+                let judged = group.judged(line);
+                if room == 0 || !enough(channel.end() - judged, channel.ended) {
                     upto.push(judged);
                     continue;
                 }
-                let (from, text) = said.from(judged.saturating_sub(window));
-                let to = said.floor(judged + room);
-                builder.text(Voice::Answer(said.key.0), Place::default(), text.get(..to - from).unwrap_or(text));
+                let (from, text) = channel.from(judged.saturating_sub(window));
+                let to = channel.floor(judged + room);
+                builder.text(Voice::Answer(channel.key.0), Place::default(), text.get(..to - from).unwrap_or(text));
                 places.push((line, from));
                 upto.push(to);
                 room -= (to - judged).min(room);
@@ -157,35 +156,35 @@ impl Panel {
             if places.is_empty() {
                 continue;
             }
-            let (guard, world, mode, subject) = (self.guard.clone(), self.world.clone(), bench.mode, Arc::new(builder.done()));
-            let future = Box::pin(async move { guard.chain().window(mode, &subject, &*world).await });
-            bench.running = Some(Running { future, places, upto });
+            let (guard, host, mode, subject) = (self.guard.clone(), self.host.clone(), group.mode, Arc::new(builder.done()));
+            let future = Box::pin(async move { guard.chain().window(mode, &subject, &*host).await });
+            group.running = Some(Running { future, places, upto });
         }
     }
 
     /// Go on with the questions. Ready when one was answered; with what ends the answer, if something does.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Stop>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut answered = false;
         let mut stop = None;
-        for bench in &mut self.benches {
-            let Some(running) = &mut bench.running else { continue };
+        for group in &mut self.groups {
+            let Some(running) = &mut group.running else { continue };
             let Poll::Ready(assessment) = running.future.as_mut().poll(cx) else { continue };
             answered = true;
-            let Some(Running { places, upto, .. }) = bench.running.take() else { continue };
-            bench.judged = upto;
+            let Some(Running { places, upto, .. }) = group.running.take() else { continue };
+            group.judged = upto;
             let Assessment { verdict, found, accounts, .. } = assessment;
             merge(&mut self.accounts, accounts);
             for (filter, mut found) in found {
                 let Some(&(line, from)) = places.get(found.text) else { continue };
-                let Some(said) = self.said.get(line) else { continue };
+                let Some(channel) = self.channels.get(line) else { continue };
                 found.span = from + found.span.start..from + found.span.end;
-                found.text = said.key.0 as usize;
-                self.found.push((filter, said.key, found));
+                found.text = channel.key.0 as usize;
+                self.found.push((filter, channel.key, found));
             }
             stop = stop.or(match verdict {
                 Verdict::Pass | Verdict::Mask => None,
-                Verdict::Block { kind } => Some(Stop::Blocked { kind: kind.into_owned() }),
-                Verdict::Failed { filter, failure } => Some(Stop::Failed { filter, failure }),
+                Verdict::Block { kind } => Some(End::Blocked { kind: kind.into_owned() }),
+                Verdict::Failed { filter, failure } => Some(End::GuardUnavailable { filter, failure }),
             });
         }
         if !answered {
@@ -198,53 +197,53 @@ impl Panel {
 
     /// Whether the texts of an event were judged as far as they must be before it leaves.
     pub(super) fn admits(&self, slots: &[Slot]) -> bool {
-        let holds = self.benches.iter().filter(|bench| bench.mode == Mode::Hold);
-        holds.into_iter().all(|bench| slots.iter().all(|slot| bench.judged(slot.line) >= slot.span.end))
+        let holds = self.groups.iter().filter(|group| group.mode == Mode::Hold);
+        holds.into_iter().all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
     }
 
     /// Whether there is text that a judge has not been asked about, and nothing under way that would make it be asked.
     pub(super) fn has_unasked(&self) -> bool {
-        let unasked = |bench: &Bench| self.said.iter().enumerate().any(|(line, said)| bench.judged(line) < said.end());
-        self.benches.iter().any(|bench| bench.mode == Mode::Hold && bench.running.is_none() && unasked(bench))
+        let unasked = |group: &JudgeGroup| self.channels.iter().enumerate().any(|(line, channel)| group.judged(line) < channel.end());
+        self.groups.iter().any(|group| group.mode == Mode::Hold && group.running.is_none() && unasked(group))
     }
 
-    /// Whether everything that was said is judged.
+    /// Whether all text is judged.
     pub(super) fn is_settled(&self) -> bool {
-        let judged = |bench: &Bench| self.said.iter().enumerate().all(|(line, said)| bench.judged(line) >= said.end());
-        self.benches.iter().all(|bench| bench.running.is_none() && judged(bench))
+        let judged = |group: &JudgeGroup| self.channels.iter().enumerate().all(|(line, channel)| group.judged(line) >= channel.end());
+        self.groups.iter().all(|group| group.running.is_none() && judged(group))
     }
 
     /// Whether lines were judged as far as they went when they ended.
     pub(super) fn has_judged(&self, ends: &[(usize, usize)]) -> bool {
-        self.benches.iter().all(|bench| ends.iter().all(|(line, end)| bench.judged(*line) >= *end))
+        self.groups.iter().all(|group| ends.iter().all(|(line, end)| group.judged(*line) >= *end))
     }
 
     /// Whether more text waits than may.
     pub(super) fn is_full(&self) -> bool {
-        self.said.iter().map(|said| said.text.len()).sum::<usize>() > MOST_WAITING
+        self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_WAITING
     }
 
     /// Too much waits for the judges. What then happens is what their modes say: `None` when all of them let it pass.
-    pub(super) fn give_up(&mut self) -> Option<Stop> {
-        let ends: Vec<usize> = self.said.iter().map(Said::end).collect();
-        for bench in &mut self.benches {
-            bench.running = None;
-            bench.judged.clone_from(&ends);
+    pub(super) fn give_up(&mut self) -> Option<End> {
+        let ends: Vec<usize> = self.channels.iter().map(ChannelText::end).collect();
+        for group in &mut self.groups {
+            group.running = None;
+            group.judged.clone_from(&ends);
         }
         self.forget();
         let links = self.guard.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
         let closed = links.into_iter().find(|link| link.declared.on_failure == OnFailure::Closed)?;
-        Some(Stop::Failed { filter: closed.declared.name.clone(), failure: Failure::TooMuch })
+        Some(End::GuardUnavailable { filter: closed.declared.name.clone(), failure: Failure::TooMuch })
     }
 
     /// Let go of text that no judge needs any more, as what comes next or as what came before it.
     fn forget(&mut self) {
         let window = self.guard.settings.window;
-        for (line, said) in self.said.iter_mut().enumerate() {
-            let needed = self.benches.iter().map(|bench| bench.judged(line)).min().unwrap_or(0).saturating_sub(window);
-            let (from, _) = said.from(needed.min(said.end()));
-            said.text.drain(..from - said.base);
-            said.base = from;
+        for (line, channel) in self.channels.iter_mut().enumerate() {
+            let needed = self.groups.iter().map(|group| group.judged(line)).min().unwrap_or(0).saturating_sub(window);
+            let (from, _) = channel.from(needed.min(channel.end()));
+            channel.text.drain(..from - channel.base);
+            channel.base = from;
         }
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use filters::settings::OnFailure;
 use filters::{AnswerFacts, Failure, Hooks, Link, Outcome, Refused, Report, Shield, Side, Watch, account};
 use lens::security::FilterAccount;
+use transport::clock;
 use wire::Channel;
 
-use super::stop::Stop;
-use crate::clock;
+use crate::failure::Failure as End;
 
 /// The watches of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Watches(Vec<Watching>);
+pub(super) struct StreamFilters(Vec<StreamFilter>);
 
 #[derive(Debug)]
-struct Watching {
+struct StreamFilter {
     link: Arc<Link>,
     watch: Box<dyn Watch>,
     calls: u64,
@@ -25,33 +25,33 @@ struct Watching {
     failed: bool,
 }
 
-impl Watches {
+impl StreamFilters {
     pub(super) fn open(guard: &Shield, facts: &AnswerFacts) -> Self {
         if !guard.chain().has(Hooks::WATCH) {
-            return Watches::default();
+            return StreamFilters::default();
         }
-        let watching = |(link, watch)| Watching { link, watch, calls: 0, nanos: 0, refused: false, failed: false };
-        Watches(guard.chain().watch(facts).into_iter().map(watching).collect())
+        let watching = |(link, watch)| StreamFilter { link, watch, calls: 0, nanos: 0, refused: false, failed: false };
+        StreamFilters(guard.chain().watch(facts).into_iter().map(watching).collect())
     }
 
     /// A piece of text.
-    pub(super) fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Stop> {
+    pub(super) fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), End> {
         self.0.iter_mut().try_for_each(|watching| watching.call(|watch| watch.text(choice, channel, text)))
     }
 
     /// The answer is complete.
-    pub(super) fn end(&mut self) -> Result<(), Stop> {
+    pub(super) fn end(&mut self) -> Result<(), End> {
         self.0.iter_mut().try_for_each(|watching| watching.call(|watch| watch.end()))
     }
 
     /// What each cost.
     pub(super) fn take_accounts(&mut self) -> Vec<FilterAccount> {
-        std::mem::take(&mut self.0).iter().filter(|watching| watching.calls > 0).map(Watching::account).collect()
+        std::mem::take(&mut self.0).iter().filter(|watching| watching.calls > 0).map(StreamFilter::account).collect()
     }
 }
 
-impl Watching {
-    fn call(&mut self, ask: impl FnOnce(&mut dyn Watch) -> Result<(), Refused>) -> Result<(), Stop> {
+impl StreamFilter {
+    fn call(&mut self, ask: impl FnOnce(&mut dyn Watch) -> Result<(), Refused>) -> Result<(), End> {
         if self.failed {
             return Ok(());
         }
@@ -62,14 +62,14 @@ impl Watching {
         match said {
             Ok(said) => said.map_err(|refused| {
                 self.refused = true;
-                Stop::Refused(refused)
+                End::RefusedByFilter(refused)
             }),
             Err(_panic) => {
                 // It is not asked again: nobody knows what state it is in.
                 self.failed = true;
                 match self.link.declared.on_failure {
                     OnFailure::Open => Ok(()),
-                    OnFailure::Closed => Err(Stop::Failed { filter: self.link.declared.name.clone(), failure: Failure::Panicked }),
+                    OnFailure::Closed => Err(End::GuardUnavailable { filter: self.link.declared.name.clone(), failure: Failure::Panicked }),
                 }
             }
         }

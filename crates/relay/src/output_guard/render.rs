@@ -7,12 +7,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use wire::json::Text;
+use wire::json::{self, Text};
 use wire::rewrite::{self, Edit, Found};
 use wire::{Dialect, Framing};
 
-use super::line::{Lines, Mask, Slot};
-use super::{Content, Ground};
+use super::text_channels::{Mask, Slot, TextChannels};
+use super::{Content, GuardContext};
 
 /// What spells the text once more, token by token.
 const SPELLED: [&[u8]; 10] = [
@@ -38,36 +38,36 @@ pub(super) const UNREADABLE: &str = "UNREADABLE_EVENT";
 
 /// An event as it leaves, or the kind of finding that ends the answer.
 pub(super) fn event<'b>(
-    ground: &Ground,
-    lines: &Lines,
+    context: &GuardContext,
+    texts: &TextChannels,
     opening: &str,
     bytes: &'b [u8],
     content: &Content,
 ) -> Result<Cow<'b, [u8]>, &'static str> {
-    if let Some(kind) = lines.blocks(&content.slots) {
+    if let Some(kind) = texts.blocks(&content.slots) {
         return Err(kind);
     }
-    let masked = content.slots.iter().any(|slot| lines.masks(slot).next().is_some());
-    let disclaims = !ground.disclaimer.is_empty();
+    let masked = content.slots.iter().any(|slot| texts.masks(slot).next().is_some());
+    let disclaims = !context.disclaimer.is_empty();
     let opens = disclaims && content.slots.iter().any(|slot| slot.opens);
     if !masked && !content.strange && !opens {
         return Ok(Cow::Borrowed(bytes));
     }
-    let data = rewrite::data(ground.framing, bytes);
-    let mut edits: Vec<Edit> = content.slots.iter().flat_map(|slot| in_slot(ground, lines, &data, slot)).collect();
+    let data = rewrite::data(context.framing, bytes);
+    let mut edits: Vec<Edit> = content.slots.iter().flat_map(|slot| in_slot(context, texts, &data, slot)).collect();
     let mut blocked = None;
     let read = rewrite::strings(&data, if masked { &SPELLED } else { &[] }, &mut |key, found| match found {
         Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
         Found::Text(text, at) => match content.slots.iter().find(|slot| slot.raw.start < at.end && at.start < slot.raw.end) {
             // A text that grows from event to event: of what was said before, the same is taken out.
-            Some(slot) if slot.raw.start > at.start => edits.extend(before_slot(lines, &text, at.start, slot)),
+            Some(slot) if slot.raw.start > at.start => edits.extend(before_slot(texts, &text, at.start, slot)),
             Some(_) => {}
             None if !content.strange || ENVELOPE.contains(&key) => {}
             None => {
                 if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
-                    edits.push(disclaimer(ground, at.start));
+                    edits.push(disclaimer(context, at.start));
                 }
-                blocked = blocked.or(in_text(ground, &text, at.start, &mut edits));
+                blocked = blocked.or(in_text(context, &text, at.start, &mut edits));
             }
         },
     });
@@ -76,27 +76,27 @@ pub(super) fn event<'b>(
     }
     // What is no JSON is scanned as the text that it is.
     if read.is_err() {
-        return whole(ground, bytes);
+        return whole(context, bytes);
     }
     if edits.is_empty() {
         return Ok(Cow::Borrowed(bytes));
     }
-    let mut changed = rewrite::apply(ground.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
-    if rewrite::strings(&rewrite::data(ground.framing, &changed), &[], &mut |_, _| {}).is_err() {
+    let mut changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
+    if rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {}).is_err() {
         // The arguments of a tool may stand there as JSON of their own: what is masked in them goes with all of them.
         let whole = content.slots.iter().filter(|slot| data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
         edits.extend(whole.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
         edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
-        changed = rewrite::apply(ground.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
-        rewrite::strings(&rewrite::data(ground.framing, &changed), &[], &mut |_, _| {}).map_err(|_| UNREADABLE)?;
+        changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
+        rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {}).map_err(|_| UNREADABLE)?;
     }
     Ok(Cow::Owned(changed))
 }
 
 /// Bytes that nobody reads as an event, scanned as one text.
-fn whole<'b>(ground: &Ground, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, &'static str> {
+fn whole<'b>(context: &GuardContext, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, &'static str> {
     let mut edits = Vec::new();
-    match in_text(ground, &Text::of(bytes, false), 0, &mut edits) {
+    match in_text(context, &Text::of(bytes, false), 0, &mut edits) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
         None => rewrite::apply(Framing::Opaque, bytes, &mut edits).map(Cow::Owned).ok_or(UNREADABLE),
@@ -120,48 +120,42 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
 }
 
 /// What is changed in a slot. A match that began in an event before is said there; here its text is only left out.
-fn in_slot(ground: &Ground, lines: &Lines, data: &[u8], slot: &Slot) -> Vec<Edit> {
+fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
     let text = Text::of(raw, slot.escaped);
-    let mut masks: Vec<&Mask> = lines.masks(slot).collect();
+    let mut masks: Vec<&Mask> = texts.masks(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
     let place = |mask: &Mask| mask.span.start.max(slot.span.start) - slot.span.start..mask.end().min(slot.span.end) - slot.span.start;
     let written = text.raw_ranges(masks.iter().map(|mask| place(mask)));
     let edit = |(mask, raw): (&&Mask, Range<usize>)| {
-        let with = if mask.span.start >= slot.span.start { escaped(&mask.instead) } else { String::new() };
+        let with = if mask.span.start >= slot.span.start { json::escaped(&mask.instead) } else { String::new() };
         Edit { at: slot.raw.start + raw.start..slot.raw.start + raw.end, with: with.into_bytes() }
     };
-    let opening = (slot.opens && !ground.disclaimer.is_empty()).then(|| disclaimer(ground, slot.raw.start));
+    let opening = (slot.opens && !context.disclaimer.is_empty()).then(|| disclaimer(context, slot.raw.start));
     opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
 }
 
 /// The changes in the part of a growing text that was said before its slot.
-fn before_slot(lines: &Lines, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
-    let mut masks: Vec<&Mask> = lines.masks_before(slot).collect();
+fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
+    let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
     let written = text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
-    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: escaped(&mask.instead).into_bytes() };
+    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: json::escaped(&mask.instead).into_bytes() };
     masks.iter().zip(written).map(edit).collect()
 }
 
-fn disclaimer(ground: &Ground, at: usize) -> Edit {
-    Edit { at: at..at, with: ground.disclaimer.clone().into_bytes() }
+fn disclaimer(context: &GuardContext, at: usize) -> Edit {
+    Edit { at: at..at, with: context.disclaimer.clone().into_bytes() }
 }
 
 /// The changes in a text that stands by itself at `at`; or the kind of finding that ends the answer.
-fn in_text(ground: &Ground, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<&'static str> {
-    let (found, blocked) = ground.guard.find(&text.decode(), &ground.vault);
+fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<&'static str> {
+    let (found, blocked) = context.guard.find(&text.decode(), &context.vault);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
     let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {
         at: at + raw.start..at + raw.end,
-        with: escaped(instead).into_bytes(),
+        with: json::escaped(instead).into_bytes(),
     };
     edits.extend(found.iter().zip(written).map(edit));
     blocked
-}
-
-/// JSON string content that says `text`.
-pub(super) fn escaped(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }

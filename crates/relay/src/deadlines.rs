@@ -11,13 +11,13 @@ use std::time::Duration;
 use config::settings::Timeouts;
 use lens::Tick;
 use tokio::time::{Instant, Sleep};
+use transport::clock;
 
-use crate::clock;
-use crate::respond::Refusal;
+use crate::failure::Failure;
 
 /// What the relay waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum For {
+pub(crate) enum WaitsFor {
     FirstByte,
     NextEvent,
     Client,
@@ -25,7 +25,7 @@ pub(super) enum For {
 
 /// Which deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expired {
+pub(crate) enum Expired {
     FirstByte,
     BetweenEvents,
     Total,
@@ -33,21 +33,18 @@ pub(super) enum Expired {
 }
 
 impl Expired {
-    pub(super) fn refusal(self) -> Refusal {
+    pub(crate) fn failure(self) -> Failure {
         match self {
-            Expired::FirstByte => Refusal::first_byte_timeout(),
-            Expired::BetweenEvents => Refusal {
-                code: "upstream_idle_timeout",
-                message: "The backend fell silent in the middle of its answer.".into(),
-                ..Refusal::first_byte_timeout()
-            },
-            Expired::Total | Expired::ClientWrite => Refusal::total_timeout(),
+            Expired::FirstByte => Failure::FirstByteTimeout,
+            Expired::BetweenEvents => Failure::BetweenEventsTimeout,
+            Expired::Total | Expired::ClientWrite => Failure::TotalTimeout,
         }
     }
 }
 
 /// The deadlines of one relay.
-pub(super) struct Watch {
+#[derive(Debug)]
+pub(crate) struct Deadlines {
     timeouts: Timeouts,
     head_at: Tick,
     moved: Tick,
@@ -55,29 +52,29 @@ pub(super) struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watch {
-    pub(super) fn new(timeouts: Timeouts, head_at: Tick) -> Self {
-        Watch { timeouts, head_at, moved: clock::now(), blocked: None, timer: None }
+impl Deadlines {
+    pub(crate) fn new(timeouts: Timeouts, head_at: Tick) -> Self {
+        Deadlines { timeouts, head_at, moved: clock::now(), blocked: None, timer: None }
     }
 
     /// Upstream has moved.
     #[inline]
-    pub(super) fn moved(&mut self, now: Tick) {
+    pub(crate) fn moved(&mut self, now: Tick) {
         self.moved = now;
     }
 
     /// The client has taken something, and more is waiting; or it begins to take nothing.
-    pub(super) fn blocked(&mut self, now: Tick) {
+    pub(crate) fn blocked(&mut self, now: Tick) {
         self.blocked = Some(now);
     }
 
     /// The client has taken everything.
     #[inline]
-    pub(super) fn unblocked(&mut self) {
+    pub(crate) fn unblocked(&mut self) {
         self.blocked = None;
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, waits: For) -> Poll<Expired> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, waits: WaitsFor) -> Poll<Expired> {
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
@@ -101,11 +98,11 @@ impl Watch {
         }
     }
 
-    fn deadlines(&self, waits: For) -> [(Expired, Option<Tick>, Duration); 4] {
+    fn deadlines(&self, waits: WaitsFor) -> [(Expired, Option<Tick>, Duration); 4] {
         let when = |this, since| (waits == this).then_some(since);
         [
-            (Expired::FirstByte, when(For::FirstByte, self.moved), self.timeouts.first_byte),
-            (Expired::BetweenEvents, when(For::NextEvent, self.moved), self.timeouts.between_events),
+            (Expired::FirstByte, when(WaitsFor::FirstByte, self.moved), self.timeouts.first_byte),
+            (Expired::BetweenEvents, when(WaitsFor::NextEvent, self.moved), self.timeouts.between_events),
             (Expired::ClientWrite, self.blocked, self.timeouts.client_write),
             (Expired::Total, Some(self.head_at), self.timeouts.total),
         ]

@@ -30,23 +30,3 @@ pub(crate) async fn left(shutdown: &mut ShutdownWatch) {
     }
     tokio::time::sleep(ON_ITS_WAY).await;
 }
-
-/// The client is gone, or does as if.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// Where an answer goes. The relay polls; all methods register the waker when they are pending.
-pub(crate) trait Sink {
-    /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it leaves with the first bytes of the body. `extra` are
-    /// fields of ours, each with its CRLF.
-    fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone>;
-
-    /// Write some of what is queued.
-    fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>>;
-
-    /// Ready when the client has left.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-
-    /// Everything is written. `complete` is false for an answer that broke off: its end must not look like one.
-    fn end(&mut self, complete: bool);
-}

@@ -1,0 +1,138 @@
+//! Ends a stream in its dialect's own words, before the engine has.
+//!
+//! - *In*: the data of its first event, which names things, and of the last that was passed on, which may number them.
+//! - *Out*: the closing events.
+//! - *Never*: a claim about tokens that were not counted.
+
+use lens::{MAX_CHOICES, StreamLens};
+use wire::ending::{Ending, Envelope, Why};
+use wire::{Dialect, Event, Framing, Listener, Part, rewrite};
+
+/// What must be known of a stream to end it.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    dialect: Dialect,
+    framing: Framing,
+    envelope: Option<Envelope>,
+    /// The data of the last event that was passed on, where the dialect needs it.
+    last: Vec<u8>,
+}
+
+impl Closing {
+    pub(crate) fn new(dialect: Dialect, framing: Framing) -> Self {
+        Closing { dialect, framing, envelope: None, last: Vec::new() }
+    }
+
+    /// The data of an event that came; the first names what all repeat.
+    #[inline]
+    pub(crate) fn came(&mut self, data: &[u8]) {
+        if self.envelope.is_none() && data.starts_with(b"{") {
+            self.envelope = Some(Envelope::of(data));
+        }
+    }
+
+    /// The data of an event that was passed on.
+    #[inline]
+    pub(crate) fn passed(&mut self, data: &[u8]) {
+        if self.dialect.closing_needs_last_event() {
+            self.last.clear();
+            self.last.extend_from_slice(data);
+        }
+    }
+
+    /// An event that was passed on, in its framing.
+    #[inline]
+    pub(crate) fn passed_framed(&mut self, event: &[u8]) {
+        if self.dialect.closing_needs_last_event() {
+            self.last = rewrite::data(self.framing, event);
+        }
+    }
+
+    /// Of so many choices, those that have not ended.
+    pub(crate) fn open_choices(&self, asked: u32, lens: &StreamLens) -> Vec<u32> {
+        (0..asked.clamp(1, MAX_CHOICES)).filter(|choice| !lens.has_ended(*choice)).collect()
+    }
+
+    /// The events that end the stream for these choices.
+    pub(crate) fn events(&self, choices: &[u32], lens: &StreamLens, (why, message): (Why, &str)) -> String {
+        let unnamed = Envelope::default();
+        let envelope = self.envelope.as_ref().unwrap_or(&unnamed);
+        Ending { dialect: self.dialect, envelope, last: &self.last, choices, tokens: lens.completion_tokens().0, message, why }.events()
+    }
+}
+
+/// Reads a stream for its lens, and what must be known to end it.
+pub(crate) struct ClosingListener<'c, L> {
+    pub(crate) inner: &'c mut L,
+    pub(crate) closing: &'c mut Closing,
+}
+
+impl<L: Listener> Listener for ClosingListener<'_, L> {
+    #[inline]
+    fn data(&mut self, data: &[u8]) {
+        self.closing.came(data);
+        self.closing.passed(data);
+        self.inner.data(data);
+    }
+
+    #[inline]
+    fn part(&mut self, part: Part<'_>) {
+        self.inner.part(part);
+    }
+
+    #[inline]
+    fn event(&mut self, event: &Event) {
+        self.inner.event(event);
+    }
+
+    #[inline]
+    fn comment(&mut self, end: usize) {
+        self.inner.comment(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{Reader, ReaderLimits};
+
+    use super::*;
+
+    fn closing(dialect: Dialect, framing: Framing, runs: &[&str]) -> String {
+        let (mut closing, mut lens) = (Closing::new(dialect, framing), StreamLens::new(true, u64::MAX));
+        let mut reader = Reader::new(dialect, framing, ReaderLimits::default());
+        for run in runs {
+            reader.feed(run.as_bytes(), &mut ClosingListener { inner: &mut lens, closing: &mut closing });
+        }
+        closing.events(&[0], &lens, (Why::Length, "It is over."))
+    }
+
+    #[test]
+    fn closing_events_repeat_the_names_of_the_first() {
+        let chat = closing(
+            Dialect::OpenAiChat,
+            Framing::Sse,
+            &[": hi\n\ndata: {\"id\":\"c-1\",\"model\"", ":\"m\"}\n\ndata: {\"id\":\"x\"}\n\n"],
+        );
+        assert!(chat.contains("\"id\":\"c-1\",\"model\":\"m\"") && chat.contains("\"finish_reason\":\"length\""), "{chat}");
+        assert!(chat.ends_with("data: [DONE]\n\n"));
+        let block = "event: content_block_delta\r\ndata: {\"type\":\"content_block_delta\",\"index\":3}\r\n\r\n";
+        let anthropic = closing(Dialect::Anthropic, Framing::Sse, &["data: {\"type\":\"message_start\"}\r\n\r\n", block]);
+        assert!(anthropic.contains("\"index\":3") && anthropic.contains("\"stop_reason\":\"max_tokens\""), "{anthropic}");
+        let ollama = closing(
+            Dialect::Ollama,
+            Framing::Ndjson,
+            &["{\"model\":\"m\",\"message\":{\"content\":\"x\"},\"done\":false}\n{\"model\":\"z\"}\n"],
+        );
+        assert!(ollama.starts_with("{\"model\":\"m\",") && ollama.contains("\"done_reason\":\"length\""), "{ollama}");
+    }
+
+    #[test]
+    fn messages_are_escaped() {
+        let mut closing = Closing::new(Dialect::Generate, Framing::Sse);
+        closing.came(b"{}");
+        let events = closing.events(&[0], &StreamLens::new(true, u64::MAX), (Why::Filtered, "a \"quote\",\na line"));
+        let data = events.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).expect("one event");
+        let error: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(error["error"], "a \"quote\",\na line");
+    }
+}

@@ -1,0 +1,60 @@
+//! What happens to payload between a read and the ring: it is read by the lens and queued as it is.
+
+use lens::Tick;
+use transport::{BodyListener, Out};
+use wire::Reader;
+
+use crate::closing::{Closing, ClosingListener};
+use crate::output_guard::OutputGuard;
+use crate::request::Answer;
+use crate::strip::Strip;
+
+/// The way of payload from the source to the ring.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub(crate) answer: &'a mut Answer,
+    pub(crate) out: &'a mut Out,
+    pub(crate) reader: Option<&'a mut Reader>,
+    pub(crate) strip: Option<&'a mut Strip>,
+    pub(crate) guard: Option<&'a mut OutputGuard>,
+    pub(crate) closing: Option<&'a mut Closing>,
+    /// When the read returned that is being forwarded.
+    pub(crate) read_at: Option<Tick>,
+}
+
+impl<'a> Forward<'a> {
+    /// Measure and queue everything, and change nothing.
+    pub fn unchanged(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
+        Forward { answer, out, reader: Some(reader), strip: None, guard: None, closing: None, read_at: None }
+    }
+}
+
+impl BodyListener for Forward<'_> {
+    #[inline]
+    fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
+        self.read_at = Some(now);
+        self.answer.lens.begin_read(now);
+        if let Some(lag) = lag {
+            self.answer.read_lag.add(lag);
+            drop(self.answer.read_lag.drain());
+        }
+    }
+
+    #[inline]
+    fn payload(&mut self, run: &[u8]) {
+        let Some(reader) = &mut self.reader else { return self.out.push(run) };
+        let lens = &mut self.answer.lens;
+        if let (Some(guard), Some(now)) = (&mut self.guard, self.read_at) {
+            return guard.pass(run, now, reader, lens, self.out);
+        }
+        if let Some(strip) = &mut self.strip {
+            return strip.pass(run, reader, (lens, self.closing.as_deref_mut()), self.out);
+        }
+        lens.at(self.out.payload_queued() + self.out.open_payload());
+        match &mut self.closing {
+            Some(closing) => reader.feed(run, &mut ClosingListener { inner: lens, closing }),
+            None => reader.feed(run, lens),
+        }
+        self.out.push(run);
+    }
+}

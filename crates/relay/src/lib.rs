@@ -1,0 +1,26 @@
+//! The loop that moves an answer from a backend to a client.
+//!
+//! - *In*: a [`Source`](transport::Source), a [`Sink`](transport::Sink), and the [`Request`] that the answer belongs to.
+//! - *Out*: an [`End`]; the request's ledger, marks and verdict.
+//! - *Never*: an await between a read and its stamp, or between two bytes of an event; a decision about another backend, which is the
+//!   request's.
+#![deny(clippy::indexing_slicing)]
+
+mod failure;
+pub use failure::Failure;
+mod request;
+pub use request::{Answer, Context, GuardTools, Guarded, Note, Parts, Request, Sent, Verdict};
+
+mod first_token;
+pub use first_token::{FirstTokenProbe, Reads};
+
+mod closing;
+mod deadlines;
+mod forward;
+pub use forward::Forward;
+mod output_guard;
+mod resume;
+mod strip;
+
+mod relay;
+pub use relay::{Cut, End, Relay};

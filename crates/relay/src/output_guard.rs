@@ -1,0 +1,515 @@
+//! The output side of a guardrail: events are released when all of their text is decided, without what is masked.
+//!
+//! - *In*: runs of an answer's body, and the route's guardrail.
+//! - *Out*: the same events in the same order. One that nothing is taken out of leaves byte for byte as it came.
+//! - *Never*: a byte of a match before the scanner has decided about it; an event that was not scanned, whatever its dialect
+//!   says besides generated text; a comment that waits, because clients take comments for keep-alives.
+//!
+//! Each channel of each choice is a text of its own. What has no channel (a repetition of the whole text at the end, an echoed prompt)
+//! is scanned as a whole text where it stands. Log probabilities beside text that is masked are taken out: they spell it. Filters that
+//! need context judge windows of text (`judge_windows`); a filter that follows each event is a stream filter.
+
+mod event_listener;
+mod judge_windows;
+mod render;
+mod report;
+mod stream_filters;
+mod text_channels;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use filters::audit::Hasher;
+use filters::{AnswerFacts, Shield, Vault};
+use lens::gaps::Gaps;
+use lens::{StreamLens, Tick};
+use transport::{Out, clock};
+use wire::ending::Why;
+use wire::{Dialect, Framing, Reader, Split, Splitter, json};
+
+use crate::closing::Closing;
+use crate::failure::Failure;
+use crate::request::{GuardTools, Request};
+use event_listener::{EventListener, Events};
+use judge_windows::JudgeWindows;
+use stream_filters::StreamFilters;
+use text_channels::{Slot, TextChannels};
+
+/// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided with what is there. A stream of
+/// one choice comes nowhere near, because `hold_bytes` bounds its text.
+const MAX_WAITING: usize = 1 << 20;
+
+/// What a guardrail works with: nothing of it changes while the answer flows.
+#[derive(Debug)]
+struct GuardContext {
+    guard: Arc<Shield>,
+    /// Hashes findings, where there is an audit log.
+    hasher: Option<Arc<Hasher>>,
+    vault: Arc<Vault>,
+    dialect: Dialect,
+    framing: Framing,
+    /// What every answer begins with, as JSON string content.
+    disclaimer: String,
+    /// Usage events are ours and are taken out.
+    takes_usage: bool,
+    /// Something may be taken out, put in, or withheld; else findings are counted, and nothing waits.
+    acts: bool,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+struct HeldEvent {
+    bytes: Vec<u8>,
+    content: Content,
+    /// Where it ended in the body as it came.
+    upto: u64,
+    arrived: Tick,
+}
+
+/// The piece of the stream that came last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastPiece {
+    /// A comment, which never waits.
+    Passed,
+    /// An event, which may still be in the queue.
+    Event,
+    /// An event that the client does not get.
+    TakenOut,
+}
+
+/// What the guardrail knows of an event.
+#[derive(Debug, Default)]
+struct Content {
+    slots: Vec<Slot>,
+    /// The choices that end here, and where it says why.
+    reasons: Vec<(u32, Range<usize>)>,
+    /// Where a choice or the answer ends: the texts that end here, and how far they went. Judges must have judged them before it leaves.
+    ends: Vec<(usize, usize)>,
+    /// It may hold text that is in no slot.
+    strange: bool,
+    /// It is the usage that the gateway asked for on its own account.
+    goes: bool,
+}
+
+/// The output guardrail of one answer.
+#[derive(Debug)]
+pub(crate) struct OutputGuard {
+    context: GuardContext,
+    texts: TextChannels,
+    judges: Option<JudgeWindows>,
+    filters: StreamFilters,
+    /// Why the answer ends; taken once.
+    failure: Option<Failure>,
+    stopped: bool,
+    closing: Closing,
+    /// Choices whose ending was passed on.
+    ended: Vec<u32>,
+    /// How the first choice's answer begins, as far as it is needed to know a repetition of it.
+    opening: String,
+    splitter: Splitter,
+    /// What became of the last piece: the LF of its line end shares that.
+    last: LastPiece,
+    queue: VecDeque<HeldEvent>,
+    /// Body bytes before the run, as the backend sent them.
+    seen: u64,
+    /// (payload queued, body read) at the ends of events that have left.
+    ends: VecDeque<(u64, u64)>,
+    written: u64,
+    /// Arrival to release of events that waited, and most of their bytes at a time.
+    held: Gaps,
+    held_events: u64,
+    held_bytes: usize,
+    /// Nanoseconds of work since they were last taken, and before that.
+    busy: u64,
+    worked: u64,
+}
+
+impl OutputGuard {
+    /// A guardrail for the answer of a request.
+    pub(crate) fn new<S>(
+        request: &mut impl Request<S>,
+        guard: Arc<Shield>,
+        (dialect, framing): (Dialect, Framing),
+        takes_usage: bool,
+    ) -> Self {
+        let GuardTools { host, hasher } = request.guard_tools();
+        let request_id = request.id().into();
+        let parts = request.parts();
+        let facts = AnswerFacts { status: parts.answer.status.unwrap_or(0), streamed: parts.answer.streamed, request_id };
+        let settings = &guard.settings;
+        let disclaims = !settings.disclaimer.is_empty() && !settings.observe;
+        let disclaimer = if disclaims { json::escaped(&format!("{}\n\n", settings.disclaimer)) } else { String::new() };
+        OutputGuard {
+            judges: JudgeWindows::new(&guard, &host),
+            filters: StreamFilters::open(&guard, &facts),
+            context: GuardContext {
+                hasher,
+                vault: parts.guarded.vault.clone(),
+                dialect,
+                framing,
+                disclaimer,
+                takes_usage,
+                acts: guard.alters_answers(),
+                guard,
+            },
+            texts: TextChannels::default(),
+            failure: None,
+            stopped: false,
+            closing: Closing::new(dialect, framing),
+            ended: Vec::new(),
+            opening: String::new(),
+            splitter: Splitter::default(),
+            last: LastPiece::Passed,
+            queue: VecDeque::new(),
+            seen: 0,
+            ends: VecDeque::new(),
+            written: 0,
+            held: Gaps::default(),
+            held_events: 0,
+            held_bytes: 0,
+            busy: 0,
+            worked: 0,
+        }
+    }
+
+    /// Take a run in, and release what is decided. `now` is when it was read.
+    pub(crate) fn pass(&mut self, run: &[u8], now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        if self.stopped {
+            return;
+        }
+        let began = clock::now();
+        lens.at(self.seen);
+        let ends = self.read(lens, |listener| reader.feed(run, listener));
+        if reader.overflowed() && !self.context.acts {
+            // Nothing is read any more, and nothing has to be.
+            out.push(&self.splitter.take_torn());
+            out.push(run);
+        } else if self.alters() {
+            self.sort(run, ends, now, out);
+            self.release(now, out);
+            self.bound(now, out);
+        } else {
+            out.push(run);
+        }
+        self.seen += run.len() as u64;
+        if let Some(judges) = &mut self.judges {
+            judges.ask(false);
+        }
+        self.busy += clock::now().nanos_since(began);
+    }
+
+    /// Put the events of a run into the queue, and pass comments on.
+    fn sort(&mut self, run: &[u8], ends: Vec<(usize, Option<Content>)>, now: Tick, out: &mut Out) {
+        let mut splitter = std::mem::take(&mut self.splitter);
+        splitter.split(run, ends, |piece| match piece {
+            Split::Event(bytes, content, end) => {
+                self.last = if content.goes { LastPiece::TakenOut } else { LastPiece::Event };
+                self.event(&bytes, content, self.seen + end as u64, now, out);
+            }
+            Split::Comment(bytes) => {
+                self.last = LastPiece::Passed;
+                out.push(&bytes);
+            }
+            Split::LineFeed => match (self.last, self.queue.back_mut()) {
+                (LastPiece::TakenOut, _) => {}
+                (LastPiece::Event, Some(held)) => held.bytes.push(b'\n'),
+                (LastPiece::Event, None) | (LastPiece::Passed, _) => out.push(b"\n"),
+            },
+        });
+        self.splitter = splitter;
+    }
+
+    /// The body has ended: the texts are complete. What judges have not judged yet may still wait.
+    pub(crate) fn finish(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        let began = clock::now();
+        self.finish_reading(now, reader, lens, out);
+        self.busy += clock::now().nanos_since(began);
+    }
+
+    fn finish_reading(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+        let ends = self.read(lens, |listener| reader.finish(listener));
+        self.texts.finish(&self.context, None);
+        self.filter(|filters| filters.end());
+        if let Some(judges) = &mut self.judges {
+            judges.end(None);
+        }
+        if !self.alters() {
+            return;
+        }
+        for content in ends.into_iter().filter_map(|(_, content)| content) {
+            let bytes = self.splitter.take_torn();
+            self.event(&bytes, content, self.seen, now, out);
+        }
+        self.release(now, out);
+    }
+
+    /// Everything has left: what remains is no event. A guardrail that acts drops it, unless it is a comment: it may be a torn one with text in it.
+    pub(crate) fn release_rest(&mut self, out: &mut Out) {
+        let passes = !self.context.acts || self.splitter.torn_is_comment();
+        let torn = self.splitter.take_torn();
+        if self.context.framing != Framing::Json && passes {
+            out.push(&torn);
+        }
+    }
+
+    /// Nothing more comes that could decide what is held. What a judge must see and has not does not leave.
+    pub(crate) fn release_all(&mut self, now: Tick, out: &mut Out) {
+        self.texts.finish(&self.context, None);
+        self.release(now, out);
+        self.queue.clear();
+        self.stopped = true;
+        // It ends in another way already.
+        self.failure = None;
+    }
+
+    /// The hold has lasted as long as it may.
+    pub(crate) fn flush(&mut self, now: Tick, out: &mut Out) {
+        let began = clock::now();
+        self.texts.flush(&self.context);
+        if let Some(judges) = &mut self.judges {
+            judges.ask(true);
+        }
+        self.release(now, out);
+        self.busy += clock::now().nanos_since(began);
+    }
+
+    /// Poll the judges. Ready when something has changed.
+    pub(crate) fn poll_judges(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<()> {
+        if self.stopped {
+            return Poll::Pending;
+        }
+        let Some(judges) = &mut self.judges else { return Poll::Pending };
+        let began = clock::now();
+        let Poll::Ready(failure) = judges.poll(cx) else { return Poll::Pending };
+        if let Some(failure) = failure {
+            self.fail(failure);
+        }
+        let now = clock::now();
+        self.release(now, out);
+        self.busy += now.nanos_since(began);
+        Poll::Ready(())
+    }
+
+    /// Whether judges have not judged all text.
+    pub(crate) fn is_judging(&self) -> bool {
+        !self.stopped && self.judges.as_ref().is_some_and(|judges| !judges.is_settled())
+    }
+
+    /// Wait for the judges, when nothing depends on them but the record.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops their questions.
+    pub(crate) async fn conclude(&mut self) {
+        let Some(judges) = &mut self.judges else { return };
+        judges.end(None);
+        while !judges.is_settled() {
+            std::future::poll_fn(|cx| judges.poll(cx)).await;
+        }
+    }
+
+    /// Whether only the record depends on what is found.
+    pub(crate) fn observes(&self) -> bool {
+        self.context.guard.settings.observe
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// When the event came that is held longest.
+    pub(crate) fn holds_since(&self) -> Option<Tick> {
+        self.queue.front().map(|held| held.arrived)
+    }
+
+    /// Whether time alone can release something.
+    pub(crate) fn waits_for_text(&self) -> bool {
+        let undecided = |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
+        let unasked = |held: &HeldEvent| self.judges.as_ref().is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked());
+        self.queue.front().is_some_and(|held| undecided(held) || unasked(held))
+    }
+
+    /// How much of the body as it came the client has, when it has taken `payload` bytes.
+    pub(crate) fn read_when_written(&mut self, payload: u64) -> u64 {
+        if !self.alters() {
+            return payload;
+        }
+        while let Some((_, body)) = self.ends.front().filter(|(queued, _)| *queued <= payload) {
+            self.written = *body;
+            self.ends.pop_front();
+        }
+        self.written
+    }
+
+    /// Whether what is found is acted on.
+    pub(crate) fn acts(&self) -> bool {
+        self.context.acts
+    }
+
+    /// Whether the answer may leave otherwise than it came.
+    pub(crate) fn alters(&self) -> bool {
+        self.context.acts || self.context.takes_usage
+    }
+
+    /// How long text may wait.
+    pub(crate) fn hold_time(&self) -> Duration {
+        self.context.guard.settings.hold_time
+    }
+
+    /// How long events were held.
+    pub(crate) fn holds(&mut self) -> &mut Gaps {
+        &mut self.held
+    }
+
+    /// Nanoseconds of work since the last call.
+    pub(crate) fn take_busy(&mut self) -> u64 {
+        self.worked += self.busy;
+        std::mem::take(&mut self.busy)
+    }
+
+    /// Whether the answer is to end, and [`take_failure`](Self::take_failure) was not called yet.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why the answer ends, once.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    /// The events that close a stream before its end, in its dialect.
+    pub(crate) fn closing_events(&self, why: (Why, &str), lens: &StreamLens) -> String {
+        let seen = self.texts.choices();
+        let mut open: Vec<u32> = seen.iter().copied().filter(|choice| !self.ended.contains(choice)).collect();
+        if seen.is_empty() {
+            open.push(0);
+        }
+        self.closing.events(&open, lens, why)
+    }
+
+    /// A whole answer that is not shown.
+    pub(crate) fn withheld(&self) -> Vec<u8> {
+        let Some(held) = self.queue.front() else { return b"{}".to_vec() };
+        render::withheld(self.context.dialect, &held.bytes, &held.content)
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        if !self.stopped {
+            self.stopped = true;
+            self.failure = Some(failure);
+            // Of a whole answer its frame is shown.
+            if self.context.framing != Framing::Json {
+                self.queue.clear();
+            }
+        }
+    }
+
+    /// Let stream filters look; a refusal ends the answer, unless the guardrail only observes.
+    fn filter(&mut self, look: impl FnOnce(&mut StreamFilters) -> Result<(), Failure>) {
+        if let (Err(failure), false) = (look(&mut self.filters), self.observes()) {
+            self.fail(failure);
+        }
+    }
+
+    fn read(&mut self, lens: &mut StreamLens, feed: impl FnOnce(&mut EventListener<'_>)) -> Vec<(usize, Option<Content>)> {
+        let looks = (self.judges.as_mut(), &mut self.filters);
+        let mut listener = EventListener::new(lens, &self.context, &mut self.texts, looks, &mut self.closing);
+        feed(&mut listener);
+        let Events { ends, failure, opening } = listener.done();
+        if self.opening.is_empty() {
+            self.opening = opening;
+        }
+        if let Some(failure) = failure.filter(|_| !self.observes()) {
+            self.fail(failure);
+        }
+        if self.texts.overflowed && self.context.acts {
+            self.fail(Failure::Unreadable);
+        }
+        ends
+    }
+
+    /// An event is complete.
+    fn event(&mut self, bytes: &[u8], content: Content, upto: u64, now: Tick, out: &mut Out) {
+        if self.stopped && self.context.framing != Framing::Json {
+            return;
+        }
+        let opens = !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
+        let plain = !content.strange
+            && content.ends.is_empty()
+            && !opens
+            && self.texts.is_clear(&self.context, &content.slots)
+            && self.admits(&content.slots);
+        let untouched = !content.goes && (!self.context.acts || plain);
+        if self.queue.is_empty() && untouched {
+            self.passed(bytes, &content);
+            out.push(bytes);
+            self.ends.push_back((out.payload_queued() + out.open_payload(), upto));
+            return;
+        }
+        self.queue.push_back(HeldEvent { bytes: bytes.to_vec(), content, upto, arrived: now });
+    }
+
+    /// An event was passed on.
+    fn passed(&mut self, event: &[u8], content: &Content) {
+        self.ended.extend(content.reasons.iter().map(|(choice, _)| *choice));
+        self.closing.passed_framed(event);
+    }
+
+    /// Release what is decided, in order.
+    fn release(&mut self, now: Tick, out: &mut Out) {
+        while !self.stopped && self.queue.front().is_some_and(|held| !self.context.acts || self.may_leave(&held.content)) {
+            let Some(held) = self.queue.pop_front() else { break };
+            if !held.content.goes {
+                match render::event(&self.context, &self.texts, &self.opening, &held.bytes, &held.content) {
+                    Ok(bytes) => {
+                        self.passed(&bytes, &held.content);
+                        out.push(&bytes);
+                    }
+                    Err(kind) => {
+                        self.queue.push_front(held);
+                        return self.fail(Failure::Blocked { kind: kind.to_owned() });
+                    }
+                }
+            }
+            if held.arrived != now {
+                self.held_events += 1;
+                self.held.add(now.micros_since(held.arrived));
+            }
+            self.ends.push_back((out.payload_queued() + out.open_payload(), held.upto));
+        }
+        // A text that grows from event to event repeats everything.
+        if self.queue.is_empty() && !self.context.dialect.text_is_cumulative() {
+            self.texts.forget();
+        }
+    }
+
+    fn may_leave(&self, content: &Content) -> bool {
+        self.texts.is_decided(&self.context, &content.slots)
+            && self.admits(&content.slots)
+            && self.judges.as_ref().is_none_or(|judges| judges.has_judged(&content.ends))
+    }
+
+    fn admits(&self, slots: &[Slot]) -> bool {
+        self.judges.as_ref().is_none_or(|judges| judges.admits(slots))
+    }
+
+    /// Neither a text nor a judge keeps more waiting than a bound.
+    fn bound(&mut self, now: Tick, out: &mut Out) {
+        let bytes = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
+        self.held_bytes = self.held_bytes.max(bytes);
+        if bytes > MAX_WAITING && self.context.framing != Framing::Json {
+            self.flush(now, out);
+        }
+        let left = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
+        let full = left > MAX_WAITING && self.context.framing != Framing::Json;
+        let judges = self.judges.as_mut().filter(|judges| full || judges.is_full());
+        match judges.map(JudgeWindows::give_up) {
+            Some(Some(failure)) => self.fail(failure),
+            Some(None) => self.release(now, out),
+            None => {}
+        }
+    }
+}

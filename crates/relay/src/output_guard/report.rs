@@ -1,0 +1,58 @@
+//! What an output guardrail found and cost, for the record, the series and the audit log.
+
+use filters::Side;
+use lens::security::FilterAccount;
+
+use super::OutputGuard;
+use super::text_channels::channel_name;
+use crate::request::{Note, Request};
+
+/// The name of the scanners of answers in accounts: they have the same rules as the filter of that name for prompts.
+const SCANNERS: &str = "patterns";
+
+impl OutputGuard {
+    /// Write down what was found, and what waited.
+    pub(crate) fn report<S>(&mut self, request: &mut impl Request<S>) {
+        request.flush_holds(&mut self.held);
+        let into = request.parts().guarded;
+        into.hold = self.held.summary();
+        into.held_events = self.held_events;
+        into.held_bytes_max = self.held_bytes as u64;
+        let mut word = "pass";
+        for (rule, count) in self.texts.found(&self.context) {
+            *into.output.entry(rule.into()).or_default() += u64::from(count);
+            word = filters::worse(word, self.context.guard.asked(rule).name());
+        }
+        into.word = filters::worse(into.word, word);
+        if !self.context.guard.scanners().is_empty() {
+            into.accounts.push(self.scanners(word));
+        }
+        let mut notes = std::mem::take(&mut self.texts.notes);
+        filters::merge(&mut into.accounts, self.filters.take_accounts());
+        if let Some(judges) = &mut self.judges {
+            filters::merge(&mut into.accounts, std::mem::take(&mut judges.accounts));
+            for (filter, key, found) in std::mem::take(&mut judges.found) {
+                *into.output.entry(found.rule.clone()).or_default() += 1;
+                notes.push(Note { side: Side::Output, filter, found, channel: Some(channel_name(key.1)), hash: None });
+            }
+        }
+        request.audit(&notes);
+    }
+
+    /// The account of the scanners, which came to `verdict`.
+    fn scanners(&self, verdict: &'static str) -> FilterAccount {
+        let micros = self.worked / 1000;
+        FilterAccount {
+            filter: SCANNERS.into(),
+            side: Side::Output.name().into(),
+            verdict: verdict.into(),
+            failure: None,
+            calls: 1,
+            cpu_us: micros,
+            queue_us: 0,
+            remote_us: 0,
+            wall_us: micros,
+            critical: self.judges.is_none(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The ways in which an answer begins: passed on at once, held until its kind is known, or resumed where another one broke off.
+//!
+//! - *In*: the head of an answer, and what comes of it before its first token.
+//! - *Out*: what reads and changes the answer from here on; the head for the client, or an [`End`] that leaves the client for another backend.
+//! - *Never*: a head given to the client while another backend could still give a better answer.
+
+use std::task::Context as TaskContext;
+
+use lens::{State, StreamLens, Tick};
+use transport::{AnswerHead, Gone, Sink, Source, buffer, clock};
+use wire::{Framing, Reader};
+
+use super::{End, Phase, Relay, Step};
+use crate::closing::Closing;
+use crate::failure::Failure;
+use crate::output_guard::OutputGuard;
+use crate::request::Request;
+use crate::strip::Strip;
+
+impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
+    /// The answer begins. Its head and the body bytes that came with it leave together.
+    pub(super) fn begin(&mut self, mut head: AnswerHead, cx: &mut TaskContext<'_>) -> Result<Step, End> {
+        self.request.head_received(&head, self.source);
+        let status = self.source.error_status().unwrap_or(head.status);
+        if self.request.retry(status) {
+            return Err(End::Again(status));
+        }
+        if self.resumes {
+            return self.begin_resumed(&head, status, cx);
+        }
+        self.first_byte_read(head.first_byte);
+        self.open_answer(&head);
+        if let (Some(dialect), None) = (self.context.dialect, self.request.parts().answer.not_parsed) {
+            self.read_events(dialect, &mut head);
+        } else if head.status < 400 && self.context.guard.as_ref().is_some_and(|guard| guard.alters_answers()) {
+            return Err(End::Refused(Failure::Unreadable));
+        }
+        // A whole answer is decided before the client gets any of it: until then it may still be another one.
+        let is_judged = head.framing == Framing::Json && self.guard.as_ref().is_some_and(OutputGuard::acts);
+        if is_judged {
+            self.head = Some(head);
+        } else {
+            self.write_head(head)?;
+        }
+        self.phase = Phase::Body;
+        self.deadlines.moved(clock::now());
+        self.step_body(cx).map(|_| Step::Moved)
+    }
+
+    /// What the head says of the answer.
+    fn open_answer(&mut self, head: &AnswerHead) {
+        let answer = self.request.parts().answer;
+        answer.status = Some(head.status);
+        answer.streamed = matches!(head.framing, Framing::Sse | Framing::Ndjson);
+        answer.lens = StreamLens::new(answer.streamed, self.context.stall_ns);
+        answer.lens.first_byte(head.first_byte);
+        answer.not_parsed = match (self.context.dialect, head.framing) {
+            _ if head.encoded => Some("compressed"),
+            (None, _) => Some("no_dialect"),
+            (_, Framing::Opaque) => Some("content_type"),
+            _ => None,
+        };
+    }
+
+    /// Set up what reads, guards, strips and ends the answer.
+    fn read_events(&mut self, dialect: wire::Dialect, head: &mut AnswerHead) {
+        let parts = self.request.parts();
+        parts.answer.measured = true;
+        let streamed = parts.answer.streamed;
+        let takes_usage = parts.sent.usage_asked && streamed;
+        self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits).expecting_echo(self.context.echoes_prompt));
+        match self.context.guard.clone().filter(|guard| guard.reads_answers()) {
+            Some(guard) => self.guard = Some(OutputGuard::new(self.request, guard, (dialect, head.framing), takes_usage)),
+            None => {
+                self.is_resumable = streamed && head.status == 200 && self.request.is_resumable();
+                self.strip = (takes_usage || self.is_resumable).then(|| Strip::new(takes_usage, self.is_resumable));
+            }
+        }
+        if streamed && self.request.is_charged() {
+            self.closing = Some(Closing::new(dialect, head.framing));
+        }
+        if self.guard.as_ref().is_some_and(OutputGuard::alters) || self.strip.is_some() || self.closing.is_some() {
+            head.length = None;
+        }
+    }
+
+    /// Account for the first byte. While the head was held back, what came after it was waited for.
+    fn first_byte_read(&mut self, at: Tick) {
+        let held_until = self.source.held_until();
+        let ledger = self.request.parts().ledger;
+        ledger.switch(State::Gateway, at);
+        if let Some(until) = held_until {
+            ledger.switch(State::AwaitToken, at);
+            ledger.switch(State::Gateway, until);
+        }
+    }
+
+    /// Another backend resumes a stream. It must answer as the one before it did; else the next one may.
+    fn begin_resumed(&mut self, head: &AnswerHead, status: u16, cx: &mut TaskContext<'_>) -> Result<Step, End> {
+        if status != 200 || head.framing != Framing::Sse || head.encoded {
+            return Err(End::Again(status));
+        }
+        self.first_byte_read(head.first_byte);
+        let Some(dialect) = self.context.dialect else { return Err(End::Broken) };
+        self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits));
+        (self.resumes, self.is_resumable) = (false, true);
+        self.request.parts().answer.ended_at = None;
+        if let (Some(mark), Some(strip)) = (self.request.resumed(), &mut self.strip) {
+            strip.add(&mark, &mut self.out);
+        }
+        self.phase = Phase::Body;
+        self.deadlines.moved(clock::now());
+        self.step_body(cx).map(|_| Step::Moved)
+    }
+
+    /// The client gets the head.
+    pub(super) fn write_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
+        if self.request.is_charged() {
+            head.fields = without_rate_limits(&head.fields);
+        }
+        self.request.commit();
+        self.has_length = head.length.is_some();
+        let extra = self.request.fields(head.first_byte);
+        self.sink.begin(&head, &extra, &mut self.out).map_err(|Gone| self.gone())?;
+        buffer::give(head.fields);
+        Ok(())
+    }
+}
+
+/// An engine's own limits are the operator's business, and would contradict ours.
+fn without_rate_limits(fields: &[u8]) -> Vec<u8> {
+    let is_one = |line: &&[u8]| line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"));
+    fields.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_one(line)).flatten().copied().collect()
+}

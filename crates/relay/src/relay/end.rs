@@ -1,0 +1,212 @@
+//! The ways in which an answer ends: whole, blocked, broken off, too late, or because the client left.
+//!
+//! - *In*: why it ends, and how much the client has got.
+//! - *Out*: the last events in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
+//! - *Never*: a proper end of the body on an answer that is not whole.
+
+use lens::record::Outcome;
+use traffic::Exhausted;
+use traffic::settings::AtEnd;
+use transport::{Out, Sink, Source, clock};
+use wire::ending::Why;
+use wire::{Framing, Reader};
+
+use super::{End, Phase, Relay};
+use crate::deadlines::Expired;
+use crate::failure::Failure;
+use crate::output_guard::OutputGuard;
+use crate::request::Request;
+use crate::strip::Strip;
+
+impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
+    /// Everything came and was judged: what is left is released, and that is the end.
+    pub(super) fn end_answer(&mut self) -> Result<(), End> {
+        if let Some(guard) = &mut self.guard {
+            guard.release_rest(&mut self.out);
+        }
+        if let Some(end) = self.end_by_guard() {
+            return Err(end);
+        }
+        // The guardrail may have ended it in its own way.
+        if !matches!(self.phase, Phase::Flushing(_)) {
+            self.write_held_head(true)?;
+            self.out.finish();
+            self.phase = Phase::Flushing(true);
+        }
+        Ok(())
+    }
+
+    /// Write a head that was held, before its body, which is in the queue already, to its end or not.
+    pub(super) fn write_held_head(&mut self, is_whole: bool) -> Result<(), End> {
+        let Some(mut head) = self.head.take() else { return Ok(()) };
+        let mut body = std::mem::take(&mut self.out);
+        body.commit();
+        if is_whole && head.framing == Framing::Json {
+            head.length = Some(body.len() as u64);
+        }
+        self.write_head(head)?;
+        self.out.push(body.pending());
+        self.out.commit();
+        Ok(())
+    }
+
+    /// The backend has died. Whether another one resumes the stream: some text was passed on, not all, and nothing that cannot be resumed.
+    pub(super) fn may_resume(&mut self) -> bool {
+        let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none()) else { return false };
+        let lens = &mut self.request.parts().answer.lens;
+        let is_over = lens.is_complete(1) || lens.error().is_some() || self.reader.as_ref().is_none_or(Reader::overflowed);
+        if is_over || strip.resume_failed() || strip.text().is_none() {
+            return false;
+        }
+        strip.tear(lens, &mut self.out);
+        let resumes = self.request.resume(strip.text().unwrap_or_default());
+        if resumes {
+            self.request.parts().answer.lens.seam();
+        }
+        resumes
+    }
+
+    /// The guardrail has ended the answer. `Some`: the client has got nothing of it yet and gets another.
+    pub(super) fn end_by_guard(&mut self) -> Option<End> {
+        let guard = self.guard.as_mut()?;
+        let failure = guard.take_failure()?;
+        let parts = self.request.parts();
+        parts.verdict.decide(failure.outcome(), Some(failure.code()));
+        parts.answer.ended_at.get_or_insert_with(clock::now);
+        match (&failure, self.head.is_some()) {
+            (Failure::Blocked { .. }, true) => {
+                let body = guard.withheld();
+                self.out = Out::default();
+                self.out.push(&body);
+                if let Err(end) = self.write_held_head(true) {
+                    return Some(end);
+                }
+            }
+            (_, true) => return Some(End::Refused(failure)),
+            (Failure::GuardUnavailable { .. } | Failure::Unreadable, false) => {
+                self.write_error(&failure);
+                self.out.commit();
+                self.phase = Phase::Flushing(false);
+                return None;
+            }
+            (_, false) => {
+                let closing = guard.closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
+                self.separate();
+                self.out.push(closing.as_bytes());
+            }
+        }
+        self.out.finish();
+        self.phase = Phase::Flushing(true);
+        None
+    }
+
+    /// A limit has nothing left for this stream. It ends where an event does; until then it goes on.
+    pub(super) fn end_for_budget(&mut self) -> Result<(), End> {
+        let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
+        let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
+        let over = self.request.parts().answer.lens.is_complete(choices);
+        let Some(Exhausted { limit, at_end, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
+        let failure = Failure::BudgetExhausted { limit };
+        if at_end == AtEnd::Error {
+            return self.end_early(failure);
+        }
+        self.write_held_head(false)?;
+        self.end_upstream(&failure);
+        let lens = &mut self.request.parts().answer.lens;
+        if let Some(strip) = &mut self.strip {
+            strip.flush(lens, &mut self.out);
+        }
+        let message = failure.message();
+        let events = match (&mut self.guard, &self.closing) {
+            (Some(guard), _) => {
+                guard.release_all(clock::now(), &mut self.out);
+                guard.closing_events((Why::Length, &message), lens)
+            }
+            (None, Some(closing)) => closing.events(&closing.open_choices(choices, lens), lens, (Why::Length, &message)),
+            (None, None) => return Ok(()),
+        };
+        self.out.push(events.as_bytes());
+        self.out.finish();
+        self.phase = Phase::Flushing(true);
+        Ok(())
+    }
+
+    /// The answer ends here for a reason of the gateway's or the backend's: by an answer of the gateway's own where none has begun.
+    pub(super) fn end_early(&mut self, failure: Failure) -> Result<(), End> {
+        if self.head.is_some() {
+            return Err(End::Refused(failure));
+        }
+        self.break_off(&failure);
+        Ok(())
+    }
+
+    /// Nothing more is read from upstream, for this reason.
+    fn end_upstream(&mut self, failure: &Failure) {
+        let parts = self.request.parts();
+        parts.verdict.decide(failure.outcome(), Some(failure.code()));
+        parts.answer.ended_at = Some(clock::now());
+        self.request.release_backend();
+    }
+
+    /// The answer ends here, and the client shall see that it is no proper end: an error event in its own dialect where
+    /// events flow, and a connection that closes without the end of the body.
+    fn break_off(&mut self, failure: &Failure) {
+        self.end_upstream(failure);
+        let answer = self.request.parts().answer;
+        if let (Some(strip), true) = (&mut self.strip, answer.streamed) {
+            strip.flush(&mut answer.lens, &mut self.out);
+        }
+        if let Some(guard) = &mut self.guard {
+            guard.release_all(clock::now(), &mut self.out);
+        }
+        self.write_error(failure);
+        self.out.commit();
+        self.phase = Phase::Flushing(false);
+    }
+
+    /// An error event, where events flow.
+    fn write_error(&mut self, failure: &Failure) {
+        let events_flow = self.request.parts().answer.streamed && !self.has_length;
+        if let (Some(dialect), Some(_), true) = (self.context.dialect, &self.reader, events_flow) {
+            self.separate();
+            self.out.push(dialect.error_event(&failure.message(), failure.code()).as_bytes());
+        }
+    }
+
+    /// End an event that was torn, so that the next one stands alone.
+    fn separate(&mut self) {
+        let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
+        // A guardrail that alters the answer has kept what it has of a torn event.
+        if torn && !self.guard.as_ref().is_some_and(OutputGuard::alters) {
+            self.out.push(b"\n\n");
+        }
+    }
+
+    pub(super) fn gone(&mut self) -> End {
+        // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
+        let held = self.guard.as_ref().is_some_and(|guard| !guard.is_empty()) || self.strip.as_ref().is_some_and(Strip::holds);
+        let parts = self.request.parts();
+        if parts.answer.lens.end().is_some() && self.out.is_empty() && !held {
+            return End::Served;
+        }
+        parts.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+        End::Gone
+    }
+
+    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that must still be written.
+    pub(super) fn timed_out(&mut self, expired: Expired) -> Option<End> {
+        match (self.phase, expired) {
+            (_, Expired::ClientWrite) => {
+                self.request.parts().verdict.decide(Outcome::Timeout, Some("client_write_timeout"));
+                Some(End::Gone)
+            }
+            (Phase::Body, Expired::BetweenEvents) if self.may_resume() => Some(End::Cut),
+            (Phase::Sending | Phase::AwaitHead, expired) => Some(End::Refused(expired.failure())),
+            (Phase::Flushing(_), _) => {
+                self.request.parts().verdict.decide(Outcome::Timeout, Some("total_timeout"));
+                Some(End::Broken)
+            }
+            (Phase::Body | Phase::Judging, expired) => self.end_early(expired.failure()).err(),
+        }
+    }
+}

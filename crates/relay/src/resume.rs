@@ -1,0 +1,108 @@
+//! Whether a backend that was asked to resume an answer does so, or answers anew.
+//!
+//! An engine that does not know how to continue a message answers the chat again, and the client would get the same text twice.
+//!
+//! - *In*: the text before the resume point, and the text behind it.
+//! - *Out*: a verdict, as soon as there is enough text.
+//! - *Never*: a verdict by chance: a few words prove nothing.
+
+use transport::Out;
+
+/// So many equal bytes from the beginning on are no chance.
+const SAME: usize = 32;
+/// Text before the resume point that is shorter than this proves nothing, even if all of it is repeated.
+const MIN_TEXT: usize = 16;
+/// Maximum bytes of a stream that are held. Beyond it the stream is passed on: it is white space, or the same in very many events.
+const MAX_HELD: usize = 16 << 10;
+
+/// What the resuming backend does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resumed {
+    /// There is not enough text to know.
+    Unknown,
+    /// It continues the answer.
+    Continues,
+    /// It answers anew.
+    Restarts,
+}
+
+/// A resume point that is still being verified.
+#[derive(Debug)]
+pub(crate) struct ResumeCheck {
+    /// Bytes of text before the resume point.
+    pub(crate) text_before: usize,
+    /// Bytes of the stream before it.
+    pub(crate) bytes_before: u64,
+    /// What has come since; the client has got none of it.
+    pub(crate) held: Out,
+}
+
+impl ResumeCheck {
+    pub(crate) fn new(text_before: usize, bytes_before: u64) -> Self {
+        ResumeCheck { text_before, bytes_before, held: Out::default() }
+    }
+
+    /// What the backend does, by all text so far. `is_all`: there will be no more.
+    pub(crate) fn verdict(&mut self, text: &str, is_all: bool) -> Resumed {
+        self.held.commit();
+        match text.split_at_checked(self.text_before) {
+            Some((before, behind)) if self.held.len() < MAX_HELD => verdict(before, behind, is_all),
+            _ => Resumed::Continues,
+        }
+    }
+
+    /// Release what was held.
+    pub(crate) fn release(&mut self, out: &mut Out) {
+        self.held.commit();
+        out.push(self.held.pending());
+        self.held = Out::default();
+    }
+}
+
+fn verdict(before: &str, behind: &str, is_all: bool) -> Resumed {
+    // Templates and engines differ in the white space that an answer begins with.
+    let (before, behind) = (before.trim_start().as_bytes(), behind.trim_start().as_bytes());
+    let same = before.iter().zip(behind).take_while(|(one, other)| one == other).count();
+    let enough = SAME.min(before.len());
+    // Text that repeats itself may well do so once more.
+    let repeats = || before.get(1..).zip(before.get(..enough / 2)).is_some_and(|(rest, begin)| memchr::memmem::find(rest, begin).is_some());
+    match () {
+        () if before.len() < MIN_TEXT || same < before.len().min(behind.len()) || repeats() => Resumed::Continues,
+        () if same >= enough || is_all && same >= MIN_TEXT => Resumed::Restarts,
+        () if is_all => Resumed::Continues,
+        () => Resumed::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_text_is_a_restart() {
+        let before = "The sea is wide, deep and cold, and nobody knows its end.";
+        for (behind, want) in [
+            ("", Resumed::Unknown),
+            (" And", Resumed::Continues),
+            (" The", Resumed::Unknown),
+            ("\n\nThe sea is wide, ", Resumed::Unknown),
+            ("The sea is wide, but", Resumed::Continues),
+            ("The sea is wide, deep and cold, ", Resumed::Restarts),
+            (before, Resumed::Restarts),
+        ] {
+            assert_eq!(verdict(before, behind, false), want, "{behind:?}");
+        }
+        assert_eq!(verdict("The sea is wide.", "The sea is wide. It", false), Resumed::Restarts, "all of it, and more");
+        assert_eq!(verdict(before, "The sea is wide, ", true), Resumed::Restarts, "cut short");
+        assert_eq!(verdict(before, "The sea", true), Resumed::Continues, "too little to know");
+        assert_eq!(verdict("ha ha ha", "ha ha ha ha", false), Resumed::Continues, "too little before it");
+    }
+
+    #[test]
+    fn text_that_repeats_itself_may_continue() {
+        for line in ["ab\n", "0, ", "----", "I must not talk in class.\n"] {
+            let before = line.repeat(20);
+            assert_eq!(verdict(&before, &before, false), Resumed::Continues, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Connections, and the bytes on them: HTTP/1.1 and HTTP/2 to backends, answers to clients.
+//!
+//! - *In*: a backend's settings, a request ready to be sent; a client's connection.
+//! - *Out*: [`Source`] and [`Sink`], the two ends of a relay; one clock.
+//! - *Never*: an opinion about what a failure means for a client, or a byte of a body that it did not read.
+
+pub mod buffer;
+pub mod clock;
+mod out;
+pub use out::Out;
+
+mod leg;
+pub use leg::{AnswerHead, BodyListener, BodyStep, Gone, Sink, Source, UpstreamError};
+
+mod h1_sink;
+pub use h1_sink::{H1Sink, reason_phrase};
+
+mod upstream;
+pub use upstream::{BuildError, Call, Connection, Edit, Edits, H1Source, H2Source, Permit, Request, Upstream, connect, peer, reach};
