@@ -66,9 +66,9 @@ test-onnx: setup
 
 # The room itself is tested by make test; this is the gateway that is built with it.
 test-kubernetes: setup
-	cargo clippy --locked -p llm-lens-kubernetes -p llm-lens-cli --features llm-lens-cli/kubernetes --all-targets -- -D warnings
+	cargo clippy --locked -p llm-lens-discovery -p llm-lens-cli --features llm-lens-discovery/kubernetes,llm-lens-cli/kubernetes --all-targets -- -D warnings
 	cargo build --locked -p llm-lens-cli --features kubernetes
-	cargo test --locked -p llm-lens-kubernetes --features gateway
+	cargo test --locked -p llm-lens-discovery --features kubernetes,gateway
 
 lint: setup
 	cargo fmt --all --check

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use lens::Tick;
 use traffic::settings::{AtEnd, DOLLAR, Every, Key, Limit, Per, Price, Proof, Quota, Shared, Unit};
 use traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Remembered, Used, When};
-use lens::Tick;
 
 /// Keys that are known.
 const KEYS: usize = 10_000;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,9 +20,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use observatory::Sample;
+use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
 
 use crate::clock;
 use crate::shared::Shared;
@@ -34,19 +37,19 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records that `/api/requests` gives when nobody says how many.
 const DEFAULT_LIMIT: usize = 100;
 
-/// The operator's pages.
-pub(crate) struct Admin {
+/// The app of the operator's listener.
+pub(crate) struct AdminApp {
     shared: Arc<Shared>,
     places: Semaphore,
 }
 
-impl Admin {
+impl AdminApp {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Admin { shared, places: Semaphore::new(MOST_CONNECTIONS) }
+        AdminApp { shared, places: Semaphore::new(MOST_CONNECTIONS) }
     }
 
     /// Serve one connection to its end.
-    pub(crate) async fn serve(&self, io: Stream) {
+    async fn serve(&self, io: Stream) {
         let Ok(_place) = self.places.acquire().await else { return };
         let service = service_fn(|request| answer(self.shared.clone(), request));
         let served =
@@ -54,6 +57,14 @@ impl Admin {
         if let Err(e) = served.await {
             log::debug!("admin connection: {e}");
         }
+    }
+}
+
+#[async_trait]
+impl ServerApp for AdminApp {
+    async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        self.serve(io).await;
+        None
     }
 }
 
@@ -145,8 +156,8 @@ fn samples(shared: &Shared) -> Vec<Sample> {
         }
     }
     for (name, help, count) in [
-        ("llm_lens_refused_connections_total", "Connections beyond the limits.", &shared.edge.refused_connections),
-        ("llm_lens_refused_addresses_total", "Requests of addresses that asked too often.", &shared.edge.refused_requests),
+        ("llm_lens_refused_connections_total", "Connections beyond the limits.", &shared.client_limits.refused_connections),
+        ("llm_lens_refused_addresses_total", "Requests of addresses that asked too often.", &shared.client_limits.refused_requests),
     ] {
         samples.push(Sample { name, help, labels: Vec::new(), value: count.load(Ordering::Relaxed) as f64 });
     }

@@ -1,4 +1,4 @@
-//! The edge: how many connections, and how many requests of one address, before anybody is asked who he is.
+//! Limits by client address: connections and requests, before any credential is looked at.
 //!
 //! - *In*: addresses of clients.
 //! - *Out*: yes or no.
@@ -28,7 +28,7 @@ type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
 
 /// What is counted of clients by their address.
 #[derive(Debug)]
-pub(crate) struct Edge {
+pub(crate) struct ClientLimits {
     connections: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicI64,
     rates: Mutex<Option<(u32, Arc<Rates>)>>,
@@ -41,15 +41,15 @@ pub(crate) struct Edge {
 
 /// A connection that is counted while it lives.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    edge: Arc<Edge>,
+pub(crate) struct ConnectionGuard {
+    limits: Arc<ClientLimits>,
     address: Option<IpAddr>,
 }
 
-impl Edge {
+impl ClientLimits {
     pub(crate) fn new() -> Arc<Self> {
         let (refused_connections, refused_requests) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Edge {
+        Arc::new(ClientLimits {
             connections: Mutex::default(),
             all: AtomicI64::new(0),
             rates: Mutex::default(),
@@ -60,7 +60,7 @@ impl Edge {
     }
 
     /// A connection has come; `None`: it is one too many.
-    pub(crate) fn connected(self: &Arc<Self>, address: Option<IpAddr>, limits: &Limits) -> Option<Counted> {
+    pub(crate) fn connected(self: &Arc<Self>, address: Option<IpAddr>, limits: &Limits) -> Option<ConnectionGuard> {
         let address = address.map(traffic::network);
         let most = i64::try_from(limits.connections).unwrap_or(i64::MAX);
         let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most || most == 0;
@@ -72,7 +72,7 @@ impl Edge {
         } else if let Some(address) = address {
             *self.connections.lock().entry(address).or_default() += 1;
         }
-        let counted = Counted { edge: self.clone(), address };
+        let counted = ConnectionGuard { limits: self.clone(), address };
         if !fits {
             self.refused_connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -116,11 +116,11 @@ impl Edge {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.edge.all.fetch_sub(1, Ordering::Relaxed);
+        self.limits.all.fetch_sub(1, Ordering::Relaxed);
         let Some(address) = self.address else { return };
-        let mut connections = self.edge.connections.lock();
+        let mut connections = self.limits.connections.lock();
         if let Some(mine) = connections.get_mut(&address) {
             *mine -= 1;
             if *mine == 0 {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_while_they_live() {
-        let (edge, limits) = (Edge::new(), limits("connections: 3, connections_per_address: 2"));
+        let (edge, limits) = (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
         let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let first = edge.connected(a, &limits).expect("the first");
         let _second = edge.connected(a, &limits).expect("the second");
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn strangers_share_a_rate_when_there_are_too_many() {
-        let (edge, limits) = (Edge::new(), limits("requests_per_address: 1"));
+        let (edge, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
         let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
         assert!(edge.admits(address(1), &limits) && !edge.admits(address(1), &limits) && edge.admits(address(2), &limits));
         for stranger in 0..200_000 {

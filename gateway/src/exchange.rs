@@ -1,28 +1,26 @@
-//! What we know of one inference request: one part for each stage that found it out.
+//! What is known of one request: one part for each stage that writes it.
+
+mod attempts;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use config::settings::Timeouts;
-use traffic::{Caller, Charge, Place, Used};
-use filters::{Shield, Vault};
-use lens::gaps::GapSummary;
-use lens::record::Outcome;
-use lens::security::{FilterAccount, Findings};
-use lens::{Ledger, State, StreamLens, Tick};
+use filters::Shield;
+use lens::{Ledger, State, Tick};
+use relay::{Answer, Guarded, Sent, Verdict};
 use routing::Ended;
+use traffic::{Caller, Charge, Place, Used};
+use transport::Upstream;
 use wire::{Dialect, RequestFacts};
 
-use crate::plan::{Counted, Plan, PlannedPool, PlannedRoute, Target};
+use crate::clock;
+use crate::plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
-use crate::stage::choose::Course;
-use crate::stage::identify::Shown;
-use crate::stage::queue::Said;
-use crate::upstream::Upstream;
-use crate::{clock, stage};
+pub(crate) use attempts::{Attempts, UpstreamRequest};
 
-/// One request on its walk. Dropping it writes its record, so that a request leaves exactly one however it ends.
+/// One request on its way. It is data: `pipeline` settles it when it ends.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) shared: Arc<Shared>,
@@ -32,28 +30,57 @@ pub(crate) struct Exchange {
     pub(crate) accepted: Accepted,
     pub(crate) inspected: Inspected,
     pub(crate) routed: Option<Routed>,
-    /// What the head showed of its sender; `identify` takes it.
-    pub(crate) shown: Option<Shown>,
-    /// Who asks, where somebody wants to know.
+    /// The credential that the head showed; `authenticate` takes it.
+    pub(crate) credential: Option<ShownCredential>,
+    /// Who sent the request, where `auth` asks for that.
     pub(crate) caller: Option<Arc<Caller>>,
-    /// What the request is thought to use.
+    /// What the request is expected to use.
     pub(crate) expected: Used,
-    /// Its prompt was counted, not estimated.
-    pub(crate) counted: bool,
+    /// The prompt's tokens were counted, not estimated.
+    pub(crate) prompt_counted: bool,
     /// What it has taken of limits; settled when the exchange ends.
     pub(crate) charge: Charge,
     /// Fields that let a web page read the answer.
     pub(crate) cors: Option<String>,
-    /// What the client says about its place in a queue.
-    pub(crate) said: Said,
+    /// What the client wants of a queue.
+    pub(crate) hints: ClientHints,
     /// Its way among backends.
-    pub(crate) course: Course,
-    /// Its place at the backend.
-    pub(crate) place: Option<Place>,
+    pub(crate) attempts: Attempts,
+    /// Its admission permit at the backend.
+    pub(crate) permit: Option<Place>,
     pub(crate) guarded: Guarded,
     pub(crate) sent: Sent,
     pub(crate) answer: Answer,
     pub(crate) verdict: Verdict,
+}
+
+/// What a head shows of its sender, and when that was looked at. Written by `authenticate`.
+#[derive(Debug)]
+pub(crate) struct ShownCredential {
+    pub(crate) who: Who,
+    pub(crate) began: Tick,
+    pub(crate) ended: Tick,
+}
+
+/// Who a credential belongs to.
+#[derive(Clone, Debug)]
+pub(crate) enum Who {
+    /// There is no credential.
+    Anonymous,
+    /// It is not valid.
+    Unknown,
+    /// It is valid.
+    Known(Arc<Caller>),
+    /// It is a token whose issuer's keys are not known yet.
+    NotYet,
+}
+
+/// What a client wants of a queue: `x-llm-lens-priority`, 0 to 9, which can only lower what its key has, and `x-llm-lens-max-wait`, in
+/// milliseconds, which can only shorten what the backend has. Written by `admission`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClientHints {
+    pub(crate) priority: Option<u8>,
+    pub(crate) max_wait: Option<Duration>,
 }
 
 /// From the head; written by `accept`.
@@ -86,11 +113,12 @@ pub(crate) struct Routed {
     pub(crate) dialect: Option<Dialect>,
     /// The backend: the first of the route, until one is chosen.
     pub(crate) target: Target,
-    pub(crate) counted: Counted,
+    /// Where the request counts in metrics.
+    pub(crate) group: MetricGroup,
 }
 
 impl Routed {
-    /// The backend; `None`: nobody is there.
+    /// The backend; `None`: the pool has none.
     pub(crate) fn upstream(&self) -> Option<&Arc<Upstream>> {
         self.route.upstream(self.target)
     }
@@ -101,112 +129,28 @@ impl Routed {
     }
 }
 
-/// Written by `guard_input`, and by `relay` where the answer is guarded.
-#[derive(Debug, Default)]
-pub(crate) struct Guarded {
-    pub(crate) input: Findings,
-    pub(crate) output: Findings,
-    /// What was done, or would have been.
-    pub(crate) word: &'static str,
-    pub(crate) risk: f32,
-    pub(crate) level: &'static str,
-    /// What each filter cost.
-    pub(crate) accounts: Vec<FilterAccount>,
-    /// Nanoseconds that judges of the prompt took.
-    pub(crate) judged: u64,
-    /// What was taken out of the prompt.
-    pub(crate) vault: Arc<Vault>,
-    /// The guard's time until the client had the first token, nanoseconds.
-    pub(crate) before_first_token: Option<u64>,
-    pub(crate) held_events: u64,
-    pub(crate) held_bytes_max: u64,
-    pub(crate) hold: Option<GapSummary>,
-}
-
-/// Written by `connect` and `send`.
-#[derive(Debug, Default)]
-pub(crate) struct Sent {
-    /// When the last byte of the request was written.
-    pub(crate) at: Option<Tick>,
-    /// We asked for usage, and the client did not.
-    pub(crate) usage_asked: bool,
-}
-
-/// Written by `relay`.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: Option<u16>,
-    pub(crate) streamed: bool,
-    pub(crate) lens: StreamLens,
-    /// Why events were not read.
-    pub(crate) not_parsed: Option<&'static str>,
-    /// Payload bytes that the client took.
-    pub(crate) bytes_to_client: u64,
-    pub(crate) ended_at: Option<Tick>,
-    /// The answer's events were read, so that their counts are known, zero included.
-    pub(crate) measured: bool,
-    /// How late our reads were, where the kernel told.
-    pub(crate) read_lag: lens::gaps::Gaps,
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        Answer {
-            status: None,
-            streamed: false,
-            lens: StreamLens::new(false, u64::MAX),
-            not_parsed: None,
-            bytes_to_client: 0,
-            ended_at: None,
-            measured: false,
-            read_lag: lens::gaps::Gaps::default(),
-        }
-    }
-}
-
-/// How it ends; the first to know writes it.
-#[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    outcome: Option<Outcome>,
-    pub(crate) code: Option<String>,
-}
-
-impl Verdict {
-    /// Decide, unless it is decided.
-    pub(crate) fn decide(&mut self, outcome: Outcome, code: Option<&str>) {
-        if self.outcome.is_none() {
-            self.outcome = Some(outcome);
-            self.code = code.map(str::to_owned);
-        }
-    }
-
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.outcome
-    }
-}
-
 impl Exchange {
     /// A request whose head is complete.
     pub(crate) fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
         let mut ledger = Ledger::open(State::ReadRequest, began);
         ledger.switch(State::ReadRequest, accepted.head_at);
-        let counted = &plan.nowhere;
-        counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
+        let group = &plan.nowhere;
+        group.in_flight.requests.fetch_add(1, Ordering::Relaxed);
         Exchange {
             shared: shared.clone(),
             ledger,
             accepted,
             inspected: Inspected::default(),
             routed: None,
-            shown: None,
+            credential: None,
             caller: None,
             expected: Used::default(),
-            counted: false,
+            prompt_counted: false,
             charge: Charge::default(),
             cors: None,
-            said: Said::default(),
-            course: Course::default(),
-            place: None,
+            hints: ClientHints::default(),
+            attempts: Attempts::default(),
+            permit: None,
             guarded: Guarded::default(),
             sent: Sent::default(),
             answer: Answer::default(),
@@ -216,8 +160,8 @@ impl Exchange {
     }
 
     /// Where the request counts.
-    pub(crate) fn counted(&self) -> &Counted {
-        self.routed.as_ref().map_or(&self.plan.nowhere, |r| &r.counted)
+    pub(crate) fn group(&self) -> &MetricGroup {
+        self.routed.as_ref().map_or(&self.plan.nowhere, |r| &r.group)
     }
 
     /// The route was found: the request counts there from now on.
@@ -225,30 +169,30 @@ impl Exchange {
         // What passes through is not read, whatever its backend speaks.
         let dialect = self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
         let target = Target::default();
-        let counted = route.counted(target, dialect).clone();
-        self.count_at(&counted);
-        self.routed = Some(Routed { route, dialect, target, counted });
+        let group = route.group(target, dialect).clone();
+        self.count_at(&group);
+        self.routed = Some(Routed { route, dialect, target, group });
     }
 
     /// What a status that is an error says of the backend.
     pub(crate) fn fault(&self, status: u16) -> Ended {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
-        upstream.map_or(Ended::Untold, |upstream| upstream.fault(status, self.course.with_credential))
+        upstream.map_or(Ended::Untold, |upstream| upstream.fault(status, self.attempts.with_credential))
     }
 
     /// A backend was chosen: the request counts there from now on.
     pub(crate) fn set_target(&mut self, target: Target) {
         let Some(routed) = self.routed.as_ref().filter(|routed| routed.target != target) else { return };
-        let counted = routed.route.counted(target, routed.dialect).clone();
-        self.count_at(&counted);
+        let group = routed.route.group(target, routed.dialect).clone();
+        self.count_at(&group);
         if let Some(routed) = &mut self.routed {
-            (routed.target, routed.counted) = (target, counted);
+            (routed.target, routed.group) = (target, group);
         }
     }
 
-    fn count_at(&self, counted: &Counted) {
-        self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
-        counted.in_flight.requests.fetch_add(1, Ordering::Relaxed);
+    fn count_at(&self, group: &MetricGroup) {
+        self.group().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
+        group.in_flight.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The waits of the route, or the general ones before there is one.
@@ -261,39 +205,18 @@ impl Exchange {
         self.routed.as_ref().and_then(|routed| routed.route.guard.clone())
     }
 
-    /// The backend has done its part: its place is free, however long the client takes.
+    /// The backend has done its part: its permit is free, however long the client takes.
     pub(crate) fn leave(&mut self) {
-        if let Some(place) = self.place.take() {
+        if let Some(permit) = self.permit.take() {
             let first = self.answer.lens.marks().first_token.arrival;
             let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
-            place.leave(clock::now(), ttft);
+            permit.leave(clock::now(), ttft);
         }
-        self.course.leave();
+        self.attempts.leave();
     }
 
     /// Enter a state of the ledger now.
     pub(crate) fn enter(&mut self, state: State) {
         self.ledger.switch(state, clock::now());
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.leave();
-        self.counted().in_flight.requests.fetch_sub(1, Ordering::Relaxed);
-        if std::thread::panicking() {
-            observatory::Gauges::count(&self.shared.observatory.gauges().panics);
-            self.verdict.decide(Outcome::Rejected, Some("internal_error"));
-        }
-        let total = self.timeouts().total;
-        if !total.is_zero() && u128::from(clock::now().nanos_since(self.accepted.head_at)) >= total.as_nanos() {
-            self.verdict.decide(Outcome::Timeout, Some("total_timeout"));
-        }
-        // Whoever drops a request without a verdict was dropped himself: its connection is gone.
-        self.verdict.decide(Outcome::ClientGone, Some("client_closed"));
-        stage::choose::settle(self);
-        let used = stage::admit::settle(self);
-        stage::admit::book(self, &used);
-        stage::record::write(self, &used);
     }
 }

@@ -1,17 +1,14 @@
-//! What filters may use of the world: our clock, timers, the backends of the settings, a pool of threads.
+//! What filters may use: the clock, timers, the backends of the settings, a pool of threads.
 //!
-//! - *In*: a filter's wish.
-//! - *Out*: [`filters::Host`], kept.
-//! - *Never*: an answer of a judge that is larger than [`client::MOST_REPLY`]; a queue without an end.
+//! - *In*: calls of a filter.
+//! - *Out*: [`filters::Host`], implemented.
+//! - *Never*: an answer of a judge that is larger than [`client::MAX_REPLY`]; an unbounded queue.
 
-mod client;
-pub(crate) mod health;
+pub(crate) mod client;
 #[cfg(feature = "onnx")]
 mod model;
-mod pool;
-pub(crate) mod store;
+mod thread_pool;
 mod tokenizer;
-pub(crate) mod tokens;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,39 +17,39 @@ use std::time::Duration;
 
 use filters::{Ask, BoxFuture, Failure, Host, Job, Reply};
 use lens::Tick;
+use transport::Upstream;
 
 use crate::clock;
-use crate::upstream::Upstream;
 
 #[cfg(feature = "onnx")]
 pub(crate) use model::load_model;
-pub(crate) use pool::Pool;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use thread_pool::ThreadPool;
+pub(crate) use tokenizer::{Tokenizer, TokenizerError};
 
-/// The world of one plan.
-pub(crate) struct World {
+/// What the filters of one plan may use.
+pub(crate) struct FilterHost {
     backends: HashMap<Arc<str>, Arc<Upstream>>,
-    pool: Arc<Pool>,
+    pool: Arc<ThreadPool>,
 }
 
-impl fmt::Debug for World {
+impl fmt::Debug for FilterHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("backends", &self.backends.keys()).finish_non_exhaustive()
+        f.debug_struct("FilterHost").field("backends", &self.backends.keys()).finish_non_exhaustive()
     }
 }
 
-impl World {
+impl FilterHost {
     /// The backend of that name.
     pub(crate) fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.backends.get(name)
     }
 
-    pub(crate) fn new(backends: impl Iterator<Item = Arc<Upstream>>, pool: Arc<Pool>) -> Self {
-        World { backends: backends.map(|upstream| (upstream.backend.name.clone(), upstream)).collect(), pool }
+    pub(crate) fn new(backends: impl Iterator<Item = Arc<Upstream>>, pool: Arc<ThreadPool>) -> Self {
+        FilterHost { backends: backends.map(|upstream| (upstream.backend.name.clone(), upstream)).collect(), pool }
     }
 }
 
-impl Host for World {
+impl Host for FilterHost {
     fn now(&self) -> Tick {
         clock::now()
     }

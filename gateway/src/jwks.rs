@@ -1,4 +1,4 @@
-//! Tokens of identity providers: JWTs, and the keys that verify them.
+//! Jwks of identity providers: JWTs, and the keys that verify them.
 //!
 //! - *In*: a token that a client shows; the key sets of issuers, fetched again now and then, and when a key is not known.
 //! - *Out*: its [`Caller`], by the claims that the operator named.
@@ -14,31 +14,27 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use config::settings::{JwksSource, JwtSettings, Limits};
-use traffic::Pattern;
-use traffic::settings::{DOLLAR, Limit, Unit};
-use traffic::{Caller, Expired, Remembered};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
+use traffic::Pattern;
+use traffic::settings::{DOLLAR, Limit, Unit};
+use traffic::{Caller, Expired, Remembered};
+use transport::{BuildError, Upstream};
 
-use super::client;
 use crate::clock;
-use crate::plan::BuildError;
-use crate::shared::Shared;
-use crate::upstream::Upstream;
+use crate::host::client;
 
 /// How often keys are fetched.
 const REFRESH: Duration = Duration::from_secs(600);
 /// How often for the sake of a token whose key is not known.
 const ON_DEMAND: Duration = Duration::from_secs(10);
-/// Between two looks at what is due.
-const LOOK: Duration = Duration::from_millis(200);
 /// Clocks of issuers may differ by so many seconds.
 const LEEWAY: u64 = 30;
 
 /// All issuers.
 #[derive(Debug)]
-pub(crate) struct Tokens {
+pub(crate) struct Jwks {
     issuers: Vec<Issuer>,
     good: Remembered,
 }
@@ -74,7 +70,7 @@ pub(crate) enum Judged {
     NotYet,
 }
 
-impl Tokens {
+impl Jwks {
     pub(crate) fn build(settings: &[JwtSettings], limits: Limits) -> Result<Self, BuildError> {
         let issuer = |settings: &JwtSettings| {
             let source = match &settings.jwks {
@@ -84,12 +80,33 @@ impl Tokens {
             let (fetched, wanted) = (AtomicU64::new(0), AtomicU64::new(0));
             Ok(Issuer { settings: settings.clone(), source, keys: ArcSwapOption::empty(), fetched, wanted })
         };
-        Ok(Tokens { issuers: settings.iter().map(issuer).collect::<Result<_, BuildError>>()?, good: Remembered::default() })
+        Ok(Jwks { issuers: settings.iter().map(issuer).collect::<Result<_, BuildError>>()?, good: Remembered::default() })
     }
 
     /// Whether settings are the same, so that keys and tokens stay known over a reload.
     pub(crate) fn are(&self, settings: &[JwtSettings]) -> bool {
         self.issuers.iter().map(|issuer| &issuer.settings).eq(settings)
+    }
+
+    /// Fetch the keys that are due, of all issuers side by side: a dead one delays no other.
+    pub(crate) async fn refresh(&self) {
+        futures_util::future::join_all(self.issuers.iter().filter(|issuer| issuer.is_due()).map(|issuer| self.refresh_one(issuer))).await;
+    }
+
+    async fn refresh_one(&self, issuer: &Issuer) {
+        match issuer.fetch().await {
+            Ok(keys) => {
+                let changed = issuer.keys.load().as_ref().is_none_or(|known| **known != keys);
+                issuer.keys.store(Some(Arc::new(keys)));
+                // A key that is gone vouches for no token.
+                if changed {
+                    self.good.clear();
+                }
+            }
+            Err(why) => log::error!("the keys of issuer {} cannot be had: {why}", issuer.settings.issuer),
+        }
+        issuer.wanted.store(0, Ordering::Relaxed);
+        issuer.fetched.store(clock::now().0.max(1), Ordering::Relaxed);
     }
 
     /// Judge a token. What is none at all is bad at once.
@@ -181,7 +198,7 @@ impl Issuer {
 
     async fn fetch(&self) -> Result<JwkSet, String> {
         let text = match &self.source {
-            Source::File(path) => std::fs::read(path).map_err(|e| e.to_string())?,
+            Source::File(path) => tokio::fs::read(path).await.map_err(|e| e.to_string())?,
             Source::Server(upstream) => {
                 let reply = tokio::time::timeout(ON_DEMAND, client::get(upstream)).await;
                 let reply = reply.map_err(|_| "it did not answer in time")?.map_err(|e| e.to_string())?;
@@ -192,28 +209,5 @@ impl Issuer {
             }
         };
         serde_json::from_slice(&text).map_err(|e| format!("it is no set of keys: {e}"))
-    }
-}
-
-/// Fetch keys when they are due. Never ends.
-pub(crate) async fn keep(shared: Arc<Shared>) {
-    loop {
-        let plan = shared.plan.load_full();
-        for issuer in plan.tokens.iter().flat_map(|tokens| &tokens.issuers).filter(|issuer| issuer.is_due()) {
-            match issuer.fetch().await {
-                Ok(keys) => {
-                    let changed = issuer.keys.load().as_ref().is_none_or(|known| **known != keys);
-                    issuer.keys.store(Some(Arc::new(keys)));
-                    // A key that is gone vouches for nobody any more.
-                    if let (true, Some(tokens)) = (changed, &plan.tokens) {
-                        tokens.good.clear();
-                    }
-                }
-                Err(why) => log::error!("the keys of issuer {} cannot be had: {why}", issuer.settings.issuer),
-            }
-            issuer.wanted.store(0, Ordering::Relaxed);
-            issuer.fetched.store(clock::now().0.max(1), Ordering::Relaxed);
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }

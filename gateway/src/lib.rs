@@ -1,39 +1,34 @@
-//! The request's path: accept, identify, admit, inspect, route, connect, send, relay, settle, record.
+//! The proxy: listeners, the pipeline of a request, and what runs beside it.
 //!
-//! This is the only room that knows pingora. It assembles the others:
-//! - `proxy.rs` implements pingora's traits and decides whose request it is;
-//! - `stage/` holds the walk of an inference request, one file a stage, in walk order;
-//! - `downstream/` and `upstream/` are the two ends of the wire;
-//! - `world.rs` is what filters may use of it all;
-//! - `plan.rs` is what settings become, `server.rs` runs it, `admin.rs` shows it.
-//!
-//! `docs/life-of-a-request.md` tells the walk as a story.
+//! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
 
-mod server;
-pub use server::{Gateway, Options, StartError};
+mod clock;
 
+mod client_limits;
+mod respond;
+mod tls;
+
+mod host;
+mod jwks;
+mod shared_limits;
+
+mod audit;
 mod plan;
 pub use plan::{BuildError, check};
-mod discovery;
-mod reload;
 
-mod proxy;
 mod shared;
 
 mod exchange;
+
 mod stage;
 
-mod audit;
-mod world;
+mod pipeline;
 
-mod edge;
-mod spend;
-
-mod downstream;
-mod upstream;
-
-mod respond;
+mod listeners;
 
 mod admin;
 
-mod clock;
+mod background;
+
+mod server;
+pub use server::{Gateway, Options, StartError};

@@ -1,32 +1,34 @@
-//! The downstream end: clients, over HTTP/1.1 (our own reader and writer) or HTTP/2 (pingora's).
+//! Clients: connections that pingora accepted, over HTTP/1.1 (our own reader and writer) or HTTP/2 (pingora's).
 //!
-//! - *In*: a connection or a stream that pingora accepted.
-//! - *Out*: requests for the walk; a [`Sink`] that the relay writes an answer to.
+//! - *In*: bound sockets.
+//! - *Out*: requests for the pipeline; a [`Sink`](transport::Sink) that the relay writes an answer to.
 //! - *Never*: a second reading of a head. What passes through to pingora's proxy was checked by the same parser.
+//!
+//! Why the exchange is not run from pingora's `request_filter`: `docs/adr/0001-the-two-legs.md`. In short, a head that pingora has parsed
+//! has lost what must be refused (both framings at once, folded lines), and its session keeps buffers that an idle stream should not.
 
-pub(crate) mod buffer;
-pub(crate) mod h1;
-pub(crate) mod h2;
-pub(crate) mod out;
-pub(crate) mod walk;
+mod bind;
+mod h1;
+mod h2;
+mod pass_through;
+mod proxy;
 
-use std::task::{Context, Poll};
+pub use bind::BindError;
+pub(crate) use bind::{Bound, Sockets};
+pub(crate) use proxy::ProxyApp;
+
 use std::time::Duration;
 
 use pingora::server::ShutdownWatch;
 
-use crate::upstream::AnswerHead;
-use out::Out;
+/// How long an idle connection stays open when the gateway drains: a request may be on its way.
+const DRAIN_DELAY: Duration = Duration::from_millis(500);
 
-/// How long a connection that says nothing stays open when the gateway leaves: a request may be on its way, and a client cannot know that nobody
-/// will read it.
-const ON_ITS_WAY: Duration = Duration::from_millis(500);
-
-/// The gateway leaves, and what was on its way has come.
-pub(crate) async fn left(shutdown: &mut ShutdownWatch) {
-    // Without anybody who could say so, the gateway does not leave by itself.
+/// The gateway drains, and what was on its way has come.
+async fn left(shutdown: &mut ShutdownWatch) {
+    // Without a sender the gateway never drains by itself.
     if shutdown.wait_for(|leaving| *leaving).await.is_err() {
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(ON_ITS_WAY).await;
+    tokio::time::sleep(DRAIN_DELAY).await;
 }

@@ -5,6 +5,7 @@
 //! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
 //! - *Never*: changed after it was built. A reload builds another.
 
+mod mirror;
 mod policy;
 mod pools;
 
@@ -14,50 +15,33 @@ use std::time::Duration;
 
 use config::settings::{Limits, Route};
 use config::{Found, Settings};
-use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use filters::{Registry, Shield};
 use observatory::{Group, GroupId, InFlight, Observatory};
+use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, ReaderLimits};
 
-use crate::discovery;
-use crate::upstream::{Mirror, Upstream};
-use crate::world::store::Store;
-use crate::world::tokens::Tokens;
-use crate::world::{Pool, Tokenizer, World};
-pub(crate) use policy::Events;
+use transport::Upstream;
+
+#[cfg(feature = "onnx")]
+use crate::host::load_model;
+use crate::host::{FilterHost, ThreadPool, Tokenizer, TokenizerError};
+use crate::jwks::Jwks;
+use crate::shared_limits::Store;
+pub(crate) use mirror::{Mirror, MirrorSlot};
+pub(crate) use policy::RouteCounters;
 pub(crate) use pools::PlannedPool;
 use pools::Pools;
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A certificate, key or authority file that does not hold what it should.
-    #[error("{what} {path}: {why}")]
-    Pem {
-        /// What the file is for.
-        what: &'static str,
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A name that cannot be verified.
-    #[error("backend {backend}: {name:?} is not a name that a certificate can have")]
-    ServerName {
-        /// The backend.
-        backend: String,
-        /// The name.
-        name: String,
-    },
+    /// A file that TLS needs and that does not hold what it should.
+    #[error(transparent)]
+    Tls(#[from] transport::BuildError),
     /// A tokenizer that cannot be used.
-    #[error("tokenizer {path}: {why}")]
-    Tokenizer {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Backends that this build cannot find.
     #[error("pool {pool}: {why}")]
     Discovery {
@@ -79,10 +63,10 @@ pub enum BuildError {
 pub(crate) struct Tools {
     pub(crate) observatory: Arc<Observatory>,
     pub(crate) filters: Registry,
-    /// Threads of guards.
-    pub(crate) pool: Arc<Pool>,
+    /// Threads of guardrails.
+    pub(crate) pool: Arc<ThreadPool>,
     /// Threads that count prompts.
-    pub(crate) counting: Arc<Pool>,
+    pub(crate) counting: Arc<ThreadPool>,
 }
 
 /// Whether settings can be put in force: what needs more than one field to be seen, such as rules that do not fit together.
@@ -94,7 +78,8 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
     keys(settings)?;
     settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
     discoveries(settings)?;
-    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))
+    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))?;
+    Ok(())
 }
 
 /// Whether this build can look for the backends of all pools.
@@ -102,7 +87,7 @@ fn discoveries(settings: &Settings) -> Result<(), BuildError> {
     let wanted = settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
     wanted
         .into_iter()
-        .try_for_each(|(pool, source)| discovery::is_known(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why }))
+        .try_for_each(|(pool, source)| discovery::is_supported(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why }))
 }
 
 /// The guards of settings, made ready.
@@ -118,13 +103,13 @@ fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
 }
 
 /// The identity providers of settings; what is known of them stays over a reload.
-fn tokens(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Tokens>>, BuildError> {
+fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>, BuildError> {
     let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else { return Ok(None) };
-    let known = before.and_then(|plan| plan.tokens.clone()).filter(|tokens| tokens.are(&auth.jwt));
+    let known = before.and_then(|plan| plan.jwks.clone()).filter(|tokens| tokens.are(&auth.jwt));
     // Amounts in tokens are for limits by name: with other limits they are read again.
     match known.filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits)) {
         Some(tokens) => Ok(Some(tokens)),
-        None => Tokens::build(&auth.jwt, settings.limits).map(|tokens| Some(Arc::new(tokens))),
+        None => Ok(Some(Arc::new(Jwks::build(&auth.jwt, settings.limits)?))),
     }
 }
 
@@ -133,9 +118,6 @@ fn tokens(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Token
 fn load_model(_: &filters::settings::Judge) -> Result<Arc<dyn filters::Filter>, String> {
     Err("this build has no local models; build it with the feature `onnx`".into())
 }
-
-#[cfg(feature = "onnx")]
-use crate::world::load_model;
 
 /// Settings made ready.
 #[derive(Debug)]
@@ -152,7 +134,7 @@ pub(crate) struct Plan {
     /// Who may ask; `None`: nobody is asked.
     pub(crate) keys: Option<Arc<Keys>>,
     /// Whose tokens are taken.
-    pub(crate) tokens: Option<Arc<Tokens>>,
+    pub(crate) jwks: Option<Arc<Jwks>>,
     /// Who shows no credential.
     pub(crate) anonymous: Arc<Caller>,
     /// How much may be asked.
@@ -161,10 +143,10 @@ pub(crate) struct Plan {
     pub(crate) store: Option<Arc<Store>>,
     /// The models that have a name of their own in metrics and limits, sorted, and the name of all others behind them.
     declared: Vec<Arc<str>>,
-    /// What filters may use of the world.
-    pub(crate) world: Arc<World>,
+    /// What filters may use.
+    pub(crate) host: Arc<FilterHost>,
     /// Where requests count that match no route.
-    pub(crate) nowhere: Counted,
+    pub(crate) nowhere: MetricGroup,
     guards: Vec<Arc<Shield>>,
     placed: Vec<Arc<Upstream>>,
     probes: HashMap<Arc<str>, Duration>,
@@ -185,7 +167,7 @@ pub(crate) struct PlannedRoute {
     /// When the first pool is passed over for the second.
     pub(crate) offload: Option<Arc<routing::Offload>>,
     /// What was done besides asking the first one.
-    pub(crate) events: Arc<Events>,
+    pub(crate) counters: Arc<RouteCounters>,
     /// Counts prompts.
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
@@ -193,9 +175,9 @@ pub(crate) struct PlannedRoute {
     /// Limits go by what bodies and answers say.
     pub(crate) counts_tokens: bool,
     /// For each pool and backend.
-    counted: Vec<Vec<[Counted; OPERATIONS.len()]>>,
+    groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
     /// Where requests count for which there is no backend, on routes whose backends come and go.
-    unplaced: Option<[Counted; OPERATIONS.len()]>,
+    unplaced: Option<[MetricGroup; OPERATIONS.len()]>,
 }
 
 /// What requests may be.
@@ -203,7 +185,7 @@ const OPERATIONS: [&str; 4] = ["", "chat", "text_completion", "embeddings"];
 
 /// Where a request counts.
 #[derive(Clone, Debug)]
-pub(crate) struct Counted {
+pub(crate) struct MetricGroup {
     pub(crate) id: GroupId,
     pub(crate) group: Group,
     pub(crate) in_flight: Arc<InFlight>,
@@ -242,16 +224,16 @@ impl Plan {
                 let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
                 planned.release = policy::release(route, known);
                 planned.offload = policy::offload(route, known);
-                planned.events = known.map(|known| known.events.clone()).unwrap_or_default();
+                planned.counters = known.map(|known| known.counters.clone()).unwrap_or_default();
                 planned.mirror = pools.mirror(route, before);
                 planned.tokenizer = tokenizer(route, same, &tokenizers)?;
                 tokenizers.extend(planned.tokenizer.clone());
                 Ok(Arc::new(planned))
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
-        let (keys, tokens) = (
+        let (keys, jwks) = (
             same.map_or_else(|| Ok(keys(&settings)?.map(Arc::new)), |plan| Ok::<_, BuildError>(plan.keys.clone()))?,
-            tokens(&settings, before)?,
+            jwks(&settings, before)?,
         );
         // Pools may be those of the plan in force: nothing fails from here on.
         policy::back(&routes);
@@ -263,13 +245,13 @@ impl Plan {
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
             keys,
-            tokens,
+            jwks,
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits,
             store: store(&settings, before),
             declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
-            nowhere: Counted::new(observatory, nowhere(models)),
-            world: Arc::new(World::new(upstreams.iter().cloned(), tools.pool.clone())),
+            nowhere: MetricGroup::new(observatory, nowhere(models)),
+            host: Arc::new(FilterHost::new(upstreams.iter().cloned(), tools.pool.clone())),
             guards,
             written,
             settings,
@@ -313,7 +295,7 @@ impl Plan {
     }
 
     fn upstream(&self, backend: &config::settings::Backend) -> Option<&Arc<Upstream>> {
-        self.world.upstream(&backend.name)
+        self.host.upstream(&backend.name)
     }
 
     fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
@@ -344,7 +326,7 @@ fn tokenizer(route: &Route, same: Option<&Plan>, known: &[Arc<Tokenizer>]) -> Re
     let Some(path) = &route.tokenizer else { return Ok(None) };
     match same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone()) {
         Some(kept) => Ok(Some(kept)),
-        None => Tokenizer::load(path, known).map(Some),
+        None => Ok(Some(Tokenizer::load(path, known)?)),
     }
 }
 
@@ -371,10 +353,10 @@ impl PlannedRoute {
             labels: labels.clone(),
             server: backend.map_or_else(String::new, |backend| format!("{}:{}", backend.host, backend.port)).into(),
         };
-        let counted = |backend| OPERATIONS.map(|operation| Counted::new(observatory, group(Some(backend), operation)));
+        let counted = |backend| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(Some(backend), operation)));
         let is_discovered = pools.iter().any(|pool| pool.is_discovered);
-        let unplaced = is_discovered.then(|| OPERATIONS.map(|operation| Counted::new(observatory, group(None, operation))));
-        let counted = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
+        let unplaced = is_discovered.then(|| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(None, operation))));
+        let groups = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
         PlannedRoute {
             route: route.clone(),
             pools,
@@ -384,19 +366,19 @@ impl PlannedRoute {
             mirror: None,
             release: None,
             offload: None,
-            events: Arc::default(),
+            counters: Arc::default(),
             tokenizer: None,
             counts_tokens: false,
-            counted,
+            groups,
             unplaced,
         }
     }
 
     /// Where a request of that dialect at that backend counts; `None` for requests that are no inference.
-    pub(crate) fn counted(&self, target: Target, dialect: Option<Dialect>) -> &Counted {
+    pub(crate) fn group(&self, target: Target, dialect: Option<Dialect>) -> &MetricGroup {
         let operation = dialect.map_or("", Dialect::operation);
         let at = OPERATIONS.iter().position(|known| *known == operation).unwrap_or(0);
-        let of = self.counted.get(target.pool).and_then(|pool| pool.get(target.at));
+        let of = self.groups.get(target.pool).and_then(|pool| pool.get(target.at));
         let of = of.or(self.unplaced.as_ref()).map(|of| &of[at]);
         of.expect("invariant: PlannedRoute::new makes groups for every backend, and one for none where there may be none")
     }
@@ -419,10 +401,10 @@ pub(crate) struct Target {
     pub(crate) at: usize,
 }
 
-impl Counted {
+impl MetricGroup {
     fn new(observatory: &Observatory, group: Group) -> Self {
         let (id, in_flight) = observatory.group(group.clone());
-        Counted { id, group, in_flight }
+        MetricGroup { id, group, in_flight }
     }
 }
 

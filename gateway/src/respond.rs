@@ -4,12 +4,14 @@
 //! the operator's side.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use lens::record::Outcome;
 use wire::http1::head::HeadError;
 use wire::request::Refused;
 
-use crate::upstream::UpstreamError;
+use relay::Failure;
+use transport::UpstreamError;
 
 /// For what may pass in a moment.
 const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
@@ -88,12 +90,6 @@ impl Refusal {
         Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
     }
 
-    /// In the middle of a stream.
-    pub(crate) fn budget_exhausted(limit: &str) -> Self {
-        let message = format!("The stream ended here: limit {limit:?} has nothing left for it.");
-        Refusal { outcome: Outcome::Limited, ..Refusal::new(429, "budget_exhausted", message) }
-    }
-
     /// Too many requests of one address.
     pub(crate) fn address_too_fast() -> Self {
         let message = "Too many requests from this address; try again in a second.";
@@ -163,33 +159,11 @@ impl Refusal {
         Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
     }
 
-    /// A filter that must say cannot.
-    pub(crate) fn guard_unavailable(filter: &str, why: impl std::fmt::Display) -> Self {
-        Refusal {
-            fields: RETRY_SOON,
-            ..Refusal::blocked(
-                503,
-                "guard_unavailable",
-                format!("The request must be checked by {filter:?} before it may pass, and {why}. Try again in a moment."),
-            )
-        }
-    }
-
     /// A filter that must see all of a prompt cannot: there is too much of it.
     pub(crate) fn too_much_to_judge(filter: &str) -> Self {
         let message =
             format!("The request must be checked by {filter:?}, and there is more text in it than that can be asked about; send less.");
         Refusal::blocked(413, "too_much_to_judge", message)
-    }
-
-    /// A filter's own no.
-    pub(crate) fn by_filter(refused: &filters::Refused) -> Self {
-        Refusal::blocked(refused.status.clamp(400, 599), refused.code, refused.message.clone())
-    }
-
-    /// An answer that the route's guard has no means to look into.
-    pub(crate) fn unreadable_answer() -> Self {
-        Refusal::blocked(502, "shield_unreadable_answer", "The route's guard cannot read the backend's answer, which was withheld.")
     }
 
     pub(crate) fn busy() -> Self {
@@ -218,34 +192,27 @@ impl Refusal {
             UpstreamError::Connect(_) => Refusal::connect_failed(),
             UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
             UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
+            UpstreamError::BrokeOff => Refusal::from(&Failure::UpstreamDied),
             UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
         }
     }
 
-    /// In the middle of an answer.
-    pub(crate) fn upstream_died() -> Self {
-        Refusal::upstream(502, "upstream_died", "The backend broke off in the middle of its answer.")
+    /// A filter's own refusal.
+    pub(crate) fn by_filter(refused: filters::Refused) -> Self {
+        Refusal::from(&Failure::RefusedByFilter(refused))
     }
 
-    /// Asked to go on with an answer, the backend has answered again.
-    pub(crate) fn upstream_began_anew() -> Self {
-        Refusal::upstream(
-            502,
-            "upstream_began_anew",
-            "The backend broke off in the middle of its answer, and the one that was to go on with it began anew; have the route continue only where its backends can.",
-        )
+    pub(crate) fn total_timeout() -> Self {
+        Refusal::from(&Failure::TotalTimeout)
+    }
+
+    /// A filter that must judge the prompt cannot.
+    pub(crate) fn guard_unavailable(filter: &Arc<str>, failure: filters::Failure) -> Self {
+        Refusal::from(&Failure::GuardUnavailable { filter: filter.clone(), failure })
     }
 
     pub(crate) fn connect_timeout() -> Self {
         Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
-    }
-
-    pub(crate) fn first_byte_timeout() -> Self {
-        Refusal::timeout("upstream_first_byte_timeout", "The backend did not begin to answer in time.")
-    }
-
-    pub(crate) fn total_timeout() -> Self {
-        Refusal::timeout("total_timeout", "The request took longer than it may.")
     }
 
     /// The JSON body.
@@ -263,7 +230,16 @@ impl Refusal {
     }
 }
 
-/// The reason phrase of a status.
-pub(crate) fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown")
+/// A failure as the client gets it, where no answer has begun.
+impl From<&Failure> for Refusal {
+    fn from(failure: &Failure) -> Self {
+        let (status, fields) = match failure {
+            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => (504, Cow::Borrowed("")),
+            Failure::UpstreamDied | Failure::ResumeFailed | Failure::Unreadable | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
+            Failure::RefusedByFilter(refused) => (refused.status.clamp(400, 599), Cow::Borrowed("")),
+            Failure::GuardUnavailable { .. } => (503, RETRY_SOON),
+            Failure::BudgetExhausted { .. } => (429, Cow::Borrowed("")),
+        };
+        Refusal { outcome: failure.outcome(), fields, ..Refusal::new(status, failure.code(), failure.message()) }
+    }
 }

@@ -8,13 +8,6 @@
 //! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the listeners to a successor
 //! that was started with `--upgrade`, then drains and ends.
 
-mod certificate;
-mod client_certificate;
-mod listen;
-
-pub(crate) use certificate::Certificate;
-pub(crate) use client_certificate::ClientCertificate;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,19 +23,18 @@ use pingora::services::Service as _;
 use pingora_runtime::RuntimeBuilder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use crate::audit::Audit;
-use crate::discovery::{self, Discovery};
-use crate::edge::Edge;
+use crate::admin::AdminApp;
+use crate::audit::{Audit, AuditError};
+use crate::background::discovery::{self, Discovery};
+use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
+use crate::client_limits::ClientLimits;
+use crate::clock::{self, when};
+use crate::host::ThreadPool;
+use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 use crate::plan::{BuildError, Plan, Tools};
-use crate::proxy::{AdminDoor, Door};
-use crate::reload;
 use crate::shared::Shared;
-use crate::spend;
-use crate::stage::admit;
-use crate::world::Pool;
-use crate::world::{health, store, tokens};
-use listen::Bound;
 
 /// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
 /// where somebody wants it so.
@@ -80,30 +72,12 @@ pub enum StartError {
     /// A file that the settings name is not what it should be.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// No gateway handed its listeners over.
-    #[error("no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one")]
-    Upgrade {
-        /// The socket.
-        path: String,
-        /// What happened.
-        why: String,
-    },
+    /// A listener cannot be set up.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The audit log cannot be written.
-    #[error("cannot open the audit log {path}: {source}")]
-    Audit {
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The runtime cannot be built.
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -132,29 +106,30 @@ impl Gateway {
         };
         // Workers, and the thread of the admin listener.
         let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records));
-        let patience = if options.upgrade { discovery::TAKING_OVER } else { discovery::FIRST };
-        let mut sockets = listen::Sockets::new(&options.settings, options.upgrade)?;
+        let patience = if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
+        let mut sockets = Sockets::new(&options.settings, options.upgrade)?;
         let listeners =
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let audit = Audit::open(&options.settings.audit, &observatory)?;
-        let pool = Arc::new(Pool::new("shield", options.settings.shield_threads, JUDGING));
-        let counting = Arc::new(Pool::new("count", 0, COUNTING));
+        let pool = Arc::new(ThreadPool::new("shield", options.settings.shield_threads, JUDGING));
+        let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
-        let spend = spend::load(options.settings.usage_file.as_deref());
+        let spend = usage_file::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
-        plan.rate_limits.resume(&spend, admit::when());
+        plan.rate_limits.resume(&spend, when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             found: Mutex::default(),
             observatory,
             tools,
-            edge: Edge::new(),
+            client_limits: ClientLimits::new(),
             spend,
             certificates: listeners.iter().filter_map(Bound::certificate).collect(),
             audit,
             draining: AtomicBool::new(false),
-            started: crate::clock::now(),
+            started: clock::now(),
+            tasks: TaskTracker::new(),
             file: options.file,
         });
         Ok(Gateway { shared, listeners, admin, fds: sockets.into_fds(), workers, patience })
@@ -205,7 +180,7 @@ impl Gateway {
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
-            let mut service = bound.service(Door::new(&self.shared, bound.speaks()))?;
+            let mut service = bound.service(ProxyApp::new(&self.shared, bound.speaks()));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends when `leaving` says so.
             runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
@@ -223,9 +198,9 @@ impl Gateway {
             log::warn!("a worker did not end in time; ending without it");
         }
         if end == End::Drained {
-            let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, store::leave(&self.shared)).await });
+            let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, shared_limits::leave(&self.shared)).await });
         }
-        spend::save(&self.shared, &mut Vec::new());
+        usage_file::save(&self.shared, &mut Vec::new());
         Ok(())
     }
 
@@ -233,20 +208,20 @@ impl Gateway {
     async fn control(&self, leave: &watch::Sender<bool>, mut signals: Signals, discovery: Discovery) -> Result<End, StartError> {
         // The operator sees what happens until the end, or until a successor answers in our place.
         let (hand_admin_over, staying) = watch::channel(false);
-        let mut admin = self.admin.service(AdminDoor::new(&self.shared))?;
+        let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
         let watching = async {
             tokio::join!(
                 reload::watch(self.shared.clone()),
                 discovery.keep(self.shared.clone()),
-                health::keep(self.shared.clone()),
-                spend::keep(self.shared.clone()),
-                tokens::keep(self.shared.clone())
+                health_checks::keep(self.shared.clone()),
+                usage_file::keep(self.shared.clone()),
+                jwks::keep(self.shared.clone())
             );
         };
         // Streams that still run while the gateway drains go on to be paid for.
         let (end_paying, paid) = watch::channel(false);
-        let paying = store::keep(self.shared.clone(), paid);
+        let paying = shared_limits::keep(self.shared.clone(), paid);
         tokio::pin!(admin, watching, paying);
         let mut admin_ended = false;
         loop {

@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use config::Found;
-use traffic::Spend;
 use observatory::Observatory;
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+use traffic::Spend;
 use wire::http1::head::HeadError;
 
 use crate::audit::Audit;
-use crate::edge::Edge;
+use crate::client_limits::ClientLimits;
 use crate::plan::{Plan, Tools};
 use crate::respond::Refusal;
-use crate::server::Certificate;
+use crate::tls::Certificate;
 
 /// Shared by every worker.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(crate) struct Shared {
     pub(crate) observatory: Arc<Observatory>,
     /// What the next plan will be made with.
     pub(crate) tools: Tools,
-    /// What is counted of clients by their address.
-    pub(crate) edge: Arc<Edge>,
+    /// Limits by client address.
+    pub(crate) client_limits: Arc<ClientLimits>,
     /// Who used what.
     pub(crate) spend: Arc<Spend>,
     /// Certificates of listeners, which may change.
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
     pub(crate) started: lens::Tick,
+    /// Work that no request waits for, such as mirrored requests; it is waited for, or dropped, at the end.
+    pub(crate) tasks: TaskTracker,
     /// Where the settings came from, if from a file.
     pub(crate) file: Option<PathBuf>,
 }

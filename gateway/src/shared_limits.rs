@@ -14,32 +14,24 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use config::settings::StoreSettings;
-use traffic::settings::Every;
-use traffic::{Chore, Wanted};
 use futures_util::StreamExt;
 use redis::Script;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::watch;
+use traffic::settings::Every;
+use traffic::{Chore, Wanted};
 
-use crate::shared::Shared;
-use crate::stage::admit::when;
-
-/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
-const CHORES: Duration = Duration::from_millis(100);
 /// Chores that are asked about at a time.
 const AT_A_TIME: usize = 128;
-/// Between two attempts to connect.
-const AGAIN: Duration = Duration::from_millis(250);
 /// A key lives on for so long after nothing is owed, milliseconds.
 const SPARE: u64 = 1000;
 /// A gateway that is not heard of for so long has crashed, milliseconds: the places it had are free.
 const LIVES: u64 = 10_000;
 
-static TAKE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take_rate.lua")));
-static GIVE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/give_rate.lua")));
-static TAKE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/take_count.lua")));
-static GIVE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/give_count.lua")));
-static PLACES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("store/places.lua")));
+static TAKE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared_limits/take_rate.lua")));
+static GIVE_RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared_limits/give_rate.lua")));
+static TAKE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared_limits/take_count.lua")));
+static GIVE_COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared_limits/give_count.lua")));
+static PLACES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("shared_limits/places.lua")));
 
 /// The name of this process among the gateways that share places.
 static NAME: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
@@ -162,7 +154,7 @@ impl Store {
     }
 
     /// Several at a time: there may be one for each key.
-    async fn attend_to(&self, chores: Vec<Chore>) {
+    pub(crate) async fn attend_to(&self, chores: Vec<Chore>) {
         let attend = async |chore: Chore| {
             let units = match &chore {
                 Chore::Owe(wanted) => match self.lease(wanted).await {
@@ -178,7 +170,8 @@ impl Store {
         futures_util::stream::iter(chores).for_each_concurrent(AT_A_TIME, attend).await;
     }
 
-    async fn connect(&self) {
+    /// Connect, if the store can be reached.
+    pub(crate) async fn connect(&self) {
         // The address is a secret, and the error of a wrong one repeats it.
         let Ok(client) = redis::Client::open(self.settings.url.reveal()) else { return log::error!("the store's url is none") };
         let connected =
@@ -191,34 +184,6 @@ impl Store {
             Ok(Err(error)) => log::debug!("store: {}", error.category()),
             Err(_) => log::debug!("store: connecting took too long"),
         }
-    }
-}
-
-/// Keep the store connected, pay debts, give idle slices back; until it is told to end, and never with a chore half done.
-pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(CHORES) => {}
-            _ = ends.wait_for(|ends| *ends) => return,
-        }
-        let plan = shared.plan.load_full();
-        let Some(store) = &plan.store else { continue };
-        if !store.is_there() {
-            store.connect().await;
-            if !store.is_there() {
-                tokio::time::sleep(AGAIN).await;
-            }
-            continue;
-        }
-        store.attend_to(plan.rate_limits.chores(when())).await;
-    }
-}
-
-/// Pay all debts and give everything back: this gateway ends.
-pub(crate) async fn leave(shared: &Shared) {
-    let plan = shared.plan.load_full();
-    if let Some(store) = plan.store.as_ref().filter(|store| store.is_there()) {
-        store.attend_to(plan.rate_limits.last_chores(when())).await;
     }
 }
 

@@ -1,21 +1,24 @@
-//! The walk of an inference request, a file for each stage, in walk order.
+//! The stages of an inference request, a file each, in the order of `pipeline.rs`:
 //!
-//! `accept -> identify -> inspect_input -> route -> count -> admit -> guard_input -> queue -> connect -> send -> relay -> settle -> record`
+//! `accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay -> settle -> record`
 //!
-//! Who asks is looked at before the body is read, and judged when the route is known. The guard of answers stands inside `relay`, between reading an event and queueing it for the client.
-//! Connecting and sending are `upstream/`'s; settling a connection is the business of the end that owns it.
+//! Connecting is the transport's; settling is the pipeline's. `origin` and `validate` check what the route asks for, `count_tokens` makes
+//! estimates exact; `hedge` and `mirror` ask further backends.
 
 pub(crate) mod accept;
-pub(crate) mod admit;
-pub(crate) mod choose;
-pub(crate) mod count;
-pub(crate) mod guard_input;
-pub(crate) mod identify;
-pub(crate) mod inspect_input;
+pub(crate) mod admission;
+pub(crate) mod audit;
+pub(crate) mod authenticate;
+pub(crate) mod count_tokens;
+pub(crate) mod guardrail_input;
+pub(crate) mod hedge;
+pub(crate) mod inspect;
+pub(crate) mod mirror;
 pub(crate) mod origin;
-pub(crate) mod queue;
+pub(crate) mod rate_limit;
 pub(crate) mod record;
 pub(crate) mod relay;
 pub(crate) mod route;
+pub(crate) mod select;
 pub(crate) mod send;
 pub(crate) mod validate;

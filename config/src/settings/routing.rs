@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffic::Pattern;
 use routing::Rollback;
 use routing::settings::{By, Complexity, Objective, PoolSettings};
 use serde::{Serialize, Serializer};
+use traffic::Pattern;
 
 use super::Backend;
 use crate::discovery::Discovery;

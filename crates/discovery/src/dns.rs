@@ -19,8 +19,10 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 
-use super::{RETRY, Teller};
+use crate::Reporter;
 
+/// Between two tries of a source that gives no answer: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// A time to live is not believed to be shorter, nor longer.
 const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(300);
@@ -42,7 +44,7 @@ pub(super) enum Question {
 type Answer<T> = Result<(Vec<T>, Instant), NetError>;
 
 /// Ask for ever.
-pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: Teller) {
+pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: Reporter) {
     let mut retry = RETRY.0;
     let mut known = HashMap::new();
     loop {
@@ -50,7 +52,7 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: 
         let resolver = match resolver(servers) {
             Ok(resolver) => resolver,
             Err(error) => {
-                log::warn!("pool {}: no name server can be asked: {error}", tell.pool);
+                log::warn!("pool {}: no name server can be asked: {error}", reporter.pool);
                 tokio::time::sleep(RETRY.1).await;
                 continue;
             }
@@ -63,11 +65,11 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], mut tell: 
             match answer {
                 Ok((found, until)) => {
                     retry = RETRY.0;
-                    tell.tell(found).await;
+                    reporter.report(found).await;
                     tokio::time::sleep(until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM)).await;
                 }
                 Err(error) => {
-                    log::warn!("pool {}: looking up {} failed, who was there stays: {error}", tell.pool, question.name());
+                    log::warn!("pool {}: looking up {} failed, who was there stays: {error}", reporter.pool, question.name());
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
                     break;
@@ -167,7 +169,7 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
     }
 }
 
-/// That nobody is there is an answer; that nobody could say is none.
+/// NXDOMAIN and NODATA empty the set; a resolver failure keeps the previous one.
 fn nobody<T>(error: NetError) -> Answer<T> {
     match &error {
         NetError::Dns(DnsError::NoRecordsFound(none)) if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) => {

@@ -6,8 +6,6 @@
 //!
 //! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to `list` and `watch` them in the service's namespace is all
 //! that is wanted.
-#![deny(clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::IpAddr;
@@ -18,6 +16,8 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+
+use crate::Reporter;
 
 /// Between two looks for a cluster.
 const RETRY: Duration = Duration::from_secs(10);
@@ -57,6 +57,13 @@ pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec
         ready(Some(changed.then(|| slices.endpoints(&service)).flatten()))
     };
     watcher(slices, wanted).default_backoff().scan(Slices::default(), heed).filter_map(ready)
+}
+
+pub(crate) async fn watch(service: Service, reporter: Reporter) {
+    let mut found = std::pin::pin!(endpoints(service));
+    while let Some(endpoints) = found.next().await {
+        reporter.report(endpoints).await;
+    }
 }
 
 async fn client() -> Client {

@@ -69,8 +69,8 @@ async fn what_is_ready_of_a_service_is_found_and_followed() {
         false => listed(lists.fetch_add(1, Ordering::SeqCst)),
     })
     .await;
-    let service = kubernetes::Service { namespace: None, name: "vllm".into(), port: Some("http".into()) };
-    let mut found = Box::pin(kubernetes::endpoints_in(client(&cluster), service));
+    let service = discovery::kubernetes::Service { namespace: None, name: "vllm".into(), port: Some("http".into()) };
+    let mut found = Box::pin(discovery::kubernetes::endpoints_in(client(&cluster), service));
     let at = |addresses: &[&str]| -> Vec<Endpoint> {
         addresses
             .iter()

@@ -108,11 +108,8 @@ mod tests {
 
     #[test]
     fn closing_events_repeat_the_names_of_the_first() {
-        let chat = closing(
-            Dialect::OpenAiChat,
-            Framing::Sse,
-            &[": hi\n\ndata: {\"id\":\"c-1\",\"model\"", ":\"m\"}\n\ndata: {\"id\":\"x\"}\n\n"],
-        );
+        let chat =
+            closing(Dialect::OpenAiChat, Framing::Sse, &[": hi\n\ndata: {\"id\":\"c-1\",\"model\"", ":\"m\"}\n\ndata: {\"id\":\"x\"}\n\n"]);
         assert!(chat.contains("\"id\":\"c-1\",\"model\":\"m\"") && chat.contains("\"finish_reason\":\"length\""), "{chat}");
         assert!(chat.ends_with("data: [DONE]\n\n"));
         let block = "event: content_block_delta\r\ndata: {\"type\":\"content_block_delta\",\"index\":3}\r\n\r\n";

@@ -328,7 +328,8 @@ impl OutputGuard {
     /// Whether time alone can release something.
     pub(crate) fn waits_for_text(&self) -> bool {
         let undecided = |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
-        let unasked = |held: &HeldEvent| self.judges.as_ref().is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked());
+        let unasked =
+            |held: &HeldEvent| self.judges.as_ref().is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked());
         self.queue.front().is_some_and(|held| undecided(held) || unasked(held))
     }
 

@@ -153,9 +153,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     pub async fn run(mut self) -> (End, Option<Box<Cut>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // A relay that was to resume and did not begin leaves the stream as it found it.
-        let cut = (self.resumes || matches!(end, End::Cut)).then(|| {
-            Box::new(Cut { out: std::mem::take(&mut self.out), strip: self.strip.take(), closing: self.closing.take() })
-        });
+        let cut = (self.resumes || matches!(end, End::Cut))
+            .then(|| Box::new(Cut { out: std::mem::take(&mut self.out), strip: self.strip.take(), closing: self.closing.take() }));
         let has_sent = self.phase != Phase::Sending;
         let answer = self.request.parts().answer;
         answer.ended_at = answer.ended_at.or_else(|| has_sent.then(clock::now));

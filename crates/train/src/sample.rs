@@ -111,8 +111,8 @@ impl Sample {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::{self, File};
     use super::*;
+    use crate::data::{self, File};
     use shield::classify::hash::BUCKETS;
     use shield::classify::toxic::Table;
     use shield::classify::{Head, Model};

@@ -147,15 +147,12 @@ impl Dialect {
             Dialect::OpenAiChat => ("/v1/chat/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
             Dialect::OpenAiCompletions => ("/v1/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"prompt\":\"ok\"}}")),
             // OpenAI takes no fewer.
-            Dialect::OpenAiResponses => {
-                ("/v1/responses", format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}"))
-            }
+            Dialect::OpenAiResponses => ("/v1/responses", format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}")),
             Dialect::Anthropic => ("/v1/messages", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
             Dialect::Generate => ("/generate", "{\"inputs\":\"ok\",\"parameters\":{\"max_new_tokens\":1}}".to_owned()),
-            Dialect::Ollama => (
-                "/api/chat",
-                format!("{{\"model\":\"{model}\",\"stream\":false,\"options\":{{\"num_predict\":1}},{messages}}}"),
-            ),
+            Dialect::Ollama => {
+                ("/api/chat", format!("{{\"model\":\"{model}\",\"stream\":false,\"options\":{{\"num_predict\":1}},{messages}}}"))
+            }
             Dialect::LlamaCpp => ("/completion", "{\"prompt\":\"ok\",\"n_predict\":1}".to_owned()),
             Dialect::Embeddings => ("/v1/embeddings", format!("{{\"model\":\"{model}\",\"input\":\"ok\"}}")),
         }

@@ -19,9 +19,9 @@ use serde_json::json;
 
 use super::parameter;
 use crate::clock;
-use crate::plan::{Events, PlannedPool, PlannedRoute, Target};
+use crate::plan::{PlannedPool, PlannedRoute, RouteCounters, Target};
 use crate::shared::Shared;
-use crate::stage::choose;
+use crate::stage::select;
 
 /// What a change wants to be sure that a person or a program of the operator's asks for it.
 const OPERATOR: &str = "x-llm-lens-operator";
@@ -87,7 +87,7 @@ pub(super) fn explain(shared: &Shared, query: Option<&str>) -> Result<serde_json
     let unfit = unfit(route, &question, nature.tools);
     let outlooks: Vec<_> = (0..route.pools.len())
         .filter(|number| Some(*number) != candidate)
-        .filter_map(|number| choose::outlook(route, number, &question, &unfit, now))
+        .filter_map(|number| select::outlook(route, number, &question, &unfit, now))
         .collect();
     let decided = match (&route.offload, &*outlooks) {
         (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
@@ -133,7 +133,7 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
     }
     for (route, mirror) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.mirror.as_ref()?))) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (ended, count) in [("well", &mirror.counts.well), ("badly", &mirror.counts.badly), ("left_out", &mirror.counts.left_out)] {
+        for (ended, count) in [("well", &mirror.counts.success), ("badly", &mirror.counts.failure), ("left_out", &mirror.counts.left_out)] {
             let labels = [("route", route.to_string()), ("ended", ended.to_owned())];
             push(samples, "llm_lens_mirrored_requests_total", "Requests that another pool was asked as well.", &labels, load(count));
         }
@@ -142,7 +142,7 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
         push(samples, "llm_lens_mirrored_ttft_microseconds_total", help, &labels, load(&mirror.counts.first_token_us));
         push(samples, "llm_lens_mirrored_first_tokens_total", help, &labels, load(&mirror.counts.first_tokens));
     }
-    plan.routes.iter().filter(|route| route.has_choice()).for_each(|route| events(&route.route.name, &route.events, samples));
+    plan.routes.iter().filter(|route| route.has_choice()).for_each(|route| counters(&route.route.name, &route.counters, samples));
     for pool in plan.pools() {
         let settings = &pool.pool.settings;
         let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
@@ -166,17 +166,17 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
 }
 
 /// What a route did besides asking the first one.
-fn events(route: &str, events: &Events, samples: &mut Vec<Sample>) {
+fn counters(route: &str, counters: &RouteCounters, samples: &mut Vec<Sample>) {
     let labels = [("route", route.to_owned())];
     for (name, help, count) in [
-        ("llm_lens_retries_total", "Backends that were asked after another had failed before its first token.", &events.retries),
-        ("llm_lens_retries_denied_total", "Failures after which nobody else was asked, because of the budget.", &events.retries_denied),
-        ("llm_lens_fallbacks_total", "Requests that went to a pool behind their own.", &events.fallbacks),
-        ("llm_lens_continuations_total", "Backends that were asked to go on with another's stream.", &events.continuations),
+        ("llm_lens_retries_total", "Backends that were asked after another had failed before its first token.", &counters.retries),
+        ("llm_lens_retries_denied_total", "Failures after which nobody else was asked, because of the budget.", &counters.retries_denied),
+        ("llm_lens_fallbacks_total", "Requests that went to a pool behind their own.", &counters.fallbacks),
+        ("llm_lens_continuations_total", "Backends that were asked to go on with another's stream.", &counters.continuations),
     ] {
         push(samples, name, help, &labels, count.load(Ordering::Relaxed) as f64);
     }
-    for (decided, count) in Offloaded::ALL.iter().zip(&events.offloaded).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
+    for (decided, count) in Offloaded::ALL.iter().zip(&counters.offloaded).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
         let labels = [labels[0].clone(), ("decision", decided.name().to_owned())];
         let help = "Requests by what was decided between edge and cloud.";
         push(samples, "llm_lens_offload_decisions_total", help, &labels, count.load(Ordering::Relaxed) as f64);

@@ -1,4 +1,4 @@
-//! Asking backends whether they are well and what they say of themselves, and the second hand of pools.
+//! Active health checks, engine metrics, round trips, and the once-a-second tick of pools.
 //!
 //! - *In*: the checks and signals of backends, the pools of the plan.
 //! - *Out*: members that are up or down, and heard; tails that are computed, and outliers that are left alone, once a second.
@@ -14,18 +14,17 @@ use lens::Tick;
 use routing::Signals;
 use routing::member::Change;
 use routing::release::Worse;
-use serde_json::json;
 use tokio::task::{Id, JoinSet};
+use transport::{Upstream, reach};
 use wire::Dialect;
 
-use super::client;
 use crate::clock;
+use crate::host::client;
 use crate::plan::Plan;
 use crate::shared::Shared;
-use crate::upstream::{Upstream, UpstreamError, reach};
 
 /// Between two looks at what is due.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an engine's metrics may take.
 const SIGNAL: Duration = Duration::from_secs(1);
 /// How long a probe of the way may take.
@@ -40,7 +39,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     let (mut checks, mut signals, mut ways) = (Rounds::default(), Rounds::default(), Rounds::default());
     let (mut ticked, mut forgot) = (clock::now(), clock::now());
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let (plan, now) = (shared.plan.load_full(), clock::now());
         if now.nanos_since(ticked) >= TICK {
             ticked = now;
@@ -50,11 +49,11 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             forgot = now;
             shared.observatory.forget(now);
         }
-        checks.look(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
-        signals.look(&plan, now, |upstream| upstream.backend.signals.as_ref().map(|(_, interval)| *interval), listen);
+        checks.start_due(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
+        signals.start_due(&plan, now, |upstream| upstream.backend.signals.as_ref().map(|(_, interval)| *interval), listen);
         // Where requests connect anyway, nothing is to be done.
         let known = |upstream: &Upstream, every| upstream.member.measured_ago(now).is_some_and(|ago| ago < every);
-        ways.look(&plan, now, |upstream| plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every)), probe);
+        ways.start_due(&plan, now, |upstream| plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every)), probe);
     }
 }
 
@@ -103,14 +102,14 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn look<F: Future<Output = ()> + Send + 'static>(
+    fn start_due<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         plan: &Plan,
         now: Tick,
         interval: impl Fn(&Upstream) -> Option<Duration>,
         work: impl Fn(Arc<Upstream>) -> F,
     ) {
-        let named = |name: &Arc<str>| plan.world.upstream(name);
+        let named = |name: &Arc<str>| plan.host.upstream(name);
         while let Some(done) = self.running.try_join_next_with_id() {
             // One that has panicked is due again as any other.
             let id = done.map_or_else(|panicked| panicked.id(), |(id, ())| id);
@@ -170,7 +169,7 @@ async fn check(upstream: Arc<Upstream>) {
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
     // That all its connections are in use is our own limit, and says nothing of it.
-    if matches!(answered, Ok(Err(client::AskError::Upstream(UpstreamError::Busy)))) {
+    if matches!(&answered, Ok(Err(client::AskError::Upstream(error))) if !error.blames_backend()) {
         return;
     }
     let why = match answered {
@@ -191,20 +190,8 @@ async fn check(upstream: Arc<Upstream>) {
 
 /// The shortest request of the API that a backend speaks; chat, where it may be any.
 fn one_token(backend: &Backend, model: &str) -> Ask {
-    let messages = json!([{"role": "user", "content": "ok"}]);
-    let (path, body) = match backend.dialect {
-        Some(Dialect::OpenAiCompletions) => ("/v1/completions", json!({"model": model, "max_tokens": 1, "prompt": "ok"})),
-        Some(Dialect::Embeddings) => ("/v1/embeddings", json!({"model": model, "input": "ok"})),
-        Some(Dialect::OpenAiResponses) => ("/v1/responses", json!({"model": model, "max_output_tokens": 16, "input": "ok"})),
-        Some(Dialect::Anthropic) => ("/v1/messages", json!({"model": model, "max_tokens": 1, "messages": messages})),
-        Some(Dialect::Ollama) => {
-            ("/api/chat", json!({"model": model, "stream": false, "options": {"num_predict": 1}, "messages": messages}))
-        }
-        Some(Dialect::Generate) => ("/generate", json!({"inputs": "ok", "parameters": {"max_new_tokens": 1}})),
-        Some(Dialect::LlamaCpp) => ("/completion", json!({"prompt": "ok", "n_predict": 1})),
-        Some(Dialect::OpenAiChat) | None => ("/v1/chat/completions", json!({"model": model, "max_tokens": 1, "messages": messages})),
-    };
-    Ask { backend: backend.name.clone(), path: path.into(), body: body.to_string().into_bytes().into() }
+    let (path, body) = backend.dialect.unwrap_or(Dialect::OpenAiChat).probe(model);
+    Ask { backend: backend.name.clone(), path: path.into(), body: body.into_bytes().into() }
 }
 
 #[cfg(test)]

@@ -10,35 +10,48 @@ use std::time::{Duration, SystemTime};
 use config::{Found, MOST_FOUND, Settings, Source};
 use observatory::Gauges;
 
-use crate::discovery::Known;
+use super::discovery::Known;
 use crate::plan::Plan;
 use crate::shared::Shared;
 
-/// How often the file is looked at. A look is one system call.
-const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at the files. A look is a system call for each.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Watch the settings file; never ends.
 pub(crate) async fn watch(shared: Arc<Shared>) {
-    let Some(path) = shared.file.clone() else { return std::future::pending().await };
-    // The settings come first: without them nothing is read.
-    let stamps = || -> Vec<Option<Stamp>> {
-        let settings = &shared.plan.load().settings;
-        let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file));
-        // A database may have what is new in a log beside it.
-        let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
-        let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
-        [&*path].into_iter().chain(keys.map(PathBuf::as_path)).chain(log.as_deref()).chain(pools).map(stamp).collect()
-    };
-    let mut seen = stamps();
+    if shared.file.is_none() {
+        return std::future::pending().await;
+    }
+    let mut seen = look(&shared).await;
     loop {
-        tokio::time::sleep(LOOK).await;
-        shared.certificates.iter().for_each(|certificate| certificate.look_again());
-        let stamps = stamps();
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let stamps = look(&shared).await;
+        // The settings come first: without them nothing is read.
         if stamps.first().is_some_and(Option::is_some) && stamps != seen {
             seen = stamps;
             now(&shared).await;
         }
     }
+}
+
+/// Look at all files, on a thread that may wait for a disk: certificates that changed take effect, the stamps of the others are returned.
+async fn look(shared: &Arc<Shared>) -> Vec<Option<Stamp>> {
+    let shared = shared.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        shared.certificates.iter().for_each(|certificate| certificate.look_again());
+        stamps(&shared)
+    });
+    looked.await.unwrap_or_default()
+}
+
+/// The stamps of the settings, the keys and the files of pools.
+fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
+    let settings = &shared.plan.load().settings;
+    let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file));
+    // A database may have what is new in a log beside it.
+    let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
+    let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
+    shared.file.as_deref().into_iter().chain(keys.map(PathBuf::as_path)).chain(log.as_deref()).chain(pools).map(stamp).collect()
 }
 
 /// Read the settings again and put them in force. Files may be large and databases busy: a thread of its own reads them.

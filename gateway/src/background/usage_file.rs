@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffic::{Apart, Line, Spend, Totals};
 use serde::{Deserialize, Serialize};
+use traffic::{Apart, Line, Spend, Totals};
 
 use crate::shared::Shared;
 
@@ -44,12 +44,17 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<Spend> {
     spend
 }
 
-/// Write the sums when they have changed. Never ends.
+/// Write the sums when they have changed, on a thread that may wait for a disk. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut written = Vec::new();
     loop {
         tokio::time::sleep(EVERY).await;
-        save(&shared, &mut written);
+        let shared = shared.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            save(&shared, &mut written);
+            written
+        });
+        written = saved.await.unwrap_or_default();
     }
 }
 

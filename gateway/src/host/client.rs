@@ -7,29 +7,26 @@ use std::time::Duration;
 use filters::{Ask, Reply};
 use wire::http1::head::HeadLimits;
 
-use crate::downstream::out::Out;
-use crate::exchange::Answer;
-use crate::stage::relay::Forward;
-use crate::upstream::h1::Request;
-use crate::upstream::{BodyStep, H1Source, H2Source, Source, Upstream, UpstreamError, connect};
+use lens::Tick;
+use transport::{BodyListener, BodyStep, H1Source, H2Source, Request, Source, Upstream, UpstreamError, connect};
 
-/// Most bytes of an answer that are read. Embeddings of a hundred sentences are the largest.
-pub(super) const MOST_REPLY: usize = 8 << 20;
+/// Maximum bytes of an answer. Embeddings of a hundred sentences are the largest.
+pub(crate) const MAX_REPLY: usize = 8 << 20;
 /// Who asks bounds the whole; this bounds what a dead address costs where no deadline was set.
 const CONNECT: Duration = Duration::from_secs(5);
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
+pub(crate) enum AskError {
     #[error("{0}")]
     Upstream(#[from] UpstreamError),
-    #[error("the answer is larger than {MOST_REPLY} bytes")]
+    #[error("the answer is larger than {MAX_REPLY} bytes")]
     TooLarge,
 }
 
 /// Ask; once more on a new connection when an idle one turns out to be dead.
-pub(super) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError> {
+pub(crate) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError> {
     if upstream.backend.http2 {
         let mut source = H2Source::open(upstream, request(upstream, ask)).await?;
         let reply = exchange(&mut source).await?;
@@ -52,12 +49,12 @@ pub(super) async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, As
 }
 
 /// Get what is at the backend's own path.
-pub(super) async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
+pub(crate) async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
     get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
 }
 
 /// Get what is at a path below the backend's own.
-pub(super) async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, AskError> {
+pub(crate) async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, AskError> {
     let backend = &upstream.backend;
     let mut head = format!(
         "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/plain\r\naccept-encoding: identity\r\n",
@@ -92,15 +89,25 @@ fn request(upstream: &Upstream, ask: &Ask) -> Request {
 async fn exchange<S: Source>(source: &mut S) -> Result<Reply, AskError> {
     poll_fn(|cx| source.poll_send(cx)).await?;
     let head = poll_fn(|cx| source.poll_head(cx)).await?;
-    let (mut answer, mut out) = (Answer::default(), Out::default());
+    let mut body = Body(Vec::new());
     loop {
-        let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::bare(&mut answer, &mut out))).await?;
-        out.commit();
-        if out.len() > MOST_REPLY {
+        let step = poll_fn(|cx| source.poll_body(cx, &mut body)).await?;
+        if body.0.len() > MAX_REPLY {
             return Err(AskError::TooLarge);
         }
         if step == BodyStep::End {
-            return Ok(Reply { status: head.status, body: out.pending().to_vec().into() });
+            return Ok(Reply { status: head.status, body: body.0.into() });
         }
+    }
+}
+
+/// Collects a body.
+struct Body(Vec<u8>);
+
+impl BodyListener for Body {
+    fn begin_read(&mut self, _: Tick, _: Option<u64>) {}
+
+    fn payload(&mut self, run: &[u8]) {
+        self.0.extend_from_slice(run);
     }
 }

@@ -15,16 +15,16 @@ use filters::{Failure, Job};
 use parking_lot::Mutex;
 
 /// The pool.
-pub(crate) struct Pool {
+pub(crate) struct ThreadPool {
     name: &'static str,
     threads: usize,
     queue: usize,
     running: OnceLock<Running>,
 }
 
-impl std::fmt::Debug for Pool {
+impl std::fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("ThreadPool").field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
@@ -34,11 +34,11 @@ struct Running {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Pool {
+impl ThreadPool {
     /// A pool of that many threads, 0 for half of the cores, and jobs that wait.
     pub(crate) fn new(name: &'static str, threads: usize, queue: usize) -> Self {
         let half = || std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2).max(1);
-        Pool { name, threads: if threads == 0 { half() } else { threads }, queue, running: OnceLock::new() }
+        ThreadPool { name, threads: if threads == 0 { half() } else { threads }, queue, running: OnceLock::new() }
     }
 
     /// Have a job done.
@@ -77,7 +77,7 @@ fn work(take: &Mutex<Receiver<Job>>) {
     }
 }
 
-impl Drop for Pool {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.jobs.lock().take();
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn jobs_are_done_panics_survived_and_the_queue_has_an_end() {
-        let pool = Pool::new("test", 2, QUEUE);
+        let pool = ThreadPool::new("test", 2, QUEUE);
         let (done, told) = sync_channel(64);
         pool.offload(Box::new(|| panic!("a job that panics"))).unwrap();
         for number in 0..20 {

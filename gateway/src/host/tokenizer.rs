@@ -9,13 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::plan::BuildError;
-
 /// Largest file: the largest vocabularies take some 35 MiB.
 const MOST_FILE: u64 = 256 << 20;
 
 /// What a file looked like when it was read.
 type Stamp = (SystemTime, u64);
+
+/// A tokenizer file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("tokenizer {path}: {why}")]
+pub struct TokenizerError {
+    path: String,
+    why: String,
+}
 
 /// A tokenizer.
 pub(crate) struct Tokenizer {
@@ -32,8 +38,8 @@ impl std::fmt::Debug for Tokenizer {
 
 impl Tokenizer {
     /// Load a file, unless `known` has it as it is now.
-    pub(crate) fn load(path: &Path, known: &[Arc<Tokenizer>]) -> Result<Arc<Self>, BuildError> {
-        let wrong = |why: String| BuildError::Tokenizer { path: path.display().to_string(), why };
+    pub(crate) fn load(path: &Path, known: &[Arc<Tokenizer>]) -> Result<Arc<Self>, TokenizerError> {
+        let wrong = |why: String| TokenizerError { path: path.display().to_string(), why };
         let meta = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
         let stamp = (meta.modified().map_err(|e| wrong(e.to_string()))?, meta.len());
         if let Some(known) = known.iter().find(|known| known.path == path && known.stamp == stamp) {

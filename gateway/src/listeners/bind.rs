@@ -13,25 +13,57 @@ use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{Fds, ListenFds};
 use pingora::services::listening::Service;
-use socket2::{Domain, Socket, Type};
-
 use rustls::server::danger::ClientCertVerifier;
+use socket2::{Domain, Socket, Type};
+use transport::BuildError;
 
-use super::StartError;
-use super::certificate::{self, Certificate};
-use super::client_certificate::ReadCertificates;
-use crate::plan::BuildError;
-use crate::proxy::Speaks;
+use crate::tls::{Certificate, ReadCertificates, verifier};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// Prefix of the admin listener in the table of sockets.
 const ADMIN: &str = "admin:";
 
+/// Why a listener cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No gateway handed its listeners over.
+    #[error("no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one")]
+    Upgrade {
+        /// The socket.
+        path: String,
+        /// What happened.
+        why: String,
+    },
+    /// Its certificate, key or authorities cannot be used.
+    #[error(transparent)]
+    Tls(#[from] BuildError),
+    /// A socket failed.
+    #[error("cannot start: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// What a listener speaks besides HTTP/1.1 and TLS 1.3.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speaks {
+    /// HTTP/2 without TLS.
+    pub(crate) h2c: bool,
+    /// TLS 1.2.
+    pub(crate) tls12: bool,
+}
+
 /// A bound address.
-pub(super) struct Bound {
-    pub(super) address: SocketAddr,
-    pub(super) h2c: bool,
+pub(crate) struct Bound {
+    pub(crate) address: SocketAddr,
+    pub(crate) h2c: bool,
     /// The name in the table of sockets.
     name: String,
     tls: Option<Tls>,
@@ -46,28 +78,28 @@ struct Tls {
 
 impl Tls {
     fn load(files: &ListenerTls) -> Result<Self, BuildError> {
-        Ok(Tls { allow_tls12: files.allow_tls12, certificate: Certificate::load(files)?, clients: certificate::verifier(files)? })
+        Ok(Tls { allow_tls12: files.allow_tls12, certificate: Certificate::load(files)?, clients: verifier(files)? })
     }
 }
 
 /// Sockets being gathered.
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     inherited: Fds,
     table: Fds,
 }
 
 impl Sockets {
     /// Fresh ones, or those of a running gateway.
-    pub(super) fn new(settings: &Settings, upgrade: bool) -> Result<Self, StartError> {
+    pub(crate) fn new(settings: &Settings, upgrade: bool) -> Result<Self, BindError> {
         let mut inherited = Fds::new();
         if upgrade {
             let path = settings.shutdown.upgrade_socket.display().to_string();
-            inherited.get_from_sock(path.as_str()).map_err(|e| StartError::Upgrade { path, why: e.to_string() })?;
+            inherited.get_from_sock(path.as_str()).map_err(|e| BindError::Upgrade { path, why: e.to_string() })?;
         }
         Ok(Sockets { inherited, table: Fds::new() })
     }
 
-    pub(super) fn bind(&mut self, wanted: SocketAddr, h2c: bool, tls: Option<&ListenerTls>) -> Result<Bound, StartError> {
+    pub(crate) fn bind(&mut self, wanted: SocketAddr, h2c: bool, tls: Option<&ListenerTls>) -> Result<Bound, BindError> {
         let tls = tls.map(Tls::load).transpose()?;
         let (address, name) = match self.take_inherited("", wanted) {
             Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
@@ -80,7 +112,7 @@ impl Sockets {
         Ok(Bound { address, h2c, name, tls })
     }
 
-    pub(super) fn bind_admin(&mut self, wanted: SocketAddr) -> Result<Bound, StartError> {
+    pub(crate) fn bind_admin(&mut self, wanted: SocketAddr) -> Result<Bound, BindError> {
         let (address, fd) = match self.take_inherited(ADMIN, wanted) {
             Some(inherited) => inherited,
             None => {
@@ -93,7 +125,7 @@ impl Sockets {
     }
 
     /// The table to run and to hand over; what was inherited and is not wanted any more is closed.
-    pub(super) fn into_fds(mut self) -> ListenFds {
+    pub(crate) fn into_fds(mut self) -> ListenFds {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
         if !closed.is_empty() {
@@ -120,7 +152,7 @@ impl Sockets {
 
 impl Bound {
     /// A pingora service that accepts here.
-    pub(super) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Result<Service<A>, StartError> {
+    pub(crate) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Service<A> {
         // Reads go through the worker's scratch and writes are whole: buffers of the listener would only be memory.
         let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
@@ -134,20 +166,20 @@ impl Bound {
         }
         let mut service = Service::new(format!("listener {}", self.address), app);
         service.add_listener(endpoint);
-        Ok(service)
+        service
     }
 
     /// What it speaks.
-    pub(super) fn speaks(&self) -> Speaks {
+    pub(crate) fn speaks(&self) -> Speaks {
         Speaks { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
     }
 
     /// Its certificate, if it serves TLS.
-    pub(super) fn certificate(&self) -> Option<Arc<Certificate>> {
+    pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
         self.tls.as_ref().map(|tls| tls.certificate.clone())
     }
 
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let (scheme, protocols) = match (&self.tls, self.h2c) {
             (Some(_), _) => ("https", "HTTP/1.1 and HTTP/2"),
             (None, true) => ("http", "HTTP/1.1 and h2c"),
@@ -157,7 +189,7 @@ impl Bound {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     let bind = || -> std::io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -166,5 +198,5 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bind().map_err(|source| StartError::Listen { address, source })
+    bind().map_err(|source| BindError::Listen { address, source })
 }

@@ -5,7 +5,6 @@
 //! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was not read.
 
 mod request;
-mod sink;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,9 +18,9 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use transport::buffer;
 
-use super::buffer;
-use crate::proxy::{Proxy, total_of};
+use super::pass_through::{Proxy, total_of};
 use crate::shared::Shared;
 use request::Next;
 
@@ -31,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// A client's connection.
-pub(super) struct Connection {
+struct Connection {
     io: Stream,
     /// Bytes that were read and belong to the next request.
     buffer: Vec<u8>,

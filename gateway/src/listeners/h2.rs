@@ -17,32 +17,31 @@ use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
 use pingora::protocols::tls::SslDigest;
+use transport::{AnswerHead, Gone, Out, Sink};
 use wire::http1::head::{self, RequestLine};
 
-use super::out::Out;
-use super::walk::{self, Incoming};
-use super::{Gone, Sink};
 use crate::clock;
-use crate::exchange::{Accepted, Exchange};
+use crate::exchange::{Accepted, ShownCredential};
+use crate::pipeline::{self, ExchangeGuard, Incoming, within};
 use crate::plan::Plan;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
-use crate::stage::identify::{self, Shown};
-use crate::upstream::AnswerHead;
+use crate::stage::authenticate;
+use crate::tls::ClientCertificate;
 
 /// How long the connection gets to write what is queued before a stream that broke off is reset.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// Whether a request on an HTTP/2 stream is an inference request, and so ours.
-pub(crate) fn is_ours(session: &H2Session) -> bool {
+pub(super) fn is_ours(session: &H2Session) -> bool {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
     matches!(accept::server(&RequestLine { method: head.method.as_str(), target }), Server::Exchange(_))
 }
 
 /// Serve an inference request.
-pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
+pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let began = clock::now();
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
@@ -51,15 +50,15 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
         look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_deref()));
     accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
-    let body_timeout = Some(plan.settings.timeouts.request_body).filter(|t| !t.is_zero()).unwrap_or(Duration::from_secs(86_400));
-    let mut exchange = Exchange::open(shared, plan, accepted, began);
-    let body = match refusal.or_else(|| identify::enter(&mut exchange, shown).err()) {
+    let body_timeout = plan.settings.timeouts.request_body;
+    let mut exchange = ExchangeGuard::open(shared, plan, accepted, began);
+    let body = match refusal.or_else(|| authenticate::admit(&mut exchange, shown).err()) {
         Some(refusal) => Err(refusal),
-        None => match tokio::time::timeout(body_timeout, read_body(session, &mut buffer, limit)).await {
-            Ok(Ok(true)) => Ok(head_len..buffer.len()),
-            Ok(Ok(false)) => return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
-            Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal::slow_request()),
+        None => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
+            Some(Ok(true)) => Ok(head_len..buffer.len()),
+            Some(Ok(false)) => return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
+            Some(Err(refusal)) => Err(refusal),
+            None => Err(Refusal::slow_request()),
         },
     };
     let mut sink = H2Sink { session, stream: None, done: false };
@@ -67,10 +66,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
         Ok(body) => {
             exchange.accepted.bytes = buffer.len() as u64;
             let incoming = Incoming { buffer, head_len, body, encoded };
-            walk::serve(&mut exchange, incoming, &mut sink).await;
+            pipeline::serve(&mut exchange, incoming, &mut sink).await;
         }
         Err(refusal) => {
-            walk::refuse(&mut exchange, &refusal, &mut sink).await;
+            pipeline::refuse(&mut exchange, &refusal, &mut sink).await;
         }
     }
     let client_left = exchange.verdict.outcome() == Some(Outcome::ClientGone);
@@ -85,7 +84,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
 }
 
 /// What the head tells, why it is refused if it is, whether the body has a content coding, and who sent it.
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> (Accepted, Option<Refusal>, bool, Option<Shown>) {
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> (Accepted, Option<Refusal>, bool, Option<ShownCredential>) {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
@@ -96,11 +95,16 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
         Server::PassThrough => None,
     };
     let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (accept::accepted(&head, dialect, clock::now()), accept::check(&head).err(), encoded, identify::look(plan, &head, tls))
+    (
+        accept::accepted(&head, dialect, clock::now()),
+        accept::check(&head).err(),
+        encoded,
+        authenticate::read_credential(plan, &head, ClientCertificate::of(tls)),
+    )
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.
-pub(crate) fn as_http1(session: &H2Session) -> Vec<u8> {
+pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
     let mut out = Vec::with_capacity(4096);

@@ -6,42 +6,66 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lens::State;
 use lens::record::Outcome;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
+use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use relay::Failure;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 
-use super::FOREVER;
+use super::h2;
 use crate::clock;
-use crate::downstream::h2;
 use crate::exchange::Exchange;
+use crate::pipeline::{self, ExchangeGuard};
+use crate::plan::{Plan, PlannedRoute};
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::send::CREDENTIALS;
-use crate::stage::{accept, admit, choose, identify, origin, route};
-use crate::upstream;
+use crate::stage::{accept, authenticate, guardrail_input, origin, route};
+use crate::tls::ClientCertificate;
+
+/// Pingora's proxy with our rules for what passes through.
+pub(super) type Proxy = HttpProxy<PassThrough>;
+
+/// A wait without a limit.
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A stock proxy for what passes through.
+pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
+    http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() })
+}
+
+/// How long a request with that head may take in all when it passes through.
+pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
+    let plan = shared.plan.load();
+    let mut room = head::field_room();
+    let route = head::parse_request(head, &mut room, plan.head_limits).ok().and_then(|head| route::find(&plan, &head, None).cloned());
+    let total = route.map_or(plan.settings.timeouts, |route| route.route.timeouts).total;
+    if total.is_zero() { FOREVER } else { total }
+}
 
 /// What we call an answer that must not pass unread.
 const UNREADABLE: &str = "UnreadableAnswer";
 
 /// A stock proxy: headers kept clean, bodies streamed both ways, time taken, nothing read.
 pub(crate) struct PassThrough {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 /// One request that passes through. Its ledger is coarse: pingora tells when the connection stood and when the answer began,
 /// and bodies of both directions count as `await_token`.
 pub(crate) struct Passing {
-    exchange: Option<Exchange>,
+    exchange: Option<ExchangeGuard>,
     began: lens::Tick,
     /// Its place among the connections to the backend.
-    permit: Option<upstream::Permit>,
+    permit: Option<transport::Permit>,
 }
 
 #[async_trait]
@@ -67,49 +91,28 @@ impl ProxyHttp for PassThrough {
         };
         let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
-        let shown = parsed.as_ref().ok().and_then(|head| identify::look(&plan, head, tls.as_deref()));
-        let mut exchange = Exchange::open(&self.shared, plan.clone(), accepted, ctx.began);
+        let certificate = ClientCertificate::of(tls.as_deref());
+        let shown = parsed.as_ref().ok().and_then(|head| authenticate::read_credential(&plan, head, certificate));
+        let exchange = ctx.exchange.insert(ExchangeGuard::open(&self.shared, plan.clone(), accepted, ctx.began));
         exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         exchange.enter(State::Connect);
         if let Some((route, fields)) = preflight {
             exchange.set_route(route);
-            ctx.exchange = Some(exchange);
             return allow(session, fields).await.map(|()| true);
         }
-        let hosted = parsed.as_ref().map_or(Ok(()), |head| found.as_ref().map_or(Ok(()), |route| origin::host(&route.route, head)));
-        let cors = parsed.as_ref().ok().and_then(|head| origin::fields(&found.as_ref().ok()?.route, head));
-        exchange.cors = cors;
-        let admitted = found.and_then(|route| hosted.map(|()| route)).and_then(|route| {
-            exchange.set_route(route);
-            identify::enter(&mut exchange, shown)?;
-            identify::run(&mut exchange)?;
-            accept::must_be_countable(&exchange)
-        });
-        let admitted = match admitted {
-            Ok(()) => admit::run(&mut exchange).await.and_then(|()| choose::run(&mut exchange)),
-            Err(refusal) => Err(refusal),
+        let admitted = match (found, &parsed) {
+            (Ok(route), Ok(head)) => pipeline::admit_unread(exchange, route, shown, head).await,
+            (Err(refusal), _) => Err(refusal),
+            (Ok(_), Err(error)) => Err(self.shared.bad_head(*error)),
         };
-        match admitted {
-            Ok(()) => {}
-            Err(refusal) => {
-                refuse(session, &mut exchange, &refusal).await?;
-                ctx.exchange = Some(exchange);
-                return Ok(true);
-            }
+        if let Err(refusal) = admitted {
+            refuse(session, exchange, &refusal).await?;
+            return Ok(true);
         }
-        ctx.exchange = Some(exchange);
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        if let Some(exchange) = &mut ctx.exchange
-            && is_guarded(exchange)
-            && exchange.guard().is_some_and(|guard| !accept::passes_unread(&guard.settings, &exchange.accepted.endpoint))
-        {
-            let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
-            refuse(session, exchange, &Refusal::blocked(403, "shield_unreadable_endpoint", message)).await?;
-            return Ok(true);
-        }
-        let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, Exchange::timeouts);
+        let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, |exchange| exchange.timeouts());
         session.set_read_timeout(nonzero(waits.request_body));
         session.set_write_timeout(nonzero(waits.client_write));
         Ok(false)
@@ -139,7 +142,7 @@ impl ProxyHttp for PassThrough {
         if ctx.permit.is_none() {
             return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
         }
-        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), upstream::peer(upstream)).await;
+        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), transport::peer(upstream)).await;
         let mut peer = match looked_up {
             Ok(Ok(peer)) => peer,
             Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
@@ -162,7 +165,7 @@ impl ProxyHttp for PassThrough {
     ) -> Result<()> {
         if let Some(exchange) = &mut ctx.exchange {
             exchange.enter(State::AwaitFirstByte);
-            exchange.course.passes = true;
+            exchange.attempts.passes = true;
         }
         Ok(())
     }
@@ -192,7 +195,10 @@ impl ProxyHttp for PassThrough {
     where
         Self::CTX: Send + Sync,
     {
-        if streams(response) && response.status.is_success() && ctx.exchange.as_ref().is_some_and(is_guarded) {
+        if streams(response)
+            && response.status.is_success()
+            && ctx.exchange.as_ref().is_some_and(|exchange| exchange.guard().is_some_and(|guard| guardrail_input::acts(&guard)))
+        {
             return Err(Error::explain(ErrorType::Custom(UNREADABLE), "a stream that the route's guard cannot read").into_up());
         }
         let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
@@ -240,8 +246,8 @@ impl ProxyHttp for PassThrough {
         let refusal = match error.etype() {
             ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
             ErrorType::ConnectTimedout => Refusal::connect_timeout(),
-            ErrorType::ReadTimedout => Refusal::first_byte_timeout(),
-            ErrorType::Custom(UNREADABLE) => Refusal::unreadable_answer(),
+            ErrorType::ReadTimedout => Refusal::from(&Failure::FirstByteTimeout),
+            ErrorType::Custom(UNREADABLE) => Refusal::from(&Failure::Unreadable),
             ErrorType::HTTPStatus(503) => Refusal::busy(),
             ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
             ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
@@ -292,23 +298,10 @@ impl ProxyHttp for PassThrough {
 }
 
 impl PassThrough {
-    fn find(
-        &self,
-        plan: &crate::plan::Plan,
-        head: &Head<'_, RequestLine<'_>>,
-    ) -> std::result::Result<Arc<crate::plan::PlannedRoute>, Refusal> {
+    fn find(&self, plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> std::result::Result<Arc<PlannedRoute>, Refusal> {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
-}
-
-/// Whether the route's guard acts on what it reads, so that nothing may pass unread.
-fn is_guarded(exchange: &Exchange) -> bool {
-    exchange
-        .routed
-        .as_ref()
-        .and_then(|routed| routed.route.guard.as_ref())
-        .is_some_and(|guard| guard.alters_answers() || guard.settings.acts_on_input())
 }
 
 fn streams(response: &ResponseHeader) -> bool {
@@ -316,7 +309,7 @@ fn streams(response: &ResponseHeader) -> bool {
     matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson)
 }
 
-fn nonzero(wait: std::time::Duration) -> Option<std::time::Duration> {
+fn nonzero(wait: Duration) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }
 

@@ -1,14 +1,7 @@
-//! The only room that implements pingora's traits.
+//! The app of a listener: takes accepted connections and decides which protocol they speak.
 //!
-//! - [`Door`] takes accepted connections. HTTP/1.1 is read by `downstream/h1.rs`; HTTP/2 is pingora's, stream by stream.
-//! - [`AdminDoor`] takes the operator's connections.
-//! - [`PassThrough`] (`proxy/pass.rs`) is a stock proxy for everything that is no inference request.
-//!
-//! Why the exchange is not run from `request_filter`: see `docs/adr/0001-the-two-legs.md`. In short, a head that pingora has
-//! parsed has lost what we must refuse (both framings at once, folded lines), and its session keeps buffers that an idle
-//! stream should not.
-
-mod pass;
+//! HTTP/1.1 is read by `h1.rs`; HTTP/2 is pingora's, stream by stream. What is no inference request goes to a stock proxy
+//! (`pass_through.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,43 +12,27 @@ use observatory::Gauges;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::protocols::{ALPN, SocketDigest, Stream};
-use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::ShutdownWatch;
-use pingora::server::configuration::ServerConf;
-use wire::http1::head;
 
-use crate::admin;
-use crate::downstream::{h1, h2, left};
+use super::bind::Speaks;
+use super::pass_through::{FOREVER, Proxy, new_proxy, total_of};
+use super::{h1, h2, left};
 use crate::shared::Shared;
-use crate::stage::route;
-use pass::PassThrough;
-
-/// Pingora's proxy with our rules for what passes through.
-pub(crate) type Proxy = HttpProxy<PassThrough>;
 
 /// Takes connections from one listener.
-pub(crate) struct Door {
+pub(crate) struct ProxyApp {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
-    streams: Arc<H2Door>,
+    streams: Arc<H2App>,
     speaks: Speaks,
-}
-
-/// What a listener speaks besides HTTP/1.1 and TLS 1.3.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Speaks {
-    /// HTTP/2 without TLS.
-    pub(crate) h2c: bool,
-    /// TLS 1.2.
-    pub(crate) tls12: bool,
 }
 
 /// What begins an HTTP/2 connection; its first four bytes begin no HTTP/1.1 request.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-impl Door {
+impl ProxyApp {
     pub(crate) fn new(shared: &Arc<Shared>, speaks: Speaks) -> Self {
-        let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() }));
+        let proxy = Arc::new(new_proxy(shared));
         let limits = shared.plan.load().settings.limits;
         let mut h2 = H2Options::new();
         h2.max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
@@ -69,12 +46,12 @@ impl Door {
         options.h2c = true;
         let idle = shared.plan.load().settings.timeouts.idle;
         options.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
-        let streams = Arc::new(H2Door { shared: shared.clone(), proxy: proxy.clone(), h2, options });
-        Door { shared: shared.clone(), proxy, streams, speaks }
+        let streams = Arc::new(H2App { shared: shared.clone(), proxy: proxy.clone(), h2, options });
+        ProxyApp { shared: shared.clone(), proxy, streams, speaks }
     }
 }
 
-impl Door {
+impl ProxyApp {
     /// Whether the connection begins as HTTP/2 does, nothing taken from it; `None` when it says too little in time. The wait
     /// for the first byte is the idle wait, the wait for the rest that of a head.
     async fn begins_h2(&self, io: &mut Stream) -> Option<bool> {
@@ -94,37 +71,25 @@ impl Door {
     }
 }
 
-/// A wait that nobody set a limit to.
-const FOREVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
-
-/// How long a request with that head may take in all when it passes through.
-pub(crate) fn total_of(shared: &Shared, head: &[u8]) -> std::time::Duration {
-    let plan = shared.plan.load();
-    let mut room = head::field_room();
-    let route = head::parse_request(head, &mut room, plan.head_limits).ok().and_then(|head| route::find(&plan, &head, None).cloned());
-    let total = route.map_or(plan.settings.timeouts, |route| route.route.timeouts).total;
-    if total.is_zero() { FOREVER } else { total }
-}
-
 /// Counts a connection while it lives.
-struct Counted<'s>(&'s Gauges);
+struct CountedConnection<'s>(&'s Gauges);
 
-impl Drop for Counted<'_> {
+impl Drop for CountedConnection<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[async_trait]
-impl ServerApp for Door {
+impl ServerApp for ProxyApp {
     async fn process_new(self: &Arc<Self>, mut io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let gauges = self.shared.observatory.gauges();
         gauges.connections.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(gauges);
+        let _counted = CountedConnection(gauges);
         let address =
             io.get_socket_digest().as_deref().and_then(SocketDigest::peer_addr).and_then(|address| address.as_inet()).map(SocketAddr::ip);
         let limits = self.shared.plan.load().settings.limits;
-        let _place = self.shared.edge.connected(address, &limits)?;
+        let _permitted = self.shared.client_limits.connected(address, &limits)?;
         let tls = io.get_ssl_digest();
         // Pingora's acceptor speaks both versions; what the listener does not want ends here.
         if !self.speaks.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
@@ -155,25 +120,8 @@ impl ServerApp for Door {
     }
 }
 
-/// Takes the operator's connections.
-pub(crate) struct AdminDoor(admin::Admin);
-
-impl AdminDoor {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        AdminDoor(admin::Admin::new(shared.clone()))
-    }
-}
-
-#[async_trait]
-impl ServerApp for AdminDoor {
-    async fn process_new(self: &Arc<Self>, io: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        self.0.serve(io).await;
-        None
-    }
-}
-
 /// Takes the streams of HTTP/2 connections.
-pub(crate) struct H2Door {
+pub(crate) struct H2App {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
     h2: H2Options,
@@ -181,7 +129,7 @@ pub(crate) struct H2Door {
 }
 
 #[async_trait]
-impl HttpServerApp for H2Door {
+impl HttpServerApp for H2App {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: pingora::protocols::http::ServerSession,

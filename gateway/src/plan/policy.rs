@@ -17,7 +17,7 @@ use super::{PlannedPool, PlannedRoute};
 
 /// How often a route did something besides asking the first one.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
+pub(crate) struct RouteCounters {
     /// Another backend was asked after one had failed.
     pub(crate) retries: AtomicU64,
     /// It was not, because of the budget.
@@ -30,7 +30,7 @@ pub(crate) struct Events {
     pub(crate) offloaded: [AtomicU64; Offloaded::ALL.len()],
 }
 
-impl Events {
+impl RouteCounters {
     /// It was decided between edge and cloud.
     pub(crate) fn offloaded(&self, decided: Offloaded) {
         let at = Offloaded::ALL.iter().position(|known| *known == decided);

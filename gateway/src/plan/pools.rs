@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use config::settings::Route;
+use transport::Upstream;
 
-use super::Plan;
-use crate::upstream::{Mirror, Upstream};
+use super::{Mirror, Plan};
 
 /// A pool with its backends.
 #[derive(Debug)]

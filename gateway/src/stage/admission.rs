@@ -7,33 +7,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
 use lens::State;
+use traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{ClientHints, Exchange};
 use crate::respond::Refusal;
 
-/// What a client says about its request: `x-llm-lens-priority`, 0 to 9, which can only lower what its key has, and `x-llm-lens-max-wait`, in
-/// milliseconds, which can only shorten what the backend has.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Said {
-    priority: Option<u8>,
-    max_wait: Option<Duration>,
-}
-
-/// Read what a client says. What is no number says nothing.
-pub(crate) fn said(head: &Head<'_, RequestLine<'_>>) -> Said {
+/// Read the client's hints. What is no number is ignored.
+pub(crate) fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     let number = |name| std::str::from_utf8(head.get(name)?.trim_ascii()).ok()?.parse::<u32>().ok();
-    Said {
+    ClientHints {
         priority: number("x-llm-lens-priority").map(|priority| u8::try_from(priority.min(9)).unwrap_or(9)),
         max_wait: number("x-llm-lens-max-wait").map(|millis| Duration::from_millis(millis.into())),
     }
 }
 
 /// The turnstile of the request's backend, if it has one.
-pub(crate) fn turnstile(exchange: &Exchange) -> Option<Arc<Turnstile>> {
+pub(crate) fn queue(exchange: &Exchange) -> Option<Arc<Turnstile>> {
     exchange.routed.as_ref().and_then(|routed| routed.upstream()?.turnstile.clone())
 }
 
@@ -41,9 +33,9 @@ pub(crate) fn turnstile(exchange: &Exchange) -> Option<Arc<Turnstile>> {
 ///
 /// # Cancel safety
 /// Dropping the future leaves the queue.
-pub(crate) async fn run(exchange: &mut Exchange, turnstile: &Arc<Turnstile>) -> Result<(), Refusal> {
+pub(crate) async fn enter(exchange: &mut Exchange, turnstile: &Arc<Turnstile>) -> Result<(), Refusal> {
     let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
-    exchange.place = Some(match turnstile.enter(tokens) {
+    exchange.permit = Some(match turnstile.enter(tokens) {
         Some(place) => place,
         None => wait(exchange, turnstile, tokens).await.map_err(|shed| refusal(&shed))?,
     });
@@ -66,7 +58,7 @@ fn wish(exchange: &Exchange, tokens: u64) -> Wish {
     // Who is nobody in particular is told apart by where he comes from.
     let known = caller.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.clone());
     let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| network(address).to_string()).into());
-    Wish { tenant, priority: exchange.said.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.said.max_wait }
+    Wish { tenant, priority: exchange.hints.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.hints.max_wait }
 }
 
 fn refusal(shed: &Shed) -> Refusal {

@@ -1,75 +1,56 @@
 //! Stage 2: who asks?
 //!
 //! - *In*: the credential of the head, the keys of the plan.
-//! - *Out*: a [`Caller`], nobody in particular, or a refusal that tells nothing about which keys there are.
+//! - *Out*: a caller, nobody in particular, or a refusal that tells nothing about which keys there are.
 //! - *Never*: a credential kept, logged, or passed on. What is shown costs the same whether it is known or not.
 //!
 //! The head alone says who asks, so that it is known before a body is read; whether that is enough says the route.
 
-use std::sync::Arc;
-
 use config::settings::Auth;
-use traffic::{Caller, credential};
-use lens::{State, Tick};
-use pingora::protocols::tls::SslDigest;
+use lens::State;
+use traffic::credential;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, ShownCredential, Who};
+use crate::jwks::Judged;
 use crate::plan::Plan;
 use crate::respond::Refusal;
-use crate::server::ClientCertificate;
-use crate::world::tokens::Judged;
+use crate::tls::ClientCertificate;
 
-/// What a head shows of its sender, and when that was looked at.
-#[derive(Debug)]
-pub(crate) struct Shown {
-    who: Who,
-    began: Tick,
-    ended: Tick,
-}
-
-#[derive(Clone, Debug)]
-enum Who {
-    /// No credential.
-    Nobody,
-    /// One that is none of ours.
-    Stranger,
-    /// A good one.
-    Known(Arc<Caller>),
-    /// A token that nobody can judge yet.
-    NotYet,
-}
-
-/// Look at a head; `None` where nobody is asked.
-/// `tls` is the connection's, whose handshake has verified the client's certificate; a credential in the head comes first.
-pub(crate) fn look(plan: &Plan, head: &Head<'_, RequestLine<'_>>, tls: Option<&SslDigest>) -> Option<Shown> {
+/// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which the handshake has verified; a credential
+/// in the head comes first.
+pub(crate) fn read_credential(
+    plan: &Plan,
+    head: &Head<'_, RequestLine<'_>>,
+    certificate: Option<&ClientCertificate>,
+) -> Option<ShownCredential> {
     let keys = plan.keys.as_ref()?;
     let began = clock::now();
     let who = match credential(|name| head.get(name)) {
         None => {
-            let known = ClientCertificate::of(tls).and_then(|certificate| keys.find_certificate(&certificate.proves, clock::wall_us()));
-            known.map_or(Who::Nobody, Who::Known)
+            let known = certificate.and_then(|certificate| keys.find_certificate(&certificate.proves, clock::wall_us()));
+            known.map_or(Who::Anonymous, Who::Known)
         }
-        Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.tokens) {
+        Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.jwks) {
             (Some(caller), _) => Who::Known(caller),
             // A token has two dots, and a key of ours none.
             (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
                 match tokens.judge(shown, &plan.settings.rate_limits) {
                     Judged::Good(caller) => Who::Known(caller),
-                    Judged::Bad => Who::Stranger,
+                    Judged::Bad => Who::Unknown,
                     Judged::NotYet => Who::NotYet,
                 }
             }
-            (None, _) => Who::Stranger,
+            (None, _) => Who::Unknown,
         },
     };
-    Some(Shown { who, began, ended: clock::now() })
+    Some(ShownCredential { who, began, ended: clock::now() })
 }
 
 /// Refuse an address that asks too often, keep what was shown, and refuse at once what no route would take.
-pub(crate) fn enter(exchange: &mut Exchange, shown: Option<Shown>) -> Result<(), Refusal> {
-    if !exchange.shared.edge.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
+pub(crate) fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<(), Refusal> {
+    if !exchange.shared.client_limits.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
         return Err(Refusal::address_too_fast());
     }
     let Some(shown) = shown else { return Ok(()) };
@@ -78,13 +59,13 @@ pub(crate) fn enter(exchange: &mut Exchange, shown: Option<Shown>) -> Result<(),
     exchange.ledger.switch(before, shown.ended);
     let least = exchange.plan.routes.iter().map(|route| route.route.auth).min().unwrap_or_default();
     let refused = refusal(&shown.who, least);
-    exchange.shown = Some(shown);
+    exchange.credential = Some(shown);
     refused.map_or(Ok(()), Err)
 }
 
 /// The route is known: is what was shown enough for it?
-pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(Shown { who, .. }) = exchange.shown.take() else { return Ok(()) };
+pub(crate) fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(ShownCredential { who, .. }) = exchange.credential.take() else { return Ok(()) };
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let route = &routed.route.route;
     if route.auth == Auth::Off {
@@ -95,7 +76,7 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
     let caller = match who {
         Who::Known(caller) => caller,
-        Who::Nobody | Who::Stranger | Who::NotYet => exchange.plan.anonymous.clone(),
+        Who::Anonymous | Who::Unknown | Who::NotYet => exchange.plan.anonymous.clone(),
     };
     if !caller.may_use(&route.name) {
         return Err(Refusal::forbidden_route());
@@ -112,8 +93,8 @@ pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
 fn refusal(who: &Who, wanted: Auth) -> Option<Refusal> {
     match (who, wanted) {
         (Who::NotYet, Auth::Optional | Auth::Required) => Some(Refusal::identity_unavailable()),
-        (Who::Stranger, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
-        (Who::Nobody, Auth::Required) => Some(Refusal::no_key()),
+        (Who::Unknown, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
+        (Who::Anonymous, Auth::Required) => Some(Refusal::no_key()),
         _ => None,
     }
 }

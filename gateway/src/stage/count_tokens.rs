@@ -13,9 +13,9 @@ use std::time::Duration;
 use wire::Dialect;
 use wire::json::Text;
 
-use super::admit::TOKENS_A_MESSAGE;
+use super::rate_limit::TOKENS_A_MESSAGE;
 use crate::exchange::Exchange;
-use crate::world::Tokenizer;
+use crate::host::Tokenizer;
 
 /// Bytes that are counted at once: they take less than a millisecond.
 const AT_ONCE: usize = 2 << 10;
@@ -39,7 +39,7 @@ struct Prompt {
 ///
 /// # Cancel safety
 /// Dropping the future spares the count, unless it has begun.
-pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) {
+pub(crate) async fn count(exchange: &mut Exchange, body: &[u8]) {
     let Some(tokenizer) = exchange.routed.as_ref().and_then(|routed| routed.route.tokenizer.clone()) else { return };
     let Some(facts) = exchange.inspected.facts.as_ref().filter(|facts| !facts.tokens) else { return };
     let framed = matches!(exchange.accepted.dialect, Some(Dialect::OpenAiCompletions | Dialect::Embeddings));
@@ -68,7 +68,7 @@ pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) {
     };
     if let Some(tokens) = counted {
         exchange.expected.input = tokens.saturating_add(besides);
-        exchange.counted = whole && is_one;
+        exchange.prompt_counted = whole && is_one;
     }
 }
 

@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use filters::{Assessment, Failure, Hooks, Place, Redacted, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
 use lens::State;
+use relay::Note;
 use wire::RequestFacts;
 use wire::http1::head::{Head, RequestLine};
 use wire::json::{Text, nesting};
 
-use crate::audit::{self, Note};
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 use crate::stage::accept;
+use crate::stage::audit;
 
 /// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on what a body of empty ones costs.
 const MOST_TEXTS: usize = 16 << 10;
@@ -26,23 +27,39 @@ const MOST_TEXTS: usize = 16 << 10;
 const MOST_CHOICES: u64 = 64;
 
 /// Look at the head, with the filters that want it.
-pub(crate) fn head(exchange: &mut Exchange, guard: &Shield, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+pub(crate) fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    let Some(guard) = exchange.guard() else { return Ok(()) };
     if !guard.chain().has(Hooks::HEAD) {
         return Ok(());
     }
     exchange.enter(State::ShieldInput);
     let fields: Vec<(&str, &[u8])> = head.fields.iter().map(|field| (field.name, field.value)).collect();
     let head = RequestHead { method: head.line.method, path: accept::path(head.line.target), fields: &fields };
-    let looked = guard.chain().head(&head).map_err(|refused| Refusal::by_filter(&refused));
+    let looked = guard.chain().head(&head).map_err(Refusal::by_filter);
     exchange.enter(State::Gateway);
     looked
+}
+
+/// A request that passes through unread, where the guardrail acts on what it reads.
+pub(crate) fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(guard) = exchange.guard().filter(|guard| acts(guard)) else { return Ok(()) };
+    if accept::passes_unread(&guard.settings, &exchange.accepted.endpoint) {
+        return Ok(());
+    }
+    let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
+    Err(Refusal::blocked(403, "shield_unreadable_endpoint", message))
+}
+
+/// Whether a guardrail acts on prompts or answers, so that nothing may pass unread.
+pub(crate) fn acts(guard: &Shield) -> bool {
+    guard.alters_answers() || guard.settings.acts_on_input()
 }
 
 /// Look at the prompt, if the route has a guard. A body is given back when it is to be sent instead.
 ///
 /// # Cancel safety
 /// Dropping the future drops the questions to judges.
-pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+pub(crate) async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(guard) = exchange.guard() else { return Ok(None) };
     if let Some(facts) = &exchange.inspected.facts {
         readable(facts, &guard)?;
@@ -51,8 +68,8 @@ pub(crate) async fn run(exchange: &mut Exchange, body: &[u8]) -> Result<Option<V
         return Ok(None);
     }
     let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guard, body));
-    let world = exchange.plan.world.clone();
-    let assessment = guard.chain().prompt(&subject, &*world).await;
+    let host = exchange.plan.host.clone();
+    let assessment = guard.chain().prompt(&subject, &*host).await;
     let verdict = assessment.verdict.clone();
     let redacted = match verdict {
         Verdict::Mask => filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found)),
@@ -127,11 +144,11 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
             let text = subject.text(found.text);
             text.get(found.span.clone())
                 .filter(|matched| !matched.is_empty() && matched.len() < text.len())
-                .map(|matched| audit.hash(matched))
+                .map(|matched| audit.hasher.hash(matched))
         };
         let note = |(filter, found)| Note { side: Side::Input, hash: hash(&found), filter, found, channel: None };
         let notes: Vec<Note> = found.into_iter().map(note).collect();
-        audit::write(exchange, &notes);
+        audit::write_findings(exchange, &notes);
     }
     let guarded = &mut exchange.guarded;
     (guarded.word, guarded.risk, guarded.level) = (word, risk.value(), level.name());

@@ -1,138 +1,137 @@
-//! Two backends asked the same: whoever has the first token is heard, the other is cut off.
-//!
-//! Engines say the head of an answer, and the role, before they have read the prompt: neither says that there will be a token soon. Answers that are no streams
-//! begin with their head.
+//! Two backends asked the same: the one with the first token gives the answer, the other is cut off.
 //!
 //! - *In*: a request on its way to one backend, and what is needed to ask another when the first is late.
-//! - *Out*: the answer of either, as if it were the only one.
-//! - *Never*: a third; a second one after the first has begun to answer, beyond its budget, or that would have to wait for a place.
+//! - *Out*: the answer of either, as if it were the only one; what became of the other.
+//! - *Never*: a third backend; a second one after the first has begun to answer, beyond its budget, or where it would have to queue.
 
-mod contender;
+mod outcome;
+
+pub(crate) use outcome::{apply, plan};
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use traffic::Place;
 use lens::Tick;
+use relay::{FirstTokenProbe, Reads};
 use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;
+use traffic::Place;
+use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
 use wire::http1::head::{self, HeadLimits};
 
-use super::h1::{Edits, Request};
-use super::{AnswerHead, BodyStep, Call, Hear, Source, Upstream, UpstreamError};
 use crate::clock;
+use crate::exchange::UpstreamRequest;
 use crate::plan::{PlannedRoute, Target};
 use crate::respond::Refusal;
-use crate::stage::choose::Asked as AskedOf;
-use crate::stage::send::{self, Said};
-use contender::Contender;
-pub(crate) use contender::Reads;
+use crate::stage::send::{self, HeadFacts};
+
+/// A call that may be held until its first token.
+type Probe = FirstTokenProbe<Call>;
 
 /// An answer that a second backend may give.
-pub(crate) struct Race {
+pub(crate) struct HedgedCall {
     /// `None`: it has lost.
-    first: Option<Contender>,
-    second: Option<Box<Second>>,
+    first: Option<Probe>,
+    hedge: Option<Box<Hedge>>,
+    /// The first is held until its token, hedge or not: another backend may still be asked.
+    holds: bool,
     /// The answer of the first, an error, which is the client's if the second has none at all.
-    error: Option<Contender>,
+    error: Option<Probe>,
     /// How the first ended, if it failed while a second was asked.
-    first_ended: Option<Failure>,
-    news: News,
+    first_failure: Option<HedgeFailure>,
+    outcome: HedgeOutcome,
+    held_until: Option<Tick>,
 }
 
-/// What the exchange is to know of a race.
+/// What the exchange must know of a hedge.
 #[derive(Default)]
-pub(crate) struct News {
+pub(crate) struct HedgeOutcome {
     /// The second has won.
     pub(crate) switch: Option<Switch>,
     /// It was asked and has lost: which, and how late the first was when it was asked.
     pub(crate) lost: Option<(Target, Duration)>,
     /// It was asked and has failed, likewise.
     pub(crate) second_failed: Option<(Target, Duration)>,
-    /// Until when the beginning of the answer was kept back that is given now.
-    pub(crate) kept_until: Option<Tick>,
 }
 
 /// The second backend, and how far it is.
-pub(crate) struct Second {
-    pub(crate) plan: SecondPlan,
+pub(crate) struct Hedge {
+    plan: HedgePlan,
     state: State,
     began: Tick,
 }
 
-/// What is needed to choose it, and to ask it.
-pub(crate) struct SecondPlan {
-    pub(crate) route: Arc<PlannedRoute>,
-    /// The one that is asked first.
-    pub(crate) first: Target,
+/// What is needed to choose the second backend, and to ask it.
+pub(crate) struct HedgePlan {
+    route: Arc<PlannedRoute>,
+    /// The backend that is asked first.
+    first: Target,
     /// Others of its pool that cannot serve the request, or have failed.
-    pub(crate) unfit: Vec<usize>,
-    /// What the client asked.
-    pub(crate) asked: AskedOf,
-    pub(crate) edits: Edits,
-    pub(crate) id: String,
-    pub(crate) keeps_credentials: bool,
+    unfit: Vec<usize>,
+    request: UpstreamRequest,
+    edits: Edits,
+    id: String,
+    keeps_credentials: bool,
     /// How late the first must be.
-    pub(crate) after: Duration,
+    after: Duration,
     /// Hedges for each request.
-    pub(crate) budget: f64,
-    pub(crate) question: Question,
-    pub(crate) limits: HeadLimits,
-    /// How a first token is known, where there is one to be known.
-    pub(crate) reads: Option<Reads>,
-    /// The client's own credential goes on with it.
-    pub(crate) with_credential: bool,
-    pub(crate) connect: Duration,
+    budget: f64,
+    question: Question,
+    limits: HeadLimits,
+    /// How the second is read to find its first token.
+    reads: Option<Reads>,
+    /// The client's own credential is passed on.
+    with_credential: bool,
+    connect: Duration,
 }
 
 enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
-    Asking(Box<Contender>, Asked),
-    /// It is not asked, or has failed.
+    Asking(Box<Probe>, Asked),
+    /// No second is asked, or it has failed.
     Out,
 }
 
-/// What it has taken.
+/// What the second has taken.
 struct Asked {
     target: Target,
     attempt: Attempt,
-    place: Option<Place>,
+    permit: Option<Place>,
     sent_at: Option<Tick>,
 }
 
-/// The second has won: the exchange is its from now on.
+/// The second has won: the exchange belongs to it from now on.
 pub(crate) struct Switch {
-    pub(crate) target: Target,
-    pub(crate) attempt: Attempt,
-    pub(crate) place: Option<Place>,
-    pub(crate) sent_at: Option<Tick>,
+    target: Target,
+    attempt: Attempt,
+    permit: Option<Place>,
+    sent_at: Option<Tick>,
     /// How late the first was when the second was asked.
-    pub(crate) after: Duration,
+    after: Duration,
     /// How the first ended; `None`: it had not.
-    pub(crate) first: Option<Failure>,
-    /// When it was asked, and whether it has not even taken a connection.
-    pub(crate) began: Tick,
-    pub(crate) first_connects: bool,
+    first: Option<HedgeFailure>,
+    /// When the second was asked, and whether the first had not even taken a connection.
+    began: Tick,
+    first_connects: bool,
 }
 
-/// How one has failed.
+/// How one of the two has failed.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) ended: Ended,
-    /// In a word.
-    pub(crate) code: String,
-    pub(crate) status: Option<u16>,
-    pub(crate) at: Tick,
+struct HedgeFailure {
+    ended: Ended,
+    code: String,
+    status: Option<u16>,
+    at: Tick,
 }
 
-impl Second {
-    pub(crate) fn new(plan: SecondPlan) -> Box<Self> {
+impl Hedge {
+    fn new(plan: HedgePlan) -> Box<Self> {
         let timer = Box::pin(tokio::time::sleep(plan.after));
-        Box::new(Second { plan, state: State::Waiting(timer), began: clock::now() })
+        Box::new(Hedge { plan, state: State::Waiting(timer), began: clock::now() })
     }
 
     /// Ready when its answer has begun, with its status.
@@ -140,29 +139,29 @@ impl Second {
         loop {
             match &mut self.state {
                 State::Waiting(timer) => {
-                    std::task::ready!(timer.as_mut().poll(cx));
+                    ready!(timer.as_mut().poll(cx));
                     self.state = self.begin().unwrap_or(State::Out);
                 }
-                State::Asking(contender, asked) => {
+                State::Asking(probe, asked) => {
                     if asked.sent_at.is_none() {
-                        std::task::ready!(contender.poll_send(cx))?;
+                        ready!(probe.poll_send(cx))?;
                         asked.sent_at = Some(clock::now());
                     }
-                    return contender.poll_begun(cx, self.plan.reads);
+                    return probe.poll_begun(cx);
                 }
                 State::Out => return Poll::Pending,
             }
         }
     }
 
-    /// The first is late: ask, if there is somebody, a place with him, and a budget for it.
+    /// The first is late: ask the second, if there is one, a permit for it, and a budget.
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
         let wish = Wish { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
         let target = Target { pool: plan.first.pool, at: pool.pool.choose_other(&wish, now)? };
         let upstream = plan.route.upstream(target)?.clone();
-        let place = match &upstream.turnstile {
+        let permit = match &upstream.turnstile {
             Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
             None => None,
         };
@@ -172,34 +171,30 @@ impl Second {
         }
         let attempt = pool.pool.begin(target.at, plan.question)?;
         pool.hedged(plan.question.prompt);
-        let (limits, timeout) = (plan.limits, plan.connect);
-        let call = Call::opening(&upstream, request, limits, timeout, false);
-        Some(State::Asking(Box::new(Contender::new(call)), Asked { target, attempt, place, sent_at: None }))
+        let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
+        Some(State::Asking(Box::new(Probe::new(call, plan.reads)), Asked { target, attempt, permit, sent_at: None }))
     }
 
-    /// It has failed, which is known of it from now on.
+    /// The second has failed: its pool learns that.
     fn failed(self, begun: &Result<u16, UpstreamError>) {
-        let State::Asking(contender, asked) = self.state else { return };
-        if let (Some(head), Some(upstream)) = (contender.head(), self.plan.route.upstream(asked.target)) {
+        let State::Asking(probe, asked) = self.state else { return };
+        if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target)) {
             upstream.heed(head, self.plan.with_credential);
         }
         let ended = match begun {
             Ok(status) => self.plan.fault(asked.target, *status),
-            // That all connections are in use is our own limit.
-            Err(UpstreamError::Busy) => Ended::Untold,
-            Err(_) => contender.fault(),
+            Err(error) => blame(*probe, error),
         };
         if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
             pool.pool.end(asked.attempt, ended, clock::now());
         }
     }
 
-    /// Nobody is asked, and nobody will be.
     fn is_out(&self) -> bool {
         matches!(self.state, State::Out)
     }
 
-    /// Who is asked, if somebody is.
+    /// The second backend, if it is asked.
     fn asked(&self) -> Option<Target> {
         match &self.state {
             State::Asking(_, asked) => Some(asked.target),
@@ -208,8 +203,14 @@ impl Second {
     }
 }
 
-impl SecondPlan {
-    /// Whether an answer with this status says that the other one might do better.
+/// What an error says of a backend: nothing, where the gateway's own limit or the age of an idle connection may have caused it.
+fn blame(probe: Probe, error: &UpstreamError) -> Ended {
+    let is_old = || probe.into_inner().into_unanswered().is_some();
+    if !error.blames_backend() || is_old() { Ended::Untold } else { Ended::Badly }
+}
+
+impl HedgePlan {
+    /// Whether an answer with this status says that the other backend might do better.
     fn is_worth_another(&self, target: Target, status: u16) -> bool {
         self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
     }
@@ -220,65 +221,76 @@ impl SecondPlan {
     }
 
     fn request(&self, target: Target) -> Option<Request> {
-        let (buffer, len) = &self.asked.head;
         let mut room = head::field_room();
-        let head = head::parse_request(buffer.get(..*len)?, &mut room, self.limits).ok()?;
-        let said = Said { id: &self.id, keeps_credentials: self.keeps_credentials, body_len: self.asked.body().len(), edits: &self.edits };
-        let head = send::head_for(&self.route.route, &self.route.upstream(target)?.backend, &head, &said);
-        let (buffer, body) = self.asked.body.clone();
+        let head = head::parse_request(self.request.head(), &mut room, self.limits).ok()?;
+        let body_len = self.request.body().len();
+        let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &self.edits };
+        let head = send::head_for(&self.route.route, &self.route.upstream(target)?.backend, &head, &facts);
+        let (buffer, body) = self.request.body.clone();
         Some(Request { head, buffer, body, edits: self.edits.clone() })
     }
 }
 
-impl Race {
-    pub(crate) fn new(first: Call, second: Option<Box<Second>>) -> Self {
-        Race { first: Some(Contender::new(first)), second, error: None, first_ended: None, news: News::default() }
+impl HedgedCall {
+    /// A call, and a second backend that may be asked. With `holds` the answer is held until its first token in any case.
+    pub(crate) fn new(call: Call, hedge: Option<Box<Hedge>>, reads: Option<Reads>, holds: bool) -> Self {
+        let reads = reads.filter(|_| holds || hedge.is_some());
+        HedgedCall {
+            first: Some(Probe::new(call, reads)),
+            hedge,
+            holds,
+            error: None,
+            first_failure: None,
+            outcome: HedgeOutcome::default(),
+            held_until: None,
+        }
     }
 
     /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
-    pub(crate) fn into_unanswered(self) -> (Option<Request>, Option<Box<Second>>) {
-        (self.first.and_then(Contender::into_unanswered), self.second)
+    pub(crate) fn into_unanswered(self) -> (Option<Request>, Option<Box<Hedge>>) {
+        (self.first.and_then(|probe| probe.into_inner().into_unanswered()), self.hedge)
     }
 
     /// How the first ended, where that was not by the error that ended both.
     pub(crate) fn first_ended(&self) -> Option<Ended> {
-        self.first_ended.as_ref().map(|failure| failure.ended)
+        self.first_failure.as_ref().map(|failure| failure.ended)
+    }
+
+    /// What became of the second backend: each time only what is new.
+    pub(crate) fn take_outcome(&mut self) -> HedgeOutcome {
+        std::mem::take(&mut self.outcome)
     }
 
     /// The first has failed while a second is asked.
     fn drop_first(&mut self, error: &UpstreamError) {
         log::debug!("a backend failed while a second one was asked: {error}");
         let code = Refusal::unanswered(error).code.to_owned();
-        // That all connections are in use is our own limit.
-        let ended = |first: Contender| if matches!(error, UpstreamError::Busy) { Ended::Untold } else { first.fault() };
-        self.first_ended = self.first.take().map(|first| Failure { ended: ended(first), code, status: None, at: clock::now() });
+        let failure = |probe| HedgeFailure { ended: blame(probe, error), code, status: None, at: clock::now() };
+        self.first_failure = self.first.take().map(failure);
     }
 
     /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
-        let second = self.second.as_ref();
-        let (asked, reads) = (second.and_then(|second| second.asked()), second.and_then(|second| second.plan.reads));
+        let hedge = self.hedge.as_ref();
+        let asked = hedge.and_then(|hedge| hedge.asked());
         let Some(first) = &mut self.first else { return Poll::Pending };
-        let kept_before = first.heard_at();
-        match std::task::ready!(first.poll_begun(cx, reads)) {
+        match ready!(first.poll_begun(cx)) {
             // An error of the first is no answer while the second may give one.
-            Ok(status) if asked.is_some() && second.is_some_and(|second| second.plan.is_worth_another(second.plan.first, status)) => {
-                let Some(plan) = second.map(|second| &second.plan) else { return Poll::Pending };
+            Ok(status) if asked.is_some() && hedge.is_some_and(|hedge| hedge.plan.is_worth_another(hedge.plan.first, status)) => {
+                let Some(plan) = hedge.map(|hedge| &hedge.plan) else { return Poll::Pending };
                 if let (Some(head), Some(upstream)) = (first.head(), plan.route.upstream(plan.first)) {
                     upstream.heed(head, plan.with_credential);
                 }
                 let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
-                self.first_ended = Some(Failure { ended, code, status: Some(status), at: clock::now() });
-                self.error = self.first.take().filter(Contender::says_an_error);
+                self.first_failure = Some(HedgeFailure { ended, code, status: Some(status), at: clock::now() });
+                self.error = self.first.take().filter(Probe::has_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
             // It may be asked again on another connection, and be late then.
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
-                // With a token it has begun when that was read; let go without one, now.
-                self.news.kept_until = if reads.is_some() { first.heard_at() } else { kept_before.map(|_| clock::now()) };
-                // Dropping it cuts it off.
-                self.news.lost = self.second.take().and_then(|lost| Some((asked?, lost.plan.after)));
+                // Dropping the second cuts it off.
+                self.outcome.lost = self.hedge.take().and_then(|lost| Some((asked?, lost.plan.after)));
                 return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
             }
         }
@@ -287,50 +299,48 @@ impl Race {
 
     /// Whether the second has begun to answer.
     fn poll_second(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
-        let Some(second) = &mut self.second else { return Poll::Pending };
-        let begun = std::task::ready!(second.poll(cx));
-        let Some(mut second) = self.second.take() else { return Poll::Pending };
-        let is_error = |status| second.asked().is_some_and(|target| second.plan.is_worth_another(target, status));
+        let Some(hedge) = &mut self.hedge else { return Poll::Pending };
+        let begun = ready!(hedge.poll(cx));
+        let Some(mut hedge) = self.hedge.take() else { return Poll::Pending };
+        let is_error = |status| hedge.asked().is_some_and(|target| hedge.plan.is_worth_another(target, status));
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
-        if let (true, State::Asking(contender, _)) = (has_won, &mut second.state) {
-            self.news.kept_until = contender.heard_at();
-            let head = contender.take_head().ok_or(UpstreamError::ClosedEarly);
-            self.won(*second);
+        if let (true, State::Asking(probe, _)) = (has_won, &mut hedge.state) {
+            let head = probe.take_head().ok_or(UpstreamError::ClosedEarly);
+            self.switch(*hedge);
             return Poll::Ready(head);
         }
-        self.news.second_failed = second.asked().map(|target| (target, second.plan.after));
-        second.failed(&begun);
+        self.outcome.second_failed = hedge.asked().map(|target| (target, hedge.plan.after));
+        hedge.failed(&begun);
         match begun {
             Err(error) if self.first.is_none() => {
                 self.first = self.error.take();
-                self.news.kept_until = Some(clock::now());
-                Poll::Ready(self.first.as_mut().and_then(Contender::take_head).ok_or(error))
+                self.held_until = Some(clock::now());
+                Poll::Ready(self.first.as_mut().and_then(Probe::take_head).ok_or(error))
             }
             _ => Poll::Pending,
         }
     }
 
-    /// The exchange is the second's.
-    fn won(&mut self, second: Second) {
-        let Second { plan, state, began } = second;
-        if let State::Asking(contender, asked) = state {
-            let first_connects = self.first.as_ref().is_some_and(Contender::is_connecting);
-            // Dropping the first cuts it off.
-            (self.first, self.error) = (Some(*contender), None);
-            let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
-            let Asked { target, attempt, place, sent_at } = asked;
-            plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
-            self.news.switch =
-                Some(Switch { target, attempt, place, sent_at, after, first: self.first_ended.take(), began, first_connects });
-        }
+    /// The second has won.
+    fn switch(&mut self, hedge: Hedge) {
+        let Hedge { plan, state, began } = hedge;
+        let State::Asking(probe, asked) = state else { return };
+        let first_connects = self.first.as_ref().is_some_and(Probe::is_connecting);
+        // Dropping the first cuts it off.
+        (self.first, self.error) = (Some(*probe), None);
+        let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
+        let Asked { target, attempt, permit, sent_at } = asked;
+        plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
+        let first = self.first_failure.take();
+        self.outcome.switch = Some(Switch { target, attempt, permit, sent_at, after, first, began, first_connects });
     }
 }
 
-impl Source for Race {
+impl Source for HedgedCall {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match &mut self.first {
             Some(first) => match first.poll_send(cx) {
-                Poll::Ready(Err(error)) if self.second.as_ref().is_some_and(|second| second.asked().is_some()) => {
+                Poll::Ready(Err(error)) if self.hedge.as_ref().is_some_and(|hedge| hedge.asked().is_some()) => {
                     self.drop_first(&error);
                     Poll::Ready(Ok(()))
                 }
@@ -345,42 +355,46 @@ impl Source for Race {
             if let Poll::Ready(begun) = self.poll_first(cx) {
                 return Poll::Ready(begun);
             }
-            let raced = self.second.is_some();
+            let was_hedged = self.hedge.is_some();
             if let Poll::Ready(begun) = self.poll_second(cx) {
                 return Poll::Ready(begun);
             }
-            self.second.take_if(|second| second.is_out());
-            match (&self.first, &self.second) {
+            self.hedge.take_if(|hedge| hedge.is_out());
+            match (&mut self.first, &self.hedge) {
                 (None, None) => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
-                // Nobody races it any more: what it has said so far is the beginning of the answer.
-                (Some(_), None) if raced => {}
+                // No second can win any more: what the first has sent so far is the beginning of the answer.
+                (Some(first), None) if was_hedged && !self.holds => first.release(),
                 _ => return Poll::Pending,
             }
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, hear: &mut impl Hear) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
         match &mut self.first {
-            Some(heard) => heard.poll_body(cx, hear),
+            Some(first) => first.poll_body(cx, listener),
             None => Poll::Ready(Err(UpstreamError::ClosedEarly)),
         }
     }
 
     fn is_connecting(&self) -> bool {
-        self.first.as_ref().is_some_and(Contender::is_connecting)
+        self.first.as_ref().is_some_and(Probe::is_connecting)
     }
 
-    fn heard_at(&self) -> Option<Tick> {
-        self.first.as_ref().and_then(Contender::heard_at)
+    fn held_read_at(&self) -> Option<Tick> {
+        self.first.as_ref().and_then(Probe::held_read_at)
     }
 
-    fn take_news(&mut self) -> News {
-        std::mem::take(&mut self.news)
+    fn held_until(&self) -> Option<Tick> {
+        self.held_until.or_else(|| self.first.as_ref()?.held_until())
+    }
+
+    fn error_status(&self) -> Option<u16> {
+        self.first.as_ref()?.error_status()
     }
 
     fn settle(self, upstream: &Upstream) {
-        if let Some(heard) = self.first {
-            heard.settle(upstream);
+        if let Some(first) = self.first {
+            first.settle(upstream);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::respond::Refusal;
 
 /// Read the facts of the body into the exchange. What makes it unreadable is told, and refused at once when no route can be chosen
 /// without it, or when it is meant to hurt.
-pub(crate) fn run(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
+pub(crate) fn read_body(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
     let unreadable = if encoded {
         let message = "Compressed request bodies cannot be read here; send the body without Content-Encoding.";
         Some(Refusal::new(415, "unsupported_encoding", message))

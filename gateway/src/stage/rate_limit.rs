@@ -13,16 +13,18 @@ use std::time::Duration;
 
 use config::settings::OnStoreFailure;
 
-use traffic::settings::{DOLLAR, Every, Per, Unit};
-use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted, When};
 use lens::State;
 use lens::record::Outcome;
+use traffic::settings::{DOLLAR, Every, Per, Unit};
+use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted};
 
-use crate::clock;
+use wire::Dialect;
+
+use crate::clock::{self, when};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::respond::Refusal;
-use crate::world::store::{Leased, StoreAway};
+use crate::shared_limits::{Leased, StoreAway};
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
@@ -31,16 +33,11 @@ const LEASES: usize = 5;
 /// Tokens of a message besides its text.
 pub(super) const TOKENS_A_MESSAGE: u64 = 4;
 
-/// Now, by both clocks.
-pub(crate) fn when() -> When {
-    When { tick: clock::now(), wall_us: clock::wall_us() }
-}
-
 /// Reserve what the request is thought to use.
 ///
 /// # Cancel safety
 /// Dropping the future leaves nothing reserved; a slice that was leased meanwhile is for the next.
-pub(crate) async fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(crate) async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.plan.rate_limits.is_empty() {
         return Ok(());
     }
@@ -50,12 +47,12 @@ pub(crate) async fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
         return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
     }
     exchange.enter(State::Queue);
-    let mut reserved = reserve(exchange, None);
+    let mut reserved = try_reserve(exchange, None);
     for _ in 0..LEASES {
         let Err(Denied::Short(wanted)) = reserved else { break };
         // Boxed, so that requests that ask no store do not carry its size.
         reserved = match Box::pin(lease(&exchange.plan, wanted)).await {
-            Ok(away) => reserve(exchange, away),
+            Ok(away) => try_reserve(exchange, away),
             Err(limited) => Err(Denied::Limited(limited)),
         };
     }
@@ -95,7 +92,7 @@ async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited
     Ok(None)
 }
 
-fn reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied> {
+fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied> {
     let Some(routed) = &exchange.routed else { return Ok(Charge::default()) };
     let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
@@ -117,7 +114,7 @@ pub(crate) fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_MESSAGE * facts.messages as u64;
     // A prompt of token numbers: each takes some digits and a comma.
     let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
-    let generates = exchange.accepted.dialect.is_some_and(|dialect| dialect != wire::Dialect::Embeddings);
+    let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
     let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.expected_output));
     let answers = choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
     let output = if generates { each.saturating_mul(answers) } else { 0 };
@@ -126,7 +123,7 @@ pub(crate) fn expected(exchange: &Exchange, body: &[u8]) -> Used {
 
 /// Prompts of a batch, of the dialect that has them.
 fn prompts(exchange: &Exchange) -> u64 {
-    let facts = exchange.inspected.facts.as_ref().filter(|_| exchange.accepted.dialect == Some(wire::Dialect::OpenAiCompletions));
+    let facts = exchange.inspected.facts.as_ref().filter(|_| exchange.accepted.dialect.is_some_and(Dialect::batches_prompts));
     facts.map_or(1, |facts| facts.messages.max(1) as u64)
 }
 
@@ -140,9 +137,8 @@ pub(crate) fn choices(exchange: &Exchange) -> u64 {
 pub(crate) fn used(exchange: &Exchange) -> Used {
     let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
-    // Anthropic counts what the cache had, or got, beside the prompt, everybody else within it.
-    let anthropic = exchange.routed.as_ref().is_some_and(|routed| routed.dialect == Some(wire::Dialect::Anthropic));
-    let beside = if anthropic { [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum() } else { 0 };
+    let is_beside = exchange.routed.as_ref().and_then(|routed| routed.dialect).is_some_and(Dialect::counts_cache_beside_prompt);
+    let beside = if is_beside { [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum() } else { 0 };
     Used {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),

@@ -3,18 +3,19 @@
 use std::borrow::Cow;
 
 use filters::Shield;
-use traffic::Used;
-use traffic::settings::DOLLAR;
 use lens::gaps::Gaps;
 use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
 use lens::{Record, Security, SecurityOverhead};
 use observatory::SeriesKey;
+use relay::Guarded;
+use traffic::Used;
+use traffic::settings::DOLLAR;
 
 use crate::clock;
-use crate::exchange::{Exchange, Guarded};
+use crate::exchange::Exchange;
 use crate::shared::worker;
-use crate::stage::choose;
+use crate::stage::select;
 
 /// Longest model name that is kept.
 const MAX_WORD: usize = 256;
@@ -22,7 +23,7 @@ const MAX_WORD: usize = 256;
 /// Write the record of a request that has ended.
 pub(crate) fn write(exchange: &mut Exchange, used: &Used) {
     let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
-    let counted = exchange.counted().clone();
+    let counted = exchange.group().clone();
     flush_gaps(exchange);
     let record = record(exchange, outcome, used);
     let model = counted.group.model_number(record.model_requested.as_deref());
@@ -32,7 +33,7 @@ pub(crate) fn write(exchange: &mut Exchange, used: &Used) {
 
 /// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end is not known yet.
 pub(crate) fn flush_gaps(exchange: &mut Exchange) {
-    let counted = exchange.counted();
+    let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
     let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
     let (itl, client_itl) = exchange.answer.lens.drain_gaps();
@@ -43,7 +44,7 @@ pub(crate) fn flush_gaps(exchange: &mut Exchange) {
 
 /// Hand on how long events were kept back.
 pub(crate) fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
-    let counted = exchange.counted();
+    let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
     let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
     let holds = holds.drain();
@@ -74,7 +75,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
         backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),
-        routing: choose::write_down(&mut exchange.course, exchange.routed.as_ref()),
+        routing: select::write_down(&mut exchange.attempts, exchange.routed.as_ref()),
         dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
         caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),

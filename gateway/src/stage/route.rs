@@ -11,7 +11,7 @@ use crate::respond::Refusal;
 use crate::stage::accept;
 
 /// Find the route of an exchange.
-pub(crate) fn run(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+pub(crate) fn select(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
     let route = find(&exchange.plan, head, model).ok_or_else(Refusal::no_route)?.clone();
     exchange.set_route(route);

@@ -6,29 +6,26 @@
 //! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
 //! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
 
-mod continuation;
 mod fit;
-mod hedge;
+mod resume;
 
-pub(crate) use continuation::{keep_for_continuation, may_continue, may_continue_still, resumed, seam_mark};
 pub(crate) use fit::prepare;
-pub(crate) use hedge::{hear_of_race, second};
+pub(crate) use resume::{keep_for_resume, may_resume, resume_mark, resumed};
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lens::record::{Outcome, RecordAttempt, RecordHedge, RecordRouting, RecordSeam};
+use lens::record::{Outcome, RecordAttempt, RecordRouting};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Predicted, Question, Reason, Side, Signals, Went, Wish};
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Question, Reason, Side, Went, Wish};
 
 use crate::clock;
-use crate::exchange::{Exchange, Routed};
+use crate::exchange::{Attempts, Exchange, Routed};
 use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
-use crate::stage::relay::Cut;
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
@@ -36,153 +33,62 @@ const PASSED_OVER: usize = 4;
 /// Most tokens of a prompt, or of an answer, that a request counts as.
 const MOST_TOKENS: u64 = 1_000_000;
 
-/// What a backend is asked: the client's head, and the body as it goes on, which a guard may have changed.
-#[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    pub(crate) head: (Arc<Vec<u8>>, usize),
-    pub(crate) body: (Arc<Vec<u8>>, std::ops::Range<usize>),
-}
-
-impl Asked {
-    pub(crate) fn body(&self) -> &[u8] {
-        let (buffer, range) = &self.body;
-        buffer.get(range.clone()).unwrap_or_default()
-    }
-}
-
-/// A request's way among backends.
-#[derive(Debug, Default)]
-pub(crate) struct Course {
-    /// The attempt that runs, and when it began.
-    attempt: Option<Attempt>,
-    began: Tick,
-    reason: Option<Reason>,
-    /// Where it goes next; chosen, and paid for of the budget.
-    next: Option<(Target, Reason)>,
-    tried: Vec<Target>,
-    /// What it is to be sent to the same backend by.
-    key: Option<Vec<u8>>,
-    /// Hashes of the prompt's beginnings.
-    prefix: Vec<u64>,
-    /// Backends that cannot serve it.
-    unfit: Vec<Target>,
-    /// The version of the route that it is for, and the one that is asked: the old one stands in for the new one.
-    assigned: Option<Side>,
-    side: Option<Side>,
-    /// The client wants the cloud.
-    asks_cloud: bool,
-    /// Where the policy of the route sent it, and why.
-    offloaded: Option<Offloaded>,
-    /// The second backend that was asked at the same time.
-    pub(crate) hedge: Option<RecordHedge>,
-    /// What the engine said of itself when it was chosen.
-    pub(crate) signals: Option<Signals>,
-    /// What the backend was thought to take.
-    pub(crate) last_predicted: Option<Predicted>,
-    /// The client's own credential goes on with it, to backends that have none of ours.
-    pub(crate) with_credential: bool,
-    /// It passes through unread, and a connection to its backend stands.
-    pub(crate) passes: bool,
-    /// Attempts that failed.
-    pub(crate) failed: Vec<RecordAttempt>,
-    /// The client hears the answer: nobody else will be asked.
-    committed: bool,
-    /// The client's request and the body to send on, for as long as somebody else may be asked.
-    pub(crate) asked: Option<Asked>,
-    first_token_told: bool,
-    /// Somebody else could have been asked, but for the budget.
-    retry_denied: bool,
-    /// What was asked, for as long as another backend may go on with the answer.
-    continuing: Option<Asked>,
-    /// When the one that has died was asked: times are of the whole answer.
-    first_sent: Option<Tick>,
-    /// A stream whose backend has died.
-    pub(crate) cut: Option<Box<Cut>>,
-    /// Where others went on with the answer.
-    pub(crate) seams: Vec<RecordSeam>,
-}
-
-impl Course {
-    /// Whether another backend may go on with the answer.
-    pub(crate) fn continues(&self) -> bool {
-        self.continuing.is_some()
-    }
-
-    /// Whether a backend was chosen.
-    pub(crate) fn was_tried(&self) -> bool {
-        !self.tried.is_empty()
-    }
-
-    /// The backend has done its part.
-    pub(crate) fn leave(&mut self) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.leave();
-        }
-    }
-
-    /// The client hears an answer. What another backend would have been asked is not needed any more.
-    pub(crate) fn commit(&mut self) {
-        self.committed = true;
-        self.asked = None;
-    }
-}
-
 /// Choose a backend, or take the one that was chosen when the last attempt failed.
-pub(crate) fn run(exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(crate) fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Err(Refusal::no_route()) };
     let now = clock::now();
     let route = routed.route.clone();
-    if exchange.course.tried.is_empty() {
+    if exchange.attempts.tried.is_empty() {
         route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
-        exchange.course.offloaded = offload(exchange, &route, now);
+        exchange.attempts.offloaded = offload(exchange, &route, now);
         // What is for the cloud is for no version of the edge.
-        if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
-            exchange.course.assigned = None;
+        if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
+            exchange.attempts.assigned = None;
         }
     }
-    let chosen = exchange.course.next.take().or_else(|| pick(exchange, &route, now));
+    let chosen = exchange.attempts.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
-    note(&exchange.course, &route, target, reason);
-    let candidate_is_ill = failed_candidate(&exchange.course, &route, target, now);
+    note(&exchange.attempts, &route, target, reason);
+    let candidate_is_ill = failed_candidate(&exchange.attempts, &route, target, now);
     exchange.set_target(target);
     let question = question(exchange);
-    let course = &mut exchange.course;
+    let attempts = &mut exchange.attempts;
     let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
-    course.side = course.assigned.and(route.route.candidate.as_ref()).map(side);
+    attempts.side = attempts.assigned.and(route.route.candidate.as_ref()).map(side);
     if let (Some(release), true) = (&route.release, candidate_is_ill) {
         release.seen(Side::Candidate, Went::Badly, None);
     }
-    course.attempt = route.pools.get(target.pool).and_then(|pool| {
-        pool.pool.remember(&course.prefix, target.at);
+    attempts.attempt = route.pools.get(target.pool).and_then(|pool| {
+        pool.pool.remember(&attempts.prefix, target.at);
         pool.pool.begin(target.at, question)
     });
-    course.signals = course.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
-    course.last_predicted = course.attempt.as_ref().and_then(Attempt::predicted);
-    (course.began, course.reason, course.first_token_told) = (now, Some(reason), false);
-    course.tried.push(target);
+    attempts.signals = attempts.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
+    attempts.last_predicted = attempts.attempt.as_ref().and_then(Attempt::predicted);
+    (attempts.began, attempts.reason, attempts.first_token_reported) = (now, Some(reason), false);
+    attempts.tried.push(target);
     Ok(())
 }
 
 /// Count what is done besides asking the first one.
-fn note(course: &Course, route: &PlannedRoute, target: Target, reason: Reason) {
-    let events = &route.events;
-    if reason == Reason::Fallback && course.tried.iter().all(|tried| tried.pool != target.pool) {
-        events.fallbacks.fetch_add(1, Ordering::Relaxed);
+fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reason) {
+    let counters = &route.counters;
+    if reason == Reason::Fallback && attempts.tried.iter().all(|tried| tried.pool != target.pool) {
+        counters.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
-    if course.tried.is_empty() {
-        course.offloaded.into_iter().for_each(|decided| events.offloaded(decided));
+    if attempts.tried.is_empty() {
+        attempts.offloaded.into_iter().for_each(|decided| counters.offloaded(decided));
     } else {
-        let count = if course.cut.is_some() { &events.continuations } else { &events.retries };
+        let count = if attempts.resuming { &counters.continuations } else { &counters.retries };
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Whether the new version has failed a request that is its: all of its backends that could take it are left alone, and the old one stands in at once.
-fn failed_candidate(course: &Course, route: &PlannedRoute, target: Target, now: Tick) -> bool {
+fn failed_candidate(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
     let candidate = route.route.candidate.as_ref().filter(|candidate| candidate.pool != target.pool);
-    let is_its = course.assigned == Some(Side::Candidate) && course.tried.is_empty();
+    let is_its = attempts.assigned == Some(Side::Candidate) && attempts.tried.is_empty();
     let Some(pool) = candidate.filter(|_| is_its).and_then(|candidate| route.pools.get(candidate.pool)) else { return false };
-    let unfit = course.unfit.iter().filter(|target| candidate.is_some_and(|candidate| candidate.pool == target.pool));
+    let unfit = attempts.unfit.iter().filter(|target| candidate.is_some_and(|candidate| candidate.pool == target.pool));
     pool.pool.is_ill(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
 }
 
@@ -200,13 +106,13 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
     let nature = Nature {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
-        asks: exchange.course.asks_cloud,
+        asks: exchange.attempts.asks_cloud,
         found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
     };
     // Who is for a new version of the edge is asked there, whatever the old one is like.
-    let version = route.route.candidate.as_ref().filter(|_| exchange.course.assigned == Some(Side::Candidate));
+    let version = route.route.candidate.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Candidate));
     let [edge, cloud] =
-        [version.map_or(0, |candidate| candidate.pool), 1].map(|number| outlook(route, number, &question, &exchange.course.unfit, now));
+        [version.map_or(0, |candidate| candidate.pool), 1].map(|number| outlook(route, number, &question, &exchange.attempts.unfit, now));
     Some(offload.decide(&question, nature, &edge?, &cloud?))
 }
 
@@ -226,17 +132,17 @@ pub(crate) fn outlook(route: &PlannedRoute, number: usize, question: &Question, 
 /// that leaves the first pool for the second comes back to it last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
     if !route.has_choice() {
-        return exchange.course.tried.is_empty().then_some((Target::default(), Reason::Only));
+        return exchange.attempts.tried.is_empty().then_some((Target::default(), Reason::Only));
     }
     let mut last_resort = None;
     let mut order: Vec<usize> = (0..route.pools.len()).collect();
-    if exchange.course.offloaded.is_some_and(Offloaded::leaves) {
+    if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
         order.rotate_left(1);
     }
     if let Some(candidate) = &route.route.candidate {
         order.retain(|number| *number != candidate.pool);
         // The old version stands in for the new one, and never the other way round.
-        if exchange.course.assigned == Some(Side::Candidate) {
+        if exchange.attempts.assigned == Some(Side::Candidate) {
             order.insert(0, candidate.pool);
         }
     }
@@ -253,12 +159,12 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
 }
 
 fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tick) -> Option<Choice> {
-    let course = &exchange.course;
+    let attempts = &exchange.attempts;
     let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
-    let (tried, unfit) = (of(&course.tried), of(&course.unfit));
-    let (tokens, again) = (question(exchange).tokens(), !course.tried.is_empty());
+    let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
+    let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
     let wish = |unfit: &[usize]| {
-        pool.pool.choose(&Wish { tokens, key: course.key.as_deref(), prefix: &course.prefix, tried: &tried, again, unfit }, now)
+        pool.pool.choose(&Wish { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
     };
     let first = wish(&unfit)?;
     // Who has a queue is passed over, if somebody has none.
@@ -277,47 +183,52 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
 }
 
 /// Whether another backend may be asked after this one has failed; it is chosen and paid for then.
-pub(crate) fn may_go_on(exchange: &mut Exchange) -> bool {
-    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
-    if exchange.course.next.is_some() {
+pub(crate) fn may_retry(exchange: &mut Exchange) -> bool {
+    !exchange.attempts.committed && choose_next(exchange)
+}
+
+/// Choose the backend after this one, and pay for it from the retry budget.
+fn choose_next(exchange: &mut Exchange) -> bool {
+    if exchange.attempts.next.is_some() {
         return true;
     }
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
     let retries = &route.route.retries;
-    if exchange.course.committed || exchange.course.tried.len() > retries.most as usize {
+    if exchange.attempts.tried.len() > retries.most as usize {
         return false;
     }
     let now = clock::now();
     let Some(next) = pick(exchange, &route, now) else { return false };
     let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
     if !paid {
-        route.events.retries_denied.fetch_add(1, Ordering::Relaxed);
-        exchange.course.retry_denied = true;
+        route.counters.retries_denied.fetch_add(1, Ordering::Relaxed);
+        exchange.attempts.retry_denied = true;
     }
-    exchange.course.next = paid.then_some(next);
+    exchange.attempts.next = paid.then_some(next);
     paid
 }
 
-/// Whether an answer is to be kept back until it is known to be one: somebody else may still give another.
-pub(crate) fn keeps_back(exchange: &Exchange) -> bool {
+/// Whether another backend could still be asked, so that an answer is held until its first token.
+pub(crate) fn can_retry(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
     let hidden = |number: usize| {
         let candidate = routed.route.route.candidate.as_ref().is_some_and(|candidate| candidate.pool == number);
-        candidate && exchange.course.assigned != Some(Side::Candidate)
+        candidate && exchange.attempts.assigned != Some(Side::Candidate)
     };
     let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
     let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
-    let tried = exchange.course.tried.len();
-    !exchange.course.committed && tried <= routed.route.route.retries.most as usize && tried < targets
+    let tried = exchange.attempts.tried.len();
+    !exchange.attempts.committed && tried <= routed.route.route.retries.most as usize && tried < targets
 }
 
-/// The first token of the answer was read.
-pub(crate) fn first_token(exchange: &mut Exchange) {
-    if exchange.course.first_token_told {
+/// Tell the pool how long the first token took, once it was read.
+pub(crate) fn report_first_token(exchange: &mut Exchange) {
+    if exchange.attempts.first_token_reported {
         return;
     }
     let Some(first) = exchange.answer.lens.marks().first_token.arrival else { return };
-    exchange.course.first_token_told = true;
-    if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.course.attempt, exchange.sent.at, &exchange.routed) {
+    exchange.attempts.first_token_reported = true;
+    if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.attempts.attempt, exchange.sent.at, &exchange.routed) {
         routed.pool().pool.first_token(attempt, Duration::from_nanos(first.nanos_since(sent)), first);
     }
 }
@@ -325,29 +236,29 @@ pub(crate) fn first_token(exchange: &mut Exchange) {
 /// An attempt has failed, and another backend is asked: what is known of this one is written down.
 pub(crate) fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: Ended) {
     let now = clock::now();
-    if let Some(place) = exchange.place.take() {
-        place.leave(now, None);
+    if let Some(permit) = exchange.permit.take() {
+        permit.leave(now, None);
     }
     write_attempt(exchange, (code, status), ended, now);
     end(exchange, ended, now);
-    if exchange.course.cut.is_none() {
+    if !exchange.attempts.resuming {
         (exchange.answer, exchange.sent) = Default::default();
     } else {
-        exchange.course.first_sent = exchange.course.first_sent.or(exchange.sent.at);
+        exchange.attempts.first_sent = exchange.attempts.first_sent.or(exchange.sent.at);
     }
     exchange.enter(State::Gateway);
 }
 
 /// What is known of an attempt that has failed.
-fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, at: Tick) {
+pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, at: Tick) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
-    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.course.side, ended == Ended::Badly) {
+    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == Ended::Badly) {
         release.seen(side, Went::Badly, None);
     }
-    let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.course.began));
+    let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     log::debug!("request {}: backend {backend} failed ({code})", exchange.accepted.id);
-    exchange.course.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
+    exchange.attempts.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
 }
 
 /// Where the answer comes from, and why: on routes that have a choice.
@@ -355,15 +266,15 @@ pub(crate) fn field(exchange: &Exchange) -> String {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else { return String::new() };
     let Some(upstream) = routed.upstream() else { return String::new() };
     let (backend, pool) = (&upstream.backend.name, &routed.pool().pool.settings.name);
-    let reason = exchange.course.reason.map_or("", Reason::name);
+    let reason = exchange.attempts.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
-    if let Some(side) = exchange.course.side {
+    if let Some(side) = exchange.attempts.side {
         field.push_str(if side == Side::Candidate { "; version=candidate" } else { "; version=stable" });
     }
-    if let Some(offloaded) = exchange.course.offloaded {
+    if let Some(offloaded) = exchange.attempts.offloaded {
         field.push_str(&format!("; offload={}", offloaded.name()));
     }
-    for attempt in &exchange.course.failed {
+    for attempt in &exchange.attempts.failed {
         field.push_str(&format!("; failed={}:{}", attempt.backend, attempt.code));
     }
     field.push_str("\r\n");
@@ -371,19 +282,19 @@ pub(crate) fn field(exchange: &Exchange) -> String {
 }
 
 /// What the record says of the choice.
-pub(crate) fn write_down(course: &mut Course, routed: Option<&Routed>) -> RecordRouting {
+pub(crate) fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRouting {
     let chosen_of = routed.filter(|routed| routed.route.has_choice());
     RecordRouting {
         pool: chosen_of.map(|routed| routed.pool().pool.settings.name.clone()),
-        chosen: chosen_of.and(course.reason).map(|reason| Cow::Borrowed(reason.name())),
-        offload: course.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
-        engine_waiting: course.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
-        predicted_ttft_us: chosen_of.and(course.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
-        predicted_tpot_us: chosen_of.and(course.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
-        retry_denied: course.retry_denied,
-        hedge: course.hedge.take(),
-        seams: std::mem::take(&mut course.seams),
-        failed_attempts: std::mem::take(&mut course.failed),
+        chosen: chosen_of.and(attempts.reason).map(|reason| Cow::Borrowed(reason.name())),
+        offload: attempts.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
+        engine_waiting: attempts.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
+        predicted_ttft_us: chosen_of.and(attempts.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
+        predicted_tpot_us: chosen_of.and(attempts.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
+        retry_denied: attempts.retry_denied,
+        hedge: attempts.hedge.take(),
+        seams: std::mem::take(&mut attempts.seams),
+        failed_attempts: std::mem::take(&mut attempts.failed),
     }
 }
 
@@ -395,10 +306,10 @@ pub(crate) fn close(exchange: &mut Exchange, ended: Ended) {
 /// The exchange is over: so is its last attempt.
 pub(crate) fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
-    if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.course.side)
+    if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.attempts.side)
         && !matches!(ended, Ended::Untold | Ended::Refused)
     {
-        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.course.seams.is_empty());
+        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.seams.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
             Ended::Well if refused => Went::Refused,
@@ -407,8 +318,8 @@ pub(crate) fn settle(exchange: &mut Exchange) {
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
-    let of_one = exchange.answer.streamed && exchange.course.seams.is_empty();
-    if let (Some(attempt), Some(pace), true) = (&exchange.course.attempt, pace(exchange), of_one) {
+    let of_one = exchange.answer.streamed && exchange.attempts.seams.is_empty();
+    if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one) {
         attempt.paced(&pace);
     }
     end(exchange, ended, clock::now());
@@ -445,11 +356,11 @@ fn verdict(exchange: &Exchange) -> Ended {
     }
 }
 
-fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
-    let (Some(attempt), Some(routed)) = (exchange.course.attempt.take(), &exchange.routed) else { return };
+pub(super) fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
+    let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
     let name = attempt.member().name.clone();
     // Of who never was asked nothing can be said.
-    let was_asked = exchange.sent.at.is_some() || exchange.course.passes;
+    let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
     let ended = if !was_asked && ended == Ended::Well { Ended::Untold } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {
         Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),

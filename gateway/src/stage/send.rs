@@ -4,11 +4,12 @@
 //! gone before anything of ours is added, the length is ours, and so is the credential when the backend has one.
 
 use config::settings::{Backend, Route};
+use transport::{Edit, Edits};
+use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
 use crate::plan::PlannedPool;
-use crate::upstream::h1::{Edit, Edits};
 
 /// The parts of a request on their way to the backend: the head, and what changes in the body.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     let chosen = exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
     let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
     // A credential that was for us is for nobody else.
-    let said = Said { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
-    Outgoing { head: head_for(route, &upstream.backend, head, &said), edits }
+    let facts = HeadFacts { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
+    Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
 }
 
 /// Whether a client shows a credential.
@@ -40,8 +41,8 @@ pub(crate) fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
     head.fields.iter().any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
 }
 
-/// What all backends are told of a request.
-pub(crate) struct Said<'s> {
+/// What goes into the head for any backend.
+pub(crate) struct HeadFacts<'s> {
     pub(crate) id: &'s str,
     /// Credentials of clients reach no backend.
     pub(crate) keeps_credentials: bool,
@@ -50,10 +51,10 @@ pub(crate) struct Said<'s> {
 }
 
 /// The head of the request to a backend.
-pub(crate) fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_>>, said: &Said<'_>) -> Vec<u8> {
+pub(crate) fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_>>, facts: &HeadFacts<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + 256);
     push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
-    let withheld = backend.api_key.is_some() || said.keeps_credentials;
+    let withheld = backend.api_key.is_some() || facts.keeps_credentials;
     for field in head.fields {
         let name = field.name;
         let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
@@ -72,18 +73,17 @@ pub(crate) fn head_for(route: &Route, backend: &Backend, head: &Head<'_, Request
     if let Some((name, value)) = backend.credential() {
         push(&mut out, &[name, ": ", &value, "\r\n"]);
     }
-    let length = said.edits.iter().flatten().fold(said.body_len, |len, edit| len + edit.text.len() - edit.range.len());
-    push(&mut out, &["x-request-id: ", said.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
+    let length = facts.edits.iter().flatten().fold(facts.body_len, |len, edit| len + edit.text.len() - edit.range.len());
+    push(&mut out, &["x-request-id: ", facts.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
     out
 }
 
 /// Where and how to ask for usage, when the route wants it and the client did not ask.
 pub(crate) fn usage_edit(exchange: &Exchange) -> Option<Edit> {
-    use wire::Dialect::{OpenAiChat, OpenAiCompletions};
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
     let wanted = routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
-    if !wanted || !matches!(routed.dialect, Some(OpenAiChat | OpenAiCompletions)) {
+    if !wanted || !routed.dialect.is_some_and(Dialect::takes_stream_options) {
         return None;
     }
     let (at, text) = match facts.stream_options_at {

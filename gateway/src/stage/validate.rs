@@ -10,7 +10,7 @@ use crate::exchange::Exchange;
 use crate::respond::Refusal;
 
 /// Look at a body.
-pub(crate) fn run(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
     let (Some(dialect), Some(facts)) = (routed.dialect, &exchange.inspected.facts) else { return Ok(()) };
     validate::check(dialect, body).map_err(|invalid| Refusal::invalid(400, "invalid_value", invalid.param, format!("{invalid}.")))?;
@@ -36,7 +36,7 @@ pub(crate) fn fits(exchange: &Exchange) -> Result<(), Refusal> {
     let contexts = || routed.route.route.backends().map(|backend| backend.context_length);
     let context = if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
     // The estimate of a prompt may be too high by half; what is refused here would not fit by far.
-    let least = if exchange.counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    let least = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     if context > 0 && asked.saturating_add(least) > context {
         let message =
             format!("The model has a context of {context} tokens; the request asks for {asked} besides its prompt. Ask for fewer.");

@@ -19,7 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use crate::plan::BuildError;
+use transport::BuildError;
 
 /// What files looked like when they were read.
 type Stamps = [Option<(SystemTime, u64)>; 2];
@@ -33,7 +33,7 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    pub(super) fn load(files: &ListenerTls) -> Result<Arc<Self>, BuildError> {
+    pub(crate) fn load(files: &ListenerTls) -> Result<Arc<Self>, BuildError> {
         let stamps = Mutex::new(stamps(files));
         Ok(Arc::new(Certificate { current: ArcSwap::new(read(files)?), stamps, files: files.clone() }))
     }
@@ -63,7 +63,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Who verifies clients' certificates, where the listener has authorities for them.
-pub(super) fn verifier(files: &ListenerTls) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
+pub(crate) fn verifier(files: &ListenerTls) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
     let wrong = |why: String| pem("client authorities", path, why);
     let mut roots = RootCertStore::empty();

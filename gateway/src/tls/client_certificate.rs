@@ -8,10 +8,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use traffic::settings::Proof;
 use pingora::listeners::TlsAccept;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use sha2::{Digest, Sha256};
+use traffic::settings::Proof;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
@@ -62,7 +62,7 @@ impl ClientCertificate {
 }
 
 /// Reads the client's certificate once for each connection.
-pub(super) struct ReadCertificates;
+pub(crate) struct ReadCertificates;
 
 #[async_trait]
 impl TlsAccept for ReadCertificates {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use ::shield::classify::Question;
+use anyhow::{Context, Result};
 use train::data::{self, File, Row};
 use train::{Samples, fit, report};
-use anyhow::{Context, Result};
 
 use crate::say;
 

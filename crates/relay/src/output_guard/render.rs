@@ -140,7 +140,8 @@ fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) ->
     let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
     let written = text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
-    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: json::escaped(&mask.instead).into_bytes() };
+    let edit =
+        |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: json::escaped(&mask.instead).into_bytes() };
     masks.iter().zip(written).map(edit).collect()
 }
 

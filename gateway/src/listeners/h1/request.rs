@@ -1,6 +1,5 @@
 //! From the first byte of a request to the end of its answer.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +9,21 @@ use lens::record::Outcome;
 use pingora::protocols::SocketDigest;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use transport::{H1Sink, buffer};
 use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
-use super::sink::H1Sink;
 use crate::clock;
-use crate::downstream::walk::{self, Incoming};
-use crate::downstream::{buffer, left};
-use crate::exchange::{Accepted, Exchange};
+use crate::exchange::{Accepted, ShownCredential};
+use crate::listeners::left;
+use crate::pipeline::{self, ExchangeGuard, Incoming, within};
 use crate::plan::Plan;
 use crate::respond::Refusal;
 use crate::shared::Shared;
 use crate::stage::accept::{self, Server};
-use crate::stage::identify::{self, Shown};
+use crate::stage::authenticate;
+use crate::tls::ClientCertificate;
 
 /// Empty lines before a request that a client in good faith may leave: old ones end a body with one too many.
 const MAX_EMPTY_LINES: usize = 8;
@@ -50,7 +49,7 @@ struct Accept {
     http10: bool,
     expects_continue: bool,
     encoded: bool,
-    shown: Option<Shown>,
+    shown: Option<ShownCredential>,
     head_len: usize,
 }
 
@@ -83,7 +82,7 @@ impl Connection {
         match self.enter(shared, &plan, len) {
             Entered::PassThrough => Next::PassThrough,
             Entered::Refused(accepted, refusal) => {
-                let exchange = Exchange::open(shared, plan, accepted, began);
+                let exchange = ExchangeGuard::open(shared, plan, accepted, began);
                 self.refuse(exchange, refusal).await
             }
             Entered::Ours(accept) => self.exchange(shared, plan, accept, began).await,
@@ -170,7 +169,7 @@ impl Connection {
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: identify::look(plan, &head, self.io.get_ssl_digest().as_deref()),
+            shown: authenticate::read_credential(plan, &head, ClientCertificate::of(self.io.get_ssl_digest().as_deref())),
             head_len: len,
         })
     }
@@ -178,8 +177,8 @@ impl Connection {
     async fn exchange(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, accept: Accept, began: Tick) -> Next {
         let limits = plan.settings.limits;
         let body_timeout = plan.settings.timeouts.request_body;
-        let mut exchange = Exchange::open(shared, plan, accept.accepted, began);
-        if let Err(refusal) = identify::enter(&mut exchange, accept.shown) {
+        let mut exchange = ExchangeGuard::open(shared, plan, accept.accepted, began);
+        if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown) {
             return self.refuse(exchange, refusal).await;
         }
         let reading = self.read_body(accept.framing, accept.head_len, limits.request_body, accept.expects_continue);
@@ -197,8 +196,10 @@ impl Connection {
         let incoming =
             Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head_len: accept.head_len, body, encoded: accept.encoded };
         let keep_alive = accept.keep_alive && !shared.is_draining();
-        let mut sink = H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive);
-        let proper = walk::serve(&mut exchange, incoming, &mut sink).await;
+        // TLS gathers bytes until it is flushed.
+        let buffers = self.io.get_ssl_digest().is_some();
+        let mut sink = H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive, buffers);
+        let proper = pipeline::serve(&mut exchange, incoming, &mut sink).await;
         if proper && sink.keeps_alive() { Next::KeepAlive } else { Next::Close }
     }
 
@@ -260,15 +261,17 @@ impl Connection {
     /// Answer a request whose head could not even be parsed.
     async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
         let accepted = accept::unknown(clock::now(), self.buffer.len());
-        let exchange = Exchange::open(shared, plan, accepted, began);
+        let exchange = ExchangeGuard::open(shared, plan, accepted, began);
         self.refuse(exchange, refusal).await
     }
 
     /// Answer ourselves while the client may still be sending: the connection cannot serve another request.
-    async fn refuse(&mut self, mut exchange: Exchange, refusal: Refusal) -> Next {
+    async fn refuse(&mut self, mut exchange: ExchangeGuard, refusal: Refusal) -> Next {
         let mut pipelined = Vec::new();
-        let mut sink = H1Sink::new(&mut self.io, &mut pipelined, false, false);
-        walk::refuse(&mut exchange, &refusal, &mut sink).await;
+        // TLS gathers bytes until it is flushed.
+        let buffers = self.io.get_ssl_digest().is_some();
+        let mut sink = H1Sink::new(&mut self.io, &mut pipelined, false, false, buffers);
+        pipeline::refuse(&mut exchange, &refusal, &mut sink).await;
         Next::Linger
     }
 }
@@ -287,9 +290,4 @@ pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
             Progress::More => return None,
         }
     }
-}
-
-/// The outcome, or `None` when it takes longer than `limit`; zero is no limit.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    if limit.is_zero() { Some(work.await) } else { timeout(limit, work).await.ok() }
 }

@@ -18,13 +18,13 @@ use crate::stage::send::has_credential;
 /// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
 pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
-    exchange.course.with_credential = exchange.plan.keys.is_none() && has_credential(head);
+    exchange.attempts.with_credential = exchange.plan.keys.is_none() && has_credential(head);
     if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
-        exchange.course.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
+        exchange.attempts.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
     if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
         let key = key(exchange, &candidate.key, head);
-        exchange.course.assigned = Some(release.side(key.as_deref()));
+        exchange.attempts.assigned = Some(release.side(key.as_deref()));
     }
     if !route.has_choice() {
         return;
@@ -32,12 +32,12 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
     let images = OnceCell::new();
     for (number, pool) in route.pools.iter().enumerate() {
         match &pool.pool.settings.balance {
-            Balance::Session(by) | Balance::Hash(by) if exchange.course.key.is_none() => exchange.course.key = key(exchange, by, head),
-            Balance::Prefix if exchange.course.prefix.is_empty() => {
+            Balance::Session(by) | Balance::Hash(by) if exchange.attempts.key.is_none() => exchange.attempts.key = key(exchange, by, head),
+            Balance::Prefix if exchange.attempts.prefix.is_empty() => {
                 let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
                 let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
                 let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or_default();
-                routing::blocks(model.as_bytes(), texts, &mut exchange.course.prefix);
+                routing::blocks(model.as_bytes(), texts, &mut exchange.attempts.prefix);
             }
             _ => {}
         }
@@ -46,7 +46,7 @@ pub(crate) fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>,
             let shows_images = || *images.get_or_init(|| shows_images(body));
             let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
             let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
-            exchange.course.unfit.extend(unfit);
+            exchange.attempts.unfit.extend(unfit);
         }
     }
 }
@@ -74,12 +74,12 @@ fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images
     let model = facts.model.as_deref().unwrap_or_default();
     let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
     // The estimate of a prompt may be too high by half; who is left out here could not hold it by far.
-    let prompt = if exchange.counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    let prompt = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     let tokens = prompt.saturating_add(facts.max_tokens.unwrap_or(0));
     let holds = backend.context_length == 0 || tokens <= backend.context_length;
     let can = backend.lacks.iter().all(|ability| match ability {
         Ability::Tools => facts.tools == 0,
-        Ability::Embeddings => exchange.accepted.dialect != Some(Dialect::Embeddings),
+        Ability::Embeddings => exchange.accepted.dialect.is_none_or(Dialect::generates),
         Ability::Vision => !shows_images(),
     });
     knows && holds && can

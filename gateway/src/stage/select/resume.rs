@@ -11,42 +11,34 @@ use lens::record::RecordSeam;
 use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
 
-use super::{Asked, may_go_on};
+use super::choose_next;
 use crate::clock;
-use crate::exchange::{Exchange, Routed};
+use crate::exchange::{Exchange, Routed, UpstreamRequest};
 
 /// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
-pub(crate) fn keep_for_continuation(exchange: &mut Exchange, asked: &Asked) {
+pub(crate) fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
     let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
-    let known = matches!(exchange.accepted.dialect, Some(Dialect::OpenAiChat | Dialect::OpenAiCompletions));
+    let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
     if routed.route.route.continuation != Continuation::Off && can && known {
-        exchange.course.continuing = Some(asked.clone());
+        exchange.attempts.resumable = Some(asked.clone());
     }
 }
 
-/// The backend died in mid-stream when that was said. Whether another one may go on; it is chosen and paid for then, and what it is asked is ready.
-pub(crate) fn may_continue(exchange: &mut Exchange, said: &str) -> bool {
+/// The backend died after `text`. Whether another one may resume; it is chosen and paid for then, and its request is ready.
+pub(crate) fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
     let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
-    let Some(asked) = exchange.course.continuing.clone() else { return false };
-    let continued = exchange.accepted.dialect.and_then(|dialect| continued(dialect, asked.body(), said, tokens));
+    let Some(request) = exchange.attempts.resumable.clone() else { return false };
+    let continued = exchange.accepted.dialect.and_then(|dialect| continued(dialect, request.body(), text, tokens));
     let Some((body, facts)) = continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts))) else { return false };
-    exchange.course.committed = false;
-    let may = may_go_on(exchange);
-    exchange.course.committed = true;
+    let may = choose_next(exchange);
     if may {
         exchange.inspected.facts = Some(facts);
         let whole = 0..body.len();
-        exchange.course.asked = Some(Asked { head: asked.head, body: (Arc::new(body), whole) });
+        exchange.attempts.request = Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
     }
     may
-}
-
-/// The same again, when who was to go on did not.
-pub(crate) fn may_continue_still(exchange: &mut Exchange) -> bool {
-    let said = exchange.course.cut.as_ref().and_then(|cut| Some(cut.strip.as_ref()?.said()?.to_owned()));
-    said.is_some_and(|said| may_continue(exchange, &said))
 }
 
 /// Members that make of an answer something other than plain text of one choice.
@@ -137,14 +129,14 @@ pub(crate) fn resumed(exchange: &mut Exchange) {
         after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
-    exchange.course.seams.push(seam);
+    exchange.attempts.seams.push(seam);
     // The first token was somebody else's, and so was the time to it.
-    exchange.course.first_token_told = true;
-    exchange.sent.at = exchange.course.first_sent.or(exchange.sent.at);
+    exchange.attempts.first_token_reported = true;
+    exchange.sent.at = exchange.attempts.first_sent.or(exchange.sent.at);
 }
 
 /// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
-pub(crate) fn seam_mark(exchange: &Exchange) -> Option<String> {
+pub(crate) fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
     let marked = routed.route.route.continuation == Continuation::Marked;
     let upstream = routed.upstream().filter(|_| marked)?;

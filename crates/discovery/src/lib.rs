@@ -1,0 +1,79 @@
+//! Finds the backends of pools while the gateway runs: DNS, SRV, Kubernetes.
+//!
+//! - *In*: where a pool's backends are looked for.
+//! - *Out*: an [`Update`] whenever what is there changes, or was looked up again.
+//! - *Never*: a failed look-up taken for an empty answer: the backends that are known stay.
+
+#[cfg(feature = "dns")]
+mod dns;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+
+use std::sync::Arc;
+
+use config::{Endpoint, Source};
+use tokio::sync::mpsc;
+
+/// What a source says: all backends of a pool.
+#[derive(Debug)]
+pub struct Update {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// Where they were found.
+    pub source: Source,
+    /// Where they listen, sorted.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Whether this build can look there.
+///
+/// # Errors
+/// What to do about it, if not.
+pub fn is_supported(source: &Source) -> Result<(), &'static str> {
+    match source {
+        Source::Dns { .. } | Source::Srv { .. } if cfg!(feature = "dns") => Ok(()),
+        Source::Dns { .. } | Source::Srv { .. } => Err("this build cannot look up DNS; build it with the feature `dns`"),
+        Source::Kubernetes { .. } if cfg!(feature = "kubernetes") => Ok(()),
+        Source::Kubernetes { .. } => Err("this build does not know Kubernetes; build it with the feature `kubernetes`"),
+    }
+}
+
+/// Watch a source for a pool. Never ends; a source that this build cannot watch is silent, see [`is_supported`].
+///
+/// # Cancel safety
+/// Dropping the future ends the watch.
+pub async fn watch(pool: Arc<str>, source: Source, updates: mpsc::Sender<Update>) {
+    let reporter = Reporter { pool, source: source.clone(), updates };
+    match source {
+        #[cfg(feature = "dns")]
+        Source::Dns { name, port, servers } => dns::watch(dns::Question::Addresses { name, port }, &servers, reporter).await,
+        #[cfg(feature = "dns")]
+        Source::Srv { name, servers } => dns::watch(dns::Question::Service { name }, &servers, reporter).await,
+        #[cfg(feature = "kubernetes")]
+        Source::Kubernetes { namespace, service, port } => {
+            kubernetes::watch(kubernetes::Service { namespace, name: service, port }, reporter).await
+        }
+        #[cfg(not(all(feature = "dns", feature = "kubernetes")))]
+        _ => {
+            drop(reporter);
+            std::future::pending().await
+        }
+    }
+}
+
+/// Reports what is found for one pool.
+#[derive(Debug)]
+struct Reporter {
+    pool: Arc<str>,
+    source: Source,
+    updates: mpsc::Sender<Update>,
+}
+
+#[cfg_attr(not(any(feature = "dns", feature = "kubernetes")), expect(dead_code, reason = "this build watches nothing"))]
+impl Reporter {
+    async fn report(&self, mut endpoints: Vec<Endpoint>) {
+        endpoints.sort_unstable();
+        // Fails only when the gateway ends.
+        let _ = self.updates.send(Update { pool: self.pool.clone(), source: self.source.clone(), endpoints }).await;
+    }
+}

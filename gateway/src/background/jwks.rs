@@ -1,0 +1,19 @@
+//! Refreshes the key sets of identity providers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::shared::Shared;
+
+/// Between two looks at what is due.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Fetch keys when they are due. Never ends.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    loop {
+        if let Some(jwks) = &shared.plan.load_full().jwks {
+            jwks.refresh().await;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

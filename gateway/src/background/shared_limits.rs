@@ -1,0 +1,42 @@
+//! Keeps the store of shared limits connected, pays debts and gives idle slices back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::when;
+use crate::shared::Shared;
+
+/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
+const CHORES: Duration = Duration::from_millis(100);
+/// Between two attempts to connect.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Keep the store connected, pay debts, give idle slices back; until it is told to end, and never with a chore half done.
+pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHORES) => {}
+            _ = ends.wait_for(|ends| *ends) => return,
+        }
+        let plan = shared.plan.load_full();
+        let Some(store) = &plan.store else { continue };
+        if !store.is_there() {
+            store.connect().await;
+            if !store.is_there() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            continue;
+        }
+        store.attend_to(plan.rate_limits.chores(when())).await;
+    }
+}
+
+/// Pay all debts and give everything back: this gateway ends.
+pub(crate) async fn leave(shared: &Shared) {
+    let plan = shared.plan.load_full();
+    if let Some(store) = plan.store.as_ref().filter(|store| store.is_there()) {
+        store.attend_to(plan.rate_limits.last_chores(when())).await;
+    }
+}
