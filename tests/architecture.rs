@@ -1,37 +1,75 @@
-//! The plan of the house, held: who may name whom, and what the pure rooms never name.
+//! The layers, held: which crate may use which, which module of the gateway may use which, and what pure crates never name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Which rooms a room may name. A missing arrow is a decision: add it here and in `docs/architecture.md`, with its reason.
-const ARROWS: [(&str, &[&str]); 14] = [
+/// Which crates a crate may use. A missing edge is a decision: add it here and in `docs/architecture.md`, with its reason.
+const CRATES: [(&str, &[&str]); 19] = [
     ("wire", &[]),
     ("lens", &["wire"]),
     ("shield", &[]),
+    ("train", &["shield"]),
+    ("onnx", &[]),
     ("filters", &["wire", "lens", "shield"]),
     ("routing", &["lens"]),
-    ("onnx", &[]),
+    ("traffic", &["lens"]),
+    ("config", &["wire", "filters", "routing", "traffic"]),
+    ("discovery", &["config"]),
     ("observatory", &["lens", "wire"]),
-    ("config", &["wire", "filters", "routing"]),
-    ("kubernetes", &["config"]),
+    ("transport", &["wire", "lens", "routing", "traffic", "config"]),
+    ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
+    (
+        "gateway",
+        &[
+            "wire", "lens", "shield", "filters", "routing", "traffic", "onnx", "discovery", "observatory", "config", "transport", "relay",
+        ],
+    ),
     ("testbench", &["wire", "lens"]),
-    ("gateway", &["wire", "lens", "shield", "filters", "routing", "onnx", "kubernetes", "observatory", "config"]),
-    ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters"]),
-    ("tests", &["wire", "lens", "config", "routing"]),
-    ("benches", &["wire", "lens", "shield", "filters", "routing"]),
+    ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters", "traffic", "train"]),
+    // The kit has a gateway with a filter of its own.
+    ("tests", &["wire", "lens", "config", "filters", "gateway", "routing"]),
+    ("benches", &["wire", "lens", "shield", "filters", "routing", "traffic"]),
+    ("fuzz", &["wire"]),
 ];
 
-/// What pure rooms never name: runtimes, sockets, databases.
-const IMPURE: [&str; 8] = ["tokio", "pingora", "hyper", "socket2", "nix", "rusqlite", "reqwest", "rustls"];
-const PURE: [&str; 5] = ["wire", "lens", "shield", "filters", "routing"];
+/// What pure crates never name: runtimes, sockets.
+const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
+const PURE: [&str; 6] = ["wire", "lens", "shield", "filters", "routing", "traffic"];
 
-/// Direct dependencies of each room, tests' own included apart.
+/// The modules of the gateway, lowest first. A module uses modules before it, never one behind it.
+const GATEWAY: [&str; 16] = [
+    "clock",
+    "client_limits",
+    "respond",
+    "tls",
+    "host",
+    "jwks",
+    "shared_limits",
+    "audit",
+    "plan",
+    "shared",
+    "exchange",
+    "stage",
+    "pipeline",
+    "listeners",
+    "admin",
+    "background",
+];
+/// What stands on top of the modules.
+const TOP: &str = "server";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Direct dependencies of each package; those of tests are left out.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(root())
         .output()
         .expect("cargo runs");
     let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo metadata is JSON");
@@ -46,37 +84,154 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-fn room(package: &str) -> Option<&str> {
+fn short_name(package: &str) -> Option<&str> {
     package.strip_prefix("llm-lens-")
 }
 
 #[test]
-fn every_arrow_points_down() {
-    let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
+fn crates_use_only_what_stands_lower() {
+    let allowed: BTreeMap<_, _> = CRATES.into_iter().collect();
     for (package, dependencies) in dependencies() {
-        let this = room(&package).unwrap_or_else(|| panic!("{package} is no room: name it llm-lens-..."));
-        let arrows = allowed.get(this).unwrap_or_else(|| panic!("the room {this} is not in the plan"));
-        for other in dependencies.iter().filter_map(|d| room(d)) {
-            assert!(arrows.contains(&other), "{this} must not name {other}");
+        let this = short_name(&package).unwrap_or_else(|| panic!("{package}: name it llm-lens-..."));
+        let edges = allowed.get(this).unwrap_or_else(|| panic!("the crate {this} is not in the table"));
+        for other in dependencies.iter().filter_map(|d| short_name(d)) {
+            assert!(edges.contains(&other), "{this} must not use {other}");
         }
     }
 }
 
 #[test]
-fn pure_rooms_name_no_runtime_and_no_socket() {
+fn pure_crates_name_no_runtime_and_no_socket() {
     let all = dependencies();
     for pure in PURE {
         for dependency in &all[&format!("llm-lens-{pure}")] {
-            assert!(!IMPURE.iter().any(|i| dependency.starts_with(i)), "{pure} must not name {dependency}");
+            assert!(!IMPURE.iter().any(|i| dependency.starts_with(i)), "{pure} must not use {dependency}");
         }
     }
 }
 
 #[test]
-fn only_the_gateway_knows_pingora() {
+fn only_gateway_and_transport_know_pingora() {
     for (package, dependencies) in dependencies() {
         let knows = dependencies.iter().any(|d| d.starts_with("pingora"));
         // The benches run an idle pingora as a peer to compare with.
-        assert!(!knows || matches!(package.as_str(), "llm-lens-gateway" | "llm-lens-benches"), "{package} must not name pingora");
+        let may = matches!(package.as_str(), "llm-lens-gateway" | "llm-lens-transport" | "llm-lens-benches");
+        assert!(!knows || may, "{package} must not use pingora");
+    }
+}
+
+/// The top-level modules of its crate that a source names as `crate::NAME`, comments and everything behind `mod tests` left out.
+fn used_modules(source: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let mut used = BTreeSet::new();
+    for (at, word) in text.match_indices("crate::") {
+        // `tests_crate::` is no path of this crate's own.
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = &text[at + word.len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            // `use crate::{a, b::c}`: the first name of each.
+            Some(list) => top_level(list.split('}').next().unwrap_or_default()),
+            None => vec![rest],
+        };
+        used.extend(names.iter().map(|name| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()));
+    }
+    used
+}
+
+/// The parts of a list between commas.
+fn top_level(list: &str) -> Vec<&str> {
+    list.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
+}
+
+/// Every use of a module that stands behind its user in `order`, or is not in it.
+fn upward(order: &[&str], sources: &[(String, String)]) -> Vec<String> {
+    let rank = |name: &str| order.iter().position(|known| *known == name);
+    let mut found = Vec::new();
+    for (module, source) in sources {
+        let Some(this) = rank(module) else {
+            found.push(format!("the module {module} is not in the table"));
+            continue;
+        };
+        for used in used_modules(source).iter().filter(|used| *used != module) {
+            match rank(used) {
+                Some(other) if other < this => {}
+                Some(_) => found.push(format!("{module} uses {used}, which stands above it")),
+                None => {}
+            }
+        }
+    }
+    found
+}
+
+/// The sources of a crate with the top-level module that each belongs to; `lib.rs` is none.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(folder).expect("below the folder").with_extension("");
+            let module = relative.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+            if module != "lib" && path.extension().is_some_and(|end| end == "rs") {
+                found.push((module, std::fs::read_to_string(&path).expect("readable")));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_of_the_gateway_use_only_what_stands_lower() {
+    let order: Vec<&str> = GATEWAY.into_iter().chain([TOP]).collect();
+    let sources = sources(&root().join("gateway/src"));
+    assert!(sources.len() > 40, "{} files were found", sources.len());
+    assert_eq!(upward(&order, &sources), Vec::<String>::new());
+}
+
+/// The test above can fail.
+#[test]
+fn an_upward_use_is_found_however_it_is_written() {
+    let order = ["low", "middle", "high"];
+    let source = |module: &str, text: &str| (module.to_owned(), text.to_owned());
+    for bad in [
+        "use crate::high;",
+        "use crate::high::Thing;",
+        "use crate::{low, high::Thing};",
+        "fn f() { crate::high::g() }",
+        "use crate::{\n    low,\n    high,\n};",
+    ] {
+        assert_eq!(upward(&order, &[source("middle", bad)]), ["middle uses high, which stands above it"], "{bad}");
+    }
+    for good in [
+        "use crate::low::Thing;",
+        "use crate::middle::other;",
+        "// use crate::high;",
+        "use other_crate::high;",
+        "#[cfg(test)]\nmod tests {\n    use crate::high;\n}",
+    ] {
+        assert_eq!(upward(&order, &[source("middle", good)]), Vec::<String>::new(), "{good}");
+    }
+    assert_eq!(upward(&order, &[source("stray", "")]), ["the module stray is not in the table"]);
+}
+
+/// A file that is longer says why in its head.
+#[test]
+fn no_source_file_is_longer_than_500_lines() {
+    let folders = ["gateway", "filters", "shield", "observatory", "testbench", "config"].map(str::to_owned).into_iter();
+    let crates = std::fs::read_dir(root().join("crates")).expect("a folder").flatten();
+    let folders = folders.chain(crates.map(|entry| format!("crates/{}", entry.file_name().to_string_lossy())));
+    for folder in folders {
+        for (module, source) in sources(&root().join(&folder).join("src")) {
+            let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count();
+            assert!(code <= 500 || source.contains("Longer than 500 lines"), "{folder}/{module}: a file of {code} lines");
+        }
     }
 }

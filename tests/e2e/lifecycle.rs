@@ -450,15 +450,20 @@ async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
     nothing_in_flight(&gateway).await;
 }
 
-/// Builds for development panic when a request asks for it.
+/// A gateway with a filter of the test kit's that panics when a request asks for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_ends_its_request_and_no_other() {
     let engine = Engine::start(|_| sse::stream(20, 50)).await;
-    let gateway = Gateway::in_front_of(&engine.url()).await;
+    let settings = format!(
+        "backends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: r, backend: b, shield: s}}]\n\
+         shields: [{{name: s, filters: [{{name: panicking, use: panicking}}]}}]\n",
+        engine.url()
+    );
+    let gateway = Gateway::of_binary(env!("CARGO_BIN_EXE_panicking-gateway").as_ref(), &settings).await;
     let running = running_stream(gateway.address()).await;
     for time in 1..=3 {
         let mut client = gateway.client().await;
-        client.post("/v1/chat/completions", &format!("x-llm-lens-rehearse: panic\r\nx-request-id: hurt-{time}\r\n"), CHAT).await;
+        client.post("/v1/chat/completions", &format!("x-test-panic: 1\r\nx-request-id: hurt-{time}\r\n"), CHAT).await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.error_code().as_str()), (500, "internal_error"));
         assert!(client.is_closed_within(AT_ONCE).await, "what was read of a request that failed is not trusted");

@@ -66,6 +66,16 @@ impl Gateway {
         Gateway::start(command, folder).await
     }
 
+    /// A binary of the test kit's own that takes a settings file.
+    pub async fn of_binary(binary: &Path, text: &str) -> Gateway {
+        let folder = folder();
+        let file = folder.join("gateway.yaml");
+        std::fs::write(&file, settings(text)).expect("the folder is writable");
+        let mut command = Command::new(binary);
+        command.arg(&file);
+        Gateway::start(command, folder).await
+    }
+
     /// With flags.
     pub async fn with_flags(flags: &[&str]) -> Gateway {
         let mut command = Command::new(binary());

@@ -1,0 +1,105 @@
+//! The queue of events that wait, and their release in order.
+
+use lens::Tick;
+use transport::Out;
+use wire::Framing;
+
+use super::{Content, HeldEvent, MAX_WAITING, OutputGuard, Slot, render};
+use crate::failure::Failure;
+use crate::output_guard::judge_windows::JudgeWindows;
+
+impl OutputGuard {
+    /// How much of the body as it came the client has, when it has taken `payload` bytes.
+    pub(crate) fn read_when_written(&mut self, payload: u64) -> u64 {
+        if !self.alters() {
+            return payload;
+        }
+        while let Some((_, body)) = self.ends.front().filter(|(queued, _)| *queued <= payload) {
+            self.written = *body;
+            self.ends.pop_front();
+        }
+        self.written
+    }
+
+    /// An event is complete.
+    pub(super) fn event(&mut self, bytes: &[u8], content: Content, upto: u64, now: Tick, out: &mut Out) {
+        if self.stopped && self.context.framing != Framing::Json {
+            return;
+        }
+        let opens = !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
+        let plain = !content.strange
+            && content.ends.is_empty()
+            && !opens
+            && self.texts.is_clear(&self.context, &content.slots)
+            && self.admits(&content.slots);
+        let untouched = !content.goes && (!self.context.acts || plain);
+        if self.queue.is_empty() && untouched {
+            self.passed(bytes, &content);
+            out.push(bytes);
+            self.ends.push_back((out.payload_queued() + out.open_payload(), upto));
+            return;
+        }
+        self.queue.push_back(HeldEvent { bytes: bytes.to_vec(), content, upto, arrived: now });
+    }
+
+    /// An event was passed on.
+    fn passed(&mut self, event: &[u8], content: &Content) {
+        self.ended.extend(content.reasons.iter().map(|(choice, _)| *choice));
+        self.closing.passed_framed(event);
+    }
+
+    /// Release what is decided, in order.
+    pub(super) fn release(&mut self, now: Tick, out: &mut Out) {
+        while !self.stopped && self.queue.front().is_some_and(|held| !self.context.acts || self.may_leave(&held.content)) {
+            let Some(held) = self.queue.pop_front() else { break };
+            if !held.content.goes {
+                match render::event(&self.context, &self.texts, &self.opening, &held.bytes, &held.content) {
+                    Ok(bytes) => {
+                        self.passed(&bytes, &held.content);
+                        out.push(&bytes);
+                    }
+                    Err(kind) => {
+                        self.queue.push_front(held);
+                        return self.fail(Failure::Blocked { kind: kind.to_owned() });
+                    }
+                }
+            }
+            if held.arrived != now {
+                self.held_events += 1;
+                self.held.add(now.micros_since(held.arrived));
+            }
+            self.ends.push_back((out.payload_queued() + out.open_payload(), held.upto));
+        }
+        // A text that grows from event to event repeats everything.
+        if self.queue.is_empty() && !self.context.dialect.text_is_cumulative() {
+            self.texts.forget();
+        }
+    }
+
+    fn may_leave(&self, content: &Content) -> bool {
+        self.texts.is_decided(&self.context, &content.slots)
+            && self.admits(&content.slots)
+            && self.judges.as_ref().is_none_or(|judges| judges.has_judged(&content.ends))
+    }
+
+    fn admits(&self, slots: &[Slot]) -> bool {
+        self.judges.as_ref().is_none_or(|judges| judges.admits(slots))
+    }
+
+    /// Neither a text nor a judge keeps more waiting than a bound.
+    pub(super) fn bound(&mut self, now: Tick, out: &mut Out) {
+        let bytes = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
+        self.held_bytes = self.held_bytes.max(bytes);
+        if bytes > MAX_WAITING && self.context.framing != Framing::Json {
+            self.flush(now, out);
+        }
+        let left = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
+        let full = left > MAX_WAITING && self.context.framing != Framing::Json;
+        let judges = self.judges.as_mut().filter(|judges| full || judges.is_full());
+        match judges.map(JudgeWindows::give_up) {
+            Some(Some(failure)) => self.fail(failure),
+            Some(None) => self.release(now, out),
+            None => {}
+        }
+    }
+}

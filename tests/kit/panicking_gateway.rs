@@ -1,0 +1,29 @@
+//! The gateway with a filter that panics when a request asks for it: a stand-in for a bug of ours.
+
+use std::collections::BTreeMap;
+
+use filters::{Filter, Hooks, Refused, Registry, RequestHead};
+
+/// Panics on the field `x-test-panic`, outside of what the chain of filters catches.
+#[derive(Debug)]
+struct Panicking;
+
+impl Filter for Panicking {
+    fn hooks(&self) -> Hooks {
+        Hooks::HEAD
+    }
+
+    fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
+        assert!(!head.fields.iter().any(|(name, _)| *name == "x-test-panic"), "a test asked for a panic");
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args_os().nth(1).ok_or("usage: panicking-gateway SETTINGS")?;
+    let settings = config::load(file.as_ref())?;
+    let filters = Registry::standard().with("panicking", |_: &BTreeMap<String, String>| Ok(Panicking));
+    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: Some(file.into()), upgrade: false, filters })?;
+    println!("{}", gateway.summary());
+    Ok(gateway.run()?)
+}
