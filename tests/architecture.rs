@@ -23,9 +23,7 @@ const CRATES: [(&str, &[&str]); 19] = [
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
     (
         "gateway",
-        &[
-            "wire", "lens", "shield", "filters", "routing", "traffic", "onnx", "discovery", "observatory", "config", "transport", "relay",
-        ],
+        &["wire", "lens", "shield", "filters", "routing", "traffic", "onnx", "discovery", "observatory", "config", "transport", "relay"],
     ),
     ("testbench", &["wire", "lens"]),
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "filters", "traffic", "train"]),

@@ -18,6 +18,8 @@ pub struct Forward<'a> {
     pub(crate) strip: Option<&'a mut Strip>,
     pub(crate) guard: Option<&'a mut OutputGuard>,
     pub(crate) closing: Option<&'a mut Closing>,
+    /// The stream is to end where its torn event does: what comes behind that is dropped.
+    pub(crate) stops_at_event: bool,
     /// When the read returned that is being forwarded.
     pub(crate) read_at: Option<Tick>,
 }
@@ -25,7 +27,7 @@ pub struct Forward<'a> {
 impl<'a> Forward<'a> {
     /// Measure and queue everything, and change nothing.
     pub fn unchanged(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
-        Forward { answer, out, reader: Some(reader), strip: None, guard: None, closing: None, read_at: None }
+        Forward { answer, out, reader: Some(reader), strip: None, guard: None, closing: None, stops_at_event: false, read_at: None }
     }
 }
 
@@ -42,6 +44,21 @@ impl BodyListener for Forward<'_> {
 
     #[inline]
     fn payload(&mut self, run: &[u8]) {
+        if !self.stops_at_event {
+            return self.pass(run);
+        }
+        for line in run.split_inclusive(|byte| *byte == b'\n') {
+            if self.reader.as_ref().is_none_or(|reader| reader.unterminated() == 0) {
+                return;
+            }
+            self.pass(line);
+        }
+    }
+}
+
+impl Forward<'_> {
+    #[inline]
+    fn pass(&mut self, run: &[u8]) {
         let Some(reader) = &mut self.reader else { return self.out.push(run) };
         let lens = &mut self.answer.lens;
         if let (Some(guard), Some(now)) = (&mut self.guard, self.read_at) {

@@ -263,6 +263,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
 
     fn step_body(&mut self, cx: &mut TaskContext<'_>) -> Result<Step, End> {
         let was_empty = self.out.is_empty() || self.head.is_some();
+        let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
+        let stops_at_event = self.exhausted.is_some() && !self.request.parts().answer.lens.is_complete(choices);
         let mut forward = Forward {
             answer: self.request.parts().answer,
             out: &mut self.out,
@@ -270,6 +272,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             strip: self.strip.as_mut(),
             guard: self.guard.as_mut(),
             closing: self.closing.as_mut(),
+            stops_at_event,
             read_at: None,
         };
         let step = self.source.poll_body(cx, &mut forward);

@@ -4,11 +4,16 @@
 //! no figure; wall-clock time only dates a record.
 
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+#[cfg(not(debug_assertions))]
+use std::time::Instant;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lens::Tick;
+// Tests pause tokio's clock; builds with debug assertions follow it. It costs more than a release should pay for each event.
+#[cfg(debug_assertions)]
+use tokio::time::Instant;
 
-static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+static EPOCH: LazyLock<Instant> = LazyLock::new(|| std::time::Instant::now().into());
 
 /// Now, monotonic.
 #[inline]

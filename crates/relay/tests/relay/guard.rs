@@ -1,0 +1,79 @@
+//! The output side of a guardrail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use filters::{Registry, Shield};
+use lens::record::Outcome;
+use relay::{Context, End};
+use wire::{Dialect, Framing};
+
+use crate::script::{ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings};
+
+fn guarded(shield: &str) -> Context {
+    let settings = settings(&format!("shields: [{{name: s, {shield}}}]\n"));
+    let load = |_: &filters::settings::Judge| Err("no models in tests".to_owned());
+    let shield = settings.shields.first().expect("one");
+    let guard = Shield::build(shield, &Registry::standard(), &load).expect("a guardrail");
+    Context { guard: Some(Arc::new(guard)), ..context(Dialect::OpenAiChat) }
+}
+
+fn event(content: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n")
+}
+
+const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+/// The text of all events.
+fn text(taken: &[u8]) -> String {
+    let all = String::from_utf8_lossy(taken).into_owned();
+    let data = all.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    data.map(|data| {
+        let event: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
+    })
+    .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_masked_never_reaches_the_client_however_it_is_cut() {
+    let words = ["Write to ", "ann.", "lee@", "example", ".com", " and be", " well."];
+    let body: String = words.iter().map(|word| event(word)).chain([": ping\n\n".into(), END.into()]).collect();
+    for size in [1, 3, 10, 64, body.len()] {
+        let mut request = ScriptedRequest::new();
+        let steps = body.as_bytes().chunks(size).map(|piece| Step::Read(piece.to_vec())).collect();
+        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (end, _) = run(&mut request, guarded("output_pii: mask"), &mut source, &mut sink, None).await;
+        assert!(matches!(end, End::Complete), "in pieces of {size}: {end:?}");
+        assert_eq!(text(&sink.taken), "Write to [EMAIL_ADDRESS] and be well.", "in pieces of {size}");
+        let all = String::from_utf8_lossy(&sink.taken).into_owned();
+        assert!(all.contains(": ping\n") && all.ends_with("data: [DONE]\n\n"), "{all}");
+        assert!(request.guarded.output.values().sum::<u64>() == 1 && request.guarded.word == "redact", "{:?}", request.guarded);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_stream_ends_as_filtered_and_shows_nothing_of_it() {
+    let body: String = ["The key is ", "AKIA", "IOSFODNN7", "EXAMPLQ", " ok"].iter().map(|word| event(word)).chain([END.into()]).collect();
+    let mut request = ScriptedRequest::new();
+    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
+    let (end, _) = run(&mut request, guarded("output_secrets: block"), &mut source, &mut sink, None).await;
+    let all = String::from_utf8_lossy(&sink.taken).into_owned();
+    assert!(matches!(end, End::Complete) && !all.contains("AKIA"), "{end:?}: {all}");
+    assert!(all.contains("\"finish_reason\":\"content_filter\"") && all.ends_with("data: [DONE]\n\n"), "{all}");
+    assert_eq!((request.verdict.outcome(), request.verdict.code.as_deref()), (Some(Outcome::Blocked), Some("content_blocked")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_is_held_no_longer_than_the_hold_time() {
+    let mut request = ScriptedRequest::new();
+    let steps =
+        vec![Step::Read(event("mail ann.lee@exam").into_bytes()), Step::Wait(Duration::from_secs(30)), Step::Read(END.as_bytes().to_vec())];
+    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+    let began = transport::clock::now();
+    let (end, _) = run(&mut request, guarded("output_pii: mask, hold_time: 200ms"), &mut source, &mut sink, None).await;
+    assert!(matches!(end, End::Complete), "{end:?}");
+    let written = request.answer.lens.marks().first_token.written.expect("written").micros_since(began) / 1000;
+    assert!((200..210).contains(&written), "{written} ms");
+    assert_eq!(request.guarded.held_events, 1);
+}
