@@ -84,8 +84,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         "/readyz" if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
         "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".into()),
         "/api/routes" => {
-            let up = Duration::from_nanos(clock::now().nanos_since(shared.started));
-            json(StatusCode::OK, &json!({"routes": shared.observatory.overview(up)}))
+            let now = clock::now();
+            let up = Duration::from_nanos(now.nanos_since(shared.started));
+            json(StatusCode::OK, &json!({"routes": shared.observatory.overview(now, up)}))
         }
         "/api/requests" => match limit(request.uri().query()) {
             Ok(limit) => json(StatusCode::OK, &json!({"requests": shared.observatory.recent(limit)})),
@@ -199,7 +200,7 @@ const INDEX: &str = "\
 /metrics            Prometheus text
 /healthz            the process lives
 /readyz             it takes requests (503 while draining)
-/api/routes         counts, rates since the start, percentiles and ledger shares by route and backend
+/api/routes         counts, rates of the last minute, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
 /api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true)
 /api/routes/release POST with x-llm-lens-operator: the share of a route's candidate (?route=NAME&share=0..1)

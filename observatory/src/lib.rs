@@ -20,6 +20,7 @@ pub use overview::{Overview, TimingOverview};
 mod prometheus;
 pub use prometheus::{CONTENT_TYPE, Sample};
 
+mod rate;
 mod recent;
 
 mod security;
@@ -33,13 +34,18 @@ use lens::record::Outcome;
 use lens::{Record, Series, Sharded, Tick, Timing};
 
 use group::Groups;
+use rate::Rate;
 use recent::Recent;
 
 /// How long a backend that is not there any more stays in metrics: some scrapes, so that its last counts are seen.
 pub const FORGET: Duration = Duration::from_secs(600);
 
-/// The series of one worker.
-type Shard = HashMap<SeriesKey, Series>;
+/// What one worker has counted.
+#[derive(Debug, Default)]
+struct Shard {
+    series: HashMap<SeriesKey, Series>,
+    rates: HashMap<GroupId, Rate>,
+}
 
 /// Everything that is known about the traffic of one process.
 #[derive(Debug)]
@@ -71,7 +77,12 @@ impl Observatory {
 
     /// Forget backends in which nobody has counted for [`FORGET`]: those that come and go would fill the memory, and every scrape. To be called now and then.
     pub fn forget(&self, now: Tick) {
-        self.groups.forget(now, FORGET, |gone| self.shards.for_each(|shard| shard.retain(|key, _| !gone.contains(&key.group))));
+        self.groups.forget(now, FORGET, |gone| {
+            self.shards.for_each(|shard| {
+                shard.series.retain(|key, _| !gone.contains(&key.group));
+                shard.rates.retain(|group, _| !gone.contains(group));
+            });
+        });
     }
 
     /// The gauges of the process.
@@ -87,7 +98,7 @@ impl Observatory {
     /// Count gaps of a stream that still runs, or has just ended.
     pub fn gaps(&self, worker: usize, key: SeriesKey, itl: impl Iterator<Item = u64>, client_itl: impl Iterator<Item = u64>) {
         let mut shard = self.shards.shard(worker);
-        let series = shard.entry(key).or_default();
+        let series = shard.series.entry(key).or_default();
         itl.for_each(|gap| series.record(Timing::Itl, gap));
         client_itl.for_each(|gap| series.record(Timing::ClientItl, gap));
     }
@@ -95,13 +106,16 @@ impl Observatory {
     /// Count how long a guard kept events back.
     pub fn holds(&self, worker: usize, key: SeriesKey, micros: impl Iterator<Item = u64>) {
         let mut shard = self.shards.shard(worker);
-        let series = shard.entry(key).or_default();
+        let series = shard.series.entry(key).or_default();
         micros.for_each(|held| series.record(Timing::EventHold, held));
     }
 
-    /// Take in a finished request.
-    pub fn finished(&self, worker: usize, key: SeriesKey, record: Record) {
-        self.shards.shard(worker).entry(key).or_default().observe(&record);
+    /// Take in a request that finished at `now`.
+    pub fn finished(&self, worker: usize, key: SeriesKey, record: Record, now: Tick) {
+        let mut shard = self.shards.shard(worker);
+        shard.series.entry(key).or_default().observe(&record);
+        shard.rates.entry(key.group).or_default().add(now, stated_tokens(&record));
+        drop(shard);
         self.recent.push(record);
     }
 
@@ -110,9 +124,12 @@ impl Observatory {
         self.recent.newest(limit)
     }
 
-    /// Counts, rates, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
-    pub fn overview(&self, up: Duration) -> Vec<Overview> {
-        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, up)
+    /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
+    pub fn overview(&self, now: Tick, up: Duration) -> Vec<Overview> {
+        let mut rates: HashMap<GroupId, Rate> = HashMap::new();
+        self.shards.for_each(|shard| shard.rates.iter().for_each(|(group, rate)| rates.entry(*group).or_default().merge(rate)));
+        let per_second = |group: GroupId| rates.get(&group).map(|rate| rate.per_second(now, up)).unwrap_or_default();
+        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, per_second)
     }
 
     /// What guards cost each route, or the one of that name.
@@ -132,12 +149,18 @@ impl Observatory {
     fn merged(&self, by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome)) -> HashMap<(GroupId, u16, Outcome), Series> {
         let mut all: HashMap<_, Series> = HashMap::new();
         self.shards.for_each(|shard| {
-            for (key, series) in shard {
+            for (key, series) in &shard.series {
                 all.entry(by(key)).or_default().merge(series);
             }
         });
         all
     }
+}
+
+/// Generated tokens that the engine stated.
+fn stated_tokens(record: &Record) -> u64 {
+    let stated = record.usage.as_ref().filter(|usage| !usage.estimated);
+    stated.and_then(|usage| usage.completion_tokens).unwrap_or(0)
 }
 
 #[cfg(test)]

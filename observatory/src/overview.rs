@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lens::record::Outcome;
 use lens::{Series, State, Timing};
@@ -44,9 +43,9 @@ pub struct Overview {
     pub in_flight: i64,
     /// Requests that ended.
     pub requests: u64,
-    /// The same for each second since the process started.
+    /// The same for each second of the last minute.
     pub requests_per_s: f64,
-    /// Generated tokens that engines stated, for each second since the process started.
+    /// Generated tokens that engines stated, for each second of the last minute.
     pub output_tokens_per_s: f64,
     /// Requests by outcome; those that did not occur are absent.
     pub outcomes: BTreeMap<&'static str, u64>,
@@ -63,15 +62,18 @@ pub struct Overview {
 }
 
 /// Groups that a change of settings made anew are one to the operator.
-pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, up: Duration) -> Vec<Overview> {
-    let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
+pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, per_second: impl Fn(GroupId) -> (f64, f64)) -> Vec<Overview> {
+    let mut merged: BTreeMap<Key, (Series, (f64, f64))> = BTreeMap::new();
     for ((id, ..), one) in series {
         let Some(group) = groups.group(*id) else { continue };
-        merged.entry(key(&group)).or_default().merge(one);
+        let (series, rates) = merged.entry(key(&group)).or_default();
+        series.merge(one);
+        let (requests, tokens) = per_second(*id);
+        *rates = (rates.0 + requests, rates.1 + tokens);
     }
     let now = groups.all();
     let in_flight = |of: &Key| now.iter().filter(|(g, _)| key(g) == *of).map(|(_, now)| now.requests.load(Ordering::Relaxed)).sum();
-    merged.iter().map(|(key, series)| one(key, series, in_flight(key), up)).collect()
+    merged.iter().map(|(key, (series, rates))| one(key, series, in_flight(key), *rates)).collect()
 }
 
 pub(crate) type Key = (Arc<str>, Arc<str>, &'static str);
@@ -80,9 +82,8 @@ pub(crate) fn key(group: &Group) -> Key {
     (group.route.clone(), group.backend.clone(), group.operation)
 }
 
-fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, up: Duration) -> Overview {
+fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, (requests_per_s, output_tokens_per_s): (f64, f64)) -> Overview {
     let total: u64 = series.ledger_us.iter().sum();
-    let rate = |count: u64| count as f64 / up.as_secs_f64().max(1.0);
     let output_tokens = series.output_tokens.as_ref().map_or(0, |h| h.sum());
     Overview {
         route: route.to_string(),
@@ -90,8 +91,8 @@ fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, up: D
         operation,
         in_flight,
         requests: series.requests(),
-        requests_per_s: rate(series.requests()),
-        output_tokens_per_s: rate(output_tokens),
+        requests_per_s,
+        output_tokens_per_s,
         outcomes: Outcome::ALL.into_iter().map(|o| (o.name(), series.outcomes[o as usize])).filter(|(_, n)| *n > 0).collect(),
         content_events: series.content_events,
         output_tokens,

@@ -30,7 +30,7 @@ fn observed() -> Observatory {
     for (worker, model, outcome) in [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)] {
         let key = SeriesKey { group: id, model: group("r").model_number(Some(model)), outcome };
         o.gaps(worker, key, [1_000, 20_000].into_iter(), [1_000].into_iter());
-        o.finished(worker, key, record(model, outcome.name()));
+        o.finished(worker, key, record(model, outcome.name()), Tick(1));
     }
     o
 }
@@ -66,7 +66,7 @@ fn no_sample_stands_there_twice() {
         let model = changed.model_number(Some("m1"));
         let (group, in_flight) = o.group(changed);
         in_flight.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"));
+        o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
     }
     let text = o.prometheus(Vec::new());
     let mut samples: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
@@ -76,7 +76,7 @@ fn no_sample_stands_there_twice() {
     assert_eq!(samples.len(), all, "{text}");
     assert!(text.contains(r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 6"#), "{text}");
     assert!(text.contains(r#"llm_lens_in_flight_requests{route="r",backend="b",gen_ai_operation_name="chat"} 2"#), "{text}");
-    assert_eq!(o.overview(Duration::from_secs(1)).len(), 3, "one for each operation");
+    assert_eq!(o.overview(Tick(1), Duration::from_secs(1)).len(), 3, "one for each operation");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn recent_records_are_bounded_and_newest_first() {
 
 #[test]
 fn the_overview_sums_over_workers_models_and_outcomes() {
-    let overview = observed().overview(Duration::from_secs(2));
+    let overview = observed().overview(Tick(1), Duration::from_secs(2));
     assert_eq!(overview.len(), 1);
     assert_eq!((overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count), (3, 2, 6));
     let shares: f64 = overview[0].ledger_share.values().sum();
@@ -104,7 +104,7 @@ fn who_is_gone_is_forgotten_after_some_scrapes() {
     let (gone, pod) = o.group(of("gone", "chat"));
     o.group(of("stays", ""));
     for (worker, group) in [(0, stays), (1, gone)] {
-        o.finished(worker, SeriesKey { group, model: 1, outcome: Outcome::Ok }, record("m1", "ok"));
+        o.finished(worker, SeriesKey { group, model: 1, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
     }
     let shows = |backend: &str| o.prometheus(Vec::new()).contains(&format!("backend=\"{backend}\""));
     o.forget(at(1));

@@ -28,7 +28,7 @@ pub(crate) fn write(exchange: &mut Exchange, used: &Used) {
     let record = record(exchange, outcome, used);
     let model = counted.group.model_number(record.model_requested.as_deref());
     let key = SeriesKey { group: counted.id, model, outcome };
-    exchange.shared.observatory.finished(worker(), key, record);
+    exchange.shared.observatory.finished(worker(), key, record, clock::now());
 }
 
 /// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end is not known yet.
