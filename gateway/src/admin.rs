@@ -147,49 +147,48 @@ fn samples(shared: &Shared) -> Vec<Sample> {
     let mut samples = Vec::new();
     for LimitCounts { limit, refused, ended, warned, accounts } in plan.rate_limits.counts() {
         let labels = vec![("limit", limit.name.to_string()), ("of", limit.of.name().to_owned())];
-        for (name, help, value) in [
-            ("llm_lens_limited_requests_total", "Requests that a limit refused.", refused),
-            ("llm_lens_limited_streams_total", "Streams that a limit ended.", ended),
-            ("llm_lens_limit_warnings_total", "Answers that said that a limit is nearly reached.", warned),
-            ("llm_lens_limit_accounts", "Accounts that a limit keeps.", accounts as u64),
+        for (name, value) in [
+            ("llm_lens_limited_requests_total", refused),
+            ("llm_lens_limited_streams_total", ended),
+            ("llm_lens_limit_warnings_total", warned),
+            ("llm_lens_limit_accounts", accounts as u64),
         ] {
-            samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+            samples.push(Sample { name, labels: labels.clone(), value: value as f64 });
         }
     }
-    for (name, help, count) in [
-        ("llm_lens_refused_connections_total", "Connections beyond the limits.", &shared.client_limits.refused_connections),
-        ("llm_lens_refused_addresses_total", "Requests of addresses that asked too often.", &shared.client_limits.refused_requests),
+    for (name, count) in [
+        ("llm_lens_refused_connections_total", &shared.client_limits.refused_connections),
+        ("llm_lens_refused_addresses_total", &shared.client_limits.refused_requests),
     ] {
-        samples.push(Sample { name, help, labels: Vec::new(), value: count.load(Ordering::Relaxed) as f64 });
+        samples.push(Sample { name, labels: Vec::new(), value: count.load(Ordering::Relaxed) as f64 });
     }
     if let Some(store) = &plan.store {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (name, help, value) in [
-            ("llm_lens_store_up", "Whether the store of shared limits is there.", f64::from(u8::from(store.is_there()))),
-            ("llm_lens_store_answers_total", "Questions that it answered.", load(&store.answered)),
-            ("llm_lens_store_failures_total", "Questions that it did not answer.", load(&store.failed)),
-            ("llm_lens_store_fallbacks_total", "Requests that were decided without it.", load(&store.without)),
+        for (name, value) in [
+            ("llm_lens_store_up", f64::from(u8::from(store.is_there()))),
+            ("llm_lens_store_answers_total", load(&store.answered)),
+            ("llm_lens_store_failures_total", load(&store.failed)),
+            ("llm_lens_store_fallbacks_total", load(&store.without)),
         ] {
-            samples.push(Sample { name, help, labels: Vec::new(), value });
+            samples.push(Sample { name, labels: Vec::new(), value });
         }
     }
     for upstream in plan.placed() {
         let Some(counts) = upstream.turnstile.as_ref().map(|turnstile| turnstile.counts()) else { continue };
         let labels = vec![("backend", upstream.backend.name.to_string())];
-        for (name, help, value) in [
-            ("llm_lens_queue_depth", "Requests that wait for a place at a backend.", counts.waiting),
-            ("llm_lens_admitted_in_flight", "Requests that have a place at a backend.", counts.in_flight),
-            ("llm_lens_admitted_tokens", "Their tokens, prompts and what may be generated, as estimated.", counts.tokens),
-            ("llm_lens_admission_cap", "Places at a backend; 0: any number.", counts.cap),
-            ("llm_lens_admitted_requests_total", "Requests that got a place at a backend.", counts.admitted),
-            ("llm_lens_queued_requests_total", "Of these, those that had waited for it.", counts.queued),
+        for (name, value) in [
+            ("llm_lens_queue_depth", counts.waiting),
+            ("llm_lens_admitted_in_flight", counts.in_flight),
+            ("llm_lens_admitted_tokens", counts.tokens),
+            ("llm_lens_admission_cap", counts.cap),
+            ("llm_lens_admitted_requests_total", counts.admitted),
+            ("llm_lens_queued_requests_total", counts.queued),
         ] {
-            samples.push(Sample { name, help, labels: labels.clone(), value: value as f64 });
+            samples.push(Sample { name, labels: labels.clone(), value: value as f64 });
         }
         for (reason, shed) in ShedReason::ALL.iter().zip(counts.shed) {
             let labels = vec![labels[0].clone(), ("reason", reason.name().to_owned())];
-            let help = "Requests that were not served because a backend had all it could do.";
-            samples.push(Sample { name: "llm_lens_shed_requests_total", help, labels, value: shed as f64 });
+            samples.push(Sample { name: "llm_lens_shed_requests_total", labels, value: shed as f64 });
         }
     }
     routing::samples(shared, &mut samples);

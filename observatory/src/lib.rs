@@ -6,6 +6,7 @@
 //!   carries their number.
 
 mod audit;
+pub mod catalog;
 pub use audit::{AuditCounts, AuditLog};
 
 mod gauges;

@@ -62,7 +62,11 @@ pub struct Overview {
 }
 
 /// Groups that a change of settings made anew are one to the operator.
-pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, per_second: impl Fn(GroupId) -> (f64, f64)) -> Vec<Overview> {
+pub(crate) fn of(
+    series: &HashMap<(GroupId, u16, Outcome), Series>,
+    groups: &Groups,
+    per_second: impl Fn(GroupId) -> (f64, f64),
+) -> Vec<Overview> {
     let mut merged: BTreeMap<Key, (Series, (f64, f64))> = BTreeMap::new();
     for ((id, ..), one) in series {
         let Some(group) = groups.group(*id) else { continue };

@@ -21,7 +21,7 @@ use crate::gauges::Gauges;
 use crate::group::{Group, GroupId, Groups};
 use crate::recent::Recent;
 use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
-use family::{Families, Unit};
+use family::Families;
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -34,10 +34,8 @@ type Labels = Vec<(&'static str, String)>;
 /// A count or gauge that somebody else keeps. Its labels come from settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The family; one that ends in `_total` is a counter.
+    /// Its metric, a row of the catalog.
     pub name: &'static str,
-    /// What it is.
-    pub help: &'static str,
     /// Names and values.
     pub labels: Vec<(&'static str, String)>,
     /// How much.
@@ -67,19 +65,17 @@ pub(crate) fn render(
             inference.entry(labels).or_default().merge(one);
         }
     }
-    outcomes
-        .into_iter()
-        .for_each(|(labels, one)| out.counter("llm_lens_requests_total", "Requests that ended, by how.", labels, one.requests()));
+    outcomes.into_iter().for_each(|(labels, one)| out.counter("llm_lens_requests_total", labels, one.requests()));
     errors.iter().for_each(|(labels, one)| durations(&mut out, labels, one));
     inference.iter().for_each(|(labels, one)| gen_ai(&mut out, labels, one));
     all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
     of_groups(&mut out, groups);
     of_process(&mut out, gauges, recent, audit);
-    for Sample { name, help, labels, value } in more {
+    for Sample { name, labels, value } in more {
         if name.ends_with("_total") {
-            out.counter(name, help, labels, value as u64);
+            out.counter(name, labels, value as u64);
         } else {
-            out.gauge(name, help, labels, value);
+            out.gauge(name, labels, value);
         }
     }
     let mut text = Vec::new();
@@ -112,111 +108,63 @@ fn gen_ai_labels(group: &Group, model: &str) -> Labels {
 }
 
 fn durations(out: &mut Families, labels: &Labels, s: &Series) {
-    out.histogram(
-        "gen_ai_client_operation_duration_seconds",
-        "Our call to the engine: request sent to end of answer.",
-        labels.clone(),
-        s.timing(Timing::Engine),
-        CLIENT_SECONDS,
-        Unit::Seconds,
-    );
-    out.histogram(
-        "gen_ai_server_request_duration_seconds",
-        "The engine's time for a request, as seen on our upstream leg.",
-        labels.clone(),
-        s.timing(Timing::Engine),
-        CLIENT_SECONDS,
-        Unit::Seconds,
-    );
+    out.histogram("gen_ai_client_operation_duration_seconds", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS);
+    out.histogram("gen_ai_server_request_duration_seconds", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS);
 }
 
 fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
-    for (name, help, timing, bounds) in [
-        (
-            "gen_ai_client_operation_time_to_first_chunk_seconds",
-            "Request sent to first complete event of a stream, of any kind.",
-            Timing::FirstEvent,
-            CLIENT_SECONDS,
-        ),
-        (
-            "gen_ai_client_operation_time_per_output_chunk_seconds",
-            "Gap between two events with generated text, on arrival.",
-            Timing::Itl,
-            CLIENT_SECONDS,
-        ),
-        (
-            "gen_ai_server_time_to_first_token_seconds",
-            "Request sent to first generated text of any kind.",
-            Timing::EngineTtft,
-            SERVER_TTFT_SECONDS,
-        ),
-        (
-            "gen_ai_server_time_per_output_token_seconds",
-            "Time for each output token after the first event, one value a request.",
-            Timing::Tpot,
-            SERVER_TPOT_SECONDS,
-        ),
+    for (name, timing, bounds) in [
+        ("gen_ai_client_operation_time_to_first_chunk_seconds", Timing::FirstEvent, CLIENT_SECONDS),
+        ("gen_ai_client_operation_time_per_output_chunk_seconds", Timing::Itl, CLIENT_SECONDS),
+        ("gen_ai_server_time_to_first_token_seconds", Timing::EngineTtft, SERVER_TTFT_SECONDS),
+        ("gen_ai_server_time_per_output_token_seconds", Timing::Tpot, SERVER_TPOT_SECONDS),
     ] {
-        out.histogram(name, help, labels.clone(), s.timing(timing), bounds, Unit::Seconds);
+        out.histogram(name, labels.clone(), s.timing(timing), bounds);
     }
     for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
         let labels = with(labels, "gen_ai_token_type", kind);
-        out.histogram(
-            "gen_ai_client_token_usage",
-            "Tokens of a request as the engine stated them.",
-            labels,
-            tokens.as_deref(),
-            TOKENS,
-            Unit::One,
-        );
+        out.histogram("gen_ai_client_token_usage", labels, tokens.as_deref(), TOKENS);
     }
 }
 
 fn ours(out: &mut Families, labels: &Labels, s: &Series) {
-    for (name, help, timing) in [
-        ("llm_lens_request_duration_seconds", "First byte of the request to the end of the exchange.", Timing::Total),
-        ("llm_lens_client_ttft_seconds", "Request head read to first generated text taken by the client.", Timing::ClientTtft),
-        ("llm_lens_inter_token_seconds", "Gap between two events with generated text, on arrival.", Timing::Itl),
-        ("llm_lens_client_inter_token_seconds", "The same gap when the client took the bytes.", Timing::ClientItl),
-        ("llm_lens_queue_seconds", "Waiting for limits and for a place at the backend, of requests that waited.", Timing::Queue),
-        ("llm_lens_gateway_seconds", "The gateway's own work for a request, waiting for nobody.", Timing::Gateway),
+    for (name, timing) in [
+        ("llm_lens_request_duration_seconds", Timing::Total),
+        ("llm_lens_client_ttft_seconds", Timing::ClientTtft),
+        ("llm_lens_inter_token_seconds", Timing::Itl),
+        ("llm_lens_client_inter_token_seconds", Timing::ClientItl),
+        ("llm_lens_queue_seconds", Timing::Queue),
+        ("llm_lens_gateway_seconds", Timing::Gateway),
     ] {
-        out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);
+        out.histogram(name, labels.clone(), s.timing(timing), CLIENT_SECONDS);
     }
     for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
         let labels = with(labels, "mark", mark.name());
-        out.histogram(
-            "llm_lens_mark_seconds",
-            "Request sent to the first of its kind, on arrival.",
-            labels,
-            s.timing(mark),
-            SERVER_TTFT_SECONDS,
-            Unit::Seconds,
-        );
+        out.histogram("llm_lens_mark_seconds", labels, s.timing(mark), SERVER_TTFT_SECONDS);
     }
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
         let labels = with(labels, "state", state.name());
-        out.seconds("llm_lens_ledger_seconds_total", "Time of all requests in each state of the ledger.", labels, micros);
+        out.seconds("llm_lens_ledger_seconds_total", labels, micros);
     }
     for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
         for (rule, count) in findings {
             let labels = with(&with(labels, "direction", direction), "rule", rule);
-            out.counter("llm_lens_shield_findings_total", "What guards found, by rule.", labels, *count);
+            out.counter("llm_lens_shield_findings_total", labels, *count);
         }
     }
     guards(out, labels, s);
-    for (name, help, value) in [
-        ("llm_lens_events_total", "Events of answers, end marks included.", s.events),
-        ("llm_lens_content_events_total", "Events with generated text.", s.content_events),
-        ("llm_lens_comments_total", "Comment lines of answers.", s.comments),
-        ("llm_lens_coalesced_events_total", "Events with generated text that shared a read with one before them.", s.coalesced),
-        ("llm_lens_stalls_total", "Gaps between generated text over the route's threshold.", s.stalls),
-        ("llm_lens_estimated_tokens_total", "Generated tokens that no engine stated.", s.estimated_tokens),
-        ("llm_lens_not_parsed_total", "Answers that could not be read, or not to the end.", s.not_parsed),
-        ("llm_lens_client_received_bytes_total", "Bytes of requests.", s.bytes_from_client),
-        ("llm_lens_client_sent_bytes_total", "Bytes of answers that clients took.", s.bytes_to_client),
+    for (name, value) in [
+        ("llm_lens_events_total", s.events),
+        ("llm_lens_content_events_total", s.content_events),
+        ("llm_lens_comments_total", s.comments),
+        ("llm_lens_coalesced_events_total", s.coalesced),
+        ("llm_lens_stalls_total", s.stalls),
+        ("llm_lens_estimated_tokens_total", s.estimated_tokens),
+        ("llm_lens_not_parsed_total", s.not_parsed),
+        ("llm_lens_client_received_bytes_total", s.bytes_from_client),
+        ("llm_lens_client_sent_bytes_total", s.bytes_to_client),
     ] {
-        out.counter(name, help, labels.clone(), value);
+        out.counter(name, labels.clone(), value);
     }
 }
 
@@ -224,33 +172,30 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
 fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     for phase in [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security] {
         let labels = with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
-        let help = "Time of a guard in a request, by phase.";
-        out.histogram("llm_lens_shield_overhead_seconds", help, labels, s.timing(phase), CLIENT_SECONDS, Unit::Seconds);
+        out.histogram("llm_lens_shield_overhead_seconds", labels, s.timing(phase), CLIENT_SECONDS);
     }
-    for (name, help, timing) in [
-        ("llm_lens_shield_added_ttft_seconds", "A guard's time before the client had the first token.", Timing::AddedTtft),
-        ("llm_lens_shield_ttft_without_seconds", "Client TTFT less the guard's time in it.", Timing::TtftWithoutGuard),
-        ("llm_lens_shield_event_hold_seconds", "Arrival to release of an event that a guard kept back.", Timing::EventHold),
+    for (name, timing) in [
+        ("llm_lens_shield_added_ttft_seconds", Timing::AddedTtft),
+        ("llm_lens_shield_ttft_without_seconds", Timing::TtftWithoutGuard),
+        ("llm_lens_shield_event_hold_seconds", Timing::EventHold),
     ] {
-        out.histogram(name, help, labels.clone(), s.timing(timing), CLIENT_SECONDS, Unit::Seconds);
+        out.histogram(name, labels.clone(), s.timing(timing), CLIENT_SECONDS);
     }
-    let help = "Most bytes of events that a guard kept back at a time, one value a request.";
-    out.histogram("llm_lens_shield_held_bytes", help, labels.clone(), s.held_bytes.as_deref(), BYTES, Unit::One);
+    out.histogram("llm_lens_shield_held_bytes", labels.clone(), s.held_bytes.as_deref(), BYTES);
     for ((filter, side), series) in &s.filters {
         let labels = with(&with(labels, "filter", filter), "side", side);
         for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {
             let labels = with(&labels, "part", part);
-            let help = "Time of a filter in a request: on a thread, for a thread, for another server, and in all.";
-            out.histogram("llm_lens_shield_filter_seconds", help, labels, Some(micros), CLIENT_SECONDS, Unit::Seconds);
+            out.histogram("llm_lens_shield_filter_seconds", labels, Some(micros), CLIENT_SECONDS);
         }
-        out.counter("llm_lens_shield_questions_total", "Questions to filters.", labels.clone(), series.calls);
+        out.counter("llm_lens_shield_questions_total", labels.clone(), series.calls);
         for (verdict, count) in &series.verdicts {
             let labels = with(&labels, "verdict", verdict);
-            out.counter("llm_lens_shield_verdicts_total", "Requests by what a filter said.", labels, *count);
+            out.counter("llm_lens_shield_verdicts_total", labels, *count);
         }
         for (failure, count) in &series.failures {
             let labels = with(&labels, "failure", failure);
-            out.counter("llm_lens_shield_failures_total", "Requests by why a filter could not say.", labels, *count);
+            out.counter("llm_lens_shield_failures_total", labels, *count);
         }
     }
 }
@@ -265,34 +210,28 @@ fn of_groups(out: &mut Families, groups: &Groups) {
         info.insert((group.route.clone(), group.backend.clone()), group);
     }
     for (labels, (requests, ring_bytes)) in now {
-        out.gauge("llm_lens_in_flight_requests", "Requests that have not ended.", labels.clone(), requests as f64);
-        out.gauge("llm_lens_ring_bytes", "Bytes taken from backends that clients have not taken yet.", labels, ring_bytes as f64);
+        out.gauge("llm_lens_in_flight_requests", labels.clone(), requests as f64);
+        out.gauge("llm_lens_ring_bytes", labels, ring_bytes as f64);
     }
     for group in info.values() {
-        out.info(
-            "llm_lens_route_info",
-            "Constant labels of a route, and its backend's address.",
-            place(group),
-            &group.labels,
-            &group.server,
-        );
+        out.info("llm_lens_route_info", place(group), &group.labels, &group.server);
     }
 }
 
 fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: &AuditCounts) {
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-    out.gauge("llm_lens_client_connections", "Connections of clients.", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
-    for (name, help, value) in [
-        ("llm_lens_bad_heads_total", "Requests refused for their head alone.", load(&gauges.bad_heads)),
-        ("llm_lens_panics_total", "Panics that ended one request each.", load(&gauges.panics)),
-        ("llm_lens_reloads_total", "Changes of settings that took effect.", load(&gauges.reloads)),
-        ("llm_lens_reload_failures_total", "Changes of settings that were refused.", load(&gauges.reload_failures)),
-        ("llm_lens_records_dropped_total", "Records that fell out of the recent list.", recent.dropped()),
-        ("llm_lens_audit_lines_total", "Lines written to the audit log.", audit.written()),
-        ("llm_lens_audit_lines_dropped_total", "Lines that found its queue full, or the disk.", audit.dropped()),
+    out.gauge("llm_lens_client_connections", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
+    for (name, value) in [
+        ("llm_lens_bad_heads_total", load(&gauges.bad_heads)),
+        ("llm_lens_panics_total", load(&gauges.panics)),
+        ("llm_lens_reloads_total", load(&gauges.reloads)),
+        ("llm_lens_reload_failures_total", load(&gauges.reload_failures)),
+        ("llm_lens_records_dropped_total", recent.dropped()),
+        ("llm_lens_audit_lines_total", audit.written()),
+        ("llm_lens_audit_lines_dropped_total", audit.dropped()),
     ] {
-        out.counter(name, help, Vec::new(), value);
+        out.counter(name, Vec::new(), value);
     }
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    out.gauge("llm_lens_build_info", "The version that runs.", version, 1.0);
+    out.gauge("llm_lens_build_info", version, 1.0);
 }

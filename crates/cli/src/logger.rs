@@ -60,7 +60,9 @@ fn write_lines(queue: &Receiver<Entry>) {
 
 /// Libraries may warn; what they inform about is not ours to say.
 fn is_ours(target: &str) -> bool {
-    ["gateway", "testbench", "observatory", "llm_lens"].iter().any(|room| target.starts_with(room))
+    ["gateway", "relay", "transport", "discovery", "filters", "testbench", "observatory", "llm_lens"]
+        .iter()
+        .any(|ours| target.starts_with(ours))
 }
 
 fn line(record: &Record<'_>) -> String {

@@ -135,12 +135,11 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         for (ended, count) in [("well", &mirror.counts.success), ("badly", &mirror.counts.failure), ("left_out", &mirror.counts.left_out)] {
             let labels = [("route", route.to_string()), ("ended", ended.to_owned())];
-            push(samples, "llm_lens_mirrored_requests_total", "Requests that another pool was asked as well.", &labels, load(count));
+            push(samples, "llm_lens_mirrored_requests_total", &labels, load(count));
         }
         let labels = [("route", route.to_string())];
-        let help = "Times to first token of mirrored requests, all together; and how many had one.";
-        push(samples, "llm_lens_mirrored_ttft_microseconds_total", help, &labels, load(&mirror.counts.first_token_us));
-        push(samples, "llm_lens_mirrored_first_tokens_total", help, &labels, load(&mirror.counts.first_tokens));
+        push(samples, "llm_lens_mirrored_ttft_microseconds_total", &labels, load(&mirror.counts.first_token_us));
+        push(samples, "llm_lens_mirrored_first_tokens_total", &labels, load(&mirror.counts.first_tokens));
     }
     plan.routes.iter().filter(|route| route.has_choice()).for_each(|route| counters(&route.route.name, &route.counters, samples));
     for pool in plan.pools() {
@@ -148,18 +147,14 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
         let labels = [("pool", settings.name.to_string()), ("tier", settings.tier.to_string())];
         let (looked, found) = pool.pool.prefix_blocks();
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (name, help, value) in [
-            ("llm_lens_prefix_blocks_total", "Blocks of prompts that were looked for.", looked as f64),
-            ("llm_lens_prefix_block_hits_total", "Of these, those that the chosen backend had been given before.", found as f64),
-            ("llm_lens_hedges_total", "Second backends that were asked because the first was late.", load(&pool.hedged.asked)),
-            ("llm_lens_hedges_won_total", "Of these, those that answered first.", load(&pool.hedged.won)),
-            (
-                "llm_lens_hedged_tokens_total",
-                "Tokens of prompts, as estimated, that those who lost had been given.",
-                load(&pool.hedged.tokens),
-            ),
+        for (name, value) in [
+            ("llm_lens_prefix_blocks_total", looked as f64),
+            ("llm_lens_prefix_block_hits_total", found as f64),
+            ("llm_lens_hedges_total", load(&pool.hedged.asked)),
+            ("llm_lens_hedges_won_total", load(&pool.hedged.won)),
+            ("llm_lens_hedged_tokens_total", load(&pool.hedged.tokens)),
         ] {
-            push(samples, name, help, &labels, value);
+            push(samples, name, &labels, value);
         }
         pool.pool.members().iter().for_each(|member| backend(member, &settings.name, now, samples));
     }
@@ -168,18 +163,17 @@ pub(super) fn samples(shared: &Shared, samples: &mut Vec<Sample>) {
 /// What a route did besides asking the first one.
 fn counters(route: &str, counters: &RouteCounters, samples: &mut Vec<Sample>) {
     let labels = [("route", route.to_owned())];
-    for (name, help, count) in [
-        ("llm_lens_retries_total", "Backends that were asked after another had failed before its first token.", &counters.retries),
-        ("llm_lens_retries_denied_total", "Failures after which nobody else was asked, because of the budget.", &counters.retries_denied),
-        ("llm_lens_fallbacks_total", "Requests that went to a pool behind their own.", &counters.fallbacks),
-        ("llm_lens_continuations_total", "Backends that were asked to go on with another's stream.", &counters.continuations),
+    for (name, count) in [
+        ("llm_lens_retries_total", &counters.retries),
+        ("llm_lens_retries_denied_total", &counters.retries_denied),
+        ("llm_lens_fallbacks_total", &counters.fallbacks),
+        ("llm_lens_continuations_total", &counters.continuations),
     ] {
-        push(samples, name, help, &labels, count.load(Ordering::Relaxed) as f64);
+        push(samples, name, &labels, count.load(Ordering::Relaxed) as f64);
     }
     for (decided, count) in Offloaded::ALL.iter().zip(&counters.offloaded).filter(|(_, count)| count.load(Ordering::Relaxed) > 0) {
         let labels = [labels[0].clone(), ("decision", decided.name().to_owned())];
-        let help = "Requests by what was decided between edge and cloud.";
-        push(samples, "llm_lens_offload_decisions_total", help, &labels, count.load(Ordering::Relaxed) as f64);
+        push(samples, "llm_lens_offload_decisions_total", &labels, count.load(Ordering::Relaxed) as f64);
     }
 }
 
@@ -187,13 +181,13 @@ fn counters(route: &str, counters: &RouteCounters, samples: &mut Vec<Sample>) {
 fn versions(route: &str, release: &Release, samples: &mut Vec<Sample>) {
     let labels = [("route", route.to_owned())];
     let rolled_back = f64::from(u8::from(release.was_rolled_back()));
-    push(samples, "llm_lens_candidate_share", "Share of a route's requests that its candidate is to have.", &labels, release.share());
-    push(samples, "llm_lens_candidate_rolled_back", "Whether it was taken back because it was worse.", &labels, rolled_back);
+    push(samples, "llm_lens_candidate_share", &labels, release.share());
+    push(samples, "llm_lens_candidate_rolled_back", &labels, rolled_back);
     for (side, version) in [(Side::Stable, "stable"), (Side::Candidate, "candidate")] {
         let (well, badly) = release.counts(side);
         for (ended, count) in [("well", well), ("badly", badly)] {
             let labels = [labels[0].clone(), ("version", version.to_owned()), ("ended", ended.to_owned())];
-            push(samples, "llm_lens_version_requests", "Requests of a version since the candidate's share was set.", &labels, count as f64);
+            push(samples, "llm_lens_version_requests", &labels, count as f64);
         }
     }
 }
@@ -201,36 +195,35 @@ fn versions(route: &str, release: &Release, samples: &mut Vec<Sample>) {
 fn backend(member: &Member, pool: &str, now: Tick, samples: &mut Vec<Sample>) {
     let labels = [("pool", pool.to_owned()), ("backend", member.name.to_string())];
     let (asked, failed) = member.totals();
-    for (name, help, value) in [
-        ("llm_lens_backend_attempts_total", "Requests that a backend was asked.", asked),
-        ("llm_lens_backend_failures_total", "Of these, those that ended badly by its fault.", failed),
-        ("llm_lens_backend_ejections_total", "How often a backend was left alone.", member.health().ejections()),
-        ("llm_lens_backend_in_flight", "Requests at a backend.", member.requests()),
-        ("llm_lens_backend_tokens_in_flight", "Their tokens, as estimated.", member.tokens()),
+    for (name, value) in [
+        ("llm_lens_backend_attempts_total", asked),
+        ("llm_lens_backend_failures_total", failed),
+        ("llm_lens_backend_ejections_total", member.health().ejections()),
+        ("llm_lens_backend_in_flight", member.requests()),
+        ("llm_lens_backend_tokens_in_flight", member.tokens()),
     ] {
-        push(samples, name, help, &labels, value as f64);
+        push(samples, name, &labels, value as f64);
     }
     let signals = member.signals(now).unwrap_or_default();
     let errors = member.prediction_errors();
     for (of, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
         let labels = [labels[0].clone(), labels[1].clone(), ("of", of.to_owned())];
-        let help = "Median of how far predicted times to the first and to the last token were off, of the last 128.";
-        error.into_iter().for_each(|error| push(samples, "llm_lens_prediction_error_ratio", help, &labels, error));
+        error.into_iter().for_each(|error| push(samples, "llm_lens_prediction_error_ratio", &labels, error));
     }
-    for (name, help, value) in [
-        ("llm_lens_engine_running", "Requests that an engine says it works on.", signals.running),
-        ("llm_lens_engine_waiting", "Requests that an engine says wait there.", signals.waiting),
-        ("llm_lens_engine_cache_ratio", "Share of its key-value cache that an engine says is in use.", signals.cache),
+    for (name, value) in [
+        ("llm_lens_engine_running", signals.running),
+        ("llm_lens_engine_waiting", signals.waiting),
+        ("llm_lens_engine_cache_ratio", signals.cache),
     ] {
-        value.into_iter().for_each(|value| push(samples, name, help, &labels, value));
+        value.into_iter().for_each(|value| push(samples, name, &labels, value));
     }
     for state in State::ALL {
         let labels = [labels[0].clone(), labels[1].clone(), ("state", state.name().to_owned())];
         let holds = f64::from(u8::from(member.health().state(now) == state));
-        push(samples, "llm_lens_backend_state", "What a backend is: 1 for the state that holds.", &labels, holds);
+        push(samples, "llm_lens_backend_state", &labels, holds);
     }
 }
 
-fn push(samples: &mut Vec<Sample>, name: &'static str, help: &'static str, labels: &[(&'static str, String)], value: f64) {
-    samples.push(Sample { name, help, labels: labels.to_vec(), value });
+fn push(samples: &mut Vec<Sample>, name: &'static str, labels: &[(&'static str, String)], value: f64) {
+    samples.push(Sample { name, labels: labels.to_vec(), value });
 }
