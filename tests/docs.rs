@@ -49,7 +49,10 @@ fn every_metric_stands_in_the_documentation() {
         let page = format!("{before}<!-- catalog -->\n{want}<!-- end of the catalog -->{behind}");
         return std::fs::write(root().join("docs/metrics.md"), page).expect("writable");
     }
-    assert!(shown == want, "the table of docs/metrics.md is not the catalog's: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`");
+    assert!(
+        shown == want,
+        "the table of docs/metrics.md is not the catalog's: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`"
+    );
 }
 
 /// The code in `docs/write-a-filter.md` is the example, to the letter.

@@ -13,7 +13,7 @@ use wire::Dialect;
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
+    AccessLog, Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -35,6 +35,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         shutdown: b.shutdown(&root),
         shield_threads: root.size("shield_threads"),
         audit: b.audit(&root),
+        access_log: b.access_log(&root),
         auth,
         rate_limits: b.rate_limits(&root),
         store: b.store(&root),
@@ -54,7 +55,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
 /// The sections as they are when nothing is written in them.
 fn defaults() -> Result<Table, Vec<Problem>> {
     let root = tree::read(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
     )?;
     let first = |list| root.list(list).first().cloned().unwrap_or_default();
     let (shield, pool) = (first("shields"), first("pools"));
@@ -379,6 +380,12 @@ impl Builder {
             max_size: table.count("max_size"),
             keep: table.size("keep"),
         }
+    }
+
+    fn access_log(&self, root: &Table) -> AccessLog {
+        let table = self.section(root, "access_log");
+        let file = table.text("file").filter(|file| !file.is_empty()).map(PathBuf::from);
+        AccessLog { file, max_size: table.count("max_size"), keep: table.size("keep") }
     }
 
     fn shutdown(&self, root: &Table) -> Shutdown {

@@ -96,6 +96,7 @@ pub static ROOT: Section = Section {
         field("prices", Kind::List(&PRICE), "", "What tokens cost, for limits of `cost` and for accounts."),
         field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
         field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),
+        field("access_log", Kind::Section(&ACCESS_LOG), "", "A file with one JSON line for each request that ended."),
         field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
         field("limits", Kind::Section(&LIMITS), "", "Bounds on what is held for anybody."),
         field(
@@ -120,6 +121,16 @@ pub static AUDIT: Section = Section {
             "The key of the hashes. Without it each start of the gateway has one of its own, and hashes of two runs differ.",
         ),
         field("max_size", Kind::Size, "64MiB", "A file that would grow beyond it is set aside as `.1`, the one before as `.2` ..."),
+        field("keep", Kind::Count(0, 100), "4", "Files set aside that are kept."),
+    ],
+};
+
+/// `access_log`
+pub static ACCESS_LOG: Section = Section {
+    doc: "The access log: when, what, where to, how it ended, how long it took; never a prompt, an answer or a credential.",
+    fields: &[
+        field("file", Kind::Text, "", "The file. Default: none, nothing is written. Only the owner of the process can read it."),
+        field("max_size", Kind::Size, "64MiB", "Maximum size of the file before it is set aside as `.1`, the one before as `.2` ..."),
         field("keep", Kind::Count(0, 100), "4", "Files set aside that are kept."),
     ],
 };

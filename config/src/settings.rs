@@ -58,6 +58,8 @@ pub struct Settings {
     pub shield_threads: usize,
     /// The audit log of guards.
     pub audit: Audit,
+    /// The access log.
+    pub access_log: AccessLog,
     /// The end of the process.
     pub shutdown: Shutdown,
 }
@@ -150,6 +152,18 @@ pub struct Audit {
     pub file: Option<PathBuf>,
     /// The key of the hashes.
     pub key: Option<Secret>,
+    /// Bytes after which a file is set aside.
+    pub max_size: u64,
+    /// Files set aside that are kept.
+    pub keep: usize,
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AccessLog {
+    /// The file; `None`: nothing is written.
+    pub file: Option<PathBuf>,
     /// Bytes after which a file is set aside.
     pub max_size: u64,
     /// Files set aside that are kept.

@@ -105,10 +105,17 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             Ok(usage) => json(StatusCode::OK, &usage),
             Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
         },
+        "/api/sinks" => json(StatusCode::OK, &json!({"sinks": sinks(&shared)})),
         "/api/settings" => json(StatusCode::OK, &json!({"settings": shared.plan.load().settings})),
         "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
         _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
     })
+}
+
+/// What became of the records of each sink.
+fn sinks(shared: &Shared) -> Vec<serde_json::Value> {
+    let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "trouble": counts.trouble()});
+    shared.observatory.sinks().iter().map(row).collect()
 }
 
 /// Sums of what was used, by what the query tells apart.
@@ -206,6 +213,7 @@ const INDEX: &str = "\
 /api/backends       which are well, why not, how busy and how fast they are
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/sinks          where records go, and what was lost on the way
 /api/settings       the settings in force, secrets masked
 ";
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Found, Problems, Settings};
-use observatory::Observatory;
+use observatory::{AccessLog, Observatory, Sink};
 use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
@@ -78,6 +78,14 @@ pub enum StartError {
     /// The audit log cannot be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The access log cannot be written.
+    #[error("cannot open the access log {path}: {source}")]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The runtime cannot be built.
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
@@ -105,7 +113,8 @@ impl Gateway {
             n => n,
         };
         // Workers, and the thread of the admin listener.
-        let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records));
+        let sinks = sinks(&options.settings)?;
+        let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records, sinks));
         let patience = if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let mut sockets = Sockets::new(&options.settings, options.upgrade)?;
         let listeners =
@@ -293,6 +302,17 @@ impl Gateway {
             Err(_) => false,
         }
     }
+}
+
+/// Where records go besides the list of recent ones.
+fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
+    if let Some(path) = file {
+        let log = AccessLog::open(path, *max_size, *keep).map_err(|source| StartError::AccessLog { path: path.clone(), source })?;
+        sinks.push(Box::new(log));
+    }
+    Ok(sinks)
 }
 
 #[derive(Debug, PartialEq, Eq)]

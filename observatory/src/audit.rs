@@ -5,14 +5,14 @@
 //! - *Never*: a wait of whoever writes: a line that finds the queue full, or the disk, is counted and gone. Nobody but the owner of the
 //!   process may read the file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+
+use crate::rotating_file::RotatingFile;
 
 /// Lines that wait to be written: some hundred requests with findings each.
 const QUEUE: usize = 4096;
@@ -50,7 +50,7 @@ impl AuditLog {
     /// # Errors
     /// What the system says.
     pub fn open(path: &Path, max_size: u64, keep: usize, counts: Arc<AuditCounts>) -> io::Result<Self> {
-        let rotating = Rotating::open(path.to_owned(), max_size.max(1024), keep)?;
+        let rotating = RotatingFile::open(path.to_owned(), max_size, keep)?;
         let (lines, take) = sync_channel(QUEUE);
         let seen = counts.clone();
         // Joined when the log is dropped.
@@ -76,7 +76,7 @@ impl Drop for AuditLog {
     }
 }
 
-fn write_all(mut file: Rotating, take: &Receiver<String>, counts: &AuditCounts) {
+fn write_all(mut file: RotatingFile, take: &Receiver<String>, counts: &AuditCounts) {
     let mut complained = false;
     for mut line in take {
         line.push('\n');
@@ -89,74 +89,17 @@ fn write_all(mut file: Rotating, take: &Receiver<String>, counts: &AuditCounts) 
                 counts.dropped.fetch_add(1, Ordering::Relaxed);
                 // Once for each time it breaks: a full disk is not filled by saying so.
                 if !std::mem::replace(&mut complained, true) {
-                    log::error!("audit log {}: {error}; lines are lost and counted until it can be written again", file.path.display());
+                    log::error!("audit log {}: {error}; lines are lost and counted until it can be written again", file.path().display());
                 }
             }
         }
     }
 }
 
-/// A file that is set aside when it is full.
-#[derive(Debug)]
-struct Rotating {
-    path: PathBuf,
-    file: File,
-    size: u64,
-    max_size: u64,
-    keep: usize,
-}
-
-impl Rotating {
-    fn open(path: PathBuf, max_size: u64, keep: usize) -> io::Result<Self> {
-        let file = append(&path)?;
-        let size = file.metadata()?.len();
-        Ok(Rotating { path, file, size, max_size, keep })
-    }
-
-    /// One write a line, so that a crash leaves whole lines.
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.size > 0 && self.size + line.len() as u64 > self.max_size {
-            self.set_aside()?;
-        }
-        match self.file.write_all(line) {
-            Ok(()) => self.size += line.len() as u64,
-            Err(error) => {
-                // What was written of the line is taken back, so that the next begins one.
-                let _ = self.file.set_len(self.size);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn set_aside(&mut self) -> io::Result<()> {
-        if self.keep == 0 {
-            self.file.set_len(0)?;
-        } else {
-            for number in (1..self.keep).rev() {
-                let _ = std::fs::rename(self.numbered(number), self.numbered(number + 1));
-            }
-            std::fs::rename(&self.path, self.numbered(1))?;
-            self.file = append(&self.path)?;
-        }
-        self.size = 0;
-        Ok(())
-    }
-
-    fn numbered(&self, number: usize) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{number}"));
-        name.into()
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
 

@@ -5,6 +5,9 @@
 //! - *Never*: a label from a client. Labels are interned when settings are built ([`Observatory::group`]), and a request
 //!   carries their number.
 
+mod access_log;
+pub use access_log::AccessLog;
+
 mod audit;
 pub mod catalog;
 pub use audit::{AuditCounts, AuditLog};
@@ -23,6 +26,10 @@ pub use prometheus::{CONTENT_TYPE, Sample};
 
 mod rate;
 mod recent;
+mod rotating_file;
+
+mod sink;
+pub use sink::{Sink, SinkCounts, SinkError};
 
 mod security;
 pub use security::{FilterOverview, SecurityOverview};
@@ -36,7 +43,8 @@ use lens::{Record, Series, Sharded, Tick, Timing};
 
 use group::Groups;
 use rate::Rate;
-use recent::Recent;
+use recent::{Recent, RecentSink};
+use sink::Pump;
 
 /// How long a backend that is not there any more stays in metrics: some scrapes, so that its last counts are seen.
 pub const FORGET: Duration = Duration::from_secs(600);
@@ -53,18 +61,22 @@ struct Shard {
 pub struct Observatory {
     groups: Groups,
     shards: Sharded<Shard>,
-    recent: Recent,
+    recent: Arc<Recent>,
+    pump: Pump,
     gauges: Gauges,
     audit: Arc<AuditCounts>,
 }
 
 impl Observatory {
-    /// For that many workers, keeping that many records.
-    pub fn new(workers: usize, records: usize) -> Self {
+    /// For that many workers, keeping that many records; finished records go to these sinks, too.
+    pub fn new(workers: usize, records: usize, sinks: Vec<Box<dyn Sink>>) -> Self {
+        let recent = Arc::new(Recent::new(records));
+        let own: Box<dyn Sink> = Box::new(RecentSink(recent.clone()));
         Observatory {
+            pump: Pump::start(workers, [own].into_iter().chain(sinks).collect()),
             groups: Groups::default(),
             shards: Sharded::new(workers),
-            recent: Recent::new(records),
+            recent,
             gauges: Gauges::default(),
             audit: Arc::default(),
         }
@@ -117,12 +129,23 @@ impl Observatory {
         shard.series.entry(key).or_default().observe(&record);
         shard.rates.entry(key.group).or_default().add(now, stated_tokens(&record));
         drop(shard);
-        self.recent.push(record);
+        self.pump.push(worker, record);
     }
 
     /// The last records, newest first.
     pub fn recent(&self, limit: usize) -> Vec<Arc<Record>> {
-        self.recent.newest(limit)
+        let mut newest: Vec<Arc<Record>> = self.pump.waiting().into_iter().rev().collect();
+        // One that was delivered meanwhile is in both.
+        let listed = self.recent.newest(limit);
+        newest.retain(|record| !listed.iter().any(|known| Arc::ptr_eq(known, record)));
+        newest.extend(listed);
+        newest.truncate(limit);
+        newest
+    }
+
+    /// What became of the records of each sink.
+    pub fn sinks(&self) -> &[Arc<SinkCounts>] {
+        self.pump.counts()
     }
 
     /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
@@ -143,7 +166,7 @@ impl Observatory {
     /// `more` are counts and gauges that others keep.
     pub fn prometheus(&self, more: Vec<Sample>) -> String {
         let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
-        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit), more)
+        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit, &self.pump), more)
     }
 
     /// All series of all workers, merged by what `by` keeps of their keys.

@@ -20,6 +20,7 @@ use crate::audit::AuditCounts;
 use crate::gauges::Gauges;
 use crate::group::{Group, GroupId, Groups};
 use crate::recent::Recent;
+use crate::sink::Pump;
 use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
 use family::Families;
 
@@ -46,7 +47,7 @@ pub(crate) fn render(
     series: &Merged,
     groups: &Groups,
     gauges: &Gauges,
-    (recent, audit): (&Recent, &AuditCounts),
+    (recent, audit, pump): (&Recent, &AuditCounts, &Pump),
     more: Vec<Sample>,
 ) -> String {
     let mut out = Families::default();
@@ -71,6 +72,7 @@ pub(crate) fn render(
     all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
     of_groups(&mut out, groups);
     of_process(&mut out, gauges, recent, audit);
+    of_sinks(&mut out, pump);
     for Sample { name, labels, value } in more {
         if name.ends_with("_total") {
             out.counter(name, labels, value as u64);
@@ -216,6 +218,15 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     for group in info.values() {
         out.info("llm_lens_route_info", place(group), &group.labels, &group.server);
     }
+}
+
+fn of_sinks(out: &mut Families, pump: &Pump) {
+    for counts in pump.counts() {
+        let labels = vec![("sink", counts.name.to_owned())];
+        out.counter("llm_lens_sink_records_total", labels.clone(), counts.delivered());
+        out.counter("llm_lens_sink_dropped_records_total", labels, counts.dropped());
+    }
+    out.counter("llm_lens_sink_queue_dropped_records_total", Vec::new(), pump.dropped());
 }
 
 fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: &AuditCounts) {

@@ -1,6 +1,6 @@
 //! The last records, for people who look right now.
 //!
-//! - *In*: records from all workers.
+//! - *In*: records from the pump.
 //! - *Out*: the newest ones.
 //! - *Never*: more than the given number; what falls out is counted as dropped from the list, not lost: it was counted in
 //!   the series before.
@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lens::Record;
+
+use crate::sink::{Sink, SinkError};
 
 #[derive(Debug)]
 pub(crate) struct Recent {
@@ -23,8 +25,7 @@ impl Recent {
         Recent { records: Mutex::default(), keep, dropped: AtomicU64::new(0) }
     }
 
-    pub(crate) fn push(&self, record: Record) {
-        let record = Arc::new(record);
+    fn push(&self, record: Arc<Record>) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let old = if records.len() >= self.keep { records.pop_front() } else { None };
         if self.keep > 0 {
@@ -43,5 +44,19 @@ impl Recent {
 
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// Fills the list.
+pub(crate) struct RecentSink(pub(crate) Arc<Recent>);
+
+impl Sink for RecentSink {
+    fn name(&self) -> &'static str {
+        "recent"
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError> {
+        batch.iter().for_each(|record| self.0.push(record.clone()));
+        Ok(())
     }
 }

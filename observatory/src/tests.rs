@@ -12,7 +12,7 @@ fn group(route: &str) -> Group {
     }
 }
 
-fn record(model: &str, outcome: &str) -> Record {
+pub(crate) fn record(model: &str, outcome: &str) -> Record {
     serde_json::from_value(serde_json::json!({
         "schema": 1, "id": "i", "started_at": "2026-01-02T03:04:05Z", "route": "r", "endpoint": "/v1/chat/completions", "stream": true,
         "model_requested": model, "outcome": outcome, "bytes_from_client": 10, "bytes_to_client": 20, "events": 12, "content_events": 9,
@@ -24,7 +24,7 @@ fn record(model: &str, outcome: &str) -> Record {
 }
 
 fn observed() -> Observatory {
-    let o = Observatory::new(2, 2);
+    let o = Observatory::new(2, 2, Vec::new());
     let (id, _) = o.group(group("r"));
     assert_eq!(o.group(group("r")).0, id);
     for (worker, model, outcome) in [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)] {
@@ -37,7 +37,13 @@ fn observed() -> Observatory {
 
 #[test]
 fn the_text_counts_what_happened_and_has_no_foreign_label() {
-    let text = observed().prometheus(Vec::new());
+    let o = observed();
+    // The list of recent records is a sink, which gets them a moment later.
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while !o.pump.waiting().is_empty() && std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
+    let text = o.prometheus(Vec::new());
     for line in [
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 2"#,
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="other",outcome="client_gone"} 1"#,
@@ -98,7 +104,7 @@ fn the_overview_sums_over_workers_models_and_outcomes() {
 /// Backends that come and go leave nothing behind; what another group of theirs still counts in stays.
 #[test]
 fn who_is_gone_is_forgotten_after_some_scrapes() {
-    let (o, at) = (Observatory::new(2, 2), |seconds: u64| Tick(seconds * 1_000_000_000));
+    let (o, at) = (Observatory::new(2, 2, Vec::new()), |seconds: u64| Tick(seconds * 1_000_000_000));
     let of = |backend: &str, operation| Group { backend: backend.into(), operation, ..group("r") };
     let (stays, held) = o.group(of("stays", "chat"));
     let (gone, pod) = o.group(of("gone", "chat"));

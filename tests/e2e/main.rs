@@ -24,6 +24,8 @@ mod routing;
 mod safety;
 /// Guards: what is masked, what is refused, and that nothing else changes.
 mod shield;
+/// Where records go.
+mod sinks;
 /// What takes whole seconds because a wait of the gateway's or of pingora's does.
 mod slow;
 /// Answers on their way, cut and framed in every manner.

@@ -153,6 +153,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("admin", before.admin != after.admin),
         ("workers", before.workers != after.workers),
         ("audit", before.audit != after.audit),
+        ("access_log", before.access_log != after.access_log),
         ("shield_threads", before.shield_threads != after.shield_threads),
         ("limits.records", before.limits.records != after.limits.records),
         ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),

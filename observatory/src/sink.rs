@@ -1,0 +1,274 @@
+//! Where finished records go: a queue for each worker, one pump thread, any number of sinks.
+//!
+//! - *In*: records from workers.
+//! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became of them, counted.
+//! - *Never*: a request that waits for a sink; more than [`QUEUE`] records waiting for each worker: what is beyond is dropped, and counted.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lens::Record;
+
+/// Records that wait for each worker at most. A sink that stalls for a second costs nothing at 4,000 requests a second for each worker.
+const QUEUE: usize = 4096;
+/// The pump looks at the queues this often; a queue that is half full wakes it before.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Takes finished records, on the pump's thread, where it may block.
+pub trait Sink: Send {
+    /// Its name in metrics and logs.
+    fn name(&self) -> &'static str;
+
+    /// Take a batch.
+    ///
+    /// # Errors
+    /// How many of the batch are lost, and why. The pump counts them and goes on.
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError>;
+
+    /// Nothing more comes: write what is held.
+    fn flush(&mut self) {}
+}
+
+/// Records that a sink has lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{lost} records lost: {why}")]
+pub struct SinkError {
+    /// How many.
+    pub lost: u64,
+    /// What happened.
+    pub why: String,
+}
+
+/// What became of the records of one sink.
+#[derive(Debug)]
+pub struct SinkCounts {
+    /// The sink.
+    pub name: &'static str,
+    delivered: AtomicU64,
+    dropped: AtomicU64,
+    /// Why records were lost last; empty while all is well.
+    trouble: Mutex<String>,
+}
+
+impl SinkCounts {
+    /// Records that it took.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Records that it lost.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Why the last batch was not taken whole; `None` when it was.
+    pub fn trouble(&self) -> Option<String> {
+        Some(lock(&self.trouble).clone()).filter(|why| !why.is_empty())
+    }
+}
+
+/// The queues, the thread and the counts of all sinks. Dropping it delivers what waits, and flushes.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    queues: Arc<Queues>,
+    counts: Vec<Arc<SinkCounts>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Queues {
+    workers: Vec<Mutex<Vec<Arc<Record>>>>,
+    /// What was taken from the queues and is not in all sinks yet.
+    delivering: Mutex<Vec<Arc<Record>>>,
+    dropped: AtomicU64,
+    ends: Mutex<bool>,
+    wakes: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pump {
+    pub(crate) fn start(workers: usize, sinks: Vec<Box<dyn Sink>>) -> Self {
+        let queues = Arc::new(Queues {
+            workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            delivering: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            ends: Mutex::new(false),
+            wakes: Condvar::new(),
+        });
+        let counts = |sink: &Box<dyn Sink>| {
+            let (delivered, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
+            Arc::new(SinkCounts { name: sink.name(), delivered, dropped, trouble: Mutex::default() })
+        };
+        let counts: Vec<_> = sinks.iter().map(counts).collect();
+        let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
+        // Joined when the pump is dropped.
+        let thread = std::thread::Builder::new().name("llm-lens-sinks".into()).spawn(move || seen.run(all));
+        let thread = thread.inspect_err(|error| log::error!("no thread for sinks, records are dropped: {error}")).ok();
+        Pump { queues, counts, thread }
+    }
+
+    /// Queue a record of a worker.
+    pub(crate) fn push(&self, worker: usize, record: Record) {
+        let queues = &self.queues;
+        let Some(queue) = queues.workers.get(worker % queues.workers.len()) else { return };
+        let mut queue = lock(queue);
+        if queue.len() >= QUEUE {
+            drop(queue);
+            queues.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.push(Arc::new(record));
+        if queue.len() == QUEUE / 2 {
+            drop(queue);
+            queues.wakes.notify_one();
+        }
+    }
+
+    /// Records that are not in all sinks yet, oldest first.
+    pub(crate) fn waiting(&self) -> Vec<Arc<Record>> {
+        // The lock keeps the pump from taking records away meanwhile.
+        let delivering = lock(&self.queues.delivering);
+        let mut all = delivering.clone();
+        self.queues.workers.iter().for_each(|queue| all.extend(lock(queue).iter().cloned()));
+        all.sort_by_key(|record| record.started_at.saturating_add(record.total_us));
+        all
+    }
+
+    pub(crate) fn counts(&self) -> &[Arc<SinkCounts>] {
+        &self.counts
+    }
+
+    /// Records that found their queue full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.queues.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        *lock(&self.queues.ends) = true;
+        self.queues.wakes.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Queues {
+    fn run(&self, mut sinks: Vec<(Box<dyn Sink>, Arc<SinkCounts>)>) {
+        loop {
+            let ends = *self.wakes.wait_timeout(lock(&self.ends), POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+            self.deliver(&mut sinks);
+            if ends {
+                sinks.iter_mut().for_each(|(sink, _)| sink.flush());
+                return;
+            }
+        }
+    }
+
+    fn deliver(&self, sinks: &mut [(Box<dyn Sink>, Arc<SinkCounts>)]) {
+        let mut delivering = lock(&self.delivering);
+        self.workers.iter().for_each(|queue| delivering.append(&mut lock(queue)));
+        if delivering.is_empty() {
+            return;
+        }
+        delivering.sort_by_key(|record| record.started_at.saturating_add(record.total_us));
+        let batch = delivering.clone();
+        drop(delivering);
+        for (sink, counts) in sinks {
+            // A sink that panics loses its batch and keeps the others going.
+            let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver(&batch)));
+            let all = batch.len() as u64;
+            let result = delivered.unwrap_or_else(|_| Err(SinkError { lost: all, why: "it panicked".into() }));
+            counts.note(all, result);
+        }
+        lock(&self.delivering).clear();
+    }
+}
+
+impl SinkCounts {
+    fn note(&self, all: u64, result: Result<(), SinkError>) {
+        let (lost, why) = result.map_or_else(|error| (error.lost.min(all), error.why), |()| (0, String::new()));
+        self.delivered.fetch_add(all - lost, Ordering::Relaxed);
+        self.dropped.fetch_add(lost, Ordering::Relaxed);
+        let mut trouble = lock(&self.trouble);
+        // Once for each time it breaks: a full disk is not filled by saying so.
+        if trouble.is_empty() && !why.is_empty() {
+            log::error!("sink {}: {lost} records lost: {why}; further losses are counted", self.name);
+        }
+        *trouble = why;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use super::*;
+    use crate::tests::record;
+
+    /// Tells what it gets; stalls until it is let go.
+    struct Telling {
+        name: &'static str,
+        batches: SyncSender<usize>,
+        go: Receiver<()>,
+        result: Result<(), SinkError>,
+    }
+
+    impl Sink for Telling {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError> {
+            let _ = self.batches.send(batch.len());
+            let _ = self.go.recv();
+            assert!(self.name != "panicking", "a test asked for a panic");
+            self.result.clone()
+        }
+    }
+
+    fn telling(name: &'static str, result: Result<(), SinkError>) -> (Box<dyn Sink>, Receiver<usize>, SyncSender<()>) {
+        let ((batches, told), (let_go, go)) = (sync_channel(1 << 14), sync_channel(1 << 14));
+        (Box::new(Telling { name, batches, go, result }), told, let_go)
+    }
+
+    #[test]
+    fn a_sink_that_stalls_costs_what_is_beyond_its_queue() {
+        let (sink, told, go) = telling("slow", Ok(()));
+        let pump = Pump::start(1, vec![sink]);
+        pump.push(0, record("m", "ok"));
+        assert_eq!(told.recv(), Ok(1));
+        (0..QUEUE + 10).for_each(|_| pump.push(0, record("m", "ok")));
+        assert_eq!(pump.dropped(), 10);
+        assert_eq!(pump.waiting().len(), QUEUE + 1, "what is being delivered is seen, too");
+        drop(go);
+        let counts = pump.counts()[0].clone();
+        drop(pump);
+        assert_eq!((counts.delivered(), counts.dropped()), (QUEUE as u64 + 1, 0), "the end delivers what waits");
+    }
+
+    #[test]
+    fn a_sink_that_fails_or_panics_hurts_no_other() {
+        let lost = Err(SinkError { lost: 1, why: "no space".into() });
+        let sinks = [telling("failing", lost), telling("panicking", Ok(())), telling("good", Ok(()))];
+        let mut all: Vec<Box<dyn Sink>> = Vec::new();
+        for (sink, _, go) in sinks {
+            drop(go);
+            all.push(sink);
+        }
+        let pump = Pump::start(2, all);
+        (0..3).for_each(|worker| pump.push(worker, record("m", "ok")));
+        let counts = pump.counts().to_vec();
+        drop(pump);
+        assert_eq!(counts[0].delivered() + counts[0].dropped(), 3);
+        assert!(counts[0].dropped() > 0 && counts[0].trouble().is_some_and(|why| why.contains("no space")));
+        assert_eq!((counts[1].dropped(), counts[2].delivered(), counts[2].trouble()), (3, 3, None));
+    }
+}

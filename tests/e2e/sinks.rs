@@ -1,0 +1,38 @@
+//! Sinks of records.
+
+use kit::client::PATIENCE;
+use kit::{Engine, Gateway, gateway, sse};
+use nix::sys::signal::Signal;
+
+const BODY: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a secret prompt"}]}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() {
+    let engine = Engine::start(|_| sse::stream(3, 1)).await;
+    let file = gateway::folder().join("access.jsonl");
+    let settings = format!(
+        "access_log: {{file: {:?}}}\nbackends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: chat, match: {{path: /v1/*}}, backend: b}}]\n",
+        file.display(),
+        engine.url()
+    );
+    let mut gateway = Gateway::with_settings(&settings).await;
+    for (path, id) in [("/v1/chat/completions", "good"), ("/nowhere/chat/completions", "lost")] {
+        let mut client = gateway.client().await;
+        client.post(path, &format!("authorization: Bearer sk-credential\r\nx-request-id: {id}\r\n"), BODY).await;
+        client.answer().await;
+        gateway.record(id).await;
+    }
+    let (status, sinks) = gateway.get("/api/sinks");
+    assert!(status == 200 && sinks.contains("access_log"), "{sinks}");
+    // The end of the gateway writes what waits.
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.ended(PATIENCE).await.is_some());
+    let text = std::fs::read_to_string(&file).expect("the log");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let word = |line: usize, name: &str| lines[line][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!((word(0, "id"), word(0, "route"), word(0, "outcome")), ("good".into(), "chat".into(), "ok".into()));
+    assert_eq!((word(1, "id"), word(1, "error_code"), lines[1]["status"].as_u64()), ("lost".into(), "no_route".into(), Some(404)));
+    assert!(lines[0]["ttft_us"].as_u64().is_some_and(|ttft| ttft > 0), "{text}");
+    assert!(!text.contains("secret") && !text.contains("credential"), "{text}");
+}
