@@ -35,7 +35,7 @@ mod security;
 pub use security::{FilterOverview, SecurityOverview};
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lens::record::Outcome;
@@ -49,7 +49,7 @@ use sink::Pump;
 /// How long a backend that is not there any more stays in metrics: some scrapes, so that its last counts are seen.
 pub const FORGET: Duration = Duration::from_secs(600);
 
-/// What one worker has counted.
+/// What was counted, of one worker or of all.
 #[derive(Debug, Default)]
 struct Shard {
     series: HashMap<SeriesKey, Series>,
@@ -60,7 +60,10 @@ struct Shard {
 #[derive(Debug)]
 pub struct Observatory {
     groups: Groups,
+    /// What each worker has counted since it was last drained.
     shards: Sharded<Shard>,
+    /// What was drained from all workers.
+    total: Mutex<Shard>,
     recent: Arc<Recent>,
     pump: Pump,
     gauges: Gauges,
@@ -76,6 +79,7 @@ impl Observatory {
             pump: Pump::start(workers, [own].into_iter().chain(sinks).collect()),
             groups: Groups::default(),
             shards: Sharded::new(workers),
+            total: Mutex::default(),
             recent,
             gauges: Gauges::default(),
             audit: Arc::default(),
@@ -91,10 +95,9 @@ impl Observatory {
     /// Forget backends in which nobody has counted for [`FORGET`]: those that come and go would fill the memory, and every scrape. To be called now and then.
     pub fn forget(&self, now: Tick) {
         self.groups.forget(now, FORGET, |gone| {
-            self.shards.for_each(|shard| {
-                shard.series.retain(|key, _| !gone.contains(&key.group));
-                shard.rates.retain(|group, _| !gone.contains(group));
-            });
+            let mut total = self.drained();
+            total.series.retain(|key, _| !gone.contains(&key.group));
+            total.rates.retain(|group, _| !gone.contains(group));
         });
     }
 
@@ -139,7 +142,7 @@ impl Observatory {
         let listed = self.recent.newest(limit);
         newest.retain(|record| !listed.iter().any(|known| Arc::ptr_eq(known, record)));
         newest.extend(listed);
-        newest.truncate(limit);
+        newest.truncate(limit.min(self.recent.keep()));
         newest
     }
 
@@ -150,8 +153,7 @@ impl Observatory {
 
     /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
     pub fn overview(&self, now: Tick, up: Duration) -> Vec<Overview> {
-        let mut rates: HashMap<GroupId, Rate> = HashMap::new();
-        self.shards.for_each(|shard| shard.rates.iter().for_each(|(group, rate)| rates.entry(*group).or_default().merge(rate)));
+        let rates = self.drained().rates.clone();
         let per_second = |group: GroupId| rates.get(&group).map(|rate| rate.per_second(now, up)).unwrap_or_default();
         overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, per_second)
     }
@@ -169,14 +171,21 @@ impl Observatory {
         prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit, &self.pump), more)
     }
 
-    /// All series of all workers, merged by what `by` keeps of their keys.
+    /// What all workers have counted. A worker waits only while its counts are taken away, never while they are merged.
+    fn drained(&self) -> MutexGuard<'_, Shard> {
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards.for_each(|shard| {
+            let Shard { series, rates } = std::mem::take(shard);
+            series.iter().for_each(|(key, one)| total.series.entry(*key).or_default().merge(one));
+            rates.iter().for_each(|(group, rate)| total.rates.entry(*group).or_default().merge(rate));
+        });
+        total
+    }
+
+    /// All series, merged by what `by` keeps of their keys.
     fn merged(&self, by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome)) -> HashMap<(GroupId, u16, Outcome), Series> {
         let mut all: HashMap<_, Series> = HashMap::new();
-        self.shards.for_each(|shard| {
-            for (key, series) in &shard.series {
-                all.entry(by(key)).or_default().merge(series);
-            }
-        });
+        self.drained().series.iter().for_each(|(key, series)| all.entry(by(key)).or_default().merge(series));
         all
     }
 }

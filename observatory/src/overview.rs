@@ -17,7 +17,7 @@ pub struct TimingOverview {
     pub count: u64,
     /// Arithmetic mean.
     pub mean_us: f64,
-    /// Percentiles, exact to three digits.
+    /// Percentiles, exact to 1.1 %.
     pub p50_us: u64,
     /// 90th.
     pub p90_us: u64,
@@ -110,7 +110,7 @@ fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, (requ
     }
 }
 
-pub(crate) fn timing(micros: &lens::series::Micros) -> Option<TimingOverview> {
+pub(crate) fn timing(micros: &lens::Histogram) -> Option<TimingOverview> {
     Some(TimingOverview {
         count: micros.count(),
         mean_us: micros.sum() as f64 / micros.count().max(1) as f64,

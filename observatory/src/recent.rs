@@ -42,6 +42,11 @@ impl Recent {
         records.iter().rev().take(limit).cloned().collect()
     }
 
+    /// How many are kept.
+    pub(crate) fn keep(&self) -> usize {
+        self.keep
+    }
+
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

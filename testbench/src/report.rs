@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lens::series::Micros;
+use lens::Micros;
 use serde_json::{Value, json};
 
 use crate::join::Joined;

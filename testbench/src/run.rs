@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lens::series::Micros;
+use lens::Micros;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::json;

@@ -120,7 +120,7 @@ const MORE_FAILURES: f64 = 0.01;
 
 /// What a report says, as far as it is compared.
 struct Reported {
-    timings: Vec<(String, lens::series::Micros)>,
+    timings: Vec<(String, lens::Micros)>,
     /// Share of requests that failed.
     failures: f64,
 }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::series::Micros;
+use crate::micros::Micros;
 
 /// The percentiles that are compared.
 pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];

@@ -13,6 +13,11 @@ pub use time::Tick;
 pub mod ledger;
 pub use ledger::{Ledger, State};
 
+mod histogram;
+pub use histogram::{Histogram, LONGEST_US, MAX_BUCKETS, SCALE};
+mod micros;
+pub use micros::Micros;
+
 pub mod gaps;
 pub mod sketch;
 pub mod stream;

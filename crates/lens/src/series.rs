@@ -8,14 +8,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hdrhistogram::Histogram;
-
+use crate::histogram::Histogram;
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
 use crate::security::{FilterAccount, Findings};
-
-/// Longest value that the histograms tell apart: one hour in microseconds. Longer ones count as that.
-pub const LONGEST_US: u64 = 3_600_000_000;
 
 /// What is timed, all in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,89 +122,18 @@ impl Timing {
     }
 }
 
-/// A histogram of microseconds: three significant digits, and the exact sum beside them.
-#[derive(Clone, Debug)]
-pub struct Micros {
-    hdr: Histogram<u64>,
-    sum: u64,
-}
-
-impl Default for Micros {
-    fn default() -> Self {
-        let hdr = Histogram::new(3).expect("invariant: three significant digits are valid");
-        Micros { hdr, sum: 0 }
-    }
-}
-
-impl Micros {
-    /// Count one value.
-    #[inline]
-    pub fn record(&mut self, micros: u64) {
-        let micros = micros.min(LONGEST_US);
-        self.hdr.record(micros).expect("invariant: a resizing histogram takes any value");
-        self.sum = self.sum.saturating_add(micros);
-    }
-
-    /// Count a value several times.
-    pub fn record_n(&mut self, micros: u64, times: u64) {
-        let micros = micros.min(LONGEST_US);
-        self.hdr.record_n(micros, times).expect("invariant: a resizing histogram takes any value");
-        self.sum = self.sum.saturating_add(micros.saturating_mul(times));
-    }
-
-    /// Take in another histogram.
-    pub fn merge(&mut self, other: &Micros) {
-        self.hdr.add(&other.hdr).expect("invariant: a resizing histogram takes any other");
-        self.sum = self.sum.saturating_add(other.sum);
-    }
-
-    /// Values counted.
-    pub fn count(&self) -> u64 {
-        self.hdr.len()
-    }
-
-    /// Their exact sum.
-    pub fn sum(&self) -> u64 {
-        self.sum
-    }
-
-    /// The value at a percentile from 0 to 100; `None` without values.
-    pub fn percentile(&self, percent: f64) -> Option<u64> {
-        (!self.hdr.is_empty()).then(|| self.hdr.value_at_percentile(percent))
-    }
-
-    /// How many values lie at or under each of the rising `bounds`, to the precision of three digits.
-    pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
-        let mut values = self.hdr.iter_recorded().peekable();
-        let mut under = 0;
-        let mut counts = Vec::with_capacity(bounds.len());
-        for bound in bounds {
-            while let Some(v) = values.next_if(|v| self.hdr.lowest_equivalent(v.value_iterated_to()) <= *bound) {
-                under += v.count_at_value();
-            }
-            counts.push(under);
-        }
-        counts
-    }
-
-    /// The histogram itself.
-    pub fn hdr(&self) -> &Histogram<u64> {
-        &self.hdr
-    }
-}
-
 /// Everything counted about requests of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    timings: [Option<Box<Micros>>; Timing::ALL.len()],
+    timings: [Option<Box<Histogram>>; Timing::ALL.len()],
     /// Requests by how they ended, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
     /// Microseconds in each ledger state, in the order of [`State::ALL`].
     pub ledger_us: [u64; State::ALL.len()],
     /// Prompt tokens as engines stated them, one value a request; the unit is tokens.
-    pub input_tokens: Option<Box<Micros>>,
+    pub input_tokens: Option<Box<Histogram>>,
     /// Generated tokens as engines stated them, one value a request; the unit is tokens.
-    pub output_tokens: Option<Box<Micros>>,
+    pub output_tokens: Option<Box<Histogram>>,
     /// Generated tokens that had to be estimated.
     pub estimated_tokens: u64,
     /// Complete events.
@@ -232,7 +157,7 @@ pub struct Series {
     /// Findings of guards in answers, by rule.
     pub found_out: Findings,
     /// Most bytes of events that a guard kept back at a time, one value a request; the unit is bytes.
-    pub held_bytes: Option<Box<Micros>>,
+    pub held_bytes: Option<Box<Histogram>>,
     /// What filters did and cost, by filter and side.
     pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
 }
@@ -251,7 +176,7 @@ pub struct FilterSeries {
     /// Requests by why it could not say.
     pub failures: BTreeMap<Cow<'static, str>, u64>,
     /// Time on a thread, for a thread, for another server, and in all: the order of [`FilterSeries::PARTS`].
-    pub parts: [Micros; 4],
+    pub parts: [Histogram; 4],
 }
 
 impl FilterSeries {
@@ -365,7 +290,7 @@ impl Series {
     }
 
     /// The histogram of a timing; `None` when nothing was timed.
-    pub fn timing(&self, timing: Timing) -> Option<&Micros> {
+    pub fn timing(&self, timing: Timing) -> Option<&Histogram> {
         self.timings[timing as usize].as_deref()
     }
 
@@ -411,7 +336,7 @@ fn add_findings(mine: &mut Findings, theirs: &Findings) {
     }
 }
 
-fn merge_histogram(mine: &mut Option<Box<Micros>>, theirs: &Option<Box<Micros>>) {
+fn merge_histogram(mine: &mut Option<Box<Histogram>>, theirs: &Option<Box<Histogram>>) {
     if let Some(theirs) = theirs {
         mine.get_or_insert_default().merge(theirs);
     }
@@ -420,52 +345,5 @@ fn merge_histogram(mine: &mut Option<Box<Micros>>, theirs: &Option<Box<Micros>>)
 fn add_all(mine: &mut [u64], theirs: &[u64]) {
     for (m, t) in mine.iter_mut().zip(theirs) {
         *m += t;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn of(values: &[u64]) -> Micros {
-        let mut micros = Micros::default();
-        for v in values {
-            micros.record(*v);
-        }
-        micros
-    }
-
-    fn merged(a: &Micros, b: &Micros) -> Micros {
-        let mut sum = a.clone();
-        sum.merge(b);
-        sum
-    }
-
-    fn same(a: &Micros, b: &Micros) -> bool {
-        a.hdr == b.hdr && a.sum == b.sum
-    }
-
-    proptest! {
-        #[test]
-        fn merging_is_associative_and_commutative(
-            a in proptest::collection::vec(0u64..10_000_000_000, 0..30),
-            b in proptest::collection::vec(0u64..100_000, 0..30),
-            c in proptest::collection::vec(0u64..100, 0..30),
-        ) {
-            let (a, b, c) = (of(&a), of(&b), of(&c));
-            prop_assert!(same(&merged(&a, &b), &merged(&b, &a)));
-            prop_assert!(same(&merged(&merged(&a, &b), &c), &merged(&a, &merged(&b, &c))));
-        }
-
-        #[test]
-        fn cumulative_counts_rise_to_the_count(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
-            let micros = of(&values);
-            let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
-            prop_assert!(counts.is_sorted());
-            prop_assert_eq!(counts[3], values.len() as u64);
-            // A bound that the three digits can tell is counted exactly.
-            prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 1_000).count() as u64);
-        }
     }
 }

@@ -5,8 +5,8 @@
 //! - *Never*: memory for values that did not occur. Only the window between the smallest and the largest bucket is
 //!   allocated: a steady stream costs a few hundred bytes, an idle one nothing.
 //!
-//! The aggregated histograms are HDR ones; this exists because one HDR histogram of three digits takes more memory than
-//! a whole idle stream may.
+//! The histograms of series ([`Histogram`](crate::Histogram)) have logarithmic buckets, which take a logarithm for each value; this one is
+//! log-linear, and a value costs a shift.
 
 /// Buckets for each doubling; half the reciprocal bounds the relative error of a quantile.
 const PER_OCTAVE: u32 = 32;

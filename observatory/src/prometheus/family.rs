@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lens::series::Micros;
+use lens::Histogram;
 use prometheus::proto;
 
 use super::Labels;
@@ -56,7 +56,7 @@ impl Families {
         self.add(name, metric);
     }
 
-    pub(super) fn histogram(&mut self, name: &'static str, labels: Labels, micros: Option<&Micros>, bounds: &[f64]) {
+    pub(super) fn histogram(&mut self, name: &'static str, labels: Labels, micros: Option<&Histogram>, bounds: &[f64]) {
         let (Some(micros), Some(row)) = (micros, catalog::find(name)) else { return };
         let per_shown = per_shown(row);
         let kept: Vec<u64> = bounds.iter().map(|b| (b * per_shown).round() as u64).collect();

@@ -1,0 +1,225 @@
+//! The histogram of a series: base-2 exponential buckets of bounded memory, which merge by adding.
+//!
+//! - *In*: whole values, microseconds as a rule.
+//! - *Out*: count, sum, least and greatest exactly; percentiles to within 1.1 %; the buckets, for exporters that take them as they are.
+//! - *Never*: memory for values that did not occur beyond the window between the least and the greatest; more than [`MAX_BUCKETS`].
+//!
+//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)`: OpenTelemetry's exponential histogram of [`SCALE`] 5, so that those and
+//! Prometheus's native ones are copies. A series of one time around 100 ms takes some hundred bytes, the worst one 8 KiB.
+
+/// The scale: a doubling has `2^SCALE` buckets.
+pub const SCALE: u32 = 5;
+/// Buckets of a doubling.
+const PER_OCTAVE: f64 = (1 << SCALE) as f64;
+/// Greatest value that is told apart: one hour in microseconds. Greater ones count as that.
+pub const LONGEST_US: u64 = 3_600_000_000;
+/// Buckets from 1 to [`LONGEST_US`].
+pub const MAX_BUCKETS: usize = 1018;
+
+/// The histogram.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Index of the first bucket in `counts`.
+    offset: i32,
+    counts: Vec<u64>,
+    zeros: u64,
+    count: u64,
+    sum: u64,
+    min: u64,
+    max: u64,
+}
+
+impl Histogram {
+    /// Count one value.
+    #[inline]
+    pub fn record(&mut self, value: u64) {
+        let value = value.min(LONGEST_US);
+        self.min = if self.count == 0 { value } else { self.min.min(value) };
+        self.max = self.max.max(value);
+        self.count += 1;
+        self.sum = self.sum.saturating_add(value);
+        match value {
+            0 => self.zeros += 1,
+            _ => *self.bucket(index_of(value)) += 1,
+        }
+    }
+
+    /// The bucket of that index, which is made if it is outside of the window.
+    fn bucket(&mut self, index: i32) -> &mut u64 {
+        if self.counts.is_empty() {
+            self.offset = index;
+        }
+        if index < self.offset {
+            let missing = (self.offset - index) as usize;
+            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
+            self.offset = index;
+        }
+        let at = (index - self.offset) as usize;
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, 0);
+        }
+        &mut self.counts[at]
+    }
+
+    /// Take in another histogram.
+    pub fn merge(&mut self, other: &Histogram) {
+        if other.count == 0 {
+            return;
+        }
+        self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
+        self.max = self.max.max(other.max);
+        self.count += other.count;
+        self.sum = self.sum.saturating_add(other.sum);
+        self.zeros += other.zeros;
+        if let Some(last) = other.counts.len().checked_sub(1) {
+            // The ends first, so that the window grows once on each side.
+            self.bucket(other.offset);
+            self.bucket(other.offset + last as i32);
+            let at = (other.offset - self.offset) as usize;
+            self.counts[at..].iter_mut().zip(&other.counts).for_each(|(mine, theirs)| *mine += theirs);
+        }
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their exact sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The least and the greatest value; `None` without values.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        (self.count > 0).then_some((self.min, self.max))
+    }
+
+    /// Values of 0, the index of the first bucket, and the count of each bucket from there on.
+    pub fn buckets(&self) -> (u64, i32, &[u64]) {
+        (self.zeros, self.offset, &self.counts)
+    }
+
+    /// The value at a percentile from 0 to 100, nearest rank, to within 1.1 %; `None` without values.
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        let (min, max) = self.range()?;
+        let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count);
+        // The ends are known exactly.
+        if rank == self.count {
+            return Some(max);
+        }
+        let mut seen = self.zeros;
+        if seen >= rank {
+            return Some(0);
+        }
+        for (index, count) in (self.offset..).zip(&self.counts) {
+            seen += count;
+            if seen >= rank {
+                let middle = ((f64::from(index) + 0.5) / PER_OCTAVE).exp2().round() as u64;
+                return Some(middle.clamp(min, max));
+            }
+        }
+        Some(max)
+    }
+
+    /// How many values lie at or under each of the rising `bounds`. A bucket that a bound cuts counts as under it, so a bound is exact to the
+    /// width of a bucket, 2.2 %.
+    pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
+        let mut buckets = (self.offset..).zip(&self.counts).peekable();
+        let mut under = self.zeros;
+        let count_up_to = |bound: &u64| {
+            if *bound >= self.max {
+                return self.count;
+            }
+            while let Some((_, count)) = buckets.next_if(|(index, _)| (f64::from(*index) / PER_OCTAVE).exp2() < *bound as f64) {
+                under += count;
+            }
+            under
+        };
+        bounds.iter().map(count_up_to).collect()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.counts.capacity() * size_of::<u64>()
+    }
+}
+
+/// The bucket of a value above 0. Powers of two are their bucket's upper end exactly.
+#[inline]
+fn index_of(value: u64) -> i32 {
+    ((value as f64).log2() * PER_OCTAVE).ceil() as i32 - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(values: &[u64]) -> Histogram {
+        let mut histogram = Histogram::default();
+        values.iter().for_each(|value| histogram.record(*value));
+        histogram
+    }
+
+    fn merged(a: &Histogram, b: &Histogram) -> Histogram {
+        let mut sum = a.clone();
+        sum.merge(b);
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_counting_all_in_any_order(
+            a in proptest::collection::vec(0u64..10_000_000_000, 0..30),
+            b in proptest::collection::vec(0u64..100_000, 0..30),
+            c in proptest::collection::vec(0u64..100, 0..30),
+        ) {
+            let all = of(&[a.clone(), b.clone(), c.clone()].concat());
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            prop_assert_eq!(&merged(&merged(&a, &b), &c), &all);
+            prop_assert_eq!(&merged(&a, &merged(&c, &b)), &all);
+        }
+
+        #[test]
+        fn percentiles_are_within_the_stated_error(mut values in proptest::collection::vec(0u64..LONGEST_US, 1..200), percent in 0.0f64..=100.0) {
+            let got = of(&values).percentile(percent).unwrap() as f64;
+            values.sort_unstable();
+            let rank = ((percent / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
+            let exact = values[rank - 1] as f64;
+            prop_assert!((got - exact).abs() <= exact * 0.011 + 0.5, "{got} for {exact}");
+        }
+
+        #[test]
+        fn cumulative_counts_rise_and_err_by_a_bucket(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
+            let bounds = [1_000, 10_000, 100_000, LONGEST_US];
+            let counts = of(&values).cumulative(&bounds);
+            prop_assert!(counts.is_sorted());
+            prop_assert_eq!(counts[3], values.len() as u64);
+            for (bound, count) in bounds.iter().zip(&counts) {
+                let under = |bound: f64| values.iter().filter(|value| **value as f64 <= bound).count() as u64;
+                prop_assert!(under(*bound as f64) <= *count && *count <= under(*bound as f64 * 1.022), "{bound}: {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_small_where_values_are_alike() {
+        let mut all = Histogram::default();
+        (0..40).for_each(|power| (0..200).for_each(|step| all.record((1u64 << power) + (1u64 << power) * step / 200)));
+        assert!(all.counts.len() <= MAX_BUCKETS && all.heap_bytes() <= 16 << 10, "{}", all.counts.len());
+        let alike = of(&(90_000..110_000).step_by(100).collect::<Vec<u64>>());
+        assert!(alike.heap_bytes() <= 256, "{}", alike.heap_bytes());
+    }
+
+    #[test]
+    fn powers_of_two_end_their_buckets() {
+        for power in 0..31 {
+            assert_eq!(index_of(1 << power), power * 32 - 1, "2^{power}");
+            assert!(power < 6 || index_of((1 << power) + 1) == power * 32, "2^{power} + 1");
+        }
+        assert_eq!((of(&[]).percentile(50.0), of(&[]).range()), (None, None));
+        assert_eq!((of(&[0, 0, 7]).percentile(50.0), of(&[0, 0, 7]).percentile(100.0)), (Some(0), Some(7)));
+    }
+}

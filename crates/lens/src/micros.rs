@@ -1,0 +1,126 @@
+//! A histogram of one run: three significant digits, however much memory that takes.
+//!
+//! Load tests and comparisons want percentiles that are exact to a thousandth; a gateway's series use [`Histogram`](crate::Histogram), which
+//! is bounded and merges by adding.
+
+use hdrhistogram::Histogram;
+
+use crate::histogram::LONGEST_US;
+
+/// A histogram of microseconds: three significant digits, and the exact sum beside them.
+#[derive(Clone, Debug)]
+pub struct Micros {
+    hdr: Histogram<u64>,
+    sum: u64,
+}
+
+impl Default for Micros {
+    fn default() -> Self {
+        let hdr = Histogram::new(3).expect("invariant: three significant digits are valid");
+        Micros { hdr, sum: 0 }
+    }
+}
+
+impl Micros {
+    /// Count one value.
+    #[inline]
+    pub fn record(&mut self, micros: u64) {
+        let micros = micros.min(LONGEST_US);
+        self.hdr.record(micros).expect("invariant: a resizing histogram takes any value");
+        self.sum = self.sum.saturating_add(micros);
+    }
+
+    /// Count a value several times.
+    pub fn record_n(&mut self, micros: u64, times: u64) {
+        let micros = micros.min(LONGEST_US);
+        self.hdr.record_n(micros, times).expect("invariant: a resizing histogram takes any value");
+        self.sum = self.sum.saturating_add(micros.saturating_mul(times));
+    }
+
+    /// Take in another histogram.
+    pub fn merge(&mut self, other: &Micros) {
+        self.hdr.add(&other.hdr).expect("invariant: a resizing histogram takes any other");
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.hdr.len()
+    }
+
+    /// Their exact sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The value at a percentile from 0 to 100; `None` without values.
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        (!self.hdr.is_empty()).then(|| self.hdr.value_at_percentile(percent))
+    }
+
+    /// How many values lie at or under each of the rising `bounds`, to the precision of three digits.
+    pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
+        let mut values = self.hdr.iter_recorded().peekable();
+        let mut under = 0;
+        let mut counts = Vec::with_capacity(bounds.len());
+        for bound in bounds {
+            while let Some(v) = values.next_if(|v| self.hdr.lowest_equivalent(v.value_iterated_to()) <= *bound) {
+                under += v.count_at_value();
+            }
+            counts.push(under);
+        }
+        counts
+    }
+
+    /// The histogram itself.
+    pub fn hdr(&self) -> &Histogram<u64> {
+        &self.hdr
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(values: &[u64]) -> Micros {
+        let mut micros = Micros::default();
+        for v in values {
+            micros.record(*v);
+        }
+        micros
+    }
+
+    fn merged(a: &Micros, b: &Micros) -> Micros {
+        let mut sum = a.clone();
+        sum.merge(b);
+        sum
+    }
+
+    fn same(a: &Micros, b: &Micros) -> bool {
+        a.hdr == b.hdr && a.sum == b.sum
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_and_commutative(
+            a in proptest::collection::vec(0u64..10_000_000_000, 0..30),
+            b in proptest::collection::vec(0u64..100_000, 0..30),
+            c in proptest::collection::vec(0u64..100, 0..30),
+        ) {
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            prop_assert!(same(&merged(&a, &b), &merged(&b, &a)));
+            prop_assert!(same(&merged(&merged(&a, &b), &c), &merged(&a, &merged(&b, &c))));
+        }
+
+        #[test]
+        fn cumulative_counts_rise_to_the_count(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
+            let micros = of(&values);
+            let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
+            prop_assert!(counts.is_sorted());
+            prop_assert_eq!(counts[3], values.len() as u64);
+            // A bound that the three digits can tell is counted exactly.
+            prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 1_000).count() as u64);
+        }
+    }
+}
