@@ -73,7 +73,8 @@ test-kubernetes: setup
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --exclude llm-lens-onnx --all-targets -- -D warnings
-	cargo test --locked -q -p llm-lens-tests --test architecture
+	cargo check --locked -q -p llm-lens-cli --no-default-features
+	cargo test --locked -q -p llm-lens-tests --test architecture --test docs
 
 # Peers come from Debian's packages; those that are missing are left out with a line that names the package.
 bench: build

@@ -8,6 +8,7 @@ pub(crate) mod client;
 #[cfg(feature = "onnx")]
 mod model;
 mod thread_pool;
+#[cfg_attr(not(feature = "tokenizer"), path = "host/tokenizer/off.rs")]
 mod tokenizer;
 
 use std::collections::HashMap;

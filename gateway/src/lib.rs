@@ -9,7 +9,9 @@ mod respond;
 mod tls;
 
 mod host;
+#[cfg_attr(not(feature = "jwt"), path = "jwks/off.rs")]
 mod jwks;
+#[cfg_attr(not(feature = "redis"), path = "shared_limits/off.rs")]
 mod shared_limits;
 
 mod audit;

@@ -42,6 +42,14 @@ pub enum BuildError {
     /// A tokenizer that cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// Settings that want a part that this build lacks.
+    #[error("{setting}: this build was made without the feature `{feature}`")]
+    Feature {
+        /// The setting.
+        setting: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
     /// Backends that this build cannot find.
     #[error("pool {pool}: {why}")]
     Discovery {
@@ -74,12 +82,25 @@ pub(crate) struct Tools {
 /// # Errors
 /// The first thing that cannot be made ready.
 pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
+    features(settings)?;
     shields(settings, filters)?;
     keys(settings)?;
     settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
-    discoveries(settings)?;
     settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))?;
     Ok(())
+}
+
+/// Whether this build has what the settings want.
+fn features(settings: &Settings) -> Result<(), BuildError> {
+    let jwt = settings.auth.as_ref().is_some_and(|auth| !auth.jwt.is_empty());
+    for (wanted, has, setting, feature) in
+        [(jwt, cfg!(feature = "jwt"), "auth.jwt", "jwt"), (settings.store.is_some(), cfg!(feature = "redis"), "store", "redis")]
+    {
+        if wanted && !has {
+            return Err(BuildError::Feature { setting, feature });
+        }
+    }
+    discoveries(settings)
 }
 
 /// Whether this build can look for the backends of all pools.
@@ -197,7 +218,7 @@ impl Plan {
         // Where only backends came or went, no file is read again.
         let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
         let settings = written.with_found(found);
-        discoveries(&settings)?;
+        features(&settings)?;
         let upstreams = upstreams(&settings, before)?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
         let guards = same.map_or_else(|| shields(&settings, &tools.filters), |plan| Ok(plan.guards.clone()))?;
