@@ -3,6 +3,8 @@
 //! - *In*: nothing; it is data.
 //! - *Out*: rows for Prometheus, for `docs/metrics.md`, and for any other exporter.
 //! - *Never*: a label whose values a client chooses.
+//!
+//! Longer than 500 lines, because it is one table.
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

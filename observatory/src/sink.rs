@@ -54,6 +54,10 @@ pub struct SinkCounts {
 }
 
 impl SinkCounts {
+    fn of(name: &'static str) -> Self {
+        SinkCounts { name, delivered: AtomicU64::new(0), dropped: AtomicU64::new(0), trouble: Mutex::default() }
+    }
+
     /// Records that it took.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
@@ -101,11 +105,7 @@ impl Pump {
             ends: Mutex::new(false),
             wakes: Condvar::new(),
         });
-        let counts = |sink: &Box<dyn Sink>| {
-            let (delivered, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
-            Arc::new(SinkCounts { name: sink.name(), delivered, dropped, trouble: Mutex::default() })
-        };
-        let counts: Vec<_> = sinks.iter().map(counts).collect();
+        let counts: Vec<_> = sinks.iter().map(|sink| Arc::new(SinkCounts::of(sink.name()))).collect();
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
         let thread = std::thread::Builder::new().name("llm-lens-sinks".into()).spawn(move || seen.run(all));

@@ -27,7 +27,7 @@ async fn a_version_is_switched_and_taken_back_under_load() {
                 let answer = ask(gateway, CHAT, &format!("{number}-{n}"), BODY).await;
                 assert!(answer.status == 200 && answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.head);
                 let backend = field(&answer.head, "x-llm-lens-backend").unwrap_or_default().starts_with("g;");
-                heads.lock().expect("no panic").push((at, backend));
+                heads.lock().expect("no panic").push((at, began.elapsed(), backend));
             }
         }
     };
@@ -53,8 +53,8 @@ async fn a_version_is_switched_and_taken_back_under_load() {
     for (number, (at, to_green)) in switched.iter().enumerate() {
         let until = switched.get(number + 1).map_or(Duration::MAX, |(next, _)| *next);
         // From a second after it on, all are where they should be.
-        let late: Vec<_> = heads.iter().filter(|(begun, _)| *begun > *at + Duration::from_secs(1) && *begun < until).collect();
-        assert!(!late.is_empty() && late.iter().all(|(_, green)| green == to_green), "{number}: {late:?}");
+        let late: Vec<_> = heads.iter().filter(|(begun, ended, _)| *begun > *at + Duration::from_secs(1) && *ended < until).collect();
+        assert!(!late.is_empty() && late.iter().all(|(_, _, green)| green == to_green), "{number}: {late:?}");
     }
     // What the page of a stranger could send does nothing.
     assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "").0, 400);
