@@ -167,5 +167,5 @@ pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Resu
         }
         *head = fitter.head(scale);
     }
-    Ok(Model { weights: table, heads, lexicon: Lexicon::new(), phrases: Phrases::new()?, toxic: Table::new()? })
+    Ok(Model { weights: table, heads, lexicon: Lexicon::load(), phrases: Phrases::new()?, toxic: Table::new()? })
 }

@@ -53,7 +53,7 @@ pub struct Samples(Vec<Sample>);
 impl Samples {
     /// Takes the features of every row.
     pub fn new(rows: &[Row]) -> Result<Self, BuildError> {
-        let (lexicon, phrases) = (Lexicon::new(), Phrases::new()?);
+        let (lexicon, phrases) = (Lexicon::load(), Phrases::new()?);
         let one = |row: &Row| {
             let mut bag = Bag { kinds: Default::default(), sentence: 0 };
             extract(&lexicon, &phrases, &row.normal, &mut bag);
@@ -124,7 +124,7 @@ mod tests {
         Model {
             weights: weights.collect(),
             heads: [head.clone(), head],
-            lexicon: Lexicon::new(),
+            lexicon: Lexicon::load(),
             phrases: Phrases::new().expect("phrases"),
             toxic: Table::new().expect("table"),
         }

@@ -110,5 +110,5 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
     }
     let weights = pairs.iter().map(|pair| pair.map(u8::cast_signed)).collect();
     let (phrases, toxic) = Phrases::new().and_then(|phrases| Ok((phrases, Table::new()?))).map_err(|_| BadWeights::Damaged)?;
-    Ok(Model { weights, heads, lexicon: Lexicon::new(), phrases, toxic })
+    Ok(Model { weights, heads, lexicon: Lexicon::load(), phrases, toxic })
 }

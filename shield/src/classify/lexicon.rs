@@ -58,7 +58,7 @@ impl Shape {
 
 impl Lexicon {
     /// Reads the table that is compiled in. The first class that names a word has it.
-    pub fn new() -> Self {
+    pub fn load() -> Self {
         let mut lexicon = Self { slots: vec![(0, 0); SLOTS], names: vec!["-"], fuzzy: (0, 0) };
         let rows = || include_str!("lexicon.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(':'));
         for (name, words) in rows() {

@@ -18,7 +18,7 @@ fn model() -> Model {
     Model {
         weights: weights.collect(),
         heads: [head.clone(), Head { peak: 0.1, ..head }],
-        lexicon: Lexicon::new(),
+        lexicon: Lexicon::load(),
         phrases: Phrases::new().expect("phrases"),
         toxic: Table::new().expect("table"),
     }
