@@ -3,14 +3,7 @@
 //! - *In*: regular expressions and phrases of the settings.
 //! - *Out*: [`Pattern`]s for the scanners; what is wrong with an expression, in words.
 //! - *Never*: a pattern that costs more than linear time, or whose matches have no longest.
-//!
-//! Rules are kept for the life of the process, each text once: tables of rules are shared by streams that outlive a change of
-//! settings. What that costs is bounded by how often an operator writes a new rule.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
-use parking_lot::Mutex;
 use regex_syntax::hir::Hir;
 use shield::finding::Family;
 use shield::pattern::Pattern;
@@ -50,17 +43,17 @@ fn parse(regex: &str) -> Result<Hir, String> {
 }
 
 /// The patterns of an operator's rule.
-pub(crate) fn of_rule(rule: &Rule) -> Vec<&'static Pattern> {
+pub(crate) fn of_rule(rule: &Rule) -> Vec<Pattern> {
     let name = format!("policy.{}", rule.name);
     let kind = rule.name.to_ascii_uppercase().replace(['-', '.', '/'], "_");
     let phrases = rule.phrases.iter().map(|phrase| literal(phrase));
     let expressions = Some(rule.regex.clone()).filter(|regex| !regex.is_empty()).into_iter().chain(phrases);
-    expressions.map(|regex| interned(&name, &kind, &regex, Family::Policy)).collect()
+    expressions.map(|regex| pattern(name.clone(), kind.clone(), regex, Family::Policy)).collect()
 }
 
 /// The pattern of a planted word.
-pub(crate) fn of_canary(canary: &Canary) -> &'static Pattern {
-    interned("leak.canary", "CANARY", &literal(&canary.0), Family::Leak)
+pub(crate) fn of_canary(canary: &Canary) -> Pattern {
+    pattern("leak.canary".into(), "CANARY".into(), literal(&canary.0), Family::Leak)
 }
 
 /// No placeholder has more bytes: names have 64 at the most.
@@ -70,8 +63,8 @@ pub(crate) const MOST_PLACEHOLDER: usize = 80;
 pub const PLACEHOLDER: &str = "shield.placeholder";
 
 /// What stands in a prompt for something that was taken out, and may come back in an answer.
-pub(crate) fn of_placeholder() -> &'static Pattern {
-    interned(PLACEHOLDER, "PLACEHOLDER", r"\[[A-Z0-9][A-Z0-9_]{0,63}_[0-9]{1,7}\]", Family::Placeholder)
+pub(crate) fn of_placeholder() -> Pattern {
+    pattern(PLACEHOLDER.into(), "PLACEHOLDER".into(), r"\[[A-Z0-9][A-Z0-9_]{0,63}_[0-9]{1,7}\]".into(), Family::Placeholder)
 }
 
 /// A phrase as an expression: case and the width of white space do not matter.
@@ -80,16 +73,9 @@ fn literal(phrase: &str) -> String {
     format!("(?i){}", words.join(r"[ \t\r\n]{1,4}"))
 }
 
-fn interned(name: &str, kind: &str, regex: &str, family: Family) -> &'static Pattern {
-    static MADE: LazyLock<Mutex<HashMap<[String; 3], &'static Pattern>>> = LazyLock::new(Mutex::default);
-    let key = [name, kind, regex].map(str::to_owned);
-    let mut made = MADE.lock();
-    made.entry(key).or_insert_with(|| {
-        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-        let (rule, kind, regex) = (leak(name), leak(kind), leak(regex));
-        let longest = parse(regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
-        Box::leak(Box::new(Pattern { rule, kind, family, regex, longest, check: None, score: 1.0, context: None }))
-    })
+fn pattern(name: String, kind: String, regex: String, family: Family) -> Pattern {
+    let longest = parse(&regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
+    Pattern { rule: name.into(), kind: kind.into(), family, regex: regex.into(), longest, check: None, score: 1.0, context: None }
 }
 
 #[cfg(test)]
@@ -114,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_rule_is_made_once() {
+    fn a_rule_is_a_pattern_for_its_expression_and_one_for_each_phrase() {
         let rule = Rule {
             name: "code-name".into(),
             regex: "X[0-9]{2}".into(),
@@ -122,11 +108,10 @@ mod tests {
             input: crate::settings::Action::Off,
             output: crate::settings::Action::Mask,
         };
-        let (first, again) = (of_rule(&rule), of_rule(&rule));
-        assert_eq!(first.len(), 2);
-        assert!(first.iter().zip(&again).all(|(a, b)| std::ptr::eq(*a, *b)));
+        let made = of_rule(&rule);
+        assert_eq!(made.len(), 2);
         assert_eq!(
-            (first[0].rule, first[0].kind, first[1].regex),
+            (&*made[0].rule, &*made[0].kind, &*made[1].regex),
             ("policy.code-name", "CODE_NAME", r"(?i)Blue[ \t\r\n]{1,4}Moon[ \t\r\n]{1,4}\(v2\)")
         );
     }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use shield::finding::{Family, Finding};
@@ -143,12 +143,12 @@ impl Shield {
 
     /// What a whole text of an answer must not show, in order and without overlaps; the same as in a stream. The last says whether it must
     /// not be shown at all.
-    pub fn find(&self, text: &str, vault: &Vault) -> (Replacements, Option<&'static str>) {
+    pub fn find(&self, text: &str, vault: &Vault) -> (Replacements, Option<Cow<'static, str>>) {
         let mut found = Replacements::new();
         let mut blocked = None;
         for Scanner { action, automata } in self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask) {
             let mut note = |piece: Piece<'_>| match piece {
-                Piece::Mask { finding, .. } if *action == Action::Block => blocked = blocked.or(Some(finding.kind)),
+                Piece::Mask { finding, .. } if *action == Action::Block => blocked = blocked.take().or_else(|| Some(finding.kind.clone())),
                 Piece::Mask { finding, text: matched, open } => {
                     if let Some(instead) = instead(finding, matched, vault) {
                         found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
@@ -173,7 +173,7 @@ impl Shield {
 pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
     match finding.family {
         Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
-        _ => Some(bracketed(finding.kind)),
+        _ => Some(bracketed(&finding.kind)),
     }
 }
 
@@ -190,7 +190,7 @@ fn asked(settings: &settings::Shield, rule: &str) -> Action {
 
 /// What is done about findings of a rule in answers.
 fn done(settings: &settings::Shield, rule: &Pattern) -> Action {
-    let asked = asked(settings, rule.rule);
+    let asked = asked(settings, &rule.rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
 }
 
@@ -227,12 +227,12 @@ fn embedded(settings: &settings::Shield) -> Result<Vec<Link>, String> {
 }
 
 /// The rules about whose findings in answers something is done.
-fn answer_rules(settings: &settings::Shield) -> Vec<&'static Pattern> {
+fn answer_rules(settings: &settings::Shield) -> Vec<Pattern> {
     let wanted = |rule: &&'static Pattern| match rule.family {
         Family::Pii => settings.output_pii != Action::Off,
         _ => settings.output_secrets != Action::Off,
     };
-    let tables = shield::rules().into_iter().filter(wanted);
+    let tables = shield::rules().into_iter().filter(wanted).cloned();
     let own = settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
     let canaries = settings.canaries.iter().filter(|_| settings.on_canary != Action::Off).map(patterns::of_canary);
     let placeholders = (settings.restore && !settings.observe).then(patterns::of_placeholder);
@@ -245,21 +245,37 @@ pub(crate) fn options(hold_bytes: usize) -> Options {
 }
 
 /// What automata are made of.
-type Recipe = (Vec<(&'static str, &'static str)>, usize);
+type Recipe = (Vec<(Cow<'static, str>, Cow<'static, str>)>, usize);
 
-/// Automata are large and dear: guards with the same rules share them, and so do reloads. Those that no guard has any more are let go.
-fn automata(rules: &[&'static Pattern], hold_bytes: usize) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
-    static MADE: Mutex<Vec<(Recipe, Arc<Automata>)>> = Mutex::new(Vec::new());
+/// Automata are large and dear: guards with the same rules share them, and so do reloads. They are freed with the last guard that has them.
+fn automata(rules: &[Pattern], hold_bytes: usize) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
+    static MADE: Mutex<Vec<(Recipe, Weak<Automata>)>> = Mutex::new(Vec::new());
     if rules.is_empty() {
         return Ok(None);
     }
-    let recipe = (rules.iter().map(|rule| (rule.rule, rule.regex)).collect(), hold_bytes);
+    let recipe = (rules.iter().map(|rule| (rule.rule.clone(), rule.regex.clone())).collect(), hold_bytes);
     let mut made = MADE.lock();
-    if let Some((_, automata)) = made.iter().find(|(known, _)| *known == recipe) {
-        return Ok(Some(automata.clone()));
+    made.retain(|(_, automata)| automata.strong_count() > 0);
+    if let Some(automata) = made.iter().find(|(known, _)| *known == recipe).and_then(|(_, automata)| automata.upgrade()) {
+        return Ok(Some(automata));
     }
-    made.retain(|(_, automata)| Arc::strong_count(automata) > 1);
     let automata = Arc::new(Automata::new(rules, options(hold_bytes))?);
-    made.push((recipe, automata.clone()));
+    made.push((recipe, Arc::downgrade(&automata)));
     Ok(Some(automata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_share_automata_which_go_with_the_last_of_them() {
+        let rules = [patterns::of_canary(&settings::Canary("a planted word".into()))];
+        let first = automata(&rules, 64).unwrap().unwrap();
+        let again = automata(&rules, 64).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &automata(&rules, 128).unwrap().unwrap()));
+        let watch = Arc::downgrade(&first);
+        drop((first, again));
+        assert!(watch.upgrade().is_none());
+    }
 }

@@ -1,5 +1,6 @@
 //! What a detector found.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// What a finding is about. Names are those of the labelled data and of operators' rules.
@@ -21,9 +22,9 @@ pub enum Family {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The class: `EMAIL_ADDRESS`, `CREDIT_CARD`, `AWS_ACCESS_KEY` ...
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The rule that found it: `pii.email`, `secret.aws_access_key` ...
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// What it is about.
     pub family: Family,
     /// Bytes of the text, at character boundaries.

@@ -25,5 +25,5 @@ pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 
 /// Every rule of the tables: personal data, then credentials.
 pub fn rules() -> Vec<&'static pattern::Pattern> {
-    pii::PATTERNS.iter().chain(secrets::PATTERNS).collect()
+    pii::patterns().chain(secrets::patterns()).collect()
 }

@@ -44,7 +44,7 @@ impl Pivot {
     const ALL: [Pivot; 4] = [Pivot::Byte(b'@'), Pivot::Byte(b'~'), Pivot::Byte(b'.'), Pivot::Digit];
 
     fn of(pattern: &Pattern) -> Pivot {
-        match pattern.regex {
+        match &*pattern.regex {
             r if r.contains('@') => Pivot::Byte(b'@'),
             r if r.contains("Q~") => Pivot::Byte(b'~'),
             r if r.contains(r"\.") => Pivot::Byte(b'.'),
@@ -69,9 +69,9 @@ impl Pivot {
 
 impl Scanner {
     /// A scanner for `patterns`. A rule whose expression does not parse is left out: the tests of the tables see to it that none is.
-    pub fn new(patterns: &[&'static Pattern]) -> Scanner {
+    pub fn new(patterns: &[&Pattern]) -> Scanner {
         let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
-        let (wide, narrow): (Vec<&'static Pattern>, Vec<&'static Pattern>) = sound.into_iter().partition(|p| automaton::is_wide(p));
+        let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) = sound.into_iter().partition(|p| automaton::is_wide(p));
         let of = |pivot| wide.iter().copied().filter(|p| Pivot::of(p) == pivot).collect::<Vec<_>>();
         let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
         Scanner { narrow: Automaton::new(narrow), wide }
@@ -186,7 +186,7 @@ fn clean(pattern: &Pattern, text: &str, at: usize, end: usize) -> bool {
     end - at <= pattern.longest && ends_clean(pattern, *last, bytes.get(end..).unwrap_or_default()) && starts_clean(pattern, before, *first)
 }
 
-fn judge(pattern: &'static Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
+fn judge(pattern: &Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
     let candidate = text.get(at..end)?;
     let before = text.as_bytes().get(at.saturating_sub(CONTEXT)..at)?;
     let score = match pattern.context {
@@ -196,7 +196,7 @@ fn judge(pattern: &'static Pattern, text: &str, at: usize, end: usize) -> Option
     if score < FLOOR || pattern.check.is_some_and(|check| !check(candidate)) {
         return None;
     }
-    Some(Finding { kind: pattern.kind, rule: pattern.rule, family: pattern.family, span: at..end, score })
+    Some(Finding { kind: pattern.kind.clone(), rule: pattern.rule.clone(), family: pattern.family, span: at..end, score })
 }
 
 #[cfg(test)]

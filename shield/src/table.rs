@@ -4,6 +4,8 @@
 //! - *Out*: a [`Pattern`].
 //! - *Never*: judgement. That lives in the checks.
 
+use std::borrow::Cow::Borrowed;
+
 use crate::finding::Family;
 use crate::pattern::Pattern;
 
@@ -20,7 +22,7 @@ pub(crate) const fn pii(
     score: f32,
     context: Context,
 ) -> Pattern {
-    Pattern { rule, kind, family: Family::Pii, regex, longest, check, score, context }
+    Pattern { rule: Borrowed(rule), kind: Borrowed(kind), family: Family::Pii, regex: Borrowed(regex), longest, check, score, context }
 }
 
 /// A rule on a credential whose shape speaks for itself.
@@ -32,7 +34,16 @@ pub(crate) const fn secret(
     check: Option<fn(&str) -> bool>,
     score: f32,
 ) -> Pattern {
-    Pattern { rule, kind, family: Family::Secret, regex, longest, check, score, context: None }
+    Pattern {
+        rule: Borrowed(rule),
+        kind: Borrowed(kind),
+        family: Family::Secret,
+        regex: Borrowed(regex),
+        longest,
+        check,
+        score,
+        context: None,
+    }
 }
 
 /// A rule on a credential that is one only in company.
@@ -44,7 +55,16 @@ pub(crate) const fn vouched(
     check: Option<fn(&str) -> bool>,
     context: Context,
 ) -> Pattern {
-    Pattern { rule, kind, family: Family::Secret, regex, longest, check, score: 0.2, context }
+    Pattern {
+        rule: Borrowed(rule),
+        kind: Borrowed(kind),
+        family: Family::Secret,
+        regex: Borrowed(regex),
+        longest,
+        check,
+        score: 0.2,
+        context,
+    }
 }
 
 /// The same rule with another check.

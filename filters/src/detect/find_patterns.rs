@@ -98,7 +98,7 @@ impl Filter for FindPatterns {
                     _ => (Category::Secret, self.secrets),
                 };
                 let Finding { kind, rule, span, score, .. } = finding;
-                report.found.push(Found { rule: rule.into(), kind: kind.into(), category, text: at, span, score, action });
+                report.found.push(Found { rule, kind, category, text: at, span, score, action });
             }
         }
         report

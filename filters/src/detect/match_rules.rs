@@ -43,10 +43,10 @@ impl Filter for MatchRules {
         for (at, (_, text)) in subject.texts().enumerate() {
             let mut note = |piece: Piece<'_>| {
                 let Piece::Mask { finding, .. } = piece else { return };
-                let action = self.actions.iter().find(|(name, _)| name == finding.rule).map_or(Action::Flag, |(_, action)| *action);
+                let action = self.actions.iter().find(|(name, _)| *name == finding.rule).map_or(Action::Flag, |(_, action)| *action);
                 report.found.push(Found {
-                    rule: finding.rule.into(),
-                    kind: finding.kind.into(),
+                    rule: finding.rule.clone(),
+                    kind: finding.kind.clone(),
                     category: Category::Policy,
                     text: at,
                     span: finding.span.clone(),

@@ -22,7 +22,7 @@ type Maker = Box<dyn Fn() -> Cache + Send + Sync>;
 
 /// An automaton of several rules.
 pub(super) struct Automaton {
-    patterns: Vec<&'static Pattern>,
+    patterns: Vec<Pattern>,
     machine: Option<Machine>,
     sieve: Sieve,
 }
@@ -44,12 +44,12 @@ fn build(regexes: &[&str]) -> Option<DFA> {
 
 /// Whether the rule's expression is one.
 pub(super) fn parses(pattern: &Pattern) -> bool {
-    build(&[pattern.regex]).is_some()
+    build(&[&pattern.regex]).is_some()
 }
 
 /// Whether the rule can begin with about any word.
 pub(super) fn is_wide(pattern: &Pattern) -> bool {
-    let Some(dfa) = build(&[pattern.regex]) else { return false };
+    let Some(dfa) = build(&[&pattern.regex]) else { return false };
     let mut cache = dfa.create_cache();
     let Some(start) = begin(&dfa, &mut cache) else { return false };
     ["the", "how", "mat", "zip", "you"].iter().all(|word| word.bytes().try_fold(start, |s, b| step(&dfa, &mut cache, s, b)).is_some())
@@ -86,8 +86,8 @@ fn beginnings(dfa: &DFA) -> Sieve {
 }
 
 impl Automaton {
-    pub(super) fn new(patterns: Vec<&'static Pattern>) -> Automaton {
-        let regexes: Vec<_> = patterns.iter().map(|p| p.regex).collect();
+    pub(super) fn new(patterns: Vec<&Pattern>) -> Automaton {
+        let regexes: Vec<_> = patterns.iter().map(|p| &*p.regex).collect();
         let longest = patterns.iter().map(|p| p.longest).max().unwrap_or(0);
         let machine = (!patterns.is_empty()).then(|| build(&regexes)).flatten().map(|dfa| {
             let twin = dfa.clone();
@@ -95,7 +95,7 @@ impl Automaton {
             Machine { caches: Pool::new(make), dfa, longest }
         });
         let sieve = machine.as_ref().map_or_else(Sieve::new, |m| beginnings(&m.dfa));
-        Automaton { patterns, machine, sieve }
+        Automaton { patterns: patterns.into_iter().cloned().collect(), machine, sieve }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -128,9 +128,9 @@ pub(super) struct Walker<'a> {
 
 impl Walker<'_> {
     /// The rule of that number.
-    pub(super) fn pattern(&self, rule: usize) -> &'static Pattern {
+    pub(super) fn pattern(&self, rule: usize) -> &Pattern {
         // The numbers are our own, so the fallback never runs.
-        self.of.patterns.get(rule).copied().unwrap_or(crate::pii::FIRST)
+        self.of.patterns.get(rule).unwrap_or(crate::pii::FIRST)
     }
 
     /// Pushes (rule, end) for every match that begins at `at`.

@@ -4,6 +4,7 @@
 //! - *Out*: [`Automata`], shared by all channels.
 //! - *Never*: state of a channel; nothing here changes after the build.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -61,9 +62,9 @@ impl Default for Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildError {
     /// This rule is not a regular expression, or can match the empty text.
-    Rule(&'static str, String),
+    Rule(String, String),
     /// This rule alone is larger than a table may be.
-    Large(&'static str),
+    Large(String),
     /// More rules than the sets hold, or than fit the tables.
     Many,
 }
@@ -82,7 +83,7 @@ impl std::error::Error for BuildError {}
 
 /// A rule and what is known of it.
 pub(super) struct Rule {
-    pub(super) pattern: &'static Pattern,
+    pub(super) pattern: Pattern,
     /// It needs no context word.
     pub(super) plain: bool,
     /// At the hold bound it is masked, unseen.
@@ -115,12 +116,12 @@ impl Shape {
 }
 
 impl Rule {
-    fn new(pattern: &'static Pattern, options: &Options) -> Result<Self, BuildError> {
+    fn new(pattern: &Pattern, options: &Options) -> Result<Self, BuildError> {
         // ASCII classes; a class may take bytes of other characters, but no match begins or ends inside one.
         let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
-        let tree = parser.parse(pattern.regex).map_err(|error| BuildError::Rule(pattern.rule, error.to_string()))?;
+        let tree = parser.parse(&pattern.regex).map_err(|error| BuildError::Rule(pattern.rule.to_string(), error.to_string()))?;
         if tree.properties().minimum_len().unwrap_or(0) == 0 {
-            return Err(BuildError::Rule(pattern.rule, "matches the empty text, or nothing".into()));
+            return Err(BuildError::Rule(pattern.rule.to_string(), "matches the empty text, or nothing".into()));
         }
         let found = Extractor::new().extract(&tree);
         let long = |literals: &&[regex_syntax::hir::literal::Literal]| literals.iter().all(|one| one.as_bytes().len() >= NAMED);
@@ -134,8 +135,8 @@ impl Rule {
             .into_iter()
             .map(|unrolled| relax(&tree, unrolled))
             .find_map(|tree| Table::build(&[&tree], &[0], &[pattern.longest], ALONE).map(|table| (tree, Shape::new(pattern, &table))))
-            .ok_or(BuildError::Large(pattern.rule))?;
-        Ok(Rule { pattern, plain, masks_at_bound, prefixes, tree, shape })
+            .ok_or_else(|| BuildError::Large(pattern.rule.to_string()))?;
+        Ok(Rule { pattern: pattern.clone(), plain, masks_at_bound, prefixes, tree, shape })
     }
 
     /// Whether a text begins as only this rule's matches do.
@@ -186,10 +187,11 @@ impl fmt::Debug for Automata {
 
 impl Automata {
     /// Compile. Rules that cannot reach the threshold are left out.
-    pub fn new(patterns: &[&'static Pattern], mut options: Options) -> Result<Self, BuildError> {
+    pub fn new<P: Borrow<Pattern>>(patterns: &[P], mut options: Options) -> Result<Self, BuildError> {
         options.hold_bytes = options.hold_bytes.max(64);
-        let reaches = |pattern: &&&Pattern| pattern.score.max(pattern.context.map_or(0.0, |context| context.1)) >= options.threshold;
-        let rules: Vec<Rule> = patterns.iter().filter(reaches).map(|pattern| Rule::new(pattern, &options)).collect::<Result<_, _>>()?;
+        let reaches = |pattern: &&Pattern| pattern.score.max(pattern.context.map_or(0.0, |context| context.1)) >= options.threshold;
+        let rules: Vec<Rule> =
+            patterns.iter().map(Borrow::borrow).filter(reaches).map(|pattern| Rule::new(pattern, &options)).collect::<Result<_, _>>()?;
         if rules.len() > 256 {
             return Err(BuildError::Many);
         }
@@ -235,8 +237,8 @@ impl Automata {
     }
 
     /// The stable name of a rule by its number in the counts.
-    pub fn rule(&self, number: u16) -> Option<&'static str> {
-        self.rules.get(usize::from(number)).map(|rule| rule.pattern.rule)
+    pub fn rule(&self, number: u16) -> Option<&Cow<'static, str>> {
+        self.rules.get(usize::from(number)).map(|rule| &rule.pattern.rule)
     }
 }
 
@@ -252,7 +254,7 @@ fn build(rules: &[Rule], chosen: &[u16], limit: usize, tables: &mut Vec<Table>) 
         return Ok(());
     }
     match chosen {
-        [rule] => Err(BuildError::Large(rules.get(usize::from(*rule)).map_or("", |rule| rule.pattern.rule))),
+        [rule] => Err(BuildError::Large(rules.get(usize::from(*rule)).map(|rule| rule.pattern.rule.to_string()).unwrap_or_default())),
         _ => {
             let (left, right) = chosen.split_at(chosen.len() / 2);
             build(rules, left, limit, tables)?;

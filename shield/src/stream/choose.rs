@@ -96,7 +96,7 @@ impl Scan<'_> {
             return Some(false);
         };
         let behind = text.get(end..text.len().min(end + NEAR)).unwrap_or_default();
-        self.automata.options.edges.ends(rule.pattern, *last, behind, more)
+        self.automata.options.edges.ends(&rule.pattern, *last, behind, more)
     }
 
     /// The longest that passes its check; among those, the best score, then the first rule.

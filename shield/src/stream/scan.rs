@@ -179,7 +179,7 @@ impl Scan<'_> {
         let first = self.text.as_bytes().get(start).copied().unwrap_or(b' ');
         let (near, length) = self.near(start);
         let near = near.get(NEAR - length..).unwrap_or_default();
-        (edges.starts)(rule.pattern, near, first) && (rule.plain || has(context.get_or_insert_with(|| self.context(start)), number))
+        (edges.starts)(&rule.pattern, near, first) && (rule.plain || has(context.get_or_insert_with(|| self.context(start)), number))
     }
 
     /// What a failed or finished thread comes to. At the hold bound (`full`) the text behind it does not count.
@@ -228,13 +228,13 @@ impl Scan<'_> {
     /// Give out a mask, and the text before it.
     pub(super) fn mask(&mut self, start: usize, number: u16, score: f32, span: std::ops::Range<usize>, open: bool) {
         self.pass(start);
-        let Some(rule) = self.automata.rules.get(usize::from(number)).map(|rule| rule.pattern) else { return };
+        let Some(rule) = self.automata.rules.get(usize::from(number)).map(|rule| &rule.pattern) else { return };
         match self.counts.iter_mut().find(|count| count.0 == number) {
             Some(count) => count.1 = count.1.saturating_add(1),
             None => self.counts.push((number, 1)),
         }
         let text = self.text.get(start..span.end.saturating_sub(self.base)).unwrap_or_default();
-        let finding = Finding { kind: rule.kind, rule: rule.rule, family: rule.family, span, score };
+        let finding = Finding { kind: rule.kind.clone(), rule: rule.rule.clone(), family: rule.family, span, score };
         (self.out)(Piece::Mask { finding: &finding, text, open });
     }
 

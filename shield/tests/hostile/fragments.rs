@@ -17,7 +17,7 @@ const MORE: u64 = 12;
 
 static TREES: LazyLock<Vec<Hir>> = LazyLock::new(|| {
     let parse = |regex: &str| regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).unwrap();
-    shield::rules().iter().map(|rule| parse(rule.regex)).collect()
+    shield::rules().iter().map(|rule| parse(&rule.regex)).collect()
 });
 
 /// What checks accept, and what they nearly accept.
@@ -256,14 +256,14 @@ fn wrap(text: &str, layer: u8) -> String {
 }
 
 /// The first characters that a match of each rule begins with.
-pub fn prefixes() -> Vec<(&'static str, String)> {
+pub fn prefixes() -> Vec<(String, String)> {
     let first = |tree: &Hir| {
         let mut bytes = Vec::new();
         // The first branch of everything, as far as it goes: `password = "` of an assignment, `AKIA` of a key.
         least(tree, &mut bytes);
         String::from_utf8_lossy(&bytes[..bytes.len().min(24)]).into_owned()
     };
-    shield::rules().iter().zip(TREES.iter()).map(|(rule, tree)| (rule.rule, first(tree))).collect()
+    shield::rules().iter().zip(TREES.iter()).map(|(rule, tree)| (rule.rule.to_string(), first(tree))).collect()
 }
 
 fn least(tree: &Hir, into: &mut Vec<u8>) {

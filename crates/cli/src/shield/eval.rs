@@ -127,7 +127,7 @@ fn found(scanner: &Scanner, text: &str, family: Family) -> Vec<Span> {
     scanner.find(text, &mut all);
     let span = |f: &::shield::finding::Finding| {
         let (start, end) = in_characters(text, f);
-        Span { kind: merged(f.kind), start, end }
+        Span { kind: merged(&f.kind), start, end }
     };
     all.iter().filter(|f| f.family == family).map(span).collect()
 }

@@ -60,7 +60,7 @@ impl OutputGuard {
                     }
                     Err(kind) => {
                         self.queue.push_front(held);
-                        return self.fail(Failure::Blocked { kind: kind.to_owned() });
+                        return self.fail(Failure::Blocked { kind: kind.into_owned() });
                     }
                 }
             }

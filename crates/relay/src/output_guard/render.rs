@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use filters::Name;
 use wire::json::{self, Text};
 use wire::rewrite::{self, Edit, Found};
 use wire::{Dialect, Framing};
@@ -34,7 +35,7 @@ const ENVELOPE: [&[u8]; 10] =
 const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
 
 /// What to call an event that cannot be changed as it must.
-pub(super) const UNREADABLE: &str = "UNREADABLE_EVENT";
+pub(super) const UNREADABLE: Name = Cow::Borrowed("UNREADABLE_EVENT");
 
 /// An event as it leaves, or the kind of finding that ends the answer.
 pub(super) fn event<'b>(
@@ -43,7 +44,7 @@ pub(super) fn event<'b>(
     opening: &str,
     bytes: &'b [u8],
     content: &Content,
-) -> Result<Cow<'b, [u8]>, &'static str> {
+) -> Result<Cow<'b, [u8]>, Name> {
     if let Some(kind) = texts.blocks(&content.slots) {
         return Err(kind);
     }
@@ -67,7 +68,7 @@ pub(super) fn event<'b>(
                 if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
                     edits.push(disclaimer(context, at.start));
                 }
-                blocked = blocked.or(in_text(context, &text, at.start, &mut edits));
+                blocked = blocked.take().or(in_text(context, &text, at.start, &mut edits));
             }
         },
     });
@@ -94,7 +95,7 @@ pub(super) fn event<'b>(
 }
 
 /// Bytes that nobody reads as an event, scanned as one text.
-fn whole<'b>(context: &GuardContext, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, &'static str> {
+fn whole<'b>(context: &GuardContext, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
     match in_text(context, &Text::of(bytes, false), 0, &mut edits) {
         Some(kind) => Err(kind),
@@ -150,7 +151,7 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
 }
 
 /// The changes in a text that stands by itself at `at`; or the kind of finding that ends the answer.
-fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<&'static str> {
+fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<Name> {
     let (found, blocked) = context.guard.find(&text.decode(), &context.vault);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
     let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {

@@ -20,8 +20,8 @@ impl OutputGuard {
         into.held_bytes_max = self.held_bytes as u64;
         let mut word = "pass";
         for (rule, count) in self.texts.found(&self.context) {
-            *into.output.entry(rule.into()).or_default() += u64::from(count);
-            word = filters::worse(word, self.context.guard.asked(rule).name());
+            word = filters::worse(word, self.context.guard.asked(&rule).name());
+            *into.output.entry(rule).or_default() += u64::from(count);
         }
         into.word = filters::worse(into.word, word);
         if !self.context.guard.scanners().is_empty() {

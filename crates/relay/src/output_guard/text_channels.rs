@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use filters::settings::Action;
-use filters::{Category, Found, Scanner, Side};
+use filters::{Category, Found, Name, Scanner, Side};
 use shield::finding::{Family, Finding};
 use shield::stream::{Automata, Channel as Scan, Piece};
 use wire::Channel;
@@ -44,7 +44,7 @@ pub(super) struct Mask {
     /// Its end is not known yet.
     open: bool,
     /// The answer ends before it, for this.
-    pub(super) blocks: Option<&'static str>,
+    pub(super) blocks: Option<Name>,
     /// What stands there instead.
     pub(super) instead: Cow<'static, str>,
 }
@@ -132,8 +132,8 @@ impl TextChannels {
     }
 
     /// For what the answer ends at an event.
-    pub(super) fn blocks(&self, slots: &[Slot]) -> Option<&'static str> {
-        slots.iter().flat_map(|slot| self.masks(slot)).find_map(|mask| mask.blocks)
+    pub(super) fn blocks(&self, slots: &[Slot]) -> Option<Name> {
+        slots.iter().flat_map(|slot| self.masks(slot)).find_map(|mask| mask.blocks.clone())
     }
 
     /// What of a slot is replaced, in order, in bytes of the text.
@@ -155,16 +155,16 @@ impl TextChannels {
     }
 
     /// Findings by rule, over all texts.
-    pub(super) fn found(&self, context: &GuardContext) -> Vec<(&'static str, u32)> {
-        let mut all: Vec<(&'static str, u32)> = Vec::new();
+    pub(super) fn found(&self, context: &GuardContext) -> Vec<(Name, u32)> {
+        let mut all: Vec<(Name, u32)> = Vec::new();
         let scans = self.all.iter().flat_map(|text| text.scans.iter().zip(context.guard.scanners()));
         for (&(number, count), scanner) in scans.flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner))) {
             let rule = scanner.automata.rule(number);
             // What is put back is no finding.
             let Some(rule) = rule.filter(|rule| *rule != filters::PLACEHOLDER) else { continue };
-            match all.iter_mut().find(|(known, _)| *known == rule) {
+            match all.iter_mut().find(|(known, _)| known == rule) {
                 Some((_, sum)) => *sum += count,
-                None => all.push((rule, count)),
+                None => all.push((rule.clone(), count)),
             }
         }
         all
@@ -179,7 +179,7 @@ impl TextChannel {
             work(scan, automata, &mut |piece| match piece {
                 Piece::Mask { finding, text, open } => {
                     notes.extend(note(context, key, base, finding, text, notes.len()));
-                    let blocks = (*action == Action::Block).then_some(finding.kind);
+                    let blocks = (*action == Action::Block).then(|| finding.kind.clone());
                     let acts = *action >= Action::Mask;
                     if let Some(instead) = acts.then(|| filters::instead(finding, text, &context.vault)).flatten() {
                         // The arguments of a tool are JSON within the text.
@@ -225,13 +225,13 @@ fn note(context: &GuardContext, key: Key, base: usize, finding: &Finding, text: 
         Family::Placeholder => return None,
     };
     let found = Found {
-        rule: finding.rule.into(),
-        kind: finding.kind.into(),
+        rule: finding.rule.clone(),
+        kind: finding.kind.clone(),
         category,
         text: key.0 as usize,
         span: base + finding.span.start..base + finding.span.end,
         score: finding.score,
-        action: context.guard.asked(finding.rule),
+        action: context.guard.asked(&finding.rule),
     };
     Some(Note { side: Side::Output, filter: "patterns".into(), found, channel: Some(channel_name(key.1)), hash: Some(hasher.hash(text)) })
 }
