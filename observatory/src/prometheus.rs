@@ -3,7 +3,7 @@
 //! - *In*: merged series.
 //! - *Out*: families in the text format, with the bucket boundaries of the OpenTelemetry GenAI conventions and finer ones
 //!   below 10 ms.
-//! - *Never*: a second count of the same thing. Buckets are read off the exponential histograms of series when somebody asks, so a bucket's
+//! - *Never*: a second count of the same thing. Buckets are read off the exponential histograms of series on each scrape, so a bucket's
 //!   edge is exact to 2.2 %, and sums and counts are exact.
 
 mod bounds;

@@ -11,7 +11,7 @@
 pub const SCALE: u32 = 5;
 /// Buckets of a doubling.
 const PER_OCTAVE: f64 = (1 << SCALE) as f64;
-/// Greatest value that is told apart: one hour in microseconds. Greater ones count as that.
+/// The largest value with a bucket of its own: one hour in microseconds. Larger values count in the last bucket.
 pub const LONGEST_US: u64 = 3_600_000_000;
 /// Buckets from 1 to [`LONGEST_US`].
 pub const MAX_BUCKETS: usize = 1018;

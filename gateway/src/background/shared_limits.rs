@@ -13,7 +13,7 @@ const CHORES: Duration = Duration::from_millis(100);
 /// Between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Keep the store connected, pay debts, give idle slices back; until it is told to end, and never with a chore half done.
+/// Keeps the store connected, pays debts and gives idle slices back until the shutdown signal. Finishes a chore it has begun.
 pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The other pool of a route, which gets copies of requests and whose answers nobody waits for.
+//! The mirror of a route: another pool that gets copies of its requests. Its answers are dropped.
 //!
 //! - *In*: the share of requests that are copied.
 //! - *Out*: a slot for each copy, given back when it is dropped; counts and times.

@@ -1,7 +1,7 @@
 //! Stage 2: who asks?
 //!
 //! - *In*: the credential of the head, the keys of the plan.
-//! - *Out*: a caller, nobody in particular, or a refusal that tells nothing about which keys there are.
+//! - *Out*: a caller, the anonymous caller, or a refusal that does not reveal which keys exist.
 //! - *Never*: a credential kept, logged, or passed on. What is shown costs the same whether it is known or not.
 //!
 //! The head alone says who asks, so that it is known before a body is read; whether that is enough says the route.
