@@ -55,16 +55,9 @@ pub(crate) const fn vouched(
     check: Option<fn(&str) -> bool>,
     context: Context,
 ) -> Pattern {
-    Pattern {
-        rule: Borrowed(rule),
-        kind: Borrowed(kind),
-        family: Family::Secret,
-        regex: Borrowed(regex),
-        longest,
-        check,
-        score: 0.2,
-        context,
-    }
+    let mut pattern = secret(rule, kind, regex, longest, check, 0.2);
+    pattern.context = context;
+    pattern
 }
 
 /// The same rule with another check.
