@@ -55,7 +55,7 @@ async fn wait(exchange: &mut Exchange, turnstile: &Arc<Turnstile>, tokens: u64) 
 fn wish(exchange: &Exchange, tokens: u64) -> Wish {
     let caller = exchange.caller.as_deref();
     let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
-    // Callers without a key are told apart by their address.
+    // A caller without a key is known by its network address.
     let known = caller.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.clone());
     let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| network(address).to_string()).into());
     Wish { tenant, priority: exchange.hints.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.hints.max_wait }
