@@ -6,8 +6,8 @@
 
 use std::hint::black_box;
 
+use classifier::Model;
 use criterion::{Criterion, Throughput};
-use shield::classify::Model;
 use shield::normalise::{Limits, normalise};
 use shield::scan::Scanner;
 use shield::stream::{Automata, Channel, Edges, Options};
@@ -31,7 +31,7 @@ fn prose(bytes: usize) -> String {
 /// What is done to a prompt under default settings.
 pub fn prompts(c: &mut Criterion) {
     let scanner = Scanner::new(&shield::rules());
-    let model = Model::from_bytes(shield::WEIGHTS).expect("the weights of this version");
+    let model = Model::from_bytes(classifier::WEIGHTS).expect("the weights of this version");
     let mut group = c.benchmark_group("guard, prompts");
     for (name, bytes) in [("patterns over 4 KiB", 4 << 10), ("patterns over 256 KiB", 256 << 10)] {
         let text = prose(bytes);

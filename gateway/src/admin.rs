@@ -23,12 +23,11 @@ use observatory::Sample;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use pipeline::clock;
+use pipeline::shared::Shared;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
-
-use crate::clock;
-use crate::shared::Shared;
 
 /// Connections served at a time; more wait.
 const MOST_CONNECTIONS: usize = 64;

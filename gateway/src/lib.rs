@@ -1,30 +1,8 @@
-//! The proxy: listeners, the pipeline of a request, and what runs beside it.
+//! The proxy: listeners, the operator's listener, and what runs beside requests. Requests themselves run through the crate `pipeline`.
 //!
 //! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
 
-mod clock;
-
-mod client_limits;
-mod respond;
 mod tls;
-
-mod host;
-#[cfg_attr(not(feature = "jwt"), path = "jwks/off.rs")]
-mod jwks;
-#[cfg_attr(not(feature = "redis"), path = "shared_limits/off.rs")]
-mod shared_limits;
-
-mod audit;
-mod plan;
-pub use plan::{BuildError, check};
-
-mod shared;
-
-mod exchange;
-
-mod stage;
-
-mod pipeline;
 
 mod listeners;
 
@@ -33,4 +11,5 @@ mod admin;
 mod background;
 
 mod server;
+pub use pipeline::plan::{BuildError, check};
 pub use server::{Gateway, Options, StartError};

@@ -21,20 +21,20 @@ use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
 use pingora_runtime::RuntimeBuilder;
+use pipeline::audit::{Audit, AuditError};
+use pipeline::client_limits::ClientLimits;
+use pipeline::clock::{self, when};
+use pipeline::host::ThreadPool;
+use pipeline::plan::{BuildError, Plan, Tools};
+use pipeline::shared::Shared;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::AdminApp;
-use crate::audit::{Audit, AuditError};
 use crate::background::discovery::{self, Discovery};
 use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
-use crate::client_limits::ClientLimits;
-use crate::clock::{self, when};
-use crate::host::ThreadPool;
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
-use crate::plan::{BuildError, Plan, Tools};
-use crate::shared::Shared;
 
 /// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
 /// where somebody wants it so.
@@ -134,7 +134,6 @@ impl Gateway {
             tools,
             client_limits: ClientLimits::new(),
             spend,
-            certificates: listeners.iter().filter_map(Bound::certificate).collect(),
             audit,
             draining: AtomicBool::new(false),
             started: clock::now(),
@@ -219,9 +218,10 @@ impl Gateway {
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
+        let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
         let watching = async {
             tokio::join!(
-                reload::watch(self.shared.clone()),
+                reload::watch(self.shared.clone(), certificates),
                 discovery.keep(self.shared.clone()),
                 health_checks::keep(self.shared.clone()),
                 usage_file::keep(self.shared.clone()),

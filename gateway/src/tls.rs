@@ -4,4 +4,4 @@ mod certificate;
 mod client_certificate;
 
 pub(crate) use certificate::{Certificate, verifier};
-pub(crate) use client_certificate::{ClientCertificate, ReadCertificates};
+pub(crate) use client_certificate::{ReadCertificates, client_certificate};

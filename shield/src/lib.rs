@@ -6,11 +6,10 @@
 //!
 //! Whole texts go through [`scan`], which sees all of a text before it decides; streams go through [`stream`], which decides as
 //! early as it may. Both run the same tables and ask the same [`boundary`] questions. What has no pattern (attacks on the model, insults)
-//! is judged by [`classify`], over [`normalise`]d text.
+//! is judged by the crate `classifier`, over [`normalise`]d text.
 #![deny(clippy::indexing_slicing)]
 
 pub mod boundary;
-pub mod classify;
 pub mod finding;
 pub mod normalise;
 pub mod pattern;
@@ -19,9 +18,6 @@ pub mod scan;
 pub mod secrets;
 pub mod stream;
 mod table;
-
-/// The weights that this version was trained to: `llm-lens shield train` makes them, `docs/shield.md` says how good they are.
-pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 
 /// Every rule of the tables: personal data, then credentials.
 pub fn rules() -> Vec<&'static pattern::Pattern> {

@@ -11,12 +11,12 @@ use crate::metrics::{Scored, auc, threshold, tpr};
 use crate::sample::{Sample, Samples};
 use crate::scale::scale;
 use crate::solver::{Example, solve};
-use shield::classify::features::KINDS;
-use shield::classify::hash::BUCKETS;
-use shield::classify::lexicon::Lexicon;
-use shield::classify::phrase::Phrases;
-use shield::classify::toxic::Table;
-use shield::classify::{Head, Measured, Model, Question};
+use classifier::features::KINDS;
+use classifier::hash::BUCKETS;
+use classifier::lexicon::Lexicon;
+use classifier::phrase::Phrases;
+use classifier::toxic::Table;
+use classifier::{Head, Measured, Model, Question};
 
 /// How many folds there are.
 pub(crate) const FOLDS: usize = 5;

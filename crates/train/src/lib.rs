@@ -1,7 +1,7 @@
 //! From labelled texts to a weights file, and how good it is.
 //!
 //! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
-//! - *Out*: a [`Model`](shield::classify::Model); metrics over folds that keep near-duplicates together.
+//! - *Out*: a [`Model`](classifier::Model); metrics over folds that keep near-duplicates together.
 //! - *Never*: chance, a clock or a number of threads in the weights: the same data give the same file.
 
 pub mod data;

@@ -11,7 +11,7 @@ use crate::data::{File, Row};
 use crate::fit::{FOLDS, fit};
 use crate::metrics::{Scored, above, auc, threshold, tpr};
 use crate::sample::Samples;
-use shield::classify::{Question, Scores, Toxic};
+use classifier::{Question, Scores, Toxic};
 
 fn asked(question: Question, scores: &Scores) -> f32 {
     match question {

@@ -7,10 +7,10 @@
 use aho_corasick::BuildError;
 
 use crate::data::Row;
-use shield::classify::extract::extract;
-use shield::classify::features::{KINDS, Kind, LEAST, Sink};
-use shield::classify::lexicon::Lexicon;
-use shield::classify::phrase::Phrases;
+use classifier::extract::extract;
+use classifier::features::{KINDS, Kind, LEAST, Sink};
+use classifier::lexicon::Lexicon;
+use classifier::phrase::Phrases;
 
 /// A bucket and the sentence that it was met in.
 type Met = (u32, u32);
@@ -113,9 +113,9 @@ impl Sample {
 mod tests {
     use super::*;
     use crate::data::{self, File};
-    use shield::classify::hash::BUCKETS;
-    use shield::classify::toxic::Table;
-    use shield::classify::{Head, Model};
+    use classifier::hash::BUCKETS;
+    use classifier::toxic::Table;
+    use classifier::{Head, Model};
 
     /// Weights without meaning, the same each time.
     fn model() -> Model {

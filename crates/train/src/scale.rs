@@ -5,7 +5,7 @@
 //! - *Never*: a direction; that is for the solver to learn.
 
 use crate::solver::Example;
-use shield::classify::hash::BUCKETS;
+use classifier::hash::BUCKETS;
 
 /// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have it), blended with 1.
 pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {

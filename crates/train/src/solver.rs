@@ -4,7 +4,7 @@
 //! - *Out*: one weight a bucket.
 //! - *Never*: chance; the order is shuffled by a generator of fixed seed.
 
-use shield::classify::hash::BUCKETS;
+use classifier::hash::BUCKETS;
 
 /// One example: its features and how much it counts.
 pub(crate) struct Example {

@@ -1,4 +1,4 @@
-//! Attacks on the model and toxic language, by the classifiers of `shield`.
+//! Attacks on the model and toxic language, by the embedded classifiers.
 //!
 //! - *In*: what users and tools say, and windows of answers. System prompts are not judged: one that forbids something reads like
 //!   an attack.
@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use shield::classify::{Model, Scores, Toxic};
+use classifier::{Model, Scores, Toxic};
 use shield::normalise::Normal;
 
 use crate::BoxFuture;
@@ -134,7 +134,7 @@ pub fn scores(normal: &Normal) -> (f32, f32) {
 /// The classifiers, made ready once for the process.
 fn model() -> &'static Model {
     static MODEL: LazyLock<Model> =
-        LazyLock::new(|| Model::from_bytes(shield::WEIGHTS).expect("invariant: the weights are of this version, a test sees to it"));
+        LazyLock::new(|| Model::from_bytes(classifier::WEIGHTS).expect("invariant: the weights are of this version, a test sees to it"));
     &MODEL
 }
 

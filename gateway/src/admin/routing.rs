@@ -13,15 +13,15 @@ use http::Request;
 use hyper::body::Incoming;
 use lens::Tick;
 use observatory::Sample;
+use pipeline::clock;
+use pipeline::plan::{PlannedPool, PlannedRoute, RouteCounters, Target};
+use pipeline::shared::Shared;
+use pipeline::stage::select;
 use routing::health::State;
 use routing::{Member, Nature, Offloaded, Question, Release, Side};
 use serde_json::json;
 
 use super::parameter;
-use crate::clock;
-use crate::plan::{PlannedPool, PlannedRoute, RouteCounters, Target};
-use crate::shared::Shared;
-use crate::stage::select;
 
 /// What a change wants to be sure that a person or a program of the operator's asks for it.
 const OPERATOR: &str = "x-llm-lens-operator";

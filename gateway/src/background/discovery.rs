@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use config::{Endpoint, Source};
 use discovery::Update;
+use pipeline::shared::Shared;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reload;
-use crate::shared::Shared;
 
 /// Between two looks at what the plan wants to be watched.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

@@ -11,17 +11,16 @@ use std::time::Duration;
 use config::settings::{Backend, Probe};
 use filters::Ask;
 use lens::Tick;
+use pipeline::clock;
+use pipeline::host::client;
+use pipeline::plan::Plan;
+use pipeline::shared::Shared;
 use routing::Signals;
 use routing::member::Change;
 use routing::release::Worse;
 use tokio::task::{Id, JoinSet};
 use transport::{Upstream, reach};
 use wire::Dialect;
-
-use crate::clock;
-use crate::host::client;
-use crate::plan::Plan;
-use crate::shared::Shared;
 
 /// Between two looks at what is due.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::shared::Shared;
+use pipeline::shared::Shared;
 
 /// Between two looks at what is due.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);

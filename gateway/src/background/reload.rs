@@ -9,23 +9,25 @@ use std::time::{Duration, SystemTime};
 
 use config::{Found, MOST_FOUND, Settings, Source};
 use observatory::Gauges;
+use pipeline::plan::Plan;
+use pipeline::shared::Shared;
 
 use super::discovery::Known;
-use crate::plan::Plan;
-use crate::shared::Shared;
+
+use crate::tls::Certificate;
 
 /// Between two looks at the files. A look is a system call for each.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Watch the settings file; never ends.
-pub(crate) async fn watch(shared: Arc<Shared>) {
+pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificate>]>) {
     if shared.file.is_none() {
         return std::future::pending().await;
     }
-    let mut seen = look(&shared).await;
+    let mut seen = look(&shared, &certificates).await;
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
-        let stamps = look(&shared).await;
+        let stamps = look(&shared, &certificates).await;
         // The settings come first: without them nothing is read.
         if stamps.first().is_some_and(Option::is_some) && stamps != seen {
             seen = stamps;
@@ -35,10 +37,10 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 }
 
 /// Look at all files, on a thread that may wait for a disk: certificates that changed take effect, the stamps of the others are returned.
-async fn look(shared: &Arc<Shared>) -> Vec<Option<Stamp>> {
-    let shared = shared.clone();
+async fn look(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Vec<Option<Stamp>> {
+    let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
-        shared.certificates.iter().for_each(|certificate| certificate.look_again());
+        certificates.iter().for_each(|certificate| certificate.look_again());
         stamps(&shared)
     });
     looked.await.unwrap_or_default()

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeline::clock::when;
+use pipeline::shared::Shared;
 use tokio::sync::watch;
-
-use crate::clock::when;
-use crate::shared::Shared;
 
 /// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
 const CHORES: Duration = Duration::from_millis(100);

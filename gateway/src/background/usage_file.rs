@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeline::shared::Shared;
 use serde::{Deserialize, Serialize};
 use traffic::{Apart, Line, Spend, Totals};
-
-use crate::shared::Shared;
 
 /// Between two looks: so much of what was used is forgotten by a crash.
 const EVERY: Duration = Duration::from_secs(5);

@@ -17,11 +17,11 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use pipeline::shared::Shared;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use transport::buffer;
 
 use super::pass_through::{Proxy, total_of};
-use crate::shared::Shared;
 use request::Next;
 
 /// After an answer that we gave early: how long, and how much, is read of what the client still sends, so that it gets the

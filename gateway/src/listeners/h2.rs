@@ -17,18 +17,18 @@ use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
 use pingora::protocols::tls::SslDigest;
+use pipeline::clock;
+use pipeline::exchange::{Accepted, ShownCredential};
+use pipeline::plan::Plan;
+use pipeline::respond::Refusal;
+use pipeline::shared::Shared;
+use pipeline::stage::accept::{self, Server};
+use pipeline::stage::authenticate;
+use pipeline::{ExchangeGuard, Incoming, within};
 use transport::{AnswerHead, Gone, Out, Sink};
 use wire::http1::head::{self, RequestLine};
 
-use crate::clock;
-use crate::exchange::{Accepted, ShownCredential};
-use crate::pipeline::{self, ExchangeGuard, Incoming, within};
-use crate::plan::Plan;
-use crate::respond::Refusal;
-use crate::shared::Shared;
-use crate::stage::accept::{self, Server};
-use crate::stage::authenticate;
-use crate::tls::ClientCertificate;
+use crate::tls::client_certificate;
 
 /// How long the connection gets to write what is queued before a stream that broke off is reset.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
@@ -99,7 +99,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
         accept::accepted(&head, dialect, clock::now()),
         accept::check(&head).err(),
         encoded,
-        authenticate::read_credential(plan, &head, ClientCertificate::of(tls)),
+        authenticate::read_credential(plan, &head, client_certificate(tls)),
     )
 }
 

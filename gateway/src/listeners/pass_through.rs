@@ -16,20 +16,20 @@ use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use pipeline::ExchangeGuard;
+use pipeline::clock;
+use pipeline::exchange::Exchange;
+use pipeline::plan::{Plan, PlannedRoute};
+use pipeline::respond::Refusal;
+use pipeline::shared::Shared;
+use pipeline::stage::send::CREDENTIALS;
+use pipeline::stage::{accept, authenticate, guardrail_input, origin, route};
 use relay::Failure;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
 
 use super::h2;
-use crate::clock;
-use crate::exchange::Exchange;
-use crate::pipeline::{self, ExchangeGuard};
-use crate::plan::{Plan, PlannedRoute};
-use crate::respond::Refusal;
-use crate::shared::Shared;
-use crate::stage::send::CREDENTIALS;
-use crate::stage::{accept, authenticate, guardrail_input, origin, route};
-use crate::tls::ClientCertificate;
+use crate::tls::client_certificate;
 
 /// Pingora's proxy with our rules for what passes through.
 pub(super) type Proxy = HttpProxy<PassThrough>;
@@ -91,7 +91,7 @@ impl ProxyHttp for PassThrough {
         };
         let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
-        let certificate = ClientCertificate::of(tls.as_deref());
+        let certificate = client_certificate(tls.as_deref());
         let shown = parsed.as_ref().ok().and_then(|head| authenticate::read_credential(&plan, head, certificate));
         let exchange = ctx.exchange.insert(ExchangeGuard::open(&self.shared, plan.clone(), accepted, ctx.began));
         exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);

@@ -13,11 +13,11 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerAp
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::protocols::{ALPN, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
+use pipeline::shared::Shared;
 
 use super::bind::Speaks;
 use super::pass_through::{FOREVER, Proxy, new_proxy, total_of};
 use super::{h1, h2, left};
-use crate::shared::Shared;
 
 /// Takes connections from one listener.
 pub(crate) struct ProxyApp {

@@ -2,14 +2,14 @@
 
 use std::sync::LazyLock;
 
+use classifier::Model;
 use proptest::prelude::*;
-use shield::classify::Model;
 use shield::normalise::{Limits, Normal, normalise};
 
 use super::config;
 use super::fragments::text;
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| Model::from_bytes(shield::WEIGHTS).unwrap());
+static MODEL: LazyLock<Model> = LazyLock::new(|| Model::from_bytes(classifier::WEIGHTS).unwrap());
 
 /// Output within its limits, views in order, every span of the folded text inside the text as sent and at its characters.
 pub(super) fn sound(text: &str, normal: &Normal, limits: &Limits) {

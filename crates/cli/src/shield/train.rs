@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use ::shield::classify::Question;
 use anyhow::{Context, Result};
+use classifier::Question;
 use train::data::{self, File, Row};
 use train::{Samples, fit, report};
 

@@ -8,22 +8,22 @@ use lens::Tick;
 use lens::record::Outcome;
 use pingora::protocols::SocketDigest;
 use pingora::server::ShutdownWatch;
+use pipeline::clock;
+use pipeline::exchange::{Accepted, ShownCredential};
+use pipeline::plan::Plan;
+use pipeline::respond::Refusal;
+use pipeline::shared::Shared;
+use pipeline::stage::accept::{self, Server};
+use pipeline::stage::authenticate;
+use pipeline::{ExchangeGuard, Incoming, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{H1Sink, buffer};
 use wire::http1::head::{self, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
-use crate::clock;
-use crate::exchange::{Accepted, ShownCredential};
 use crate::listeners::left;
-use crate::pipeline::{self, ExchangeGuard, Incoming, within};
-use crate::plan::Plan;
-use crate::respond::Refusal;
-use crate::shared::Shared;
-use crate::stage::accept::{self, Server};
-use crate::stage::authenticate;
-use crate::tls::ClientCertificate;
+use crate::tls::client_certificate;
 
 /// Empty lines before a request that a client in good faith may leave: old ones end a body with one too many.
 const MAX_EMPTY_LINES: usize = 8;
@@ -169,7 +169,7 @@ impl Connection {
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: authenticate::read_credential(plan, &head, ClientCertificate::of(self.io.get_ssl_digest().as_deref())),
+            shown: authenticate::read_credential(plan, &head, client_certificate(self.io.get_ssl_digest().as_deref())),
             head_len: len,
         })
     }

@@ -1,0 +1,156 @@
+//! Does a text attack the model, does it insult?
+//!
+//! - *In*: a [`Normal`] text; the bytes of a weights file.
+//! - *Out*: [`Scores`], 0.5 being the point of operation, and the first telling phrase.
+//! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to the bit.
+//!
+//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions. Which kind of
+//! toxic language it is, phrases say (`toxic.txt`), together with the classifier's score.
+
+pub mod extract;
+pub mod features;
+mod format;
+pub mod hash;
+pub mod lexicon;
+pub mod phrase;
+mod scorer;
+mod seen;
+pub mod toxic;
+
+use lexicon::Lexicon;
+use phrase::Phrases;
+use shield::normalise::Normal;
+
+pub use extract::Phrase;
+pub use format::BadWeights;
+pub use phrase::Family;
+pub use toxic::Toxic;
+
+/// The weights of this version, as `llm-lens shield train` writes them; `docs/shield.md` says how good they are.
+pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
+
+/// The questions asked of a text, in the order of the table's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Prompt injection, jailbreak, prompt extraction.
+    Injection,
+    /// Hate, harassment, insult, threat.
+    Toxicity,
+}
+
+impl Question {
+    /// Both questions.
+    pub const ALL: [Question; 2] = [Question::Injection, Question::Toxicity];
+}
+
+/// What came out for one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// Prompt injection; above 0.5 is a finding.
+    pub injection: f32,
+    /// Toxicity; above 0.5 is a finding.
+    pub toxicity: f32,
+    /// Toxicity by category, in the order of [`Toxic::ALL`]: 0 where no phrase of the table is met.
+    pub toxic: [f32; Toxic::ALL.len()],
+    /// The first telling phrase, whether or not the score is high.
+    pub phrase: Option<Phrase>,
+}
+
+impl Scores {
+    /// The score of toxicity or of its worst category.
+    pub fn worst_toxicity(&self) -> f32 {
+        self.toxic.iter().copied().fold(self.toxicity, f32::max)
+    }
+}
+
+/// What training measured; carried in the file so that a deployment can tell what it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// ROC-AUC over the folds.
+    pub auc: f32,
+    /// The share found at one per cent false alarms.
+    pub tpr: f32,
+}
+
+/// How one question is answered from the sums of its column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Head {
+    /// One step of a quantised weight.
+    pub scale: f32,
+    /// How much each kind of feature counts.
+    pub kinds: [f32; features::KINDS],
+    /// How much the worst sentence counts beside the whole.
+    pub peak: f32,
+    /// The raw score that is given out as 0.5.
+    pub threshold: f32,
+    /// How fast the score leaves 0.5.
+    pub slope: f32,
+    /// What training measured.
+    pub measured: Measured,
+}
+
+impl Head {
+    fn calibrated(&self, raw: f32) -> f32 {
+        1.0 / (1.0 + (-self.slope * (raw - self.threshold)).exp())
+    }
+}
+
+/// Both classifiers, ready to score.
+#[derive(Debug)]
+pub struct Model {
+    /// Injection and toxicity side by side: one look-up serves both.
+    pub weights: Vec<[i8; 2]>,
+    /// One head for each question, in the order of [`Question::ALL`].
+    pub heads: [Head; 2],
+    /// Classes of words.
+    pub lexicon: Lexicon,
+    /// Telling phrases of attacks.
+    pub phrases: Phrases,
+    /// Phrases by category of toxic language.
+    pub toxic: toxic::Table,
+}
+
+impl Model {
+    /// Reads a weights file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadWeights> {
+        format::read(bytes)
+    }
+
+    /// The weights file of this model.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        format::write(self)
+    }
+
+    /// What training measured for a question.
+    pub fn measured(&self, question: Question) -> Measured {
+        self.head(question).measured
+    }
+
+    /// The head that answers a question.
+    pub fn head(&self, question: Question) -> &Head {
+        let [injection, toxicity] = &self.heads;
+        match question {
+            Question::Injection => injection,
+            Question::Toxicity => toxicity,
+        }
+    }
+
+    /// Scores a text. A long one is scored window by window, and the highest score counts.
+    pub fn score(&self, normal: &Normal) -> Scores {
+        let (raw, phrase) = self.raw(normal);
+        let [injection, toxicity] = raw;
+        let toxicity = self.head(Question::Toxicity).calibrated(toxicity);
+        let injection = self.head(Question::Injection).calibrated(injection);
+        Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
+    }
+
+    /// The score of each question before calibration, and the first telling phrase.
+    pub fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
+        let mut scorer = scorer::Scorer::new(self);
+        let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);
+        (scorer.finish(), phrase)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Limits by client address: connections and requests, before any credential is looked at.
+//!
+//! - *In*: addresses of clients.
+//! - *Out*: yes or no.
+//! - *Never*: memory that grows with strangers. Of connections only those that are open are counted; of rates, so many addresses have one of
+//!   their own, and the others share one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use config::settings::Limits;
+use governor::clock::DefaultClock;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use crate::clock;
+
+/// Most addresses with a rate of their own.
+const MOST: usize = 1 << 16;
+/// Whoever has none shares this one's.
+const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
+
+/// What is counted of clients by their address.
+#[derive(Debug)]
+pub struct ClientLimits {
+    connections: Mutex<HashMap<IpAddr, usize>>,
+    all: AtomicI64,
+    rates: Mutex<Option<(u32, Arc<Rates>)>>,
+    /// When addresses that are as new were forgotten last.
+    swept: AtomicU64,
+    /// Connections refused, and requests.
+    pub refused_connections: AtomicU64,
+    /// Requests refused by the rate of their address.
+    pub refused_requests: AtomicU64,
+}
+
+/// A connection that is counted while it lives.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    limits: Arc<ClientLimits>,
+    address: Option<IpAddr>,
+}
+
+impl ClientLimits {
+    /// Limits that have counted nothing yet.
+    pub fn new() -> Arc<Self> {
+        let (refused_connections, refused_requests) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(ClientLimits {
+            connections: Mutex::default(),
+            all: AtomicI64::new(0),
+            rates: Mutex::default(),
+            swept: AtomicU64::new(0),
+            refused_connections,
+            refused_requests,
+        })
+    }
+
+    /// A connection has come; `None`: it is one too many.
+    pub fn connected(self: &Arc<Self>, address: Option<IpAddr>, limits: &Limits) -> Option<ConnectionGuard> {
+        let address = address.map(traffic::network);
+        let most = i64::try_from(limits.connections).unwrap_or(i64::MAX);
+        let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most || most == 0;
+        if let (Some(address), true) = (address, fits) {
+            let mut connections = self.connections.lock();
+            let mine = connections.entry(address).or_default();
+            *mine += 1;
+            fits = limits.connections_per_address == 0 || *mine <= limits.connections_per_address;
+        } else if let Some(address) = address {
+            *self.connections.lock().entry(address).or_default() += 1;
+        }
+        let counted = ConnectionGuard { limits: self.clone(), address };
+        if !fits {
+            self.refused_connections.fetch_add(1, Ordering::Relaxed);
+        }
+        fits.then_some(counted)
+    }
+
+    /// Whether an address may ask once more.
+    pub fn admits(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
+        let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address)) else { return true };
+        let rates = self.rates(rate);
+        let address = traffic::network(address);
+        let crowded = rates.len() >= MOST;
+        if crowded && self.may_sweep() {
+            rates.retain_recent();
+        }
+        let address = if crowded && rates.len() >= MOST { OTHERS } else { address };
+        let admitted = rates.check_key(&address).is_ok();
+        if !admitted {
+            self.refused_requests.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    /// Once in a second: a look at all addresses is some milliseconds.
+    fn may_sweep(&self) -> bool {
+        let (now, last) = (clock::now().0, self.swept.load(Ordering::Relaxed));
+        now.saturating_sub(last) > 1_000_000_000 && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The rates of the settings in force: so many in a second, at once or one after the other.
+    fn rates(&self, rate: NonZeroU32) -> Arc<Rates> {
+        let mut rates = self.rates.lock();
+        match &*rates {
+            Some((known, rates)) if *known == rate.get() => rates.clone(),
+            _ => {
+                let fresh = Arc::new(RateLimiter::keyed(Quota::per_second(rate)));
+                *rates = Some((rate.get(), fresh.clone()));
+                fresh
+            }
+        }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.limits.all.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else { return };
+        let mut connections = self.limits.connections.lock();
+        if let Some(mine) = connections.get_mut(&address) {
+            *mine -= 1;
+            if *mine == 0 {
+                connections.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: &str) -> Limits {
+        let text = format!("backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nlimits: {{{change}}}\n");
+        config::parse("test", &text).expect("good settings").limits
+    }
+
+    #[test]
+    fn connections_are_counted_while_they_live() {
+        let (edge, limits) = (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
+        let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
+        let first = edge.connected(a, &limits).expect("the first");
+        let _second = edge.connected(a, &limits).expect("the second");
+        assert!(edge.connected(a, &limits).is_none());
+        let _third = edge.connected(b, &limits).expect("another address");
+        assert!(edge.connected(b, &limits).is_none(), "three are all");
+        drop(first);
+        assert!(edge.connected(a, &limits).is_some());
+        assert_eq!(edge.connections.lock().len(), 2);
+    }
+
+    #[test]
+    fn strangers_share_a_rate_when_there_are_too_many() {
+        let (edge, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
+        let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+        assert!(edge.admits(address(1), &limits) && !edge.admits(address(1), &limits) && edge.admits(address(2), &limits));
+        for stranger in 0..200_000 {
+            edge.admits(address(stranger), &limits);
+        }
+        let rates = edge.rates(NonZeroU32::new(1).expect("one"));
+        assert!(rates.len() <= MOST + 1, "{}", rates.len());
+    }
+}

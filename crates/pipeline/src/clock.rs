@@ -1,0 +1,9 @@
+//! The clocks of the gateway: the transport's, and both at once for limits that go by days.
+
+use traffic::When;
+pub use transport::clock::{now, wall_us};
+
+/// Now, by both clocks.
+pub fn when() -> When {
+    When { tick: now(), wall_us: wall_us() }
+}

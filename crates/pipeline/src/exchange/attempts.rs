@@ -1,0 +1,109 @@
+//! A request's way among backends.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lens::Tick;
+use lens::record::{RecordAttempt, RecordHedge, RecordSeam};
+use routing::{Attempt, Offloaded, Predicted, Reason, Side, Signals};
+
+use crate::plan::Target;
+
+/// What a backend is asked: the client's head, and the body as it goes on, which a guardrail may have changed.
+#[derive(Clone, Debug)]
+pub struct UpstreamRequest {
+    /// The buffer that begins with the head, and the head's length.
+    pub head: (Arc<Vec<u8>>, usize),
+    /// The buffer that holds the body, and where.
+    pub body: (Arc<Vec<u8>>, Range<usize>),
+}
+
+impl UpstreamRequest {
+    /// The bytes of the head.
+    pub fn head(&self) -> &[u8] {
+        let (buffer, len) = &self.head;
+        buffer.get(..*len).unwrap_or_default()
+    }
+
+    /// The bytes of the body.
+    pub fn body(&self) -> &[u8] {
+        let (buffer, range) = &self.body;
+        buffer.get(range.clone()).unwrap_or_default()
+    }
+}
+
+/// Where a request was sent, and why; where it may go next. Written by `select`, `hedge` and `resume`.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// The attempt that runs, and when it began.
+    pub attempt: Option<Attempt>,
+    /// When it began.
+    pub began: Tick,
+    /// Why this backend.
+    pub reason: Option<Reason>,
+    /// Where the request goes next; chosen, and paid for from the retry budget.
+    pub next: Option<(Target, Reason)>,
+    pub(crate) tried: Vec<Target>,
+    /// What requests of one session or hash have in common.
+    pub key: Option<Vec<u8>>,
+    /// Hashes of the prompt's beginnings.
+    pub prefix: Vec<u64>,
+    /// Backends that cannot serve the request.
+    pub unfit: Vec<Target>,
+    /// The version of the route that the request is for, and the one that is asked: the stable one stands in for the candidate.
+    pub assigned: Option<Side>,
+    /// Edge or cloud, where the pool has both.
+    pub side: Option<Side>,
+    /// The client asks for the cloud.
+    pub asks_cloud: bool,
+    /// Where the edge/cloud policy of the route sent it, and why.
+    pub offloaded: Option<Offloaded>,
+    /// The second backend that was asked at the same time.
+    pub hedge: Option<RecordHedge>,
+    /// What the engine reported of itself when it was chosen.
+    pub signals: Option<Signals>,
+    /// What the backend was predicted to take.
+    pub last_predicted: Option<Predicted>,
+    /// The client's own credential is passed on, to backends without one of the operator's.
+    pub with_credential: bool,
+    /// The request passes through unread, and a connection to its backend stands.
+    pub passes: bool,
+    /// Attempts that failed.
+    pub failed: Vec<RecordAttempt>,
+    /// The client gets the answer: no other backend will be asked.
+    pub committed: bool,
+    /// What to send, for as long as another backend may be asked.
+    pub request: Option<UpstreamRequest>,
+    /// The backend's time to first token was reported to its pool.
+    pub first_token_reported: bool,
+    /// Another backend could have been asked, but for the retry budget.
+    pub retry_denied: bool,
+    /// What was sent, for as long as another backend may resume the answer.
+    pub resumable: Option<UpstreamRequest>,
+    /// The stream broke off, and the attempt that runs is to resume it.
+    pub resuming: bool,
+    /// When the backend that died was asked: times are of the whole answer.
+    pub first_sent: Option<Tick>,
+    /// Where other backends resumed the answer.
+    pub seams: Vec<RecordSeam>,
+}
+
+impl Attempts {
+    /// Whether a backend was chosen.
+    pub fn was_tried(&self) -> bool {
+        !self.tried.is_empty()
+    }
+
+    /// The backend has done its part.
+    pub fn leave(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.leave();
+        }
+    }
+
+    /// The client gets an answer. What another backend would have been sent is not needed any more.
+    pub fn commit(&mut self) {
+        self.committed = true;
+        self.request = None;
+    }
+}

@@ -1,0 +1,80 @@
+//! What filters may use: the clock, timers, the backends of the settings, a pool of threads.
+//!
+//! - *In*: calls of a filter.
+//! - *Out*: [`filters::Host`], implemented.
+//! - *Never*: an answer of a judge that is larger than [`client::MAX_REPLY`]; an unbounded queue.
+
+pub mod client;
+#[cfg(feature = "onnx")]
+mod model;
+mod thread_pool;
+#[cfg_attr(not(feature = "tokenizer"), path = "host/tokenizer/off.rs")]
+mod tokenizer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use filters::{Ask, BoxFuture, Failure, Host, Job, Reply};
+use lens::Tick;
+use transport::Upstream;
+
+use crate::clock;
+
+#[cfg(feature = "onnx")]
+pub use model::load_model;
+pub use thread_pool::ThreadPool;
+pub use tokenizer::{Tokenizer, TokenizerError};
+
+/// What the filters of one plan may use.
+pub struct FilterHost {
+    backends: HashMap<Arc<str>, Arc<Upstream>>,
+    pool: Arc<ThreadPool>,
+}
+
+impl fmt::Debug for FilterHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilterHost").field("backends", &self.backends.keys()).finish_non_exhaustive()
+    }
+}
+
+impl FilterHost {
+    /// The backend of that name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.backends.get(name)
+    }
+
+    /// A host with these backends; `pool` runs jobs that take long.
+    pub fn new(backends: impl Iterator<Item = Arc<Upstream>>, pool: Arc<ThreadPool>) -> Self {
+        FilterHost { backends: backends.map(|upstream| (upstream.backend.name.clone(), upstream)).collect(), pool }
+    }
+}
+
+impl Host for FilterHost {
+    fn now(&self) -> Tick {
+        clock::now()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
+        // Settings are checked: a judge names a backend that is there.
+        let Some(upstream) = self.backends.get(&ask.backend).cloned() else { return Box::pin(async { Err(Failure::Unreachable) }) };
+        Box::pin(async move {
+            client::ask(&upstream, &ask).await.map_err(|error| {
+                log::warn!("judge at backend {}: {error}", upstream.backend.name);
+                match error {
+                    client::AskError::TooLarge => Failure::Nonsense,
+                    client::AskError::Upstream(_) => Failure::Unreachable,
+                }
+            })
+        })
+    }
+
+    fn offload(&self, job: Job) -> Result<(), Failure> {
+        self.pool.offload(job)
+    }
+}

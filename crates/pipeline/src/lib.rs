@@ -1,0 +1,32 @@
+//! The way of a request: from an accepted head to a settled record, by the stages that [`pipeline`] lists.
+//!
+//! - *In*: heads and bodies that the gateway's listeners have read; the settings, as a [`plan`].
+//! - *Out*: answers, written to a `transport::Sink`; records for the observatory.
+//! - *Never*: pingora. What accepts connections is the gateway's, so every stage can be tested without a socket.
+//!
+//! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
+
+pub mod clock;
+
+mod client_certificate;
+pub mod client_limits;
+pub mod respond;
+pub use client_certificate::ClientCertificate;
+
+pub mod host;
+#[cfg_attr(not(feature = "jwt"), path = "jwks/off.rs")]
+mod jwks;
+#[cfg_attr(not(feature = "redis"), path = "shared_limits/off.rs")]
+mod shared_limits;
+
+pub mod audit;
+pub mod plan;
+
+pub mod shared;
+
+pub mod exchange;
+
+pub mod stage;
+
+mod pipeline;
+pub use pipeline::{ExchangeGuard, Incoming, admit_unread, refuse, serve, within};

@@ -1,0 +1,215 @@
+//! A request's way: the stages in their order.
+//!
+//! ```text
+//! accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay
+//!        -> settle -> record
+//! ```
+//!
+//! `listeners` accept and authenticate, because the body is read in between; [`serve`] runs the stages from `inspect` to `select`;
+//! `pipeline/attempt.rs` asks one backend after the other; `pipeline/settle.rs` settles and records, however the request ends. What
+//! passes through unread runs the shorter [`admit_unread`].
+//!
+//! - *In*: an [`ExchangeGuard`] whose head was accepted, the request's bytes, a [`Sink`].
+//! - *Out*: how it went; the sink has been answered, one way or another.
+//! - *Never*: a panic that goes beyond the request it came from.
+
+mod attempt;
+mod settle;
+
+pub use attempt::refuse;
+pub use settle::ExchangeGuard;
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use lens::State;
+use lens::record::Outcome;
+use transport::Sink;
+use wire::http1::head::{self, Head, RequestLine};
+
+use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest};
+use crate::plan::PlannedRoute;
+use crate::respond::Refusal;
+use crate::stage::{
+    accept, admission, authenticate, count_tokens, guardrail_input, inspect, mirror, origin, rate_limit, route, select, validate,
+};
+
+/// A request that was read to its end.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Head, then body.
+    pub buffer: Vec<u8>,
+    /// Length of the head, in bytes.
+    pub head_len: usize,
+    /// Where the body stands in the buffer.
+    pub body: Range<usize>,
+    /// The body has a content coding.
+    pub encoded: bool,
+}
+
+/// Why a request goes no further.
+enum Stopped {
+    Refused(Refusal),
+    /// The client left.
+    Gone,
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Stopped::Refused(refusal)
+    }
+}
+
+/// Take a request to its end. `false`: the client's connection must be closed.
+pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
+    let ended = {
+        let mut run = pin!(run(exchange, incoming, sink));
+        // What the pipeline leaves half done is dropped with it or belongs to this request alone, which ends here.
+        poll_fn(|cx| catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))).map_or(Poll::Ready(None), |poll| poll.map(Some))).await
+    };
+    match ended {
+        Some(keep) => keep,
+        None => panicked(exchange, sink).await,
+    }
+}
+
+/// A panic, which the hook has logged, ends its request and nothing else.
+async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
+    observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);
+    log::error!("request {}: a panic ended it; please report this", exchange.accepted.id);
+    if exchange.answer.status.is_some() {
+        exchange.verdict.decide(Outcome::Rejected, Some("internal_error"));
+        sink.end(false);
+    } else {
+        refuse(exchange, &Refusal::internal(), sink).await;
+    }
+    false
+}
+
+/// Prepare a request, then ask backends until one answers.
+async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
+    match prepare(exchange, incoming, sink).await {
+        Ok(request) => attempt::until_answered(exchange, request, sink).await,
+        Err(Stopped::Refused(refusal)) => refuse(exchange, &refusal, sink).await,
+        Err(Stopped::Gone) => {
+            exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+            false
+        }
+    }
+}
+
+/// The stages up to the choice of a backend, one after the other.
+async fn prepare<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> Result<UpstreamRequest, Stopped> {
+    exchange.enter(State::Gateway);
+    let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
+    with_head(exchange, &incoming.buffer, incoming.head_len, |exchange, head| {
+        let unreadable = inspect::read_body(exchange, incoming.encoded, body)?;
+        exchange.enter(State::Route);
+        route::select(exchange, head)?;
+        exchange.enter(State::Gateway);
+        check_head(exchange, head)?;
+        must_be_readable(exchange, unreadable)?;
+        exchange.expected = rate_limit::expected(exchange, body);
+        validate::check(exchange, body)?;
+        exchange.hints = admission::read_hints(head);
+        guardrail_input::check_head(exchange, head)
+    })?;
+    if exchange.routed.as_ref().is_some_and(|routed| routed.route.tokenizer.is_some()) {
+        Box::pin(count_tokens::count(exchange, body)).await;
+    }
+    validate::fits(exchange)?;
+    rate_limit::reserve(exchange).await?;
+    let replaced = match exchange.guard() {
+        // Boxed, so that requests without a guardrail do not carry its size.
+        Some(_) => Box::pin(guard(exchange, body, sink)).await?,
+        None => None,
+    };
+    let buffer = Arc::new(incoming.buffer);
+    let body = match replaced {
+        Some(body) => {
+            let whole = 0..body.len();
+            (Arc::new(body), whole)
+        }
+        None => (buffer.clone(), incoming.body),
+    };
+    let request = UpstreamRequest { head: (buffer, incoming.head_len), body };
+    with_head(exchange, &request.head.0, request.head.1, |exchange, head| {
+        select::prepare(exchange, head, request.body());
+        Ok(())
+    })?;
+    select::keep_for_resume(exchange, &request);
+    mirror::start(exchange, &request);
+    Ok(request)
+}
+
+/// The shorter way of a request that passes through unread: what its head alone decides.
+pub async fn admit_unread(
+    exchange: &mut Exchange,
+    route: Arc<PlannedRoute>,
+    shown: Option<ShownCredential>,
+    head: &Head<'_, RequestLine<'_>>,
+) -> Result<(), Refusal> {
+    exchange.cors = origin::fields(&route.route, head);
+    origin::host(&route.route, head)?;
+    exchange.set_route(route);
+    authenticate::admit(exchange, shown)?;
+    authenticate::authorize(exchange)?;
+    accept::must_be_countable(exchange)?;
+    rate_limit::reserve(exchange).await?;
+    select::select(exchange)?;
+    guardrail_input::must_not_pass_unread(exchange)
+}
+
+/// Whether the route answers this host, this page and this caller.
+fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    let route = exchange.routed.as_ref().map(|routed| routed.route.clone()).ok_or_else(Refusal::no_route)?;
+    origin::host(&route.route, head)?;
+    exchange.cors = origin::fields(&route.route, head);
+    authenticate::authorize(exchange)
+}
+
+/// A body that cannot be read is refused where a stage must read it.
+fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<(), Refusal> {
+    let must_read = |routed: &Routed| routed.route.must_read;
+    match unreadable {
+        Some(refusal) if exchange.routed.as_ref().is_some_and(must_read) => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+/// Check the prompt, and watch the client meanwhile. A body is given back when it is to be sent instead.
+async fn guard<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> Result<Option<Vec<u8>>, Stopped> {
+    exchange.enter(State::ShieldInput);
+    let total = exchange.timeouts().total;
+    let checked = tokio::select! {
+        biased;
+        checked = within(total, guardrail_input::check_prompt(exchange, body)) => {
+            checked.unwrap_or_else(|| Err(Refusal::total_timeout())).map_err(Stopped::Refused)
+        }
+        () = poll_fn(|cx| sink.poll_gone(cx)) => Err(Stopped::Gone),
+    };
+    exchange.enter(State::Gateway);
+    checked
+}
+
+/// Work on the head of the request. It is parsed for each use: a parsed head is larger than a stream that waits.
+fn with_head<T>(
+    exchange: &mut Exchange,
+    buffer: &[u8],
+    len: usize,
+    work: impl FnOnce(&mut Exchange, &Head<'_, RequestLine<'_>>) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let mut room = head::field_room();
+    let bytes = buffer.get(..len).unwrap_or_default();
+    let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
+    work(exchange, &head)
+}
+
+/// The outcome, or `None` when it takes longer than `limit`; zero is no limit.
+pub async fn within<T>(limit: std::time::Duration, work: impl Future<Output = T>) -> Option<T> {
+    if limit.is_zero() { Some(work.await) } else { tokio::time::timeout(limit, work).await.ok() }
+}

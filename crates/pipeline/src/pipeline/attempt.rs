@@ -1,0 +1,291 @@
+//! Asks one backend after the other until one answers: select, admission, connect, send, relay.
+//!
+//! - *In*: a request that is ready to be sent.
+//! - *Out*: an answer for the client: a backend's, or the gateway's own where none has one.
+//! - *Never*: another backend for a request whose answer has begun for the client, but to resume it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lens::State;
+use lens::record::Outcome;
+use relay::{Cut, End, Failure, Reads, Relay};
+use routing::Ended;
+use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
+use wire::Framing;
+
+use super::with_head;
+use crate::clock;
+use crate::exchange::{Exchange, Routed, UpstreamRequest};
+use crate::respond::Refusal;
+use crate::stage::hedge::{self, Hedge, HedgedCall};
+use crate::stage::{admission, rate_limit, relay as relayed, select, send};
+
+/// How long a client gets to take one of the gateway's own short answers.
+const REFUSAL_WRITE: Duration = Duration::from_secs(10);
+
+/// How asking one backend went.
+enum AttemptEnd {
+    /// The client has been answered, or is gone; whether its connection may go on.
+    Done(bool),
+    /// No answer has begun: what that says of the backend, and what the client gets if no other backend is asked.
+    Failed(Ended, Refusal),
+    /// It answered with an error, and another backend is chosen.
+    Again(u16),
+    /// It died in mid-stream, and another backend is chosen to resume.
+    Cut,
+    /// Its answer may not pass: the gateway answers, and no other backend is asked.
+    Refused(Refusal),
+}
+
+/// Ask backends, one after the other, until one answers or no other may be asked.
+pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, sink: &mut D) -> bool {
+    let mut request = Some(request);
+    let mut cut = None;
+    loop {
+        if let Err(refusal) = select::select(exchange) {
+            return give_up(exchange, &refusal, cut, sink).await;
+        }
+        let Some(this) = request.take().or_else(|| exchange.attempts.request.take()) else {
+            return refuse(exchange, &Refusal::internal(), sink).await;
+        };
+        if select::can_retry(exchange) {
+            exchange.attempts.request = Some(this.clone());
+        }
+        let end = ask(exchange, this, &mut cut, sink).await;
+        exchange.attempts.resuming = cut.is_some();
+        let (ended, refusal, status) = match end {
+            AttemptEnd::Done(keeps) => return keeps,
+            AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
+            AttemptEnd::Cut => {
+                select::failed(exchange, Failure::UpstreamDied.code(), None, Ended::Badly);
+                continue;
+            }
+            AttemptEnd::Again(status) if cut.is_none() => {
+                let ended = exchange.fault(status);
+                select::failed(exchange, &format!("http_{status}"), Some(status), ended);
+                continue;
+            }
+            AttemptEnd::Again(status) => {
+                // A backend that does not resume another's answer is not ill for that.
+                let ended = if status < 500 && status != 429 { Ended::Untold } else { exchange.fault(status) };
+                (ended, Refusal::from(&Failure::UpstreamDied), Some(status))
+            }
+            AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
+        };
+        let again = match &cut {
+            Some(cut) => cut.text().map(str::to_owned).is_some_and(|text| select::may_resume(exchange, &text)),
+            None => select::may_retry(exchange),
+        };
+        if !again {
+            if cut.is_some() {
+                select::close(exchange, ended);
+            }
+            return give_up(exchange, &refusal, cut, sink).await;
+        }
+        let code = status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
+        select::failed(exchange, &code, status, ended);
+    }
+}
+
+/// No other backend is asked: the client gets an answer of the gateway's or, where one has begun, an error event as its last.
+async fn give_up<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, cut: Option<Box<Cut>>, sink: &mut D) -> bool {
+    let Some(cut) = cut else { return refuse(exchange, refusal, sink).await };
+    let mut out = cut.out;
+    exchange.verdict.decide(Outcome::UpstreamFailed, Some(refusal.code));
+    exchange.answer.ended_at.get_or_insert_with(clock::now);
+    if let Some(dialect) = exchange.routed.as_ref().and_then(|routed| routed.dialect) {
+        out.push(dialect.error_event(&refusal.message, refusal.code).as_bytes());
+        out.commit();
+    }
+    exchange.enter(State::ClientWrite);
+    let _ = tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out)).await;
+    sink.end(false);
+    exchange.answer.bytes_to_client = out.payload_written();
+    exchange.enter(State::Settle);
+    false
+}
+
+/// Ask the backend that was chosen: wait for a permit, send, and relay its answer.
+async fn ask<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, cut: &mut Option<Box<Cut>>, sink: &mut D) -> AttemptEnd {
+    // Boxed, so that requests that need not wait do not carry its size.
+    if let Some(queue) = admission::queue(exchange) {
+        let waited = tokio::select! {
+            biased;
+            waited = Box::pin(admission::enter(exchange, &queue)) => waited,
+            () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
+        };
+        if let Err(refusal) = waited {
+            return AttemptEnd::Failed(Ended::Untold, refusal);
+        }
+    }
+    let len = request.body().len();
+    let (buffer, head_len) = &request.head;
+    let outgoing = match with_head(exchange, buffer, *head_len, |exchange, head| Ok(send::prepare(exchange, head, len))) {
+        Ok(outgoing) => outgoing,
+        Err(refusal) => return AttemptEnd::Refused(refusal),
+    };
+    let reads = reads(exchange);
+    let hedge = hedge::plan(exchange, &request, &outgoing.edits, reads);
+    let UpstreamRequest { head, body: (buffer, body) } = request;
+    drop(head);
+    let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.upstream().cloned()) else { return AttemptEnd::Done(false) };
+    call(exchange, &upstream, (request, hedge, reads), cut, sink).await
+}
+
+/// How the answer is read to find its first token.
+fn reads(exchange: &Exchange) -> Option<Reads> {
+    let dialect = exchange.routed.as_ref()?.dialect?;
+    let echo = exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo);
+    Some(Reads { dialect, limits: exchange.plan.reader_limits, echo })
+}
+
+/// Connect and relay; once more on a new connection when an idle one turns out to be dead.
+async fn call<D: Sink>(
+    exchange: &mut Exchange,
+    upstream: &Arc<Upstream>,
+    (mut request, mut hedge, reads): (Request, Option<Box<Hedge>>, Option<Reads>),
+    cut: &mut Option<Box<Cut>>,
+    sink: &mut D,
+) -> AttemptEnd {
+    let holds = cut.is_some() || select::can_retry(exchange);
+    let mut fresh = false;
+    loop {
+        exchange.enter(State::Connect);
+        let (limits, timeout) = (exchange.plan.head_limits, exchange.timeouts().connect);
+        let opened = match &hedge {
+            // A second backend may be asked while the connection to the first is made.
+            Some(_) => Ok(Call::opening(upstream, request, limits, timeout, fresh)),
+            None => tokio::select! {
+                biased;
+                opened = Call::open(upstream, request, limits, timeout, fresh) => opened,
+                () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
+            },
+        };
+        let mut source = match opened {
+            Ok(call) => HedgedCall::new(call, hedge.take(), reads, holds),
+            Err(error) => return failed(&error),
+        };
+        let context = relayed::context(exchange);
+        let (end, rest) = Relay::new(exchange, context, &mut source, sink, cut.take()).run().await;
+        *cut = rest;
+        hedge::apply(exchange, source.take_outcome());
+        match end {
+            End::Complete => {
+                // The backend that has answered, which may be another one than was asked first.
+                if let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) {
+                    source.settle(upstream);
+                }
+                return AttemptEnd::Done(completed(exchange));
+            }
+            End::Unanswered(error) => {
+                let first = source.first_ended();
+                match source.into_unanswered() {
+                    (Some(again), rest) if !fresh => {
+                        log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
+                        fresh = true;
+                        (request, hedge) = (again, rest);
+                    }
+                    _ => return both_failed(&error, first),
+                }
+            }
+            end => return ended(exchange, end),
+        }
+    }
+}
+
+/// What an end that is neither complete nor unanswered means for the request.
+fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
+    match end {
+        End::Refused(failure) => {
+            let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout) && failure != Failure::TotalTimeout;
+            let refusal = Refusal::from(&failure);
+            if is_fault { AttemptEnd::Failed(Ended::Badly, refusal) } else { AttemptEnd::Refused(refusal) }
+        }
+        End::Again(status) => AttemptEnd::Again(status),
+        End::Cut => AttemptEnd::Cut,
+        End::Served => {
+            completed(exchange);
+            AttemptEnd::Done(false)
+        }
+        End::Broken | End::Gone | End::Complete | End::Unanswered(_) => AttemptEnd::Done(false),
+    }
+}
+
+fn failed(error: &UpstreamError) -> AttemptEnd {
+    let ended = if error.blames_backend() { Ended::Badly } else { Ended::Untold };
+    log::warn!("backend: {error}");
+    AttemptEnd::Failed(ended, Refusal::unanswered(error))
+}
+
+/// No backend has answered, of one or of two that were asked at the same time; how the first of two ended is its own.
+fn both_failed(error: &UpstreamError, first: Option<Ended>) -> AttemptEnd {
+    match (failed(error), first) {
+        (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
+        (end, _) => end,
+    }
+}
+
+fn client_gone(exchange: &mut Exchange) -> bool {
+    exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+    false
+}
+
+/// The answer was passed on whole. Was it a good one?
+fn completed(exchange: &mut Exchange) -> bool {
+    let answer = &exchange.answer;
+    let status = answer.status.unwrap_or(0);
+    let choices = u32::try_from(rate_limit::choices(exchange)).unwrap_or(u32::MAX);
+    let engine = answer.lens.error().map(|e| e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into()));
+    let incomplete = answer.streamed && answer.measured && answer.not_parsed.is_none() && !answer.lens.is_complete(choices);
+    match engine {
+        Some(code) => exchange.verdict.decide(Outcome::UpstreamError, Some(&code)),
+        None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
+        // The stream ended as HTTP wants and said neither why it ended nor that it did: some engines fail this way.
+        None if incomplete => exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream")),
+        None => exchange.verdict.decide(Outcome::Ok, None),
+    }
+    true
+}
+
+/// Answer a request in the backend's place.
+pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &mut D) -> bool {
+    exchange.verdict.decide(refusal.outcome, Some(refusal.code));
+    exchange.answer.status = Some(refusal.status);
+    let body = refusal.body();
+    let head = AnswerHead {
+        status: refusal.status,
+        fields: format!("content-type: application/json\r\n{}", refusal.fields).into_bytes(),
+        length: Some(body.len() as u64),
+        framing: Framing::Json,
+        encoded: false,
+        first_byte: clock::now(),
+    };
+    let mut out = Out::default();
+    let mut extra = format!("x-request-id: {}\r\n{}", exchange.accepted.id, exchange.cors.as_deref().unwrap_or_default());
+    if exchange.attempts.was_tried() {
+        extra.push_str(&select::field(exchange));
+    }
+    exchange.enter(State::ClientWrite);
+    let written = match sink.begin(&head, &extra, &mut out) {
+        Ok(()) => {
+            out.push(body.as_bytes());
+            out.finish();
+            tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out)).await.is_ok_and(|w| w.is_ok())
+        }
+        Err(Gone) => false,
+    };
+    sink.end(written);
+    exchange.answer.bytes_to_client = out.payload_written();
+    exchange.enter(State::Settle);
+    written
+}
+
+async fn write_all<D: Sink>(sink: &mut D, out: &mut Out) -> Result<(), Gone> {
+    while !out.is_empty() {
+        poll_fn(|cx| sink.poll_write(cx, out)).await?;
+    }
+    Ok(())
+}

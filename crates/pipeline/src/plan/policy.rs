@@ -1,0 +1,91 @@
+//! What a route decides by besides its pools, and how that lives on in the next plan.
+//!
+//! - *In*: settings of routes, the route of the same name in the plan before.
+//! - *Out*: policies that remember what they have learnt, where nothing about them has changed; counts of what was done.
+//! - *Never*: a change to a policy of the plan in force: the plan that is made may not come to be.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use config::Settings;
+use config::settings::Route;
+use routing::{Offload, Offloaded, Release};
+
+use super::{PlannedPool, PlannedRoute};
+
+/// How often a route did something besides asking the first one.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    /// Another backend was asked after one had failed.
+    pub retries: AtomicU64,
+    /// It was not, because of the budget.
+    pub retries_denied: AtomicU64,
+    /// A request went to a pool behind its own.
+    pub fallbacks: AtomicU64,
+    /// Another backend went on with a stream.
+    pub continuations: AtomicU64,
+    /// By what was decided between edge and cloud.
+    pub offloaded: [AtomicU64; Offloaded::ALL.len()],
+}
+
+impl RouteCounters {
+    /// It was decided between edge and cloud.
+    pub fn offloaded(&self, decided: Offloaded) {
+        let at = Offloaded::ALL.iter().position(|known| *known == decided);
+        if let Some(count) = at.and_then(|at| self.offloaded.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The shortest that any route asks for, by backend.
+pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
+    let mut probes = HashMap::new();
+    for route in &settings.routes {
+        for every in route.offload.iter().map(|offload| offload.probe).filter(|every| !every.is_zero()) {
+            for backend in route.backends() {
+                probes.entry(backend.name.clone()).and_modify(|known: &mut Duration| *known = every.min(*known)).or_insert(every);
+            }
+        }
+    }
+    probes
+}
+
+/// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
+pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
+    let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
+        let candidate = route.route.candidate.as_ref().and_then(|candidate| route.pools.get(candidate.pool));
+        let others = route.pools.len() - usize::from(candidate.is_some());
+        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).cloned().collect()
+    };
+    let backed: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
+    for pool in routes.iter().flat_map(|route| &route.pools) {
+        pool.pool.set_backed(backed.iter().any(|known| Arc::ptr_eq(known, pool)));
+    }
+}
+
+/// The policy of edge and cloud, with what it remembers, where nothing about it has changed.
+pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Offload>> {
+    let wanted = route.offload.as_ref()?;
+    let known = known.filter(|known| known.route.offload == route.offload).and_then(|known| known.offload.clone());
+    Some(known.unwrap_or_else(|| Arc::new(Offload::new(wanted.objective, wanted.complexity))))
+}
+
+/// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile. With other rules
+/// it goes on under these; only another share in the settings is another decision.
+pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
+    let wanted = route.candidate.as_ref()?;
+    let pool_of = |route: &Route| Some(route.pools.get(route.candidate.as_ref()?.pool)?.settings.name.clone());
+    let known = known.and_then(|known| Some((known.route.candidate.as_ref()?, known.release.as_ref()?, pool_of(&known.route))));
+    let (rollback, seed) = (Some(wanted.rollback), rand::random());
+    Some(match known.filter(|(.., pool)| *pool == pool_of(route)) {
+        Some((candidate, release, _)) if candidate.share == wanted.share && candidate.rollback == wanted.rollback => release.clone(),
+        Some((candidate, release, _)) => {
+            let share = (candidate.share != wanted.share).then_some(wanted.share);
+            Arc::new(Release::after(release, share, rollback, seed))
+        }
+        None => Arc::new(Release::new(wanted.share, rollback, seed)),
+    })
+}

@@ -1,0 +1,122 @@
+//! Pools of a plan, and how they live on in the next.
+//!
+//! - *In*: pools of settings, backends made ready, the plan before.
+//! - *Out*: a pool as it is, where nothing about it has changed; else a new one with what the other has learnt and spent.
+//! - *Never*: a backend in two states: all pools that have it share its upstream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use config::settings::Route;
+use transport::Upstream;
+
+use super::{Mirror, Plan};
+
+/// A pool with its backends.
+#[derive(Debug)]
+pub struct PlannedPool {
+    /// Health and balancing of its backends.
+    pub pool: routing::Pool,
+    /// In the order of its members.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// What they call the model.
+    pub model: Option<String>,
+    /// Each can do what any other can.
+    pub uniform: bool,
+    /// Where the gateway runs, which makes some of them near.
+    zone: Option<String>,
+    /// More of them are found while the gateway runs.
+    pub(super) is_discovered: bool,
+    /// What is counted of its hedges.
+    pub hedged: Arc<Hedged>,
+}
+
+/// What second backends were asked. Counts go on when backends come and go.
+#[derive(Debug, Default)]
+pub struct Hedged {
+    /// How often one was asked, and answered first.
+    pub asked: AtomicU64,
+    pub won: AtomicU64,
+    /// Tokens of prompts, as estimated, that those who lost have read.
+    pub tokens: AtomicU64,
+}
+
+impl PlannedPool {
+    /// A second backend is asked.
+    pub fn hedged(&self, prompt: u64) {
+        self.hedged.asked.fetch_add(1, Ordering::Relaxed);
+        self.hedged.tokens.fetch_add(prompt, Ordering::Relaxed);
+    }
+
+    /// It answered first.
+    pub fn hedge_won(&self) {
+        self.hedged.won.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
+pub(super) struct Pools<'p> {
+    pub(super) upstreams: &'p [Arc<Upstream>],
+    pub(super) zone: Option<&'p str>,
+    pub(super) known: Vec<Arc<PlannedPool>>,
+    pub(super) made: Vec<Arc<PlannedPool>>,
+}
+
+impl Pools<'_> {
+    pub(super) fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
+        route.pools.iter().map(|pool| self.pool(pool)).collect()
+    }
+
+    /// The backends of all that were made, each once.
+    pub(super) fn placed(&self) -> Vec<Arc<Upstream>> {
+        let mut placed: Vec<Arc<Upstream>> = Vec::new();
+        for upstream in self.made.iter().flat_map(|pool| &pool.upstreams) {
+            if !placed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                placed.push(upstream.clone());
+            }
+        }
+        placed
+    }
+
+    /// Who is asked as well; with its counts, where nothing about it has changed.
+    pub(super) fn mirror(&mut self, route: &Route, before: Option<&Plan>) -> Option<Arc<Mirror>> {
+        let wanted = route.mirror.as_ref()?;
+        let pool = self.pool(&wanted.pool);
+        let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone());
+        Some(Arc::new(Mirror::new(pool, wanted.share, known.as_deref())))
+    }
+
+    fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {
+        let upstreams: Vec<Arc<Upstream>> =
+            wanted.backends.iter().filter_map(|backend| self.upstreams.get(backend.index).cloned()).collect();
+        let same = |pool: &&Arc<PlannedPool>| {
+            let members = pool.upstreams.len() == upstreams.len()
+                && pool.upstreams.iter().zip(&upstreams).all(|(one, other)| Arc::ptr_eq(one, other));
+            members && pool.pool.settings == wanted.settings && pool.model == wanted.model && pool.zone.as_deref() == self.zone
+        };
+        if let Some(pool) = self.made.iter().chain(&self.known).find(same).cloned() {
+            self.made.push(pool.clone());
+            return pool;
+        }
+        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
+        let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
+        let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
+        let near = upstreams.iter().map(|upstream| self.zone.is_some() && upstream.backend.zone.as_deref() == self.zone).collect();
+        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random()).preferring(near);
+        let before = self.known.iter().find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
+        if let Some(before) = before {
+            pool = pool.after(&before.pool);
+        }
+        let pool = Arc::new(PlannedPool {
+            pool,
+            upstreams,
+            model: wanted.model.clone(),
+            uniform,
+            zone: self.zone.map(str::to_owned),
+            is_discovered: wanted.discovery.is_some(),
+            hedged: before.map(|before| before.hedged.clone()).unwrap_or_default(),
+        });
+        self.made.push(pool.clone());
+        pool
+    }
+}

@@ -1,0 +1,259 @@
+//! Our own answers. This alone turns facts into HTTP: OpenAI's error object, a stable `code`, the request id.
+//!
+//! An error that the engine sent passes through unchanged and never comes here. Messages name no address, path or key of
+//! the operator's side.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use lens::record::Outcome;
+use wire::http1::head::HeadError;
+use wire::request::Refused;
+
+use relay::Failure;
+use transport::UpstreamError;
+
+/// For what may pass in a moment.
+const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
+/// What HTTP wants beside a 401.
+const CHALLENGE: Cow<'static, str> = Cow::Borrowed("www-authenticate: Bearer\r\n");
+
+/// A request that we end ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// A sentence for people: what happened and what to do.
+    pub message: String,
+    /// The member of the request that is meant.
+    pub param: Option<&'static str>,
+    /// The outcome that the record gets.
+    pub outcome: Outcome,
+    /// OpenAI's `type`, where it does not follow from the outcome.
+    pub kind: Option<&'static str>,
+    /// Extra fields, each with its CRLF.
+    pub fields: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal whose outcome is `Rejected`.
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { status, code, message: message.into(), param: None, outcome: Outcome::Rejected, kind: None, fields: Cow::Borrowed("") }
+    }
+
+    fn upstream(status: u16, code: &'static str, message: &'static str) -> Self {
+        Refusal { outcome: Outcome::UpstreamFailed, ..Refusal::new(status, code, message) }
+    }
+
+    fn timeout(code: &'static str, message: &'static str) -> Self {
+        Refusal { outcome: Outcome::Timeout, ..Refusal::new(504, code, message) }
+    }
+
+    /// 400, 431 or 505: the head of the request is malformed or too large.
+    pub fn bad_head(error: HeadError) -> Self {
+        let (status, code) = match error {
+            HeadError::TooLarge | HeadError::TooManyFields => (431, "header_too_large"),
+            HeadError::Version => (505, "http_version_not_supported"),
+            HeadError::Target => (400, "invalid_target"),
+            HeadError::Host => (400, "invalid_host"),
+            HeadError::Framing(_) => (400, "ambiguous_framing"),
+            HeadError::StrayControl | HeadError::Malformed(_) => (400, "malformed_request"),
+        };
+        Refusal::new(status, code, format!("{error}."))
+    }
+
+    pub(crate) fn bad_body(refused: &Refused) -> Self {
+        let param = match refused {
+            Refused::Duplicate(name) => Some(*name),
+            _ => None,
+        };
+        Refusal { param, ..Refusal::new(400, refused.code(), format!("{refused}.")) }
+    }
+
+    /// 413: the body is longer than `limits.body`.
+    pub fn body_too_large(limit: usize) -> Self {
+        Refusal::new(413, "request_too_large", format!("The request body is larger than the limit of {limit} bytes."))
+    }
+
+    /// 400: the body is not framed as the head says.
+    pub fn broken_body() -> Self {
+        Refusal::new(400, "malformed_body", "The request body is not framed as its head says.")
+    }
+
+    /// 408: the request did not come within `limits.request_timeout`.
+    pub fn slow_request() -> Self {
+        Refusal { outcome: Outcome::Timeout, ..Refusal::new(408, "request_timeout", "The request did not arrive in time.") }
+    }
+
+    /// 404: no route matches.
+    pub fn no_route() -> Self {
+        Refusal::new(404, "no_route", "No route of the gateway matches this request; check the path, the headers and the model.")
+    }
+
+    /// No backend of the route can do what the request asks for.
+    pub fn no_backend() -> Self {
+        let message = "No backend of this route can serve this request: its model, the size of its prompt, or what it asks for is beyond all of them.";
+        Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
+    }
+
+    /// Too many requests of one address.
+    pub fn address_too_fast() -> Self {
+        let message = "Too many requests from this address; try again in a second.";
+        Refusal { kind: Some("requests"), fields: RETRY_SOON, ..Refusal::new(429, "too_many_requests", message) }
+    }
+
+    /// A limit that cannot be looked up.
+    pub fn limits_unavailable() -> Self {
+        let message = "The gateway cannot look up a rate limit now; try again in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "rate_limits_unavailable", message) }
+    }
+
+    /// A credential that is none, has expired or was revoked: which, nobody is told.
+    pub fn bad_key() -> Self {
+        let message = "Incorrect API key provided. Check the key, or ask the operator of the gateway for one.";
+        Refusal { fields: CHALLENGE, ..Refusal::new(401, "invalid_api_key", message) }
+    }
+
+    /// The keys of an identity provider are not there.
+    pub fn identity_unavailable() -> Self {
+        let message = "The gateway cannot verify tokens yet: it waits for the identity provider's keys. Try again in a moment.";
+        Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
+    }
+
+    pub(crate) fn no_key() -> Self {
+        let message = "You didn't provide an API key. Send it as \"Authorization: Bearer KEY\".";
+        Refusal { fields: CHALLENGE, ..Refusal::new(401, "missing_api_key", message) }
+    }
+
+    pub(crate) fn forbidden_route() -> Self {
+        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "route_not_allowed", "This API key may not use this route.") }
+    }
+
+    pub(crate) fn forbidden_model() -> Self {
+        let message = "This API key may not ask for this model; name one that it is for.";
+        Refusal { kind: Some("permission_error"), param: Some("model"), ..Refusal::new(403, "model_not_allowed", message) }
+    }
+
+    /// A member that is wrong.
+    pub fn invalid(status: u16, code: &'static str, param: &'static str, message: String) -> Self {
+        Refusal { param: Some(param), kind: Some("invalid_request_error"), ..Refusal::new(status, code, message) }
+    }
+
+    /// What nobody here reads, where somebody must.
+    pub fn uncountable_endpoint() -> Self {
+        let message = "What this API is asked cannot be counted here; use one that the gateway reads, or have the path named under the route's `pass`.";
+        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "uncountable_endpoint", message) }
+    }
+
+    pub(crate) fn wrong_host() -> Self {
+        Refusal::new(421, "host_not_served", "The route does not answer to this host; check the URL.")
+    }
+
+    /// 501: protocol upgrades are not supported.
+    pub fn upgrade() -> Self {
+        Refusal::new(501, "upgrade_not_supported", "The gateway does not switch protocols; send the request without Upgrade.")
+    }
+
+    pub(crate) fn expectation() -> Self {
+        Refusal::new(417, "expectation_failed", "The only expectation that can be met is 100-continue.")
+    }
+
+    pub(crate) fn internal() -> Self {
+        Refusal::new(500, "internal_error", "The gateway failed on this request; the request id leads to its log.")
+    }
+
+    pub(crate) fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
+    }
+
+    /// A filter that must see all of a prompt cannot: there is too much of it.
+    pub fn too_much_to_judge(filter: &str) -> Self {
+        let message =
+            format!("The request must be checked by {filter:?}, and there is more text in it than that can be asked about; send less.");
+        Refusal::blocked(413, "too_much_to_judge", message)
+    }
+
+    /// 503: all connections to the backend are in use.
+    pub fn busy() -> Self {
+        Refusal {
+            fields: RETRY_SOON,
+            ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.")
+        }
+    }
+
+    /// 502: no connection to the backend.
+    pub fn connect_failed() -> Self {
+        Refusal::upstream(502, "upstream_connect_failed", "The backend does not accept connections.")
+    }
+
+    /// 502: the backend closed the connection before it answered.
+    pub fn upstream_closed() -> Self {
+        Refusal::upstream(502, "upstream_closed", "The backend closed the connection before it answered.")
+    }
+
+    /// 502: the answer of the backend is not HTTP.
+    pub fn upstream_invalid() -> Self {
+        Refusal::upstream(502, "upstream_invalid_response", "The backend's answer is not valid HTTP.")
+    }
+
+    /// Nothing of an answer has come.
+    pub fn unanswered(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::Busy => Refusal::busy(),
+            UpstreamError::Connect(_) => Refusal::connect_failed(),
+            UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
+            UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
+            UpstreamError::BrokeOff => Refusal::from(&Failure::UpstreamDied),
+            UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
+        }
+    }
+
+    /// A filter's own refusal.
+    pub fn by_filter(refused: filters::Refused) -> Self {
+        Refusal::from(&Failure::RefusedByFilter(refused))
+    }
+
+    pub(crate) fn total_timeout() -> Self {
+        Refusal::from(&Failure::TotalTimeout)
+    }
+
+    /// A filter that must judge the prompt cannot.
+    pub fn guard_unavailable(filter: &Arc<str>, failure: filters::Failure) -> Self {
+        Refusal::from(&Failure::GuardUnavailable { filter: filter.clone(), failure })
+    }
+
+    /// 504: connecting to the backend took longer than `timeouts.connect`.
+    pub fn connect_timeout() -> Self {
+        Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
+    }
+
+    /// The JSON body.
+    pub fn body(&self) -> String {
+        let kind = match self.outcome {
+            Outcome::Rejected if matches!(self.status, 500 | 503) => "server_error",
+            Outcome::Blocked if self.status >= 500 => "server_error",
+            Outcome::Blocked => "content_policy_violation",
+            Outcome::Rejected => "invalid_request_error",
+            Outcome::Timeout => "timeout_error",
+            _ => "upstream_error",
+        };
+        let kind = self.kind.unwrap_or(kind);
+        serde_json::json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}).to_string()
+    }
+}
+
+/// A failure as the client gets it, where no answer has begun.
+impl From<&Failure> for Refusal {
+    fn from(failure: &Failure) -> Self {
+        let (status, fields) = match failure {
+            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => (504, Cow::Borrowed("")),
+            Failure::UpstreamDied | Failure::ResumeFailed | Failure::Unreadable | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
+            Failure::RefusedByFilter(refused) => (refused.status.clamp(400, 599), Cow::Borrowed("")),
+            Failure::GuardUnavailable { .. } => (503, RETRY_SOON),
+            Failure::BudgetExhausted { .. } => (429, Cow::Borrowed("")),
+        };
+        Refusal { outcome: failure.outcome(), fields, ..Refusal::new(status, failure.code(), failure.message()) }
+    }
+}

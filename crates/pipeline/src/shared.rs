@@ -1,0 +1,76 @@
+//! What all requests of a process share: the plan that is in force, the observatory, and whether we are leaving.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use config::Found;
+use observatory::Observatory;
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+use traffic::Spend;
+use wire::http1::head::HeadError;
+
+use crate::audit::Audit;
+use crate::client_limits::ClientLimits;
+use crate::plan::{Plan, Tools};
+use crate::respond::Refusal;
+
+/// Shared by every worker.
+#[derive(Debug)]
+pub struct Shared {
+    /// The plan for requests that enter now; each request pins the one it entered with.
+    pub plan: ArcSwap<Plan>,
+    /// The backends that were found. Locked by whoever makes a plan, so that none is made of an older one than the last.
+    pub found: Mutex<Found>,
+    /// Series, gauges, sinks.
+    pub observatory: Arc<Observatory>,
+    /// What the next plan will be made with.
+    pub tools: Tools,
+    /// Limits by client address.
+    pub client_limits: Arc<ClientLimits>,
+    /// Who used what.
+    pub spend: Arc<Spend>,
+    /// Where findings are written down.
+    pub audit: Option<Audit>,
+    /// Set when the process is to end: answers close their connections, `/readyz` says no.
+    pub draining: AtomicBool,
+    /// When the process began to serve.
+    pub started: lens::Tick,
+    /// Work that no request waits for, such as mirrored requests; it is waited for, or dropped, at the end.
+    pub tasks: TaskTracker,
+    /// Where the settings came from, if from a file.
+    pub file: Option<PathBuf>,
+}
+
+impl Shared {
+    /// Whether the process is to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A head that is none: counted, and what its client is told.
+    pub fn bad_head(&self, error: HeadError) -> Refusal {
+        observatory::Gauges::count(&self.observatory.gauges().bad_heads);
+        Refusal::bad_head(error)
+    }
+}
+
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The number of this thread among those that record.
+pub fn worker() -> usize {
+    WORKER.with(|worker| {
+        worker.get().unwrap_or_else(|| {
+            let number = WORKERS.fetch_add(1, Ordering::Relaxed);
+            worker.set(Some(number));
+            number
+        })
+    })
+}

@@ -1,0 +1,53 @@
+//! A build without the feature `redis`: a store of shared limits cannot be set up, so that there is none to ask.
+
+use std::convert::Infallible;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use config::settings::StoreSettings;
+use traffic::{Chore, Wanted};
+
+/// The store does not answer.
+#[derive(Debug)]
+pub struct StoreAway;
+
+/// What the store says to a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(dead_code, reason = "no store is asked in this build")]
+pub enum Leased {
+    Granted(u64),
+    Not(Option<Duration>),
+}
+
+/// A store and the connection to it: none.
+#[derive(Debug)]
+pub struct Store {
+    none: Infallible,
+    pub settings: StoreSettings,
+    pub answered: AtomicU64,
+    pub failed: AtomicU64,
+    pub without: AtomicU64,
+}
+
+impl Store {
+    /// `plan` refuses settings with a store before it comes to this.
+    pub fn new(_: StoreSettings) -> Self {
+        unreachable!("invariant: plan refuses what this build cannot do")
+    }
+
+    pub fn is_there(&self) -> bool {
+        match self.none {}
+    }
+
+    pub async fn lease(&self, _: &Wanted) -> Result<Leased, StoreAway> {
+        match self.none {}
+    }
+
+    pub async fn attend_to(&self, _: Vec<Chore>) {
+        match self.none {}
+    }
+
+    pub async fn connect(&self) {
+        match self.none {}
+    }
+}

@@ -1,0 +1,24 @@
+//! The stages of an inference request, a file each, in the order of `pipeline.rs`:
+//!
+//! `accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay -> settle -> record`
+//!
+//! Connecting is the transport's; settling is the pipeline's. `origin` and `validate` check what the route asks for, `count_tokens` makes
+//! estimates exact; `hedge` and `mirror` ask further backends.
+
+pub mod accept;
+pub mod admission;
+pub mod audit;
+pub mod authenticate;
+pub mod count_tokens;
+pub mod guardrail_input;
+pub mod hedge;
+pub mod inspect;
+pub mod mirror;
+pub mod origin;
+pub mod rate_limit;
+pub mod record;
+pub mod relay;
+pub mod route;
+pub mod select;
+pub mod send;
+pub mod validate;

@@ -1,0 +1,180 @@
+//! Stage 1: a head has come. Whose request is it, and may it be one at all?
+
+use lens::Tick;
+use wire::Dialect;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::clock;
+use crate::exchange::{Accepted, Exchange};
+use crate::respond::Refusal;
+
+/// Longest request id taken from a client.
+const MAX_ID: usize = 128;
+/// Longest path kept for the record.
+const MAX_ENDPOINT: usize = 256;
+
+/// Who serves the request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Server {
+    /// Our own exchange, with the dialect that the path speaks.
+    Exchange(Dialect),
+    /// Pingora's proxy, untouched and unmeasured but for its time.
+    PassThrough,
+}
+
+/// Who serves a request with that head.
+pub fn server(line: &RequestLine<'_>) -> Server {
+    let path = path(line.target);
+    match Dialect::from_path(path) {
+        Some(dialect) if line.method == "POST" && !is_odd(path) => Server::Exchange(dialect),
+        _ => Server::PassThrough,
+    }
+}
+
+/// Whether a path can be another to the engine than to us: it has escapes, empty segments, or steps.
+fn is_odd(path: &str) -> bool {
+    path.contains(['%', '\\', ';']) || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Whether a request that is no inference may pass a guard unread. What is not known to be harmless may be an inference API that we do not
+/// read, or one that gives out once more what an answer was.
+pub fn passes_unread(guard: &filters::settings::Shield, path: &str) -> bool {
+    let named = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => path == pattern,
+    };
+    is_harmless(path) || !is_odd(path) && guard.pass.iter().any(named)
+}
+
+/// Whether a path is known to be that of no inference.
+fn is_harmless(path: &str) -> bool {
+    const HARMLESS: [&str; 12] = [
+        "/",
+        "/models",
+        "/v1/models",
+        "/api/tags",
+        "/api/version",
+        "/health",
+        "/ping",
+        "/version",
+        "/info",
+        "/tokenize",
+        "/detokenize",
+        "/metrics",
+    ];
+    !is_odd(path) && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health"))
+}
+
+/// Whether a request that nobody here reads may go on, where somebody must read what is asked: its model, its tokens, its place in a queue.
+pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let path = exchange.accepted.endpoint.as_str();
+    let named = || !is_odd(path) && routed.route.route.pass.iter().any(|pattern| pattern.matches(path));
+    let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
+    let matters = for_some_models
+        || routed.route.counts_tokens
+        || routed.route.pools.iter().any(|pool| pool.upstreams.iter().any(|upstream| upstream.turnstile.is_some()));
+    if matters && !is_harmless(path) && !named() { Err(Refusal::uncountable_endpoint()) } else { Ok(()) }
+}
+
+/// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,
+/// are counted, and their records say that they were not read.
+pub fn is_foreign_inference(path: &str) -> bool {
+    let ends = [":generateContent", ":streamGenerateContent", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"];
+    ends.iter().any(|end| path.ends_with(end)) || path == "/v2/chat" || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
+}
+
+/// What no request may ask of us.
+pub fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {
+        return Err(Refusal::upgrade());
+    }
+    match head.get("expect") {
+        Some(value) if !value.eq_ignore_ascii_case(b"100-continue") => Err(Refusal::expectation()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body.
+pub fn expects_continue(head: &Head<'_, RequestLine<'_>>) -> bool {
+    !head.http10 && head.get("expect").is_some()
+}
+
+/// What the record needs of the head.
+pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head_at: Tick) -> Accepted {
+    let given = head.get("x-request-id").and_then(usable_id);
+    let endpoint = path(head.line.target);
+    Accepted {
+        id: given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
+        trace_id: head.get("traceparent").and_then(trace_id).map(str::to_owned),
+        started_at: clock::wall_us(),
+        head_at,
+        endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
+        dialect,
+        bytes: head.len as u64,
+        client: None,
+    }
+}
+
+/// What is known of a request whose head could not be read.
+pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
+    Accepted {
+        id: uuid::Uuid::now_v7().to_string(),
+        trace_id: None,
+        started_at: clock::wall_us(),
+        head_at,
+        endpoint: String::new(),
+        dialect: None,
+        bytes: bytes as u64,
+        client: None,
+    }
+}
+
+/// The path of a request target, its query left off.
+pub fn path(target: &str) -> &str {
+    target.split_once('?').map_or(target, |(path, _)| path)
+}
+
+/// An id that can stand in a header and a log line as it is.
+fn usable_id(value: &[u8]) -> Option<&str> {
+    let fits = !value.is_empty() && value.len() <= MAX_ID && value.iter().all(u8::is_ascii_graphic);
+    fits.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+/// The trace id of a W3C `traceparent`: `00-<32 hex digits>-<16>-<2>`.
+fn trace_id(value: &[u8]) -> Option<&str> {
+    let mut parts = std::str::from_utf8(value).ok()?.split('-');
+    let (_version, id) = (parts.next()?, parts.next()?);
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && parts.next().is_some()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_forge_a_line_are_replaced() {
+        assert_eq!(usable_id(b"req-1"), Some("req-1"));
+        for bad in [&b""[..], b"a b", b"a\x1b[1m", &[b'x'; 129], "é".as_bytes()] {
+            assert_eq!(usable_id(bad), None);
+        }
+    }
+
+    #[test]
+    fn trace_ids() {
+        assert_eq!(trace_id(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id(b"00-xyz-b7ad6b7169203331-01"), None);
+    }
+
+    #[test]
+    fn only_posts_on_inference_paths_are_ours() {
+        let of = |method, target| server(&RequestLine { method, target });
+        assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
+        assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
+        assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
+        // What the engine may read otherwise is not taken for an inference request, and no guard lets it pass.
+        for odd in ["/v1/chat//completions", "/v1/chat/completion%73", "/v1/./chat/completions", "/v1/x/../chat/completions"] {
+            assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
+        }
+    }
+}

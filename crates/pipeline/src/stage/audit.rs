@@ -1,0 +1,45 @@
+//! Findings on their way to the audit log.
+//!
+//! - *In*: what filters found, with the text it covers.
+//! - *Out*: a line for each, up to [`MOST`] a request.
+//! - *Never*: the text.
+
+use filters::audit::{Entry, MOST};
+use relay::Note;
+
+use crate::clock;
+use crate::exchange::Exchange;
+
+/// Write down what was found.
+pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
+    let (Some(audit), Some(guard)) = (&exchange.shared.audit, exchange.guard()) else { return };
+    let Some(routed) = &exchange.routed else { return };
+    let at = clock::wall_us();
+    for note in notes.iter().take(MOST) {
+        let found = &note.found;
+        let entry = Entry {
+            at,
+            request_id: &exchange.accepted.id,
+            trace_id: exchange.accepted.trace_id.as_deref(),
+            client: exchange.accepted.client,
+            route: &routed.route.route.name,
+            shield: &guard.settings.name,
+            mode: if guard.settings.observe { "observe" } else { "enforce" },
+            side: note.side.name(),
+            filter: &note.filter,
+            rule: &found.rule,
+            kind: &found.kind,
+            action: found.action.name(),
+            score: found.score,
+            text: found.text as u64,
+            channel: note.channel,
+            start: found.span.start as u64,
+            end: found.span.end as u64,
+            hash: note.hash.clone(),
+        };
+        match serde_json::to_string(&entry) {
+            Ok(line) => audit.log.write(line),
+            Err(error) => log::error!("audit entry: {error}"),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Stage 2: who asks?
+//!
+//! - *In*: the credential of the head, the keys of the plan.
+//! - *Out*: a caller, the anonymous caller, or a refusal that does not reveal which keys exist.
+//! - *Never*: a credential kept, logged, or passed on. What is shown costs the same whether it is known or not.
+//!
+//! The head alone says who asks, so that it is known before a body is read; whether that is enough says the route.
+
+use config::settings::Auth;
+use lens::State;
+use traffic::credential;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::client_certificate::ClientCertificate;
+use crate::clock;
+use crate::exchange::{Exchange, ShownCredential, Who};
+use crate::jwks::Judged;
+use crate::plan::Plan;
+use crate::respond::Refusal;
+
+/// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which the handshake has verified; a credential
+/// in the head comes first.
+pub fn read_credential(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificate: Option<&ClientCertificate>) -> Option<ShownCredential> {
+    let keys = plan.keys.as_ref()?;
+    let began = clock::now();
+    let who = match credential(|name| head.get(name)) {
+        None => {
+            let known = certificate.and_then(|certificate| keys.find_certificate(&certificate.proves, clock::wall_us()));
+            known.map_or(Who::Anonymous, Who::Known)
+        }
+        Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.jwks) {
+            (Some(caller), _) => Who::Known(caller),
+            // A token has two dots, and a key of ours none.
+            (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
+                match tokens.judge(shown, &plan.settings.rate_limits) {
+                    Judged::Good(caller) => Who::Known(caller),
+                    Judged::Bad => Who::Unknown,
+                    Judged::NotYet => Who::NotYet,
+                }
+            }
+            (None, _) => Who::Unknown,
+        },
+    };
+    Some(ShownCredential { who, began, ended: clock::now() })
+}
+
+/// Refuse an address that asks too often, keep what was shown, and refuse at once what no route would take.
+pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<(), Refusal> {
+    if !exchange.shared.client_limits.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
+        return Err(Refusal::address_too_fast());
+    }
+    let Some(shown) = shown else { return Ok(()) };
+    let before = exchange.ledger.state();
+    exchange.ledger.switch(State::Identify, shown.began);
+    exchange.ledger.switch(before, shown.ended);
+    let least = exchange.plan.routes.iter().map(|route| route.route.auth).min().unwrap_or_default();
+    let refused = refusal(&shown.who, least);
+    exchange.credential = Some(shown);
+    refused.map_or(Ok(()), Err)
+}
+
+/// The route is known: is what was shown enough for it?
+pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(ShownCredential { who, .. }) = exchange.credential.take() else { return Ok(()) };
+    let Some(routed) = &exchange.routed else { return Ok(()) };
+    let route = &routed.route.route;
+    if route.auth == Auth::Off {
+        return Ok(());
+    }
+    if let Some(refusal) = refusal(&who, route.auth) {
+        return Err(refusal);
+    }
+    let caller = match who {
+        Who::Known(caller) => caller,
+        Who::Anonymous | Who::Unknown | Who::NotYet => exchange.plan.anonymous.clone(),
+    };
+    if !caller.may_use(&route.name) {
+        return Err(Refusal::forbidden_route());
+    }
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    // A key for some models may not ask for what nobody names.
+    if exchange.accepted.dialect.is_some() && !caller.may_ask(model.unwrap_or_default()) {
+        return Err(Refusal::forbidden_model());
+    }
+    exchange.caller = Some(caller);
+    Ok(())
+}
+
+fn refusal(who: &Who, wanted: Auth) -> Option<Refusal> {
+    match (who, wanted) {
+        (Who::NotYet, Auth::Optional | Auth::Required) => Some(Refusal::identity_unavailable()),
+        (Who::Unknown, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
+        (Who::Anonymous, Auth::Required) => Some(Refusal::no_key()),
+        _ => None,
+    }
+}

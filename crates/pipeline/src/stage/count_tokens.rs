@@ -1,0 +1,120 @@
+//! How many tokens is the prompt?
+//!
+//! - *In*: the texts of the body, the tokenizer of the route.
+//! - *Out*: the exchange's expectation, counted instead of estimated.
+//! - *Never*: a worker kept busy with a long prompt, which threads of their own count, and not beyond [`PATIENCE`]; more than [`MOST`] bytes counted;
+//!   a guard that waits for it.
+//!
+//! What a chat template puts around messages is not in the file: it stays an estimate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::Dialect;
+use wire::json::Text;
+
+use super::rate_limit::TOKENS_A_MESSAGE;
+use crate::exchange::Exchange;
+use crate::host::Tokenizer;
+
+/// Bytes that are counted at once: they take less than a millisecond.
+const AT_ONCE: usize = 2 << 10;
+/// Most bytes that are counted; the rest of a prompt is taken to have as many tokens for its bytes.
+const MOST: usize = 256 << 10;
+/// How long a request waits for its count before the estimate has to do.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A prompt to be counted.
+struct Prompt {
+    /// What stands between the quotes of its texts, escapes and all, up to [`MOST`] bytes.
+    texts: Vec<Vec<u8>>,
+    /// Bytes of these, and of all of it.
+    read: usize,
+    all: usize,
+    /// It stands alone and has the tokens that begin a text; in a chat the template brings them.
+    framed: bool,
+}
+
+/// Count the prompt, where the route has a tokenizer for it. What cannot be counted stays estimated.
+///
+/// # Cancel safety
+/// Dropping the future spares the count, unless it has begun.
+pub async fn count(exchange: &mut Exchange, body: &[u8]) {
+    let Some(tokenizer) = exchange.routed.as_ref().and_then(|routed| routed.route.tokenizer.clone()) else { return };
+    let Some(facts) = exchange.inspected.facts.as_ref().filter(|facts| !facts.tokens) else { return };
+    let framed = matches!(exchange.accepted.dialect, Some(Dialect::OpenAiCompletions | Dialect::Embeddings));
+    let besides = if framed { 0 } else { TOKENS_A_MESSAGE * facts.messages as u64 };
+    // Of a batch each has a context of its own.
+    let is_one = !framed || facts.messages <= 1;
+    let prompt = Prompt::of(facts, body, framed);
+    let whole = prompt.read == prompt.all;
+    if prompt.read == 0 {
+        return;
+    }
+    let counted = if prompt.read <= AT_ONCE {
+        prompt.count(&tokenizer)
+    } else {
+        let (answer, counted) = tokio::sync::oneshot::channel();
+        let job = Box::new(move || {
+            // Who asked may have left.
+            if !answer.is_closed() {
+                let _ = answer.send(prompt.count(&tokenizer));
+            }
+        });
+        match exchange.shared.tools.counting.offload(job) {
+            Ok(()) => tokio::time::timeout(PATIENCE, counted).await.ok().and_then(Result::ok).flatten(),
+            Err(_) => None,
+        }
+    };
+    if let Some(tokens) = counted {
+        exchange.expected.input = tokens.saturating_add(besides);
+        exchange.prompt_counted = whole && is_one;
+    }
+}
+
+impl Prompt {
+    fn of(facts: &wire::RequestFacts, body: &[u8], framed: bool) -> Self {
+        let mut prompt = Prompt { texts: Vec::new(), read: 0, all: 0, framed };
+        for text in facts.texts.iter().filter(|text| !text.beside) {
+            let raw = body.get(text.range.clone()).unwrap_or_default();
+            prompt.all += raw.len();
+            let room = MOST - prompt.read;
+            // A space is never within an escape.
+            let end = if raw.len() <= room { raw.len() } else { raw[..room].iter().rposition(|byte| *byte == b' ').unwrap_or(0) };
+            prompt.read += end;
+            if end > 0 {
+                prompt.texts.push(raw[..end].to_vec());
+            }
+        }
+        prompt
+    }
+
+    fn count(&self, tokenizer: &Arc<Tokenizer>) -> Option<u64> {
+        let mut tokens = 0u64;
+        for raw in &self.texts {
+            let text = Text::of(raw, memchr::memchr(b'\\', raw).is_some()).decode();
+            tokens = tokens.saturating_add(tokenizer.count(&text, self.framed)?);
+        }
+        let all = u128::from(tokens) * self.all as u128 / self.read.max(1) as u128;
+        Some(u64::try_from(all).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_of_a_prompt_is_bounded_and_ends_between_words() {
+        let words = "caf\\u00e9 ".repeat(MOST / 5);
+        let body = format!("{{\"stop\":\"none of it\",\"prompt\":[\"{words}\",\"more\"]}}");
+        let facts = wire::RequestFacts::scan(body.as_bytes()).unwrap();
+        let prompt = Prompt::of(&facts, body.as_bytes(), true);
+        assert_eq!(prompt.all, words.len() + 4);
+        assert!(prompt.read <= MOST && prompt.read > MOST - 20 && prompt.texts.len() <= 2, "{}", prompt.read);
+        assert!(prompt.texts[0].ends_with(b"\\u00e9"));
+        let small = b"{\"messages\":[{\"role\":\"user\",\"content\":\"a b\"}],\"response_format\":{\"type\":\"text\"}}";
+        let prompt = Prompt::of(&wire::RequestFacts::scan(small).unwrap(), small, false);
+        assert_eq!((prompt.texts.concat(), prompt.read, prompt.all), (b"a b".to_vec(), 3, 3));
+    }
+}

@@ -1,0 +1,164 @@
+//! Stage 6: what does the prompt hold that it should not?
+//!
+//! All texts of the request are looked at, whosever words they are: system and user, earlier answers, what tools returned, how tools
+//! are described. Where findings change or refuse a request, a body that cannot be read is refused too: `inspect_input` sees to that.
+//!
+//! - *In*: the body, and the filters of the route.
+//! - *Out*: the body without what is to be taken out, if anything is; or a refusal.
+//! - *Never*: the text of a finding in what the client or anybody is told.
+
+use std::sync::Arc;
+
+use filters::{Assessment, Failure, Hooks, Place, Redacted, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
+use lens::State;
+use relay::Note;
+use wire::RequestFacts;
+use wire::http1::head::{Head, RequestLine};
+use wire::json::{Text, nesting};
+
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+use crate::stage::accept;
+use crate::stage::audit;
+
+/// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on what a body of empty ones costs.
+const MOST_TEXTS: usize = 16 << 10;
+/// Most choices of an answer that is guarded: each has texts of its own.
+const MOST_CHOICES: u64 = 64;
+
+/// Look at the head, with the filters that want it.
+pub fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    let Some(guard) = exchange.guard() else { return Ok(()) };
+    if !guard.chain().has(Hooks::HEAD) {
+        return Ok(());
+    }
+    exchange.enter(State::ShieldInput);
+    let fields: Vec<(&str, &[u8])> = head.fields.iter().map(|field| (field.name, field.value)).collect();
+    let head = RequestHead { method: head.line.method, path: accept::path(head.line.target), fields: &fields };
+    let looked = guard.chain().head(&head).map_err(Refusal::by_filter);
+    exchange.enter(State::Gateway);
+    looked
+}
+
+/// A request that passes through unread, where the guardrail acts on what it reads.
+pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(guard) = exchange.guard().filter(|guard| acts(guard)) else { return Ok(()) };
+    if accept::passes_unread(&guard.settings, &exchange.accepted.endpoint) {
+        return Ok(());
+    }
+    let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
+    Err(Refusal::blocked(403, "shield_unreadable_endpoint", message))
+}
+
+/// Whether a guardrail acts on prompts or answers, so that nothing may pass unread.
+pub fn acts(guard: &Shield) -> bool {
+    guard.alters_answers() || guard.settings.acts_on_input()
+}
+
+/// Look at the prompt, if the route has a guard. A body is given back when it is to be sent instead.
+///
+/// # Cancel safety
+/// Dropping the future drops the questions to judges.
+pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(guard) = exchange.guard() else { return Ok(None) };
+    if let Some(facts) = &exchange.inspected.facts {
+        readable(facts, &guard)?;
+    }
+    if !guard.chain().has(Hooks::LOOK) && !guard.chain().has(Hooks::JUDGE) {
+        return Ok(None);
+    }
+    let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guard, body));
+    let host = exchange.plan.host.clone();
+    let assessment = guard.chain().prompt(&subject, &*host).await;
+    let verdict = assessment.verdict.clone();
+    let redacted = match verdict {
+        Verdict::Mask => filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found)),
+        _ => Redacted::Nothing,
+    };
+    note(exchange, &subject, assessment);
+    match verdict {
+        Verdict::Pass => Ok(None),
+        Verdict::Block { kind } => Err(refusal(&guard, &kind)),
+        Verdict::Failed { failure: Failure::TooMuch, filter } => Err(Refusal::too_much_to_judge(&filter)),
+        Verdict::Failed { filter, failure } => Err(Refusal::guard_unavailable(&filter, failure)),
+        Verdict::Mask => match redacted {
+            Redacted::Body(body, vault) => {
+                // Places in the body have moved.
+                exchange.inspected.facts = Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
+                exchange.guarded.vault = Arc::new(vault);
+                Ok(Some(body))
+            }
+            Redacted::Nothing => Ok(None),
+            Redacted::Impossible => Err(refusal(&guard, "something that cannot be taken out")),
+        },
+    }
+}
+
+/// What a guard cannot look into, or not within its bounds.
+fn readable(facts: &RequestFacts, guard: &Shield) -> Result<(), Refusal> {
+    if guard.settings.acts_on_input() && facts.tokens {
+        let message = "The route's guard reads text; send the prompt as text, not as token numbers or embeddings.";
+        return Err(Refusal::blocked(400, "shield_unreadable_prompt", message));
+    }
+    if facts.texts.len() > MOST_TEXTS {
+        return Err(Refusal::blocked(413, "too_many_texts", format!("The route's guard reads at most {MOST_TEXTS} texts in a request.")));
+    }
+    if guard.alters_answers() && facts.n.is_some_and(|n| n > MOST_CHOICES) {
+        return Err(Refusal::blocked(
+            400,
+            "too_many_choices",
+            format!("The route's guard reads at most {MOST_CHOICES} choices of an answer."),
+        ));
+    }
+    Ok(())
+}
+
+/// The texts of the request.
+fn subject(facts: Option<&RequestFacts>, guard: &Shield, body: &[u8]) -> Subject {
+    let nothing = RequestFacts::default();
+    let facts = facts.unwrap_or(&nothing);
+    let sizes = Sizes {
+        messages: facts.messages as u64,
+        tools: facts.tools,
+        nesting: if guard.settings.sizes.nesting > 0 { nesting(body) } else { 0 },
+        output_tokens: facts.max_tokens,
+    };
+    let mut builder = Subject::build(Side::Input, sizes, facts.prompt_bytes());
+    for text in &facts.texts {
+        let raw = body.get(text.range.clone()).unwrap_or_default();
+        let escaped = memchr::memchr(b'\\', raw).is_some();
+        let place = Place { body: text.range.clone(), escaped };
+        builder.text(Voice::Prompt(text.speaker), place, &Text::of(raw, escaped).decode());
+    }
+    builder.done()
+}
+
+/// Keep what was said for the record, and write it down.
+fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
+    let Assessment { word, found, risk, level, accounts, judged, .. } = assessment;
+    for (_, found) in &found {
+        *exchange.guarded.input.entry(found.rule.clone()).or_default() += 1;
+    }
+    if let (Some(audit), false) = (&exchange.shared.audit, found.is_empty()) {
+        let hash = |found: &filters::Found| {
+            let text = subject.text(found.text);
+            text.get(found.span.clone())
+                .filter(|matched| !matched.is_empty() && matched.len() < text.len())
+                .map(|matched| audit.hasher.hash(matched))
+        };
+        let note = |(filter, found)| Note { side: Side::Input, hash: hash(&found), filter, found, channel: None };
+        let notes: Vec<Note> = found.into_iter().map(note).collect();
+        audit::write_findings(exchange, &notes);
+    }
+    let guarded = &mut exchange.guarded;
+    (guarded.word, guarded.risk, guarded.level) = (word, risk.value(), level.name());
+    guarded.accounts = accounts;
+    guarded.judged = judged;
+}
+
+/// The client is told the kind of what was found, never the text.
+fn refusal(guard: &Shield, kind: &str) -> Refusal {
+    let message =
+        format!("The request was refused by the guard {:?}: it holds {kind}. Remove it and send the request again.", guard.settings.name);
+    Refusal::blocked(400, "content_blocked", message)
+}

@@ -1,0 +1,400 @@
+//! Two backends asked the same: the one with the first token gives the answer, the other is cut off.
+//!
+//! - *In*: a request on its way to one backend, and what is needed to ask another when the first is late.
+//! - *Out*: the answer of either, as if it were the only one; what became of the other.
+//! - *Never*: a third backend; a second one after the first has begun to answer, beyond its budget, or where it would have to queue.
+
+mod outcome;
+
+pub use outcome::{apply, plan};
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use lens::Tick;
+use relay::{FirstTokenProbe, Reads};
+use routing::{Attempt, Ended, Question, Wish};
+use tokio::time::Sleep;
+use traffic::Place;
+use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
+use wire::http1::head::{self, HeadLimits};
+
+use crate::clock;
+use crate::exchange::UpstreamRequest;
+use crate::plan::{PlannedRoute, Target};
+use crate::respond::Refusal;
+use crate::stage::send::{self, HeadFacts};
+
+/// A call that may be held until its first token.
+type Probe = FirstTokenProbe<Call>;
+
+/// An answer that a second backend may give.
+pub struct HedgedCall {
+    /// `None`: it has lost.
+    first: Option<Probe>,
+    hedge: Option<Box<Hedge>>,
+    /// The first is held until its token, hedge or not: another backend may still be asked.
+    holds: bool,
+    /// The answer of the first, an error, which is the client's if the second has none at all.
+    error: Option<Probe>,
+    /// How the first ended, if it failed while a second was asked.
+    first_failure: Option<HedgeFailure>,
+    outcome: HedgeOutcome,
+    held_until: Option<Tick>,
+}
+
+/// What the exchange must know of a hedge.
+#[derive(Default)]
+pub struct HedgeOutcome {
+    /// The second has won.
+    pub switch: Option<Switch>,
+    /// It was asked and has lost: which, and how late the first was when it was asked.
+    pub lost: Option<(Target, Duration)>,
+    /// It was asked and has failed, likewise.
+    pub second_failed: Option<(Target, Duration)>,
+}
+
+/// The second backend, and how far it is.
+pub struct Hedge {
+    plan: HedgePlan,
+    state: State,
+    began: Tick,
+}
+
+/// What is needed to choose the second backend, and to ask it.
+pub struct HedgePlan {
+    route: Arc<PlannedRoute>,
+    /// The backend that is asked first.
+    first: Target,
+    /// Others of its pool that cannot serve the request, or have failed.
+    unfit: Vec<usize>,
+    request: UpstreamRequest,
+    edits: Edits,
+    id: String,
+    keeps_credentials: bool,
+    /// How late the first must be.
+    after: Duration,
+    /// Hedges for each request.
+    budget: f64,
+    question: Question,
+    limits: HeadLimits,
+    /// How the second is read to find its first token.
+    reads: Option<Reads>,
+    /// The client's own credential is passed on.
+    with_credential: bool,
+    connect: Duration,
+}
+
+enum State {
+    /// The first is not late yet.
+    Waiting(Pin<Box<Sleep>>),
+    Asking(Box<Probe>, Asked),
+    /// No second is asked, or it has failed.
+    Out,
+}
+
+/// What the second has taken.
+struct Asked {
+    target: Target,
+    attempt: Attempt,
+    permit: Option<Place>,
+    sent_at: Option<Tick>,
+}
+
+/// The second has won: the exchange belongs to it from now on.
+pub struct Switch {
+    target: Target,
+    attempt: Attempt,
+    permit: Option<Place>,
+    sent_at: Option<Tick>,
+    /// How late the first was when the second was asked.
+    after: Duration,
+    /// How the first ended; `None`: it had not.
+    first: Option<HedgeFailure>,
+    /// When the second was asked, and whether the first had not even taken a connection.
+    began: Tick,
+    first_connects: bool,
+}
+
+/// How one of the two has failed.
+#[derive(Clone, Debug)]
+struct HedgeFailure {
+    ended: Ended,
+    code: String,
+    status: Option<u16>,
+    at: Tick,
+}
+
+impl Hedge {
+    fn new(plan: HedgePlan) -> Box<Self> {
+        let timer = Box::pin(tokio::time::sleep(plan.after));
+        Box::new(Hedge { plan, state: State::Waiting(timer), began: clock::now() })
+    }
+
+    /// Ready when its answer has begun, with its status.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, UpstreamError>> {
+        loop {
+            match &mut self.state {
+                State::Waiting(timer) => {
+                    ready!(timer.as_mut().poll(cx));
+                    self.state = self.begin().unwrap_or(State::Out);
+                }
+                State::Asking(probe, asked) => {
+                    if asked.sent_at.is_none() {
+                        ready!(probe.poll_send(cx))?;
+                        asked.sent_at = Some(clock::now());
+                    }
+                    return probe.poll_begun(cx);
+                }
+                State::Out => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The first is late: ask the second, if there is one, a permit for it, and a budget.
+    fn begin(&self) -> Option<State> {
+        let (plan, now) = (&self.plan, clock::now());
+        let pool = plan.route.pools.get(plan.first.pool)?;
+        let wish = Wish { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
+        let target = Target { pool: plan.first.pool, at: pool.pool.choose_other(&wish, now)? };
+        let upstream = plan.route.upstream(target)?.clone();
+        let permit = match &upstream.turnstile {
+            Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
+            None => None,
+        };
+        let request = plan.request(target)?;
+        if !pool.pool.hedges.spend(plan.budget, 0, now) {
+            return None;
+        }
+        let attempt = pool.pool.begin(target.at, plan.question)?;
+        pool.hedged(plan.question.prompt);
+        let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
+        Some(State::Asking(Box::new(Probe::new(call, plan.reads)), Asked { target, attempt, permit, sent_at: None }))
+    }
+
+    /// The second has failed: its pool learns that.
+    fn failed(self, begun: &Result<u16, UpstreamError>) {
+        let State::Asking(probe, asked) = self.state else { return };
+        if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target)) {
+            upstream.heed(head, self.plan.with_credential);
+        }
+        let ended = match begun {
+            Ok(status) => self.plan.fault(asked.target, *status),
+            Err(error) => blame(*probe, error),
+        };
+        if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
+            pool.pool.end(asked.attempt, ended, clock::now());
+        }
+    }
+
+    fn is_out(&self) -> bool {
+        matches!(self.state, State::Out)
+    }
+
+    /// The second backend, if it is asked.
+    fn asked(&self) -> Option<Target> {
+        match &self.state {
+            State::Asking(_, asked) => Some(asked.target),
+            State::Waiting(_) | State::Out => None,
+        }
+    }
+}
+
+/// What an error says of a backend: nothing, where the gateway's own limit or the age of an idle connection may have caused it.
+fn blame(probe: Probe, error: &UpstreamError) -> Ended {
+    let is_old = || probe.into_inner().into_unanswered().is_some();
+    if !error.blames_backend() || is_old() { Ended::Untold } else { Ended::Badly }
+}
+
+impl HedgePlan {
+    /// Whether an answer with this status says that the other backend might do better.
+    fn is_worth_another(&self, target: Target, status: u16) -> bool {
+        self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
+    }
+
+    /// What a status that is no answer says of a backend.
+    fn fault(&self, target: Target, status: u16) -> Ended {
+        self.route.upstream(target).map_or(Ended::Untold, |upstream| upstream.fault(status, self.with_credential))
+    }
+
+    fn request(&self, target: Target) -> Option<Request> {
+        let mut room = head::field_room();
+        let head = head::parse_request(self.request.head(), &mut room, self.limits).ok()?;
+        let body_len = self.request.body().len();
+        let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &self.edits };
+        let head = send::head_for(&self.route.route, &self.route.upstream(target)?.backend, &head, &facts);
+        let (buffer, body) = self.request.body.clone();
+        Some(Request { head, buffer, body, edits: self.edits.clone() })
+    }
+}
+
+impl HedgedCall {
+    /// A call, and a second backend that may be asked. With `holds` the answer is held until its first token in any case.
+    pub fn new(call: Call, hedge: Option<Box<Hedge>>, reads: Option<Reads>, holds: bool) -> Self {
+        let reads = reads.filter(|_| holds || hedge.is_some());
+        HedgedCall {
+            first: Some(Probe::new(call, reads)),
+            hedge,
+            holds,
+            error: None,
+            first_failure: None,
+            outcome: HedgeOutcome::default(),
+            held_until: None,
+        }
+    }
+
+    /// The request of the first, if it may be sent again: see [`Call::into_unanswered`].
+    pub fn into_unanswered(self) -> (Option<Request>, Option<Box<Hedge>>) {
+        (self.first.and_then(|probe| probe.into_inner().into_unanswered()), self.hedge)
+    }
+
+    /// How the first ended, where that was not by the error that ended both.
+    pub fn first_ended(&self) -> Option<Ended> {
+        self.first_failure.as_ref().map(|failure| failure.ended)
+    }
+
+    /// What became of the second backend: each time only what is new.
+    pub fn take_outcome(&mut self) -> HedgeOutcome {
+        std::mem::take(&mut self.outcome)
+    }
+
+    /// The first has failed while a second is asked.
+    fn drop_first(&mut self, error: &UpstreamError) {
+        log::debug!("a backend failed while a second one was asked: {error}");
+        let code = Refusal::unanswered(error).code.to_owned();
+        let failure = |probe| HedgeFailure { ended: blame(probe, error), code, status: None, at: clock::now() };
+        self.first_failure = self.first.take().map(failure);
+    }
+
+    /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        let hedge = self.hedge.as_ref();
+        let asked = hedge.and_then(|hedge| hedge.asked());
+        let Some(first) = &mut self.first else { return Poll::Pending };
+        match ready!(first.poll_begun(cx)) {
+            // An error of the first is no answer while the second may give one.
+            Ok(status) if asked.is_some() && hedge.is_some_and(|hedge| hedge.plan.is_worth_another(hedge.plan.first, status)) => {
+                let Some(plan) = hedge.map(|hedge| &hedge.plan) else { return Poll::Pending };
+                if let (Some(head), Some(upstream)) = (first.head(), plan.route.upstream(plan.first)) {
+                    upstream.heed(head, plan.with_credential);
+                }
+                let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
+                self.first_failure = Some(HedgeFailure { ended, code, status: Some(status), at: clock::now() });
+                self.error = self.first.take().filter(Probe::has_error);
+            }
+            Err(error) if asked.is_some() => self.drop_first(&error),
+            // It may be asked again on another connection, and be late then.
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(_) => {
+                // Dropping the second cuts it off.
+                self.outcome.lost = self.hedge.take().and_then(|lost| Some((asked?, lost.plan.after)));
+                return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether the second has begun to answer.
+    fn poll_second(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        let Some(hedge) = &mut self.hedge else { return Poll::Pending };
+        let begun = ready!(hedge.poll(cx));
+        let Some(mut hedge) = self.hedge.take() else { return Poll::Pending };
+        let is_error = |status| hedge.asked().is_some_and(|target| hedge.plan.is_worth_another(target, status));
+        let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
+        if let (true, State::Asking(probe, _)) = (has_won, &mut hedge.state) {
+            let head = probe.take_head().ok_or(UpstreamError::ClosedEarly);
+            self.switch(*hedge);
+            return Poll::Ready(head);
+        }
+        self.outcome.second_failed = hedge.asked().map(|target| (target, hedge.plan.after));
+        hedge.failed(&begun);
+        match begun {
+            Err(error) if self.first.is_none() => {
+                self.first = self.error.take();
+                self.held_until = Some(clock::now());
+                Poll::Ready(self.first.as_mut().and_then(Probe::take_head).ok_or(error))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The second has won.
+    fn switch(&mut self, hedge: Hedge) {
+        let Hedge { plan, state, began } = hedge;
+        let State::Asking(probe, asked) = state else { return };
+        let first_connects = self.first.as_ref().is_some_and(Probe::is_connecting);
+        // Dropping the first cuts it off.
+        (self.first, self.error) = (Some(*probe), None);
+        let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
+        let Asked { target, attempt, permit, sent_at } = asked;
+        plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
+        let first = self.first_failure.take();
+        self.outcome.switch = Some(Switch { target, attempt, permit, sent_at, after, first, began, first_connects });
+    }
+}
+
+impl Source for HedgedCall {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match &mut self.first {
+            Some(first) => match first.poll_send(cx) {
+                Poll::Ready(Err(error)) if self.hedge.as_ref().is_some_and(|hedge| hedge.asked().is_some()) => {
+                    self.drop_first(&error);
+                    Poll::Ready(Ok(()))
+                }
+                sent => sent,
+            },
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
+        loop {
+            if let Poll::Ready(begun) = self.poll_first(cx) {
+                return Poll::Ready(begun);
+            }
+            let was_hedged = self.hedge.is_some();
+            if let Poll::Ready(begun) = self.poll_second(cx) {
+                return Poll::Ready(begun);
+            }
+            self.hedge.take_if(|hedge| hedge.is_out());
+            match (&mut self.first, &self.hedge) {
+                (None, None) => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
+                // No second can win any more: what the first has sent so far is the beginning of the answer.
+                (Some(first), None) if was_hedged && !self.holds => first.release(),
+                _ => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+        match &mut self.first {
+            Some(first) => first.poll_body(cx, listener),
+            None => Poll::Ready(Err(UpstreamError::ClosedEarly)),
+        }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.first.as_ref().is_some_and(Probe::is_connecting)
+    }
+
+    fn held_read_at(&self) -> Option<Tick> {
+        self.first.as_ref().and_then(Probe::held_read_at)
+    }
+
+    fn held_until(&self) -> Option<Tick> {
+        self.held_until.or_else(|| self.first.as_ref()?.held_until())
+    }
+
+    fn error_status(&self) -> Option<u16> {
+        self.first.as_ref()?.error_status()
+    }
+
+    fn settle(self, upstream: &Upstream) {
+        if let Some(first) = self.first {
+            first.settle(upstream);
+        }
+    }
+}

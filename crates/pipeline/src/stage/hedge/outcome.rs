@@ -1,0 +1,89 @@
+//! When a second backend is asked at the same time, and what becomes of the exchange.
+
+use std::time::Duration;
+
+use lens::record::RecordHedge;
+use relay::Reads;
+use routing::{Ended, Reason};
+use transport::Edits;
+
+use super::{Hedge, HedgeOutcome, HedgePlan, Switch};
+use crate::clock;
+use crate::exchange::{Exchange, UpstreamRequest};
+use crate::plan::Target;
+use crate::stage::select::{self, end, write_attempt};
+
+/// What is needed to ask a second backend, should the chosen one be late, where the route wants that.
+pub fn plan(exchange: &Exchange, request: &UpstreamRequest, edits: &Edits, reads: Option<Reads>) -> Option<Box<Hedge>> {
+    let routed = exchange.routed.as_ref()?;
+    let hedges = routed.route.route.hedges?;
+    routed.pool().pool.hedges.earn(clock::now());
+    let after = hedges.after.or_else(|| routed.upstream()?.member.p95())?;
+    let others = exchange.attempts.unfit.iter().chain(&exchange.attempts.tried);
+    let unfit = others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
+    Some(Hedge::new(HedgePlan {
+        route: routed.route.clone(),
+        first: routed.target,
+        unfit,
+        request: request.clone(),
+        edits: edits.clone(),
+        id: exchange.accepted.id.clone(),
+        keeps_credentials: exchange.plan.keys.is_some(),
+        after,
+        budget: hedges.budget,
+        question: select::question(exchange),
+        limits: exchange.plan.head_limits,
+        reads,
+        with_credential: exchange.attempts.with_credential,
+        connect: exchange.timeouts().connect,
+    }))
+}
+
+/// Write what became of a second backend into the exchange.
+pub fn apply(exchange: &mut Exchange, outcome: HedgeOutcome) {
+    if let Some(switched) = outcome.switch {
+        switch(exchange, switched);
+    }
+    // It is not asked again.
+    if let Some((target, after)) = outcome.second_failed {
+        exchange.attempts.tried.push(target);
+        lost(exchange, target, after);
+    }
+    if let Some((target, after)) = outcome.lost {
+        lost(exchange, target, after);
+    }
+}
+
+/// The second backend has answered first: the exchange belongs to it. Its pool learns that the first was late.
+fn switch(exchange: &mut Exchange, switch: Switch) {
+    let now = clock::now();
+    if let (Some(attempt), None, Some(routed)) = (&exchange.attempts.attempt, &switch.first, &exchange.routed) {
+        let sent = exchange.sent.at.unwrap_or(switch.began);
+        routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
+    }
+    if let Some(failure) = &switch.first {
+        write_attempt(exchange, (&failure.code, failure.status), failure.ended, failure.at);
+    }
+    // One that takes no connection has not failed yet, and is not the one to ask.
+    let late = if switch.first_connects { Ended::Refused } else { Ended::Untold };
+    end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
+    if let Some(permit) = exchange.permit.take() {
+        permit.leave(now, None);
+    }
+    exchange.set_target(switch.target);
+    let attempts = &mut exchange.attempts;
+    (attempts.signals, attempts.last_predicted) = (switch.attempt.member().signals(now), switch.attempt.predicted());
+    (attempts.attempt, attempts.reason) = (Some(switch.attempt), Some(Reason::Balanced));
+    attempts.tried.push(switch.target);
+    if let Some(backend) = exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone())) {
+        exchange.attempts.hedge = Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
+    }
+    (exchange.permit, exchange.sent.at) = (switch.permit, switch.sent_at);
+}
+
+/// The second backend was asked and has lost.
+fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
+    let backend = upstream.backend.name.clone();
+    exchange.attempts.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
+}

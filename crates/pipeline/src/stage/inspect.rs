@@ -1,0 +1,37 @@
+//! Stage 4: what does the body ask for?
+//!
+//! A body that cannot be read is passed on as it is, for the engine to judge, unless somebody here must act on what it
+//! says: then it is refused, because acting on a guess is a way around our own rules. Documents that are built to hurt a
+//! parser are refused in any case.
+
+use wire::RequestFacts;
+use wire::request::Refused;
+
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+
+/// Read the facts of the body into the exchange. What makes it unreadable is told, and refused at once when no route can be chosen
+/// without it, or when it is meant to hurt.
+pub fn read_body(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
+    let unreadable = if encoded {
+        let message = "Compressed request bodies cannot be read here; send the body without Content-Encoding.";
+        Some(Refusal::new(415, "unsupported_encoding", message))
+    } else {
+        match RequestFacts::scan(body) {
+            Ok(facts) => {
+                exchange.inspected.facts = Some(facts);
+                None
+            }
+            Err(refused) if is_abuse(&refused) => return Err(Refusal::bad_body(&refused)),
+            Err(refused) => Some(Refusal::bad_body(&refused)),
+        }
+    };
+    match unreadable {
+        Some(refusal) if exchange.plan.routes_by_model => Err(refusal),
+        unreadable => Ok(unreadable),
+    }
+}
+
+fn is_abuse(refused: &Refused) -> bool {
+    matches!(refused, Refused::Malformed(m) if matches!(m.why, "nested too deep" | "number too long"))
+}

@@ -1,0 +1,168 @@
+//! Copies of requests that another pool is asked as well, for nothing but its figures.
+//!
+//! - *In*: a request as it goes to the backend that answers it.
+//! - *Out*: counts and times of what the other pool would have answered.
+//! - *Never*: a byte of that answer kept or sent; a client that waits for it.
+
+use std::future::poll_fn;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lens::{EngineError, StreamLens, Tick};
+use relay::{Answer, Forward};
+use routing::{Ended, Question, Wish};
+use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
+use wire::http1::head::{self, HeadLimits};
+use wire::{Dialect, Framing, Reader, ReaderLimits};
+
+use crate::clock;
+use crate::exchange::{Exchange, UpstreamRequest};
+use crate::plan::{Mirror, MirrorSlot, PlannedRoute};
+use crate::stage::select;
+use crate::stage::send::{self, HeadFacts};
+
+/// How long one copy may take in all.
+const TOTAL: Duration = Duration::from_secs(300);
+
+/// A copy of a request.
+struct Copied {
+    route: Arc<PlannedRoute>,
+    mirror: Arc<Mirror>,
+    request: UpstreamRequest,
+    usage: Option<Edit>,
+    model_at: Option<Range<usize>>,
+    id: String,
+    keeps_credentials: bool,
+    /// The client's own credential is passed on.
+    with_credential: bool,
+    dialect: Dialect,
+    question: Question,
+    limits: (HeadLimits, ReaderLimits),
+    connect: Duration,
+    first_byte: Duration,
+    _slot: MirrorSlot,
+}
+
+/// What is kept of an answer.
+#[derive(Default)]
+struct Measured {
+    answer: Answer,
+    sent_at: Option<Tick>,
+}
+
+/// Have another pool asked as well, where the route wants that.
+pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
+    let Some(routed) = &exchange.routed else { return };
+    let (Some(mirror), Some(dialect)) = (&routed.route.mirror, routed.dialect) else { return };
+    let Some(slot) = mirror.take_slot() else { return };
+    let timeouts = exchange.timeouts();
+    let copied = Copied {
+        route: routed.route.clone(),
+        mirror: mirror.clone(),
+        request: request.clone(),
+        usage: send::usage_edit(exchange),
+        model_at: exchange.inspected.facts.as_ref().and_then(|facts| facts.model_at.clone()),
+        id: exchange.accepted.id.clone(),
+        keeps_credentials: exchange.plan.keys.is_some(),
+        with_credential: exchange.attempts.with_credential,
+        dialect,
+        question: select::question(exchange),
+        limits: (exchange.plan.head_limits, exchange.plan.reader_limits),
+        connect: timeouts.connect,
+        first_byte: Some(timeouts.first_byte).filter(|limit| !limit.is_zero()).unwrap_or(TOTAL),
+        _slot: slot,
+    };
+    exchange.shared.tasks.spawn(copied.run());
+}
+
+impl Copied {
+    /// Ask, and forget the answer.
+    async fn run(self) {
+        let counts = self.mirror.counts.clone();
+        let count = match self.ask().await {
+            Some(true) => &counts.success,
+            Some(false) => &counts.failure,
+            None => &counts.left_out,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the answer was a good one; `None`: there is no backend to ask, or no permit for it.
+    async fn ask(&self) -> Option<bool> {
+        let (pool, question) = (&self.mirror.pool.pool, self.question);
+        let choice = pool.choose(&Wish { tokens: question.tokens(), ..Wish::default() }, clock::now())?;
+        let upstream = self.mirror.pool.upstreams.get(choice.at)?;
+        // Requests that a client waits for go first.
+        let permit = match &upstream.turnstile {
+            Some(turnstile) => Some(turnstile.enter(question.tokens())?),
+            None => None,
+        };
+        let attempt = pool.begin(choice.at, question)?;
+        let mut measured = Measured::default();
+        let done = tokio::time::timeout(TOTAL, self.exchange(upstream, choice.at, &mut measured)).await;
+        if let (Some(first), Some(sent)) = (measured.answer.lens.marks().first_token.arrival, measured.sent_at) {
+            let took = first.nanos_since(sent);
+            pool.first_token(&attempt, Duration::from_nanos(took), first);
+            self.mirror.counts.first_tokens.fetch_add(1, Ordering::Relaxed);
+            self.mirror.counts.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
+        }
+        let status = measured.answer.lens.error().map(EngineError::status).or(measured.answer.status).unwrap_or(0);
+        let ended = match done {
+            // A client's mistake is no fault of this backend either.
+            Ok(Ok(())) if status >= 400 => upstream.fault(status, self.with_credential),
+            Ok(Ok(())) => Ended::Well,
+            Ok(Err(ended)) => ended,
+            Err(_) => Ended::Badly,
+        };
+        let is_success = ended == Ended::Well && status < 400;
+        pool.end(attempt, ended, clock::now());
+        permit.into_iter().for_each(|permit| permit.leave(clock::now(), None));
+        Some(is_success)
+    }
+
+    /// Ask and read to the end; what it says of the backend when that fails.
+    async fn exchange(&self, upstream: &Arc<Upstream>, at: usize, measured: &mut Measured) -> Result<(), Ended> {
+        let request = self.upstream_request(at).ok_or(Ended::Untold)?;
+        let opened = Call::open(upstream, request, self.limits.0, self.connect, false).await;
+        let mut source = opened.map_err(|error| if error.blames_backend() { Ended::Badly } else { Ended::Untold })?;
+        let began = async {
+            poll_fn(|cx| source.poll_send(cx)).await?;
+            measured.sent_at = Some(clock::now());
+            poll_fn(|cx| source.poll_head(cx)).await
+        };
+        let head = match tokio::time::timeout(self.first_byte, began).await {
+            Ok(Ok(head)) => head,
+            // An idle connection may just have been too old.
+            Ok(Err(_)) if source.into_unanswered().is_some() => return Err(Ended::Untold),
+            Ok(Err(_)) | Err(_) => return Err(Ended::Badly),
+        };
+        upstream.heed(&head, self.with_credential);
+        let answer = &mut measured.answer;
+        answer.status = Some(head.status);
+        answer.lens = StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);
+        let mut reader = Reader::new(self.dialect, head.framing, self.limits.1);
+        loop {
+            let mut out = Out::default();
+            let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::unchanged(answer, &mut out, &mut reader))).await;
+            if step.map_err(|_| Ended::Badly)? == BodyStep::End {
+                source.settle(upstream);
+                return Ok(());
+            }
+        }
+    }
+
+    fn upstream_request(&self, at: usize) -> Option<Request> {
+        let backend = &self.mirror.pool.upstreams.get(at)?.backend;
+        let mut room = head::field_room();
+        let head = head::parse_request(self.request.head(), &mut room, self.limits.0).ok()?;
+        let mut edits: Edits = [send::model_of(&self.mirror.pool, self.model_at.clone()), self.usage.clone()];
+        edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
+        let body_len = self.request.body().len();
+        let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &edits };
+        let head = send::head_for(&self.route.route, backend, &head, &facts);
+        let (buffer, body) = self.request.body.clone();
+        Some(Request { head, buffer, body, edits })
+    }
+}

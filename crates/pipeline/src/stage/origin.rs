@@ -1,0 +1,66 @@
+//! Which hosts a route answers to, and which web pages may read its answers.
+//!
+//! - *In*: `Host`, `Origin`; the route.
+//! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch standard's CORS protocol).
+//! - *Never*: `*` where a page was named, or credentials of a browser: keys are sent by the page itself.
+
+use std::sync::Arc;
+
+use config::settings::Route;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::plan::{Plan, PlannedRoute};
+use crate::respond::Refusal;
+use crate::stage::accept;
+
+/// How long browsers remember what a page may do, seconds.
+const REMEMBER: u32 = 600;
+
+/// Whether the route answers to the host that the request names.
+pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    let named = head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
+    // A port says nothing about whose name it is; an IPv6 address has colons of its own.
+    let name = if named.ends_with(']') { named } else { named.rsplit_once(':').map_or(named, |(name, _)| name) };
+    let fits = |host: &String| match host.strip_prefix("*.") {
+        Some(domain) => name.len() > domain.len() + 1 && name.to_ascii_lowercase().ends_with(&format!(".{domain}")),
+        None => host.eq_ignore_ascii_case(name),
+    };
+    if route.hosts.is_empty() || route.hosts.iter().any(fits) { Ok(()) } else { Err(Refusal::wrong_host()) }
+}
+
+/// The fields for an answer to a page that may read it.
+pub fn fields(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Option<String> {
+    let origin = origin(head).filter(|origin| allows(route, origin))?;
+    Some(format!(
+        "access-control-allow-origin: {origin}\r\naccess-control-expose-headers: x-request-id, retry-after, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens\r\nvary: origin\r\n"
+    ))
+}
+
+/// The answer to a browser that asks before it asks: which route it is, and the fields. A browser says nothing of what conditions on fields
+/// or models would look at, so the path alone decides.
+pub fn preflight(plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> Option<(Arc<PlannedRoute>, String)> {
+    let asked = head.get("access-control-request-method")?;
+    let origin = origin(head)?;
+    let path = accept::path(head.line.target);
+    let fits = |route: &Route| {
+        route.path.as_ref().is_none_or(|pattern| pattern.matches(path)) && allows(route, origin) && host(route, head).is_ok()
+    };
+    let route = plan.routes.iter().find(|route| head.line.method == "OPTIONS" && fits(&route.route))?;
+    let method = std::str::from_utf8(asked).ok().filter(|method| method.bytes().all(|b| b.is_ascii_alphabetic()))?;
+    let wanted = head.get("access-control-request-headers").and_then(|names| std::str::from_utf8(names).ok());
+    let names = wanted.filter(|names| names.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b',' | b' ' | b'_')));
+    let fields = format!(
+        "access-control-allow-origin: {origin}\r\naccess-control-allow-methods: {method}\r\naccess-control-allow-headers: {}\r\naccess-control-max-age: {REMEMBER}\r\nvary: origin\r\n",
+        names.unwrap_or("authorization, content-type"),
+    );
+    Some((route.clone(), fields))
+}
+
+fn origin<'h>(head: &Head<'h, RequestLine<'h>>) -> Option<&'h str> {
+    let origin = std::str::from_utf8(head.get("origin")?).ok()?;
+    (origin.len() <= 256 && origin.bytes().all(|b| b.is_ascii_graphic())).then_some(origin)
+}
+
+fn allows(route: &Route, origin: &str) -> bool {
+    route.cors.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+}

@@ -1,0 +1,304 @@
+//! Stage 3: may it have that much?
+//!
+//! What a request is thought to use is reserved of every limit that it is under; `relay` tells the charge what its stream has used, and the
+//! end of the exchange settles it.
+//!
+//! - *In*: the caller, the facts of the body, the limits of the plan.
+//! - *Out*: a charge in the exchange, or a refusal that says which limit, and when.
+//! - *Never*: a reservation left behind.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use config::settings::OnStoreFailure;
+
+use lens::State;
+use lens::record::Outcome;
+use traffic::settings::{DOLLAR, Every, Per, Unit};
+use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted};
+
+use wire::Dialect;
+
+use crate::clock::{self, when};
+use crate::exchange::Exchange;
+use crate::plan::Plan;
+use crate::respond::Refusal;
+use crate::shared_limits::{Leased, StoreAway};
+
+/// Bytes of text in a token, on the safe side of what English has with current tokenizers.
+const BYTES_A_TOKEN: u64 = 4;
+/// How often a request asks the store: others may take what it was granted before it looks again.
+const LEASES: usize = 5;
+/// Tokens of a message besides its text.
+pub(super) const TOKENS_A_MESSAGE: u64 = 4;
+
+/// Reserve what the request is thought to use.
+///
+/// # Cancel safety
+/// Dropping the future leaves nothing reserved; a slice that was leased meanwhile is for the next.
+pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
+    if exchange.plan.rate_limits.is_empty() {
+        return Ok(());
+    }
+    let counts_tokens = exchange.routed.as_ref().is_some_and(|routed| routed.route.counts_tokens);
+    if counts_tokens && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
+        let message = "Counts of tokens and of choices must be whole numbers, so that limits can go by them.";
+        return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
+    }
+    exchange.enter(State::Queue);
+    let mut reserved = try_reserve(exchange, None);
+    for _ in 0..LEASES {
+        let Err(Denied::Short(wanted)) = reserved else { break };
+        // Boxed, so that requests that ask no store do not carry its size.
+        reserved = match Box::pin(lease(&exchange.plan, wanted)).await {
+            Ok(away) => try_reserve(exchange, away),
+            Err(limited) => Err(Denied::Limited(limited)),
+        };
+    }
+    exchange.enter(State::Gateway);
+    match reserved {
+        Ok(charge) => {
+            exchange.charge = charge;
+            Ok(())
+        }
+        Err(Denied::Limited(limited)) => Err(refusal(&limited)),
+        // Others were faster than we; that is the store's business and not the client's.
+        Err(Denied::Short(_)) => Err(Refusal::limits_unavailable()),
+    }
+}
+
+/// Ask the store for what is wanted. `Ok(Some)`: it is away, and this is what to do.
+async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited> {
+    let Some(store) = &plan.store else { return Ok(Some(Away::Closed)) };
+    for wanted in wanted {
+        match store.lease(&wanted).await {
+            Ok(Leased::Granted(units)) => wanted.granted(units),
+            Ok(Leased::Not(retry_after)) => {
+                if let Some(limited) = plan.rate_limits.limited(&wanted, retry_after) {
+                    return Err(limited);
+                }
+            }
+            Err(StoreAway) => {
+                store.without.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(match store.settings.on_failure {
+                    OnStoreFailure::Local => Away::Local,
+                    OnStoreFailure::Open => Away::Open,
+                    OnStoreFailure::Closed => Away::Closed,
+                }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied> {
+    let Some(routed) = &exchange.routed else { return Ok(Charge::default()) };
+    let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    let asked = Asked {
+        caller,
+        route: &routed.route.route.name,
+        model: model.unwrap_or_default(),
+        declared_model: exchange.plan.declared(model),
+        address: exchange.accepted.client,
+        expected: exchange.expected,
+    };
+    exchange.plan.rate_limits.reserve(&asked, away, when())
+}
+
+/// What a request is thought to use: a guess at its prompt, and what it allows or the route expects.
+pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
+    let Some(facts) = &exchange.inspected.facts else { return Used::default() };
+    let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
+    let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_MESSAGE * facts.messages as u64;
+    // A prompt of token numbers: each takes some digits and a comma.
+    let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
+    let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
+    let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.expected_output));
+    let answers = choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
+    let output = if generates { each.saturating_mul(answers) } else { 0 };
+    Used { input, output, ..Used::default() }
+}
+
+/// Prompts of a batch, of the dialect that has them.
+fn prompts(exchange: &Exchange) -> u64 {
+    let facts = exchange.inspected.facts.as_ref().filter(|_| exchange.accepted.dialect.is_some_and(Dialect::batches_prompts));
+    facts.map_or(1, |facts| facts.messages.max(1) as u64)
+}
+
+/// Choices that the answer has.
+pub fn choices(exchange: &Exchange) -> u64 {
+    let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.n).unwrap_or(1).max(1);
+    asked.saturating_mul(prompts(exchange))
+}
+
+/// What a request has used so far, by what the engine said, or by what was seen of it.
+pub fn used(exchange: &Exchange) -> Used {
+    let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
+    let stated = lens.usage().unwrap_or_default();
+    let is_beside = exchange.routed.as_ref().and_then(|routed| routed.dialect).is_some_and(Dialect::counts_cache_beside_prompt);
+    let beside = if is_beside { [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum() } else { 0 };
+    Used {
+        input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
+        cached: stated.cached_tokens.unwrap_or(0),
+        output: lens.completion_tokens().0.unwrap_or(0),
+        reasoning: stated.reasoning_tokens.unwrap_or(0),
+    }
+}
+
+/// The request is over: it pays for what it used. What no engine heard of pays nothing but its place in the count of requests.
+pub fn settle(exchange: &mut Exchange) -> Used {
+    let used = if exchange.sent.at.is_none() || was_refused(exchange) { Used::default() } else { used_in_all(exchange) };
+    if !exchange.charge.is_empty() {
+        exchange.charge.settle(&used, when());
+    }
+    used
+}
+
+/// The engine did nothing for it: it refused, or was never heard of.
+fn was_refused(exchange: &Exchange) -> bool {
+    let answer = &exchange.answer;
+    match exchange.verdict.outcome() {
+        Some(Outcome::UpstreamError) => answer.status.is_some_and(|status| status >= 400),
+        Some(Outcome::UpstreamFailed) => !answer.measured && answer.bytes_to_client == 0,
+        _ => false,
+    }
+}
+
+/// What it used, or seems to have: what nobody could read counts as what it was thought to be, or by its bytes. Else whoever hides his answers, or
+/// takes them all but for their end, has them for nothing.
+fn used_in_all(exchange: &Exchange) -> Used {
+    let answer = &exchange.answer;
+    let mut used = used(exchange);
+    let stated = answer.lens.usage().is_some_and(|usage| usage.completion_tokens.is_some());
+    let unread = answer.not_parsed.is_some() || !answer.measured;
+    if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || !answer.streamed) {
+        let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
+        used.output = used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
+    }
+    used
+}
+
+/// Add what the request used to the sums of who used what. What no engine heard of is none of them.
+pub fn book(exchange: &Exchange, used: &Used) {
+    if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
+        return;
+    }
+    let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
+    let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
+    let cost = used.cost(exchange.plan.rate_limits.price(model.unwrap_or_default()));
+    let names = (&caller.owner, &caller.id, exchange.plan.declared(model));
+    exchange.shared.spend.add(names, used, cost, clock::wall_us());
+}
+
+/// `x-ratelimit-*`, as OpenAI's clients read them.
+pub fn fields(exchange: &Exchange) -> String {
+    let mut out = String::new();
+    if exchange.charge.is_empty() {
+        return out;
+    }
+    let now = when();
+    for (word, left) in [("requests", exchange.charge.requests_left(now)), ("tokens", exchange.charge.tokens_left(now))] {
+        if let Some(left) = left {
+            // Writing to a string does not fail.
+            let _ = write!(
+                out,
+                "x-ratelimit-limit-{word}: {}\r\nx-ratelimit-remaining-{word}: {}\r\nx-ratelimit-reset-{word}: {}\r\n",
+                left.limit,
+                left.remaining,
+                span(left.reset)
+            );
+        }
+    }
+    for (limit, taken) in exchange.charge.warnings(now) {
+        let _ = write!(out, "x-llm-lens-limit-warning: {limit}; taken={taken}%\r\n");
+    }
+    out
+}
+
+fn refusal(limited: &Limited) -> Refusal {
+    let amount = |units: u64| match limited.of {
+        Unit::Cost => format!("${:.6}", units as f64 / DOLLAR as f64),
+        _ => units.to_string(),
+    };
+    let every = match limited.quota.every {
+        Every::Rolling(period) => format!("every {}", span(period)),
+        Every::Day => "a day".into(),
+        Every::Month => "a month".into(),
+        Every::AtATime => "at a time".into(),
+    };
+    let whose = match limited.per {
+        Per::All => String::new(),
+        per => format!(" for this {}", per.name()),
+    };
+    let mut message = format!(
+        "Rate limit {:?} reached{whose}: {} {} {every}; {} left, {} asked.",
+        limited.limit,
+        amount(limited.quota.amount),
+        limited.of.name(),
+        amount(limited.left),
+        amount(limited.asked),
+    );
+    match limited.retry_after {
+        Some(wait) => message.push_str(&format!(" Try again in {}.", span(wait))),
+        None => message.push_str(" A request as large as this never fits; send less."),
+    }
+    let (kind, unit) = match limited.of {
+        Unit::Requests => ("requests", "requests"),
+        Unit::Streams => ("requests", "streams"),
+        Unit::Cost => ("insufficient_quota", "cost"),
+        _ => ("tokens", "tokens"),
+    };
+    let mut fields = format!("x-ratelimit-limit-{unit}: {}\r\nx-ratelimit-remaining-{unit}: {}\r\n", limited.quota.burst, limited.left);
+    if let Some(wait) = limited.retry_after {
+        // Whole seconds, never too early; the clients of OpenAI and Anthropic prefer the finer one.
+        fields.push_str(&format!(
+            "x-ratelimit-reset-{unit}: {}\r\nretry-after: {}\r\nretry-after-ms: {}\r\n",
+            span(wait),
+            wait.as_secs_f64().ceil(),
+            (wait.as_secs_f64() * 1000.0).ceil()
+        ));
+    }
+    Refusal { kind: Some(kind), fields: fields.into(), ..Refusal::new(429, "rate_limit_exceeded", message) }
+}
+
+/// `1h2m3s`, `1.5s`, `20ms`: the form of OpenAI's headers.
+fn span(time: Duration) -> String {
+    let (seconds, millis) = (time.as_secs(), time.subsec_nanos().div_ceil(1_000_000));
+    match (seconds, millis) {
+        (0, millis) => format!("{millis}ms"),
+        (1..60, 0) => format!("{seconds}s"),
+        (1..60, millis) => format!("{}s", seconds as f64 + f64::from(millis) / 1000.0),
+        _ => {
+            let seconds = seconds + u64::from(millis > 0);
+            let mut out = String::new();
+            for (unit, part) in [("h", seconds / 3600), ("m", seconds / 60 % 60), ("s", seconds % 60)] {
+                if part > 0 {
+                    let _ = write!(out, "{part}{unit}");
+                }
+            }
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_as_openai_writes_them() {
+        for (nanos, want) in [
+            (0, "0ms"),
+            (20_000_000, "20ms"),
+            (1, "1ms"),
+            (1_500_000_000, "1.5s"),
+            (60_000_000_000, "1m"),
+            (299_999_000_000, "5m"),
+            (3_723_000_000_000, "1h2m3s"),
+        ] {
+            assert_eq!(span(Duration::from_nanos(nanos)), want);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Stage 10: what is left of a request is its record.
+
+use std::borrow::Cow;
+
+use filters::Shield;
+use lens::gaps::Gaps;
+use lens::ledger::Parts;
+use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
+use lens::{Record, Security, SecurityOverhead};
+use observatory::SeriesKey;
+use relay::Guarded;
+use traffic::Used;
+use traffic::settings::DOLLAR;
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::shared::worker;
+use crate::stage::select;
+
+/// Longest model name that is kept.
+const MAX_WORD: usize = 256;
+
+/// Write the record of a request that has ended.
+pub fn write(exchange: &mut Exchange, used: &Used) {
+    let outcome = exchange.verdict.outcome().unwrap_or(Outcome::Ok);
+    let counted = exchange.group().clone();
+    flush_gaps(exchange);
+    let record = record(exchange, outcome, used);
+    let model = counted.group.model_number(record.model_requested.as_deref());
+    let key = SeriesKey { group: counted.id, model, outcome };
+    exchange.shared.observatory.finished(worker(), key, record, clock::now());
+}
+
+/// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end is not known yet.
+pub fn flush_gaps(exchange: &mut Exchange) {
+    let counted = exchange.group();
+    let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
+    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let (itl, client_itl) = exchange.answer.lens.drain_gaps();
+    if itl.len() + client_itl.len() > 0 {
+        exchange.shared.observatory.gaps(worker(), key, itl, client_itl);
+    }
+}
+
+/// Hand on how long events were kept back.
+pub fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
+    let counted = exchange.group();
+    let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
+    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let holds = holds.drain();
+    if holds.len() > 0 {
+        exchange.shared.observatory.holds(worker(), key, holds);
+    }
+}
+
+fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
+    let cost = cost(exchange, used);
+    let now = clock::now();
+    let ledger_us = exchange.ledger.clone().close(now);
+    let (accepted, answer, sent_at) = (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
+    let head = accepted.head_at;
+    let marks = answer.lens.final_marks();
+    let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
+    let counts = *answer.lens.counts();
+    if counts.not_understood > 0 {
+        answer.not_parsed.get_or_insert("not_understood");
+    }
+    let guard = exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref());
+    let measured = |n: u64| answer.measured.then_some(n);
+    let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
+    Record {
+        schema: SCHEMA,
+        id: std::mem::take(&mut accepted.id),
+        trace_id: accepted.trace_id.take(),
+        started_at: accepted.started_at,
+        route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
+        backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),
+        routing: select::write_down(&mut exchange.attempts, exchange.routed.as_ref()),
+        dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
+        endpoint: std::mem::take(&mut accepted.endpoint),
+        caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),
+        owner: exchange.caller.take().map(|caller| caller.owner.clone()),
+        cost,
+        model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()).map(bounded),
+        model_answered: answer.lens.model().map(str::to_owned),
+        http_status: answer.status,
+        stream: answer.streamed,
+        outcome,
+        error_code: exchange.verdict.code.take(),
+        finish_reasons: answer.lens.finish_reasons().to_vec(),
+        usage: usage(&answer.lens),
+        not_parsed: answer.not_parsed.map(Cow::Borrowed),
+        events: measured(counts.events),
+        content_events: streamed(counts.content_events),
+        comments: streamed(counts.comments),
+        bytes_from_client: accepted.bytes,
+        bytes_to_client: answer.bytes_to_client,
+        sent_us: sent_at.map(|at| at.micros_since(head)),
+        marks_us: MarksUs::from_marks(&marks, head),
+        engine_us: since_sent(answer.ended_at),
+        engine_ttft_us: since_sent(marks.first_token.arrival),
+        client_ttft_us: marks.first_token.written.map(|at| at.micros_since(head)),
+        tpot_us: answer.lens.tpot_us(),
+        itl_us: answer.lens.itl().summary(),
+        client_itl_us: answer.lens.client_itl().summary(),
+        stalls: streamed(counts.stalls),
+        coalesced_events: streamed(counts.coalesced),
+        read_lag_us: answer.read_lag.summary(),
+        security_overhead: guard
+            .map(|_| overhead(&exchange.guarded, &ledger_us, marks.first_token.written.map(|at| at.micros_since(head)))),
+        security: guard.map(|guard| Box::new(security(guard, std::mem::take(&mut exchange.guarded)))),
+        total_us: ledger_us.total(),
+        ledger_us,
+    }
+}
+
+/// What the guard cost.
+fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> SecurityOverhead {
+    let added = guarded.before_first_token.map(|nanos| nanos / 1000);
+    SecurityOverhead::of(ledger_us, guarded.judged / 1000).before_first_token(added, client_ttft)
+}
+
+/// In dollars, where the model has a price.
+fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
+    let model = exchange.inspected.facts.as_ref()?.model.as_deref().unwrap_or_default();
+    exchange.plan.rate_limits.price(model).map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
+}
+
+fn security(guard: &Shield, found: Guarded) -> Security {
+    let verdict = verdict(&found);
+    Security {
+        shield: guard.settings.name.clone(),
+        mode: Cow::Borrowed(if guard.settings.observe { "observe" } else { "enforce" }),
+        input: found.input,
+        output: found.output,
+        held_events: found.held_events,
+        held_bytes_max: found.held_bytes_max,
+        hold_us: found.hold,
+        verdict,
+        risk: found.risk,
+        level: found.level.into(),
+        filters: found.accounts,
+    }
+}
+
+/// What was done, or would have been, on either side.
+fn verdict(found: &Guarded) -> Cow<'static, str> {
+    let word = if found.word.is_empty() { "pass" } else { found.word };
+    found.accounts.iter().map(|account| account.verdict.clone()).fold(Cow::Borrowed(word), filters::worse)
+}
+
+/// A client's word, cut: records are kept by the thousand.
+fn bounded(mut word: String) -> String {
+    if word.len() > MAX_WORD {
+        let end = (0..=MAX_WORD).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);
+        word.truncate(end);
+        word.shrink_to_fit();
+    }
+    word
+}
+
+fn usage(lens: &lens::StreamLens) -> Option<RecordUsage> {
+    let (completion_tokens, estimated) = lens.completion_tokens();
+    let stated = lens.usage().unwrap_or_default();
+    let known = completion_tokens.is_some() || stated.prompt_tokens.is_some();
+    known.then_some(RecordUsage {
+        prompt_tokens: stated.prompt_tokens,
+        completion_tokens,
+        reasoning_tokens: stated.reasoning_tokens,
+        cached_tokens: stated.cached_tokens,
+        estimated: estimated && completion_tokens.is_some(),
+    })
+}

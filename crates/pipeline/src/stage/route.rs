@@ -1,0 +1,32 @@
+//! Stage 5: which route, and so which backend. The first route whose conditions all hold wins.
+
+use std::sync::Arc;
+
+use config::settings::Route;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::exchange::Exchange;
+use crate::plan::{Plan, PlannedRoute};
+use crate::respond::Refusal;
+use crate::stage::accept;
+
+/// Find the route of an exchange.
+pub fn select(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+    let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
+    let route = find(&exchange.plan, head, model).ok_or_else(Refusal::no_route)?.clone();
+    exchange.set_route(route);
+    Ok(())
+}
+
+/// The first route that matches.
+pub fn find<'p>(plan: &'p Plan, head: &Head<'_, RequestLine<'_>>, model: Option<&str>) -> Option<&'p Arc<PlannedRoute>> {
+    plan.routes.iter().find(|r| matches(&r.route, head, model))
+}
+
+fn matches(route: &Route, head: &Head<'_, RequestLine<'_>>, model: Option<&str>) -> bool {
+    let path = route.path.as_ref().is_none_or(|p| p.matches(accept::path(head.line.target)));
+    let headers =
+        route.headers.iter().all(|(name, want)| head.get(name).is_some_and(|got| want.as_ref().is_none_or(|want| want.as_bytes() == got)));
+    let models = route.models.is_empty() || model.is_some_and(|m| route.models.iter().any(|p| p.matches(m)));
+    path && headers && models
+}

@@ -1,0 +1,370 @@
+//! Stage 6: which backend, and which next when that one fails.
+//!
+//! `routing` decides; this tells it what it must know of the request, and how attempts went.
+//!
+//! - *In*: the route's pools, the facts of the request, how an attempt ended.
+//! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
+//! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
+
+mod fit;
+mod resume;
+
+pub use fit::prepare;
+pub use resume::{keep_for_resume, may_resume, resume_mark, resumed};
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lens::record::{Outcome, RecordAttempt, RecordRouting};
+use lens::{EngineError, State, Tick};
+use routing::member::Change;
+use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Question, Reason, Side, Went, Wish};
+
+use crate::clock;
+use crate::exchange::{Attempts, Exchange, Routed};
+use crate::plan::{PlannedPool, PlannedRoute, Target};
+use crate::respond::Refusal;
+
+/// How often a backend that has no room is passed over for another of its pool.
+const PASSED_OVER: usize = 4;
+
+/// Most tokens of a prompt, or of an answer, that a request counts as.
+const MOST_TOKENS: u64 = 1_000_000;
+
+/// Choose a backend, or take the one that was chosen when the last attempt failed.
+pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(routed) = &exchange.routed else { return Err(Refusal::no_route()) };
+    let now = clock::now();
+    let route = routed.route.clone();
+    if exchange.attempts.tried.is_empty() {
+        route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
+        exchange.attempts.offloaded = offload(exchange, &route, now);
+        // What is for the cloud is for no version of the edge.
+        if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
+            exchange.attempts.assigned = None;
+        }
+    }
+    let chosen = exchange.attempts.next.take().or_else(|| pick(exchange, &route, now));
+    let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
+    note(&exchange.attempts, &route, target, reason);
+    let candidate_is_ill = failed_candidate(&exchange.attempts, &route, target, now);
+    exchange.set_target(target);
+    let question = question(exchange);
+    let attempts = &mut exchange.attempts;
+    let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
+    attempts.side = attempts.assigned.and(route.route.candidate.as_ref()).map(side);
+    if let (Some(release), true) = (&route.release, candidate_is_ill) {
+        release.seen(Side::Candidate, Went::Badly, None);
+    }
+    attempts.attempt = route.pools.get(target.pool).and_then(|pool| {
+        pool.pool.remember(&attempts.prefix, target.at);
+        pool.pool.begin(target.at, question)
+    });
+    attempts.signals = attempts.attempt.as_ref().and_then(|attempt| attempt.member().signals(now));
+    attempts.last_predicted = attempts.attempt.as_ref().and_then(Attempt::predicted);
+    (attempts.began, attempts.reason, attempts.first_token_reported) = (now, Some(reason), false);
+    attempts.tried.push(target);
+    Ok(())
+}
+
+/// Count what is done besides asking the first one.
+fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reason) {
+    let counters = &route.counters;
+    if reason == Reason::Fallback && attempts.tried.iter().all(|tried| tried.pool != target.pool) {
+        counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+    if attempts.tried.is_empty() {
+        attempts.offloaded.into_iter().for_each(|decided| counters.offloaded(decided));
+    } else {
+        let count = if attempts.resuming { &counters.continuations } else { &counters.retries };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether the new version has failed a request that is its: all of its backends that could take it are left alone, and the old one stands in at once.
+fn failed_candidate(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
+    let candidate = route.route.candidate.as_ref().filter(|candidate| candidate.pool != target.pool);
+    let is_its = attempts.assigned == Some(Side::Candidate) && attempts.tried.is_empty();
+    let Some(pool) = candidate.filter(|_| is_its).and_then(|candidate| route.pools.get(candidate.pool)) else { return false };
+    let unfit = attempts.unfit.iter().filter(|target| candidate.is_some_and(|candidate| candidate.pool == target.pool));
+    pool.pool.is_ill(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
+}
+
+/// What the request asks of a backend.
+pub fn question(exchange: &Exchange) -> Question {
+    // What a client asks for is its word: beyond this it would only make all others look like nothing.
+    Question { prompt: exchange.expected.input.min(MOST_TOKENS), output: exchange.expected.output.min(MOST_TOKENS) }
+}
+
+/// Whether the first pool is passed over for the second, where the route has a policy for that.
+fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
+    // What passes through unread asks nothing that could be too much.
+    let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
+    let question = question(exchange);
+    let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
+    let nature = Nature {
+        tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
+        asks: exchange.attempts.asks_cloud,
+        found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
+    };
+    // Who is for a new version of the edge is asked there, whatever the old one is like.
+    let version = route.route.candidate.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Candidate));
+    let [edge, cloud] =
+        [version.map_or(0, |candidate| candidate.pool), 1].map(|number| outlook(route, number, &question, &exchange.attempts.unfit, now));
+    Some(offload.decide(&question, nature, &edge?, &cloud?))
+}
+
+/// What a pool of a route offers for a request.
+pub fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<Outlook> {
+    let pool = route.pools.get(number)?;
+    let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
+    let (is_there, predicted) = pool.pool.outlook(question, &unfit, now);
+    let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.may_take(*at, &unfit, now)).map(|(_, upstream)| upstream);
+    let cheapest = well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
+    let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
+    // Dollars for a million tokens: cents for these.
+    Some(Outlook { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
+}
+
+/// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can. A request
+/// that leaves the first pool for the second comes back to it last.
+fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
+    if !route.has_choice() {
+        return exchange.attempts.tried.is_empty().then_some((Target::default(), Reason::Only));
+    }
+    let mut last_resort = None;
+    let mut order: Vec<usize> = (0..route.pools.len()).collect();
+    if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
+        order.rotate_left(1);
+    }
+    if let Some(candidate) = &route.route.candidate {
+        order.retain(|number| *number != candidate.pool);
+        // The old version stands in for the new one, and never the other way round.
+        if exchange.attempts.assigned == Some(Side::Candidate) {
+            order.insert(0, candidate.pool);
+        }
+    }
+    let first = order.first().copied();
+    for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
+        let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
+        let reason = if Some(number) == first { choice.reason } else { Reason::Fallback };
+        if choice.reason != Reason::NobodyWell {
+            return Some((Target { pool: number, at: choice.at }, reason));
+        }
+        last_resort = last_resort.or(Some((Target { pool: number, at: choice.at }, choice.reason)));
+    }
+    last_resort
+}
+
+fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tick) -> Option<Choice> {
+    let attempts = &exchange.attempts;
+    let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
+    let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
+    let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
+    let wish = |unfit: &[usize]| {
+        pool.pool.choose(&Wish { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
+    };
+    let first = wish(&unfit)?;
+    // Who has a queue is passed over, if somebody has none.
+    let (mut choice, mut passed) = (first, unfit.clone());
+    for _ in 0..PASSED_OVER {
+        if !pool.upstreams.get(choice.at).is_some_and(|upstream| upstream.is_saturated()) {
+            return Some(choice);
+        }
+        passed.push(choice.at);
+        match wish(&passed).filter(|other| other.reason != Reason::NobodyWell) {
+            Some(other) => choice = other,
+            None => break,
+        }
+    }
+    Some(first)
+}
+
+/// Whether another backend may be asked after this one has failed; it is chosen and paid for then.
+pub fn may_retry(exchange: &mut Exchange) -> bool {
+    !exchange.attempts.committed && choose_next(exchange)
+}
+
+/// Choose the backend after this one, and pay for it from the retry budget.
+fn choose_next(exchange: &mut Exchange) -> bool {
+    if exchange.attempts.next.is_some() {
+        return true;
+    }
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
+    let retries = &route.route.retries;
+    if exchange.attempts.tried.len() > retries.most as usize {
+        return false;
+    }
+    let now = clock::now();
+    let Some(next) = pick(exchange, &route, now) else { return false };
+    let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
+    if !paid {
+        route.counters.retries_denied.fetch_add(1, Ordering::Relaxed);
+        exchange.attempts.retry_denied = true;
+    }
+    exchange.attempts.next = paid.then_some(next);
+    paid
+}
+
+/// Whether another backend could still be asked, so that an answer is held until its first token.
+pub fn can_retry(exchange: &Exchange) -> bool {
+    let Some(routed) = &exchange.routed else { return false };
+    let hidden = |number: usize| {
+        let candidate = routed.route.route.candidate.as_ref().is_some_and(|candidate| candidate.pool == number);
+        candidate && exchange.attempts.assigned != Some(Side::Candidate)
+    };
+    let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
+    let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
+    let tried = exchange.attempts.tried.len();
+    !exchange.attempts.committed && tried <= routed.route.route.retries.most as usize && tried < targets
+}
+
+/// Tell the pool how long the first token took, once it was read.
+pub fn report_first_token(exchange: &mut Exchange) {
+    if exchange.attempts.first_token_reported {
+        return;
+    }
+    let Some(first) = exchange.answer.lens.marks().first_token.arrival else { return };
+    exchange.attempts.first_token_reported = true;
+    if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.attempts.attempt, exchange.sent.at, &exchange.routed) {
+        routed.pool().pool.first_token(attempt, Duration::from_nanos(first.nanos_since(sent)), first);
+    }
+}
+
+/// An attempt has failed, and another backend is asked: what is known of this one is written down.
+pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: Ended) {
+    let now = clock::now();
+    if let Some(permit) = exchange.permit.take() {
+        permit.leave(now, None);
+    }
+    write_attempt(exchange, (code, status), ended, now);
+    end(exchange, ended, now);
+    if !exchange.attempts.resuming {
+        (exchange.answer, exchange.sent) = Default::default();
+    } else {
+        exchange.attempts.first_sent = exchange.attempts.first_sent.or(exchange.sent.at);
+    }
+    exchange.enter(State::Gateway);
+}
+
+/// What is known of an attempt that has failed.
+pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, at: Tick) {
+    let Some(routed) = &exchange.routed else { return };
+    let Some(upstream) = routed.upstream() else { return };
+    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == Ended::Badly) {
+        release.seen(side, Went::Badly, None);
+    }
+    let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
+    log::debug!("request {}: backend {backend} failed ({code})", exchange.accepted.id);
+    exchange.attempts.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
+}
+
+/// Where the answer comes from, and why: on routes that have a choice.
+pub fn field(exchange: &Exchange) -> String {
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else { return String::new() };
+    let Some(upstream) = routed.upstream() else { return String::new() };
+    let (backend, pool) = (&upstream.backend.name, &routed.pool().pool.settings.name);
+    let reason = exchange.attempts.reason.map_or("", Reason::name);
+    let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
+    if let Some(side) = exchange.attempts.side {
+        field.push_str(if side == Side::Candidate { "; version=candidate" } else { "; version=stable" });
+    }
+    if let Some(offloaded) = exchange.attempts.offloaded {
+        field.push_str(&format!("; offload={}", offloaded.name()));
+    }
+    for attempt in &exchange.attempts.failed {
+        field.push_str(&format!("; failed={}:{}", attempt.backend, attempt.code));
+    }
+    field.push_str("\r\n");
+    field
+}
+
+/// What the record says of the choice.
+pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRouting {
+    let chosen_of = routed.filter(|routed| routed.route.has_choice());
+    RecordRouting {
+        pool: chosen_of.map(|routed| routed.pool().pool.settings.name.clone()),
+        chosen: chosen_of.and(attempts.reason).map(|reason| Cow::Borrowed(reason.name())),
+        offload: attempts.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
+        engine_waiting: attempts.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
+        predicted_ttft_us: chosen_of.and(attempts.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
+        predicted_tpot_us: chosen_of.and(attempts.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
+        retry_denied: attempts.retry_denied,
+        hedge: attempts.hedge.take(),
+        seams: std::mem::take(&mut attempts.seams),
+        failed_attempts: std::mem::take(&mut attempts.failed),
+    }
+}
+
+/// The attempt is over in that way, whatever becomes of the exchange.
+pub fn close(exchange: &mut Exchange, ended: Ended) {
+    end(exchange, ended, clock::now());
+}
+
+/// The exchange is over: so is its last attempt.
+pub fn settle(exchange: &mut Exchange) {
+    let ended = verdict(exchange);
+    if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.attempts.side)
+        && !matches!(ended, Ended::Untold | Ended::Refused)
+    {
+        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.seams.is_empty());
+        let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
+        let went = match ended {
+            Ended::Well if refused => Went::Refused,
+            Ended::Well => Went::Well,
+            Ended::Badly | Ended::Refused | Ended::Untold => Went::Badly,
+        };
+        release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
+    }
+    let of_one = exchange.answer.streamed && exchange.attempts.seams.is_empty();
+    if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one) {
+        attempt.paced(&pace);
+    }
+    end(exchange, ended, clock::now());
+}
+
+/// How long the answer took, where it tells.
+fn pace(exchange: &Exchange) -> Option<Pace> {
+    let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
+    let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
+    let since = |mark: Option<Tick>| mark.map(|at| Duration::from_nanos(at.nanos_since(sent)));
+    Some(Pace { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
+}
+
+/// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
+fn verdict(exchange: &Exchange) -> Ended {
+    // An error in a stream has a status of its own.
+    let told = exchange.answer.lens.error().map(EngineError::status);
+    let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
+    match exchange.verdict.outcome() {
+        Some(Outcome::Ok) => Ended::Well,
+        // What passes through asks for things that our credential need not be good for.
+        Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => Ended::Well,
+        Some(Outcome::UpstreamError) => exchange.fault(status),
+        // One that will not go on with another's answer is not ill for that.
+        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => Ended::Untold,
+        Some(Outcome::UpstreamFailed) => Ended::Badly,
+        // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
+        Some(Outcome::Timeout)
+            if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>
+        {
+            Ended::Badly
+        }
+        _ => Ended::Untold,
+    }
+}
+
+pub(super) fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
+    let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
+    let name = attempt.member().name.clone();
+    // Of who never was asked nothing can be said.
+    let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
+    let ended = if !was_asked && ended == Ended::Well { Ended::Untold } else { ended };
+    match routed.pool().pool.end(attempt, ended, now) {
+        Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),
+        Some(Change::Recovered) => log::info!("backend {name} is well again"),
+        None => {}
+    }
+}

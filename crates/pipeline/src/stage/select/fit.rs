@@ -1,0 +1,124 @@
+//! What must be known of a request before a backend is chosen: who can serve it, and what it has in common with others.
+//!
+//! - *In*: head, body and facts of a request, what backends say that they can do.
+//! - *Out*: who cannot serve it, its key, the blocks of its prompt: what the route's pools ask for, and no more.
+//! - *Never*: a request kept from a backend that could hold it by a fair estimate.
+
+use std::cell::OnceCell;
+
+use config::settings::{Ability, Backend, Balance, By};
+use traffic::network;
+use wire::Dialect;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::exchange::Exchange;
+use crate::plan::{PlannedPool, Target};
+use crate::stage::send::has_credential;
+
+/// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
+pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
+    exchange.attempts.with_credential = exchange.plan.keys.is_none() && has_credential(head);
+    if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
+        exchange.attempts.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
+    }
+    if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
+        let key = key(exchange, &candidate.key, head);
+        exchange.attempts.assigned = Some(release.side(key.as_deref()));
+    }
+    if !route.has_choice() {
+        return;
+    }
+    let images = OnceCell::new();
+    for (number, pool) in route.pools.iter().enumerate() {
+        match &pool.pool.settings.balance {
+            Balance::Session(by) | Balance::Hash(by) if exchange.attempts.key.is_none() => exchange.attempts.key = key(exchange, by, head),
+            Balance::Prefix if exchange.attempts.prefix.is_empty() => {
+                let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
+                let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
+                let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or_default();
+                routing::blocks(model.as_bytes(), texts, &mut exchange.attempts.prefix);
+            }
+            _ => {}
+        }
+        // Where all can do the same, there is nobody to leave out; another pool may be able to do more.
+        if !pool.uniform || route.pools.len() > 1 {
+            let shows_images = || *images.get_or_init(|| shows_images(body));
+            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
+            let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
+            exchange.attempts.unfit.extend(unfit);
+        }
+    }
+}
+
+/// What requests that belong together have in common.
+fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option<Vec<u8>> {
+    match by {
+        By::Header(name) => head.get(name).map(<[u8]>::to_vec),
+        By::Cookie(name) => {
+            let cookies = head.get("cookie").and_then(|field| std::str::from_utf8(field).ok())?;
+            let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
+            pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_bytes().to_vec())
+        }
+        By::Caller => {
+            let known = exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
+            let address = || exchange.accepted.client.map(|address| network(address).to_string());
+            known.map(|caller| caller.id.to_string()).or_else(address).map(String::into_bytes)
+        }
+    }
+}
+
+/// Whether a backend can serve the request, as far as it says what it can.
+fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images: impl Fn() -> bool) -> bool {
+    let Some(facts) = &exchange.inspected.facts else { return true };
+    let model = facts.model.as_deref().unwrap_or_default();
+    let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
+    // The estimate of a prompt may be too high by half; who is left out here could not hold it by far.
+    let prompt = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    let tokens = prompt.saturating_add(facts.max_tokens.unwrap_or(0));
+    let holds = backend.context_length == 0 || tokens <= backend.context_length;
+    let can = backend.lacks.iter().all(|ability| match ability {
+        Ability::Tools => facts.tools == 0,
+        Ability::Embeddings => exchange.accepted.dialect.is_none_or(Dialect::generates),
+        Ability::Vision => !shows_images(),
+    });
+    knows && holds && can
+}
+
+/// Whether a body has parts that are images, in the words of the APIs.
+fn shows_images(body: &[u8]) -> bool {
+    let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
+    // The kind of a part in all but Ollama's API, which has a list beside the text; a name of the client's own is neither.
+    let is_kind = || memchr::memmem::find_iter(body, b"\"image\"").any(|at| body.get(..at).is_some_and(ends_in_type));
+    let is_list = || memchr::memmem::find_iter(body, b"\"images\"").any(|at| body.get(at + 8..).is_some_and(begins_a_list));
+    has(b"\"image_url\"") || has(b"\"input_image\"") || is_list() || is_kind()
+}
+
+fn begins_a_list(rest: &[u8]) -> bool {
+    rest.trim_ascii_start().strip_prefix(b":").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"["))
+}
+
+/// Whether what comes next is the value of `type`.
+fn ends_in_type(before: &[u8]) -> bool {
+    before.trim_ascii_end().strip_suffix(b":").is_some_and(|before| before.trim_ascii_end().ends_with(b"\"type\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shows_images;
+
+    #[test]
+    fn images_are_parts_and_no_names() {
+        for body in [
+            r#"{"content":[{"type":"image_url","image_url":{"url":"x"}}]}"#,
+            r#"{"content":[{"type":"input_image","file_id":"x"}]}"#,
+            r#"{"content":[{"type" : "image","source":{}}]}"#,
+            r#"{"messages":[{"role":"user","content":"x","images":["aGk="]}]}"#,
+        ] {
+            assert!(shows_images(body.as_bytes()), "{body}");
+        }
+        for body in [r#"{"properties":{"image":{"type":"string"},"images":{"type":"array"}}}"#, r#"{"content":"an \"image\" of"}"#, "{}"] {
+            assert!(!shows_images(body.as_bytes()), "{body}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Another backend goes on with the stream of one that has died.
+//!
+//! - *In*: what was asked, and what was said so far.
+//! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by that; where the seam is.
+//! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on with.
+
+use std::sync::Arc;
+
+use config::settings::Continuation;
+use lens::record::RecordSeam;
+use serde_json::{Map, Value};
+use wire::{Dialect, RequestFacts};
+
+use super::choose_next;
+use crate::clock;
+use crate::exchange::{Exchange, Routed, UpstreamRequest};
+
+/// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
+pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
+    let Some(routed) = &exchange.routed else { return };
+    let facts = exchange.inspected.facts.as_ref();
+    let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
+    let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
+    if routed.route.route.continuation != Continuation::Off && can && known {
+        exchange.attempts.resumable = Some(asked.clone());
+    }
+}
+
+/// The backend died after `text`. Whether another one may resume; it is chosen and paid for then, and its request is ready.
+pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
+    let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
+    let Some(request) = exchange.attempts.resumable.clone() else { return false };
+    let continued = exchange.accepted.dialect.and_then(|dialect| continued(dialect, request.body(), text, tokens));
+    let Some((body, facts)) = continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts))) else { return false };
+    let may = choose_next(exchange);
+    if may {
+        exchange.inspected.facts = Some(facts);
+        let whole = 0..body.len();
+        exchange.attempts.request = Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
+    }
+    may
+}
+
+/// Members that make of an answer something other than plain text of one choice.
+const ODD: [&str; 18] = [
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "n_probs",
+    "functions",
+    "suffix",
+    "use_beam_search",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "structural_tag",
+    "grammar",
+    "json_schema",
+    "regex",
+    "ebnf",
+    "prompt_embeds",
+];
+
+/// Members that bound an answer, in the words of the engines.
+const BOUNDS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
+
+/// A request whose answer has begun. What makes an answer other than plain text cannot be gone on with.
+fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
+    let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    body.retain(|_, value| !value.is_null());
+    let is_set = |name: &&str| body.get(*name).is_some_and(|value| *value != Value::Bool(false));
+    let is_plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
+    let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
+    if !is_plain || !is_one || ODD.iter().any(is_set) {
+        return None;
+    }
+    let mut is_bounded = false;
+    for name in BOUNDS {
+        let Some(bound) = body.get_mut(name) else { continue };
+        // Less than nothing is no bound.
+        if bound.as_i64().is_none_or(|most| most >= 0) {
+            *bound = bound.as_u64()?.checked_sub(tokens).filter(|left| *left > 0)?.into();
+            is_bounded = true;
+        }
+    }
+    if let Some(least) = body.get("min_tokens").and_then(Value::as_u64) {
+        body.insert("min_tokens".into(), least.saturating_sub(tokens).into());
+    }
+    match dialect {
+        Dialect::OpenAiChat => begin_answer(&mut body, said)?,
+        // Without a bound engines have one of their own, from where they begin.
+        Dialect::OpenAiCompletions if is_bounded => lengthen_prompt(&mut body, said)?,
+        _ => return None,
+    }
+    serde_json::to_vec(&body).ok()
+}
+
+/// What was said is the beginning of the chat's answer.
+fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
+    let messages = body.get_mut("messages")?.as_array_mut()?;
+    // One that went on once has a beginning already.
+    if messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) == Some("assistant") {
+        return None;
+    }
+    messages.push(serde_json::json!({"role": "assistant", "content": said}));
+    body.insert("continue_final_message".into(), true.into());
+    body.insert("add_generation_prompt".into(), false.into());
+    Some(())
+}
+
+/// What was said is the end of the prompt. One of tokens, and several, cannot be written on.
+fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
+    let prompt = match body.get_mut("prompt")? {
+        Value::Array(prompts) if prompts.len() == 1 => prompts.first_mut()?,
+        prompt => prompt,
+    };
+    let Value::String(prompt) = prompt else { return None };
+    prompt.push_str(said);
+    Some(())
+}
+
+/// Another backend goes on with the answer.
+pub fn resumed(exchange: &mut Exchange) {
+    let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
+    let seam = RecordSeam {
+        backend: upstream.backend.name.clone(),
+        after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
+        at_us: clock::now().micros_since(exchange.accepted.head_at),
+    };
+    exchange.attempts.seams.push(seam);
+    // The first token was somebody else's, and so was the time to it.
+    exchange.attempts.first_token_reported = true;
+    exchange.sent.at = exchange.attempts.first_sent.or(exchange.sent.at);
+}
+
+/// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
+pub fn resume_mark(exchange: &Exchange) -> Option<String> {
+    let routed = exchange.routed.as_ref()?;
+    let marked = routed.route.route.continuation == Continuation::Marked;
+    let upstream = routed.upstream().filter(|_| marked)?;
+    Some(format!(": continued by {}\n\n", upstream.backend.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chat_is_continued_where_that_can_be_right() {
+        let body = |more: &str| format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
+        let continued = |body: &[u8], said, tokens| super::continued(Dialect::OpenAiChat, body, said, tokens);
+        let made = continued(body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(), "a \"b", 4).unwrap();
+        let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
+        assert_eq!((made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()), (Some(6), Some(true)));
+        assert_eq!(made["messages"][1], serde_json::json!({"role": "assistant", "content": "a \"b"}));
+        for odd in
+            [",\"response_format\":{\"type\":\"json_object\"}", ",\"logprobs\":true", ",\"guided_regex\":\"a+\"", ",\"max_tokens\":4"]
+        {
+            assert!(continued(body(odd).as_bytes(), "a", 4).is_none(), "{odd}");
+        }
+        assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
+        assert!(continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4).is_none());
+    }
+
+    #[test]
+    fn a_prompt_is_written_on() {
+        let continued = |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
+        let made = continued("{\"prompt\":\"It is\",\"max_tokens\":10,\"min_tokens\":3,\"best_of\":1,\"logprobs\":null}").unwrap();
+        let made: Value = serde_json::from_slice(&made).unwrap();
+        assert_eq!((made["prompt"].as_str(), made["max_tokens"].as_u64()), (Some("It is a \"b"), Some(6)));
+        assert_eq!(made["min_tokens"].as_u64(), Some(0));
+        let one = continued("{\"prompt\":[\"It is\"],\"n_predict\":10,\"max_tokens\":-1}").unwrap();
+        let one: Value = serde_json::from_slice(&one).unwrap();
+        assert_eq!(
+            (one["prompt"][0].as_str(), one["n_predict"].as_u64(), one["max_tokens"].as_i64()),
+            (Some("It is a \"b"), Some(6), Some(-1))
+        );
+        for prompt in ["[\"a\",\"b\"]", "[1,2]", "[[1]]", "7"] {
+            assert!(continued(&format!("{{\"prompt\":{prompt},\"max_tokens\":10}}")).is_none(), "{prompt}");
+        }
+        for odd in [
+            "\"max_tokens\":10,\"logprobs\":0",
+            "\"max_tokens\":10,\"suffix\":\"b\"",
+            "\"max_tokens\":10.5",
+            "\"max_tokens\":4",
+            "\"seed\":1",
+        ] {
+            assert!(continued(&format!("{{\"prompt\":\"a\",{odd}}}")).is_none(), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Stage 7: the request as the backend will see it.
+//!
+//! The body's bytes are the client's own; the head is made anew: hop-by-hop fields and what `Connection` nominates are
+//! gone before anything of ours is added, the length is ours, and so is the credential when the backend has one.
+
+use config::settings::{Backend, Route};
+use transport::{Edit, Edits};
+use wire::Dialect;
+use wire::http1::head::{Head, RequestLine};
+
+use crate::exchange::Exchange;
+use crate::plan::PlannedPool;
+
+/// The parts of a request on their way to the backend: the head, and what changes in the body.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The head as it is sent.
+    pub head: Vec<u8>,
+    pub(crate) edits: Edits,
+}
+
+/// Fields that the backend must not get from the client, or gets from us.
+const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
+/// Where clients put keys. They are the operator's to give when the backend has its own.
+pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
+/// Make the request for the backend that was chosen.
+pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body_len: usize) -> Outgoing {
+    let usage = usage_edit(exchange);
+    exchange.sent.usage_asked = usage.is_some();
+    let mut edits = [model_edit(exchange), usage];
+    edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
+    let chosen = exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
+    let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
+    // A credential that was for us is for nobody else.
+    let facts = HeadFacts { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
+    Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
+}
+
+/// Whether a client shows a credential.
+pub fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
+    head.fields.iter().any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
+}
+
+/// What goes into the head for any backend.
+pub struct HeadFacts<'s> {
+    /// The id of the request.
+    pub id: &'s str,
+    /// Credentials of clients reach no backend.
+    pub keeps_credentials: bool,
+    pub(crate) body_len: usize,
+    pub(crate) edits: &'s Edits,
+}
+
+/// The head of the request to a backend.
+pub fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_>>, facts: &HeadFacts<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len + 256);
+    push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
+    let withheld = backend.api_key.is_some() || facts.keeps_credentials;
+    for field in head.fields {
+        let name = field.name;
+        let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
+            && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
+        let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
+        if replaced || credential || head.is_hop_by_hop(name) {
+            continue;
+        }
+        push(&mut out, &[name, ": "]);
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+    if !route.forward_compression {
+        push(&mut out, &["accept-encoding: identity\r\n"]);
+    }
+    if let Some((name, value)) = backend.credential() {
+        push(&mut out, &[name, ": ", &value, "\r\n"]);
+    }
+    let length = facts.edits.iter().flatten().fold(facts.body_len, |len, edit| len + edit.text.len() - edit.range.len());
+    push(&mut out, &["x-request-id: ", facts.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
+    out
+}
+
+/// Where and how to ask for usage, when the route wants it and the client did not ask.
+pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
+    let routed = exchange.routed.as_ref()?;
+    let facts = exchange.inspected.facts.as_ref()?;
+    let wanted = routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
+    if !wanted || !routed.dialect.is_some_and(Dialect::takes_stream_options) {
+        return None;
+    }
+    let (at, text) = match facts.stream_options_at {
+        Some(at) if facts.stream_options_empty => (at, "\"include_usage\":true"),
+        Some(at) => (at, "\"include_usage\":true,"),
+        None => (facts.inside, "\"stream_options\":{\"include_usage\":true},"),
+    };
+    Some(Edit { range: at..at, text: text.into() })
+}
+
+/// The pool's own name of the model, where it has one.
+fn model_edit(exchange: &Exchange) -> Option<Edit> {
+    let at = exchange.inspected.facts.as_ref()?.model_at.clone();
+    model_of(exchange.routed.as_ref()?.pool(), at)
+}
+
+/// A pool's own name of the model, in place of the client's.
+pub fn model_of(pool: &PlannedPool, at: Option<std::ops::Range<usize>>) -> Option<Edit> {
+    let quoted = serde_json::Value::from(pool.model.as_deref()?).to_string();
+    Some(Edit { range: at?, text: quoted[1..quoted.len() - 1].to_owned().into() })
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|p| out.extend_from_slice(p.as_bytes()));
+}

@@ -1,0 +1,46 @@
+//! What is refused before an engine hears of it, where the route is strict.
+//!
+//! - *In*: the body and its facts; what the backend declares of itself.
+//! - *Out*: a refusal in OpenAI's shape that names the member.
+//! - *Never*: a change. A route that is transparent, as they are by default, passes on what it is given.
+
+use wire::validate;
+
+use crate::exchange::Exchange;
+use crate::respond::Refusal;
+
+/// Look at a body.
+pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
+    let (Some(dialect), Some(facts)) = (routed.dialect, &exchange.inspected.facts) else { return Ok(()) };
+    validate::check(dialect, body).map_err(|invalid| Refusal::invalid(400, "invalid_value", invalid.param, format!("{invalid}.")))?;
+    let model = facts.model.as_deref().unwrap_or_default();
+    let route = &routed.route.route;
+    // Where a pool has a name of its own for the model, whatever a client says is it.
+    let names_any = route.backends().any(|backend| backend.models.is_empty()) || route.pools.iter().any(|pool| pool.model.is_some());
+    if !names_any && !route.backends().any(|backend| backend.models.iter().any(|known| known == model)) {
+        let mut known: Vec<&str> = route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
+        known.sort_unstable();
+        known.dedup();
+        let message = format!("The model does not exist here; there are: {}.", known.join(", "));
+        return Err(Refusal::invalid(404, "model_not_found", "model", message));
+    }
+    Ok(())
+}
+
+/// Whether prompt and answer fit into the model's context, as far as that is known.
+pub fn fits(exchange: &Exchange) -> Result<(), Refusal> {
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
+    let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.max_tokens).unwrap_or(0);
+    // One that does not say how much it takes may take it.
+    let contexts = || routed.route.route.backends().map(|backend| backend.context_length);
+    let context = if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
+    // The estimate of a prompt may be too high by half; what is refused here would not fit by far.
+    let least = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    if context > 0 && asked.saturating_add(least) > context {
+        let message =
+            format!("The model has a context of {context} tokens; the request asks for {asked} besides its prompt. Ask for fewer.");
+        return Err(Refusal::invalid(400, "context_length_exceeded", "max_tokens", message));
+    }
+    Ok(())
+}

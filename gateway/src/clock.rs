@@ -1,9 +1,0 @@
-//! The clocks of the gateway: the transport's, and both at once for limits that go by days.
-
-use traffic::When;
-pub(crate) use transport::clock::{now, wall_us};
-
-/// Now, by both clocks.
-pub(crate) fn when() -> When {
-    When { tick: now(), wall_us: wall_us() }
-}
