@@ -18,7 +18,7 @@ pub use ::routing::Rollback;
 pub use ::routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
 pub use filters::settings::{Action, Shield};
 pub use traffic::Pattern;
-pub use traffic::settings::{Admission, Auth, Limit, Price};
+pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
 
 /// Everything the gateway was asked to do.
 #[derive(Clone, Debug, Serialize)]
@@ -78,22 +78,11 @@ pub struct AuthSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JwtSettings {
-    /// What `iss` must say.
-    pub issuer: String,
-    /// What `aud` must say.
-    pub audience: String,
+    /// What its tokens must say.
+    #[serde(flatten)]
+    pub issuer: Issuer,
     /// Where its keys are.
     pub jwks: JwksSource,
-    /// The claim with the owner.
-    pub owner_claim: String,
-    /// The claim with routes.
-    pub routes_claim: Option<String>,
-    /// The claim with models.
-    pub models_claim: Option<String>,
-    /// The claim with the priority.
-    pub priority_claim: Option<String>,
-    /// The claim with amounts.
-    pub limits_claim: Option<String>,
 }
 
 /// Where the keys of an identity provider are.

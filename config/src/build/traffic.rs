@@ -8,7 +8,7 @@ use traffic::Pattern;
 use traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
 
 use super::Builder;
-use crate::settings::{AuthSettings, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};
+use crate::settings::{AuthSettings, Issuer, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};
 use crate::tree::Table;
 
 /// Shortest secret: shorter ones are guessed.
@@ -52,16 +52,16 @@ impl Builder {
             }
             JwksSource::File(jwks.into())
         };
-        Some(JwtSettings {
+        let issuer = Issuer {
             issuer: claim("issuer")?,
             audience: claim("audience")?,
-            jwks,
             owner_claim: claim("owner_claim")?,
             routes_claim: claim("routes_claim"),
             models_claim: claim("models_claim"),
             priority_claim: claim("priority_claim"),
             limits_claim: claim("limits_claim"),
-        })
+        };
+        Some(JwtSettings { issuer, jwks })
     }
 
     pub(super) fn route_auth(&mut self, table: &Table, has_auth: bool) -> Auth {

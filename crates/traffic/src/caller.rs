@@ -27,6 +27,17 @@ pub struct Caller {
     pub expires: Option<u64>,
 }
 
+/// Whose a token is.
+#[derive(Debug)]
+pub enum Identity {
+    /// It is valid.
+    Good(Arc<Caller>),
+    /// It is no token of a known issuer, or has expired.
+    Bad,
+    /// The keys of its issuer have not been fetched yet.
+    NotYet,
+}
+
 impl Caller {
     /// The priority of who is not told another: the middle.
     pub const PRIORITY: u8 = 5;

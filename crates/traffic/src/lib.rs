@@ -2,13 +2,15 @@
 //!
 //! - *In*: credentials, what a request asks for, what its stream has taken, two clocks.
 //! - *Out*: a [`Caller`]; a [`Charge`] or a [`Limited`] that says which limit and when; a place at a backend or a reason why not.
-//! - *Never*: a state that grows with what strangers send; a charge that its request's end does not settle.
+//! - *Never*: a connection, but for a file of keys; a state that grows with what strangers send; a charge that its request's end does not settle.
 //!
 //! `docs/traffic.md` tells it to operators, ADR 0007 says why it is made like this.
 
 mod account;
 mod caller;
 mod charge;
+#[cfg(feature = "jwt")]
+pub mod jwks;
 pub mod keys;
 mod lease;
 mod limits;
@@ -17,10 +19,11 @@ mod prices;
 mod remembered;
 pub mod settings;
 mod spend;
+pub mod store;
 mod turnstile;
 
 pub use account::When;
-pub use caller::{Caller, credential};
+pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
 pub use lease::{Away, Chore, Wanted};

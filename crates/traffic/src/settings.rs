@@ -135,6 +135,25 @@ pub enum AtEnd {
     Finish,
 }
 
+/// An identity provider, and the claims of its tokens that matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Issuer {
+    /// What `iss` must say.
+    pub issuer: String,
+    /// What `aud` must say.
+    pub audience: String,
+    /// The claim with the owner.
+    pub owner_claim: String,
+    /// The claim with routes.
+    pub routes_claim: Option<String>,
+    /// The claim with models.
+    pub models_claim: Option<String>,
+    /// The claim with the priority.
+    pub priority_claim: Option<String>,
+    /// The claim with amounts.
+    pub limits_claim: Option<String>,
+}
+
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {

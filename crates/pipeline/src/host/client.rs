@@ -51,7 +51,6 @@ pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError>
 }
 
 /// Get what is at the backend's own path.
-#[cfg_attr(not(feature = "jwt"), expect(dead_code, reason = "only key sets are fetched so"))]
 pub async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
     get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
 }

@@ -1,25 +1,15 @@
 //! A build without the feature `jwt`: tokens of identity providers cannot be set up, so that there are none to judge.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use config::settings::{JwtSettings, Limits};
-use traffic::Caller;
+use traffic::Identity;
 use traffic::settings::Limit;
 use transport::BuildError;
 
 /// All issuers: none.
 #[derive(Debug)]
 pub struct Jwks(Infallible);
-
-/// What a token is.
-#[derive(Debug)]
-#[expect(dead_code, reason = "no token is judged in this build")]
-pub enum Judged {
-    Good(Arc<Caller>),
-    Bad,
-    NotYet,
-}
 
 impl Jwks {
     /// `plan` refuses settings with issuers before it comes to this.
@@ -35,7 +25,7 @@ impl Jwks {
         match self.0 {}
     }
 
-    pub fn judge(&self, _: &str, _: &[Limit]) -> Judged {
+    pub fn judge(&self, _: &str, _: &[Limit]) -> Identity {
         match self.0 {}
     }
 }

@@ -2,22 +2,14 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use config::settings::StoreSettings;
+use traffic::store::Granted;
 use traffic::{Chore, Wanted};
 
 /// The store does not answer.
 #[derive(Debug)]
 pub struct StoreAway;
-
-/// What the store says to a wish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "no store is asked in this build")]
-pub enum Leased {
-    Granted(u64),
-    Not(Option<Duration>),
-}
 
 /// A store and the connection to it: none.
 #[derive(Debug)]
@@ -39,7 +31,7 @@ impl Store {
         match self.none {}
     }
 
-    pub async fn lease(&self, _: &Wanted) -> Result<Leased, StoreAway> {
+    pub async fn lease(&self, _: &Wanted) -> Result<Granted, StoreAway> {
         match self.none {}
     }
 

@@ -8,13 +8,12 @@
 
 use config::settings::Auth;
 use lens::State;
-use traffic::credential;
+use traffic::{Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::client_certificate::ClientCertificate;
 use crate::clock;
 use crate::exchange::{Exchange, ShownCredential, Who};
-use crate::jwks::Judged;
 use crate::plan::Plan;
 use crate::respond::Refusal;
 
@@ -33,9 +32,9 @@ pub fn read_credential(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificat
             // A token has two dots, and a key of ours none.
             (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
                 match tokens.judge(shown, &plan.settings.rate_limits) {
-                    Judged::Good(caller) => Who::Known(caller),
-                    Judged::Bad => Who::Unknown,
-                    Judged::NotYet => Who::NotYet,
+                    Identity::Good(caller) => Who::Known(caller),
+                    Identity::Bad => Who::Unknown,
+                    Identity::NotYet => Who::NotYet,
                 }
             }
             (None, _) => Who::Unknown,

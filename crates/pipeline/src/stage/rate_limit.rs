@@ -12,19 +12,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use config::settings::OnStoreFailure;
-
 use lens::State;
 use lens::record::Outcome;
 use traffic::settings::{DOLLAR, Every, Per, Unit};
+use traffic::store::Granted;
 use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted};
-
 use wire::Dialect;
 
 use crate::clock::{self, when};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::respond::Refusal;
-use crate::shared_limits::{Leased, StoreAway};
+use crate::shared_limits::StoreAway;
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
@@ -73,8 +72,8 @@ async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited
     let Some(store) = &plan.store else { return Ok(Some(Away::Closed)) };
     for wanted in wanted {
         match store.lease(&wanted).await {
-            Ok(Leased::Granted(units)) => wanted.granted(units),
-            Ok(Leased::Not(retry_after)) => {
+            Ok(Granted::Units(units)) => wanted.granted(units),
+            Ok(Granted::None(retry_after)) => {
                 if let Some(limited) = plan.rate_limits.limited(&wanted, retry_after) {
                     return Err(limited);
                 }

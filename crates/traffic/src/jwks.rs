@@ -1,0 +1,237 @@
+//! JWTs of identity providers, and the keys that verify them.
+//!
+//! - *In*: a token that a client shows; the key sets of issuers, which the gateway fetches when they are due.
+//! - *Out*: its [`Caller`], by the claims that the operator named.
+//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that a stranger can cause more than once in
+//!   [`ON_DEMAND`]; a memory of tokens that were not good.
+//!
+//! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a millisecond, a hash a microsecond.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
+use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
+use lens::Tick;
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+
+use super::caller::{Caller, Identity};
+use super::pattern::Pattern;
+use super::remembered::{Expired, Remembered};
+use super::settings::{self, DOLLAR, Limit, Unit};
+
+/// How often keys are fetched.
+const REFRESH: Duration = Duration::from_secs(600);
+/// How often for the sake of a token whose key is not known.
+pub const ON_DEMAND: Duration = Duration::from_secs(10);
+/// Clocks of issuers may differ by so many seconds.
+const LEEWAY: u64 = 30;
+
+/// All issuers.
+#[derive(Debug)]
+pub struct Jwks {
+    issuers: Vec<Issuer>,
+    good: Remembered,
+}
+
+struct Issuer {
+    settings: settings::Issuer,
+    /// The keys, once they were fetched.
+    keys: RwLock<Option<Arc<JwkSet>>>,
+    /// When they were fetched last, with success or without; 0: never.
+    fetched: AtomicU64,
+    /// A client showed a token whose key is not known.
+    wanted: AtomicU64,
+}
+
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issuer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What was fetched is no set of keys.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no set of keys: {0}")]
+pub struct BadKeys(#[from] serde_json::Error);
+
+impl Jwks {
+    /// Issuers whose keys are not known yet.
+    pub fn new(issuers: impl Iterator<Item = settings::Issuer>) -> Self {
+        let issuer = |settings| Issuer { settings, keys: RwLock::default(), fetched: AtomicU64::new(0), wanted: AtomicU64::new(0) };
+        Jwks { issuers: issuers.map(issuer).collect(), good: Remembered::default() }
+    }
+
+    /// The numbers of the issuers whose keys are to be fetched now.
+    pub fn due(&self, now: Tick) -> Vec<usize> {
+        self.issuers.iter().enumerate().filter(|(_, issuer)| issuer.is_due(now)).map(|(at, _)| at).collect()
+    }
+
+    /// The keys of an issuer were fetched, or `None`: that failed, and those that are known stay.
+    ///
+    /// # Errors
+    /// [`BadKeys`]; the keys that are known stay.
+    pub fn fetched(&self, issuer: usize, text: Option<&[u8]>, now: Tick) -> Result<(), BadKeys> {
+        let Some(issuer) = self.issuers.get(issuer) else { return Ok(()) };
+        issuer.wanted.store(0, Ordering::Relaxed);
+        issuer.fetched.store(now.0.max(1), Ordering::Relaxed);
+        let Some(text) = text else { return Ok(()) };
+        let keys: JwkSet = serde_json::from_slice(text)?;
+        let mut known = issuer.keys.write();
+        let changed = known.as_ref().is_none_or(|known| **known != keys);
+        *known = Some(Arc::new(keys));
+        drop(known);
+        // A key that is gone vouches for no token.
+        if changed {
+            self.good.clear();
+        }
+        Ok(())
+    }
+
+    /// Judge a token. What is none at all is bad at once.
+    pub fn judge(&self, token: &str, rates: &[Limit], wall_us: u64) -> Identity {
+        let (hash, epoch) = (Remembered::hash(token), self.good.epoch());
+        match self.good.find(&hash, wall_us) {
+            Ok(Some(caller)) => return Identity::Good(caller),
+            Ok(None) => {}
+            Err(Expired) => return Identity::Bad,
+        }
+        let Ok(header) = decode_header(token) else { return Identity::Bad };
+        let mut identity = Identity::Bad;
+        for issuer in &self.issuers {
+            let Some(keys) = issuer.keys.read().clone() else {
+                identity = Identity::NotYet;
+                continue;
+            };
+            let fits = |jwk: &&Jwk| header.kid.is_none() || jwk.common.key_id == header.kid;
+            let mut candidates = keys.keys.iter().filter(fits).peekable();
+            if candidates.peek().is_none() {
+                issuer.wanted.store(1, Ordering::Relaxed);
+            }
+            if let Some(claims) = candidates.find_map(|jwk| issuer.verify(token, jwk, &header)) {
+                let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else { return Identity::Bad };
+                self.good.keep(hash, &caller, epoch, wall_us);
+                return Identity::Good(caller);
+            }
+        }
+        identity
+    }
+}
+
+impl Issuer {
+    fn verify(&self, token: &str, jwk: &Jwk, header: &jsonwebtoken::Header) -> Option<Map<String, Value>> {
+        // A key that says what it is for is for nothing else, and a secret that two share proves nothing about either.
+        let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
+        if named.is_some_and(|named| named != format!("{:?}", header.alg)) || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+            return None;
+        }
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        validation.set_issuer(&[&self.settings.issuer]);
+        validation.set_audience(&[&self.settings.audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        decode::<Map<String, Value>>(token, &key, &validation).ok().map(|token| token.claims)
+    }
+
+    /// Who the claims say it is; `None`: they do not say.
+    fn caller(&self, claims: &Map<String, Value>, rates: &[Limit]) -> Option<Caller> {
+        let settings = &self.settings;
+        let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty() && text.len() <= 256);
+        let patterns = |name: &Option<String>| -> Option<Vec<Pattern>> {
+            let Some(name) = name else { return Some(Vec::new()) };
+            // A claim that is to say what is allowed, and is not there, allows nothing.
+            let allowed = match claims.get(name)? {
+                Value::String(words) => words.split_whitespace().map(Pattern::new).collect(),
+                Value::Array(words) => words.iter().filter_map(Value::as_str).map(Pattern::new).collect::<Vec<_>>(),
+                _ => return None,
+            };
+            (!allowed.is_empty()).then_some(allowed)
+        };
+        let priority =
+            settings.priority_claim.as_ref().and_then(|name| claims.get(name)?.as_u64()).and_then(|n| u8::try_from(n.min(9)).ok());
+        let limits = settings.limits_claim.as_ref().and_then(|name| claims.get(name)?.as_object());
+        let own = limits.into_iter().flatten().filter_map(|(name, amount)| {
+            let limit = rates.iter().find(|limit| *limit.name == **name)?;
+            let amount = amount.as_f64().filter(|amount| *amount > 0.0)?;
+            Some((limit.name.clone(), if limit.of == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64))
+        });
+        let end = claims.get("exp").and_then(Value::as_u64)?.saturating_add(LEEWAY);
+        Some(Caller {
+            id: format!("{}#{}", settings.issuer, text("sub")?).into(),
+            owner: text(&settings.owner_claim)?.into(),
+            routes: patterns(&settings.routes_claim)?,
+            models: patterns(&settings.models_claim)?,
+            priority: priority.unwrap_or(Caller::PRIORITY),
+            limits: own.collect::<BTreeMap<_, _>>(),
+            expires: Some(end.saturating_mul(1_000_000)),
+        })
+    }
+
+    fn is_due(&self, now: Tick) -> bool {
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        let since = Duration::from_nanos(now.0.saturating_sub(fetched));
+        let wanted = self.wanted.load(Ordering::Relaxed) > 0 || self.keys.read().is_none();
+        fetched == 0 || since >= REFRESH || wanted && since >= ON_DEMAND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE_KEY: &[u8] =
+        br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a", "alg": "EdDSA", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    fn one() -> Jwks {
+        let issuer = settings::Issuer {
+            issuer: "https://id".into(),
+            audience: "llm".into(),
+            owner_claim: "sub".into(),
+            routes_claim: None,
+            models_claim: None,
+            priority_claim: None,
+            limits_claim: None,
+        };
+        Jwks::new([issuer].into_iter())
+    }
+
+    fn at(seconds: u64) -> Tick {
+        Tick(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn keys_are_due_at_first_then_seldom_and_sooner_where_one_is_missing() {
+        let jwks = one();
+        assert_eq!(jwks.due(at(1)), [0], "never fetched");
+        jwks.fetched(0, None, at(1)).expect("nothing to read");
+        assert!(jwks.due(at(5)).is_empty(), "it failed a moment ago");
+        assert_eq!(jwks.due(at(11)), [0], "there are still no keys");
+        jwks.fetched(0, Some(ONE_KEY), at(11)).expect("a set of keys");
+        assert!(jwks.due(at(600)).is_empty());
+        // A token with a key that is not known.
+        let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImIifQ.e30.AA";
+        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad));
+        assert_eq!(jwks.due(at(22)), [0], "its key may be new");
+        jwks.fetched(0, Some(ONE_KEY), at(22)).expect("a set of keys");
+        assert!(jwks.due(at(40)).is_empty());
+        assert_eq!(jwks.due(at(22 + 600)), [0]);
+    }
+
+    #[test]
+    fn a_token_waits_for_the_first_keys_and_bad_ones_change_nothing() {
+        let jwks = one();
+        let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImEifQ.e30.AA";
+        assert!(matches!(jwks.judge(token, &[], 0), Identity::NotYet));
+        assert!(jwks.fetched(0, Some(b"<html>"), at(1)).is_err());
+        assert!(matches!(jwks.judge(token, &[], 0), Identity::NotYet));
+        jwks.fetched(0, Some(ONE_KEY), at(2)).expect("a set of keys");
+        assert!(jwks.fetched(0, Some(b"<html>"), at(3)).is_err());
+        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad), "the signature is none");
+        assert!(matches!(jwks.judge("no token", &[], 0), Identity::Bad));
+    }
+}
