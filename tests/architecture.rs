@@ -42,6 +42,7 @@ const MODULES: [(&str, &[&str]); 2] = [
         "crates/pipeline",
         &[
             "clock",
+            "current_request",
             "client_certificate",
             "client_limits",
             "respond",

@@ -54,7 +54,7 @@ impl AdminApp {
         let served =
             http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
         if let Err(e) = served.await {
-            log::debug!("admin connection: {e}");
+            tracing::debug!(error = %e, "admin connection failed");
         }
     }
 }

@@ -203,7 +203,7 @@ impl Gateway {
             let _ = ended.send(());
         });
         if end_of_workers.recv_timeout(limit + WORKERS_END).is_err() {
-            log::warn!("a worker did not end in time; ending without it");
+            tracing::warn!("a worker did not end in time, exiting without it");
         }
         if end == End::Drained {
             let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, shared_limits::leave(&self.shared)).await });
@@ -267,8 +267,8 @@ impl Gateway {
         let grace = self.shared.plan.load().settings.shutdown.grace;
         tokio::select! {
             () = &mut paying => {}
-            () = self.drained() => log::info!("drained"),
-            () = tokio::time::sleep(grace) => log::warn!("the grace of {grace:?} has passed; ending the streams that are left"),
+            () = self.drained() => tracing::info!("drained"),
+            () = tokio::time::sleep(grace) => tracing::warn!(?grace, "shutdown.grace has passed, cutting the streams that are left"),
             _ = signals.interrupt.recv() => return Ok(End::Now),
             () = async { admin.as_mut().await; if admin_ended { std::future::pending().await } } => {}
         }
@@ -288,7 +288,7 @@ impl Gateway {
     async fn hand_over(&self) -> bool {
         let path = self.shared.plan.load().settings.shutdown.upgrade_socket.display().to_string();
         let fds = self.fds.clone();
-        log::info!("handing the listeners over at {path}");
+        tracing::info!(path, "handing the listeners over");
         let sent = tokio::task::spawn_blocking(move || fds.lock().send_to_sock(path.as_str())).await;
         match sent {
             Ok(Ok(_)) => {
@@ -296,7 +296,7 @@ impl Gateway {
                 true
             }
             Ok(Err(e)) => {
-                log::error!("no successor took the listeners: {e}");
+                tracing::error!(error = %e, "no successor took the listeners");
                 false
             }
             Err(_) => false,

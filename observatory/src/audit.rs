@@ -89,7 +89,7 @@ fn write_all(mut file: RotatingFile, take: &Receiver<String>, counts: &AuditCoun
                 counts.dropped.fetch_add(1, Ordering::Relaxed);
                 // Once for each time it breaks: a full disk is not filled by saying so.
                 if !std::mem::replace(&mut complained, true) {
-                    log::error!("audit log {}: {error}; lines are lost and counted until it can be written again", file.path().display());
+                    tracing::error!(path = %file.path().display(), %error, "audit log cannot be written; lines are lost and counted until it can");
                 }
             }
         }

@@ -109,7 +109,7 @@ impl Pump {
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
         let thread = std::thread::Builder::new().name("llm-lens-sinks".into()).spawn(move || seen.run(all));
-        let thread = thread.inspect_err(|error| log::error!("no thread for sinks, records are dropped: {error}")).ok();
+        let thread = thread.inspect_err(|error| tracing::error!(%error, "cannot start the thread of the sinks, records are dropped")).ok();
         Pump { queues, counts, thread }
     }
 
@@ -200,7 +200,7 @@ impl SinkCounts {
         let mut trouble = lock(&self.trouble);
         // Once for each time it breaks: a full disk is not filled by saying so.
         if trouble.is_empty() && !why.is_empty() {
-            log::error!("sink {}: {lost} records lost: {why}; further losses are counted", self.name);
+            tracing::error!(sink = self.name, lost, error = why, "records lost; further losses are counted");
         }
         *trouble = why;
     }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use log::LevelFilter;
 use testbench::prompts::Length;
 use testbench::report::{Slo, duration};
 use testbench::simulate::Profile;
+use tracing::level_filters::LevelFilter;
+
+use crate::logger::LogFormat;
 
 /// An OpenAI-compatible gateway in front of inference engines that measures every stream.
 #[derive(Debug, Parser)]
@@ -17,6 +19,9 @@ pub(crate) struct Args {
     /// How much to log to standard error: off, error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
     pub(crate) log: LevelFilter,
+    /// What log lines look like: text for people, JSON for machines.
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

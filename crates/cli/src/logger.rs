@@ -1,114 +1,223 @@
-//! Log lines on standard error, control characters escaped, cut at a bound.
+//! Log lines on standard error: text for people, JSON for machines.
 //!
-//! A thread of its own writes them: standard error that is full, closed, or read by nobody holds up no request. Lines that find
-//! the queue full are dropped and counted, and the count is written with the next line that can be.
+//! - *In*: events of `tracing`, and of `log`, which libraries use.
+//! - *Out*: a line for each, `TIME LEVEL event key=value` or a JSON object. The line of a request has its `request_id`.
+//! - *Never*: a request that waits for standard error; a control character.
+//!
+//! A thread of its own writes the lines. Those that find its queue full are dropped, and the next line that can be written says how many.
 
-use std::fmt::Write as _;
-use std::io::Write;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_log::NormalizeEvent as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-/// Longest message of a line, in bytes. A list of settings problems is the longest we write.
-const MAX_MESSAGE: usize = 8 << 10;
+/// Longest value of a line, in bytes. A list of settings problems is the longest we write.
+const MAX_VALUE: usize = 8 << 10;
 /// Lines that wait to be written.
 const QUEUE: usize = 1024;
-/// How long the end of the process waits for the last lines.
-const LAST_LINES: Duration = Duration::from_millis(500);
+/// Crates of ours. Libraries may warn; what they inform about is not ours to say.
+const OURS: [&str; 8] = ["gateway", "pipeline", "relay", "transport", "discovery", "observatory", "testbench", "llm_lens"];
 
-enum Entry {
-    Line(String),
-    /// Everything before this is written when the other end hears of it.
-    Written(SyncSender<()>),
+/// What log lines look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `TIME LEVEL event key=value`.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
 }
 
-struct Logger {
-    queue: OnceLock<SyncSender<Entry>>,
-    dropped: AtomicU64,
+/// Log from now on, down to that level. The last lines are written when the guard is dropped.
+pub(crate) fn install(level: LevelFilter, format: LogFormat, request_id: fn() -> Option<Arc<str>>) -> WorkerGuard {
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(std::io::stderr());
+    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|ours| (ours, level)));
+    let lines = Lines { format, request_id, dropped: writer.error_counter(), told: AtomicUsize::new(0), writer };
+    // Both fail only where something else has been installed, and nothing else is.
+    let installed = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.with_filter(targets)));
+    if installed.is_ok() {
+        let _ = tracing_log::LogTracer::builder().with_max_level(log_level(level)).init();
+    }
+    guard
 }
 
-static LOGGER: Logger = Logger { queue: OnceLock::new(), dropped: AtomicU64::new(0) };
+fn log_level(level: LevelFilter) -> tracing_log::log::LevelFilter {
+    use tracing_log::AsLog as _;
+    level.min(LevelFilter::WARN).as_log()
+}
 
-/// Log from now on, down to that level.
-pub(crate) fn install(level: LevelFilter) {
-    let (send, receive) = sync_channel(QUEUE);
-    let writer = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receive));
-    if writer.is_ok() && LOGGER.queue.set(send).is_ok() && log::set_logger(&LOGGER).is_ok() {
-        log::set_max_level(level);
+/// Writes a line for each event.
+struct Lines {
+    format: LogFormat,
+    request_id: fn() -> Option<Arc<str>>,
+    writer: NonBlocking,
+    dropped: ErrorCounter,
+    /// How many dropped lines have been told of.
+    told: AtomicUsize,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        if let Some(id) = (self.request_id)() {
+            parts.set("request_id", Value::from(&*id));
+        }
+        let dropped = self.dropped.dropped_lines();
+        let fresh = dropped.saturating_sub(self.told.swap(dropped, Ordering::Relaxed));
+        if fresh > 0 {
+            parts.set("dropped_lines", fresh.into());
+        }
+        let line = match self.format {
+            LogFormat::Text => parts.text(metadata.level()),
+            LogFormat::Json => parts.json(metadata.level(), metadata.target()),
+        };
+        let _ = self.writer.clone().write_all(line.as_bytes());
     }
 }
 
-/// Ends with the process: the queue's other end is never dropped.
-fn write_lines(queue: &Receiver<Entry>) {
-    let mut stderr = std::io::stderr();
-    while let Ok(entry) = queue.recv() {
-        match entry {
-            Entry::Line(line) => {
-                if stderr.write_all(line.as_bytes()).is_err() {
-                    LOGGER.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            Entry::Written(done) => {
-                let _ = done.send(());
-            }
+/// An event, taken apart.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Parts {
+    fn set(&mut self, name: &str, value: Value) {
+        // The place in the source is what the bridge from `log` adds.
+        if !name.starts_with("log.") {
+            self.fields.insert(name.to_owned(), value);
         }
     }
-}
 
-/// Libraries may warn; what they inform about is not ours to say.
-fn is_ours(target: &str) -> bool {
-    ["gateway", "relay", "transport", "discovery", "filters", "testbench", "observatory", "llm_lens"]
-        .iter()
-        .any(|ours| target.starts_with(ours))
-}
-
-fn line(record: &Record<'_>) -> String {
-    let mut line = String::with_capacity(128);
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let _ = write!(line, "{seconds:.3} {} ", record.level());
-    let mut message = record.args().to_string();
-    if message.len() > MAX_MESSAGE {
-        let end = (0..=MAX_MESSAGE).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
+    fn text(&self, level: &Level) -> String {
+        let mut line = format!("{} {level} ", now());
+        // A list of problems keeps its lines, set in so that none can pass for an entry of its own.
+        escape(&self.message, &mut line, "\n  ");
+        for (name, value) in &self.fields {
+            let _ = write!(line, " {name}=");
+            match value {
+                Value::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
+                    line.push('"');
+                    escape(&text.replace('"', "\\\""), &mut line, "\\n");
+                    line.push('"');
+                }
+                Value::String(text) => escape(text, &mut line, "\\n"),
+                other => {
+                    let _ = write!(line, "{other}");
+                }
+            }
+        }
+        line.push('\n');
+        line
     }
-    for c in message.chars() {
+
+    fn json(self, level: &Level, target: &str) -> String {
+        let mut line = Map::new();
+        line.insert("timestamp".into(), now().into());
+        line.insert("level".into(), level.as_str().into());
+        line.insert("target".into(), target.into());
+        line.insert("message".into(), self.message.into());
+        line.extend(self.fields);
+        format!("{}\n", Value::Object(line))
+    }
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let value = bounded(value);
+        if field.name() == "message" { self.message = value.to_owned() } else { self.set(field.name(), value.into()) }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field.name(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field.name(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.set(field.name(), value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field.name(), value.into());
+    }
+}
+
+fn now() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
+fn bounded(value: &str) -> &str {
+    value.get(..value.floor_char_boundary(MAX_VALUE)).unwrap_or(value)
+}
+
+fn escape(text: &str, line: &mut String, newline: &str) {
+    for c in text.chars() {
         match c {
-            // A list of problems keeps its lines, set in so that none can pass for an entry of its own.
-            '\n' => line.push_str("\n  "),
-            c if c.is_control() => line.extend(c.escape_default()),
+            '\n' => line.push_str(newline),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => line.extend(c.escape_default()),
             c => line.push(c),
         }
     }
-    line
 }
 
-impl Log for Logger {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let most = if is_ours(metadata.target()) { LevelFilter::Trace } else { LevelFilter::Warn };
-        metadata.level() <= most.min(log::max_level())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> Parts {
+        let mut parts = Parts { message: "backend\nejected\x1b[2J".into(), ..Parts::default() };
+        parts.set("backend", "b 0\n\"x\"".into());
+        parts.set("count", 3.into());
+        parts.set("log.file", "a.rs".into());
+        parts
     }
 
-    fn log(&self, record: &Record<'_>) {
-        let (true, Some(queue)) = (self.enabled(record.metadata()), self.queue.get()) else { return };
-        let mut line = line(record);
-        let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            let _ = write!(line, " ({dropped} lines before this could not be written)");
-        }
-        line.push('\n');
-        if queue.try_send(Entry::Line(line)).is_err() {
-            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
-        }
+    #[test]
+    fn text_is_one_line_that_nothing_can_forge() {
+        let text = parts().text(&Level::WARN);
+        let (time, rest) = text.split_once(' ').expect("a time");
+        assert!(time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'), "{time}");
+        assert_eq!(rest, "WARN backend\n  ejected\\u{1b}[2J backend=\"b 0\\n\\\"x\\\"\" count=3\n");
     }
 
-    /// Wait, within reason, until everything is written.
-    fn flush(&self) {
-        let (done, written) = sync_channel(1);
-        if self.queue.get().is_some_and(|q| q.try_send(Entry::Written(done)).is_ok()) {
-            let _ = written.recv_timeout(LAST_LINES);
-        }
+    #[test]
+    fn json_is_one_object_on_one_line() {
+        let json = parts().json(&Level::ERROR, "gateway");
+        assert_eq!(json.matches('\n').count(), 1);
+        let object: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(object["level"], "ERROR");
+        assert_eq!(object["message"], "backend\nejected\x1b[2J");
+        assert_eq!((&object["backend"], &object["count"]), (&"b 0\n\"x\"".into(), &3.into()));
+        assert!(object.get("log.file").is_none());
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let long = "é".repeat(MAX_VALUE);
+        assert_eq!(bounded(&long).len(), MAX_VALUE);
+        assert_eq!(bounded(&format!("x{long}")).len(), MAX_VALUE - 1);
     }
 }

@@ -22,9 +22,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    logger::install(args.log);
+    let lines = logger::install(args.log, args.log_format, gateway::current_request::id);
     let ended = run(args.command);
-    log::logger().flush();
+    drop(lines);
     match ended {
         Ok(code) => code,
         // Somebody closed the pipe that we print to: they have seen enough.

@@ -52,7 +52,7 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: 
         let resolver = match resolver(servers) {
             Ok(resolver) => resolver,
             Err(error) => {
-                log::warn!("pool {}: no name server can be asked: {error}", reporter.pool);
+                tracing::warn!(pool = %reporter.pool, %error, "no name server available, retrying");
                 tokio::time::sleep(RETRY.1).await;
                 continue;
             }
@@ -69,7 +69,7 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: 
                     tokio::time::sleep(until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM)).await;
                 }
                 Err(error) => {
-                    log::warn!("pool {}: looking up {} failed, who was there stays: {error}", reporter.pool, question.name());
+                    tracing::warn!(pool = %reporter.pool, name = question.name(), %error, "DNS lookup failed, keeping the previous endpoints");
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
                     break;
@@ -149,7 +149,7 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
             }
             (Err(_), Some(there)) => there.clone(),
             (Err(error), None) => {
-                log::warn!("{name}: {target} cannot be looked up, asking again soon: {error}");
+                tracing::warn!(name, target, %error, "SRV target lookup failed, retrying soon");
                 until = until.min(Instant::now() + RETRY.0);
                 failure = Some(error);
                 continue;

@@ -50,7 +50,7 @@ pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec
         let changed = match event {
             Ok(event) => slices.heed(event),
             Err(error) => {
-                log::warn!("service {namespace}/{}: the cluster cannot be asked, who was there stays: {error}", service.name);
+                tracing::warn!(namespace, service = %service.name, %error, "Kubernetes API unavailable, keeping the previous endpoints");
                 false
             }
         };
@@ -70,7 +70,7 @@ async fn client() -> Client {
     loop {
         match Client::try_default().await {
             Ok(client) => return client,
-            Err(error) => log::warn!("there is no cluster to ask, looking again in {RETRY:?}: {error}"),
+            Err(error) => tracing::warn!(retry_in = ?RETRY, %error, "no Kubernetes cluster found, retrying"),
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -142,10 +142,7 @@ fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
         (None, _) => None,
     };
     if meant.is_none() && !slice.endpoints.is_empty() {
-        log::warn!(
-            "service {}: which of its pods' ports is meant cannot be told, who was there stays; they are {ports:?}, name one",
-            service.name
-        );
+        tracing::warn!(service = %service.name, ?ports, "ambiguous port, keeping the previous endpoints; name one in the settings");
     }
     meant.map(|(_, port)| *port)
 }

@@ -97,7 +97,7 @@ pub struct ClientHints {
 #[derive(Debug)]
 pub struct Accepted {
     /// The id of the request.
-    pub id: String,
+    pub id: Arc<str>,
     pub(crate) trace_id: Option<String>,
     /// Wall clock at the first byte, microseconds.
     pub started_at: u64,

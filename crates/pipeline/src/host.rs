@@ -20,7 +20,7 @@ use filters::{Ask, BoxFuture, Failure, Host, Job, Reply};
 use lens::Tick;
 use transport::Upstream;
 
-use crate::clock;
+use crate::{clock, current_request};
 
 #[cfg(feature = "onnx")]
 pub use model::load_model;
@@ -65,7 +65,7 @@ impl Host for FilterHost {
         let Some(upstream) = self.backends.get(&ask.backend).cloned() else { return Box::pin(async { Err(Failure::Unreachable) }) };
         Box::pin(async move {
             client::ask(&upstream, &ask).await.map_err(|error| {
-                log::warn!("judge at backend {}: {error}", upstream.backend.name);
+                tracing::warn!(backend = %upstream.backend.name, %error, "judge call failed");
                 match error {
                     client::AskError::TooLarge => Failure::Nonsense,
                     client::AskError::Upstream(_) => Failure::Unreachable,
@@ -75,6 +75,6 @@ impl Host for FilterHost {
     }
 
     fn offload(&self, job: Job) -> Result<(), Failure> {
-        self.pool.offload(job)
+        self.pool.offload(current_request::carry(job))
     }
 }

@@ -7,6 +7,7 @@
 //! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
 
 pub mod clock;
+pub mod current_request;
 
 mod client_certificate;
 pub mod client_limits;

@@ -31,6 +31,7 @@ use lens::record::Outcome;
 use transport::Sink;
 use wire::http1::head::{self, Head, RequestLine};
 
+use crate::current_request;
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest};
 use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
@@ -67,7 +68,8 @@ impl From<Refusal> for Stopped {
 /// Take a request to its end. `false`: the client's connection must be closed.
 pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     let ended = {
-        let mut run = pin!(run(exchange, incoming, sink));
+        let id = exchange.accepted.id.clone();
+        let mut run = pin!(current_request::scope(id, run(exchange, incoming, sink)));
         // What the pipeline leaves half done is dropped with it or belongs to this request alone, which ends here.
         poll_fn(|cx| catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))).map_or(Poll::Ready(None), |poll| poll.map(Some))).await
     };
@@ -80,7 +82,7 @@ pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &
 /// A panic, which the hook has logged, ends its request and nothing else.
 async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
     observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);
-    log::error!("request {}: a panic ended it; please report this", exchange.accepted.id);
+    tracing::error!(request_id = %exchange.accepted.id, "a panic ended this request; please report it");
     if exchange.answer.status.is_some() {
         exchange.verdict.decide(Outcome::Rejected, Some("internal_error"));
         sink.end(false);

@@ -96,7 +96,7 @@ impl Store {
             // It is there, and cannot do that.
             Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                log::error!("the store of shared limits refused a question: {error}");
+                tracing::error!(%error, "redis refused a call, using local limits for it");
                 return Err(StoreAway);
             }
             Ok(Err(error)) => error.to_string(),
@@ -104,7 +104,7 @@ impl Store {
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
         if self.connection.swap(None).is_some() {
-            log::error!("the store of shared limits is away ({why}); limits go by {:?} until it is back", self.settings.on_failure);
+            tracing::error!(error = why, on_failure = ?self.settings.on_failure, "redis unreachable");
         }
         Err(StoreAway)
     }
@@ -133,16 +133,16 @@ impl Store {
     /// Connect, if the store can be reached.
     pub async fn connect(&self) {
         // The address is a secret, and the error of a wrong one repeats it.
-        let Ok(client) = redis::Client::open(self.settings.url.reveal()) else { return log::error!("the store's url is none") };
+        let Ok(client) = redis::Client::open(self.settings.url.reveal()) else { return tracing::error!("store.url is not a redis URL") };
         let connected =
             tokio::time::timeout(self.settings.timeout.max(Duration::from_secs(1)), client.get_multiplexed_async_connection()).await;
         match connected {
             Ok(Ok(connection)) => {
-                log::info!("the store of shared limits is there");
+                tracing::info!("redis connected");
                 self.connection.store(Some(Arc::new(connection)));
             }
-            Ok(Err(error)) => log::debug!("store: {}", error.category()),
-            Err(_) => log::debug!("store: connecting took too long"),
+            Ok(Err(error)) => tracing::debug!(error = error.category(), "redis connection failed"),
+            Err(_) => tracing::debug!("redis connection timed out"),
         }
     }
 }

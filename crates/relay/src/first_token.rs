@@ -86,7 +86,7 @@ impl<S: Source> FirstTokenProbe<S> {
             match ready!(self.source.poll_body(cx, &mut **held)) {
                 Ok(step) => held.has_ended = step == BodyStep::End,
                 Err(error) => {
-                    log::debug!("the answer broke off before its first token: {error}");
+                    tracing::debug!(%error, "the answer broke off before its first token");
                     return Poll::Ready(Err(UpstreamError::BrokeOff));
                 }
             }

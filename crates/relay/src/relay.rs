@@ -313,7 +313,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Cut),
             Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {
-                log::debug!("request {}: the answer broke off: {error}", self.request.id());
+                tracing::debug!(%error, "the answer broke off");
                 if self.may_resume() {
                     return Err(End::Cut);
                 }

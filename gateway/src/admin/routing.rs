@@ -65,7 +65,7 @@ pub(super) fn release(shared: &Shared, request: &Request<Incoming>) -> Result<se
     let share = parameter(query, "share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
     let share = share.ok_or_else(|| ("share", "share must be a number from 0 to 1".to_owned()))?;
     release.set_share(share);
-    log::info!("route {name}: the candidate has {share} of requests from now on, by the admin listener");
+    tracing::info!(route = name, share, "share of the canary set by the admin API");
     Ok(json!({"route": name, "share": release.share()}))
 }
 

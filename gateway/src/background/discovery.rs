@@ -53,7 +53,7 @@ impl Discovery {
             self.receive(update);
         }
         for pool in self.watched.keys().filter(|pool| !self.known.contains_key(*pool)) {
-            log::warn!("pool {pool}: no endpoints discovered within {patience:?}; retrying");
+            tracing::warn!(%pool, waited = ?patience, "no endpoints discovered yet, retrying");
         }
         reload::found(shared, &self.known).await;
     }

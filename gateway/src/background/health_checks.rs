@@ -66,16 +66,10 @@ fn tick(plan: &Plan, now: Tick) {
     for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
         match release.tick() {
             Some(Worse::Failures(new, old)) => {
-                log::error!(
-                    "route {route}: the candidate is taken back; {:.1} % of its requests fail, {:.1} % of the others",
-                    new * 100.0,
-                    old * 100.0
-                );
+                tracing::error!(%route, failure_ratio = new, stable_failure_ratio = old, "canary rolled back: it fails more often");
             }
             Some(Worse::Slower(new, old)) => {
-                log::error!(
-                    "route {route}: the candidate is taken back; its 95th percentile to the first token is {new:?}, that of the others {old:?}"
-                );
+                tracing::error!(%route, ttft_p95 = ?new, stable_ttft_p95 = ?old, "canary rolled back: it is slower");
             }
             None => {}
         }
@@ -84,7 +78,7 @@ fn tick(plan: &Plan, now: Tick) {
         for (at, change) in pool.pool.tick(now) {
             if let (Change::Ejected(cause, span), Some(upstream)) = (change, pool.upstreams.get(at)) {
                 let (name, pool) = (&upstream.backend.name, &pool.pool.settings.name);
-                log::warn!("backend {name} of pool {pool} is left alone for {span:?}: {}", cause.name());
+                tracing::warn!(backend = %name, %pool, cause = cause.name(), duration = ?span, "backend ejected");
             }
         }
     }
@@ -145,7 +139,7 @@ async fn listen(upstream: Arc<Upstream>) {
     let signals = page.and_then(|page| Signals::read(std::str::from_utf8(&page.body).ok()?));
     match signals {
         Some(signals) => upstream.member.hear(signals, *interval * 3, clock::now()),
-        None => log::debug!("backend {} says nothing of itself at {path}", upstream.backend.name),
+        None => tracing::debug!(backend = %upstream.backend.name, path, "no engine metrics"),
     }
 }
 
@@ -153,8 +147,8 @@ async fn listen(upstream: Arc<Upstream>) {
 async fn probe(upstream: Arc<Upstream>) {
     match tokio::time::timeout(PROBE, reach(&upstream)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => log::debug!("backend {} cannot be reached: {error}", upstream.backend.name),
-        Err(_) => log::debug!("backend {} cannot be reached within {PROBE:?}", upstream.backend.name),
+        Ok(Err(error)) => tracing::debug!(backend = %upstream.backend.name, %error, "probe failed"),
+        Err(_) => tracing::debug!(backend = %upstream.backend.name, timeout = ?PROBE, "probe timed out"),
     }
 }
 
@@ -181,8 +175,8 @@ async fn check(upstream: Arc<Upstream>) {
     upstream.last_check.lock().clone_from(&why);
     if upstream.member.checked(well, checks, clock::now()) {
         match why {
-            Some(why) => log::warn!("backend {} is down: {why}", upstream.backend.name),
-            None => log::info!("backend {} is up", upstream.backend.name),
+            Some(why) => tracing::warn!(backend = %upstream.backend.name, reason = why, "health check failed, backend is down"),
+            None => tracing::info!(backend = %upstream.backend.name, "health check passed, backend is up"),
         }
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     let shared = shared.clone();
     let read = tokio::task::spawn_blocking(move || read(&shared)).await;
     if let Err(error) = read {
-        log::error!("settings unchanged, because reading them broke off: {error}");
+        tracing::error!(%error, "reload panicked, settings unchanged");
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
     }
     let (shared, known) = (shared.clone(), known.clone());
     if let Err(error) = tokio::task::spawn_blocking(move || put_found(&shared, known)).await {
-        log::error!("backends unchanged, because putting them in force broke off: {error}");
+        tracing::error!(%error, "applying discovered endpoints panicked, backends unchanged");
     }
 }
 
@@ -91,9 +91,9 @@ fn put_found(shared: &Shared, known: Known) {
             continue;
         }
         let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
-        log::info!("pool {pool}: {} found: {}", endpoints.len(), places.join(", "));
+        tracing::info!(%pool, count = endpoints.len(), endpoints = places.join(","), "endpoints discovered");
         if endpoints.len() > MOST_FOUND {
-            log::warn!("pool {pool}: only {MOST_FOUND} of them are taken");
+            tracing::warn!(%pool, limit = MOST_FOUND, "too many endpoints discovered, the rest is ignored");
         }
         next.insert(pool, endpoints);
     }
@@ -102,7 +102,7 @@ fn put_found(shared: &Shared, known: Known) {
             shared.plan.store(Arc::new(plan));
             *found = next;
         }
-        Err(error) => log::error!("backends that were found cannot be put in force: {error}"),
+        Err(error) => tracing::error!(%error, "discovered endpoints cannot be applied"),
     }
 }
 
@@ -123,7 +123,7 @@ fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
 fn read(shared: &Shared) {
     let gauges = shared.observatory.gauges();
     let Some(path) = &shared.file else {
-        return log::info!("there is no settings file to read again; the gateway was started with --upstream");
+        return tracing::info!("nothing to reload: the gateway was started with --upstream");
     };
     // Whoever makes a plan goes on from the one before it.
     let mut found = shared.found.lock();
@@ -139,11 +139,11 @@ fn read(shared: &Shared) {
             shared.plan.store(Arc::new(plan));
             *found = still;
             Gauges::count(&gauges.reloads);
-            log::info!("settings of {} are in force", path.display());
+            tracing::info!(path = %path.display(), "settings reloaded");
         }
         Err(problems) => {
             Gauges::count(&gauges.reload_failures);
-            log::error!("settings unchanged, because the new ones are wrong:\n{problems}");
+            tracing::error!("reload failed, settings unchanged:\n{problems}");
         }
     }
 }
@@ -161,7 +161,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),
     ];
     for (name, _) in changed.iter().filter(|(_, changed)| *changed) {
-        log::warn!("{name} changed in the settings; that takes effect with the next start");
+        tracing::warn!(setting = name, "setting changed, it takes effect at the next start");
     }
 }
 

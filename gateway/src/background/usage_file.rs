@@ -34,11 +34,11 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<Spend> {
             let broken = lines.iter().filter(|line| line.is_none()).count();
             let left_out = spend.restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
             if broken + left_out > 0 {
-                log::error!("{}: {} lines could not be read and are left out", path.display(), broken + left_out);
+                tracing::error!(path = %path.display(), lines = broken + left_out, "usage file: malformed lines skipped");
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => log::error!("{}: cannot be read, and what was used before is not known: {error}", path.display()),
+        Err(error) => tracing::error!(path = %path.display(), %error, "usage file cannot be read, usage starts at zero"),
     }
     spend
 }
@@ -66,7 +66,7 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
     }
     match replace(&path, &now) {
         Ok(()) => *written = now,
-        Err(error) => log::error!("{}: what was used cannot be written down: {error}", path.display()),
+        Err(error) => tracing::error!(path = %path.display(), %error, "usage file cannot be written, retrying"),
     }
 }
 

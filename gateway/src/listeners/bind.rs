@@ -129,7 +129,7 @@ impl Sockets {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
         if !closed.is_empty() {
-            log::info!("closed inherited listeners that the settings do not name: {}", closed.join(", "));
+            tracing::info!(listeners = closed.join(","), "inherited listeners that the settings do not name were closed");
         }
         Arc::new(Mutex::new(self.table))
     }

@@ -180,7 +180,7 @@ impl ProxyHttp for PassThrough {
         let target = format!("{}{target}", backend.prefix);
         request.set_raw_path(target.as_bytes())?;
         request.insert_header("host", backend.authority.as_str())?;
-        request.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+        request.insert_header("x-request-id", &*exchange.accepted.id)?;
         let credential = backend.credential();
         if credential.is_some() || exchange.plan.keys.is_some() {
             CREDENTIALS.iter().for_each(|name| drop(request.remove_header(*name)));
@@ -234,7 +234,7 @@ impl ProxyHttp for PassThrough {
             if streams(response) || accept::is_foreign_inference(&exchange.accepted.endpoint) {
                 exchange.answer.not_parsed = Some("no_dialect");
             }
-            response.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+            response.insert_header("x-request-id", &*exchange.accepted.id)?;
             for (name, value) in exchange.cors.iter().flat_map(|fields| fields.lines()).filter_map(|line| line.split_once(": ")) {
                 response.insert_header(name.to_owned(), value)?;
             }
@@ -334,7 +334,7 @@ async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusa
         header.insert_header(name.to_owned(), value)?;
     }
     header.insert_header("content-length", body.len().to_string())?;
-    header.insert_header("x-request-id", exchange.accepted.id.as_str())?;
+    header.insert_header("x-request-id", &*exchange.accepted.id)?;
     session.set_keepalive(None);
     session.write_response_header(Box::new(header), false).await?;
     session.write_response_body(Some(body.into()), true).await

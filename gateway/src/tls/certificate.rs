@@ -49,9 +49,9 @@ impl Certificate {
         match read(&self.files) {
             Ok(fresh) => {
                 self.current.store(fresh);
-                log::info!("certificate {} is in force", self.files.cert.display());
+                tracing::info!(path = %self.files.cert.display(), "certificate reloaded");
             }
-            Err(error) => log::error!("certificate unchanged, because the new one is wrong: {error}"),
+            Err(error) => tracing::error!(%error, "new certificate is invalid, keeping the previous one"),
         }
     }
 }

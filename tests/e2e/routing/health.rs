@@ -107,7 +107,7 @@ async fn who_fails_is_left_alone_and_tried_again() {
     let state = |gateway: &Gateway, state: &str| gateway.metric("llm_lens_backend_state", &format!("backend=\"b0\",state=\"{state}\""));
     assert_eq!(state(&gateway, "ejected"), 1.0);
     assert!(gateway.get("/api/backends").1.contains("consecutive_failures"));
-    assert!(gateway.stderr().contains("backend b0 is left alone"), "{}", gateway.stderr());
+    assert!(gateway.stderr().contains("backend ejected backend=b0"), "{}", gateway.stderr());
     sick.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(600)).await;
     // The next request tries it.
@@ -150,7 +150,7 @@ async fn checks_take_a_backend_down_and_up() {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before + 3);
-    assert!(gateway.stderr().contains("backend b0 is down: it answered 503"), "{}", gateway.stderr());
+    assert!(gateway.stderr().contains("backend is down backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
     // Who is not checked any more is not down any more.
     sick.store(true, Ordering::Relaxed);
     gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;

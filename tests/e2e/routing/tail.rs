@@ -55,7 +55,7 @@ async fn bad_engines_are_nobodys_business() {
         "only a freeze shows"
     );
     for (backend, cause) in [("b2", "consecutive_failures"), ("b3", "consecutive_failures")] {
-        assert!(gateway.stderr().contains(&format!("backend {backend} is left alone")), "{cause}: {}", gateway.stderr());
+        assert!(gateway.stderr().contains(&format!("backend ejected backend={backend} cause={cause}")), "{cause}: {}", gateway.stderr());
         assert!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")) >= 1.0);
     }
 }

@@ -243,7 +243,7 @@ async fn nobody_can_write_lines_of_our_log_or_metrics() {
     })
     .await;
     let address = gateway.address();
-    let forged = "1.000 ERROR FORGED";
+    let forged = "2026-01-31T12:00:00.000Z ERROR FORGED";
     for path in WAYS.map(|p| format!("{p}?q=%0d%0a{}", forged.replace(' ', "%20"))) {
         for model in [
             format!("m\\n{forged}"),
@@ -278,8 +278,8 @@ async fn nobody_can_write_lines_of_our_log_or_metrics() {
     for line in log.lines() {
         let (time, rest) = line.split_once(' ').unwrap_or_default();
         let level = rest.split(' ').next().unwrap_or_default();
-        let whole = time.len() > 10
-            && time.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        let whole = time.len() == "2026-01-31T12:00:00.000Z".len()
+            && time.bytes().all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b))
             && ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level);
         assert!(whole || line.starts_with("  "), "a line of its own: {line:?}");
     }

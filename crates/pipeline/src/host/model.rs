@@ -30,7 +30,7 @@ impl LocalModel for Model {
             // No token at all: nothing was said.
             Err(ScoreError::NoTokens) => Ok((Vec::new(), true)),
             Err(error) => {
-                log::warn!("local model: {error}");
+                tracing::warn!(%error, "local model failed");
                 Err(Failure::Panicked)
             }
         }

@@ -61,8 +61,9 @@ impl Running {
             // Joined when the pool is dropped.
             Builder::new().name(format!("llm-lens-{name}-{number}")).spawn(move || work(&take))
         };
-        let threads =
-            (0..threads).filter_map(|number| work(number).inspect_err(|e| log::error!("no thread for the pool: {e}")).ok()).collect();
+        let threads = (0..threads)
+            .filter_map(|number| work(number).inspect_err(|e| tracing::error!(error = %e, "cannot start a thread of the pool")).ok())
+            .collect();
         Running { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(threads) }
     }
 }

@@ -184,7 +184,7 @@ async fn call<D: Sink>(
                 let first = source.first_ended();
                 match source.into_unanswered() {
                     (Some(again), rest) if !fresh => {
-                        log::debug!("request {}: an idle connection was dead ({error}); sending again", exchange.accepted.id);
+                        tracing::debug!(%error, "idle connection was dead, sending again");
                         fresh = true;
                         (request, hedge) = (again, rest);
                     }
@@ -216,7 +216,7 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
 
 fn failed(error: &UpstreamError) -> AttemptEnd {
     let ended = if error.blames_backend() { Ended::Badly } else { Ended::Untold };
-    log::warn!("backend: {error}");
+    tracing::warn!(%error, "backend call failed");
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 

@@ -1,5 +1,7 @@
 //! Stage 1: a head has come. Whose request is it, and may it be one at all?
 
+use std::sync::Arc;
+
 use lens::Tick;
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
@@ -105,7 +107,7 @@ pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head
     let given = head.get("x-request-id").and_then(usable_id);
     let endpoint = path(head.line.target);
     Accepted {
-        id: given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned),
+        id: given.map_or_else(new_id, Arc::from),
         trace_id: head.get("traceparent").and_then(trace_id).map(str::to_owned),
         started_at: clock::wall_us(),
         head_at,
@@ -119,7 +121,7 @@ pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head
 /// What is known of a request whose head could not be read.
 pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
     Accepted {
-        id: uuid::Uuid::now_v7().to_string(),
+        id: new_id(),
         trace_id: None,
         started_at: clock::wall_us(),
         head_at,
@@ -128,6 +130,11 @@ pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
         bytes: bytes as u64,
         client: None,
     }
+}
+
+fn new_id() -> Arc<str> {
+    let mut room = uuid::Uuid::encode_buffer();
+    Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut room))
 }
 
 /// The path of a request target, its query left off.

@@ -39,7 +39,7 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
         };
         match serde_json::to_string(&entry) {
             Ok(line) => audit.log.write(line),
-            Err(error) => log::error!("audit entry: {error}"),
+            Err(error) => tracing::error!(%error, "audit entry cannot be written"),
         }
     }
 }

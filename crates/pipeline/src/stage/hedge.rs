@@ -73,7 +73,7 @@ pub struct HedgePlan {
     unfit: Vec<usize>,
     request: UpstreamRequest,
     edits: Edits,
-    id: String,
+    id: Arc<str>,
     keeps_credentials: bool,
     /// How late the first must be.
     after: Duration,
@@ -263,7 +263,7 @@ impl HedgedCall {
 
     /// The first has failed while a second is asked.
     fn drop_first(&mut self, error: &UpstreamError) {
-        log::debug!("a backend failed while a second one was asked: {error}");
+        tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
         let failure = |probe| HedgeFailure { ended: blame(probe, error), code, status: None, at: clock::now() };
         self.first_failure = self.first.take().map(failure);

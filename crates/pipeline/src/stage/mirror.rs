@@ -33,7 +33,7 @@ struct Copied {
     request: UpstreamRequest,
     usage: Option<Edit>,
     model_at: Option<Range<usize>>,
-    id: String,
+    id: Arc<str>,
     keeps_credentials: bool,
     /// The client's own credential is passed on.
     with_credential: bool,

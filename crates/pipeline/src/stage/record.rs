@@ -70,7 +70,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
     let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
     Record {
         schema: SCHEMA,
-        id: std::mem::take(&mut accepted.id),
+        id: accepted.id.to_string(),
         trace_id: accepted.trace_id.take(),
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),

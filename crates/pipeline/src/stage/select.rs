@@ -257,7 +257,7 @@ pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str,
         release.seen(side, Went::Badly, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
-    log::debug!("request {}: backend {backend} failed ({code})", exchange.accepted.id);
+    tracing::debug!(%backend, code, "attempt failed");
     exchange.attempts.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
 }
 
@@ -363,8 +363,8 @@ pub(super) fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
     let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
     let ended = if !was_asked && ended == Ended::Well { Ended::Untold } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {
-        Some(Change::Ejected(cause, span)) => log::warn!("backend {name} is left alone for {span:?}: {}", cause.name()),
-        Some(Change::Recovered) => log::info!("backend {name} is well again"),
+        Some(Change::Ejected(cause, span)) => tracing::warn!(backend = %name, cause = cause.name(), duration = ?span, "backend ejected"),
+        Some(Change::Recovered) => tracing::info!(backend = %name, "backend recovered"),
         None => {}
     }
 }

@@ -87,7 +87,7 @@ fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let (added, _ignored) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        log::warn!("no certificate authorities found on this system; name some as backends[].tls.ca");
+        tracing::warn!("no certificate authorities found on this system; name some as backends[].tls.ca");
     }
     roots
 }
