@@ -7,12 +7,13 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup demo test fuzz test-onnx test-kubernetes lint bench test-engines build
+.PHONY: help setup test-setup demo test fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
 	@echo "make test          all tests"
 	@echo "make fuzz          the properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
+	@echo "make fuzz-parsers  libFuzzer on the parsers of what a peer sends, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     judges that are ONNX models in the gateway's process (ten minutes of compiling)"
 	@echo "make test-kubernetes   backends of Kubernetes services, with the binary that is built for them (two minutes of compiling)"
 	@echo "make lint          formatting, clippy, the plan of the house"
@@ -57,6 +58,16 @@ test: test-setup
 FUZZ_CASES ?= 1000000
 fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p llm-lens-shield -p llm-lens-wire --test hostile
+
+# The same properties run on captures in make test. What libFuzzer learns stays in target/. Its coverage does not link with LTO.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= head body sse json splitter
+fuzz-parsers: setup
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "please install these first: rustup toolchain install nightly; cargo install cargo-fuzz" >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p target/fuzz-corpus/$$target; \
+	  CARGO_PROFILE_RELEASE_LTO=off cargo +nightly fuzz run --fuzz-dir tests/fuzz --features targets $$target target/fuzz-corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done
 
 # Local models bring a hundred crates along, ten minutes of compiling: they have a target of their own.
 test-onnx: setup

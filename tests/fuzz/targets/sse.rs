@@ -1,0 +1,4 @@
+//! The property `fuzz::sse` on inputs that libFuzzer makes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::sse(data));

@@ -1,0 +1,108 @@
+//! The properties on what real engines sent, with bytes changed: few cases, the same each time.
+
+use std::path::{Path, PathBuf};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// Bytes that mean something to one of the parsers.
+const MEANT: &[u8] = b"\r\n\0: {}[]\",\\0fF;\xff";
+
+/// The bytes that say where an input is cut.
+fn cut(numbers: &mut SmallRng) -> Vec<u8> {
+    (0..4).map(|_| numbers.random()).collect()
+}
+
+fn meant(numbers: &mut SmallRng) -> u8 {
+    MEANT[numbers.random_range(..MEANT.len())]
+}
+
+fn captures() -> Vec<Vec<u8>> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/wire/tests/captures")];
+    let mut files: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).expect("readable")).collect()
+}
+
+/// Each capture's beginning, then with some bytes changed, through a property.
+fn run(property: fn(&[u8])) {
+    let mut numbers = SmallRng::seed_from_u64(7);
+    let captures = captures();
+    assert!(captures.len() > 50, "{} captures", captures.len());
+    for capture in captures {
+        let capture = &capture[..capture.len().min(4096)];
+        for changes in [0, 1, 4, 16] {
+            let mut input = cut(&mut numbers);
+            input.extend_from_slice(capture);
+            for _ in 0..changes {
+                let at = numbers.random_range(..input.len());
+                input[at] = meant(&mut numbers);
+            }
+            property(&input);
+        }
+    }
+}
+
+/// Small inputs made of nothing but bytes that mean something.
+fn run_small(property: fn(&[u8])) {
+    let mut numbers = SmallRng::seed_from_u64(11);
+    for _ in 0..20_000 {
+        let mut input = cut(&mut numbers);
+        for _ in 0..numbers.random_range(..24usize) {
+            input.push(meant(&mut numbers));
+        }
+        property(&input);
+    }
+}
+
+#[test]
+fn heads() {
+    run(fuzz::head);
+    run_small(fuzz::head);
+    let head = b"\0\x20POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nx-a: \xffb\r\n\r\nhello";
+    for at in 2..head.len() {
+        for byte in MEANT {
+            let mut changed = head.to_vec();
+            changed[at] = *byte;
+            fuzz::head(&changed);
+        }
+    }
+}
+
+#[test]
+fn bodies() {
+    run(fuzz::body);
+    run_small(fuzz::body);
+    let chunked = b"\x03\0\0\x095;a=b\r\nhello\r\n0a\r\n0123456789\r\n0\r\nx: y\r\n\r\n";
+    for at in 4..chunked.len() {
+        for byte in MEANT {
+            let mut changed = chunked.to_vec();
+            changed[at] = *byte;
+            fuzz::body(&changed);
+        }
+    }
+}
+
+#[test]
+fn streams() {
+    run(fuzz::sse);
+    run_small(fuzz::sse);
+}
+
+#[test]
+fn documents() {
+    run(|input| fuzz::json(&input[4..]));
+    run_small(|input| fuzz::json(&input[4..]));
+}
+
+#[test]
+fn splits() {
+    run(fuzz::splitter);
+    run_small(fuzz::splitter);
+}
