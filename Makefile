@@ -7,11 +7,12 @@ export CARGO_TERM_COLOR ?= never
 # What a Debian-like system with only Rust lacks: a C compiler and cmake for zlib-ng, make for the allocator.
 PACKAGES := cmake make gcc g++ libc6-dev
 
-.PHONY: help setup test-setup demo test fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
+.PHONY: help setup test-setup demo test test-interleavings fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
 
 help:
 	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
 	@echo "make test          all tests"
+	@echo "make test-interleavings  threads in orders that a scheduler chooses: health, leases, releases (a part of make test)"
 	@echo "make fuzz          the properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
 	@echo "make fuzz-parsers  libFuzzer on the parsers of what a peer sends, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
 	@echo "make test-onnx     judges that are ONNX models in the gateway's process (ten minutes of compiling)"
@@ -50,9 +51,14 @@ test-setup: setup
 test: test-setup
 	cargo build --locked -p llm-lens-cli
 	@out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
-	if cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
+	if { cargo test --locked --workspace --exclude llm-lens-onnx --no-fail-fast && $(INTERLEAVINGS); } 2>&1 | tee "$$out"; then failed=0; else failed=1; fi; \
 	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
 	exit $$failed
+
+# Shuttle replaces the atomics and locks of these crates, so they are built once more, beside the others.
+INTERLEAVINGS := RUSTFLAGS="--cfg shuttle" cargo test --locked --target-dir target/shuttle -p llm-lens-routing -p llm-lens-traffic --lib interleavings
+test-interleavings: setup
+	$(INTERLEAVINGS)
 
 # Some minutes for each room. The development profile optimises these rooms and checks arithmetic, so a sum that overflows is found, too.
 FUZZ_CASES ?= 1000000

@@ -7,7 +7,7 @@
 //! A backend that fails is ejected: left alone for a time that doubles with each ejection soon after another. Then one request a second may try it
 //! (half-open) until one succeeds. Checks take it down and up again independently of that.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
@@ -327,5 +327,90 @@ mod tests {
         assert_eq!((health.state(at(1)), health.cause(at(1))), (State::Down, Cause::Check));
         assert_eq!([true, false, true, true].map(|well| health.checked(well, &checks)), [false, false, false, true]);
         assert!(health.is_up());
+    }
+}
+
+/// Threads in orders that a scheduler chooses: `make test-interleavings`.
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    use std::sync::Arc;
+
+    use shuttle::{check_random, thread};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(seconds: u64) -> Tick {
+        Tick(seconds * SECOND)
+    }
+
+    /// What each of `count` threads makes of it, at once.
+    fn each<T: Send + 'static>(count: usize, health: &Arc<Health>, act: fn(&Health, usize) -> T) -> Vec<T> {
+        let threads: Vec<_> = (0..count)
+            .map(|number| {
+                let health = health.clone();
+                thread::spawn(move || act(&health, number))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    }
+
+    #[test]
+    fn failures_at_once_eject_it_once() {
+        check_random(
+            || {
+                let health = Arc::new(Health::default());
+                let ejected = each(3, &health, |health, _| {
+                    let ejection = Ejection { consecutive: 2, failure_rate: 0.0, ..Ejection::default() };
+                    let cause = health.failed(&ejection, at(1));
+                    cause.and_then(|cause| health.eject(cause, &ejection, at(1)))
+                });
+                assert_eq!(ejected.iter().flatten().count(), 1);
+                assert_eq!((health.ejections(), health.state(at(2))), (1, State::Ejected));
+                assert_eq!(health.remaining(at(1)), Some(Ejection::default().base));
+            },
+            2_000,
+        );
+    }
+
+    #[test]
+    fn one_request_tries_it_and_one_finds_it_well() {
+        check_random(
+            || {
+                let health = Arc::new(Health::default());
+                health.eject(Cause::Consecutive, &Ejection::default(), at(1)).expect("it was up");
+                let tried = each(3, &health, |health, _| health.may_try(at(6)));
+                assert_eq!(tried.iter().filter(|tried| **tried).count(), 1);
+                let well = each(3, &health, |health, _| health.succeeded(at(6)));
+                assert_eq!(well.iter().filter(|well| **well).count(), 1, "told once");
+                assert!(health.is_up());
+            },
+            2_000,
+        );
+    }
+
+    /// A trial that succeeds and one that fails, at once: it is up or ejected, and once ejected it is tried again.
+    #[test]
+    fn whatever_trials_say_it_is_never_out_for_good() {
+        check_random(
+            || {
+                let health = Arc::new(Health::default());
+                health.eject(Cause::Consecutive, &Ejection::default(), at(1)).expect("it was up");
+                each(2, &health, |health, number| {
+                    if number == 0 {
+                        health.succeeded(at(6));
+                    } else if let Some(cause) = health.failed(&Ejection::default(), at(6)) {
+                        health.eject(cause, &Ejection::default(), at(6));
+                    }
+                });
+                match health.state(at(6)) {
+                    State::Up => {}
+                    State::Ejected => assert!(health.may_try(at(6 + 600)), "it is never tried again"),
+                    other => panic!("{other:?}"),
+                }
+            },
+            2_000,
+        );
     }
 }

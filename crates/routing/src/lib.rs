@@ -15,6 +15,7 @@ pub mod member;
 pub use member::{Attempt, Ended, Member};
 mod ewma;
 pub mod health;
+mod sync;
 mod tail;
 
 pub mod signals;

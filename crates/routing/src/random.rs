@@ -1,6 +1,6 @@
 //! Numbers that look random, from a seed: the same each time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014), whose state is a counter: threads share it without a lock.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! - *Out*: which; and that the new one is worse, and has no share any more.
 //! - *Never*: a lock; a key that goes back and forth: whoever is with the new version stays there while its share grows.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +15,10 @@ use crate::tail::Tail;
 
 /// A share of one, in millionths.
 const WHOLE: u64 = 1_000_000;
+/// The bit of a decision that says that the new version was taken back.
+const ROLLED_BACK: u64 = 1 << 31;
+/// What is added to the number of a decision: it has the upper half.
+const NEXT: u64 = 1 << 32;
 
 /// When the new version is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -101,9 +105,9 @@ impl Seen {
 /// A release.
 #[derive(Debug)]
 pub struct Release {
-    share: AtomicU64,
+    /// Number, [`ROLLED_BACK`] and share in millionths in one word: a rollback must not undo a share that was set since it was found necessary.
+    decision: AtomicU64,
     rollback: Option<Rollback>,
-    rolled_back: AtomicBool,
     stable: Seen,
     candidate: Seen,
     /// What the 95th percentile of the old version was when the share was set, nanoseconds; 0: not known.
@@ -115,9 +119,8 @@ impl Release {
     /// A release in which the new version has a share.
     pub fn new(share: f64, rollback: Option<Rollback>, seed: u64) -> Self {
         let release = Release {
-            share: AtomicU64::new(0),
+            decision: AtomicU64::new(0),
             rollback,
-            rolled_back: AtomicBool::new(false),
             stable: Seen::default(),
             candidate: Seen::default(),
             baseline: AtomicU64::new(0),
@@ -132,34 +135,38 @@ impl Release {
         let release = Release::new(share.unwrap_or_else(|| before.share()), rollback, seed);
         let baseline = before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
         release.baseline.store(baseline, Ordering::Relaxed);
-        release.rolled_back.store(share.is_none() && before.was_rolled_back(), Ordering::Relaxed);
+        if share.is_none() && before.was_rolled_back() {
+            release.decision.fetch_or(ROLLED_BACK, Ordering::Relaxed);
+        }
         release
     }
 
     /// The share of the new version, from 0 to 1.
     pub fn share(&self) -> f64 {
-        self.share.load(Ordering::Relaxed) as f64 / WHOLE as f64
+        share_of(self.decision.load(Ordering::Relaxed)) as f64 / WHOLE as f64
     }
 
     /// Whether it was taken back because it was worse.
     pub fn was_rolled_back(&self) -> bool {
-        self.rolled_back.load(Ordering::Relaxed)
+        self.decision.load(Ordering::Relaxed) & ROLLED_BACK != 0
     }
 
     /// Give the new version another share: 1 switches, 0 goes back. What was seen begins anew.
     pub fn set_share(&self, share: f64) {
-        self.rolled_back.store(false, Ordering::Relaxed);
-        self.share.store((share.clamp(0.0, 1.0) * WHOLE as f64) as u64, Ordering::Relaxed);
         // With the last of the old version nobody is left to be compared to: what it was like then is remembered.
         if let Some(known) = self.stable.ttft.p95() {
             self.baseline.store(known, Ordering::Relaxed);
         }
+        // Before the share: a tick that knows the new one must not judge it by what was seen under the old one.
         [&self.stable, &self.candidate].iter().for_each(|seen| seen.clear());
+        let share = (share.clamp(0.0, 1.0) * WHOLE as f64) as u64;
+        let decide = |before: u64| Some((before & !(NEXT - 1)).wrapping_add(NEXT) | share);
+        let _ = self.decision.fetch_update(Ordering::Release, Ordering::Relaxed, decide);
     }
 
     /// Which version a request is for; the same for the same key.
     pub fn side(&self, key: Option<&[u8]>) -> Side {
-        let share = self.share.load(Ordering::Relaxed);
+        let share = share_of(self.decision.load(Ordering::Relaxed));
         let draw = match key {
             Some(key) => (u128::from(xxh3_64_with_seed(key, 2)) * u128::from(WHOLE)) >> 64,
             None => u128::from(self.random.below(WHOLE as usize) as u64),
@@ -185,11 +192,11 @@ impl Release {
     /// A second has passed: is the new version worse? Then it has no share any more.
     pub fn tick(&self) -> Option<Worse> {
         [&self.stable, &self.candidate].iter().for_each(|seen| seen.ttft.tick());
-        let rollback = self.rollback.filter(|_| self.share.load(Ordering::Relaxed) > 0)?;
+        let before = self.decision.load(Ordering::Acquire);
+        let rollback = self.rollback.filter(|_| share_of(before) > 0)?;
         let worse = self.worse(&rollback)?;
-        self.share.store(0, Ordering::Relaxed);
-        self.rolled_back.store(true, Ordering::Relaxed);
-        Some(worse)
+        let after = before & !(NEXT - 1) | ROLLED_BACK;
+        self.decision.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).ok().map(|_| worse)
     }
 
     fn worse(&self, rollback: &Rollback) -> Option<Worse> {
@@ -212,6 +219,11 @@ impl Release {
             Side::Candidate => &self.candidate,
         }
     }
+}
+
+/// The share of a decision, in millionths.
+fn share_of(decision: u64) -> u64 {
+    decision & (ROLLED_BACK - 1)
 }
 
 #[cfg(test)]
@@ -320,5 +332,56 @@ mod tests {
         assert_eq!((after.share(), after.was_rolled_back()), (0.0, true), "who was taken back stays so");
         let anew = Release::after(&after, Some(0.1), Some(RULE), 4);
         assert_eq!((anew.share(), anew.was_rolled_back()), (0.1, false));
+    }
+}
+
+/// Threads in orders that a scheduler chooses: `make test-interleavings`.
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    use std::sync::Arc;
+
+    use shuttle::{check_random, thread};
+
+    use super::*;
+
+    /// An operator sets a share while the gateway finds the version worse.
+    #[test]
+    fn a_rollback_never_undoes_a_share_that_was_set_since() {
+        check_random(
+            || {
+                let rule = Rollback { failures: 0.05, slower: 0.0, min_requests: 1 };
+                let release = Arc::new(Release::new(0.25, Some(rule), 1));
+                release.seen(Side::Candidate, Went::Badly, None);
+                let ticking = {
+                    let release = release.clone();
+                    thread::spawn(move || release.tick().is_some())
+                };
+                release.set_share(0.5);
+                let _ = ticking.join().expect("no panic");
+                assert_eq!((release.share(), release.was_rolled_back()), (0.5, false));
+            },
+            2_000,
+        );
+    }
+
+    /// Of gateways' workers that tick at once, one takes the version back.
+    #[test]
+    fn a_version_is_taken_back_once() {
+        check_random(
+            || {
+                let rule = Rollback { failures: 0.05, slower: 0.0, min_requests: 1 };
+                let release = Arc::new(Release::new(0.25, Some(rule), 1));
+                release.seen(Side::Candidate, Went::Badly, None);
+                let ticks: Vec<_> = (0..2)
+                    .map(|_| {
+                        let release = release.clone();
+                        thread::spawn(move || release.tick().is_some())
+                    })
+                    .collect();
+                let taken = ticks.into_iter().map(|tick| tick.join().expect("no panic")).filter(|taken| *taken).count();
+                assert_eq!((taken, release.share(), release.was_rolled_back()), (1, 0.0, true));
+            },
+            200,
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! - *Out*: a quantile of the last minutes, within 10 %.
 //! - *Never*: a lock; a quantile of fewer than [`LEAST`] times.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Buckets for each doubling.
 const PER_OCTAVE: u32 = 8;

@@ -1,6 +1,6 @@
 //! Two counts over the last seconds, without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 use lens::Tick;
 

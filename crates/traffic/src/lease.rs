@@ -8,42 +8,56 @@
 //! slices go back when they have lain idle. What a crashed gateway had leased is lost and comes back with time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Taking, When, window_end};
 use super::limits::Held;
 use super::settings::{Every, Quota, Shared};
+use super::sync::Mutex;
 
 /// The part of a burst that a slice has: more makes fewer questions, and more that lies idle elsewhere.
 const SLICES: u64 = 20;
 /// Nanoseconds after which an unused slice goes back.
 const IDLE: u64 = 2_000_000_000;
-/// Nanoseconds after which the store is told again that places are taken: it forgets those of a gateway that it does not hear of.
-const TELL: u64 = 1_000_000_000;
+/// Nanoseconds after which the store is told again that units at a time are taken: it forgets those of a gateway that it does not hear of.
+const KEEP_ALIVE: u64 = 1_000_000_000;
 
 /// What this gateway has of an account.
 #[derive(Debug)]
 pub(super) struct Lease {
-    balance: AtomicI64,
-    /// The store had nothing for a debt: streams that want more have none.
-    dry: AtomicBool,
-    /// Somebody asks for a slice: others ask for what they need only, so that a gateway never has two.
-    asking: AtomicBool,
-    /// When something was taken last.
-    used: AtomicU64,
-    /// What the store thinks is here, running or not.
-    leased: AtomicI64,
-    /// When the store was last told of places.
-    told: AtomicU64,
-    /// An answer of the store was lost: it may think otherwise than it should.
-    lost: AtomicBool,
-    /// Questions about it that are on their way: until they are answered, nobody knows what the store thinks.
-    calls: AtomicU32,
-    /// Of a calendar, the end of the window that the slice is of.
-    window: AtomicU64,
-    /// How many gateways share; for this one's part while the store is away.
-    replicas: AtomicU32,
+    /// One lock: these values must agree, and a request holds it for an addition.
+    state: Mutex<State>,
     local: Box<Account>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Units that are left of the slice; negative: a debt.
+    balance: i64,
+    /// The store had nothing for a debt: streams that want more have none.
+    is_dry: bool,
+    /// A request asks for a slice: others ask for what they need only, so that a gateway never has two.
+    is_asking: bool,
+    /// When something was taken last, nanoseconds.
+    used_at: u64,
+    /// What the store thinks is here, running or not.
+    leased: i64,
+    /// When the store was last told of units at a time, nanoseconds.
+    told_at: u64,
+    /// An answer of the store was lost: it may think otherwise than it should.
+    is_lost: bool,
+    /// Calls about it that are on their way: until they are answered, it is not known what the store thinks.
+    calls: u32,
+    /// Of a calendar, the end of the window that the slice is of.
+    window: u64,
+    /// How many gateways share; for this one's part while the store is away.
+    replicas: u32,
+}
+
+impl State {
+    fn granted(&mut self, units: u64) {
+        self.leased = self.leased.saturating_add(signed(units));
+        self.balance = self.balance.saturating_add(signed(units));
+    }
 }
 
 /// What to do when the store is away.
@@ -75,48 +89,34 @@ pub struct Wanted {
 
 impl Lease {
     pub(super) fn new(quota: &Quota, shared: &Shared) -> Self {
-        Lease {
-            balance: AtomicI64::new(0),
-            dry: AtomicBool::new(false),
-            asking: AtomicBool::new(false),
-            used: AtomicU64::new(0),
-            leased: AtomicI64::new(0),
-            told: AtomicU64::new(0),
-            lost: AtomicBool::new(false),
-            calls: AtomicU32::new(0),
-            window: AtomicU64::new(0),
-            replicas: AtomicU32::new(shared.replicas),
-            local: Box::new(Account::new(quota, None)),
-        }
+        let state = State { replicas: shared.replicas, ..State::default() };
+        Lease { state: Mutex::new(state), local: Box::new(Account::new(quota, None)) }
     }
 
     /// So many gateways share from now on.
     pub(super) fn share_with(&self, shared: &Shared) {
-        self.replicas.store(shared.replicas, Ordering::Relaxed);
+        self.state.lock().replicas = shared.replicas;
     }
 
     /// This gateway's part of a limit.
     fn share(&self, quota: &Quota) -> Quota {
-        let part = |units: u64| (units / u64::from(self.replicas.load(Ordering::Relaxed).max(1))).max(1);
+        let replicas = u64::from(self.state.lock().replicas.max(1));
+        let part = |units: u64| (units / replicas).max(1);
         Quota { amount: part(quota.amount), burst: part(quota.burst), ..*quota }
     }
 
     /// Take units of the slice; `None`: it has not enough.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Option<Taking> {
-        self.turn(quota, now);
-        let units = signed(units);
-        let left = |balance: i64| balance.checked_sub(units).filter(|left| *left >= 0);
-        self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
-        self.used.store(now.tick.0, Ordering::Relaxed);
-        Some(taking(quota, units, now))
-    }
-
-    /// A slice of a window that is over is none of the next.
-    fn turn(&self, quota: &Quota, now: When) {
-        let Some(end) = window_end(quota.every, now) else { return };
-        if self.window.swap(end, Ordering::Relaxed) != end {
-            let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| Some(balance.min(0)));
+        let mut state = self.state.lock();
+        // A slice of a window that is over is none of the next.
+        if let Some(end) = window_end(quota.every, now).filter(|end| *end != state.window) {
+            state.window = end;
+            state.balance = state.balance.min(0);
         }
+        let units = signed(units);
+        state.balance = state.balance.checked_sub(units).filter(|left| *left >= 0)?;
+        state.used_at = now.tick.0;
+        Some(taking(quota, units, now))
     }
 
     /// Take units while the store is away. `Err(wait)`: not now.
@@ -130,16 +130,19 @@ impl Lease {
 
     /// Whether a running stream may take more; it is charged all the same.
     pub(super) fn grow(&self, units: u64) -> bool {
-        let before = self.balance.fetch_sub(signed(units), Ordering::Relaxed);
-        before >= signed(units) || !self.dry.load(Ordering::Relaxed)
+        let mut state = self.state.lock();
+        let has = state.balance >= signed(units);
+        state.balance = state.balance.saturating_sub(signed(units));
+        has || !state.is_dry
     }
 
     pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
-        self.balance.fetch_sub(signed(units), Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.balance = state.balance.saturating_sub(signed(units));
         taking(quota, signed(units), now)
     }
 
-    /// What time has given back already is not given back again; of a window that is over, nothing is. Places are free whenever they are left.
+    /// What time has given back already is not given back again; of a window that is over, nothing is. Units at a time are free whenever they are left.
     pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
         let back = match window_end(quota.every, now) {
             _ if quota.every == Every::AtATime => units,
@@ -147,7 +150,8 @@ impl Lease {
             Some(_) => 0,
             None => units.min(quota.units_of(taking.until.saturating_sub(now.tick.0))),
         };
-        self.balance.fetch_add(signed(back), Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.balance = state.balance.saturating_add(signed(back));
     }
 
     /// The same of what was taken of this gateway's own share.
@@ -160,20 +164,16 @@ impl Lease {
         self.local.close(taking);
     }
 
-    fn granted(&self, units: u64) {
-        self.leased.fetch_add(signed(units), Ordering::Relaxed);
-        self.balance.fetch_add(signed(units), Ordering::Relaxed);
-    }
-
     /// What is known to be left: of the slice.
     pub(super) fn left(&self) -> u64 {
-        u64::try_from(self.balance.load(Ordering::Relaxed)).unwrap_or(0)
+        u64::try_from(self.state.lock().balance).unwrap_or(0)
     }
 
     pub(super) fn is_as_new(&self, now: When) -> bool {
-        // Streams that run have places that nobody would give back.
-        let places = self.local.is_places() && self.leased.load(Ordering::Relaxed) != 0;
-        self.balance.load(Ordering::Relaxed) == 0 && !places && self.local.is_as_new(now)
+        let state = self.state.lock();
+        // Streams that run have units at a time that nothing else would give back.
+        let runs = self.local.is_places() && state.leased != 0;
+        state.balance == 0 && !runs && self.local.is_as_new(now)
     }
 }
 
@@ -186,52 +186,50 @@ fn taking(quota: &Quota, units: i64, now: When) -> Taking {
 impl Wanted {
     /// What a request needs beyond what the slice has, and a slice more.
     pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
-        let Account::Leased(lease) = &*held.account else { return None };
-        let short = signed(units).saturating_sub(lease.balance.load(Ordering::Relaxed));
+        let mut state = held.lease()?.state.lock();
+        let short = signed(units).saturating_sub(state.balance);
         // A debt beyond all that the limit holds is paid in parts; what is larger than it by itself never fits.
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
-        let asks = !lease.asking.swap(true, Ordering::Relaxed);
+        let asks = !std::mem::replace(&mut state.is_asking, true);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
-        Some(Wanted::new(held, key, (need, want), asks))
+        Some(Wanted::new(held, &mut state, key, (need, want), asks))
     }
 
-    fn new(held: &Arc<Held>, key: &str, (need, want): (u64, u64), asks: bool) -> Self {
-        if let Account::Leased(lease) = &*held.account {
-            lease.calls.fetch_add(1, Ordering::Relaxed);
-        }
+    fn new(held: &Arc<Held>, state: &mut State, key: &str, (need, want): (u64, u64), asks: bool) -> Self {
+        state.calls += 1;
         Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks }
     }
 
-    /// What the store should think that this gateway has of the account; and whether that is certain: no other question is on its way.
+    /// What the store should think that this gateway has of the account; and whether that is certain: no other call is on its way.
     pub fn leased(&self) -> (u64, bool) {
-        let Account::Leased(lease) = &*self.held.account else { return (0, false) };
-        (u64::try_from(lease.leased.load(Ordering::Relaxed)).unwrap_or(0), lease.calls.load(Ordering::Relaxed) == 1)
+        let Some(lease) = self.held.lease() else { return (0, false) };
+        let state = lease.state.lock();
+        (u64::try_from(state.leased).unwrap_or(0), state.calls == 1)
     }
 
-    /// Nobody knows what the store made of it.
+    /// The answer to a call was lost.
     pub fn lost(&self) {
-        if let Account::Leased(lease) = &*self.held.account {
-            lease.lost.store(true, Ordering::Relaxed);
-            lease.told.store(0, Ordering::Relaxed);
-        }
+        let Some(lease) = self.held.lease() else { return };
+        let mut state = lease.state.lock();
+        state.is_lost = true;
+        state.told_at = 0;
     }
 
     /// The store granted that much.
     pub fn granted(&self, units: u64) {
-        if let Account::Leased(lease) = &*self.held.account {
-            lease.granted(units);
-            lease.dry.store(false, Ordering::Relaxed);
-        }
+        let Some(lease) = self.held.lease() else { return };
+        let mut state = lease.state.lock();
+        state.granted(units);
+        state.is_dry = false;
     }
 }
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        let Account::Leased(lease) = &*self.held.account else { return };
-        lease.calls.fetch_sub(1, Ordering::Relaxed);
-        if self.asks {
-            lease.asking.store(false, Ordering::Relaxed);
-        }
+        let Some(lease) = self.held.lease() else { return };
+        let mut state = lease.state.lock();
+        state.calls = state.calls.saturating_sub(1);
+        state.is_asking &= !self.asks;
     }
 }
 
@@ -249,26 +247,25 @@ pub enum Chore {
 impl Chore {
     /// `None` for `now`: the gateway ends, and nothing is to stay here.
     pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<Chore> {
-        let Account::Leased(lease) = &*held.account else { return None };
-        let balance = lease.balance.load(Ordering::Relaxed);
-        let wanted = |need, want| Wanted::new(held, key, (need, want), false);
+        let mut state = held.lease()?.state.lock();
+        let balance = state.balance;
+        let wanted = |state: &mut State, need, want| Wanted::new(held, state, key, (need, want), false);
         if balance < 0 {
-            return Some(Chore::Owe(wanted(1, balance.unsigned_abs())));
+            return Some(Chore::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
         }
-        let idle = now.is_none_or(|now| now.tick.0.saturating_sub(lease.used.load(Ordering::Relaxed)) > IDLE);
-        let slice = if idle { 0 } else { signed(held.quota.burst / SLICES) };
+        let is_idle = now.is_none_or(|now| now.tick.0.saturating_sub(state.used_at) > IDLE);
+        let slice = if is_idle { 0 } else { signed(held.quota.burst / SLICES) };
         let back = balance.saturating_sub(slice);
         if back <= 0 {
-            let has = lease.leased.load(Ordering::Relaxed) > 0 || lease.lost.load(Ordering::Relaxed);
-            let tells = held.quota.every == Every::AtATime && has;
-            let due = |now: &When| now.tick.0.saturating_sub(lease.told.load(Ordering::Relaxed)) > TELL;
-            let now = now.filter(|now| tells && due(now))?;
-            lease.told.store(now.tick.0, Ordering::Relaxed);
-            return Some(Chore::Live(wanted(0, 0)));
+            let has = state.leased > 0 || state.is_lost;
+            let is_due = |now: &When| now.tick.0.saturating_sub(state.told_at) > KEEP_ALIVE;
+            let now = now.filter(|now| held.quota.every == Every::AtATime && has && is_due(now))?;
+            state.told_at = now.tick.0;
+            return Some(Chore::Live(wanted(&mut state, 0, 0)));
         }
-        // Taken out first, so that nobody spends what goes back.
-        let taken = lease.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now >= back).then_some(now - back));
-        taken.ok().map(|_| Chore::Return(wanted(0, back.unsigned_abs())))
+        // Taken out first, so that no request spends what goes back.
+        state.balance -= back;
+        Some(Chore::Return(wanted(&mut state, 0, back.unsigned_abs())))
     }
 
     /// What is wanted, or goes back.
@@ -280,18 +277,17 @@ impl Chore {
 
     /// The store has answered: it granted so many, or took them, or heard of it (1: for certain, 0: not). `None`: it did not answer, and nothing has changed.
     pub fn done(self, units: Option<u64>) {
-        let Account::Leased(lease) = &*self.wanted().held.account else { return };
+        let Some(lease) = self.wanted().held.lease() else { return };
+        let mut state = lease.state.lock();
         match (&self, units) {
             (Chore::Owe(wanted), Some(granted)) => {
-                lease.granted(granted);
-                lease.dry.store(granted < wanted.want, Ordering::Relaxed);
+                state.granted(granted);
+                state.is_dry = granted < wanted.want;
             }
             // What goes back to a store that is away comes back here, and is tried again.
-            (Chore::Return(wanted), None) => drop(lease.balance.fetch_add(signed(wanted.want), Ordering::Relaxed)),
-            (Chore::Return(wanted), Some(_)) => drop(lease.leased.fetch_sub(signed(wanted.want), Ordering::Relaxed)),
-            (Chore::Live(_), Some(certain)) => {
-                lease.lost.fetch_and(certain == 0, Ordering::Relaxed);
-            }
+            (Chore::Return(wanted), None) => state.balance = state.balance.saturating_add(signed(wanted.want)),
+            (Chore::Return(wanted), Some(_)) => state.leased = state.leased.saturating_sub(signed(wanted.want)),
+            (Chore::Live(_), Some(certain)) => state.is_lost &= certain == 0,
             (Chore::Owe(_) | Chore::Live(_), None) => {}
         }
     }
@@ -326,10 +322,7 @@ mod tests {
     }
 
     fn lease(held: &Held) -> &Lease {
-        match &*held.account {
-            Account::Leased(lease) => lease,
-            other => panic!("{other:?}"),
-        }
+        held.lease().expect("a leased account")
     }
 
     #[test]
@@ -397,5 +390,76 @@ mod tests {
         assert!(lease.take_without(&quota, Away::Local, 1, at(0)).is_err(), "a quarter of a thousand");
         assert!(lease.take_without(&quota, Away::Open, 10_000, at(0)).is_ok());
         assert!(lease.take_without(&quota, Away::Closed, 1, at(0)).is_err());
+    }
+}
+
+/// Threads in every order that a scheduler may choose: `make test-interleavings`.
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    use lens::Tick;
+    use shuttle::sync::atomic::{AtomicI64, Ordering};
+    use shuttle::{check_random, thread};
+
+    use super::*;
+
+    const NOW: When = When { tick: Tick(1), wall_us: 0 };
+
+    /// Requests, the keeper of leases and a store that now and then does not answer: no unit is lost, doubled, or spent before it was leased.
+    #[test]
+    fn units_are_neither_lost_nor_doubled() {
+        check_random(
+            || {
+                let quota = Quota { amount: 100, every: Every::AtATime, burst: 100 };
+                let account = Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
+                let held = Arc::new(Held { quota, account: Arc::new(account) });
+                // What the store has given out.
+                let given = std::sync::Arc::new(AtomicI64::new(0));
+                let requests = (0..2).map(|_| {
+                    let (held, given) = (held.clone(), given.clone());
+                    thread::spawn(move || request(&held, &given))
+                });
+                let keeper = {
+                    let (held, given) = (held.clone(), given.clone());
+                    thread::spawn(move || (0..2).for_each(|turn| keep(&held, &given, turn == 1)))
+                };
+                let running: i64 = requests.collect::<Vec<_>>().into_iter().map(|request| request.join().expect("no panic")).sum();
+                keeper.join().expect("no panic");
+                let state = held.lease().expect("a lease").state.lock();
+                assert_eq!(state.balance + running, given.load(Ordering::SeqCst), "left and running are what was given out");
+                assert_eq!(state.leased, given.load(Ordering::SeqCst), "the gateway knows what the store gave out");
+                assert_eq!((state.calls, state.is_asking), (0, false));
+            },
+            2_000,
+        );
+    }
+
+    /// Take five units, leasing what is short, and give two back; how many still run.
+    fn request(held: &Arc<Held>, given: &AtomicI64) -> i64 {
+        let lease = held.lease().expect("a lease");
+        for _ in 0..3 {
+            if let Some(taking) = lease.take(&held.quota, 5, NOW) {
+                lease.give_back(&held.quota, 2, taking, NOW);
+                return 3;
+            }
+            let wanted = Wanted::of(held, "k", 5).expect("a lease");
+            given.fetch_add(signed(wanted.want), Ordering::SeqCst);
+            thread::yield_now();
+            wanted.granted(wanted.want);
+        }
+        0
+    }
+
+    fn keep(held: &Arc<Held>, given: &AtomicI64, is_away: bool) {
+        let Some(chore) = Chore::of(held, "k", None) else { return };
+        let units = match &chore {
+            Chore::Return(wanted) if !is_away => {
+                given.fetch_sub(signed(wanted.want), Ordering::SeqCst);
+                Some(0)
+            }
+            Chore::Owe(_) => panic!("no request may spend more than there is"),
+            Chore::Return(_) | Chore::Live(_) => None,
+        };
+        thread::yield_now();
+        chore.done(units);
     }
 }

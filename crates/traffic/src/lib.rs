@@ -20,6 +20,7 @@ mod remembered;
 pub mod settings;
 mod spend;
 pub mod store;
+mod sync;
 mod turnstile;
 
 pub use account::When;

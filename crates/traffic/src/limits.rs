@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::account::{self, Account, When};
 use super::caller::Caller;
 use super::charge::{Charge, Part};
-use super::lease::{self, Away, Chore, Wanted};
+use super::lease::{self, Away, Chore, Lease, Wanted};
 use super::prices::{self, Used};
 use super::settings::{self, Every, Per, Price, Quota, Shared, Unit};
 use super::spend::{Apart, Spend};
@@ -116,6 +116,16 @@ struct Shard {
 pub(super) struct Held {
     pub(super) quota: Quota,
     pub(super) account: Arc<Account>,
+}
+
+impl Held {
+    /// The account, where gateways share it.
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match &*self.account {
+            Account::Leased(lease) => Some(lease),
+            _ => None,
+        }
+    }
 }
 
 /// Who shares an account.
@@ -420,7 +430,7 @@ impl Part {
     pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
         let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else { return true };
         self.taken = units;
-        if let Account::Leased(lease) = &*self.held.account {
+        if let Some(lease) = self.held.lease() {
             return lease.grow(more);
         }
         match self.held.account.take(&self.held.quota, more, now) {
