@@ -17,7 +17,7 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("filters", &["wire", "lens", "shield", "classifier"]),
     ("routing", &["lens"]),
     ("traffic", &["lens"]),
-    ("config", &["wire", "filters", "routing", "traffic"]),
+    ("config", &["wire", "lens", "filters", "routing", "traffic"]),
     ("discovery", &["config"]),
     ("observatory", &["lens", "wire"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),

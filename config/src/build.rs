@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wire::Dialect;
+use wire::url::{BadUrl, BaseUrl};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
@@ -140,7 +141,7 @@ impl Builder {
         let parts = match split_url(url) {
             Ok(parts) => parts,
             Err(why) => {
-                self.wrong(table, "url", format!("{url:?} {why}; write for example \"http://127.0.0.1:8000\""));
+                self.wrong(table, "url", format!("{why}; write for example \"http://127.0.0.1:8000\""));
                 return None;
             }
         };
@@ -184,7 +185,7 @@ impl Builder {
     /// A server that a URL alone describes.
     pub(super) fn backend_at(&mut self, table: &Table, field: &'static str) -> Option<Backend> {
         let url = table.text(field)?;
-        let parts = split_url(url).map_err(|why| self.wrong(table, field, format!("{url:?} {why}"))).ok()?;
+        let parts = split_url(url).map_err(|why| self.wrong(table, field, why)).ok()?;
         Some(Backend {
             name: url.into(),
             index: 0,
@@ -413,37 +414,14 @@ fn is_label(name: &str) -> bool {
         && !name.starts_with("__")
 }
 
-struct Url {
-    tls: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    prefix: String,
-}
-
-fn split_url(url: &str) -> Result<Url, &'static str> {
-    let uri: http::Uri = url.parse().map_err(|_| "is not a URL")?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err("is neither http nor https"),
-    };
-    let authority = uri.authority().ok_or("has no host")?;
-    if authority.as_str().contains('@') {
-        return Err("has a user name in it; give the key as api_key");
+/// Take a URL apart, or say what is wrong with it; one that may hold a secret is not repeated.
+fn split_url(url: &str) -> Result<BaseUrl, String> {
+    let parts: BaseUrl = url.parse().map_err(|why| match why {
+        BadUrl::User | BadUrl::Query => format!("the URL {why}"),
+        why => format!("{url:?} {why}"),
+    })?;
+    if crate::discovery::is_forbidden(&parts.host) {
+        return Err(format!("{url:?} is a link-local or metadata address, which no engine has"));
     }
-    if uri.query().is_some() {
-        return Err("has a query, which would be lost");
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    if crate::discovery::is_forbidden(&host) {
-        return Err("is a link-local or metadata address, which no engine has");
-    }
-    Ok(Url {
-        tls,
-        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-        host,
-        authority: authority.as_str().to_owned(),
-        prefix: uri.path().trim_end_matches('/').to_owned(),
-    })
+    Ok(parts)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use wire::url::{BadUrl, BaseUrl};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -46,22 +47,10 @@ pub(crate) struct Connection {
 impl Target {
     /// The target of a base URL, `http://host:port` with or without `/v1`.
     pub(crate) fn new(base: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("{base:?} {why}; write for example http://127.0.0.1:8080");
-        let uri: Uri = base.parse().map_err(|_| bad("is not a URL"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(connector()),
-            _ => return Err(bad("is neither http nor https")),
-        };
-        let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
-        let prefix = uri.path().trim_end_matches('/');
-        Ok(Target {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
-            authority: authority.as_str().to_owned(),
-            prefix: prefix.strip_suffix("/v1").unwrap_or(prefix).to_owned(),
-            tls,
-        })
+        let bad = |why: BadUrl| format!("{base:?} {why}; write for example http://127.0.0.1:8080");
+        let BaseUrl { tls, host, port, authority, prefix } = base.parse().map_err(bad)?;
+        let prefix = prefix.strip_suffix("/v1").unwrap_or(&prefix).to_owned();
+        Ok(Target { host, port, authority, prefix, tls: tls.then(connector) })
     }
 
     /// A request for a path.

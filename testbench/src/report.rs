@@ -29,7 +29,7 @@ impl std::str::FromStr for Slo {
         for part in text.split(',') {
             let (name, value) =
                 part.split_once('=').ok_or_else(|| format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms"))?;
-            let value = duration(value)?;
+            let value = lens::duration::parse(value).map_err(|bad| bad.to_string())?;
             match name.trim() {
                 "ttft" => slo.ttft = Some(value),
                 "tpot" => slo.tpot = Some(value),
@@ -39,27 +39,6 @@ impl std::str::FromStr for Slo {
         }
         Ok(slo)
     }
-}
-
-/// `500ms`, `2s`, `1.5m`.
-///
-/// # Errors
-/// What a duration looks like.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration; write for example 500ms, 2s or 1m");
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-    let (number, unit) = text.split_at(end);
-    let factor = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(bad()),
-    };
-    let number: f64 = number.parse().map_err(|_| bad())?;
-    Duration::try_from_secs_f64(number * factor).map_err(|_| bad())
 }
 
 /// A finished run, ready to be written down.

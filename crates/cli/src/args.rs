@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use testbench::prompts::Length;
-use testbench::report::{Slo, duration};
+use testbench::report::Slo;
 use testbench::simulate::Profile;
 use tracing::level_filters::LevelFilter;
 
 use crate::logger::LogFormat;
 
+/// The version, the commit, the features.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LLM_LENS_COMMIT"), ")\nfeatures: ", env!("LLM_LENS_FEATURES"));
+
 /// An OpenAI-compatible gateway in front of inference engines that measures every stream.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(name = "llm-lens", version = VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Args {
     /// How much to log to standard error: off, error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
@@ -130,7 +133,7 @@ pub(crate) struct NewKeyArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) id: Option<String>,
     /// How long it is good, for example 90d; default: until it is revoked.
-    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    #[arg(long, value_name = "TIME", value_parser = lens::duration::parse)]
     pub(crate) expires_in: Option<Duration>,
     /// A route it may use, `*` at an end for any rest; may be given again; default: all.
     #[arg(long = "route", value_name = "NAME")]
@@ -149,14 +152,6 @@ pub(crate) struct NewKeyArgs {
 fn own_limit(text: &str) -> Result<(String, String), String> {
     let (name, amount) = text.split_once('=').ok_or("write NAME=AMOUNT")?;
     Ok((name.to_owned(), amount.to_owned()))
-}
-
-/// A number with a unit, days included.
-fn lifetime(text: &str) -> Result<Duration, String> {
-    match text.strip_suffix('d').map(str::parse::<u32>) {
-        Some(Ok(days)) => Ok(Duration::from_secs(u64::from(days) * 86_400)),
-        _ => duration(text),
-    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -203,7 +198,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) requests: Option<u64>,
     /// Stop after that time: 30s, 5m.
-    #[arg(long, value_parser = duration, value_name = "D")]
+    #[arg(long, value_parser = lens::duration::parse, value_name = "D")]
     pub(crate) duration: Option<Duration>,
     /// Requests before the run that are not counted.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -264,13 +259,13 @@ pub(crate) struct SimulateArgs {
     #[arg(long)]
     model: Option<String>,
     /// Time before the first token, without the prompt's share: 20ms.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = lens::duration::parse)]
     base: Option<Duration>,
     /// Time for each prompt token: 80us.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = lens::duration::parse)]
     prefill: Option<Duration>,
     /// Time for each output token: 8ms.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = lens::duration::parse)]
     decode: Option<Duration>,
     /// Relative jitter of these, 0 to 1.
     #[arg(long)]

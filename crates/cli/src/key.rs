@@ -3,13 +3,14 @@
 //! A key is shown once, when it is made. The file has its keyed hash.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use config::{Secret, Settings};
+use tempfile::NamedTempFile;
 use traffic::KeyHasher;
 use traffic::keys::{Entry, is_database};
 
@@ -134,16 +135,20 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     // What the gateway reads now, it shall read then: a link stays a link, and the file stays its owner's.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known = fs::metadata(path).ok();
-    let fresh = beside(".new");
-    let mut file: File = owner_only(&fresh)?;
-    file.set_len(0)?;
-    file.write_all(after.as_bytes()).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", fresh.display()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut fresh = NamedTempFile::with_prefix_in(".keys-", folder).with_context(|| format!("cannot write beside {}", path.display()))?;
+    fresh
+        .write_all(after.as_bytes())
+        .and_then(|()| fresh.as_file().sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     if let Some(known) = known {
-        fs::set_permissions(&fresh, known.permissions())?;
+        fresh.as_file().set_permissions(known.permissions())?;
         let whose = (Some(known.uid()), Some(known.gid()));
-        std::os::unix::fs::chown(&fresh, whose.0, whose.1).with_context(|| format!("cannot keep the owner of {}", path.display()))?;
+        std::os::unix::fs::fchown(fresh.as_file(), whose.0, whose.1)
+            .with_context(|| format!("cannot keep the owner of {}", path.display()))?;
     }
-    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
+    fresh.persist(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    Ok(())
 }
 
 /// Keys in an SQLite database.

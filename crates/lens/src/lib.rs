@@ -10,6 +10,7 @@
 mod time;
 pub use time::Tick;
 
+pub mod duration;
 pub mod ledger;
 pub use ledger::{Ledger, State};
 

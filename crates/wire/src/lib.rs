@@ -26,6 +26,7 @@ pub mod rewrite;
 mod split;
 pub use split::{Split, Splitter};
 mod template;
+pub mod url;
 pub mod validate;
 
 pub use dialect::Dialect;

@@ -5,7 +5,8 @@
 //! - *Never*: half a file; a gateway that does not start because of it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,12 +72,17 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
 }
 
 fn replace(path: &Path, lines: &[(Line, Totals)]) -> std::io::Result<()> {
-    let fresh = PathBuf::from(format!("{}.new", path.display()));
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&fresh)?);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Readable as the umask allows: other programs read the sums.
+    let readable = std::fs::Permissions::from_mode(0o666);
+    let fresh = tempfile::Builder::new().prefix(".usage-").permissions(readable).tempfile_in(folder)?;
+    let mut file = std::io::BufWriter::new(fresh);
     for (line, totals) in lines {
         serde_json::to_writer(&mut file, &Written { line: line.clone(), totals: *totals })?;
         file.write_all(b"\n")?;
     }
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(fresh, path)
+    let fresh = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(path)?;
+    Ok(())
 }

@@ -123,19 +123,27 @@ pub fn sse(data: &[u8]) {
     assert_eq!(frames(&bytewise), whole, "byte by byte");
 }
 
-/// The names and data of frames, the number of comments, and how much is torn at the end.
-fn frames(runs: &[&[u8]]) -> (Vec<(Vec<u8>, Vec<u8>)>, usize, usize) {
-    let (mut decoder, mut frames, mut comments) = (Decoder::new(NO_LIMIT), Vec::new(), 0);
+/// What a stream holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Frames {
+    /// Names and data.
+    frames: Vec<(Vec<u8>, Vec<u8>)>,
+    comments: usize,
+    is_torn: bool,
+}
+
+fn frames(runs: &[&[u8]]) -> Frames {
+    let (mut decoder, mut all) = (Decoder::new(NO_LIMIT), Frames::default());
     for run in runs {
         let mut last = 0;
         decoder.feed(run, |item| {
             let end = match item {
                 Item::Frame(frame) => {
-                    frames.push((frame.name.to_vec(), frame.data.to_vec()));
+                    all.frames.push((frame.name.to_vec(), frame.data.to_vec()));
                     frame.end
                 }
                 Item::Comment(end) => {
-                    comments += 1;
+                    all.comments += 1;
                     end
                 }
             };
@@ -144,8 +152,9 @@ fn frames(runs: &[&[u8]]) -> (Vec<(Vec<u8>, Vec<u8>)>, usize, usize) {
         });
     }
     assert!(!decoder.overflowed());
-    // The LF of a CRLF that is cut counts where it comes: what is torn is the same, but for that byte.
-    (frames, comments, usize::from(decoder.unterminated() > 1))
+    // The LF of a CRLF that is cut counts where it comes: one byte more or less is no torn frame.
+    all.is_torn = decoder.unterminated() > 1;
+    all
 }
 
 /// Whatever `serde_json` reads, the scanner passes over; strings are read as `serde_json` reads them, and written so that they are read again.

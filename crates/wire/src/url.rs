@@ -1,0 +1,93 @@
+//! Base URLs of servers, as settings and command lines name them.
+
+use http::Uri;
+
+/// A base URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// `https`.
+    pub tls: bool,
+    /// The host; of an IPv6 address without brackets.
+    pub host: String,
+    /// The port; 80 or 443 where none is named.
+    pub port: u16,
+    /// Host and port as they were written, for the `Host` field.
+    pub authority: String,
+    /// The path without slashes at its end.
+    pub prefix: String,
+}
+
+/// Why a text is no base URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUrl {
+    /// It does not parse.
+    #[error("is not a URL")]
+    Malformed,
+    /// Its scheme is another.
+    #[error("is neither http nor https")]
+    Scheme,
+    /// It has no host.
+    #[error("has no host")]
+    NoHost,
+    /// It has credentials.
+    #[error("has a user name in it; give the key as an API key")]
+    User,
+    /// It has a query.
+    #[error("has a query, which would be lost")]
+    Query,
+}
+
+impl std::str::FromStr for BaseUrl {
+    type Err = BadUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
+        let uri: Uri = text.parse().map_err(|_| BadUrl::Malformed)?;
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(BadUrl::Scheme),
+        };
+        let authority = uri.authority().ok_or(BadUrl::NoHost)?;
+        if authority.as_str().contains('@') {
+            return Err(BadUrl::User);
+        }
+        if uri.query().is_some() {
+            return Err(BadUrl::Query);
+        }
+        Ok(BaseUrl {
+            tls,
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            authority: authority.as_str().to_owned(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_url() {
+        let url: BaseUrl = "https://[::1]/v1/".parse().expect("a URL");
+        assert_eq!((url.tls, &*url.host, url.port, &*url.authority, &*url.prefix), (true, "::1", 443, "[::1]", "/v1"));
+        let url: BaseUrl = "http://engine:8000".parse().expect("a URL");
+        assert_eq!((url.tls, &*url.host, url.port, &*url.authority, &*url.prefix), (false, "engine", 8000, "engine:8000", ""));
+    }
+
+    #[test]
+    fn what_is_no_base_url_says_why() {
+        for (text, why) in [
+            ("engine:8000", BadUrl::Scheme),
+            ("ftp://engine", BadUrl::Scheme),
+            ("/v1", BadUrl::Scheme),
+            ("http://me:secret@engine", BadUrl::User),
+            ("http://engine/?key=secret", BadUrl::Query),
+            ("http://", BadUrl::Malformed),
+            ("", BadUrl::Malformed),
+        ] {
+            assert_eq!(text.parse::<BaseUrl>(), Err(why), "{text}");
+        }
+    }
+}
