@@ -259,3 +259,31 @@ fn no_source_file_is_longer_than_500_lines() {
         }
     }
 }
+
+/// `cargo deny check` says the same; this needs no tool.
+#[test]
+fn each_crate_has_one_version_but_for_those_that_deny_toml_names() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("readable");
+    let (lock, deny) = (read("Cargo.lock"), read("deny.toml"));
+    let value = |line: &str, key: &str| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"').map(str::to_owned);
+    let lines: Vec<&str> = lock.lines().collect();
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for pair in lines.windows(2) {
+        if let (Some(name), Some(version)) = (value(pair[0], "name"), value(pair[1], "version")) {
+            versions.entry(name).or_default().insert(version);
+        }
+    }
+    assert!(versions.len() > 100, "{} crates", versions.len());
+    let named: BTreeSet<&str> = deny.split('"').filter(|word| word.contains('@')).collect();
+    for (name, versions) in &versions {
+        let others: Vec<&String> = versions.iter().filter(|version| !named.contains(format!("{name}@{version}").as_str())).collect();
+        assert!(others.len() <= 1, "{name} has the versions {others:?}: use one, or name the others in deny.toml");
+    }
+    for known in named {
+        let (name, version) = known.split_once('@').expect("it has one");
+        assert!(
+            versions.get(name).is_some_and(|versions| versions.contains(version)),
+            "deny.toml names {known}, which is not used any more"
+        );
+    }
+}

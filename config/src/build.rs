@@ -417,7 +417,8 @@ fn is_label(name: &str) -> bool {
 /// Take a URL apart, or say what is wrong with it; one that may hold a secret is not repeated.
 fn split_url(url: &str) -> Result<BaseUrl, String> {
     let parts: BaseUrl = url.parse().map_err(|why| match why {
-        BadUrl::User | BadUrl::Query => format!("the URL {why}"),
+        BadUrl::User => format!("the URL {why}; give the key as api_key"),
+        BadUrl::Query => format!("the URL {why}"),
         why => format!("{url:?} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {

@@ -33,7 +33,7 @@ mod tests {
     #[tokio::test]
     async fn the_id_is_known_in_the_task_and_in_its_jobs_only() {
         assert_eq!(id(), None);
-        let (send, receive) = std::sync::mpsc::channel();
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
         let known = scope("a".into(), async move {
             let job = carry(Box::new(move || drop(send.send(id()))));
             std::thread::spawn(job).join().expect("the job ends");

@@ -30,7 +30,7 @@ pub enum BadUrl {
     #[error("has no host")]
     NoHost,
     /// It has credentials.
-    #[error("has a user name in it; give the key as an API key")]
+    #[error("has a user name in it")]
     User,
     /// It has a query.
     #[error("has a query, which would be lost")]
