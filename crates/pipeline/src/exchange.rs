@@ -18,6 +18,7 @@ use wire::{Dialect, RequestFacts};
 use crate::clock;
 use crate::plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
+pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
 
 /// One request on its way. It is data: `pipeline` settles it when it ends.
@@ -173,6 +174,11 @@ impl Exchange {
             verdict: Verdict::default(),
             plan,
         }
+    }
+
+    /// What the body says.
+    pub fn inspected(&self) -> &Inspected {
+        &self.inspected
     }
 
     /// Where the request counts.

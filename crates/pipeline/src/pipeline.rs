@@ -29,10 +29,10 @@ use std::task::Poll;
 use lens::State;
 use lens::record::Outcome;
 use transport::Sink;
-use wire::http1::head::{self, Head, RequestLine};
+use wire::http1::head::{Head, HeadIndex, RequestLine};
 
 use crate::current_request;
-use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest};
+use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
 use crate::stage::{
@@ -44,8 +44,8 @@ use crate::stage::{
 pub struct Incoming {
     /// Head, then body.
     pub buffer: Vec<u8>,
-    /// Length of the head, in bytes.
-    pub head_len: usize,
+    /// The head, as it was parsed when it came.
+    pub head: HeadIndex,
     /// Where the body stands in the buffer.
     pub body: Range<usize>,
     /// The body has a content coding.
@@ -108,7 +108,7 @@ async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D)
 async fn prepare<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> Result<UpstreamRequest, Stopped> {
     exchange.enter(State::Gateway);
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
-    with_head(exchange, &incoming.buffer, incoming.head_len, |exchange, head| {
+    with_head(&incoming.head, &incoming.buffer, |head| -> Result<(), Refusal> {
         let unreadable = inspect::read_body(exchange, incoming.encoded, body)?;
         exchange.enter(State::Route);
         route::select(exchange, head)?;
@@ -138,11 +138,8 @@ async fn prepare<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mu
         }
         None => (buffer.clone(), incoming.body),
     };
-    let request = UpstreamRequest { head: (buffer, incoming.head_len), body };
-    with_head(exchange, &request.head.0, request.head.1, |exchange, head| {
-        select::prepare(exchange, head, request.body());
-        Ok(())
-    })?;
+    let request = UpstreamRequest { head: (buffer, Arc::new(incoming.head)), body };
+    request.with_head(|head| select::prepare(exchange, head, request.body()));
     select::keep_for_resume(exchange, &request);
     mirror::start(exchange, &request);
     Ok(request)
@@ -196,19 +193,6 @@ async fn guard<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> R
     };
     exchange.enter(State::Gateway);
     checked
-}
-
-/// Work on the head of the request. It is parsed for each use: a parsed head is larger than a stream that waits.
-fn with_head<T>(
-    exchange: &mut Exchange,
-    buffer: &[u8],
-    len: usize,
-    work: impl FnOnce(&mut Exchange, &Head<'_, RequestLine<'_>>) -> Result<T, Refusal>,
-) -> Result<T, Refusal> {
-    let mut room = head::field_room();
-    let bytes = buffer.get(..len).unwrap_or_default();
-    let head = head::parse_request(bytes, &mut room, exchange.plan.head_limits).map_err(Refusal::bad_head)?;
-    work(exchange, &head)
 }
 
 /// The outcome, or `None` when it takes longer than `limit`; zero is no limit.

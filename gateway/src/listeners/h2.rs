@@ -26,7 +26,7 @@ use pipeline::stage::accept::{self, Server};
 use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, within};
 use transport::{AnswerHead, Gone, Out, Sink};
-use wire::http1::head::{self, RequestLine};
+use wire::http1::head::{self, HeadIndex, RequestLine};
 
 use crate::tls::client_certificate;
 
@@ -46,26 +46,26 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let (mut accepted, refusal, encoded, shown) =
+    let Looked { mut accepted, head, encoded, shown } =
         look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_deref()));
     accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
     let body_timeout = plan.settings.timeouts.request_body;
     let mut exchange = ExchangeGuard::open(shared, plan, accepted, began);
-    let body = match refusal.or_else(|| authenticate::admit(&mut exchange, shown).err()) {
-        Some(refusal) => Err(refusal),
-        None => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
-            Some(Ok(true)) => Ok(head_len..buffer.len()),
+    let request = match head.and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head)) {
+        Err(refusal) => Err(refusal),
+        Ok(head) => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
+            Some(Ok(true)) => Ok((head, head_len..buffer.len())),
             Some(Ok(false)) => return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
             Some(Err(refusal)) => Err(refusal),
             None => Err(Refusal::slow_request()),
         },
     };
     let mut sink = H2Sink { session, stream: None, done: false };
-    match body {
-        Ok(body) => {
+    match request {
+        Ok((head, body)) => {
             exchange.accepted.bytes = buffer.len() as u64;
-            let incoming = Incoming { buffer, head_len, body, encoded };
+            let incoming = Incoming { buffer, head, body, encoded };
             pipeline::serve(&mut exchange, incoming, &mut sink).await;
         }
         Err(refusal) => {
@@ -83,24 +83,35 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     }
 }
 
-/// What the head tells, why it is refused if it is, whether the body has a content coding, and who sent it.
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> (Accepted, Option<Refusal>, bool, Option<ShownCredential>) {
+/// What the head says.
+struct Looked {
+    accepted: Accepted,
+    /// The parsed head, or why it is refused.
+    head: Result<HeadIndex, Refusal>,
+    /// The body has a content coding.
+    encoded: bool,
+    shown: Option<ShownCredential>,
+}
+
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> Looked {
     let mut room = head::field_room();
     let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
-        Err(error) => return (accept::unknown(clock::now(), bytes.len()), Some(shared.bad_head(error)), false, None),
+        Err(error) => {
+            let accepted = accept::unknown(clock::now(), bytes.len());
+            return Looked { accepted, head: Err(shared.bad_head(error)), encoded: false, shown: None };
+        }
     };
     let dialect = match accept::server(&head.line) {
         Server::Exchange(dialect) => Some(dialect),
         Server::PassThrough => None,
     };
-    let encoded = head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity"));
-    (
-        accept::accepted(&head, dialect, clock::now()),
-        accept::check(&head).err(),
-        encoded,
-        authenticate::read_credential(plan, &head, client_certificate(tls)),
-    )
+    Looked {
+        accepted: accept::accepted(&head, dialect, clock::now()),
+        head: accept::check(&head).map(|()| HeadIndex::new(&head, bytes)),
+        encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+        shown: authenticate::read_credential(plan, &head, client_certificate(tls)),
+    }
 }
 
 /// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.

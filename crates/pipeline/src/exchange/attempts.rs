@@ -6,23 +6,24 @@ use std::sync::Arc;
 use lens::Tick;
 use lens::record::{RecordAttempt, RecordHedge, RecordSeam};
 use routing::{Attempt, Offloaded, Predicted, Reason, Side, Signals};
+use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
 use crate::plan::Target;
 
 /// What a backend is asked: the client's head, and the body as it goes on, which a guardrail may have changed.
 #[derive(Clone, Debug)]
 pub struct UpstreamRequest {
-    /// The buffer that begins with the head, and the head's length.
-    pub head: (Arc<Vec<u8>>, usize),
+    /// The buffer that begins with the head, and the head's parts in it.
+    pub head: (Arc<Vec<u8>>, Arc<HeadIndex>),
     /// The buffer that holds the body, and where.
     pub body: (Arc<Vec<u8>>, Range<usize>),
 }
 
 impl UpstreamRequest {
-    /// The bytes of the head.
-    pub fn head(&self) -> &[u8] {
-        let (buffer, len) = &self.head;
-        buffer.get(..*len).unwrap_or_default()
+    /// Work on the head.
+    pub fn with_head<T>(&self, work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T) -> T {
+        let (buffer, index) = &self.head;
+        with_head(index, buffer, work)
     }
 
     /// The bytes of the body.
@@ -30,6 +31,12 @@ impl UpstreamRequest {
         let (buffer, range) = &self.body;
         buffer.get(range.clone()).unwrap_or_default()
     }
+}
+
+/// Work on a head. It is made of its offsets for each use: with room for its fields it is larger than a stream that waits.
+pub(crate) fn with_head<T>(index: &HeadIndex, buffer: &[u8], work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T) -> T {
+    let mut room = head::field_room();
+    work(&index.head(buffer, &mut room))
 }
 
 /// Where a request was sent, and why; where it may go next. Written by `select`, `hedge` and `resume`.

@@ -15,7 +15,6 @@ use routing::Ended;
 use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
 use wire::Framing;
 
-use super::with_head;
 use crate::clock;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
 use crate::respond::Refusal;
@@ -121,11 +120,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, cut: &m
         }
     }
     let len = request.body().len();
-    let (buffer, head_len) = &request.head;
-    let outgoing = match with_head(exchange, buffer, *head_len, |exchange, head| Ok(send::prepare(exchange, head, len))) {
-        Ok(outgoing) => outgoing,
-        Err(refusal) => return AttemptEnd::Refused(refusal),
-    };
+    let outgoing = request.with_head(|head| send::prepare(exchange, head, len));
     let reads = reads(exchange);
     let hedge = hedge::plan(exchange, &request, &outgoing.edits, reads);
     let UpstreamRequest { head, body: (buffer, body) } = request;

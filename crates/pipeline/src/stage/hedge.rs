@@ -20,7 +20,7 @@ use routing::{Attempt, Ended, Question, Wish};
 use tokio::time::Sleep;
 use traffic::Place;
 use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
-use wire::http1::head::{self, HeadLimits};
+use wire::http1::head::HeadLimits;
 
 use crate::clock;
 use crate::exchange::UpstreamRequest;
@@ -221,11 +221,10 @@ impl HedgePlan {
     }
 
     fn request(&self, target: Target) -> Option<Request> {
-        let mut room = head::field_room();
-        let head = head::parse_request(self.request.head(), &mut room, self.limits).ok()?;
         let body_len = self.request.body().len();
         let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &self.edits };
-        let head = send::head_for(&self.route.route, &self.route.upstream(target)?.backend, &head, &facts);
+        let backend = &self.route.upstream(target)?.backend;
+        let head = self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
         let (buffer, body) = self.request.body.clone();
         Some(Request { head, buffer, body, edits: self.edits.clone() })
     }

@@ -14,7 +14,7 @@ use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
 use routing::{Ended, Question, Wish};
 use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
-use wire::http1::head::{self, HeadLimits};
+use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
 use crate::clock;
@@ -155,13 +155,11 @@ impl Copied {
 
     fn upstream_request(&self, at: usize) -> Option<Request> {
         let backend = &self.mirror.pool.upstreams.get(at)?.backend;
-        let mut room = head::field_room();
-        let head = head::parse_request(self.request.head(), &mut room, self.limits.0).ok()?;
         let mut edits: Edits = [send::model_of(&self.mirror.pool, self.model_at.clone()), self.usage.clone()];
         edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
         let body_len = self.request.body().len();
         let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &edits };
-        let head = send::head_for(&self.route.route, backend, &head, &facts);
+        let head = self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
         let (buffer, body) = self.request.body.clone();
         Some(Request { head, buffer, body, edits })
     }

@@ -5,6 +5,9 @@
 //! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer coding beside a
 //!   length, and anything but `chunked` as a coding are refused.
 
+mod index;
+pub use index::HeadIndex;
+
 use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;

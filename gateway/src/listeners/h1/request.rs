@@ -18,7 +18,7 @@ use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{H1Sink, buffer};
-use wire::http1::head::{self, HeadLimits};
+use wire::http1::head::{self, HeadIndex, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
@@ -50,7 +50,7 @@ struct Accept {
     expects_continue: bool,
     encoded: bool,
     shown: Option<ShownCredential>,
-    head_len: usize,
+    head: HeadIndex,
 }
 
 /// What is known when a head is complete.
@@ -170,7 +170,7 @@ impl Connection {
             expects_continue: accept::expects_continue(&head),
             encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
             shown: authenticate::read_credential(plan, &head, client_certificate(self.io.get_ssl_digest().as_deref())),
-            head_len: len,
+            head: HeadIndex::new(&head, bytes),
         })
     }
 
@@ -181,7 +181,7 @@ impl Connection {
         if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown) {
             return self.refuse(exchange, refusal).await;
         }
-        let reading = self.read_body(accept.framing, accept.head_len, limits.request_body, accept.expects_continue);
+        let reading = self.read_body(accept.framing, accept.head.head_len(), limits.request_body, accept.expects_continue);
         let body = match within(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,
             Some(Ok(None)) => {
@@ -193,8 +193,7 @@ impl Connection {
         };
         exchange.accepted.bytes = body.end as u64;
         let rest = self.buffer.split_off(body.end);
-        let incoming =
-            Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head_len: accept.head_len, body, encoded: accept.encoded };
+        let incoming = Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head: accept.head, body, encoded: accept.encoded };
         let keep_alive = accept.keep_alive && !shared.is_draining();
         // TLS gathers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();

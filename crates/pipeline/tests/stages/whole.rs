@@ -1,0 +1,74 @@
+//! The pipeline as a whole, up to where it would connect; and settling, however a request ends.
+
+use std::sync::atomic::Ordering;
+
+use lens::record::Outcome;
+use pipeline::ExchangeGuard;
+use pipeline::stage::rate_limit;
+
+use super::kit::{CHAT, Client, Read, chat, records, shared};
+
+async fn serve(mut exchange: ExchangeGuard, read: Read, client: &mut Client) -> bool {
+    pipeline::serve(&mut exchange, read.incoming(), client).await
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_error_object_and_one_record() {
+    let secrets = "shields: [{name: s, input_secrets: block}]";
+    let key = "AKIAIOSFODNN7EXAMPLQ";
+    for (route, more, read, status, code) in [
+        (", match: {path: /nowhere}", "", chat("x"), 404, "no_route"),
+        (", pool: p", "", Read::post(CHAT, "", "{\"model\":\"unknown\",\"messages\":[]}"), 503, "no_backend"),
+        (", shield: s", secrets, chat(&format!("my key is {key}")), 400, "content_blocked"),
+        (", validation: strict", "", Read::post(CHAT, "", "{\"model\":\"m\"}"), 400, "invalid_value"),
+        ("", "rate_limits: [{name: t, of: input_tokens, amount: 5, every: 1h}]", chat(&"x".repeat(400)), 429, "rate_limit_exceeded"),
+        // Nothing listens there.
+        ("", "", chat("x"), 502, "upstream_connect_failed"),
+    ] {
+        let shared = shared("", route, more);
+        let mut client = Client::default();
+        let (exchange, admitted) = read.open(&shared);
+        admitted.expect("admitted");
+        let id = exchange.accepted.id.clone();
+        serve(exchange, read, &mut client).await;
+        assert_eq!((client.status, client.code().as_str(), client.ended), (Some(status), code, Some(true)), "{code}");
+        assert!(client.fields.contains(&format!("x-request-id: {id}\r\n")), "{code}: {}", client.fields);
+        assert!(!String::from_utf8_lossy(&client.body).contains(key));
+        let records = records(&shared);
+        assert_eq!(records.len(), 1, "{code}");
+        let record = &records[0];
+        assert_eq!((&*record.id, record.http_status, record.error_code.as_deref()), (&*id, Some(status), Some(code)));
+        assert_eq!(record.ledger_us.total(), record.total_us, "{code}: the ledger closes");
+        assert_eq!(shared.observatory.gauges().panics.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_anywhere_settles() {
+    let shared = shared("", "", "rate_limits: [{name: t, of: total_tokens, amount: 1000, every: 1h}]");
+    for step in 0..3 {
+        let read = chat("x");
+        let mut exchange = if step == 0 { read.open(&shared).0 } else { read.routed(&shared) };
+        if step == 2 {
+            rate_limit::reserve(&mut exchange).await.expect("it fits");
+        }
+        drop(exchange);
+        let records = records(&shared);
+        assert_eq!((records.len(), records[0].outcome), (step + 1, Outcome::ClientGone));
+        assert_eq!(records[0].ledger_us.total(), records[0].total_us);
+    }
+}
+
+/// A client that leaves while its prompt is checked is told nothing, and its request ends there.
+#[tokio::test]
+async fn a_client_that_left_is_not_answered() {
+    let shared = shared("", ", shield: s", "shields: [{name: s, judges: [{name: j, backend: c, input: block}]}]");
+    let read = chat("x");
+    let (exchange, _) = read.open(&shared);
+    let mut client = Client::default();
+    client.gone.store(true, Ordering::Relaxed);
+    assert!(!serve(exchange, read, &mut client).await);
+    assert_eq!(client.status, None);
+    let record = &records(&shared)[0];
+    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::ClientGone, Some("client_closed")));
+}

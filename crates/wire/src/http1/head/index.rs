@@ -1,0 +1,88 @@
+//! A request head that was parsed, kept beside its bytes.
+//!
+//! A [`Head`] borrows, so it cannot be kept with the buffer it was read from; offsets can. Reading them again costs a tenth of parsing.
+
+use std::ops::Range;
+
+use super::{FieldRoom, Head, RequestLine};
+use crate::http1::body::BodyFraming;
+
+type Span = Range<u32>;
+
+/// Offsets of a parsed request head.
+#[derive(Clone, Debug)]
+pub struct HeadIndex {
+    method: Span,
+    /// `None`: the target is `/`, which an absolute form without a path stands for.
+    target: Option<Span>,
+    http10: bool,
+    framing: BodyFraming,
+    len: usize,
+    /// Name and value of each field.
+    fields: Box<[(Span, Span)]>,
+}
+
+impl HeadIndex {
+    /// The offsets of a head in the bytes that it was parsed from.
+    pub fn new(head: &Head<'_, RequestLine<'_>>, bytes: &[u8]) -> Self {
+        let span = |part: &[u8]| span(part, bytes).unwrap_or_default();
+        HeadIndex {
+            method: span(head.line.method.as_bytes()),
+            target: self::span(head.line.target.as_bytes(), bytes),
+            http10: head.http10,
+            framing: head.framing,
+            len: head.len,
+            fields: head.fields.iter().map(|field| (span(field.name.as_bytes()), span(field.value))).collect(),
+        }
+    }
+
+    /// Bytes of the head, its empty line included.
+    pub fn head_len(&self) -> usize {
+        self.len
+    }
+
+    /// The head again, from bytes that begin with those it was parsed from.
+    pub fn head<'a>(&self, bytes: &'a [u8], room: &'a mut FieldRoom<'a>) -> Head<'a, RequestLine<'a>> {
+        let part = |span: &Span| bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
+        // Parsing has found these to be ASCII.
+        let text = |span: &Span| std::str::from_utf8(part(span)).unwrap_or_default();
+        for (field, (name, value)) in room.iter_mut().zip(&self.fields) {
+            *field = httparse::Header { name: text(name), value: part(value) };
+        }
+        let line = RequestLine { method: text(&self.method), target: self.target.as_ref().map_or("/", text) };
+        let fields = room.get(..self.fields.len()).unwrap_or_default();
+        Head { line, http10: self.http10, fields, framing: self.framing, len: self.len }
+    }
+}
+
+/// Where a part lies in the bytes that it is a slice of.
+fn span(part: &[u8], bytes: &[u8]) -> Option<Span> {
+    let start = part.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
+    let end = start.checked_add(part.len()).filter(|end| *end <= bytes.len())?;
+    Some(u32::try_from(start).ok()?..u32::try_from(end).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HeadLimits, field_room, parse_request};
+    use super::*;
+
+    #[test]
+    fn the_head_is_the_same_from_its_offsets() {
+        for text in [
+            "POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: a\r\nx-empty:\r\nX-Odd:  \t v \r\ncontent-length: 5\r\n\r\n",
+            "GET http://engine HTTP/1.1\r\nhost: engine\r\n\r\n",
+            "GET http://engine/models HTTP/1.0\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+        ] {
+            let (mut first, mut second) = (field_room(), field_room());
+            let parsed = parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
+            let index = HeadIndex::new(&parsed, text.as_bytes());
+            // The body comes behind it, elsewhere in memory.
+            let moved = format!("{text}hello").into_bytes();
+            let again = index.head(&moved, &mut second);
+            assert_eq!(format!("{again:?}"), format!("{parsed:?}"), "{text}");
+            assert_eq!(index.head_len(), text.len());
+        }
+    }
+}
