@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{Ended, Member, Pool, Question, Wish};
+use routing::{AttemptResult, Member, Pool, Question, Wish};
 
 const QUESTION: Question = Question { prompt: 400, output: 200 };
 
@@ -19,7 +19,7 @@ fn pool(balance: Balance, members: usize) -> Pool {
         for n in 0..8 {
             let attempt = pool.begin(at, QUESTION).expect("a member");
             attempt.first_token(Duration::from_millis(50 + n), pool.settings.forget, Tick(n));
-            pool.end(attempt, Ended::Well, Tick(n));
+            pool.end(attempt, AttemptResult::Success, Tick(n));
         }
     }
     pool
@@ -57,7 +57,7 @@ pub fn choice(c: &mut Criterion) {
         b.iter(|| {
             let attempt = pool.begin(black_box(3), QUESTION).expect("a member");
             pool.first_token(&attempt, Duration::from_millis(50), Tick(1));
-            pool.end(attempt, Ended::Well, Tick(1))
+            pool.end(attempt, AttemptResult::Success, Tick(1))
         });
     });
     group.finish();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::PoolSettings;
-use routing::{Attempt, Ended, Member, Pool, Question, Wish};
+use routing::{Attempt, AttemptResult, Member, Pool, Question, Wish};
 
 /// How a backend answers.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ impl Scenario {
             }
             let freezes = matches!(answers, Answers::Freezes(..));
             outcome.broken += usize::from(freezes);
-            self.pool.end(attempt, if freezes { Ended::Badly } else { Ended::Well }, now);
+            self.pool.end(attempt, if freezes { AttemptResult::Failure } else { AttemptResult::Success }, now);
         }
         client.left = client.left.checked_sub(1)?;
         (client.began, client.has_token) = (self.now, false);
@@ -115,7 +115,7 @@ impl Scenario {
             let attempt = self.pool.begin(choice.at, question)?;
             outcome.asked[choice.at] += 1;
             match backends[choice.at] {
-                Answers::Dies => drop(self.pool.end(attempt, Ended::Badly, Tick(self.now))),
+                Answers::Dies => drop(self.pool.end(attempt, AttemptResult::Failure, Tick(self.now))),
                 answers @ (Answers::After(first, _) | Answers::Freezes(first, _)) => {
                     client.attempt = Some((attempt, answers));
                     return Some(first);

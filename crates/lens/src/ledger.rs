@@ -86,6 +86,20 @@ impl State {
     }
 }
 
+/// Intervals that a ledger keeps at most: a stream may change its state for each event.
+pub const MAX_INTERVALS: usize = 256;
+
+/// A stretch of time in one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// The state.
+    pub state: State,
+    /// When it began.
+    pub from: Tick,
+    /// When it ended.
+    pub to: Tick,
+}
+
 /// The running account of one request.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -93,12 +107,23 @@ pub struct Ledger {
     state: State,
     started: Tick,
     since: Tick,
+    intervals: Option<Vec<Interval>>,
 }
 
 impl Ledger {
     /// Open the account.
     pub fn open(state: State, now: Tick) -> Self {
-        Ledger { spent: [0; State::ALL.len()], state, started: now, since: now }
+        Ledger { spent: [0; State::ALL.len()], state, started: now, since: now, intervals: None }
+    }
+
+    /// Keep the intervals from now on, up to [`MAX_INTERVALS`], for spans of a trace. The sums are the same either way.
+    pub fn keep_intervals(&mut self) {
+        self.intervals.get_or_insert_default();
+    }
+
+    /// The closed intervals that were kept, in order. Those beyond the bound are part of the last: its end is that of the last one left out.
+    pub fn intervals(&self) -> &[Interval] {
+        self.intervals.as_deref().unwrap_or_default()
     }
 
     /// The instant the account was opened.
@@ -116,6 +141,9 @@ impl Ledger {
     pub fn switch(&mut self, state: State, now: Tick) {
         let now = now.max(self.since);
         self.spent[self.state as usize] += now.0 - self.since.0;
+        if let Some(intervals) = self.intervals.as_mut().filter(|_| now > self.since) {
+            keep(intervals, Interval { state: self.state, from: self.since, to: now });
+        }
         self.since = now;
         self.state = state;
     }
@@ -129,6 +157,15 @@ impl Ledger {
     pub fn close(mut self, now: Tick) -> Parts {
         self.switch(self.state, now);
         Parts::from_nanos(&self.spent)
+    }
+}
+
+/// Add an interval. One that goes on in the same state, or for which there is no room, makes the last one longer.
+fn keep(intervals: &mut Vec<Interval>, next: Interval) {
+    let is_full = intervals.len() >= MAX_INTERVALS;
+    match intervals.last_mut() {
+        Some(last) if is_full || last.state == next.state && last.to == next.from => last.to = next.to,
+        _ => intervals.push(next),
     }
 }
 
@@ -228,6 +265,27 @@ mod tests {
             let latest = ticks.iter().copied().max().unwrap();
             prop_assert_eq!(ledger.close(Tick(0)).total(), latest / 1000);
         }
+    }
+
+    #[test]
+    fn intervals_cover_the_time_and_are_bounded() {
+        let mut ledger = Ledger::open(State::ReadRequest, Tick(10));
+        ledger.switch(State::Gateway, Tick(20));
+        assert!(ledger.intervals().is_empty(), "they are not asked for");
+        ledger.keep_intervals();
+        ledger.switch(State::Gateway, Tick(25));
+        ledger.switch(State::Connect, Tick(30));
+        ledger.switch(State::Send, Tick(30));
+        ledger.switch(State::AwaitToken, Tick(40));
+        let want =
+            [(State::Gateway, 20, 30), (State::Send, 30, 40)].map(|(state, from, to)| Interval { state, from: Tick(from), to: Tick(to) });
+        assert_eq!(ledger.intervals(), want);
+        for at in 0..1000 {
+            ledger.switch(if at % 2 == 0 { State::ClientWrite } else { State::AwaitToken }, Tick(41 + at));
+        }
+        let kept = ledger.intervals();
+        assert_eq!((kept.len(), kept[MAX_INTERVALS - 1].to), (MAX_INTERVALS, Tick(1040)));
+        assert!(kept.windows(2).all(|pair| pair[0].to == pair[1].from), "without a gap");
     }
 
     #[test]

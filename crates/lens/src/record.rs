@@ -231,6 +231,12 @@ pub struct Record {
     /// The trace id of the client's `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// The span of the client's `traceparent`, which is the parent of the request's: 16 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    /// The flags of the client's `traceparent`; bit 0: the trace is sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_flags: Option<u8>,
     /// Wall-clock time of the first byte of the request, RFC 3339 in UTC.
     #[serde(with = "rfc3339")]
     pub started_at: u64,

@@ -10,7 +10,7 @@ use config::settings::Timeouts;
 use filters::Shield;
 use lens::{Ledger, State, Tick};
 use relay::{Answer, Guarded, Sent, Verdict};
-use routing::Ended;
+use routing::AttemptResult;
 use traffic::{Caller, Charge, Place, Used};
 use transport::Upstream;
 use wire::{Dialect, RequestFacts};
@@ -94,12 +94,23 @@ pub struct ClientHints {
     pub(crate) max_wait: Option<Duration>,
 }
 
+/// A W3C `traceparent`: lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// 32 digits.
+    pub trace_id: String,
+    /// 16 digits.
+    pub span_id: String,
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
 /// From the head; written by `accept`.
 #[derive(Debug)]
 pub struct Accepted {
     /// The id of the request.
     pub id: Arc<str>,
-    pub(crate) trace_id: Option<String>,
+    pub(crate) trace: Option<TraceParent>,
     /// Wall clock at the first byte, microseconds.
     pub started_at: u64,
     /// The instant when the head was complete: the zero of all marks.
@@ -197,9 +208,9 @@ impl Exchange {
     }
 
     /// What a status that is an error says of the backend.
-    pub fn fault(&self, status: u16) -> Ended {
+    pub fn fault(&self, status: u16) -> AttemptResult {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
-        upstream.map_or(Ended::Untold, |upstream| upstream.fault(status, self.attempts.with_credential))
+        upstream.map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.attempts.with_credential))
     }
 
     /// A backend was chosen: the request counts there from now on.

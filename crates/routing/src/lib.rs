@@ -12,7 +12,7 @@ mod random;
 mod window;
 
 pub mod member;
-pub use member::{Attempt, Ended, Member};
+pub use member::{Attempt, AttemptResult, Member};
 mod ewma;
 pub mod health;
 mod sync;

@@ -54,15 +54,15 @@ pub struct Member {
 
 /// How an attempt ended, as far as the backend is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It did its part. A client's mistake is answered well.
-    Well,
-    /// It did not: no connection, no or a broken answer, an error of its own, too late.
-    Badly,
+pub enum AttemptResult {
+    /// The backend answered. So is an answer that says that the client made a mistake.
+    Success,
+    /// No connection, no answer or a broken one, an error of its own, or too late.
+    Failure,
     /// It has too much to do: 429. That is no failure, and others may have less.
-    Refused,
-    /// Nothing can be said: the client left, another was faster, we ended it.
-    Untold,
+    Overloaded,
+    /// Nothing can be said: the client left, another was faster, the gateway ended it.
+    Unknown,
 }
 
 /// What has changed with a backend.
@@ -260,24 +260,24 @@ impl Attempt {
     }
 
     /// It is over; what the pool's rule makes of it. `may_eject` says whether the pool bears to miss it.
-    pub fn end(mut self, ended: Ended, ejection: &Ejection, may_eject: impl FnOnce() -> bool, now: Tick) -> Option<Change> {
+    pub fn end(mut self, ended: AttemptResult, ejection: &Ejection, may_eject: impl FnOnce() -> bool, now: Tick) -> Option<Change> {
         self.leave();
         match ended {
-            Ended::Well => self.member.health.succeeded(now).then(|| {
+            AttemptResult::Success => self.member.health.succeeded(now).then(|| {
                 self.member.recovered(now);
                 Change::Recovered
             }),
-            Ended::Badly => {
+            AttemptResult::Failure => {
                 self.member.failed.fetch_add(1, Ordering::Relaxed);
                 let cause = self.member.health.failed(ejection, now)?;
                 let span = may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
                 Some(Change::Ejected(cause, span))
             }
-            Ended::Refused => {
+            AttemptResult::Overloaded => {
                 self.member.health.heard();
                 None
             }
-            Ended::Untold => None,
+            AttemptResult::Unknown => None,
         }
     }
 
@@ -307,9 +307,9 @@ mod tests {
         assert_eq!((member.requests(), member.tokens()), (3, 30));
         let ejection = Ejection { consecutive: 1, ..Ejection::default() };
         let mut attempts = attempts.into_iter();
-        let change = attempts.next().unwrap().end(Ended::Badly, &ejection, || true, Tick(1));
+        let change = attempts.next().unwrap().end(AttemptResult::Failure, &ejection, || true, Tick(1));
         assert_eq!(change, Some(Change::Ejected(Cause::Consecutive, Duration::from_secs(5))));
-        assert_eq!(attempts.next().unwrap().end(Ended::Untold, &ejection, || true, Tick(1)), None);
+        assert_eq!(attempts.next().unwrap().end(AttemptResult::Unknown, &ejection, || true, Tick(1)), None);
         drop(attempts);
         assert_eq!((member.requests(), member.tokens(), member.totals()), (0, 0, (3, 1)));
     }

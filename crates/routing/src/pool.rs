@@ -16,7 +16,7 @@ use crate::balance::{self, Deck};
 use crate::budget::Budget;
 use crate::ewma::Mean;
 use crate::health::{Cause, State, nanos};
-use crate::member::{Attempt, Change, Ended, Member};
+use crate::member::{Attempt, AttemptResult, Change, Member};
 use crate::predict::{Predicted, Question};
 use crate::random::Random;
 use crate::settings::{Balance, PoolSettings};
@@ -268,9 +268,9 @@ impl Pool {
     }
 
     /// An attempt is over.
-    pub fn end(&self, attempt: Attempt, ended: Ended, now: Tick) -> Option<Change> {
+    pub fn end(&self, attempt: Attempt, ended: AttemptResult, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
-        if matches!(ended, Ended::Badly | Ended::Refused) {
+        if matches!(ended, AttemptResult::Failure | AttemptResult::Overloaded) {
             member.faults.add(self.forget, now);
         }
         let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, PoolSettings};
-use routing::{Attempt, Ended, Member, Pool, Question, Wish};
+use routing::{Attempt, AttemptResult, Member, Pool, Question, Wish};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -102,12 +102,12 @@ impl World<'_> {
         let (Some(attempt), Some(backend)) = (request.attempt.take(), request.tried.last().copied()) else { return };
         let (tried, now) = (request.tried.len(), Tick(self.now));
         let ended = match self.does(backend) {
-            Does::Refuses => Ended::Refused,
-            Does::Fails => Ended::Badly,
-            Does::Answers | Does::Hangs => Ended::Well,
+            Does::Refuses => AttemptResult::Overloaded,
+            Does::Fails => AttemptResult::Failure,
+            Does::Answers | Does::Hangs => AttemptResult::Success,
         };
         self.pool.end(attempt, ended, now);
-        if ended == Ended::Well {
+        if ended == AttemptResult::Success {
             return;
         }
         if tried <= 2 && self.pool.retries.spend(0.2, 3, now) {

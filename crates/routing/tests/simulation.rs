@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{Attempt, Ended, Member, Pace, Pool, Question, Wish};
+use routing::{Attempt, AttemptResult, Member, Pace, Pool, Question, Wish};
 
 /// Microseconds.
 const MS: u64 = 1000;
@@ -213,7 +213,7 @@ fn ask(pool: &Pool, engines: &[Engine], question: &Question, prefix: &[u64], key
         if engines[engine].is_up {
             return Some((engine, attempt));
         }
-        pool.end(attempt, Ended::Badly, tick(now));
+        pool.end(attempt, AttemptResult::Failure, tick(now));
         tried.push(choice.at);
     }
 }
@@ -275,7 +275,7 @@ fn run(
                 let each = (now - first_at) / request.made.max(1);
                 let [first, last, each] = [first_at - request.arrived, now - request.arrived, each].map(Duration::from_micros);
                 request.attempt.paced(&Pace { first, last, each });
-                pool.end(request.attempt, Ended::Well, tick(now));
+                pool.end(request.attempt, AttemptResult::Success, tick(now));
             }
             engines[place].step(now);
             events.extend(engines[place].step_ends.map(|ends| Reverse((ends, step + place))));

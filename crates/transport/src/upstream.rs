@@ -23,7 +23,7 @@ use lens::Tick;
 use parking_lot::Mutex;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
-use routing::{Ended, Member};
+use routing::{AttemptResult, Member};
 use traffic::Turnstile;
 
 use crate::clock;
@@ -122,17 +122,17 @@ impl Upstream {
     }
 
     /// What a status that is an error says of it. With `with_credential` it was asked with one of the client's own.
-    pub fn fault(&self, status: u16, with_credential: bool) -> Ended {
+    pub fn fault(&self, status: u16, with_credential: bool) -> AttemptResult {
         let has_ours = self.backend.api_key.is_some();
         match status {
             // What it says of a credential of the client's own holds for that client only.
-            429 if with_credential && !has_ours => Ended::Untold,
-            429 => Ended::Refused,
+            429 if with_credential && !has_ours => AttemptResult::Unknown,
+            429 => AttemptResult::Overloaded,
             // Ours has expired; or it may not ask for this, which another's may.
-            401 if has_ours => Ended::Badly,
-            403 if has_ours => Ended::Untold,
-            400..=499 => Ended::Well,
-            _ => Ended::Badly,
+            401 if has_ours => AttemptResult::Failure,
+            403 if has_ours => AttemptResult::Unknown,
+            400..=499 => AttemptResult::Success,
+            _ => AttemptResult::Failure,
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lens::State;
 use lens::record::Outcome;
 use relay::{Cut, End, Failure, Reads, Relay};
-use routing::Ended;
+use routing::AttemptResult;
 use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
 use wire::Framing;
 
@@ -29,7 +29,7 @@ enum AttemptEnd {
     /// The client has been answered, or is gone; whether its connection may go on.
     Done(bool),
     /// No answer has begun: what that says of the backend, and what the client gets if no other backend is asked.
-    Failed(Ended, Refusal),
+    Failed(AttemptResult, Refusal),
     /// It answered with an error, and another backend is chosen.
     Again(u16),
     /// It died in mid-stream, and another backend is chosen to resume.
@@ -58,7 +58,7 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
             AttemptEnd::Cut => {
-                select::failed(exchange, Failure::UpstreamDied.code(), None, Ended::Badly);
+                select::failed(exchange, Failure::UpstreamDied.code(), None, AttemptResult::Failure);
                 continue;
             }
             AttemptEnd::Again(status) if cut.is_none() => {
@@ -68,7 +68,7 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
             }
             AttemptEnd::Again(status) => {
                 // A backend that does not resume another's answer is not ill for that.
-                let ended = if status < 500 && status != 429 { Ended::Untold } else { exchange.fault(status) };
+                let ended = if status < 500 && status != 429 { AttemptResult::Unknown } else { exchange.fault(status) };
                 (ended, Refusal::from(&Failure::UpstreamDied), Some(status))
             }
             AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
@@ -116,7 +116,7 @@ async fn ask<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, cut: &m
             () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
         };
         if let Err(refusal) = waited {
-            return AttemptEnd::Failed(Ended::Untold, refusal);
+            return AttemptEnd::Failed(AttemptResult::Unknown, refusal);
         }
     }
     let len = request.body().len();
@@ -197,7 +197,7 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
         End::Refused(failure) => {
             let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout) && failure != Failure::TotalTimeout;
             let refusal = Refusal::from(&failure);
-            if is_fault { AttemptEnd::Failed(Ended::Badly, refusal) } else { AttemptEnd::Refused(refusal) }
+            if is_fault { AttemptEnd::Failed(AttemptResult::Failure, refusal) } else { AttemptEnd::Refused(refusal) }
         }
         End::Again(status) => AttemptEnd::Again(status),
         End::Cut => AttemptEnd::Cut,
@@ -210,13 +210,13 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
 }
 
 fn failed(error: &UpstreamError) -> AttemptEnd {
-    let ended = if error.blames_backend() { Ended::Badly } else { Ended::Untold };
+    let ended = if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
     tracing::warn!(%error, "backend call failed");
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 
 /// No backend has answered, of one or of two that were asked at the same time; how the first of two ended is its own.
-fn both_failed(error: &UpstreamError, first: Option<Ended>) -> AttemptEnd {
+fn both_failed(error: &UpstreamError, first: Option<AttemptResult>) -> AttemptEnd {
     match (failed(error), first) {
         (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
         (end, _) => end,

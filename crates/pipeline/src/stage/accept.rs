@@ -7,7 +7,7 @@ use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
-use crate::exchange::{Accepted, Exchange};
+use crate::exchange::{Accepted, Exchange, TraceParent};
 use crate::respond::Refusal;
 
 /// Longest request id taken from a client.
@@ -108,7 +108,7 @@ pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head
     let endpoint = path(head.line.target);
     Accepted {
         id: given.map_or_else(new_id, Arc::from),
-        trace_id: head.get("traceparent").and_then(trace_id).map(str::to_owned),
+        trace: head.get("traceparent").and_then(trace_parent),
         started_at: clock::wall_us(),
         head_at,
         endpoint: endpoint.get(..MAX_ENDPOINT).unwrap_or(endpoint).to_owned(),
@@ -122,7 +122,7 @@ pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head
 pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
     Accepted {
         id: new_id(),
-        trace_id: None,
+        trace: None,
         started_at: clock::wall_us(),
         head_at,
         endpoint: String::new(),
@@ -148,11 +148,23 @@ fn usable_id(value: &[u8]) -> Option<&str> {
     fits.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// The trace id of a W3C `traceparent`: `00-<32 hex digits>-<16>-<2>`.
-fn trace_id(value: &[u8]) -> Option<&str> {
-    let mut parts = std::str::from_utf8(value).ok()?.split('-');
-    let (_version, id) = (parts.next()?, parts.next()?);
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && parts.next().is_some()).then_some(id)
+/// A W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later versions may have more parts; ids of zeros are none.
+fn trace_parent(value: &[u8]) -> Option<TraceParent> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let mut parts = text.split('-');
+    let mut hex = |len: usize| {
+        let is_hex = |part: &&str| part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        parts.next().filter(is_hex)
+    };
+    let version = hex(2)?;
+    let (trace_id, span_id, flags) = (hex(32)?, hex(16)?, hex(2)?);
+    let is_known = version != "ff" && (version != "00" || parts.next().is_none());
+    let is_set = |id: &str| id.bytes().any(|b| b != b'0');
+    (is_known && is_set(trace_id) && is_set(span_id)).then_some(TraceParent {
+        trace_id: trace_id.to_owned(),
+        span_id: span_id.to_owned(),
+        flags: u8::from_str_radix(flags, 16).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -168,9 +180,24 @@ mod tests {
     }
 
     #[test]
-    fn trace_ids() {
-        assert_eq!(trace_id(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(trace_id(b"00-xyz-b7ad6b7169203331-01"), None);
+    fn traces_are_read_as_w3c_writes_them() {
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        let read = |text: String| trace_parent(text.as_bytes()).map(|parent| (parent.trace_id, parent.span_id, parent.flags));
+        let want = |flags| Some((trace.to_owned(), span.to_owned(), flags));
+        assert_eq!(read(format!("00-{trace}-{span}-01")), want(1));
+        assert_eq!(read(format!("cc-{trace}-{span}-00-what-the-future-brings")), want(0));
+        for bad in [
+            format!("00-xyz-{span}-01"),
+            format!("00-{}-{span}-01", trace.to_uppercase()),
+            format!("00-{trace}-{span}"),
+            format!("00-{trace}-{span}-01-more"),
+            format!("ff-{trace}-{span}-01"),
+            format!("00-{}-{span}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            String::new(),
+        ] {
+            assert_eq!(read(bad.clone()), None, "{bad}");
+        }
     }
 
     #[test]

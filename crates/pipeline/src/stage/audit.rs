@@ -20,7 +20,7 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
         let entry = Entry {
             at,
             request_id: &exchange.accepted.id,
-            trace_id: exchange.accepted.trace_id.as_deref(),
+            trace_id: exchange.accepted.trace.as_ref().map(|trace| trace.trace_id.as_str()),
             client: exchange.accepted.client,
             route: &routed.route.route.name,
             shield: &guard.settings.name,

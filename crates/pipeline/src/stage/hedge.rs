@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use relay::{FirstTokenProbe, Reads};
-use routing::{Attempt, Ended, Question, Wish};
+use routing::{Attempt, AttemptResult, Question, Wish};
 use tokio::time::Sleep;
 use traffic::Place;
 use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
@@ -122,7 +122,7 @@ pub struct Switch {
 /// How one of the two has failed.
 #[derive(Clone, Debug)]
 struct HedgeFailure {
-    ended: Ended,
+    ended: AttemptResult,
     code: String,
     status: Option<u16>,
     at: Tick,
@@ -204,9 +204,9 @@ impl Hedge {
 }
 
 /// What an error says of a backend: nothing, where the gateway's own limit or the age of an idle connection may have caused it.
-fn blame(probe: Probe, error: &UpstreamError) -> Ended {
+fn blame(probe: Probe, error: &UpstreamError) -> AttemptResult {
     let is_old = || probe.into_inner().into_unanswered().is_some();
-    if !error.blames_backend() || is_old() { Ended::Untold } else { Ended::Badly }
+    if !error.blames_backend() || is_old() { AttemptResult::Unknown } else { AttemptResult::Failure }
 }
 
 impl HedgePlan {
@@ -216,8 +216,8 @@ impl HedgePlan {
     }
 
     /// What a status that is no answer says of a backend.
-    fn fault(&self, target: Target, status: u16) -> Ended {
-        self.route.upstream(target).map_or(Ended::Untold, |upstream| upstream.fault(status, self.with_credential))
+    fn fault(&self, target: Target, status: u16) -> AttemptResult {
+        self.route.upstream(target).map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.with_credential))
     }
 
     fn request(&self, target: Target) -> Option<Request> {
@@ -251,7 +251,7 @@ impl HedgedCall {
     }
 
     /// How the first ended, where that was not by the error that ended both.
-    pub fn first_ended(&self) -> Option<Ended> {
+    pub fn first_ended(&self) -> Option<AttemptResult> {
         self.first_failure.as_ref().map(|failure| failure.ended)
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
-use routing::{Ended, Question, Wish};
+use routing::{AttemptResult, Question, Wish};
 use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
@@ -112,21 +112,21 @@ impl Copied {
         let ended = match done {
             // A client's mistake is no fault of this backend either.
             Ok(Ok(())) if status >= 400 => upstream.fault(status, self.with_credential),
-            Ok(Ok(())) => Ended::Well,
+            Ok(Ok(())) => AttemptResult::Success,
             Ok(Err(ended)) => ended,
-            Err(_) => Ended::Badly,
+            Err(_) => AttemptResult::Failure,
         };
-        let is_success = ended == Ended::Well && status < 400;
+        let is_success = ended == AttemptResult::Success && status < 400;
         pool.end(attempt, ended, clock::now());
         permit.into_iter().for_each(|permit| permit.leave(clock::now(), None));
         Some(is_success)
     }
 
     /// Ask and read to the end; what it says of the backend when that fails.
-    async fn exchange(&self, upstream: &Arc<Upstream>, at: usize, measured: &mut Measured) -> Result<(), Ended> {
-        let request = self.upstream_request(at).ok_or(Ended::Untold)?;
+    async fn exchange(&self, upstream: &Arc<Upstream>, at: usize, measured: &mut Measured) -> Result<(), AttemptResult> {
+        let request = self.upstream_request(at).ok_or(AttemptResult::Unknown)?;
         let opened = Call::open(upstream, request, self.limits.0, self.connect, false).await;
-        let mut source = opened.map_err(|error| if error.blames_backend() { Ended::Badly } else { Ended::Untold })?;
+        let mut source = opened.map_err(|error| if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown })?;
         let began = async {
             poll_fn(|cx| source.poll_send(cx)).await?;
             measured.sent_at = Some(clock::now());
@@ -135,8 +135,8 @@ impl Copied {
         let head = match tokio::time::timeout(self.first_byte, began).await {
             Ok(Ok(head)) => head,
             // An idle connection may just have been too old.
-            Ok(Err(_)) if source.into_unanswered().is_some() => return Err(Ended::Untold),
-            Ok(Err(_)) | Err(_) => return Err(Ended::Badly),
+            Ok(Err(_)) if source.into_unanswered().is_some() => return Err(AttemptResult::Unknown),
+            Ok(Err(_)) | Err(_) => return Err(AttemptResult::Failure),
         };
         upstream.heed(&head, self.with_credential);
         let answer = &mut measured.answer;
@@ -146,7 +146,7 @@ impl Copied {
         loop {
             let mut out = Out::default();
             let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::unchanged(answer, &mut out, &mut reader))).await;
-            if step.map_err(|_| Ended::Badly)? == BodyStep::End {
+            if step.map_err(|_| AttemptResult::Failure)? == BodyStep::End {
                 source.settle(upstream);
                 return Ok(());
             }

@@ -71,7 +71,9 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
     Record {
         schema: SCHEMA,
         id: accepted.id.to_string(),
-        trace_id: accepted.trace_id.take(),
+        parent_span_id: accepted.trace.as_ref().map(|trace| trace.span_id.clone()),
+        trace_flags: accepted.trace.as_ref().map(|trace| trace.flags),
+        trace_id: accepted.trace.take().map(|trace| trace.trace_id),
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
         backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use lens::record::{Outcome, RecordAttempt, RecordRouting};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
-use routing::{Attempt, Choice, Ended, Nature, Offloaded, Outlook, Pace, Question, Reason, Side, Went, Wish};
+use routing::{Attempt, AttemptResult, Choice, Nature, Offloaded, Outlook, Pace, Question, Reason, Side, Went, Wish};
 
 use crate::clock;
 use crate::exchange::{Attempts, Exchange, Routed};
@@ -234,7 +234,7 @@ pub fn report_first_token(exchange: &mut Exchange) {
 }
 
 /// An attempt has failed, and another backend is asked: what is known of this one is written down.
-pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: Ended) {
+pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: AttemptResult) {
     let now = clock::now();
     if let Some(permit) = exchange.permit.take() {
         permit.leave(now, None);
@@ -250,10 +250,10 @@ pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: E
 }
 
 /// What is known of an attempt that has failed.
-pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: Ended, at: Tick) {
+pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: AttemptResult, at: Tick) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
-    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == Ended::Badly) {
+    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure) {
         release.seen(side, Went::Badly, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
@@ -299,7 +299,7 @@ pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRou
 }
 
 /// The attempt is over in that way, whatever becomes of the exchange.
-pub fn close(exchange: &mut Exchange, ended: Ended) {
+pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
     end(exchange, ended, clock::now());
 }
 
@@ -307,14 +307,14 @@ pub fn close(exchange: &mut Exchange, ended: Ended) {
 pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
     if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.attempts.side)
-        && !matches!(ended, Ended::Untold | Ended::Refused)
+        && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
     {
         let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.seams.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
-            Ended::Well if refused => Went::Refused,
-            Ended::Well => Went::Well,
-            Ended::Badly | Ended::Refused | Ended::Untold => Went::Badly,
+            AttemptResult::Success if refused => Went::Refused,
+            AttemptResult::Success => Went::Well,
+            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => Went::Badly,
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
@@ -334,34 +334,34 @@ fn pace(exchange: &Exchange) -> Option<Pace> {
 }
 
 /// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
-fn verdict(exchange: &Exchange) -> Ended {
+fn verdict(exchange: &Exchange) -> AttemptResult {
     // An error in a stream has a status of its own.
     let told = exchange.answer.lens.error().map(EngineError::status);
     let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
-        Some(Outcome::Ok) => Ended::Well,
+        Some(Outcome::Ok) => AttemptResult::Success,
         // What passes through asks for things that our credential need not be good for.
-        Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => Ended::Well,
+        Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => AttemptResult::Success,
         Some(Outcome::UpstreamError) => exchange.fault(status),
         // One that will not go on with another's answer is not ill for that.
-        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => Ended::Untold,
-        Some(Outcome::UpstreamFailed) => Ended::Badly,
+        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => AttemptResult::Unknown,
+        Some(Outcome::UpstreamFailed) => AttemptResult::Failure,
         // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
         Some(Outcome::Timeout)
             if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>
         {
-            Ended::Badly
+            AttemptResult::Failure
         }
-        _ => Ended::Untold,
+        _ => AttemptResult::Unknown,
     }
 }
 
-pub(super) fn end(exchange: &mut Exchange, ended: Ended, now: Tick) {
+pub(super) fn end(exchange: &mut Exchange, ended: AttemptResult, now: Tick) {
     let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
     let name = attempt.member().name.clone();
     // Of who never was asked nothing can be said.
     let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
-    let ended = if !was_asked && ended == Ended::Well { Ended::Untold } else { ended };
+    let ended = if !was_asked && ended == AttemptResult::Success { AttemptResult::Unknown } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {
         Some(Change::Ejected(cause, span)) => tracing::warn!(backend = %name, cause = cause.name(), duration = ?span, "backend ejected"),
         Some(Change::Recovered) => tracing::info!(backend = %name, "backend recovered"),

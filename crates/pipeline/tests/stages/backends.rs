@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pipeline::ExchangeGuard;
 use pipeline::stage::{select, send};
-use routing::Ended;
+use routing::AttemptResult;
 
 use super::kit::{CHAT, Read, chat, of, shared};
 
@@ -23,7 +23,7 @@ async fn another_backend_is_chosen_for_what_failed_and_no_third() {
     let first = backend(&exchange);
     assert!(select::can_retry(&exchange));
     assert!(select::may_retry(&mut exchange), "the budget has one");
-    select::failed(&mut exchange, "upstream_connect_failed", None, Ended::Badly);
+    select::failed(&mut exchange, "upstream_connect_failed", None, AttemptResult::Failure);
     select::select(&mut exchange).expect("another one");
     let second = backend(&exchange);
     assert_eq!(BTreeSet::from([&*first, &*second]), BTreeSet::from(["b", "c"]));
@@ -41,10 +41,10 @@ async fn a_backend_that_fails_is_ejected_and_the_others_get_its_requests() {
         if backend(&exchange) == "b" {
             failures += 1;
             exchange.sent.at = Some(pipeline::clock::now());
-            select::close(&mut exchange, Ended::Badly);
+            select::close(&mut exchange, AttemptResult::Failure);
         } else {
             exchange.sent.at = Some(pipeline::clock::now());
-            select::close(&mut exchange, Ended::Well);
+            select::close(&mut exchange, AttemptResult::Success);
         }
     }
     assert!((3..=6).contains(&failures), "{failures} requests went to a backend that fails");

@@ -72,7 +72,7 @@ fn the_ejected_are_tried_once_a_second() {
     assert_eq!(pool.choose(&Wish::default(), later), Some(Choice { at: 1, reason: Reason::Trial }));
     assert!((0..50).all(|_| pool.choose(&Wish::default(), later).unwrap().at != 1));
     let attempt = pool.begin(1, size(0)).unwrap();
-    assert_eq!(pool.end(attempt, Ended::Well, later), Some(Change::Recovered));
+    assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
     assert!((0..50).any(|_| pool.choose(&Wish::default(), later).unwrap().at == 1));
 }
 
@@ -83,7 +83,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
         for _ in 0..10 {
             for at in 0..members {
                 let attempt = pool.begin(at, size(0)).unwrap();
-                pool.end(attempt, Ended::Badly, Tick(1));
+                pool.end(attempt, AttemptResult::Failure, Tick(1));
             }
         }
         let out = pool.members().iter().filter(|member| !member.health.is_up()).count();
@@ -102,7 +102,7 @@ fn trials_in_vain_become_rarer_at_the_bound() {
         let choice = pool.choose(&Wish::default(), now).unwrap();
         trials += usize::from(choice.at == 0);
         let attempt = pool.begin(choice.at, size(0)).unwrap();
-        pool.end(attempt, if choice.at == 0 { Ended::Badly } else { Ended::Well }, now);
+        pool.end(attempt, if choice.at == 0 { AttemptResult::Failure } else { AttemptResult::Success }, now);
     }
     assert!(trials < 20, "{trials} in ten minutes");
 }
@@ -113,7 +113,7 @@ fn who_has_failed_elsewhere_tries_nobody() {
     let pool = pool(Balance::RoundRobin, 2);
     for _ in 0..5 {
         let attempt = pool.begin(0, size(1)).unwrap();
-        pool.end(attempt, Ended::Badly, Tick(SECOND));
+        pool.end(attempt, AttemptResult::Failure, Tick(SECOND));
     }
     let now = Tick(60 * SECOND);
     assert_eq!(pool.members()[0].health().state(now), State::Trying);
@@ -129,7 +129,7 @@ fn one_slow_answer_is_not_for_ever() {
     for at in 0..2 {
         let attempt = pool.begin(at, size(10)).unwrap();
         pool.first_token(&attempt, Duration::from_millis(if at == 0 { 20_000 } else { 100 }), Tick(0));
-        pool.end(attempt, Ended::Well, Tick(0));
+        pool.end(attempt, AttemptResult::Success, Tick(0));
     }
     let asked = |from: u64| {
         (0..600u64)
@@ -138,7 +138,7 @@ fn one_slow_answer_is_not_for_ever() {
                 let choice = pool.choose(&Wish { tokens: 10, ..Wish::default() }, now).unwrap();
                 let attempt = pool.begin(choice.at, size(10)).unwrap();
                 pool.first_token(&attempt, Duration::from_millis(100), now);
-                pool.end(attempt, Ended::Well, now);
+                pool.end(attempt, AttemptResult::Success, now);
                 choice.at == 0
             })
             .count()
@@ -154,13 +154,13 @@ fn who_is_much_slower_is_ejected_and_weights_hold() {
     for at in 0..4 {
         let attempt = pool.begin(at, size(1)).unwrap();
         pool.first_token(&attempt, Duration::from_millis(100), Tick(0));
-        pool.end(attempt, Ended::Well, Tick(0));
+        pool.end(attempt, AttemptResult::Success, Tick(0));
     }
     assert!(pool.tick(Tick(1)).is_empty());
     let slow = || {
         let attempt = pool.begin(3, size(1)).unwrap();
         pool.first_token(&attempt, Duration::from_millis(600), Tick(1));
-        pool.end(attempt, Ended::Well, Tick(1));
+        pool.end(attempt, AttemptResult::Success, Tick(1));
     };
     (0..2).for_each(|_| slow());
     assert!(pool.tick(Tick(1)).is_empty(), "two long prompts make nobody slow");
@@ -252,7 +252,7 @@ proptest! {
             }
             if running.len() > 3 {
                 let (attempt, ..) = running.swap_remove(pick % running.len());
-                pool.end(attempt, [Ended::Well, Ended::Badly, Ended::Untold, Ended::Badly][usize::from(how)], Tick(now));
+                pool.end(attempt, [AttemptResult::Success, AttemptResult::Failure, AttemptResult::Unknown, AttemptResult::Failure][usize::from(how)], Tick(now));
             }
             for (at, member) in pool.members().iter().enumerate() {
                 let mine: Vec<u64> = running.iter().filter(|(_, place, _)| *place == at).map(|(.., tokens)| *tokens).collect();
@@ -318,7 +318,7 @@ fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
         for _ in 0..5 {
             for at in 0..members {
                 let attempt = pool.begin(at, size(0)).unwrap();
-                pool.end(attempt, Ended::Badly, Tick(1));
+                pool.end(attempt, AttemptResult::Failure, Tick(1));
             }
         }
         assert!(pool.members().iter().all(|member| !member.health.is_up()));
@@ -328,7 +328,7 @@ fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
         let trial = pool.choose(&Wish::default(), later).unwrap();
         assert_eq!(trial.reason, Reason::Trial);
         let attempt = pool.begin(trial.at, size(0)).unwrap();
-        assert_eq!(pool.end(attempt, Ended::Well, later), Some(Change::Recovered));
+        assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
         assert!(pool.members()[trial.at].health.is_up());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lens::record::RecordHedge;
 use relay::Reads;
-use routing::{Ended, Reason};
+use routing::{AttemptResult, Reason};
 use transport::Edits;
 
 use super::{Hedge, HedgeOutcome, HedgePlan, Switch};
@@ -65,7 +65,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
         write_attempt(exchange, (&failure.code, failure.status), failure.ended, failure.at);
     }
     // One that takes no connection has not failed yet, and is not the one to ask.
-    let late = if switch.first_connects { Ended::Refused } else { Ended::Untold };
+    let late = if switch.first_connects { AttemptResult::Overloaded } else { AttemptResult::Unknown };
     end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
     if let Some(permit) = exchange.permit.take() {
         permit.leave(now, None);
