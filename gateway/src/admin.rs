@@ -2,55 +2,58 @@
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change of anything but the share of a new version; the data path's threads: this runs on the main one.
+//! - *Never*: a change of anything but the share of a new version; the threads of the data path. Connections are served on the control
+//!   thread, and pages are made on threads that may block, so that health checks wait for neither.
 
+mod params;
 mod routing;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use observatory::Sample;
+use hyper_util::service::TowerToHyperService;
+use lens::observe::{Observe as _, Samples};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pipeline::clock;
 use pipeline::shared::Shared;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use traffic::{Apart, LimitCounts, Line, ShedReason, Totals};
+use traffic::{Apart, Line, Totals};
+
+use params::{ApiError, Params};
 
 /// Connections served at a time; more wait.
-const MOST_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// A client that takes longer for its head is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Records that `/api/requests` gives when nobody says how many.
+/// Records that `/api/requests` gives when the query names no number.
 const DEFAULT_LIMIT: usize = 100;
 
 /// The app of the operator's listener.
 pub(crate) struct AdminApp {
-    shared: Arc<Shared>,
-    places: Semaphore,
+    router: Router,
+    connections: Semaphore,
 }
 
 impl AdminApp {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        AdminApp { shared, places: Semaphore::new(MOST_CONNECTIONS) }
+        AdminApp { router: router(shared), connections: Semaphore::new(MAX_CONNECTIONS) }
     }
 
     /// Serve one connection to its end.
     async fn serve(&self, io: Stream) {
-        let Ok(_place) = self.places.acquire().await else { return };
-        let service = service_fn(|request| answer(self.shared.clone(), request));
+        let Ok(_permit) = self.connections.acquire().await else { return };
+        let service = TowerToHyperService::new(self.router.clone());
         let served =
             http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
         if let Err(e) = served.await {
@@ -67,138 +70,113 @@ impl ServerApp for AdminApp {
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    if (request.method(), request.uri().path()) == (&Method::POST, "/api/routes/release") {
-        return Ok(match routing::release(&shared, &request) {
-            Ok(done) => json(StatusCode::OK, &done),
-            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
-        });
-    }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into()));
-    }
-    Ok(match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, observatory::CONTENT_TYPE, shared.observatory.prometheus(samples(&shared))),
-        "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".into()),
-        "/readyz" if shared.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into()),
-        "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".into()),
-        "/api/routes" => {
-            let now = clock::now();
-            let up = Duration::from_nanos(now.nanos_since(shared.started));
-            json(StatusCode::OK, &json!({"routes": shared.observatory.overview(now, up)}))
-        }
-        "/api/requests" => match limit(request.uri().query()) {
-            Ok(limit) => json(StatusCode::OK, &json!({"requests": shared.observatory.recent(limit)})),
-            Err(why) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": "limit"}})),
-        },
-        "/api/security" => {
-            let route = parameter(request.uri().query(), "route");
-            json(StatusCode::OK, &json!({"routes": shared.observatory.security(route)}))
-        }
-        "/api/routes/explain" => match routing::explain(&shared, request.uri().query()) {
-            Ok(explained) => json(StatusCode::OK, &explained),
-            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
-        },
-        "/api/backends" => json(StatusCode::OK, &json!({"backends": routing::backends(&shared)})),
-        "/api/usage" => match usage(&shared, request.uri().query()) {
-            Ok(usage) => json(StatusCode::OK, &usage),
-            Err((param, why)) => json(StatusCode::BAD_REQUEST, &json!({"error": {"message": why, "param": param}})),
-        },
-        "/api/sinks" => json(StatusCode::OK, &json!({"sinks": sinks(&shared)})),
-        "/api/settings" => json(StatusCode::OK, &json!({"settings": shared.plan.load().settings})),
-        "/" => text(StatusCode::OK, "text/plain", INDEX.into()),
-        _ => json(StatusCode::NOT_FOUND, &json!({"error": {"message": "not found; GET / lists what is here"}})),
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(INDEX))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get("ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/routes", page(routes))
+        .route("/api/routes/explain", page(routing::explain))
+        .route("/api/routes/release", post(release))
+        .route("/api/requests", page(requests))
+        .route("/api/security", page(security))
+        .route("/api/backends", page(|shared, _| Ok(json!({"backends": routing::backends(shared)}))))
+        .route("/api/usage", page(usage))
+        .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
+        .route("/api/settings", page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))))
+        .fallback(async || ApiError::not_found("not found; GET / lists what is here"))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only GET\n"))
+        .with_state(shared)
+}
+
+/// A page of JSON.
+fn page(make: fn(&Shared, &Params) -> Result<Value, ApiError>) -> axum::routing::MethodRouter<Arc<Shared>> {
+    get(async move |State(shared): State<Arc<Shared>>, params: Params| {
+        off_thread(move || make(&shared, &params).map(|value| json_response(&value))).await
     })
 }
 
+/// Do what may take long on a thread that may block.
+async fn off_thread(make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static) -> Result<Response, ApiError> {
+    tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an admin page panicked");
+        Err(ApiError::internal())
+    })
+}
+
+fn json_response(value: &Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    off_thread(move || {
+        let mut samples = Samples::default();
+        shared.observe(clock::now(), &mut samples);
+        let text = shared.observatory.prometheus(samples.into_vec());
+        Ok(([(header::CONTENT_TYPE, observatory::CONTENT_TYPE)], text).into_response())
+    })
+    .await
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    if shared.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ready\n") }
+}
+
+async fn release(State(shared): State<Arc<Shared>>, headers: HeaderMap, params: Params) -> Result<Response, ApiError> {
+    routing::release(&shared, &headers, &params).map(|done| json_response(&done))
+}
+
+fn routes(shared: &Shared, _: &Params) -> Result<Value, ApiError> {
+    let now = clock::now();
+    let up = Duration::from_nanos(now.nanos_since(shared.started));
+    Ok(json!({"routes": shared.observatory.overview(now, up)}))
+}
+
+fn requests(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+    let limit = params.number("limit", DEFAULT_LIMIT as u64)?;
+    Ok(json!({"requests": shared.observatory.recent(usize::try_from(limit).unwrap_or(usize::MAX))}))
+}
+
+fn security(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
+    Ok(json!({"routes": shared.observatory.security(params.get("route"))}))
+}
+
 /// What became of the records of each sink.
-fn sinks(shared: &Shared) -> Vec<serde_json::Value> {
+fn sinks(shared: &Shared) -> Vec<Value> {
     let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "trouble": counts.trouble()});
-    shared.observatory.sinks().iter().map(row).collect()
+    shared.observatory.sinks().map(row).collect()
 }
 
 /// Sums of what was used, by what the query tells apart.
-fn usage(shared: &Shared, query: Option<&str>) -> Result<serde_json::Value, (&'static str, String)> {
+fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let mut apart = Apart::default();
-    for word in parameter(query, "by").unwrap_or("owner").split(',') {
+    for word in params.get("by").unwrap_or("owner").split(',') {
         match word {
             "owner" => apart.owner = true,
             "key" => apart.key = true,
             "model" => apart.model = true,
-            _ => return Err(("by", format!("by must name owner, key or model, not {word:?}"))),
+            _ => return Err(ApiError::bad("by", format!("by must name owner, key or model, not {word:?}"))),
         }
     }
-    apart.months = match parameter(query, "per") {
+    apart.months = match params.get("per") {
         None | Some("day") => false,
         Some("month") => true,
-        Some(other) => return Err(("per", format!("per must be day or month, not {other:?}"))),
+        Some(other) => return Err(ApiError::bad("per", format!("per must be day or month, not {other:?}"))),
     };
-    let date = |text: &str| text.parse().map_err(|_| ("from", format!("from must be a date such as 2026-01-31, not {text:?}")));
-    let from = parameter(query, "from").map(date).transpose()?;
+    let date =
+        |text: &str| text.parse().map_err(|_| ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}")));
+    let from = params.get("from").map(date).transpose()?;
     let line = |(line, totals): (Line, Totals)| {
         let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
             "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
-        if let (Some(row), Ok(serde_json::Value::Object(names))) = (row.as_object_mut(), serde_json::to_value(line)) {
+        if let (Some(row), Ok(Value::Object(names))) = (row.as_object_mut(), serde_json::to_value(line)) {
             row.extend(names);
         }
         row
     };
     let rows: Vec<_> = shared.spend.lines(apart, from).into_iter().map(line).collect();
     Ok(json!({"currency": "USD", "usage": rows}))
-}
-
-/// What limits keep count of.
-fn samples(shared: &Shared) -> Vec<Sample> {
-    let plan = shared.plan.load();
-    let mut samples = Vec::new();
-    for LimitCounts { limit, refused, ended, warned, accounts } in plan.rate_limits.counts() {
-        let labels = vec![("limit", limit.name.to_string()), ("of", limit.of.name().to_owned())];
-        for (name, value) in [
-            ("llm_lens_limited_requests_total", refused),
-            ("llm_lens_limited_streams_total", ended),
-            ("llm_lens_limit_warnings_total", warned),
-            ("llm_lens_limit_accounts", accounts as u64),
-        ] {
-            samples.push(Sample { name, labels: labels.clone(), value: value as f64 });
-        }
-    }
-    for (name, count) in [
-        ("llm_lens_refused_connections_total", &shared.client_limits.refused_connections),
-        ("llm_lens_refused_addresses_total", &shared.client_limits.refused_requests),
-    ] {
-        samples.push(Sample { name, labels: Vec::new(), value: count.load(Ordering::Relaxed) as f64 });
-    }
-    if let Some(store) = &plan.store {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (name, value) in [
-            ("llm_lens_store_up", f64::from(u8::from(store.is_there()))),
-            ("llm_lens_store_answers_total", load(&store.answered)),
-            ("llm_lens_store_failures_total", load(&store.failed)),
-            ("llm_lens_store_fallbacks_total", load(&store.without)),
-        ] {
-            samples.push(Sample { name, labels: Vec::new(), value });
-        }
-    }
-    for upstream in plan.placed() {
-        let Some(counts) = upstream.turnstile.as_ref().map(|turnstile| turnstile.counts()) else { continue };
-        let labels = vec![("backend", upstream.backend.name.to_string())];
-        for (name, value) in [
-            ("llm_lens_queue_depth", counts.waiting),
-            ("llm_lens_admitted_in_flight", counts.in_flight),
-            ("llm_lens_admitted_tokens", counts.tokens),
-            ("llm_lens_admission_cap", counts.cap),
-            ("llm_lens_admitted_requests_total", counts.admitted),
-            ("llm_lens_queued_requests_total", counts.queued),
-        ] {
-            samples.push(Sample { name, labels: labels.clone(), value: value as f64 });
-        }
-        for (reason, shed) in ShedReason::ALL.iter().zip(counts.shed) {
-            let labels = vec![labels[0].clone(), ("reason", reason.name().to_owned())];
-            samples.push(Sample { name: "llm_lens_shed_requests_total", labels, value: shed as f64 });
-        }
-    }
-    routing::samples(shared, &mut samples);
-    samples
 }
 
 const INDEX: &str = "\
@@ -215,22 +193,3 @@ const INDEX: &str = "\
 /api/sinks          where records go, and what was lost on the way
 /api/settings       the settings in force, secrets masked
 ";
-
-fn limit(query: Option<&str>) -> Result<usize, String> {
-    parameter(query, "limit").map_or(Ok(DEFAULT_LIMIT), |v| v.parse().map_err(|_| format!("limit must be a whole number, not {v:?}")))
-}
-
-fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
-    query?.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response
-}
-
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    text(status, "application/json", value.to_string())
-}

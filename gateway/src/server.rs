@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use config::{Found, Problems, Settings};
-use observatory::{AccessLog, Observatory, Sink};
+use observatory::{AccessLog, AuditLog, Observatory, Sink};
 use parking_lot::Mutex;
 use pingora::server::ListenFds;
 use pingora::services::Service as _;
 use pingora_runtime::RuntimeBuilder;
-use pipeline::audit::{Audit, AuditError};
+use pipeline::audit::Audit;
 use pipeline::client_limits::ClientLimits;
 use pipeline::clock::{self, when};
 use pipeline::host::ThreadPool;
@@ -75,12 +75,11 @@ pub enum StartError {
     /// A listener cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The audit log cannot be written.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// The access log cannot be written.
-    #[error("cannot open the access log {path}: {source}")]
-    AccessLog {
+    /// The file of a sink cannot be written.
+    #[error("cannot open the {sink} {path}: {source}")]
+    Sink {
+        /// `audit log` or `access log`.
+        sink: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -114,13 +113,17 @@ impl Gateway {
         };
         // Workers, and the thread of the admin listener.
         let sinks = sinks(&options.settings)?;
-        let observatory = Arc::new(Observatory::new(workers + 1, options.settings.limits.records, sinks));
+        let mut observatory = Observatory::new(workers + 1, options.settings.limits.records, sinks);
+        if let Some(log) = audit_log(&options.settings)? {
+            observatory = observatory.with_audit_log(workers + 1, log);
+        }
+        let observatory = Arc::new(observatory);
         let patience = if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let mut sockets = Sockets::new(&options.settings, options.upgrade)?;
         let listeners =
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
-        let audit = Audit::open(&options.settings.audit, &observatory)?;
+        let audit = Audit::new(&options.settings.audit);
         let pool = Arc::new(ThreadPool::new("shield", options.settings.shield_threads, JUDGING));
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
@@ -309,10 +312,18 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
     if let Some(path) = file {
-        let log = AccessLog::open(path, *max_size, *keep).map_err(|source| StartError::AccessLog { path: path.clone(), source })?;
-        sinks.push(Box::new(log));
+        let wrong = |source| StartError::Sink { sink: "access log", path: path.clone(), source };
+        sinks.push(Box::new(AccessLog::open(path, *max_size, *keep).map_err(wrong)?));
     }
     Ok(sinks)
+}
+
+/// Where findings go, if the settings want that.
+fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
+    let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
+    let Some(path) = file else { return Ok(None) };
+    let wrong = |source| StartError::Sink { sink: "audit log", path: path.clone(), source };
+    AuditLog::open(path, *max_size, *keep).map(Some).map_err(wrong)
 }
 
 #[derive(Debug, PartialEq, Eq)]

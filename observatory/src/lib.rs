@@ -10,7 +10,7 @@ pub use access_log::AccessLog;
 
 mod audit;
 pub mod catalog;
-pub use audit::{AuditCounts, AuditLog};
+pub use audit::{AuditLine, AuditLog};
 
 mod gauges;
 pub use gauges::{Gauges, InFlight};
@@ -22,7 +22,8 @@ mod overview;
 pub use overview::{Overview, TimingOverview};
 
 mod prometheus;
-pub use prometheus::{CONTENT_TYPE, Sample};
+pub use lens::observe::Sample;
+pub use prometheus::CONTENT_TYPE;
 
 mod rate;
 mod recent;
@@ -67,7 +68,7 @@ pub struct Observatory {
     recent: Arc<Recent>,
     pump: Pump,
     gauges: Gauges,
-    audit: Arc<AuditCounts>,
+    audit: Option<Pump<AuditLine>>,
 }
 
 impl Observatory {
@@ -76,14 +77,20 @@ impl Observatory {
         let recent = Arc::new(Recent::new(records));
         let own: Box<dyn Sink> = Box::new(RecentSink(recent.clone()));
         Observatory {
-            pump: Pump::start(workers, [own].into_iter().chain(sinks).collect()),
+            pump: Pump::start("llm-lens-sinks", workers, [own].into_iter().chain(sinks).collect()),
             groups: Groups::default(),
             shards: Sharded::new(workers),
             total: Mutex::default(),
             recent,
             gauges: Gauges::default(),
-            audit: Arc::default(),
+            audit: None,
         }
+    }
+
+    /// The same, with a log of findings from that many workers.
+    #[must_use]
+    pub fn with_audit_log(self, workers: usize, log: AuditLog) -> Self {
+        Observatory { audit: Some(Pump::start("llm-lens-audit", workers, vec![Box::new(log)])), ..self }
     }
 
     /// The number of a group of labels, and its gauges. The same labels have the same number, so that counters go on over a change of settings; it is
@@ -106,9 +113,11 @@ impl Observatory {
         &self.gauges
     }
 
-    /// What became of the lines of the audit log.
-    pub fn audit(&self) -> &Arc<AuditCounts> {
-        &self.audit
+    /// Write a finding to the audit log, if there is one.
+    pub fn found(&self, worker: usize, line: AuditLine) {
+        if let Some(audit) = &self.audit {
+            audit.push(worker, line);
+        }
     }
 
     /// Count gaps of a stream that still runs, or has just ended.
@@ -147,8 +156,8 @@ impl Observatory {
     }
 
     /// What became of the records of each sink.
-    pub fn sinks(&self) -> &[Arc<SinkCounts>] {
-        self.pump.counts()
+    pub fn sinks(&self) -> impl Iterator<Item = &Arc<SinkCounts>> {
+        self.pump.counts().iter().chain(self.audit.iter().flat_map(Pump::counts))
     }
 
     /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
@@ -168,7 +177,7 @@ impl Observatory {
     /// `more` are counts and gauges that others keep.
     pub fn prometheus(&self, more: Vec<Sample>) -> String {
         let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
-        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, &self.audit, &self.pump), more)
+        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, self.audit.as_ref(), &self.pump), more)
     }
 
     /// What all workers have counted. A worker waits only while its counts are taken away, never while they are merged.

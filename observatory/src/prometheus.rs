@@ -12,11 +12,12 @@ mod family;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
+use lens::observe::Sample;
 use lens::record::Outcome;
 use lens::{FilterSeries, Series, State, Timing};
 use prometheus::Encoder;
 
-use crate::audit::AuditCounts;
+use crate::audit::AuditLine;
 use crate::gauges::Gauges;
 use crate::group::{Group, GroupId, Groups};
 use crate::recent::Recent;
@@ -32,22 +33,11 @@ type Merged = HashMap<(GroupId, u16, Outcome), Series>;
 /// Labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 
-/// A count or gauge that somebody else keeps. Its labels come from settings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// Its metric, a row of the catalog.
-    pub name: &'static str,
-    /// Names and values.
-    pub labels: Vec<(&'static str, String)>,
-    /// How much.
-    pub value: f64,
-}
-
 pub(crate) fn render(
     series: &Merged,
     groups: &Groups,
     gauges: &Gauges,
-    (recent, audit, pump): (&Recent, &AuditCounts, &Pump),
+    (recent, audit, pump): (&Recent, Option<&Pump<AuditLine>>, &Pump),
     more: Vec<Sample>,
 ) -> String {
     let mut out = Families::default();
@@ -229,8 +219,10 @@ fn of_sinks(out: &mut Families, pump: &Pump) {
     out.counter("llm_lens_sink_queue_dropped_records_total", Vec::new(), pump.dropped());
 }
 
-fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: &AuditCounts) {
+fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: Option<&Pump<AuditLine>>) {
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+    let log = audit.into_iter().flat_map(Pump::counts);
+    let (written, lost) = log.fold((0, 0), |(written, lost), counts| (written + counts.delivered(), lost + counts.dropped()));
     out.gauge("llm_lens_client_connections", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
     for (name, value) in [
         ("llm_lens_bad_heads_total", load(&gauges.bad_heads)),
@@ -238,8 +230,8 @@ fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: &Audi
         ("llm_lens_reloads_total", load(&gauges.reloads)),
         ("llm_lens_reload_failures_total", load(&gauges.reload_failures)),
         ("llm_lens_records_dropped_total", recent.dropped()),
-        ("llm_lens_audit_lines_total", audit.written()),
-        ("llm_lens_audit_lines_dropped_total", audit.dropped()),
+        ("llm_lens_audit_lines_total", written),
+        ("llm_lens_audit_lines_dropped_total", lost + audit.map_or(0, Pump::dropped)),
     ] {
         out.counter(name, Vec::new(), value);
     }

@@ -1,6 +1,6 @@
 //! Where finished records go: a queue for each worker, one pump thread, any number of sinks.
 //!
-//! - *In*: records from workers.
+//! - *In*: records from workers; lines of the audit log have a pump of their own.
 //! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became of them, counted.
 //! - *Never*: a request that waits for a sink; more than [`QUEUE`] records waiting for each worker: what is beyond is dropped, and counted.
 
@@ -17,8 +17,8 @@ const QUEUE: usize = 4096;
 /// The pump looks at the queues this often; a queue that is half full wakes it before.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Takes finished records, on the pump's thread, where it may block.
-pub trait Sink: Send {
+/// Takes finished records, or lines of the audit log, on the pump's thread, where it may block.
+pub trait Sink<T = Record>: Send {
     /// Its name in metrics and logs.
     fn name(&self) -> &'static str;
 
@@ -26,10 +26,22 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// How many of the batch are lost, and why. The pump counts them and goes on.
-    fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError>;
+    fn deliver(&mut self, batch: &[Arc<T>]) -> Result<(), SinkError>;
 
     /// Nothing more comes: write what is held.
     fn flush(&mut self) {}
+}
+
+/// What can wait in a queue.
+pub(crate) trait Queued: Send + Sync + 'static {
+    /// When it came to be, Unix microseconds: the order of a batch from many workers.
+    fn at(&self) -> u64;
+}
+
+impl Queued for Record {
+    fn at(&self) -> u64 {
+        self.started_at.saturating_add(self.total_us)
+    }
 }
 
 /// Records that a sink has lost.
@@ -76,17 +88,20 @@ impl SinkCounts {
 
 /// The queues, the thread and the counts of all sinks. Dropping it delivers what waits, and flushes.
 #[derive(Debug)]
-pub(crate) struct Pump {
-    queues: Arc<Queues>,
+pub(crate) struct Pump<T: Queued = Record> {
+    queues: Arc<Queues<T>>,
     counts: Vec<Arc<SinkCounts>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Sinks, and what became of what they were given.
+type Sinks<T> = Vec<(Box<dyn Sink<T>>, Arc<SinkCounts>)>;
+
 #[derive(Debug)]
-struct Queues {
-    workers: Vec<Mutex<Vec<Arc<Record>>>>,
+struct Queues<T> {
+    workers: Vec<Mutex<Vec<Arc<T>>>>,
     /// What was taken from the queues and is not in all sinks yet.
-    delivering: Mutex<Vec<Arc<Record>>>,
+    delivering: Mutex<Vec<Arc<T>>>,
     dropped: AtomicU64,
     ends: Mutex<bool>,
     wakes: Condvar,
@@ -96,8 +111,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Pump {
-    pub(crate) fn start(workers: usize, sinks: Vec<Box<dyn Sink>>) -> Self {
+impl<T: Queued> Pump<T> {
+    /// `thread` is the name of its thread.
+    pub(crate) fn start(thread: &str, workers: usize, sinks: Vec<Box<dyn Sink<T>>>) -> Self {
         let queues = Arc::new(Queues {
             workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             delivering: Mutex::default(),
@@ -108,13 +124,13 @@ impl Pump {
         let counts: Vec<_> = sinks.iter().map(|sink| Arc::new(SinkCounts::of(sink.name()))).collect();
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
-        let thread = std::thread::Builder::new().name("llm-lens-sinks".into()).spawn(move || seen.run(all));
+        let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.run(all));
         let thread = thread.inspect_err(|error| tracing::error!(%error, "cannot start the thread of the sinks, records are dropped")).ok();
         Pump { queues, counts, thread }
     }
 
     /// Queue a record of a worker.
-    pub(crate) fn push(&self, worker: usize, record: Record) {
+    pub(crate) fn push(&self, worker: usize, record: T) {
         let queues = &self.queues;
         let Some(queue) = queues.workers.get(worker % queues.workers.len()) else { return };
         let mut queue = lock(queue);
@@ -131,12 +147,12 @@ impl Pump {
     }
 
     /// Records that are not in all sinks yet, oldest first.
-    pub(crate) fn waiting(&self) -> Vec<Arc<Record>> {
+    pub(crate) fn waiting(&self) -> Vec<Arc<T>> {
         // The lock keeps the pump from taking records away meanwhile.
         let delivering = lock(&self.queues.delivering);
         let mut all = delivering.clone();
         self.queues.workers.iter().for_each(|queue| all.extend(lock(queue).iter().cloned()));
-        all.sort_by_key(|record| record.started_at.saturating_add(record.total_us));
+        all.sort_by_key(|record| record.at());
         all
     }
 
@@ -150,7 +166,7 @@ impl Pump {
     }
 }
 
-impl Drop for Pump {
+impl<T: Queued> Drop for Pump<T> {
     fn drop(&mut self) {
         *lock(&self.queues.ends) = true;
         self.queues.wakes.notify_one();
@@ -160,8 +176,8 @@ impl Drop for Pump {
     }
 }
 
-impl Queues {
-    fn run(&self, mut sinks: Vec<(Box<dyn Sink>, Arc<SinkCounts>)>) {
+impl<T: Queued> Queues<T> {
+    fn run(&self, mut sinks: Sinks<T>) {
         loop {
             let ends = *self.wakes.wait_timeout(lock(&self.ends), POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
             self.deliver(&mut sinks);
@@ -172,13 +188,13 @@ impl Queues {
         }
     }
 
-    fn deliver(&self, sinks: &mut [(Box<dyn Sink>, Arc<SinkCounts>)]) {
+    fn deliver(&self, sinks: &mut Sinks<T>) {
         let mut delivering = lock(&self.delivering);
         self.workers.iter().for_each(|queue| delivering.append(&mut lock(queue)));
         if delivering.is_empty() {
             return;
         }
-        delivering.sort_by_key(|record| record.started_at.saturating_add(record.total_us));
+        delivering.sort_by_key(|record| record.at());
         let batch = delivering.clone();
         drop(delivering);
         for (sink, counts) in sinks {
@@ -242,7 +258,7 @@ mod tests {
     #[test]
     fn a_sink_that_stalls_costs_what_is_beyond_its_queue() {
         let (sink, told, go) = telling("slow", Ok(()));
-        let pump = Pump::start(1, vec![sink]);
+        let pump = Pump::start("test", 1, vec![sink]);
         pump.push(0, record("m", "ok"));
         assert_eq!(told.recv(), Ok(1));
         (0..QUEUE + 10).for_each(|_| pump.push(0, record("m", "ok")));
@@ -263,7 +279,7 @@ mod tests {
             drop(go);
             all.push(sink);
         }
-        let pump = Pump::start(2, all);
+        let pump = Pump::start("test", 2, all);
         (0..3).for_each(|worker| pump.push(worker, record("m", "ok")));
         let counts = pump.counts().to_vec();
         drop(pump);

@@ -12,6 +12,7 @@ pub use time::Tick;
 
 pub mod duration;
 pub mod ledger;
+pub mod observe;
 pub use ledger::{Ledger, State};
 
 mod histogram;

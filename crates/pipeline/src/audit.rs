@@ -1,44 +1,30 @@
-//! The audit log, and the key of its hashes.
+//! The key of the audit log's hashes: equal matches have equal hashes, and a hash tells nothing of the match.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::settings;
 use filters::audit::Hasher;
-use observatory::{AuditLog, Observatory};
 
-/// The audit log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot open the audit log {path}: {source}")]
-pub struct AuditError {
-    path: PathBuf,
-    source: std::io::Error,
-}
-
-/// The audit log, and the key of its hashes.
+/// What findings are written down with, where there is an audit log.
 pub struct Audit {
-    /// The file.
-    pub log: AuditLog,
     pub(crate) hasher: Arc<Hasher>,
 }
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Audit").field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Audit").finish_non_exhaustive()
     }
 }
 
 impl Audit {
-    /// Open the log, if the settings want one.
-    pub fn open(settings: &settings::Audit, observatory: &Observatory) -> Result<Option<Self>, AuditError> {
-        let Some(path) = &settings.file else { return Ok(None) };
-        let log = AuditLog::open(path, settings.max_size, settings.keep, observatory.audit().clone())
-            .map_err(|source| AuditError { path: path.clone(), source })?;
+    /// With the key of the settings, or one of this process; `None`: the settings want no log.
+    pub fn new(settings: &settings::Audit) -> Option<Self> {
+        settings.file.as_ref()?;
         let hasher = match &settings.key {
             Some(key) => Hasher::new(key.reveal().as_bytes()),
             None => Hasher::new(&[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat()),
         };
-        Ok(Some(Audit { log, hasher: Arc::new(hasher) }))
+        Some(Audit { hasher: Arc::new(hasher) })
     }
 }

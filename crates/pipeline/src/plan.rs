@@ -30,8 +30,8 @@ use crate::jwks::Jwks;
 use crate::shared_limits::Store;
 pub use mirror::{Mirror, MirrorSlot};
 pub use policy::RouteCounters;
-pub use pools::PlannedPool;
 use pools::Pools;
+pub use pools::{Hedged, PlannedPool};
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! What all requests of a process share: the plan that is in force, the observatory, and whether we are leaving.
 
+mod observe;
+
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;

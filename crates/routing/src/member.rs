@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
+use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ewma::{Fading, Mean, PeakEwma};
-use crate::health::{Cause, Health, nanos};
+use crate::health::{Cause, Health, State, nanos};
 use crate::predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
 use crate::settings::Ejection;
 use crate::signals::{Heard, Signals};
@@ -293,6 +294,35 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+impl Observe for Member {
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        let (asked, failed) = self.totals();
+        samples.counts(&[
+            ("llm_lens_backend_attempts_total", asked),
+            ("llm_lens_backend_failures_total", failed),
+            ("llm_lens_backend_ejections_total", self.health().ejections()),
+            ("llm_lens_backend_in_flight", self.requests()),
+            ("llm_lens_backend_tokens_in_flight", self.tokens()),
+        ]);
+        let errors = self.prediction_errors();
+        for (of, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
+            error.into_iter().for_each(|error| samples.push_with("llm_lens_prediction_error_ratio", ("of", of), error));
+        }
+        let signals = self.signals(now).unwrap_or_default();
+        for (name, value) in [
+            ("llm_lens_engine_running", signals.running),
+            ("llm_lens_engine_waiting", signals.waiting),
+            ("llm_lens_engine_cache_ratio", signals.cache),
+        ] {
+            value.into_iter().for_each(|value| samples.push(name, value));
+        }
+        let state = self.health().state(now);
+        for known in State::ALL {
+            samples.push_with("llm_lens_backend_state", ("state", known.name()), f64::from(u8::from(known == state)));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
+use lens::observe::{Observe, Samples};
 use serde::Serialize;
 
 use crate::balance::prefix::Prefixes;
@@ -358,6 +359,20 @@ impl Pool {
     /// The next of a circle.
     pub(crate) fn turn(&self) -> usize {
         self.cursor.fetch_add(1, Ordering::Relaxed) as usize
+    }
+}
+
+impl Observe for Pool {
+    /// Its own figures, then those of its backends, which have other labels.
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        let name: &str = &self.settings.name;
+        let (looked, found) = self.prefix_blocks();
+        samples.under(&[("pool", name), ("tier", &self.settings.tier)], |samples| {
+            samples.counts(&[("llm_lens_prefix_blocks_total", looked), ("llm_lens_prefix_block_hits_total", found)]);
+        });
+        for member in self.members() {
+            samples.under(&[("pool", name), ("backend", &member.name)], |samples| member.observe(now, samples));
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lens::Tick;
+use lens::observe::{Observe, Samples};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -217,6 +219,19 @@ impl Release {
         match side {
             Side::Stable => &self.stable,
             Side::Candidate => &self.candidate,
+        }
+    }
+}
+
+impl Observe for Release {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.push("llm_lens_candidate_share", self.share());
+        samples.push("llm_lens_candidate_rolled_back", f64::from(u8::from(self.was_rolled_back())));
+        for (side, version) in [(Side::Stable, "stable"), (Side::Candidate, "candidate")] {
+            let (well, badly) = self.counts(side);
+            for (ended, count) in [("well", well), ("badly", badly)] {
+                samples.under(&[("version", version), ("ended", ended)], |samples| samples.push("llm_lens_version_requests", count as f64));
+            }
         }
     }
 }

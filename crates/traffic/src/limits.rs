@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lens::Tick;
+use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 
 use super::account::{self, Account, When};
@@ -268,6 +270,21 @@ impl RateLimits {
             warned: limit.warned.load(Ordering::Relaxed),
             accounts: limit.shards.iter().map(|shard| shard.lock().accounts.len()).sum(),
         })
+    }
+}
+
+impl Observe for RateLimits {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        for LimitCounts { limit, refused, ended, warned, accounts } in self.counts() {
+            samples.under(&[("limit", &limit.name), ("of", limit.of.name())], |samples| {
+                samples.counts(&[
+                    ("llm_lens_limited_requests_total", refused),
+                    ("llm_lens_limited_streams_total", ended),
+                    ("llm_lens_limit_warnings_total", warned),
+                    ("llm_lens_limit_accounts", accounts as u64),
+                ]);
+            });
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use lens::Tick;
+use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 
 use super::settings::Admission;
@@ -365,6 +366,23 @@ impl Drop for Waiting {
             let unsent = self.turnstile.let_in(&mut state);
             drop(state);
             drop(unsent);
+        }
+    }
+}
+
+impl Observe for Turnstile {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        let counts = self.counts();
+        samples.counts(&[
+            ("llm_lens_queue_depth", counts.waiting),
+            ("llm_lens_admitted_in_flight", counts.in_flight),
+            ("llm_lens_admitted_tokens", counts.tokens),
+            ("llm_lens_admission_cap", counts.cap),
+            ("llm_lens_admitted_requests_total", counts.admitted),
+            ("llm_lens_queued_requests_total", counts.queued),
+        ]);
+        for (reason, shed) in ShedReason::ALL.iter().zip(counts.shed) {
+            samples.push_with("llm_lens_shed_requests_total", ("reason", reason.name()), shed as f64);
         }
     }
 }

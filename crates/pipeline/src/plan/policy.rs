@@ -31,6 +31,11 @@ pub struct RouteCounters {
 }
 
 impl RouteCounters {
+    /// What was decided between edge and cloud, and how often.
+    pub fn decisions(&self) -> impl Iterator<Item = (Offloaded, u64)> {
+        Offloaded::ALL.into_iter().zip(self.offloaded.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
     /// It was decided between edge and cloud.
     pub fn offloaded(&self, decided: Offloaded) {
         let at = Offloaded::ALL.iter().position(|known| *known == decided);

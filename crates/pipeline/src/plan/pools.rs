@@ -34,8 +34,9 @@ pub struct PlannedPool {
 /// What second backends were asked. Counts go on when backends come and go.
 #[derive(Debug, Default)]
 pub struct Hedged {
-    /// How often one was asked, and answered first.
+    /// How often one was asked.
     pub asked: AtomicU64,
+    /// How often it answered first.
     pub won: AtomicU64,
     /// Tokens of prompts, as estimated, that those who lost have read.
     pub tokens: AtomicU64,

@@ -5,14 +5,16 @@
 //! - *Never*: the text.
 
 use filters::audit::{Entry, MOST};
+use observatory::AuditLine;
 use relay::Note;
 
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::shared::worker;
 
 /// Write down what was found.
 pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
-    let (Some(audit), Some(guard)) = (&exchange.shared.audit, exchange.guard()) else { return };
+    let (Some(_), Some(guard)) = (&exchange.shared.audit, exchange.guard()) else { return };
     let Some(routed) = &exchange.routed else { return };
     let at = clock::wall_us();
     for note in notes.iter().take(MOST) {
@@ -38,7 +40,7 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
             hash: note.hash.clone(),
         };
         match serde_json::to_string(&entry) {
-            Ok(line) => audit.log.write(line),
+            Ok(text) => exchange.shared.observatory.found(worker(), AuditLine { at, text }),
             Err(error) => tracing::error!(%error, "audit entry cannot be written"),
         }
     }

@@ -1,0 +1,86 @@
+//! Values of metrics that are read when somebody asks, from whatever counts.
+//!
+//! - *In*: counters and states, through [`Observe`], which what counts implements itself.
+//! - *Out*: [`Sample`]s by the names of the metric catalog.
+//! - *Never*: a name or a label that is not in the catalog: exporters refuse it, and a test finds it.
+
+use crate::Tick;
+
+/// A value that belongs to no series of records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its metric, a row of the catalog.
+    pub name: &'static str,
+    /// Names and values.
+    pub labels: Vec<(&'static str, String)>,
+    /// How much.
+    pub value: f64,
+}
+
+/// Something whose state is worth a metric.
+pub trait Observe {
+    /// Say what it is now.
+    fn observe(&self, now: Tick, samples: &mut Samples);
+}
+
+/// Samples that are being collected. Labels of what contains the observed come first.
+#[derive(Debug, Default)]
+pub struct Samples {
+    labels: Vec<(&'static str, String)>,
+    all: Vec<Sample>,
+}
+
+impl Samples {
+    /// Add a value.
+    pub fn push(&mut self, name: &'static str, value: f64) {
+        self.all.push(Sample { name, labels: self.labels.clone(), value });
+    }
+
+    /// Add a value with one more label.
+    pub fn push_with(&mut self, name: &'static str, label: (&'static str, &str), value: f64) {
+        self.under(&[label], |samples| samples.push(name, value));
+    }
+
+    /// Add several counts.
+    pub fn counts(&mut self, counts: &[(&'static str, u64)]) {
+        counts.iter().for_each(|(name, value)| self.push(name, *value as f64));
+    }
+
+    /// Collect what stands under more labels.
+    pub fn under(&mut self, labels: &[(&'static str, &str)], collect: impl FnOnce(&mut Samples)) {
+        let before = self.labels.len();
+        self.labels.extend(labels.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        collect(self);
+        self.labels.truncate(before);
+    }
+
+    /// What was collected.
+    pub fn into_vec(self) -> Vec<Sample> {
+        self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_what_contains_it() {
+        let mut samples = Samples::default();
+        samples.push("a", 1.0);
+        samples.under(&[("pool", "p")], |samples| {
+            samples.under(&[("backend", "b")], |samples| samples.counts(&[("b", 2)]));
+            samples.push_with("c", ("state", "up"), 1.0);
+        });
+        samples.push("d", 0.0);
+        let labels: Vec<Vec<String>> = samples
+            .into_vec()
+            .iter()
+            .map(|sample| sample.labels.iter().map(|(name, value)| format!("{}:{name}={value}", sample.name)).collect())
+            .collect();
+        assert_eq!(
+            labels,
+            [vec![], vec!["b:pool=p".to_owned(), "b:backend=b".into()], vec!["c:pool=p".into(), "c:state=up".into()], vec![]]
+        );
+    }
+}

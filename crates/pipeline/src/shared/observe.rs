@@ -1,0 +1,108 @@
+//! What limits, admission, pools, routes and the store say to whoever scrapes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lens::Tick;
+use lens::observe::{Observe, Samples};
+
+use super::Shared;
+use crate::client_limits::ClientLimits;
+use crate::plan::{Hedged, Mirror, Plan, PlannedRoute, RouteCounters};
+use crate::shared_limits::Store;
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+impl Observe for Shared {
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        self.client_limits.observe(now, samples);
+        self.plan.load().observe(now, samples);
+    }
+}
+
+impl Observe for Plan {
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        self.rate_limits.observe(now, samples);
+        self.store.iter().for_each(|store| store.observe(now, samples));
+        for upstream in self.placed() {
+            let Some(queue) = &upstream.turnstile else { continue };
+            samples.under(&[("backend", &upstream.backend.name)], |samples| queue.observe(now, samples));
+        }
+        for route in &self.routes {
+            samples.under(&[("route", &route.route.name)], |samples| route.observe(now, samples));
+        }
+        for pool in self.pools() {
+            let settings = &pool.pool.settings;
+            samples.under(&[("pool", &settings.name), ("tier", &settings.tier)], |samples| pool.hedged.observe(now, samples));
+            pool.pool.observe(now, samples);
+        }
+    }
+}
+
+impl Observe for PlannedRoute {
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        self.release.iter().for_each(|release| release.observe(now, samples));
+        self.mirror.iter().for_each(|mirror| mirror.observe(now, samples));
+        if self.has_choice() {
+            self.counters.observe(now, samples);
+        }
+    }
+}
+
+impl Observe for RouteCounters {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.counts(&[
+            ("llm_lens_retries_total", load(&self.retries)),
+            ("llm_lens_retries_denied_total", load(&self.retries_denied)),
+            ("llm_lens_fallbacks_total", load(&self.fallbacks)),
+            ("llm_lens_continuations_total", load(&self.continuations)),
+        ]);
+        for (decided, count) in self.decisions().filter(|(_, count)| *count > 0) {
+            samples.push_with("llm_lens_offload_decisions_total", ("decision", decided.name()), count as f64);
+        }
+    }
+}
+
+impl Observe for Mirror {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        let counts = &self.counts;
+        for (ended, count) in [("well", &counts.success), ("badly", &counts.failure), ("left_out", &counts.left_out)] {
+            samples.push_with("llm_lens_mirrored_requests_total", ("ended", ended), load(count) as f64);
+        }
+        samples.counts(&[
+            ("llm_lens_mirrored_ttft_microseconds_total", load(&counts.first_token_us)),
+            ("llm_lens_mirrored_first_tokens_total", load(&counts.first_tokens)),
+        ]);
+    }
+}
+
+impl Observe for Hedged {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.counts(&[
+            ("llm_lens_hedges_total", load(&self.asked)),
+            ("llm_lens_hedges_won_total", load(&self.won)),
+            ("llm_lens_hedged_tokens_total", load(&self.tokens)),
+        ]);
+    }
+}
+
+impl Observe for ClientLimits {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.counts(&[
+            ("llm_lens_refused_connections_total", load(&self.refused_connections)),
+            ("llm_lens_refused_addresses_total", load(&self.refused_requests)),
+        ]);
+    }
+}
+
+impl Observe for Store {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.counts(&[
+            ("llm_lens_store_up", u64::from(self.is_there())),
+            ("llm_lens_store_answers_total", load(&self.answered)),
+            ("llm_lens_store_failures_total", load(&self.failed)),
+            ("llm_lens_store_fallbacks_total", load(&self.without)),
+        ]);
+    }
+}

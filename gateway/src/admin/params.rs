@@ -1,0 +1,90 @@
+//! The query of a request for a page, and the errors that pages answer with.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// The parameters of a query, percent-decoded. Of two with the same name the last counts.
+pub(super) struct Params(HashMap<String, String>);
+
+impl Params {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A whole number, or `default` where the query has none.
+    pub(super) fn number(&self, name: &'static str, default: u64) -> Result<u64, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        text.parse().map_err(|_| ApiError::bad(name, format!("{name} must be a whole number, not {text:?}")))
+    }
+
+    /// Whether a parameter says `true`.
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        self.get(name) == Some("true")
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::try_from_uri(&parts.uri).map_err(|_| ApiError::bad("", "the query is malformed".into()))?;
+        Ok(Params(query.0))
+    }
+}
+
+/// Why there is no page: an object with a message and, where one is to blame, the parameter.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    param: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    /// 400: a parameter is wrong.
+    pub(super) fn bad(param: &'static str, message: String) -> Self {
+        ApiError { status: StatusCode::BAD_REQUEST, param, message }
+    }
+
+    pub(super) fn not_found(message: &str) -> Self {
+        ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
+    }
+
+    pub(super) fn internal() -> Self {
+        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, param: "", message: "the page cannot be made; the log says why".into() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let param = Some(self.param).filter(|param| !param.is_empty());
+        let body = json!({"error": {"message": self.message, "param": param}}).to_string();
+        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(uri: &str) -> Result<Params, ApiError> {
+        let (mut parts, ()) = axum::http::Request::builder().uri(uri).body(()).expect("a request").into_parts();
+        Params::from_request_parts(&mut parts, &()).await
+    }
+
+    #[tokio::test]
+    async fn parameters_are_decoded_and_numbers_are_checked() {
+        let params = read("/api?route=a%2Fb+c&limit=7&tools=true&asked=1").await.expect("a query");
+        assert_eq!((params.get("route"), params.get("other")), (Some("a/b c"), None));
+        assert_eq!((params.number("limit", 1).ok(), params.number("more", 1).ok()), (Some(7), Some(1)));
+        assert!(params.is_true("tools") && !params.is_true("asked"));
+        let wrong = read("/api?limit=-1").await.expect("a query").number("limit", 1).expect_err("not whole");
+        assert_eq!((wrong.status, wrong.param), (StatusCode::BAD_REQUEST, "limit"));
+        assert!(read("/api").await.expect("no query").get("limit").is_none());
+    }
+}
