@@ -276,7 +276,7 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
     // One that does not fit its key changes nothing; one that does is in force soon.
     let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
     std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem")).expect("it is writable");
-    gateway.until(|g| g.stderr().contains("certificate unchanged")).await;
+    gateway.until(|g| g.stderr().contains("new certificate is invalid")).await;
     assert_eq!(status(&gateway, &modern).await.expect("the old one holds").1, first);
     std::fs::write(certificates.file("cert.pem"), old).expect("it is writable");
     let done = Command::new("openssl")
