@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wire::Dialect;
-use wire::url::{BadUrl, BaseUrl};
+use wire::url::{self, BadUrl, BaseUrl};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
@@ -414,15 +414,15 @@ fn is_label(name: &str) -> bool {
         && !name.starts_with("__")
 }
 
-/// Take a URL apart, or say what is wrong with it; one that may hold a secret is not repeated.
+/// Take a URL apart, or say what is wrong with it.
 fn split_url(url: &str) -> Result<BaseUrl, String> {
+    let shown = url::shown(url);
     let parts: BaseUrl = url.parse().map_err(|why| match why {
-        BadUrl::User => format!("the URL {why}; give the key as api_key"),
-        BadUrl::Query => format!("the URL {why}"),
-        why => format!("{url:?} {why}"),
+        BadUrl::User => format!("{shown} {why}; give the key as api_key"),
+        why => format!("{shown} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {
-        return Err(format!("{url:?} is a link-local or metadata address, which no engine has"));
+        return Err(format!("{shown} is a link-local or metadata address, which no engine has"));
     }
     Ok(parts)
 }

@@ -86,7 +86,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route("/api/settings", page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))))
         .fallback(async || ApiError::not_found("not found; GET / lists what is here"))
-        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only GET\n"))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(shared)
 }
 

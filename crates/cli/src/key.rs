@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use config::{Secret, Settings};
-use tempfile::NamedTempFile;
 use traffic::KeyHasher;
 use traffic::keys::{Entry, is_database};
 
@@ -136,7 +135,15 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known = fs::metadata(path).ok();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut fresh = NamedTempFile::with_prefix_in(".keys-", folder).with_context(|| format!("cannot write beside {}", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // The lock is ours: what is there was left by one that was killed.
+    let _ = fs::remove_file(folder.join(format!("{name}.new")));
+    let mut fresh = tempfile::Builder::new()
+        .prefix(&*name)
+        .suffix(".new")
+        .rand_bytes(0)
+        .tempfile_in(folder)
+        .with_context(|| format!("cannot write beside {}", path.display()))?;
     fresh
         .write_all(after.as_bytes())
         .and_then(|()| fresh.as_file().sync_all())

@@ -4,19 +4,21 @@
 //! - *Out*: a line for each, `TIME LEVEL event key=value` or a JSON object. The line of a request has its `request_id`.
 //! - *Never*: a request that waits for standard error; a control character.
 //!
-//! A thread of its own writes the lines. Those that find its queue full are dropped, and the next line that can be written says how many.
+//! A thread of its own writes the lines. Those that find its queue full, or standard error closed, are dropped, and the next line that can be
+//! written says how many. tracing-appender would do this, but its end waits without a bound when nothing reads.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -26,6 +28,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 const MAX_VALUE: usize = 8 << 10;
 /// Lines that wait to be written.
 const QUEUE: usize = 1024;
+/// How long the end of the process waits for the last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
 /// Crates of ours. Libraries may warn; what they inform about is not ours to say.
 const OURS: [&str; 8] = ["gateway", "pipeline", "relay", "transport", "discovery", "observatory", "testbench", "llm_lens"];
 
@@ -40,17 +44,55 @@ pub(crate) enum LogFormat {
 }
 
 /// Log from now on, down to that level. The last lines are written when the guard is dropped.
-pub(crate) fn install(level: LevelFilter, format: LogFormat, request_id: fn() -> Option<Arc<str>>) -> WorkerGuard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE).thread_name("log").finish(std::io::stderr());
+pub(crate) fn install(level: LevelFilter, format: LogFormat, request_id: fn() -> Option<Arc<str>>) -> Guard {
+    let (queue, entries) = sync_channel(QUEUE);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let lost = dropped.clone();
+    // Ends with the process: the subscriber, which has the other end, is never dropped. Without the thread nothing is logged.
+    let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
+    let guard = Guard(queue.clone());
     let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|ours| (ours, level)));
-    let lines = Lines { format, request_id, dropped: writer.error_counter(), told: AtomicUsize::new(0), writer };
+    let lines = Lines { format, request_id, queue, dropped };
     // Both fail only where something else has been installed, and nothing else is.
     let installed = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.with_filter(targets)));
     if installed.is_ok() {
         let _ = tracing_log::LogTracer::builder().with_max_level(log_level(level)).init();
     }
     guard
+}
+
+enum Entry {
+    Line(String),
+    /// What came before this is written when the other end hears of it.
+    Written(SyncSender<()>),
+}
+
+/// Dropping it waits, within [`LAST_LINES`], until what was logged is written.
+pub(crate) struct Guard(SyncSender<Entry>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (done, written) = sync_channel(1);
+        if self.0.try_send(Entry::Written(done)).is_ok() {
+            let _ = written.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+fn write_lines(entries: &Receiver<Entry>, lost: &AtomicU64) {
+    let mut stderr = std::io::stderr();
+    while let Ok(entry) = entries.recv() {
+        match entry {
+            Entry::Line(line) => {
+                if stderr.write_all(line.as_bytes()).is_err() {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Entry::Written(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
 }
 
 fn log_level(level: LevelFilter) -> tracing_log::log::LevelFilter {
@@ -62,10 +104,9 @@ fn log_level(level: LevelFilter) -> tracing_log::log::LevelFilter {
 struct Lines {
     format: LogFormat,
     request_id: fn() -> Option<Arc<str>>,
-    writer: NonBlocking,
-    dropped: ErrorCounter,
-    /// How many dropped lines have been told of.
-    told: AtomicUsize,
+    queue: SyncSender<Entry>,
+    /// Lines that were dropped since the last one that told of it.
+    dropped: Arc<AtomicU64>,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -77,16 +118,17 @@ impl<S: Subscriber> Layer<S> for Lines {
         if let Some(id) = (self.request_id)() {
             parts.set("request_id", Value::from(&*id));
         }
-        let dropped = self.dropped.dropped_lines();
-        let fresh = dropped.saturating_sub(self.told.swap(dropped, Ordering::Relaxed));
-        if fresh > 0 {
-            parts.set("dropped_lines", fresh.into());
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            parts.set("dropped_lines", dropped.into());
         }
         let line = match self.format {
             LogFormat::Text => parts.text(metadata.level()),
             LogFormat::Json => parts.json(metadata.level(), metadata.target()),
         };
-        let _ = self.writer.clone().write_all(line.as_bytes());
+        if self.queue.try_send(Entry::Line(line)).is_err() {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -112,9 +154,9 @@ impl Parts {
         for (name, value) in &self.fields {
             let _ = write!(line, " {name}=");
             match value {
-                Value::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
+                Value::String(text) if text.is_empty() || text.contains([' ', '"', '=', '\\', '\n']) => {
                     line.push('"');
-                    escape(&text.replace('"', "\\\""), &mut line, "\\n");
+                    escape(&text.replace('\\', "\\\\").replace('"', "\\\""), &mut line, "\\n");
                     line.push('"');
                 }
                 Value::String(text) => escape(text, &mut line, "\\n"),
@@ -128,12 +170,11 @@ impl Parts {
     }
 
     fn json(self, level: &Level, target: &str) -> String {
-        let mut line = Map::new();
+        let mut line = self.fields;
         line.insert("timestamp".into(), now().into());
         line.insert("level".into(), level.as_str().into());
         line.insert("target".into(), target.into());
         line.insert("message".into(), self.message.into());
-        line.extend(self.fields);
         format!("{}\n", Value::Object(line))
     }
 }
@@ -212,6 +253,33 @@ mod tests {
         assert_eq!(object["message"], "backend\nejected\x1b[2J");
         assert_eq!((&object["backend"], &object["count"]), (&"b 0\n\"x\"".into(), &3.into()));
         assert!(object.get("log.file").is_none());
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_own_quotes_and_a_field_cannot_pass_for_the_level() {
+        let mut parts = Parts::default();
+        parts.set("error", "x\\\" level=ERROR".into());
+        parts.set("level", "TRACE".into());
+        assert!(parts.text(&Level::WARN).contains(r#"error="x\\\" level=ERROR""#), "{}", parts.text(&Level::WARN));
+        assert!(parts.json(&Level::WARN, "gateway").contains(r#""level":"WARN""#));
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_told_of_once() {
+        let (queue, entries) = sync_channel(1);
+        let lines = Lines { format: LogFormat::Text, request_id: || None, queue, dropped: Arc::default() };
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            (0..4).for_each(|number| tracing::warn!(number, "one"));
+            let Ok(Entry::Line(first)) = entries.recv() else { panic!("a line") };
+            assert!(first.contains("number=0") && !first.contains("dropped_lines"), "{first}");
+            tracing::warn!("two");
+            let Ok(Entry::Line(second)) = entries.recv() else { panic!("a line") };
+            assert!(second.contains("two dropped_lines=3"), "{second}");
+            tracing::warn!("three");
+            let Ok(Entry::Line(third)) = entries.recv() else { panic!("a line") };
+            assert!(third.ends_with("three\n"), "{third}");
+        });
     }
 
     #[test]

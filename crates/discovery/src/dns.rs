@@ -149,7 +149,7 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
             }
             (Err(_), Some(there)) => there.clone(),
             (Err(error), None) => {
-                tracing::warn!(name, target, %error, "SRV target lookup failed, retrying soon");
+                tracing::warn!(name, host = target, %error, "SRV target lookup failed, retrying soon");
                 until = until.min(Instant::now() + RETRY.0);
                 failure = Some(error);
                 continue;

@@ -14,7 +14,7 @@ pub fn id() -> Option<Arc<str>> {
 }
 
 /// Work on a request.
-pub(crate) fn scope<F: Future>(id: Arc<str>, work: F) -> impl Future<Output = F::Output> {
+pub fn scope<F: Future>(id: Arc<str>, work: F) -> impl Future<Output = F::Output> {
     ID.scope(id, work)
 }
 

@@ -134,12 +134,13 @@ impl Release {
 
     /// The same release under other rules. With another share it begins anew, and all that goes on being known is what the old version was like.
     pub fn after(before: &Release, share: Option<f64>, rollback: Option<Rollback>, seed: u64) -> Self {
-        let release = Release::new(share.unwrap_or_else(|| before.share()), rollback, seed);
+        let release = Release::new(share.unwrap_or_default(), rollback, seed);
+        if share.is_none() {
+            // One word, so that a rollback meanwhile is taken over whole or not at all.
+            release.decision.store(before.decision.load(Ordering::Acquire), Ordering::Relaxed);
+        }
         let baseline = before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
         release.baseline.store(baseline, Ordering::Relaxed);
-        if share.is_none() && before.was_rolled_back() {
-            release.decision.fetch_or(ROLLED_BACK, Ordering::Relaxed);
-        }
         release
     }
 
@@ -160,7 +161,8 @@ impl Release {
             self.baseline.store(known, Ordering::Relaxed);
         }
         // Before the share: a tick that knows the new one must not judge it by what was seen under the old one.
-        [&self.stable, &self.candidate].iter().for_each(|seen| seen.clear());
+        // The new version's first: without counts of the old one it would be compared to one that never fails.
+        [&self.candidate, &self.stable].iter().for_each(|seen| seen.clear());
         let share = (share.clamp(0.0, 1.0) * WHOLE as f64) as u64;
         let decide = |before: u64| Some((before & !(NEXT - 1)).wrapping_add(NEXT) | share);
         let _ = self.decision.fetch_update(Ordering::Release, Ordering::Relaxed, decide);

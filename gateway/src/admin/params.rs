@@ -55,6 +55,11 @@ impl ApiError {
         ApiError { status: StatusCode::NOT_FOUND, param: "", message: message.to_owned() }
     }
 
+    pub(super) fn method_not_allowed() -> Self {
+        let message = "this page does not take that method; GET / lists what is here".into();
+        ApiError { status: StatusCode::METHOD_NOT_ALLOWED, param: "", message }
+    }
+
     pub(super) fn internal() -> Self {
         ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, param: "", message: "the page cannot be made; the log says why".into() }
     }

@@ -10,12 +10,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pipeline::shared::Shared;
 use serde::{Deserialize, Serialize};
 use traffic::{Apart, Line, Spend, Totals};
 
 /// Between two looks: so much of what was used is forgotten by a crash.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// A file that was to replace this one and is older has been left.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+
+static SAVING: Mutex<()> = Mutex::new(());
 
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -29,6 +35,7 @@ struct Written {
 pub(crate) fn load(path: Option<&Path>) -> Arc<Spend> {
     let spend = Arc::new(Spend::default());
     let Some(path) = path else { return spend };
+    remove_leftovers(path);
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let lines: Vec<Option<Written>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
@@ -61,6 +68,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 /// Write the sums, if they are others than those that were written.
 pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
+    // The last save, at the end of the process, must not be overtaken by one that began before.
+    let _saving = SAVING.lock();
     let now = shared.spend.lines(Apart::EVERYTHING, None);
     if now == *written {
         return;
@@ -71,11 +80,29 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
     }
 }
 
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What names of files begin with that are to replace this one.
+fn prefix(path: &Path) -> String {
+    format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Remove what gateways left that were killed while they wrote. One that runs renames its file within a second.
+fn remove_leftovers(path: &Path) {
+    let is_old = |entry: &std::fs::DirEntry| {
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age > LEFTOVER_AGE) && entry.file_name().to_string_lossy().starts_with(&prefix(path))
+    };
+    let entries = std::fs::read_dir(folder(path)).into_iter().flatten().flatten();
+    entries.filter(is_old).for_each(|entry| drop(std::fs::remove_file(entry.path())));
+}
+
 fn replace(path: &Path, lines: &[(Line, Totals)]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Readable as the umask allows: other programs read the sums.
     let readable = std::fs::Permissions::from_mode(0o666);
-    let fresh = tempfile::Builder::new().prefix(".usage-").permissions(readable).tempfile_in(folder)?;
+    let fresh = tempfile::Builder::new().prefix(&prefix(path)).permissions(readable).tempfile_in(folder(path))?;
     let mut file = std::io::BufWriter::new(fresh);
     for (line, totals) in lines {
         serde_json::to_writer(&mut file, &Written { line: line.clone(), totals: *totals })?;

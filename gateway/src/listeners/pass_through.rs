@@ -17,13 +17,13 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pipeline::ExchangeGuard;
-use pipeline::clock;
 use pipeline::exchange::Exchange;
 use pipeline::plan::{Plan, PlannedRoute};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::send::CREDENTIALS;
 use pipeline::stage::{accept, authenticate, guardrail_input, origin, route};
+use pipeline::{clock, current_request};
 use relay::Failure;
 use wire::Framing;
 use wire::http1::head::{self, Head, RequestLine};
@@ -101,7 +101,10 @@ impl ProxyHttp for PassThrough {
             return allow(session, fields).await.map(|()| true);
         }
         let admitted = match (found, &parsed) {
-            (Ok(route), Ok(head)) => pipeline::admit_unread(exchange, route, shown, head).await,
+            (Ok(route), Ok(head)) => {
+                let id = exchange.accepted.id.clone();
+                current_request::scope(id, pipeline::admit_unread(exchange, route, shown, head)).await
+            }
             (Err(refusal), _) => Err(refusal),
             (Ok(_), Err(error)) => Err(self.shared.bad_head(*error)),
         };
