@@ -1,6 +1,6 @@
-//! Values of metrics that are read when somebody asks, from whatever counts.
+//! Values of metrics that are read at each scrape from the counters themselves.
 //!
-//! - *In*: counters and states, through [`Observe`], which what counts implements itself.
+//! - *In*: counters and states, through [`Observe`], which their owners implement.
 //! - *Out*: [`Sample`]s by the names of the metric catalog.
 //! - *Never*: a name or a label that is not in the catalog: exporters refuse it, and a test finds it.
 

@@ -2,7 +2,7 @@
 //!
 //! - *In*: slices that requests want, debts of running streams, slices that lie idle.
 //! - *Out*: units, or how long until there are some; or nothing, when the store is away.
-//! - *Never*: a question to a store that is known to be away. One task connects, everybody else only uses the connection that is there.
+//! - *Never*: a call to a store that is known to be away. One task connects; requests only use the connection that is there.
 //!
 //! What the store is asked, `traffic::store` says.
 

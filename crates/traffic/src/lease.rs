@@ -18,7 +18,7 @@ use super::sync::Mutex;
 const SLICES: u64 = 20;
 /// Nanoseconds after which an unused slice goes back.
 const IDLE: u64 = 2_000_000_000;
-/// Nanoseconds after which the store is told again that units at a time are taken: it forgets those of a gateway that it does not hear of.
+/// Nanoseconds between two calls that keep units at a time alive: the store frees those of a gateway that makes no call.
 const KEEP_ALIVE: u64 = 1_000_000_000;
 
 /// What this gateway has of an account.
@@ -41,7 +41,7 @@ struct State {
     used_at: u64,
     /// What the store thinks is here, running or not.
     leased: i64,
-    /// When the store was last told of units at a time, nanoseconds.
+    /// When units at a time were last kept alive, nanoseconds.
     told_at: u64,
     /// An answer of the store was lost: it may think otherwise than it should.
     is_lost: bool,

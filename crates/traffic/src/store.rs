@@ -2,7 +2,7 @@
 //!
 //! - *In*: a slice that is [`Wanted`].
 //! - *Out*: a [`Call`]; what its answer means.
-//! - *Never*: a connection. Whoever has one runs the call.
+//! - *Never*: a connection. The pipeline has it, and runs the call.
 //!
 //! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in `account.rs`, in microseconds; a calendar's
 //! window is a count under a name with the window's end; streams at a time are a count for each gateway. Each decision is one script, and

@@ -1,4 +1,4 @@
-//! What limits, admission, pools, routes and the store say to whoever scrapes.
+//! The metrics of limits, admission, pools, routes and the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -200,7 +200,7 @@ async fn a_prompt_is_counted_by_the_file_of_its_route() {
     assert_eq!(exchange.expected.input, 80 + 4, "its words, and what a template puts around a message");
 }
 
-/// Two fit: one runs, one waits; a third is shed at once. Whoever waits too long leaves the queue.
+/// One request runs, one waits, a third is shed at once. A request that waits too long leaves the queue.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_full_queues_and_sheds() {
     let shared = shared(", admission: {max_requests: 1, queue: 1, max_wait: 5s}", "", "");
@@ -219,7 +219,7 @@ async fn a_backend_that_is_full_queues_and_sheds() {
     drop(first);
     let second = waiting.await.expect("no panic").expect("its turn came");
     let began = tokio::time::Instant::now();
-    let late = admission::enter(&mut third, &queue).await.expect_err("nobody leaves");
+    let late = admission::enter(&mut third, &queue).await.expect_err("no request ends");
     assert_eq!((late.code, began.elapsed().as_secs()), ("overloaded", 5));
     drop(second);
     admission::enter(&mut third, &queue).await.expect("there is room again");

@@ -59,7 +59,7 @@ async fn a_request_that_is_dropped_anywhere_settles() {
     }
 }
 
-/// A client that leaves while its prompt is checked is told nothing, and its request ends there.
+/// A client that leaves while its prompt is checked gets no answer, and its request ends there.
 #[tokio::test]
 async fn a_client_that_left_is_not_answered() {
     let shared = shared("", ", shield: s", "shields: [{name: s, judges: [{name: j, backend: c, input: block}]}]");
