@@ -34,6 +34,8 @@ use params::{ApiError, Params};
 
 /// Connections served at a time; more wait.
 const MAX_CONNECTIONS: usize = 64;
+/// Pages made at a time. A page is made to its end although its client has left, so connections do not bound them.
+const MAX_PAGES: usize = 4;
 /// A client that takes longer for its head is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records that `/api/requests` gives when the query names no number.
@@ -97,8 +99,14 @@ fn page(make: fn(&Shared, &Params) -> Result<Value, ApiError>) -> axum::routing:
     })
 }
 
-/// Do what may take long on a thread that may block.
+/// Do what may take long on a thread that may block, when fewer than [`MAX_PAGES`] others are done.
 async fn off_thread(make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static) -> Result<Response, ApiError> {
+    static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
+    let permit = PAGES.acquire().await.map_err(|_| ApiError::internal())?;
+    let make = move || {
+        let _permit = permit;
+        make()
+    };
     tokio::task::spawn_blocking(make).await.unwrap_or_else(|error| {
         tracing::error!(%error, "an admin page panicked");
         Err(ApiError::internal())

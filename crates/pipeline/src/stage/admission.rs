@@ -1,4 +1,4 @@
-//! Stage 6: a place at the backend, or a place in its queue.
+//! Stage 8: a place at the backend, or a place in its queue.
 //!
 //! - *In*: the backend's turnstile; priority and patience of the request.
 //! - *Out*: a place, which the end of the exchange gives back; or a refusal, at once where waiting is in vain.

@@ -1,4 +1,4 @@
-//! Stage 3: may it have that much?
+//! Stage 5: may it have that much?
 //!
 //! What a request is thought to use is reserved of every limit that it is under; `relay` tells the charge what its stream has used, and the
 //! end of the exchange settles it.

@@ -1,4 +1,4 @@
-//! Stage 10: what is left of a request is its record.
+//! Stage 13: what is left of a request is its record.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Stage 5: which route, and so which backend. The first route whose conditions all hold wins.
+//! Stage 4: which route, and so which backend. The first route whose conditions all hold wins.
 
 use std::sync::Arc;
 

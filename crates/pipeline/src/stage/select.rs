@@ -1,4 +1,4 @@
-//! Stage 6: which backend, and which next when that one fails.
+//! Stage 7: which backend, and which next when that one fails.
 //!
 //! `routing` decides; this tells it what it must know of the request, and how attempts went.
 //!

@@ -1,4 +1,4 @@
-//! Stage 7: the request as the backend will see it.
+//! Stage 10: the request as the backend will see it.
 //!
 //! The body's bytes are the client's own; the head is made anew: hop-by-hop fields and what `Connection` nominates are
 //! gone before anything of ours is added, the length is ours, and so is the credential when the backend has one.
