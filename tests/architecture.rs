@@ -28,7 +28,7 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("cli", &["config", "gateway", "testbench", "lens", "shield", "classifier", "filters", "traffic", "train"]),
     // The kit has a gateway with a filter of its own.
     ("tests", &["wire", "lens", "config", "filters", "gateway", "routing"]),
-    ("benches", &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic"]),
+    ("benches", &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic", "observatory"]),
     ("fuzz", &["wire"]),
 ];
 

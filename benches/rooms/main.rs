@@ -5,6 +5,7 @@
 mod guards;
 #[path = "routing.rs"]
 mod routing_room;
+mod scrape;
 mod traffic;
 
 use std::hint::black_box;
@@ -129,5 +130,6 @@ fn main() {
     routing_room::choice(&mut criterion);
     traffic::identity(&mut criterion);
     traffic::decision(&mut criterion);
+    scrape::scrape(&mut criterion);
     criterion.final_summary();
 }

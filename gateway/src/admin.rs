@@ -8,15 +8,18 @@
 mod params;
 mod routing;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::stream;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -117,12 +120,15 @@ fn json_response(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = observatory::Format::negotiate(accept);
     off_thread(move || {
         let mut samples = Samples::default();
         shared.observe(clock::now(), &mut samples);
-        let text = shared.observatory.prometheus(samples.into_vec());
-        Ok(([(header::CONTENT_TYPE, observatory::CONTENT_TYPE)], text).into_response())
+        let parts = shared.observatory.prometheus(format, samples.into_vec());
+        let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
+        Ok(([(header::CONTENT_TYPE, format.content_type())], body).into_response())
     })
     .await
 }
@@ -188,7 +194,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 }
 
 const INDEX: &str = "\
-/metrics            Prometheus text
+/metrics            Prometheus text, or protobuf with native histograms where the scraper asks for it
 /healthz            the process lives
 /readyz             it takes requests (503 while draining)
 /api/routes         counts, rates of the last minute, percentiles and ledger shares by route and backend

@@ -6,6 +6,10 @@
 //!
 //! Longer than 500 lines, because it is one table.
 
+mod bounds;
+
+use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -33,7 +37,7 @@ pub enum Unit {
 }
 
 /// A row of the catalog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric {
     /// Its name, with the unit or `_total` at the end.
     pub name: &'static str,
@@ -45,56 +49,58 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What is counted, in a sentence.
     pub help: &'static str,
+    /// The upper bounds of a histogram's classic buckets, in its unit, without the infinite one. Empty for other kinds.
+    pub bounds: &'static [f64],
 }
 
 /// All metrics, by name.
 pub const CATALOG: &[Metric] = &[
-    metric(
+    histogram(
         "gen_ai_client_operation_duration_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
         "The gateway's call to the engine: request sent to end of answer.",
     ),
-    metric(
+    histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
         "Gap between two events with generated text, on arrival.",
     ),
-    metric(
+    histogram(
         "gen_ai_client_operation_time_to_first_chunk_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
         "Request sent to the first complete event of a stream, of any kind.",
     ),
-    metric(
+    histogram(
         "gen_ai_client_token_usage",
-        Kind::Histogram,
         Unit::Tokens,
+        TOKENS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
         "Tokens of a request as the engine stated them.",
     ),
-    metric(
+    histogram(
         "gen_ai_server_request_duration_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
         "The engine's time for a request, as seen on the upstream leg.",
     ),
-    metric(
+    histogram(
         "gen_ai_server_time_per_output_token_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        SERVER_TPOT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
         "Time for each output token after the first event, one value a request.",
     ),
-    metric(
+    histogram(
         "gen_ai_server_time_to_first_token_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        SERVER_TTFT_SECONDS,
         &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
         "Request sent to the first generated text of any kind.",
     ),
@@ -157,10 +163,10 @@ pub const CATALOG: &[Metric] = &[
         "Share of the route's requests that the candidate gets, 0 to 1.",
     ),
     metric("llm_lens_client_connections", Kind::Gauge, Unit::One, &[], "Open connections of clients."),
-    metric(
+    histogram(
         "llm_lens_client_inter_token_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Gap between two events with generated text, when the client took the bytes.",
     ),
@@ -178,10 +184,10 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Body bytes of answers that clients took.",
     ),
-    metric(
+    histogram(
         "llm_lens_client_ttft_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Request head read to the first generated text taken by the client.",
     ),
@@ -231,10 +237,10 @@ pub const CATALOG: &[Metric] = &[
         "Events of answers, end marks included.",
     ),
     metric("llm_lens_fallbacks_total", Kind::Counter, Unit::One, &["route"], "Requests that went to a pool behind their own."),
-    metric(
+    histogram(
         "llm_lens_gateway_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "The gateway's own work for a request, without any wait.",
     ),
@@ -260,10 +266,10 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_operation_name"],
         "Requests that have not ended.",
     ),
-    metric(
+    histogram(
         "llm_lens_inter_token_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Gap between two events with generated text, on arrival.",
     ),
@@ -284,10 +290,10 @@ pub const CATALOG: &[Metric] = &[
     ),
     metric("llm_lens_limited_requests_total", Kind::Counter, Unit::One, &["limit", "of"], "Requests that the limit refused."),
     metric("llm_lens_limited_streams_total", Kind::Counter, Unit::One, &["limit", "of"], "Streams that the limit ended."),
-    metric(
+    histogram(
         "llm_lens_mark_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        SERVER_TTFT_SECONDS,
         &["route", "backend", "gen_ai_request_model", "mark"],
         "Request sent to the first event of its kind, on arrival.",
     ),
@@ -337,10 +343,10 @@ pub const CATALOG: &[Metric] = &[
     ),
     metric("llm_lens_prefix_blocks_total", Kind::Counter, Unit::One, &["pool", "tier"], "Prompt blocks that were looked up."),
     metric("llm_lens_queue_depth", Kind::Gauge, Unit::One, &["backend"], "Requests that wait for an admission permit of the backend."),
-    metric(
+    histogram(
         "llm_lens_queue_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Wait for limits and admission, of requests that waited.",
     ),
@@ -350,10 +356,10 @@ pub const CATALOG: &[Metric] = &[
     metric("llm_lens_refused_connections_total", Kind::Counter, Unit::One, &[], "Connections refused because there were too many."),
     metric("llm_lens_reload_failures_total", Kind::Counter, Unit::One, &[], "Changes of settings that were refused."),
     metric("llm_lens_reloads_total", Kind::Counter, Unit::One, &[], "Changes of settings that took effect."),
-    metric(
+    histogram(
         "llm_lens_request_duration_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "First byte of the request to the end of the exchange.",
     ),
@@ -387,17 +393,17 @@ pub const CATALOG: &[Metric] = &[
         "Labels of the route's settings, and the address of its backend; always 1.",
     ),
     metric("llm_lens_shed_requests_total", Kind::Counter, Unit::One, &["backend", "reason"], "Requests that admission refused, by reason."),
-    metric(
+    histogram(
         "llm_lens_shield_added_ttft_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "The guardrail's time before the client had the first token.",
     ),
-    metric(
+    histogram(
         "llm_lens_shield_event_hold_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Arrival to release of an event that the guardrail held.",
     ),
@@ -408,10 +414,10 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model", "filter", "side", "failure"],
         "Requests that a filter could not judge, by reason.",
     ),
-    metric(
+    histogram(
         "llm_lens_shield_filter_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model", "filter", "side", "part"],
         "Time of a filter in a request: on a thread, waiting for a thread, on another server, and in all.",
     ),
@@ -422,17 +428,17 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model", "direction", "rule"],
         "Findings of guardrails, by rule.",
     ),
-    metric(
+    histogram(
         "llm_lens_shield_held_bytes",
-        Kind::Histogram,
         Unit::Bytes,
+        BYTES,
         &["route", "backend", "gen_ai_request_model"],
         "Most bytes of events held at a time, one value a request.",
     ),
-    metric(
+    histogram(
         "llm_lens_shield_overhead_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model", "phase"],
         "The guardrail's time in a request, by phase.",
     ),
@@ -443,10 +449,10 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model", "filter", "side"],
         "Calls of filters.",
     ),
-    metric(
+    histogram(
         "llm_lens_shield_ttft_without_seconds",
-        Kind::Histogram,
         Unit::Seconds,
+        CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
         "Client TTFT less the guardrail's time in it.",
     ),
@@ -493,7 +499,11 @@ pub const CATALOG: &[Metric] = &[
 ];
 
 const fn metric(name: &'static str, kind: Kind, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind, unit, labels, help }
+    Metric { name, kind, unit, labels, help, bounds: &[] }
+}
+
+const fn histogram(name: &'static str, unit: Unit, bounds: &'static [f64], labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, unit, labels, help, bounds }
 }
 
 /// The metric of that name.
@@ -504,7 +514,7 @@ pub fn find(name: &str) -> Option<&'static Metric> {
 /// The catalog as the table of `docs/metrics.md`.
 pub fn markdown() -> String {
     let mut out = String::from("| metric | kind | unit | labels | what |\n|---|---|---|---|---|\n");
-    for Metric { name, kind, unit, labels, help } in CATALOG {
+    for Metric { name, kind, unit, labels, help, .. } in CATALOG {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -530,7 +540,8 @@ mod tests {
     #[test]
     fn rows_are_sorted_and_named_by_their_kind() {
         assert!(CATALOG.windows(2).all(|pair| pair[0].name < pair[1].name), "sorted, each once");
-        for Metric { name, kind, unit, labels, help } in CATALOG {
+        for Metric { name, kind, unit, labels, help, bounds } in CATALOG {
+            assert!(bounds.is_sorted() && bounds.is_empty() == (*kind != Kind::Histogram), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert!(*unit != Unit::Seconds || name.contains("_seconds"), "{name}");
             assert!(help.ends_with('.') && help.len() > 10 && !help.contains('|'), "{name}: {help}");

@@ -1,7 +1,7 @@
 //! Who should know?
 //!
 //! - *In*: finished [`lens::Record`]s, batches of gaps, changes of gauges.
-//! - *Out*: the recent records, the series of each route and backend, the Prometheus text.
+//! - *Out*: the recent records, the series of each route and backend, what Prometheus scrapes.
 //! - *Never*: a label from a client. Labels are interned when settings are built ([`Observatory::group`]), and a request
 //!   carries their number.
 
@@ -23,7 +23,7 @@ pub use overview::{Overview, TimingOverview};
 
 mod prometheus;
 pub use lens::observe::Sample;
-pub use prometheus::CONTENT_TYPE;
+pub use prometheus::Format;
 
 mod rate;
 mod recent;
@@ -36,7 +36,7 @@ mod security;
 pub use security::{FilterOverview, SecurityOverview};
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use lens::record::Outcome;
@@ -99,13 +99,21 @@ impl Observatory {
         self.groups.intern(group)
     }
 
-    /// Forget backends in which nobody has counted for [`FORGET`]: those that come and go would fill the memory, and every scrape. To be called now and then.
-    pub fn forget(&self, now: Tick) {
+    /// Forget backends that nothing was counted for during [`FORGET`]: those that come and go would fill the memory, and every scrape.
+    /// To be called now and then. Returns false, having done nothing, while a scrape is made: the caller's thread does not wait for one.
+    pub fn forget(&self, now: Tick) -> bool {
+        // The order of locks is that of a scrape: the total, then the groups.
+        let mut total = match self.total.try_lock() {
+            Ok(total) => total,
+            Err(TryLockError::Poisoned(total)) => total.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        self.drain_into(&mut total);
         self.groups.forget(now, FORGET, |gone| {
-            let mut total = self.drained();
             total.series.retain(|key, _| !gone.contains(&key.group));
             total.rates.retain(|group, _| !gone.contains(group));
         });
+        true
     }
 
     /// The gauges of the process.
@@ -172,23 +180,25 @@ impl Observatory {
         security::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
     }
 
-    /// The Prometheus text. `models` are the names that model numbers stand for.
-    ///
-    /// `more` are counts and gauges that others keep.
-    pub fn prometheus(&self, more: Vec<Sample>) -> String {
-        let by_outcome = self.merged(|key| (key.group, key.model, key.outcome));
-        prometheus::render(&by_outcome, &self.groups, &self.gauges, (&self.recent, self.audit.as_ref(), &self.pump), more)
+    /// What Prometheus scrapes, in that format and in parts to be sent one after the other. `more` are counts and gauges that others keep.
+    pub fn prometheus(&self, format: Format, more: Vec<Sample>) -> Vec<Vec<u8>> {
+        let total = self.drained();
+        prometheus::render(format, &total.series, &self.groups, &self.gauges, (&self.recent, self.audit.as_ref(), &self.pump), more)
     }
 
     /// What all workers have counted. A worker waits only while its counts are taken away, never while they are merged.
     fn drained(&self) -> MutexGuard<'_, Shard> {
         let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        self.drain_into(&mut total);
+        total
+    }
+
+    fn drain_into(&self, total: &mut Shard) {
         self.shards.for_each(|shard| {
             let Shard { series, rates } = std::mem::take(shard);
             series.iter().for_each(|(key, one)| total.series.entry(*key).or_default().merge(one));
             rates.iter().for_each(|(group, rate)| total.rates.entry(*group).or_default().merge(rate));
         });
-        total
     }
 
     /// All series, merged by what `by` keeps of their keys.

@@ -110,7 +110,7 @@ fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, (requ
     }
 }
 
-pub(crate) fn timing(micros: &lens::Histogram) -> Option<TimingOverview> {
+pub(crate) fn timing(micros: &lens::TimeHistogram) -> Option<TimingOverview> {
     Some(TimingOverview {
         count: micros.count(),
         mean_us: micros.sum() as f64 / micros.count().max(1) as f64,

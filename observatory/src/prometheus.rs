@@ -1,121 +1,122 @@
-//! The Prometheus text, made from the same histograms that everything else reads.
+//! What Prometheus scrapes, made from the same histograms that everything else reads.
 //!
-//! - *In*: merged series.
-//! - *Out*: families in the text format, with the bucket boundaries of the OpenTelemetry GenAI conventions and finer ones
-//!   below 10 ms.
-//! - *Never*: a second count of the same thing. Buckets are read off the exponential histograms of series on each scrape, so a bucket's
-//!   edge is exact to 2.2 %, and sums and counts are exact.
+//! - *In*: series, gauges, and samples that others keep.
+//! - *Out*: families in the format that the scraper asked for. The text has classic buckets with the bounds of the OpenTelemetry GenAI
+//!   conventions and finer ones below 10 ms; protobuf has native histograms, an eighth of the bytes.
+//! - *Never*: a second count of the same thing. Native buckets are copies. Classic ones are read off them on each scrape, so a bucket's edge
+//!   is exact to 2.2 %, and sums and counts are exact.
 
-mod bounds;
-mod family;
+mod families;
+mod format;
+mod labels;
+mod proto;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use lens::observe::Sample;
 use lens::record::Outcome;
 use lens::{FilterSeries, Series, State, Timing};
-use prometheus::Encoder;
 
 use crate::audit::AuditLine;
 use crate::gauges::Gauges;
-use crate::group::{Group, GroupId, Groups};
+use crate::group::{Group, Groups, SeriesKey};
 use crate::recent::Recent;
 use crate::sink::Pump;
-use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
-use family::Families;
+use families::Families;
+pub use format::Format;
+use labels::Labels;
 
-/// The content type of the text.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-type Merged = HashMap<(GroupId, u16, Outcome), Series>;
-
-/// Labels of one sample.
-type Labels = Vec<(&'static str, String)>;
+/// Series that share their labels.
+type Meeting<'a> = BTreeMap<Labels, Vec<&'a Series>>;
 
 pub(crate) fn render(
-    series: &Merged,
+    format: Format,
+    series: &HashMap<SeriesKey, Series>,
     groups: &Groups,
     gauges: &Gauges,
     (recent, audit, pump): (&Recent, Option<&Pump<AuditLine>>, &Pump),
     more: Vec<Sample>,
-) -> String {
-    let mut out = Families::default();
-    // Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
-    let [mut outcomes, mut errors, mut inference, mut all] = [const { BTreeMap::<Labels, Series>::new() }; 4];
-    for ((id, model, outcome), one) in series {
-        let Some(group) = groups.group(*id) else { continue };
-        let model = group.model_label(*model);
-        let labels = place_and_model(&group, model);
-        outcomes.entry(with(&labels, "outcome", outcome.name())).or_default().merge(one);
-        all.entry(labels).or_default().merge(one);
-        if !group.operation.is_empty() {
-            let labels = gen_ai_labels(&group, model);
-            let error = if *outcome == Outcome::Ok { "" } else { outcome.name() };
-            errors.entry(with(&labels, "error_type", error)).or_default().merge(one);
-            inference.entry(labels).or_default().merge(one);
-        }
-    }
-    outcomes.into_iter().for_each(|(labels, one)| out.counter("llm_lens_requests_total", labels, one.requests()));
-    errors.iter().for_each(|(labels, one)| durations(&mut out, labels, one));
-    inference.iter().for_each(|(labels, one)| gen_ai(&mut out, labels, one));
-    all.iter().for_each(|(labels, one)| ours(&mut out, labels, one));
+) -> Vec<Vec<u8>> {
+    let mut out = Families::new(format);
+    of_series(&mut out, series, groups);
     of_groups(&mut out, groups);
     of_process(&mut out, gauges, recent, audit);
     of_sinks(&mut out, pump);
     for Sample { name, labels, value } in more {
-        if name.ends_with("_total") {
-            out.counter(name, labels, value as u64);
-        } else {
-            out.gauge(name, labels, value);
+        let labels = labels.iter().fold(Labels::none(), |all, (name, value)| out.with(&all, name, value));
+        out.number(name, &labels, value);
+    }
+    out.finish()
+}
+
+/// Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
+fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
+    let [mut outcomes, mut errors, mut inference, mut all] = [const { Meeting::new() }; 4];
+    for (SeriesKey { group, model, outcome }, one) in series {
+        let Some(group) = groups.group(*group) else { continue };
+        let model = group.model_label(*model);
+        let labels = out.with(&place(out, &group), "gen_ai_request_model", model);
+        outcomes.entry(out.with(&labels, "outcome", outcome.name())).or_default().push(one);
+        all.entry(labels).or_default().push(one);
+        if !group.operation.is_empty() {
+            let labels = gen_ai_labels(out, &group, model);
+            let error = if *outcome == Outcome::Ok { "" } else { outcome.name() };
+            errors.entry(out.with(&labels, "error_type", error)).or_default().push(one);
+            inference.entry(labels).or_default().push(one);
         }
     }
-    let mut text = Vec::new();
-    match prometheus::TextEncoder::new().encode(&out.finish(), &mut text) {
-        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
-        Err(e) => format!("# encoding failed: {e}\n"),
+    for (labels, met) in &outcomes {
+        out.counter("llm_lens_requests_total", labels, met.iter().map(|one| one.requests()).sum());
+    }
+    errors.iter().for_each(|(labels, met)| durations(out, labels, &merged(met)));
+    inference.iter().for_each(|(labels, met)| gen_ai(out, labels, &merged(met)));
+    all.iter().for_each(|(labels, met)| ours(out, labels, &merged(met)));
+}
+
+/// Most series meet no other, and are not copied.
+fn merged<'a>(met: &[&'a Series]) -> Cow<'a, Series> {
+    match met {
+        [one] => Cow::Borrowed(one),
+        several => Cow::Owned(several.iter().fold(Series::default(), |mut sum, one| {
+            sum.merge(one);
+            sum
+        })),
     }
 }
 
-fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
-    let mut labels = labels.clone();
-    labels.push((name, value.to_owned()));
-    labels
+fn place(out: &Families, group: &Group) -> Labels {
+    out.labels([("route", &group.route), ("backend", &group.backend)])
 }
 
-fn place(group: &Group) -> Labels {
-    vec![("route", group.route.to_string()), ("backend", group.backend.to_string())]
-}
-
-fn place_and_model(group: &Group, model: &str) -> Labels {
-    with(&place(group), "gen_ai_request_model", model)
-}
-
-fn gen_ai_labels(group: &Group, model: &str) -> Labels {
-    let mut labels = place(group);
-    labels.push(("gen_ai_operation_name", group.operation.to_owned()));
-    labels.push(("gen_ai_provider_name", group.provider.to_string()));
-    labels.push(("gen_ai_request_model", model.to_owned()));
-    labels
+fn gen_ai_labels(out: &Families, group: &Group, model: &str) -> Labels {
+    out.labels([
+        ("route", &group.route),
+        ("backend", &group.backend),
+        ("gen_ai_operation_name", group.operation),
+        ("gen_ai_provider_name", &group.provider),
+        ("gen_ai_request_model", model),
+    ])
 }
 
 fn durations(out: &mut Families, labels: &Labels, s: &Series) {
-    out.histogram("gen_ai_client_operation_duration_seconds", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS);
-    out.histogram("gen_ai_server_request_duration_seconds", labels.clone(), s.timing(Timing::Engine), CLIENT_SECONDS);
+    out.histogram("gen_ai_client_operation_duration_seconds", labels, s.timing(Timing::Engine));
+    out.histogram("gen_ai_server_request_duration_seconds", labels, s.timing(Timing::Engine));
 }
 
 fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
-    for (name, timing, bounds) in [
-        ("gen_ai_client_operation_time_to_first_chunk_seconds", Timing::FirstEvent, CLIENT_SECONDS),
-        ("gen_ai_client_operation_time_per_output_chunk_seconds", Timing::Itl, CLIENT_SECONDS),
-        ("gen_ai_server_time_to_first_token_seconds", Timing::EngineTtft, SERVER_TTFT_SECONDS),
-        ("gen_ai_server_time_per_output_token_seconds", Timing::Tpot, SERVER_TPOT_SECONDS),
+    for (name, timing) in [
+        ("gen_ai_client_operation_time_to_first_chunk_seconds", Timing::FirstEvent),
+        ("gen_ai_client_operation_time_per_output_chunk_seconds", Timing::Itl),
+        ("gen_ai_server_time_to_first_token_seconds", Timing::EngineTtft),
+        ("gen_ai_server_time_per_output_token_seconds", Timing::Tpot),
     ] {
-        out.histogram(name, labels.clone(), s.timing(timing), bounds);
+        out.histogram(name, labels, s.timing(timing));
     }
     for (kind, tokens) in [("input", &s.input_tokens), ("output", &s.output_tokens)] {
-        let labels = with(labels, "gen_ai_token_type", kind);
-        out.histogram("gen_ai_client_token_usage", labels, tokens.as_deref(), TOKENS);
+        let labels = out.with(labels, "gen_ai_token_type", kind);
+        out.histogram("gen_ai_client_token_usage", &labels, tokens.as_deref());
     }
 }
 
@@ -128,20 +129,20 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_queue_seconds", Timing::Queue),
         ("llm_lens_gateway_seconds", Timing::Gateway),
     ] {
-        out.histogram(name, labels.clone(), s.timing(timing), CLIENT_SECONDS);
+        out.histogram(name, labels, s.timing(timing));
     }
     for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
-        let labels = with(labels, "mark", mark.name());
-        out.histogram("llm_lens_mark_seconds", labels, s.timing(mark), SERVER_TTFT_SECONDS);
+        let labels = out.with(labels, "mark", mark.name());
+        out.histogram("llm_lens_mark_seconds", &labels, s.timing(mark));
     }
     for (state, micros) in State::ALL.into_iter().zip(s.ledger_us) {
-        let labels = with(labels, "state", state.name());
-        out.seconds("llm_lens_ledger_seconds_total", labels, micros);
+        let labels = out.with(labels, "state", state.name());
+        out.seconds("llm_lens_ledger_seconds_total", &labels, micros);
     }
     for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
         for (rule, count) in findings {
-            let labels = with(&with(labels, "direction", direction), "rule", rule);
-            out.counter("llm_lens_shield_findings_total", labels, *count);
+            let labels = out.with(&out.with(labels, "direction", direction), "rule", rule);
+            out.counter("llm_lens_shield_findings_total", &labels, *count);
         }
     }
     guards(out, labels, s);
@@ -156,38 +157,38 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
         ("llm_lens_client_received_bytes_total", s.bytes_from_client),
         ("llm_lens_client_sent_bytes_total", s.bytes_to_client),
     ] {
-        out.counter(name, labels.clone(), value);
+        out.counter(name, labels, value);
     }
 }
 
 /// What guards did and cost.
 fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     for phase in [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security] {
-        let labels = with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
-        out.histogram("llm_lens_shield_overhead_seconds", labels, s.timing(phase), CLIENT_SECONDS);
+        let labels = out.with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
+        out.histogram("llm_lens_shield_overhead_seconds", &labels, s.timing(phase));
     }
     for (name, timing) in [
         ("llm_lens_shield_added_ttft_seconds", Timing::AddedTtft),
         ("llm_lens_shield_ttft_without_seconds", Timing::TtftWithoutGuard),
         ("llm_lens_shield_event_hold_seconds", Timing::EventHold),
     ] {
-        out.histogram(name, labels.clone(), s.timing(timing), CLIENT_SECONDS);
+        out.histogram(name, labels, s.timing(timing));
     }
-    out.histogram("llm_lens_shield_held_bytes", labels.clone(), s.held_bytes.as_deref(), BYTES);
+    out.histogram("llm_lens_shield_held_bytes", labels, s.held_bytes.as_deref());
     for ((filter, side), series) in &s.filters {
-        let labels = with(&with(labels, "filter", filter), "side", side);
+        let labels = out.with(&out.with(labels, "filter", filter), "side", side);
         for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {
-            let labels = with(&labels, "part", part);
-            out.histogram("llm_lens_shield_filter_seconds", labels, Some(micros), CLIENT_SECONDS);
+            let labels = out.with(&labels, "part", part);
+            out.histogram("llm_lens_shield_filter_seconds", &labels, Some(micros));
         }
-        out.counter("llm_lens_shield_questions_total", labels.clone(), series.calls);
+        out.counter("llm_lens_shield_questions_total", &labels, series.calls);
         for (verdict, count) in &series.verdicts {
-            let labels = with(&labels, "verdict", verdict);
-            out.counter("llm_lens_shield_verdicts_total", labels, *count);
+            let labels = out.with(&labels, "verdict", verdict);
+            out.counter("llm_lens_shield_verdicts_total", &labels, *count);
         }
         for (failure, count) in &series.failures {
-            let labels = with(&labels, "failure", failure);
-            out.counter("llm_lens_shield_failures_total", labels, *count);
+            let labels = out.with(&labels, "failure", failure);
+            out.counter("llm_lens_shield_failures_total", &labels, *count);
         }
     }
 }
@@ -196,34 +197,37 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     let mut info = BTreeMap::new();
     let mut now: BTreeMap<Labels, (i64, i64)> = BTreeMap::new();
     for (group, in_flight) in groups.all() {
-        let (requests, ring_bytes) = now.entry(with(&place(&group), "gen_ai_operation_name", group.operation)).or_default();
+        let labels = out.with(&place(out, &group), "gen_ai_operation_name", group.operation);
+        let (requests, ring_bytes) = now.entry(labels).or_default();
         *requests += in_flight.requests.load(Ordering::Relaxed);
         *ring_bytes += in_flight.ring_bytes.load(Ordering::Relaxed);
         info.insert((group.route.clone(), group.backend.clone()), group);
     }
     for (labels, (requests, ring_bytes)) in now {
-        out.gauge("llm_lens_in_flight_requests", labels.clone(), requests as f64);
-        out.gauge("llm_lens_ring_bytes", labels, ring_bytes as f64);
+        out.number("llm_lens_in_flight_requests", &labels, requests as f64);
+        out.number("llm_lens_ring_bytes", &labels, ring_bytes as f64);
     }
     for group in info.values() {
-        out.info("llm_lens_route_info", place(group), &group.labels, &group.server);
+        let labels = out.with(&place(out, group), "server_address", &group.server);
+        let labels = group.labels.iter().fold(labels, |all, (name, value)| out.with(&all, name, value));
+        out.number("llm_lens_route_info", &labels, 1.0);
     }
 }
 
 fn of_sinks(out: &mut Families, pump: &Pump) {
     for counts in pump.counts() {
-        let labels = vec![("sink", counts.name.to_owned())];
-        out.counter("llm_lens_sink_records_total", labels.clone(), counts.delivered());
-        out.counter("llm_lens_sink_dropped_records_total", labels, counts.dropped());
+        let labels = out.labels([("sink", counts.name)]);
+        out.counter("llm_lens_sink_records_total", &labels, counts.delivered());
+        out.counter("llm_lens_sink_dropped_records_total", &labels, counts.dropped());
     }
-    out.counter("llm_lens_sink_queue_dropped_records_total", Vec::new(), pump.dropped());
+    out.counter("llm_lens_sink_queue_dropped_records_total", &Labels::none(), pump.dropped());
 }
 
 fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: Option<&Pump<AuditLine>>) {
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let log = audit.into_iter().flat_map(Pump::counts);
     let (written, lost) = log.fold((0, 0), |(written, lost), counts| (written + counts.delivered(), lost + counts.dropped()));
-    out.gauge("llm_lens_client_connections", Vec::new(), gauges.connections.load(Ordering::Relaxed) as f64);
+    out.number("llm_lens_client_connections", &Labels::none(), gauges.connections.load(Ordering::Relaxed) as f64);
     for (name, value) in [
         ("llm_lens_bad_heads_total", load(&gauges.bad_heads)),
         ("llm_lens_panics_total", load(&gauges.panics)),
@@ -233,8 +237,11 @@ fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: Optio
         ("llm_lens_audit_lines_total", written),
         ("llm_lens_audit_lines_dropped_total", lost + audit.map_or(0, Pump::dropped)),
     ] {
-        out.counter(name, Vec::new(), value);
+        out.counter(name, &Labels::none(), value);
     }
-    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    out.gauge("llm_lens_build_info", version, 1.0);
+    let version = out.labels([("version", env!("CARGO_PKG_VERSION"))]);
+    out.number("llm_lens_build_info", &version, 1.0);
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,10 @@ pub(crate) fn record(model: &str, outcome: &str) -> Record {
     .unwrap()
 }
 
+fn text(o: &Observatory) -> String {
+    String::from_utf8(o.prometheus(Format::Text, Vec::new()).concat()).unwrap()
+}
+
 fn observed() -> Observatory {
     let o = Observatory::new(2, 2, Vec::new());
     let (id, _) = o.group(group("r"));
@@ -43,7 +47,7 @@ fn the_text_counts_what_happened_and_has_no_foreign_label() {
     while !o.pump.waiting().is_empty() && std::time::Instant::now() < until {
         std::thread::yield_now();
     }
-    let text = o.prometheus(Vec::new());
+    let text = text(&o);
     for line in [
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 2"#,
         r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="other",outcome="client_gone"} 1"#,
@@ -57,6 +61,40 @@ fn the_text_counts_what_happened_and_has_no_foreign_label() {
         assert!(text.contains(line), "missing {line} in\n{text}");
     }
     assert!(!text.contains("evil"));
+}
+
+/// The names and labels of samples are those of the catalog.
+#[test]
+fn what_is_exported_is_in_the_catalog() {
+    let o = observed();
+    let (group, _) = o.group(group("guarded"));
+    let mut guarded = record("m1", "ok");
+    guarded.security = serde_json::from_value(serde_json::json!({
+        "shield": "strict", "mode": "hold", "input": {"pii.email": 1}, "output": {"secrets.key": 2}, "held_events": 1, "held_bytes_max": 100,
+        "verdict": "mask", "risk": 0.5, "level": "high",
+        "filters": [{"filter": "pii", "side": "input", "calls": 1, "critical": true, "verdict": "mask", "failure": "timeout",
+            "cpu_us": 1, "queue_us": 2, "remote_us": 3, "wall_us": 6}]
+    }))
+    .unwrap();
+    o.finished(0, SeriesKey { group, model: 1, outcome: Outcome::Ok }, guarded, Tick(1));
+    let labels = vec![("backend", "b".to_owned()), ("reason", "full".to_owned())];
+    let shed = Sample { name: "llm_lens_shed_requests_total", labels, value: 3.0 };
+    let text = String::from_utf8(o.prometheus(Format::Text, vec![shed]).concat()).unwrap();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = sample.split_once('{').map_or((sample, ""), |(name, labels)| (name, labels.strip_suffix('}').unwrap()));
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        let row = catalog::find(name).or_else(|| catalog::find(base)).unwrap_or_else(|| panic!("{line}"));
+        for label in labels.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(label, _)| label) {
+            assert!(row.labels.contains(&label) || row.labels.contains(&"*") || label == "le", "{label}: {line}");
+        }
+    }
+    for line in [
+        r#"llm_lens_shield_findings_total{route="guarded",backend="b",gen_ai_request_model="m1",direction="output",rule="secrets.key"} 2"#,
+        r#"llm_lens_shed_requests_total{backend="b",reason="full"} 3"#,
+    ] {
+        assert!(text.contains(line), "missing {line} in\n{text}");
+    }
 }
 
 /// Two samples under one name and the same labels make a scrape worthless.
@@ -74,7 +112,7 @@ fn no_sample_stands_there_twice() {
         in_flight.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
     }
-    let text = o.prometheus(Vec::new());
+    let text = text(&o);
     let mut samples: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
     let all = samples.len();
     samples.sort_unstable();
@@ -112,21 +150,21 @@ fn who_is_gone_is_forgotten_after_some_scrapes() {
     for (worker, group) in [(0, stays), (1, gone)] {
         o.finished(worker, SeriesKey { group, model: 1, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
     }
-    let shows = |backend: &str| o.prometheus(Vec::new()).contains(&format!("backend=\"{backend}\""));
-    o.forget(at(1));
+    let shows = |backend: &str| text(&o).contains(&format!("backend=\"{backend}\""));
+    assert!(o.forget(at(1)));
     drop(pod);
-    o.forget(at(700));
+    assert!(o.forget(at(700)));
     assert!(shows("gone"), "it was held until now");
     // Somebody comes back before it is forgotten: it counts on.
     assert_eq!(o.group(of("gone", "chat")).0, gone);
-    o.forget(at(1299));
+    assert!(o.forget(at(1299)));
     assert!(shows("gone"));
-    o.forget(at(1300));
+    assert!(o.forget(at(1300)));
     assert!(!shows("gone") && shows("stays"));
     assert_eq!(o.groups.all().len(), 2, "all of a backend, or nothing");
     // The number is another's now, which begins anew.
     let (next, _) = o.group(of("next", "chat"));
     assert_eq!(next, gone);
-    assert!(!o.prometheus(Vec::new()).contains("llm_lens_requests_total{route=\"r\",backend=\"next\""));
+    assert!(!text(&o).contains("llm_lens_requests_total{route=\"r\",backend=\"next\""));
     drop(held);
 }

@@ -1,11 +1,13 @@
 //! The histogram of a series: base-2 exponential buckets of bounded memory, which merge by adding.
 //!
-//! - *In*: whole values, microseconds as a rule.
+//! - *In*: whole values: microseconds for times, one for counts.
 //! - *Out*: count, sum, least and greatest exactly; percentiles to within 1.1 %; the buckets, for exporters that take them as they are.
 //! - *Never*: memory for values that did not occur beyond the window between the least and the greatest; more than [`MAX_BUCKETS`].
 //!
-//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)`: OpenTelemetry's exponential histogram of [`SCALE`] 5, so that those and
-//! Prometheus's native ones are copies. A series of one time around 100 ms takes some hundred bytes, the worst one 8 KiB.
+//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)` of the unit that is exported, so that OpenTelemetry's exponential
+//! histograms of [`SCALE`] 5 and Prometheus's native ones are copies. That unit is seconds for [`TimeHistogram`], which is why the number of
+//! recorded units in an exported one is a part of the type: `2^(i/32)` microseconds is no power of `2^(1/32)` seconds. A series of one time
+//! around 100 ms takes some hundred bytes, the worst one 8 KiB.
 
 /// The scale: a doubling has `2^SCALE` buckets.
 pub const SCALE: u32 = 5;
@@ -16,9 +18,14 @@ pub const LONGEST_US: u64 = 3_600_000_000;
 /// Buckets from 1 to [`LONGEST_US`].
 pub const MAX_BUCKETS: usize = 1018;
 
-/// The histogram.
+/// Times, recorded in microseconds and exported in seconds.
+pub type TimeHistogram = Histogram<1_000_000>;
+/// Counts of tokens, bytes and the like, exported as they are recorded.
+pub type CountHistogram = Histogram<1>;
+
+/// The histogram. `PER_UNIT` recorded units make one exported unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Histogram {
+pub struct Histogram<const PER_UNIT: u64> {
     /// Index of the first bucket in `counts`.
     offset: i32,
     counts: Vec<u64>,
@@ -29,7 +36,13 @@ pub struct Histogram {
     max: u64,
 }
 
-impl Histogram {
+impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
+    /// The bucket of a value above 0. Powers of two of the exported unit are their bucket's upper end exactly.
+    #[inline]
+    fn index_of(value: u64) -> i32 {
+        ((value as f64 / PER_UNIT as f64).log2() * PER_OCTAVE).ceil() as i32 - 1
+    }
+
     /// Count one value.
     #[inline]
     pub fn record(&mut self, value: u64) {
@@ -40,7 +53,7 @@ impl Histogram {
         self.sum = self.sum.saturating_add(value);
         match value {
             0 => self.zeros += 1,
-            _ => *self.bucket(index_of(value)) += 1,
+            _ => *self.bucket(Self::index_of(value)) += 1,
         }
     }
 
@@ -62,7 +75,7 @@ impl Histogram {
     }
 
     /// Take in another histogram.
-    pub fn merge(&mut self, other: &Histogram) {
+    pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
         }
@@ -85,9 +98,14 @@ impl Histogram {
         self.count
     }
 
-    /// Their exact sum.
+    /// Their exact sum, in recorded units.
     pub fn sum(&self) -> u64 {
         self.sum
+    }
+
+    /// Their exact sum, in exported units.
+    pub fn exported_sum(&self) -> f64 {
+        self.sum as f64 / PER_UNIT as f64
     }
 
     /// The least and the greatest value; `None` without values.
@@ -115,28 +133,28 @@ impl Histogram {
         for (index, count) in (self.offset..).zip(&self.counts) {
             seen += count;
             if seen >= rank {
-                let middle = ((f64::from(index) + 0.5) / PER_OCTAVE).exp2().round() as u64;
+                let middle = (((f64::from(index) + 0.5) / PER_OCTAVE).exp2() * PER_UNIT as f64).round() as u64;
                 return Some(middle.clamp(min, max));
             }
         }
         Some(max)
     }
 
-    /// How many values lie at or under each of the rising `bounds`. A bucket that a bound cuts counts as under it, so a bound is exact to the
-    /// width of a bucket, 2.2 %.
-    pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
+    /// How many values lie at or under each of the rising `bounds`, which are in exported units. A bucket that a bound cuts counts as under
+    /// it, so a bound is exact to the width of a bucket, 2.2 %.
+    pub fn cumulative(&self, bounds: &[f64]) -> impl Iterator<Item = u64> {
         let mut buckets = (self.offset..).zip(&self.counts).peekable();
         let mut under = self.zeros;
-        let count_up_to = |bound: &u64| {
-            if *bound >= self.max {
+        let max = self.max as f64 / PER_UNIT as f64;
+        bounds.iter().map(move |bound| {
+            if *bound >= max {
                 return self.count;
             }
-            while let Some((_, count)) = buckets.next_if(|(index, _)| (f64::from(*index) / PER_OCTAVE).exp2() < *bound as f64) {
+            while let Some((_, count)) = buckets.next_if(|(index, _)| (f64::from(*index) / PER_OCTAVE).exp2() < *bound) {
                 under += count;
             }
             under
-        };
-        bounds.iter().map(count_up_to).collect()
+        })
     }
 
     /// Bytes on the heap.
@@ -145,25 +163,19 @@ impl Histogram {
     }
 }
 
-/// The bucket of a value above 0. Powers of two are their bucket's upper end exactly.
-#[inline]
-fn index_of(value: u64) -> i32 {
-    ((value as f64).log2() * PER_OCTAVE).ceil() as i32 - 1
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn of(values: &[u64]) -> Histogram {
-        let mut histogram = Histogram::default();
+    fn of(values: &[u64]) -> TimeHistogram {
+        let mut histogram = TimeHistogram::default();
         values.iter().for_each(|value| histogram.record(*value));
         histogram
     }
 
-    fn merged(a: &Histogram, b: &Histogram) -> Histogram {
+    fn merged(a: &TimeHistogram, b: &TimeHistogram) -> TimeHistogram {
         let mut sum = a.clone();
         sum.merge(b);
         sum
@@ -193,20 +205,20 @@ mod tests {
 
         #[test]
         fn cumulative_counts_rise_and_err_by_a_bucket(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
-            let bounds = [1_000, 10_000, 100_000, LONGEST_US];
-            let counts = of(&values).cumulative(&bounds);
+            let bounds = [0.001, 0.01, 0.1, 3600.0];
+            let counts: Vec<u64> = of(&values).cumulative(&bounds).collect();
             prop_assert!(counts.is_sorted());
             prop_assert_eq!(counts[3], values.len() as u64);
             for (bound, count) in bounds.iter().zip(&counts) {
-                let under = |bound: f64| values.iter().filter(|value| **value as f64 <= bound).count() as u64;
-                prop_assert!(under(*bound as f64) <= *count && *count <= under(*bound as f64 * 1.022), "{bound}: {count}");
+                let under = |bound: f64| values.iter().filter(|value| **value as f64 / 1e6 <= bound).count() as u64;
+                prop_assert!(under(*bound) <= *count && *count <= under(*bound * 1.022), "{bound}: {count}");
             }
         }
     }
 
     #[test]
     fn memory_is_bounded_and_small_where_values_are_alike() {
-        let mut all = Histogram::default();
+        let mut all = TimeHistogram::default();
         (0..40).for_each(|power| (0..200).for_each(|step| all.record((1u64 << power) + (1u64 << power) * step / 200)));
         assert!(all.counts.len() <= MAX_BUCKETS && all.heap_bytes() <= 16 << 10, "{}", all.counts.len());
         let alike = of(&(90_000..110_000).step_by(100).collect::<Vec<u64>>());
@@ -216,8 +228,12 @@ mod tests {
     #[test]
     fn powers_of_two_end_their_buckets() {
         for power in 0..31 {
-            assert_eq!(index_of(1 << power), power * 32 - 1, "2^{power}");
-            assert!(power < 6 || index_of((1 << power) + 1) == power * 32, "2^{power} + 1");
+            assert_eq!(CountHistogram::index_of(1 << power), power * 32 - 1, "2^{power}");
+            assert!(power < 6 || CountHistogram::index_of((1 << power) + 1) == power * 32, "2^{power} + 1");
+        }
+        for (seconds, power) in [(1, 0), (2, 1), (1024, 10)] {
+            assert_eq!(TimeHistogram::index_of(seconds * 1_000_000), power * 32 - 1, "2^{power} s");
+            assert_eq!(TimeHistogram::index_of(seconds * 1_000_000 + 1), power * 32, "a microsecond more than 2^{power} s");
         }
         assert_eq!((of(&[]).percentile(50.0), of(&[]).range()), (None, None));
         assert_eq!((of(&[0, 0, 7]).percentile(50.0), of(&[0, 0, 7]).percentile(100.0)), (Some(0), Some(7)));

@@ -16,7 +16,7 @@ pub mod observe;
 pub use ledger::{Ledger, State};
 
 mod histogram;
-pub use histogram::{Histogram, LONGEST_US, MAX_BUCKETS, SCALE};
+pub use histogram::{CountHistogram, Histogram, LONGEST_US, MAX_BUCKETS, SCALE, TimeHistogram};
 mod micros;
 pub use micros::Micros;
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::histogram::Histogram;
+use crate::histogram::{CountHistogram, Histogram, TimeHistogram};
 use crate::ledger::State;
 use crate::record::{Outcome, Record};
 use crate::security::{FilterAccount, Findings};
@@ -125,15 +125,15 @@ impl Timing {
 /// Everything counted about requests of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    timings: [Option<Box<Histogram>>; Timing::ALL.len()],
+    timings: [Option<Box<TimeHistogram>>; Timing::ALL.len()],
     /// Requests by how they ended, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
     /// Microseconds in each ledger state, in the order of [`State::ALL`].
     pub ledger_us: [u64; State::ALL.len()],
     /// Prompt tokens as engines stated them, one value a request; the unit is tokens.
-    pub input_tokens: Option<Box<Histogram>>,
+    pub input_tokens: Option<Box<CountHistogram>>,
     /// Generated tokens as engines stated them, one value a request; the unit is tokens.
-    pub output_tokens: Option<Box<Histogram>>,
+    pub output_tokens: Option<Box<CountHistogram>>,
     /// Generated tokens that had to be estimated.
     pub estimated_tokens: u64,
     /// Complete events.
@@ -157,7 +157,7 @@ pub struct Series {
     /// Findings of guards in answers, by rule.
     pub found_out: Findings,
     /// Most bytes of events that a guard kept back at a time, one value a request; the unit is bytes.
-    pub held_bytes: Option<Box<Histogram>>,
+    pub held_bytes: Option<Box<CountHistogram>>,
     /// What filters did and cost, by filter and side.
     pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
 }
@@ -176,7 +176,7 @@ pub struct FilterSeries {
     /// Requests by why it could not say.
     pub failures: BTreeMap<Cow<'static, str>, u64>,
     /// Time on a thread, for a thread, for another server, and in all: the order of [`FilterSeries::PARTS`].
-    pub parts: [Histogram; 4],
+    pub parts: [TimeHistogram; 4],
 }
 
 impl FilterSeries {
@@ -290,7 +290,7 @@ impl Series {
     }
 
     /// The histogram of a timing; `None` when nothing was timed.
-    pub fn timing(&self, timing: Timing) -> Option<&Histogram> {
+    pub fn timing(&self, timing: Timing) -> Option<&TimeHistogram> {
         self.timings[timing as usize].as_deref()
     }
 
@@ -336,7 +336,7 @@ fn add_findings(mine: &mut Findings, theirs: &Findings) {
     }
 }
 
-fn merge_histogram(mine: &mut Option<Box<Histogram>>, theirs: &Option<Box<Histogram>>) {
+fn merge_histogram<const PER_UNIT: u64>(mine: &mut Option<Box<Histogram<PER_UNIT>>>, theirs: &Option<Box<Histogram<PER_UNIT>>>) {
     if let Some(theirs) = theirs {
         mine.get_or_insert_default().merge(theirs);
     }

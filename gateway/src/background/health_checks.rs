@@ -44,9 +44,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             ticked = now;
             tick(&plan, now);
         }
-        if now.nanos_since(forgot) >= FORGET {
+        if now.nanos_since(forgot) >= FORGET && shared.observatory.forget(now) {
             forgot = now;
-            shared.observatory.forget(now);
         }
         checks.start_due(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
         signals.start_due(&plan, now, |upstream| upstream.backend.signals.as_ref().map(|(_, interval)| *interval), listen);

@@ -1,0 +1,168 @@
+//! Families of samples. A sample is encoded when it is added: a scrape holds the bytes that it sends, once, and no tree of values.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use lens::Histogram;
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use super::format::Format;
+use super::labels::Labels;
+use super::proto;
+use crate::catalog::{self, Kind, Metric, Unit};
+
+/// Families by name, in one format.
+pub(super) struct Families {
+    format: Format,
+    families: BTreeMap<&'static str, Family>,
+}
+
+struct Family {
+    row: &'static Metric,
+    /// The bounds of its classic buckets as they are written.
+    le: Vec<String>,
+    samples: Vec<u8>,
+}
+
+impl Families {
+    pub(super) fn new(format: Format) -> Families {
+        Families { format, families: BTreeMap::new() }
+    }
+
+    /// Labels for samples of these families.
+    pub(super) fn labels<const N: usize>(&self, pairs: [(&str, &str); N]) -> Labels {
+        pairs.into_iter().fold(Labels::none(), |labels, (name, value)| self.with(&labels, name, value))
+    }
+
+    /// The same labels and one more.
+    pub(super) fn with(&self, labels: &Labels, name: &str, value: &str) -> Labels {
+        labels.with(self.format, name, value)
+    }
+
+    pub(super) fn counter(&mut self, name: &'static str, labels: &Labels, value: u64) {
+        self.number(name, labels, value as f64);
+    }
+
+    /// A sum of microseconds, shown in seconds.
+    pub(super) fn seconds(&mut self, name: &'static str, labels: &Labels, micros: u64) {
+        self.number(name, labels, micros as f64 / 1e6);
+    }
+
+    /// A counter or a gauge, as the catalog says.
+    pub(super) fn number(&mut self, name: &'static str, labels: &Labels, value: f64) {
+        let format = self.format;
+        let Some(Family { row, samples, .. }) = self.family(name) else { return };
+        match format {
+            Format::Text => {
+                text_head(samples, row.name, labels);
+                _ = writeln!(samples, "{value}");
+            }
+            Format::Protobuf => {
+                let number = Some(proto::Number { value });
+                let value = match row.kind {
+                    Kind::Counter => proto::Value { counter: number, ..Default::default() },
+                    Kind::Gauge | Kind::Histogram => proto::Value { gauge: number, ..Default::default() },
+                };
+                protobuf_sample(samples, labels, &value);
+            }
+        }
+    }
+
+    /// Nothing is written without values: a histogram of what never happens would cost a line for each bucket.
+    pub(super) fn histogram<const PER_UNIT: u64>(&mut self, name: &'static str, labels: &Labels, values: Option<&Histogram<PER_UNIT>>) {
+        let Some(values) = values else { return };
+        let format = self.format;
+        let Some(Family { row, le, samples }) = self.family(name) else { return };
+        debug_assert_eq!(PER_UNIT == 1, row.unit != Unit::Seconds, "{name} is recorded in another unit");
+        match format {
+            Format::Text => text_histogram(samples, row, le, labels, values),
+            Format::Protobuf => {
+                let value = proto::Value { histogram: Some(values.into()), ..Default::default() };
+                protobuf_sample(samples, labels, &value);
+            }
+        }
+    }
+
+    /// What was added, in parts to be sent one after the other: joined, a large scrape would be held twice.
+    pub(super) fn finish(self) -> Vec<Vec<u8>> {
+        let head = match self.format {
+            Format::Text => text_family_head,
+            Format::Protobuf => protobuf_family_head,
+        };
+        self.families.into_values().flat_map(|family| [head(&family), family.samples]).collect()
+    }
+
+    /// The family of that name. What is not in the catalog is not exported.
+    fn family(&mut self, name: &'static str) -> Option<&mut Family> {
+        use std::collections::btree_map::Entry;
+        match self.families.entry(name) {
+            Entry::Occupied(family) => Some(family.into_mut()),
+            Entry::Vacant(place) => {
+                let row = catalog::find(name);
+                debug_assert!(row.is_some(), "{name} is not in the catalog");
+                let row = row?;
+                Some(place.insert(Family { row, le: row.bounds.iter().map(f64::to_string).collect(), samples: Vec::new() }))
+            }
+        }
+    }
+}
+
+fn text_family_head(Family { row, .. }: &Family) -> Vec<u8> {
+    let kind = match row.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n", name = row.name, help = row.help).into_bytes()
+}
+
+/// Everything of a sample but its value.
+fn text_head(out: &mut Vec<u8>, name: &str, labels: &Labels) {
+    out.extend_from_slice(name.as_bytes());
+    if !labels.encoded().is_empty() {
+        out.push(b'{');
+        out.extend_from_slice(labels.encoded());
+        out.push(b'}');
+    }
+    out.push(b' ');
+}
+
+fn text_histogram<const PER_UNIT: u64>(out: &mut Vec<u8>, row: &Metric, le: &[String], labels: &Labels, values: &Histogram<PER_UNIT>) {
+    let mut bucket = format!("{}_bucket{{", row.name).into_bytes();
+    bucket.extend_from_slice(labels.encoded());
+    if !labels.encoded().is_empty() {
+        bucket.push(b',');
+    }
+    bucket.extend_from_slice(b"le=\"");
+    let infinite = ("+Inf", values.count());
+    for (bound, count) in le.iter().map(String::as_str).zip(values.cumulative(row.bounds)).chain([infinite]) {
+        out.extend_from_slice(&bucket);
+        out.extend_from_slice(bound.as_bytes());
+        _ = writeln!(out, "\"}} {count}");
+    }
+    text_head(out, &format!("{}_sum", row.name), labels);
+    _ = writeln!(out, "{}", values.exported_sum());
+    text_head(out, &format!("{}_count", row.name), labels);
+    _ = writeln!(out, "{}", values.count());
+}
+
+fn protobuf_family_head(Family { row, samples, .. }: &Family) -> Vec<u8> {
+    let kind = match row.kind {
+        Kind::Counter => proto::MetricType::Counter,
+        Kind::Gauge => proto::MetricType::Gauge,
+        Kind::Histogram => proto::MetricType::Histogram,
+    };
+    let head = proto::FamilyHead { name: row.name.to_owned(), help: row.help.to_owned(), kind: kind as i32 };
+    let mut out = Vec::new();
+    encode_varint((head.encoded_len() + samples.len()) as u64, &mut out);
+    head.encode_raw(&mut out);
+    out
+}
+
+fn protobuf_sample(out: &mut Vec<u8>, labels: &Labels, value: &proto::Value) {
+    encode_key(proto::FAMILY_METRIC, WireType::LengthDelimited, out);
+    encode_varint((labels.encoded().len() + value.encoded_len()) as u64, out);
+    out.extend_from_slice(labels.encoded());
+    value.encode_raw(out);
+}

@@ -1,0 +1,67 @@
+//! The two formats of an exposition, and which of them a scraper gets.
+
+/// How metrics are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format 0.0.4; histograms have classic buckets.
+    Text,
+    /// Length-delimited `io.prometheus.client.MetricFamily` messages; histograms are native.
+    Protobuf,
+}
+
+impl Format {
+    /// The format for a scraper with that `Accept` header. Protobuf only where the scraper names it and does not prefer text, as Prometheus
+    /// does when it ingests native histograms.
+    pub fn negotiate(accept: &str) -> Format {
+        let (mut text, mut protobuf) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+            let media = parts.next().unwrap_or_default();
+            let parameters: Vec<String> = parts.collect();
+            let has = |parameter: &str| parameters.iter().any(|p| p == parameter);
+            let quality = parameters.iter().find_map(|p| p.strip_prefix("q=")).map_or(Ok(1.0), str::parse).unwrap_or(0.0);
+            match media.as_str() {
+                "text/plain" | "text/*" | "*/*" => text = f64::max(text, quality),
+                "application/vnd.google.protobuf" if has("proto=io.prometheus.client.metricfamily") && has("encoding=delimited") => {
+                    protobuf = quality;
+                }
+                _ => {}
+            }
+        }
+        if protobuf > 0.0 && protobuf >= text { Format::Protobuf } else { Format::Text }
+    }
+
+    /// The value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::Protobuf => "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Format;
+
+    #[test]
+    fn protobuf_is_for_scrapers_that_name_it_and_do_not_prefer_text() {
+        let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for (accept, format) in [
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            (native, Format::Protobuf),
+            (
+                &format!("{native},application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+                Format::Protobuf,
+            ),
+            (&format!("text/plain;version=0.0.4;q=0.8, {native};q=0.5"), Format::Text),
+            (&format!("{native};q=0"), Format::Text),
+            (&format!("{native};q=often"), Format::Text),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Format::Text),
+            ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", Format::Text),
+        ] {
+            assert_eq!(Format::negotiate(accept), format, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The labels of a sample, encoded once for all samples that share them.
+
+use super::format::Format;
+use super::proto;
+
+/// Labels in the order in which they were added. Two of the same format are equal when their names and values are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Labels(Vec<u8>);
+
+impl Labels {
+    pub(super) fn none() -> Labels {
+        Labels(Vec::new())
+    }
+
+    /// The same and one more.
+    pub(super) fn with(&self, format: Format, name: &str, value: &str) -> Labels {
+        let mut encoded = Vec::with_capacity(self.0.len() + name.len() + value.len() + 8);
+        encoded.extend_from_slice(&self.0);
+        match format {
+            Format::Text => {
+                if !encoded.is_empty() {
+                    encoded.push(b',');
+                }
+                encoded.extend_from_slice(name.as_bytes());
+                encoded.extend_from_slice(b"=\"");
+                escape(value, &mut encoded);
+                encoded.push(b'"');
+            }
+            // A field of the sample's message: those that follow are appended.
+            Format::Protobuf => {
+                let pair = proto::LabelPair { name: name.to_owned(), value: value.to_owned() };
+                prost::encoding::message::encode(proto::METRIC_LABEL, &pair, &mut encoded);
+            }
+        }
+        Labels(encoded)
+    }
+
+    pub(super) fn encoded(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Escape a label's value for the text format.
+fn escape(value: &str, out: &mut Vec<u8>) {
+    for byte in value.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            other => out.push(other),
+        }
+    }
+}

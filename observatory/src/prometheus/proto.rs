@@ -1,0 +1,111 @@
+//! The messages of `io.prometheus.client` that are written, by their field numbers in Prometheus's `metrics.proto`.
+
+use lens::Histogram as Sketch;
+
+/// `MetricFamily.metric`.
+pub(super) const FAMILY_METRIC: u32 = 4;
+/// `Metric.label`.
+pub(super) const METRIC_LABEL: u32 = 1;
+/// Values under it count as zero: the threshold of Prometheus's own client libraries, so that histograms merge with theirs.
+const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
+
+/// The head of a `MetricFamily`; its samples follow in the same message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FamilyHead {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) help: String,
+    #[prost(enumeration = "MetricType", tag = "3")]
+    pub(super) kind: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum MetricType {
+    Counter = 0,
+    Gauge = 1,
+    Histogram = 4,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LabelPair {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
+}
+
+/// What follows the labels in a `Metric`: one of the three.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Value {
+    #[prost(message, optional, tag = "2")]
+    pub(super) gauge: Option<Number>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) counter: Option<Number>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) histogram: Option<Histogram>,
+}
+
+/// A `Gauge` or a `Counter`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Number {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+}
+
+/// A native histogram.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Histogram {
+    #[prost(uint64, tag = "1")]
+    pub(super) sample_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) sample_sum: f64,
+    #[prost(sint32, tag = "5")]
+    pub(super) schema: i32,
+    #[prost(double, tag = "6")]
+    pub(super) zero_threshold: f64,
+    #[prost(uint64, tag = "7")]
+    pub(super) zero_count: u64,
+    #[prost(message, repeated, tag = "12")]
+    pub(super) positive_span: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "13")]
+    pub(super) positive_delta: Vec<i64>,
+}
+
+/// Buckets in a row that are not empty.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct BucketSpan {
+    /// Empty buckets since the last span; for the first span, the index of its first bucket.
+    #[prost(sint32, tag = "1")]
+    pub(super) offset: i32,
+    #[prost(uint32, tag = "2")]
+    pub(super) length: u32,
+}
+
+impl<const PER_UNIT: u64> From<&Sketch<PER_UNIT>> for Histogram {
+    /// A copy of the buckets. Prometheus gives a bucket the index of its upper end, which is one more than ours.
+    fn from(sketch: &Sketch<PER_UNIT>) -> Histogram {
+        let (zero_count, first, counts) = sketch.buckets();
+        let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) = (Vec::new(), Vec::new());
+        let (mut next, mut last) = (0, 0);
+        for (index, count) in (first + 1..).zip(counts).filter(|(_, count)| **count > 0) {
+            match positive_span.last_mut() {
+                Some(span) if index == next => span.length += 1,
+                _ => positive_span.push(BucketSpan { offset: index - next, length: 1 }),
+            }
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            positive_delta.push(count - last);
+            (next, last) = (index + 1, count);
+        }
+        Histogram {
+            sample_count: sketch.count(),
+            sample_sum: sketch.exported_sum(),
+            schema: lens::SCALE as i32,
+            zero_threshold: ZERO_THRESHOLD,
+            zero_count,
+            positive_span,
+            positive_delta,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+
+use lens::TimeHistogram;
+use prost::Message as _;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+use super::*;
+
+/// The samples of a protobuf exposition: name, labels, value.
+fn decoded(mut bytes: &[u8]) -> Vec<(String, BTreeMap<String, String>, proto::Value)> {
+    let mut samples = Vec::new();
+    while !bytes.is_empty() {
+        let length = decode_varint(&mut bytes).unwrap() as usize;
+        let (mut family, rest) = bytes.split_at(length);
+        bytes = rest;
+        // An unknown field is skipped, so the head can be read off the whole.
+        let head = proto::FamilyHead::decode(family).unwrap();
+        while !family.is_empty() {
+            let (tag, wire) = decode_key(&mut family).unwrap();
+            let length = decode_varint(&mut family).unwrap() as usize;
+            if wire != WireType::LengthDelimited {
+                continue;
+            }
+            let (field, rest) = family.split_at(length);
+            family = rest;
+            if tag == proto::FAMILY_METRIC {
+                samples.push((head.name.clone(), labels_of(field), proto::Value::decode(field).unwrap()));
+            }
+        }
+    }
+    samples
+}
+
+fn labels_of(mut metric: &[u8]) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    while !metric.is_empty() {
+        let (tag, _) = decode_key(&mut metric).unwrap();
+        let length = decode_varint(&mut metric).unwrap() as usize;
+        let (field, rest) = metric.split_at(length);
+        metric = rest;
+        if tag == proto::METRIC_LABEL {
+            let pair = proto::LabelPair::decode(field).unwrap();
+            labels.insert(pair.name, pair.value);
+        }
+    }
+    labels
+}
+
+#[test]
+fn protobuf_has_the_samples_of_the_text() {
+    let mut histogram = TimeHistogram::default();
+    [0, 900, 1_000_000, 1_000_000, 90_000_000].into_iter().for_each(|micros| histogram.record(micros));
+    let mut out = Families::new(Format::Protobuf);
+    let labels = out.labels([("route", "a \"b\"\n"), ("backend", "b"), ("gen_ai_request_model", "m")]);
+    out.counter("llm_lens_events_total", &labels, 7);
+    out.number("llm_lens_ring_bytes", &Labels::none(), 0.0);
+    out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram));
+    out.histogram("llm_lens_queue_seconds", &labels, None::<&TimeHistogram>);
+    let samples = decoded(&out.finish().concat());
+    assert_eq!(
+        samples.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(),
+        ["llm_lens_events_total", "llm_lens_gateway_seconds", "llm_lens_ring_bytes"]
+    );
+    assert_eq!(samples[0].2.counter, Some(proto::Number { value: 7.0 }));
+    assert_eq!(samples[2].2.gauge, Some(proto::Number { value: 0.0 }));
+    assert_eq!(samples[0].1["route"], "a \"b\"\n");
+    let native = samples[1].2.histogram.clone().unwrap();
+    assert_eq!((native.sample_count, native.sample_sum, native.schema, native.zero_count), (5, 92.0009, 5, 1));
+    assert_eq!(buckets(&native), BTreeMap::from([(bucket_of(0.0009), 1), (0, 2), (bucket_of(90.0), 1)]));
+}
+
+/// Prometheus's definition: bucket `i` ends at `2^(i/32)` seconds.
+fn bucket_of(seconds: f64) -> i32 {
+    (seconds.log2() * 32.0).ceil() as i32
+}
+
+/// Counts by index, read as Prometheus reads them.
+fn buckets(native: &proto::Histogram) -> BTreeMap<i32, i64> {
+    let (mut index, mut count) = (0, 0);
+    let mut deltas = native.positive_delta.iter();
+    let mut buckets = BTreeMap::new();
+    for span in &native.positive_span {
+        index += span.offset;
+        for delta in deltas.by_ref().take(span.length as usize) {
+            count += delta;
+            buckets.insert(index, count);
+            index += 1;
+        }
+    }
+    assert_eq!(deltas.next(), None);
+    buckets
+}
+
+#[test]
+fn the_text_has_rising_buckets_and_the_exact_sum() {
+    let mut histogram = TimeHistogram::default();
+    [900, 20_000, 500_000_000].into_iter().for_each(|micros| histogram.record(micros));
+    let mut out = Families::new(Format::Text);
+    out.histogram("llm_lens_gateway_seconds", &Labels::none(), Some(&histogram));
+    let text = String::from_utf8(out.finish().concat()).unwrap();
+    for line in [
+        "# TYPE llm_lens_gateway_seconds histogram",
+        "llm_lens_gateway_seconds_bucket{le=\"0.0005\"} 0",
+        "llm_lens_gateway_seconds_bucket{le=\"0.001\"} 1",
+        "llm_lens_gateway_seconds_bucket{le=\"0.02\"} 2",
+        "llm_lens_gateway_seconds_bucket{le=\"163.84\"} 2",
+        "llm_lens_gateway_seconds_bucket{le=\"+Inf\"} 3",
+        "llm_lens_gateway_seconds_sum 500.0209",
+        "llm_lens_gateway_seconds_count 3",
+    ] {
+        assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
+    }
+}
