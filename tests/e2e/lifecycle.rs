@@ -5,7 +5,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use kit::client::{CHAT, CHAT_STREAM};
+use kit::client::{CHAT, CHAT_STREAM, PATIENCE};
 use kit::{Client, Engine, Gateway, sse};
 use lens::record::Outcome;
 use nix::sys::signal::Signal;
@@ -33,7 +33,6 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
     for _ in 0..20 {
         streams.push(tokio::spawn(ends_well(running_stream(address).await)));
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
     gateway.signal(Signal::SIGTERM);
     assert!(idle.is_closed_within(AT_ONCE).await, "a connection between two requests is closed at once");
     assert!(silent.is_closed_within(AT_ONCE).await, "a connection without a request is closed at once");
@@ -255,7 +254,7 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
     for turn in 0..4 {
         gateway.write_settings(&if turn % 2 == 0 { routes(&b.url(), &a.url()) } else { routes(&a.url(), &b.url()) });
         gateway.signal(Signal::SIGHUP);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        gateway.until(|g| g.metric("llm_lens_reloads_total", "") > f64::from(turn)).await;
     }
     let seen = asking.await.unwrap();
     // One client asks in turns: with whole changes, what it sees is runs of (a, b) and of (b, a), and a change between the
@@ -399,7 +398,7 @@ async fn a_jump_of_the_wall_clock_changes_no_duration() {
     for (id, jump, hours) in [("back", "-3h", -3), ("ahead", "+5h", 5)] {
         let mut client = gateway.client().await;
         client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), CHAT_STREAM).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::timeout(PATIENCE, client.socket().readable()).await.expect("the stream begins").expect("the connection stands");
         folder.file("offset", jump);
         assert!(client.answer().await.complete);
         let record = gateway.record(id).await;

@@ -71,43 +71,6 @@ async fn the_firsts_of_a_stream_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_stops_reading_shows_on_its_own_side_only() {
-    let _alone = crate::support::alone().await;
-    const EVENTS: u64 = 30;
-    // Events of 256 KiB fill the sockets' buffers, so that a client that does not read is felt.
-    let text = "x".repeat(256 << 10);
-    let engine = Engine::start(move |_| {
-        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
-        for i in 0..EVENTS {
-            steps.push(Step::At(Duration::from_millis(100 + 40 * i)));
-            steps.push(Step::chunk(sse::content(&text)));
-        }
-        steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::done()), Step::end()]);
-        steps
-    })
-    .await;
-    let settings =
-        format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e}}]\nlimits: {{ring: 64MiB}}\n", engine.url());
-    let gateway = Gateway::with_settings(&settings).await;
-    let mut client = gateway.client().await;
-    nix::sys::socket::setsockopt(client.socket(), nix::sys::socket::sockopt::RcvBuf, &(64 << 10)).unwrap();
-    client.post("/v1/chat/completions", "x-request-id: slow\r\n", CHAT_STREAM).await;
-    // The engine is done after 1.3 s; the client begins to read after 2.5 s.
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    let answer = client.answer().await;
-    assert!(answer.complete);
-    let record = gateway.record("slow").await;
-    assert!(near(record.engine_ttft_us.unwrap(), 100), "{record:?}");
-    let itl = record.itl_us.unwrap();
-    assert_eq!(itl.count, EVENTS - 1);
-    assert!(near(itl.p50, 40) && itl.max < 200_000, "{itl:?}");
-    assert!(near(record.engine_us.unwrap(), 100 + 40 * (EVENTS - 1)), "{record:?}");
-    assert!(record.client_itl_us.unwrap().max > 900_000, "{record:?}");
-    assert!(record.ledger_us.micros(State::ClientWrite) > 1_000_000, "{record:?}");
-    assert_eq!(record.ledger_us.total(), record.total_us);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_answer_has_usage_and_no_token_times() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;

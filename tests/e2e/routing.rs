@@ -287,7 +287,7 @@ async fn backends_come_and_go_under_running_streams() {
         async move { ask(gateway, CHAT, &n.to_string(), BODY).await }
     }));
     let changes = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        eventually("all streams run", || engines.iter().map(|engine| engine.seen().len()).sum::<usize>() == 8).await;
         gateway.write_settings(&two.replace("backends: [b0, b1]", "backends: [b1]"));
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
     };

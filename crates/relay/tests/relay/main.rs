@@ -89,7 +89,10 @@ async fn a_slow_client_changes_its_own_marks_and_no_other() {
         assert_eq!(sink.taken, body);
         let lens = request.answer.lens.marks();
         let since = |at: Option<lens::Tick>| at.expect("a mark").micros_since(began) / 1000;
-        marks.push((since(lens.first_token.arrival), since(lens.last_token.arrival), since(lens.first_token.written)));
+        let times = (since(lens.first_token.arrival), since(lens.last_token.arrival), since(lens.first_token.written));
+        let (arrival, client) = request.answer.lens.drain_gaps();
+        let longest = |gaps: &mut dyn Iterator<Item = u64>| gaps.max().expect("five tokens have gaps") / 1000;
+        marks.push((times, longest(&mut arrival.into_iter()), longest(&mut client.into_iter())));
         let waited = request.ledger.nanos(State::ClientWrite) / 1_000_000;
         assert_eq!(waited > 0, matches!(takes, Takes::Slowly(..)), "{takes:?}: {waited} ms");
         // The parts sum to the whole, to the nanosecond.
@@ -97,11 +100,15 @@ async fn a_slow_client_changes_its_own_marks_and_no_other() {
         let whole = transport::clock::now().nanos_since(request.ledger.started());
         assert!(spent <= whole && whole - spent < 1_000_000, "{spent} of {whole}");
     }
-    let [(first, last, taken), (slow_first, slow_last, slow_taken)] = marks[..] else { panic!("two runs") };
+    let [((first, last, taken), gap, client_gap), ((slow_first, slow_last, slow_taken), slow_gap, slow_client_gap)] = marks[..] else {
+        panic!("two runs")
+    };
     // The head after 100 ms and a role event, then a token each 10 ms; timers count whole milliseconds.
     assert!((118..=121).contains(&first) && (158..=161).contains(&last) && taken == first, "{first} {last} {taken}");
     assert!(slow_first.abs_diff(first) <= 1 && slow_last.abs_diff(last) <= 1, "arrival is the engine's: {slow_first} {slow_last}");
     assert!(slow_taken > taken, "what is written late is late on the client's side");
+    assert!((9..=11).contains(&gap) && gap == client_gap, "{gap} {client_gap}");
+    assert!(slow_gap.abs_diff(gap) <= 1 && slow_client_gap >= 50, "gaps, too: {slow_gap} {slow_client_gap}");
 }
 
 #[tokio::test(start_paused = true)]
