@@ -127,8 +127,11 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
         let mut samples = Samples::default();
         shared.observe(clock::now(), &mut samples);
         let parts = shared.observatory.prometheus(format, samples.into_vec());
+        let length: usize = parts.iter().map(Vec::len).sum();
         let body = Body::from_stream(stream::iter(parts.into_iter().map(Ok::<_, Infallible>)));
-        Ok(([(header::CONTENT_TYPE, format.content_type())], body).into_response())
+        let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        Ok(response)
     })
     .await
 }
