@@ -597,3 +597,22 @@ async fn names_in_requests_make_no_series() {
     assert!(gateway.records().iter().any(|r| r.model_requested.as_deref() == Some("made-up-49")));
     eventually("the answer's model is known as well", || gateway.records().iter().all(|r| r.model_answered.as_deref() == Some("m"))).await;
 }
+
+/// A scraper that ingests native histograms asks for protobuf first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scraper_gets_the_format_that_it_asks_for() {
+    let engine = Engine::start(|_| sse::chat_answer()).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "")).await;
+    let mut client = gateway.client().await;
+    client.post(PATH, "", CHAT).await;
+    client.answer().await;
+    gateway.until(|g| g.records().len() == 1).await;
+    let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    for (accept, kind) in [(format!("{native},text/plain;q=0.5"), "application/vnd.google.protobuf"), ("*/*".to_owned(), "text/plain")] {
+        let (head, body) = gateway.scrape(&accept);
+        assert!(head.contains(&format!("content-type: {kind}")) && head.contains(&format!("content-length: {}", body.len())), "{head}");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("llm_lens_request_duration_seconds"), "{text}");
+        assert_eq!(text.contains("llm_lens_request_duration_seconds_bucket"), kind == "text/plain");
+    }
+}

@@ -193,15 +193,27 @@ impl Gateway {
         self.ask_admin("GET", path, "")
     }
 
+    /// `/metrics` for a scraper with that `Accept`: the head of the answer and its body.
+    pub fn scrape(&self, accept: &str) -> (String, Vec<u8>) {
+        let whole = self.exchange_with_admin("GET", "/metrics", &format!("accept: {accept}\r\n")).expect("the admin listener answers");
+        let end = whole.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+        (String::from_utf8_lossy(&whole[..end]).into_owned(), whole[end + 4..].to_vec())
+    }
+
     fn ask_admin(&self, method: &str, path: &str, fields: &str) -> Option<(u16, String)> {
+        let text = String::from_utf8(self.exchange_with_admin(method, path, fields)?).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    fn exchange_with_admin(&self, method: &str, path: &str, fields: &str) -> Option<Vec<u8>> {
         use std::io::{Read, Write};
         let mut socket = std::net::TcpStream::connect_timeout(&self.admin, PATIENCE).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
         write!(socket, "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{fields}\r\n").ok()?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        let mut whole = Vec::new();
+        socket.read_to_end(&mut whole).ok()?;
+        Some(whole)
     }
 
     /// The last records, newest first.
