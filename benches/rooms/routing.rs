@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{AttemptResult, Member, Pool, Question, Wish};
+use routing::{AttemptResult, BalanceRequest, Member, Pool, Question};
 
 const QUESTION: Question = Question { prompt: 400, output: 200 };
 
@@ -18,7 +18,7 @@ fn pool(balance: Balance, members: usize) -> Pool {
     for at in 0..pool.members().len() {
         for n in 0..8 {
             let attempt = pool.begin(at, QUESTION).expect("a member");
-            attempt.first_token(Duration::from_millis(50 + n), pool.settings.forget, Tick(n));
+            attempt.first_token(Duration::from_millis(50 + n), pool.settings.decay, Tick(n));
             pool.end(attempt, AttemptResult::Success, Tick(n));
         }
     }
@@ -37,7 +37,7 @@ pub fn choice(c: &mut Criterion) {
     for (name, balance) in rules {
         for members in [100, 1000] {
             let pool = pool(balance.clone(), members);
-            let wish = Wish { tokens: 600, key: Some(b"somebody"), ..Wish::default() };
+            let wish = BalanceRequest { tokens: 600, key: Some(b"somebody"), ..BalanceRequest::default() };
             group.bench_function(format!("{name} of {members}"), |b| b.iter(|| pool.choose(black_box(&wish), Tick(1_000_000))));
         }
     }
@@ -48,7 +48,9 @@ pub fn choice(c: &mut Criterion) {
         b.iter(|| {
             prefix.clear();
             routing::blocks(b"m", [black_box(prompt.as_bytes())].into_iter(), &mut prefix);
-            let choice = pool.choose(&Wish { tokens: 600, prefix: &prefix, ..Wish::default() }, Tick(1_000_000)).expect("a member");
+            let choice = pool
+                .choose(&BalanceRequest { tokens: 600, prefix: &prefix, ..BalanceRequest::default() }, Tick(1_000_000))
+                .expect("a member");
             pool.remember(&prefix, choice.at);
             choice
         });

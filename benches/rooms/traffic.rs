@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use lens::Tick;
-use traffic::settings::{AtEnd, DOLLAR, Every, Key, Limit, Per, Price, Proof, Quota, Shared, Unit};
-use traffic::{Asked, Caller, Denied, KeyHasher, Keys, RateLimits, Remembered, Used, When};
+use traffic::settings::{DOLLAR, Key, Limit, OnExhausted, Per, Price, Proof, Quota, Shared, Unit, Window};
+use traffic::{Caller, Denied, KeyHasher, Keys, LimitRequest, RateLimits, TokenCache, Used, When};
 
 /// Keys that are known.
 const KEYS: usize = 10_000;
@@ -31,23 +31,23 @@ pub fn identity(c: &mut Criterion) {
     group.bench_function("by key, one of 10,000", |b| b.iter(|| assert!(keys.find(black_box(&good), 1).is_some())));
     group.bench_function("by a key that is none", |b| b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none())));
     // A token of some eight hundred bytes, one of 10,000 that are remembered.
-    let remembered = Remembered::default();
+    let remembered = TokenCache::default();
     let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));
     let caller = Arc::new(Caller::anonymous());
-    (0..KEYS).for_each(|at| remembered.keep(Remembered::hash(&token(at)), &caller, 0, 1));
+    (0..KEYS).for_each(|at| remembered.keep(TokenCache::hash(&token(at)), &caller, 0, 1));
     let good = token(4711);
     group.bench_function("by a token that is remembered", |b| {
-        b.iter(|| assert!(remembered.find(&Remembered::hash(black_box(&good)), 1).is_ok_and(|caller| caller.is_some())));
+        b.iter(|| assert!(remembered.find(&TokenCache::hash(black_box(&good)), 1).is_ok_and(|caller| caller.is_some())));
     });
     group.finish();
 }
 
-fn limit(of: Unit, per: Per, shared: Option<Shared>) -> Limit {
-    let every = if of == Unit::Streams { Every::AtATime } else { Every::Rolling(Duration::from_secs(60)) };
-    let amount = if of == Unit::Cost { DOLLAR * 1000 } else { 1 << 40 };
-    let name = format!("{}-{}", of.name(), per.name()).into();
-    let quota = Quota { amount, every, burst: amount };
-    Limit { name, of, quota, per, routes: vec![], models: vec![], owners: vec![], warn_at: 0, at_end: AtEnd::Length, shared }
+fn limit(unit: Unit, per: Per, shared: Option<Shared>) -> Limit {
+    let window = if unit == Unit::Streams { Window::AtATime } else { Window::Rolling(Duration::from_secs(60)) };
+    let amount = if unit == Unit::Cost { DOLLAR * 1000 } else { 1 << 40 };
+    let name = format!("{}-{}", unit.name(), per.name()).into();
+    let quota = Quota { amount, window, burst: amount };
+    Limit { name, unit, quota, per, routes: vec![], models: vec![], owners: vec![], warn_at: 0, on_exhausted: OnExhausted::Length, shared }
 }
 
 pub fn decision(c: &mut Criterion) {
@@ -80,7 +80,8 @@ pub fn decision(c: &mut Criterion) {
                 (at, now) = ((at + 7919) % KEYS, now + 1000);
                 let when = When { tick: Tick(now), wall_us: now / 1000 };
                 let expected = Used { output: 512, ..used };
-                let asked = Asked { caller: &callers[at], route: &route, model: "m", declared_model: &model, address: None, expected };
+                let asked =
+                    LimitRequest { caller: &callers[at], route: &route, model: "m", declared_model: &model, address: None, expected };
                 let mut charge = match limits.reserve(black_box(&asked), None, when) {
                     Ok(charge) => charge,
                     // The first time of each account; a slice that lasts.

@@ -1,7 +1,7 @@
 //! From a checked tree to settings: what one field alone cannot tell.
 
+mod guardrails;
 mod routing;
-mod shield;
 pub(crate) mod traffic;
 
 use std::collections::HashSet;
@@ -14,7 +14,8 @@ use wire::url::{self, BadUrl, BaseUrl};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    AccessLog, Audit, Backend, BackendTls, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shield, Shutdown, Timeouts,
+    AccessLog, Audit, Backend, BackendTls, GuardrailSettings, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shutdown,
+    Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -25,8 +26,9 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let mut backends = b.backends(&root);
     let pools = b.pools(&root, &mut backends);
     let auth = b.auth(&root);
-    let shields = b.shields(&root, &backends);
-    let routes = b.routes(&root, &Known { backends: &backends, pools: &pools, shields: &shields, timeouts, has_auth: auth.is_some() });
+    let guardrails = b.guardrails(&root, &backends);
+    let routes =
+        b.routes(&root, &Known { backends: &backends, pools: &pools, guardrails: &guardrails, timeouts, has_auth: auth.is_some() });
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
@@ -34,7 +36,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         workers: root.size("workers"),
         limits: b.limits(&root),
         shutdown: b.shutdown(&root),
-        shield_threads: root.size("shield_threads"),
+        guardrail_threads: root.size("guardrail_threads"),
         audit: b.audit(&root),
         access_log: b.access_log(&root),
         auth,
@@ -46,7 +48,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
         backends,
         pools,
         zone: root.text("zone").map(str::to_owned),
-        shields,
+        guardrails,
         routes,
         timeouts,
     };
@@ -56,18 +58,18 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
 /// The sections as they are when nothing is written in them.
 fn defaults() -> Result<Table, Vec<Problem>> {
     let root = tree::read(
-        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, listeners: [{address: \"127.0.0.1:8080\"}], shields: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
+        "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
     )?;
     let first = |list| root.list(list).first().cloned().unwrap_or_default();
-    let (shield, pool) = (first("shields"), first("pools"));
-    Ok(root.with_sections_of(&shield).with_sections_of(&pool))
+    let (guardrail, pool) = (first("guardrails"), first("pools"));
+    Ok(root.with_sections_of(&guardrail).with_sections_of(&pool))
 }
 
 /// What routes refer to.
 struct Known<'k> {
     backends: &'k [Arc<Backend>],
     pools: &'k [Arc<Pool>],
-    shields: &'k [Arc<Shield>],
+    guardrails: &'k [Arc<GuardrailSettings>],
     timeouts: Timeouts,
     has_auth: bool,
 }
@@ -94,7 +96,7 @@ impl Builder {
         for table in &listeners {
             let address = self.address(table);
             if address.port() != 0 && !seen.insert(address) {
-                self.wrong(table, "address", format!("{address} is listened on twice"));
+                self.wrong(table, "address", format!("{address} is already the address of another listener"));
             }
             let tls = table.table("tls").map(|tls| ListenerTls {
                 cert: PathBuf::from(tls.text("cert").unwrap_or_default()),
@@ -130,7 +132,7 @@ impl Builder {
     fn backends(&mut self, root: &Table) -> Vec<Arc<Backend>> {
         let tables = root.list("backends");
         if tables.is_empty() {
-            self.problems.push(root.place.problem("no backend: add one under \"backends\", or start with --upstream URL"));
+            self.problems.push(root.place.problem("no backend is configured; add one under \"backends\", or start with --upstream URL"));
         }
         self.unique_names(tables);
         tables.iter().enumerate().filter_map(|(index, table)| self.backend(index, table).map(Arc::new)).collect()
@@ -147,7 +149,7 @@ impl Builder {
         };
         let tls_table = table.table("tls");
         if tls_table.is_some() && !parts.tls {
-            self.wrong(table, "tls", "tls is set, but the url is plain http; write https:// or remove it");
+            self.wrong(table, "tls", "needs an https:// url; change the url or remove tls");
         }
         let ca = tls_table.and_then(|t| t.text("ca")).map(PathBuf::from);
         if let (Some(path), Some(at)) = (&ca, tls_table)
@@ -175,8 +177,8 @@ impl Builder {
             models: table.texts("models").to_vec(),
             weight: u32::try_from(table.count("weight")).unwrap_or(1),
             health: self.health(table),
-            signals: self.signals(table),
-            lacks: self.lacks(table),
+            engine_metrics: self.engine_metrics(table),
+            unsupported: self.unsupported(table),
             zone: table.text("zone").map(str::to_owned),
             cost: table.number("cost").unwrap_or(0.0),
         })
@@ -205,8 +207,8 @@ impl Builder {
             models: Vec::new(),
             weight: 1,
             health: None,
-            signals: None,
-            lacks: Vec::new(),
+            engine_metrics: None,
+            unsupported: Vec::new(),
             zone: None,
             cost: 0.0,
         })
@@ -220,7 +222,7 @@ impl Builder {
             let names: Vec<&str> = known.iter().map(|one| name(one)).collect();
             let hint = nearest(wanted, names.iter().copied())
                 .map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
-            self.wrong(table, field, format!("there is no {field} {wanted:?}; {hint}"));
+            self.wrong(table, field, format!("{field} {wanted:?} does not exist; {hint}"));
         }
         found
     }
@@ -228,14 +230,14 @@ impl Builder {
     fn routes(&mut self, root: &Table, known: &Known<'_>) -> Vec<Arc<Route>> {
         let tables = root.list("routes");
         if tables.is_empty() {
-            self.problems.push(root.place.problem("no route: add one under \"routes\" with a name and a backend"));
+            self.problems.push(root.place.problem("no route is configured; add one under \"routes\" with a name and a backend"));
         }
         self.unique_names(tables);
         tables.iter().enumerate().filter_map(|(index, table)| self.route(index, table, known).map(Arc::new)).collect()
     }
 
     fn route(&mut self, index: usize, table: &Table, known: &Known<'_>) -> Option<Route> {
-        let shield = self.named(table, "shield", known.shields, |shield| &shield.name);
+        let guardrail = self.named(table, "guardrail", known.guardrails, |guardrail| &guardrail.name);
         let pools = self.route_pools(table, known.backends, known.pools)?;
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
@@ -265,24 +267,24 @@ impl Builder {
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
             backend: pools.first()?.example()?.clone(),
-            candidate: self.candidate(table, &pools),
+            canary: self.canary(table, &pools),
             mirror: self.mirror(table, known.pools),
-            continuation: self.continuation(table, &retries),
+            resume: self.resume(table, &retries),
             retries,
             hedges: self.hedges(table, &pools),
             offload: self.offload(table, &pools),
             pools,
-            inject_usage: table.text("usage") == Some("inject"),
+            inject_usage: table.text("include_usage") == Some("inject"),
             forward_compression: table.text("compression") == Some("forward"),
-            shield: shield.cloned(),
+            guardrail: guardrail.cloned(),
             server_timing: table.flag("server_timing"),
             security_headers: table.flag("security_headers"),
             stall: table.duration("stall"),
             timeouts: table.table("timeouts").map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
             auth: self.route_auth(table, known.has_auth),
-            expected_output: table.count("expected_output"),
+            default_output_tokens: table.count("default_output_tokens"),
             tokenizer: table.text("tokenizer").map(PathBuf::from),
-            pass: traffic::patterns(table, "pass"),
+            passthrough: traffic::patterns(table, "passthrough"),
             hosts: table.texts("hosts").iter().map(|host| host.to_ascii_lowercase()).collect(),
             cors: self.origins(table),
             strict: table.text("validation") == Some("strict"),
@@ -295,7 +297,7 @@ impl Builder {
         for origin in origins.iter().filter(|origin| *origin != "*") {
             let is_one = origin.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.path() == "/" && !origin.ends_with('/'));
             if !is_one {
-                self.wrong(table, "cors", format!("{origin:?} is no origin; write for example \"https://app.example.com\""));
+                self.wrong(table, "cors", format!("{origin:?} is not an origin; write for example \"https://app.example.com\""));
             }
         }
         origins.to_vec()
@@ -349,21 +351,21 @@ impl Builder {
 
     fn limits(&mut self, root: &Table) -> Limits {
         let table = self.section(root, "limits");
-        for (field, least) in [("request_head", 1024), ("event", 1024), ("ring", 16 << 10), ("request_body", 1024)] {
-            if table.size(field) < least {
-                self.wrong(&table, field, format!("too small to work with; at least {least} bytes"));
+        for (field, min) in [("request_head", 1024), ("event", 1024), ("stream_buffer", 16 << 10), ("request_body", 1024)] {
+            if table.size(field) < min {
+                self.wrong(&table, field, format!("must be at least {min} bytes"));
             }
         }
         // A held event leaves as one chunk, and its size line has eight digits.
         if table.size("event") > 1 << 30 {
-            self.wrong(&table, "event", "too large; at most 1GiB");
+            self.wrong(&table, "event", "must be at most 1GiB");
         }
         Limits {
             request_head: table.size("request_head"),
             header_fields: table.size("header_fields"),
             request_body: table.size("request_body"),
             event: table.size("event"),
-            ring: table.size("ring"),
+            stream_buffer: table.size("stream_buffer"),
             records: table.size("records"),
             connections: table.size("connections"),
             connections_per_address: table.size("connections_per_address"),
@@ -422,7 +424,7 @@ fn split_url(url: &str) -> Result<BaseUrl, String> {
         why => format!("{shown} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {
-        return Err(format!("{shown} is a link-local or metadata address, which no engine has"));
+        return Err(format!("{shown} is a link-local or metadata address; the gateway does not connect to those"));
     }
     Ok(parts)
 }

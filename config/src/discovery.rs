@@ -2,7 +2,7 @@
 //!
 //! - *In*: where a pool's backends are looked for, and what was found there.
 //! - *Out*: settings in which those backends stand like any others.
-//! - *Never*: a backend at an address that no engine has, whoever says so; more of them than [`MOST_FOUND`] in a pool.
+//! - *Never*: a backend at an address that no engine has; more than [`MAX_FOUND`] in a pool.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::Settings;
 use crate::settings::{Backend, Pool, Route};
 
 /// Most backends that are taken of what is found for a pool.
-pub const MOST_FOUND: usize = 1000;
+pub const MAX_FOUND: usize = 1000;
 
 /// Where more backends of a pool are found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,14 +27,14 @@ pub enum Source {
         name: String,
         /// The port.
         port: u16,
-        /// Who is asked; empty: those that the system asks.
+        /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
     },
     /// The servers of a service (SRV, RFC 2782), with the ports and weights that it says.
     Srv {
         /// The name, `_service._tcp.domain`.
         name: String,
-        /// Who is asked; empty: those that the system asks.
+        /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
     },
     /// What is ready of a Kubernetes service, by its EndpointSlices.
@@ -62,13 +62,13 @@ impl fmt::Display for Source {
 /// What is looked for, and what it is like.
 #[derive(Clone, Debug)]
 pub struct Discovery {
-    /// Whose settings they have, but for address and port.
-    pub like: Arc<Backend>,
+    /// Backend whose settings they have, except for address and port.
+    pub template: Arc<Backend>,
     /// Where they are found.
     pub source: Source,
 }
 
-/// Somebody who was found.
+/// A discovered endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Where it is.
@@ -77,7 +77,7 @@ pub struct Endpoint {
     pub port: u16,
     /// Its share among the others; 0: nothing is said about it.
     pub weight: u32,
-    /// Where that is, in the words of whoever has found it.
+    /// Its zone, as reported by the source.
     pub zone: Option<String>,
 }
 
@@ -100,7 +100,7 @@ fn is_of_the_link(address: IpAddr) -> bool {
 /// Where one cloud tells its machines their secrets over IPv6.
 const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether somebody could be there.
+/// Whether a backend may have this address.
 fn may_be_there(endpoint: &Endpoint) -> bool {
     let address = endpoint.address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
@@ -109,10 +109,10 @@ fn may_be_there(endpoint: &Endpoint) -> bool {
 
 impl Endpoint {
     /// A backend there, like another.
-    fn backend(&self, name: Arc<str>, index: usize, like: &Backend) -> Backend {
-        let weight = if self.weight == 0 { like.weight } else { self.weight };
-        let zone = self.zone.clone().or_else(|| like.zone.clone());
-        Backend { name, index, host: self.address.to_string(), port: self.port, weight, zone, ..like.clone() }
+    fn backend(&self, name: Arc<str>, index: usize, template: &Backend) -> Backend {
+        let weight = if self.weight == 0 { template.weight } else { self.weight };
+        let zone = self.zone.clone().or_else(|| template.zone.clone());
+        Backend { name, index, host: self.address.to_string(), port: self.port, weight, zone, ..template.clone() }
     }
 }
 
@@ -128,12 +128,12 @@ impl Settings {
             let mut endpoints: Vec<&Endpoint> = found.iter().filter(|endpoint| may_be_there(endpoint)).collect();
             endpoints.sort_unstable();
             endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
-            for endpoint in endpoints.into_iter().take(MOST_FOUND) {
+            for endpoint in endpoints.into_iter().take(MAX_FOUND) {
                 let name: Arc<str> = format!("{}/{}-{}", pool.settings.name, endpoint.address, endpoint.port).into();
                 if settings.backends.iter().any(|there| there.name == name) {
                     continue;
                 }
-                let backend = Arc::new(endpoint.backend(name, settings.backends.len(), &discovery.like));
+                let backend = Arc::new(endpoint.backend(name, settings.backends.len(), &discovery.template));
                 settings.backends.push(backend.clone());
                 next.backends.push(backend);
             }
@@ -159,10 +159,10 @@ impl Settings {
 impl Pool {
     /// A backend that tells what all of them have in common.
     pub fn example(&self) -> Option<&Arc<Backend>> {
-        self.backends.first().or(self.discovery.as_ref().map(|discovery| &discovery.like))
+        self.backends.first().or(self.discovery.as_ref().map(|discovery| &discovery.template))
     }
 
-    /// Whether there are two who could stand in for each other, now or later.
+    /// Whether the pool can have two backends, now or later.
     pub fn may_have_two(&self) -> bool {
         self.backends.len() > 1 || self.discovery.is_some()
     }

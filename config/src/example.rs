@@ -1,6 +1,31 @@
-//! The commented example that `llm-lens init` writes, made from the table.
+//! The settings files that `llm-lens init` writes.
 
 use crate::schema::{Field, Kind, ROOT, Section};
+
+/// A short settings file that works: one engine, with pointers to what can be added.
+pub const STARTER: &str = "\
+# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml
+# Every setting with its default: llm-lens init --full
+
+listeners:
+  - address: 127.0.0.1:8080    # for clients
+admin:
+  address: 127.0.0.1:9090      # /metrics and /api; has no login, keep it private
+
+backends:
+  - name: engine
+    url: http://127.0.0.1:8000
+
+# Guardrails mask personal data and secrets while answers stream: docs/guardrails.md
+# guardrails:
+#   - {name: default, input_pii: flag, output_pii: mask}
+
+# Keys, rate limits and queues: docs/rate-limits.md. Pools, retries and failover: docs/routing.md.
+routes:
+  - name: default
+    backend: engine
+    # guardrail: default
+";
 
 /// A settings file with every field, its default and what it does. It is valid as it stands.
 pub fn example() -> String {
@@ -22,14 +47,14 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
                 || matches!(field.name, "audit" | "auth" | "store")
                 || matches!(
                     field.name,
-                    "admission" | "health" | "signals" | "candidate" | "discover" | "mirror" | "retries" | "hedge" | "offload"
+                    "admission" | "health" | "engine_metrics" | "canary" | "discover" | "mirror" | "retries" | "hedge" | "offload"
                 )
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
         }
         Kind::List(section) => {
-            let inactive = inactive || matches!(field.name, "shields" | "rate_limits" | "prices" | "pools");
+            let inactive = inactive || matches!(field.name, "guardrails" | "rate_limits" | "prices" | "pools");
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_entry(out, section, indent + 1, inactive);
         }
@@ -84,7 +109,7 @@ fn inactive_sample(field: &Field) -> String {
         "labels" => "{team: search}".into(),
         "use" => "stop-loops".into(),
         "with" => "{times: 40}".into(),
-        "canaries" => "[\"kumquat-7719\"]".into(),
+        "honeytokens" => "[\"kumquat-7719\"]".into(),
         "regex" => "\"PROJECT-[0-9]{3,6}\"".into(),
         "cert" => "/etc/llm-lens/cert.pem".into(),
         "key" => "/etc/llm-lens/key.pem".into(),
@@ -93,14 +118,14 @@ fn inactive_sample(field: &Field) -> String {
         "cors" => "[\"https://app.example.com\"]".into(),
         "client_ca" => "/etc/llm-lens/clients.pem".into(),
         "ca" => "/etc/llm-lens/ca.pem".into(),
-        "shield" => "strict".into(),
+        "guardrail" => "strict".into(),
         "pool" => "edge".into(),
         "tier" => "edge".into(),
         "backends" => "[vllm]".into(),
         "backends_file" => "/etc/llm-lens/edge.txt".into(),
-        "like" => "vllm".into(),
+        "template" => "vllm".into(),
         "fallback" => "[cloud]".into(),
-        "lacks" => "[vision]".into(),
+        "unsupported" => "[vision]".into(),
         "dns" => "llm.internal".into(),
         "srv" => "_llm._tcp.internal".into(),
         "kubernetes" => "llm".into(),

@@ -20,20 +20,23 @@ pub mod settings;
 pub use settings::Settings;
 
 mod discovery;
-pub use discovery::{Discovery, Endpoint, Found, MOST_FOUND, Source};
+pub use discovery::{Discovery, Endpoint, Found, MAX_FOUND, Source};
 
 mod key_file;
 pub use key_file::{load_keys, parse_keys};
 
 mod example;
-pub use example::example;
+pub use example::{STARTER, example};
 mod json_schema;
 pub use json_schema::json_schema;
 
+mod reference;
+pub use reference::reference;
+
 use std::path::Path;
 
-/// Largest settings file that is read.
-const MAX_FILE: u64 = 4 << 20;
+/// Maximum size of a settings file, in bytes.
+pub const MAX_FILE: u64 = 4 << 20;
 
 /// Read and check a settings file.
 ///

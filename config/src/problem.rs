@@ -1,4 +1,4 @@
-//! What is wrong with a settings file, said to the person who wrote it.
+//! Problems of a settings file, with their place and a fix.
 
 use std::fmt;
 

@@ -2,11 +2,11 @@
 //!
 //! Everything that knows the settings file knows it from here.
 
+mod guardrails;
 mod routing;
-mod shield;
 mod traffic;
-pub use routing::{CANDIDATE, EJECTION, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES, SIGNALS};
-pub use shield::{FILTER, JUDGE, RISK, RULE, SHIELD, SIZES, TOPIC, TOXICITY};
+pub use guardrails::{FILTER, GUARDRAIL, JUDGE, RISK, RULE, SIZES, TOPIC, TOXICITY};
+pub use routing::{CANARY, EJECTION, ENGINE_METRICS, HEALTH, HEDGE, MIRROR, OFFLOAD, POOL, RETRIES};
 pub use traffic::{ADMISSION, AUTH, JWT, KEY, KEYS, PRICE, RATE_LIMIT, STORE};
 
 /// A section: a mapping with known fields.
@@ -29,6 +29,15 @@ pub struct Field {
     pub default: &'static str,
     /// What it does, and why the default is what it is.
     pub doc: &'static str,
+    /// The key that it had before; empty if it had no other.
+    pub was: &'static str,
+}
+
+impl Field {
+    /// The same, with the key that it had before: a file that still has it is answered with the new one.
+    const fn was(self, was: &'static str) -> Field {
+        Field { was, ..self }
+    }
 }
 
 /// The type of a field.
@@ -65,73 +74,75 @@ pub enum Kind {
 }
 
 const fn field(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, default, doc }
+    Field { name, kind, default, doc, was: "" }
 }
 
 /// The whole file.
 pub static ROOT: Section = Section {
     doc: "Settings of `llm-lens gateway`.",
     fields: &[
-        field("listeners", Kind::List(&LISTENER), "", "Where clients connect. Default: one on 127.0.0.1:8080."),
-        field("admin", Kind::Section(&ADMIN), "", "The operator's own listener."),
-        field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path; 0 means one for each core."),
+        field("listeners", Kind::List(&LISTENER), "", "Addresses that clients connect to. Default: one, 127.0.0.1:8080."),
+        field("admin", Kind::Section(&ADMIN), "", "The listener for operators and scrapers."),
+        field("workers", Kind::Count(0, 1024), "0", "Worker threads of the data path. 0 starts one for each core."),
         field("backends", Kind::List(&BACKEND), "", "Inference engines."),
-        field("pools", Kind::List(&POOL), "", "Backends that routes name together."),
+        field("pools", Kind::List(&POOL), "", "Groups of backends that serve the same models."),
         field(
             "zone",
             Kind::Text,
             "",
-            "Where this gateway runs. Of a pool those are asked first, while one of them is well, whose `zone` is the same; `${NAME}` is the environment's.",
+            "Zone of this gateway. Pools prefer healthy backends of the same zone. `${NAME}` reads an environment variable.",
         ),
         field(
-            "shields",
-            Kind::List(&SHIELD),
+            "guardrails",
+            Kind::List(&GUARDRAIL),
             "",
-            "Guards that routes name: what is looked for in prompts and answers, and what is done about it.",
-        ),
-        field("auth", Kind::Section(&AUTH), "", "Who may ask."),
-        field("rate_limits", Kind::List(&RATE_LIMIT), "", "How much may be asked, by whom."),
-        field("store", Kind::Section(&STORE), "", "Where gateways keep the limits that they share."),
-        field("usage_file", Kind::Text, "", "Where sums of what was used are kept over a restart. Without it they begin anew."),
-        field("prices", Kind::List(&PRICE), "", "What tokens cost, for limits of `cost` and for accounts."),
-        field("routes", Kind::List(&ROUTE), "", "Which request goes where; the first that matches wins."),
-        field("audit", Kind::Section(&AUDIT), "", "Where findings of guards are written down, one JSON line each."),
-        field("access_log", Kind::Section(&ACCESS_LOG), "", "A file with one JSON line for each request that ended."),
-        field("timeouts", Kind::Section(&TIMEOUTS), "", "How long to wait for whom; a route may say otherwise."),
-        field("limits", Kind::Section(&LIMITS), "", "Bounds on what is held for anybody."),
+            "Guardrails, which routes refer to by name: what they look for in prompts and answers, and what they do about it.",
+        )
+        .was("shields"),
+        field("auth", Kind::Section(&AUTH), "", "Authentication of clients."),
+        field("rate_limits", Kind::List(&RATE_LIMIT), "", "Limits on requests, tokens, cost and concurrent streams."),
+        field("store", Kind::Section(&STORE), "", "Redis or Valkey, for rate limits that several gateways share."),
+        field("usage_file", Kind::Text, "", "File that keeps the usage sums over a restart. Without it, they start at zero."),
+        field("prices", Kind::List(&PRICE), "", "Prices of tokens, for rate limits by `cost` and for the usage report."),
+        field("routes", Kind::List(&ROUTE), "", "Rules that send requests to backends. The first that matches is used."),
+        field("audit", Kind::Section(&AUDIT), "", "A log of guardrail findings, one JSON line each."),
+        field("access_log", Kind::Section(&ACCESS_LOG), "", "A log of finished requests, one JSON line each."),
+        field("timeouts", Kind::Section(&TIMEOUTS), "", "Timeouts of all routes. A route can override some of them."),
+        field("limits", Kind::Section(&LIMITS), "", "Bounds on sizes, connections and memory."),
         field(
-            "shield_threads",
+            "guardrail_threads",
             Kind::Count(0, 256),
             "0",
-            "Threads for what guards cannot do in microseconds; 0 means half of the cores, at least one.",
-        ),
-        field("shutdown", Kind::Section(&SHUTDOWN), "", "How to end, and how to hand over."),
+            "Threads for guardrail work that takes longer than microseconds. 0 starts one for every two cores, at least one.",
+        )
+        .was("shield_threads"),
+        field("shutdown", Kind::Section(&SHUTDOWN), "", "Draining at the end of the process, and handing over to a successor."),
     ],
 };
 
 /// `audit`
 pub static AUDIT: Section = Section {
-    doc: "The audit log of guards: who, what, which rule, where, and a keyed hash of the match; never the text.",
+    doc: "The audit log of guardrails: caller, rule, place and a keyed hash of each match, never the text.",
     fields: &[
-        field("file", Kind::Text, "", "The file; without it nothing is written. It is made for the owner alone."),
+        field("file", Kind::Text, "", "The file. Default: none, nothing is written. Only the owner of the process can read it."),
         field(
             "key",
             Kind::Secret,
             "",
-            "The key of the hashes. Without it each start of the gateway has one of its own, and hashes of two runs differ.",
+            "Key of the hashes. Without it, each start makes a new key, and hashes of two runs cannot be compared.",
         ),
-        field("max_size", Kind::Size, "64MiB", "A file that would grow beyond it is set aside as `.1`, the one before as `.2` ..."),
-        field("keep", Kind::Count(0, 100), "4", "Files set aside that are kept."),
+        field("max_size", Kind::Size, "64MiB", "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on."),
+        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
     ],
 };
 
 /// `access_log`
 pub static ACCESS_LOG: Section = Section {
-    doc: "The access log: when, what, where to, how it ended, how long it took; never a prompt, an answer or a credential.",
+    doc: "The access log: time, route, backend, outcome and durations of each request, never a prompt, an answer or a credential.",
     fields: &[
         field("file", Kind::Text, "", "The file. Default: none, nothing is written. Only the owner of the process can read it."),
-        field("max_size", Kind::Size, "64MiB", "Maximum size of the file before it is set aside as `.1`, the one before as `.2` ..."),
-        field("keep", Kind::Count(0, 100), "4", "Files set aside that are kept."),
+        field("max_size", Kind::Size, "64MiB", "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on."),
+        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
     ],
 };
 
@@ -139,15 +150,15 @@ pub static ACCESS_LOG: Section = Section {
 pub static LISTENER: Section = Section {
     doc: "An address that clients connect to.",
     fields: &[
-        field("address", Kind::RequiredText, "127.0.0.1:8080", "IP and port; port 0 takes a free one."),
-        field("h2c", Kind::Flag, "true", "Accept HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1."),
-        field("tls", Kind::Section(&LISTENER_TLS), "", "Serve TLS with ALPN for HTTP/2 and HTTP/1.1."),
+        field("address", Kind::RequiredText, "127.0.0.1:8080", "IP address and port. Port 0 takes a free one."),
+        field("h2c", Kind::Flag, "true", "Accept HTTP/2 without TLS (prior knowledge) beside HTTP/1.1."),
+        field("tls", Kind::Section(&LISTENER_TLS), "", "Serve TLS, with ALPN for HTTP/2 and HTTP/1.1."),
     ],
 };
 
 /// `listeners[].tls`
 pub static LISTENER_TLS: Section = Section {
-    doc: "Certificate and key of a listener, PEM files.",
+    doc: "Certificate and key of a listener, in PEM files.",
     fields: &[
         field(
             "cert",
@@ -156,33 +167,33 @@ pub static LISTENER_TLS: Section = Section {
             "File with the certificate chain. A changed file takes effect within a second, without a restart.",
         ),
         field("key", Kind::RequiredText, "", "File with the private key."),
-        field("min_version", Kind::Word(&["1.2", "1.3"]), "1.3", "Clients that speak less are refused."),
-        field("client_ca", Kind::Text, "", "PEM file with the authorities of clients' certificates. Without it none are asked for."),
+        field("min_version", Kind::Word(&["1.2", "1.3"]), "1.3", "Minimum TLS version. Clients with an older one are refused."),
+        field(
+            "client_ca",
+            Kind::Text,
+            "",
+            "PEM file with the authorities of client certificates. Without it, no certificate is requested.",
+        ),
         field(
             "client_certificates",
             Kind::Word(&["required", "optional"]),
             "required",
-            "With `client_ca`: whether a client must have one. Whose it is, keys say that name its fingerprint.",
+            "With `client_ca`: whether a client must present a certificate. Entries of the key file map certificates to owners.",
         ),
     ],
 };
 
 /// `admin`
 pub static ADMIN: Section = Section {
-    doc: "Metrics, health and the request log. It shows what clients asked for: keep it off public networks.",
-    fields: &[field(
-        "address",
-        Kind::Text,
-        "127.0.0.1:9090",
-        "IP and port; port 0 takes a free one. Loopback by default because it has no login.",
-    )],
+    doc: "Metrics, health and recent requests. The listener has no login: keep it off public networks.",
+    fields: &[field("address", Kind::Text, "127.0.0.1:9090", "IP address and port. Port 0 takes a free one.")],
 };
 
 /// `backends[]`
 pub static BACKEND: Section = Section {
     doc: "An inference engine.",
     fields: &[
-        field("name", Kind::RequiredText, "", "The name in routes, records and metrics."),
+        field("name", Kind::RequiredText, "", "Name in routes, records and metrics."),
         field("url", Kind::RequiredText, "", "`http://host:port` or `https://host:port`, with a path prefix if the engine has one."),
         field(
             "dialect",
@@ -198,144 +209,170 @@ pub static BACKEND: Section = Section {
                 "embeddings",
             ]),
             "auto",
-            "How answers to inference requests are read; auto goes by the path. Which requests are inference goes by the path in any case.",
+            "API that answers to inference requests are parsed as. auto chooses by the path. The path alone decides which requests are inference.",
         ),
         field("provider", Kind::Text, "openai", "`gen_ai.provider.name` in metrics."),
         field(
             "api_key",
             Kind::Secret,
             "",
-            "Sent in place of the client's, as `Authorization: Bearer`, or as `x-api-key` where `provider` is `anthropic`. `${ENV}` or `file:PATH`.",
+            "Credential that replaces the client's: `Authorization: Bearer`, or `x-api-key` where `provider` is `anthropic`. `${ENV}` or `file:PATH`.",
         ),
         field(
             "zone",
             Kind::Text,
             "",
-            "Where it is; backends in the gateway's own `zone` are asked first. What is found in Kubernetes says its own.",
+            "Zone of this backend. Backends in the gateway's own `zone` are preferred. Backends discovered in Kubernetes have the zone of their endpoint.",
         ),
-        field("http2", Kind::Flag, "false", "Speak HTTP/2 to the engine. No engine we know gains from it; proxies in front of one may."),
-        field("tls", Kind::Section(&BACKEND_TLS), "", "For `https` URLs."),
-        field("max_connections", Kind::Count(1, 1_000_000), "10000", "Connections in use at a time; a request beyond it is answered 503."),
-        field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections each worker keeps for later."),
-        field("admission", Kind::Section(&ADMISSION), "", "How many requests it gets at a time, and who waits."),
+        field(
+            "http2",
+            Kind::Flag,
+            "false",
+            "Use HTTP/2 to the engine. Set it for a proxy in front of engines; engines themselves do not gain from it.",
+        ),
+        field("tls", Kind::Section(&BACKEND_TLS), "", "Verification of the certificate, for `https` URLs."),
+        field(
+            "max_connections",
+            Kind::Count(1, 1_000_000),
+            "10000",
+            "Maximum connections in use. A request beyond it is answered with 503.",
+        ),
+        field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections that each worker keeps open."),
+        field("admission", Kind::Section(&ADMISSION), "", "Limits concurrent requests to this backend and queues the rest."),
         field(
             "context_length",
             Kind::Count(0, 1_000_000_000),
             "0",
-            "Tokens that prompt and answer may have in all, for routes that are strict; 0 means not known.",
+            "Maximum tokens of prompt and answer together, for routes with strict validation. 0 means unknown.",
         ),
-        field("weight", Kind::Count(1, 1000), "1", "Its share in pools."),
-        field("health", Kind::Section(&HEALTH), "", "Ask it whether it is well. Without it only its answers tell."),
-        field("signals", Kind::Section(&SIGNALS), "", "Read the engine\'s own metrics. Without it: none."),
-        field("lacks", Kind::Texts, "", "What it cannot do, so that pools send such requests elsewhere: `tools`, `vision`, `embeddings`."),
+        field("weight", Kind::Count(1, 1000), "1", "Weight of this backend in its pools."),
+        field("health", Kind::Section(&HEALTH), "", "Active health checks. Without them, only answers to requests decide."),
+        field("engine_metrics", Kind::Section(&ENGINE_METRICS), "", "Scrape the engine's own metrics. Without it, nothing is scraped.")
+            .was("signals"),
+        field(
+            "unsupported",
+            Kind::Texts,
+            "",
+            "Abilities that this backend lacks: `tools`, `vision`, `embeddings`. Pools send such requests to other backends.",
+        )
+        .was("lacks"),
         field(
             "cost",
             Kind::Number,
             "0",
-            "Dollars for a million tokens, prompts and answers alike, where edge and cloud are weighed by cost.",
+            "Dollars for a million tokens, prompts and answers alike. `offload` compares edge and cloud by it.",
         ),
-        field("models", Kind::Texts, "", "Models it serves. They may become metric labels; other names become `other`."),
+        field(
+            "models",
+            Kind::Texts,
+            "",
+            "Models that it serves. They become values of the metric label for models; other names become `other`.",
+        ),
     ],
 };
 
 /// `backends[].tls`
 pub static BACKEND_TLS: Section = Section {
-    doc: "How the engine's certificate is verified. It always is.",
+    doc: "Verification of the engine's certificate, which cannot be turned off.",
     fields: &[
         field("ca", Kind::Text, "", "PEM file with the authorities to trust instead of the system's."),
-        field("server_name", Kind::Text, "", "Name to verify, when it is not the URL's host."),
+        field("server_name", Kind::Text, "", "Name to verify if it is not the URL's host."),
     ],
 };
 
 /// `routes[]`
 pub static ROUTE: Section = Section {
-    doc: "A rule for requests.",
+    doc: "A rule that sends requests to a backend or a pool.",
     fields: &[
-        field("name", Kind::RequiredText, "", "The name in records and metrics."),
-        field("match", Kind::Section(&MATCH), "", "What it applies to; everything that is named must hold. Without it: all requests."),
-        field("backend", Kind::Text, "", "The backend that serves it."),
-        field("pool", Kind::Text, "", "In its place, the pool whose backends do."),
-        field("fallback", Kind::Texts, "", "Pools that are asked, in this order, when nobody of the first can serve a request."),
-        field("candidate", Kind::Section(&CANDIDATE), "", "A new version that some of its requests go to."),
-        field("mirror", Kind::Section(&MIRROR), "", "Another pool that is asked as well, for its figures only."),
-        field("retries", Kind::Section(&RETRIES), "", "When another backend is asked. With a pool there are some by default."),
+        field("name", Kind::RequiredText, "", "Name in records and metrics."),
+        field("match", Kind::Section(&MATCH), "", "Conditions, which must all hold. Without them, every request matches."),
+        field("backend", Kind::Text, "", "Backend that serves the route. Name either `backend` or `pool`."),
+        field("pool", Kind::Text, "", "Pool that serves the route."),
+        field("fallback", Kind::Texts, "", "Pools to try, in this order, when no backend of the first pool can serve a request."),
+        field("canary", Kind::Section(&CANARY), "", "A new version that gets a share of the route's requests.").was("candidate"),
+        field("mirror", Kind::Section(&MIRROR), "", "A pool that gets copies of some requests. Its answers are measured and dropped."),
+        field("retries", Kind::Section(&RETRIES), "", "Retries on other backends. A route with a pool has some by default."),
         field(
-            "continuation",
-            Kind::Word(routing::CONTINUATION),
+            "resume",
+            Kind::Word(routing::RESUME),
             "off",
-            "on: when a backend dies in the middle of the stream of a chat or a completion, another one goes on with what was said, for plain text and, in chats, engines that continue a final message (vLLM, SGLang, llama.cpp). marked: with a comment in the stream where it does.",
-        ),
-        field("hedge", Kind::Section(&HEDGE), "", "When a second backend is asked at the same time. Without it: never."),
+            "on: when a backend dies in mid-stream, another one resumes the answer. Works for plain text, and for chats only with engines that continue a final message (vLLM, SGLang, llama.cpp). marked: the same, with a comment in the stream where it resumes.",
+        )
+        .was("continuation"),
+        field("hedge", Kind::Section(&HEDGE), "", "A second request when the first token is late. Without it, none is sent."),
         field(
             "offload",
             Kind::Section(&OFFLOAD),
             "",
-            "With a fallback: when the first pool is passed over for the second. Without it: when nobody there can.",
+            "When requests skip the first pool (the edge) for the first fallback (the cloud). Without it, only when the edge cannot serve them.",
         ),
         field(
-            "usage",
+            "include_usage",
             Kind::Word(&["forward", "inject"]),
             "forward",
-            "inject: ask for usage when a streamed request did not, and take the extra event out of the answer again.",
-        ),
+            "inject: ask the engine for token usage where a streamed request does not, and remove the extra event from the answer. forward: leave requests as they are.",
+        )
+        .was("usage"),
         field(
             "compression",
             Kind::Word(&["identity", "forward"]),
             "identity",
-            "identity: ask the engine for plain text so that events can be read. forward: pass Accept-Encoding on; compressed answers are then not measured.",
+            "identity: ask the engine for uncompressed answers, so that they can be parsed. forward: pass Accept-Encoding on; compressed answers are then not measured.",
         ),
         field(
             "auth",
             Kind::Word(&["required", "optional", "off"]),
             "",
-            "Whether a credential is wanted. optional: without one, a client is `anonymous`. Default: required with an `auth` section, else off.",
+            "Whether a credential is required. optional: a client without one is `anonymous`. Default: required if there is an `auth` section, else off.",
         ),
         field(
-            "pass",
+            "passthrough",
             Kind::Texts,
             "",
-            "Paths that may go to the backend although nothing of them is read, where models, tokens or places are counted; a `*` at an end matches any rest.",
-        ),
+            "Paths that are forwarded unparsed although limits count the route's models, tokens or streams. A `*` at the end matches any rest.",
+        )
+        .was("pass"),
         field(
             "hosts",
             Kind::Texts,
             "",
-            "Names that it answers to in `Host`, ports left off; `*.example.com` means all below it. Without it: any.",
+            "Values of `Host`, without ports, that the route accepts. `*.example.com` matches all names below it. Without it, any.",
         ),
         field(
             "cors",
             Kind::Texts,
             "",
-            "Origins of web pages that may read its answers, such as `https://app.example.com`; `*` means any. Without it: none.",
+            "Origins of web pages that may read answers, such as `https://app.example.com`. `*` allows any. Without it, none.",
         ),
         field(
             "validation",
             Kind::Word(&["transparent", "strict"]),
             "transparent",
-            "strict: refuse what has wrong types or values, a model that the backend does not declare, or more tokens than its context, before the engine hears of it.",
+            "strict: refuse wrong types and values, models that the backend does not declare, and prompts beyond its context length. transparent: leave that to the engine.",
         ),
         field(
-            "expected_output",
+            "default_output_tokens",
             Kind::Count(1, 1_000_000),
             "512",
-            "Tokens that a request without `max_tokens` is thought to generate: so many are reserved of limits, the rest is taken while it runs.",
-        ),
+            "Estimated output tokens of a request without `max_tokens`. Rate limits reserve as many, and charge the rest as it is generated.",
+        )
+        .was("expected_output"),
         field(
             "tokenizer",
             Kind::Text,
             "",
-            "The model's `tokenizer.json`: prompts are counted by it, for limits, admission and the context. Without it a token is four bytes.",
+            "The model's `tokenizer.json`. It counts prompts for rate limits, admission and the context length. Without it, four bytes count as a token.",
         ),
-        field("shield", Kind::Text, "", "The guard of this route, by its name under `shields`. Without it nothing is looked for."),
+        field("guardrail", Kind::Text, "", "Guardrail of this route, by its name under `guardrails`. Without it, nothing is checked.").was("shield"),
         field(
             "security_headers",
             Kind::Flag,
             "false",
-            "Add `x-security-validated` (what the guard did about the prompt) and `x-latency-monitored` (how its answer is measured).",
+            "Add `x-security-validated` (the guardrail's verdict on the prompt) and `x-latency-monitored` (how the answer is measured) to answers.",
         ),
-        field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with what the gateway knows when the answer begins."),
-        field("stall", Kind::Duration, "1s", "A gap between two tokens over this is counted as a stall."),
-        field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Instead of the general ones; what is not named here stays as it is there."),
+        field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with the durations known when the answer begins."),
+        field("stall", Kind::Duration, "1s", "A gap between two tokens longer than this counts as a stall."),
+        field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Timeouts of this route. Those not named are the general ones."),
         field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
     ],
 };
@@ -344,97 +381,103 @@ pub static ROUTE: Section = Section {
 pub static MATCH: Section = Section {
     doc: "Conditions on a request.",
     fields: &[
-        field("path", Kind::Text, "", "The path; a `*` at its end matches any rest."),
-        field("headers", Kind::TextMap, "", "Headers with their exact values; `*` means present."),
-        field(
-            "models",
-            Kind::Texts,
-            "",
-            "Names of the request's `model`; a `*` at an end matches any rest. Holds for inference paths only.",
-        ),
+        field("path", Kind::Text, "", "Path of the request. A `*` at the end matches any rest."),
+        field("headers", Kind::TextMap, "", "Headers and their exact values. `*` matches any value."),
+        field("models", Kind::Texts, "", "Values of `model` in the body of inference requests. A `*` at the end matches any rest."),
     ],
 };
 
 /// `routes[].timeouts`
 pub static ROUTE_TIMEOUTS: Section = Section {
-    doc: "How long to wait once the route is known. 0s means forever.",
+    doc: "Timeouts after the route is known. 0s disables one.",
     fields: &[
-        field("connect", Kind::Duration, "", "To the backend, TLS included."),
-        field("first_byte", Kind::Duration, "", "From asking the backend to the first byte of its answer."),
+        field("connect", Kind::Duration, "", "To connect to the backend, TLS included."),
+        field("first_byte", Kind::Duration, "", "From the request sent to the first byte of the answer."),
         field("between_events", Kind::Duration, "", "Between two reads of an answer."),
         field("total", Kind::Duration, "", "From the request's head to the end of the answer."),
-        field("client_write", Kind::Duration, "", "For a client that takes nothing while bytes are ready for it."),
+        field("client_write", Kind::Duration, "", "For a client that reads nothing while bytes are ready for it."),
     ],
 };
 
 /// `timeouts`
 pub static TIMEOUTS: Section = Section {
-    doc: "How long to wait. 0s means forever.",
+    doc: "Timeouts. 0s disables one.",
     fields: &[
-        field("request_head", Kind::Duration, "10s", "From a request's first byte to the end of its head. Slower clients are attacks."),
+        field("request_head", Kind::Duration, "10s", "From a request's first byte to the end of its head. Bounds slow-header attacks."),
         field("request_body", Kind::Duration, "60s", "From the end of the head to the end of the body."),
-        field("idle", Kind::Duration, "60s", "Between two requests on a client's connection."),
-        field("connect", Kind::Duration, "5s", "To a backend, TLS included."),
+        field("idle", Kind::Duration, "60s", "Between two requests on a client connection."),
+        field("connect", Kind::Duration, "5s", "To connect to a backend, TLS included."),
         field(
             "first_byte",
             Kind::Duration,
             "10m",
-            "From asking the backend to the first byte of its answer: a long prefill behind a queue is legitimate.",
+            "From the request sent to the first byte of the answer. Long, because a prefill may wait in the engine's queue.",
         ),
         field(
             "between_events",
             Kind::Duration,
             "2m",
-            "Between two reads of an answer. Of requests that are no inference, each read may take `first_byte`.",
+            "Between two reads of an answer. For requests that are not inference, `first_byte` applies to each read instead.",
         ),
         field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
-        field("client_write", Kind::Duration, "60s", "For a client that takes nothing while bytes are ready for it."),
+        field("client_write", Kind::Duration, "60s", "For a client that reads nothing while bytes are ready for it."),
     ],
 };
 
 /// `limits`
 pub static LIMITS: Section = Section {
-    doc: "Bounds.",
+    doc: "Bounds on sizes, connections and memory.",
     fields: &[
-        field("request_head", Kind::Size, "64KiB", "Start line and fields of a request, and of an answer."),
-        field("header_fields", Kind::Count(1, 256), "100", "Fields of a request, and of an answer."),
-        field("request_body", Kind::Size, "32MiB", "Body of an inference request, held in memory once. Images are real."),
+        field("request_head", Kind::Size, "64KiB", "Maximum size of a request's head, and of an answer's."),
+        field("header_fields", Kind::Count(1, 256), "100", "Maximum header fields of a request, and of an answer."),
+        field(
+            "request_body",
+            Kind::Size,
+            "32MiB",
+            "Maximum body of an inference request, which is held in memory once. Images need megabytes.",
+        ),
         field(
             "event",
             Kind::Size,
             "1MiB",
-            "One event of an answer, or one JSON answer, kept for reading. Larger ones are forwarded unread, and the record says so.",
+            "Maximum size of one event, or of one JSON answer, that is parsed. Larger ones are forwarded unparsed, and the record says so.",
         ),
-        field("ring", Kind::Size, "256KiB", "Bytes taken from a backend ahead of a slow client, for each stream."),
+        field("stream_buffer", Kind::Size, "256KiB", "Maximum bytes read from a backend ahead of a slow client, for each stream.")
+            .was("ring"),
         field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
         field(
             "connections",
             Kind::Count(0, 10_000_000),
             "0",
-            "Connections of clients at a time; 0 means as many as the system gives. One beyond is closed.",
+            "Maximum client connections. One beyond it is closed. 0 means as many as the system allows.",
         ),
-        field("connections_per_address", Kind::Count(0, 1_000_000), "0", "The same for one address (of IPv6, a /64); 0 means any number."),
+        field(
+            "connections_per_address",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Maximum client connections of one address (of an IPv6 /64). 0 means no limit.",
+        ),
         field(
             "requests_per_address",
             Kind::Count(0, 1_000_000),
             "0",
-            "Requests of one address in a second, before anybody asks who it is; 0 means any number.",
+            "Maximum requests of one address in a second, checked before authentication. 0 means no limit.",
         ),
-        field("h2_streams", Kind::Count(1, 10_000), "100", "Concurrent streams of one HTTP/2 client connection."),
+        field("h2_streams", Kind::Count(1, 10_000), "100", "Maximum concurrent streams of one HTTP/2 client connection."),
         field(
             "kernel_timestamps",
             Kind::Flag,
             "false",
-            "Ask the kernel when bytes arrived and record how much later we read them (`read_lag_us`). Costs a larger system call for each read.",
+            "Record how long bytes waited in the kernel before they were read (`read_lag_us`). Costs a larger system call for each read.",
         ),
     ],
 };
 
 /// `shutdown`
 pub static SHUTDOWN: Section = Section {
-    doc: "The end of a process.",
+    doc: "The end of the process.",
     fields: &[
-        field("grace", Kind::Duration, "30s", "How long streams may go on after SIGTERM, or after the successor took over."),
+        field("grace", Kind::Duration, "30s", "How long running streams may continue after SIGTERM, or after a successor took over."),
         field(
             "upgrade_socket",
             Kind::Text,
@@ -443,3 +486,6 @@ pub static SHUTDOWN: Section = Section {
         ),
     ],
 };
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,10 @@ use wire::Dialect;
 
 use crate::value::Secret;
 
-pub use self::routing::{Ability, Candidate, Continuation, MirrorSettings, OffloadSettings, Pool};
+pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use ::routing::Rollback;
 pub use ::routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
-pub use filters::settings::{Action, Shield};
+pub use filters::settings::{Action, GuardrailSettings};
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
 
@@ -36,7 +36,7 @@ pub struct Settings {
     pub pools: Vec<Arc<Pool>>,
     /// Where this gateway runs.
     pub zone: Option<String>,
-    /// Who may ask; `None`: nobody is asked.
+    /// Authentication; `None`: off.
     pub auth: Option<AuthSettings>,
     /// How much may be asked.
     pub rate_limits: Vec<Limit>,
@@ -47,7 +47,7 @@ pub struct Settings {
     /// What tokens cost.
     pub prices: Vec<Price>,
     /// Guards; routes hold theirs.
-    pub shields: Vec<Arc<Shield>>,
+    pub guardrails: Vec<Arc<GuardrailSettings>>,
     /// Routes in the order they are tried.
     pub routes: Vec<Arc<Route>>,
     /// Waits that do not depend on a route.
@@ -55,7 +55,7 @@ pub struct Settings {
     /// Bounds.
     pub limits: Limits,
     /// Threads for what guards cannot do in microseconds; 0 means half of the cores.
-    pub shield_threads: usize,
+    pub guardrail_threads: usize,
     /// The audit log of guards.
     pub audit: Audit,
     /// The access log.
@@ -64,7 +64,7 @@ pub struct Settings {
     pub shutdown: Shutdown,
 }
 
-/// Who may ask.
+/// Authentication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuthSettings {
@@ -229,9 +229,9 @@ pub struct Backend {
     /// How it is asked whether it is well.
     pub health: Option<Checks>,
     /// Where its own metrics are, and how often they are read.
-    pub signals: Option<(String, Duration)>,
+    pub engine_metrics: Option<(String, Duration)>,
     /// What it cannot do.
-    pub lacks: Vec<Ability>,
+    pub unsupported: Vec<Ability>,
     /// Where it is.
     pub zone: Option<String>,
     /// Dollars for a million tokens.
@@ -282,13 +282,13 @@ pub struct Route {
     #[serde(serialize_with = "pool_names")]
     pub pools: Vec<Arc<Pool>>,
     /// A new version: its place among the pools, and how it is released.
-    pub candidate: Option<Candidate>,
-    /// Who is asked as well.
+    pub canary: Option<CanarySettings>,
+    /// The mirror.
     pub mirror: Option<MirrorSettings>,
     /// When another backend is asked.
     pub retries: Retries,
     /// Whether another backend goes on with the stream of one that has died.
-    pub continuation: Continuation,
+    pub resume: Resume,
     /// When a second backend is asked at the same time.
     pub hedges: Option<Hedges>,
     /// When the first pool is passed over.
@@ -300,7 +300,7 @@ pub struct Route {
     /// Whether a credential is wanted.
     pub auth: Auth,
     /// Paths that may pass unread.
-    pub pass: Vec<Pattern>,
+    pub passthrough: Vec<Pattern>,
     /// Names that it answers to.
     pub hosts: Vec<String>,
     /// Origins that may read its answers.
@@ -308,12 +308,12 @@ pub struct Route {
     /// What is wrong is refused before the engine hears of it.
     pub strict: bool,
     /// Tokens that a request without `max_tokens` is thought to generate.
-    pub expected_output: u64,
+    pub default_output_tokens: u64,
     /// The file that prompts are counted by.
     pub tokenizer: Option<PathBuf>,
     /// The guard.
-    #[serde(serialize_with = "shield_name")]
-    pub shield: Option<Arc<Shield>>,
+    #[serde(serialize_with = "guardrail_name")]
+    pub guardrail: Option<Arc<GuardrailSettings>>,
     /// Add `Server-Timing`.
     pub server_timing: bool,
     /// Add `x-security-validated` and `x-latency-monitored`.
@@ -328,7 +328,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether what a body says decides who may ask it, and how much.
+    /// Whether the body decides about permissions and limits.
     pub fn reads_bodies(&self) -> bool {
         self.auth != Auth::Off || self.strict
     }
@@ -377,7 +377,7 @@ pub struct Limits {
     /// Bytes of one event kept.
     pub event: usize,
     /// Bytes taken ahead of a slow client.
-    pub ring: usize,
+    pub stream_buffer: usize,
     /// Records kept.
     pub records: usize,
     /// Connections of clients; 0: any number.
@@ -421,8 +421,8 @@ fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::
     serializer.serialize_str(d.map_or("auto", Dialect::name))
 }
 
-fn shield_name<S: Serializer>(shield: &Option<Arc<Shield>>, serializer: S) -> Result<S::Ok, S::Error> {
-    shield.as_ref().map(|shield| &*shield.name).serialize(serializer)
+fn guardrail_name<S: Serializer>(guardrail: &Option<Arc<GuardrailSettings>>, serializer: S) -> Result<S::Ok, S::Error> {
+    guardrail.as_ref().map(|guardrail| &*guardrail.name).serialize(serializer)
 }
 
 fn pool_names<S: Serializer>(pools: &[Arc<Pool>], serializer: S) -> Result<S::Ok, S::Error> {

@@ -62,6 +62,8 @@ impl Table {
     }
 
     fn value(&self, name: &str) -> &Value {
+        // The checker enters every field of a section, so a name that is not there is a slip in our own code.
+        debug_assert!(self.fields.is_empty() || self.fields.contains_key(name), "no field {name:?} in {:?}", self.place);
         self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
     }
 
@@ -252,9 +254,11 @@ impl Checker {
 
     fn unknown(&mut self, key: &MarkedYaml<'_>, name: &str, path: String, section: &Section) {
         let names = || section.fields.iter().map(|f| f.name);
-        let hint = match nearest(name, names()) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
+        let renamed = section.fields.iter().find(|field| field.was == name && !name.is_empty());
+        let hint = match (renamed, nearest(name, names())) {
+            (Some(field), _) => format!("it is called {:?} now", field.name),
+            (None, Some(near)) => format!("did you mean {near:?}?"),
+            (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
         };
         self.wrong(&Place::of(key, path), format!("unknown key; {hint}"));
     }
@@ -299,7 +303,7 @@ impl Checker {
             Kind::Flag => match text {
                 "true" => Ok(Value::Flag(true)),
                 "false" => Ok(Value::Flag(false)),
-                _ => Err(format!("{text:?} is neither true nor false")),
+                _ => Err(format!("{text:?} is not true or false")),
             },
             Kind::Count(min, max) => match text.parse::<u64>() {
                 Ok(n) if (*min..=*max).contains(&n) => Ok(Value::Count(n)),
@@ -311,14 +315,14 @@ impl Checker {
             },
             Kind::Number => match text.parse::<f64>() {
                 Ok(number) if (0.0..1e18).contains(&number) => Ok(Value::Number(number)),
-                _ => Err(format!("{text:?} is not a number from 0 on")),
+                _ => Err(format!("{text:?} is not a number of 0 or more")),
             },
             Kind::Duration if text == "0" => Ok(Value::Duration(Duration::ZERO)),
             Kind::Duration => value::duration(text).map(Value::Duration),
             Kind::Size => value::size(text).map(Value::Count),
             Kind::Secret => secret(text).map(Value::Secret),
             Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-            Kind::Word(words) => Err(format!("{text:?} is none of {}", words.join(", "))),
+            Kind::Word(words) => Err(format!("{text:?} is not one of: {}", words.join(", "))),
             _ => value::expand(text, |name| std::env::var(name).ok()).map(Value::Text),
         };
         parsed.unwrap_or_else(|message| self.fail(place, message))
@@ -339,7 +343,7 @@ fn secret(text: &str) -> Result<Secret, String> {
     };
     let value = value.trim_end_matches(['\r', '\n']);
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("the secret is empty or has characters that cannot stand in a header".into());
+        return Err("the secret must not be empty, and must have printable ASCII characters without spaces only".into());
     }
     Ok(Secret::new(value.to_owned()))
 }

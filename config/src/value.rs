@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A secret. It prints as `***` and is compared by nobody.
+/// A secret. It prints as `***` and cannot be compared.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

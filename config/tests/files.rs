@@ -26,7 +26,7 @@ fn a_good_file_is_understood() {
     assert_eq!((s.routes[0].timeouts.first_byte.as_secs(), s.routes[0].timeouts.total.as_secs()), (7, 3600));
     assert_eq!(s.routes[0].headers, [("x-tier".to_owned(), Some("gold".to_owned()))]);
     assert!(s.routes[0].models[0].matches("m1") && !s.routes[0].models[0].matches("x"));
-    assert_eq!(s.limits.ring, 256 << 10);
+    assert_eq!(s.limits.stream_buffer, 256 << 10);
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn every_problem_is_told_at_once_with_its_place() {
         told,
         [
             "gateway.yaml:2:5: listeners[0].adress: unknown key; did you mean \"address\"?",
-            "gateway.yaml:2:5: listeners[0]: \"address\" is missing: IP and port; port 0 takes a free one.",
+            "gateway.yaml:2:5: listeners[0]: \"address\" is missing: IP address and port. Port 0 takes a free one.",
             "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \"250ms\", \"5s\", \"10m\", \"1h\" or \"30d\"",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
-            "gateway.yaml:11:1: colour: unknown key; known here: listeners, admin, workers, backends, pools, zone, shields, auth, rate_limits, store, usage_file, prices, routes, audit, access_log, timeouts, limits, shield_threads, shutdown",
+            "gateway.yaml:11:1: colour: unknown key; known here: listeners, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, audit, access_log, timeouts, limits, guardrail_threads, shutdown",
         ]
     );
 }
@@ -99,6 +99,32 @@ fn flags_are_checked_like_a_file() {
     assert!(told.contains("url") && told.contains("listeners[0].address"), "{told}");
 }
 
+/// A file that was written for an older version names its keys; each is answered with the one that replaced it.
+#[test]
+fn old_keys_are_answered_with_the_new_ones() {
+    let text = "backends: [{name: a, url: 'http://127.0.0.1:1', lacks: [tools], signals: {}}]\n\
+                shields: [{name: s}]\n\
+                rate_limits: [{name: l, of: tokens, amount: 1, every: 1m, at_end: error}]\n\
+                routes: [{name: r, backend: a, shield: s, usage: inject, retries: {most: 1, always: 1}, candidate: {}}]\n";
+    let problems = problems(text);
+    for (path, key) in [
+        ("backends[0].lacks", "unsupported"),
+        ("backends[0].signals", "engine_metrics"),
+        ("shields", "guardrails"),
+        ("rate_limits[0].of", "unit"),
+        ("rate_limits[0].every", "window"),
+        ("rate_limits[0].at_end", "on_exhausted"),
+        ("routes[0].shield", "guardrail"),
+        ("routes[0].usage", "include_usage"),
+        ("routes[0].retries.most", "max"),
+        ("routes[0].retries.always", "min_per_second"),
+        ("routes[0].candidate", "canary"),
+    ] {
+        let want = format!(" {path}: unknown key; it is called {key:?} now");
+        assert!(problems.iter().any(|problem| problem.ends_with(&want)), "{want}: {problems:?}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn never_panics(text in "[a-z:{}\\[\\], \n\"'0-9#&*!|>-]{0,120}") {
@@ -113,41 +139,41 @@ fn a_route_has_no_say_over_what_is_before_it() {
     assert!(told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"), "{told:?}");
 }
 
-/// Guards: what is wrong with them is told with its place and a way out.
+/// Guardrails: what is wrong with them is told with its place and a way out.
 #[test]
-fn wrong_guards_are_told_with_their_places() {
-    let shield = |members: &str| {
+fn wrong_guardrails_are_reported_with_their_places() {
+    let guardrail = |members: &str| {
         let text = format!(
-            "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nshields:\n  - name: s\n    {members}\n"
+            "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nguardrails:\n  - name: s\n    {members}\n"
         );
         match config::parse("g.yaml", &text) {
             Ok(_) => String::new(),
             Err(problems) => problems.to_string(),
         }
     };
-    assert_eq!(shield("judges: [{name: j, backend: b, input: block}]"), "");
+    assert_eq!(guardrail("judges: [{name: j, backend: b, input: block}]"), "");
     for (members, told) in [
-        ("hold_time: 0s", "g.yaml:5:16: shields[0].hold_time: must be from 10ms"),
-        ("window: 1MiB", "must be from 32B to 64KiB"),
-        ("input_pii: mask", "\"mask\" is none of off, flag, redact, block"),
-        ("restore: true", "nothing is taken out of prompts"),
+        ("hold_time: 0s", "g.yaml:5:16: guardrails[0].hold_time: must be from 10ms"),
+        ("judge_window: 1MiB", "must be from 32B to 64KiB"),
+        ("input_pii: mask", "\"mask\" is not one of: off, flag, redact, block"),
+        ("restore: true", "unless something is redacted"),
         ("risk: {medium: 0.9, high: 0.2}", "0.2 is below medium, 0.9"),
         ("risk: {medium: 1.5}", "\"1.5\" is not a number from 0 to 1"),
-        ("rules: [{name: x, regex: '(a'}]", "shields[0].rules[0].regex: \"(a\": unclosed group"),
-        ("rules: [{name: x}]", "a rule needs a regex or phrases"),
-        ("topics: [{name: x}]", "a topic needs words"),
-        ("canaries: [short]", "each canary must have 8 to 160 bytes"),
-        ("judges: [{name: j, backend: x}]", "there is no backend \"x\"; did you mean \"b\"?"),
-        ("judges: [{name: j}]", "name it under backends"),
-        ("judges: [{name: j, backend: b, deadline: 0s}]", "a judge without a deadline"),
-        ("judges: [{name: j, backend: b, kind: guard-model}]", "name the model"),
-        ("judges: [{name: j, backend: b, kind: embeddings, model: m}]", "write 1 to 64 sentences"),
+        ("rules: [{name: x, regex: '(a'}]", "guardrails[0].rules[0].regex: \"(a\": unclosed group"),
+        ("rules: [{name: x}]", "needs a regex or phrases"),
+        ("topics: [{name: x}]", "words: needs at least one word"),
+        ("honeytokens: [short]", "each must have 8 to 160 bytes"),
+        ("judges: [{name: j, backend: x}]", "backend \"x\" does not exist; did you mean \"b\"?"),
+        ("judges: [{name: j}]", "name an entry of backends"),
+        ("judges: [{name: j, backend: b, deadline: 0s}]", "deadline: must be greater than 0s"),
+        ("judges: [{name: j, backend: b, kind: guard-model}]", "model: is required for this kind"),
+        ("judges: [{name: j, backend: b, kind: embeddings, model: m}]", "needs 1 to 64 sentences"),
         ("judges: [{name: j, kind: onnx, model_file: /no/such}]", "cannot open"),
         ("judges: [{name: j, backend: b}, {name: j, backend: b}]", "the name \"j\" is used twice"),
         ("filters: [{name: f}]", "\"use\" is missing"),
         ("toxicity: {hat: 0.5}", "did you mean \"hate\"?"),
     ] {
-        let said = shield(members);
+        let said = guardrail(members);
         assert!(said.contains(told), "{members}: {said:?}");
     }
 }
@@ -156,22 +182,25 @@ fn wrong_guards_are_told_with_their_places() {
 fn pools_and_what_routes_want_of_them_are_checked() {
     let backends = "backends: [{name: a, url: 'http://127.0.0.1:1'}, {name: h, url: 'http://127.0.0.1:2'}]\n";
     for (rest, want) in [
-        ("pools: [{name: p, backends: [aa]}]\nroutes: [{name: r, pool: p}]", "pools[0].backends: there is no \"aa\"; did you mean \"a\"?"),
-        ("pools: [{name: p, backends: [a, a]}]\nroutes: [{name: r, pool: p}]", "stands twice"),
-        ("pools: [{name: p, backends: [a], key: user}]\nroutes: [{name: r, pool: p}]", "is no key"),
         (
-            "pools: [{name: p, backends: [a], ejection: {slower_than: 0.5}}]\nroutes: [{name: r, pool: p}]",
-            "slower_than: 0.5 would hold of everybody",
+            "pools: [{name: p, backends: [aa]}]\nroutes: [{name: r, pool: p}]",
+            "pools[0].backends: \"aa\" does not exist; did you mean \"a\"?",
         ),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "only one"),
-        ("routes: [{name: r, backend: a, continuation: on}]", "asks no second one"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]", "there is none"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]", "not both"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]", "only one"),
-        ("routes: [{name: r}]", "is missing, and so is pool"),
+        ("pools: [{name: p, backends: [a, a]}]\nroutes: [{name: r, pool: p}]", "is listed twice"),
+        ("pools: [{name: p, backends: [a], key: user}]\nroutes: [{name: r, pool: p}]", "is not a key"),
+        (
+            "pools: [{name: p, backends: [a], ejection: {max_ttft_ratio: 0.5}}]\nroutes: [{name: r, pool: p}]",
+            "max_ttft_ratio: 0.5 must be above 1",
+        ),
+        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "two backends or more"),
+        ("routes: [{name: r, backend: a, resume: on}]", "needs a second backend and retries"),
+        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]", "needs a fallback"),
+        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]", "cannot be combined with backend"),
+        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]", "need a second backend"),
+        ("routes: [{name: r}]", "name a backend or a pool"),
         (
             "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, fallback: [p], offload: {findings: [judge.x]}}]",
-            "routes[0].offload.findings: are a guard's",
+            "routes[0].offload.findings: need a guardrail",
         ),
     ] {
         let told = config::parse("f", &format!("{backends}{rest}\n")).unwrap_err().to_string();
@@ -183,7 +212,7 @@ fn pools_and_what_routes_want_of_them_are_checked() {
 fn finding(discover: &str) -> String {
     format!(
         "backends: [{{name: like, url: 'https://llm.test:8443/base', weight: 3}}]\n\
-         pools: [{{name: p, like: like, discover: {discover}}}]\nroutes: [{{name: r, pool: p}}]\n"
+         pools: [{{name: p, template: like, discover: {discover}}}]\nroutes: [{{name: r, pool: p}}]\n"
     )
 }
 
@@ -198,22 +227,22 @@ fn places_where_backends_are_found_are_read() {
     let service = config::Source::Kubernetes { namespace: Some("m".into()), service: "vllm".into(), port: Some("http".into()) };
     assert_eq!(source("{kubernetes: vllm, namespace: m, port: http}"), service);
     for (discover, told) in [
-        ("{}", "pools[0].discover: name one place"),
-        ("{dns: a.test, srv: b.test}", "pools[0].discover: name one place"),
-        ("{dns: 'a b'}", "pools[0].discover.dns: \"a b\" is not a name"),
-        ("{dns: 10.0.0.1}", "pools[0].discover.dns: \"10.0.0.1\" is not a name"),
+        ("{}", "pools[0].discover: needs exactly one of"),
+        ("{dns: a.test, srv: b.test}", "pools[0].discover: needs exactly one of"),
+        ("{dns: 'a b'}", "pools[0].discover.dns: \"a b\" is not a host name"),
+        ("{dns: 10.0.0.1}", "pools[0].discover.dns: \"10.0.0.1\" is not a host name"),
         ("{dns: a.test, port: http}", "pools[0].discover.port: \"http\" is not a port"),
         ("{dns: a.test, port: 0}", "is not a port"),
-        ("{dns: a.test, servers: [ns.test]}", "pools[0].discover.servers: \"ns.test\" is not an address"),
-        ("{srv: a.test, port: 80}", "pools[0].discover.port: is for dns and kubernetes"),
-        ("{dns: a.test, namespace: x}", "pools[0].discover.namespace: is for kubernetes"),
-        ("{kubernetes: a, servers: [10.0.0.1]}", "pools[0].discover.servers: is for dns and srv"),
+        ("{dns: a.test, servers: [ns.test]}", "pools[0].discover.servers: \"ns.test\" is not an IP address"),
+        ("{srv: a.test, port: 80}", "pools[0].discover.port: applies to dns and kubernetes only"),
+        ("{dns: a.test, namespace: x}", "pools[0].discover.namespace: applies to kubernetes only"),
+        ("{kubernetes: a, servers: [10.0.0.1]}", "pools[0].discover.servers: applies to dns and srv only"),
     ] {
         let all = problems(&finding(discover));
         assert!(all.iter().any(|line| line.contains(told)), "{discover}: {all:?}");
     }
-    let unlike = problems(&finding("{dns: a.test}").replace("like: like, ", ""));
-    assert!(unlike[0].contains("pools[0].like: name the backend"), "{unlike:?}");
+    let unlike = problems(&finding("{dns: a.test}").replace("template: like, ", ""));
+    assert!(unlike[0].contains("pools[0].template: is required with discover"), "{unlike:?}");
 }
 
 #[test]
@@ -252,6 +281,6 @@ fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
     let alone = at(&[endpoint("10.0.0.2", 8000, 0)]);
     assert!(alone.routes[0].pools[0].backends[0].is_same(&of(1)) && alone.routes[0].pools[0].backends[0].index != of(1).index);
     let many: Vec<config::Endpoint> = (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();
-    assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MOST_FOUND);
+    assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MAX_FOUND);
     assert_eq!(written.with_found(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
 }

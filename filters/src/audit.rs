@@ -1,16 +1,16 @@
 //! What the audit log says of a finding.
 //!
 //! - *In*: a finding, the text it covers, a key.
-//! - *Out*: an [`Entry`]: who, what, which rule, where, and a keyed hash of the match.
-//! - *Never*: the text. The hash tells that two findings are of the same text to whoever has the log, and what the text was to nobody
-//!   who does not have the key and guesses it.
+//! - *Out*: an [`Entry`]: caller, rule, place, and a keyed hash of the match.
+//! - *Never*: the text. Equal hashes show equal texts; the text itself cannot be recovered without the key
+//!   and a guess.
 
 use hmac::{Hmac, Mac};
 use serde::Serialize;
 use sha2::Sha256;
 
 /// Findings of one request beyond this are counted, not told one by one.
-pub const MOST: usize = 200;
+pub const MAX_FINDINGS: usize = 200;
 
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,12 +29,12 @@ pub struct Entry<'r> {
     /// The route.
     pub route: &'r str,
     /// The guard.
-    pub shield: &'r str,
+    pub guardrail: &'r str,
     /// `enforce` or `observe`.
     pub mode: &'static str,
     /// `input` or `output`.
     pub side: &'static str,
-    /// Who found it.
+    /// The filter with the finding.
     pub filter: &'r str,
     /// The rule.
     pub rule: &'r str,

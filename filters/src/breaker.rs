@@ -1,4 +1,4 @@
-//! Whoever failed too often of late is left alone for a while.
+//! Circuit breaker of a judge.
 //!
 //! - *In*: how questions went, and when.
 //! - *Out*: whether to ask.
@@ -31,7 +31,7 @@ impl Breaker {
             return true;
         }
         let again = self.again.load(Ordering::Relaxed);
-        // Whoever moves the time is the one that tries.
+        // The call that moves the time is the probe.
         now.0 >= again && self.again.compare_exchange(again, later(now), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 

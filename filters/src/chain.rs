@@ -4,8 +4,8 @@
 //! - *Out*: an [`Assessment`]: what was found, what is to be done, what each filter cost.
 //! - *Never*: an open question. A filter that is late, broken or panics gives what its declared mode says.
 //!
-//! What needs nobody else comes first, one after the other: together it takes less than asking anybody. If that refuses the request,
-//! nobody is asked. Then all judges are asked side by side. Long prompts are looked at by threads of the pool, side by side too.
+//! Detectors run first, in sequence: together they take less time than one call. If they refuse the request,
+//! judges are skipped. Then all judges run concurrently. Long prompts are checked by threads of the pool, concurrently too.
 
 mod assessment;
 
@@ -56,7 +56,7 @@ impl Link {
 
     fn failed(&self, failure: Failure) -> Verdict {
         match self.declared.on_failure {
-            OnFailure::Open if failure != Failure::TooMuch => Verdict::Pass,
+            OnFailure::Open if failure != Failure::TooLong => Verdict::Pass,
             _ => Verdict::Failed { filter: self.declared.name.clone(), failure },
         }
     }
@@ -175,8 +175,8 @@ impl Chain {
         let after =
             |time: Duration| (!time.is_zero()).then(|| Tick(began.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))));
         match (after(link.declared.deadline), after(self.budget)) {
-            (Some(own), Some(budget)) if budget < own => (Some(budget), Failure::Budget),
-            (None, Some(budget)) => (Some(budget), Failure::Budget),
+            (Some(own), Some(budget)) if budget < own => (Some(budget), Failure::JudgesDeadline),
+            (None, Some(budget)) => (Some(budget), Failure::JudgesDeadline),
             (own, _) => (own, Failure::Deadline),
         }
     }

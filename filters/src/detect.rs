@@ -1,4 +1,4 @@
-//! The filters that need nobody else: they look at texts with the tables and classifiers of `shield`.
+//! Detectors: filters that use the tables and classifiers of `shield` and call no server.
 //!
 //! One file a filter. Each knows the settings that concern it and says with each finding what is to be done about it.
 

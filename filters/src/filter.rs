@@ -107,7 +107,7 @@ pub trait Filter: Send + Sync + fmt::Debug {
         Report::default()
     }
 
-    /// The whole request, or a window of an answer, for filters that wait: for somebody who is asked, or for a thread of the pool
+    /// The whole request, or a window of an answer, for filters that wait: for a server, or for a thread of the pool
     /// ([`Call::ask`], [`Call::offload`]). Judges of one stage run side by side.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a filter may use of the world: time, other servers, threads. Brought by whoever runs the chain.
+//! What a filter may use: time, other servers, threads. The caller of the chain provides it.
 //!
 //! - *In*: a [`Host`] with a clock, a client and a pool.
 //! - *Out*: a [`Call`] for each question to a filter, which knows its deadline and books what waiting costs.
@@ -95,7 +95,7 @@ impl<'h> Call<'h> {
     /// Wait for something, at most until the deadline.
     ///
     /// # Errors
-    /// [`Failure::Deadline`] or [`Failure::Budget`].
+    /// [`Failure::Deadline`] or [`Failure::JudgesDeadline`].
     pub async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let Some(until) = self.until else { return Ok(work.await) };
         let left = until.nanos_since(self.host.now());
@@ -136,7 +136,7 @@ impl<'h> Call<'h> {
         let (tell, told) = oneshot::channel();
         let began = self.host.now();
         self.host.offload(Box::new(move || {
-            // Nobody waits for it any more: the work is saved.
+            // The caller has left: skip the work.
             if tell_start.send(()).is_ok() {
                 let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
             }

@@ -2,9 +2,9 @@
 //!
 //! - *In*: what a request says, and what an answer says as it flows; what the operator asked for.
 //! - *Out*: verdicts, with an account of what each filter found and what its looking cost.
-//! - *Never*: a socket, a thread, a clock of its own. Whoever runs a chain brings them as a [`Host`].
+//! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a [`Host`].
 //!
-//! A [`Filter`] is one thing to look at; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Shield`] is
+//! A [`Filter`] is one thing to look at; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Guardrail`] is
 //! the chain that the settings of a guard describe, with the tables of `shield` in it. `docs/write-a-filter.md` shows how to add one.
 
 pub mod settings;
@@ -33,8 +33,8 @@ pub use registry::{Registry, UnknownFilter};
 pub mod detect;
 pub mod judge;
 
-mod shield_chain;
-pub use shield_chain::{BuildError, LoadModel, Replacements, Scanner, Shield, instead};
+mod guardrail;
+pub use guardrail::{BuildError, Guardrail, LoadModel, Replacements, Scanner, instead};
 mod redact;
 pub use redact::{Redacted, Vault, redact};
 mod patterns;

@@ -8,7 +8,7 @@ use regex_syntax::hir::Hir;
 use shield::finding::Family;
 use shield::pattern::Pattern;
 
-use crate::settings::{Canary, Rule};
+use crate::settings::{Honeytoken, Rule};
 
 /// Longest match of an operator's expression: streams hold no more for it.
 const LONGEST: usize = 256;
@@ -52,12 +52,12 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Pattern> {
 }
 
 /// The pattern of a planted word.
-pub(crate) fn of_canary(canary: &Canary) -> Pattern {
-    pattern("leak.canary".into(), "CANARY".into(), literal(&canary.0), Family::Leak)
+pub(crate) fn of_honeytoken(honeytoken: &Honeytoken) -> Pattern {
+    pattern("leak.honeytoken".into(), "HONEYTOKEN".into(), literal(&honeytoken.0), Family::Leak)
 }
 
 /// No placeholder has more bytes: names have 64 at the most.
-pub(crate) const MOST_PLACEHOLDER: usize = 80;
+pub(crate) const MAX_PLACEHOLDER: usize = 80;
 
 /// The rule that finds placeholders in answers. What it finds is put back and is no finding.
 pub const PLACEHOLDER: &str = "shield.placeholder";

@@ -17,7 +17,7 @@ use crate::report::{Found, Name};
 use crate::settings::Action;
 use crate::subject::Subject;
 
-/// What was taken out of one request. It is kept for as long as the request lives and printed by nobody.
+/// Text redacted from a request. It lives as long as the request and is never printed.
 #[derive(Default)]
 pub struct Vault {
     /// What each placeholder stands for.
@@ -71,7 +71,7 @@ fn taken(subject: &Subject) -> HashSet<&str> {
     for (_, text) in subject.texts() {
         for (at, _) in text.match_indices('[') {
             let rest = text.get(at..).unwrap_or_default();
-            let end = rest.bytes().take(patterns::MOST_PLACEHOLDER).position(|byte| byte == b']');
+            let end = rest.bytes().take(patterns::MAX_PLACEHOLDER).position(|byte| byte == b']');
             taken.extend(end.and_then(|end| rest.get(..=end)));
         }
     }

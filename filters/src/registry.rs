@@ -1,7 +1,7 @@
-//! Filters by name: ours that have one, and those that somebody added to his build of the gateway.
+//! Filters by name: built-in ones, and those compiled into a build of the gateway.
 //!
 //! - *In*: constructors; `llm-lens` registers its own, a fork or a wrapper adds more before it starts.
-//! - *Out*: a filter for each entry of `shields[].filters`.
+//! - *Out*: a filter for each entry of `guardrails[].filters`.
 //! - *Never*: a filter that is silently left out. An unknown name is an error that lists the known ones.
 
 use std::collections::BTreeMap;

@@ -36,7 +36,7 @@ impl Remote {
         let began = call.now();
         let answer = self.put(call, question).await;
         call.waited_for_others(began);
-        let answered = answer.and_then(|answer| read(&answer).ok_or(Failure::Nonsense));
+        let answered = answer.and_then(|answer| read(&answer).ok_or(Failure::InvalidResponse));
         self.count(call, answered.as_ref().err());
         answered
     }
@@ -55,7 +55,8 @@ impl Remote {
         let began = call.now();
         let answers = join_all(questions.iter().map(|question| self.put(call, question))).await;
         call.waited_for_others(began);
-        let read = |(at, answer): (usize, Result<Value, Failure>)| answer.and_then(|answer| read(at, &answer).ok_or(Failure::Nonsense));
+        let read =
+            |(at, answer): (usize, Result<Value, Failure>)| answer.and_then(|answer| read(at, &answer).ok_or(Failure::InvalidResponse));
         let answered: Result<Vec<T>, Failure> = answers.into_iter().enumerate().map(read).collect();
         self.count(call, answered.as_ref().err());
         answered
@@ -69,7 +70,7 @@ impl Remote {
         let ask = Ask { backend: self.backend.clone(), path: self.path.clone(), body: question.to_string().into() };
         match call.put(ask).await? {
             reply if matches!(reply.status, 429 | 500..) => Err(Failure::Overloaded),
-            reply if (200..300).contains(&reply.status) => serde_json::from_slice(&reply.body).map_err(|_| Failure::Nonsense),
+            reply if (200..300).contains(&reply.status) => serde_json::from_slice(&reply.body).map_err(|_| Failure::InvalidResponse),
             _ => Err(Failure::Refused),
         }
     }

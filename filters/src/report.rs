@@ -109,8 +109,8 @@ pub enum Failure {
     Deadline,
     /// The time of all judges together was over.
     #[error("the guard's budget of time was used up")]
-    Budget,
-    /// Nobody answers there, or the answer broke off.
+    JudgesDeadline,
+    /// The server is unreachable, or the answer broke off.
     #[error("it cannot be reached")]
     Unreachable,
     /// It answered with an error.
@@ -121,14 +121,14 @@ pub enum Failure {
     Overloaded,
     /// Its answer is not one that can be read.
     #[error("its answer makes no sense")]
-    Nonsense,
+    InvalidResponse,
     /// It failed so often of late that it is not asked.
     #[error("it failed too often of late and is not asked for the moment")]
     Open,
     /// There is more text than it can be asked about, and what it would not see may not pass unseen. That is the client's doing, so it is
     /// refused even where the filter's mode is open.
     #[error("there is more text than it can be asked about")]
-    TooMuch,
+    TooLong,
     /// Too much waits for the threads that do heavy work.
     #[error("too much is waiting to be judged")]
     Busy,
@@ -142,13 +142,13 @@ impl Failure {
     pub fn name(self) -> &'static str {
         match self {
             Failure::Deadline => "deadline",
-            Failure::Budget => "budget",
+            Failure::JudgesDeadline => "judges_deadline",
             Failure::Unreachable => "unreachable",
             Failure::Refused => "refused",
             Failure::Overloaded => "overloaded",
-            Failure::Nonsense => "nonsense",
+            Failure::InvalidResponse => "invalid_response",
             Failure::Open => "breaker_open",
-            Failure::TooMuch => "too_much",
+            Failure::TooLong => "too_long",
             Failure::Busy => "busy",
             Failure::Panicked => "panicked",
         }

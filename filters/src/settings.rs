@@ -1,4 +1,4 @@
-//! What an operator may ask of the filters. `config` builds these from text; nobody else does.
+//! Settings of guardrails. Only `config` builds them.
 //!
 //! - *In*: checked values.
 //! - *Out*: plain data.
@@ -55,7 +55,7 @@ impl Action {
 pub enum Class {
     /// It keeps harm away; its cost is booked as security's.
     Security,
-    /// It decides who may pass, and how much.
+    /// Rate limiting and admission.
     Traffic,
 }
 
@@ -113,11 +113,11 @@ pub struct Declared {
 pub struct Toxicity {
     /// Contempt or violence towards people for what they are.
     pub hate: f32,
-    /// Contempt towards somebody.
+    /// Contempt for a person.
     pub insult: f32,
     /// Violence announced or wished.
     pub threat: f32,
-    /// Somebody told to harm themselves.
+    /// Encouragement of self-harm.
     pub self_harm: f32,
     /// Sexual harassment.
     pub sexual: f32,
@@ -136,7 +136,7 @@ pub struct Named {
 
 /// A guard.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Shield {
+pub struct GuardrailSettings {
     /// Its name.
     pub name: Arc<str>,
     /// Nothing is touched.
@@ -165,12 +165,12 @@ pub struct Shield {
     #[serde(serialize_with = "seconds")]
     pub hold_time: Duration,
     /// Bytes of an answer's text that are judged at a time.
-    pub window: usize,
+    pub judge_window: usize,
     /// How the embedded classifier judges answers.
     pub mode: Mode,
     /// Time that all questions to judges about one request may take; zero: no end.
     #[serde(serialize_with = "seconds")]
-    pub budget: Duration,
+    pub judges_deadline: Duration,
     /// From scores to a level.
     pub risk: Risk,
     /// Bounds on prompts.
@@ -180,13 +180,13 @@ pub struct Shield {
     /// The operator's own patterns.
     pub rules: Vec<Rule>,
     /// Words planted in system prompts, which no answer must show.
-    pub canaries: Vec<Canary>,
-    /// What is done about a canary.
-    pub on_canary: Action,
+    pub honeytokens: Vec<Honeytoken>,
+    /// What is done about a honeytoken.
+    pub on_honeytoken: Action,
     /// What every answer must begin with.
     pub disclaimer: String,
     /// Paths that are no inference and may pass unread.
-    pub pass: Vec<String>,
+    pub passthrough: Vec<String>,
     /// Filters that are registered by name.
     pub filters: Vec<Named>,
     /// Remote and model judges.
@@ -255,21 +255,21 @@ pub struct Rule {
 
 /// A planted word. It prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Canary(pub String);
+pub struct Honeytoken(pub String);
 
-impl fmt::Debug for Canary {
+impl fmt::Debug for Honeytoken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
 
-impl Serialize for Canary {
+impl Serialize for Honeytoken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("***")
     }
 }
 
-/// Who judges.
+/// Kind of judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JudgeKind {
@@ -306,7 +306,7 @@ pub enum Template {
 pub struct Judge {
     /// How it stands in the chain.
     pub declared: Declared,
-    /// Who it is.
+    /// Name and failure mode.
     pub kind: JudgeKind,
     /// The backend that is asked.
     pub backend: Arc<str>,
@@ -348,7 +348,7 @@ pub(crate) fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::O
     serializer.serialize_f64(d.as_secs_f64())
 }
 
-impl Shield {
+impl GuardrailSettings {
     /// Whether a finding in a prompt can change what is sent, or refuse it: then a body that cannot be read is refused too.
     pub fn acts_on_input(&self) -> bool {
         let own = [
@@ -363,7 +363,7 @@ impl Shield {
         let rest =
             self.topics.iter().map(|t| t.action).chain(self.rules.iter().map(|r| r.input)).chain(self.judges.iter().map(|j| j.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
-        // What a filter of somebody else's may do is not known beforehand.
+        // The needs of a custom filter are unknown.
         let stern = |filter: &Named| filter.declared.class == Class::Security && filter.declared.on_failure == OnFailure::Closed;
         !self.observe && (acts || self.filters.iter().any(stern))
     }

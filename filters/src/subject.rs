@@ -1,6 +1,6 @@
 //! What a filter looks at: the texts of a prompt, or a window of an answer.
 //!
-//! - *In*: texts, decoded, with whose words they are.
+//! - *In*: decoded texts with their roles.
 //! - *Out*: the same, cheap to share with threads and judges: one allocation for all texts.
 //! - *Never*: a change. What is looked at is what was sent.
 
@@ -29,7 +29,7 @@ impl Side {
     }
 }
 
-/// Whose words a text is.
+/// Role of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
     /// Of a prompt.
@@ -139,7 +139,7 @@ impl Subject {
         self.pieces.is_empty()
     }
 
-    /// The texts in order, with whose words they are.
+    /// The texts in order, with their roles.
     pub fn texts(&self) -> impl Iterator<Item = (Voice, &str)> + '_ {
         self.pieces.iter().map(|piece| (piece.voice, self.words.get(piece.words.clone()).unwrap_or_default()))
     }
@@ -149,7 +149,7 @@ impl Subject {
         self.pieces.get(at).and_then(|piece| self.words.get(piece.words.clone())).unwrap_or_default()
     }
 
-    /// Whose words a text is.
+    /// The role of a text.
     pub fn voice(&self, at: usize) -> Option<Voice> {
         self.pieces.get(at).map(|piece| piece.voice)
     }

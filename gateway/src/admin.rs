@@ -31,7 +31,7 @@ use pipeline::clock;
 use pipeline::shared::Shared;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use traffic::{Apart, Line, Totals};
+use traffic::{GroupBy, Totals, UsageRow};
 
 use params::{ApiError, Params};
 
@@ -167,7 +167,7 @@ fn sinks(shared: &Shared) -> Vec<Value> {
 
 /// Sums of what was used, by what the query tells apart.
 fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
-    let mut apart = Apart::default();
+    let mut apart = GroupBy::default();
     for word in params.get("by").unwrap_or("owner").split(',') {
         match word {
             "owner" => apart.owner = true,
@@ -184,7 +184,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let date =
         |text: &str| text.parse().map_err(|_| ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}")));
     let from = params.get("from").map(date).transpose()?;
-    let line = |(line, totals): (Line, Totals)| {
+    let line = |(line, totals): (UsageRow, Totals)| {
         let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
             "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
         if let (Some(row), Ok(Value::Object(names))) = (row.as_object_mut(), serde_json::to_value(line)) {
@@ -203,7 +203,7 @@ const INDEX: &str = "\
 /api/routes         counts, rates of the last minute, percentiles and ledger shares by route and backend
 /api/requests       the last records, newest first (?limit=N)
 /api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true)
-/api/routes/release POST with x-llm-lens-operator: the share of a route's candidate (?route=NAME&share=0..1)
+/api/routes/release POST with x-llm-lens-operator: the share of a route's canary (?route=NAME&share=0..1)
 /api/backends       which are well, why not, how busy and how fast they are
 /api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
 /api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)

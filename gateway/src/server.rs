@@ -124,7 +124,7 @@ impl Gateway {
             options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let audit = Audit::new(&options.settings.audit);
-        let pool = Arc::new(ThreadPool::new("shield", options.settings.shield_threads, JUDGING));
+        let pool = Arc::new(ThreadPool::new("shield", options.settings.guardrail_threads, JUDGING));
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let spend = usage_file::load(options.settings.usage_file.as_deref());
@@ -200,7 +200,7 @@ impl Gateway {
         // What still runs is dropped, and settles; then the accounts are closed.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
-        // A thread of its own: a worker that does not come to its end keeps nobody from ending. It ends with the process at the latest.
+        // On its own thread: a worker that does not stop must not block the exit. It ends with the process.
         std::thread::spawn(move || {
             runtime.shutdown_timeout(limit);
             let _ = ended.send(());
@@ -263,7 +263,7 @@ impl Gateway {
                 admin_ended = true;
                 break;
             }
-            // Nobody took the listeners: this gateway goes on as if nothing had been asked.
+            // No successor took the listeners: the gateway continues.
         }
         self.shared.draining.store(true, Ordering::Relaxed);
         let _ = leave.send(true);

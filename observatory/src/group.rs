@@ -56,7 +56,7 @@ pub struct SeriesKey {
     pub outcome: Outcome,
 }
 
-/// All groups that somebody counts in, or has counted in of late. They are made from settings and of backends that were found.
+/// Groups in use, or used recently. They come from settings and from discovered backends.
 #[derive(Debug, Default)]
 pub(crate) struct Groups(RwLock<Known>);
 
@@ -71,7 +71,7 @@ struct Known {
 #[derive(Debug)]
 struct Slot {
     group: Arc<Group>,
-    /// Whoever counts in the group holds it.
+    /// Users of the group hold it.
     in_flight: Arc<InFlight>,
     unused_since: Option<Tick>,
 }
@@ -103,7 +103,7 @@ impl Groups {
         known.slots.iter().flatten().map(|slot| (slot.group.clone(), slot.in_flight.clone())).collect()
     }
 
-    /// Forget those of backends that nobody has counted in for so long; `gone` is told of them before their numbers are free.
+    /// Remove groups of backends that were not used for that long; `gone` is called with them before their numbers are reused.
     pub(crate) fn forget(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Known { slots, free, numbers } = &mut *known;

@@ -1,4 +1,4 @@
-//! Who should know?
+//! Observatory: series, metrics and sinks of records.
 //!
 //! - *In*: finished [`lens::Record`]s, batches of gaps, changes of gauges.
 //! - *Out*: the recent records, the series of each route and backend, what Prometheus scrapes.
@@ -94,7 +94,7 @@ impl Observatory {
     }
 
     /// The number of a group of labels, and its gauges. The same labels have the same number, so that counters go on over a change of settings; it is
-    /// theirs for as long as somebody holds the gauges, and [`FORGET`] longer.
+    /// reserved while the gauges are held, and [`FORGET`] longer.
     pub fn group(&self, group: Group) -> (GroupId, Arc<InFlight>) {
         self.groups.intern(group)
     }

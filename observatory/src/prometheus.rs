@@ -142,7 +142,7 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
     for (direction, findings) in [("input", &s.found_in), ("output", &s.found_out)] {
         for (rule, count) in findings {
             let labels = out.with(&out.with(labels, "direction", direction), "rule", rule);
-            out.counter("llm_lens_shield_findings_total", &labels, *count);
+            out.counter("llm_lens_guardrail_findings_total", &labels, *count);
         }
     }
     guards(out, labels, s);
@@ -165,30 +165,30 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
 fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     for phase in [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security] {
         let labels = out.with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
-        out.histogram("llm_lens_shield_overhead_seconds", &labels, s.timing(phase));
+        out.histogram("llm_lens_guardrail_overhead_seconds", &labels, s.timing(phase));
     }
     for (name, timing) in [
-        ("llm_lens_shield_added_ttft_seconds", Timing::AddedTtft),
-        ("llm_lens_shield_ttft_without_seconds", Timing::TtftWithoutGuard),
-        ("llm_lens_shield_event_hold_seconds", Timing::EventHold),
+        ("llm_lens_guardrail_added_ttft_seconds", Timing::AddedTtft),
+        ("llm_lens_ttft_without_guardrail_seconds", Timing::TtftWithoutGuard),
+        ("llm_lens_guardrail_event_hold_seconds", Timing::EventHold),
     ] {
         out.histogram(name, labels, s.timing(timing));
     }
-    out.histogram("llm_lens_shield_held_bytes", labels, s.held_bytes.as_deref());
+    out.histogram("llm_lens_guardrail_held_bytes", labels, s.held_bytes.as_deref());
     for ((filter, side), series) in &s.filters {
         let labels = out.with(&out.with(labels, "filter", filter), "side", side);
         for (part, micros) in FilterSeries::PARTS.iter().zip(&series.parts) {
             let labels = out.with(&labels, "part", part);
-            out.histogram("llm_lens_shield_filter_seconds", &labels, Some(micros));
+            out.histogram("llm_lens_guardrail_filter_seconds", &labels, Some(micros));
         }
-        out.counter("llm_lens_shield_questions_total", &labels, series.calls);
+        out.counter("llm_lens_guardrail_calls_total", &labels, series.calls);
         for (verdict, count) in &series.verdicts {
             let labels = out.with(&labels, "verdict", verdict);
-            out.counter("llm_lens_shield_verdicts_total", &labels, *count);
+            out.counter("llm_lens_guardrail_verdicts_total", &labels, *count);
         }
         for (failure, count) in &series.failures {
             let labels = out.with(&labels, "failure", failure);
-            out.counter("llm_lens_shield_failures_total", &labels, *count);
+            out.counter("llm_lens_guardrail_failures_total", &labels, *count);
         }
     }
 }
@@ -205,7 +205,7 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     }
     for (labels, (requests, ring_bytes)) in now {
         out.number("llm_lens_in_flight_requests", &labels, requests as f64);
-        out.number("llm_lens_ring_bytes", &labels, ring_bytes as f64);
+        out.number("llm_lens_stream_buffer_bytes", &labels, ring_bytes as f64);
     }
     for group in info.values() {
         let labels = out.with(&place(out, group), "server_address", &group.server);
@@ -229,7 +229,7 @@ fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: Optio
     let (written, lost) = log.fold((0, 0), |(written, lost), counts| (written + counts.delivered(), lost + counts.dropped()));
     out.number("llm_lens_client_connections", &Labels::none(), gauges.connections.load(Ordering::Relaxed) as f64);
     for (name, value) in [
-        ("llm_lens_bad_heads_total", load(&gauges.bad_heads)),
+        ("llm_lens_malformed_requests_total", load(&gauges.bad_heads)),
         ("llm_lens_panics_total", load(&gauges.panics)),
         ("llm_lens_reloads_total", load(&gauges.reloads)),
         ("llm_lens_reload_failures_total", load(&gauges.reload_failures)),

@@ -1,4 +1,4 @@
-//! The last records, for people who look right now.
+//! The last records, for `/api/requests`.
 //!
 //! - *In*: records from the pump.
 //! - *Out*: the newest ones.

@@ -70,7 +70,7 @@ fn what_is_exported_is_in_the_catalog() {
     let (group, _) = o.group(group("guarded"));
     let mut guarded = record("m1", "ok");
     guarded.security = serde_json::from_value(serde_json::json!({
-        "shield": "strict", "mode": "hold", "input": {"pii.email": 1}, "output": {"secrets.key": 2}, "held_events": 1, "held_bytes_max": 100,
+        "guardrail": "strict", "mode": "hold", "input": {"pii.email": 1}, "output": {"secrets.key": 2}, "held_events": 1, "held_bytes_max": 100,
         "verdict": "mask", "risk": 0.5, "level": "high",
         "filters": [{"filter": "pii", "side": "input", "calls": 1, "critical": true, "verdict": "mask", "failure": "timeout",
             "cpu_us": 1, "queue_us": 2, "remote_us": 3, "wall_us": 6}]
@@ -90,7 +90,7 @@ fn what_is_exported_is_in_the_catalog() {
         }
     }
     for line in [
-        r#"llm_lens_shield_findings_total{route="guarded",backend="b",gen_ai_request_model="m1",direction="output",rule="secrets.key"} 2"#,
+        r#"llm_lens_guardrail_findings_total{route="guarded",backend="b",gen_ai_request_model="m1",direction="output",rule="secrets.key"} 2"#,
         r#"llm_lens_shed_requests_total{backend="b",reason="full"} 3"#,
     ] {
         assert!(text.contains(line), "missing {line} in\n{text}");

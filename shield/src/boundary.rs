@@ -60,7 +60,7 @@ pub fn ends_clean(pattern: &Pattern, last: u8, after: &[u8]) -> bool {
     if wordy(last) && wordy(next) && next < 0x80 {
         return false;
     }
-    // An ellipsis: somebody cut the token on purpose.
+    // An ellipsis: the token was shortened on purpose.
     if pattern.family == Family::Secret && after.starts_with(b"..") {
         return false;
     }

@@ -15,7 +15,7 @@ use crate::http1::Target;
 use crate::measure::Sample;
 
 /// Most bytes of records that are read.
-const MOST: usize = 256 << 20;
+const MAX_ANSWER: usize = 256 << 20;
 /// How long the gateway may take to give its records.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -70,7 +70,7 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
         let mut connection = target.connect().await.map_err(|e| e.to_string())?;
         let request = target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
         let answer = connection.send(request).await.map_err(|e| e.to_string())?;
-        let body = Limited::new(answer.into_body(), MOST).collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
         serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
     };
     let got = tokio::time::timeout(PATIENCE, get).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));

@@ -24,7 +24,7 @@ use crate::schedule::{Arrival, Stop};
 
 /// Most requests of an open loop that are under way at a time. Beyond it the generator, not the server, would be measured;
 /// requests that find no place wait, and their wait counts.
-const MOST_UNDER_WAY: usize = 4096;
+const MAX_UNDER_WAY: usize = 4096;
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -194,7 +194,7 @@ impl Runner {
     async fn open(self: &Arc<Self>, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
         let mut random = SmallRng::seed_from_u64(self.config.seed);
         let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();
-        let places = Arc::new(tokio::sync::Semaphore::new(MOST_UNDER_WAY));
+        let places = Arc::new(tokio::sync::Semaphore::new(MAX_UNDER_WAY));
         let mut under_way = tokio::task::JoinSet::new();
         let mut due = start;
         for sent in 0_u64.. {

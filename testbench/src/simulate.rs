@@ -26,9 +26,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// Largest request body.
-const MOST_BODY: usize = 64 << 20;
+const MAX_BODY: usize = 64 << 20;
 /// Most connections at a time.
-const MOST_CONNECTIONS: usize = 8192;
+const MAX_CONNECTIONS: usize = 8192;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -66,7 +66,7 @@ impl Engine {
     pub async fn serve(self) {
         let slots = Semaphore::new(self.profile.slots);
         let state = Arc::new(State { profile: self.profile, slots, number: AtomicU64::new(0) });
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -96,7 +96,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         ),
         (&Method::POST, "/v1/chat/completions" | "/v1/completions") => {
             let chat = path.ends_with("/chat/completions");
-            match Limited::new(request.into_body(), MOST_BODY).collect().await {
+            match Limited::new(request.into_body(), MAX_BODY).collect().await {
                 Ok(body) => answer::generate(state, chat, &body.to_bytes()),
                 Err(_) => error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off"),
             }

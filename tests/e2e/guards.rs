@@ -26,7 +26,7 @@ fn settings(engine: &Engine, shield: &str, backends: &str, more: &str) -> String
     // Everything is off but what the test is about.
     let off = "input_injection: off, input_toxicity: off, input_pii: off, input_secrets: off, output_pii: off, output_secrets: off";
     format!(
-        "backends: [{{name: e, url: '{}'}}{backends}]\nshields: [{{name: strict, {}}}]\nroutes: [{{name: r, backend: e, shield: strict}}]\n{more}\n",
+        "backends: [{{name: e, url: '{}'}}{backends}]\nguardrails: [{{name: strict, {}}}]\nroutes: [{{name: r, backend: e, guardrail: strict}}]\n{more}\n",
         engine.url(),
         merged(off, shield),
     )

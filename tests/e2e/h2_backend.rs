@@ -202,5 +202,5 @@ async fn a_late_backend_is_raced_and_another_pool_is_mirrored_to() {
     assert!(matches!(at_late.recv().await, Some(Saw::Request(..))) && matches!(at_well.recv().await, Some(Saw::Request(..))));
     assert_eq!(at_late.recv().await, Some(Saw::Reset(Reason::CANCEL)));
     assert!(matches!(at_mirror.recv().await, Some(Saw::Request(..))));
-    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "ended=\"well\"") == 1.0).await;
+    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "result=\"success\"") == 1.0).await;
 }

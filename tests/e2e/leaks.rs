@@ -70,7 +70,7 @@ async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str
         "middle" => drop(read_until(&mut client, "t2").await),
         "full" => {
             client.socket().readable().await.expect("the answer begins");
-            gateway.until(|g| g.metric("llm_lens_ring_bytes", "") > 0.0).await;
+            gateway.until(|g| g.metric("llm_lens_stream_buffer_bytes", "") > 0.0).await;
         }
         _ => drop(read_until(&mut client, "[DONE]\n\n").await),
     }
@@ -79,7 +79,7 @@ async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str
 
 /// Everything is as it was before the first request.
 async fn nothing_is_left(gateway: &Gateway, engine: &Engine, files: usize) {
-    for gauge in ["llm_lens_in_flight_requests", "llm_lens_ring_bytes", "llm_lens_client_connections"] {
+    for gauge in ["llm_lens_in_flight_requests", "llm_lens_stream_buffer_bytes", "llm_lens_client_connections"] {
         gateway.until(|g| g.metric(gauge, "") == 0.0).await;
     }
     eventually("the engine has no connection", || engine.open() == 0).await;
@@ -273,7 +273,7 @@ async fn streams_that_last_do_not_grow_the_gateway() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {ring: 128KiB}")).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {stream_buffer: 128KiB}")).await;
     let before = gateway.resident_kib();
     let mut clients = Vec::new();
     for number in 0..16 {
@@ -282,12 +282,12 @@ async fn streams_that_last_do_not_grow_the_gateway() {
         client.post("/v1/chat/completions", &format!("x-request-id: deaf-{number}\r\n"), CHAT_STREAM).await;
         clients.push(client);
     }
-    gateway.until(|g| g.metric("llm_lens_ring_bytes", "") >= 16.0 * 128.0 * 1024.0).await;
-    let ring = gateway.metric("llm_lens_ring_bytes", "");
+    gateway.until(|g| g.metric("llm_lens_stream_buffer_bytes", "") >= 16.0 * 128.0 * 1024.0).await;
+    let ring = gateway.metric("llm_lens_stream_buffer_bytes", "");
     assert!(ring < 16.0 * 256.0 * 1024.0, "{ring} bytes for 16 rings of 128 KiB");
     let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB for 16 clients that do not read");
     drop(clients);
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_ring_bytes", "") == 0.0).await;
+    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0).await;
     assert_eq!(gateway.records().len(), 16);
 }

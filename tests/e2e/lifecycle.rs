@@ -435,7 +435,7 @@ async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
     })
     .await;
     let settings = format!(
-        "backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e, usage: inject}}]\nlimits: {{event: 32MiB}}\n",
+        "backends: [{{name: e, url: '{}'}}]\nroutes: [{{name: r, backend: e, include_usage: inject}}]\nlimits: {{event: 32MiB}}\n",
         engine.url()
     );
     let gateway = Gateway::with_settings(&settings).await;
@@ -454,8 +454,8 @@ async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
 async fn a_panic_ends_its_request_and_no_other() {
     let engine = Engine::start(|_| sse::stream(20, 50)).await;
     let settings = format!(
-        "backends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: r, backend: b, shield: s}}]\n\
-         shields: [{{name: s, filters: [{{name: panicking, use: panicking}}]}}]\n",
+        "backends: [{{name: b, url: \"{}\"}}]\nroutes: [{{name: r, backend: b, guardrail: s}}]\n\
+         guardrails: [{{name: s, filters: [{{name: panicking, use: panicking}}]}}]\n",
         engine.url()
     );
     let gateway = Gateway::of_binary(env!("CARGO_BIN_EXE_panicking-gateway").as_ref(), &settings).await;

@@ -4,6 +4,8 @@
 mod config_cli;
 /// What goes wrong between the two ends, and what each of them and the record is told.
 mod failures;
+/// Guards: what is masked, what is refused, and that nothing else changes.
+mod guardrail;
 /// Guards: judges, rules, risk, redaction, what ends an answer, and the account of it all.
 mod guards;
 /// HTTP/2 to the backend.
@@ -22,8 +24,6 @@ mod requests;
 mod routing;
 /// What an attacker may try on the wire, in both directions.
 mod safety;
-/// Guards: what is masked, what is refused, and that nothing else changes.
-mod shield;
 /// Where records go.
 mod sinks;
 /// What takes whole seconds because a wait of the gateway's or of pingora's does.

@@ -123,7 +123,7 @@ async fn a_read_without_an_event_does_not_end_the_wait() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", usage: inject", "")).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
     for id in ["size", "torn"] {
         assert_eq!(ask(&gateway, "/v1/chat/completions", id, CHAT_STREAM).await.status, 200);
         waited_for_the_engine(&gateway.record(id).await, WAIT);

@@ -195,7 +195,7 @@ async fn usage_is_asked_for_and_taken_out_again() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", usage: inject", "")).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
     let asked = r#""stream_options":{"include_usage":true},"#;
     for (case, body, want, client_asked) in [
         (
@@ -247,7 +247,7 @@ async fn usage_is_asked_for_and_taken_out_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_we_put_into_a_body_never_stands_there_twice() {
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", usage: inject", "")).await;
+    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
     for body in [r#"{"stream":true,"stream_options":null}"#, r#"{"stream":true,"stream_options":{"include_usage":null}}"#] {
         ask(&gateway, PATH, "", body).await;
         let sent = String::from_utf8(engine.seen().pop().unwrap().body).unwrap();

@@ -135,7 +135,7 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
     ] {
         let other = good().await;
         let more = "timeouts: {first_byte: 300ms, between_events: 300ms}";
-        let route = ", retries: {most: 1, always: 100}";
+        let route = ", retries: {max: 1, min_per_second: 100}";
         // Round robin begins with the first.
         let gateway =
             Gateway::with_settings(&settings(&[&engine, &other], ", balance: round_robin, ejection: {consecutive: 0}", route, more)).await;
@@ -190,7 +190,7 @@ async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
     (0..60).for_each(|n| body.push_str(&sse::content(&format!("t{n}"))));
     let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(body), Step::AwaitClose(Duration::from_secs(20))];
     let engines = [always(steps.clone()).await, always(steps).await];
-    let limits = "rate_limits: [{name: t, of: output_tokens, amount: 20, every: 30d, per: all}]";
+    let limits = "rate_limits: [{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}]";
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", "", limits)).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(answer.complete && answer.text().contains("\"finish_reason\":\"length\""), "{}", answer.text());
@@ -202,7 +202,7 @@ async fn an_error_that_everybody_has_is_passed_on_and_retries_have_a_budget() {
         always(sse::json(503, "{\"error\":{\"message\":\"all busy\"}}")).await,
         always(sse::json(503, "{\"error\":{\"message\":\"all busy\"}}")).await,
     ];
-    let route = ", retries: {most: 3, budget: 0.1, always: 0}";
+    let route = ", retries: {max: 3, budget: 0.1, min_per_second: 0}";
     let gateway =
         Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", ejection: {consecutive: 0, failure_rate: 0}", route, "")).await;
     for n in 0..100 {
@@ -224,7 +224,7 @@ async fn pools_fall_back_to_others_under_their_own_names_for_the_model() {
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, tier: edge, backends: [e]}}, {{name: cloud, tier: cloud, backends: [c], model: 'big \\\"one\\\"'}}]\n\
-         routes: [{{name: r, pool: edge, fallback: [cloud], usage: inject}}]\n",
+         routes: [{{name: r, pool: edge, fallback: [cloud], include_usage: inject}}]\n",
         edge.url(),
         cloud.url()
     );
@@ -248,7 +248,7 @@ async fn pools_fall_back_to_others_under_their_own_names_for_the_model() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_where_they_can_be_served() {
     let engines = [good().await, good().await];
-    let members = [", models: [m], lacks: [tools, vision], context_length: 1000", ", models: [m, other], context_length: 8000"];
+    let members = [", models: [m], unsupported: [tools, vision], context_length: 1000", ", models: [m, other], context_length: 8000"];
     let gateway = Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &members, "", "", "")).await;
     let request = |more: &str| format!("{{\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
     for body in [
@@ -360,7 +360,7 @@ async fn backends_of_a_file_come_and_go() {
     write(&[engines[0].url(), engines[1].url()]);
     let text = format!(
         "backends: [{{name: model, url: 'http://127.0.0.1:1', api_key: the-key}}]\n\
-         pools: [{{name: p, backends_file: '{}', like: model, balance: round_robin}}]\nroutes: [{{name: r, pool: p}}]\n",
+         pools: [{{name: p, backends_file: '{}', template: model, balance: round_robin}}]\nroutes: [{{name: r, pool: p}}]\n",
         file.display()
     );
     let gateway = Gateway::with_settings(&text).await;

@@ -27,7 +27,7 @@ const WAYS: [&str; 2] = ["/v1/chat/completions", "/tokenize"];
 /// A request that must stay what it is: a part of somebody's body.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
 /// What an attack may cost in memory.
-const MOST_KIB: u64 = 64 << 10;
+const MAX_KIB: u64 = 64 << 10;
 
 /// Refused, closed, and nothing went on.
 fn assert_refused(name: &str, heard: &Heard, origin: &Origin) {

@@ -70,7 +70,7 @@ pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
 
 /// Nothing of any request is left.
 pub async fn settled(gateway: &Gateway) {
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_ring_bytes", "") == 0.0).await;
+    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0).await;
 }
 
 /// A whole event stream with a length instead of chunks.

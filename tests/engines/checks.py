@@ -18,12 +18,12 @@ import check_chat
 import check_dialects
 import check_load
 import check_passthrough
-import check_shield
+import check_guardrails
 import check_traffic
 import record
 from target import Skip, Target
 
-CHECKS = check_chat.CHECKS + check_dialects.CHECKS + check_passthrough.CHECKS + check_shield.CHECKS + check_load.CHECKS + check_traffic.CHECKS
+CHECKS = check_chat.CHECKS + check_dialects.CHECKS + check_passthrough.CHECKS + check_guardrails.CHECKS + check_load.CHECKS + check_traffic.CHECKS
 
 
 def main():

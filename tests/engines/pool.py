@@ -44,7 +44,7 @@ class Gateway:
 admin: {{address: "127.0.0.1:{self.admin}"}}
 backends: [{listed}]
 pools: [{{name: p, backends: [{names}], balance: round_robin}}]
-routes: [{{name: r, pool: p, retries: {{always: 100}}{route}}}]
+routes: [{{name: r, pool: p, retries: {{min_per_second: 100}}{route}}}]
 timeouts: {{between_events: 5s}}
 ''')
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
@@ -149,7 +149,7 @@ def spreads(options, engines):
             backends.add(backend)
         assert backends == {name for name, _ in engines}, backends
         known = {row["backend"]: row for row in json.loads(gateway.get("/api/backends"))["backends"]}
-        assert all(row["state"] == "up" and row["ttft_ms"] > 0 for row in known.values()), known
+        assert all(row["state"] == "healthy" and row["ttft_ms"] > 0 for row in known.values()), known
 
 
 def spliced(options, engines):
@@ -157,7 +157,7 @@ def spliced(options, engines):
     chat, completion = (b'"content":', 4, None), (b'"text":', 3, "<|hello|>")
     for (first, second), (marker, times, prompt) in itertools.product(((0, 2), (2, 0), (0, 1)), (chat, completion)):
         way = CutAfter(engines[first][1], marker, times)
-        with Gateway(options.bin, [("cut", way.url, ""), (engines[second][0], engines[second][1], "")], ", continuation: on") as gateway:
+        with Gateway(options.bin, [("cut", way.url, ""), (engines[second][0], engines[second][1], "")], ", resume: on") as gateway:
             for n in range(2):
                 said, roles, reasons, error, _ = stream(gateway, f"splice-{n}", prompt=prompt, max_tokens=40)
                 assert (said, reasons, error) == (TEXT, ["stop"], None), (first, second, prompt, said, reasons, error)
@@ -177,7 +177,7 @@ def killed(options, engines):
             os.killpg(options.victim, signal.SIGKILL)
 
     kill.done = False
-    with Gateway(options.bin, [(n, u, "") for n, u in order], ", continuation: on") as on, \
+    with Gateway(options.bin, [(n, u, "") for n, u in order], ", resume: on") as on, \
             Gateway(options.bin, [(n, u, "") for n, u in order], "") as off:
         results = {}
 

@@ -104,20 +104,20 @@ admin: {address: "127.0.0.1:$ADMIN"}
 backends: [{name: default, url: "$1"}]
 auth: {keys: "$SCRATCH/keys.yaml", secret: "only-for-these-checks"}
 rate_limits:
-  - {name: chat-budget, of: output_tokens, amount: 20, every: 30d, per: all, routes: [limited]}
-  - {name: counted, of: input_tokens, amount: 1000000, every: 30d, per: all, routes: [counted]}
-  - {name: claude-budget, of: output_tokens, amount: 4, every: 30d, per: all, routes: [limited-claude]}
-shields:
+  - {name: chat-budget, unit: output_tokens, amount: 20, window: 30d, per: all, routes: [limited]}
+  - {name: counted, unit: input_tokens, amount: 1000000, window: 30d, per: all, routes: [counted]}
+  - {name: claude-budget, unit: output_tokens, amount: 4, window: 30d, per: all, routes: [limited-claude]}
+guardrails:
   - {name: strict, rules: [{name: scale, phrases: [celsius]}, {name: waves, phrases: ["the waves"]}]}
   - name: stern
     input_pii: redact
     output_toxicity: flag
     output_mode: hold
-    window: 32B
+    judge_window: 32B
     rules: [{name: ships, phrases: ["ships cross"], output: block}]
 routes:
-  - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, shield: strict, auth: off}
-  - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, shield: stern, security_headers: true, auth: off}
+  - {name: guarded, match: {headers: {x-guarded: "yes"}}, backend: default, guardrail: strict, auth: off}
+  - {name: stern, match: {headers: {x-guarded: "stern"}}, backend: default, guardrail: stern, security_headers: true, auth: off}
   - {name: keyed, match: {headers: {x-keyed: "yes"}}, backend: default}
   - {name: limited, match: {headers: {x-limited: chat}}, backend: default, auth: off}
   - {name: counted, match: {headers: {x-counted: "yes"}}, backend: default, auth: off, tokenizer: "$MODEL/tokenizer.json"}

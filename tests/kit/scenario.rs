@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::PoolSettings;
-use routing::{Attempt, AttemptResult, Member, Pool, Question, Wish};
+use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
 
 /// How a backend answers.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,9 @@ impl Scenario {
         let mut tried = Vec::new();
         while tried.len() <= self.retries {
             let question = Question { prompt: 1, output: 100 };
-            let choice = self.pool.choose(&Wish { tokens: question.tokens(), tried: &tried, ..Wish::default() }, Tick(self.now))?;
+            let choice = self
+                .pool
+                .choose(&BalanceRequest { tokens: question.tokens(), tried: &tried, ..BalanceRequest::default() }, Tick(self.now))?;
             let attempt = self.pool.begin(choice.at, question)?;
             outcome.asked[choice.at] += 1;
             match backends[choice.at] {

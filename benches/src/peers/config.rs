@@ -102,8 +102,8 @@ pub fn shielded(wish: &Wish<'_>, admin: SocketAddr) -> String {
 admin: {{address: '{admin}'}}
 workers: 1
 backends: [{{name: engine, url: 'http://{engine}'}}]
-shields: [{{name: default}}]
-routes: [{{name: default, backend: engine, shield: default}}]
+guardrails: [{{name: default}}]
+routes: [{{name: default, backend: engine, guardrail: default}}]
 "
     )
 }
@@ -132,11 +132,11 @@ backends: [{{name: engine, url: 'http://{engine}', models: [mock-8b-instruct]}}]
 auth: {{keys: '{keys}', secret: {SECRET}}}
 prices: [{{input: 1, output: 2}}]
 rate_limits:
-- {{name: requests, of: requests, amount: 1000000000, per: key}}
-- {{name: tokens, of: total_tokens, amount: 1000000000000, per: key}}
-- {{name: output, of: output_tokens, amount: 1000000000000, per: owner}}
-- {{name: streams, of: streams, amount: 1000000, per: key}}
-- {{name: purse, of: cost, amount: 1000000, per: owner}}
+- {{name: requests, unit: requests, amount: 1000000000, per: key}}
+- {{name: tokens, unit: total_tokens, amount: 1000000000000, per: key}}
+- {{name: output, unit: output_tokens, amount: 1000000000000, per: owner}}
+- {{name: streams, unit: streams, amount: 1000000, per: key}}
+- {{name: purse, unit: cost, amount: 1000000, per: owner}}
 routes: [{{name: default, backend: engine}}]
 "
     ))

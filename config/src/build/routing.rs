@@ -10,12 +10,12 @@ use super::Builder;
 use crate::discovery::{Discovery, Source};
 use crate::problem::nearest;
 use crate::settings::{
-    Ability, Backend, BackendTls, Candidate, Continuation, MirrorSettings, OffloadSettings, Pattern, Pool, Rollback, Route,
+    Ability, Backend, BackendTls, CanarySettings, MirrorSettings, OffloadSettings, Pattern, Pool, Resume, Rollback, Route,
 };
 use crate::tree::Table;
 
 /// Largest file of backends.
-const MOST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// The port of name servers.
 const DNS: u16 = 53;
 
@@ -32,7 +32,7 @@ impl Builder {
         for name in table.texts("backends") {
             match known.iter().find(|backend| *backend.name == **name) {
                 Some(backend) if backends.iter().any(|there| there.name == backend.name) => {
-                    self.wrong(table, "backends", format!("{name:?} stands twice; give it a weight instead"));
+                    self.wrong(table, "backends", format!("{name:?} is listed twice; set its weight instead"));
                 }
                 Some(backend) => backends.push(backend.clone()),
                 None => self.unknown(table, "backends", name, known.iter().map(|backend| &*backend.name)),
@@ -40,9 +40,9 @@ impl Builder {
         }
         let discovery = self.discovery(table, known);
         if backends.is_empty() && table.table("discover").is_none() {
-            self.wrong(table, "backends", "a pool needs a backend, or a place where they are found: discover");
+            self.wrong(table, "backends", "a pool needs backends, a backends_file or discover");
         }
-        let mut dialects = backends.iter().chain(discovery.as_ref().map(|discovery| &discovery.like)).map(|backend| backend.dialect);
+        let mut dialects = backends.iter().chain(discovery.as_ref().map(|discovery| &discovery.template)).map(|backend| backend.dialect);
         let first = dialects.next();
         if dialects.any(|other| Some(other) != first) {
             self.wrong(table, "backends", "backends of a pool must have the same dialect");
@@ -54,24 +54,24 @@ impl Builder {
     /// Where more backends of a pool are found.
     fn discovery(&mut self, pool: &Table, known: &[Arc<Backend>]) -> Option<Discovery> {
         let table = pool.table("discover")?;
-        if pool.text("like").is_none() {
-            self.wrong(pool, "like", "name the backend whose settings those have that are found");
+        if pool.text("template").is_none() {
+            self.wrong(pool, "template", "is required with discover: name the backend whose settings apply to discovered ones");
         }
-        let like = self.named(pool, "like", known, |backend| &backend.name).cloned();
-        let source = self.source(table, like.as_deref().map_or(0, |like| like.port));
-        Some(Discovery { like: like?, source: source? })
+        let template = self.named(pool, "template", known, |backend| &backend.name).cloned();
+        let source = self.source(table, template.as_deref().map_or(0, |template| template.port));
+        Some(Discovery { template: template?, source: source? })
     }
 
     fn source(&mut self, table: &Table, port: u16) -> Option<Source> {
         let kinds = ["dns", "srv", "kubernetes"];
         let mut named = kinds.iter().filter_map(|kind| Some((*kind, table.text(kind)?)));
         let (Some((kind, name)), None) = (named.next(), named.next()) else {
-            self.problems.push(table.place.problem("name one place where backends are found: dns, srv or kubernetes"));
+            self.problems.push(table.place.problem("needs exactly one of dns, srv and kubernetes"));
             return None;
         };
         self.only_for(table, kind, &[("servers", &["dns", "srv"]), ("port", &["dns", "kubernetes"]), ("namespace", &["kubernetes"])]);
         if !is_host_name(name) || name.parse::<IpAddr>().is_ok() {
-            self.wrong(table, kind, format!("{name:?} is not a name that can be looked up; an address stands in the url of a backend"));
+            self.wrong(table, kind, format!("{name:?} is not a host name; write an address as the url of a backend instead"));
             return None;
         }
         let (name, servers) = (name.to_owned(), self.dns_servers(table));
@@ -89,7 +89,7 @@ impl Builder {
     /// Fields that say nothing where backends are found otherwise.
     fn only_for(&mut self, table: &Table, kind: &str, fields: &[(&str, &[&str])]) {
         for (field, kinds) in fields.iter().filter(|(field, kinds)| table.has(field) && !kinds.contains(&kind)) {
-            self.wrong(table, field, format!("is for {} and says nothing about {kind}", kinds.join(" and ")));
+            self.wrong(table, field, format!("applies to {} only, not to {kind}", kinds.join(" and ")));
         }
     }
 
@@ -109,7 +109,7 @@ impl Builder {
             let with_port = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS));
             match text.parse().or_else(|_| with_port()) {
                 Ok(server) => servers.push(server),
-                Err(_) => self.wrong(table, "servers", format!("{text:?} is not an address; write for example \"10.96.0.10:53\"")),
+                Err(_) => self.wrong(table, "servers", format!("{text:?} is not an IP address; write for example \"10.96.0.10:53\"")),
             }
         }
         servers
@@ -118,16 +118,16 @@ impl Builder {
     /// The backends of a pool's file.
     fn filed(&mut self, table: &Table, known: &mut Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
         let Some(file) = table.text("backends_file") else {
-            if table.text("like").is_some() && table.table("discover").is_none() {
-                self.wrong(table, "like", "is for the backends of backends_file and discover, and there is neither");
+            if table.text("template").is_some() && table.table("discover").is_none() {
+                self.wrong(table, "template", "has no effect without backends_file or discover; remove it or add one");
             }
             return Vec::new();
         };
-        if table.text("like").is_none() {
-            self.wrong(table, "like", "name the backend whose settings those of the file have");
+        if table.text("template").is_none() {
+            self.wrong(table, "template", "is required with backends_file: name the backend whose settings apply to those of the file");
         }
-        let Some(like) = self.named(table, "like", known, |backend| &backend.name).cloned() else { return Vec::new() };
-        let text = match crate::read(Path::new(file), MOST_FILE) {
+        let Some(template) = self.named(table, "template", known, |backend| &backend.name).cloned() else { return Vec::new() };
+        let text = match crate::read(Path::new(file), MAX_FILE) {
             Ok(text) => text,
             Err(error) => {
                 self.wrong(table, "backends_file", format!("cannot read {file}: {error}"));
@@ -146,7 +146,7 @@ impl Builder {
             };
             let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
             if known.iter().any(|there| there.name == name) {
-                self.wrong(table, "backends_file", format!("{file}:{}: {url:?} stands twice", number + 1));
+                self.wrong(table, "backends_file", format!("{file}:{}: {url:?} is listed twice", number + 1));
                 continue;
             }
             let backend = Backend {
@@ -154,12 +154,12 @@ impl Builder {
                 index: known.len(),
                 tls: parts
                     .tls
-                    .then(|| BackendTls { ca: like.tls.as_ref().and_then(|tls| tls.ca.clone()), server_name: parts.host.clone() }),
+                    .then(|| BackendTls { ca: template.tls.as_ref().and_then(|tls| tls.ca.clone()), server_name: parts.host.clone() }),
                 host: parts.host,
                 port: parts.port,
                 authority: parts.authority,
                 prefix: parts.prefix,
-                ..(*like).clone()
+                ..(*template).clone()
             };
             known.push(Arc::new(backend));
             backends.extend(known.last().cloned());
@@ -187,23 +187,23 @@ impl Builder {
                 consecutive: u32::try_from(ejection.count("consecutive")).unwrap_or(u32::MAX),
                 failure_rate: f64::from(ejection.share("failure_rate")),
                 min_requests: ejection.count("min_requests"),
-                slower_than: self.times(&ejection, "slower_than"),
+                max_ttft_ratio: self.ratio(&ejection, "max_ttft_ratio"),
                 base: ejection.duration("base"),
                 max: ejection.duration("max").max(ejection.duration("base")),
-                most: f64::from(ejection.share("most")),
+                max_ejected: f64::from(ejection.share("max_ejected")),
             },
             slow_start: table.duration("slow_start"),
-            forget: table.duration("forget"),
+            decay: table.duration("decay"),
         }
     }
 
-    /// How many times as slow; 0 for any number. At once or less everybody would be.
-    fn times(&mut self, table: &Table, field: &str) -> f64 {
-        let times = table.number(field).unwrap_or(0.0);
-        if times > 0.0 && times <= 1.0 {
-            self.wrong(table, field, format!("{times} would hold of everybody; write a number above 1, or 0 if it does not matter"));
+    /// A ratio to the median, above 1; 0 disables the rule.
+    fn ratio(&mut self, table: &Table, field: &str) -> f64 {
+        let ratio = table.number(field).unwrap_or(0.0);
+        if ratio > 0.0 && ratio <= 1.0 {
+            self.wrong(table, field, format!("{ratio} must be above 1 (a ratio of times to first token), or 0 to disable the rule"));
         }
-        times
+        ratio
     }
 
     /// What `session` and `hash` go by.
@@ -215,7 +215,7 @@ impl Builder {
             (_, Some(name)) => By::Cookie(name),
             _ => {
                 if text != "caller" {
-                    self.wrong(table, "key", format!("{text:?} is no key; write \"header:NAME\", \"cookie:NAME\" or \"caller\""));
+                    self.wrong(table, "key", format!("{text:?} is not a key; write \"header:NAME\", \"cookie:NAME\" or \"caller\""));
                 }
                 By::Caller
             }
@@ -230,7 +230,7 @@ impl Builder {
         }
         for name in ["interval", "timeout"] {
             if table.duration(name).is_zero() {
-                self.wrong(table, name, "must be longer than nothing");
+                self.wrong(table, name, "must be greater than 0s");
             }
         }
         let count = |name| u32::try_from(table.count(name)).unwrap_or(u32::MAX);
@@ -243,28 +243,28 @@ impl Builder {
         })
     }
 
-    pub(super) fn signals(&mut self, backend: &Table) -> Option<(String, std::time::Duration)> {
-        let table = backend.table("signals")?;
+    pub(super) fn engine_metrics(&mut self, backend: &Table) -> Option<(String, std::time::Duration)> {
+        let table = backend.table("engine_metrics")?;
         let (path, interval) = (table.text("path").unwrap_or("/metrics"), table.duration("interval"));
         if !path.starts_with('/') {
             self.wrong(table, "path", format!("{path:?} must begin with a slash"));
         }
         if interval.is_zero() {
-            self.wrong(table, "interval", "must be longer than nothing");
+            self.wrong(table, "interval", "must be greater than 0s");
         }
         Some((path.to_owned(), interval))
     }
 
-    pub(super) fn lacks(&mut self, backend: &Table) -> Vec<Ability> {
+    pub(super) fn unsupported(&mut self, backend: &Table) -> Vec<Ability> {
         let words = [("tools", Ability::Tools), ("vision", Ability::Vision), ("embeddings", Ability::Embeddings)];
-        let mut lacks = Vec::new();
-        for word in backend.texts("lacks") {
+        let mut unsupported = Vec::new();
+        for word in backend.texts("unsupported") {
             match words.iter().find(|(known, _)| known == word) {
-                Some((_, ability)) => lacks.push(*ability),
-                None => self.unknown(backend, "lacks", word, words.iter().map(|(known, _)| *known)),
+                Some((_, ability)) => unsupported.push(*ability),
+                None => self.unknown(backend, "unsupported", word, words.iter().map(|(known, _)| *known)),
             }
         }
-        lacks
+        unsupported
     }
 
     /// The pools of a route, in order: its own, or one of its backend alone, and those that it falls back to.
@@ -277,11 +277,11 @@ impl Builder {
             }
             (None, Some(_)) => self.named(table, "pool", known, |pool| &pool.settings.name)?.clone(),
             (None, None) => {
-                self.wrong(table, "backend", "is missing, and so is pool: say where the route leads");
+                self.wrong(table, "backend", "is missing; name a backend or a pool for the route");
                 return None;
             }
             (Some(_), Some(_)) => {
-                self.wrong(table, "pool", "a route has a backend or a pool, not both");
+                self.wrong(table, "pool", "cannot be combined with backend; name one of them");
                 return None;
             }
         };
@@ -292,12 +292,12 @@ impl Builder {
                 None => self.unknown(table, "fallback", name, known.iter().map(|pool| &*pool.settings.name)),
             }
         }
-        if let Some(name) = table.table("candidate").and_then(|candidate| candidate.text("pool")) {
+        if let Some(name) = table.table("canary").and_then(|canary| canary.text("pool")) {
             match known.iter().find(|pool| *pool.settings.name == *name) {
                 Some(pool) => pools.push(pool.clone()),
                 None => {
-                    let candidate = table.table("candidate").cloned().unwrap_or_default();
-                    self.unknown(&candidate, "pool", name, known.iter().map(|pool| &*pool.settings.name));
+                    let canary = table.table("canary").cloned().unwrap_or_default();
+                    self.unknown(&canary, "pool", name, known.iter().map(|pool| &*pool.settings.name));
                 }
             }
         }
@@ -309,15 +309,15 @@ impl Builder {
     }
 
     /// The new version of a route; its pool is the last of `pools`.
-    pub(super) fn candidate(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Candidate> {
-        let given = table.table("candidate")?;
-        Some(Candidate {
+    pub(super) fn canary(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<CanarySettings> {
+        let given = table.table("canary")?;
+        Some(CanarySettings {
             pool: pools.len().checked_sub(1)?,
             share: f64::from(given.share("share")),
             key: self.key(given),
             rollback: Rollback {
-                failures: f64::from(given.share("failures")),
-                slower: self.times(given, "slower"),
+                max_failure_increase: f64::from(given.share("max_failure_increase")),
+                max_ttft_ratio: self.ratio(given, "max_ttft_ratio"),
                 min_requests: given.count("min_requests"),
             },
         })
@@ -330,40 +330,36 @@ impl Builder {
     }
 
     pub(super) fn retries(&mut self, table: &Table) -> Retries {
-        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty() && table.table("candidate").is_none();
+        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty() && table.table("canary").is_none();
         let Some(given) = table.table("retries") else {
-            return Retries { most: if alone { 0 } else { Retries::default().most }, ..Retries::default() };
+            return Retries { max: if alone { 0 } else { Retries::default().max }, ..Retries::default() };
         };
         if alone {
-            self.wrong(table, "retries", "are asked of other backends, and this route has only one; name a pool or a fallback");
+            self.wrong(table, "retries", "need a second backend; set pool or fallback");
         }
         Retries {
-            most: u32::try_from(given.count("most")).unwrap_or(0),
+            max: u32::try_from(given.count("max")).unwrap_or(0),
             budget: f64::from(given.share("budget")),
-            always: given.count("always"),
+            min_per_second: given.count("min_per_second"),
         }
     }
 
-    pub(super) fn continuation(&mut self, table: &Table, retries: &Retries) -> Continuation {
-        let continuation = match table.text("continuation") {
-            Some("on") => Continuation::On,
-            Some("marked") => Continuation::Marked,
-            _ => return Continuation::Off,
+    pub(super) fn resume(&mut self, table: &Table, retries: &Retries) -> Resume {
+        let resume = match table.text("resume") {
+            Some("on") => Resume::On,
+            Some("marked") => Resume::Marked,
+            _ => return Resume::Off,
         };
-        if retries.most == 0 {
-            self.wrong(
-                table,
-                "continuation",
-                "asks another backend, and this route asks no second one; name a pool or a fallback, and leave it retries",
-            );
+        if retries.max == 0 {
+            self.wrong(table, "resume", "needs a second backend and retries; set pool or fallback, and retries.max above 0");
         }
-        continuation
+        resume
     }
 
     pub(super) fn hedges(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<Hedges> {
         let given = table.table("hedge")?;
         if pools.first().is_some_and(|pool| !pool.may_have_two()) {
-            self.wrong(table, "hedge", "a hedge asks a second backend of the pool, and it has only one");
+            self.wrong(table, "hedge", "needs a pool of two backends or more");
         }
         let after = given.duration("after");
         Some(Hedges { after: (!after.is_zero()).then_some(after), budget: f64::from(given.share("budget")) })
@@ -371,16 +367,16 @@ impl Builder {
 
     pub(super) fn offload(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<OffloadSettings> {
         let given = table.table("offload")?;
-        if pools.len() < 2 + usize::from(table.table("candidate").is_some()) {
-            self.wrong(table, "offload", "goes to the first pool under fallback, and there is none");
+        if pools.len() < 2 + usize::from(table.table("canary").is_some()) {
+            self.wrong(table, "offload", "needs a fallback: its first pool is the cloud");
         }
         let number = |name| given.number(name).unwrap_or(0.0);
         let header = given.text("header").map(|text| match text.split_once(':') {
             Some((name, value)) => (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned())),
             None => (text.trim().to_ascii_lowercase(), None),
         });
-        if !given.texts("findings").is_empty() && table.text("shield").is_none() {
-            self.wrong(given, "findings", "are a guard's, and the route has none; name a shield");
+        if !given.texts("findings").is_empty() && table.text("guardrail").is_none() {
+            self.wrong(given, "findings", "need a guardrail on the route; set guardrail");
         }
         Some(OffloadSettings {
             header,
@@ -389,9 +385,9 @@ impl Builder {
             objective: Objective {
                 ttft: given.duration("ttft"),
                 completion: given.duration("completion"),
-                weigh_ttft: number("weigh_ttft"),
-                weigh_tpot: number("weigh_tpot"),
-                weigh_cost: number("weigh_cost"),
+                ttft_weight: number("ttft_weight"),
+                tpot_weight: number("tpot_weight"),
+                cost_weight: number("cost_weight"),
             },
             complexity: Complexity {
                 prompt_tokens: given.count("prompt_tokens"),
@@ -404,7 +400,7 @@ impl Builder {
     fn unknown<'n>(&mut self, table: &Table, field: &str, written: &str, known: impl Iterator<Item = &'n str> + Clone) {
         let names: Vec<&str> = known.clone().collect();
         let hint = nearest(written, known).map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
-        self.wrong(table, field, format!("there is no {written:?}; {hint}"));
+        self.wrong(table, field, format!("{written:?} does not exist; {hint}"));
     }
 }
 

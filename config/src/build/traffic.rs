@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traffic::Pattern;
-use traffic::settings::{Admission, AtEnd, Auth, DOLLAR, Every, Limit, Per, Price, Quota, Shared, Unit};
+use traffic::settings::{Admission, Auth, DOLLAR, Limit, OnExhausted, Per, Price, Quota, Shared, Unit, Window};
 
 use super::Builder;
 use crate::settings::{AuthSettings, Issuer, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};
@@ -14,7 +14,7 @@ use crate::tree::Table;
 /// Shortest secret: shorter ones are guessed.
 const SECRET: usize = 16;
 /// Most limits and prices: each costs every request.
-const MOST: usize = 64;
+const MAX_ENTRIES: usize = 64;
 /// Longest rolling time. Longer is for calendars.
 const LONGEST: Duration = Duration::from_secs(31 * 86_400);
 /// Pico-dollars for a token, of a dollar for a million.
@@ -29,12 +29,14 @@ impl Builder {
             (Some(_), None) => self.wrong(
                 table,
                 "secret",
-                "is needed with keys; make one with `openssl rand -hex 32` and give it as \"${ENV}\" or \"file:PATH\"",
+                "is required with keys; make one with `openssl rand -hex 32` and give it as \"${ENV}\" or \"file:PATH\"",
             ),
             (Some(_), Some(secret)) if secret.reveal().len() < SECRET => {
-                self.wrong(table, "secret", format!("is shorter than {SECRET} characters"));
+                self.wrong(table, "secret", format!("must have at least {SECRET} characters"));
             }
-            (None, _) if table.list("jwt").is_empty() => self.wrong(table, "keys", "is missing, and so is jwt: nobody could pass"),
+            (None, _) if table.list("jwt").is_empty() => {
+                self.wrong(table, "keys", "is missing; set keys or jwt, or no client can authenticate")
+            }
             _ => {}
         }
         let jwt = table.list("jwt").iter().filter_map(|table| self.jwt(table)).collect();
@@ -69,7 +71,7 @@ impl Builder {
             Some("off") => Auth::Off,
             Some(word) => {
                 if !has_auth {
-                    self.wrong(table, "auth", "there is no \"auth\" section that says who may pass");
+                    self.wrong(table, "auth", "needs an \"auth\" section");
                 }
                 if word == "optional" { Auth::Optional } else { Auth::Required }
             }
@@ -87,8 +89,8 @@ impl Builder {
             replicas: u32::try_from(store.count("replicas")).unwrap_or(1),
         });
         let priced = root.list("prices").iter().any(|price| price.texts("models").is_empty());
-        for table in tables.iter().filter(|table| table.text("of") == Some("cost") && !priced) {
-            self.wrong(table, "of", "a model without a price would cost nothing: end \"prices\" with an entry that names no models");
+        for table in tables.iter().filter(|table| table.text("unit") == Some("cost") && !priced) {
+            self.wrong(table, "unit", "cost needs a price for every model; end \"prices\" with an entry without models");
         }
         tables.iter().filter_map(|table| self.rate_limit(table, shared.as_ref())).collect()
     }
@@ -107,7 +109,7 @@ impl Builder {
             self.wrong(table, "url", "must begin with redis://");
         }
         if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&table.duration("timeout")) {
-            self.wrong(table, "timeout", "must be from 1ms to 10s: requests wait for it");
+            self.wrong(table, "timeout", "must be from 1ms to 10s");
         }
         let on_failure = match table.text("on_failure") {
             Some("open") => OnStoreFailure::Open,
@@ -118,71 +120,77 @@ impl Builder {
     }
 
     fn rate_limit(&mut self, table: &Table, store: Option<&Shared>) -> Option<Limit> {
-        let of = word(table, "of", &Unit::WORDS)?;
-        let every = self.every(table, of)?;
-        let amount = self.amount(table, "amount", of)?;
-        let burst = match (table.number("burst"), every) {
+        let unit = word(table, "unit", &Unit::WORDS)?;
+        let window = self.window(table, unit)?;
+        let amount = self.amount(table, "amount", unit)?;
+        let burst = match (table.number("burst"), window) {
             (None, _) => amount,
-            (Some(_), Every::Rolling(_)) => self.amount(table, "burst", of)?,
+            (Some(_), Window::Rolling(_)) => self.amount(table, "burst", unit)?,
             (Some(_), _) => {
-                self.wrong(table, "burst", "is for rates that roll; a day, a month and streams have none");
+                self.wrong(table, "burst", "applies to windows that are durations only; remove it");
                 return None;
             }
         };
         let per = word(table, "per", &Per::WORDS)?;
         let shared = table.flag("shared");
         if shared && store.is_none() {
-            self.wrong(table, "shared", "there is no \"store\" to share it through");
+            self.wrong(table, "shared", "needs a \"store\" section");
         }
         Some(Limit {
             name: table.text("name").unwrap_or_default().into(),
-            of,
-            quota: Quota { amount, every, burst },
+            unit,
+            quota: Quota { amount, window, burst },
             per,
             routes: patterns(table, "routes"),
             models: patterns(table, "models"),
             owners: patterns(table, "owners"),
-            at_end: match table.text("at_end") {
-                Some("error") => AtEnd::Error,
-                Some("finish") => AtEnd::Finish,
-                _ => AtEnd::Length,
+            on_exhausted: match table.text("on_exhausted") {
+                Some("error") => OnExhausted::Error,
+                Some("finish") => OnExhausted::Finish,
+                _ => OnExhausted::Length,
             },
             warn_at: (table.share("warn_at") * 100.0).round() as u8,
             shared: store.filter(|_| shared).cloned(),
         })
     }
 
-    fn every(&mut self, table: &Table, of: Unit) -> Option<Every> {
-        let text = table.text("every").unwrap_or_default();
-        if of == Unit::Streams {
-            return Some(Every::AtATime);
+    fn window(&mut self, table: &Table, unit: Unit) -> Option<Window> {
+        let text = table.text("window").unwrap_or_default();
+        if unit == Unit::Streams {
+            return Some(Window::AtATime);
         }
         match text {
-            "day" => return Some(Every::Day),
-            "month" => return Some(Every::Month),
+            "day" => return Some(Window::Day),
+            "month" => return Some(Window::Month),
             _ => {}
         }
         match crate::value::duration(text) {
-            Ok(period) if (Duration::from_secs(1)..=LONGEST).contains(&period) => return Some(Every::Rolling(period)),
-            Ok(_) => self.wrong(table, "every", "must be from 1s to 31d; for longer write day or month"),
-            Err(_) => self.wrong(table, "every", format!("{text:?} is no time; write for example \"1m\", \"24h\", \"day\" or \"month\"")),
+            Ok(period) if (Duration::from_secs(1)..=LONGEST).contains(&period) => return Some(Window::Rolling(period)),
+            Ok(_) => self.wrong(table, "window", "must be from 1s to 31d, or day, or month"),
+            Err(_) => {
+                self.wrong(table, "window", format!("{text:?} is not a window; write for example \"1m\", \"24h\", \"day\" or \"month\""))
+            }
         }
         None
     }
 
     /// An amount in a limit's units.
-    fn amount(&mut self, table: &Table, field: &str, of: Unit) -> Option<u64> {
+    fn amount(&mut self, table: &Table, field: &str, unit: Unit) -> Option<u64> {
         let Some(number) = table.number(field) else {
-            self.wrong(table, field, format!("is missing: how many {}", of.name()));
+            self.wrong(table, field, format!("is missing; set the number of {}", unit.name()));
             return None;
         };
-        let units = if of == Unit::Cost { number * DOLLAR as f64 } else { number };
-        let whole = of == Unit::Cost || number.fract() == 0.0;
+        let units = if unit == Unit::Cost { number * DOLLAR as f64 } else { number };
+        let whole = unit == Unit::Cost || number.fract() == 0.0;
         if !(1.0..9e18).contains(&units) || !whole {
             self.wrong(
                 table,
                 field,
-                if of == Unit::Cost { "must be from a pico-dollar to nine million dollars" } else { "must be a whole number, at least 1" },
+                if unit == Unit::Cost {
+                    "must be from a pico-dollar to nine million dollars"
+                } else {
+                    "must be a whole number, at least 1"
+                },
             );
             return None;
         }
@@ -212,21 +220,17 @@ impl Builder {
             max_wait: table.duration("max_wait"),
         };
         if admission.adaptive && admission.max_requests < admission.min_requests {
-            self.wrong(
-                table,
-                "max_requests",
-                "must be at least min_requests where the cap is adaptive: it is the most that the cap grows to",
-            );
+            self.wrong(table, "max_requests", "must be at least min_requests when adaptive is true: it is the upper bound");
         }
         if admission.max_requests == 0 && admission.max_tokens == 0 {
-            self.wrong(table, "max_requests", "without max_requests and max_tokens nothing is capped; set one or remove the section");
+            self.wrong(table, "max_requests", "is missing; set max_requests or max_tokens, or remove the section");
         }
         Some(admission)
     }
 
     fn few(&mut self, root: &Table, field: &str, written: usize) {
-        if written > MOST {
-            self.wrong(root, field, format!("has {written} entries; {MOST} are the most"));
+        if written > MAX_ENTRIES {
+            self.wrong(root, field, format!("has {written} entries; at most {MAX_ENTRIES} are allowed"));
         }
     }
 }

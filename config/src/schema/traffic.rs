@@ -1,179 +1,187 @@
-//! Sections about who may pass, and how much.
+//! Sections about authentication, rate limits and admission.
 
 use super::{Kind, Section, field};
 
 /// `auth`
 pub static AUTH: Section = Section {
-    doc: "Who may ask. With this section, every route wants a credential unless it says otherwise; clients' credentials then never reach a backend.",
+    doc: "Authentication. With this section, every route requires a credential unless it says otherwise, and credentials of clients never reach a backend.",
     fields: &[
         field(
             "keys",
             Kind::Text,
             "",
-            "API keys: a file, or an SQLite database (`.db`, `.sqlite`, `.sqlite3`); `llm-lens key create` writes either. What changes takes effect within a second.",
+            "API keys: a YAML file, or an SQLite database (`.db`, `.sqlite`, `.sqlite3`). `llm-lens key create` writes either. Changes take effect within a second.",
         ),
         field(
             "secret",
             Kind::Secret,
             "",
-            "The secret under which keys are hashed, at least 16 characters. Whoever has the file alone can check no guess. Needed with `keys`.",
+            "Secret of the HMAC that keys are stored as, at least 16 characters. Without it, the key file is useless to a thief. Required with `keys`.",
         ),
-        field("jwt", Kind::List(&JWT), "", "Identity providers whose tokens are taken."),
+        field("jwt", Kind::List(&JWT), "", "Identity providers whose tokens are accepted."),
     ],
 };
 
 /// `auth.jwt[]`
 pub static JWT: Section = Section {
-    doc: "An identity provider. Its tokens must have `exp`, `iss`, `aud` and `sub`, and be signed with a key of its set; secrets that two share are not taken.",
+    doc: "An identity provider. Its tokens must have `exp`, `iss`, `aud` and `sub`, and be signed with an asymmetric key of its key set.",
     fields: &[
-        field("issuer", Kind::RequiredText, "", "What `iss` must say."),
-        field("audience", Kind::RequiredText, "", "What `aud` must say."),
+        field("issuer", Kind::RequiredText, "", "Required value of `iss`."),
+        field("audience", Kind::RequiredText, "", "Required value of `aud`."),
         field(
             "jwks",
             Kind::RequiredText,
             "",
-            "Its keys: an http or https URL, or a file. Fetched every ten minutes, and when a token names one that is not known.",
+            "Key set: an http or https URL, or a file. It is fetched every ten minutes, and when a token names an unknown key.",
         ),
-        field("owner_claim", Kind::Text, "sub", "The claim that says whose account it is."),
-        field("routes_claim", Kind::Text, "", "The claim with the routes that it may use: a list, or words. Without it: all."),
-        field("models_claim", Kind::Text, "", "The same with models."),
-        field("priority_claim", Kind::Text, "", "The claim with its place in queues, 0 to 9."),
-        field("limits_claim", Kind::Text, "", "The claim with amounts of its own for limits by name, an object; these must be `per: key`."),
+        field("owner_claim", Kind::Text, "sub", "Claim with the owner, whose usage and limits the request counts for."),
+        field("routes_claim", Kind::Text, "", "Claim with the permitted routes: an array, or words separated by spaces. Without it, all."),
+        field("models_claim", Kind::Text, "", "Claim with the permitted models. Without it, all."),
+        field("priority_claim", Kind::Text, "", "Claim with the priority in queues, 0 to 9."),
+        field(
+            "limits_claim",
+            Kind::Text,
+            "",
+            "Claim with an object of amounts by limit name, which replace those of limits that are `per: key`.",
+        ),
     ],
 };
 
 /// `rate_limits[]`
 pub static RATE_LIMIT: Section = Section {
-    doc: "A limit on what requests may take. Each request is under all limits that concern it.",
+    doc: "A limit on requests, tokens, cost or concurrent streams. All limits that match a request apply to it.",
     fields: &[
-        field("name", Kind::RequiredText, "", "The name in answers, metrics, and where a key has an amount of its own."),
+        field("name", Kind::RequiredText, "", "Name in answers, metrics and keys."),
         field(
-            "of",
+            "unit",
             Kind::Word(&["requests", "input_tokens", "output_tokens", "total_tokens", "cost", "streams"]),
             "requests",
-            "What is counted. `cost` is in dollars, by `prices`; `streams` are requests at a time.",
-        ),
-        field("amount", Kind::Number, "", "How much of it."),
-        field("every", Kind::Text, "1m", "Over which time: a duration, which rolls; or `day` or `month` of the calendar, by UTC."),
-        field("burst", Kind::Number, "", "How much may go at once, of a rate. Default: the amount."),
+            "What is limited. `cost` is in dollars, by `prices`. `streams` are concurrent requests.",
+        )
+        .was("of"),
+        field("amount", Kind::Number, "", "Amount per window."),
+        field("window", Kind::Text, "1m", "A duration, over which the amount refills evenly; or `day` or `month`, which reset by the UTC calendar.")
+            .was("every"),
+        field("burst", Kind::Number, "", "Maximum amount at once, for windows that are durations. Default: `amount`."),
         field(
             "per",
             Kind::Word(&["all", "key", "owner", "route", "model", "address"]),
             "key",
-            "Who shares it. Models that no backend declares share one account.",
+            "Requests that share an amount: those of one key, owner, route, model or client address, or all. Undeclared models share one.",
         ),
-        field("routes", Kind::Texts, "", "Only requests of these routes; a `*` at an end matches any rest."),
-        field("models", Kind::Texts, "", "Only requests for these models."),
-        field("owners", Kind::Texts, "", "Only callers of these owners."),
-        field("warn_at", Kind::Share, "0", "The part of it from which on answers carry `x-llm-lens-limit-warning`; 0 means none do."),
-        field("shared", Kind::Flag, "false", "One limit for all gateways that share a `store`. Not for `streams`."),
+        field("routes", Kind::Texts, "", "Apply to these routes only. A `*` at the end matches any rest."),
+        field("models", Kind::Texts, "", "Apply to these models only."),
+        field("owners", Kind::Texts, "", "Apply to these owners only."),
+        field("warn_at", Kind::Share, "0", "Share of the amount from which answers carry `x-llm-lens-limit-warning`. 0 disables it."),
+        field("shared", Kind::Flag, "false", "Share the limit with all gateways that use the same `store`."),
         field(
-            "at_end",
+            "on_exhausted",
             Kind::Word(&["length", "error", "finish"]),
             "length",
-            "A stream that has taken all there was: ends as if `max_tokens` were reached, ends with an error, or goes on while later requests pay.",
-        ),
+            "What happens to a stream that uses up the amount. length: it ends as if `max_tokens` were reached. error: it ends with an error. finish: it continues, and later requests pay for it.",
+        )
+        .was("at_end"),
     ],
 };
 
 /// `store`
 pub static STORE: Section = Section {
-    doc: "Where gateways keep the limits that they share: Redis or Valkey.",
+    doc: "Redis or Valkey, for rate limits that several gateways share.",
     fields: &[
         field("url", Kind::Secret, "", "`redis://[user:password@]host:port/database`. `${ENV}` or `file:PATH`."),
-        field("prefix", Kind::Text, "llm-lens", "What all names in it begin with: the same for gateways that share."),
-        field("timeout", Kind::Duration, "100ms", "How long it may take to answer."),
+        field("prefix", Kind::Text, "llm-lens", "Prefix of all names in the store. Gateways that share limits have the same."),
+        field("timeout", Kind::Duration, "100ms", "Maximum wait for an answer of the store."),
         field(
             "on_failure",
             Kind::Word(&["local", "open", "closed"]),
             "local",
-            "When it is away: each gateway goes by its share of a limit, or lets pass and charges later, or refuses.",
+            "When the store is unreachable. local: each gateway applies its part of each limit. open: requests pass and are charged later. closed: requests are refused.",
         ),
-        field("replicas", Kind::Count(1, 10_000), "2", "How many gateways there are: a share is the limit divided by it."),
+        field("replicas", Kind::Count(1, 10_000), "2", "Number of gateways. The local part of a limit is its amount divided by it."),
     ],
 };
 
 /// `prices[]`
 pub static PRICE: Section = Section {
-    doc: "What tokens of a model cost, in dollars for a million.",
+    doc: "Prices of a model's tokens, in dollars for a million.",
     fields: &[
         field(
             "models",
             Kind::Texts,
             "",
-            "For these models; a `*` at an end matches any rest. Without it: for all. The first entry that matches counts.",
+            "Models with these prices. A `*` at the end matches any rest. Default: all. The first entry that matches is used.",
         ),
-        field("input", Kind::Number, "0", "Tokens of prompts."),
-        field("cached_input", Kind::Number, "", "Of these, those that the engine had in its cache. Default: as `input`."),
-        field("output", Kind::Number, "0", "Generated tokens."),
-        field("reasoning", Kind::Number, "", "Of these, reasoning. Default: as `output`."),
+        field("input", Kind::Number, "0", "Price of prompt tokens."),
+        field("cached_input", Kind::Number, "", "Price of prompt tokens that the engine had cached. Default: `input`."),
+        field("output", Kind::Number, "0", "Price of output tokens."),
+        field("reasoning", Kind::Number, "", "Price of reasoning tokens. Default: `output`."),
     ],
 };
 
 /// `backends[].admission`
 pub static ADMISSION: Section = Section {
-    doc: "How many requests the engine gets at a time, and who waits. Without it: as many as come.",
+    doc: "Limits concurrent requests to the backend and queues the rest. Without it, there is no limit.",
     fields: &[
-        field("max_requests", Kind::Count(0, 1_000_000), "0", "Requests in flight; 0 means any number."),
+        field("max_requests", Kind::Count(0, 1_000_000), "0", "Maximum requests in flight. 0 means no limit."),
         field(
             "max_tokens",
             Kind::Count(0, 1_000_000_000),
             "0",
-            "Tokens in flight, prompts and what may be generated, as estimated; 0 means any number.",
+            "Maximum tokens in flight, estimated from prompts and requested output. 0 means no limit.",
         ),
         field(
             "adaptive",
             Kind::Flag,
             "false",
-            "Let the cap on requests follow the engine: it grows while time to first token stays near its floor, and shrinks when that rises. `max_requests` is the most.",
+            "Adapt the limit to the engine: it grows while the time to first token stays near its minimum, and shrinks when that rises. `max_requests` is the upper bound.",
         ),
-        field("min_requests", Kind::Count(1, 1_000_000), "2", "The least that an adaptive cap shrinks to."),
+        field("min_requests", Kind::Count(1, 1_000_000), "2", "Lower bound of an adaptive limit."),
         field(
             "queue",
             Kind::Count(0, 100_000),
             "256",
-            "Requests that may wait; one beyond them is answered 503, the least important first.",
+            "Maximum requests that wait. Beyond it, the request of the lowest priority is answered with 503.",
         ),
         field(
             "max_wait",
             Kind::Duration,
             "10s",
-            "How long a request may wait. One that cannot be served by then, at the rate at which places become free, is answered 503 at once.",
+            "Maximum wait in the queue. A request that would wait longer at the current rate is answered with 503 at once.",
         ),
     ],
 };
 
-/// The file of keys.
+/// The key file.
 pub static KEYS: Section = Section {
     doc: "API keys of `llm-lens gateway`. `llm-lens key create` adds entries.",
     fields: &[field("keys", Kind::List(&KEY), "", "One entry for each key.")],
 };
 
-/// `keys[]` of the file of keys.
+/// `keys[]` of the key file.
 pub static KEY: Section = Section {
     doc: "A key.",
     fields: &[
-        field("id", Kind::RequiredText, "", "Its public name, in records and in the commands that revoke it."),
-        field("hash", Kind::Text, "", "HMAC-SHA-256 of the key under the settings' `auth.secret`, in hexadecimal."),
+        field("id", Kind::RequiredText, "", "Public name of the key, in records and for `llm-lens key revoke`."),
+        field("hash", Kind::Text, "", "HMAC-SHA-256 of the key under `auth.secret` of the settings, in hexadecimal."),
         field(
             "certificate",
             Kind::Text,
             "",
-            "In its place: the SHA-256 fingerprint of a client's certificate, in hexadecimal, colons or not.",
+            "Instead of `hash`: SHA-256 fingerprint of a client certificate, in hexadecimal, with or without colons.",
         ),
         field(
             "subject",
             Kind::Text,
             "",
-            "In its place: the subject of a client's certificate as RFC 4514 writes it (`CN=search,O=Acme`), or one of its alternative names (`URI:spiffe://acme/search`, `DNS:search.acme.example`, `email:search@acme.example`).",
+            "Instead of `hash`: subject of a client certificate in RFC 4514 form (`CN=search,O=Acme`), or one of its alternative names (`URI:spiffe://acme/search`, `DNS:search.acme.example`, `email:search@acme.example`).",
         ),
-        field("owner", Kind::RequiredText, "", "Whose it is."),
-        field("created", Kind::Text, "", "When it was made; for people."),
-        field("expires", Kind::Text, "", "From when on it is none: a date, or a date with a time and an offset."),
-        field("revoked", Kind::Flag, "false", "It is none any more."),
-        field("routes", Kind::Texts, "", "Routes it may use; without it, all."),
-        field("models", Kind::Texts, "", "Models it may ask for; without it, all."),
-        field("priority", Kind::Count(0, 9), "5", "Its place in queues; higher goes first."),
-        field("limits", Kind::TextMap, "", "Amounts of its own for limits by name; these must be `per: key`."),
+        field("owner", Kind::RequiredText, "", "Owner of the key, whose usage and limits its requests count for."),
+        field("created", Kind::Text, "", "Time of creation, for information."),
+        field("expires", Kind::Text, "", "Expiry time: a date, or a date with a time and an offset."),
+        field("revoked", Kind::Flag, "false", "Whether the key is revoked."),
+        field("routes", Kind::Texts, "", "Permitted routes. Without it, all."),
+        field("models", Kind::Texts, "", "Permitted models. Without it, all."),
+        field("priority", Kind::Count(0, 9), "5", "Priority in queues. Higher goes first."),
+        field("limits", Kind::TextMap, "", "Amounts by limit name, which replace those of limits that are `per: key`."),
     ],
 };

@@ -46,7 +46,7 @@ pub struct Pool {
 /// Whether another backend goes on with the stream of one that has died.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Continuation {
+pub enum Resume {
     /// The stream ends with an error.
     #[default]
     Off,
@@ -70,7 +70,7 @@ pub struct MirrorSettings {
 /// A new version that some requests go to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Candidate {
+pub struct CanarySettings {
     /// Its place in the route's pools: the last.
     pub pool: usize,
     /// Its share of requests.
@@ -93,7 +93,7 @@ pub struct OffloadSettings {
     pub header: Option<(String, Option<String>)>,
     /// What the guard may find in the prompt to have it so: names of rules.
     pub findings: Vec<Pattern>,
-    /// How often the way to each backend is measured, where nobody connects; zero: only by those who do.
+    /// How often the round trip to a backend without connections is measured; zero: never.
     pub probe: Duration,
 }
 

@@ -26,7 +26,7 @@ pub const KINDS: usize = 3;
 const QUOTE: u8 = 63;
 
 /// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says little.
-pub const LEAST: [u32; KINDS] = [30, 8, 8];
+pub const MIN_OCCURRENCES: [u32; KINDS] = [30, 8, 8];
 
 /// Takes features.
 pub trait Sink {

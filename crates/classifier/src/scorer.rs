@@ -5,7 +5,7 @@
 //! - *Never*: a feature counted twice in one window.
 
 use super::Model;
-use super::features::{KINDS, Kind, LEAST, Sink};
+use super::features::{KINDS, Kind, MIN_OCCURRENCES, Sink};
 use super::seen::Seen;
 
 /// Characters after which the next end of a sentence closes the window.
@@ -79,7 +79,12 @@ impl<'a> Scorer<'a> {
         }
         let mut news = [0f32; 2];
         for (column, (head, new)) in self.model.heads.iter().zip(&mut news).enumerate() {
-            let kinds = self.sums.iter().zip(&self.before.0).zip(self.counts.iter().zip(&self.before.1)).zip(head.kinds.iter().zip(LEAST));
+            let kinds = self
+                .sums
+                .iter()
+                .zip(&self.before.0)
+                .zip(self.counts.iter().zip(&self.before.1))
+                .zip(head.kinds.iter().zip(MIN_OCCURRENCES));
             for (((sum, old), (n, m)), (kind, least)) in kinds {
                 let sum = sum.get(column).zip(old.get(column)).map_or(0, |(a, b)| a - b);
                 *new += sum as f32 * kind / ((n - m).max(least) as f32).sqrt();

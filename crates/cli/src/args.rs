@@ -1,4 +1,4 @@
-//! What can be asked on the command line.
+//! Arguments of the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LLM_LENS_CO
 #[derive(Debug, Parser)]
 #[command(name = "llm-lens", version = VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Args {
-    /// How much to log to standard error: off, error, warn, info, debug or trace.
+    /// Log level of standard error: off, error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
     pub(crate) log: LevelFilter,
-    /// What log lines look like: text for people, JSON for machines.
+    /// Format of log lines: text for people, json for machines.
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
@@ -31,63 +31,66 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Stand in front of one engine or many, and measure.
+    /// Run the gateway.
     Gateway(GatewayArgs),
-    /// Check a settings file; every problem is told with its line and column.
+    /// Check a settings file, and print every problem with its line and column.
     Check {
-        /// The settings file.
+        /// The settings file, or - for standard input.
         file: PathBuf,
     },
-    /// Write a commented settings file with every field and its default.
+    /// Write a settings file to start from.
     Init {
-        /// Where to write it.
-        #[arg(default_value = "gateway.yaml")]
+        /// The file to write, or - for standard output.
+        #[arg(default_value = "-")]
         file: PathBuf,
+        /// Write every setting with its default and its meaning.
+        #[arg(long)]
+        full: bool,
         /// Replace an existing file.
         #[arg(long)]
         force: bool,
     },
     /// Print the JSON Schema of the settings file, for editors.
     Schema,
-    /// Load a gateway or an engine, and measure from the client's end.
+    /// Send load to a gateway or an engine, and measure as a client.
     Run(Box<RunArgs>),
-    /// Compare two reports of `run`; fails when the second is slower than allowed.
+    /// Compare two reports of `run`. Fails if the second is slower than allowed.
     Compare {
-        /// The report to compare with, JSON.
+        /// The baseline report, JSON.
         base: PathBuf,
         /// The report to judge, JSON.
         new: PathBuf,
-        /// How much slower p50 and p99 of TTFT, TPOT and ITL may be, in percent.
+        /// Maximum slowdown of p50 and p99 of TTFT, TPOT and ITL, in percent.
         #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
         percent: f64,
     },
-    /// The detectors of personal data and credentials, over texts and over labelled data.
+    /// Run, measure and train the detectors of guardrails.
     #[command(subcommand)]
     Shield(ShieldCommand),
-    /// API keys in the file that the settings' `auth.keys` names.
+    /// Manage the API keys in the file named by `auth.keys`.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Be an engine: OpenAI's wire, made-up words, real time.
+    /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
-    /// Two simulated engines, the gateway, a short load, and what the gateway saw.
+    /// Run two simulated engines, the gateway and a short load, and print what the gateway measured.
     Demo(DemoArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShieldCommand {
-    /// Print what a text holds. Rows of JSONL, `{"id", "text"}`, are answered with a row each, offsets in Unicode code points.
+    /// Print the findings of a text. For JSON lines, `{"id", "text"}`, print one line each, with offsets in Unicode code points.
     Scan {
-        /// The text, or - for standard input.
+        /// The text file, or - for standard input.
         file: PathBuf,
     },
-    /// Print how good the detectors are on labelled rows: pii, secrets, injection, toxicity and benign.jsonl of a folder.
+    /// Measure the detectors on labelled rows: pii, secrets, injection, toxicity and benign.jsonl of a folder.
     Eval {
         /// The folder.
         folder: PathBuf,
         /// Also leave out one source after the other (takes minutes).
         #[arg(long)]
         sources: bool,
-        /// Also stream the Rust files below this folder through the scanner.
+        /// Also measure held bytes on the Rust files below this folder.
         #[arg(long, value_name = "DIR")]
         code: Option<PathBuf>,
     },
@@ -103,20 +106,20 @@ pub(crate) enum ShieldCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Make a key; it is printed once, and only its hash is kept.
+    /// Create a key. It is printed once; only its hash is stored.
     Create(NewKeyArgs),
-    /// Print who has keys; revoked ones are left out.
+    /// List the keys that are not revoked.
     List {
         /// The settings file.
         #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
         config: PathBuf,
     },
-    /// Take a key out of use.
+    /// Revoke a key.
     Revoke {
         /// The settings file.
         #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
         config: PathBuf,
-        /// Its public name, as `create` and `list` print it.
+        /// Public name of the key, as printed by `create` and `list`.
         id: String,
     },
 }
@@ -126,25 +129,25 @@ pub(crate) struct NewKeyArgs {
     /// The settings file.
     #[arg(long, default_value = "gateway.yaml", value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Whose it is; limits that are `per: owner` are shared by all keys of an owner.
+    /// Owner of the key. Keys of one owner share limits that are `per: owner`.
     #[arg(long, value_name = "NAME")]
     pub(crate) owner: String,
-    /// Its public name; default: one is made up.
+    /// Public name of the key. Default: a random one.
     #[arg(long, value_name = "NAME")]
     pub(crate) id: Option<String>,
-    /// How long it is good, for example 90d; default: until it is revoked.
+    /// Time until it expires, for example 90d. Default: it does not expire.
     #[arg(long, value_name = "TIME", value_parser = lens::duration::parse)]
     pub(crate) expires_in: Option<Duration>,
-    /// A route it may use, `*` at an end for any rest; may be given again; default: all.
+    /// A permitted route. A `*` at the end matches any rest. Repeatable. Default: all.
     #[arg(long = "route", value_name = "NAME")]
     pub(crate) routes: Vec<String>,
-    /// A model it may ask for, likewise.
+    /// A permitted model. A `*` at the end matches any rest. Repeatable. Default: all.
     #[arg(long = "model", value_name = "NAME")]
     pub(crate) models: Vec<String>,
-    /// Its place in queues, 0 to 9; higher goes first.
+    /// Priority in queues, 0 to 9. Higher goes first.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=9), value_name = "N")]
     pub(crate) priority: u8,
-    /// An amount of its own for a limit that is `per: key`, NAME=AMOUNT; may be given again.
+    /// Own amount of a limit that is `per: key`, NAME=AMOUNT. Repeatable.
     #[arg(long = "limit", value_name = "NAME=AMOUNT", value_parser = own_limit)]
     pub(crate) limits: Vec<(String, String)>,
 }
@@ -157,50 +160,50 @@ fn own_limit(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["upstream", "config"]))]
 pub(crate) struct GatewayArgs {
-    /// The engine, without a settings file: http://127.0.0.1:8000
+    /// URL of the engine, to run without a settings file: http://127.0.0.1:8000
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
-    /// A settings file; it is watched, and HUP reads it again.
+    /// The settings file. A changed file is reloaded; SIGHUP reloads it, too.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "admin", "workers"])]
     pub(crate) config: Option<PathBuf>,
-    /// Where clients connect (with --upstream); port 0 takes a free one.
+    /// Address for clients (with --upstream). Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: String,
-    /// Where the operator connects (with --upstream).
+    /// Address of the admin listener (with --upstream).
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub(crate) admin: String,
-    /// Worker threads (with --upstream); default: all cores.
+    /// Worker threads (with --upstream). Default: one for each core.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,
-    /// Take the listeners over from a running gateway: start this, then send QUIT to the old one.
+    /// Take over the listeners of a running gateway: start this one, then send QUIT to the old one.
     #[arg(long)]
     pub(crate) upgrade: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
-    /// Where to send requests, with or without /v1.
+    /// URL to send requests to, with or without /v1.
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: String,
-    /// The model to ask for.
+    /// Model to request.
     #[arg(long, default_value = "default")]
     pub(crate) model: String,
-    /// Closed loop: that many workers, each asking again when answered.
+    /// Closed loop: number of workers, each of which sends its next request after an answer.
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "rate")]
     pub(crate) concurrency: usize,
-    /// Open loop: that many requests a second, whether or not the server keeps up.
+    /// Open loop: requests per second, whether or not the server keeps up.
     #[arg(long, value_name = "R")]
     pub(crate) rate: Option<f64>,
-    /// How an open loop spaces its requests.
+    /// Spacing of requests in an open loop.
     #[arg(long, value_enum, default_value_t = Spacing::Poisson)]
     pub(crate) spacing: Spacing,
-    /// Stop after that many requests (default: 100).
+    /// Stop after this number of requests. Default: 100.
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) requests: Option<u64>,
-    /// Stop after that time: 30s, 5m.
+    /// Stop after this time: 30s, 5m.
     #[arg(long, value_parser = lens::duration::parse, value_name = "D")]
     pub(crate) duration: Option<Duration>,
-    /// Requests before the run that are not counted.
+    /// Warm-up requests, which are not measured.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) warm_up: u64,
     /// Words in a prompt: 128, 32..512 (uniform), 256~64 (normal: mean~deviation).
@@ -209,22 +212,22 @@ pub(crate) struct RunArgs {
     /// Prompts from a file, a JSON document a line: a string, {"prompt": ...} or {"messages": ...}.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts: Option<PathBuf>,
-    /// Tokens to ask for.
+    /// Value of max_tokens.
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<u32>,
-    /// Ask for whole answers instead of streams.
+    /// Send requests without streaming.
     #[arg(long)]
     pub(crate) no_stream: bool,
     /// Objectives for goodput: ttft=500ms,tpot=50ms,total=10s.
     #[arg(long, value_name = "OBJECTIVES")]
     pub(crate) slo: Option<Slo>,
-    /// The environment variable that holds an API key.
+    /// Environment variable with the API key.
     #[arg(long, value_name = "NAME")]
     pub(crate) api_key_env: Option<String>,
-    /// The gateway's admin listener: join its records with ours by request id.
+    /// URL of the gateway's admin listener, to join its records by request id.
     #[arg(long, value_name = "URL")]
     pub(crate) gateway_admin: Option<String>,
-    /// Write everything as JSON.
+    /// Write the full report as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Write a line for each request as CSV.
@@ -241,24 +244,24 @@ pub(crate) struct RunArgs {
 /// Gaps between requests of an open loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Spacing {
-    /// Exponential, as independent users make them.
+    /// Exponential gaps, as from independent users.
     Poisson,
-    /// All the same.
+    /// Equal gaps.
     Constant,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SimulateArgs {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// The profile to start from: fast (20 ms to begin, 8 ms a token) or slow (90 ms, 25 ms, stalls).
+    /// Base profile: fast (20 ms to the first token, 8 ms a token) or slow (90 ms, 25 ms, stalls).
     #[arg(long, default_value = "fast")]
     profile: String,
-    /// The model's name.
+    /// Name of the model.
     #[arg(long)]
     model: Option<String>,
-    /// Time before the first token, without the prompt's share: 20ms.
+    /// Time to the first token without prefill: 20ms.
     #[arg(long, value_parser = lens::duration::parse)]
     base: Option<Duration>,
     /// Time for each prompt token: 80us.
@@ -267,10 +270,10 @@ pub(crate) struct SimulateArgs {
     /// Time for each output token: 8ms.
     #[arg(long, value_parser = lens::duration::parse)]
     decode: Option<Duration>,
-    /// Relative jitter of these, 0 to 1.
+    /// Relative jitter of these times, 0 to 1.
     #[arg(long)]
     jitter: Option<f64>,
-    /// Requests that run at a time.
+    /// Maximum concurrent requests.
     #[arg(long)]
     slots: Option<usize>,
 }
@@ -280,7 +283,7 @@ impl SimulateArgs {
         let mut profile = match self.profile.as_str() {
             "fast" => Profile::fast(),
             "slow" => Profile::slow(),
-            other => anyhow::bail!("there is no profile {other:?}; known: fast, slow"),
+            other => anyhow::bail!("profile {other:?} does not exist; use fast or slow"),
         };
         anyhow::ensure!(self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)), "--jitter must be from 0 to 1");
         anyhow::ensure!(self.slots != Some(0), "--slots must be at least 1");
@@ -302,13 +305,13 @@ impl SimulateArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
-    /// Where the gateway listens; a taken port is replaced by a free one.
+    /// Address of the gateway. A port in use is replaced by a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// Where its admin listener is.
+    /// Address of its admin listener.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS")]
     pub(crate) admin: SocketAddr,
-    /// End after the load instead of staying up.
+    /// Exit after the load.
     #[arg(long)]
     pub(crate) once: bool,
 }

@@ -1,4 +1,4 @@
-//! The door: arguments to one of the rooms. Nothing is decided here but who is called.
+//! The command line: parses arguments and starts the product that they name.
 
 mod args;
 mod demo;
@@ -7,7 +7,8 @@ mod load;
 mod logger;
 mod shield;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ use clap::Parser;
 
 use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 
-/// What streams have freed goes back to the system within seconds, by a thread of its own: `.cargo/config.toml` sets the
+/// jemalloc returns freed memory of streams to the system within seconds, on its own thread; `.cargo/config.toml` sets the
 /// decay. The C library's allocator keeps it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     drop(lines);
     match ended {
         Ok(code) => code,
-        // Somebody closed the pipe that we print to: they have seen enough.
+        // The reader of our output closed the pipe.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             let _ = writeln!(std::io::stderr(), "llm-lens: {e:#}");
@@ -40,11 +41,11 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Gateway(args) => gateway(args)?,
         Command::Check { file } => {
-            let settings = config::load(&file)?;
+            let settings = if is_standard(&file) { config::parse("standard input", &read_standard()?)? } else { config::load(&file)? };
             gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
-            say(&format!("{}: fine; {} routes, {} backends\n", file.display(), settings.routes.len(), settings.backends.len()))?;
+            say(&format!("{}: valid; {} routes, {} backends\n", file.display(), settings.routes.len(), settings.backends.len()))?;
         }
-        Command::Init { file, force } => init(&file, force)?,
+        Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
@@ -89,16 +90,31 @@ fn simulate(args: SimulateArgs) -> Result<()> {
     })
 }
 
-fn init(file: &std::path::Path, force: bool) -> Result<()> {
+fn init(file: &Path, full: bool, force: bool) -> Result<()> {
+    let text = if full { config::example() } else { config::STARTER.to_owned() };
+    if is_standard(file) {
+        return say(&text);
+    }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
-    let mut out =
-        options.open(file).with_context(|| format!("cannot create {}; if it is there already, --force replaces it", file.display()))?;
-    out.write_all(config::example().as_bytes())?;
+    let mut out = options.open(file).with_context(|| format!("cannot create {}; if it exists, --force replaces it", file.display()))?;
+    out.write_all(text.as_bytes())?;
     say(&format!("wrote {}; start with: llm-lens gateway --config {}\n", file.display(), file.display()))
 }
 
-/// A runtime for the visitor's work. Two workers: a load generator that takes every core measures itself.
+/// `-` stands for standard input or output.
+fn is_standard(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+/// Standard input, up to the size of a settings file.
+fn read_standard() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(config::MAX_FILE).read_to_string(&mut text).context("cannot read standard input")?;
+    Ok(text)
+}
+
+/// The runtime of the load generator. Two workers: one that takes every core would measure itself.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }

@@ -23,7 +23,7 @@ pub(crate) use eval::eval;
 pub(crate) use train::train;
 
 /// Most bytes of one text, and of one row.
-const MOST: u64 = 64 << 20;
+const MAX_INPUT: u64 = 64 << 20;
 
 /// Look for findings in a text, or in each row of a JSONL file.
 pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
@@ -33,7 +33,7 @@ pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
         return rows(&detectors, input);
     }
     let mut first = String::new();
-    let mut input = BufReader::new(input.take(MOST));
+    let mut input = BufReader::new(input.take(MAX_INPUT));
     input.read_line(&mut first).context("the text is not UTF-8")?;
     if serde_json::from_str::<Value>(&first).is_ok_and(|row| row["text"].is_string()) {
         return rows(&detectors, Box::new(first.as_bytes().chain(input)));
@@ -61,9 +61,9 @@ struct Judged {
 impl Detectors {
     fn new() -> Result<Self> {
         let patterns = FindPatterns::new(Action::Flag, Action::Flag).context("no rule is switched on")?;
-        let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], shields: [{name: s}], routes: [{name: r, backend: b}]}";
+        let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], guardrails: [{name: s}], routes: [{name: r, backend: b}]}";
         let settings = config::parse("the defaults", defaults)?;
-        let thresholds = settings.shields.first().context("a guard has defaults")?.risk;
+        let thresholds = settings.guardrails.first().context("a guard has defaults")?.risk;
         Ok(Detectors { patterns, thresholds })
     }
 

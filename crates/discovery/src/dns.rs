@@ -1,7 +1,7 @@
 //! Backends by their names in DNS: addresses (A, AAAA), and services (SRV, RFC 2782).
 //!
-//! - *In*: a name, whole, and who is asked.
-//! - *Out*: who is there, each time the answer's time to live is over.
+//! - *In*: a fully qualified name, and name servers.
+//! - *Out*: its addresses, each time the time to live is over.
 //! - *Never*: the system's cache, which knows no time to live; its search list, in which a failure looks like nobody. An answer older than it says, but for
 //!   [`OFTEN`].
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use config::{Endpoint, MOST_FOUND};
+use config::{Endpoint, MAX_FOUND};
 use futures_util::{StreamExt, stream};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
@@ -40,7 +40,7 @@ pub(super) enum Question {
     Service { name: String },
 }
 
-/// Who is there, and until when that holds.
+/// Addresses, and the end of their time to live.
 type Answer<T> = Result<(Vec<T>, Instant), NetError>;
 
 /// Ask for ever.
@@ -136,7 +136,7 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
     };
     let servers = || answer.answers().iter().filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None });
     let best = servers().map(|srv| srv.priority).min();
-    let wanted = servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MOST_FOUND);
+    let wanted = servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MAX_FOUND);
     let wanted: Vec<(String, u16, u16)> = wanted.map(|srv| (srv.target.to_string(), srv.port, srv.weight)).collect();
     let look = |(target, port, weight): (String, u16, u16)| async move { (addresses(resolver, &target).await, target, port, weight) };
     let looked: Vec<_> = stream::iter(wanted).map(look).buffered(TOGETHER).collect().await;
@@ -155,7 +155,7 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
                 continue;
             }
         };
-        // Of weight 0 is who should get next to nothing.
+        // A target of weight 0 gets almost nothing.
         let weight = u32::from(weight).max(1);
         found.extend(there.iter().map(|address| Endpoint { address: *address, port, weight, zone: None }));
         now.insert(target, there);

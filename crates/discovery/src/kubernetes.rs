@@ -1,8 +1,8 @@
-//! Who serves a Kubernetes service?
+//! Discovery of the ready endpoints of a Kubernetes service.
 //!
 //! - *In*: the name of a service; the cluster's API, by what the pod or `KUBECONFIG` says of it.
 //! - *Out*: its endpoints that are ready, and again whenever they change.
-//! - *Never*: an endpoint whose pod is not ready; nobody, because the API could not be asked.
+//! - *Never*: an endpoint whose pod is not ready; an empty set because the API was unreachable.
 //!
 //! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to `list` and `watch` them in the service's namespace is all
 //! that is wanted.
@@ -85,7 +85,7 @@ struct Slices {
 }
 
 impl Slices {
-    /// Whether that tells who is there: a list that is not complete does not.
+    /// Whether the set is known: an incomplete list is not.
     fn heed(&mut self, event: watcher::Event<EndpointSlice>) -> bool {
         match event {
             watcher::Event::Init => self.listed.clear(),

@@ -30,7 +30,7 @@ async fn requests_go_to_the_pods_that_are_ready() {
     );
     std::fs::write(&file, text).expect("a temporary folder");
     let settings = "backends: [{name: like, url: 'http://vllm.models.svc:8000'}]\n\
-                    pools: [{name: p, like: like, discover: {kubernetes: vllm, port: http}}]\nroutes: [{name: r, pool: p}]\n";
+                    pools: [{name: p, template: like, discover: {kubernetes: vllm, port: http}}]\nroutes: [{name: r, pool: p}]\n";
     let gateway = Gateway::with_command(settings, |command| {
         command.env("KUBECONFIG", &file);
     })

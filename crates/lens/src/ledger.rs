@@ -18,12 +18,12 @@ use crate::Tick;
 pub enum State {
     /// The request is being read from the client.
     ReadRequest,
-    /// Who asks, and may they.
+    /// Authentication.
     Identify,
     /// Waiting for admission.
     Queue,
     /// Guards look at the request.
-    ShieldInput,
+    GuardrailInput,
     /// A backend is chosen.
     Route,
     /// A connection to the backend is taken or made, TLS included.
@@ -35,7 +35,7 @@ pub enum State {
     /// The answer has begun; nothing is there to forward, the backend's next bytes are awaited.
     AwaitToken,
     /// Guards look at the answer.
-    ShieldOutput,
+    GuardrailOutput,
     /// An event is kept back by a guard.
     Hold,
     /// Bytes are ready and the client does not take them.
@@ -52,13 +52,13 @@ impl State {
         State::ReadRequest,
         State::Identify,
         State::Queue,
-        State::ShieldInput,
+        State::GuardrailInput,
         State::Route,
         State::Connect,
         State::Send,
         State::AwaitFirstByte,
         State::AwaitToken,
-        State::ShieldOutput,
+        State::GuardrailOutput,
         State::Hold,
         State::ClientWrite,
         State::Gateway,
@@ -71,13 +71,13 @@ impl State {
             State::ReadRequest => "read_request",
             State::Identify => "identify",
             State::Queue => "queue",
-            State::ShieldInput => "shield_input",
+            State::GuardrailInput => "guardrail_input",
             State::Route => "route",
             State::Connect => "connect",
             State::Send => "send",
             State::AwaitFirstByte => "await_first_byte",
             State::AwaitToken => "await_token",
-            State::ShieldOutput => "shield_output",
+            State::GuardrailOutput => "guardrail_output",
             State::Hold => "hold",
             State::ClientWrite => "client_write",
             State::Gateway => "gateway",

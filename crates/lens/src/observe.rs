@@ -17,7 +17,7 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// Something whose state is worth a metric.
+/// A component with metrics.
 pub trait Observe {
     /// Say what it is now.
     fn observe(&self, now: Tick, samples: &mut Samples);

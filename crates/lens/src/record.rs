@@ -207,7 +207,7 @@ pub struct RecordRouting {
     /// Duration: each output token after the first, as predicted then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_tpot_us: Option<f64>,
-    /// Somebody else could have been asked after a failure, but the route's budget of retries had nothing left.
+    /// A failed attempt was not retried because the retry budget was used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retry_denied: bool,
     /// The second one that was asked at the same time.
@@ -253,10 +253,10 @@ pub struct Record {
     pub dialect: Option<Cow<'static, str>>,
     /// The request path, without its query.
     pub endpoint: String,
-    /// Whose credential it came with: the public name of a key, or `anonymous`; absent where nobody is asked.
+    /// The public name of the key, or `anonymous`; absent without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Arc<str>>,
-    /// Whose account that is.
+    /// Its owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Arc<str>>,
     /// What it cost, in dollars by the operator's prices; absent without a price for the model.

@@ -1,6 +1,6 @@
 //! What a guard found in a request and its answer, and what looking cost.
 //!
-//! - *In*: counts and times from whoever ran the guard, and the ledger.
+//! - *In*: counts and times of the guardrail, and the ledger.
 //! - *Out*: the two parts of a record that security teams read.
 //! - *Never*: a text, or where in it something stood.
 
@@ -20,7 +20,7 @@ pub type Findings = BTreeMap<Cow<'static, str>, u64>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Security {
     /// The guard's name.
-    pub shield: Arc<str>,
+    pub guardrail: Arc<str>,
     /// `enforce` or `observe`.
     pub mode: Cow<'static, str>,
     /// Findings in the prompt, by rule.
@@ -80,12 +80,12 @@ pub struct FilterAccount {
 /// What guarding cost, in microseconds of the request's own ledger; the parts sum to the total.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecurityOverhead {
-    /// Looking at the prompt, by what needs nobody else: the first part of the ledger state `shield_input`.
+    /// Time of detectors on the prompt: the first part of the ledger state `guardrail_input`.
     pub validation_us: u64,
     /// Waiting for judges of the prompt, and assessing what all say: the rest of it.
     #[serde(default)]
     pub threat_detection_us: u64,
-    /// Looking at the answer: ledger state `shield_output`.
+    /// Looking at the answer: ledger state `guardrail_output`.
     pub output_filtering_us: u64,
     /// Nothing to do but wait for text that decides what is kept back: ledger state `hold`.
     pub hold_us: u64,
@@ -102,10 +102,10 @@ pub struct SecurityOverhead {
 }
 
 impl SecurityOverhead {
-    /// From a closed ledger; `threat_detection_us` is how much of `shield_input` judges took.
+    /// From a closed ledger; `threat_detection_us` is how much of `guardrail_input` judges took.
     pub fn of(ledger: &Parts, threat_detection_us: u64) -> Self {
         let [input_us, output_filtering_us, hold_us] =
-            [State::ShieldInput, State::ShieldOutput, State::Hold].map(|state| ledger.micros(state));
+            [State::GuardrailInput, State::GuardrailOutput, State::Hold].map(|state| ledger.micros(state));
         let threat_detection_us = threat_detection_us.min(input_us);
         let total_us = input_us + output_filtering_us + hold_us;
         SecurityOverhead {

@@ -2,7 +2,7 @@
 //!
 //! - *In*: finished [`Record`]s, and batches of gaps from streams that still run.
 //! - *Out*: percentiles and sums; two series merge into one, in any order, with the same result.
-//! - *Never*: a label. Who a series belongs to is its owner's knowledge.
+//! - *Never*: a label. The owner of a series knows its labels.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub enum Timing {
     Content,
     /// The same to the first tool call.
     ToolCall,
-    /// What the gateway itself added: the ledger's own work, without waiting for anybody.
+    /// The gateway's own work, without waits.
     Gateway,
     /// Waiting for limits and for a place at the backend.
     Queue,

@@ -278,7 +278,7 @@ impl StreamLens {
         self.finish.clear();
     }
 
-    /// Whether a choice has ended; of those beyond [`MAX_CHOICES`] nobody knows.
+    /// Whether a choice has ended; unknown beyond [`MAX_CHOICES`].
     pub fn has_ended(&self, choice: u32) -> bool {
         self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
     }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Characters of a reason that are kept: tract's can be a page, with its cause in the first lines.
-const MOST_REASON: usize = 400;
+const MAX_REASON: usize = 400;
 
 /// Runs `call`; a panic in it is an error.
 pub(crate) fn fenced<T, E: Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
@@ -24,7 +24,7 @@ pub(crate) fn fenced<T, E: Display>(call: impl FnOnce() -> Result<T, E>) -> Resu
 
 fn short(reason: &str) -> String {
     let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST_REASON) {
+    match line.char_indices().nth(MAX_REASON) {
         Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
         None => line,
     }
@@ -44,6 +44,6 @@ mod tests {
     fn a_reason_is_one_short_line() {
         let reason = fenced::<(), _>(|| Err(format!("a\n  b {}", "\u{e9}".repeat(900)))).unwrap_err();
         assert!(reason.starts_with("a b \u{e9}") && reason.ends_with("..."));
-        assert_eq!(reason.chars().count(), MOST_REASON + 3);
+        assert_eq!(reason.chars().count(), MAX_REASON + 3);
     }
 }

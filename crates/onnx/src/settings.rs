@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Positions of BERT and most of its descendants.
 const MAX_TOKENS: usize = 512;
 /// Longest window that may be asked for: the attention of one window grows with its square.
-const MOST_TOKENS: usize = 8192;
+const MAX_TOKENS: usize = 8192;
 /// A phrase of some fifty words that is cut by a window's end is whole in the next one.
 const OVERLAP: usize = 64;
 /// About 3,600 tokens with the other defaults, a long message; each window costs one run of the model.
@@ -22,7 +22,7 @@ const MAX_MODEL_BYTES: u64 = 1 << 30;
 /// The largest multilingual vocabularies have about 35 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// A classifier of texts has tens; more is a language model by mistake.
-const MOST_LABELS: usize = 1024;
+const MAX_LABELS: usize = 1024;
 
 /// How the numbers that a model gives become scores from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +79,8 @@ impl Settings {
     /// The ranges that need no file.
     pub(crate) fn check(&self) -> Result<(), LoadError> {
         let wrong = |name, reason: String| Err(LoadError::Setting { name, reason });
-        if self.labels.is_empty() || self.labels.len() > MOST_LABELS {
-            return wrong("labels", format!("{} labels; write 1 to {MOST_LABELS}", self.labels.len()));
+        if self.labels.is_empty() || self.labels.len() > MAX_LABELS {
+            return wrong("labels", format!("{} labels; write 1 to {MAX_LABELS}", self.labels.len()));
         }
         for (index, label) in self.labels.iter().enumerate() {
             if label.is_empty() || self.labels.iter().take(index).any(|earlier| earlier == label) {
@@ -90,8 +90,8 @@ impl Settings {
         if self.labels.len() == 1 && self.activation == Activation::Softmax {
             return wrong("activation", "the softmax of a single label is always 1; write sigmoid".to_owned());
         }
-        if self.max_tokens == 0 || self.max_tokens > MOST_TOKENS {
-            return wrong("max_tokens", format!("{} is not in 1 to {MOST_TOKENS}", self.max_tokens));
+        if self.max_tokens == 0 || self.max_tokens > MAX_TOKENS {
+            return wrong("max_tokens", format!("{} is not in 1 to {MAX_TOKENS}", self.max_tokens));
         }
         if self.max_windows == 0 {
             return wrong("max_windows", "0 windows read nothing; write at least 1".to_owned());
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(named(|s| s.labels = vec![String::new()]), "labels");
         assert_eq!(named(|s| s.labels.truncate(1)), "activation");
         assert_eq!(named(|s| s.max_tokens = 0), "max_tokens");
-        assert_eq!(named(|s| s.max_tokens = MOST_TOKENS + 1), "max_tokens");
+        assert_eq!(named(|s| s.max_tokens = MAX_TOKENS + 1), "max_tokens");
         assert_eq!(named(|s| s.max_windows = 0), "max_windows");
     }
 }

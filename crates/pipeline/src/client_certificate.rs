@@ -10,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 /// Most names of a certificate that are looked at.
-const MOST_NAMES: usize = 64;
+const MAX_NAMES: usize = 64;
 
 /// What the parts of a subject are called: the names that OpenSSL prints. Others are called by their numbers.
 const KINDS: [(&str, &str); 14] = [
@@ -38,14 +38,14 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Read a certificate in DER. What is none proves its fingerprint only.
+    /// Parse a certificate in DER. An invalid one has its fingerprint only.
     pub fn read(der: &[u8]) -> Self {
         let mut proves = vec![Proof::Certificate(Sha256::digest(der).into())];
         if let Ok((_, certificate)) = X509Certificate::from_der(der) {
             proves.extend(subject(certificate.subject()).map(|name| Proof::subject(&name)));
             let names = certificate.subject_alternative_name().ok().flatten();
             let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(alternative);
-            proves.extend(names.take(MOST_NAMES).map(|name| Proof::subject(&name)));
+            proves.extend(names.take(MAX_NAMES).map(|name| Proof::subject(&name)));
         }
         ClientCertificate { proves }
     }

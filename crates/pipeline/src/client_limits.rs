@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use crate::clock;
 
 /// Most addresses with a rate of their own.
-const MOST: usize = 1 << 16;
-/// Whoever has none shares this one's.
+const MAX_ADDRESSES: usize = 1 << 16;
+/// Addresses without an own rate share this one's.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
@@ -86,11 +86,11 @@ impl ClientLimits {
         let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address)) else { return true };
         let rates = self.rates(rate);
         let address = traffic::network(address);
-        let crowded = rates.len() >= MOST;
+        let crowded = rates.len() >= MAX_ADDRESSES;
         if crowded && self.may_sweep() {
             rates.retain_recent();
         }
-        let address = if crowded && rates.len() >= MOST { OTHERS } else { address };
+        let address = if crowded && rates.len() >= MAX_ADDRESSES { OTHERS } else { address };
         let admitted = rates.check_key(&address).is_ok();
         if !admitted {
             self.refused_requests.fetch_add(1, Ordering::Relaxed);
@@ -164,6 +164,6 @@ mod tests {
             edge.admits(address(stranger), &limits);
         }
         let rates = edge.rates(NonZeroU32::new(1).expect("one"));
-        assert!(rates.len() <= MOST + 1, "{}", rates.len());
+        assert!(rates.len() <= MAX_ADDRESSES + 1, "{}", rates.len());
     }
 }

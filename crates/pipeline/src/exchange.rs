@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use config::settings::Timeouts;
-use filters::Shield;
+use filters::Guardrail;
 use lens::{Ledger, State, Tick};
 use relay::{Answer, Guarded, Sent, Verdict};
 use routing::AttemptResult;
-use traffic::{Caller, Charge, Place, Used};
+use traffic::{Caller, Charge, Permit, Used};
 use transport::Upstream;
 use wire::{Dialect, RequestFacts};
 
@@ -37,7 +37,7 @@ pub struct Exchange {
     pub routed: Option<Routed>,
     /// The credential that the head showed; `authenticate` takes it.
     pub credential: Option<ShownCredential>,
-    /// Who sent the request, where `auth` asks for that.
+    /// The caller, where `auth` applies.
     pub caller: Option<Arc<Caller>>,
     /// What the request is expected to use.
     pub expected: Used,
@@ -52,7 +52,7 @@ pub struct Exchange {
     /// Its way among backends.
     pub attempts: Attempts,
     /// Its admission permit at the backend.
-    pub permit: Option<Place>,
+    pub permit: Option<Permit>,
     pub(crate) guarded: Guarded,
     /// What was sent upstream.
     pub sent: Sent,
@@ -73,7 +73,7 @@ pub struct ShownCredential {
     pub ended: Tick,
 }
 
-/// Who a credential belongs to.
+/// Result of looking up a credential.
 #[derive(Clone, Debug)]
 pub enum Who {
     /// There is no credential.
@@ -82,7 +82,7 @@ pub enum Who {
     Unknown,
     /// It is valid.
     Known(Arc<Caller>),
-    /// It is a token whose issuer's keys are not known yet.
+    /// A token of an issuer whose keys have not been fetched yet.
     NotYet,
 }
 
@@ -128,7 +128,7 @@ pub struct Accepted {
 /// From the body; written by `inspect_input`.
 #[derive(Debug, Default)]
 pub struct Inspected {
-    /// `None`: the body could not be read, and nobody had to.
+    /// `None`: the body is not valid, and did not have to be.
     pub facts: Option<RequestFacts>,
 }
 
@@ -233,9 +233,9 @@ impl Exchange {
         self.routed.as_ref().map_or(self.plan.settings.timeouts, |r| r.route.route.timeouts)
     }
 
-    /// The route's guard, if it has one.
-    pub fn guard(&self) -> Option<Arc<Shield>> {
-        self.routed.as_ref().and_then(|routed| routed.route.guard.clone())
+    /// The route's guardrail, if it has one.
+    pub fn guardrail(&self) -> Option<Arc<Guardrail>> {
+        self.routed.as_ref().and_then(|routed| routed.route.guardrail.clone())
     }
 
     /// The backend has done its part: its permit is free, however long the client takes.

@@ -67,7 +67,7 @@ impl Host for FilterHost {
             client::ask(&upstream, &ask).await.map_err(|error| {
                 tracing::warn!(backend = %upstream.backend.name, %error, "judge call failed");
                 match error {
-                    client::AskError::TooLarge => Failure::Nonsense,
+                    client::AskError::TooLarge => Failure::InvalidResponse,
                     client::AskError::Upstream(_) => Failure::Unreachable,
                 }
             })

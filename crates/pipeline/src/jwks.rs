@@ -50,7 +50,7 @@ impl Jwks {
         self.settings == settings
     }
 
-    /// Judge a token. What is none at all is bad at once.
+    /// Verify a token. Malformed ones are bad at once.
     pub fn judge(&self, token: &str, rates: &[Limit]) -> Identity {
         self.keys.judge(token, rates, clock::wall_us())
     }

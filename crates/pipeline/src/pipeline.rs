@@ -125,9 +125,9 @@ async fn prepare<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mu
     }
     validate::fits(exchange)?;
     rate_limit::reserve(exchange).await?;
-    let replaced = match exchange.guard() {
+    let replaced = match exchange.guardrail() {
         // Boxed, so that requests without a guardrail do not carry its size.
-        Some(_) => Box::pin(guard(exchange, body, sink)).await?,
+        Some(_) => Box::pin(guardrail(exchange, body, sink)).await?,
         None => None,
     };
     let buffer = Arc::new(incoming.buffer);
@@ -181,8 +181,8 @@ fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<
 }
 
 /// Check the prompt, and watch the client meanwhile. A body is given back when it is to be sent instead.
-async fn guard<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> Result<Option<Vec<u8>>, Stopped> {
-    exchange.enter(State::ShieldInput);
+async fn guardrail<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> Result<Option<Vec<u8>>, Stopped> {
+    exchange.enter(State::GuardrailInput);
     let total = exchange.timeouts().total;
     let checked = tokio::select! {
         biased;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use config::settings::{Limits, Route};
 use config::{Found, Settings};
-use filters::{Registry, Shield};
+use filters::{Guardrail, Registry};
 use observatory::{Group, GroupId, InFlight, Observatory};
 use traffic::{Caller, KeyHasher, Keys, RateLimits};
 use wire::http1::head::HeadLimits;
@@ -61,9 +61,9 @@ pub enum BuildError {
     /// A file of keys that is wrong.
     #[error(transparent)]
     Keys(#[from] config::Problems),
-    /// A guard that cannot be made ready.
+    /// A guardrail that cannot be made ready.
     #[error(transparent)]
-    Shield(#[from] filters::BuildError),
+    Guardrail(#[from] filters::BuildError),
 }
 
 /// What plans are made with, besides settings.
@@ -85,7 +85,7 @@ pub struct Tools {
 /// The first thing that cannot be made ready.
 pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
     features(settings)?;
-    shields(settings, filters)?;
+    guardrails(settings, filters)?;
     keys(settings)?;
     settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
     settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))?;
@@ -113,9 +113,9 @@ fn discoveries(settings: &Settings) -> Result<(), BuildError> {
         .try_for_each(|(pool, source)| discovery::is_supported(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why }))
 }
 
-/// The guards of settings, made ready.
-fn shields(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Shield>>, filters::BuildError> {
-    settings.shields.iter().map(|shield| Shield::build(shield, filters, &load_model).map(Arc::new)).collect()
+/// The guardrails of settings, made ready.
+fn guardrails(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Guardrail>>, filters::BuildError> {
+    settings.guardrails.iter().map(|guardrail| Guardrail::build(guardrail, filters, &load_model).map(Arc::new)).collect()
 }
 
 /// The keys of settings that ask for one.
@@ -156,11 +156,11 @@ pub struct Plan {
     pub(crate) reader_limits: ReaderLimits,
     /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
     pub routes_by_model: bool,
-    /// Who may ask; `None`: nobody is asked.
+    /// API keys; `None`: authentication is off.
     pub keys: Option<Arc<Keys>>,
-    /// Whose tokens are taken.
+    /// Identity providers.
     pub jwks: Option<Arc<Jwks>>,
-    /// Who shows no credential.
+    /// The caller of requests without a credential.
     pub anonymous: Arc<Caller>,
     /// How much may be asked.
     pub rate_limits: RateLimits,
@@ -172,8 +172,8 @@ pub struct Plan {
     pub host: Arc<FilterHost>,
     /// Where requests count that match no route.
     pub nowhere: MetricGroup,
-    guards: Vec<Arc<Shield>>,
-    placed: Vec<Arc<Upstream>>,
+    guardrails: Vec<Arc<Guardrail>>,
+    routable: Vec<Arc<Upstream>>,
     probes: HashMap<Arc<str>, Duration>,
 }
 
@@ -186,8 +186,8 @@ pub struct PlannedRoute {
     pub pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     /// The guardrail, if the route has one.
-    pub guard: Option<Arc<Shield>>,
-    /// Who is asked as well, for nothing.
+    pub guardrail: Option<Arc<Guardrail>>,
+    /// The mirror.
     pub mirror: Option<Arc<Mirror>>,
     /// How a new version is released.
     pub release: Option<Arc<routing::Release>>,
@@ -197,14 +197,14 @@ pub struct PlannedRoute {
     pub counters: Arc<RouteCounters>,
     /// Counts prompts.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Whether a body must be understood before it may be passed on: usage is asked for, or the guard acts on what the prompt holds.
+    /// Whether a body must be understood before it may be passed on: usage is asked for, or the guardrail acts on what the prompt holds.
     pub must_read: bool,
     /// Limits go by what bodies and answers say.
     pub counts_tokens: bool,
     /// For each pool and backend.
     groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
-    /// Where requests count for which there is no backend, on routes whose backends come and go.
-    unplaced: Option<[MetricGroup; OPERATIONS.len()]>,
+    /// Metric group of requests without a backend, on routes whose backends are discovered.
+    unmatched: Option<[MetricGroup; OPERATIONS.len()]>,
 }
 
 /// What requests may be.
@@ -233,10 +233,10 @@ impl Plan {
         features(&settings)?;
         let upstreams = upstreams(&settings, before)?;
         let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
-        let guards = same.map_or_else(|| shields(&settings, &tools.filters), |plan| Ok(plan.guards.clone()))?;
-        let guard_of = |route: &Route| {
-            let shield = route.shield.as_ref()?;
-            guards.iter().find(|guard| guard.settings.name == shield.name).cloned()
+        let guardrails = same.map_or_else(|| guardrails(&settings, &tools.filters), |plan| Ok(plan.guardrails.clone()))?;
+        let guardrail_of = |route: &Route| {
+            let guardrail = route.guardrail.as_ref()?;
+            guardrails.iter().find(|built| built.settings.name == guardrail.name).cloned()
         };
         let mut tokenizers: Vec<Arc<Tokenizer>> = before.iter().flat_map(|plan| &plan.routes).filter_map(|r| r.tokenizer.clone()).collect();
         let mut pools = Pools {
@@ -250,8 +250,8 @@ impl Plan {
             .routes
             .iter()
             .map(|route| {
-                let mut planned = PlannedRoute::new((route, pools.of(route), guard_of(route)), &models, observatory);
-                // What nobody can read cannot be counted.
+                let mut planned = PlannedRoute::new((route, pools.of(route), guardrail_of(route)), &models, observatory);
+                // Requests that are not parsed cannot be counted.
                 planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
                 planned.must_read |= planned.counts_tokens;
                 let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
@@ -271,7 +271,7 @@ impl Plan {
         // Pools may be those of the plan in force: nothing fails from here on.
         policy::back(&routes);
         Ok(Plan {
-            placed: pools.placed(),
+            routable: pools.routable(),
             probes: policy::probes(&settings),
             routes,
             head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
@@ -285,7 +285,7 @@ impl Plan {
             declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
             nowhere: MetricGroup::new(observatory, nowhere(models)),
             host: Arc::new(FilterHost::new(upstreams.iter().cloned(), tools.pool.clone())),
-            guards,
+            guardrails,
             written,
             settings,
         })
@@ -305,9 +305,9 @@ impl Plan {
         Plan::build(self.written.clone(), found, tools, Some(self))
     }
 
-    /// Those that are in a pool of a route. Others are only what backends are like, or asked by guards.
-    pub fn placed(&self) -> &[Arc<Upstream>] {
-        &self.placed
+    /// Those that are in a pool of a route. Others are only what backends are like, or asked by guardrails.
+    pub fn routable(&self) -> &[Arc<Upstream>] {
+        &self.routable
     }
 
     /// How often the way to a backend is measured at least: where it counts in choosing edge or cloud.
@@ -372,7 +372,7 @@ fn store(settings: &Settings, before: Option<&Plan>) -> Option<Arc<Store>> {
 
 impl PlannedRoute {
     fn new(
-        (route, pools, guard): (&Arc<Route>, Vec<Arc<PlannedPool>>, Option<Arc<Shield>>),
+        (route, pools, guardrail): (&Arc<Route>, Vec<Arc<PlannedPool>>, Option<Arc<Guardrail>>),
         models: &Arc<[String]>,
         observatory: &Observatory,
     ) -> Self {
@@ -388,14 +388,16 @@ impl PlannedRoute {
         };
         let counted = |backend| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(Some(backend), operation)));
         let is_discovered = pools.iter().any(|pool| pool.is_discovered);
-        let unplaced = is_discovered.then(|| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(None, operation))));
+        let unmatched = is_discovered.then(|| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(None, operation))));
         let groups = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
         PlannedRoute {
             route: route.clone(),
             pools,
-            must_read: route.inject_usage || route.reads_bodies() || guard.as_ref().is_some_and(|guard| guard.settings.acts_on_input()),
+            must_read: route.inject_usage
+                || route.reads_bodies()
+                || guardrail.as_ref().is_some_and(|guardrail| guardrail.settings.acts_on_input()),
             stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
-            guard,
+            guardrail,
             mirror: None,
             release: None,
             offload: None,
@@ -403,7 +405,7 @@ impl PlannedRoute {
             tokenizer: None,
             counts_tokens: false,
             groups,
-            unplaced,
+            unmatched,
         }
     }
 
@@ -412,7 +414,7 @@ impl PlannedRoute {
         let operation = dialect.map_or("", Dialect::operation);
         let at = OPERATIONS.iter().position(|known| *known == operation).unwrap_or(0);
         let of = self.groups.get(target.pool).and_then(|pool| pool.get(target.at));
-        let of = of.or(self.unplaced.as_ref()).map(|of| &of[at]);
+        let of = of.or(self.unmatched.as_ref()).map(|of| &of[at]);
         of.expect("invariant: PlannedRoute::new makes groups for every backend, and one for none where there may be none")
     }
 
@@ -421,7 +423,7 @@ impl PlannedRoute {
         self.pools.len() > 1 || self.pools.iter().any(|pool| pool.is_discovered || pool.upstreams.len() > 1)
     }
 
-    /// A backend of the route; `None`: nobody is there.
+    /// A backend of the route; `None`: it is gone.
     pub fn upstream(&self, target: Target) -> Option<&Arc<Upstream>> {
         self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at))
     }
@@ -430,9 +432,9 @@ impl PlannedRoute {
 /// A backend of a route: which pool, and which of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Its place among the pools of the route.
+    /// Index of the pool in the route.
     pub pool: usize,
-    /// Its place in the pool.
+    /// Index of the backend in the pool.
     pub at: usize,
 }
 

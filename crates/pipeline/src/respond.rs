@@ -110,7 +110,7 @@ impl Refusal {
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "rate_limits_unavailable", message) }
     }
 
-    /// A credential that is none, has expired or was revoked: which, nobody is told.
+    /// An invalid, expired or revoked credential. The client is not told which.
     pub fn bad_key() -> Self {
         let message = "Incorrect API key provided. Check the key, or ask the operator of the gateway for one.";
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "invalid_api_key", message) }
@@ -141,7 +141,7 @@ impl Refusal {
         Refusal { param: Some(param), kind: Some("invalid_request_error"), ..Refusal::new(status, code, message) }
     }
 
-    /// What nobody here reads, where somebody must.
+    /// A request that cannot be parsed, where it must be counted.
     pub fn uncountable_endpoint() -> Self {
         let message = "What this API is asked cannot be counted here; use one that the gateway reads, or have the path named under the route's `pass`.";
         Refusal { kind: Some("permission_error"), ..Refusal::new(403, "uncountable_endpoint", message) }
@@ -220,8 +220,8 @@ impl Refusal {
     }
 
     /// A filter that must judge the prompt cannot.
-    pub fn guard_unavailable(filter: &Arc<str>, failure: filters::Failure) -> Self {
-        Refusal::from(&Failure::GuardUnavailable { filter: filter.clone(), failure })
+    pub fn guardrail_unavailable(filter: &Arc<str>, failure: filters::Failure) -> Self {
+        Refusal::from(&Failure::GuardrailUnavailable { filter: filter.clone(), failure })
     }
 
     /// 504: connecting to the backend took longer than `timeouts.connect`.
@@ -251,7 +251,7 @@ impl From<&Failure> for Refusal {
             Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => (504, Cow::Borrowed("")),
             Failure::UpstreamDied | Failure::ResumeFailed | Failure::Unreadable | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
             Failure::RefusedByFilter(refused) => (refused.status.clamp(400, 599), Cow::Borrowed("")),
-            Failure::GuardUnavailable { .. } => (503, RETRY_SOON),
+            Failure::GuardrailUnavailable { .. } => (503, RETRY_SOON),
             Failure::BudgetExhausted { .. } => (429, Cow::Borrowed("")),
         };
         Refusal { outcome: failure.outcome(), fields, ..Refusal::new(status, failure.code(), failure.message()) }

@@ -12,7 +12,7 @@ use config::Found;
 use observatory::Observatory;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
-use traffic::Spend;
+use traffic::UsageSums;
 use wire::http1::head::HeadError;
 
 use crate::audit::Audit;
@@ -25,7 +25,7 @@ use crate::respond::Refusal;
 pub struct Shared {
     /// The plan for requests that enter now; each request pins the one it entered with.
     pub plan: ArcSwap<Plan>,
-    /// The backends that were found. Locked by whoever makes a plan, so that none is made of an older one than the last.
+    /// Discovered backends. Held while a plan is made, so that plans are made in order.
     pub found: Mutex<Found>,
     /// Series, gauges, sinks.
     pub observatory: Arc<Observatory>,
@@ -33,8 +33,8 @@ pub struct Shared {
     pub tools: Tools,
     /// Limits by client address.
     pub client_limits: Arc<ClientLimits>,
-    /// Who used what.
-    pub spend: Arc<Spend>,
+    /// Usage sums.
+    pub spend: Arc<UsageSums>,
     /// Where findings are written down.
     pub audit: Option<Audit>,
     /// Set when the process is to end: answers close their connections, `/readyz` says no.
@@ -53,7 +53,7 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// A head that is none: counted, and what its client is told.
+    /// Count a malformed head, and return its refusal.
     pub fn bad_head(&self, error: HeadError) -> Refusal {
         observatory::Gauges::count(&self.observatory.gauges().bad_heads);
         Refusal::bad_head(error)

@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use traffic::store::{Call, Granted, Script};
-use traffic::{Chore, Wanted};
+use traffic::{StoreTask, Wanted};
 
 /// Chores that are asked about at a time.
 const AT_A_TIME: usize = 128;
@@ -110,16 +110,16 @@ impl Store {
     }
 
     /// Several at a time: there may be one for each key.
-    pub async fn attend_to(&self, chores: Vec<Chore>) {
-        let attend = async |chore: Chore| {
+    pub async fn attend_to(&self, chores: Vec<StoreTask>) {
+        let attend = async |chore: StoreTask| {
             let units = match &chore {
-                Chore::Owe(wanted) => match self.lease(wanted).await {
+                StoreTask::Owe(wanted) => match self.lease(wanted).await {
                     Ok(Granted::Units(units)) => Some(units),
                     Ok(Granted::None(_)) => Some(0),
                     Err(StoreAway) => None,
                 },
-                Chore::Return(wanted) => self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0),
-                Chore::Live(wanted) => {
+                StoreTask::Return(wanted) => self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0),
+                StoreTask::Live(wanted) => {
                     let call = wanted.keep_alive(&NAME);
                     let certain = call.certain;
                     self.run::<redis::Value>(call, wanted).await.ok().map(|_| u64::from(certain))

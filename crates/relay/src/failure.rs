@@ -31,7 +31,7 @@ pub enum Failure {
     /// A filter refused the answer in its own words.
     RefusedByFilter(filters::Refused),
     /// A filter that must judge the answer cannot.
-    GuardUnavailable {
+    GuardrailUnavailable {
         /// The filter.
         filter: Arc<str>,
         /// Why.
@@ -51,7 +51,7 @@ impl Failure {
             Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => Outcome::Timeout,
             Failure::UpstreamDied | Failure::ResumeFailed => Outcome::UpstreamFailed,
             Failure::BudgetExhausted { .. } => Outcome::Limited,
-            Failure::Unreadable | Failure::Blocked { .. } | Failure::RefusedByFilter(_) | Failure::GuardUnavailable { .. } => {
+            Failure::Unreadable | Failure::Blocked { .. } | Failure::RefusedByFilter(_) | Failure::GuardrailUnavailable { .. } => {
                 Outcome::Blocked
             }
         }
@@ -64,11 +64,11 @@ impl Failure {
             Failure::BetweenEventsTimeout => "upstream_idle_timeout",
             Failure::TotalTimeout => "total_timeout",
             Failure::UpstreamDied => "upstream_died",
-            Failure::ResumeFailed => "upstream_began_anew",
-            Failure::Unreadable => "shield_unreadable_answer",
+            Failure::ResumeFailed => "upstream_resume_failed",
+            Failure::Unreadable => "guardrail_unreadable_answer",
             Failure::Blocked { .. } => "content_blocked",
             Failure::RefusedByFilter(refused) => refused.code,
-            Failure::GuardUnavailable { .. } => "guard_unavailable",
+            Failure::GuardrailUnavailable { .. } => "guardrail_unavailable",
             Failure::BudgetExhausted { .. } => "budget_exhausted",
         }
     }
@@ -81,10 +81,10 @@ impl Failure {
             Failure::TotalTimeout => "The request took longer than it may.".into(),
             Failure::UpstreamDied => "The backend broke off in the middle of its answer.".into(),
             Failure::ResumeFailed => "The backend broke off in the middle of its answer, and the one that was to go on with it began anew; have the route continue only where its backends can.".into(),
-            Failure::Unreadable => "The route's guard cannot read the backend's answer, which was withheld.".into(),
-            Failure::Blocked { kind } => format!("The answer was withheld by the route's guard: it holds {kind}.").into(),
+            Failure::Unreadable => "The route's guardrail cannot read the backend's answer, which was withheld.".into(),
+            Failure::Blocked { kind } => format!("The answer was withheld by the route's guardrail: it holds {kind}.").into(),
             Failure::RefusedByFilter(refused) => (&*refused.message).into(),
-            Failure::GuardUnavailable { filter, failure } => {
+            Failure::GuardrailUnavailable { filter, failure } => {
                 format!("The request must be checked by {filter:?} before it may pass, and {failure}. Try again in a moment.").into()
             }
             Failure::BudgetExhausted { limit } => format!("The stream ended here: limit {limit:?} has nothing left for it.").into(),

@@ -16,7 +16,7 @@ pub struct Forward<'a> {
     pub(crate) out: &'a mut Out,
     pub(crate) reader: Option<&'a mut Reader>,
     pub(crate) strip: Option<&'a mut Strip>,
-    pub(crate) guard: Option<&'a mut OutputGuard>,
+    pub(crate) guardrail: Option<&'a mut OutputGuard>,
     pub(crate) closing: Option<&'a mut Closing>,
     /// The stream is to end where its torn event does: what comes behind that is dropped.
     pub(crate) stops_at_event: bool,
@@ -27,7 +27,7 @@ pub struct Forward<'a> {
 impl<'a> Forward<'a> {
     /// Measure and queue everything, and change nothing.
     pub fn unchanged(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
-        Forward { answer, out, reader: Some(reader), strip: None, guard: None, closing: None, stops_at_event: false, read_at: None }
+        Forward { answer, out, reader: Some(reader), strip: None, guardrail: None, closing: None, stops_at_event: false, read_at: None }
     }
 }
 
@@ -61,8 +61,8 @@ impl Forward<'_> {
     fn pass(&mut self, run: &[u8]) {
         let Some(reader) = &mut self.reader else { return self.out.push(run) };
         let lens = &mut self.answer.lens;
-        if let (Some(guard), Some(now)) = (&mut self.guard, self.read_at) {
-            return guard.pass(run, now, reader, lens, self.out);
+        if let (Some(guardrail), Some(now)) = (&mut self.guardrail, self.read_at) {
+            return guardrail.pass(run, now, reader, lens, self.out);
         }
         if let Some(strip) = &mut self.strip {
             return strip.pass(run, reader, (lens, self.closing.as_deref_mut()), self.out);

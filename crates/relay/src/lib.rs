@@ -9,7 +9,7 @@
 mod failure;
 pub use failure::Failure;
 mod request;
-pub use request::{Answer, Context, GuardTools, Guarded, Note, Parts, Request, Sent, Verdict};
+pub use request::{Answer, Context, Guarded, GuardrailTools, Note, Parts, Request, Sent, Verdict};
 
 mod first_token;
 pub use first_token::{FirstTokenProbe, Reads};

@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use filters::audit::Hasher;
-use filters::{AnswerFacts, Shield, Vault};
+use filters::{AnswerFacts, Guardrail, Vault};
 use lens::gaps::Gaps;
 use lens::{StreamLens, Tick};
 use transport::{Out, clock};
@@ -33,7 +33,7 @@ use wire::{Dialect, Framing, Reader, Split, Splitter, json};
 
 use crate::closing::Closing;
 use crate::failure::Failure;
-use crate::request::{GuardTools, Request};
+use crate::request::{GuardrailTools, Request};
 use event_listener::{EventListener, Events};
 use judge_windows::JudgeWindows;
 use stream_filters::StreamFilters;
@@ -46,7 +46,7 @@ const MAX_WAITING: usize = 1 << 20;
 /// What a guardrail works with: nothing of it changes while the answer flows.
 #[derive(Debug)]
 struct GuardContext {
-    guard: Arc<Shield>,
+    guardrail: Arc<Guardrail>,
     /// Hashes findings, where there is an audit log.
     hasher: Option<Arc<Hasher>>,
     vault: Arc<Vault>,
@@ -132,20 +132,20 @@ impl OutputGuard {
     /// A guardrail for the answer of a request.
     pub(crate) fn new<S>(
         request: &mut impl Request<S>,
-        guard: Arc<Shield>,
+        guardrail: Arc<Guardrail>,
         (dialect, framing): (Dialect, Framing),
         takes_usage: bool,
     ) -> Self {
-        let GuardTools { host, hasher } = request.guard_tools();
+        let GuardrailTools { host, hasher } = request.guardrail_tools();
         let request_id = request.id().into();
         let parts = request.parts();
         let facts = AnswerFacts { status: parts.answer.status.unwrap_or(0), streamed: parts.answer.streamed, request_id };
-        let settings = &guard.settings;
+        let settings = &guardrail.settings;
         let disclaims = !settings.disclaimer.is_empty() && !settings.observe;
         let disclaimer = if disclaims { json::escaped(&format!("{}\n\n", settings.disclaimer)) } else { String::new() };
         OutputGuard {
-            judges: JudgeWindows::new(&guard, &host),
-            filters: StreamFilters::open(&guard, &facts),
+            judges: JudgeWindows::new(&guardrail, &host),
+            filters: StreamFilters::open(&guardrail, &facts),
             context: GuardContext {
                 hasher,
                 vault: parts.guarded.vault.clone(),
@@ -153,8 +153,8 @@ impl OutputGuard {
                 framing,
                 disclaimer,
                 takes_usage,
-                acts: guard.alters_answers(),
-                guard,
+                acts: guardrail.alters_answers(),
+                guardrail,
             },
             texts: TextChannels::default(),
             failure: None,
@@ -313,7 +313,7 @@ impl OutputGuard {
 
     /// Whether only the record depends on what is found.
     pub(crate) fn observes(&self) -> bool {
-        self.context.guard.settings.observe
+        self.context.guardrail.settings.observe
     }
 
     /// Whether nothing waits.
@@ -346,7 +346,7 @@ impl OutputGuard {
 
     /// How long text may wait.
     pub(crate) fn hold_time(&self) -> Duration {
-        self.context.guard.settings.hold_time
+        self.context.guardrail.settings.hold_time
     }
 
     /// How long events were held.

@@ -92,7 +92,7 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     out: Out,
     reader: Option<Reader>,
     strip: Option<Strip>,
-    guard: Option<OutputGuard>,
+    guardrail: Option<OutputGuard>,
     /// What is known to end the stream with, where limits may want that.
     closing: Option<Closing>,
     /// A limit that the stream has taken all of.
@@ -110,7 +110,7 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     /// The client was told the body's length: nothing of the gateway's may stand in it.
     has_length: bool,
     /// The client has not taken the first token, and the guardrail's part in that is measured.
-    guard_counts_ttft: bool,
+    guardrail_counts_ttft: bool,
     /// Queued bytes that the request knows of.
     queued: usize,
 }
@@ -124,7 +124,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let resumes = cut.is_some();
         let Cut { out, strip, closing } = cut.map(|cut| *cut).unwrap_or_default();
         Relay {
-            guard_counts_ttft: context.guard.is_some(),
+            guardrail_counts_ttft: context.guardrail.is_some(),
             request,
             context,
             source,
@@ -132,7 +132,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             out,
             reader: None,
             strip,
-            guard: None,
+            guardrail: None,
             closing,
             is_resumable: false,
             resumes,
@@ -164,13 +164,13 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             // The sink has not begun: another answer will go to it.
             End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Cut => {}
         }
-        if let Some(mut guard) = self.guard.take() {
-            if guard.observes() && matches!(end, End::Complete | End::Served) {
+        if let Some(mut guardrail) = self.guardrail.take() {
+            if guardrail.observes() && matches!(end, End::Complete | End::Served) {
                 // The client has its answer; what judges find in its end is for the record.
-                let _ = tokio::time::timeout(CONCLUDING, guard.conclude()).await;
+                let _ = tokio::time::timeout(CONCLUDING, guardrail.conclude()).await;
             }
-            guard.take_busy();
-            guard.report(self.request);
+            guardrail.take_busy();
+            guardrail.report(self.request);
         }
         (end, cut)
     }
@@ -185,7 +185,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 Ok(step) => step,
                 Err(Gone) => return Poll::Ready(self.gone()),
             };
-            if self.guard.as_ref().is_some_and(OutputGuard::has_failed) {
+            if self.guardrail.as_ref().is_some_and(OutputGuard::has_failed) {
                 match self.end_by_guard() {
                     Some(end) => return Poll::Ready(end),
                     None => continue,
@@ -221,7 +221,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Phase::Sending => self.step_send(cx),
             Phase::AwaitHead => self.step_head(cx),
             Phase::Body if self.out.len() < self.context.ring => self.step_body(cx),
-            Phase::Judging if !self.guard.as_ref().is_some_and(OutputGuard::is_judging) => self.end_answer().map(|()| Step::Moved),
+            Phase::Judging if !self.guardrail.as_ref().is_some_and(OutputGuard::is_judging) => self.end_answer().map(|()| Step::Moved),
             Phase::Body | Phase::Judging | Phase::Flushing(_) => Ok(Step::Idle),
         }
     }
@@ -270,7 +270,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             out: &mut self.out,
             reader: self.reader.as_mut(),
             strip: self.strip.as_mut(),
-            guard: self.guard.as_mut(),
+            guardrail: self.guardrail.as_mut(),
             closing: self.closing.as_mut(),
             stops_at_event,
             read_at: None,
@@ -284,7 +284,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 self.request.parts().ledger.switch(State::Gateway, now);
                 self.account_for_guard();
             }
-            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.guard.as_ref().is_some_and(OutputGuard::acts) {
+            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.guardrail.as_ref().is_some_and(OutputGuard::acts) {
                 return self.end_early(Failure::Unreadable).map(|()| Step::Moved);
             }
             if self.strip.as_ref().is_some_and(Strip::resume_failed) {
@@ -297,10 +297,10 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             if self.request.parts().answer.lens.wants_flush() {
                 self.request.flush_gaps();
             }
-            if let Some(guard) = &mut self.guard
-                && guard.holds().is_full()
+            if let Some(guardrail) = &mut self.guardrail
+                && guardrail.holds().is_full()
             {
-                self.request.flush_holds(guard.holds());
+                self.request.flush_holds(guardrail.holds());
             }
         }
         if matches!(self.phase, Phase::Flushing(_)) {
@@ -340,15 +340,15 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             }
         }
         if let Some(reader) = &mut self.reader {
-            match &mut self.guard {
-                Some(guard) => guard.finish(now, reader, &mut self.request.parts().answer.lens, &mut self.out),
+            match &mut self.guardrail {
+                Some(guardrail) => guardrail.finish(now, reader, &mut self.request.parts().answer.lens, &mut self.out),
                 None => reader.finish(&mut self.request.parts().answer.lens),
             }
             if reader.overflowed() {
                 self.request.parts().answer.not_parsed = Some("event_too_large");
             }
         }
-        if self.guard.as_ref().is_some_and(|guard| guard.acts() && guard.is_judging()) {
+        if self.guardrail.as_ref().is_some_and(|guardrail| guardrail.acts() && guardrail.is_judging()) {
             self.out.commit();
             self.phase = Phase::Judging;
             return Ok(());
@@ -383,13 +383,13 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         let answer = self.request.parts().answer;
         let written = self.out.payload_written();
         answer.bytes_to_client = written;
-        let upto = match (&mut self.guard, &self.strip) {
-            (Some(guard), _) => guard.read_when_written(written),
+        let upto = match (&mut self.guardrail, &self.strip) {
+            (Some(guardrail), _) => guardrail.read_when_written(written),
             (None, Some(strip)) => strip.read_when_written(written),
             (None, None) => written,
         };
         answer.lens.written(upto, now);
-        let first_token = self.guard_counts_ttft && answer.lens.marks().first_token.written.is_some();
+        let first_token = self.guardrail_counts_ttft && answer.lens.marks().first_token.written.is_some();
         if !self.out.is_empty() {
             self.deadlines.blocked(now);
             self.request.parts().ledger.switch(State::ClientWrite, now);
@@ -400,9 +400,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             self.request.parts().ledger.switch(waiting, now);
         }
         if first_token {
-            self.guard_counts_ttft = false;
+            self.guardrail_counts_ttft = false;
             let parts = self.request.parts();
-            let spent = [State::ShieldInput, State::ShieldOutput, State::Hold].map(|state| parts.ledger.nanos(state));
+            let spent = [State::GuardrailInput, State::GuardrailOutput, State::Hold].map(|state| parts.ledger.nanos(state));
             parts.guarded.before_first_token = Some(spent.iter().sum());
         }
     }
@@ -413,29 +413,29 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Phase::Sending if self.source.is_connecting() => State::Connect,
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
-            Phase::Body if self.guard.as_ref().is_some_and(|guard| guard.holds_since().is_some()) => State::Hold,
+            Phase::Body if self.guardrail.as_ref().is_some_and(|guardrail| guardrail.holds_since().is_some()) => State::Hold,
             Phase::Judging => State::Hold,
             Phase::Body => State::AwaitToken,
             Phase::Flushing(_) => State::Settle,
         }
     }
 
-    /// Time that the guard took of what was ours since the last read is its own.
+    /// Time that the guardrail took of what was ours since the last read is its own.
     fn account_for_guard(&mut self) {
-        let Some(busy) = self.guard.as_mut().map(OutputGuard::take_busy).filter(|busy| *busy > 0) else { return };
+        let Some(busy) = self.guardrail.as_mut().map(OutputGuard::take_busy).filter(|busy| *busy > 0) else { return };
         let now = clock::now();
-        self.request.parts().ledger.switch(State::ShieldOutput, Tick(now.0.saturating_sub(busy)));
+        self.request.parts().ledger.switch(State::GuardrailOutput, Tick(now.0.saturating_sub(busy)));
         self.request.parts().ledger.switch(State::Gateway, now);
     }
 
     /// Ready when the gate held something for as long as it may, and has let it go.
     fn poll_hold(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(guard) = self.guard.as_mut().filter(|guard| guard.waits_for_text()) else { return Poll::Pending };
-        let Some(since) = guard.holds_since() else { return Poll::Pending };
+        let Some(guardrail) = self.guardrail.as_mut().filter(|guardrail| guardrail.waits_for_text()) else { return Poll::Pending };
+        let Some(since) = guardrail.holds_since() else { return Poll::Pending };
         let now = clock::now();
-        let left = guard.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));
+        let left = guardrail.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));
         if left.is_zero() {
-            guard.flush(now, &mut self.out);
+            guardrail.flush(now, &mut self.out);
             self.out.commit();
             return Poll::Ready(());
         }
@@ -448,8 +448,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
 
     /// Ready when a judge has answered.
     fn poll_judges(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(guard) = &mut self.guard else { return Poll::Pending };
-        let answered = guard.poll_judges(cx, &mut self.out);
+        let Some(guardrail) = &mut self.guardrail else { return Poll::Pending };
+        let answered = guardrail.poll_judges(cx, &mut self.out);
         self.out.commit();
         answered
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use config::settings::Timeouts;
 use filters::audit::Hasher;
-use filters::{Found, Host, Shield, Side, Vault};
+use filters::{Found, Guardrail, Host, Side, Vault};
 use lens::gaps::{GapSummary, Gaps};
 use lens::record::Outcome;
 use lens::security::{FilterAccount, Findings};
@@ -38,20 +38,20 @@ pub struct Context {
     /// A gap between two events that counts as a stall, nanoseconds.
     pub stall_ns: u64,
     /// The route's guardrail.
-    pub guard: Option<Arc<Shield>>,
+    pub guardrail: Option<Arc<Guardrail>>,
 }
 
 /// What an output guardrail needs besides its rules.
-pub struct GuardTools {
+pub struct GuardrailTools {
     /// Clock, timers, threads and connections of judges.
     pub host: Arc<dyn Host>,
     /// Hashes what was matched, where an audit log wants that.
     pub hasher: Option<Arc<Hasher>>,
 }
 
-impl fmt::Debug for GuardTools {
+impl fmt::Debug for GuardrailTools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardTools").field("hasher", &self.hasher).finish_non_exhaustive()
+        f.debug_struct("GuardrailTools").field("hasher", &self.hasher).finish_non_exhaustive()
     }
 }
 
@@ -121,7 +121,7 @@ pub trait Request<S> {
     fn queued(&mut self, change: i64);
 
     /// What an output guardrail needs.
-    fn guard_tools(&self) -> GuardTools;
+    fn guardrail_tools(&self) -> GuardrailTools;
 
     /// Write findings to the audit log.
     fn audit(&mut self, notes: &[Note]);

@@ -1,12 +1,12 @@
-//! How many requests may be asked twice: a share of all, so that retries never make a storm of an outage.
+//! Budget for retries and hedges: a share of all requests, so that retries cannot turn an outage into a storm.
 //!
-//! As in Finagle and linkerd: over ten seconds, extra requests are at most a share of requests, and a few a second always.
+//! As in Finagle and linkerd: over ten seconds, at most a share of the requests, plus a minimum per second.
 
 use lens::Tick;
 
 use crate::window::Window;
 
-/// Seconds that a window has.
+/// Length of the window in seconds.
 const SECONDS: u64 = 10;
 
 /// A budget.
@@ -16,12 +16,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A request came.
+    /// Count a request.
     pub fn earn(&self, now: Tick) {
         self.spent.count(false, now);
     }
 
-    /// Spend one extra request, if there is one: `share` for each request, `always` in a second in any case.
+    /// Spend one retry if the budget allows it: `share` of the requests, and at least `min_per_second`.
     pub fn spend(&self, share: f64, always: u64, now: Tick) -> bool {
         let (requests, extra) = self.spent.sums(now);
         let has = (extra + 1) as f64 <= requests as f64 * share || extra < always * SECONDS;
@@ -31,7 +31,7 @@ impl Budget {
         has
     }
 
-    /// Requests and extra ones of the last ten seconds.
+    /// Requests and retries of the last ten seconds.
     pub fn recent(&self, now: Tick) -> (u64, u64) {
         self.spent.sums(now)
     }

@@ -1,27 +1,27 @@
-//! A mean that forgets, and jumps to peaks.
+//! A moving average that decays, and jumps to peaks.
 //!
-//! Peak-EWMA as Finagle and linkerd have it: a sample above the mean becomes the mean at once, one below moves it by what the time since the last sample
-//! has worn off. A slow backend is known after one answer, a recovered one after some time constants.
+//! Peak-EWMA as in Finagle and linkerd: a sample above the mean replaces it, one below moves it by the decay since the last sample.
+//! A slow backend is known after one answer, a recovered one after some time constants.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lens::Tick;
 
-/// Nothing is forgotten faster than within a millisecond.
+/// Minimum time constant: one millisecond.
 const SHORTEST: f64 = 1e6;
-/// Less than that of a count is none.
-const LEAST: f64 = 0.05;
+/// Counts below this are zero.
+const MIN_COUNT: f64 = 0.05;
 
-/// The mean of what was measured, nanoseconds.
+/// Mean of measured times, in nanoseconds.
 #[derive(Debug, Default)]
 pub(crate) struct PeakEwma {
-    /// `f64` bits; zero: nothing was measured.
+    /// `f64` bits; zero: no measurement.
     mean: AtomicU64,
     at: AtomicU64,
 }
 
 impl PeakEwma {
-    /// Something was measured. Two threads at the same time may lose one of their samples, which a mean bears.
+    /// Add a measurement. Of two concurrent ones, one may be lost.
     pub(crate) fn add(&self, nanos: u64, tau: f64, now: Tick) {
         let (mean, before) = (self.load(), self.at.swap(now.0, Ordering::Relaxed));
         let sample = nanos.max(1) as f64;
@@ -34,12 +34,12 @@ impl PeakEwma {
         self.mean.store(next.to_bits(), Ordering::Relaxed);
     }
 
-    /// The mean; `None`: nothing was measured yet.
+    /// The mean; `None`: no measurement yet.
     pub(crate) fn mean(&self) -> Option<f64> {
         Some(self.load()).filter(|mean| *mean > 0.0)
     }
 
-    /// How much of what is known still holds, of 1: it wears off while nothing is measured.
+    /// Certainty from 0 to 1, which decays without measurements.
     pub(crate) fn certainty(&self, tau: f64, now: Tick) -> f64 {
         (-age(&self.at, now) / tau.max(SHORTEST)).exp()
     }
@@ -49,24 +49,24 @@ impl PeakEwma {
     }
 }
 
-/// A count that wears off.
+/// A count that decays.
 #[derive(Debug, Default)]
-pub(crate) struct Fading {
+pub(crate) struct DecayingCount {
     /// `f64` bits.
     count: AtomicU64,
     at: AtomicU64,
 }
 
-impl Fading {
-    /// Once more. Two threads at the same time may count one.
+impl DecayingCount {
+    /// Add one. Two concurrent additions may count as one.
     pub(crate) fn add(&self, tau: f64, now: Tick) {
         let count = self.count(tau, now) + 1.0;
-        // In this order an old count is never taken for a new one.
+        // In this order, an old count is never taken for a new one.
         self.count.store(count.to_bits(), Ordering::Release);
         self.at.store(now.0, Ordering::Release);
     }
 
-    /// What is left of it; of very little, nothing.
+    /// The decayed count; very small values are zero.
     pub(crate) fn count(&self, tau: f64, now: Tick) -> f64 {
         let at = self.at.load(Ordering::Acquire);
         let count = f64::from_bits(self.count.load(Ordering::Acquire));
@@ -74,7 +74,7 @@ impl Fading {
             return 0.0;
         }
         let left = count * (-(now.0.saturating_sub(at) as f64) / tau.max(SHORTEST)).exp();
-        if left < LEAST { 0.0 } else { left }
+        if left < MIN_COUNT { 0.0 } else { left }
     }
 }
 
@@ -82,7 +82,7 @@ fn age(at: &AtomicU64, now: Tick) -> f64 {
     now.0.saturating_sub(at.load(Ordering::Relaxed)) as f64
 }
 
-/// A plain moving mean: each sample moves it by a share.
+/// A plain moving average: each sample moves it by a share.
 #[derive(Debug, Default)]
 pub(crate) struct Mean(AtomicU64);
 
@@ -100,7 +100,7 @@ impl Mean {
         });
     }
 
-    /// The mean; `None`: there was no sample.
+    /// The mean; `None`: no sample.
     pub(crate) fn mean(&self) -> Option<f64> {
         let bits = self.0.load(Ordering::Relaxed);
         (bits != 0).then(|| f64::from_bits(bits))

@@ -1,11 +1,11 @@
-//! Is a backend well?
+//! Health of a backend.
 //!
-//! - *In*: what its answers were, what checks found, the time.
-//! - *Out*: whether it may be asked; what has changed, and why.
-//! - *Never*: a lock on the way of a request. A client's mistake or departure is no failure of a backend.
+//! - *In*: results of attempts and of health checks, the time.
+//! - *Out*: whether the backend is in rotation; state changes and their cause.
+//! - *Never*: a lock on the request path. Client mistakes and clients that leave are no failures of a backend.
 //!
-//! A backend that fails is ejected: left alone for a time that doubles with each ejection soon after another. Then one request a second may try it
-//! (half-open) until one succeeds. Checks take it down and up again independently of that.
+//! A failing backend is ejected for a time that doubles with each ejection that follows soon. Then one request a second may probe it
+//! (half-open) until one succeeds. Active checks make it unhealthy and healthy independently.
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,46 +16,46 @@ use serde::Serialize;
 use crate::settings::{Checks, Ejection};
 use crate::window::Window;
 
-/// Between two requests that try an ejected backend; twice as long after each that says nothing.
+/// Time between two probes of an ejected backend. It doubles for each probe without a result.
 const TRY: u64 = 1_000_000_000;
-/// How often it becomes twice as long: up to about a minute.
+/// Maximum doublings of that time: up to about a minute.
 const TRIES: u32 = 6;
-/// Longest rest that is believed: whoever means more says so again then.
-pub const MOST_REST: Duration = Duration::from_secs(300);
+/// Longest `Retry-After` that is honored. A backend that needs longer can say so again.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// What somebody wants to know of a backend.
+/// State of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is asked.
-    Up,
-    /// It is left alone.
+    /// In rotation.
+    Healthy,
+    /// Out of rotation after failures.
     Ejected,
-    /// Single requests try it.
-    Trying,
-    /// Checks fail.
-    Down,
-    /// It said itself when it wants to be asked again.
-    Resting,
+    /// Single requests probe it after an ejection.
+    HalfOpen,
+    /// Active checks fail.
+    Unhealthy,
+    /// It answered with `Retry-After`, and the time is not over.
+    Backoff,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [State; 5] = [State::Up, State::Ejected, State::Trying, State::Down, State::Resting];
+    pub const ALL: [State; 5] = [State::Healthy, State::Ejected, State::HalfOpen, State::Unhealthy, State::Backoff];
 
-    /// The word.
+    /// Name in metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
-            State::Up => "up",
+            State::Healthy => "healthy",
             State::Ejected => "ejected",
-            State::Trying => "trying",
-            State::Down => "down",
-            State::Resting => "resting",
+            State::HalfOpen => "half_open",
+            State::Unhealthy => "unhealthy",
+            State::Backoff => "backoff",
         }
     }
 }
 
-/// Why a backend is not asked.
+/// Why a backend is out of rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -69,110 +69,110 @@ pub enum Cause {
     Slow,
     /// Checks failed.
     Check,
-    /// It said `Retry-After`.
+    /// It answered with `Retry-After`.
     RetryAfter,
 }
 
-/// Why it may be ejected.
+/// Causes by their number.
 const CAUSES: [Cause; 5] = [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
 
 impl Cause {
-    /// The word.
+    /// Name in metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Cause::None => "",
             Cause::Consecutive => "consecutive_failures",
             Cause::FailureRate => "failure_rate",
-            Cause::Slow => "slower_than_the_pool",
+            Cause::Slow => "slow",
             Cause::Check => "health_check",
             Cause::RetryAfter => "retry_after",
         }
     }
 }
 
-/// What is known of a backend's health.
+/// Health of a backend.
 #[derive(Debug, Default)]
 pub struct Health {
     in_a_row: AtomicU32,
     recent: Window,
-    /// Until when it is left alone; zero: it is not.
+    /// End of the ejection; zero: not ejected.
     until: AtomicU64,
-    /// When it may be tried again.
+    /// Time from which it may be probed.
     next_try: AtomicU64,
-    /// Trials of which nothing was heard.
+    /// Probes without a result.
     tries: AtomicU32,
-    /// Ejections soon after one another.
+    /// Ejections that followed each other soon.
     times: AtomicU32,
     cause: AtomicU8,
     down: AtomicBool,
-    /// Checks in a row that said otherwise than what holds.
+    /// Checks in a row that contradict the current state.
     otherwise: AtomicU32,
     ejections: AtomicU64,
-    /// Until when it wants not to be asked.
-    rests_until: AtomicU64,
+    /// End of the Retry-After backoff.
+    backoff_until: AtomicU64,
 }
 
 impl Health {
-    /// What it is now.
+    /// The current state.
     pub fn state(&self, now: Tick) -> State {
         let until = self.until.load(Ordering::Relaxed);
         match self.down.load(Ordering::Relaxed) {
-            true => State::Down,
-            false if until == 0 && self.rests(now) => State::Resting,
-            false if until == 0 => State::Up,
+            true => State::Unhealthy,
+            false if until == 0 && self.is_in_backoff(now) => State::Backoff,
+            false if until == 0 => State::Healthy,
             false if now.0 < until => State::Ejected,
-            false => State::Trying,
+            false => State::HalfOpen,
         }
     }
 
-    /// Why, if it is not up.
+    /// The cause of the current state, unless it is healthy.
     pub fn cause(&self, now: Tick) -> Cause {
         match self.state(now) {
-            State::Up => Cause::None,
-            State::Down => Cause::Check,
-            State::Resting => Cause::RetryAfter,
+            State::Healthy => Cause::None,
+            State::Unhealthy => Cause::Check,
+            State::Backoff => Cause::RetryAfter,
             _ => CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::None),
         }
     }
 
-    /// For how long yet it is left alone, or rests.
+    /// Remaining time of the ejection or backoff.
     pub fn remaining(&self, now: Tick) -> Option<Duration> {
         let until = match self.state(now) {
             State::Ejected => self.until.load(Ordering::Relaxed),
-            State::Resting => self.rests_until.load(Ordering::Relaxed),
-            State::Up | State::Trying | State::Down => return None,
+            State::Backoff => self.backoff_until.load(Ordering::Relaxed),
+            State::Healthy | State::HalfOpen | State::Unhealthy => return None,
         };
         Some(Duration::from_nanos(until.saturating_sub(now.0)))
     }
 
-    /// How often it was ejected.
+    /// Number of ejections.
     pub fn ejections(&self) -> u64 {
         self.ejections.load(Ordering::Relaxed)
     }
 
-    /// Whether it is well.
-    pub fn is_up(&self) -> bool {
+    /// Whether it is in rotation, backoff aside.
+    pub fn is_in_rotation(&self) -> bool {
         self.until.load(Ordering::Relaxed) == 0 && !self.down.load(Ordering::Relaxed)
     }
 
-    /// Whether it has said that it wants not to be asked yet.
-    pub fn rests(&self, now: Tick) -> bool {
-        now.0 < self.rests_until.load(Ordering::Relaxed)
+    /// Whether it is in Retry-After backoff.
+    pub fn is_in_backoff(&self, now: Tick) -> bool {
+        now.0 < self.backoff_until.load(Ordering::Relaxed)
     }
 
-    /// It says that it wants not to be asked for so long; what is more than [`MOST_REST`] is not believed.
-    pub fn rest(&self, span: Duration, now: Tick) {
-        self.rests_until.fetch_max(now.0.saturating_add(nanos(span.min(MOST_REST))), Ordering::Relaxed);
+    /// Start a Retry-After backoff of that length, at most [`MAX_BACKOFF`].
+    pub fn back_off(&self, span: Duration, now: Tick) {
+        self.backoff_until.fetch_max(now.0.saturating_add(nanos(span.min(MAX_BACKOFF))), Ordering::Relaxed);
     }
 
-    /// Whether it is well, and wants to be asked.
-    pub fn may_be_asked(&self, now: Tick) -> bool {
-        self.is_up() && !self.rests(now)
+    /// Whether it is in rotation and not in backoff.
+    pub fn is_available(&self, now: Tick) -> bool {
+        self.is_in_rotation() && !self.is_in_backoff(now)
     }
 
-    /// Whether a request may try it now: one a second may, and fewer of who keeps those that try waiting. Who may must.
-    pub(crate) fn may_try(&self, now: Tick) -> bool {
-        if self.state(now) != State::Trying || self.rests(now) {
+    /// Half-open: whether this request may probe the backend. One request a second may, fewer while probes hang. `true` consumes the slot.
+    pub(crate) fn may_probe(&self, now: Tick) -> bool {
+        if self.state(now) != State::HalfOpen || self.is_in_backoff(now) {
             return false;
         }
         let next = self.next_try.load(Ordering::Relaxed);
@@ -184,27 +184,27 @@ impl Health {
         mine
     }
 
-    /// It has said something: who tries it is not kept waiting.
-    pub(crate) fn heard(&self) {
+    /// A probe got a result: the interval between probes is short again.
+    pub(crate) fn probe_answered(&self) {
         self.tries.store(0, Ordering::Relaxed);
     }
 
-    /// It answered as it should; whether that makes it well again.
+    /// Count a success. Returns true if it ends an ejection.
     pub(crate) fn succeeded(&self, now: Tick) -> bool {
         self.recent.count(false, now);
         self.in_a_row.store(0, Ordering::Relaxed);
-        self.heard();
+        self.probe_answered();
         let until = self.until.load(Ordering::Relaxed);
-        // An answer that was on its way when it was ejected changes nothing.
+        // An answer that was in flight at the time of the ejection changes nothing.
         until != 0 && now.0 >= until && self.until.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// It failed; the cause for which it should be ejected now, if there is one.
+    /// Count a failure. Returns the cause for which the backend should be ejected now, if any.
     pub(crate) fn failed(&self, ejection: &Ejection, now: Tick) -> Option<Cause> {
         self.recent.count(true, now);
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        // Who was tried and failed is left alone again at once.
-        if self.state(now) == State::Trying {
+        // A failed probe ejects it again at once.
+        if self.state(now) == State::HalfOpen {
             return Some(CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::Consecutive));
         }
         if ejection.consecutive > 0 && in_a_row >= ejection.consecutive {
@@ -216,13 +216,13 @@ impl Health {
         (tells && share >= ejection.failure_rate).then_some(Cause::FailureRate)
     }
 
-    /// Leave it alone; for how long. `None`: it is left alone already.
+    /// Eject it. Returns the duration; `None` if it is ejected already.
     pub(crate) fn eject(&self, cause: Cause, ejection: &Ejection, now: Tick) -> Option<Duration> {
         let before = self.until.load(Ordering::Relaxed);
         if now.0 < before {
             return None;
         }
-        // Well for long enough, and what was is forgiven.
+        // After enough time in rotation, earlier ejections are forgotten.
         if before == 0 && self.next_try.load(Ordering::Relaxed).saturating_add(nanos(ejection.max)) < now.0 {
             self.times.store(0, Ordering::Relaxed);
         }
@@ -232,7 +232,7 @@ impl Health {
         self.until.compare_exchange(before, until, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         self.next_try.store(until, Ordering::Relaxed);
         self.times.store(times.saturating_add(1), Ordering::Relaxed);
-        self.heard();
+        self.probe_answered();
         self.cause.store(CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
         self.recent.clear();
@@ -240,13 +240,13 @@ impl Health {
         Some(Duration::from_nanos(span))
     }
 
-    /// Nobody checks it any more: what checks have found says nothing.
-    pub fn unchecked(&self) {
+    /// Active checks were turned off: discard their result.
+    pub fn clear_checks(&self) {
         self.down.store(false, Ordering::Relaxed);
         self.otherwise.store(0, Ordering::Relaxed);
     }
 
-    /// A check has found it well or not; whether that changes what holds.
+    /// Count the result of a check. Returns true if the state changes.
     pub fn checked(&self, well: bool, checks: &Checks) -> bool {
         let down = self.down.load(Ordering::Relaxed);
         if well != down {
@@ -286,18 +286,18 @@ mod tests {
         health.succeeded(at(1));
         assert_eq!([fail(at(1)), fail(at(1)), fail(at(1))], [None, None, Some(Cause::Consecutive)]);
         assert_eq!(health.eject(Cause::Consecutive, &ejection, at(1)), Some(Duration::from_secs(5)));
-        assert_eq!((health.state(at(5)), health.may_try(at(5))), (State::Ejected, false));
+        assert_eq!((health.state(at(5)), health.may_probe(at(5))), (State::Ejected, false));
         assert_eq!(health.remaining(at(5)), Some(Duration::from_secs(1)));
         assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is left alone already");
-        assert_eq!((health.state(at(6)), health.cause(at(6))), (State::Trying, Cause::Consecutive));
-        assert!(health.may_try(at(6)) && !health.may_try(at(6)), "one a second");
-        assert!(health.may_try(at(7)) && !health.may_try(at(8)) && health.may_try(at(9)), "fewer of who says nothing");
+        assert_eq!((health.state(at(6)), health.cause(at(6))), (State::HalfOpen, Cause::Consecutive));
+        assert!(health.may_probe(at(6)) && !health.may_probe(at(6)), "one a second");
+        assert!(health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)), "fewer of who says nothing");
         assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failure of who is tried is enough");
         assert_eq!(health.eject(Cause::Consecutive, &ejection, at(9)), Some(Duration::from_secs(10)));
         assert!(!health.succeeded(at(10)), "an answer that was on its way");
-        assert!(health.may_try(at(19)) && health.succeeded(at(19)));
-        assert!(health.is_up());
-        // After a long time of health it begins with a short one.
+        assert!(health.may_probe(at(19)) && health.succeeded(at(19)));
+        assert!(health.is_in_rotation());
+        // After a long healthy time, the first ejection is short again.
         assert_eq!(health.eject(Cause::Slow, &ejection, at(1000)), Some(Duration::from_secs(5)));
     }
 
@@ -324,13 +324,13 @@ mod tests {
         let health = Health::default();
         let told: Vec<bool> = [false, false, true, false, false, false].map(|well| health.checked(well, &checks)).to_vec();
         assert_eq!(told, [false, false, false, false, false, true]);
-        assert_eq!((health.state(at(1)), health.cause(at(1))), (State::Down, Cause::Check));
+        assert_eq!((health.state(at(1)), health.cause(at(1))), (State::Unhealthy, Cause::Check));
         assert_eq!([true, false, true, true].map(|well| health.checked(well, &checks)), [false, false, false, true]);
-        assert!(health.is_up());
+        assert!(health.is_in_rotation());
     }
 }
 
-/// Threads in orders that a scheduler chooses: `make test-interleavings`.
+/// Schedules of threads, explored by shuttle: `make test-interleavings`.
 #[cfg(all(test, shuttle))]
 mod interleavings {
     use std::sync::Arc;
@@ -345,7 +345,7 @@ mod interleavings {
         Tick(seconds * SECOND)
     }
 
-    /// What each of `count` threads makes of it, at once.
+    /// The results of `count` threads that do the same at once.
     fn each<T: Send + 'static>(count: usize, health: &Arc<Health>, act: fn(&Health, usize) -> T) -> Vec<T> {
         let threads: Vec<_> = (0..count)
             .map(|number| {
@@ -380,17 +380,17 @@ mod interleavings {
             || {
                 let health = Arc::new(Health::default());
                 health.eject(Cause::Consecutive, &Ejection::default(), at(1)).expect("it was up");
-                let tried = each(3, &health, |health, _| health.may_try(at(6)));
+                let tried = each(3, &health, |health, _| health.may_probe(at(6)));
                 assert_eq!(tried.iter().filter(|tried| **tried).count(), 1);
                 let well = each(3, &health, |health, _| health.succeeded(at(6)));
                 assert_eq!(well.iter().filter(|well| **well).count(), 1, "told once");
-                assert!(health.is_up());
+                assert!(health.is_in_rotation());
             },
             2_000,
         );
     }
 
-    /// A trial that succeeds and one that fails, at once: it is up or ejected, and once ejected it is tried again.
+    /// A successful and a failed probe at once: the backend is healthy or ejected, and an ejected one is probed again.
     #[test]
     fn whatever_trials_say_it_is_never_out_for_good() {
         check_random(
@@ -405,8 +405,8 @@ mod interleavings {
                     }
                 });
                 match health.state(at(6)) {
-                    State::Up => {}
-                    State::Ejected => assert!(health.may_try(at(6 + 600)), "it is never tried again"),
+                    State::Healthy => {}
+                    State::Ejected => assert!(health.may_probe(at(6 + 600)), "it is never tried again"),
                     other => panic!("{other:?}"),
                 }
             },

@@ -22,15 +22,15 @@ pub mod signals;
 pub use signals::Signals;
 
 pub mod pool;
-pub use pool::{Choice, Pool, Reason, Wish};
+pub use pool::{BalanceRequest, Choice, Pool, Reason};
 mod balance;
 pub use balance::prefix::blocks;
 
 pub mod budget;
 pub use budget::Budget;
 pub mod predict;
-pub use predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
+pub use predict::{AnswerTimes, Busy, MedianErrors, Predicted, Predictor, Question};
 pub mod offload;
-pub use offload::{Nature, Offload, Offloaded, Outlook};
+pub use offload::{Offload, Offloaded, RequestTraits, TierOffer};
 pub mod release;
-pub use release::{Release, Rollback, Side, Went};
+pub use release::{Release, Rollback, Side, VersionResult};

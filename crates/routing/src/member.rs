@@ -1,8 +1,8 @@
-//! A backend as pools see it: what it is busy with, how fast it answers, whether it is well.
+//! A backend as pools see it: its load, its speed, its health.
 //!
-//! - *In*: attempts at it, and how they ended.
-//! - *Out*: figures to choose by.
-//! - *Never*: a lock; a figure that depends on who asks. All pools that have a backend share its member, and a reload keeps it.
+//! - *In*: attempts and their results.
+//! - *Out*: figures for selection.
+//! - *Never*: a lock; a figure that depends on the caller. All pools with a backend share its member, and it survives reloads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,16 +13,16 @@ use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::ewma::{Fading, Mean, PeakEwma};
+use crate::ewma::{DecayingCount, Mean, PeakEwma};
 use crate::health::{Cause, Health, State, nanos};
-use crate::predict::{Busy, MedianErrors, Pace, Predicted, Predictor, Question};
+use crate::predict::{AnswerTimes, Busy, MedianErrors, Predicted, Predictor, Question};
 use crate::settings::Ejection;
 use crate::signals::{Heard, Signals};
 use crate::tail::Tail;
 
-/// The share of a newcomer at the very beginning of its slow start.
+/// Share at the start of slow start.
 const FIRST_SHARE: f64 = 0.1;
-/// How much a connect time moves their mean.
+/// Weight of a new sample in the mean time to connect.
 const RTT_SHARE: f64 = 0.2;
 
 /// A backend.
@@ -30,53 +30,53 @@ const RTT_SHARE: f64 = 0.2;
 pub struct Member {
     /// Its name.
     pub name: Arc<str>,
-    /// Its share among others.
+    /// Weight in selection.
     pub weight: u32,
-    /// A number of its own, of its name.
+    /// Hash of its name.
     pub(crate) draw: u64,
     pub(crate) health: Health,
     pub(crate) ttft: PeakEwma,
-    /// Failures and refusals.
-    pub(crate) faults: Fading,
+    /// Recent failures and refusals.
+    pub(crate) faults: DecayingCount,
     pub(crate) tail: Tail,
     rtt: Mean,
     connected_at: AtomicU64,
     slow_in_a_row: AtomicU64,
     predictor: Predictor,
-    /// What the engine said of itself last; nobody who chooses waits for it.
+    /// Last scraped engine metrics. Selection never waits for this lock.
     heard: Mutex<Option<Heard>>,
     requests: AtomicU64,
     tokens: AtomicU64,
-    /// From when on it is asked: its beginning, or the end of an ejection.
+    /// Start of its time in rotation: creation, or the end of an ejection.
     since: AtomicU64,
     asked: AtomicU64,
     failed: AtomicU64,
 }
 
-/// How an attempt ended, as far as the backend is concerned.
+/// Result of an attempt, for the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// The backend answered. So is an answer that says that the client made a mistake.
+    /// The backend answered, also with an error that is the client's fault.
     Success,
-    /// No connection, no answer or a broken one, an error of its own, or too late.
+    /// No connection, no answer or an invalid one, a server error, or a timeout.
     Failure,
-    /// It has too much to do: 429. That is no failure, and others may have less.
+    /// 429: overloaded, not unhealthy. Retry elsewhere.
     Overloaded,
-    /// Nothing can be said: the client left, another was faster, the gateway ended it.
+    /// No conclusion: the client left, a hedge won, or the gateway ended it.
     Unknown,
 }
 
-/// What has changed with a backend.
+/// A state change of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is left alone for so long.
+    /// Ejected for that long.
     Ejected(Cause, Duration),
-    /// It is well again.
+    /// Healthy again.
     Recovered,
 }
 
 impl Member {
-    /// A backend that is asked from now on.
+    /// A backend that is in rotation from `now`.
     pub fn new(name: Arc<str>, weight: u32, now: Tick) -> Self {
         Member {
             draw: xxh3_64_with_seed(name.as_bytes(), 1),
@@ -84,7 +84,7 @@ impl Member {
             weight: weight.max(1),
             health: Health::default(),
             ttft: PeakEwma::default(),
-            faults: Fading::default(),
+            faults: DecayingCount::default(),
             tail: Tail::default(),
             rtt: Mean::default(),
             connected_at: AtomicU64::new(0),
@@ -99,7 +99,7 @@ impl Member {
         }
     }
 
-    /// A second has passed, for all pools that have it.
+    /// One second has passed. Called once for each backend.
     pub fn tick(&self) {
         self.tail.tick();
     }
@@ -119,12 +119,12 @@ impl Member {
         self.tokens.load(Ordering::Relaxed)
     }
 
-    /// How often it was asked, and how often that ended badly.
+    /// Attempts and failed attempts.
     pub fn totals(&self) -> (u64, u64) {
         (self.asked.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 
-    /// Its time to first token as choices see it; `None`: not known yet.
+    /// Time to first token as selection sees it; `None`: unknown.
     pub fn ttft(&self) -> Option<Duration> {
         self.ttft.mean().map(|mean| Duration::from_nanos(mean as u64))
     }
@@ -134,36 +134,36 @@ impl Member {
         self.tail.p95().map(Duration::from_nanos)
     }
 
-    /// What connecting takes: the way there and back.
+    /// Round trip, measured by connecting.
     pub fn round_trip(&self) -> Option<Duration> {
         self.rtt.mean().map(|mean| Duration::from_nanos(mean as u64))
     }
 
-    /// A connection stood after that time.
+    /// Record the time that a connection took.
     pub fn connected(&self, took: Duration, now: Tick) {
         self.rtt.add(nanos(took) as f64, RTT_SHARE);
         self.predictor.round_trip(took);
         self.connected_at.store(now.0, Ordering::Relaxed);
     }
 
-    /// How long ago the round trip was measured; `None`: never.
+    /// Time since the round trip was measured; `None`: never.
     pub fn measured_ago(&self, now: Tick) -> Option<Duration> {
         let at = self.connected_at.load(Ordering::Relaxed);
         (at > 0).then(|| Duration::from_nanos(now.0.saturating_sub(at)))
     }
 
-    /// The engine has said something of itself, which is worth something for so long.
-    pub fn hear(&self, signals: Signals, fresh: Duration, now: Tick) {
+    /// Record scraped engine metrics, which are valid for that long.
+    pub fn record_engine_metrics(&self, signals: Signals, fresh: Duration, now: Tick) {
         *self.heard.lock() = Some(Heard { signals, at: now, fresh: nanos(fresh) });
     }
 
-    /// What the engine says of itself; `None`: nothing, or not lately.
+    /// Engine metrics; `None`: none, or too old.
     pub fn signals(&self, now: Tick) -> Option<Signals> {
         let heard = (*self.heard.try_lock()?)?;
         (now.0.saturating_sub(heard.at.0) <= heard.fresh).then_some(heard.signals)
     }
 
-    /// An answer was much slower than those of others, or not.
+    /// Record whether an answer was much slower than the pool's others.
     pub(crate) fn count_slow(&self, slow: bool) {
         if slow {
             self.slow_in_a_row.fetch_add(1, Ordering::Relaxed);
@@ -176,38 +176,38 @@ impl Member {
         self.slow_in_a_row.load(Ordering::Relaxed)
     }
 
-    /// What it is busy with.
+    /// Current load.
     pub fn busy(&self) -> Busy {
         Busy { requests: self.requests(), tokens: self.tokens() }
     }
 
-    /// What a request would take there now; `None`: too little is known.
+    /// Predicted times of a request; `None`: too few measurements.
     pub fn predict(&self, question: &Question) -> Option<Predicted> {
         self.predictor.predict(question, &self.busy())
     }
 
-    /// How far predictions were off.
+    /// Errors of predictions.
     pub fn prediction_errors(&self) -> MedianErrors {
         self.predictor.median_errors()
     }
 
-    /// Its share now, of 1: less while it starts slowly, which takes so many nanoseconds.
+    /// Current share, up to 1: lower during slow start, which takes that many nanoseconds.
     pub(crate) fn share(&self, slow_start: u64, now: Tick) -> f64 {
         let age = now.0.saturating_sub(self.since.load(Ordering::Relaxed));
         if age >= slow_start { 1.0 } else { (age as f64 / slow_start as f64).max(FIRST_SHARE) }
     }
 
-    /// Weight and share.
-    pub(crate) fn strength(&self, slow_start: u64, now: Tick) -> f64 {
+    /// Weight times share.
+    pub(crate) fn effective_weight(&self, slow_start: u64, now: Tick) -> f64 {
         f64::from(self.weight) * self.share(slow_start, now)
     }
 
-    /// It is well after it was not.
+    /// It is in rotation again.
     pub(crate) fn recovered(&self, now: Tick) {
         self.since.store(now.0, Ordering::Relaxed);
     }
 
-    /// A check has found it well or not; whether that changes what holds.
+    /// Record the result of a health check. Returns true if the state changes.
     pub fn checked(&self, well: bool, checks: &crate::settings::Checks, now: Tick) -> bool {
         let changed = self.health.checked(well, checks);
         if changed && well {
@@ -217,19 +217,19 @@ impl Member {
     }
 }
 
-/// A request at a backend. Dropped without a word, it is one of which nothing can be said.
+/// A request at a backend. If it is dropped without a result, the result is unknown.
 #[derive(Debug)]
 pub struct Attempt {
     member: Arc<Member>,
     question: Question,
-    /// What the backend was busy with when it came, and what it was thought to take then.
+    /// Load of the backend at the start, and the prediction made then.
     busy: Busy,
     predicted: Option<Predicted>,
     over: bool,
 }
 
 impl Attempt {
-    /// Begin one.
+    /// Start an attempt.
     pub fn begin(member: &Arc<Member>, question: Question) -> Self {
         let (busy, predicted) = (member.busy(), member.predict(&question));
         member.asked.fetch_add(1, Ordering::Relaxed);
@@ -238,7 +238,7 @@ impl Attempt {
         Attempt { member: member.clone(), question, busy, predicted, over: false }
     }
 
-    /// What it was thought to take.
+    /// The prediction made at the start.
     pub fn predicted(&self) -> Option<Predicted> {
         self.predicted
     }
@@ -248,19 +248,19 @@ impl Attempt {
         &self.member
     }
 
-    /// The first token was read so long after the request was sent.
+    /// Record the time from the request sent to the first token.
     pub fn first_token(&self, took: Duration, forget: Duration, now: Tick) {
         self.member.ttft.add(nanos(took), nanos(forget) as f64, now);
         self.member.tail.add(nanos(took));
         self.member.predictor.learn_first(&self.question, &self.busy, self.predicted.as_ref(), took);
     }
 
-    /// The answer is whole, and took that long.
-    pub fn paced(&self, pace: &Pace) {
+    /// Record the end of a complete answer, and how long it took.
+    pub fn paced(&self, pace: &AnswerTimes) {
         self.member.predictor.learn_each(&self.busy, self.predicted.as_ref(), pace);
     }
 
-    /// It is over; what the pool's rule makes of it. `may_eject` says whether the pool bears to miss it.
+    /// Record the result; returns what the pool does about it. `may_eject` says whether ejecting it keeps the pool within `max_ejected`.
     pub fn end(mut self, ended: AttemptResult, ejection: &Ejection, may_eject: impl FnOnce() -> bool, now: Tick) -> Option<Change> {
         self.leave();
         match ended {
@@ -275,14 +275,14 @@ impl Attempt {
                 Some(Change::Ejected(cause, span))
             }
             AttemptResult::Overloaded => {
-                self.member.health.heard();
+                self.member.health.probe_answered();
                 None
             }
             AttemptResult::Unknown => None,
         }
     }
 
-    /// The backend has done its part: it is not busy with this any more, however it ends.
+    /// The backend is done with this request, however the exchange ends.
     pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.member.requests.fetch_sub(1, Ordering::Relaxed);
@@ -308,8 +308,8 @@ impl Observe for Member {
             ("llm_lens_backend_tokens_in_flight", self.tokens()),
         ]);
         let errors = self.prediction_errors();
-        for (of, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
-            error.into_iter().for_each(|error| samples.push_with("llm_lens_prediction_error_ratio", ("of", of), error));
+        for (target, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
+            error.into_iter().for_each(|error| samples.push_with("llm_lens_prediction_error_ratio", ("target", target), error));
         }
         let signals = self.signals(now).unwrap_or_default();
         for (name, value) in [
@@ -347,8 +347,8 @@ mod tests {
     #[test]
     fn a_newcomer_has_a_growing_share() {
         let member = Member::new("a".into(), 4, Tick(0));
-        let share = |seconds: u64| member.strength(10_000_000_000, Tick(seconds * 1_000_000_000));
+        let share = |seconds: u64| member.effective_weight(10_000_000_000, Tick(seconds * 1_000_000_000));
         assert_eq!([share(0), share(5), share(10), share(100)], [0.4, 2.0, 4.0, 4.0]);
-        assert_eq!(member.strength(0, Tick(0)), 4.0);
+        assert_eq!(member.effective_weight(0, Tick(0)), 4.0);
     }
 }

@@ -1,8 +1,8 @@
-//! The edge or the cloud?
+//! Decision between edge and cloud.
 //!
-//! - *In*: what a request asks, what both are thought to take for it, whether they are there.
-//! - *Out*: which, and why.
-//! - *Never*: a change of mind at each breath: who was passed over is taken again only when he is better by a margin.
+//! - *In*: the request, the predictions of both tiers, their availability.
+//! - *Out*: the tier, and the reason.
+//! - *Never*: flapping. The choice switches back only when the other tier is better by a margin.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,100 +11,100 @@ use serde::Serialize;
 use crate::predict::{Predicted, Question};
 use crate::settings::{Complexity, Objective};
 
-/// How much better the edge must be than what made requests leave it.
+/// Hysteresis: how much better the edge must be to win requests back.
 const MARGIN: f64 = 0.8;
-/// One in so many requests goes to a cloud of which nothing is known yet.
+/// One request in so many explores a cloud without measurements.
 const EXPLORE: u64 = 8;
 
-/// One in so many goes to the one that seems worse.
+/// One request in so many explores the tier that is predicted to be worse.
 const EXPLORE_AGAIN: u64 = 32;
 
 /// What a tier offers for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Outlook {
-    /// Somebody is well there and can serve it.
+pub struct TierOffer {
+    /// A healthy backend can serve it.
     pub is_there: bool,
-    /// Requests wait for a place there.
+    /// Every healthy backend has a queue.
     pub is_saturated: bool,
-    /// What the one who would be best takes; `None`: not known.
+    /// Prediction of its best backend; `None`: unknown.
     pub predicted: Option<Predicted>,
-    /// Cents for the request.
+    /// Cost of the request in cents.
     pub cost: f64,
 }
 
-/// Why a tier was chosen.
+/// The decision and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Offloaded {
-    /// It stays: nothing speaks against the edge.
-    Stays,
-    /// It stays: the edge meets the objective.
+    /// Edge: no reason to leave it.
+    Default,
+    /// Edge: it is predicted to meet the objective.
     ObjectiveMet,
-    /// It stays: the edge is better.
+    /// Edge: it is better.
     EdgeBetter,
-    /// Nobody at the edge can.
-    Outage,
-    /// The edge has a queue.
+    /// Cloud: no backend of the edge can serve it.
+    EdgeOutage,
+    /// Cloud: the edge has a queue.
     Saturated,
-    /// The prompt is too long for the edge.
+    /// Cloud: the prompt is too long for the edge.
     PromptTokens,
-    /// The request asks for too much.
+    /// Cloud: too many output tokens for the edge.
     OutputTokens,
-    /// The request offers tools.
+    /// Cloud: the request offers tools.
     Tools,
-    /// The client asked for it.
-    Asked,
-    /// Something was found in the prompt that is for the cloud.
-    Found,
-    /// The edge would miss the objective, and the cloud would not, or by less.
+    /// Cloud: the request has the configured header.
+    Header,
+    /// Cloud: the prompt has one of the configured findings.
+    Findings,
+    /// Cloud: the edge is predicted to miss the objective, and the cloud meets it or misses it by less.
     ObjectiveMissed,
-    /// The cloud is better.
+    /// Cloud: it is better.
     CloudBetter,
-    /// To learn what the cloud is like.
-    Explores,
-    /// It stays, although the cloud seems better: to learn whether the edge still is what it was.
-    ExploresEdge,
-    /// Nobody in the cloud can.
+    /// Cloud: to measure it.
+    ExploreCloud,
+    /// Edge, although the cloud is predicted to be better: to measure whether it still is.
+    ExploreEdge,
+    /// Edge: no backend of the cloud can serve it.
     CloudOutage,
 }
 
 impl Offloaded {
-    /// All of them.
+    /// All decisions.
     pub const ALL: [Offloaded; 15] = [
-        Offloaded::Stays,
+        Offloaded::Default,
         Offloaded::ObjectiveMet,
         Offloaded::EdgeBetter,
-        Offloaded::Outage,
+        Offloaded::EdgeOutage,
         Offloaded::Saturated,
         Offloaded::PromptTokens,
         Offloaded::OutputTokens,
         Offloaded::Tools,
-        Offloaded::Asked,
-        Offloaded::Found,
+        Offloaded::Header,
+        Offloaded::Findings,
         Offloaded::ObjectiveMissed,
         Offloaded::CloudBetter,
-        Offloaded::Explores,
-        Offloaded::ExploresEdge,
+        Offloaded::ExploreCloud,
+        Offloaded::ExploreEdge,
         Offloaded::CloudOutage,
     ];
 
-    /// The word.
+    /// Name in records, headers and metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Offloaded::Stays => "stays",
+            Offloaded::Default => "default",
             Offloaded::ObjectiveMet => "objective_met",
             Offloaded::EdgeBetter => "edge_better",
-            Offloaded::Outage => "outage",
+            Offloaded::EdgeOutage => "edge_outage",
             Offloaded::Saturated => "saturated",
             Offloaded::PromptTokens => "prompt_tokens",
             Offloaded::OutputTokens => "output_tokens",
             Offloaded::Tools => "tools",
-            Offloaded::Asked => "asked",
-            Offloaded::Found => "found",
+            Offloaded::Header => "header",
+            Offloaded::Findings => "findings",
             Offloaded::ObjectiveMissed => "objective_missed",
             Offloaded::CloudBetter => "cloud_better",
-            Offloaded::Explores => "explores",
-            Offloaded::ExploresEdge => "explores_edge",
+            Offloaded::ExploreCloud => "explore_cloud",
+            Offloaded::ExploreEdge => "explore_edge",
             Offloaded::CloudOutage => "cloud_outage",
         }
     }
@@ -113,19 +113,19 @@ impl Offloaded {
     pub fn leaves(self) -> bool {
         !matches!(
             self,
-            Offloaded::Stays | Offloaded::ObjectiveMet | Offloaded::EdgeBetter | Offloaded::ExploresEdge | Offloaded::CloudOutage
+            Offloaded::Default | Offloaded::ObjectiveMet | Offloaded::EdgeBetter | Offloaded::ExploreEdge | Offloaded::CloudOutage
         )
     }
 }
 
-/// What a request is like, besides its size.
+/// Properties of a request besides its size.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Nature {
+pub struct RequestTraits {
     /// It offers tools.
     pub tools: bool,
-    /// The client asked for the cloud.
+    /// It has the header of `offload.header`.
     pub asks: bool,
-    /// Whoever looked at the prompt found something that is for the cloud.
+    /// Its prompt has one of the findings of `offload.findings`.
     pub found: bool,
 }
 
@@ -134,7 +134,7 @@ pub struct Nature {
 pub struct Offload {
     objective: Objective,
     complexity: Complexity,
-    /// The last request that either could have served left.
+    /// Whether the last request that either tier could serve went to the cloud.
     away: AtomicBool,
     unknown: AtomicU64,
     weighed: AtomicU64,
@@ -146,34 +146,34 @@ impl Offload {
         Offload { objective, complexity, away: AtomicBool::new(false), unknown: AtomicU64::new(0), weighed: AtomicU64::new(0) }
     }
 
-    /// Decide, and remember where it went.
-    pub fn decide(&self, question: &Question, nature: Nature, edge: &Outlook, cloud: &Outlook) -> Offloaded {
+    /// Decide, and remember the tier for the hysteresis.
+    pub fn decide(&self, question: &Question, nature: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
         let decided = self.explain(question, nature, edge, cloud);
-        if matches!(decided, Offloaded::Explores) {
-            // One in so many.
-            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Stays };
+        if matches!(decided, Offloaded::ExploreCloud) {
+            // Explore with one request in so many.
+            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Default };
         }
         let weighed = [Offloaded::ObjectiveMet, Offloaded::EdgeBetter, Offloaded::ObjectiveMissed, Offloaded::CloudBetter];
         if !weighed.contains(&decided) {
             return decided;
         }
         self.away.store(decided.leaves(), Ordering::Relaxed);
-        // Of who is never asked nothing is learnt, neither that he has become better.
+        // Explore occasionally, or a recovered tier is never noticed.
         let explores = self.weighed.fetch_add(1, Ordering::Relaxed) % EXPLORE_AGAIN == EXPLORE_AGAIN - 1;
         match decided {
-            Offloaded::ObjectiveMissed | Offloaded::CloudBetter if explores => Offloaded::ExploresEdge,
-            Offloaded::EdgeBetter if explores => Offloaded::Explores,
+            Offloaded::ObjectiveMissed | Offloaded::CloudBetter if explores => Offloaded::ExploreEdge,
+            Offloaded::EdgeBetter if explores => Offloaded::ExploreCloud,
             decided => decided,
         }
     }
 
-    /// What would be decided now.
-    pub fn explain(&self, question: &Question, nature: Nature, edge: &Outlook, cloud: &Outlook) -> Offloaded {
+    /// The decision that would be made now.
+    pub fn explain(&self, question: &Question, nature: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
         if !cloud.is_there {
             return Offloaded::CloudOutage;
         }
         if !edge.is_there {
-            return Offloaded::Outage;
+            return Offloaded::EdgeOutage;
         }
         if let Some(too_much) = self.too_much(question, nature) {
             return too_much;
@@ -181,7 +181,7 @@ impl Offload {
         if edge.is_saturated && !cloud.is_saturated {
             return Offloaded::Saturated;
         }
-        let Some(at_edge) = &edge.predicted else { return Offloaded::Stays };
+        let Some(at_edge) = &edge.predicted else { return Offloaded::Default };
         let margin = if self.away.load(Ordering::Relaxed) { MARGIN } else { 1.0 };
         if let Some(misses) = self.misses(question, at_edge) {
             if misses <= margin {
@@ -190,17 +190,17 @@ impl Offload {
             let better = cloud.predicted.as_ref().and_then(|cloud| self.misses(question, cloud)).is_none_or(|cloud| cloud < misses);
             return if better { Offloaded::ObjectiveMissed } else { Offloaded::EdgeBetter };
         }
-        let Some(in_cloud) = &cloud.predicted else { return Offloaded::Explores };
+        let Some(in_cloud) = &cloud.predicted else { return Offloaded::ExploreCloud };
         let (edge, cloud) = (self.weight(at_edge, edge.cost), self.weight(in_cloud, cloud.cost));
         if edge <= cloud * margin { Offloaded::EdgeBetter } else { Offloaded::CloudBetter }
     }
 
-    fn too_much(&self, question: &Question, nature: Nature) -> Option<Offloaded> {
+    fn too_much(&self, question: &Question, nature: RequestTraits) -> Option<Offloaded> {
         let Complexity { prompt_tokens, output_tokens, tools } = self.complexity;
         let over = |tokens: u64, most: u64| most > 0 && tokens > most;
         match () {
-            () if nature.asks => Some(Offloaded::Asked),
-            () if nature.found => Some(Offloaded::Found),
+            () if nature.asks => Some(Offloaded::Header),
+            () if nature.found => Some(Offloaded::Findings),
             () if over(question.prompt, prompt_tokens) => Some(Offloaded::PromptTokens),
             () if over(question.output, output_tokens) => Some(Offloaded::OutputTokens),
             () if tools && nature.tools => Some(Offloaded::Tools),
@@ -208,7 +208,7 @@ impl Offload {
         }
     }
 
-    /// How far a prediction is from the objective: up to 1 it is met. `None`: there is no objective.
+    /// Ratio of a prediction to the objective; up to 1 meets it. `None`: there is no objective.
     fn misses(&self, question: &Question, predicted: &Predicted) -> Option<f64> {
         let part = |seconds: f64, objective: std::time::Duration| (!objective.is_zero()).then(|| seconds / objective.as_secs_f64());
         let first = part(predicted.ttft, self.objective.ttft);
@@ -217,8 +217,8 @@ impl Offload {
     }
 
     fn weight(&self, predicted: &Predicted, cents: f64) -> f64 {
-        let Objective { weigh_ttft, weigh_tpot, weigh_cost, .. } = self.objective;
-        weigh_ttft * predicted.ttft + weigh_tpot * predicted.tpot.unwrap_or(0.0) * 100.0 + weigh_cost * cents
+        let Objective { ttft_weight, tpot_weight, cost_weight, .. } = self.objective;
+        ttft_weight * predicted.ttft + tpot_weight * predicted.tpot.unwrap_or(0.0) * 100.0 + cost_weight * cents
     }
 }
 
@@ -228,12 +228,12 @@ mod tests {
 
     use super::*;
 
-    fn outlook(ttft: f64) -> Outlook {
-        Outlook { is_there: true, is_saturated: false, predicted: Some(Predicted { ttft, tpot: Some(0.02) }), cost: 0.0 }
+    fn outlook(ttft: f64) -> TierOffer {
+        TierOffer { is_there: true, is_saturated: false, predicted: Some(Predicted { ttft, tpot: Some(0.02) }), cost: 0.0 }
     }
 
-    fn away() -> Outlook {
-        Outlook { is_there: false, ..outlook(0.0) }
+    fn away() -> TierOffer {
+        TierOffer { is_there: false, ..outlook(0.0) }
     }
 
     const SMALL: Question = Question { prompt: 100, output: 100 };
@@ -241,24 +241,33 @@ mod tests {
     #[test]
     fn what_is_there_comes_first_and_what_is_too_much_second() {
         let offload = Offload::new(Objective::default(), Complexity { prompt_tokens: 1000, output_tokens: 500, tools: true });
-        let decide = |question: Question, nature, edge: &Outlook, cloud: &Outlook| offload.decide(&question, nature, edge, cloud);
-        let plain = Nature::default();
+        let decide = |question: Question, nature, edge: &TierOffer, cloud: &TierOffer| offload.decide(&question, nature, edge, cloud);
+        let plain = RequestTraits::default();
         assert_eq!(decide(SMALL, plain, &outlook(0.1), &away()), Offloaded::CloudOutage);
-        assert_eq!(decide(SMALL, plain, &away(), &outlook(9.0)), Offloaded::Outage);
+        assert_eq!(decide(SMALL, plain, &away(), &outlook(9.0)), Offloaded::EdgeOutage);
         assert_eq!(decide(Question { prompt: 1001, output: 1 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::PromptTokens);
         assert_eq!(decide(Question { prompt: 1, output: 501 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::OutputTokens);
-        assert_eq!(decide(SMALL, Nature { tools: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Tools);
-        assert_eq!(decide(SMALL, Nature { asks: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Asked);
-        assert_eq!(decide(SMALL, Nature { found: true, ..Nature::default() }, &outlook(0.1), &outlook(1.0)), Offloaded::Found);
-        assert_eq!(decide(SMALL, plain, &Outlook { is_saturated: true, ..outlook(0.1) }, &outlook(1.0)), Offloaded::Saturated);
-        assert_eq!(decide(SMALL, plain, &Outlook { predicted: None, ..outlook(0.0) }, &outlook(1.0)), Offloaded::Stays);
+        assert_eq!(
+            decide(SMALL, RequestTraits { tools: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            Offloaded::Tools
+        );
+        assert_eq!(
+            decide(SMALL, RequestTraits { asks: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            Offloaded::Header
+        );
+        assert_eq!(
+            decide(SMALL, RequestTraits { found: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            Offloaded::Findings
+        );
+        assert_eq!(decide(SMALL, plain, &TierOffer { is_saturated: true, ..outlook(0.1) }, &outlook(1.0)), Offloaded::Saturated);
+        assert_eq!(decide(SMALL, plain, &TierOffer { predicted: None, ..outlook(0.0) }, &outlook(1.0)), Offloaded::Default);
     }
 
     #[test]
     fn an_objective_that_is_met_keeps_requests_and_a_margin_brings_them_back() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = |edge: f64, cloud: f64| offload.decide(&SMALL, Nature::default(), &outlook(edge), &outlook(cloud));
+        let decide = |edge: f64, cloud: f64| offload.decide(&SMALL, RequestTraits::default(), &outlook(edge), &outlook(cloud));
         assert_eq!(decide(0.4, 0.1), Offloaded::ObjectiveMet);
         assert_eq!(decide(0.6, 0.3), Offloaded::ObjectiveMissed);
         assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMissed, "by too little to come back");
@@ -267,27 +276,31 @@ mod tests {
         assert_eq!(decide(0.6, 0.9), Offloaded::EdgeBetter, "both miss, the edge by less");
         let slow = Objective { completion: Duration::from_secs(1), ..Objective::default() };
         let offload = Offload::new(slow, Complexity::default());
-        assert_eq!(offload.decide(&SMALL, Nature::default(), &outlook(0.1), &outlook(0.2)), Offloaded::EdgeBetter, "2.1 s against 2.2 s");
+        assert_eq!(
+            offload.decide(&SMALL, RequestTraits::default(), &outlook(0.1), &outlook(0.2)),
+            Offloaded::EdgeBetter,
+            "2.1 s against 2.2 s"
+        );
     }
 
     #[test]
     fn an_edge_that_was_slow_is_tried_again_now_and_then() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = || offload.decide(&SMALL, Nature::default(), &outlook(5.0), &outlook(0.3));
-        let tried = (0..320).filter(|_| decide() == Offloaded::ExploresEdge).count();
+        let decide = || offload.decide(&SMALL, RequestTraits::default(), &outlook(5.0), &outlook(0.3));
+        let tried = (0..320).filter(|_| decide() == Offloaded::ExploreEdge).count();
         assert_eq!(tried, 10);
     }
 
     #[test]
     fn without_an_objective_the_weights_decide_and_a_stranger_is_tried() {
-        let offload = Offload::new(Objective { weigh_cost: 0.1, ..Objective::default() }, Complexity::default());
-        let cheap = Outlook { cost: 0.0, ..outlook(0.3) };
-        let dear = Outlook { cost: 3.0, ..outlook(0.1) };
-        assert_eq!(offload.decide(&SMALL, Nature::default(), &cheap, &dear), Offloaded::EdgeBetter);
-        assert_eq!(offload.decide(&SMALL, Nature::default(), &cheap, &Outlook { cost: 0.5, ..dear }), Offloaded::CloudBetter);
-        let stranger = Outlook { predicted: None, ..outlook(0.0) };
-        let tried = (0..80).filter(|_| offload.decide(&SMALL, Nature::default(), &cheap, &stranger).leaves()).count();
+        let offload = Offload::new(Objective { cost_weight: 0.1, ..Objective::default() }, Complexity::default());
+        let cheap = TierOffer { cost: 0.0, ..outlook(0.3) };
+        let dear = TierOffer { cost: 3.0, ..outlook(0.1) };
+        assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &dear), Offloaded::EdgeBetter);
+        assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &TierOffer { cost: 0.5, ..dear }), Offloaded::CloudBetter);
+        let stranger = TierOffer { predicted: None, ..outlook(0.0) };
+        let tried = (0..80).filter(|_| offload.decide(&SMALL, RequestTraits::default(), &cheap, &stranger).leaves()).count();
         assert_eq!(tried, 10);
     }
 }

@@ -1,8 +1,8 @@
-//! Backends that can stand in for each other.
+//! A pool of backends that serve the same models.
 //!
-//! - *In*: what a request needs and has tried already, the time.
-//! - *Out*: one of them, and why that one.
-//! - *Never*: none while there is one that fits: when nobody is well, all are asked. A lock.
+//! - *In*: what a request needs, the backends it tried, the time.
+//! - *Out*: a backend, and the reason.
+//! - *Never*: nothing while one fits: with no healthy backend, all are eligible (panic mode). No lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use lens::observe::{Observe, Samples};
 use serde::Serialize;
 
 use crate::balance::prefix::Prefixes;
-use crate::balance::{self, Deck};
+use crate::balance::{self, Candidates};
 use crate::budget::Budget;
 use crate::ewma::Mean;
 use crate::health::{Cause, State, nanos};
@@ -22,125 +22,125 @@ use crate::predict::{Predicted, Question};
 use crate::random::Random;
 use crate::settings::{Balance, PoolSettings};
 
-/// How much a request moves the mean of their tokens.
+/// Weight of a request in the mean of tokens.
 const SIZE_SHARE: f64 = 0.05;
-/// How much a first token moves the mean of their times.
+/// Weight of a first token in the mean of times.
 const USUAL_SHARE: f64 = 0.05;
-/// Backends below which nobody is told to be slower than the others.
-const FEWEST: usize = 3;
-/// Answers in a row that are much slower than the others' make a backend that is.
+/// Minimum number of backends for `max_ttft_ratio`.
+const MIN_BACKENDS: usize = 3;
+/// Slow answers in a row that make a backend slow.
 const SLOW: u64 = 3;
 
-/// A pool.
+/// The pool.
 #[derive(Debug)]
 pub struct Pool {
-    /// What the operator wants.
+    /// Its settings.
     pub settings: PoolSettings,
     members: Vec<Arc<Member>>,
-    /// Of the settings, nanoseconds: they are looked at for each backend of each choice.
+    /// Durations of the settings in nanoseconds: selection reads them for each backend.
     slow_start: u64,
-    forget: f64,
+    decay: f64,
     same_weight: bool,
-    /// Who is near; empty: nobody is nearer than others.
+    /// Backends in the gateway's zone. Empty: no preference.
     near: Vec<bool>,
     pub(crate) random: Random,
     pub(crate) cursor: AtomicU64,
     pub(crate) prefixes: Prefixes,
-    /// Tokens of a request.
+    /// Mean tokens of a request.
     size: Mean,
-    /// The time to first token of all its backends, nanoseconds.
+    /// Mean time to first token of all backends, in nanoseconds.
     usual_ttft: Mean,
-    /// Requests and retries.
+    /// Retry budget.
     pub retries: Arc<Budget>,
-    /// Requests and hedges.
+    /// Hedge budget.
     pub hedges: Arc<Budget>,
-    backed: AtomicBool,
-    /// The time to first token, nanoseconds, from which on an answer is much slower than those of the others; 0: not known.
+    has_fallback: AtomicBool,
+    /// Time to first token in nanoseconds above which an answer is slow; 0: unknown.
     slow_from: AtomicU64,
 }
 
-/// What a request wants of a pool.
+/// What a request needs from a pool.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish<'a> {
-    /// What it is thought to use.
+pub struct BalanceRequest<'a> {
+    /// Estimated tokens.
     pub tokens: u64,
-    /// What it is to be sent to the same backend by.
+    /// Key of `session` and `hash`.
     pub key: Option<&'a [u8]>,
-    /// The hashes of its prompt's blocks, each of all before it: [`blocks`](crate::blocks).
+    /// Hashes of the prompt's blocks, each including all blocks before it: [`blocks`](crate::blocks).
     pub prefix: &'a [u64],
-    /// Backends that it has been asked of.
+    /// Backends of this pool that were tried.
     pub tried: &'a [usize],
-    /// It has been asked of others, in another pool.
+    /// Whether backends of another pool were tried.
     pub again: bool,
     /// Backends that cannot serve it.
     pub unfit: &'a [usize],
 }
 
-/// Why a backend was chosen.
+/// Why a backend was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// There is no other.
+    /// It is the only backend.
     Only,
-    /// By the pool's rule.
+    /// By the pool's algorithm.
     Balanced,
-    /// It has seen the beginning of the prompt.
+    /// It has the longest prefix of the prompt.
     Prefix,
-    /// It is where this key goes.
+    /// It has this key.
     Affinity,
-    /// It was ejected, and is tried.
-    Trial,
-    /// Nobody is well.
-    NobodyWell,
-    /// Nobody is well, or can serve it, in the pools before its own.
+    /// It is probed after an ejection.
+    HalfOpen,
+    /// Panic mode: no backend is healthy.
+    Panic,
+    /// No backend of the earlier pools is healthy, or can serve the request.
     Fallback,
 }
 
 impl Reason {
-    /// The word.
+    /// Name in records and headers.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Only => "only",
             Reason::Balanced => "balanced",
             Reason::Prefix => "prefix",
             Reason::Affinity => "affinity",
-            Reason::Trial => "trial",
-            Reason::NobodyWell => "nobody_well",
+            Reason::HalfOpen => "half_open",
+            Reason::Panic => "panic",
             Reason::Fallback => "fallback",
         }
     }
 }
 
-/// A choice.
+/// A selected backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Which backend, by its place in the pool.
+    /// Its index in the pool.
     pub at: usize,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-impl Wish<'_> {
-    /// Whether it has been asked of somebody.
+impl BalanceRequest<'_> {
+    /// Whether any backend was tried.
     pub(crate) fn is_another(&self) -> bool {
         self.again || !self.tried.is_empty()
     }
 }
 
 impl Pool {
-    /// A pool. The same seed gives the same choices.
+    /// A pool. The same seed gives the same selections.
     pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
         let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
         let (size, usual_ttft, retries, hedges) = (Mean::default(), Mean::default(), Arc::default(), Arc::default());
-        let (slow_start, forget) = (nanos(settings.slow_start), nanos(settings.forget) as f64);
-        let (backed, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (slow_start, decay) = (nanos(settings.slow_start), nanos(settings.decay) as f64);
+        let (has_fallback, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
         Pool {
             settings,
             members,
             slow_start,
-            forget,
+            decay,
             same_weight,
             near: Vec::new(),
             random,
@@ -150,20 +150,20 @@ impl Pool {
             usual_ttft,
             retries,
             hedges,
-            backed,
+            has_fallback,
             slow_from,
         }
     }
 
-    /// The same where some are nearer than others: these are asked as long as one of them is well, and fits.
+    /// Prefer the backends of a zone, while one of them is healthy and fits.
     #[must_use]
     pub fn preferring(mut self, near: Vec<bool>) -> Self {
-        // Where all are near, or none, nobody is nearer.
+        // If all or none are in the zone, there is no preference.
         self.near = if near.contains(&true) && near.contains(&false) { near } else { Vec::new() };
         self
     }
 
-    /// The same with what another has learnt of prompts, and has spent: it had the same settings and other backends.
+    /// Take over the prefix table and the budgets of the pool before a reload.
     #[must_use]
     pub fn after(mut self, before: &Pool) -> Self {
         let places = before.members.iter().map(|known| self.members.iter().position(|member| member.name == known.name));
@@ -174,7 +174,7 @@ impl Pool {
         self
     }
 
-    /// Who is near; empty: nobody is nearer than others.
+    /// Backends in the gateway's zone. Empty: no preference.
     pub fn near(&self) -> &[bool] {
         &self.near
     }
@@ -188,94 +188,94 @@ impl Pool {
         self.slow_start
     }
 
-    pub(crate) fn forget(&self) -> f64 {
-        self.forget
+    pub(crate) fn decay(&self) -> f64 {
+        self.decay
     }
 
     pub(crate) fn all_weigh_the_same(&self) -> bool {
         self.same_weight
     }
 
-    /// Choose a backend; `None`: there is none that fits and was not tried.
-    pub fn choose(&self, wish: &Wish<'_>, now: Tick) -> Option<Choice> {
+    /// Select a backend; `None`: none fits that was not tried.
+    pub fn choose(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<Choice> {
         if let [only] = &*self.members {
             if !wish.tried.is_empty() || !wish.unfit.is_empty() {
                 return None;
             }
             let reason = match () {
-                () if only.health.may_be_asked(now) => Reason::Only,
-                () if !wish.is_another() && only.health.may_try(now) => Reason::Trial,
-                () => Reason::NobodyWell,
+                () if only.health.is_available(now) => Reason::Only,
+                () if !wish.is_another() && only.health.may_probe(now) => Reason::HalfOpen,
+                () => Reason::Panic,
             };
             return Some(Choice { at: 0, reason });
         }
         if let Some(at) = self.trial(wish, now) {
-            return Some(Choice { at, reason: Reason::Trial });
+            return Some(Choice { at, reason: Reason::HalfOpen });
         }
-        let deck = Deck { pool: self, wish, now, near: &self.near, everybody: false };
-        let near = if self.near.is_empty() { None } else { balance::choose(&deck) };
-        near.or_else(|| balance::choose(&Deck { near: &[], ..deck })).or_else(|| {
-            // Nobody is well: an answer that may fail is better than none.
-            let deck = Deck { near: &[], everybody: true, ..deck };
-            balance::choose(&deck).map(|choice| Choice { reason: Reason::NobodyWell, ..choice })
+        let candidates = Candidates { pool: self, wish, now, near: &self.near, everybody: false };
+        let near = if self.near.is_empty() { None } else { balance::choose(&candidates) };
+        near.or_else(|| balance::choose(&Candidates { near: &[], ..candidates })).or_else(|| {
+            // Panic mode: an attempt that may fail is better than none.
+            let candidates = Candidates { near: &[], everybody: true, ..candidates };
+            balance::choose(&candidates).map(|choice| Choice { reason: Reason::Panic, ..choice })
         })
     }
 
-    /// A request with that beginning goes to a backend.
+    /// Record that a prompt with these blocks goes to a backend.
     pub fn remember(&self, prefix: &[u64], at: usize) {
         self.prefixes.remember(prefix, at);
     }
 
-    /// Choose another for a request that is late, without a memory of it: the better of two that are well. `None`: there is none.
-    pub fn choose_other(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
-        balance::least::of_two(&Deck { pool: self, wish, now, near: &[], everybody: false })
+    /// Select the backend of a hedge, without effects: the better of two healthy ones. `None`: there is none.
+    pub fn select_hedge(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
+        balance::least::of_two(&Candidates { pool: self, wish, now, near: &[], everybody: false })
     }
 
-    /// Somebody who may be tried now. Requests that have been tried elsewhere already are spared that.
-    fn trial(&self, wish: &Wish<'_>, now: Tick) -> Option<usize> {
+    /// A backend that this request may probe. Retries do not probe.
+    fn trial(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
         if wish.is_another() {
             return None;
         }
-        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_up() && member.health.state(now) == State::Trying;
+        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_in_rotation() && member.health.state(now) == State::HalfOpen;
         let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !wish.unfit.contains(at));
-        candidates.find(|(_, member)| member.health.may_try(now)).map(|(at, _)| at)
+        candidates.find(|(_, member)| member.health.may_probe(now)).map(|(at, _)| at)
     }
 
-    /// Begin to ask a backend.
+    /// Start an attempt at a backend.
     pub fn begin(&self, at: usize, question: Question) -> Option<Attempt> {
-        // Of what passes through unread nothing is known.
+        // Requests that are passed through have no estimate.
         if question.tokens() > 0 {
             self.size.add(question.tokens() as f64, SIZE_SHARE);
         }
         self.members.get(at).map(|member| Attempt::begin(member, question))
     }
 
-    /// What the pool offers for a request: the best of those that are well.
+    /// What the pool offers for a request: its best healthy backend.
     pub fn outlook(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
-        let well = || self.members.iter().enumerate().filter(|(at, _)| self.may_take(*at, unfit, now));
+        let well = || self.members.iter().enumerate().filter(|(at, _)| self.can_serve(*at, unfit, now));
         let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
         (well().next().is_some(), best)
     }
 
-    /// Whether a backend is well, and none of those that cannot serve the request.
-    pub fn may_take(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
-        self.members.get(at).is_some_and(|member| member.health.may_be_asked(now)) && !unfit.contains(&at)
+    /// Whether a healthy backend can serve the request.
+    pub fn can_serve(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
+        self.members.get(at).is_some_and(|member| member.health.is_available(now)) && !unfit.contains(&at)
     }
 
-    /// Whether all that could be asked have failed: who rests has not, and is back soon.
-    pub fn is_ill(&self, unfit: &[usize], now: Tick) -> bool {
+    /// Whether all backends that fit have failed. A backend in backoff has not, and is back soon.
+    pub fn has_failed(&self, unfit: &[usize], now: Tick) -> bool {
         let mut fit = self.members.iter().enumerate().filter(|(at, _)| !unfit.contains(at)).peekable();
-        fit.peek().is_some() && fit.all(|(_, member)| !matches!(member.health.state(now), State::Up | State::Resting))
+        fit.peek().is_some() && fit.all(|(_, member)| !matches!(member.health.state(now), State::Healthy | State::Backoff))
     }
 
-    /// An attempt is over.
+    /// Record the result of an attempt.
     pub fn end(&self, attempt: Attempt, ended: AttemptResult, now: Tick) -> Option<Change> {
         let member = attempt.member().clone();
         if matches!(ended, AttemptResult::Failure | AttemptResult::Overloaded) {
-            member.faults.add(self.forget, now);
+            member.faults.add(self.decay, now);
         }
         let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;
-        // Who was too slow, was tried, and is it still, is not well.
+        // A slow backend whose probe was slow as well stays ejected.
         if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
             let span = self.bears(&member, now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
             return span.flatten().map(|span| Change::Ejected(Cause::Slow, span)).or(Some(change));
@@ -283,40 +283,40 @@ impl Pool {
         Some(change)
     }
 
-    /// The time to first token, nanoseconds, from which on a backend is much slower than the others; `None`: too few are known.
+    /// Time to first token in nanoseconds above which a backend is slow; `None`: too few are known.
     fn slow_at(&self) -> Option<f64> {
-        let times = self.settings.ejection.slower_than;
-        let well = |member: &&Arc<Member>| member.health.is_up();
+        let times = self.settings.ejection.max_ttft_ratio;
+        let well = |member: &&Arc<Member>| member.health.is_in_rotation();
         let mut means: Vec<f64> = self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
-        if times <= 0.0 || means.len() < FEWEST {
+        if times <= 0.0 || means.len() < MIN_BACKENDS {
             return None;
         }
         means.sort_by(f64::total_cmp);
         means.get((means.len() - 1) / 2).map(|median| median * times)
     }
 
-    /// Whether the pool bears to miss a backend, besides those that it misses already. The last one that may be asked it never does; who rests is back soon, and no
-    /// reason to ask one that fails.
+    /// Whether ejecting a backend keeps the pool within `max_ejected`. The last backend in rotation is never ejected. A backend in backoff counts as in rotation, because
+    /// it is back soon.
     fn bears(&self, without: &Member, now: Tick) -> bool {
         let others = || self.members.iter().filter(|member| !std::ptr::eq(&***member, without)).map(|member| member.health.state(now));
-        let left_alone = others().filter(|state| !matches!(state, State::Up | State::Resting)).count() + 1;
-        let somebody_stays = others().any(|state| matches!(state, State::Up | State::Resting));
-        somebody_stays && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.most).max(1.0)
+        let left_alone = others().filter(|state| !matches!(state, State::Healthy | State::Backoff)).count() + 1;
+        let somebody_stays = others().any(|state| matches!(state, State::Healthy | State::Backoff));
+        somebody_stays && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.max_ejected).max(1.0)
     }
 
-    /// Whether requests have somewhere else to go when nobody here is well. Then all that fail are left alone, whatever their share: until they are, each request
-    /// would find out for itself. Those that are only slow are not.
-    pub fn set_backed(&self, backed: bool) {
-        self.backed.store(backed, Ordering::Relaxed);
+    /// Whether a fallback pool exists. Then all failing backends are ejected, whatever their share; otherwise each request would try them first. Slow backends
+    /// are not.
+    pub fn set_has_fallback(&self, has_fallback: bool) {
+        self.has_fallback.store(has_fallback, Ordering::Relaxed);
     }
 
     fn is_backed(&self) -> bool {
-        self.backed.load(Ordering::Relaxed)
+        self.has_fallback.load(Ordering::Relaxed)
     }
 
-    /// The first token of an attempt was read so long after its request was sent.
+    /// Record the time to first token of an attempt.
     pub fn first_token(&self, attempt: &Attempt, took: Duration, now: Tick) {
-        attempt.first_token(took, self.settings.forget, now);
+        attempt.first_token(took, self.settings.decay, now);
         self.usual_ttft.add(nanos(took) as f64, USUAL_SHARE);
         let limit = self.slow_from.load(Ordering::Relaxed);
         if limit > 0 {
@@ -324,24 +324,24 @@ impl Pool {
         }
     }
 
-    /// The usual time to first token, nanoseconds; `None`: not known.
+    /// Mean time to first token in nanoseconds; `None`: unknown.
     pub(crate) fn usual_ttft(&self) -> Option<f64> {
         self.usual_ttft.mean()
     }
 
-    /// Tokens of a request in the mean.
+    /// Mean tokens of a request.
     pub(crate) fn size(&self) -> f64 {
         self.size.mean().unwrap_or(1.0).max(1.0)
     }
 
-    /// A second has passed: who is much slower than the others is left alone. What has changed, by place.
+    /// One second has passed: eject slow backends. Returns state changes by index.
     pub fn tick(&self, now: Tick) -> Vec<(usize, Change)> {
         let limit = self.slow_at();
         self.slow_from.store(limit.unwrap_or(0.0) as u64, Ordering::Relaxed);
         let Some(limit) = limit else { return Vec::new() };
-        // One long prompt makes nobody slow.
+        // A single long prompt does not make a backend slow.
         let slow = |member: &Member| {
-            member.health.is_up() && member.slow_in_a_row() >= SLOW && member.ttft.mean().is_some_and(|mean| mean > limit)
+            member.health.is_in_rotation() && member.slow_in_a_row() >= SLOW && member.ttft.mean().is_some_and(|mean| mean > limit)
         };
         let eject = |(at, member): (usize, &Arc<Member>)| {
             let out = slow(member) && self.bears(member, now);
@@ -351,19 +351,19 @@ impl Pool {
         self.members.iter().enumerate().filter_map(eject).collect()
     }
 
-    /// Prompts' blocks that were looked for, and those that somebody had seen.
+    /// Prompt blocks looked up, and those found.
     pub fn prefix_blocks(&self) -> (u64, u64) {
         self.prefixes.counts()
     }
 
-    /// The next of a circle.
+    /// The next index of a round.
     pub(crate) fn turn(&self) -> usize {
         self.cursor.fetch_add(1, Ordering::Relaxed) as usize
     }
 }
 
 impl Observe for Pool {
-    /// Its own figures, then those of its backends, which have other labels.
+    /// The pool's own samples, then those of its backends, which have one more label.
     fn observe(&self, now: Tick, samples: &mut Samples) {
         let name: &str = &self.settings.name;
         let (looked, found) = self.prefix_blocks();

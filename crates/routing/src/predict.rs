@@ -1,8 +1,8 @@
-//! How long will this one take?
+//! Predicts the times of a request at a backend.
 //!
-//! - *In*: what requests were like and what a backend was busy with when they came; how long they took.
-//! - *Out*: the time to first token and to the last, of a request that is not there yet; how far off such predictions were.
-//! - *Never*: a lock that a choice waits for: coefficients are published, and learning that finds another at work is left out.
+//! - *In*: sizes of past requests, the backend's load when they came, and their times.
+//! - *Out*: predicted times to the first and the last token; errors of past predictions.
+//! - *Never*: a lock that selection waits for: coefficients are published, and an update is skipped while another runs.
 //!
 //! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*, chapter 10): *time = round trip + a + b x prompt + c x tokens
 //! in flight* and *time of a token = d + e x requests in flight*. The round trip is measured by itself and added as it is now.
@@ -15,32 +15,32 @@ use serde::Serialize;
 
 use crate::ewma::Mean;
 
-/// How much of what was learnt is left after one more request: two hundred of them count.
+/// Forgetting factor: about two hundred requests count.
 const KEPT: f64 = 0.995;
-/// Requests before a prediction is one.
-const LEAST: u64 = 5;
-/// How uncertain the beginning is.
+/// Minimum requests before a prediction.
+const MIN_SAMPLES: u64 = 5;
+/// Initial uncertainty.
 const UNKNOWN: f64 = 1e4;
-/// Predictions whose errors are kept.
+/// Number of errors kept.
 const ERRORS: usize = 128;
 
-/// What a request asks.
+/// Size of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Question {
-    /// Tokens of its prompt.
+    /// Prompt tokens.
     pub prompt: u64,
-    /// Tokens that it may generate.
+    /// Maximum output tokens.
     pub output: u64,
 }
 
 impl Question {
-    /// All of them.
+    /// Their sum.
     pub fn tokens(&self) -> u64 {
         self.prompt.saturating_add(self.output)
     }
 }
 
-/// What a backend was busy with.
+/// Load of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Busy {
     /// Requests in flight.
@@ -49,16 +49,16 @@ pub struct Busy {
     pub tokens: u64,
 }
 
-/// What a request is thought to take.
+/// Predicted times of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Predicted {
-    /// To its first token, seconds.
+    /// Seconds to the first token.
     pub ttft: f64,
-    /// For each token after it, seconds; `None`: not known.
+    /// Seconds for each token after it; `None`: unknown.
     pub tpot: Option<f64>,
 }
 
-/// What is learnt of a backend.
+/// The model of a backend.
 #[derive(Debug, Default)]
 pub struct Predictor {
     first: Regression<3>,
@@ -68,43 +68,43 @@ pub struct Predictor {
     completion_errors: Errors,
 }
 
-/// How long an answer took, from its sending on.
+/// Times of an answer, from the request sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct AnswerTimes {
     /// To its first token.
     pub first: Duration,
     /// To its last.
     pub last: Duration,
-    /// Each token after the first, in the mean: TPOT.
+    /// Mean time of each token after the first: TPOT.
     pub each: Duration,
 }
 
-/// The median of how far predictions were off, in parts of what it took; `None`: none was made.
+/// Median relative error of predictions; `None`: no predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MedianErrors {
-    /// To the first token.
+    /// Of the time to the first token.
     pub ttft: Option<f64>,
-    /// To the last of as many tokens as it was in the end.
+    /// Of the time to the last token, for the actual number of tokens.
     pub completion: Option<f64>,
 }
 
 impl Predictor {
-    /// What a request would take; `None`: too little is known.
+    /// Predict the times of a request; `None`: too few measurements.
     pub fn predict(&self, question: &Question, busy: &Busy) -> Option<Predicted> {
         let rtt = self.rtt.mean().unwrap_or(0.0);
         let ttft = self.first.at(&first_of(question, busy))?.max(0.0) + rtt;
         Some(Predicted { ttft, tpot: self.each.at(&each_of(busy)).map(|tpot| tpot.max(0.0)) })
     }
 
-    /// The first token came after that time; what was predicted is judged by it.
+    /// Learn from a first token, and record the error of its prediction.
     pub fn learn_first(&self, question: &Question, busy: &Busy, predicted: Option<&Predicted>, took: Duration) {
         let took = took.as_secs_f64();
         predicted.into_iter().for_each(|predicted| self.ttft_errors.judge(predicted.ttft, took));
         self.first.learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
     }
 
-    /// The answer is whole; what was predicted for as many tokens is judged by it.
-    pub fn learn_each(&self, busy: &Busy, predicted: Option<&Predicted>, pace: &Pace) {
+    /// Learn from a complete answer, and record the error of its prediction.
+    pub fn learn_each(&self, busy: &Busy, predicted: Option<&Predicted>, pace: &AnswerTimes) {
         let [first, last, each] = [pace.first, pace.last, pace.each].map(|span| span.as_secs_f64());
         if let Some((predicted, tpot)) = predicted.and_then(|predicted| Some((predicted, predicted.tpot?))) {
             let tokens = (last - first).max(0.0) / each.max(1e-9);
@@ -113,25 +113,25 @@ impl Predictor {
         self.each.learn(&each_of(busy), each);
     }
 
-    /// Going there and back took that long.
+    /// Record a round trip.
     pub fn round_trip(&self, took: Duration) {
         self.rtt.add(took.as_secs_f64(), 0.2);
     }
 
-    /// How far predictions were off.
+    /// Errors of predictions.
     pub fn median_errors(&self) -> MedianErrors {
         MedianErrors { ttft: self.ttft_errors.median(), completion: self.completion_errors.median() }
     }
 }
 
 impl Predicted {
-    /// To its last token, seconds.
+    /// Seconds to the last token.
     pub fn completion(&self, question: &Question) -> Option<f64> {
         self.tpot.map(|tpot| self.ttft + tpot * question.output as f64)
     }
 }
 
-/// Thousands of tokens, so that coefficients are of a size.
+/// Thousands of tokens, so that the coefficients have similar magnitudes.
 fn first_of(question: &Question, busy: &Busy) -> [f64; 3] {
     [1.0, question.prompt as f64 / 1000.0, busy.tokens as f64 / 1000.0]
 }
@@ -140,7 +140,7 @@ fn each_of(busy: &Busy) -> [f64; 2] {
     [1.0, busy.requests as f64]
 }
 
-/// Errors of predictions, in thousandths of what it took, the newest in place of the oldest.
+/// Relative errors in thousandths; newer ones overwrite older ones.
 #[derive(Debug)]
 struct Errors {
     errors: [AtomicU32; ERRORS],
@@ -170,7 +170,7 @@ impl Errors {
     }
 }
 
-/// Least squares, one after the other.
+/// Recursive least squares.
 #[derive(Debug)]
 struct Regression<const N: usize> {
     state: Mutex<Learnt<N>>,
@@ -182,7 +182,7 @@ struct Regression<const N: usize> {
 #[derive(Debug)]
 struct Learnt<const N: usize> {
     weights: [f64; N],
-    /// The inverse of the correlation.
+    /// Inverse correlation matrix.
     spread: [[f64; N]; N],
 }
 
@@ -202,7 +202,7 @@ impl<const N: usize> Default for Regression<N> {
 
 impl<const N: usize> Regression<N> {
     fn at(&self, x: &[f64; N]) -> Option<f64> {
-        if self.samples.load(Ordering::Relaxed) < LEAST {
+        if self.samples.load(Ordering::Relaxed) < MIN_SAMPLES {
             return None;
         }
         Some(self.published.iter().zip(x).map(|(weight, x)| f64::from_bits(weight.load(Ordering::Relaxed)) * x).sum())
@@ -212,7 +212,7 @@ impl<const N: usize> Regression<N> {
         let Some(mut state) = self.state.try_lock() else { return };
         let Learnt { weights, spread } = &mut *state;
         let px: [f64; N] = std::array::from_fn(|row| spread[row].iter().zip(x).map(|(p, x)| p * x).sum());
-        // What never varies is never known better: forgetting would only make that worse, until nothing else could be learnt.
+        // Forgetting is skipped for inputs that do not vary: it would only inflate their uncertainty until nothing could be learned.
         let kept = if (0..N).any(|at| spread[at][at] >= UNKNOWN) { 1.0 } else { KEPT };
         let gain = kept + px.iter().zip(x).map(|(p, x)| p * x).sum::<f64>();
         let error = y - weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
@@ -252,7 +252,7 @@ mod tests {
                 predictor.learn_first(&question(prompt), &busy, predicted.as_ref(), Duration::from_secs_f64(seconds));
                 let each = 0.01 + 0.001 * busy.requests as f64;
                 let [first, last, each] = [seconds, seconds + 20.0 * each, each].map(Duration::from_secs_f64);
-                predictor.learn_each(&busy, predicted.as_ref(), &Pace { first, last, each });
+                predictor.learn_each(&busy, predicted.as_ref(), &AnswerTimes { first, last, each });
             }
             let predicted = predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
             let (want, errors) = (0.08 + took(1000, 5000, base), predictor.median_errors());
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Long after nothing has varied, what then does is learnt.
+    /// Learns an input that starts to vary after a long time.
     #[test]
     fn what_begins_to_vary_late_is_learnt_all_the_same() {
         let (predictor, random) = (Predictor::default(), Random::new(9));

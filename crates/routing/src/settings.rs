@@ -1,15 +1,15 @@
-//! What an operator may ask about routing. `config` builds these from text.
+//! Settings of routing. `config` builds them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How a pool chooses among its backends.
+/// How a pool selects a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
-    /// One after the other.
+    /// In turn.
     RoundRobin,
     /// At random, by weight.
     Weighted,
@@ -17,18 +17,18 @@ pub enum Balance {
     LeastRequests,
     /// The one with the fewest estimated tokens in flight for its weight.
     LeastTokens,
-    /// The better of two at random, by time to first token and tokens in flight.
+    /// The better of two random ones, by time to first token and tokens in flight.
     #[default]
     PeakEwma,
-    /// The one that has seen most of the prompt, unless it is busy.
+    /// The one that was sent the longest prefix of the prompt, unless it is busy.
     Prefix,
-    /// Always the same for the same key, while it is there.
+    /// Always the same for the same key, while it is in rotation.
     Session(By),
     /// The same for the same key, unless it is busy.
     Hash(By),
 }
 
-/// What a request's key is.
+/// The key of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -36,27 +36,27 @@ pub enum By {
     Header(String),
     /// A cookie's value.
     Cookie(String),
-    /// Who asks: the caller, or the address of who shows no credential.
+    /// The caller, or the client address of anonymous requests.
     Caller,
 }
 
-/// How long a backend that fails is left alone, and when.
+/// When a failing backend is ejected, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ejection {
-    /// Failures in a row; 0: they do not count.
+    /// Failures in a row; 0 disables the rule.
     pub consecutive: u32,
-    /// Share of failures among the requests of ten seconds; 0: it does not count.
+    /// Share of failures within ten seconds; 0 disables the rule.
     pub failure_rate: f64,
-    /// Requests in ten seconds below which a share says nothing.
+    /// Minimum requests within ten seconds for `failure_rate`.
     pub min_requests: u64,
-    /// Times of the pool's median time to first token; 0: it does not count.
-    pub slower_than: f64,
-    /// The first ejection; each one soon after doubles it.
+    /// Ratio to the pool's median time to first token; 0 disables the rule.
+    pub max_ttft_ratio: f64,
+    /// Duration of the first ejection. It doubles with each one that follows soon.
     pub base: Duration,
-    /// The longest.
+    /// Maximum duration.
     pub max: Duration,
-    /// The largest share of a pool that is ejected at a time.
-    pub most: f64,
+    /// Maximum share of the pool that is ejected at a time.
+    pub max_ejected: f64,
 }
 
 impl Default for Ejection {
@@ -65,62 +65,62 @@ impl Default for Ejection {
             consecutive: 5,
             failure_rate: 0.5,
             min_requests: 20,
-            slower_than: 5.0,
+            max_ttft_ratio: 5.0,
             base: Duration::from_secs(5),
             max: Duration::from_secs(300),
-            most: 0.5,
+            max_ejected: 0.5,
         }
     }
 }
 
-/// How a backend is asked whether it is well.
+/// Active health checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checks {
-    /// What is asked for.
+    /// The probe.
     pub probe: Probe,
-    /// Between two checks; a tenth of it more or less, so that gateways do not ask together.
+    /// Time between two checks, with a tenth of jitter so that gateways do not check together.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// Maximum duration of a check.
     pub timeout: Duration,
-    /// Good answers in a row after which it is up again.
+    /// Successes in a row that make a backend healthy.
     pub healthy: u32,
-    /// Bad ones after which it is down.
+    /// Failures in a row that make it unhealthy.
     pub unhealthy: u32,
 }
 
-/// What a check asks for.
+/// What a health check requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// A path that answers 200.
+    /// A GET of a path that answers 200.
     Path(String),
-    /// One token of that model: the engine's whole way.
+    /// One token of a model, which checks the whole engine.
     Token(String),
 }
 
-/// When a request is asked again of another backend.
+/// Retries on another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Retries {
-    /// Backends that a request may be asked of after the first.
-    pub most: u32,
-    /// Retries for each request, over ten seconds.
+    /// Maximum retries of a request.
+    pub max: u32,
+    /// Retries as a share of requests, over ten seconds.
     pub budget: f64,
-    /// Retries in a second that the budget does not bound.
-    pub always: u64,
+    /// Retries in a second that are allowed whatever the budget says.
+    pub min_per_second: u64,
 }
 
 impl Default for Retries {
     fn default() -> Self {
-        Retries { most: 2, budget: 0.2, always: 3 }
+        Retries { max: 2, budget: 0.2, min_per_second: 3 }
     }
 }
 
-/// When a second backend is asked at the same time.
+/// Hedging.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Hedges {
-    /// After so long; `None`: after the 95th percentile of the backend's time to first token.
+    /// Wait before the hedge; `None`: the 95th percentile of the backend's time to first token.
     pub after: Option<Duration>,
-    /// Hedges for each request, over ten seconds.
+    /// Hedges as a share of requests, over ten seconds.
     pub budget: f64,
 }
 
@@ -129,16 +129,16 @@ pub struct Hedges {
 pub struct PoolSettings {
     /// Its name.
     pub name: Arc<str>,
-    /// `edge`, `cloud`, or whatever the operator calls it.
+    /// `edge`, `cloud`, or another label.
     pub tier: Arc<str>,
-    /// How it chooses.
+    /// How it selects a backend.
     pub balance: Balance,
-    /// When backends are left alone.
+    /// When backends are ejected.
     pub ejection: Ejection,
-    /// How long a newcomer's share grows.
+    /// Duration of slow start.
     pub slow_start: Duration,
-    /// How fast times are forgotten.
-    pub forget: Duration,
+    /// Time constant with which measured times decay.
+    pub decay: Duration,
 }
 
 impl PoolSettings {
@@ -150,39 +150,39 @@ impl PoolSettings {
             balance: Balance::default(),
             ejection: Ejection::default(),
             slow_start: Duration::ZERO,
-            forget: Duration::from_secs(10),
+            decay: Duration::from_secs(10),
         }
     }
 }
 
-/// What an edge and a cloud are weighed by.
+/// Objective of the decision between edge and cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Objective {
-    /// Time to first token that is good enough; zero: none is.
+    /// Objective for the time to first token; zero: none.
     pub ttft: Duration,
-    /// Time to the last token that is good enough; zero: it does not matter.
+    /// Objective for the time to the last token; zero: none.
     pub completion: Duration,
-    /// What a second to the first token weighs.
-    pub weigh_ttft: f64,
-    /// What a second for a hundred tokens weighs.
-    pub weigh_tpot: f64,
-    /// What a cent weighs.
-    pub weigh_cost: f64,
+    /// Weight of a second to the first token.
+    pub ttft_weight: f64,
+    /// Weight of a second for a hundred tokens.
+    pub tpot_weight: f64,
+    /// Weight of a cent.
+    pub cost_weight: f64,
 }
 
 impl Default for Objective {
     fn default() -> Self {
-        Objective { ttft: Duration::ZERO, completion: Duration::ZERO, weigh_ttft: 1.0, weigh_tpot: 0.0, weigh_cost: 0.0 }
+        Objective { ttft: Duration::ZERO, completion: Duration::ZERO, ttft_weight: 1.0, tpot_weight: 0.0, cost_weight: 0.0 }
     }
 }
 
-/// From when on a request is too much for the edge.
+/// Requests that are too complex for the edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Complexity {
-    /// Tokens of the prompt; 0: any number.
+    /// Maximum prompt tokens; 0: no limit.
     pub prompt_tokens: u64,
-    /// Asked tokens; 0: any number.
+    /// Maximum requested output tokens; 0: no limit.
     pub output_tokens: u64,
-    /// It offers tools.
+    /// Whether requests with tools are.
     pub tools: bool,
 }

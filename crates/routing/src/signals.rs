@@ -1,26 +1,26 @@
-//! What engines say of themselves.
+//! Metrics that engines report.
 //!
 //! - *In*: the text of an engine's `/metrics`.
-//! - *Out*: how many requests run and wait there, and how full its cache is.
-//! - *Never*: a guess at what is not said, or an error over a line that nobody knows.
+//! - *Out*: running and waiting requests, and use of the key-value cache.
+//! - *Never*: a guess at missing values; an error over an unknown line.
 //!
-//! Names are those of vLLM, SGLang, TGI and llama.cpp; a series that stands there several times, for several models, is summed, of shares the largest counts.
+//! Names are those of vLLM, SGLang, TGI and llama.cpp. A series with several samples, one for each model, is summed; of shares, the largest is used.
 
 use lens::Tick;
 use serde::Serialize;
 
-/// An engine's own figures.
+/// Metrics of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Signals {
-    /// Requests that it works on.
+    /// Running requests.
     pub running: Option<f64>,
-    /// Requests that wait there.
+    /// Waiting requests.
     pub waiting: Option<f64>,
     /// Share of its key-value cache that is in use.
     pub cache: Option<f64>,
 }
 
-/// What a series tells.
+/// What a series means.
 #[derive(Clone, Copy)]
 enum Tells {
     Running,
@@ -44,14 +44,14 @@ const SERIES: [(&str, Tells); 12] = [
 ];
 
 impl Signals {
-    /// Read a page of metrics; `None`: it has nothing of an engine.
+    /// Parse a page of metrics; `None`: it has none of an engine.
     pub fn read(page: &str) -> Option<Signals> {
         let mut signals = Signals::default();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let end = line.find(['{', ' ']).unwrap_or(line.len());
             let (name, rest) = line.split_at(end);
             let Some((_, tells)) = SERIES.iter().find(|(known, _)| *known == name) else { continue };
-            // Labels may have spaces in them, and a time may stand behind the value.
+            // Labels may have spaces, and a timestamp may follow the value.
             let rest = rest.rfind('}').map_or(rest, |at| rest.get(at + 1..).unwrap_or_default());
             let value = rest.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
             let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else { continue };
@@ -65,12 +65,12 @@ impl Signals {
     }
 }
 
-/// Figures and when they were read.
+/// Metrics and the time of the scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) signals: Signals,
     pub(crate) at: Tick,
-    /// How long they are worth something, nanoseconds.
+    /// Nanoseconds for which they are valid.
     pub(crate) fresh: u64,
 }
 

@@ -1,8 +1,8 @@
-//! The tail of recent times: what a request may take before it is late.
+//! Tail latency of recent times, for hedging.
 //!
 //! - *In*: times, nanoseconds.
 //! - *Out*: a quantile of the last minutes, within 10 %.
-//! - *Never*: a lock; a quantile of fewer than [`LEAST`] times.
+//! - *Never*: a lock; a quantile of fewer than [`MIN_TIMES`] times.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -11,21 +11,21 @@ const PER_OCTAVE: u32 = 8;
 /// From 16 us to some 70 s.
 const OCTAVES: u32 = 22;
 const SHIFT: u32 = 14;
-/// Fewer times say nothing of a tail.
-const LEAST: u64 = 20;
-/// The share of what was counted that is left after a second: half of it is of the last seventy.
+/// Minimum times for a quantile.
+const MIN_TIMES: u64 = 20;
+/// Share of the counts left after a second: half of them are of the last seventy seconds.
 const KEPT: f64 = 0.99;
 
-/// Counts of times in buckets that grow by a ninth, worn off each second.
+/// Counts of times in buckets that grow by a ninth and decay each second.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// 256 for each time, so that wearing off leaves parts of one.
+    /// 256 for each time, so that the decay leaves fractions.
     buckets: [AtomicU32; (PER_OCTAVE * OCTAVES) as usize],
-    /// The quantile as it was computed last, nanoseconds; zero: not known.
+    /// The last computed quantile in nanoseconds; zero: unknown.
     p95: AtomicU64,
 }
 
-/// What one time counts.
+/// Increment for a time.
 const ONE: u32 = 256;
 
 impl Default for Tail {
@@ -35,18 +35,18 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Count a time.
+    /// Add a time.
     pub(crate) fn add(&self, nanos: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(nanos)) {
             let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_add(ONE)));
         }
     }
 
-    /// A second has passed.
+    /// One second has passed.
     pub(crate) fn tick(&self) {
         let counts: Vec<u32> = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
-        let known = (total >= LEAST * u64::from(ONE)).then(|| quantile(&counts, total, 0.95));
+        let known = (total >= MIN_TIMES * u64::from(ONE)).then(|| quantile(&counts, total, 0.95));
         self.p95.store(known.unwrap_or(0), Ordering::Relaxed);
         for bucket in &self.buckets {
             let _ =
@@ -54,19 +54,19 @@ impl Tail {
         }
     }
 
-    /// Forget everything.
+    /// Clear all counts.
     pub(crate) fn clear(&self) {
         self.buckets.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
         self.p95.store(0, Ordering::Relaxed);
     }
 
-    /// The 95th percentile, nanoseconds; `None`: too few times are known.
+    /// The 95th percentile in nanoseconds; `None`: too few times.
     pub(crate) fn p95(&self) -> Option<u64> {
         Some(self.p95.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0)
     }
 }
 
-/// The upper end of the bucket that has the quantile.
+/// Upper end of the bucket with the quantile.
 fn quantile(counts: &[u32], total: u64, share: f64) -> u64 {
     let want = (total as f64 * share) as u64;
     let mut sum = 0;
@@ -82,7 +82,7 @@ fn quantile(counts: &[u32], total: u64, share: f64) -> u64 {
 fn bucket_of(nanos: u64) -> usize {
     let scaled = (nanos >> SHIFT).max(1);
     let octave = scaled.ilog2().min(OCTAVES - 1);
-    // The bits behind the first one part an octave.
+    // The bits after the first divide an octave.
     let within = ((nanos.max(1 << SHIFT) as u128 * u128::from(PER_OCTAVE)) >> (octave + SHIFT)) as u32;
     (octave * PER_OCTAVE + (within - PER_OCTAVE).min(PER_OCTAVE - 1)) as usize
 }

@@ -4,25 +4,25 @@ use crate::sync::{AtomicU64, Ordering};
 
 use lens::Tick;
 
-/// Seconds that are looked back on.
+/// Length of the window in seconds.
 const SECONDS: u64 = 10;
 /// Bits of a count.
 const COUNT: u32 = 16;
-const MOST: u64 = (1 << COUNT) - 1;
+const MAX_COUNT: u64 = (1 << COUNT) - 1;
 
-/// A ring of seconds, each a second's number and two counts in one word: what a second counted goes when its place is taken by another. Counts
-/// stop at 65,535 in a second.
+/// A ring of seconds. A word has the number of a second and two counts; a later second overwrites it. Counts
+/// saturate at 65,535 in a second.
 #[derive(Debug, Default)]
 pub(crate) struct Window([AtomicU64; SECONDS as usize]);
 
 impl Window {
-    /// Count one of the first, or of the second kind.
+    /// Count one of the first or of the second kind.
     pub(crate) fn count(&self, second_kind: bool, now: Tick) {
         let second = second(now);
         let add = |word: u64| {
             let (mut first, mut other) = if word >> (2 * COUNT) == second { counts(word) } else { (0, 0) };
             let which = if second_kind { &mut other } else { &mut first };
-            *which = (*which + 1).min(MOST);
+            *which = (*which + 1).min(MAX_COUNT);
             Some(second << (2 * COUNT) | other << COUNT | first)
         };
         if let Some(place) = self.0.get((second % SECONDS) as usize) {
@@ -30,7 +30,7 @@ impl Window {
         }
     }
 
-    /// How many of each kind there were in the last seconds.
+    /// Counts of both kinds in the last seconds.
     pub(crate) fn sums(&self, now: Tick) -> (u64, u64) {
         let this = second(now);
         let recent = |word: &u64| this.wrapping_sub(word >> (2 * COUNT)) < SECONDS && *word != 0;
@@ -38,7 +38,7 @@ impl Window {
         words.map(counts).fold((0, 0), |(a, b), (first, other)| (a + first, b + other))
     }
 
-    /// Forget everything.
+    /// Clear all counts.
     pub(crate) fn clear(&self) {
         self.0.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -49,7 +49,7 @@ fn second(now: Tick) -> u64 {
 }
 
 fn counts(word: u64) -> (u64, u64) {
-    (word & MOST, word >> COUNT & MOST)
+    (word & MAX_COUNT, word >> COUNT & MAX_COUNT)
 }
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod tests {
         window.count(false, at(114));
         assert_eq!(window.sums(at(114)), (1, 0), "the place of 104 is that of 114");
         (0..100_000).for_each(|_| window.count(false, at(114)));
-        assert_eq!(window.sums(at(114)), (MOST, 0));
+        assert_eq!(window.sums(at(114)), (MAX_COUNT, 0));
         window.clear();
         assert_eq!(window.sums(at(114)), (0, 0));
     }

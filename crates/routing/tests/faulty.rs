@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, PoolSettings};
-use routing::{Attempt, AttemptResult, Member, Pool, Question, Wish};
+use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
@@ -74,7 +74,7 @@ impl World<'_> {
 
     fn ask(&mut self, number: usize) {
         let tried = self.requests[number].tried.clone();
-        let wish = Wish { tokens: QUESTION.tokens(), tried: &tried, ..Wish::default() };
+        let wish = BalanceRequest { tokens: QUESTION.tokens(), tried: &tried, ..BalanceRequest::default() };
         let Some(choice) = self.pool.choose(&wish, Tick(self.now)) else {
             self.seen.lost += usize::from(self.counts());
             return;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lens::Tick;
 use routing::settings::{Balance, By, PoolSettings};
-use routing::{Attempt, AttemptResult, Member, Pace, Pool, Question, Wish};
+use routing::{AnswerTimes, Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
 
 /// Microseconds.
 const MS: u64 = 1000;
@@ -205,7 +205,7 @@ fn engine_of(pool: &Pool, at: usize) -> usize {
 fn ask(pool: &Pool, engines: &[Engine], question: &Question, prefix: &[u64], key: &[u8], now: u64) -> Option<(usize, Attempt)> {
     let mut tried = Vec::new();
     loop {
-        let wish = Wish { tokens: question.tokens(), key: Some(key), prefix, tried: &tried, unfit: &[], again: false };
+        let wish = BalanceRequest { tokens: question.tokens(), key: Some(key), prefix, tried: &tried, unfit: &[], again: false };
         let choice = pool.choose(&wish, tick(now))?;
         pool.remember(prefix, choice.at);
         let attempt = pool.begin(choice.at, *question)?;
@@ -274,7 +274,7 @@ fn run(
                 let first_at = request.first_at.unwrap_or(now);
                 let each = (now - first_at) / request.made.max(1);
                 let [first, last, each] = [first_at - request.arrived, now - request.arrived, each].map(Duration::from_micros);
-                request.attempt.paced(&Pace { first, last, each });
+                request.attempt.paced(&AnswerTimes { first, last, each });
                 pool.end(request.attempt, AttemptResult::Success, tick(now));
             }
             engines[place].step(now);

@@ -17,7 +17,7 @@ use lens::Tick;
 use parking_lot::Mutex;
 
 use super::lease::Lease;
-use super::settings::{Every, Quota, Shared};
+use super::settings::{Quota, Shared, Window};
 
 /// Now, by both clocks: rates go by the one that never steps, calendars by the other.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(super) enum Account {
     /// GCRA.
     Rate(Mutex<Rate>),
     /// What was taken in a day or month.
-    Calendar(Mutex<Window>),
+    Calendar(Mutex<CalendarWindow>),
     /// What is taken now.
     Places(AtomicU64),
     /// A slice of what many gateways share.
@@ -53,7 +53,7 @@ pub(super) struct Rate {
 
 /// A day or month, and what was taken in it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Window {
+pub(super) struct CalendarWindow {
     /// Unix microseconds.
     end: u64,
     used: u64,
@@ -83,10 +83,10 @@ impl Account {
         if let Some(shared) = shared {
             return Account::Leased(Lease::new(quota, shared));
         }
-        match quota.every {
-            Every::Rolling(_) => Account::Rate(Mutex::default()),
-            Every::Day | Every::Month => Account::Calendar(Mutex::default()),
-            Every::AtATime => Account::Places(AtomicU64::new(0)),
+        match quota.window {
+            Window::Rolling(_) => Account::Rate(Mutex::default()),
+            Window::Day | Window::Month => Account::Calendar(Mutex::default()),
+            Window::AtATime => Account::Places(AtomicU64::new(0)),
         }
     }
 
@@ -105,7 +105,7 @@ impl Account {
             }
             Account::Calendar(window) => {
                 let mut window = window.lock();
-                window.turn(quota.every, now.wall_us);
+                window.turn(quota.window, now.wall_us);
                 match window.used.checked_add(units).filter(|used| *used <= quota.amount) {
                     Some(used) => {
                         window.used = used;
@@ -117,7 +117,7 @@ impl Account {
             }
             Account::Places(taken) => {
                 let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
-                // Nobody knows when a stream ends; a second is a polite time to ask again.
+                // The end of a stream is unknown; retrying after a second is polite.
                 taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
             }
             Account::Leased(lease) => lease.take(quota, units, now).ok_or(None),
@@ -134,7 +134,7 @@ impl Account {
             }
             Account::Calendar(window) => {
                 let mut window = window.lock();
-                window.turn(quota.every, now.wall_us);
+                window.turn(quota.window, now.wall_us);
                 window.used = window.used.saturating_add(units);
                 Taking { until: window.end, number: 0 }
             }
@@ -182,7 +182,7 @@ impl Account {
             }
             Account::Calendar(window) => {
                 let mut window = window.lock();
-                window.turn(quota.every, now.wall_us);
+                window.turn(quota.window, now.wall_us);
                 (quota.amount.saturating_sub(window.used), window.end.saturating_sub(now.wall_us).saturating_mul(1000))
             }
             Account::Places(taken) => (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0),
@@ -235,28 +235,28 @@ impl Rate {
     }
 }
 
-impl Window {
-    /// Begin the next window when this one is over. A clock that steps back changes nothing: nobody spends a day twice.
-    fn turn(&mut self, every: Every, wall_us: u64) {
+impl CalendarWindow {
+    /// Start the next window when this one is over. If the clock steps back, nothing changes, so that no day is used twice.
+    fn turn(&mut self, window: Window, wall_us: u64) {
         if wall_us < self.end {
             return;
         }
-        *self = Window { end: end_of(every, wall_us), used: 0 };
+        *self = CalendarWindow { end: end_of(window, wall_us), used: 0 };
     }
 }
 
 /// When the window of a calendar is over; `None` for what has none.
-pub(super) fn window_end(every: Every, now: When) -> Option<u64> {
-    matches!(every, Every::Day | Every::Month).then(|| end_of(every, now.wall_us))
+pub(super) fn window_end(window: Window, now: When) -> Option<u64> {
+    matches!(window, Window::Day | Window::Month).then(|| end_of(window, now.wall_us))
 }
 
 /// The first day of a calendar's window; `None` for what has none.
-pub(super) fn first_day(every: Every, now: When) -> Option<Date> {
+pub(super) fn first_day(window: Window, now: When) -> Option<Date> {
     let today = day(now.wall_us)?;
-    match every {
-        Every::Day => Some(today),
-        Every::Month => Some(today.first_of_month()),
-        Every::Rolling(_) | Every::AtATime => None,
+    match window {
+        Window::Day => Some(today),
+        Window::Month => Some(today.first_of_month()),
+        Window::Rolling(_) | Window::AtATime => None,
     }
 }
 
@@ -267,15 +267,15 @@ pub(super) fn day(wall_us: u64) -> Option<Date> {
 }
 
 /// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no calendar knows.
-fn end_of(every: Every, wall_us: u64) -> u64 {
+fn end_of(window: Window, wall_us: u64) -> u64 {
     let micros = |date: Date| {
         let midnight = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
         u64::try_from(midnight.as_microsecond()).ok()
     };
     let end = || {
         let today = day(wall_us)?;
-        micros(match every {
-            Every::Month => today.first_of_month().checked_add(1.month()).ok()?,
+        micros(match window {
+            Window::Month => today.first_of_month().checked_add(1.month()).ok()?,
             _ => today.tomorrow().ok()?,
         })
     };
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn rolling(amount: u64, seconds: u64, burst: u64) -> Quota {
-        Quota { amount, every: Every::Rolling(std::time::Duration::from_secs(seconds)), burst }
+        Quota { amount, window: Window::Rolling(std::time::Duration::from_secs(seconds)), burst }
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn calendars_turn_and_never_back() {
-        let quota = Quota { amount: 10, every: Every::Month, burst: 10 };
+        let quota = Quota { amount: 10, window: Window::Month, burst: 10 };
         let account = Account::new(&quota, None);
         let wall = |text: &str| When { tick: Tick(0), wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64 };
         let (january, february) = (wall("2026-01-31T23:59:59Z"), wall("2026-02-01T00:00:00Z"));

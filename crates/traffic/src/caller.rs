@@ -1,4 +1,4 @@
-//! Who asks.
+//! Callers and their credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use crate::Pattern;
 
 /// Longest credential that is looked at: a token with many groups is some kilobytes.
-const MOST: usize = 16 << 10;
+const MAX_CREDENTIAL: usize = 16 << 10;
 
-/// Somebody who may ask, and what for.
+/// An authenticated client, and what it may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The key's public name, the subject of a token, or `anonymous`.
     pub id: Arc<str>,
-    /// Whose account it is.
+    /// Owner, whose usage and limits it counts for.
     pub owner: Arc<str>,
     /// Routes it may use; none named: all.
     pub routes: Vec<Pattern>,
     /// Models it may use; none named: all.
     pub models: Vec<Pattern>,
-    /// Its place in queues, 0 to 9.
+    /// Priority in queues, 0 to 9.
     pub priority: u8,
     /// Amounts of its own for limits by name.
     pub limits: BTreeMap<Arc<str>, u64>,
-    /// Unix microseconds from which on it is nobody.
+    /// Expiry in Unix microseconds.
     pub expires: Option<u64>,
 }
 
-/// Whose a token is.
+/// Result of verifying a credential.
 #[derive(Debug)]
 pub enum Identity {
     /// It is valid.
@@ -39,10 +39,10 @@ pub enum Identity {
 }
 
 impl Caller {
-    /// The priority of who is not told another: the middle.
+    /// The default priority, in the middle.
     pub const PRIORITY: u8 = 5;
 
-    /// Whoever shows no credential.
+    /// The caller of requests without a credential.
     pub fn anonymous() -> Self {
         let name: Arc<str> = "anonymous".into();
         Caller {
@@ -62,7 +62,7 @@ impl Caller {
     }
 
     /// Whether it may use a model.
-    pub fn may_ask(&self, model: &str) -> bool {
+    pub fn may_use_model(&self, model: &str) -> bool {
         Pattern::allow(&self.models, model)
     }
 }
@@ -81,7 +81,7 @@ pub fn credential<'h>(field: impl Fn(&str) -> Option<&'h [u8]>) -> Option<&'h st
             (value.is_some(), value)
         }
     };
-    let fits = |value: &&[u8]| !value.is_empty() && value.len() <= MOST && value.iter().all(u8::is_ascii_graphic);
+    let fits = |value: &&[u8]| !value.is_empty() && value.len() <= MAX_CREDENTIAL && value.iter().all(u8::is_ascii_graphic);
     let text = value.map(<[u8]>::trim_ascii).filter(fits).and_then(|value| std::str::from_utf8(value).ok());
     shown.then(|| text.unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 //!
 //! - *In*: what its stream has used so far; what it used in all.
 //! - *Out*: whether a limit is exhausted; what `x-ratelimit-*` shall say.
-//! - *Never*: an end that settles nothing. Whoever drops a charge settles it with what was told last.
+//! - *Never*: an unsettled end. A dropped charge settles with the last reported use.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::account::{Taking, When};
 use super::limits::{Held, Limit};
 use super::prices::Used;
-use super::settings::{AtEnd, Price, Unit};
+use super::settings::{OnExhausted, Price, Unit};
 
 /// A request's part in one limit.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub struct Exhausted {
     /// Which.
     pub limit: Arc<str>,
     /// What it counts.
-    pub of: Unit,
+    pub unit: Unit,
     /// What is to happen to the stream.
-    pub at_end: AtEnd,
+    pub on_exhausted: OnExhausted,
 }
 
 /// What is left of the tightest limit of a kind.
@@ -77,30 +77,30 @@ impl Charge {
         self.parts.is_empty()
     }
 
-    /// The stream has used that much. Everything is charged, also what a limit has not; the first that had not enough, and wants an end of it, is told.
+    /// The stream has used that much. Everything is charged, also beyond a limit. Returns the first exhausted limit that wants the stream to end.
     pub fn grow(&mut self, used: &Used, now: When) -> Option<Exhausted> {
         let mut exhausted = None;
         for part in &mut self.parts {
             let settings = &part.limit.settings;
-            let (of, at_end) = (settings.of, settings.at_end);
-            let enough = part.grow_to(used.in_units(of, self.price.as_ref()), now);
-            if !enough && at_end != AtEnd::Finish && exhausted.is_none() {
+            let (unit, on_exhausted) = (settings.unit, settings.on_exhausted);
+            let enough = part.grow_to(used.in_units(unit, self.price.as_ref()), now);
+            if !enough && on_exhausted != OnExhausted::Finish && exhausted.is_none() {
                 if !self.exhausted {
                     part.limit.ended.fetch_add(1, Ordering::Relaxed);
                 }
-                exhausted = Some(Exhausted { limit: part.limit.settings.name.clone(), of, at_end });
+                exhausted = Some(Exhausted { limit: part.limit.settings.name.clone(), unit, on_exhausted });
             }
         }
         self.exhausted |= exhausted.is_some();
         exhausted
     }
 
-    /// The request is over and has used that much: what was reserved beyond is given back, what it took beyond is charged. Places are free again.
+    /// The request has ended with that use: surplus reservations are returned, the rest is charged, and streams are released.
     pub fn settle(&mut self, used: &Used, now: When) {
         for mut part in self.parts.drain(..) {
-            let units = match part.limit.settings.of {
+            let units = match part.limit.settings.unit {
                 Unit::Streams => 0,
-                of => used.in_units(of, self.price.as_ref()),
+                unit => used.in_units(unit, self.price.as_ref()),
             };
             part.grow_to(units, now);
             part.shrink_to(units, now);
@@ -108,7 +108,7 @@ impl Charge {
         }
     }
 
-    /// Limits of which so much is taken that their operator wants it to be told: the name, and the percentage. Each is counted.
+    /// Limits at or above their `warn_at`: name and percentage. Each is counted.
     pub fn warnings(&self, now: When) -> impl Iterator<Item = (&str, u64)> {
         self.parts.iter().filter(|part| part.limit.settings.warn_at > 0).filter_map(move |part| {
             let quota = &part.held.quota;
@@ -139,7 +139,7 @@ impl Charge {
             Left { limit: part.held.quota.burst, remaining, reset: Duration::from_nanos(reset) }
         };
         let share = |left: &Left| left.remaining as f64 / left.limit.max(1) as f64;
-        let parts = self.parts.iter().filter(|part| wanted(part.limit.settings.of));
+        let parts = self.parts.iter().filter(|part| wanted(part.limit.settings.unit));
         parts.map(left).min_by(|one, other| share(one).total_cmp(&share(other)))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - *In*: a token that a client shows; the key sets of issuers, which the gateway fetches when they are due.
 //! - *Out*: its [`Caller`], by the claims that the operator named.
-//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that a stranger can cause more than once in
+//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that an unauthenticated client can cause more than once in
 //!   [`ON_DEMAND`]; a memory of tokens that were not good.
 //!
 //! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a millisecond, a hash a microsecond.
@@ -20,12 +20,12 @@ use serde_json::{Map, Value};
 
 use super::caller::{Caller, Identity};
 use super::pattern::Pattern;
-use super::remembered::{Expired, Remembered};
 use super::settings::{self, DOLLAR, Limit, Unit};
+use super::token_cache::{Expired, TokenCache};
 
 /// How often keys are fetched.
 const REFRESH: Duration = Duration::from_secs(600);
-/// How often for the sake of a token whose key is not known.
+/// Minimum time between fetches caused by tokens with an unknown key.
 pub const ON_DEMAND: Duration = Duration::from_secs(10);
 /// Clocks of issuers may differ by so many seconds.
 const LEEWAY: u64 = 30;
@@ -34,7 +34,7 @@ const LEEWAY: u64 = 30;
 #[derive(Debug)]
 pub struct Jwks {
     issuers: Vec<Issuer>,
-    good: Remembered,
+    good: TokenCache,
 }
 
 struct Issuer {
@@ -43,7 +43,7 @@ struct Issuer {
     keys: RwLock<Option<Arc<JwkSet>>>,
     /// When they were fetched last, with success or without; 0: never.
     fetched: AtomicU64,
-    /// A client showed a token whose key is not known.
+    /// A token with an unknown key arrived.
     wanted: AtomicU64,
 }
 
@@ -59,13 +59,13 @@ impl std::fmt::Debug for Issuer {
 pub struct BadKeys(#[from] serde_json::Error);
 
 impl Jwks {
-    /// Issuers whose keys are not known yet.
+    /// Issuers whose keys have not been fetched yet.
     pub fn new(issuers: impl Iterator<Item = settings::Issuer>) -> Self {
         let issuer = |settings| Issuer { settings, keys: RwLock::default(), fetched: AtomicU64::new(0), wanted: AtomicU64::new(0) };
-        Jwks { issuers: issuers.map(issuer).collect(), good: Remembered::default() }
+        Jwks { issuers: issuers.map(issuer).collect(), good: TokenCache::default() }
     }
 
-    /// The numbers of the issuers whose keys are to be fetched now.
+    /// Indexes of the issuers whose keys are due for a fetch.
     pub fn due(&self, now: Tick) -> Vec<usize> {
         self.issuers.iter().enumerate().filter(|(_, issuer)| issuer.is_due(now)).map(|(at, _)| at).collect()
     }
@@ -91,9 +91,9 @@ impl Jwks {
         Ok(())
     }
 
-    /// Judge a token. What is none at all is bad at once.
+    /// Verify a token. Malformed ones are bad at once.
     pub fn judge(&self, token: &str, rates: &[Limit], wall_us: u64) -> Identity {
-        let (hash, epoch) = (Remembered::hash(token), self.good.epoch());
+        let (hash, epoch) = (TokenCache::hash(token), self.good.epoch());
         match self.good.find(&hash, wall_us) {
             Ok(Some(caller)) => return Identity::Good(caller),
             Ok(None) => {}
@@ -123,7 +123,7 @@ impl Jwks {
 
 impl Issuer {
     fn verify(&self, token: &str, jwk: &Jwk, header: &jsonwebtoken::Header) -> Option<Map<String, Value>> {
-        // A key that says what it is for is for nothing else, and a secret that two share proves nothing about either.
+        // A key with a declared use is not used otherwise. Symmetric keys are refused: a shared secret proves nothing.
         let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
         if named.is_some_and(|named| named != format!("{:?}", header.alg)) || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
             return None;
@@ -138,13 +138,13 @@ impl Issuer {
         decode::<Map<String, Value>>(token, &key, &validation).ok().map(|token| token.claims)
     }
 
-    /// Who the claims say it is; `None`: they do not say.
+    /// The caller of the claims; `None` if a required claim is missing.
     fn caller(&self, claims: &Map<String, Value>, rates: &[Limit]) -> Option<Caller> {
         let settings = &self.settings;
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty() && text.len() <= 256);
         let patterns = |name: &Option<String>| -> Option<Vec<Pattern>> {
             let Some(name) = name else { return Some(Vec::new()) };
-            // A claim that is to say what is allowed, and is not there, allows nothing.
+            // A configured claim that is missing permits nothing.
             let allowed = match claims.get(name)? {
                 Value::String(words) => words.split_whitespace().map(Pattern::new).collect(),
                 Value::Array(words) => words.iter().filter_map(Value::as_str).map(Pattern::new).collect::<Vec<_>>(),
@@ -158,7 +158,7 @@ impl Issuer {
         let own = limits.into_iter().flatten().filter_map(|(name, amount)| {
             let limit = rates.iter().find(|limit| *limit.name == **name)?;
             let amount = amount.as_f64().filter(|amount| *amount > 0.0)?;
-            Some((limit.name.clone(), if limit.of == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64))
+            Some((limit.name.clone(), if limit.unit == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64))
         });
         let end = claims.get("exp").and_then(Value::as_u64)?.saturating_add(LEEWAY);
         Some(Caller {

@@ -2,8 +2,8 @@
 //!
 //! - *In*: entries of the file of keys, the secret of the hashes, what a client shows.
 //! - *Out*: its [`Caller`].
-//! - *Never*: a key. A comparison whose time depends on one: what is shown is hashed first, always, and nobody who lacks the secret can aim
-//!   at a hash.
+//! - *Never*: a key. No comparison depends on the secret: a presented key is hashed first, always, and without the secret a client cannot choose
+//!   a hash.
 
 #[cfg(feature = "sqlite")]
 mod database;
@@ -97,12 +97,12 @@ impl Keys {
         self.known.is_empty()
     }
 
-    /// Whose key it is, if it is one and has not expired.
+    /// The caller of a key, if it exists and has not expired.
     pub fn find(&self, shown: &str, wall_us: u64) -> Option<Arc<Caller>> {
         self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
     }
 
-    /// Whose certificate it is: by the first of what it proves that somebody has, or had.
+    /// The caller of a certificate, by the first of its proofs that an entry has, or had.
     pub fn find_certificate(&self, proves: &[Proof], wall_us: u64) -> Option<Arc<Caller>> {
         let known = proves.iter().find(|proof| self.known.contains_key(proof))?;
         self.of(known, wall_us)

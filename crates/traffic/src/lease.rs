@@ -2,16 +2,16 @@
 //!
 //! - *In*: what a store granted, what requests take and give back.
 //! - *Out*: yes while the slice lasts, without a word to the store; else how much to ask it for.
-//! - *Never*: a unit spent that was not leased, but for what running streams took since the store was asked last.
+//! - *Never*: use of units that were not leased, except by running streams since the last call to the store.
 //!
-//! The store has the account (the same GCRA, or the count of a calendar's window) and is asked for what a request needs and a slice more. Unused
+//! The store has the account (the same GCRA, or the count of a calendar window) and grants what a request needs plus a slice. Unused
 //! slices go back when they have lain idle. What a crashed gateway had leased is lost and comes back with time.
 
 use std::sync::Arc;
 
 use super::account::{Account, Taking, When, window_end};
 use super::limits::Held;
-use super::settings::{Every, Quota, Shared};
+use super::settings::{Quota, Shared, Window};
 use super::sync::Mutex;
 
 /// The part of a burst that a slice has: more makes fewer questions, and more that lies idle elsewhere.
@@ -33,9 +33,9 @@ pub(super) struct Lease {
 struct State {
     /// Units that are left of the slice; negative: a debt.
     balance: i64,
-    /// The store had nothing for a debt: streams that want more have none.
+    /// The store could not grant a debt: streams get no more units.
     is_dry: bool,
-    /// A request asks for a slice: others ask for what they need only, so that a gateway never has two.
+    /// A request is fetching a slice: others fetch only what they need, so that a gateway never has two slices.
     is_asking: bool,
     /// When something was taken last, nanoseconds.
     used_at: u64,
@@ -83,7 +83,7 @@ pub struct Wanted {
     pub need: u64,
     /// So many if there are.
     pub want: u64,
-    /// It asks for a slice.
+    /// Whether it fetches a slice.
     asks: bool,
 }
 
@@ -108,8 +108,8 @@ impl Lease {
     /// Take units of the slice; `None`: it has not enough.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Option<Taking> {
         let mut state = self.state.lock();
-        // A slice of a window that is over is none of the next.
-        if let Some(end) = window_end(quota.every, now).filter(|end| *end != state.window) {
+        // A slice of a past window is void.
+        if let Some(end) = window_end(quota.window, now).filter(|end| *end != state.window) {
             state.window = end;
             state.balance = state.balance.min(0);
         }
@@ -142,10 +142,10 @@ impl Lease {
         taking(quota, signed(units), now)
     }
 
-    /// What time has given back already is not given back again; of a window that is over, nothing is. Units at a time are free whenever they are left.
+    /// Units that refilled with time are not returned again, nor units of a past window. Streams are always returned.
     pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
-        let back = match window_end(quota.every, now) {
-            _ if quota.every == Every::AtATime => units,
+        let back = match window_end(quota.window, now) {
+            _ if quota.window == Window::AtATime => units,
             Some(end) if end == taking.until => units,
             Some(_) => 0,
             None => units.min(quota.units_of(taking.until.saturating_sub(now.tick.0))),
@@ -171,7 +171,7 @@ impl Lease {
 
     pub(super) fn is_as_new(&self, now: When) -> bool {
         let state = self.state.lock();
-        // Streams that run have units at a time that nothing else would give back.
+        // Running streams hold units that only their end returns.
         let runs = self.local.is_places() && state.leased != 0;
         state.balance == 0 && !runs && self.local.is_as_new(now)
     }
@@ -180,7 +180,7 @@ impl Lease {
 /// What must be known to give it back: of a rate when it would be paid off, of a calendar the end of the window.
 fn taking(quota: &Quota, units: i64, now: When) -> Taking {
     let paid = || now.tick.0.saturating_add(quota.time_of(units.unsigned_abs()));
-    Taking::until(window_end(quota.every, now).unwrap_or_else(paid))
+    Taking::until(window_end(quota.window, now).unwrap_or_else(paid))
 }
 
 impl Wanted {
@@ -235,23 +235,23 @@ impl Drop for Wanted {
 
 /// What the keeper of leases has to do about an account.
 #[derive(Debug)]
-pub enum Chore {
-    /// A debt of running streams is to be leased; [`Chore::done`] tells how much of it was.
+pub enum StoreTask {
+    /// Lease the debt of running streams; [`StoreTask::done`] reports how much was granted.
     Owe(Wanted),
     /// So many units go back to the store.
     Return(Wanted),
-    /// The store is to hear that places are taken.
+    /// Report to the store that streams are in use.
     Live(Wanted),
 }
 
-impl Chore {
-    /// `None` for `now`: the gateway ends, and nothing is to stay here.
-    pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<Chore> {
+impl StoreTask {
+    /// `None` for `now`: the gateway shuts down and returns everything.
+    pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<StoreTask> {
         let mut state = held.lease()?.state.lock();
         let balance = state.balance;
         let wanted = |state: &mut State, need, want| Wanted::new(held, state, key, (need, want), false);
         if balance < 0 {
-            return Some(Chore::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
+            return Some(StoreTask::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
         }
         let is_idle = now.is_none_or(|now| now.tick.0.saturating_sub(state.used_at) > IDLE);
         let slice = if is_idle { 0 } else { signed(held.quota.burst / SLICES) };
@@ -259,45 +259,45 @@ impl Chore {
         if back <= 0 {
             let has = state.leased > 0 || state.is_lost;
             let is_due = |now: &When| now.tick.0.saturating_sub(state.told_at) > KEEP_ALIVE;
-            let now = now.filter(|now| held.quota.every == Every::AtATime && has && is_due(now))?;
+            let now = now.filter(|now| held.quota.window == Window::AtATime && has && is_due(now))?;
             state.told_at = now.tick.0;
-            return Some(Chore::Live(wanted(&mut state, 0, 0)));
+            return Some(StoreTask::Live(wanted(&mut state, 0, 0)));
         }
         // Taken out first, so that no request spends what goes back.
         state.balance -= back;
-        Some(Chore::Return(wanted(&mut state, 0, back.unsigned_abs())))
+        Some(StoreTask::Return(wanted(&mut state, 0, back.unsigned_abs())))
     }
 
     /// What is wanted, or goes back.
     pub fn wanted(&self) -> &Wanted {
         match self {
-            Chore::Owe(wanted) | Chore::Return(wanted) | Chore::Live(wanted) => wanted,
+            StoreTask::Owe(wanted) | StoreTask::Return(wanted) | StoreTask::Live(wanted) => wanted,
         }
     }
 
-    /// The store has answered: it granted so many, or took them, or heard of it (1: for certain, 0: not). `None`: it did not answer, and nothing has changed.
+    /// The answer of the store: units granted, taken, or confirmed (1: certain, 0: not). `None`: no answer, nothing changes.
     pub fn done(self, units: Option<u64>) {
         let Some(lease) = self.wanted().held.lease() else { return };
         let mut state = lease.state.lock();
         match (&self, units) {
-            (Chore::Owe(wanted), Some(granted)) => {
+            (StoreTask::Owe(wanted), Some(granted)) => {
                 state.granted(granted);
                 state.is_dry = granted < wanted.want;
             }
             // What goes back to a store that is away comes back here, and is tried again.
-            (Chore::Return(wanted), None) => state.balance = state.balance.saturating_add(signed(wanted.want)),
-            (Chore::Return(wanted), Some(_)) => state.leased = state.leased.saturating_sub(signed(wanted.want)),
-            (Chore::Live(_), Some(certain)) => state.is_lost &= certain == 0,
-            (Chore::Owe(_) | Chore::Live(_), None) => {}
+            (StoreTask::Return(wanted), None) => state.balance = state.balance.saturating_add(signed(wanted.want)),
+            (StoreTask::Return(wanted), Some(_)) => state.leased = state.leased.saturating_sub(signed(wanted.want)),
+            (StoreTask::Live(_), Some(certain)) => state.is_lost &= certain == 0,
+            (StoreTask::Owe(_) | StoreTask::Live(_), None) => {}
         }
     }
 }
 
 /// The name of an account, with what it is: of a calendar's, the end of the window.
-pub(super) fn key(prefix: &str, limit: &str, subject: &str, every: Every, now: When) -> String {
-    match window_end(every, now) {
+pub(super) fn key(prefix: &str, limit: &str, subject: &str, window: Window, now: When) -> String {
+    match window_end(window, now) {
         Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
-        None if every == Every::AtATime => format!("{prefix}:{limit}:{subject}:places"),
+        None if window == Window::AtATime => format!("{prefix}:{limit}:{subject}:places"),
         None => format!("{prefix}:{limit}:{subject}"),
     }
 }
@@ -317,7 +317,7 @@ mod tests {
     }
 
     fn held() -> Arc<Held> {
-        let quota = Quota { amount: 1000, every: Every::Rolling(std::time::Duration::from_secs(60)), burst: 1000 };
+        let quota = Quota { amount: 1000, window: Window::Rolling(std::time::Duration::from_secs(60)), burst: 1000 };
         Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) })
     }
 
@@ -333,11 +333,11 @@ mod tests {
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
-        assert!(Chore::of(&held, "k", Some(at(0))).is_none(), "a slice may lie here while it is used");
+        assert!(StoreTask::of(&held, "k", Some(at(0))).is_none(), "a slice may lie here while it is used");
         lease(&held).give_back(&held.quota, 20, taking, at(0));
-        let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(0))) else { panic!("more than a slice goes back") };
+        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(0))) else { panic!("more than a slice goes back") };
         assert_eq!(back.want, 20);
-        let chore = Chore::of(&held, "k", Some(at(3 * IDLE))).unwrap();
+        let chore = StoreTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
         chore.done(None);
         assert_eq!(lease(&held).left(), 50, "a store that is away takes nothing");
@@ -347,39 +347,39 @@ mod tests {
     fn streams_run_on_until_the_store_is_dry() {
         let held = held();
         assert!(lease(&held).grow(5));
-        let chore = Chore::of(&held, "k", Some(at(0))).unwrap();
+        let chore = StoreTask::of(&held, "k", Some(at(0))).unwrap();
         assert_eq!(chore.wanted().want, 5);
         chore.done(Some(2));
         assert!(!lease(&held).grow(1));
         let wanted = Wanted::of(&held, "k", 10).unwrap();
         assert_eq!(wanted.need, 14, "a request pays the debt first");
-        Chore::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
+        StoreTask::of(&held, "k", Some(at(0))).unwrap().done(Some(4));
         assert!(lease(&held).grow(1));
     }
 
     #[test]
     fn places_come_back_whenever_they_are_left_and_are_told_of_meanwhile() {
-        let quota = Quota { amount: 40, every: Every::AtATime, burst: 40 };
+        let quota = Quota { amount: 40, window: Window::AtATime, burst: 40 };
         let held = Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) });
         let wanted = Wanted::of(&held, "k", 1).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
         drop(wanted);
         let taking = lease(&held).take(&held.quota, 1, at(0)).unwrap();
-        let Some(Chore::Return(back)) = Chore::of(&held, "k", Some(at(2 * IDLE))) else { panic!("two lie idle") };
+        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(2 * IDLE))) else { panic!("two lie idle") };
         assert_eq!(back.want, 2);
-        Chore::Return(back).done(Some(0));
-        let Some(Chore::Live(live)) = Chore::of(&held, "k", Some(at(3 * IDLE))) else { panic!("one is taken") };
+        StoreTask::Return(back).done(Some(0));
+        let Some(StoreTask::Live(live)) = StoreTask::of(&held, "k", Some(at(3 * IDLE))) else { panic!("one is taken") };
         assert_eq!(live.leased(), (1, true));
         let other = Wanted::of(&held, "k", 1).unwrap();
         assert_eq!(live.leased(), (1, false), "another question is on its way");
         drop((other, live));
-        assert!(Chore::of(&held, "k", Some(at(3 * IDLE))).is_none(), "it was told");
+        assert!(StoreTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "it was told");
         lease(&held).give_back(&held.quota, 1, taking, at(100 * IDLE));
-        let last = Chore::of(&held, "k", None).unwrap();
+        let last = StoreTask::of(&held, "k", None).unwrap();
         assert_eq!(last.wanted().want, 1, "a gateway that ends keeps nothing");
         last.done(Some(0));
-        assert!(Chore::of(&held, "k", None).is_none());
+        assert!(StoreTask::of(&held, "k", None).is_none());
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod interleavings {
     fn units_are_neither_lost_nor_doubled() {
         check_random(
             || {
-                let quota = Quota { amount: 100, every: Every::AtATime, burst: 100 };
+                let quota = Quota { amount: 100, window: Window::AtATime, burst: 100 };
                 let account = Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
                 let held = Arc::new(Held { quota, account: Arc::new(account) });
                 // What the store has given out.
@@ -450,14 +450,14 @@ mod interleavings {
     }
 
     fn keep(held: &Arc<Held>, given: &AtomicI64, is_away: bool) {
-        let Some(chore) = Chore::of(held, "k", None) else { return };
+        let Some(chore) = StoreTask::of(held, "k", None) else { return };
         let units = match &chore {
-            Chore::Return(wanted) if !is_away => {
+            StoreTask::Return(wanted) if !is_away => {
                 given.fetch_sub(signed(wanted.want), Ordering::SeqCst);
                 Some(0)
             }
-            Chore::Owe(_) => panic!("no request may spend more than there is"),
-            Chore::Return(_) | Chore::Live(_) => None,
+            StoreTask::Owe(_) => panic!("no request may spend more than there is"),
+            StoreTask::Return(_) | StoreTask::Live(_) => None,
         };
         thread::yield_now();
         chore.done(units);

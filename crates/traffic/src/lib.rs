@@ -1,12 +1,13 @@
-//! Who may pass, and how much.
+//! Authentication, rate limits, admission, usage and prices.
 //!
-//! - *In*: credentials, what a request asks for, what its stream has taken, two clocks.
-//! - *Out*: a [`Caller`]; a [`Charge`] or a [`Limited`] that says which limit and when; a place at a backend or a reason why not.
+//! - *In*: credentials, estimates and actual use of requests, two clocks.
+//! - *Out*: a [`Caller`]; a [`Charge`], or a [`Limited`] with the limit and the time to wait; an admission permit, or the reason why not.
 //! - *Never*: a connection, but for a file of keys; a state that grows with what strangers send; a charge that its request's end does not settle.
 //!
-//! `docs/traffic.md` tells it to operators, ADR 0007 says why it is made like this.
+//! `docs/rate-limits.md` is the page for operators, ADR 0007 explains the design.
 
 mod account;
+mod admission_queue;
 mod caller;
 mod charge;
 #[cfg(feature = "jwt")]
@@ -16,21 +17,20 @@ mod lease;
 mod limits;
 mod pattern;
 mod prices;
-mod remembered;
 pub mod settings;
-mod spend;
 pub mod store;
 mod sync;
-mod turnstile;
+mod token_cache;
+mod usage;
 
 pub use account::When;
+pub use admission_queue::{AdmissionQueue, Permit, QueueCounts, QueueRequest, Shed, ShedReason, Waiting};
 pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
-pub use lease::{Away, Chore, Wanted};
-pub use limits::{Asked, Denied, LimitCounts, Limited, RateLimits, network};
+pub use lease::{Away, StoreTask, Wanted};
+pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits, network};
 pub use pattern::Pattern;
 pub use prices::Used;
-pub use remembered::{Expired, Remembered};
-pub use spend::{Apart, Line, Spend, Totals};
-pub use turnstile::{Place, Shed, ShedReason, Turnstile, TurnstileCounts, Waiting, Wish};
+pub use token_cache::{Expired, TokenCache};
+pub use usage::{GroupBy, Totals, UsageRow, UsageSums};

@@ -1,6 +1,6 @@
-//! All limits, and who has an account with which.
+//! All rate limits and their accounts.
 //!
-//! - *In*: what a request asks for and who asks.
+//! - *In*: the estimate of a request, and its caller.
 //! - *Out*: a [`Charge`], or the first limit that has not enough, and when it will.
 //! - *Never*: a half-taken reservation; an account for every stranger: of addresses only so many have one of their own.
 
@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use super::account::{self, Account, When};
 use super::caller::Caller;
 use super::charge::{Charge, Part};
-use super::lease::{self, Away, Chore, Lease, Wanted};
+use super::lease::{self, Away, Lease, StoreTask, Wanted};
 use super::prices::{self, Used};
-use super::settings::{self, Every, Per, Price, Quota, Shared, Unit};
-use super::spend::{Apart, Spend};
+use super::settings::{self, Per, Price, Quota, Shared, Unit, Window};
+use super::usage::{GroupBy, UsageSums};
 use crate::Pattern;
 
 /// Locks of a limit's accounts.
@@ -30,16 +30,16 @@ const SHARDS: usize = 16;
 /// Nanoseconds between two looks for idle accounts: one takes some tenths of a millisecond.
 const SWEEP_AGAIN: u64 = 100_000_000;
 /// Most addresses of a shard with an account of their own; more share one.
-const MOST_ADDRESSES: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
-/// What a request asks for.
+/// A request, as limits see it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// Who asks.
+pub struct LimitRequest<'a> {
+    /// Its caller.
     pub caller: &'a Caller,
     /// The route.
     pub route: &'a Arc<str>,
-    /// The model, as the client says.
+    /// The model in the request.
     pub model: &'a str,
     /// The same where a backend declares it; else one name for all.
     pub declared_model: &'a Arc<str>,
@@ -55,12 +55,12 @@ pub struct Limited {
     /// Which.
     pub limit: Arc<str>,
     /// What it counts.
-    pub of: Unit,
+    pub unit: Unit,
     /// How much.
     pub quota: Quota,
-    /// Who shares it.
+    /// Requests that share an account.
     pub per: Per,
-    /// What was asked, in its units.
+    /// Requested units.
     pub asked: u64,
     /// What was left.
     pub left: u64,
@@ -99,7 +99,7 @@ pub(super) struct Limit {
     /// Requests refused and streams ended for it.
     pub(super) refused: AtomicU64,
     pub(super) ended: AtomicU64,
-    /// Requests that were told that it is nearly reached.
+    /// Requests that got a warning.
     pub(super) warned: AtomicU64,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
@@ -130,7 +130,7 @@ impl Held {
     }
 }
 
-/// Who shares an account.
+/// Key of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     All,
@@ -162,14 +162,15 @@ impl RateLimits {
     /// Days and months begin with what was used of them before: a restart is no new month. Before the first request, and once.
     ///
     /// Sums know no routes and no addresses: limits of these begin anew. Those in a store have their own memory.
-    pub fn resume(&self, spend: &Spend, now: When) {
+    pub fn resume(&self, spend: &UsageSums, now: When) {
         self.limits.iter().for_each(|limit| limit.resume(spend, now));
     }
 
     /// Whether any counts what only bodies and answers of a route tell.
     pub fn count_tokens_of(&self, route: &str) -> bool {
-        let counts =
-            |settings: &settings::Limit| !matches!(settings.of, Unit::Requests | Unit::Streams) && Pattern::allow(&settings.routes, route);
+        let counts = |settings: &settings::Limit| {
+            !matches!(settings.unit, Unit::Requests | Unit::Streams) && Pattern::allow(&settings.routes, route)
+        };
         self.limits.iter().any(|limit| counts(&limit.settings))
     }
 
@@ -187,18 +188,18 @@ impl RateLimits {
     ///
     /// A reservation larger than what a limit ever holds at once is cut to that, if the prompt alone fits: the stream then ends where its budget does.
     ///
-    /// `away` says what to do where a store would have to be asked and is not there.
+    /// `away` says what to do where the store is needed and unreachable.
     ///
     /// # Errors
-    /// [`Denied`]: the first limit that has not enough, or what to ask the store for. Nothing is taken then.
-    pub fn reserve(&self, asked: &Asked<'_>, away: Option<Away>, now: When) -> Result<Charge, Denied> {
-        let price = self.limits.iter().any(|limit| limit.settings.of == Unit::Cost).then(|| self.price(asked.model)).flatten();
+    /// [`Denied`]: the first limit without enough units, or what to fetch from the store. Nothing is taken then.
+    pub fn reserve(&self, asked: &LimitRequest<'_>, away: Option<Away>, now: When) -> Result<Charge, Denied> {
+        let price = self.limits.iter().any(|limit| limit.settings.unit == Unit::Cost).then(|| self.price(asked.model)).flatten();
         let mut charge = Charge::new(price.cloned());
         let mut short = Vec::new();
         for limit in self.limits.iter().filter(|limit| limit.concerns(asked)) {
             let held = limit.account(asked, now);
-            let prompt = Used { output: 0, reasoning: 0, ..asked.expected }.in_units(limit.settings.of, price);
-            let whole = asked.expected.in_units(limit.settings.of, price);
+            let prompt = Used { output: 0, reasoning: 0, ..asked.expected }.in_units(limit.settings.unit, price);
+            let whole = asked.expected.in_units(limit.settings.unit, price);
             let units = if prompt <= held.quota.burst { whole.min(held.quota.burst) } else { whole };
             let taken = match (&*held.account, away) {
                 (Account::Leased(lease), Some(away)) => {
@@ -220,7 +221,7 @@ impl RateLimits {
                     limit.refused.fetch_add(1, Ordering::Relaxed);
                     let limited = Limited {
                         limit: limit.settings.name.clone(),
-                        of: limit.settings.of,
+                        unit: limit.settings.unit,
                         quota: held.quota,
                         per: limit.settings.per,
                         asked: units,
@@ -243,17 +244,17 @@ impl RateLimits {
     pub fn limited(&self, wanted: &Wanted, retry_after: Option<Duration>) -> Option<Limited> {
         let limit = self.limits.iter().find(|limit| wanted.key.split(':').nth(1) == Some(&*limit.settings.name))?;
         limit.refused.fetch_add(1, Ordering::Relaxed);
-        let (of, per) = (limit.settings.of, limit.settings.per);
-        Some(Limited { limit: limit.settings.name.clone(), of, quota: wanted.quota, per, asked: wanted.need, left: 0, retry_after })
+        let (unit, per) = (limit.settings.unit, limit.settings.per);
+        Some(Limited { limit: limit.settings.name.clone(), unit, quota: wanted.quota, per, asked: wanted.need, left: 0, retry_after })
     }
 
     /// What is to be done about slices now: debts, and what lies idle.
-    pub fn chores(&self, now: When) -> Vec<Chore> {
+    pub fn chores(&self, now: When) -> Vec<StoreTask> {
         self.shared().flat_map(|limit| limit.chores(now, Some(now))).collect()
     }
 
-    /// The same when the gateway ends, and nothing is to stay here.
-    pub fn last_chores(&self, now: When) -> Vec<Chore> {
+    /// The same at shutdown, when everything is returned.
+    pub fn last_chores(&self, now: When) -> Vec<StoreTask> {
         self.shared().flat_map(|limit| limit.chores(now, None)).collect()
     }
 
@@ -276,12 +277,12 @@ impl RateLimits {
 impl Observe for RateLimits {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         for LimitCounts { limit, refused, ended, warned, accounts } in self.counts() {
-            samples.under(&[("limit", &limit.name), ("of", limit.of.name())], |samples| {
+            samples.under(&[("limit", &limit.name), ("unit", limit.unit.name())], |samples| {
                 samples.counts(&[
-                    ("llm_lens_limited_requests_total", refused),
-                    ("llm_lens_limited_streams_total", ended),
-                    ("llm_lens_limit_warnings_total", warned),
-                    ("llm_lens_limit_accounts", accounts as u64),
+                    ("llm_lens_rate_limited_requests_total", refused),
+                    ("llm_lens_rate_limited_streams_total", ended),
+                    ("llm_lens_rate_limit_warnings_total", warned),
+                    ("llm_lens_rate_limit_accounts", accounts as u64),
                 ]);
             });
         }
@@ -318,19 +319,19 @@ impl Limit {
     /// Whether accounts of this limit say the same under those settings.
     fn counts_as(&self, other: &settings::Limit) -> bool {
         let mine = &self.settings;
-        let kind = |every: Every| std::mem::discriminant(&every);
+        let kind = |window: Window| std::mem::discriminant(&window);
         let store = |settings: &settings::Limit| settings.shared.as_ref().map(|shared| shared.prefix.clone());
-        (&mine.name, mine.of, mine.per, store(mine)) == (&other.name, other.of, other.per, store(other))
-            && kind(mine.quota.every) == kind(other.quota.every)
+        (&mine.name, mine.unit, mine.per, store(mine)) == (&other.name, other.unit, other.per, store(other))
+            && kind(mine.quota.window) == kind(other.quota.window)
     }
 
-    fn resume(&self, spend: &Spend, now: When) {
+    fn resume(&self, spend: &UsageSums, now: When) {
         let settings = &self.settings;
-        let Some(first) = account::first_day(settings.quota.every, now) else { return };
+        let Some(first) = account::first_day(settings.quota.window, now) else { return };
         if settings.shared.is_some() || !settings.routes.is_empty() {
             return;
         }
-        for (line, totals) in spend.lines(Apart::EVERYTHING, Some(first)) {
+        for (line, totals) in spend.lines(GroupBy::EVERYTHING, Some(first)) {
             let subject = match settings.per {
                 Per::All => Subject::All,
                 Per::Key => Subject::Name(line.key),
@@ -340,19 +341,19 @@ impl Limit {
             };
             if Pattern::allow(&settings.models, &line.model) && Pattern::allow(&settings.owners, &line.owner) {
                 let held = self.held(subject, settings.quota, now);
-                held.account.charge(&held.quota, totals.in_units(settings.of), now);
+                held.account.charge(&held.quota, totals.in_units(settings.unit), now);
             }
         }
     }
 
-    fn concerns(&self, asked: &Asked<'_>) -> bool {
+    fn concerns(&self, asked: &LimitRequest<'_>) -> bool {
         let settings = &self.settings;
         Pattern::allow(&settings.routes, asked.route)
             && Pattern::allow(&settings.models, asked.model)
             && Pattern::allow(&settings.owners, &asked.caller.owner)
     }
 
-    fn subject(&self, asked: &Asked<'_>) -> Subject {
+    fn subject(&self, asked: &LimitRequest<'_>) -> Subject {
         match (self.settings.per, asked.address) {
             (Per::All, _) | (Per::Address, None) => Subject::All,
             (Per::Key, _) => Subject::Name(asked.caller.id.clone()),
@@ -364,21 +365,21 @@ impl Limit {
     }
 
     /// The name of an account in the store.
-    fn key(&self, asked: &Asked<'_>, now: When) -> String {
+    fn key(&self, asked: &LimitRequest<'_>, now: When) -> String {
         self.key_of(&self.subject(asked), now)
     }
 
     fn key_of(&self, subject: &Subject, now: When) -> String {
         let prefix = self.settings.shared.as_ref().map_or("", |shared| &*shared.prefix);
-        lease::key(prefix, &self.settings.name, &subject.to_string(), self.settings.quota.every, now)
+        lease::key(prefix, &self.settings.name, &subject.to_string(), self.settings.quota.window, now)
     }
 
-    fn chores(&self, now: When, stays: Option<When>) -> Vec<Chore> {
-        let of = |(subject, held): (&Subject, &Arc<Held>)| Chore::of(held, &self.key_of(subject, now), stays);
+    fn chores(&self, now: When, stays: Option<When>) -> Vec<StoreTask> {
+        let of = |(subject, held): (&Subject, &Arc<Held>)| StoreTask::of(held, &self.key_of(subject, now), stays);
         self.shards.iter().flat_map(|shard| shard.lock().accounts.iter().filter_map(of).collect::<Vec<_>>()).collect()
     }
 
-    fn account(&self, asked: &Asked<'_>, now: When) -> Arc<Held> {
+    fn account(&self, asked: &LimitRequest<'_>, now: When) -> Arc<Held> {
         let subject = self.subject(asked);
         let quota = match (self.settings.per, asked.caller.limits.get(&self.settings.name)) {
             (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
@@ -405,9 +406,9 @@ impl Shard {
         if self.accounts.len() >= self.sweep_at.max(64) && now.tick.0 >= self.sweep_again {
             self.sweep_again = now.tick.0.saturating_add(SWEEP_AGAIN);
             self.accounts.retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_as_new(now));
-            self.sweep_at = (2 * self.accounts.len()).min(MOST_ADDRESSES);
+            self.sweep_at = (2 * self.accounts.len()).min(MAX_ADDRESSES);
         }
-        let crowded = matches!(subject, Subject::Address(_)) && self.accounts.len() >= MOST_ADDRESSES;
+        let crowded = matches!(subject, Subject::Address(_)) && self.accounts.len() >= MAX_ADDRESSES;
         let subject = if crowded { Subject::All } else { subject };
         let fresh = || Arc::new(Held { quota, account: Arc::new(Account::new(&quota, shared)) });
         self.accounts.entry(subject).or_insert_with(fresh).clone()
@@ -462,7 +463,7 @@ impl Part {
         }
     }
 
-    /// Nothing more is taken or given back.
+    /// Close the account: nothing is taken or returned any more.
     pub(super) fn close(&self) {
         match &*self.held.account {
             Account::Leased(lease) if self.of_share => lease.close(self.taking),

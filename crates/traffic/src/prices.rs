@@ -17,7 +17,7 @@ pub struct Used {
 }
 
 impl Used {
-    /// In pico-dollars; nothing where nobody named a price.
+    /// Cost in pico-dollars; zero without a price.
     pub fn cost(&self, price: Option<&Price>) -> u64 {
         let Some(price) = price else { return 0 };
         let (cached, reasoning) = (self.cached.min(self.input), self.reasoning.min(self.output));
@@ -57,7 +57,7 @@ mod tests {
         let used = Used { input: 10, cached: 4, output: 5, reasoning: 2 };
         assert_eq!(used.cost(Some(&price)), 6 * 100 + 4 * 10 + 3 * 1000 + 2 * 2000);
         assert_eq!(used.cost(None), 0);
-        // An engine that says nonsense does not make it cheaper than nothing.
+        // Inconsistent usage of an engine must not lower the cost.
         assert_eq!(Used { input: 1, cached: 9, output: 0, reasoning: 9 }.cost(Some(&price)), 10);
     }
 }

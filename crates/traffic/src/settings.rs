@@ -47,11 +47,11 @@ impl Unit {
     }
 }
 
-/// Who shares an account of a limit.
+/// Requests that share an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
-    /// Everybody.
+    /// All requests.
     All,
     /// Each key, or subject of a token or certificate.
     Key,
@@ -85,7 +85,7 @@ impl Per {
 /// Over which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Every {
+pub enum Window {
     /// Any span of that length.
     Rolling(Duration),
     /// A day of the calendar, by UTC.
@@ -102,7 +102,7 @@ pub struct Quota {
     /// Units, at least 1.
     pub amount: u64,
     /// Over which time.
-    pub every: Every,
+    pub window: Window,
     /// Units that may go at once; the amount, where it is no rate.
     pub burst: u64,
 }
@@ -110,14 +110,14 @@ pub struct Quota {
 impl Quota {
     /// Nanoseconds in which a rate gives so many units, rounded up.
     pub(super) fn time_of(&self, units: u64) -> u64 {
-        let Every::Rolling(period) = self.every else { return 0 };
+        let Window::Rolling(period) = self.window else { return 0 };
         let (nanos, amount) = (period.as_nanos(), u128::from(self.amount.max(1)));
         u64::try_from((u128::from(units) * nanos).div_ceil(amount)).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
     }
 
     /// Units that a rate gives in so many nanoseconds, rounded down.
     pub(super) fn units_of(&self, nanos: u64) -> u64 {
-        let Every::Rolling(period) = self.every else { return 0 };
+        let Window::Rolling(period) = self.window else { return 0 };
         u64::try_from(u128::from(nanos) * u128::from(self.amount) / period.as_nanos().max(1)).unwrap_or(u64::MAX)
     }
 }
@@ -125,7 +125,7 @@ impl Quota {
 /// What happens to a stream that has taken all there was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AtEnd {
+pub enum OnExhausted {
     /// It ends as if `max_tokens` were reached.
     #[default]
     Length,
@@ -160,10 +160,10 @@ pub struct Limit {
     /// Its name, in answers and metrics.
     pub name: Arc<str>,
     /// What it counts.
-    pub of: Unit,
+    pub unit: Unit,
     /// How much.
     pub quota: Quota,
-    /// Who shares.
+    /// Requests that share an amount.
     pub per: Per,
     /// Only requests of these routes, if any are named.
     pub routes: Vec<Pattern>,
@@ -174,7 +174,7 @@ pub struct Limit {
     /// The percentage of it from which on callers are warned; 0: never.
     pub warn_at: u8,
     /// When a stream has taken all.
-    pub at_end: AtEnd,
+    pub on_exhausted: OnExhausted,
     /// Shared with other gateways, through a store.
     pub shared: Option<Shared>,
 }
@@ -203,7 +203,7 @@ pub struct Price {
     pub reasoning: u64,
 }
 
-/// What somebody must show to be who he is.
+/// A credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
     /// A key with this HMAC-SHA-256.
@@ -228,15 +228,15 @@ pub struct Key {
     pub id: Arc<str>,
     /// What its owner must show.
     pub proof: Proof,
-    /// Whose it is.
+    /// Owner.
     pub owner: Arc<str>,
-    /// Unix microseconds from which on it is none.
+    /// Expiry in Unix microseconds.
     pub expires: Option<u64>,
     /// Routes it may use; none named: all.
     pub routes: Vec<Pattern>,
     /// Models it may use; none named: all.
     pub models: Vec<Pattern>,
-    /// Its place in queues, 0 to 9; higher goes first.
+    /// Priority in queues, 0 to 9; higher goes first.
     pub priority: u8,
     /// Amounts of its own for limits by name, in the limit's units.
     pub limits: BTreeMap<Arc<str>, u64>,
@@ -259,14 +259,14 @@ pub struct Admission {
     pub max_wait: Duration,
 }
 
-/// Whether a route wants to know who asks.
+/// Whether a route requires a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
-    /// Nobody is asked. Where other routes ask, credentials reach no backend on this one either.
+    /// Credentials are ignored. If other routes require one, it still reaches no backend.
     #[default]
     Off,
-    /// Who shows a credential must show a good one; who shows none is `anonymous`.
+    /// A presented credential must be valid; without one, the caller is `anonymous`.
     Optional,
     /// A good credential.
     Required,

@@ -1,4 +1,4 @@
-//! What the store of shared limits is asked: scripts for Redis, Valkey, or what speaks like them, and their arguments.
+//! Calls to the store of shared limits: scripts for Redis or Valkey, and their arguments.
 //!
 //! - *In*: a slice that is [`Wanted`].
 //! - *Out*: a [`Call`]; what its answer means.
@@ -11,11 +11,11 @@
 use std::time::Duration;
 
 use super::lease::Wanted;
-use super::settings::Every;
+use super::settings::Window;
 
-/// A key lives on for so long after nothing is owed, milliseconds.
+/// Milliseconds for which a key outlives its last debt.
 const KEY_TTL_SLACK: u64 = 1000;
-/// A gateway that is not heard of for so long has crashed, milliseconds: what it had at a time is free.
+/// Milliseconds after which a silent gateway counts as crashed, and its streams are released.
 const GATEWAY_TTL: u64 = 10_000;
 
 /// A script of the store.
@@ -85,22 +85,24 @@ impl Wanted {
     /// Take `need` to `want` units. `gateway` names this process among those that share.
     pub fn take(&self, gateway: &str) -> Call<'_> {
         let (need, want) = (self.need, self.want);
-        match self.quota.every {
-            Every::Rolling(period) => {
+        match self.quota.window {
+            Window::Rolling(period) => {
                 let args = [self.quota.amount, period.as_micros() as u64, self.quota.burst, need, want, KEY_TTL_SLACK];
                 self.call(Script::TakeRate, args)
             }
-            Every::Day | Every::Month => self.call(Script::TakeCount, [self.quota.amount, end_of(&self.key), need, want]),
-            Every::AtATime => self.concurrent(gateway, (need, want), 0),
+            Window::Day | Window::Month => self.call(Script::TakeCount, [self.quota.amount, end_of(&self.key), need, want]),
+            Window::AtATime => self.concurrent(gateway, (need, want), 0),
         }
     }
 
     /// Give `want` units back.
     pub fn give(&self, gateway: &str) -> Call<'_> {
-        match self.quota.every {
-            Every::Rolling(period) => self.call(Script::GiveRate, [self.quota.amount, period.as_micros() as u64, self.want, KEY_TTL_SLACK]),
-            Every::Day | Every::Month => self.call(Script::GiveCount, [self.want, KEY_TTL_SLACK]),
-            Every::AtATime => self.concurrent(gateway, (0, 0), self.want),
+        match self.quota.window {
+            Window::Rolling(period) => {
+                self.call(Script::GiveRate, [self.quota.amount, period.as_micros() as u64, self.want, KEY_TTL_SLACK])
+            }
+            Window::Day | Window::Month => self.call(Script::GiveCount, [self.want, KEY_TTL_SLACK]),
+            Window::AtATime => self.concurrent(gateway, (0, 0), self.want),
         }
     }
 
@@ -115,7 +117,7 @@ impl Wanted {
 
     fn concurrent(&self, gateway: &str, (need, want): (u64, u64), back: u64) -> Call<'_> {
         let (leased, alone) = self.leased();
-        // Only a call that takes nothing and gives nothing is certain of what the gateway has.
+        // Only a call that changes nothing confirms what the gateway holds.
         let certain = alone && want == 0 && back == 0;
         let numbers = [GATEWAY_TTL, self.quota.amount, leased, need, want, back, u64::from(certain)];
         let args = std::iter::once(gateway.to_owned()).chain(numbers.iter().map(u64::to_string)).collect();

@@ -1,4 +1,4 @@
-//! The lock of what threads share: parking_lot's, or one whose schedules tests choose (`--cfg shuttle`).
+//! The mutex of shared state: parking_lot's, or shuttle's in tests of thread schedules (`--cfg shuttle`).
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::Mutex;

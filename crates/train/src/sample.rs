@@ -8,7 +8,7 @@ use aho_corasick::BuildError;
 
 use crate::data::Row;
 use classifier::extract::extract;
-use classifier::features::{KINDS, Kind, LEAST, Sink};
+use classifier::features::{KINDS, Kind, MIN_OCCURRENCES, Sink};
 use classifier::lexicon::Lexicon;
 use classifier::phrase::Phrases;
 
@@ -89,7 +89,7 @@ impl Sample {
         let mut sums = [0f32; KINDS];
         let mut sentences = vec![0f32; self.sentences];
         let mut told = vec![false; self.sentences];
-        for (((sum, met), kind), least) in sums.iter_mut().zip(&self.kinds).zip(kinds).zip(LEAST) {
+        for (((sum, met), kind), least) in sums.iter_mut().zip(&self.kinds).zip(kinds).zip(MIN_OCCURRENCES) {
             let mut each = vec![(0f32, 0u32); self.sentences];
             for (bucket, sentence) in met {
                 let weight = weights.get(*bucket as usize).copied().unwrap_or(0.0);

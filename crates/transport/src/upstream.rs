@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use routing::{AttemptResult, Member};
-use traffic::Turnstile;
+use traffic::AdmissionQueue;
 
 use crate::clock;
 use crate::leg::AnswerHead;
@@ -65,7 +65,7 @@ pub struct Upstream {
     authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
     /// Limits its concurrent requests, where its settings do.
-    pub turnstile: Option<Arc<Turnstile>>,
+    pub queue: Option<Arc<AdmissionQueue>>,
     /// Its health, load and latency, shared by every pool that has it.
     pub member: Arc<Member>,
     /// Why the last active check failed; `None` when it passed.
@@ -85,26 +85,15 @@ impl Upstream {
             }
         };
         let h2 = backend.http2.then(h2::Client::build);
-        let turnstile = backend.admission.map(|admission| Arc::new(Turnstile::new(admission)));
+        let queue = backend.admission.map(|admission| Arc::new(AdmissionQueue::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
-        Ok(Upstream {
-            tls,
-            h2,
-            limits,
-            authorities,
-            number,
-            in_use: Arc::default(),
-            turnstile,
-            member,
-            last_check: Mutex::default(),
-            backend,
-        })
+        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), queue, member, last_check: Mutex::default(), backend })
     }
 
     /// Whether requests wait for it already.
     pub fn is_saturated(&self) -> bool {
-        self.turnstile.as_ref().is_some_and(|turnstile| turnstile.counts().waiting > 0)
+        self.queue.as_ref().is_some_and(|queue| queue.counts().waiting > 0)
     }
 
     /// Obey `Retry-After`: the backend gets no first attempts meanwhile. A 429 to a credential of the client's own concerns that client only.
@@ -112,7 +101,7 @@ impl Upstream {
         if head.status == 429 && with_credential && self.backend.api_key.is_none() {
             return;
         }
-        head.retry_after().into_iter().for_each(|span| self.member.health().rest(span, clock::now()));
+        head.retry_after().into_iter().for_each(|span| self.member.health().back_off(span, clock::now()));
     }
 
     /// Whether an answer with this status says that another backend might do better.
@@ -141,11 +130,11 @@ impl Upstream {
         self.is_saturated() || self.member.signals(now).and_then(|signals| signals.waiting).is_some_and(|waiting| waiting >= 1.0)
     }
 
-    /// The same, with the turnstile of the one before it, if its settings are the same: those that are in there count on. What is known of it stays
+    /// The same, with the queue of the one before it, if its settings are the same: those that are in there count on. What is known of it stays
     /// where it is the same server.
     pub fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
         let known = before.filter(|before| before.backend.admission == self.backend.admission);
-        self.turnstile = known.and_then(|before| before.turnstile.clone()).or(self.turnstile);
+        self.queue = known.and_then(|before| before.queue.clone()).or(self.queue);
         let is_same_server = |before: &Backend| {
             let server = |backend: &Backend| (backend.host.clone(), backend.port, backend.authority.clone(), backend.prefix.clone());
             server(before) == server(&self.backend) && before.weight == self.backend.weight

@@ -23,7 +23,7 @@ use crate::json::{self, Malformed, Scan};
 /// What an engine speaks on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// `/v1/chat/completions` of OpenAI and everybody who took it over.
+    /// `/v1/chat/completions` of OpenAI and compatible engines.
     OpenAiChat,
     /// `/v1/completions`.
     OpenAiCompletions,

@@ -3,7 +3,7 @@
 //!
 //! - *In*: the first event of the stream, for the names that every event repeats, and the last one that was passed on.
 //! - *Out*: the bytes of the closing events. An error is not among them where the dialect has a word for a refusal.
-//! - *Never*: text of the answer; a claim about tokens that nobody counted.
+//! - *Never*: text of the answer; a claim about tokens that were not counted.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::dialect::Dialect;
 use crate::json::{Malformed, Scan};
 
 /// Longest name that is repeated.
-const MOST: usize = 256;
+const MAX_CHOICES: usize = 256;
 
 /// What events repeat, as it stood in the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Envelope {
 fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     if matches!(scan.peek(), Some(b'"' | b'0'..=b'9')) {
         let written = scan.verbatim()?.raw();
-        if let Some(text) = std::str::from_utf8(written).ok().filter(|text| text.len() <= MOST) {
+        if let Some(text) = std::str::from_utf8(written).ok().filter(|text| text.len() <= MAX_CHOICES) {
             text.clone_into(into);
         }
         return Ok(());

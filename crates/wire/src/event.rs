@@ -172,7 +172,7 @@ pub struct Event {
     pub same_shape: bool,
 }
 
-/// Who wants to know. Every method has an empty default.
+/// Receiver of events. Every method has an empty default.
 pub trait Listener {
     /// The data of the event whose parts come next, framing removed. Texts of its parts are slices of it.
     #[inline]
@@ -236,7 +236,7 @@ impl<'l, L: Listener> Teller<'l, L> {
         self.listener.part(Part::Text { channel, choice, index, text });
     }
 
-    /// Every string of a member that nobody reads: each path of keys below `key` is a text of its own.
+    /// Every string of an unknown member: each path of keys below `key` is a text of its own.
     pub(crate) fn beside(&mut self, choice: u32, key: &[u8], scan: &mut Scan<'_>) -> Result<(), Malformed> {
         self.below(choice, path(0x811C_9DC5, key), scan)
     }

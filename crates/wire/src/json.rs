@@ -2,7 +2,7 @@
 //!
 //! - *In*: a complete JSON text (an event's data, a request body).
 //! - *Out*: the values a caller asks for, as slices of the input; everything else is skipped.
-//! - *Never*: a tree, an allocation for a value that nobody asked for, recursion on nested input.
+//! - *Never*: a tree, an allocation for an unused value, recursion on nested input.
 //!
 //! It reads structure strictly (a bracket that does not match, a string that does not end, a missing comma are
 //! errors) because a lenient scanner and a strict engine behind it would disagree about what a document says.

@@ -43,7 +43,7 @@ impl Refused {
     }
 }
 
-/// Whose words a prompt text is.
+/// Role of a prompt text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
     /// `system` or `developer`, or the dialect's own field for it.
@@ -61,7 +61,7 @@ pub enum Speaker {
 /// A prompt text: the bytes between its quotes, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptText {
-    /// Whose words.
+    /// Its role.
     pub speaker: Speaker,
     /// Where in the body; the bytes are JSON string content with its escapes.
     pub range: Range<usize>,
@@ -297,7 +297,7 @@ impl RequestFacts {
             }
             Some(b'[') => v.array(|_, v| self.every_text(v, speaker, place)),
             Some(b'{') => v.object(|key, v| self.member_text(key, v, speaker, place)),
-            // A list of numbers is a prompt that somebody else has cut into tokens.
+            // A list of numbers is a prompt in tokens.
             Some(b'0'..=b'9' | b'-') if place == Place::Known => {
                 self.tokens = true;
                 v.skip()

@@ -4,7 +4,7 @@
 //! - *Out*: complete frames as slices (of the chunk itself when the frame lies in it whole), comments, and where
 //!   in the chunk each ended.
 //! - *Never*: more than one frame buffered. A frame over the limit ends the reading for good
-//!   ([`Decoder::overflowed`]); forwarding the bytes is somebody else's work and goes on.
+//!   ([`Decoder::overflowed`]); forwarding the bytes is the caller's work and continues.
 //!
 //! The grammar is the one of the HTML standard, section 9.2 "Server-sent events": lines end in CR, LF or CRLF, a
 //! leading byte order mark is dropped, a field without a colon has an empty value, one space after the colon

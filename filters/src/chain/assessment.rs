@@ -60,7 +60,7 @@ pub struct Assessment {
     pub verdict: Verdict,
     /// What was done, or would have been: a word for the record.
     pub word: &'static str,
-    /// What was found, by whom. Only findings with an action.
+    /// Findings with an action, and the filters that found them.
     pub found: Vec<(Arc<str>, Found)>,
     /// The scores of all categories.
     pub risk: Risk,
@@ -68,7 +68,7 @@ pub struct Assessment {
     pub level: Level,
     /// What each filter cost.
     pub accounts: Vec<FilterAccount>,
-    /// Nanoseconds for what needed nobody else.
+    /// Nanoseconds of detectors.
     pub looked: u64,
     /// Nanoseconds for the judges and this assessment.
     pub judged: u64,
@@ -147,7 +147,7 @@ impl Assessment {
         matches!(self.verdict, Verdict::Block { .. } | Verdict::Failed { .. })
     }
 
-    /// Everybody has spoken: what does it amount to?
+    /// Assess the results of all filters.
     pub(super) fn conclude(&mut self, settings: &settings::Risk) {
         self.level = self.risk.level(settings);
         let action = match self.level {

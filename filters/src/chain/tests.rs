@@ -149,7 +149,7 @@ fn the_severest_action_wins_and_the_first_that_refuses_is_named() {
 fn whoever_cannot_say_gives_what_his_mode_says() {
     for (does, failure) in [
         (Does::Hang, Failure::Deadline),
-        (Does::Fail(Failure::Nonsense), Failure::Nonsense),
+        (Does::Fail(Failure::InvalidResponse), Failure::InvalidResponse),
         (Does::Fail(Failure::Unreachable), Failure::Unreachable),
         (Does::Panic, Failure::Panicked),
     ] {
@@ -184,7 +184,7 @@ fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
         let said = prompt(&Chain::new(links, false, Duration::from_millis(budget), RISK), &World::default(), "x");
         (said.accounts[0].failure.clone().unwrap(), said.accounts[0].wall_us)
     };
-    assert_eq!(of(20), ("budget".into(), 20_000));
+    assert_eq!(of(20), ("judges_deadline".into(), 20_000));
     assert_eq!(of(0), ("deadline".into(), 50_000));
     assert_eq!(of(90), ("deadline".into(), 50_000));
 }

@@ -5,7 +5,7 @@
 //! - *Out*: a finding over a score of 0.5, and of toxic language one for each category at or above its threshold; every score for the
 //!   assessment of risk.
 //! - *Never*: a text that is too long to be read taken for a harmless one: it is a finding of its own. Attacks in answers: a model
-//!   that quotes one attacks nobody.
+//!   that quotes one is not an attack.
 
 use std::sync::{Arc, LazyLock};
 

@@ -29,7 +29,7 @@ impl MatchRules {
             return Ok(None);
         }
         let actions = rules.iter().map(|rule| (format!("policy.{}", rule.name), rule.input)).collect();
-        Ok(Some(MatchRules { automata: Automata::new(&patterns, crate::shield_chain::options(512))?, actions }))
+        Ok(Some(MatchRules { automata: Automata::new(&patterns, crate::guardrail::options(512))?, actions }))
     }
 }
 

@@ -17,7 +17,7 @@ const TAIL: usize = 8 << 10;
 /// Bytes between two looks.
 const STEP: usize = 256;
 /// Channels that are followed apart; more share the last place.
-const MOST: usize = 64;
+const MAX_CHANNELS: usize = 64;
 /// A shorter phrase is a rule of dashes, or a table.
 const SHORTEST: usize = 8;
 
@@ -73,7 +73,7 @@ impl Watch for Watching {
     fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Refused> {
         let of = (choice, channel);
         let at = self.channels.iter().position(|tail| tail.of == of).unwrap_or_else(|| {
-            if self.channels.len() < MOST {
+            if self.channels.len() < MAX_CHANNELS {
                 self.channels.push(Tail { of, text: Vec::new(), fresh: 0 });
             }
             self.channels.len() - 1

@@ -1,6 +1,6 @@
 //! Asks an analyzer of personal data, as Presidio's `/analyze`.
 //!
-//! - *In*: every text, whoever says it.
+//! - *In*: every text, of any role.
 //! - *Out*: the places of names, addresses and the like, in bytes, so that they can be taken out.
 //! - *Never*: several texts in a question. Newer servers take lists, older ones answer them with an error; one text each is what all
 //!   of them understand. The questions of one subject are asked side by side.
@@ -60,7 +60,7 @@ impl Analyzer {
         for result in results {
             let span = offsets.span(result.get("start")?, result.get("end")?)?;
             let (kind, score) = (result.get("entity_type")?.as_str()?, score(result.get("score")?)?);
-            // What the operator did not list is none of his business, though a server may say it.
+            // Entities that are not configured are ignored, though a server may report them.
             if let Some((kind, _)) = self.seat.words.find(kind) {
                 tally.part(piece.at, span, (kind, Category::Pii), score);
             }

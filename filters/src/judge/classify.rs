@@ -2,7 +2,7 @@
 //!
 //! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like an attack.
 //! - *Out*: for each text, its label, if that is one of the operator's categories or, without those, a known word for an attack.
-//! - *Never*: a finding for a label that nobody listed: most classifiers have more names for what is fine than for what is not.
+//! - *Never*: a finding for an unlisted label: most classifiers have more names for harmless text than for harmful text.
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ const LABEL_TOKENS: u32 = 16;
 /// Tokens for yes or no after some thought; models that do not think stop long before.
 const THOUGHT_TOKENS: u32 = 256;
 
-/// Stands for the question where only an answer is shown. Llama Guard's templates tell whom to judge by whether the number of
+/// Stands for the question where only an answer is judged. Llama Guard's templates choose the side by whether the number of
 /// messages is even, and some refuse a conversation that an assistant opens.
 const UNSEEN: &str = "(This message is not shown.)";
 

@@ -25,7 +25,7 @@ pub trait LocalModel: Send + Sync + std::fmt::Debug {
     /// Scores from 0 to 1 by label, and whether all of the text was read.
     ///
     /// # Errors
-    /// The model cannot say: [`Failure::TooMuch`] or [`Failure::Panicked`].
+    /// The model cannot say: [`Failure::TooLong`] or [`Failure::Panicked`].
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure>;
 }
 
@@ -63,9 +63,9 @@ impl Filter for Local {
             let answers = call.offload(move || texts.iter().map(|text| model.read(text)).collect::<Result<Vec<_>, _>>()).await?;
             let mut tally = self.seat.tally(subject);
             for (piece, (scores, whole)) in pieces.iter().zip(answers?) {
-                // What was not read may not pass for harmless where somebody acts on it.
+                // Text that was not read must not pass as harmless where findings have an action.
                 if !whole && self.seat.action(subject.side()) >= Action::Mask {
-                    return Err(Failure::TooMuch);
+                    return Err(Failure::TooLong);
                 }
                 for (label, score) in self.model.labels().iter().zip(scores) {
                     if let Some(known) = self.seat.words.find(label) {

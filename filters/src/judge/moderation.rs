@@ -1,6 +1,6 @@
 //! Asks a moderation endpoint, as OpenAI's.
 //!
-//! - *In*: every text, whoever says it: harm is harm in a system prompt too.
+//! - *In*: every text, of any role: harm in a system prompt is harm.
 //! - *Out*: for each text, the categories that reach the threshold.
 //! - *Never*: the endpoint's own `flagged`; the threshold is the operator's.
 

@@ -1,6 +1,6 @@
 //! Which texts of a subject go into a question.
 //!
-//! - *In*: a subject, and whose words are wanted.
+//! - *In*: a subject, and the roles that are wanted.
 //! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.
 //! - *Never*: half a character; a blank text, which several servers refuse.
 //!
@@ -21,7 +21,7 @@ pub(super) const BYTES: usize = 256 * 1024;
 pub(super) struct Piece<'s> {
     /// Which text of the subject.
     pub(super) at: usize,
-    /// Whose words.
+    /// Roles.
     pub(super) voice: Voice,
     /// Where `words` begin in that text.
     pub(super) from: usize,
@@ -36,7 +36,7 @@ impl Piece<'_> {
     }
 }
 
-/// The newest texts whose voice is wanted, at most `most` of them, and whether that is all there are.
+/// The newest texts of the wanted roles, at most `most`, and whether these are all.
 pub(super) fn newest<'s>(subject: &'s Subject, most: usize, wanted: impl Fn(Voice) -> bool) -> (Vec<Piece<'s>>, bool) {
     let (mut pieces, mut left, mut whole) = (Vec::new(), BYTES, true);
     for rank in 0..=LAST_RANK {

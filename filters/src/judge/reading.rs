@@ -17,7 +17,7 @@ pub(super) fn number(value: &Value) -> Option<f32> {
     number.is_finite().then_some(number)
 }
 
-/// A number forced into 0 to 1; `None` for what is none.
+/// A number clamped to 0 to 1; `None` if it is not a number.
 pub(super) fn bounded(number: f64) -> Option<f32> {
     number.is_finite().then_some(number.clamp(0.0, 1.0) as f32)
 }

@@ -1,4 +1,4 @@
-//! What all remote judges have: a name, actions, a threshold, words that count, and somebody to ask.
+//! Common part of remote judges: name, actions, threshold, categories, backend.
 //!
 //! - *In*: the settings of a judge.
 //! - *Out*: the beginnings of questions, and [`Tally`], which makes a report of what was answered.
@@ -73,13 +73,13 @@ impl Seat {
         Value::Object(question)
     }
 
-    /// The newest texts whose voice is wanted, at most `most` of them.
+    /// The newest texts of the wanted roles, at most `most`.
     ///
     /// # Errors
-    /// [`Failure::TooMuch`], when some are left out and findings would be acted on: a prompt must not be made longer to hide in it.
+    /// [`Failure::TooLong`], when some are left out and findings would be acted on: a prompt must not be made longer to hide in it.
     pub(super) fn newest<'s>(&self, subject: &'s Subject, most: usize, wanted: impl Fn(Voice) -> bool) -> Result<Vec<Piece<'s>>, Failure> {
         let (pieces, whole) = newest(subject, most, wanted);
-        if whole || self.action(subject.side()) < Action::Mask { Ok(pieces) } else { Err(Failure::TooMuch) }
+        if whole || self.action(subject.side()) < Action::Mask { Ok(pieces) } else { Err(Failure::TooLong) }
     }
 
     /// Ask several questions as one; see [`Remote::ask_all`].

@@ -60,7 +60,7 @@ pub(super) const ATTACKS: &[Line] = &[
     ("LABEL_2", "JAILBREAK", ATTACK),
 ];
 
-/// What such a classifier says when there is none.
+/// The label of such a classifier for harmless text.
 pub(super) const HARMLESS: [&str; 3] = ["BENIGN", "SAFE", "LABEL_0"];
 
 /// Labels that classifiers of rude words use; they count only where the operator lists them.

@@ -201,6 +201,6 @@ pub fn scores(report: &Report) -> BTreeMap<&'static str, f32> {
 pub fn refuses(settings: &Judge, subject: &Arc<Subject>, answers: impl IntoIterator<Item = Value>) {
     for answer in answers {
         let shown: String = answer.to_string().chars().take(200).collect();
-        assert_eq!(Stage::saying([answer]).judge(&*filter(settings), subject), Err(Failure::Nonsense), "{shown}");
+        assert_eq!(Stage::saying([answer]).judge(&*filter(settings), subject), Err(Failure::InvalidResponse), "{shown}");
     }
 }

@@ -57,7 +57,7 @@ fn findings_stand_in_the_texts_of_the_subject() {
 fn what_is_left_out_may_not_pass_unseen() {
     let texts: Vec<String> = (0..80).map(|n| format!("text {n}")).collect();
     let texts: Vec<_> = texts.iter().map(|text| (wire::request::Speaker::User, text.as_str())).collect();
-    assert_eq!(Stage::saying([]).judge(&*filter(&analyzer()), &prompt(&texts)), Err(Failure::TooMuch));
+    assert_eq!(Stage::saying([]).judge(&*filter(&analyzer()), &prompt(&texts)), Err(Failure::TooLong));
     let flags = Judge { input: Action::Flag, ..analyzer() };
     let stage = Stage::saying(vec![json!([entity("ID", 5, 7, 1.0)]); 64]);
     let report = stage.judge(&*filter(&flags), &prompt(&texts)).unwrap();
@@ -82,7 +82,7 @@ fn the_end_of_a_huge_text_is_asked_about_and_its_places_are_right() {
 fn one_failing_question_fails_the_judgement() {
     let stage = Stage::saying([json!([]), json!({"error": "?"})]);
     use wire::request::Speaker::User;
-    assert_eq!(stage.judge(&*filter(&analyzer()), &prompt(&[(User, "a"), (User, "b")])), Err(Failure::Nonsense));
+    assert_eq!(stage.judge(&*filter(&analyzer()), &prompt(&[(User, "a"), (User, "b")])), Err(Failure::InvalidResponse));
 }
 
 #[test]

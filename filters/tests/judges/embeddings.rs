@@ -77,6 +77,6 @@ fn nonsense_is_a_failure() {
     refuses(&embeddings(), &window("x"), wrong);
     for other in [vectors(&[&[1.0, 2.0]]), vectors(&[]), vectors(&[&[1.0], &[1.0]]), json!({})] {
         let stage = Stage::saying([vectors(&[&[1.0], &[1.0]]), other]);
-        assert_eq!(stage.judge(&*filter(&embeddings()), &window("x")), Err(Failure::Nonsense));
+        assert_eq!(stage.judge(&*filter(&embeddings()), &window("x")), Err(Failure::InvalidResponse));
     }
 }

@@ -47,7 +47,7 @@ fn it_finds_the_labels_that_count() {
 #[test]
 fn what_it_has_not_read_does_not_pass_where_somebody_acts_on_it() {
     let long = "harmless ".repeat(20);
-    assert_eq!(judge(&long, Action::Block), Err(Failure::TooMuch));
+    assert_eq!(judge(&long, Action::Block), Err(Failure::TooLong));
     assert_eq!(judge(&long, Action::Flag).unwrap().found, []);
     assert_eq!(judge("panic", Action::Block), Err(Failure::Panicked));
 }

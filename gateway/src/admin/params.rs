@@ -84,10 +84,10 @@ mod tests {
 
     #[tokio::test]
     async fn parameters_are_decoded_and_numbers_are_checked() {
-        let params = read("/api?route=a%2Fb+c&limit=7&tools=true&asked=1").await.expect("a query");
+        let params = read("/api?route=a%2Fb+c&limit=7&tools=true&header=1").await.expect("a query");
         assert_eq!((params.get("route"), params.get("other")), (Some("a/b c"), None));
         assert_eq!((params.number("limit", 1).ok(), params.number("more", 1).ok()), (Some(7), Some(1)));
-        assert!(params.is_true("tools") && !params.is_true("asked"));
+        assert!(params.is_true("tools") && !params.is_true("header"));
         let wrong = read("/api?limit=-1").await.expect("a query").number("limit", 1).expect_err("not whole");
         assert_eq!((wrong.status, wrong.param), (StatusCode::BAD_REQUEST, "limit"));
         assert!(read("/api").await.expect("no query").get("limit").is_none());

@@ -1,8 +1,8 @@
-//! What the operator is told of pools, and the share of a new version that he changes.
+//! Admin pages about pools, and the endpoint that changes the share of a canary.
 //!
 //! - *In*: the plan in force, questions of its operator.
-//! - *Out*: who is well and why not, where a request would go, figures for scrapers.
-//! - *Never*: a change but [`release`], and that for nobody who cannot say a header.
+//! - *Out*: states of backends and their cause, the explanation of a routing decision.
+//! - *Never*: a change except [`release`], which needs a header.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use pipeline::clock;
 use pipeline::plan::{PlannedPool, PlannedRoute, Target};
 use pipeline::shared::Shared;
 use pipeline::stage::select;
-use routing::{Member, Nature, Question};
+use routing::{Member, Question, RequestTraits};
 use serde_json::{Value, json};
 
 use super::params::{ApiError, Params};
@@ -33,7 +33,7 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
             rows.push(json!({"backend": member.name, "pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "zone": upstream.backend.zone,
                 "state": health.state(now).name(), "cause": health.cause(now).name(), "left_ms": ms(health.remaining(now)),
                 "check": upstream.last_check.lock().clone(), "ejections": health.ejections(),
-                "requests": member.requests(), "tokens": member.tokens(), "asked": asked, "failed": failed,
+                "requests": member.requests(), "tokens": member.tokens(), "attempts": asked, "failures": failed,
                 "ttft_ms": ms(member.ttft()), "ttft_p95_ms": ms(member.p95()), "round_trip_ms": ms(member.round_trip()),
                 "prediction_error": member.prediction_errors(), "engine": member.signals(now)}));
         }
@@ -41,12 +41,12 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
     rows
 }
 
-/// Give a route's candidate another share, at once: 1 switches, 0 goes back. A page in somebody's browser cannot: it has no way to say the header.
+/// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this, because it cannot set the header.
 pub(super) fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
     if !headers.contains_key(OPERATOR) {
         return Err(ApiError::bad(OPERATOR, format!("the header {OPERATOR} is missing; any value will do")));
     }
-    // A name could have been made to lead here by somebody else.
+    // A host name could resolve to this address by DNS rebinding.
     let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name_of = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
     if name_of != "localhost" && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
@@ -57,7 +57,7 @@ pub(super) fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> 
     let route = plan.routes.iter().find(|route| *route.route.name == *name);
     let release = route
         .and_then(|route| route.release.as_ref())
-        .ok_or_else(|| ApiError::bad("route", format!("there is no route {name:?} with a candidate")))?;
+        .ok_or_else(|| ApiError::bad("route", format!("there is no route {name:?} with a canary")))?;
     let share = params.get("share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
     let share = share.ok_or_else(|| ApiError::bad("share", "share must be a number from 0 to 1".into()))?;
     release.set_share(share);
@@ -73,12 +73,12 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
     let route = plan.routes.iter().find(|route| name.is_none_or(|name| *route.route.name == *name));
     let route = route.ok_or_else(|| ApiError::bad("route", format!("there is no such route; known: {}", known())))?;
     let prompt = params.number("prompt_tokens", 100)?;
-    let question = Question { prompt, output: params.number("output_tokens", route.route.expected_output)? };
-    let nature = Nature { tools: params.is_true("tools"), asks: params.is_true("asked"), found: params.is_true("found") };
-    let candidate = route.route.candidate.as_ref().map(|candidate| candidate.pool);
+    let question = Question { prompt, output: params.number("output_tokens", route.route.default_output_tokens)? };
+    let nature = RequestTraits { tools: params.is_true("tools"), asks: params.is_true("header"), found: params.is_true("findings") };
+    let canary = route.route.canary.as_ref().map(|canary| canary.pool);
     let unfit = unfit(route, &question, nature.tools);
     let outlooks: Vec<_> = (0..route.pools.len())
-        .filter(|number| Some(*number) != candidate)
+        .filter(|number| Some(*number) != canary)
         .filter_map(|number| select::outlook(route, number, &question, &unfit, now))
         .collect();
     let decided = match (&route.offload, &*outlooks) {
@@ -97,18 +97,18 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
         let members: Vec<_> = pool.pool.members().iter().map(member).collect();
         json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
     });
-    let released = route.release.as_ref().zip(candidate.and_then(|number| route.pools.get(number)));
+    let released = route.release.as_ref().zip(canary.and_then(|number| route.pools.get(number)));
     let released = released.map(|(release, pool)| json!({"pool": pool.pool.settings.name, "share": release.share()}));
     let goes = first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
     Ok(json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
-        "offload": decided.map(|decided| decided.name()), "candidate": released, "pools": pools.collect::<Vec<_>>()}))
+        "offload": decided.map(|decided| decided.name()), "canary": released, "pools": pools.collect::<Vec<_>>()}))
 }
 
 /// Backends that cannot serve a request like that, as far as what is asked here tells.
 fn unfit(route: &PlannedRoute, question: &Question, tools: bool) -> Vec<Target> {
     let can = |backend: &Backend| {
         let holds = backend.context_length == 0 || question.tokens() <= backend.context_length;
-        holds && !(tools && backend.lacks.contains(&Ability::Tools))
+        holds && !(tools && backend.unsupported.contains(&Ability::Tools))
     };
     let of_pool = |(number, pool): (usize, &Arc<PlannedPool>)| {
         let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !can(&upstream.backend));

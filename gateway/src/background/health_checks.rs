@@ -1,8 +1,8 @@
 //! Active health checks, engine metrics, round trips, and the once-a-second tick of pools.
 //!
 //! - *In*: the checks and signals of backends, the pools of the plan.
-//! - *Out*: members that are up or down, and heard; tails that are computed, and outliers that are left alone, once a second.
-//! - *Never*: a check for each pool: a backend is asked once, whoever has it; two checks of a backend at a time; a request that waits for one.
+//! - *Out*: states of backends, engine metrics; tail latencies and slow backends, once a second.
+//! - *Never*: a check for each pool: a backend is checked once; two checks of a backend at a time; a request that waits for one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use pipeline::plan::Plan;
 use pipeline::shared::Shared;
 use routing::Signals;
 use routing::member::Change;
-use routing::release::Worse;
+use routing::release::RollbackCause;
 use tokio::task::{Id, JoinSet};
 use transport::{Upstream, reach};
 use wire::Dialect;
@@ -48,7 +48,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             forgot = now;
         }
         checks.start_due(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
-        signals.start_due(&plan, now, |upstream| upstream.backend.signals.as_ref().map(|(_, interval)| *interval), listen);
+        signals.start_due(&plan, now, |upstream| upstream.backend.engine_metrics.as_ref().map(|(_, interval)| *interval), listen);
         // Where requests connect anyway, nothing is to be done.
         let known = |upstream: &Upstream, every| upstream.member.measured_ago(now).is_some_and(|ago| ago < every);
         ways.start_due(&plan, now, |upstream| plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every)), probe);
@@ -56,18 +56,18 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 fn tick(plan: &Plan, now: Tick) {
-    for upstream in plan.placed() {
+    for upstream in plan.routable() {
         upstream.member.tick();
         if upstream.backend.health.is_none() {
-            upstream.member.health().unchecked();
+            upstream.member.health().clear_checks();
         }
     }
     for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
         match release.tick() {
-            Some(Worse::Failures(new, old)) => {
+            Some(RollbackCause::Failures(new, old)) => {
                 tracing::error!(%route, failure_ratio = new, stable_failure_ratio = old, "canary rolled back: it fails more often");
             }
-            Some(Worse::Slower(new, old)) => {
+            Some(RollbackCause::Slower(new, old)) => {
                 tracing::error!(%route, ttft_p95 = ?new, stable_ttft_p95 = ?old, "canary rolled back: it is slower");
             }
             None => {}
@@ -111,9 +111,9 @@ impl Rounds {
                 self.due.insert(name, Some(later(now, interval)));
             }
         }
-        // Who is gone is not due; one that runs is known until it has ended, so that nobody who comes back is asked twice at a time.
+        // Removed backends are not due. A running check is remembered until it ends, so that a backend that returns is not checked twice at a time.
         self.due.retain(|name, due| due.is_none() || named(name).is_some_and(|upstream| interval(upstream).is_some()));
-        for upstream in plan.placed().iter().filter(|upstream| interval(upstream).is_some()) {
+        for upstream in plan.routable().iter().filter(|upstream| interval(upstream).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {
                 let (name, work) = (upstream.backend.name.clone(), work(upstream.clone()));
@@ -132,17 +132,17 @@ fn later(now: Tick, interval: Duration) -> Tick {
 
 /// Read what an engine says of itself.
 async fn listen(upstream: Arc<Upstream>) {
-    let Some((path, interval)) = &upstream.backend.signals else { return };
+    let Some((path, interval)) = &upstream.backend.engine_metrics else { return };
     let page = tokio::time::timeout(SIGNAL, client::get_path(&upstream, path)).await;
     let page = page.ok().and_then(Result::ok).filter(|page| page.status == 200);
     let signals = page.and_then(|page| Signals::read(std::str::from_utf8(&page.body).ok()?));
     match signals {
-        Some(signals) => upstream.member.hear(signals, *interval * 3, clock::now()),
+        Some(signals) => upstream.member.record_engine_metrics(signals, *interval * 3, clock::now()),
         None => tracing::debug!(backend = %upstream.backend.name, path, "no engine metrics"),
     }
 }
 
-/// Measure how far a backend is that nobody has connected to of late.
+/// Measure the round trip to a backend without recent connections.
 async fn probe(upstream: Arc<Upstream>) {
     match tokio::time::timeout(PROBE, reach(&upstream)).await {
         Ok(Ok(_)) => {}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Found, MOST_FOUND, Settings, Source};
+use config::{Found, MAX_FOUND, Settings, Source};
 use observatory::Gauges;
 use pipeline::plan::Plan;
 use pipeline::shared::Shared;
@@ -92,8 +92,8 @@ fn put_found(shared: &Shared, known: Known) {
         }
         let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
         tracing::info!(%pool, count = endpoints.len(), endpoints = places.join(","), "endpoints discovered");
-        if endpoints.len() > MOST_FOUND {
-            tracing::warn!(%pool, limit = MOST_FOUND, "too many endpoints discovered, the rest is ignored");
+        if endpoints.len() > MAX_FOUND {
+            tracing::warn!(%pool, limit = MAX_FOUND, "too many endpoints discovered, the rest is ignored");
         }
         next.insert(pool, endpoints);
     }
@@ -106,14 +106,15 @@ fn put_found(shared: &Shared, known: Known) {
     }
 }
 
-/// What was found by the settings before and may be asked by the new ones: for the same pool, and nobody who is found elsewhere is shown a key that was not for him.
+/// Discovered backends that the new settings may use: those of the same pool and source. An api_key is never sent to endpoints of another source.
 fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
     let looks = |settings: &Settings, pool: &Arc<str>| {
         settings.pools.iter().find(|known| known.settings.name == *pool).and_then(|known| known.discovery.clone())
     };
     let keeps = |pool: &Arc<str>| match (looks(before, pool), looks(after, pool)) {
         (Some(one), Some(other)) => {
-            one.source == other.source || one.like.api_key == other.like.api_key && one.like.authority == other.like.authority
+            one.source == other.source
+                || one.template.api_key == other.template.api_key && one.template.authority == other.template.authority
         }
         _ => false,
     };
@@ -125,7 +126,7 @@ fn read(shared: &Shared) {
     let Some(path) = &shared.file else {
         return tracing::info!("nothing to reload: the gateway was started with --upstream");
     };
-    // Whoever makes a plan goes on from the one before it.
+    // A new plan continues from the current one.
     let mut found = shared.found.lock();
     let before = shared.plan.load_full();
     let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
@@ -156,7 +157,7 @@ fn restart_only(before: &Settings, after: &Settings) {
         ("workers", before.workers != after.workers),
         ("audit", before.audit != after.audit),
         ("access_log", before.access_log != after.access_log),
-        ("shield_threads", before.shield_threads != after.shield_threads),
+        ("guardrail_threads", before.guardrail_threads != after.guardrail_threads),
         ("limits.records", before.limits.records != after.limits.records),
         ("limits.h2_streams", before.limits.h2_streams != after.limits.h2_streams),
     ];

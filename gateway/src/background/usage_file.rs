@@ -1,4 +1,4 @@
-//! The file that keeps who used what over a restart.
+//! The file that keeps usage sums over a restart.
 //!
 //! - *In*: the sums, now and then.
 //! - *Out*: a file of JSON lines, replaced whole.
@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pipeline::shared::Shared;
 use serde::{Deserialize, Serialize};
-use traffic::{Apart, Line, Spend, Totals};
+use traffic::{GroupBy, Totals, UsageRow, UsageSums};
 
 /// Between two looks: so much of what was used is forgotten by a crash.
 const EVERY: Duration = Duration::from_secs(5);
@@ -26,14 +26,14 @@ static SAVING: Mutex<()> = Mutex::new(());
 #[derive(Serialize, Deserialize)]
 struct Written {
     #[serde(flatten)]
-    line: Line,
+    line: UsageRow,
     #[serde(flatten)]
     totals: Totals,
 }
 
 /// Read what was written down before, as far as it can be read.
-pub(crate) fn load(path: Option<&Path>) -> Arc<Spend> {
-    let spend = Arc::new(Spend::default());
+pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
+    let spend = Arc::new(UsageSums::default());
     let Some(path) = path else { return spend };
     remove_leftovers(path);
     match std::fs::read_to_string(path) {
@@ -66,11 +66,11 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Write the sums, if they are others than those that were written.
-pub(crate) fn save(shared: &Shared, written: &mut Vec<(Line, Totals)>) {
+pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
     // The last save, at the end of the process, must not be overtaken by one that began before.
     let _saving = SAVING.lock();
-    let now = shared.spend.lines(Apart::EVERYTHING, None);
+    let now = shared.spend.lines(GroupBy::EVERYTHING, None);
     if now == *written {
         return;
     }
@@ -99,7 +99,7 @@ fn remove_leftovers(path: &Path) {
     entries.filter(is_old).for_each(|entry| drop(std::fs::remove_file(entry.path())));
 }
 
-fn replace(path: &Path, lines: &[(Line, Totals)]) -> std::io::Result<()> {
+fn replace(path: &Path, lines: &[(UsageRow, Totals)]) -> std::io::Result<()> {
     // Readable as the umask allows: other programs read the sums.
     let readable = std::fs::Permissions::from_mode(0o666);
     let fresh = tempfile::Builder::new().prefix(&prefix(path)).permissions(readable).tempfile_in(folder(path))?;

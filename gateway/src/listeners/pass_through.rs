@@ -1,6 +1,6 @@
 //! What passes through: a stock proxy for everything that is no inference request.
 //!
-//! - *In*: requests that nobody of ours reads.
+//! - *In*: requests that are not inference.
 //! - *Out*: the backend's answer as it is, timed.
 //! - *Never*: a request that the route's guard would have to read; a client's credential in place of the backend's own.
 
@@ -200,7 +200,7 @@ impl ProxyHttp for PassThrough {
     {
         if streams(response)
             && response.status.is_success()
-            && ctx.exchange.as_ref().is_some_and(|exchange| exchange.guard().is_some_and(|guard| guardrail_input::acts(&guard)))
+            && ctx.exchange.as_ref().is_some_and(|exchange| exchange.guardrail().is_some_and(|guardrail| guardrail_input::acts(&guardrail)))
         {
             return Err(Error::explain(ErrorType::Custom(UNREADABLE), "a stream that the route's guard cannot read").into_up());
         }
@@ -273,7 +273,7 @@ impl ProxyHttp for PassThrough {
     where
         Self::CTX: Send + Sync,
     {
-        // Its place is free before anybody can read that it is over.
+        // The permit is released before the client can read the end of the answer.
         ctx.permit = None;
         let Some(mut exchange) = ctx.exchange.take() else { return };
         exchange.answer.status = session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);

@@ -62,7 +62,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// Who verifies clients' certificates, where the listener has authorities for them.
+/// Verifier of client certificates, if the listener has authorities.
 pub(crate) fn verifier(files: &ListenerTls) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
     let wrong = |why: String| pem("client authorities", path, why);

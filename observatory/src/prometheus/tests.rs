@@ -53,13 +53,13 @@ fn protobuf_has_the_samples_of_the_text() {
     let mut out = Families::new(Format::Protobuf);
     let labels = out.labels([("route", "a \"b\"\n"), ("backend", "b"), ("gen_ai_request_model", "m")]);
     out.counter("llm_lens_events_total", &labels, 7);
-    out.number("llm_lens_ring_bytes", &Labels::none(), 0.0);
+    out.number("llm_lens_stream_buffer_bytes", &Labels::none(), 0.0);
     out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram));
     out.histogram("llm_lens_queue_seconds", &labels, None::<&TimeHistogram>);
     let samples = decoded(&out.finish().concat());
     assert_eq!(
         samples.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(),
-        ["llm_lens_events_total", "llm_lens_gateway_seconds", "llm_lens_ring_bytes"]
+        ["llm_lens_events_total", "llm_lens_gateway_seconds", "llm_lens_stream_buffer_bytes"]
     );
     assert_eq!(samples[0].2.counter, Some(proto::Number { value: 7.0 }));
     assert_eq!(samples[2].2.gauge, Some(proto::Number { value: 0.0 }));

@@ -44,7 +44,7 @@ pub(crate) fn mod_11_10(digits: &[u32]) -> bool {
     (11 - product) % 10 == *last
 }
 
-/// Whether all digits are the same, or all noughts and ones: nobody was ever issued 000000000, and 01101000 is a byte.
+/// Whether all digits are the same, or all noughts and ones: 000000000 was never issued, and 01101000 is a byte.
 pub(crate) fn monotone(digits: &[u32]) -> bool {
     digits.windows(2).all(|w| w.first() == w.last()) || digits.iter().all(|d| *d < 2)
 }

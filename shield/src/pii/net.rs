@@ -80,7 +80,7 @@ fn ipv6(text: &str) -> bool {
     telling && address.parse::<Ipv6Addr>().is_ok() && length.parse::<u8>().is_ok_and(|n| n <= 128)
 }
 
-/// Neither the void nor everybody.
+/// Neither the unspecified nor the broadcast address.
 fn mac(text: &str) -> bool {
     let mut hex = text.bytes().filter(u8::is_ascii_hexdigit).map(|b| b.to_ascii_lowercase());
     let first = hex.next().unwrap_or(b'0');

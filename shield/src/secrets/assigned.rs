@@ -1,4 +1,4 @@
-//! Values that somebody assigns to a name which says what they are.
+//! Values assigned to a name that says what they are.
 //!
 //! - *In*: nothing; a table and its checks.
 //! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for nothing else gives the value away.

@@ -1,4 +1,4 @@
-//! Keys that say whose they are.
+//! Keys whose prefix names the provider.
 //!
 //! - *In*: nothing; a table, one line a shape.
 //! - *Out*: rules whose prefix or form the provider has published.

@@ -60,7 +60,7 @@ fn pem_base64(text: &str) -> bool {
     STANDARD_NO_PAD.decode(usable).is_ok_and(|b| memchr::memmem::find(&b, b"PRIVATE KEY").is_some())
 }
 
-/// The header is base64 of an object that names an algorithm, and the claims say something of somebody or until when.
+/// The header is base64 of an object that names an algorithm, and the claims name a subject or an expiry.
 fn jwt(text: &str) -> bool {
     let mut parts = text.split('.');
     let decoded = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).unwrap_or_default();

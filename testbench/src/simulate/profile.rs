@@ -24,7 +24,7 @@ pub struct Profile {
     pub stall: Duration,
     /// Requests that run at a time; others queue.
     pub slots: usize,
-    /// Tokens of an answer when nobody says how many.
+    /// Tokens of an answer without `max_tokens`.
     pub tokens: u32,
 }
 

@@ -33,15 +33,15 @@ async fn the_operator_reads_what_each_filter_cost() {
     assert_eq!(scanners["verdicts"]["redact"], 10, "what is masked in answers has its account, too: {scanners}");
     assert_eq!((&patterns["verdicts"]["flag"], &patterns["parts"]["wall"]["count"]), (&10.into(), &10.into()));
     assert_eq!(serde_json::from_str::<Value>(&gateway.get("/api/security?route=other").1).unwrap()["routes"], Value::Array(Vec::new()));
-    assert!(gateway.metric("llm_lens_shield_filter_seconds_count", "filter=\"patterns\"") >= 10.0);
-    assert_eq!(gateway.metric("llm_lens_shield_verdicts_total", "filter=\"patterns\""), 20.0, "on either side");
-    assert_eq!(gateway.metric("llm_lens_shield_overhead_seconds_count", "phase=\"total\""), 10.0);
+    assert!(gateway.metric("llm_lens_guardrail_filter_seconds_count", "filter=\"patterns\"") >= 10.0);
+    assert_eq!(gateway.metric("llm_lens_guardrail_verdicts_total", "filter=\"patterns\""), 20.0, "on either side");
+    assert_eq!(gateway.metric("llm_lens_guardrail_overhead_seconds_count", "phase=\"total\""), 10.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_that_asks_for_them_has_headers() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let text = settings(&engine, "input_pii: flag", "", "").replace("shield: strict}", "shield: strict, security_headers: true}");
+    let text = settings(&engine, "input_pii: flag", "", "").replace("guardrail: strict}", "guardrail: strict, security_headers: true}");
     let gateway = Gateway::with_settings(&text).await;
     let answer = ask(&gateway, CHAT, "r", &request(&format!("mail {MAIL}"), false)).await;
     assert_eq!(field(&answer.head, "x-latency-monitored"), Some("events"));

@@ -51,18 +51,18 @@ async fn a_judge_that_cannot_say_does_what_was_declared() {
         ("slow", slow as fn() -> Vec<Step>, "deadline"),
         ("dead", || vec![Step::Reset], "unreachable"),
         ("not-http", || vec![Step::text("What?\r\n\r\n")], "unreachable"),
-        ("html", || vec![Step::text("HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n<html></html>")], "nonsense"),
-        ("no-verdict", || sse::json(200, "{\"verdict\": 7}"), "nonsense"),
+        ("html", || vec![Step::text("HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\n<html></html>")], "invalid_response"),
+        ("no-verdict", || sse::json(200, "{\"verdict\": 7}"), "invalid_response"),
         ("error", || sse::json(400, "{}"), "refused"),
         ("broken", || sse::json(500, "{}"), "overloaded"),
-        ("huge", huge, "nonsense"),
+        ("huge", huge, "invalid_response"),
     ] {
         let engine = Engine::start(|_| sse::chat_answer()).await;
         let judge = Engine::start(move |_| answer()).await;
         let closed = judged(&engine, &judge, &format!("{WEBHOOK}}}]")).await;
         let began = Instant::now();
         let refused = ask(&closed, CHAT, "r", &request("hello", false)).await;
-        assert_eq!((refused.status, refused.error_code().as_str()), (503, "guard_unavailable"), "{name}");
+        assert_eq!((refused.status, refused.error_code().as_str()), (503, "guardrail_unavailable"), "{name}");
         assert!(refused.text().contains("hook") && refused.head.contains("retry-after: 1"), "{name}: {}", refused.text());
         assert!(began.elapsed() < Duration::from_secs(3), "{name}");
         let record = closed.record("r").await;
@@ -76,7 +76,7 @@ async fn a_judge_that_cannot_say_does_what_was_declared() {
             assert!(overhead.threat_detection_us >= account.remote_us && overhead.validation_us < 100_000, "{overhead:?}");
             assert_eq!(record.ledger_us.total(), record.total_us);
         }
-        assert!(closed.metric("llm_lens_shield_failures_total", &format!("failure=\"{failure}\"")) >= 1.0, "{name}");
+        assert!(closed.metric("llm_lens_guardrail_failures_total", &format!("failure=\"{failure}\"")) >= 1.0, "{name}");
         assert_eq!(engine.seen().len(), 0, "{name}");
 
         let open = judged(&engine, &judge, &format!("{WEBHOOK}, on_failure: open}}]")).await;
@@ -99,7 +99,7 @@ async fn judges_are_asked_side_by_side_and_a_dead_one_is_left_alone() {
     let gateway = judged(&engine, &judge, &format!("judges: [{}, {}]", one("quick"), one("slow"))).await;
     assert_eq!(ask(&gateway, CHAT, "r", &request("hello", false)).await.status, 200);
     let record = gateway.record("r").await;
-    let input = record.ledger_us.micros(lens::State::ShieldInput);
+    let input = record.ledger_us.micros(lens::State::GuardrailInput);
     assert!((190_000..290_000).contains(&input), "the longest, not the sum: {input}");
     let filters = record.security.unwrap().filters;
     assert_eq!(filters.iter().map(|f| (f.filter.as_ref(), f.critical)).collect::<Vec<_>>(), [("quick", false), ("slow", true)]);
@@ -119,13 +119,13 @@ async fn judges_are_asked_side_by_side_and_a_dead_one_is_left_alone() {
 async fn a_budget_bounds_what_all_judges_take() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let judge = Engine::start(|_| vec![Step::Hang]).await;
-    let judges = "budget: 150ms, judges: [{name: a, backend: j, deadline: 5s, on_failure: open}, {name: b, backend: j, deadline: 5s, on_failure: open}]";
+    let judges = "judges_deadline: 150ms, judges: [{name: a, backend: j, deadline: 5s, on_failure: open}, {name: b, backend: j, deadline: 5s, on_failure: open}]";
     let gateway = judged(&engine, &judge, judges).await;
     let began = Instant::now();
     assert_eq!(ask(&gateway, CHAT, "r", &request("hello", false)).await.status, 200);
     assert!((Duration::from_millis(140)..Duration::from_secs(1)).contains(&began.elapsed()), "{:?}", began.elapsed());
     let filters = gateway.record("r").await.security.unwrap().filters;
-    assert!(filters.iter().all(|f| f.failure.as_deref() == Some("budget")), "{filters:?}");
+    assert!(filters.iter().all(|f| f.failure.as_deref() == Some("judges_deadline")), "{filters:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +142,7 @@ async fn a_client_that_leaves_takes_the_questions_along() {
     assert_eq!(engine.seen().len(), 0);
 }
 
-const ANSWERS: &str = "window: 32B, judges: [{name: hook, kind: webhook, backend: j, input: off, output: block, deadline: 1s";
+const ANSWERS: &str = "judge_window: 32B, judges: [{name: hook, kind: webhook, backend: j, input: off, output: block, deadline: 1s";
 
 /// The judge takes its time over each window.
 fn ponders(ms: u64) -> impl Fn(&kit::engine::Seen) -> Vec<Step> + Send + Sync + 'static {
@@ -234,13 +234,13 @@ async fn a_judge_of_answers_that_fails_ends_them_or_lets_them_go() {
         let closed = judged(&engine, &dead, &format!("{ANSWERS}, mode: {mode}}}]")).await;
         let streamed = ask(&closed, CHAT, "s", &request("hello", true)).await;
         assert!(
-            !streamed.complete && streamed.text().contains("guard_unavailable") && !streamed.text().contains("[DONE]"),
+            !streamed.complete && streamed.text().contains("guardrail_unavailable") && !streamed.text().contains("[DONE]"),
             "{mode}: {}",
             streamed.text()
         );
         assert_eq!(streamed.text().contains("one sentence"), mode != "hold", "{mode}");
         let whole = ask(&closed, CHAT, "w", &request("hello", false)).await;
-        assert_eq!((whole.status, whole.error_code().as_str()), (503, "guard_unavailable"), "{mode}");
+        assert_eq!((whole.status, whole.error_code().as_str()), (503, "guardrail_unavailable"), "{mode}");
         let open = judged(&engine, &dead, &format!("{ANSWERS}, mode: {mode}, on_failure: open}}]")).await;
         let streamed = ask(&open, CHAT, "s", &request("hello", true)).await;
         assert_eq!(heard(&streamed.text()).1, ["stop"], "{mode}");

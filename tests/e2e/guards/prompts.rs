@@ -141,7 +141,7 @@ async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
     let flags = guarded(&engine, "input_pii: flag", "", "").await;
     let many = format!("{{\"model\":\"m\",\"prompt\":[{}]}}", vec!["\"a\""; 20_000].join(","));
     for (name, body, status, code) in [
-        ("tokens", "{\"model\":\"m\",\"prompt\":[1,2,3]}", 400, "shield_unreadable_prompt"),
+        ("tokens", "{\"model\":\"m\",\"prompt\":[1,2,3]}", 400, "guardrail_unreadable_prompt"),
         ("broken", "{\"prompt\":", 400, "invalid_json"),
         ("many", many.as_str(), 413, "too_many_texts"),
         ("hidden", "{\"prompt\":\"x\",\"suffix\":\"mail jane.roe@example.org\"}", 400, "content_blocked"),

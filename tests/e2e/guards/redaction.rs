@@ -66,7 +66,8 @@ async fn without_restoring_placeholders_stay_and_usage_is_still_asked_for() {
         steps
     })
     .await;
-    let text = super::settings(&engine, "input_pii: redact", "", "").replace("shield: strict}", "shield: strict, usage: inject}");
+    let text =
+        super::settings(&engine, "input_pii: redact", "", "").replace("guardrail: strict}", "guardrail: strict, include_usage: inject}");
     let gateway = kit::Gateway::with_settings(&text).await;
     let answer = ask(&gateway, CHAT, "r", &prompt(true)).await;
     assert_eq!(heard(&answer.text()).0, "Hello [EMAIL_ADDRESS_1].");

@@ -73,11 +73,16 @@ fn heard(text: &str) -> (String, usize, bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_survives_the_death_of_its_backend() {
-    for (route, marked) in [(", continuation: on", false), (", continuation: marked, usage: inject", true)] {
+    for (route, marked) in [(", resume: on", false), (", resume: marked, include_usage: inject", true)] {
         let engines = [reciter(Some(3)).await, reciter(Some(6)).await, reciter(None).await];
         let engines: Vec<&Engine> = engines.iter().collect();
-        let gateway =
-            Gateway::with_settings(&settings(&engines, ", balance: round_robin", &format!("{route}, retries: {{always: 100}}"), "")).await;
+        let gateway = Gateway::with_settings(&settings(
+            &engines,
+            ", balance: round_robin",
+            &format!("{route}, retries: {{min_per_second: 100}}"),
+            "",
+        ))
+        .await;
         let answer = ask(&gateway, CHAT, "x", &BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
         let (said, roles, failed) = heard(&answer.text());
         assert_eq!((said.as_str(), roles, failed), ("The sea is wide, deep and cöld.", 1, false), "{}", answer.text());
@@ -106,12 +111,12 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
     let with = |more: &str| BODY.replace("\"stream\":true", &format!("\"stream\":true{more}"));
     for (route, body, asked) in [
         ("", with(""), 1),
-        (", continuation: on", with(",\"response_format\":{\"type\":\"json_object\"}"), 1),
-        (", continuation: on", with(",\"logprobs\":true"), 1),
-        (", continuation: on", with(",\"n\":2"), 1),
-        (", continuation: on", with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"), 1),
+        (", resume: on", with(",\"response_format\":{\"type\":\"json_object\"}"), 1),
+        (", resume: on", with(",\"logprobs\":true"), 1),
+        (", resume: on", with(",\"n\":2"), 1),
+        (", resume: on", with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"), 1),
         // The second dies where the first did.
-        (", continuation: on", with(""), 2),
+        (", resume: on", with(""), 2),
     ] {
         let engines = [reciter(Some(3)).await, reciter(Some(3)).await];
         let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
@@ -134,7 +139,7 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_survives_too() {
     let engines = [reciter(Some(3)).await, reciter(None).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", resume: on", "")).await;
     let answer = ask(&gateway, COMPLETIONS, "x", &PROMPT.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
     assert_eq!(heard(&answer.text()), ("The sea is wide, deep and cöld.".into(), 0, false), "{}", answer.text());
     assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
@@ -160,18 +165,17 @@ async fn who_begins_anew_is_not_heard() {
     };
     for (words, pause) in [(WORDS.len(), 3), (WORDS.len(), 0), (5, 3)] {
         let engines = [reciter(Some(6)).await, anew(words, pause).await];
-        let gateway =
-            Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", continuation: on", "")).await;
+        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", resume: on", "")).await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
         assert_eq!(heard(&answer.text()), ("The sea is wide, deep and".into(), 1, true), "{}", answer.text());
         assert!(
-            !answer.complete && answer.text().contains("upstream_began_anew") && !answer.text().contains("[DONE]"),
+            !answer.complete && answer.text().contains("upstream_resume_failed") && !answer.text().contains("[DONE]"),
             "{}",
             answer.text()
         );
         settled(&gateway).await;
         let record = gateway.record("x").await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_began_anew")));
+        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_resume_failed")));
         assert_eq!(record.ledger_us.total(), record.total_us);
         // Six events of 25 bytes: what nobody has heard is none of its tokens.
         assert_eq!((record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()), (Some(7), 0));

@@ -11,7 +11,7 @@ use crate::support::read_until;
 async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str) -> Gateway {
     Gateway::with_settings(&format!(
         "backends: [{{name: like, url: 'http://llm.test:1', models: [m]}}{backends}]\n\
-         pools: [{{name: p, like: like, discover: {{{discover}, servers: ['{}']}}{pool}}}]\n\
+         pools: [{{name: p, template: like, discover: {{{discover}, servers: ['{}']}}{pool}}}]\n\
          routes: [{{name: r, pool: p}}]\n",
         server.address
     ))
@@ -132,7 +132,7 @@ async fn a_reload_keeps_who_was_found() {
     let settings = |port: u16, more: &str| {
         format!(
             "backends: [{{name: like, url: 'http://llm.test:1'}}]\n\
-             pools: [{{name: p, like: like, discover: {{dns: llm.test, port: '{port}', servers: ['{}']}}}}]\n\
+             pools: [{{name: p, template: like, discover: {{dns: llm.test, port: '{port}', servers: ['{}']}}}}]\n\
              routes: [{{name: r, pool: p{more}}}]\n",
             server.address
         )
@@ -153,7 +153,7 @@ async fn a_reload_keeps_who_was_found() {
             asked
         }
     });
-    for more in [", retries: {most: 1}", ", stall: 3s"] {
+    for more in [", retries: {max: 1}", ", stall: 3s"] {
         let reloads = gateway.metric("llm_lens_reloads_total", "");
         gateway.write_settings(&settings(one.address.port(), more));
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") > reloads).await;
@@ -205,7 +205,7 @@ async fn a_reload_that_fails_takes_nobody_away() {
     server.addresses("p.test", 300, &[Ipv4Addr::LOCALHOST]);
     server.addresses("q.test", 1, &[Ipv4Addr::LOCALHOST]);
     let pool = |name: &str| {
-        format!("{{name: {name}, like: like, discover: {{dns: {name}.test, port: '{port}', servers: ['{}']}}}}", server.address)
+        format!("{{name: {name}, template: like, discover: {{dns: {name}.test, port: '{port}', servers: ['{}']}}}}", server.address)
     };
     let settings = |pools: &str, routes: &str, more: &str| {
         format!("backends: [{{name: like, url: 'http://llm.test:1'}}]\npools: [{pools}]\nroutes: [{routes}]\n{more}\n")
@@ -214,8 +214,8 @@ async fn a_reload_that_fails_takes_nobody_away() {
     let gateway = Gateway::with_settings(&both).await;
     assert_eq!(members(&gateway).len(), 2);
     // Without the pool, and with a judge that this build does not have.
-    let judge = "shields: [{name: s, judges: [{name: j, kind: onnx, model_file: /no, tokenizer_file: /no, labels: [a]}]}]";
-    gateway.write_settings(&settings(&pool("q"), "{name: s, pool: q, shield: s}", judge));
+    let judge = "guardrails: [{name: s, judges: [{name: j, kind: onnx, model_file: /no, tokenizer_file: /no, labels: [a]}]}]";
+    gateway.write_settings(&settings(&pool("q"), "{name: s, pool: q, guardrail: s}", judge));
     gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
     server.addresses("q.test", 300, &[Ipv4Addr::new(127, 0, 0, 2)]);
     eventually("the other pool has changed", || members(&gateway).contains(&format!("q/127.0.0.2-{port}"))).await;

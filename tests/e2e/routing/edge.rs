@@ -79,7 +79,7 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     assert!(median < 0.2, "{median} of {}: {told}", errors.len());
     // As it is exported, to the first and to the last token.
     for of in ["ttft", "completion"] {
-        let error = |backend: &str| gateway.metric("llm_lens_prediction_error_ratio", &format!("backend=\"{backend}\",of=\"{of}\""));
+        let error = |backend: &str| gateway.metric("llm_lens_prediction_error_ratio", &format!("backend=\"{backend}\",target=\"{of}\""));
         let [edge, cloud] = ["e", "c"].map(error);
         assert!(edge > 0.0 && edge < 0.3 && cloud > 0.0 && cloud < 0.3, "{of}: {edge} {cloud}");
     }
@@ -117,9 +117,9 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
         format!("{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]{more}}}")
     };
     for (fields, body, want) in [
-        ("", request("hi", ""), "e; pool=edge; reason=only; offload=stays"),
-        ("x-hard: no\r\n", request("hi", ""), "e; pool=edge; reason=only; offload=stays"),
-        ("x-hard: Yes\r\n", request("hi", ""), "c; pool=cloud; reason=only; offload=asked"),
+        ("", request("hi", ""), "e; pool=edge; reason=only; offload=default"),
+        ("x-hard: no\r\n", request("hi", ""), "e; pool=edge; reason=only; offload=default"),
+        ("x-hard: Yes\r\n", request("hi", ""), "c; pool=cloud; reason=only; offload=header"),
         ("", request(&"word ".repeat(100), ""), "c; pool=cloud; reason=only; offload=prompt_tokens"),
         ("", request("hi", ",\"max_tokens\":601"), "c; pool=cloud; reason=only; offload=output_tokens"),
         (
@@ -153,14 +153,14 @@ async fn what_a_classifier_finds_goes_to_the_cloud() {
     let gateway = Gateway::with_settings(&format!(
         "backends: [{{name: b0, url: '{}'}}, {{name: b1, url: '{}'}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, backends: [b0]}}, {{name: cloud, backends: [b1]}}]\n\
-         shields: [{{name: s, judges: [{{name: hard, backend: c, input: flag, on_failure: open}}]}}]\n\
-         routes: [{{name: r, pool: edge, fallback: [cloud], shield: s, offload: {{findings: [judge.hard], probe: 100ms}}}}]\n",
+         guardrails: [{{name: s, judges: [{{name: hard, backend: c, input: flag, on_failure: open}}]}}]\n\
+         routes: [{{name: r, pool: edge, fallback: [cloud], guardrail: s, offload: {{findings: [judge.hard], probe: 100ms}}}}]\n",
         edge.url(),
         cloud.url(),
         classifier.url()
     ))
     .await;
-    for (id, text, backend, word) in [("easy", "hello", "b0", "stays"), ("hard", "prove it", "b1", "found")] {
+    for (id, text, backend, word) in [("easy", "hello", "b0", "default"), ("hard", "prove it", "b1", "findings")] {
         let body = BODY.replace("hi", text);
         let answer = ask(&gateway, CHAT, id, &body).await;
         assert!(answer.complete, "{}", answer.text());
@@ -168,8 +168,8 @@ async fn what_a_classifier_finds_goes_to_the_cloud() {
         let record = gateway.record(id).await;
         assert_eq!((record.backend.as_deref(), record.routing.offload.as_deref()), (Some(backend), Some(word)));
     }
-    let (_, explained) = gateway.get("/api/routes/explain?route=r&found=true");
-    assert!(explained.contains("\"offload\":\"found\"") && explained.contains("\"goes_to\":\"cloud\""), "{explained}");
+    let (_, explained) = gateway.get("/api/routes/explain?route=r&findings=true");
+    assert!(explained.contains("\"offload\":\"findings\"") && explained.contains("\"goes_to\":\"cloud\""), "{explained}");
 }
 
 /// Nobody asks anything: how far they are is known nevertheless, and goes on being measured.
@@ -210,7 +210,7 @@ async fn a_dead_edge_is_found_out_and_passed_over() {
         assert!((5..30).contains(&asked), "five in a row are enough, and one a second may try: {asked}");
         let last = gateway.records().into_iter().next().expect("a record").routing;
         let (chosen, because) = (last.chosen.expect("a choice"), last.offload);
-        assert!(chosen == "fallback" || because.as_deref() == Some("outage"), "{chosen} {because:?}");
+        assert!(chosen == "fallback" || because.as_deref() == Some("edge_outage"), "{chosen} {because:?}");
     }
 }
 
@@ -222,7 +222,7 @@ async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
     let text = format!(
         "backends: [{{name: d, url: '{}'}}, {{name: e, url: '{}', admission: {{max_requests: 1}}}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, backends: [d, e], balance: round_robin, ejection: {{consecutive: 1}}}}, {{name: cloud, backends: [c]}}]\n\
-         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 60s}}, retries: {{always: 10}}}}]\n",
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{ttft: 60s}}, retries: {{min_per_second: 10}}}}]\n",
         dead.url(),
         busy.url(),
         cloud.url()

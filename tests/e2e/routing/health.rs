@@ -39,7 +39,7 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     };
     let engines = [busy("2").await, good().await];
     let pool = ", balance: round_robin, ejection: {consecutive: 0}";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
     let began = Instant::now();
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -47,8 +47,8 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     assert!(began.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
     assert_eq!(engines[0].seen().len(), 1, "it is left alone, and is not ill");
     let (_, backends) = gateway.get("/api/backends");
-    assert!(backends.contains("\"state\":\"resting\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
-    assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"resting\""), 1.0);
+    assert!(backends.contains("\"state\":\"backoff\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
+    assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"backoff\""), 1.0);
     tokio::time::sleep(Duration::from_millis(2_100).saturating_sub(began.elapsed())).await;
     for n in 20..24 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -57,7 +57,7 @@ async fn who_says_when_to_ask_again_is_asked_then() {
 
     // What it says of a client's own key is for that client.
     let engines = [busy("30").await, good().await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
     for n in 0..6 {
         let mut client = gateway.client().await;
         client.post(CHAT, &format!("x-request-id: k{n}\r\nauthorization: Bearer mine\r\n"), BODY).await;
@@ -68,7 +68,7 @@ async fn who_says_when_to_ask_again_is_asked_then() {
     // All say so: what one says is passed on, and each request is asked of one only, once that is known.
     let date = "Sun, 06 Nov 2095 08:49:37 GMT";
     let engines = [busy(date).await, busy("100000").await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {always: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
     for n in 0..5 {
         let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
         assert!(answer.status == 429 && answer.field("retry-after").is_some(), "{}", answer.head);
@@ -99,7 +99,7 @@ async fn who_fails_is_left_alone_and_tried_again() {
     let engine = Engine::start(move |_| if patient.load(Ordering::Relaxed) { sse::json(500, "{}") } else { sse::stream(3, 2) }).await;
     let other = good().await;
     let pool = ", balance: round_robin, ejection: {consecutive: 3, base: 500ms}";
-    let gateway = Gateway::with_settings(&settings(&[&engine, &other], pool, ", retries: {always: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(&[&engine, &other], pool, ", retries: {min_per_second: 100}", "")).await;
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
@@ -113,12 +113,12 @@ async fn who_fails_is_left_alone_and_tried_again() {
     // The next request tries it.
     let answer = ask(&gateway, CHAT, "trial", BODY).await;
     assert!(
-        answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("b0; ") && field.contains("reason=trial")),
+        answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("b0; ") && field.contains("reason=half_open")),
         "{}",
         answer.head
     );
     settled(&gateway).await;
-    assert_eq!(state(&gateway, "up"), 1.0);
+    assert_eq!(state(&gateway, "healthy"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,14 +138,14 @@ async fn checks_take_a_backend_down_and_up() {
     let asked = || engine.seen().iter().filter(|seen| seen.head.starts_with("POST")).count();
     eventually("it is checked", || engine.seen().len() >= 2).await;
     sick.store(true, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;
     let before = asked();
     for n in 0..6 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before);
     sick.store(false, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"up\"") == 1.0).await;
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0).await;
     for n in 0..6 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
@@ -153,9 +153,9 @@ async fn checks_take_a_backend_down_and_up() {
     assert!(gateway.stderr().contains("backend is down backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
     // Who is not checked any more is not down any more.
     sick.store(true, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"down\"") == 1.0).await;
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;
     gateway.write_settings(&text.replace(health, ""));
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"up\"") == 1.0).await;
+    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +172,7 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     })
     .await;
     let text = format!(
-        "backends: [{{name: b0, url: '{}/prefix', signals: {{interval: 200ms}}}}]\npools: [{{name: p, backends: [b0]}}]\nroutes: [{{name: r, pool: p}}]\n",
+        "backends: [{{name: b0, url: '{}/prefix', engine_metrics: {{interval: 200ms}}}}]\npools: [{{name: p, backends: [b0]}}]\nroutes: [{{name: r, pool: p}}]\n",
         engine.url()
     );
     let gateway = Gateway::with_settings(&text).await;
@@ -201,7 +201,7 @@ async fn who_refuses_at_once_is_not_asked_all_the_time() {
 async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
     for (key, want) in [(", api_key: ours", 200), ("", 401)] {
         let engines = [always(sse::json(401, "{\"error\":{\"message\":\"expired\"}}")).await, good().await];
-        let text = settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", ", retries: {always: 10}", "");
+        let text = settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", ", retries: {min_per_second: 10}", "");
         let gateway = Gateway::with_settings(&text).await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
         assert_eq!(answer.status, want, "{}", answer.text());
@@ -210,7 +210,7 @@ async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
     }
     // In a race it wins nothing, and of what passes through nothing is held against it.
     let engines = [Engine::start(|_| promising(500)).await, always(sse::json(401, "{}")).await];
-    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let key = ", api_key: ours";
     let gateway =
         Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", route, "")).await;
@@ -240,5 +240,5 @@ async fn a_slow_upload_is_nobodys_fault_but_the_clients() {
     assert_eq!(record.error_code.as_deref(), Some("request_timeout"), "{record:?}");
     settled(&gateway).await;
     let told = gateway.get("/api/backends").1;
-    assert!(told.contains("\"state\":\"up\"") && told.contains("\"asked\":1") && told.contains("\"failed\":0"), "{told}");
+    assert!(told.contains("\"state\":\"healthy\"") && told.contains("\"attempts\":1") && told.contains("\"failures\":0"), "{told}");
 }

@@ -28,7 +28,8 @@ async fn bad_engines_are_nobodys_business() {
     let alone = Gateway::with_settings(&settings(&[&good], "", "", more)).await;
     let (without, broken) = times(&alone, 8, 240).await;
     assert_eq!(broken, 0);
-    let gateway = Gateway::with_settings(&settings(&engines, ", ejection: {most: 0.8}", ", retries: {always: 50}", more)).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engines, ", ejection: {max_ejected: 0.8}", ", retries: {min_per_second: 50}", more)).await;
     // They are known as good, then they are not, and a moment later that is known.
     let (_, broken) = times(&gateway, 8, 80).await;
     assert_eq!(broken, 0);
@@ -63,7 +64,7 @@ async fn bad_engines_are_nobodys_business() {
 /// The same engines, clients and rules in simulated time: who was asked how often, how late the last were, and how many saw a failure.
 fn agrees_with_the_simulation(asked: &[usize], (tail, good_alone): (Duration, Duration), broken: usize) {
     const MS: Duration = Duration::from_millis(1);
-    let ejection = Ejection { most: 0.8, ..Ejection::default() };
+    let ejection = Ejection { max_ejected: 0.8, ..Ejection::default() };
     let mut scenario = Scenario::new(PoolSettings { ejection, ..PoolSettings::named("p") }, 4, 2, 1);
     let (slow, good) = (Answers::After(MS * 1000, MS * 6), Answers::After(MS * 100, MS * 6));
     let bad = [slow, good, Answers::Freezes(MS * 100, MS * 400), Answers::Dies];
@@ -99,7 +100,7 @@ async fn hedges_cut_the_tail() {
     let stalling = Engine::start(move |_| promising(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })).await;
     let others = [Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await];
     let engines = [&stalling, &others[0], &others[1], &others[2]];
-    let pool = ", balance: round_robin, ejection: {slower_than: 0}";
+    let pool = ", balance: round_robin, ejection: {max_ttft_ratio: 0}";
     let asked = || engines.iter().map(|engine| engine.seen().len()).sum::<usize>();
     let plain = Gateway::with_settings(&settings(&engines, pool, "", "")).await;
     let (without, broken) = times(&plain, 4, REQUESTS).await;
@@ -178,7 +179,7 @@ async fn a_role_is_no_first_token() {
 async fn two_that_promise_and_keep_silent_are_too_late() {
     let engines = [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
     let more = "timeouts: {first_byte: 20s, between_events: 400ms}";
-    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, more)).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(answer.status == 504 && answer.text().contains("upstream_idle_timeout"), "{} {}", answer.head, answer.text());
@@ -216,7 +217,7 @@ async fn who_is_not_raced_after_all_is_measured_as_ever() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     let _alone = crate::support::alone().await;
-    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let empty = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
     let engines = [Engine::start(|_| promising(500)).await, always(empty).await];
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
@@ -247,7 +248,7 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
     let mut fails = vec![Step::ms(250)];
     fails.extend(sse::json(500, "{\"error\":{\"message\":\"out of memory\"}}"));
     let engines = [always(fails).await, always(vec![Step::ms(400), Step::Reset]).await];
-    let route = ", hedge: {after: 100ms, budget: 1}, retries: {most: 0}";
+    let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(answer.status == 500 && answer.text().contains("out of memory"), "{} {}", answer.head, answer.text());
@@ -270,7 +271,7 @@ async fn who_said_nothing_is_not_heard_though_the_other_one_failed() {
         &[&engines[0], &engines[1], &engines[2]],
         &["", ", weight: 1", ""],
         ", balance: round_robin",
-        ", hedge: {after: 100ms, budget: 1}, retries: {always: 10}",
+        ", hedge: {after: 100ms, budget: 1}, retries: {min_per_second: 10}",
         "",
     );
     let gateway = Gateway::with_settings(&more).await;

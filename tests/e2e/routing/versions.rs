@@ -9,7 +9,7 @@ async fn a_version_is_switched_and_taken_back_under_load() {
     let engines = [Engine::start(|_| sse::stream(10, 10)).await, Engine::start(|_| sse::stream(10, 10)).await];
     let text = format!(
         "backends: [{{name: b, url: '{}'}}, {{name: g, url: '{}'}}]\npools: [{{name: blue, backends: [b]}}, {{name: green, backends: [g]}}]\n\
-         routes: [{{name: r, pool: blue, candidate: {{pool: green, share: 0}}}}]\n",
+         routes: [{{name: r, pool: blue, canary: {{pool: green, share: 0}}}}]\n",
         engines[0].url(),
         engines[1].url()
     );
@@ -58,17 +58,17 @@ async fn a_version_is_switched_and_taken_back_under_load() {
     }
     // What the page of a stranger could send does nothing.
     assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "").0, 400);
-    assert_eq!(gateway.metric("llm_lens_candidate_share", "route=\"r\""), 0.0);
+    assert_eq!(gateway.metric("llm_lens_canary_share", "route=\"r\""), 0.0);
 }
 
 /// A new version gets a share by key, and loses it when it is worse; what it fails at, the old one answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_that_is_worse_is_taken_back() {
-    for (candidate, why) in [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")] {
-        let (old, new) = (good().await, always(candidate).await);
+async fn a_canary_that_is_worse_is_taken_back() {
+    for (canary, why) in [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")] {
+        let (old, new) = (good().await, always(canary).await);
         let text = format!(
             "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
-             routes: [{{name: r, pool: old, candidate: {{pool: new, share: 0.4, key: 'header:x-user', min_requests: 30, slower: 3}}}}]\n",
+             routes: [{{name: r, pool: old, canary: {{pool: new, share: 0.4, key: 'header:x-user', min_requests: 30, max_ttft_ratio: 3}}}}]\n",
             old.url(),
             new.url()
         );
@@ -80,12 +80,12 @@ async fn a_candidate_that_is_worse_is_taken_back() {
             client.post(CHAT, &format!("x-user: {user}\r\n"), BODY).await;
             let answer = client.answer().await;
             assert!(answer.status == 200 && answer.complete, "{why}: {}", answer.text());
-            if why == "it is slower" && gateway.metric("llm_lens_candidate_rolled_back", "route=\"r\"") == 0.0 {
-                let new = answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("version=candidate"));
+            if why == "it is slower" && gateway.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 0.0 {
+                let new = answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("version=canary"));
                 assert_eq!(*homes.entry(user).or_insert(new), new, "a user stays with a version");
             }
         }
-        gateway.until(|g| g.metric("llm_lens_candidate_rolled_back", "route=\"r\"") == 1.0).await;
+        gateway.until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
         assert!(gateway.stderr().contains(&format!("canary rolled back: {why}")), "{}", gateway.stderr());
         let before = new.seen().len();
         for n in 0..20 {
@@ -113,10 +113,10 @@ async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
     }
     assert!(began.elapsed() < Duration::from_millis(1000), "nobody waits for it");
-    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",ended=\"well\"") == 5.0).await;
-    let mean = gateway.metric("llm_lens_mirrored_ttft_microseconds_total", "route=\"r\"")
+    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",result=\"success\"") == 5.0).await;
+    let mean = gateway.metric("llm_lens_mirrored_ttft_seconds_total", "route=\"r\"")
         / gateway.metric("llm_lens_mirrored_first_tokens_total", "route=\"r\"");
-    assert!((0.3e6..0.6e6).contains(&mean), "{mean}");
+    assert!((0.3..0.6).contains(&mean), "{mean}");
     let body: serde_json::Value = serde_json::from_slice(&shadow.seen()[0].body).expect("JSON");
     assert_eq!((body["model"].as_str(), engine.seen().len(), shadow.seen().len()), (Some("new"), 5, 5));
     assert_eq!(gateway.records().len(), 5);
@@ -138,7 +138,7 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
             assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
         }
         gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0).await;
-        assert!(gateway.metric("llm_lens_mirrored_requests_total", "ended=\"badly\"") > 0.0, "{status}");
+        assert!(gateway.metric("llm_lens_mirrored_requests_total", "result=\"failure\"") > 0.0, "{status}");
         assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"s\""), 0.0, "{status}");
         assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"s\""), 0.0, "{status}");
     }
@@ -152,14 +152,14 @@ async fn a_switch_outlives_changes_that_are_none() {
         format!(
             "backends: [{{name: b, url: '{}'}}, {{name: g, url: '{}'}}, {{name: s, url: '{}'}}]\n\
              pools: [{{name: blue, backends: [b]}}, {{name: green, backends: [g]}}, {{name: spare, backends: [s]}}]\n\
-             routes: [{{name: r, pool: blue{fallback}, candidate: {{pool: green, share: {share}{rest}}}}}]\n",
+             routes: [{{name: r, pool: blue{fallback}, canary: {{pool: green, share: {share}{rest}}}}}]\n",
             engines[0].url(),
             engines[1].url(),
             engines[2].url()
         )
     };
     let gateway = Gateway::with_settings(&text("0.05", "", "")).await;
-    let share = || gateway.metric("llm_lens_candidate_share", "route=\"r\"");
+    let share = || gateway.metric("llm_lens_canary_share", "route=\"r\"");
     assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "x-llm-lens-operator: me\r\n").0, 200);
     for (number, (rest, fallback)) in [("", ", fallback: [spare]"), (", min_requests: 7", ", fallback: [spare]")].into_iter().enumerate() {
         gateway.write_settings(&text("0.05", rest, fallback));
@@ -178,7 +178,7 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: n, url: '{}'}}, {{name: c, url: '{}'}}]\n\
          pools: [{{name: edge, backends: [e]}}, {{name: new, backends: [n]}}, {{name: cloud, backends: [c]}}]\n\
-         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{prompt_tokens: 100}}, candidate: {{pool: new, share: 1}}}}]\n",
+         routes: [{{name: r, pool: edge, fallback: [cloud], offload: {{prompt_tokens: 100}}, canary: {{pool: new, share: 1}}}}]\n",
         engines[0].url(),
         engines[1].url(),
         engines[2].url()
@@ -186,12 +186,12 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     let gateway = Gateway::with_settings(&text).await;
     let long = BODY.replace("hi", &"word ".repeat(200));
     for (body, want) in
-        [(BODY, "n; pool=new; reason=only; version=candidate; offload=stays"), (&long, "c; pool=cloud; reason=only; offload=prompt_tokens")]
+        [(BODY, "n; pool=new; reason=only; version=canary; offload=default"), (&long, "c; pool=cloud; reason=only; offload=prompt_tokens")]
     {
         assert_eq!(ask(&gateway, CHAT, "x", body).await.field("x-llm-lens-backend"), Some(want));
     }
     assert_eq!(gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""), 1.0);
-    assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"candidate\""), 1.0);
+    assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"canary\""), 1.0);
     // Once nobody is left of the old version, the new one is the edge.
     let old = good().await;
     old.stop_listening();
@@ -200,7 +200,7 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
         &format!("url: '{}', health: {{path: /health, interval: 50ms, unhealthy: 1}}", old.url()),
     ))
     .await;
-    gateway.until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"down\"")).await;
+    gateway.until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"unhealthy\"")).await;
     let answer = ask(&gateway, CHAT, "y", BODY).await;
-    assert_eq!(answer.field("x-llm-lens-backend"), Some("n; pool=new; reason=only; version=candidate; offload=stays"));
+    assert_eq!(answer.field("x-llm-lens-backend"), Some("n; pool=new; reason=only; version=canary; offload=default"));
 }

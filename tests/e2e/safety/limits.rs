@@ -155,7 +155,7 @@ async fn bombs_of_fields_are_refused() {
             let grown = growth(&gateway, async { heard = say(gateway.address(), &bytes).await }).await;
             assert_eq!(heard.statuses, [431], "{path}: {name}: {} {:?}", heard.closed, heard.statuses);
             assert_refused(name, &heard, &origin);
-            assert!(grown < MOST_KIB, "{name}: {grown} KiB");
+            assert!(grown < MAX_KIB, "{name}: {grown} KiB");
         }
         // A hundred are fine.
         let heard = say(gateway.address(), format!("{start}content-length: {}\r\n{}\r\n{CHAT}", CHAT.len(), "x: y\r\n".repeat(98))).await;
@@ -231,7 +231,7 @@ async fn what_is_kept_of_a_request_has_a_bound() {
     .await;
     let (_, records) = gateway.get("/api/requests?limit=1");
     assert!(records.len() < 8 << 10, "a record has {} bytes", records.len());
-    assert!(grown < MOST_KIB, "{grown} KiB for a hundred requests");
+    assert!(grown < MAX_KIB, "{grown} KiB for a hundred requests");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,7 +140,7 @@ async fn bad_keys_leave_nothing_behind() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limits =
-        "rate_limits: [{name: n, of: requests, amount: 5, every: 1s, per: key}, {name: t, of: total_tokens, amount: 5, per: owner}]";
+        "rate_limits: [{name: n, unit: requests, amount: 5, window: 1s, per: key}, {name: t, unit: total_tokens, amount: 5, per: owner}]";
     let (keyed, _) = Keyed::start(&engine, "{name: r, backend: e, auth: optional}", limits, &[&["--owner", "a"]]).await;
     let strangers = |from: usize, n: usize| {
         let gateway = &keyed.gateway;
@@ -240,10 +240,10 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_counted_does_not_pass() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let routes = "{name: r, backend: e, pass: ['/v1/rerank']}";
+    let routes = "{name: r, backend: e, passthrough: ['/v1/rerank']}";
     let flags: &[&[&str]] = &[&["--owner", "a", "--model", "m"], &["--owner", "b"]];
     let (keyed, keys) = Keyed::start(&engine, routes, "", flags).await;
-    let limited = "rate_limits: [{name: t, of: total_tokens, amount: 1000, every: 30d}]";
+    let limited = "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 30d}]";
     let (counted, counted_keys) = Keyed::start(&engine, routes, limited, &[&["--owner", "a"]]).await;
     for (gateway, key, path, status) in [
         (&keyed, &keys[0], "/v1/chat/completion%73", 403),

@@ -21,9 +21,12 @@ fn left(answer: &kit::client::Answer) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_on_requests_says_which_and_when() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway =
-        Gateway::with_settings(&limited(&engine, "", "{name: slow-down, of: requests, amount: 2, every: 10m, per: address, warn_at: 0.9}"))
-            .await;
+    let gateway = Gateway::with_settings(&limited(
+        &engine,
+        "",
+        "{name: slow-down, unit: requests, amount: 2, window: 10m, per: address, warn_at: 0.9}",
+    ))
+    .await;
     let first = ask(&gateway, CHAT, "a", &request("")).await;
     assert_eq!(
         (
@@ -46,14 +49,14 @@ async fn a_limit_on_requests_says_which_and_when() {
     let wait: u64 = no.field("retry-after").and_then(|n| n.parse().ok()).expect("a number");
     assert!((290..=300).contains(&wait), "{wait}");
     assert_eq!(gateway.record("c").await.outcome, Outcome::Rejected);
-    assert_eq!(gateway.metric("llm_lens_limited_requests_total", "limit=\"slow-down\""), 1.0);
+    assert_eq!(gateway.metric("llm_lens_rate_limited_requests_total", "limit=\"slow-down\""), 1.0);
     assert_eq!(engine.seen().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: total_tokens, amount: 1000, every: 30d, per: all}")).await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, unit: total_tokens, amount: 1000, window: 30d, per: all}")).await;
     // The engine says 5 + 2 tokens, the request may take 400.
     let first = ask(&gateway, CHAT, "a", &request(",\"max_tokens\":400")).await;
     assert!((590..=595).contains(&left(&first)), "{}", first.head);
@@ -86,7 +89,7 @@ fn tokenizer() -> std::path::PathBuf {
 async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let route = format!(", validation: strict, tokenizer: '{}'", tokenizer().display());
-    let limits = "rate_limits: [{name: t, of: input_tokens, amount: 10000000, every: 30d, per: all}]";
+    let limits = "rate_limits: [{name: t, unit: input_tokens, amount: 10000000, window: 30d, per: all}]";
     let gateway = Gateway::with_settings(&settings(&engine.url(), ", models: [m], context_length: 6000", &route, limits)).await;
     let chat = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
     let alone = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"prompt\":\"{text}\"}}");
@@ -123,7 +126,7 @@ async fn a_tokenizer_that_is_none_is_told_at_the_start() {
 async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
     let engine = endless().await;
     for (at_end, reason, outcome) in [("length", "length", Outcome::Limited), ("error", "", Outcome::Limited)] {
-        let limit = format!("{{name: t, of: output_tokens, amount: 40, every: 30d, per: all, at_end: {at_end}}}");
+        let limit = format!("{{name: t, unit: output_tokens, amount: 40, window: 30d, per: all, on_exhausted: {at_end}}}");
         let gateway = Gateway::with_settings(&limited(&engine, "", &limit)).await;
         let answer = ask(&gateway, CHAT, "a", &request(",\"stream\":true")).await;
         let events: Vec<Value> =
@@ -146,7 +149,7 @@ async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
         assert_eq!(record.usage.and_then(|usage| usage.completion_tokens), Some(said as u64), "the charge equals what the client got");
         let next = ask(&gateway, CHAT, "b", &request(",\"stream\":true")).await;
         assert_eq!((next.status, next.error_code().as_str()), (429, "rate_limit_exceeded"));
-        assert_eq!(gateway.metric("llm_lens_limited_streams_total", "limit=\"t\""), 1.0);
+        assert_eq!(gateway.metric("llm_lens_rate_limited_streams_total", "limit=\"t\""), 1.0);
         eventually("the engine's stream is cut", || engine.open() == 0).await;
     }
 }
@@ -167,7 +170,8 @@ async fn a_budget_ends_torn_streams_where_an_event_ends() {
     })
     .await;
     for size in [61, 150, 331] {
-        let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: output_tokens, amount: 20, every: 30d, per: all}")).await;
+        let gateway =
+            Gateway::with_settings(&limited(&engine, "", "{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}")).await;
         let answer = ask(&gateway, CHAT, &size.to_string(), &request(",\"stream\":true")).await;
         for data in answer.text().lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
             serde_json::from_str::<Value>(data).unwrap_or_else(|e| panic!("{size}: {e}: {data}"));
@@ -190,7 +194,7 @@ async fn a_budget_ends_the_choices_that_have_not_ended() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, of: output_tokens, amount: 40, every: 30d, per: all}")).await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, unit: output_tokens, amount: 40, window: 30d, per: all}")).await;
     let answer = ask(&gateway, CHAT, "n", &request(",\"stream\":true,\"n\":3")).await;
     let ends: Vec<(u64, String)> = answer
         .text()
@@ -205,7 +209,7 @@ async fn a_budget_ends_the_choices_that_have_not_ended() {
 async fn those_who_leave_pay_what_they_got() {
     let _alone = crate::support::alone().await;
     let engine = endless().await;
-    let limits = "{name: t, of: output_tokens, amount: 100000, every: 30d, per: key}, {name: s, of: streams, amount: 100, per: key}";
+    let limits = "{name: t, unit: output_tokens, amount: 100000, window: 30d, per: key}, {name: s, unit: streams, amount: 100, per: key}";
     let (keyed, keys) = Keyed::start(&engine, "", &format!("rate_limits: [{limits}]"), &[&["--owner", "a"]]).await;
     let gateway = &keyed.gateway;
     // In rounds of a hundred, each leaves after some tokens.
@@ -237,7 +241,7 @@ async fn those_who_leave_pay_what_they_got() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_at_a_time_are_counted_and_freed() {
     let engine = endless().await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: s, of: streams, amount: 1, per: address}")).await;
+    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: s, unit: streams, amount: 1, per: address}")).await;
     let mut client = gateway.client().await;
     client.post(CHAT, "", &request(",\"stream\":true")).await;
     read_until(&mut client, "t3").await;
@@ -253,7 +257,7 @@ async fn streams_at_a_time_are_counted_and_freed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_is_a_limit_too() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let more = "prices: [{models: [m], input: 1, output: 1000000}, {input: 9, output: 9}]\nrate_limits: [{name: purse, of: cost, amount: 5, every: day, per: owner}]";
+    let more = "prices: [{models: [m], input: 1, output: 1000000}, {input: 9, output: 9}]\nrate_limits: [{name: purse, unit: cost, amount: 5, window: day, per: owner}]";
     let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"], &["--owner", "a"]]).await;
     for (key, status) in [(0, 200), (1, 200), (0, 429)] {
         let mut client = keyed.gateway.client().await;
@@ -281,7 +285,7 @@ async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
     gateway.until(|g| g.metric("llm_lens_client_connections", "") == 3.0).await;
     let mut fourth = gateway.client().await;
     assert!(fourth.is_closed_within(Duration::from_secs(5)).await, "one too many is closed");
-    assert!(gateway.metric("llm_lens_refused_connections_total", "") >= 1.0);
+    assert!(gateway.metric("llm_lens_client_limited_connections_total", "") >= 1.0);
     drop(held);
     gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
     // The credential does not matter: it is not looked at.
@@ -294,14 +298,14 @@ async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
         gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
     }
     assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
-    assert!(gateway.metric("llm_lens_refused_addresses_total", "") >= 1.0);
+    assert!(gateway.metric("llm_lens_client_limited_requests_total", "") >= 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_used_what_is_known_also_after_a_restart() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let file = kit::gateway::folder().join("usage.jsonl");
-    let month = "{name: month, of: output_tokens, amount: 9000, every: month, per: key}";
+    let month = "{name: month, unit: output_tokens, amount: 9000, window: month, per: key}";
     let more =
         format!("prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'\nrate_limits: [{month}]", file.display());
     let flags: &[&[&str]] = &[&["--owner", "a", "--id", "k1"], &["--owner", "a", "--id", "k2"], &["--owner", "b", "--id", "k3"]];

@@ -20,7 +20,7 @@ const DAY: u64 = 24 * 3600;
 
 fn shared(engine: &Engine, redis: &Redis, limit: &str, store: &str) -> String {
     let more = format!(
-        "store: {{url: '{}', replicas: {GATEWAYS}{store}}}\nrate_limits: [{{name: all, per: all, shared: true, every: 30d, {limit}}}]",
+        "store: {{url: '{}', replicas: {GATEWAYS}{store}}}\nrate_limits: [{{name: all, per: all, shared: true, window: 30d, {limit}}}]",
         redis.url()
     );
     settings(&engine.url(), ", models: [m]", "", &more)
@@ -54,7 +54,7 @@ async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
 async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     let _alone = crate::support::alone().await;
     let (engine, redis) = (Engine::start(|_| sse::chat_answer()).await, Redis::start().await);
-    let mut gateways = gateways(&shared(&engine, &redis, &format!("of: requests, amount: {BURST}"), "")).await;
+    let mut gateways = gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), "")).await;
     let first = load(&gateways, 30).await;
     assert_eq!(first, [(200, 4 * 30)].into());
     // One crashes; what it had leased is lost, and nobody has it twice.
@@ -67,7 +67,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     // Slices that lie idle go back, and the last of the limit can be had anywhere.
     let left = (BURST - slice).saturating_sub(admitted);
     let last = &gateways[0];
-    eventually("what lay idle elsewhere is there", || last.metric("llm_lens_store_answers_total", "") > 0.0).await;
+    eventually("what lay idle elsewhere is there", || last.metric("llm_lens_store_successes_total", "") > 0.0).await;
     let (mut third, until) = (0, std::time::Instant::now() + PATIENCE);
     while third < left {
         assert!(std::time::Instant::now() < until, "{third} of {left}");
@@ -75,7 +75,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     }
     third += load(std::slice::from_ref(last), 2 * BURST).await.get(&200).copied().unwrap_or(0);
     assert!(admitted + third <= BURST, "{admitted} and {third}");
-    let questions: f64 = gateways.iter().map(|gateway| gateway.metric("llm_lens_store_answers_total", "")).sum();
+    let questions: f64 = gateways.iter().map(|gateway| gateway.metric("llm_lens_store_successes_total", "")).sum();
     assert!(questions < 700.0, "most requests that pass ask nobody: {questions}");
     let no = ask(last, CHAT, "no", &request("")).await;
     assert!(no.text().contains("\"all\\\"") || no.text().contains("all"), "{}", no.text());
@@ -89,7 +89,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
     for (mode, more_than_all) in [("local", false), ("open", true), ("closed", false)] {
         let mut redis = Redis::start().await;
         let gateways =
-            gateways(&shared(&engine, &redis, &format!("of: requests, amount: {BURST}"), &format!(", on_failure: {mode}"))).await;
+            gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), &format!(", on_failure: {mode}"))).await;
         let before = load(&gateways, 10).await;
         assert_eq!(before, [(200, 40)].into());
         redis.kill();
@@ -123,7 +123,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
 async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
     let _alone = crate::support::alone().await;
     let (engine, redis) = (endless().await, Redis::start().await);
-    let text = shared(&engine, &redis, "of: output_tokens, amount: 300", "");
+    let text = shared(&engine, &redis, "unit: output_tokens, amount: 300", "");
     let gateways = gateways(&text).await;
     let stream = |gateway| async move {
         let answer = ask(gateway, CHAT, "s", &request(",\"stream\":true,\"max_tokens\":10")).await;
@@ -147,8 +147,8 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     const PROMPT: u64 = 7;
     const ANSWER: u64 = 30;
     let (engine, redis) = (Engine::start(|_| sse::stream(ANSWER as usize, 2)).await, Redis::start().await);
-    let limit = format!("of: total_tokens, amount: {AMOUNT}, burst: {BURST}");
-    let text = shared(&engine, &redis, &limit, "").replace("every: 30d", &format!("every: {SECONDS}s"));
+    let limit = format!("unit: total_tokens, amount: {AMOUNT}, burst: {BURST}");
+    let text = shared(&engine, &redis, &limit, "").replace("window: 30d", &format!("window: {SECONDS}s"));
     let clocks = [(); GATEWAYS].map(|()| SteppingClock::right());
     let started = clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.govern(command)));
     let mut gateways = futures_util::future::join_all(started).await;
@@ -218,7 +218,7 @@ async fn streams_at_a_time_are_counted_across_gateways() {
         Engine::start(|_| vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]).await,
         Redis::start().await,
     );
-    let text = shared(&engine, &redis, &format!("of: streams, amount: {STREAMS}"), "").replace(", every: 30d", "");
+    let text = shared(&engine, &redis, &format!("unit: streams, amount: {STREAMS}"), "").replace(", window: 30d", "");
     let mut gateways = gateways(&text).await;
     let mut streams: Vec<Vec<Client>> = Vec::new();
     for gateway in &gateways {
@@ -240,8 +240,8 @@ async fn streams_at_a_time_are_counted_across_gateways() {
         gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     }
     for gateway in &gateways {
-        let answered = gateway.metric("llm_lens_store_answers_total", "");
-        gateway.until(|g| g.metric("llm_lens_store_answers_total", "") > answered + 1.0).await;
+        let answered = gateway.metric("llm_lens_store_successes_total", "");
+        gateway.until(|g| g.metric("llm_lens_store_successes_total", "") > answered + 1.0).await;
     }
     assert!(open(&gateways[0]).await.is_none());
     // One crashes with three.
@@ -283,7 +283,7 @@ fn waiting() -> Vec<Step> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_keeps_no_place() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
-    let text = shared(&engine, &redis, "of: streams, amount: 4", ", on_failure: closed").replace(", every: 30d", "");
+    let text = shared(&engine, &redis, "unit: streams, amount: 4", ", on_failure: closed").replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
     gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams = vec![open(&gateway).await.expect("a place")];
@@ -298,7 +298,7 @@ async fn an_answer_that_is_lost_keeps_no_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_live_through_a_reload() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
-    let text = shared(&engine, &redis, "of: streams, amount: 2", "").replace(", every: 30d", "");
+    let text = shared(&engine, &redis, "unit: streams, amount: 2", "").replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
     gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams = vec![open(&gateway).await.expect("a place"), open(&gateway).await.expect("another")];
@@ -316,7 +316,7 @@ async fn places_live_through_a_reload() {
 async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
     for (grace, events) in [("20s", 60), ("1s", 2000)] {
         let (engine, redis) = (Engine::start(move |_| sse::stream(events, 20)).await, Redis::start().await);
-        let text = shared(&engine, &redis, "of: output_tokens, amount: 100000", "").replace("every: 30d", "every: month");
+        let text = shared(&engine, &redis, "unit: output_tokens, amount: 100000", "").replace("window: 30d", "window: month");
         let mut gateway = Gateway::with_settings(&format!("{text}shutdown: {{grace: {grace}}}\n")).await;
         gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         let mut client = gateway.client().await;

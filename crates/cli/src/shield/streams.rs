@@ -19,7 +19,7 @@ const LETTERS: usize = 6;
 /// Digits of a piece.
 const DIGITS: usize = 3;
 /// Source files are read up to this many bytes together.
-const MOST: usize = 4 << 20;
+const MAX_FILE: usize = 4 << 20;
 /// Texts are timed this often; the best time counts.
 const TIMES: usize = 3;
 
@@ -161,7 +161,7 @@ fn sources(folder: &Path) -> Result<Vec<String>> {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         bytes += text.len();
         texts.push(text);
-        if bytes > MOST {
+        if bytes > MAX_FILE {
             break;
         }
     }

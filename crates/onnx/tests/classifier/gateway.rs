@@ -8,9 +8,9 @@ const CHAT: &str = "/v1/chat/completions";
 async fn gateway(engine: &Engine, home: &Home, judge: &str) -> Gateway {
     let files = home.settings();
     let text = format!(
-        "backends: [{{name: e, url: '{}'}}]\nshields: [{{name: s, input_injection: off, input_toxicity: off, output_pii: off, output_secrets: off, window: 32B, \
+        "backends: [{{name: e, url: '{}'}}]\nguardrails: [{{name: s, input_injection: off, input_toxicity: off, output_pii: off, output_secrets: off, judge_window: 32B, \
          judges: [{{name: tiny, kind: onnx, model_file: '{}', tokenizer_file: '{}', labels: [safe, bad], categories: [bad], {judge}}}]}}]\n\
-         routes: [{{name: r, backend: e, shield: s}}]\n",
+         routes: [{{name: r, backend: e, guardrail: s}}]\n",
         engine.url(),
         files.model.display(),
         files.tokenizer.display(),
@@ -62,7 +62,7 @@ async fn a_model_that_cannot_be_loaded_is_told_before_anything_listens() {
     let folder = kit::gateway::folder();
     let file = folder.join("gateway.yaml");
     let text = format!(
-        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nshields: [{{name: s, judges: [{{name: tiny, kind: onnx, model_file: '{}', tokenizer_file: '{}', labels: [safe, bad], categories: [bad]}}]}}]\nroutes: [{{name: r, backend: e, shield: s}}]\n",
+        "backends: [{{name: e, url: 'http://127.0.0.1:1'}}]\nguardrails: [{{name: s, judges: [{{name: tiny, kind: onnx, model_file: '{}', tokenizer_file: '{}', labels: [safe, bad], categories: [bad]}}]}}]\nroutes: [{{name: r, backend: e, guardrail: s}}]\n",
         files.model.display(),
         files.tokenizer.display(),
     );

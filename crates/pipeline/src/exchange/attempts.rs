@@ -57,7 +57,7 @@ pub struct Attempts {
     pub prefix: Vec<u64>,
     /// Backends that cannot serve the request.
     pub unfit: Vec<Target>,
-    /// The version of the route that the request is for, and the one that is asked: the stable one stands in for the candidate.
+    /// The version of the route that the request is for, and the one that is asked: the stable one stands in for the canary.
     pub assigned: Option<Side>,
     /// Edge or cloud, where the pool has both.
     pub side: Option<Side>,

@@ -12,7 +12,7 @@ use transport::{BodyListener, BodyStep, H1Source, H2Source, Request, Source, Ups
 
 /// Maximum bytes of an answer. Embeddings of a hundred sentences are the largest.
 pub const MAX_REPLY: usize = 8 << 20;
-/// Who asks bounds the whole; this bounds what a dead address costs where no deadline was set.
+/// The caller bounds the whole call; this bounds a connection to a dead address where no deadline is set.
 const CONNECT: Duration = Duration::from_secs(5);
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
 

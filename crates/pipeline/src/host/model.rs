@@ -26,7 +26,7 @@ impl LocalModel for Model {
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure> {
         match self.0.read(text) {
             Ok(reading) => Ok((reading.scores, reading.unread == 0)),
-            Err(ScoreError::TextTooLarge { .. }) => Err(Failure::TooMuch),
+            Err(ScoreError::TextTooLarge { .. }) => Err(Failure::TooLong),
             // No token at all: nothing was said.
             Err(ScoreError::NoTokens) => Ok((Vec::new(), true)),
             Err(error) => {

@@ -4,7 +4,7 @@
 //! - *Out*: their effects, in about the order they came.
 //! - *Never*: more jobs that wait than its queue has; what is beyond is refused at once, and its filter's declared mode applies.
 //!
-//! Threads of the pool are made with the first job: a gateway without guards has none.
+//! Threads of the pool are made with the first job: a gateway without guardrails has none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

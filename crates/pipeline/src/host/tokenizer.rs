@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Largest file: the largest vocabularies take some 35 MiB.
-const MOST_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 256 << 20;
 
 /// What a file looked like when it was read.
 type Stamp = (SystemTime, u64);
@@ -45,8 +45,8 @@ impl Tokenizer {
         if let Some(known) = known.iter().find(|known| known.path == path && known.stamp == stamp) {
             return Ok(known.clone());
         }
-        if meta.len() > MOST_FILE {
-            return Err(wrong(format!("is larger than {} MiB", MOST_FILE >> 20)));
+        if meta.len() > MAX_FILE {
+            return Err(wrong(format!("is larger than {} MiB", MAX_FILE >> 20)));
         }
         let text = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
         let read = || -> Result<tokenizers::Tokenizer, String> {

@@ -34,7 +34,7 @@ pub struct MirrorCounts {
     pub first_token_us: AtomicU64,
 }
 
-/// A place among the copies that run; dropping it gives it back.
+/// A slot of the copies in flight; dropping it releases it.
 #[derive(Debug)]
 pub struct MirrorSlot(Arc<MirrorCounts>);
 

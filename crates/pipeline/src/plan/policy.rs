@@ -25,7 +25,7 @@ pub struct RouteCounters {
     /// A request went to a pool behind its own.
     pub fallbacks: AtomicU64,
     /// Another backend went on with a stream.
-    pub continuations: AtomicU64,
+    pub resumes: AtomicU64,
     /// By what was decided between edge and cloud.
     pub offloaded: [AtomicU64; Offloaded::ALL.len()],
 }
@@ -61,13 +61,13 @@ pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
 /// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
 pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
     let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
-        let candidate = route.route.candidate.as_ref().and_then(|candidate| route.pools.get(candidate.pool));
-        let others = route.pools.len() - usize::from(candidate.is_some());
-        route.pools.iter().take(others.saturating_sub(1)).chain(candidate).cloned().collect()
+        let canary = route.route.canary.as_ref().and_then(|canary| route.pools.get(canary.pool));
+        let others = route.pools.len() - usize::from(canary.is_some());
+        route.pools.iter().take(others.saturating_sub(1)).chain(canary).cloned().collect()
     };
-    let backed: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
+    let has_fallback: Vec<Arc<PlannedPool>> = routes.iter().flat_map(backed_in).collect();
     for pool in routes.iter().flat_map(|route| &route.pools) {
-        pool.pool.set_backed(backed.iter().any(|known| Arc::ptr_eq(known, pool)));
+        pool.pool.set_has_fallback(has_fallback.iter().any(|known| Arc::ptr_eq(known, pool)));
     }
 }
 
@@ -81,14 +81,14 @@ pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
 /// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile. With other rules
 /// it goes on under these; only another share in the settings is another decision.
 pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
-    let wanted = route.candidate.as_ref()?;
-    let pool_of = |route: &Route| Some(route.pools.get(route.candidate.as_ref()?.pool)?.settings.name.clone());
-    let known = known.and_then(|known| Some((known.route.candidate.as_ref()?, known.release.as_ref()?, pool_of(&known.route))));
+    let wanted = route.canary.as_ref()?;
+    let pool_of = |route: &Route| Some(route.pools.get(route.canary.as_ref()?.pool)?.settings.name.clone());
+    let known = known.and_then(|known| Some((known.route.canary.as_ref()?, known.release.as_ref()?, pool_of(&known.route))));
     let (rollback, seed) = (Some(wanted.rollback), rand::random());
     Some(match known.filter(|(.., pool)| *pool == pool_of(route)) {
-        Some((candidate, release, _)) if candidate.share == wanted.share && candidate.rollback == wanted.rollback => release.clone(),
-        Some((candidate, release, _)) => {
-            let share = (candidate.share != wanted.share).then_some(wanted.share);
+        Some((canary, release, _)) if canary.share == wanted.share && canary.rollback == wanted.rollback => release.clone(),
+        Some((canary, release, _)) => {
+            let share = (canary.share != wanted.share).then_some(wanted.share);
             Arc::new(Release::after(release, share, rollback, seed))
         }
         None => Arc::new(Release::new(wanted.share, rollback, seed)),

@@ -38,7 +38,7 @@ pub struct Hedged {
     pub asked: AtomicU64,
     /// How often it answered first.
     pub won: AtomicU64,
-    /// Tokens of prompts, as estimated, that those who lost have read.
+    /// Estimated prompt tokens of canceled hedges.
     pub tokens: AtomicU64,
 }
 
@@ -69,17 +69,17 @@ impl Pools<'_> {
     }
 
     /// The backends of all that were made, each once.
-    pub(super) fn placed(&self) -> Vec<Arc<Upstream>> {
-        let mut placed: Vec<Arc<Upstream>> = Vec::new();
+    pub(super) fn routable(&self) -> Vec<Arc<Upstream>> {
+        let mut routable: Vec<Arc<Upstream>> = Vec::new();
         for upstream in self.made.iter().flat_map(|pool| &pool.upstreams) {
-            if !placed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
-                placed.push(upstream.clone());
+            if !routable.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                routable.push(upstream.clone());
             }
         }
-        placed
+        routable
     }
 
-    /// Who is asked as well; with its counts, where nothing about it has changed.
+    /// The mirror, with its counts if its settings are unchanged.
     pub(super) fn mirror(&mut self, route: &Route, before: Option<&Plan>) -> Option<Arc<Mirror>> {
         let wanted = route.mirror.as_ref()?;
         let pool = self.pool(&wanted.pool);
@@ -99,7 +99,7 @@ impl Pools<'_> {
             self.made.push(pool.clone());
             return pool;
         }
-        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.lacks.clone());
+        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.unsupported.clone());
         let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
         let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
         let near = upstreams.iter().map(|upstream| self.zone.is_some() && upstream.backend.zone.as_deref() == self.zone).collect();

@@ -25,8 +25,8 @@ impl Observe for Plan {
     fn observe(&self, now: Tick, samples: &mut Samples) {
         self.rate_limits.observe(now, samples);
         self.store.iter().for_each(|store| store.observe(now, samples));
-        for upstream in self.placed() {
-            let Some(queue) = &upstream.turnstile else { continue };
+        for upstream in self.routable() {
+            let Some(queue) = &upstream.queue else { continue };
             samples.under(&[("backend", &upstream.backend.name)], |samples| queue.observe(now, samples));
         }
         for route in &self.routes {
@@ -56,7 +56,7 @@ impl Observe for RouteCounters {
             ("llm_lens_retries_total", load(&self.retries)),
             ("llm_lens_retries_denied_total", load(&self.retries_denied)),
             ("llm_lens_fallbacks_total", load(&self.fallbacks)),
-            ("llm_lens_continuations_total", load(&self.continuations)),
+            ("llm_lens_resumes_total", load(&self.resumes)),
         ]);
         for (decided, count) in self.decisions().filter(|(_, count)| *count > 0) {
             samples.push_with("llm_lens_offload_decisions_total", ("decision", decided.name()), count as f64);
@@ -67,13 +67,11 @@ impl Observe for RouteCounters {
 impl Observe for Mirror {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         let counts = &self.counts;
-        for (ended, count) in [("well", &counts.success), ("badly", &counts.failure), ("left_out", &counts.left_out)] {
-            samples.push_with("llm_lens_mirrored_requests_total", ("ended", ended), load(count) as f64);
+        for (result, count) in [("success", &counts.success), ("failure", &counts.failure), ("skipped", &counts.left_out)] {
+            samples.push_with("llm_lens_mirrored_requests_total", ("result", result), load(count) as f64);
         }
-        samples.counts(&[
-            ("llm_lens_mirrored_ttft_microseconds_total", load(&counts.first_token_us)),
-            ("llm_lens_mirrored_first_tokens_total", load(&counts.first_tokens)),
-        ]);
+        samples.push("llm_lens_mirrored_ttft_seconds_total", load(&counts.first_token_us) as f64 / 1e6);
+        samples.push("llm_lens_mirrored_first_tokens_total", load(&counts.first_tokens) as f64);
     }
 }
 
@@ -90,8 +88,8 @@ impl Observe for Hedged {
 impl Observe for ClientLimits {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
-            ("llm_lens_refused_connections_total", load(&self.refused_connections)),
-            ("llm_lens_refused_addresses_total", load(&self.refused_requests)),
+            ("llm_lens_client_limited_connections_total", load(&self.refused_connections)),
+            ("llm_lens_client_limited_requests_total", load(&self.refused_requests)),
         ]);
     }
 }
@@ -100,7 +98,7 @@ impl Observe for Store {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
             ("llm_lens_store_up", u64::from(self.is_there())),
-            ("llm_lens_store_answers_total", load(&self.answered)),
+            ("llm_lens_store_successes_total", load(&self.answered)),
             ("llm_lens_store_failures_total", load(&self.failed)),
             ("llm_lens_store_fallbacks_total", load(&self.without)),
         ]);

@@ -1,11 +1,11 @@
-//! A build without the feature `redis`: a store of shared limits cannot be set up, so that there is none to ask.
+//! The store of shared limits in a build without the feature `redis`: it cannot be configured.
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 
 use config::settings::StoreSettings;
 use traffic::store::Granted;
-use traffic::{Chore, Wanted};
+use traffic::{StoreTask, Wanted};
 
 /// The store does not answer.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Store {
         match self.none {}
     }
 
-    pub async fn attend_to(&self, _: Vec<Chore>) {
+    pub async fn attend_to(&self, _: Vec<StoreTask>) {
         match self.none {}
     }
 

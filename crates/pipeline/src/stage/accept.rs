@@ -1,4 +1,4 @@
-//! Stage 1: a head has come. Whose request is it, and may it be one at all?
+//! Stage 1: accepts a request by its head, and decides which server handles it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const MAX_ID: usize = 128;
 /// Longest path kept for the record.
 const MAX_ENDPOINT: usize = 256;
 
-/// Who serves the request.
+/// Which server handles a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Server {
     /// Our own exchange, with the dialect that the path speaks.
@@ -24,7 +24,7 @@ pub enum Server {
     PassThrough,
 }
 
-/// Who serves a request with that head.
+/// The server for a request with that head.
 pub fn server(line: &RequestLine<'_>) -> Server {
     let path = path(line.target);
     match Dialect::from_path(path) {
@@ -38,14 +38,14 @@ fn is_odd(path: &str) -> bool {
     path.contains(['%', '\\', ';']) || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
-/// Whether a request that is no inference may pass a guard unread. What is not known to be harmless may be an inference API that we do not
+/// Whether a request that is no inference may pass a guardrail unread. What is not known to be harmless may be an inference API that we do not
 /// read, or one that gives out once more what an answer was.
-pub fn passes_unread(guard: &filters::settings::Shield, path: &str) -> bool {
+pub fn passes_unread(guardrail: &filters::settings::GuardrailSettings, path: &str) -> bool {
     let named = |pattern: &String| match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
         None => path == pattern,
     };
-    is_harmless(path) || !is_odd(path) && guard.pass.iter().any(named)
+    is_harmless(path) || !is_odd(path) && guardrail.passthrough.iter().any(named)
 }
 
 /// Whether a path is known to be that of no inference.
@@ -67,15 +67,15 @@ fn is_harmless(path: &str) -> bool {
     !is_odd(path) && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health"))
 }
 
-/// Whether a request that nobody here reads may go on, where somebody must read what is asked: its model, its tokens, its place in a queue.
+/// Whether a request that is not parsed may pass where its model, tokens or permits must be counted.
 pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let path = exchange.accepted.endpoint.as_str();
-    let named = || !is_odd(path) && routed.route.route.pass.iter().any(|pattern| pattern.matches(path));
+    let named = || !is_odd(path) && routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path));
     let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
     let matters = for_some_models
         || routed.route.counts_tokens
-        || routed.route.pools.iter().any(|pool| pool.upstreams.iter().any(|upstream| upstream.turnstile.is_some()));
+        || routed.route.pools.iter().any(|pool| pool.upstreams.iter().any(|upstream| upstream.queue.is_some()));
     if matters && !is_harmless(path) && !named() { Err(Refusal::uncountable_endpoint()) } else { Ok(()) }
 }
 
@@ -118,7 +118,7 @@ pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head
     }
 }
 
-/// What is known of a request whose head could not be read.
+/// The exchange of a request whose head is malformed.
 pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
     Accepted {
         id: new_id(),
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
-        // What the engine may read otherwise is not taken for an inference request, and no guard lets it pass.
+        // What the engine may read otherwise is not taken for an inference request, and no guardrail lets it pass.
         for odd in ["/v1/chat//completions", "/v1/chat/completion%73", "/v1/./chat/completions", "/v1/x/../chat/completions"] {
             assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
         }

@@ -1,14 +1,14 @@
-//! Stage 8: a place at the backend, or a place in its queue.
+//! Stage 8: takes an admission permit of the backend, or waits in its queue.
 //!
-//! - *In*: the backend's turnstile; priority and patience of the request.
-//! - *Out*: a place, which the end of the exchange gives back; or a refusal, at once where waiting is in vain.
-//! - *Never*: a place held while somebody looks at the prompt: guards come before.
+//! - *In*: the backend's queue; priority and patience of the request.
+//! - *Out*: a permit, which the end of the exchange releases; or a refusal, at once if the wait would be too long.
+//! - *Never*: a permit held while a guardrail checks the prompt: guardrails come before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lens::State;
-use traffic::{Caller, Place, Shed, ShedReason, Turnstile, Wish, network};
+use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, network};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::clock;
@@ -24,41 +24,41 @@ pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     }
 }
 
-/// The turnstile of the request's backend, if it has one.
-pub fn queue(exchange: &Exchange) -> Option<Arc<Turnstile>> {
-    exchange.routed.as_ref().and_then(|routed| routed.upstream()?.turnstile.clone())
+/// The queue of the request's backend, if it has one.
+pub fn queue(exchange: &Exchange) -> Option<Arc<AdmissionQueue>> {
+    exchange.routed.as_ref().and_then(|routed| routed.upstream()?.queue.clone())
 }
 
 /// Go in or wait.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the queue.
-pub async fn enter(exchange: &mut Exchange, turnstile: &Arc<Turnstile>) -> Result<(), Refusal> {
+pub async fn enter(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>) -> Result<(), Refusal> {
     let tokens = exchange.expected.input.saturating_add(exchange.expected.output);
-    exchange.permit = Some(match turnstile.enter(tokens) {
+    exchange.permit = Some(match queue.enter(tokens) {
         Some(place) => place,
-        None => wait(exchange, turnstile, tokens).await.map_err(|shed| refusal(&shed))?,
+        None => wait(exchange, queue, tokens).await.map_err(|shed| refusal(&shed))?,
     });
     exchange.enter(State::Gateway);
     Ok(())
 }
 
-async fn wait(exchange: &mut Exchange, turnstile: &Arc<Turnstile>, tokens: u64) -> Result<Place, Shed> {
+async fn wait(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>, tokens: u64) -> Result<Permit, Shed> {
     exchange.enter(State::Queue);
-    let mut waiting = turnstile.wait(wish(exchange, tokens), clock::now())?;
+    let mut waiting = queue.wait(queue_request(exchange, tokens), clock::now())?;
     match tokio::time::timeout(waiting.max_wait(), waiting.turn()).await {
         Ok(turn) => turn,
         Err(_) => Err(waiting.give_up(clock::now())),
     }
 }
 
-fn wish(exchange: &Exchange, tokens: u64) -> Wish {
+fn queue_request(exchange: &Exchange, tokens: u64) -> QueueRequest {
     let caller = exchange.caller.as_deref();
     let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
     // A caller without a key is known by its network address.
     let known = caller.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.clone());
     let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| network(address).to_string()).into());
-    Wish { tenant, priority: exchange.hints.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.hints.max_wait }
+    QueueRequest { tenant, priority: exchange.hints.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.hints.max_wait }
 }
 
 fn refusal(shed: &Shed) -> Refusal {

@@ -1,10 +1,10 @@
 //! Findings on their way to the audit log.
 //!
 //! - *In*: what filters found, with the text it covers.
-//! - *Out*: a line for each, up to [`MOST`] a request.
+//! - *Out*: a line for each, up to [`MAX_FINDINGS`] a request.
 //! - *Never*: the text.
 
-use filters::audit::{Entry, MOST};
+use filters::audit::{Entry, MAX_FINDINGS};
 use observatory::AuditLine;
 use relay::Note;
 
@@ -14,10 +14,10 @@ use crate::shared::worker;
 
 /// Write down what was found.
 pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
-    let (Some(_), Some(guard)) = (&exchange.shared.audit, exchange.guard()) else { return };
+    let (Some(_), Some(guardrail)) = (&exchange.shared.audit, exchange.guardrail()) else { return };
     let Some(routed) = &exchange.routed else { return };
     let at = clock::wall_us();
-    for note in notes.iter().take(MOST) {
+    for note in notes.iter().take(MAX_FINDINGS) {
         let found = &note.found;
         let entry = Entry {
             at,
@@ -25,8 +25,8 @@ pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
             trace_id: exchange.accepted.trace.as_ref().map(|trace| trace.trace_id.as_str()),
             client: exchange.accepted.client,
             route: &routed.route.route.name,
-            shield: &guard.settings.name,
-            mode: if guard.settings.observe { "observe" } else { "enforce" },
+            guardrail: &guardrail.settings.name,
+            mode: if guardrail.settings.observe { "observe" } else { "enforce" },
             side: note.side.name(),
             filter: &note.filter,
             rule: &found.rule,

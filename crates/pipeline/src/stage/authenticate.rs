@@ -1,10 +1,10 @@
-//! Stage 2: who asks?
+//! Stage 2: authenticates the caller.
 //!
 //! - *In*: the credential of the head, the keys of the plan.
 //! - *Out*: a caller, the anonymous caller, or a refusal that does not reveal which keys exist.
-//! - *Never*: a credential kept, logged, or passed on. What is shown costs the same whether it is known or not.
+//! - *Never*: a credential stored, logged or forwarded. Known and unknown credentials take the same time.
 //!
-//! The head alone says who asks, so that it is known before a body is read; whether that is enough says the route.
+//! The head alone identifies the caller, before the body is read. The route decides whether that is enough.
 
 use config::settings::Auth;
 use lens::State;
@@ -77,8 +77,8 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
         return Err(Refusal::forbidden_route());
     }
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
-    // A key for some models may not ask for what nobody names.
-    if exchange.accepted.dialect.is_some() && !caller.may_ask(model.unwrap_or_default()) {
+    // A key that is restricted to models must not call without naming one.
+    if exchange.accepted.dialect.is_some() && !caller.may_use_model(model.unwrap_or_default()) {
         return Err(Refusal::forbidden_model());
     }
     exchange.caller = Some(caller);

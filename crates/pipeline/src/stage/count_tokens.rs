@@ -2,8 +2,8 @@
 //!
 //! - *In*: the texts of the body, the tokenizer of the route.
 //! - *Out*: the exchange's expectation, counted instead of estimated.
-//! - *Never*: a worker kept busy with a long prompt, which threads of their own count, and not beyond [`PATIENCE`]; more than [`MOST`] bytes counted;
-//!   a guard that waits for it.
+//! - *Never*: a worker kept busy with a long prompt, which threads of their own count, and not beyond [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted;
+//!   a guardrail that waits for it.
 //!
 //! What a chat template puts around messages is not in the file: it stays an estimate.
 
@@ -20,13 +20,13 @@ use crate::host::Tokenizer;
 /// Bytes that are counted at once: they take less than a millisecond.
 const AT_ONCE: usize = 2 << 10;
 /// Most bytes that are counted; the rest of a prompt is taken to have as many tokens for its bytes.
-const MOST: usize = 256 << 10;
+const MAX_COUNTED: usize = 256 << 10;
 /// How long a request waits for its count before the estimate has to do.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A prompt to be counted.
 struct Prompt {
-    /// What stands between the quotes of its texts, escapes and all, up to [`MOST`] bytes.
+    /// What stands between the quotes of its texts, escapes and all, up to [`MAX_COUNTED`] bytes.
     texts: Vec<Vec<u8>>,
     /// Bytes of these, and of all of it.
     read: usize,
@@ -56,7 +56,7 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
     } else {
         let (answer, counted) = tokio::sync::oneshot::channel();
         let job = Box::new(move || {
-            // Who asked may have left.
+            // The request may be gone.
             if !answer.is_closed() {
                 let _ = answer.send(prompt.count(&tokenizer));
             }
@@ -78,7 +78,7 @@ impl Prompt {
         for text in facts.texts.iter().filter(|text| !text.beside) {
             let raw = body.get(text.range.clone()).unwrap_or_default();
             prompt.all += raw.len();
-            let room = MOST - prompt.read;
+            let room = MAX_COUNTED - prompt.read;
             // A space is never within an escape.
             let end = if raw.len() <= room { raw.len() } else { raw[..room].iter().rposition(|byte| *byte == b' ').unwrap_or(0) };
             prompt.read += end;
@@ -106,12 +106,12 @@ mod tests {
 
     #[test]
     fn what_is_read_of_a_prompt_is_bounded_and_ends_between_words() {
-        let words = "caf\\u00e9 ".repeat(MOST / 5);
+        let words = "caf\\u00e9 ".repeat(MAX_COUNTED / 5);
         let body = format!("{{\"stop\":\"none of it\",\"prompt\":[\"{words}\",\"more\"]}}");
         let facts = wire::RequestFacts::scan(body.as_bytes()).unwrap();
         let prompt = Prompt::of(&facts, body.as_bytes(), true);
         assert_eq!(prompt.all, words.len() + 4);
-        assert!(prompt.read <= MOST && prompt.read > MOST - 20 && prompt.texts.len() <= 2, "{}", prompt.read);
+        assert!(prompt.read <= MAX_COUNTED && prompt.read > MAX_COUNTED - 20 && prompt.texts.len() <= 2, "{}", prompt.read);
         assert!(prompt.texts[0].ends_with(b"\\u00e9"));
         let small = b"{\"messages\":[{\"role\":\"user\",\"content\":\"a b\"}],\"response_format\":{\"type\":\"text\"}}";
         let prompt = Prompt::of(&wire::RequestFacts::scan(small).unwrap(), small, false);

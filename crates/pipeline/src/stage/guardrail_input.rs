@@ -5,11 +5,11 @@
 //!
 //! - *In*: the body, and the filters of the route.
 //! - *Out*: the body without what is to be taken out, if anything is; or a refusal.
-//! - *Never*: the text of a finding in what the client or anybody is told.
+//! - *Never*: the text of a finding in an error, a log or a record.
 
 use std::sync::Arc;
 
-use filters::{Assessment, Failure, Hooks, Place, Redacted, RequestHead, Shield, Side, Sizes, Subject, Verdict, Voice};
+use filters::{Assessment, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes, Subject, Verdict, Voice};
 use lens::State;
 use relay::Note;
 use wire::RequestFacts;
@@ -22,54 +22,54 @@ use crate::stage::accept;
 use crate::stage::audit;
 
 /// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on what a body of empty ones costs.
-const MOST_TEXTS: usize = 16 << 10;
+const MAX_TEXTS: usize = 16 << 10;
 /// Most choices of an answer that is guarded: each has texts of its own.
-const MOST_CHOICES: u64 = 64;
+const MAX_CHOICES: u64 = 64;
 
 /// Look at the head, with the filters that want it.
 pub fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
-    let Some(guard) = exchange.guard() else { return Ok(()) };
-    if !guard.chain().has(Hooks::HEAD) {
+    let Some(guardrail) = exchange.guardrail() else { return Ok(()) };
+    if !guardrail.chain().has(Hooks::HEAD) {
         return Ok(());
     }
-    exchange.enter(State::ShieldInput);
+    exchange.enter(State::GuardrailInput);
     let fields: Vec<(&str, &[u8])> = head.fields.iter().map(|field| (field.name, field.value)).collect();
     let head = RequestHead { method: head.line.method, path: accept::path(head.line.target), fields: &fields };
-    let looked = guard.chain().head(&head).map_err(Refusal::by_filter);
+    let looked = guardrail.chain().head(&head).map_err(Refusal::by_filter);
     exchange.enter(State::Gateway);
     looked
 }
 
 /// A request that passes through unread, where the guardrail acts on what it reads.
 pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
-    let Some(guard) = exchange.guard().filter(|guard| acts(guard)) else { return Ok(()) };
-    if accept::passes_unread(&guard.settings, &exchange.accepted.endpoint) {
+    let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else { return Ok(()) };
+    if accept::passes_unread(&guardrail.settings, &exchange.accepted.endpoint) {
         return Ok(());
     }
-    let message = "The route's guard cannot read this API; use one that it reads, or have the path named under the guard's `pass`.";
-    Err(Refusal::blocked(403, "shield_unreadable_endpoint", message))
+    let message = "The route's guardrail cannot read this API; use one that it reads, or have the path named under the guardrail's `pass`.";
+    Err(Refusal::blocked(403, "guardrail_unreadable_endpoint", message))
 }
 
 /// Whether a guardrail acts on prompts or answers, so that nothing may pass unread.
-pub fn acts(guard: &Shield) -> bool {
-    guard.alters_answers() || guard.settings.acts_on_input()
+pub fn acts(guardrail: &Guardrail) -> bool {
+    guardrail.alters_answers() || guardrail.settings.acts_on_input()
 }
 
-/// Look at the prompt, if the route has a guard. A body is given back when it is to be sent instead.
+/// Look at the prompt, if the route has a guardrail. A body is given back when it is to be sent instead.
 ///
 /// # Cancel safety
 /// Dropping the future drops the questions to judges.
 pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-    let Some(guard) = exchange.guard() else { return Ok(None) };
+    let Some(guardrail) = exchange.guardrail() else { return Ok(None) };
     if let Some(facts) = &exchange.inspected.facts {
-        readable(facts, &guard)?;
+        readable(facts, &guardrail)?;
     }
-    if !guard.chain().has(Hooks::LOOK) && !guard.chain().has(Hooks::JUDGE) {
+    if !guardrail.chain().has(Hooks::LOOK) && !guardrail.chain().has(Hooks::JUDGE) {
         return Ok(None);
     }
-    let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guard, body));
+    let subject = Arc::new(subject(exchange.inspected.facts.as_ref(), &guardrail, body));
     let host = exchange.plan.host.clone();
-    let assessment = guard.chain().prompt(&subject, &*host).await;
+    let assessment = guardrail.chain().prompt(&subject, &*host).await;
     let verdict = assessment.verdict.clone();
     let redacted = match verdict {
         Verdict::Mask => filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found)),
@@ -78,49 +78,53 @@ pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option
     note(exchange, &subject, assessment);
     match verdict {
         Verdict::Pass => Ok(None),
-        Verdict::Block { kind } => Err(refusal(&guard, &kind)),
-        Verdict::Failed { failure: Failure::TooMuch, filter } => Err(Refusal::too_much_to_judge(&filter)),
-        Verdict::Failed { filter, failure } => Err(Refusal::guard_unavailable(&filter, failure)),
+        Verdict::Block { kind } => Err(refusal(&guardrail, &kind)),
+        Verdict::Failed { failure: Failure::TooLong, filter } => Err(Refusal::too_much_to_judge(&filter)),
+        Verdict::Failed { filter, failure } => Err(Refusal::guardrail_unavailable(&filter, failure)),
         Verdict::Mask => match redacted {
             Redacted::Body(body, vault) => {
-                // Places in the body have moved.
+                // Redaction moved the offsets in the body.
                 exchange.inspected.facts = Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
                 exchange.guarded.vault = Arc::new(vault);
                 Ok(Some(body))
             }
             Redacted::Nothing => Ok(None),
-            Redacted::Impossible => Err(refusal(&guard, "something that cannot be taken out")),
+            Redacted::Impossible => Err(refusal(&guardrail, "something that cannot be taken out")),
         },
     }
 }
 
-/// What a guard cannot look into, or not within its bounds.
-fn readable(facts: &RequestFacts, guard: &Shield) -> Result<(), Refusal> {
-    if guard.settings.acts_on_input() && facts.tokens {
-        let message = "The route's guard reads text; send the prompt as text, not as token numbers or embeddings.";
-        return Err(Refusal::blocked(400, "shield_unreadable_prompt", message));
+/// What a guardrail cannot look into, or not within its bounds.
+fn readable(facts: &RequestFacts, guardrail: &Guardrail) -> Result<(), Refusal> {
+    if guardrail.settings.acts_on_input() && facts.tokens {
+        let message = "The route's guardrail reads text; send the prompt as text, not as token numbers or embeddings.";
+        return Err(Refusal::blocked(400, "guardrail_unreadable_prompt", message));
     }
-    if facts.texts.len() > MOST_TEXTS {
-        return Err(Refusal::blocked(413, "too_many_texts", format!("The route's guard reads at most {MOST_TEXTS} texts in a request.")));
+    if facts.texts.len() > MAX_TEXTS {
+        return Err(Refusal::blocked(
+            413,
+            "too_many_texts",
+            format!("The route's guardrail reads at most {MAX_TEXTS} texts in a request."),
+        ));
     }
-    if guard.alters_answers() && facts.n.is_some_and(|n| n > MOST_CHOICES) {
+    if guardrail.alters_answers() && facts.n.is_some_and(|n| n > MAX_CHOICES) {
         return Err(Refusal::blocked(
             400,
             "too_many_choices",
-            format!("The route's guard reads at most {MOST_CHOICES} choices of an answer."),
+            format!("The route's guardrail reads at most {MAX_CHOICES} choices of an answer."),
         ));
     }
     Ok(())
 }
 
 /// The texts of the request.
-fn subject(facts: Option<&RequestFacts>, guard: &Shield, body: &[u8]) -> Subject {
+fn subject(facts: Option<&RequestFacts>, guardrail: &Guardrail, body: &[u8]) -> Subject {
     let nothing = RequestFacts::default();
     let facts = facts.unwrap_or(&nothing);
     let sizes = Sizes {
         messages: facts.messages as u64,
         tools: facts.tools,
-        nesting: if guard.settings.sizes.nesting > 0 { nesting(body) } else { 0 },
+        nesting: if guardrail.settings.sizes.nesting > 0 { nesting(body) } else { 0 },
         output_tokens: facts.max_tokens,
     };
     let mut builder = Subject::build(Side::Input, sizes, facts.prompt_bytes());
@@ -157,8 +161,10 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
 }
 
 /// The client is told the kind of what was found, never the text.
-fn refusal(guard: &Shield, kind: &str) -> Refusal {
-    let message =
-        format!("The request was refused by the guard {:?}: it holds {kind}. Remove it and send the request again.", guard.settings.name);
+fn refusal(guardrail: &Guardrail, kind: &str) -> Refusal {
+    let message = format!(
+        "The request was refused by the guardrail {:?}: it holds {kind}. Remove it and send the request again.",
+        guardrail.settings.name
+    );
     Refusal::blocked(400, "content_blocked", message)
 }

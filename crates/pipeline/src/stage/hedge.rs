@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use lens::Tick;
 use relay::{FirstTokenProbe, Reads};
-use routing::{Attempt, AttemptResult, Question, Wish};
+use routing::{Attempt, AttemptResult, BalanceRequest, Question};
 use tokio::time::Sleep;
-use traffic::Place;
+use traffic::Permit;
 use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
 use wire::http1::head::HeadLimits;
 
@@ -100,7 +100,7 @@ enum State {
 struct Asked {
     target: Target,
     attempt: Attempt,
-    permit: Option<Place>,
+    permit: Option<Permit>,
     sent_at: Option<Tick>,
 }
 
@@ -108,7 +108,7 @@ struct Asked {
 pub struct Switch {
     target: Target,
     attempt: Attempt,
-    permit: Option<Place>,
+    permit: Option<Permit>,
     sent_at: Option<Tick>,
     /// How late the first was when the second was asked.
     after: Duration,
@@ -158,11 +158,12 @@ impl Hedge {
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
-        let wish = Wish { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..Wish::default() };
-        let target = Target { pool: plan.first.pool, at: pool.pool.choose_other(&wish, now)? };
+        let wish =
+            BalanceRequest { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..BalanceRequest::default() };
+        let target = Target { pool: plan.first.pool, at: pool.pool.select_hedge(&wish, now)? };
         let upstream = plan.route.upstream(target)?.clone();
-        let permit = match &upstream.turnstile {
-            Some(turnstile) => Some(turnstile.enter(plan.question.tokens())?),
+        let permit = match &upstream.queue {
+            Some(queue) => Some(queue.enter(plan.question.tokens())?),
             None => None,
         };
         let request = plan.request(target)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lens::{EngineError, StreamLens, Tick};
 use relay::{Answer, Forward};
-use routing::{AttemptResult, Question, Wish};
+use routing::{AttemptResult, BalanceRequest, Question};
 use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
@@ -92,11 +92,11 @@ impl Copied {
     /// Whether the answer was a good one; `None`: there is no backend to ask, or no permit for it.
     async fn ask(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
-        let choice = pool.choose(&Wish { tokens: question.tokens(), ..Wish::default() }, clock::now())?;
+        let choice = pool.choose(&BalanceRequest { tokens: question.tokens(), ..BalanceRequest::default() }, clock::now())?;
         let upstream = self.mirror.pool.upstreams.get(choice.at)?;
         // Requests that a client waits for go first.
-        let permit = match &upstream.turnstile {
-            Some(turnstile) => Some(turnstile.enter(question.tokens())?),
+        let permit = match &upstream.queue {
+            Some(queue) => Some(queue.enter(question.tokens())?),
             None => None,
         };
         let attempt = pool.begin(choice.at, question)?;

@@ -19,7 +19,7 @@ const REMEMBER: u32 = 600;
 /// Whether the route answers to the host that the request names.
 pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let named = head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
-    // A port says nothing about whose name it is; an IPv6 address has colons of its own.
+    // The port is not part of the name; an IPv6 address has colons of its own.
     let name = if named.ends_with(']') { named } else { named.rsplit_once(':').map_or(named, |(name, _)| name) };
     let fits = |host: &String| match host.strip_prefix("*.") {
         Some(domain) => name.len() > domain.len() + 1 && name.to_ascii_lowercase().ends_with(&format!(".{domain}")),

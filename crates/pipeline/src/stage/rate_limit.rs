@@ -14,9 +14,9 @@ use std::time::Duration;
 use config::settings::OnStoreFailure;
 use lens::State;
 use lens::record::Outcome;
-use traffic::settings::{DOLLAR, Every, Per, Unit};
+use traffic::settings::{DOLLAR, Per, Unit, Window};
 use traffic::store::Granted;
-use traffic::{Asked, Away, Charge, Denied, Limited, Used, Wanted};
+use traffic::{Away, Charge, Denied, LimitRequest, Limited, Used, Wanted};
 use wire::Dialect;
 
 use crate::clock::{self, when};
@@ -95,7 +95,7 @@ fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied
     let Some(routed) = &exchange.routed else { return Ok(Charge::default()) };
     let caller = exchange.caller.as_deref().unwrap_or(&exchange.plan.anonymous);
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
-    let asked = Asked {
+    let asked = LimitRequest {
         caller,
         route: &routed.route.route.name,
         model: model.unwrap_or_default(),
@@ -114,7 +114,7 @@ pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     // A prompt of token numbers: each takes some digits and a comma.
     let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
     let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
-    let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.expected_output));
+    let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.default_output_tokens));
     let answers = choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
     let output = if generates { each.saturating_mul(answers) } else { 0 };
     Used { input, output, ..Used::default() }
@@ -146,7 +146,7 @@ pub fn used(exchange: &Exchange) -> Used {
     }
 }
 
-/// The request is over: it pays for what it used. What no engine heard of pays nothing but its place in the count of requests.
+/// The request is over: charge its use. A request that reached no engine counts as a request only.
 pub fn settle(exchange: &mut Exchange) -> Used {
     let used = if exchange.sent.at.is_none() || was_refused(exchange) { Used::default() } else { used_in_all(exchange) };
     if !exchange.charge.is_empty() {
@@ -165,8 +165,8 @@ fn was_refused(exchange: &Exchange) -> bool {
     }
 }
 
-/// What it used, or seems to have: what nobody could read counts as what it was thought to be, or by its bytes. Else whoever hides his answers, or
-/// takes them all but for their end, has them for nothing.
+/// Billable usage: reported, else estimated. Unreadable answers are billed by estimate or by bytes, so that hiding an answer, or its end,
+/// does not make it free.
 fn used_in_all(exchange: &Exchange) -> Used {
     let answer = &exchange.answer;
     let mut used = used(exchange);
@@ -179,7 +179,7 @@ fn used_in_all(exchange: &Exchange) -> Used {
     used
 }
 
-/// Add what the request used to the sums of who used what. What no engine heard of is none of them.
+/// Add the use to the usage sums. Requests that reached no engine are not in them.
 pub fn book(exchange: &Exchange, used: &Used) {
     if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
         return;
@@ -217,25 +217,25 @@ pub fn fields(exchange: &Exchange) -> String {
 }
 
 fn refusal(limited: &Limited) -> Refusal {
-    let amount = |units: u64| match limited.of {
+    let amount = |units: u64| match limited.unit {
         Unit::Cost => format!("${:.6}", units as f64 / DOLLAR as f64),
         _ => units.to_string(),
     };
-    let every = match limited.quota.every {
-        Every::Rolling(period) => format!("every {}", span(period)),
-        Every::Day => "a day".into(),
-        Every::Month => "a month".into(),
-        Every::AtATime => "at a time".into(),
+    let window = match limited.quota.window {
+        Window::Rolling(period) => format!("every {}", span(period)),
+        Window::Day => "a day".into(),
+        Window::Month => "a month".into(),
+        Window::AtATime => "at a time".into(),
     };
     let whose = match limited.per {
         Per::All => String::new(),
         per => format!(" for this {}", per.name()),
     };
     let mut message = format!(
-        "Rate limit {:?} reached{whose}: {} {} {every}; {} left, {} asked.",
+        "Rate limit {:?} reached{whose}: {} {} {window}; {} left, {} asked.",
         limited.limit,
         amount(limited.quota.amount),
-        limited.of.name(),
+        limited.unit.name(),
         amount(limited.left),
         amount(limited.asked),
     );
@@ -243,7 +243,7 @@ fn refusal(limited: &Limited) -> Refusal {
         Some(wait) => message.push_str(&format!(" Try again in {}.", span(wait))),
         None => message.push_str(" A request as large as this never fits; send less."),
     }
-    let (kind, unit) = match limited.of {
+    let (kind, unit) = match limited.unit {
         Unit::Requests => ("requests", "requests"),
         Unit::Streams => ("requests", "streams"),
         Unit::Cost => ("insufficient_quota", "cost"),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use filters::Shield;
+use filters::Guardrail;
 use lens::gaps::Gaps;
 use lens::ledger::Parts;
 use lens::record::{MarksUs, Outcome, RecordUsage, SCHEMA};
@@ -65,7 +65,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
     if counts.not_understood > 0 {
         answer.not_parsed.get_or_insert("not_understood");
     }
-    let guard = exchange.routed.as_ref().and_then(|routed| routed.route.guard.as_ref());
+    let guardrail = exchange.routed.as_ref().and_then(|routed| routed.route.guardrail.as_ref());
     let measured = |n: u64| answer.measured.then_some(n);
     let streamed = |n: u64| (answer.measured && answer.streamed).then_some(n);
     Record {
@@ -108,15 +108,15 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
-        security_overhead: guard
+        security_overhead: guardrail
             .map(|_| overhead(&exchange.guarded, &ledger_us, marks.first_token.written.map(|at| at.micros_since(head)))),
-        security: guard.map(|guard| Box::new(security(guard, std::mem::take(&mut exchange.guarded)))),
+        security: guardrail.map(|guardrail| Box::new(security(guardrail, std::mem::take(&mut exchange.guarded)))),
         total_us: ledger_us.total(),
         ledger_us,
     }
 }
 
-/// What the guard cost.
+/// What the guardrail cost.
 fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> SecurityOverhead {
     let added = guarded.before_first_token.map(|nanos| nanos / 1000);
     SecurityOverhead::of(ledger_us, guarded.judged / 1000).before_first_token(added, client_ttft)
@@ -128,11 +128,11 @@ fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
     exchange.plan.rate_limits.price(model).map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
 }
 
-fn security(guard: &Shield, found: Guarded) -> Security {
+fn security(guardrail: &Guardrail, found: Guarded) -> Security {
     let verdict = verdict(&found);
     Security {
-        shield: guard.settings.name.clone(),
-        mode: Cow::Borrowed(if guard.settings.observe { "observe" } else { "enforce" }),
+        guardrail: guardrail.settings.name.clone(),
+        mode: Cow::Borrowed(if guardrail.settings.observe { "observe" } else { "enforce" }),
         input: found.input,
         output: found.output,
         held_events: found.held_events,

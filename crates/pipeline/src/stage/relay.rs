@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use lens::gaps::Gaps;
 use lens::{State, Tick};
-use relay::{Context, GuardTools, Note, Parts, Request};
+use relay::{Context, GuardrailTools, Note, Parts, Request};
 use traffic::Exhausted;
 use transport::AnswerHead;
 
@@ -19,13 +19,13 @@ pub fn context(exchange: &Exchange) -> Context {
     Context {
         head_at: exchange.accepted.head_at,
         timeouts: exchange.timeouts(),
-        ring: exchange.plan.settings.limits.ring,
+        ring: exchange.plan.settings.limits.stream_buffer,
         dialect: routed.and_then(|routed| routed.dialect),
         reader_limits: exchange.plan.reader_limits,
         echoes_prompt: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.echo),
         choices: rate_limit::choices(exchange),
         stall_ns: routed.map_or(u64::MAX, |routed| routed.route.stall_ns),
-        guard: exchange.guard(),
+        guardrail: exchange.guardrail(),
     }
 }
 
@@ -106,8 +106,8 @@ impl Request<HedgedCall> for Exchange {
         self.group().in_flight.ring_bytes.fetch_add(change, Ordering::Relaxed);
     }
 
-    fn guard_tools(&self) -> GuardTools {
-        GuardTools { host: self.plan.host.clone(), hasher: self.shared.audit.as_ref().map(|audit| audit.hasher.clone()) }
+    fn guardrail_tools(&self) -> GuardrailTools {
+        GuardrailTools { host: self.plan.host.clone(), hasher: self.shared.audit.as_ref().map(|audit| audit.hasher.clone()) }
     }
 
     fn audit(&mut self, notes: &[Note]) {
@@ -123,7 +123,7 @@ fn fields(exchange: &Exchange, first_byte: Tick) -> String {
     fields.push_str(&select::field(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
         let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
-        if exchange.guard().is_some() {
+        if exchange.guardrail().is_some() {
             let word = if guarded.word.is_empty() { "pass" } else { guarded.word };
             fields.push_str(&format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level));
         }

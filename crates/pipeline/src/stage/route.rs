@@ -1,4 +1,4 @@
-//! Stage 4: which route, and so which backend. The first route whose conditions all hold wins.
+//! Stage 4: matches the route. The first route whose conditions all hold is used.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 //! `routing` decides; this tells it what it must know of the request, and how attempts went.
 //!
 //! - *In*: the route's pools, the facts of the request, how an attempt ended.
-//! - *Out*: a target in the exchange, or a refusal when nobody can serve it.
-//! - *Never*: another backend for a request of which the client has heard an answer, that he left, or beyond the route's budget of retries.
+//! - *Out*: a target in the exchange, or a refusal when no backend can serve the request.
+//! - *Never*: another backend for a request whose answer has reached the client, whose client has left, or beyond the retry budget.
 
 mod fit;
 mod resume;
@@ -20,7 +20,9 @@ use std::time::Duration;
 use lens::record::{Outcome, RecordAttempt, RecordRouting};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
-use routing::{Attempt, AttemptResult, Choice, Nature, Offloaded, Outlook, Pace, Question, Reason, Side, Went, Wish};
+use routing::{
+    AnswerTimes, Attempt, AttemptResult, BalanceRequest, Choice, Offloaded, Question, Reason, RequestTraits, Side, TierOffer, VersionResult,
+};
 
 use crate::clock;
 use crate::exchange::{Attempts, Exchange, Routed};
@@ -31,7 +33,7 @@ use crate::respond::Refusal;
 const PASSED_OVER: usize = 4;
 
 /// Most tokens of a prompt, or of an answer, that a request counts as.
-const MOST_TOKENS: u64 = 1_000_000;
+const MAX_TOKENS: u64 = 1_000_000;
 
 /// Choose a backend, or take the one that was chosen when the last attempt failed.
 pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
@@ -49,14 +51,14 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     let chosen = exchange.attempts.next.take().or_else(|| pick(exchange, &route, now));
     let (target, reason) = chosen.ok_or_else(Refusal::no_backend)?;
     note(&exchange.attempts, &route, target, reason);
-    let candidate_is_ill = failed_candidate(&exchange.attempts, &route, target, now);
+    let canary_failed = failed_canary(&exchange.attempts, &route, target, now);
     exchange.set_target(target);
     let question = question(exchange);
     let attempts = &mut exchange.attempts;
-    let side = |candidate: &config::settings::Candidate| if candidate.pool == target.pool { Side::Candidate } else { Side::Stable };
-    attempts.side = attempts.assigned.and(route.route.candidate.as_ref()).map(side);
-    if let (Some(release), true) = (&route.release, candidate_is_ill) {
-        release.seen(Side::Candidate, Went::Badly, None);
+    let side = |canary: &config::settings::CanarySettings| if canary.pool == target.pool { Side::Canary } else { Side::Stable };
+    attempts.side = attempts.assigned.and(route.route.canary.as_ref()).map(side);
+    if let (Some(release), true) = (&route.release, canary_failed) {
+        release.seen(Side::Canary, VersionResult::Badly, None);
     }
     attempts.attempt = route.pools.get(target.pool).and_then(|pool| {
         pool.pool.remember(&attempts.prefix, target.at);
@@ -78,24 +80,24 @@ fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reaso
     if attempts.tried.is_empty() {
         attempts.offloaded.into_iter().for_each(|decided| counters.offloaded(decided));
     } else {
-        let count = if attempts.resuming { &counters.continuations } else { &counters.retries };
+        let count = if attempts.resuming { &counters.resumes } else { &counters.retries };
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Whether the new version has failed a request that is its: all of its backends that could take it are left alone, and the old one stands in at once.
-fn failed_candidate(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
-    let candidate = route.route.candidate.as_ref().filter(|candidate| candidate.pool != target.pool);
-    let is_its = attempts.assigned == Some(Side::Candidate) && attempts.tried.is_empty();
-    let Some(pool) = candidate.filter(|_| is_its).and_then(|candidate| route.pools.get(candidate.pool)) else { return false };
-    let unfit = attempts.unfit.iter().filter(|target| candidate.is_some_and(|candidate| candidate.pool == target.pool));
-    pool.pool.is_ill(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
+/// Whether the canary has failed one of its requests: all of its backends that fit are ejected, and the stable version takes over at once.
+fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
+    let canary = route.route.canary.as_ref().filter(|canary| canary.pool != target.pool);
+    let is_its = attempts.assigned == Some(Side::Canary) && attempts.tried.is_empty();
+    let Some(pool) = canary.filter(|_| is_its).and_then(|canary| route.pools.get(canary.pool)) else { return false };
+    let unfit = attempts.unfit.iter().filter(|target| canary.is_some_and(|canary| canary.pool == target.pool));
+    pool.pool.has_failed(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
 }
 
 /// What the request asks of a backend.
 pub fn question(exchange: &Exchange) -> Question {
     // What a client asks for is its word: beyond this it would only make all others look like nothing.
-    Question { prompt: exchange.expected.input.min(MOST_TOKENS), output: exchange.expected.output.min(MOST_TOKENS) }
+    Question { prompt: exchange.expected.input.min(MAX_TOKENS), output: exchange.expected.output.min(MAX_TOKENS) }
 }
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
@@ -104,32 +106,32 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
     let question = question(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
-    let nature = Nature {
+    let nature = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
         asks: exchange.attempts.asks_cloud,
         found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
     };
-    // Who is for a new version of the edge is asked there, whatever the old one is like.
-    let version = route.route.candidate.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Candidate));
+    // Requests of the canary are predicted for its pool, not for the stable version's.
+    let version = route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Canary));
     let [edge, cloud] =
-        [version.map_or(0, |candidate| candidate.pool), 1].map(|number| outlook(route, number, &question, &exchange.attempts.unfit, now));
+        [version.map_or(0, |canary| canary.pool), 1].map(|number| outlook(route, number, &question, &exchange.attempts.unfit, now));
     Some(offload.decide(&question, nature, &edge?, &cloud?))
 }
 
 /// What a pool of a route offers for a request.
-pub fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<Outlook> {
+pub fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<TierOffer> {
     let pool = route.pools.get(number)?;
     let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
     let (is_there, predicted) = pool.pool.outlook(question, &unfit, now);
-    let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.may_take(*at, &unfit, now)).map(|(_, upstream)| upstream);
+    let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.can_serve(*at, &unfit, now)).map(|(_, upstream)| upstream);
     let cheapest = well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
     let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
     // Dollars for a million tokens: cents for these.
-    Some(Outlook { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
+    Some(TierOffer { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
 }
 
-/// The first pool in which somebody is well and can serve the request; when nobody anywhere is well, the first in which somebody can. A request
-/// that leaves the first pool for the second comes back to it last.
+/// The first pool with a healthy backend that can serve the request; without any, the first with a backend that can. A request
+/// that leaves the first pool for the second tries it last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
     if !route.has_choice() {
         return exchange.attempts.tried.is_empty().then_some((Target::default(), Reason::Only));
@@ -139,18 +141,18 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
         order.rotate_left(1);
     }
-    if let Some(candidate) = &route.route.candidate {
-        order.retain(|number| *number != candidate.pool);
+    if let Some(canary) = &route.route.canary {
+        order.retain(|number| *number != canary.pool);
         // The old version stands in for the new one, and never the other way round.
-        if exchange.attempts.assigned == Some(Side::Candidate) {
-            order.insert(0, candidate.pool);
+        if exchange.attempts.assigned == Some(Side::Canary) {
+            order.insert(0, canary.pool);
         }
     }
     let first = order.first().copied();
     for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
         let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
         let reason = if Some(number) == first { choice.reason } else { Reason::Fallback };
-        if choice.reason != Reason::NobodyWell {
+        if choice.reason != Reason::Panic {
             return Some((Target { pool: number, at: choice.at }, reason));
         }
         last_resort = last_resort.or(Some((Target { pool: number, at: choice.at }, choice.reason)));
@@ -164,17 +166,18 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
     let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
     let wish = |unfit: &[usize]| {
-        pool.pool.choose(&Wish { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
+        pool.pool
+            .choose(&BalanceRequest { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
     };
     let first = wish(&unfit)?;
-    // Who has a queue is passed over, if somebody has none.
+    // A backend with a queue is skipped if another has none.
     let (mut choice, mut passed) = (first, unfit.clone());
     for _ in 0..PASSED_OVER {
         if !pool.upstreams.get(choice.at).is_some_and(|upstream| upstream.is_saturated()) {
             return Some(choice);
         }
         passed.push(choice.at);
-        match wish(&passed).filter(|other| other.reason != Reason::NobodyWell) {
+        match wish(&passed).filter(|other| other.reason != Reason::Panic) {
             Some(other) => choice = other,
             None => break,
         }
@@ -194,12 +197,12 @@ fn choose_next(exchange: &mut Exchange) -> bool {
     }
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
     let retries = &route.route.retries;
-    if exchange.attempts.tried.len() > retries.most as usize {
+    if exchange.attempts.tried.len() > retries.max as usize {
         return false;
     }
     let now = clock::now();
     let Some(next) = pick(exchange, &route, now) else { return false };
-    let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.always, now));
+    let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.min_per_second, now));
     if !paid {
         route.counters.retries_denied.fetch_add(1, Ordering::Relaxed);
         exchange.attempts.retry_denied = true;
@@ -212,13 +215,13 @@ fn choose_next(exchange: &mut Exchange) -> bool {
 pub fn can_retry(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
     let hidden = |number: usize| {
-        let candidate = routed.route.route.candidate.as_ref().is_some_and(|candidate| candidate.pool == number);
-        candidate && exchange.attempts.assigned != Some(Side::Candidate)
+        let canary = routed.route.route.canary.as_ref().is_some_and(|canary| canary.pool == number);
+        canary && exchange.attempts.assigned != Some(Side::Canary)
     };
     let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
     let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
     let tried = exchange.attempts.tried.len();
-    !exchange.attempts.committed && tried <= routed.route.route.retries.most as usize && tried < targets
+    !exchange.attempts.committed && tried <= routed.route.route.retries.max as usize && tried < targets
 }
 
 /// Tell the pool how long the first token took, once it was read.
@@ -254,7 +257,7 @@ pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str,
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure) {
-        release.seen(side, Went::Badly, None);
+        release.seen(side, VersionResult::Badly, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     tracing::debug!(%backend, code, "attempt failed");
@@ -269,7 +272,7 @@ pub fn field(exchange: &Exchange) -> String {
     let reason = exchange.attempts.reason.map_or("", Reason::name);
     let mut field = format!("x-llm-lens-backend: {backend}; pool={pool}; reason={reason}");
     if let Some(side) = exchange.attempts.side {
-        field.push_str(if side == Side::Candidate { "; version=candidate" } else { "; version=stable" });
+        field.push_str(if side == Side::Canary { "; version=canary" } else { "; version=stable" });
     }
     if let Some(offloaded) = exchange.attempts.offloaded {
         field.push_str(&format!("; offload={}", offloaded.name()));
@@ -312,9 +315,9 @@ pub fn settle(exchange: &mut Exchange) {
         let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.seams.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
-            AttemptResult::Success if refused => Went::Refused,
-            AttemptResult::Success => Went::Well,
-            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => Went::Badly,
+            AttemptResult::Success if refused => VersionResult::Refused,
+            AttemptResult::Success => VersionResult::Well,
+            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => VersionResult::Badly,
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
@@ -326,11 +329,11 @@ pub fn settle(exchange: &mut Exchange) {
 }
 
 /// How long the answer took, where it tells.
-fn pace(exchange: &Exchange) -> Option<Pace> {
+fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
     let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
     let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
     let since = |mark: Option<Tick>| mark.map(|at| Duration::from_nanos(at.nanos_since(sent)));
-    Some(Pace { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
+    Some(AnswerTimes { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
 }
 
 /// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
@@ -344,7 +347,7 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
         Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => AttemptResult::Success,
         Some(Outcome::UpstreamError) => exchange.fault(status),
         // One that will not go on with another's answer is not ill for that.
-        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_began_anew") => AttemptResult::Unknown,
+        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_resume_failed") => AttemptResult::Unknown,
         Some(Outcome::UpstreamFailed) => AttemptResult::Failure,
         // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
         Some(Outcome::Timeout)
@@ -359,7 +362,7 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
 pub(super) fn end(exchange: &mut Exchange, ended: AttemptResult, now: Tick) {
     let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
     let name = attempt.member().name.clone();
-    // Of who never was asked nothing can be said.
+    // An attempt that was never sent says nothing about the backend.
     let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
     let ended = if !was_asked && ended == AttemptResult::Success { AttemptResult::Unknown } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {

@@ -32,7 +32,7 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body_l
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
     let chosen = exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
     let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
-    // A credential that was for us is for nobody else.
+    // A credential for the gateway is not forwarded.
     let facts = HeadFacts { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
     Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
 }

@@ -63,7 +63,7 @@ async fn a_request_that_no_backend_can_serve_is_refused() {
 #[tokio::test]
 async fn the_head_is_made_anew_and_credentials_are_the_operators() {
     let shared = of("backends: [{name: b, url: 'https://engine.test:8443/base', api_key: the-operators}]\n\
-         routes: [{name: r, backend: b, usage: inject}]\n");
+         routes: [{name: r, backend: b, include_usage: inject}]\n");
     let fields = "authorization: Bearer the-clients\r\nx-api-key: the-clients\r\nconnection: x-private, close\r\nx-private: 1\r\n\
                   te: trailers\r\nx-kept: yes\r\nx-request-id: known\r\naccept-encoding: gzip\r\nexpect: 100-continue\r\n";
     let body = "{\"model\":\"m\",\"stream\":true,\"messages\":[]}";

@@ -106,7 +106,7 @@ async fn pages_and_hosts_are_those_that_the_route_names() {
 
 #[tokio::test]
 async fn a_limit_is_reserved_told_of_and_given_back() {
-    let shared = shared("", "", "rate_limits: [{name: t, of: input_tokens, amount: 250, every: 1h}]");
+    let shared = shared("", "", "rate_limits: [{name: t, unit: input_tokens, amount: 250, window: 1h}]");
     let read = chat(&"x".repeat(400));
     let mut running = Vec::new();
     for _ in 0..2 {
@@ -126,7 +126,7 @@ async fn a_limit_is_reserved_told_of_and_given_back() {
 #[tokio::test]
 async fn prompts_are_refused_changed_or_passed_as_the_guardrail_says() {
     let off = "input_injection: off, input_toxicity: off, output_pii: off, output_secrets: off, input_secrets: off";
-    let guarded = |members: &str| shared("", ", shield: s", &format!("shields: [{{name: s, {off}, {members}}}]"));
+    let guarded = |members: &str| shared("", ", guardrail: s", &format!("guardrails: [{{name: s, {off}, {members}}}]"));
     let mail = chat("write to jane.roe@example.org today");
     for (members, code) in
         [("input_pii: block", Some("content_blocked")), ("mode: observe, input_pii: block", None), ("input_pii: off", None)]

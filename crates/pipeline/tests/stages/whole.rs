@@ -14,14 +14,14 @@ async fn serve(mut exchange: ExchangeGuard, read: Read, client: &mut Client) -> 
 
 #[tokio::test]
 async fn a_refusal_is_one_error_object_and_one_record() {
-    let secrets = "shields: [{name: s, input_secrets: block}]";
+    let secrets = "guardrails: [{name: s, input_secrets: block}]";
     let key = "AKIAIOSFODNN7EXAMPLQ";
     for (route, more, read, status, code) in [
         (", match: {path: /nowhere}", "", chat("x"), 404, "no_route"),
         (", pool: p", "", Read::post(CHAT, "", "{\"model\":\"unknown\",\"messages\":[]}"), 503, "no_backend"),
-        (", shield: s", secrets, chat(&format!("my key is {key}")), 400, "content_blocked"),
+        (", guardrail: s", secrets, chat(&format!("my key is {key}")), 400, "content_blocked"),
         (", validation: strict", "", Read::post(CHAT, "", "{\"model\":\"m\"}"), 400, "invalid_value"),
-        ("", "rate_limits: [{name: t, of: input_tokens, amount: 5, every: 1h}]", chat(&"x".repeat(400)), 429, "rate_limit_exceeded"),
+        ("", "rate_limits: [{name: t, unit: input_tokens, amount: 5, window: 1h}]", chat(&"x".repeat(400)), 429, "rate_limit_exceeded"),
         // Nothing listens there.
         ("", "", chat("x"), 502, "upstream_connect_failed"),
     ] {
@@ -45,7 +45,7 @@ async fn a_refusal_is_one_error_object_and_one_record() {
 
 #[tokio::test]
 async fn a_request_that_is_dropped_anywhere_settles() {
-    let shared = shared("", "", "rate_limits: [{name: t, of: total_tokens, amount: 1000, every: 1h}]");
+    let shared = shared("", "", "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 1h}]");
     for step in 0..3 {
         let read = chat("x");
         let mut exchange = if step == 0 { read.open(&shared).0 } else { read.routed(&shared) };
@@ -62,7 +62,7 @@ async fn a_request_that_is_dropped_anywhere_settles() {
 /// A client that leaves while its prompt is checked gets no answer, and its request ends there.
 #[tokio::test]
 async fn a_client_that_left_is_not_answered() {
-    let shared = shared("", ", shield: s", "shields: [{name: s, judges: [{name: j, backend: c, input: block}]}]");
+    let shared = shared("", ", guardrail: s", "guardrails: [{name: s, judges: [{name: j, backend: c, input: block}]}]");
     let read = chat("x");
     let (exchange, _) = read.open(&shared);
     let mut client = Client::default();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use filters::settings::{Mode, OnFailure};
-use filters::{Assessment, BoxFuture, Failure, Found, Hooks, Host, Place, Shield, Side, Sizes, Subject, Verdict, Voice, merge};
+use filters::{Assessment, BoxFuture, Failure, Found, Guardrail, Hooks, Host, Place, Side, Sizes, Subject, Verdict, Voice, merge};
 use lens::security::FilterAccount;
 
 use super::text_channels::{Key, Slot};
@@ -81,12 +81,12 @@ impl JudgeGroup {
 
 /// All of them.
 pub(super) struct JudgeWindows {
-    guard: Arc<Shield>,
+    guardrail: Arc<Guardrail>,
     host: Arc<dyn Host>,
     groups: Vec<JudgeGroup>,
     channels: Vec<ChannelText>,
     pub(super) accounts: Vec<FilterAccount>,
-    /// What was found: by whom, and in which line.
+    /// Findings: the filter, and the channel.
     pub(super) found: Vec<(Arc<str>, Key, Found)>,
 }
 
@@ -97,12 +97,12 @@ impl std::fmt::Debug for JudgeWindows {
 }
 
 impl JudgeWindows {
-    /// `None`, when the guard has no judges of answers.
-    pub(super) fn new(guard: &Arc<Shield>, host: &Arc<dyn Host>) -> Option<Self> {
-        let modes = guard.chain().modes();
+    /// `None`, when the guardrail has no judges of answers.
+    pub(super) fn new(guardrail: &Arc<Guardrail>, host: &Arc<dyn Host>) -> Option<Self> {
+        let modes = guardrail.chain().modes();
         let group = |mode| JudgeGroup { mode, judged: Vec::new(), running: None };
         (!modes.is_empty()).then(|| JudgeWindows {
-            guard: guard.clone(),
+            guardrail: guardrail.clone(),
             host: host.clone(),
             groups: modes.into_iter().map(group).collect(),
             channels: Vec::new(),
@@ -131,7 +131,7 @@ impl JudgeWindows {
 
     /// Ask about what has gathered. In a `hurry`, about less than a window, too.
     pub(super) fn ask(&mut self, hurry: bool) {
-        let window = self.guard.settings.window;
+        let window = self.guardrail.settings.judge_window;
         for group in self.groups.iter_mut().filter(|group| group.running.is_none()) {
             let enough = |unasked: usize, ended: bool| match group.mode {
                 _ if unasked == 0 => false,
@@ -156,8 +156,8 @@ impl JudgeWindows {
             if places.is_empty() {
                 continue;
             }
-            let (guard, host, mode, subject) = (self.guard.clone(), self.host.clone(), group.mode, Arc::new(builder.done()));
-            let future = Box::pin(async move { guard.chain().window(mode, &subject, &*host).await });
+            let (guardrail, host, mode, subject) = (self.guardrail.clone(), self.host.clone(), group.mode, Arc::new(builder.done()));
+            let future = Box::pin(async move { guardrail.chain().window(mode, &subject, &*host).await });
             group.running = Some(Running { future, places, upto });
         }
     }
@@ -184,7 +184,7 @@ impl JudgeWindows {
             stop = stop.or(match verdict {
                 Verdict::Pass | Verdict::Mask => None,
                 Verdict::Block { kind } => Some(End::Blocked { kind: kind.into_owned() }),
-                Verdict::Failed { filter, failure } => Some(End::GuardUnavailable { filter, failure }),
+                Verdict::Failed { filter, failure } => Some(End::GuardrailUnavailable { filter, failure }),
             });
         }
         if !answered {
@@ -231,14 +231,14 @@ impl JudgeWindows {
             group.judged.clone_from(&ends);
         }
         self.forget();
-        let links = self.guard.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
+        let links = self.guardrail.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
         let closed = links.into_iter().find(|link| link.declared.on_failure == OnFailure::Closed)?;
-        Some(End::GuardUnavailable { filter: closed.declared.name.clone(), failure: Failure::TooMuch })
+        Some(End::GuardrailUnavailable { filter: closed.declared.name.clone(), failure: Failure::TooLong })
     }
 
     /// Let go of text that no judge needs any more, as what comes next or as what came before it.
     fn forget(&mut self) {
-        let window = self.guard.settings.window;
+        let window = self.guardrail.settings.judge_window;
         for (line, channel) in self.channels.iter_mut().enumerate() {
             let needed = self.groups.iter().map(|group| group.judged(line)).min().unwrap_or(0).saturating_sub(window);
             let (from, _) = channel.from(needed.min(channel.end()));

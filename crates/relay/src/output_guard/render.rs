@@ -94,7 +94,7 @@ pub(super) fn event<'b>(
     Ok(Cow::Owned(changed))
 }
 
-/// Bytes that nobody reads as an event, scanned as one text.
+/// Bytes that are not an event, scanned as one text.
 fn whole<'b>(context: &GuardContext, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
     match in_text(context, &Text::of(bytes, false), 0, &mut edits) {
@@ -152,7 +152,7 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
 
 /// The changes in a text that stands by itself at `at`; or the kind of finding that ends the answer.
 fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<Name> {
-    let (found, blocked) = context.guard.find(&text.decode(), &context.vault);
+    let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
     let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {
         at: at + raw.start..at + raw.end,

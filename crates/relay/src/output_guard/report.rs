@@ -20,11 +20,11 @@ impl OutputGuard {
         into.held_bytes_max = self.held_bytes as u64;
         let mut word = "pass";
         for (rule, count) in self.texts.found(&self.context) {
-            word = filters::worse(word, self.context.guard.asked(&rule).name());
+            word = filters::worse(word, self.context.guardrail.asked(&rule).name());
             *into.output.entry(rule).or_default() += u64::from(count);
         }
         into.word = filters::worse(into.word, word);
-        if !self.context.guard.scanners().is_empty() {
+        if !self.context.guardrail.scanners().is_empty() {
             into.accounts.push(self.scanners(word));
         }
         let mut notes = std::mem::take(&mut self.texts.notes);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use filters::settings::OnFailure;
-use filters::{AnswerFacts, Failure, Hooks, Link, Outcome, Refused, Report, Shield, Side, Watch, account};
+use filters::{AnswerFacts, Failure, Guardrail, Hooks, Link, Outcome, Refused, Report, Side, Watch, account};
 use lens::security::FilterAccount;
 use transport::clock;
 use wire::Channel;
@@ -26,12 +26,12 @@ struct StreamFilter {
 }
 
 impl StreamFilters {
-    pub(super) fn open(guard: &Shield, facts: &AnswerFacts) -> Self {
-        if !guard.chain().has(Hooks::WATCH) {
+    pub(super) fn open(guardrail: &Guardrail, facts: &AnswerFacts) -> Self {
+        if !guardrail.chain().has(Hooks::WATCH) {
             return StreamFilters::default();
         }
         let watching = |(link, watch)| StreamFilter { link, watch, calls: 0, nanos: 0, refused: false, failed: false };
-        StreamFilters(guard.chain().watch(facts).into_iter().map(watching).collect())
+        StreamFilters(guardrail.chain().watch(facts).into_iter().map(watching).collect())
     }
 
     /// A piece of text.
@@ -65,11 +65,13 @@ impl StreamFilter {
                 End::RefusedByFilter(refused)
             }),
             Err(_panic) => {
-                // It is not asked again: nobody knows what state it is in.
+                // It is not called again: its state is unknown.
                 self.failed = true;
                 match self.link.declared.on_failure {
                     OnFailure::Open => Ok(()),
-                    OnFailure::Closed => Err(End::GuardUnavailable { filter: self.link.declared.name.clone(), failure: Failure::Panicked }),
+                    OnFailure::Closed => {
+                        Err(End::GuardrailUnavailable { filter: self.link.declared.name.clone(), failure: Failure::Panicked })
+                    }
                 }
             }
         }

@@ -62,7 +62,7 @@ pub(super) struct TextChannels {
 #[derive(Debug)]
 struct TextChannel {
     key: Key,
-    /// One for each scanner of the guard, in its order.
+    /// One for each scanner of the guardrail, in its order.
     scans: Vec<Scan>,
     /// Bytes that came.
     pushed: usize,
@@ -76,7 +76,7 @@ impl TextChannels {
     pub(super) fn text(&mut self, context: &GuardContext, key: Key, decoded: &str, (raw, escaped): (Range<usize>, bool)) -> Slot {
         let at = self.all.iter().position(|text| text.key == key).unwrap_or_else(|| {
             if self.all.len() < MAX_TEXTS {
-                let scans = context.guard.scanners().iter().map(|_| Scan::new()).collect();
+                let scans = context.guardrail.scanners().iter().map(|_| Scan::new()).collect();
                 self.all.push(TextChannel { key, scans, pushed: 0, base: 0, masks: VecDeque::new() });
             } else {
                 self.overflowed = true;
@@ -157,7 +157,7 @@ impl TextChannels {
     /// Findings by rule, over all texts.
     pub(super) fn found(&self, context: &GuardContext) -> Vec<(Name, u32)> {
         let mut all: Vec<(Name, u32)> = Vec::new();
-        let scans = self.all.iter().flat_map(|text| text.scans.iter().zip(context.guard.scanners()));
+        let scans = self.all.iter().flat_map(|text| text.scans.iter().zip(context.guardrail.scanners()));
         for (&(number, count), scanner) in scans.flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner))) {
             let rule = scanner.automata.rule(number);
             // What is put back is no finding.
@@ -175,7 +175,7 @@ impl TextChannel {
     /// Let the scanners work, and note what they find.
     fn scan(&mut self, context: &GuardContext, notes: &mut Vec<Note>, work: impl Fn(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
         let (base, key, masks) = (self.base, self.key, &mut self.masks);
-        for (scan, Scanner { action, automata }) in self.scans.iter_mut().zip(context.guard.scanners()) {
+        for (scan, Scanner { action, automata }) in self.scans.iter_mut().zip(context.guardrail.scanners()) {
             work(scan, automata, &mut |piece| match piece {
                 Piece::Mask { finding, text, open } => {
                     notes.extend(note(context, key, base, finding, text, notes.len()));
@@ -201,7 +201,7 @@ impl TextChannel {
 
     /// Bytes about which all scanners that act have decided.
     fn decided(&self, context: &GuardContext) -> usize {
-        let acting = self.scans.iter().zip(context.guard.scanners()).filter(|(_, scanner)| scanner.action >= Action::Mask);
+        let acting = self.scans.iter().zip(context.guardrail.scanners()).filter(|(_, scanner)| scanner.action >= Action::Mask);
         self.pushed - acting.map(|(scan, _)| scan.held()).max().unwrap_or(0)
     }
 
@@ -216,7 +216,7 @@ impl TextChannel {
 
 /// A finding for the audit log, if there is one and it has room.
 fn note(context: &GuardContext, key: Key, base: usize, finding: &Finding, text: &str, there: usize) -> Option<Note> {
-    let hasher = context.hasher.as_ref().filter(|_| there < filters::audit::MOST)?;
+    let hasher = context.hasher.as_ref().filter(|_| there < filters::audit::MAX_FINDINGS)?;
     let category = match finding.family {
         Family::Pii => Category::Pii,
         Family::Secret => Category::Secret,
@@ -231,7 +231,7 @@ fn note(context: &GuardContext, key: Key, base: usize, finding: &Finding, text: 
         text: key.0 as usize,
         span: base + finding.span.start..base + finding.span.end,
         score: finding.score,
-        action: context.guard.asked(&finding.rule),
+        action: context.guardrail.asked(&finding.rule),
     };
     Some(Note { side: Side::Output, filter: "patterns".into(), found, channel: Some(channel_name(key.1)), hash: Some(hasher.hash(text)) })
 }

@@ -32,11 +32,11 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.open_answer(&head);
         if let (Some(dialect), None) = (self.context.dialect, self.request.parts().answer.not_parsed) {
             self.read_events(dialect, &mut head);
-        } else if head.status < 400 && self.context.guard.as_ref().is_some_and(|guard| guard.alters_answers()) {
+        } else if head.status < 400 && self.context.guardrail.as_ref().is_some_and(|guardrail| guardrail.alters_answers()) {
             return Err(End::Refused(Failure::Unreadable));
         }
         // A whole answer is decided before the client gets any of it: until then it may still be another one.
-        let is_judged = head.framing == Framing::Json && self.guard.as_ref().is_some_and(OutputGuard::acts);
+        let is_judged = head.framing == Framing::Json && self.guardrail.as_ref().is_some_and(OutputGuard::acts);
         if is_judged {
             self.head = Some(head);
         } else {
@@ -62,15 +62,15 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         };
     }
 
-    /// Set up what reads, guards, strips and ends the answer.
+    /// Set up what reads, guardrails, strips and ends the answer.
     fn read_events(&mut self, dialect: wire::Dialect, head: &mut AnswerHead) {
         let parts = self.request.parts();
         parts.answer.measured = true;
         let streamed = parts.answer.streamed;
         let takes_usage = parts.sent.usage_asked && streamed;
         self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits).expecting_echo(self.context.echoes_prompt));
-        match self.context.guard.clone().filter(|guard| guard.reads_answers()) {
-            Some(guard) => self.guard = Some(OutputGuard::new(self.request, guard, (dialect, head.framing), takes_usage)),
+        match self.context.guardrail.clone().filter(|guardrail| guardrail.reads_answers()) {
+            Some(guardrail) => self.guardrail = Some(OutputGuard::new(self.request, guardrail, (dialect, head.framing), takes_usage)),
             None => {
                 self.is_resumable = streamed && head.status == 200 && self.request.is_resumable();
                 self.strip = (takes_usage || self.is_resumable).then(|| Strip::new(takes_usage, self.is_resumable));
@@ -79,7 +79,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if streamed && self.request.is_charged() {
             self.closing = Some(Closing::new(dialect, head.framing));
         }
-        if self.guard.as_ref().is_some_and(OutputGuard::alters) || self.strip.is_some() || self.closing.is_some() {
+        if self.guardrail.as_ref().is_some_and(OutputGuard::alters) || self.strip.is_some() || self.closing.is_some() {
             head.length = None;
         }
     }

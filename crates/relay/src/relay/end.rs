@@ -6,7 +6,7 @@
 
 use lens::record::Outcome;
 use traffic::Exhausted;
-use traffic::settings::AtEnd;
+use traffic::settings::OnExhausted;
 use transport::{Out, Sink, Source, clock};
 use wire::ending::Why;
 use wire::{Framing, Reader};
@@ -21,8 +21,8 @@ use crate::strip::Strip;
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     /// Everything came and was judged: what is left is released, and that is the end.
     pub(super) fn end_answer(&mut self) -> Result<(), End> {
-        if let Some(guard) = &mut self.guard {
-            guard.release_rest(&mut self.out);
+        if let Some(guardrail) = &mut self.guardrail {
+            guardrail.release_rest(&mut self.out);
         }
         if let Some(end) = self.end_by_guard() {
             return Err(end);
@@ -68,14 +68,14 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
     /// The guardrail has ended the answer. `Some`: the client has got nothing of it yet and gets another.
     pub(super) fn end_by_guard(&mut self) -> Option<End> {
-        let guard = self.guard.as_mut()?;
-        let failure = guard.take_failure()?;
+        let guardrail = self.guardrail.as_mut()?;
+        let failure = guardrail.take_failure()?;
         let parts = self.request.parts();
         parts.verdict.decide(failure.outcome(), Some(failure.code()));
         parts.answer.ended_at.get_or_insert_with(clock::now);
         match (&failure, self.head.is_some()) {
             (Failure::Blocked { .. }, true) => {
-                let body = guard.withheld();
+                let body = guardrail.withheld();
                 self.out = Out::default();
                 self.out.push(&body);
                 if let Err(end) = self.write_held_head(true) {
@@ -83,14 +83,14 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                 }
             }
             (_, true) => return Some(End::Refused(failure)),
-            (Failure::GuardUnavailable { .. } | Failure::Unreadable, false) => {
+            (Failure::GuardrailUnavailable { .. } | Failure::Unreadable, false) => {
                 self.write_error(&failure);
                 self.out.commit();
                 self.phase = Phase::Flushing(false);
                 return None;
             }
             (_, false) => {
-                let closing = guard.closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
+                let closing = guardrail.closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
                 self.separate();
                 self.out.push(closing.as_bytes());
             }
@@ -105,9 +105,9 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
         let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
         let over = self.request.parts().answer.lens.is_complete(choices);
-        let Some(Exhausted { limit, at_end, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
+        let Some(Exhausted { limit, on_exhausted, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
         let failure = Failure::BudgetExhausted { limit };
-        if at_end == AtEnd::Error {
+        if on_exhausted == OnExhausted::Error {
             return self.end_early(failure);
         }
         self.write_held_head(false)?;
@@ -117,10 +117,10 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
             strip.flush(lens, &mut self.out);
         }
         let message = failure.message();
-        let events = match (&mut self.guard, &self.closing) {
-            (Some(guard), _) => {
-                guard.release_all(clock::now(), &mut self.out);
-                guard.closing_events((Why::Length, &message), lens)
+        let events = match (&mut self.guardrail, &self.closing) {
+            (Some(guardrail), _) => {
+                guardrail.release_all(clock::now(), &mut self.out);
+                guardrail.closing_events((Why::Length, &message), lens)
             }
             (None, Some(closing)) => closing.events(&closing.open_choices(choices, lens), lens, (Why::Length, &message)),
             (None, None) => return Ok(()),
@@ -156,8 +156,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if let (Some(strip), true) = (&mut self.strip, answer.streamed) {
             strip.flush(&mut answer.lens, &mut self.out);
         }
-        if let Some(guard) = &mut self.guard {
-            guard.release_all(clock::now(), &mut self.out);
+        if let Some(guardrail) = &mut self.guardrail {
+            guardrail.release_all(clock::now(), &mut self.out);
         }
         self.write_error(failure);
         self.out.commit();
@@ -177,14 +177,14 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     fn separate(&mut self) {
         let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
         // A guardrail that alters the answer has kept what it has of a torn event.
-        if torn && !self.guard.as_ref().is_some_and(OutputGuard::alters) {
+        if torn && !self.guardrail.as_ref().is_some_and(OutputGuard::alters) {
             self.out.push(b"\n\n");
         }
     }
 
     pub(super) fn gone(&mut self) -> End {
         // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
-        let held = self.guard.as_ref().is_some_and(|guard| !guard.is_empty()) || self.strip.as_ref().is_some_and(Strip::holds);
+        let held = self.guardrail.as_ref().is_some_and(|guardrail| !guardrail.is_empty()) || self.strip.as_ref().is_some_and(Strip::holds);
         let parts = self.request.parts();
         if parts.answer.lens.end().is_some() && self.out.is_empty() && !held {
             return End::Served;

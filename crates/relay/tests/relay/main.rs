@@ -1,7 +1,7 @@
 //! The relay without a socket: every recorded stream, cut in every way, to every kind of client.
 
 mod captures;
-mod guard;
+mod guardrail;
 mod resume;
 mod script;
 

@@ -64,7 +64,7 @@ async fn a_backend_that_answers_anew_is_not_passed_on() {
     assert!(matches!(end, End::Broken), "{end:?}");
     let text = String::from_utf8_lossy(&sink.taken).into_owned();
     assert_eq!(text.matches("The sea").count(), 1, "{text}");
-    assert!(text.contains("upstream_began_anew") && !text.contains("[DONE]"), "{text}");
+    assert!(text.contains("upstream_resume_failed") && !text.contains("[DONE]"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lens::gaps::Gaps;
 use lens::{Ledger, State, Tick};
-use relay::{Answer, Context, Cut, End, GuardTools, Guarded, Note, Parts, Relay, Request, Sent, Verdict};
+use relay::{Answer, Context, Cut, End, Guarded, GuardrailTools, Note, Parts, Relay, Request, Sent, Verdict};
 use tokio::time::Sleep;
 use traffic::Exhausted;
 use transport::{AnswerHead, BodyListener, BodyStep, Gone, Out, Sink, Source, Upstream, UpstreamError, clock};
@@ -258,8 +258,8 @@ impl<S> Request<S> for ScriptedRequest {
     fn charge(&mut self) -> Option<Exhausted> {
         let used = self.answer.lens.completion_tokens().0.unwrap_or(0);
         let exhausted = self.budget.is_some_and(|budget| used >= budget);
-        let (of, at_end) = (traffic::settings::Unit::OutputTokens, traffic::settings::AtEnd::Length);
-        exhausted.then(|| Exhausted { limit: "tokens \"a day\"".into(), of, at_end })
+        let (unit, on_exhausted) = (traffic::settings::Unit::OutputTokens, traffic::settings::OnExhausted::Length);
+        exhausted.then(|| Exhausted { limit: "tokens \"a day\"".into(), unit, on_exhausted })
     }
 
     fn first_token(&mut self) {}
@@ -294,8 +294,8 @@ impl<S> Request<S> for ScriptedRequest {
         self.queued += change;
     }
 
-    fn guard_tools(&self) -> GuardTools {
-        GuardTools { host: self.host.clone(), hasher: None }
+    fn guardrail_tools(&self) -> GuardrailTools {
+        GuardrailTools { host: self.host.clone(), hasher: None }
     }
 
     fn audit(&mut self, notes: &[Note]) {
@@ -320,7 +320,7 @@ pub fn context(dialect: Dialect) -> Context {
         echoes_prompt: false,
         choices: 1,
         stall_ns: u64::MAX,
-        guard: None,
+        guardrail: None,
     }
 }
 

@@ -1,39 +1,39 @@
-//! Whoever has seen the beginning of the prompt, and so may have it in its cache.
+//! Selects the backend that was sent the longest prefix of the prompt before, and so may have it in its cache.
 //!
 //! - *In*: hashes of a prompt's blocks, each of all blocks before it.
-//! - *Out*: the backend that was last given the longest of these beginnings, unless it is busy.
-//! - *Never*: a lock, a text, memory that grows: a table of [`SLOTS`] words, in which the newer takes the place of the older.
+//! - *Out*: the backend that was last sent the longest of these prefixes, unless it is busy.
+//! - *Never*: a lock, a text, growing memory: the table has [`SLOTS`] words, and newer entries replace older ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Deck, least};
+use super::{Candidates, least};
 use crate::pool::{Choice, Reason};
 
-/// Bytes of a block: some hundred tokens. Engines cache blocks of sixteen tokens and more; what is shared is longer.
+/// Bytes of a block, about a hundred tokens. Engines cache blocks of sixteen tokens and more; shared prefixes are longer.
 const BLOCK: usize = 512;
-/// Most blocks of a prompt that are looked at: 64 KiB.
-const MOST: usize = 128;
-/// Places of the table: two mebibytes, for what thirty thousand prompts of 4 KiB have begun with.
+/// Maximum blocks of a prompt: 64 KiB.
+const MAX_BLOCKS: usize = 128;
+/// Slots of the table: 2 MiB, enough for the prefixes of thirty thousand prompts of 4 KiB.
 const SLOTS: usize = 1 << 18;
-/// How many requests beyond its share a backend may have that need not read the prompt again. In the simulation fewer lose caches, and more gain little.
+/// Requests above its share that a backend may have if it has the prefix cached. In the simulation, fewer lose cache hits and more gain little.
 const SLACK: f64 = 4.0;
-/// One in so many goes where it would without a cache, and is looked for there from then on.
+/// One request in so many is balanced without the cache, so that new backends get prefixes.
 const EXPLORE: usize = 20;
-/// Bits of a place that say which backend.
+/// Bits of a slot that name the backend.
 const WHO: u32 = 16;
 
-/// What parts a text from the next; no text has it.
+/// Separates texts. No text contains it.
 const BETWEEN: u8 = 0xFF;
 
-/// The hashes of a prompt's blocks: for one model, whose caches are of no use to another. What does not fill a block is in none.
+/// Hashes of a prompt's blocks, for one model, because caches of models are separate. A partial block has no hash.
 pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut Vec<u64>) {
     let (mut hash, mut begun) = (xxh3_64_with_seed(model, 0), Vec::with_capacity(BLOCK));
     let mut seal = |block: &[u8]| {
         hash = xxh3_64_with_seed(block, hash);
         out.push(hash);
-        out.len() < MOST
+        out.len() < MAX_BLOCKS
     };
     for text in texts {
         let (head, rest) = text.split_at(if begun.is_empty() { 0 } else { text.len().min(BLOCK - begun.len()) });
@@ -51,7 +51,7 @@ pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut
                 return;
             }
         }
-        // A block is never full here: `remainder` is shorter, and what fills one is sealed.
+        // A block is never full here: `remainder` is shorter, and full blocks are hashed at once.
         begun.push(BETWEEN);
         if begun.len() == BLOCK {
             if !seal(&begun) {
@@ -62,7 +62,7 @@ pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut
     }
 }
 
-/// Who was given which beginning last.
+/// Which backend was sent which prefix last.
 #[derive(Debug)]
 pub(crate) struct Prefixes {
     slots: Box<[AtomicU64]>,
@@ -71,13 +71,13 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// A table, or none where nobody looks.
+    /// A table; `None` for pools that do not use it.
     pub(crate) fn new(used: bool) -> Self {
         let slots = (0..if used { SLOTS } else { 0 }).map(|_| AtomicU64::new(0)).collect();
         Prefixes { slots, looked: AtomicU64::new(0), found: AtomicU64::new(0) }
     }
 
-    /// The same of a pool whose backends stand in other places now: `places` says where, for each that there was. Who is gone has given up what he had.
+    /// The table for a pool whose backends have other indexes now. `places` maps old indexes to new ones. Entries of removed backends are dropped.
     pub(crate) fn moved(&self, places: &[Option<usize>]) -> Prefixes {
         let moved = |word: u64| {
             let place = places.get((word & ((1 << WHO) - 1)) as usize).copied().flatten();
@@ -98,7 +98,7 @@ impl Prefixes {
         }
     }
 
-    /// How many of the blocks somebody has seen, and who.
+    /// The number of known blocks, and the backend that was sent them.
     fn longest(&self, prefix: &[u64]) -> Option<(usize, usize)> {
         let who = |hash: u64| {
             let word = self.slot(hash)?.load(Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl Prefixes {
         prefix.iter().enumerate().rev().find_map(|(at, hash)| Some((at + 1, who(*hash)?)))
     }
 
-    /// Blocks that were looked for, and found.
+    /// Blocks looked up and found.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.looked.load(Ordering::Relaxed), self.found.load(Ordering::Relaxed))
     }
@@ -117,19 +117,19 @@ impl Prefixes {
     }
 }
 
-pub(super) fn choose(deck: &Deck<'_>) -> Option<Choice> {
-    let prefixes = &deck.pool.prefixes;
-    // Without a few that go elsewhere, who is new would get no beginning that somebody has.
-    let explores = deck.pool.random.below(EXPLORE) == 0;
-    let seen = prefixes.longest(deck.wish.prefix).filter(|_| !explores);
-    let taken = seen.filter(|(_, at)| deck.at(*at).is_some_and(|member| deck.leisure(SLACK)(member)));
-    prefixes.looked.fetch_add(deck.wish.prefix.len() as u64, Ordering::Relaxed);
+pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
+    let prefixes = &candidates.pool.prefixes;
+    // Without this, a new backend would never get a known prefix.
+    let explores = candidates.pool.random.below(EXPLORE) == 0;
+    let seen = prefixes.longest(candidates.wish.prefix).filter(|_| !explores);
+    let taken = seen.filter(|(_, at)| candidates.at(*at).is_some_and(|member| candidates.is_within_share(SLACK)(member)));
+    prefixes.looked.fetch_add(candidates.wish.prefix.len() as u64, Ordering::Relaxed);
     match taken {
         Some((blocks, at)) => {
             prefixes.found.fetch_add(blocks as u64, Ordering::Relaxed);
             Some(Choice { at, reason: Reason::Prefix })
         }
-        None => least::of_two(deck).map(|at| Choice { at, reason: Reason::Balanced }),
+        None => least::of_two(candidates).map(|at| Choice { at, reason: Reason::Balanced }),
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         blocks(b"n", [a.as_bytes()].into_iter(), &mut of_another);
         assert!(of(&[&a]).iter().zip(&of_another).all(|(one, other)| one != other), "another model reads it anew");
         assert!(of(&["short"]).is_empty());
-        assert_eq!(of(&[&"x".repeat(1 << 20)]).len(), MOST);
+        assert_eq!(of(&[&"x".repeat(1 << 20)]).len(), MAX_BLOCKS);
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
     let mut counts = vec![0; pool.members().len()];
     for n in 0..1000u64 {
         let key = n.to_le_bytes();
-        let choice = pool.choose(&Wish { tokens: 10, key: Some(&key), ..Wish::default() }, now).unwrap();
+        let choice = pool.choose(&BalanceRequest { tokens: 10, key: Some(&key), ..BalanceRequest::default() }, now).unwrap();
         counts[choice.at] += 1;
     }
     counts
@@ -57,10 +57,10 @@ fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
         assert_eq!(counts[2], 0, "{balance:?}");
         // Nobody is well: all are asked.
         (0..5).for_each(|at| down(&pool, at, Tick(1)));
-        let choice = pool.choose(&Wish::default(), Tick(2)).unwrap();
-        assert_eq!(choice.reason, Reason::NobodyWell, "{balance:?}");
+        let choice = pool.choose(&BalanceRequest::default(), Tick(2)).unwrap();
+        assert_eq!(choice.reason, Reason::Panic, "{balance:?}");
         let tried: Vec<usize> = (0..5).collect();
-        assert_eq!(pool.choose(&Wish { tried: &tried, ..Wish::default() }, Tick(2)), None);
+        assert_eq!(pool.choose(&BalanceRequest { tried: &tried, ..BalanceRequest::default() }, Tick(2)), None);
     }
 }
 
@@ -69,11 +69,11 @@ fn the_ejected_are_tried_once_a_second() {
     let pool = pool(Balance::PeakEwma, 3);
     down(&pool, 1, Tick(0));
     let later = Tick(5 * SECOND);
-    assert_eq!(pool.choose(&Wish::default(), later), Some(Choice { at: 1, reason: Reason::Trial }));
-    assert!((0..50).all(|_| pool.choose(&Wish::default(), later).unwrap().at != 1));
+    assert_eq!(pool.choose(&BalanceRequest::default(), later), Some(Choice { at: 1, reason: Reason::HalfOpen }));
+    assert!((0..50).all(|_| pool.choose(&BalanceRequest::default(), later).unwrap().at != 1));
     let attempt = pool.begin(1, size(0)).unwrap();
     assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
-    assert!((0..50).any(|_| pool.choose(&Wish::default(), later).unwrap().at == 1));
+    assert!((0..50).any(|_| pool.choose(&BalanceRequest::default(), later).unwrap().at == 1));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
                 pool.end(attempt, AttemptResult::Failure, Tick(1));
             }
         }
-        let out = pool.members().iter().filter(|member| !member.health.is_up()).count();
+        let out = pool.members().iter().filter(|member| !member.health.is_in_rotation()).count();
         let most = if members == 1 { 0 } else { (members / 2).max(1) };
         assert_eq!(out, most, "of {members}");
     }
@@ -99,7 +99,7 @@ fn trials_in_vain_become_rarer_at_the_bound() {
     let mut trials = 0;
     for second in 0..600 {
         let now = Tick(second * SECOND);
-        let choice = pool.choose(&Wish::default(), now).unwrap();
+        let choice = pool.choose(&BalanceRequest::default(), now).unwrap();
         trials += usize::from(choice.at == 0);
         let attempt = pool.begin(choice.at, size(0)).unwrap();
         pool.end(attempt, if choice.at == 0 { AttemptResult::Failure } else { AttemptResult::Success }, now);
@@ -116,10 +116,10 @@ fn who_has_failed_elsewhere_tries_nobody() {
         pool.end(attempt, AttemptResult::Failure, Tick(SECOND));
     }
     let now = Tick(60 * SECOND);
-    assert_eq!(pool.members()[0].health().state(now), State::Trying);
-    let choose = |again| pool.choose(&Wish { again, ..Wish::default() }, now).unwrap();
+    assert_eq!(pool.members()[0].health().state(now), State::HalfOpen);
+    let choose = |again| pool.choose(&BalanceRequest { again, ..BalanceRequest::default() }, now).unwrap();
     assert_eq!((choose(true).at, choose(true).at), (1, 1));
-    assert_eq!(choose(false), Choice { at: 0, reason: Reason::Trial });
+    assert_eq!(choose(false), Choice { at: 0, reason: Reason::HalfOpen });
 }
 
 /// One very slow answer: the backend is asked again when that has worn off.
@@ -135,7 +135,7 @@ fn one_slow_answer_is_not_for_ever() {
         (0..600u64)
             .filter(|n| {
                 let now = Tick((from + n / 10) * SECOND);
-                let choice = pool.choose(&Wish { tokens: 10, ..Wish::default() }, now).unwrap();
+                let choice = pool.choose(&BalanceRequest { tokens: 10, ..BalanceRequest::default() }, now).unwrap();
                 let attempt = pool.begin(choice.at, size(10)).unwrap();
                 pool.first_token(&attempt, Duration::from_millis(100), now);
                 pool.end(attempt, AttemptResult::Success, now);
@@ -177,7 +177,7 @@ fn who_is_much_slower_is_ejected_and_weights_hold() {
 #[test]
 fn a_key_stays_where_it_is_when_others_come_and_go() {
     let pool = pool(Balance::Session(By::Caller), 6);
-    let home = |key: u64| pool.choose(&Wish { key: Some(&key.to_le_bytes()), ..Wish::default() }, Tick(1)).unwrap().at;
+    let home = |key: u64| pool.choose(&BalanceRequest { key: Some(&key.to_le_bytes()), ..BalanceRequest::default() }, Tick(1)).unwrap().at;
     let before: Vec<usize> = (0..300).map(home).collect();
     down(&pool, 4, Tick(0));
     for (key, at) in before.iter().enumerate() {
@@ -189,7 +189,7 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
 fn a_hash_moves_on_from_who_is_busy_and_a_session_does_not() {
     for (balance, moves) in [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)] {
         let pool = pool(balance, 4);
-        let wish = Wish { tokens: 100, key: Some(b"k"), ..Wish::default() };
+        let wish = BalanceRequest { tokens: 100, key: Some(b"k"), ..BalanceRequest::default() };
         let mut held = Vec::new();
         let mut homes = std::collections::BTreeSet::new();
         for _ in 0..40 {
@@ -207,7 +207,7 @@ fn prompts_go_where_their_beginning_was() {
     let text = "x".repeat(4000);
     let mut prefix = Vec::new();
     crate::blocks(b"m", [text.as_bytes()].into_iter(), &mut prefix);
-    let wish = Wish { tokens: 10, prefix: &prefix, ..Wish::default() };
+    let wish = BalanceRequest { tokens: 10, prefix: &prefix, ..BalanceRequest::default() };
     let ask = || {
         let choice = pool.choose(&wish, Tick(0))?;
         pool.remember(&prefix, choice.at);
@@ -240,12 +240,12 @@ proptest! {
             now += wait;
             let tried: Vec<usize> = if how == 3 { vec![pick % members] } else { vec![] };
             let key = tokens.to_le_bytes();
-            let wish = Wish { tokens, key: Some(&key), tried: &tried, ..Wish::default() };
-            let well: Vec<bool> = pool.members().iter().map(|member| member.health.is_up()).collect();
+            let wish = BalanceRequest { tokens, key: Some(&key), tried: &tried, ..BalanceRequest::default() };
+            let well: Vec<bool> = pool.members().iter().map(|member| member.health.is_in_rotation()).collect();
             match pool.choose(&wish, Tick(now)) {
                 Some(choice) => {
                     prop_assert!(!tried.contains(&choice.at));
-                    prop_assert!(well[choice.at] || matches!(choice.reason, Reason::Trial | Reason::NobodyWell | Reason::Only));
+                    prop_assert!(well[choice.at] || matches!(choice.reason, Reason::HalfOpen | Reason::Panic | Reason::Only));
                     running.push((pool.begin(choice.at, size(tokens)).unwrap(), choice.at, tokens));
                 }
                 None => prop_assert!(members == 1 && !tried.is_empty()),
@@ -267,19 +267,19 @@ fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 3);
         let health = |at: usize| &pool.members()[at].health;
-        health(1).rest(Duration::from_secs(2), Tick(0));
-        health(1).rest(Duration::from_secs(1), Tick(0));
-        assert_eq!((health(1).state(Tick(1)), health(1).cause(Tick(1))), (State::Resting, Cause::RetryAfter));
+        health(1).back_off(Duration::from_secs(2), Tick(0));
+        health(1).back_off(Duration::from_secs(1), Tick(0));
+        assert_eq!((health(1).state(Tick(1)), health(1).cause(Tick(1))), (State::Backoff, Cause::RetryAfter));
         assert_eq!(shares(&pool, Tick(SECOND))[1], 0, "{balance:?}");
         assert!(shares(&pool, Tick(2 * SECOND))[1] > 0, "{balance:?}");
         // All rest: one is asked, who may have changed his mind, and after him nobody.
-        (0..3).for_each(|at| health(at).rest(Duration::from_secs(1), Tick(3 * SECOND)));
-        let first = pool.choose(&Wish::default(), Tick(3 * SECOND)).unwrap();
-        assert_eq!(first.reason, Reason::NobodyWell, "{balance:?}");
-        assert_eq!(pool.choose(&Wish { tried: &[first.at], ..Wish::default() }, Tick(3 * SECOND)), None, "{balance:?}");
+        (0..3).for_each(|at| health(at).back_off(Duration::from_secs(1), Tick(3 * SECOND)));
+        let first = pool.choose(&BalanceRequest::default(), Tick(3 * SECOND)).unwrap();
+        assert_eq!(first.reason, Reason::Panic, "{balance:?}");
+        assert_eq!(pool.choose(&BalanceRequest { tried: &[first.at], ..BalanceRequest::default() }, Tick(3 * SECOND)), None, "{balance:?}");
         assert_eq!(pool.outlook(&size(1), &[], Tick(3 * SECOND)), (false, None));
-        health(0).rest(Duration::from_secs(86_400), Tick(3 * SECOND));
-        assert!(!health(0).rests(Tick(303 * SECOND)), "a day is not believed");
+        health(0).back_off(Duration::from_secs(86_400), Tick(3 * SECOND));
+        assert!(!health(0).is_in_backoff(Tick(303 * SECOND)), "a day is not believed");
     }
 }
 
@@ -287,8 +287,8 @@ fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
 fn a_pool_that_nobody_is_in_chooses_nobody() {
     for balance in all_balances() {
         let pool = pool(balance, 0);
-        assert_eq!(pool.choose(&Wish { key: Some(b"k"), prefix: &[1, 2], ..Wish::default() }, Tick(1)), None);
-        assert!(pool.tick(Tick(1)).is_empty() && pool.choose_other(&Wish::default(), Tick(1)).is_none());
+        assert_eq!(pool.choose(&BalanceRequest { key: Some(b"k"), prefix: &[1, 2], ..BalanceRequest::default() }, Tick(1)), None);
+        assert!(pool.tick(Tick(1)).is_empty() && pool.select_hedge(&BalanceRequest::default(), Tick(1)).is_none());
     }
 }
 
@@ -298,7 +298,7 @@ fn a_pool_goes_on_when_others_are_in_it() {
     let texts = ["x".repeat(2000)];
     let mut prefix = Vec::new();
     crate::blocks(b"m", texts.iter().map(|text| text.as_bytes()), &mut prefix);
-    let wish = Wish { prefix: &prefix, ..Wish::default() };
+    let wish = BalanceRequest { prefix: &prefix, ..BalanceRequest::default() };
     let home = before.choose(&wish, Tick(0)).unwrap().at;
     before.remember(&prefix, home);
     (0..10).for_each(|_| before.retries.earn(Tick(0)));
@@ -314,22 +314,26 @@ fn a_pool_goes_on_when_others_are_in_it() {
 fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
     for members in [1, 4] {
         let pool = pool(Balance::RoundRobin, members);
-        pool.set_backed(true);
+        pool.set_has_fallback(true);
         for _ in 0..5 {
             for at in 0..members {
                 let attempt = pool.begin(at, size(0)).unwrap();
                 pool.end(attempt, AttemptResult::Failure, Tick(1));
             }
         }
-        assert!(pool.members().iter().all(|member| !member.health.is_up()));
-        assert_eq!(pool.choose(&Wish::default(), Tick(2)).unwrap().reason, Reason::NobodyWell, "as a last resort it is asked all the same");
+        assert!(pool.members().iter().all(|member| !member.health.is_in_rotation()));
+        assert_eq!(
+            pool.choose(&BalanceRequest::default(), Tick(2)).unwrap().reason,
+            Reason::Panic,
+            "as a last resort it is asked all the same"
+        );
         assert_eq!(pool.outlook(&size(1), &[], Tick(2)), (false, None));
         let later = Tick(6 * SECOND);
-        let trial = pool.choose(&Wish::default(), later).unwrap();
-        assert_eq!(trial.reason, Reason::Trial);
+        let trial = pool.choose(&BalanceRequest::default(), later).unwrap();
+        assert_eq!(trial.reason, Reason::HalfOpen);
         let attempt = pool.begin(trial.at, size(0)).unwrap();
         assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
-        assert!(pool.members()[trial.at].health.is_up());
+        assert!(pool.members()[trial.at].health.is_in_rotation());
     }
 }
 
@@ -341,7 +345,7 @@ fn who_is_near_is_asked_while_one_of_them_is_well_and_fits() {
         assert_eq!(of(shares(&pool, Tick(0))), [0, 2], "{balance:?}");
         down(&pool, 0, Tick(0));
         assert_eq!(of(shares(&pool, Tick(1))), [2], "{balance:?}");
-        let elsewhere = pool.choose(&Wish { unfit: &[2], ..Wish::default() }, Tick(1)).unwrap();
+        let elsewhere = pool.choose(&BalanceRequest { unfit: &[2], ..BalanceRequest::default() }, Tick(1)).unwrap();
         assert!([1, 3, 4].contains(&elsewhere.at), "{balance:?}");
         down(&pool, 2, Tick(1));
         assert_eq!(of(shares(&pool, Tick(2))), [1, 3, 4], "{balance:?}");

@@ -120,7 +120,7 @@ impl Database {
     /// # Errors
     /// What kept it from being written.
     pub fn revoke(&mut self, id: &str) -> Result<bool, DatabaseError> {
-        // What is wrong with another entry must keep nobody from revoking this one.
+        // An invalid entry must not prevent revoking another one.
         let changed = self.change(None, |change| change.execute("UPDATE keys SET revoked = 1 WHERE id = ?1 AND revoked = 0", [id]))?;
         Ok(changed > 0)
     }
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(Database::keys(&path, &[]).unwrap().len(), 2);
         assert_eq!([database.revoke("a").unwrap(), database.revoke("a").unwrap(), database.revoke("c").unwrap()], [true, false, false]);
         assert_eq!(Database::keys(&path, &[]).unwrap().len(), 1);
-        // What other programs write is checked, too, and told with the key's name; what would be wrong is not written by us.
+        // Entries of other programs are validated, too, and reported with the key's id.
         assert!(database.add(&entry("d e", 2), &[]).unwrap_err().to_string().contains("key \"d e\": id:"));
         assert!(database.add(&entry("a", 3), &[]).is_err());
         database.connection.execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", []).unwrap();

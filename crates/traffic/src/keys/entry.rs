@@ -14,23 +14,23 @@ pub struct Entry {
     pub id: String,
     /// HMAC-SHA-256 of the key under the settings' secret, in hexadecimal.
     pub hash: Option<String>,
-    /// In its place, the SHA-256 fingerprint of a client's certificate.
+    /// Instead of `hash`: SHA-256 fingerprint of a client certificate.
     pub certificate: Option<String>,
-    /// In its place, a name that a client's certificate has.
+    /// Instead of `hash`: a name in a client certificate.
     pub subject: Option<String>,
-    /// Whose it is.
+    /// Owner.
     pub owner: String,
     /// When it was made; for people.
     pub created: Option<String>,
-    /// From when on it is none, if ever.
+    /// Expiry time.
     pub expires: Option<String>,
-    /// It is none any more.
+    /// Whether it is revoked.
     pub revoked: bool,
     /// Routes it may use.
     pub routes: Vec<String>,
     /// Models it may ask for.
     pub models: Vec<String>,
-    /// Its place in queues.
+    /// Priority in queues.
     pub priority: u8,
     /// Amounts of its own.
     pub limits: BTreeMap<String, String>,
@@ -119,7 +119,7 @@ impl<'l> Checker<'l> {
             }
         }
         let (Some(proof), true) = (proof, wrong.is_empty()) else { return Err(wrong) };
-        // A certificate that is revoked is nobody, also where its name is somebody; a key that is revoked is none.
+        // A revoked certificate is refused, also where its name belongs to another entry.
         let is_tombstone = entry.revoked && matches!(proof, Proof::Certificate(_));
         let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
         let key = Key {
@@ -156,9 +156,9 @@ impl<'l> Checker<'l> {
         let Some(limit) = self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key) else {
             return Err(format!("there is no limit {name:?} that is per key in the settings"));
         };
-        let units = amount.parse::<f64>().ok().map(|n| if limit.of == Unit::Cost { n * DOLLAR as f64 } else { n });
+        let units = amount.parse::<f64>().ok().map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
         let units = units.filter(|units| (1.0..9e18).contains(units));
-        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is no amount of {}", limit.of.name()))
+        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is no amount of {}", limit.unit.name()))
     }
 }
 

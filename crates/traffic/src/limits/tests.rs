@@ -4,7 +4,7 @@ use lens::Tick;
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::{AtEnd, DOLLAR, Every};
+use crate::settings::{DOLLAR, OnExhausted, Window};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -12,18 +12,18 @@ fn at(nanos: u64) -> When {
     When { tick: Tick(nanos), wall_us: nanos / 1000 }
 }
 
-fn limit(name: &str, of: Unit, amount: u64, per: Per) -> settings::Limit {
-    let every = if of == Unit::Streams { Every::AtATime } else { Every::Rolling(Duration::from_secs(60)) };
+fn limit(name: &str, unit: Unit, amount: u64, per: Per) -> settings::Limit {
+    let window = if unit == Unit::Streams { Window::AtATime } else { Window::Rolling(Duration::from_secs(60)) };
     settings::Limit {
         name: name.into(),
-        of,
-        quota: Quota { amount, every, burst: amount },
+        unit,
+        quota: Quota { amount, window, burst: amount },
         per,
         routes: vec![],
         models: vec![],
         owners: vec![],
         warn_at: 0,
-        at_end: AtEnd::Length,
+        on_exhausted: OnExhausted::Length,
         shared: None,
     }
 }
@@ -34,7 +34,7 @@ fn caller(id: &str) -> Caller {
 
 fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u64) -> Result<Charge, Limited> {
     let (route, other): (Arc<str>, Arc<str>) = ("chat".into(), "other".into());
-    let asked = Asked {
+    let asked = LimitRequest {
         caller,
         route: &route,
         model: "m",
@@ -52,7 +52,7 @@ fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u
 #[test]
 fn a_month_goes_on_after_a_restart() {
     let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
-    let spend = Spend::default();
+    let spend = UsageSums::default();
     let used = Used { input: 100, output: 20, ..Used::default() };
     let name = |text: &str| -> Arc<str> { text.into() };
     for (key, time) in
@@ -60,9 +60,9 @@ fn a_month_goes_on_after_a_restart() {
     {
         spend.add((&name("team"), &name(key), &name("m")), &used, 5, us(time));
     }
-    let month = |name: &str, of, per| settings::Limit {
-        quota: Quota { amount: 1000, every: Every::Month, burst: 1000 },
-        ..limit(name, of, 0, per)
+    let month = |name: &str, unit, per| settings::Limit {
+        quota: Quota { amount: 1000, window: Window::Month, burst: 1000 },
+        ..limit(name, unit, 0, per)
     };
     let settings = [
         month("keys", Unit::TotalTokens, Per::Key),
@@ -161,7 +161,7 @@ fn strangers_make_no_memory_grow() {
     let limits = RateLimits::new(&[limit("a", Unit::Requests, 1, Per::Address)], &[], None);
     let (anonymous, route, other): (_, Arc<str>, Arc<str>) = (Caller::anonymous(), "r".into(), "other".into());
     for stranger in 0..300_000u32 {
-        let asked = Asked {
+        let asked = LimitRequest {
             caller: &anonymous,
             route: &route,
             model: "",
@@ -172,7 +172,7 @@ fn strangers_make_no_memory_grow() {
         let _ = limits.reserve(&asked, None, at(0));
     }
     let accounts = limits.counts().next().unwrap().accounts;
-    assert!(accounts <= SHARDS * (MOST_ADDRESSES + 1), "{accounts}");
+    assert!(accounts <= SHARDS * (MAX_ADDRESSES + 1), "{accounts}");
 }
 
 proptest! {

@@ -24,7 +24,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The same as [`open`](Self::open), while somebody else waits for it, or for another.
+    /// The same as [`open`](Self::open), while another call is pending.
     pub fn opening(upstream: &Arc<Upstream>, request: Request, limits: HeadLimits, timeout: Duration, fresh: bool) -> Call {
         let upstream = upstream.clone();
         Call::Opening(Box::pin(async move { Call::open(&upstream, request, limits, timeout, fresh).await }))

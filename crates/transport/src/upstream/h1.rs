@@ -27,7 +27,7 @@ use crate::{buffer, clock};
 pub struct Request {
     /// The head as it is written.
     pub head: Vec<u8>,
-    /// The buffer that holds the body; whoever may have to ask another backend has it, too.
+    /// The buffer with the body, shared with attempts at other backends.
     pub buffer: Arc<Vec<u8>>,
     /// Where in the buffer the body lies.
     pub body: std::ops::Range<usize>,
@@ -187,7 +187,7 @@ impl H1Source {
                 }
                 Progress::More => return Ok(BodyStep::More),
                 Progress::Done { used } => {
-                    // Bytes after the end were not asked for: whoever sent them may not serve another request.
+                    // Surplus bytes after the end: the connection must not serve another request.
                     self.reusable &= used == bytes.len();
                     return Ok(BodyStep::End);
                 }

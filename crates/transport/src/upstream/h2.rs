@@ -172,7 +172,7 @@ impl Source for H2Source {
 }
 
 impl Drop for H2Source {
-    /// The connection goes back; a stream that is not complete is cancelled by this, so that nobody generates for nobody.
+    /// The connection returns to the pool; an incomplete stream is reset, so that the engine stops generating.
     fn drop(&mut self) {
         self.writer = None;
         let (Some(session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };

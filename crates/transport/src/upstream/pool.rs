@@ -91,7 +91,7 @@ fn is_alive(idle: &Idle) -> bool {
     young && would_wait(idle.io.socket())
 }
 
-/// A read finds neither the end of the connection nor a byte that nobody asked for.
+/// A read finds neither the end of the connection nor a surplus byte.
 fn would_wait(socket: &TcpStream) -> bool {
     matches!(socket.try_read(&mut [0; 1]), Err(e) if e.kind() == ErrorKind::WouldBlock)
 }

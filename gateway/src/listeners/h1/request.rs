@@ -139,7 +139,7 @@ impl Connection {
         within(limit, reading).await.unwrap_or_else(|| Err(Refusal::slow_request()))
     }
 
-    /// Look at the head: whose request is it?
+    /// Parse the head, and decide which server handles the request.
     fn enter(&self, shared: &Shared, plan: &Plan, len: usize) -> Entered {
         let head_at = clock::now();
         let mut room = head::field_room();
@@ -257,7 +257,7 @@ impl Connection {
         }
     }
 
-    /// Answer a request whose head could not even be parsed.
+    /// Answer a request whose head is malformed.
     async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
         let accepted = accept::unknown(clock::now(), self.buffer.len());
         let exchange = ExchangeGuard::open(shared, plan, accepted, began);

@@ -1,7 +1,7 @@
-//! What must be known of a request before a backend is chosen: who can serve it, and what it has in common with others.
+//! Properties of a request that selection needs: backends that cannot serve it, and its key.
 //!
 //! - *In*: head, body and facts of a request, what backends say that they can do.
-//! - *Out*: who cannot serve it, its key, the blocks of its prompt: what the route's pools ask for, and no more.
+//! - *Out*: unfit backends, the key, the blocks of the prompt; only what the route's pools use.
 //! - *Never*: a request kept from a backend that could hold it by a fair estimate.
 
 use std::cell::OnceCell;
@@ -22,8 +22,8 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
     if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
         exchange.attempts.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
-    if let (Some(release), Some(candidate)) = (&route.release, &route.route.candidate) {
-        let key = key(exchange, &candidate.key, head);
+    if let (Some(release), Some(canary)) = (&route.release, &route.route.canary) {
+        let key = key(exchange, &canary.key, head);
         exchange.attempts.assigned = Some(release.side(key.as_deref()));
     }
     if !route.has_choice() {
@@ -41,7 +41,7 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
             }
             _ => {}
         }
-        // Where all can do the same, there is nobody to leave out; another pool may be able to do more.
+        // Equal backends are not filtered; another pool may have more abilities.
         if !pool.uniform || route.pools.len() > 1 {
             let shows_images = || *images.get_or_init(|| shows_images(body));
             let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
@@ -73,11 +73,11 @@ fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images
     let Some(facts) = &exchange.inspected.facts else { return true };
     let model = facts.model.as_deref().unwrap_or_default();
     let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
-    // The estimate of a prompt may be too high by half; who is left out here could not hold it by far.
+    // The estimate may be too high by half; a backend is skipped only if the prompt is far too long for it.
     let prompt = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     let tokens = prompt.saturating_add(facts.max_tokens.unwrap_or(0));
     let holds = backend.context_length == 0 || tokens <= backend.context_length;
-    let can = backend.lacks.iter().all(|ability| match ability {
+    let can = backend.unsupported.iter().all(|ability| match ability {
         Ability::Tools => facts.tools == 0,
         Ability::Embeddings => exchange.accepted.dialect.is_none_or(Dialect::generates),
         Ability::Vision => !shows_images(),

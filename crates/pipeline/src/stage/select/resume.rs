@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use config::settings::Continuation;
+use config::settings::Resume;
 use lens::record::RecordSeam;
 use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
@@ -21,7 +21,7 @@ pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let facts = exchange.inspected.facts.as_ref();
     let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
     let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
-    if routed.route.route.continuation != Continuation::Off && can && known {
+    if routed.route.route.resume != Resume::Off && can && known {
         exchange.attempts.resumable = Some(asked.clone());
     }
 }
@@ -66,7 +66,7 @@ const ODD: [&str; 18] = [
 /// Members that bound an answer, in the words of the engines.
 const BOUNDS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
 
-/// A request whose answer has begun. What makes an answer other than plain text cannot be gone on with.
+/// Whether the answer can be resumed: only plain text can.
 fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
     let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
     body.retain(|_, value| !value.is_null());
@@ -130,7 +130,7 @@ pub fn resumed(exchange: &mut Exchange) {
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
     exchange.attempts.seams.push(seam);
-    // The first token was somebody else's, and so was the time to it.
+    // The first token came from the dead backend, and so did the time to it.
     exchange.attempts.first_token_reported = true;
     exchange.sent.at = exchange.attempts.first_sent.or(exchange.sent.at);
 }
@@ -138,7 +138,7 @@ pub fn resumed(exchange: &mut Exchange) {
 /// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
 pub fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
-    let marked = routed.route.route.continuation == Continuation::Marked;
+    let marked = routed.route.route.resume == Resume::Marked;
     let upstream = routed.upstream().filter(|_| marked)?;
     Some(format!(": continued by {}\n\n", upstream.backend.name))
 }

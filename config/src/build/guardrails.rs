@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Canary, Class, Declared, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Shield, Sizes, Template, Topic,
-    Toxicity,
+    Action, Class, Declared, GuardrailSettings, Honeytoken, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Sizes,
+    Template, Topic, Toxicity,
 };
 
 use super::Builder;
@@ -14,21 +14,21 @@ use crate::settings::Backend;
 use crate::tree::Table;
 
 /// Most entries of a list: each costs every request that is guarded.
-const MOST: usize = 64;
-/// Shortest canary: shorter words stand in answers by chance.
-const CANARY: usize = 8;
+const MAX_ENTRIES: usize = 64;
+/// Shortest honeytoken: shorter words stand in answers by chance.
+const MIN_HONEYTOKEN: usize = 8;
 
 impl Builder {
-    pub(super) fn shields(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<Shield>> {
-        let tables = root.list("shields");
+    pub(super) fn guardrails(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<GuardrailSettings>> {
+        let tables = root.list("guardrails");
         self.unique_names(tables);
-        tables.iter().map(|table| Arc::new(self.shield(table, backends))).collect()
+        tables.iter().map(|table| Arc::new(self.guardrail(table, backends))).collect()
     }
 
-    fn shield(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Shield {
-        self.check_shield(table);
+    fn guardrail(&mut self, table: &Table, backends: &[Arc<Backend>]) -> GuardrailSettings {
+        self.check_guardrail(table);
         let (risk, sizes, scores) = (self.section(table, "risk"), self.section(table, "sizes"), self.section(table, "toxicity"));
-        Shield {
+        GuardrailSettings {
             name: table.text("name").unwrap_or_default().into(),
             observe: table.text("mode") == Some("observe"),
             input_injection: action(table, "input_injection"),
@@ -42,41 +42,41 @@ impl Builder {
             output_secrets: action(table, "output_secrets"),
             hold_bytes: table.size("hold_bytes"),
             hold_time: table.duration("hold_time"),
-            window: table.size("window"),
+            judge_window: table.size("judge_window"),
             mode: mode(table, "output_mode"),
-            budget: table.duration("budget"),
+            judges_deadline: table.duration("judges_deadline"),
             risk: self.risk(&risk),
             sizes: size_bounds(&sizes),
             topics: self.topics(table),
             rules: self.rules(table),
-            canaries: self.canaries(table),
-            on_canary: action(table, "on_canary"),
+            honeytokens: self.honeytokens(table),
+            on_honeytoken: action(table, "on_honeytoken"),
             disclaimer: table.text("disclaimer").unwrap_or_default().to_owned(),
-            pass: table.texts("pass").to_vec(),
+            passthrough: table.texts("passthrough").to_vec(),
             judges: self.judges(table, backends),
             filters: self.named_filters(table),
         }
     }
 
     /// What one field of a guard alone cannot tell, or only beside others.
-    fn check_shield(&mut self, table: &Table) {
-        for (field, least, most, range) in [("hold_bytes", 64, 64 << 10, "64B to 64KiB"), ("window", 32, 64 << 10, "32B to 64KiB")] {
-            if !(least..=most).contains(&table.size(field)) {
+    fn check_guardrail(&mut self, table: &Table) {
+        for (field, min, max, range) in [("hold_bytes", 64, 64 << 10, "64B to 64KiB"), ("judge_window", 32, 64 << 10, "32B to 64KiB")] {
+            if !(min..=max).contains(&table.size(field)) {
                 self.wrong(table, field, format!("must be from {range}"));
             }
         }
         if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&table.duration("hold_time")) {
-            self.wrong(table, "hold_time", "must be from 10ms to 1m: shorter, and what an engine says in pieces is never found");
+            self.wrong(table, "hold_time", "must be from 10ms to 1m; with less, matches that arrive in pieces are missed");
         }
         let written = [
             ("topics", table.list("topics").len()),
             ("rules", table.list("rules").len()),
-            ("canaries", table.texts("canaries").len()),
+            ("honeytokens", table.texts("honeytokens").len()),
             ("judges", table.list("judges").len()),
             ("filters", table.list("filters").len()),
         ];
-        for (field, written) in written.into_iter().filter(|(_, written)| *written > MOST) {
-            self.wrong(table, field, format!("has {written} entries; {MOST} are the most"));
+        for (field, written) in written.into_iter().filter(|(_, written)| *written > MAX_ENTRIES) {
+            self.wrong(table, field, format!("has {written} entries; at most {MAX_ENTRIES} are allowed"));
         }
         let entries = table.list("rules").iter().chain(table.list("judges")).map(|entry| action(entry, "input"));
         let own = ["input_pii", "input_secrets"].map(|field| action(table, field));
@@ -84,7 +84,7 @@ impl Builder {
             self.wrong(
                 table,
                 "restore",
-                "nothing is taken out of prompts that could be put back; set input_pii, a rule or a judge to redact",
+                "has no effect unless something is redacted; set input_pii, input_secrets, a rule or a judge to redact",
             );
         }
     }
@@ -109,13 +109,13 @@ impl Builder {
         for one in tables {
             let words = one.texts("words").to_vec();
             if words.is_empty() || words.iter().any(|word| word.trim().is_empty()) {
-                self.wrong(one, "words", "a topic needs words, and none of them empty; write for example [\"tax\", \"tax return\"]");
+                self.wrong(one, "words", "needs at least one word, and no empty ones; write for example [\"tax\", \"tax return\"]");
             }
             out.push(Topic {
                 name: one.text("name").unwrap_or_default().into(),
                 allowed: one.text("kind") == Some("allow"),
                 action: action(one, "action"),
-                least: one.size("least"),
+                least: one.size("min_matches"),
                 words,
             });
         }
@@ -129,7 +129,7 @@ impl Builder {
         for one in tables {
             let (regex, phrases) = (one.text("regex").unwrap_or_default().to_owned(), one.texts("phrases").to_vec());
             if regex.is_empty() && phrases.is_empty() {
-                self.wrong(one, "regex", "a rule needs a regex or phrases");
+                self.wrong(one, "regex", "needs a regex or phrases");
             }
             if let Some(why) = Some(&regex).filter(|regex| !regex.is_empty()).and_then(|regex| filters::check_rule(regex).err()) {
                 self.wrong(one, "regex", format!("{regex:?}: {why}"));
@@ -148,12 +148,16 @@ impl Builder {
         out
     }
 
-    fn canaries(&mut self, table: &Table) -> Vec<Canary> {
-        let texts = table.texts("canaries");
-        if texts.iter().any(|text| text.trim().len() < CANARY || text.len() > 160) {
-            self.wrong(table, "canaries", format!("each canary must have {CANARY} to 160 bytes: shorter words stand in answers by chance"));
+    fn honeytokens(&mut self, table: &Table) -> Vec<Honeytoken> {
+        let texts = table.texts("honeytokens");
+        if texts.iter().any(|text| text.trim().len() < MIN_HONEYTOKEN || text.len() > 160) {
+            self.wrong(
+                table,
+                "honeytokens",
+                format!("each must have {MIN_HONEYTOKEN} to 160 bytes; shorter words occur in answers by chance"),
+            );
         }
-        texts.iter().cloned().map(Canary).collect()
+        texts.iter().cloned().map(Honeytoken).collect()
     }
 
     fn judges(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Vec<Judge> {
@@ -166,19 +170,24 @@ impl Builder {
         let kind = judge_kind(table.text("kind").unwrap_or_default());
         let backend = self.named(table, "backend", backends, |backend| &backend.name).map(|backend| backend.name.clone());
         if kind != JudgeKind::Onnx && table.text("backend").is_none() {
-            self.wrong(table, "backend", "a judge of this kind is a server: name it under backends, and give its name here");
+            self.wrong(table, "backend", "is required for this kind of judge; name an entry of backends");
         }
         let examples = table.texts("examples");
-        if kind == JudgeKind::Embeddings && (examples.is_empty() || examples.len() > MOST || examples.iter().any(|text| text.len() > 4096))
+        if kind == JudgeKind::Embeddings
+            && (examples.is_empty() || examples.len() > MAX_ENTRIES || examples.iter().any(|text| text.len() > 4096))
         {
-            self.wrong(table, "examples", format!("write 1 to {MOST} sentences that a forbidden prompt is like, none over 4096 bytes"));
+            self.wrong(
+                table,
+                "examples",
+                format!("needs 1 to {MAX_ENTRIES} sentences that forbidden prompts resemble, of at most 4096 bytes each"),
+            );
         }
         if table.duration("deadline").is_zero() {
-            self.wrong(table, "deadline", "a judge without a deadline can hold a request for ever; write for example 2s");
+            self.wrong(table, "deadline", "must be greater than 0s; write for example 2s");
         }
         let needs_model = matches!(kind, JudgeKind::GuardModel | JudgeKind::Classify | JudgeKind::Embeddings);
         if needs_model && table.text("model").is_none() {
-            self.wrong(table, "model", "name the model that is asked");
+            self.wrong(table, "model", "is required for this kind of judge");
         }
         let path = table.text("path").unwrap_or(default_path(kind)).to_owned();
         if !path.starts_with('/') && kind != JudgeKind::Onnx {
@@ -216,7 +225,7 @@ impl Builder {
         let (model, tokenizer) = (file("model_file"), file("tokenizer_file"));
         let labels = table.texts("labels").to_vec();
         if labels.is_empty() {
-            self.wrong(table, "labels", "name the outputs of the model, for example [\"safe\", \"attack\"]");
+            self.wrong(table, "labels", "is required for onnx; name the outputs of the model, for example [\"safe\", \"attack\"]");
         }
         ModelFiles { model, tokenizer, labels }
     }

@@ -1,8 +1,8 @@
-//! Who used what, by day.
+//! Usage by owner, key, model and day.
 //!
-//! - *In*: what each request used, whose it was, its model, and when.
+//! - *In*: the usage of each request, its owner, model and time.
 //! - *Out*: sums by owner, key and model, by day and month; the same as lines that can be read again.
-//! - *Never*: more than [`MOST`] sums: the oldest day goes first. A name that a stranger chose: callers are known, models declared.
+//! - *Never*: more than [`MAX_ROWS`] sums: the oldest day goes first. A name that a stranger chose: callers are known, models declared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,7 +17,7 @@ use super::prices::Used;
 use super::settings::{DOLLAR, Unit};
 
 /// Most sums that are kept: some 100 MiB.
-const MOST: usize = 500_000;
+const MAX_ROWS: usize = 500_000;
 /// Days that are kept: this month and the one before, whole.
 const DAYS: i64 = 62;
 
@@ -38,9 +38,9 @@ pub struct Totals {
     pub cost_pico: u64,
 }
 
-/// Whose, which model, which day or month.
+/// Owner, key, model, and day or month.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Line {
+pub struct UsageRow {
     /// `2026-11-26`, or `2026-11`.
     pub time: String,
     /// The owner; empty where owners are summed.
@@ -56,7 +56,7 @@ pub struct Line {
 
 /// What to tell apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Apart {
+pub struct GroupBy {
     /// Owners.
     pub owner: bool,
     /// Keys.
@@ -67,9 +67,9 @@ pub struct Apart {
     pub months: bool,
 }
 
-impl Apart {
+impl GroupBy {
     /// All but days summed to months.
-    pub const EVERYTHING: Apart = Apart { owner: true, key: true, model: true, months: false };
+    pub const EVERYTHING: GroupBy = GroupBy { owner: true, key: true, model: true, months: false };
 }
 
 /// Rows that are copied while the lock is held: some 50 microseconds.
@@ -79,11 +79,11 @@ type Sum = (Date, Arc<str>, Arc<str>, Arc<str>);
 
 /// The sums.
 #[derive(Debug, Default)]
-pub struct Spend {
+pub struct UsageSums {
     sums: Mutex<BTreeMap<Sum, Totals>>,
 }
 
-impl Spend {
+impl UsageSums {
     /// A request has used that much.
     pub fn add(&self, (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>), used: &Used, cost_pico: u64, wall_us: u64) {
         let Some(day) = day(wall_us) else { return };
@@ -100,14 +100,14 @@ impl Spend {
         bound(&mut sums, day);
     }
 
-    /// The sums of days from `from` on, by what is told apart.
-    pub fn lines(&self, apart: Apart, from: Option<Date>) -> Vec<(Line, Totals)> {
+    /// Sums from `from` on, grouped.
+    pub fn lines(&self, apart: GroupBy, from: Option<Date>) -> Vec<(UsageRow, Totals)> {
         let nobody: Arc<str> = "".into();
         let name = |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { nobody.clone() };
-        let mut lines: BTreeMap<Line, Totals> = BTreeMap::new();
+        let mut lines: BTreeMap<UsageRow, Totals> = BTreeMap::new();
         for ((day, owner, key, model), totals) in self.snapshot(from) {
             let time = if apart.months { format!("{:04}-{:02}", day.year(), day.month()) } else { day.to_string() };
-            let line = Line { time, owner: name(apart.owner, &owner), key: name(apart.key, &key), model: name(apart.model, &model) };
+            let line = UsageRow { time, owner: name(apart.owner, &owner), key: name(apart.key, &key), model: name(apart.model, &model) };
             lines.entry(line).or_default().add(&totals);
         }
         lines.into_iter().collect()
@@ -129,8 +129,8 @@ impl Spend {
         }
     }
 
-    /// Take up what was written down before. Lines that say nothing are left out; how many.
-    pub fn restore(&self, lines: impl Iterator<Item = (Line, Totals)>) -> usize {
+    /// Restore saved sums. Returns the number of invalid lines, which are skipped.
+    pub fn restore(&self, lines: impl Iterator<Item = (UsageRow, Totals)>) -> usize {
         let (mut sums, mut left_out) = (self.sums.lock(), 0);
         for (line, totals) in lines {
             match line.time.parse::<Date>() {
@@ -153,7 +153,7 @@ impl Totals {
         sum(&mut self.cost_pico, more.cost_pico);
     }
 
-    /// In a limit's units; nothing runs on from another time.
+    /// Sums in a limit's units; zero for windows that do not survive a restart.
     pub(super) fn in_units(&self, unit: Unit) -> u64 {
         match unit {
             Unit::Requests => self.requests,
@@ -175,7 +175,7 @@ impl Totals {
 fn bound(sums: &mut BTreeMap<Sum, Totals>, today: Date) {
     while let Some(((first, ..), _)) = sums.first_key_value() {
         let old = (today - *first).get_days() as i64 > DAYS;
-        if !old && sums.len() <= MOST {
+        if !old && sums.len() <= MAX_ROWS {
             return;
         }
         sums.pop_first();
@@ -194,18 +194,18 @@ mod tests {
 
     #[test]
     fn a_snapshot_has_every_row_once() {
-        let spend = Spend::default();
+        let spend = UsageSums::default();
         for key in 0..2 * CHUNK + 7 {
             let names: [Arc<str>; 3] = ["o".into(), format!("k{key}").into(), "m".into()];
             spend.add((&names[0], &names[1], &names[2]), &Used::default(), 0, us("2026-02-01T10:00:00Z"));
         }
-        assert_eq!(spend.lines(Apart::EVERYTHING, None).len(), 2 * CHUNK + 7);
-        assert_eq!(spend.lines(Apart::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
+        assert_eq!(spend.lines(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
+        assert_eq!(spend.lines(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
     }
 
     #[test]
     fn sums_are_by_what_is_told_apart_and_come_back() {
-        let spend = Spend::default();
+        let spend = UsageSums::default();
         let name = |text: &str| -> Arc<str> { text.into() };
         let used = Used { input: 10, output: 5, ..Used::default() };
         for (owner, key, at) in
@@ -213,19 +213,19 @@ mod tests {
         {
             spend.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
         }
-        let by_owner = spend.lines(Apart { owner: true, months: true, ..Apart::default() }, None);
+        let by_owner = spend.lines(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
         let said: Vec<_> =
             by_owner.iter().map(|(line, totals)| (line.time.as_str(), &*line.owner, totals.requests, totals.cost())).collect();
         assert_eq!(said, [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]);
         assert_eq!(
-            spend.lines(Apart::default(), Some("2026-02-01".parse().unwrap())),
+            spend.lines(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
             [(
-                Line { time: "2026-02-01".into(), owner: name(""), key: name(""), model: name("") },
+                UsageRow { time: "2026-02-01".into(), owner: name(""), key: name(""), model: name("") },
                 Totals { requests: 2, input_tokens: 20, output_tokens: 10, cost_pico: DOLLAR, ..Totals::default() }
             )]
         );
-        let everything = Apart::EVERYTHING;
-        let again = Spend::default();
+        let everything = GroupBy::EVERYTHING;
+        let again = UsageSums::default();
         assert_eq!(again.restore(spend.lines(everything, None).into_iter()), 0);
         assert_eq!(again.lines(everything, None), spend.lines(everything, None));
         // Days that are too old go with the next request.

@@ -1,7 +1,7 @@
 //! A guard made ready: its chain, and the automata that mask its answers.
 //!
 //! - *In*: a guard's settings, the registry of named filters, a loader of local models.
-//! - *Out*: a [`Shield`], shared by all requests of its routes.
+//! - *Out*: a [`Guardrail`], shared by all requests of its routes.
 //! - *Never*: state of a request.
 
 use std::borrow::Cow;
@@ -24,9 +24,9 @@ use crate::registry::{Registry, UnknownFilter};
 use crate::settings::{self, Action, Class, Declared, OnFailure};
 
 /// A guard made ready.
-pub struct Shield {
+pub struct Guardrail {
     /// What was asked for.
-    pub settings: Arc<settings::Shield>,
+    pub settings: Arc<settings::GuardrailSettings>,
     chain: Chain,
     scanners: Vec<Scanner>,
 }
@@ -41,9 +41,9 @@ pub struct Scanner {
     pub automata: Arc<Automata>,
 }
 
-impl fmt::Debug for Shield {
+impl fmt::Debug for Guardrail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shield").field("name", &self.settings.name).finish_non_exhaustive()
+        f.debug_struct("Guardrail").field("name", &self.settings.name).finish_non_exhaustive()
     }
 }
 
@@ -54,26 +54,26 @@ pub type Replacements = Vec<(Range<usize>, Cow<'static, str>)>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
     /// Its rules do not fit the scanners.
-    #[error("shield {shield}: {why}")]
+    #[error("guardrail {guardrail}: {why}")]
     Rules {
         /// The guard.
-        shield: Arc<str>,
+        guardrail: Arc<str>,
         /// What is wrong.
         why: String,
     },
     /// A filter of its list cannot be made.
-    #[error("shield {shield}: {why}")]
+    #[error("guardrail {guardrail}: {why}")]
     Filter {
         /// The guard.
-        shield: Arc<str>,
+        guardrail: Arc<str>,
         /// What is wrong.
         why: UnknownFilter,
     },
     /// A local model cannot be loaded.
-    #[error("shield {shield}: judge {judge}: {why}")]
+    #[error("guardrail {guardrail}: judge {judge}: {why}")]
     Model {
         /// The guard.
-        shield: Arc<str>,
+        guardrail: Arc<str>,
         /// The judge.
         judge: Arc<str>,
         /// What is wrong.
@@ -84,23 +84,25 @@ pub enum BuildError {
 /// Loads the model of a judge that runs in this process.
 pub type LoadModel<'l> = &'l dyn Fn(&settings::Judge) -> Result<Arc<dyn Filter>, String>;
 
-impl Shield {
+impl Guardrail {
     /// Make a guard ready; this takes a good part of a second.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(settings: &Arc<settings::Shield>, registry: &Registry, load: LoadModel<'_>) -> Result<Self, BuildError> {
-        let shield = settings.name.clone();
-        let wrong = |why: String| BuildError::Rules { shield: shield.clone(), why };
+    pub fn build(settings: &Arc<settings::GuardrailSettings>, registry: &Registry, load: LoadModel<'_>) -> Result<Self, BuildError> {
+        let guardrail = settings.name.clone();
+        let wrong = |why: String| BuildError::Rules { guardrail: guardrail.clone(), why };
         let mut links = embedded(settings).map_err(wrong)?;
         for named in &settings.filters {
-            let filter = registry.make(named).map_err(|why| BuildError::Filter { shield: shield.clone(), why })?;
+            let filter = registry.make(named).map_err(|why| BuildError::Filter { guardrail: guardrail.clone(), why })?;
             links.push(Link::new(named.declared.clone(), filter));
         }
         for one in &settings.judges {
             let filter = match judge::build(one) {
                 Some(filter) => filter,
-                None => load(one).map_err(|why| BuildError::Model { shield: shield.clone(), judge: one.declared.name.clone(), why })?,
+                None => {
+                    load(one).map_err(|why| BuildError::Model { guardrail: guardrail.clone(), judge: one.declared.name.clone(), why })?
+                }
             };
             links.push(Link::new(one.declared.clone(), filter));
         }
@@ -110,8 +112,8 @@ impl Shield {
             let made = automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
             scanners.extend(made.map(|automata| Scanner { action, automata }));
         }
-        let chain = Chain::new(links, settings.observe, settings.budget, settings.risk);
-        Ok(Shield { settings: settings.clone(), chain, scanners })
+        let chain = Chain::new(links, settings.observe, settings.judges_deadline, settings.risk);
+        Ok(Guardrail { settings: settings.clone(), chain, scanners })
     }
 
     /// Its filters.
@@ -178,18 +180,18 @@ pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'stat
 }
 
 /// What settings say about findings of a rule in answers. The first part of its name says what it is about.
-fn asked(settings: &settings::Shield, rule: &str) -> Action {
+fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
     match rule.split_once('.') {
         Some(("pii", _)) => settings.output_pii,
         Some(("secret", _)) => settings.output_secrets,
-        Some(("leak", _)) => settings.on_canary,
+        Some(("leak", _)) => settings.on_honeytoken,
         Some(("policy", name)) => settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output),
         _ => Action::Mask,
     }
 }
 
 /// What is done about findings of a rule in answers.
-fn done(settings: &settings::Shield, rule: &Pattern) -> Action {
+fn done(settings: &settings::GuardrailSettings, rule: &Pattern) -> Action {
     let asked = asked(settings, &rule.rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
 }
@@ -200,7 +202,7 @@ fn bracketed(kind: &str) -> Cow<'static, str> {
 }
 
 /// The filters that the settings switch on, the cheapest first.
-fn embedded(settings: &settings::Shield) -> Result<Vec<Link>, String> {
+fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String> {
     let mut links = Vec::new();
     let mut link = |name: &str, filter: Option<Arc<dyn Filter>>| {
         if let Some(filter) = filter {
@@ -227,16 +229,16 @@ fn embedded(settings: &settings::Shield) -> Result<Vec<Link>, String> {
 }
 
 /// The rules about whose findings in answers something is done.
-fn answer_rules(settings: &settings::Shield) -> Vec<Pattern> {
+fn answer_rules(settings: &settings::GuardrailSettings) -> Vec<Pattern> {
     let wanted = |rule: &&'static Pattern| match rule.family {
         Family::Pii => settings.output_pii != Action::Off,
         _ => settings.output_secrets != Action::Off,
     };
     let tables = shield::rules().into_iter().filter(wanted).cloned();
     let own = settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
-    let canaries = settings.canaries.iter().filter(|_| settings.on_canary != Action::Off).map(patterns::of_canary);
+    let honeytokens = settings.honeytokens.iter().filter(|_| settings.on_honeytoken != Action::Off).map(patterns::of_honeytoken);
     let placeholders = (settings.restore && !settings.observe).then(patterns::of_placeholder);
-    tables.chain(own).chain(canaries).chain(placeholders).collect()
+    tables.chain(own).chain(honeytokens).chain(placeholders).collect()
 }
 
 /// How streams are scanned.
@@ -270,7 +272,7 @@ mod tests {
 
     #[test]
     fn guards_share_automata_which_go_with_the_last_of_them() {
-        let rules = [patterns::of_canary(&settings::Canary("a planted word".into()))];
+        let rules = [patterns::of_honeytoken(&settings::Honeytoken("a planted word".into()))];
         let first = automata(&rules, 64).unwrap().unwrap();
         let again = automata(&rules, 64).unwrap().unwrap();
         assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &automata(&rules, 128).unwrap().unwrap()));

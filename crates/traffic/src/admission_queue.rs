@@ -1,10 +1,10 @@
-//! The turnstile in front of a backend: how many requests it gets at a time, and who goes next.
+//! The admission queue of a backend: concurrent requests, and which waiting request is next.
 //!
 //! - *In*: requests with a tenant, a priority, a guess at their tokens and a deadline; the ends of those that went in.
-//! - *Out*: a [`Place`], a place in the queue, or [`Shed`] at once when waiting would be in vain.
-//! - *Never*: a thread or a timer. Whoever waits brings his own; whoever leaves, in whatever way, frees what he held.
+//! - *Out*: a [`Permit`], a position in the queue, or [`Shed`] at once when the wait would be too long.
+//! - *Never*: a thread or a timer. Callers supply the timer; dropping a permit or a waiting request releases it.
 //!
-//! The next is the one of the highest priority; among equals the one whose virtual finishing time is the earliest (start-time fair queueing,
+//! The next request is the one of the highest priority; among equals, the one with the earliest virtual finish time (start-time fair queueing,
 //! Goyal, Vin and Cheng 1996, with tokens for bytes): a tenant with a hundred long requests delays another's short one by one of them.
 
 mod adaptive;
@@ -24,21 +24,21 @@ use adaptive::Adaptive;
 /// What a request weighs besides its tokens.
 const OVERHEAD: u64 = 16;
 /// Tokens of a request beyond these are not counted: no engine has such a context.
-const MOST_TOKENS: u64 = 1 << 32;
+const MAX_TOKENS: u64 = 1 << 32;
 /// The share of a new gap between departures in the mean.
 const NEW: f64 = 0.1;
 
-/// The turnstile of one backend.
+/// The queue of one backend.
 #[derive(Debug)]
-pub struct Turnstile {
+pub struct AdmissionQueue {
     settings: Admission,
     state: Mutex<State>,
 }
 
 /// A request that wants in.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// Whose it is, for fairness.
+pub struct QueueRequest {
+    /// Tenant, for fairness.
     pub tenant: Arc<str>,
     /// 0 to 9; higher goes first.
     pub priority: u8,
@@ -78,13 +78,13 @@ impl ShedReason {
 pub struct Shed {
     /// Why.
     pub reason: ShedReason,
-    /// When it is worth to ask again, as far as anybody can tell.
+    /// Estimated time after which a retry makes sense.
     pub retry_after: Duration,
 }
 
-/// How a turnstile stands.
+/// How a queue stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct TurnstileCounts {
+pub struct QueueCounts {
     /// Requests at the backend.
     pub in_flight: u64,
     /// Their tokens, as estimated.
@@ -106,13 +106,13 @@ type Turn = (u8, u64, u64);
 
 #[derive(Debug)]
 struct State {
-    counts: TurnstileCounts,
+    counts: QueueCounts,
     waiting: BTreeMap<Turn, Waiter>,
     /// The virtual finishing time of each tenant's last request; those in the past are forgotten.
     tenants: HashMap<Arc<str>, u64>,
     virtual_time: u64,
     arrivals: u64,
-    /// Mean nanoseconds between two departures while somebody waits; 0: not known.
+    /// Mean nanoseconds between two departures while requests wait; 0: unknown.
     gap: f64,
     last_departure: Tick,
     /// When the first of those that wait came.
@@ -122,33 +122,33 @@ struct State {
 
 #[derive(Debug)]
 struct Waiter {
-    wish: Wish,
+    wish: QueueRequest,
     start: u64,
-    tell: oneshot::Sender<Result<Place, Shed>>,
+    tell: oneshot::Sender<Result<Permit, Shed>>,
 }
 
-/// A place at the backend. [`Place::leave`] gives it back with what was learned; dropping it just gives it back.
+/// An admission permit. [`Permit::leave`] returns it with the measured time to first token; dropping it returns it without.
 #[derive(Debug)]
-pub struct Place {
-    turnstile: Option<Arc<Turnstile>>,
+pub struct Permit {
+    queue: Option<Arc<AdmissionQueue>>,
     tokens: u64,
 }
 
-/// A place in the queue; dropping it leaves the queue.
+/// A waiting request; dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Waiting {
-    turnstile: Arc<Turnstile>,
+    queue: Arc<AdmissionQueue>,
     turn: Turn,
     max_wait: Duration,
-    told: oneshot::Receiver<Result<Place, Shed>>,
+    told: oneshot::Receiver<Result<Permit, Shed>>,
 }
 
-impl Turnstile {
-    /// A turnstile with nobody in it.
+impl AdmissionQueue {
+    /// An empty queue.
     pub fn new(settings: Admission) -> Self {
         let adaptive = settings.adaptive.then(|| Adaptive::new(settings.min_requests, settings.max_requests));
         let state = State {
-            counts: TurnstileCounts::default(),
+            counts: QueueCounts::default(),
             waiting: BTreeMap::new(),
             tenants: HashMap::new(),
             virtual_time: 0,
@@ -158,12 +158,12 @@ impl Turnstile {
             busy_since: Tick(0),
             adaptive,
         };
-        Turnstile { settings, state: Mutex::new(state) }
+        AdmissionQueue { settings, state: Mutex::new(state) }
     }
 
-    /// Go in, if there is room and nobody waits.
-    pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Place> {
-        let tokens = tokens.min(MOST_TOKENS);
+    /// Take a permit, if one is free and no request waits.
+    pub fn enter(self: &Arc<Self>, tokens: u64) -> Option<Permit> {
+        let tokens = tokens.min(MAX_TOKENS);
         let mut state = self.state.lock();
         if !state.waiting.is_empty() || !state.has_room(&self.settings, tokens) {
             return None;
@@ -175,8 +175,8 @@ impl Turnstile {
     ///
     /// # Errors
     /// [`Shed`], when there is no room to wait, or waiting would be in vain.
-    pub fn wait(self: &Arc<Self>, wish: Wish, now: Tick) -> Result<Waiting, Shed> {
-        let wish = Wish { tokens: wish.tokens.min(MOST_TOKENS), ..wish };
+    pub fn wait(self: &Arc<Self>, wish: QueueRequest, now: Tick) -> Result<Waiting, Shed> {
+        let wish = QueueRequest { tokens: wish.tokens.min(MAX_TOKENS), ..wish };
         let max_wait = wish.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -194,7 +194,7 @@ impl Turnstile {
             return refuse(state, ShedReason::TooLate);
         }
         if state.waiting.len() >= self.settings.queue {
-            // The last in the queue makes room for whoever is more important than he is.
+            // A request of a higher priority replaces the last one in a full queue.
             match state.waiting.last_entry() {
                 Some(last) if last.key().0 > turn.0 => {
                     let _ = last.remove().tell.send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
@@ -214,28 +214,28 @@ impl Turnstile {
         }
         state.tenants.insert(wish.tenant.clone(), finish);
         state.waiting.insert(turn, Waiter { wish, start, tell });
-        // Room may have come since somebody looked.
+        // A permit may have become free meanwhile.
         let unsent = self.let_in(state);
         drop(guard);
         drop(unsent);
-        Ok(Waiting { turnstile: self.clone(), turn, max_wait, told })
+        Ok(Waiting { queue: self.clone(), turn, max_wait, told })
     }
 
     /// How it stands.
-    pub fn counts(&self) -> TurnstileCounts {
+    pub fn counts(&self) -> QueueCounts {
         let state = self.state.lock();
-        TurnstileCounts { cap: state.cap(&self.settings), waiting: state.waiting.len() as u64, ..state.counts }
+        QueueCounts { cap: state.cap(&self.settings), waiting: state.waiting.len() as u64, ..state.counts }
     }
 
-    fn place(self: &Arc<Self>, state: &mut State, tokens: u64) -> Place {
+    fn place(self: &Arc<Self>, state: &mut State, tokens: u64) -> Permit {
         state.counts.in_flight += 1;
         state.counts.tokens += tokens;
         state.counts.admitted += 1;
-        Place { turnstile: Some(self.clone()), tokens }
+        Permit { queue: Some(self.clone()), tokens }
     }
 
-    /// Let in whoever is next as long as there is room. Places that nobody took any more are given back; they must be dropped without the lock.
-    fn let_in(self: &Arc<Self>, state: &mut State) -> Vec<Place> {
+    /// Admit waiting requests while permits are free. Permits of requests that left are returned; they must be dropped without the lock.
+    fn let_in(self: &Arc<Self>, state: &mut State) -> Vec<Permit> {
         let mut unsent = Vec::new();
         while let Some(next) = state.waiting.first_entry() {
             let tokens = next.get().wish.tokens;
@@ -268,7 +268,7 @@ impl Turnstile {
         state.counts.tokens -= tokens;
         if let Some(now) = now {
             let gap = now.nanos_since(state.last_departure.max(state.busy_since)) as f64;
-            // Only while somebody waits is it the backend that sets the pace.
+            // Departures measure the backend's pace only while requests wait.
             if !state.waiting.is_empty() {
                 state.gap = if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
             }
@@ -291,11 +291,11 @@ impl State {
 
     /// How long it is thought to take until so many others and oneself are in.
     fn wait_of(&self, ahead: u64, now: Tick) -> Duration {
-        // Whoever would be the next finds out how fast it is.
+        // The next request measures how fast it is.
         if self.gap == 0.0 || ahead == 0 {
             return Duration::ZERO;
         }
-        // An engine that lets nobody go any more is as slow as it shows.
+        // An engine without departures is as slow as the time since the last one.
         let silent = now.nanos_since(self.last_departure.max(self.busy_since)) as f64;
         let wait = (ahead as f64 * self.gap.max(silent)) + (self.gap - silent).max(0.0);
         Duration::from_nanos(wait as u64)
@@ -306,7 +306,7 @@ fn cap(adaptive: Option<&Adaptive>, settings: &Admission) -> u64 {
     adaptive.map_or(settings.max_requests, Adaptive::cap)
 }
 
-impl TurnstileCounts {
+impl QueueCounts {
     fn has_room(&self, adaptive: Option<&Adaptive>, settings: &Admission, tokens: u64) -> bool {
         let cap = cap(adaptive, settings);
         // One that is larger than all that may be in flight goes in alone.
@@ -315,19 +315,19 @@ impl TurnstileCounts {
     }
 }
 
-impl Place {
+impl Permit {
     /// Give it back, with what the request taught: the engine's time to first token.
     pub fn leave(mut self, now: Tick, ttft: Option<Duration>) {
-        if let Some(turnstile) = self.turnstile.take() {
-            turnstile.leave(self.tokens, Some(now), ttft);
+        if let Some(queue) = self.queue.take() {
+            queue.leave(self.tokens, Some(now), ttft);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(turnstile) = self.turnstile.take() {
-            turnstile.leave(self.tokens, None, None);
+        if let Some(queue) = self.queue.take() {
+            queue.leave(self.tokens, None, None);
         }
     }
 }
@@ -341,17 +341,17 @@ impl Waiting {
     /// Wait for the turn.
     ///
     /// # Errors
-    /// [`Shed`], when somebody more important came to a full queue.
+    /// [`Shed`], when a request of a higher priority came to a full queue.
     ///
     /// # Cancel safety
     /// It may be called again; dropping the [`Waiting`] leaves the queue.
-    pub async fn turn(&mut self) -> Result<Place, Shed> {
+    pub async fn turn(&mut self) -> Result<Permit, Shed> {
         (&mut self.told).await.unwrap_or(Err(Shed { reason: ShedReason::TimedOut, retry_after: Duration::from_secs(1) }))
     }
 
     /// Its time is over.
     pub fn give_up(self, now: Tick) -> Shed {
-        let mut state = self.turnstile.state.lock();
+        let mut state = self.queue.state.lock();
         state.counts.shed[ShedReason::TimedOut as usize] += 1;
         let retry_after = state.wait_of(state.waiting.len() as u64, now).max(Duration::from_secs(1));
         Shed { reason: ShedReason::TimedOut, retry_after }
@@ -360,24 +360,24 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut state = self.turnstile.state.lock();
+        let mut state = self.queue.state.lock();
         if state.waiting.remove(&self.turn).is_some() {
-            // Whoever was behind may fit where this one did not.
-            let unsent = self.turnstile.let_in(&mut state);
+            // The request behind may fit where this one did not.
+            let unsent = self.queue.let_in(&mut state);
             drop(state);
             drop(unsent);
         }
     }
 }
 
-impl Observe for Turnstile {
+impl Observe for AdmissionQueue {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         let counts = self.counts();
         samples.counts(&[
             ("llm_lens_queue_depth", counts.waiting),
             ("llm_lens_admitted_in_flight", counts.in_flight),
             ("llm_lens_admitted_tokens", counts.tokens),
-            ("llm_lens_admission_cap", counts.cap),
+            ("llm_lens_admission_limit", counts.cap),
             ("llm_lens_admitted_requests_total", counts.admitted),
             ("llm_lens_queued_requests_total", counts.queued),
         ]);

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use filters::{Registry, Shield};
+use filters::{Guardrail, Registry};
 use lens::record::Outcome;
 use relay::{Context, End};
 use wire::{Dialect, Framing};
 
 use crate::script::{ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings};
 
-fn guarded(shield: &str) -> Context {
-    let settings = settings(&format!("shields: [{{name: s, {shield}}}]\n"));
+fn guarded(guardrail: &str) -> Context {
+    let settings = settings(&format!("guardrails: [{{name: s, {guardrail}}}]\n"));
     let load = |_: &filters::settings::Judge| Err("no models in tests".to_owned());
-    let shield = settings.shields.first().expect("one");
-    let guard = Shield::build(shield, &Registry::standard(), &load).expect("a guardrail");
-    Context { guard: Some(Arc::new(guard)), ..context(Dialect::OpenAiChat) }
+    let guardrail = settings.guardrails.first().expect("one");
+    let guardrail = Guardrail::build(guardrail, &Registry::standard(), &load).expect("a guardrail");
+    Context { guardrail: Some(Arc::new(guardrail)), ..context(Dialect::OpenAiChat) }
 }
 
 fn event(content: &str) -> String {

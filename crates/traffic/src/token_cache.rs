@@ -1,8 +1,8 @@
 //! Credentials that took long to verify, and were good.
 //!
-//! - *In*: what was shown, and whose it proved to be.
+//! - *In*: a credential's hash, and the caller that it proved to be.
 //! - *Out*: the same [`Caller`] for as long as it is one.
-//! - *Never*: a credential, only its hash; one that was not good: what strangers send leaves nothing here.
+//! - *Never*: a credential, only its hash; an invalid one: unauthenticated clients leave nothing here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 use super::caller::Caller;
 
 /// Most that are remembered.
-const MOST: usize = 10_000;
+const MAX_TOKENS: usize = 10_000;
 
 /// The good ones.
 #[derive(Debug, Default)]
-pub struct Remembered {
+pub struct TokenCache {
     good: Mutex<HashMap<Hash, Arc<Caller>>>,
     /// How often all were forgotten.
     epoch: AtomicU64,
@@ -27,13 +27,13 @@ pub struct Remembered {
 /// A credential's hash.
 pub type Hash = [u8; 32];
 
-impl Remembered {
+impl TokenCache {
     /// What stands for a credential here.
     pub fn hash(shown: &str) -> Hash {
         Sha256::digest(shown.as_bytes()).into()
     }
 
-    /// Whose it was. `Err`: it has expired since.
+    /// The caller. `Err`: it has expired.
     ///
     /// # Errors
     /// It was good once.
@@ -45,7 +45,7 @@ impl Remembered {
         }
     }
 
-    /// What to tell [`keep`](Self::keep), asked before the credential is verified.
+    /// The epoch for [`keep`](Self::keep), read before the credential is verified.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -57,10 +57,10 @@ impl Remembered {
         if epoch != self.epoch() {
             return;
         }
-        if good.len() >= MOST {
+        if good.len() >= MAX_TOKENS {
             good.retain(|_, caller| lives(caller, wall_us));
         }
-        if good.len() >= MOST {
+        if good.len() >= MAX_TOKENS {
             good.clear();
         }
         good.insert(hash, caller.clone());
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn it_is_remembered_until_it_expires_and_never_more_than_so_many_are() {
-        let remembered = Remembered::default();
+        let remembered = TokenCache::default();
         let caller = |expires| Arc::new(Caller { expires: Some(expires), ..Caller::anonymous() });
-        let hash = Remembered::hash("a");
+        let hash = TokenCache::hash("a");
         assert_eq!(remembered.find(&hash, 0), Ok(None));
         remembered.keep(hash, &caller(100), 0, 0);
         assert_eq!(remembered.find(&hash, 99), Ok(Some(caller(100))));
         assert_eq!(remembered.find(&hash, 100), Err(Expired));
-        for at in 0..3 * MOST {
-            remembered.keep(Remembered::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 0, 60);
-            assert!(remembered.good.lock().len() <= MOST);
+        for at in 0..3 * MAX_TOKENS {
+            remembered.keep(TokenCache::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 0, 60);
+            assert!(remembered.good.lock().len() <= MAX_TOKENS);
         }
         let before = remembered.epoch();
         remembered.clear();

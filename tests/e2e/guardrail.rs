@@ -17,7 +17,7 @@ const MAIL: &str = "jane.roe@example.org";
 
 async fn guarded(engine: &Engine, shield: &str) -> Gateway {
     let text = format!(
-        "backends: [{{name: e, url: '{}'}}]\nshields: [{{name: strict{shield}}}]\nroutes: [{{name: r, backend: e, shield: strict}}]\n",
+        "backends: [{{name: e, url: '{}'}}]\nguardrails: [{{name: strict{shield}}}]\nroutes: [{{name: r, backend: e, guardrail: strict}}]\n",
         engine.url()
     );
     Gateway::with_settings(&text).await
@@ -73,7 +73,7 @@ async fn what_is_torn_over_events_is_masked_wherever_it_is_torn() {
         assert_eq!(overhead.total_us, parts.iter().sum::<u64>());
         assert_eq!(record.ledger_us.total(), record.total_us);
     }
-    assert!(gateway.metric("llm_lens_shield_findings_total", "rule=\"pii.email\"") >= 8.0);
+    assert!(gateway.metric("llm_lens_guardrail_findings_total", "rule=\"pii.email\"") >= 8.0);
     settled(&gateway).await;
 }
 
@@ -179,7 +179,7 @@ async fn a_prompt_is_refused_before_the_engine_hears_of_it() {
     assert!(answer.text().contains("CREDIT_CARD") && !answer.text().contains("4111"), "{}", answer.text());
     let record = gateway.record("blocked").await;
     assert_eq!(record.outcome, Outcome::Blocked);
-    assert!(record.ledger_us.micros(State::ShieldInput) <= record.total_us);
+    assert!(record.ledger_us.micros(State::GuardrailInput) <= record.total_us);
     // What must be read and cannot be is refused, not passed unread.
     assert_eq!(ask(&gateway, CHAT, "unread", "{\"messages\": [").await.status, 400);
     assert_eq!(engine.seen().len(), 0);
@@ -251,17 +251,17 @@ async fn what_cannot_be_read_does_not_pass() {
     .await;
     let gateway = guarded(&engine, "").await;
     let html = ask(&gateway, CHAT, "html", CHAT_STREAM).await;
-    assert_eq!((html.status, html.error_code().as_str()), (502, "shield_unreadable_answer"));
+    assert_eq!((html.status, html.error_code().as_str()), (502, "guardrail_unreadable_answer"));
     let died = ask(&gateway, CHAT, "died", CHAT_STREAM).await;
     assert!(!died.complete && died.text().contains("upstream_died") && !died.text().contains("[DONE]"), "{}", died.text());
     let large = ask(&gateway, CHAT, "large", CHAT_STREAM).await;
     assert!(
-        !large.complete && large.text().contains("shield_unreadable_answer") && !large.text().contains("xxx"),
+        !large.complete && large.text().contains("guardrail_unreadable_answer") && !large.text().contains("xxx"),
         "{} bytes",
         large.body.len()
     );
     assert_eq!(gateway.record("large").await.outcome, Outcome::Blocked);
-    let named = guarded(&engine, ", pass: ['/custom/*']").await;
+    let named = guarded(&engine, ", passthrough: ['/custom/*']").await;
     for (gateway, path, status) in [
         (&gateway, "/v1beta/models/g:streamGenerateContent", 403),
         (&gateway, "/custom/stream", 403),
@@ -299,7 +299,7 @@ async fn attacks_on_the_model_are_told_from_prompts_and_from_the_operators_words
     let record = gateway.record("attack").await;
     let found = record.security.unwrap().input;
     assert_eq!(found.get("injection.classifier"), Some(&1), "{found:?}");
-    assert!(record.ledger_us.micros(State::ShieldInput) > 0);
+    assert!(record.ledger_us.micros(State::GuardrailInput) > 0);
 }
 
 /// A choice that waits for ever cannot pile up the events of another.

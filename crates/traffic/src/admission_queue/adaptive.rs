@@ -62,7 +62,7 @@ impl Adaptive {
         let floor = self.floors[0].min(self.floors[1]);
         let gradient = (TOLERANCE * floor / self.recent).clamp(0.5, 1.0);
         let wanted = self.cap * gradient + self.cap.sqrt();
-        // A cap that is not half used says nothing about a larger one.
+        // A limit of which less than half is used gives no evidence about a higher one.
         if wanted <= self.cap || in_flight as f64 >= self.cap / 2.0 {
             self.cap = (self.cap + SMOOTH * (wanted - self.cap)).clamp(self.least, self.most);
         }

@@ -1,0 +1,253 @@
+//! The tables of guardrails.
+
+use super::{Kind, Section, field};
+
+/// Actions on a finding in a prompt that has a place.
+const IN_PROMPT: Kind = Kind::Word(&["off", "flag", "redact", "block"]);
+/// Actions on a finding that concerns the whole text.
+const WITHOUT_PLACE: Kind = Kind::Word(&["off", "flag", "block"]);
+/// Actions on a finding in an answer that has a place.
+const IN_ANSWER: Kind = Kind::Word(&["off", "flag", "mask", "block"]);
+/// How answers are judged.
+const MODES: Kind = Kind::Word(&["hold", "cut", "end"]);
+
+/// `guardrails[]`
+pub static GUARDRAIL: Section = Section {
+    doc: "A guardrail. Patterns and checksums find personal data (addresses, card, account, phone and citizen numbers) and secrets (keys, tokens, passwords).",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name in routes and records."),
+        field("mode", Kind::Word(&["enforce", "observe"]), "enforce", "enforce: apply the actions. observe: record findings and change nothing."),
+        field(
+            "input_injection",
+            WITHOUT_PLACE,
+            "flag",
+            "Action on prompt injection, jailbreaks and prompt extraction in user and tool messages, found by an embedded classifier. It has false positives: try `flag` before `block`.",
+        ),
+        field(
+            "input_toxicity",
+            WITHOUT_PLACE,
+            "flag",
+            "Action on hate, harassment, insults and threats in user and tool messages, found by an embedded classifier.",
+        ),
+        field(
+            "input_pii",
+            IN_PROMPT,
+            "flag",
+            "Action on personal data in a prompt. redact replaces it by a placeholder such as `[EMAIL_ADDRESS_1]`, block refuses the request with 400.",
+        ),
+        field("input_secrets", IN_PROMPT, "flag", "Action on credentials in a prompt."),
+        field("restore", Kind::Flag, "false", "Replace placeholders in the answer by the text that was redacted from the prompt."),
+        field(
+            "output_pii",
+            IN_ANSWER,
+            "mask",
+            "Action on personal data in an answer. mask replaces it by `[EMAIL_ADDRESS]` in the stream, block ends the answer. Text that may still become a match is held.",
+        ),
+        field("output_secrets", IN_ANSWER, "mask", "Action on credentials in an answer."),
+        field("output_toxicity", WITHOUT_PLACE, "off", "Action on toxic language in an answer, judged by the embedded classifier in windows."),
+        field("toxicity", Kind::Section(&TOXICITY), "", "Thresholds of the toxicity classifier by category, for prompts and answers."),
+        field(
+            "output_mode",
+            MODES,
+            "cut",
+            "How the embedded classifier judges answers. hold: each window is held until it is judged. cut: text flows, and a bad verdict ends the answer. end: the end of the answer is held until the whole is judged.",
+        ),
+        field(
+            "judge_window",
+            Kind::Size,
+            "400B",
+            "Text of an answer that is judged at a time, together with as much text before it. About a paragraph; shorter windows are judged less exactly.",
+        )
+        .was("window"),
+        field(
+            "hold_bytes",
+            Kind::Size,
+            "512B",
+            "Maximum bytes of one text that are held. Beyond it, personal data may pass, and possible secrets are masked. The default exceeds any e-mail address.",
+        ),
+        field(
+            "hold_time",
+            Kind::Duration,
+            "1s",
+            "Maximum time that text is held while the engine is silent. Then it is decided by what has arrived. The default exceeds the gaps of slow engines.",
+        ),
+        field(
+            "judges_deadline",
+            Kind::Duration,
+            "0s",
+            "Deadline of all judges of a prompt or window together. After it, the `on_failure` of each judge applies. 0s leaves only their own deadlines.",
+        )
+        .was("budget"),
+        field("risk", Kind::Section(&RISK), "", "Combined risk of all findings in a prompt."),
+        field("sizes", Kind::Section(&SIZES), "", "Bounds on prompts."),
+        field("topics", Kind::List(&TOPIC), "", "Topics that prompts may or may not be about."),
+        field("rules", Kind::List(&RULE), "", "Your own patterns, for prompts and answers."),
+        field(
+            "honeytokens",
+            Kind::Texts,
+            "",
+            "Secret words planted in system prompts, which no answer may show. At least 8 characters each. They are never shown or logged.",
+        )
+        .was("canaries"),
+        field("on_honeytoken", IN_ANSWER, "block", "Action on a honeytoken in an answer: it proves that the system prompt leaked.").was("on_canary"),
+        field("disclaimer", Kind::Text, "", "Text that every answer begins with."),
+        field(
+            "passthrough",
+            Kind::Texts,
+            "",
+            "Paths that are forwarded unchecked although they are not inference, besides models, health and token counts. A `*` at the end matches any rest.",
+        )
+        .was("pass"),
+        field("judges", Kind::List(&JUDGE), "", "Remote servers and local models that judge prompts and answers."),
+        field("filters", Kind::List(&FILTER), "", "Filters that were compiled into this build, by name (docs/write-a-filter.md)."),
+    ],
+};
+
+/// `guardrails[].toxicity`
+pub static TOXICITY: Section = Section {
+    doc: "Thresholds from 0 to 1; the classifier is calibrated so that 0.5 balances misses and false positives. Toxic text without a category counts from 0.5.",
+    fields: &[
+        field("hate", Kind::Share, "0.5", "Contempt for or violence against people because of what they are."),
+        field("insult", Kind::Share, "0.5", "Contempt for a person."),
+        field("threat", Kind::Share, "0.5", "Announced or wished violence."),
+        field("self_harm", Kind::Share, "0.5", "Encouragement of self-harm."),
+        field("sexual", Kind::Share, "0.5", "Sexual harassment."),
+    ],
+};
+
+/// `guardrails[].risk`
+pub static RISK: Section = Section {
+    doc: "Levels LOW, MEDIUM and HIGH, computed from the scores of all detectors. docs/shield.md has the formula.",
+    fields: &[
+        field(
+            "medium",
+            Kind::Share,
+            "0.4",
+            "Minimum score of MEDIUM. A flagged attack alone exceeds it; an e-mail address and a key do not.",
+        ),
+        field("high", Kind::Share, "0.8", "Minimum score of HIGH."),
+        field(
+            "on_medium",
+            IN_PROMPT,
+            "off",
+            "Action at MEDIUM, in addition to those of the detectors. redact replaces every finding that has a place.",
+        ),
+        field("on_high", IN_PROMPT, "flag", "Action at HIGH."),
+    ],
+};
+
+/// `guardrails[].sizes`
+pub static SIZES: Section = Section {
+    doc: "Bounds on prompts. 0 disables one.",
+    fields: &[
+        field("action", WITHOUT_PLACE, "block", "Action on a prompt that exceeds one of the bounds."),
+        field("tokens", Kind::Count(0, 1_000_000_000), "0", "Maximum tokens of all texts, estimated as a quarter of their bytes."),
+        field("messages", Kind::Count(0, 1_000_000), "0", "Maximum messages, or prompts of a batch."),
+        field("tools", Kind::Count(0, 1_000_000), "0", "Maximum tools offered."),
+        field("nesting", Kind::Count(0, 128), "0", "Maximum nesting of objects and arrays. Beyond 128, requests are refused in any case."),
+        field("output_tokens", Kind::Count(0, 1_000_000_000), "0", "Maximum output tokens requested."),
+    ],
+};
+
+/// `guardrails[].topics[]`
+pub static TOPIC: Section = Section {
+    doc: "A topic, defined by words. If any topic is allowed, user messages must be about an allowed one.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name in records and refusals."),
+        field(
+            "kind",
+            Kind::Word(&["deny", "allow"]),
+            "deny",
+            "deny: prompts must not be about it. allow: prompts must be about an allowed topic.",
+        ),
+        field("action", WITHOUT_PLACE, "block", "Action on a violation."),
+        field("words", Kind::Texts, "", "Whole words and phrases, in any case."),
+        field("min_matches", Kind::Count(1, 1000), "1", "Minimum number of different words that make up the topic.").was("least"),
+    ],
+};
+
+/// `guardrails[].rules[]`
+pub static RULE: Section = Section {
+    doc: "Your own rule: a regular expression, phrases, or both. It matches whole words only.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name in records, and in masks as `[NAME]`."),
+        field(
+            "regex",
+            Kind::Text,
+            "",
+            "Regular expression in linear-time syntax (no look-around, no back references) without anchors. Every repetition must be bounded; a match has at most 256 bytes.",
+        ),
+        field("phrases", Kind::Texts, "", "Phrases in any case. Any white space matches any other."),
+        field("input", IN_PROMPT, "off", "Action on a match in a prompt."),
+        field("output", IN_ANSWER, "mask", "Action on a match in an answer."),
+    ],
+};
+
+/// `guardrails[].judges[]`
+pub static JUDGE: Section = Section {
+    doc: "A remote server or a local model that judges prompts, answers or both. All judges of a stage run concurrently.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name in records and metrics."),
+        field(
+            "kind",
+            Kind::Word(&["moderation", "guard-model", "classify", "analyzer", "webhook", "embeddings", "onnx"]),
+            "webhook",
+            "moderation: /v1/moderations. guard-model: a guard model behind chat completions. classify: vLLM's /classify. analyzer: Presidio's /analyze. webhook: JSON in, verdict out. embeddings: similarity to examples, by /v1/embeddings. onnx: a classifier in this process (feature `onnx`).",
+        ),
+        field("backend", Kind::Text, "", "Backend to call, by its name under `backends`. Not for onnx."),
+        field("path", Kind::Text, "", "Path to call. Default: that of the kind, see docs/judges.md."),
+        field("model", Kind::Text, "", "Model to name in calls."),
+        field(
+            "template",
+            Kind::Word(&["llama-guard", "prompt-guard", "yes-no"]),
+            "llama-guard",
+            "Prompt format and answer format of a guard model.",
+        ),
+        field(
+            "input",
+            IN_PROMPT,
+            "flag",
+            "Action on its findings in prompts. redact replaces findings that have a place and blocks on others.",
+        ),
+        field("output", WITHOUT_PLACE, "off", "Action on its findings in answers."),
+        field("mode", MODES, "hold", "How it judges answers: hold, cut or end, as in `output_mode`."),
+        field(
+            "on_failure",
+            Kind::Word(&["closed", "open"]),
+            "closed",
+            "When it is late, unreachable or invalid. closed: refuse the request with 503, or end the answer. open: let the text pass and count the failure.",
+        ),
+        field("deadline", Kind::Duration, "2s", "Maximum duration of one call."),
+        field("threshold", Kind::Share, "0.5", "Minimum score of a finding."),
+        field(
+            "categories",
+            Kind::Texts,
+            "",
+            "Categories, labels or entities that are findings. Default: all that the kind considers harmful.",
+        ),
+        field("examples", Kind::Texts, "", "Sentences that forbidden prompts resemble (embeddings)."),
+        field("language", Kind::Text, "en", "Language of the texts (analyzer)."),
+        field("model_file", Kind::Text, "", "The `model.onnx` file (onnx)."),
+        field("tokenizer_file", Kind::Text, "", "The `tokenizer.json` file (onnx)."),
+        field("labels", Kind::Texts, "", "Labels of the model's outputs, in order (onnx)."),
+    ],
+};
+
+/// `guardrails[].filters[]`
+pub static FILTER: Section = Section {
+    doc: "A filter that was compiled into this build.",
+    fields: &[
+        field("name", Kind::RequiredText, "", "Name in records and metrics."),
+        field("use", Kind::RequiredText, "", "Name under which the filter is registered."),
+        field(
+            "class",
+            Kind::Word(&["security", "traffic"]),
+            "security",
+            "Account that its time counts for. security: guardrail overhead. traffic: rate limiting.",
+        ),
+        field("on_failure", Kind::Word(&["closed", "open"]), "closed", "When it is late or fails: see `judges[].on_failure`."),
+        field("deadline", Kind::Duration, "1s", "Maximum duration of one call."),
+        field("mode", MODES, "cut", "How it judges answers: hold, cut or end, as in `output_mode`."),
+        field("with", Kind::TextMap, "", "Settings of the filter."),
+    ],
+};
