@@ -1,4 +1,6 @@
-//! What the documentation shows is what is compiled.
+//! The documentation matches the code, and both use the words of the project.
+
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,14 +11,14 @@ fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// All pages of `docs/`, and the README.
+/// All pages of `docs/`, and those at the top level.
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = ["docs", "docs/adr"]
         .iter()
         .flat_map(|folder| std::fs::read_dir(root().join(folder)).expect("a folder").flatten().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|end| end == "md"))
         .collect();
-    files.push(root().join("README.md"));
+    files.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)));
     files.iter().map(|file| (file.display().to_string(), std::fs::read_to_string(file).expect("readable"))).collect()
 }
 
@@ -41,18 +43,7 @@ fn metrics_of_the_documentation_exist() {
 
 #[test]
 fn every_metric_stands_in_the_documentation() {
-    let page = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
-    let (before, rest) = page.split_once("<!-- catalog -->\n").expect("the table begins");
-    let (shown, behind) = rest.split_once("<!-- end of the catalog -->").expect("the table ends");
-    let want = format!("\n{}\n", catalog::markdown());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        let page = format!("{before}<!-- catalog -->\n{want}<!-- end of the catalog -->{behind}");
-        return std::fs::write(root().join("docs/metrics.md"), page).expect("writable");
-    }
-    assert!(
-        shown == want,
-        "the table of docs/metrics.md is not the catalog's: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`"
-    );
+    generated("docs/metrics.md", "<!-- catalog -->\n", "<!-- end of the catalog -->", &format!("\n{}\n", catalog::markdown()));
 }
 
 /// The code in `docs/write-a-filter.md` is the example, to the letter.
@@ -63,4 +54,77 @@ fn the_filter_of_the_documentation_is_the_one_that_is_compiled() {
     let (page, example) = (read("docs/write-a-filter.md"), read("crates/cli/examples/own_filter.rs"));
     let shown = page.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```\n")).expect("the page shows code").0;
     assert_eq!(shown, example, "copy crates/cli/examples/own_filter.rs into docs/write-a-filter.md");
+}
+
+/// Replaces what stands between two marks of a page, or compares it.
+fn generated(page: &str, begin: &str, end: &str, want: &str) {
+    let path = root().join(page);
+    let text = std::fs::read_to_string(&path).expect("the page");
+    let (before, rest) = text.split_once(begin).expect("the generated part begins");
+    let (shown, behind) = rest.split_once(end).expect("the generated part ends");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return std::fs::write(path, format!("{before}{begin}{want}{end}{behind}")).expect("writable");
+    }
+    assert!(shown == want, "{page} is not up to date: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`");
+}
+
+#[test]
+fn the_reference_of_settings_is_up_to_date() {
+    generated("docs/configuration.md", "<!-- settings -->\n", "<!-- end of the settings -->", &format!("\n{}", config::reference()));
+}
+
+/// Settings in the documentation are valid but for files and variables that the reader has.
+#[test]
+fn every_settings_example_is_valid() {
+    let may_be = ["cannot open", "cannot read", "is not set"];
+    for (page, text) in pages().into_iter().filter(|(page, _)| !page.contains("/adr/")) {
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block) {
+            let Err(problems) = config::parse("example", block) else { continue };
+            let wrong: Vec<String> = problems
+                .iter()
+                .map(|problem| format!("{}: {}", problem.path, problem.message))
+                .filter(|problem| !may_be.iter().any(|known| problem.contains(known)))
+                .collect();
+            assert!(wrong.is_empty(), "{page}: {wrong:#?}\n{block}");
+        }
+    }
+}
+
+/// Links of the documentation lead to files, and their fragments to headings.
+#[test]
+fn every_link_leads_somewhere() {
+    for (page, text) in pages() {
+        let folder = PathBuf::from(&page).parent().expect("a folder").to_path_buf();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+            if target.contains("://") || target.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { PathBuf::from(&page) } else { folder.join(file) };
+            assert!(file.exists(), "{page} links to {target}");
+            if !fragment.is_empty() {
+                let linked = std::fs::read_to_string(&file).expect("readable");
+                assert!(linked.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == fragment), "{page} links to {target}");
+            }
+        }
+    }
+}
+
+/// The fragment of a heading, as hosts of repositories make it.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Paths of the admin listener that the documentation names are served.
+#[test]
+fn every_admin_path_of_the_documentation_is_served() {
+    let served = std::fs::read_to_string(root().join("gateway/src/admin.rs")).expect("readable");
+    for (page, text) in pages().into_iter().filter(|(page, _)| !page.contains("/adr/")) {
+        for rest in text.split("/api/").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '/').collect();
+            let path = format!("/api/{}", name.trim_end_matches('/'));
+            assert!(served.contains(&format!("\"{path}\"")), "{page} names {path}");
+        }
+    }
 }

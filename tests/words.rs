@@ -1,0 +1,102 @@
+//! The words of the code and of what people read: one word for one thing, and sentences whose subject is a component.
+//!
+//! A pattern with a number has that many places left from before there was this test. The number must be exact, so that it only falls.
+
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+/// Patterns that must not be written, what to write instead, and how many places are left.
+const REPLACED: &[(&str, &str, usize)] = &[
+    // One thing, one word.
+    (r"(?i)\bturnstile", "admission, AdmissionQueue", 0),
+    (r"\b(Shield(Input|Output)|shield_(input|output|threads|unreadable\w*)|llm_lens_shield\w*)\b", "guardrail", 0),
+    (r"\bshields?:", "guardrails:, guardrail:", 0),
+    (
+        r"\b(Course|Contender|Taste|Deck|Wish|Seam|Outlook|Nature|Fading)\b",
+        "Attempts, HedgedCall, FirstTokenProbe, Candidates, BalanceRequest ...",
+        0,
+    ),
+    (r"\bcontinuation:|\bContinuation\b|upstream_began_anew", "resume", 0),
+    (r"\bRetries \{ most|retries\.most|ejection\.most", "max, max_ejected", 0),
+    (r"left alone|is left alone|nobody well|nobody_well", "ejected; panic mode", 0),
+    (r"\bMOST(_[A-Z]+)?\b|\b[A-Z]+_MOST\b", "MAX_...", 0),
+    (r"\bLEAST(_[A-Z]+)?\b|\bFEWEST\b", "MIN_...", 0),
+    // Sentences.
+    (r"(?i)\b(whoever|whom|nobody|somebody|everybody|anybody)\b", "the component: client, backend, request, operator", 0),
+    (r"//.*\b([Ww]ho|he|him|his)\b", "the component: client, backend, request, operator", 0),
+    (r"\bis none\b|\bit is none\b|\bsays nothing\b|\bof which nothing\b", "a plain statement", 0),
+];
+
+/// Files in which they are looked for: code and pages, but for history, captures and the lists of words themselves.
+fn files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["benches", "config", "crates", "docs", "filters", "gateway", "observatory", "shield", "testbench", "tests"]
+            .iter()
+            .map(|name| root.join(name))
+            .collect();
+    files.push(root.join("README.md"));
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                let name = entry.file_name();
+                if !["adr", "captures", "target", "corpus"].iter().any(|skipped| name == *skipped) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|end| ["rs", "md", "py", "sh"].iter().any(|known| end == *known))
+                && !path.ends_with("words.rs")
+            {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn replaced_words_do_not_come_back() {
+    let texts: Vec<(PathBuf, String)> =
+        files().into_iter().map(|file| (file.clone(), std::fs::read_to_string(file).expect("readable"))).collect();
+    let mut wrong = String::new();
+    for (pattern, instead, left) in REPLACED {
+        let regex = Regex::new(pattern).expect("a valid pattern");
+        let mut places = Vec::new();
+        for (file, text) in &texts {
+            for (number, line) in text.lines().enumerate().filter(|(_, line)| regex.is_match(line) && !line.contains(".was(\"")) {
+                places.push(format!("  {}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+        if places.len() != *left {
+            let shown = places.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+            wrong.push_str(&format!("{pattern}: {} places, {left} expected; write {instead}\n{shown}\n", places.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// A pattern that matches nothing would hold nothing.
+#[test]
+fn the_patterns_find_what_they_name() {
+    let examples = [
+        "the turnstile",
+        "State::ShieldInput",
+        "shield: strict",
+        "Deck",
+        "continuation: on",
+        "retries.most",
+        "it is left alone",
+        "MOST_FILE",
+        "LEAST",
+        "nobody asks",
+        "// who fails",
+        "it is none",
+    ];
+    for ((pattern, ..), example) in REPLACED.iter().zip(examples) {
+        assert!(Regex::new(pattern).expect("a valid pattern").is_match(example), "{pattern}: {example}");
+    }
+    assert_eq!(REPLACED.len(), examples.len());
+}
