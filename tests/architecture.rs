@@ -169,7 +169,7 @@ fn upward(order: &[&str], sources: &[(String, String)]) -> Vec<String> {
     found
 }
 
-/// The sources of a crate with the top-level module that each belongs to; `lib.rs` is none.
+/// The sources of a crate with the top-level module that each belongs to; `lib.rs` belongs to none.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];

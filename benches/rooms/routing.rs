@@ -11,7 +11,7 @@ use routing::{AttemptResult, BalanceRequest, Member, Pool, Question};
 
 const QUESTION: Question = Question { prompt: 400, output: 200 };
 
-/// A pool in which something is known of everybody.
+/// A pool with measurements of all backends.
 fn pool(balance: Balance, members: usize) -> Pool {
     let members = (0..members).map(|n| Arc::new(Member::new(format!("backend-{n}").into(), 1, Tick(0)))).collect();
     let pool = Pool::new(PoolSettings { balance, ..PoolSettings::named("bench") }, members, 7);
@@ -37,7 +37,7 @@ pub fn choice(c: &mut Criterion) {
     for (name, balance) in rules {
         for members in [100, 1000] {
             let pool = pool(balance.clone(), members);
-            let wish = BalanceRequest { tokens: 600, key: Some(b"somebody"), ..BalanceRequest::default() };
+            let wish = BalanceRequest { tokens: 600, key: Some(b"a key"), ..BalanceRequest::default() };
             group.bench_function(format!("{name} of {members}"), |b| b.iter(|| pool.choose(black_box(&wish), Tick(1_000_000))));
         }
     }

@@ -29,7 +29,7 @@ pub fn identity(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let good = format!("llk_{:064}", 4711);
     group.bench_function("by key, one of 10,000", |b| b.iter(|| assert!(keys.find(black_box(&good), 1).is_some())));
-    group.bench_function("by a key that is none", |b| b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none())));
+    group.bench_function("by an unknown key", |b| b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none())));
     // A token of some eight hundred bytes, one of 10,000 that are remembered.
     let remembered = TokenCache::default();
     let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));

@@ -115,7 +115,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// When no server listens.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let socket = TcpStream::connect(address).await.context("connect")?;
         socket.set_nodelay(true)?;

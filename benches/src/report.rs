@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Who is set against whom.
+/// Pairs that are compared.
 const PAIRS: [(Kind, Kind); 4] =
     [(Kind::LlmLens, Kind::Nginx), (Kind::LlmLens, Kind::IdlePingora), (Kind::Shielded, Kind::LlmLens), (Kind::Limited, Kind::LlmLens)];
 

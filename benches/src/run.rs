@@ -37,7 +37,7 @@ pub struct Options {
     pub load: Load,
 }
 
-struct Contender {
+struct Competitor {
     kind: Kind,
     program: Option<PathBuf>,
 }
@@ -87,13 +87,13 @@ pub async fn run(options: Options) -> Result<Report> {
     Ok(report)
 }
 
-fn find(options: &Options, machine: &mut Machine) -> Vec<Contender> {
+fn find(options: &Options, machine: &mut Machine) -> Vec<Competitor> {
     let mut contenders = Vec::new();
     for kind in options.kinds.iter().copied() {
         match kind.find(options.gateway.as_deref()) {
             Ok(program) => {
                 machine.add(kind, program.as_deref());
-                contenders.push(Contender { kind, program });
+                contenders.push(Competitor { kind, program });
             }
             Err(error) => eprintln!("skipped: {error:#}"),
         }
@@ -113,7 +113,7 @@ fn fit(mut load: Load) -> Result<Load> {
 }
 
 impl Run {
-    async fn all_cells(&self, who: &Contender, round: usize, report: &mut Report) -> Result<()> {
+    async fn all_cells(&self, who: &Competitor, round: usize, report: &mut Report) -> Result<()> {
         let mut peer = None;
         for cell in self.cells.iter().copied() {
             let at = format!("round {}, {}, {cell:?}", round + 1, who.kind.name());
@@ -139,7 +139,7 @@ impl Run {
         Ok(())
     }
 
-    async fn start(&self, who: &Contender, folder: &Path) -> Result<Peer> {
+    async fn start(&self, who: &Competitor, folder: &Path) -> Result<Peer> {
         let connections = u64::from(self.load.idle_streams) + 256;
         let program = who.program.as_deref();
         Peer::start(who.kind, program, self.engine, folder, connections).await

@@ -25,7 +25,7 @@ pub struct Field {
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
-    /// Its default as it would be written; empty when there is none.
+    /// Its default as it would be written; empty without one.
     pub default: &'static str,
     /// What it does, and why the default is what it is.
     pub doc: &'static str,

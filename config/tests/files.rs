@@ -277,7 +277,7 @@ fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
     assert_eq!((of(0).host.as_str(), of(0).authority.as_str(), of(0).prefix.as_str()), ("10.0.0.1", "llm.test:8443", "/base"));
     assert_eq!(of(0).tls.as_ref().unwrap().server_name, "llm.test");
     assert!(found.backends.iter().enumerate().all(|(at, backend)| backend.index == at));
-    // Places in the settings change with who else is there; the backend does not.
+    // Indexes change with the other backends; the backend does not.
     let alone = at(&[endpoint("10.0.0.2", 8000, 0)]);
     assert!(alone.routes[0].pools[0].backends[0].is_same(&of(1)) && alone.routes[0].pools[0].backends[0].index != of(1).index);
     let many: Vec<config::Endpoint> = (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();

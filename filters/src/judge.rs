@@ -5,10 +5,10 @@
 //! - *Never*: a word of the judge's in a name. What it says is looked up in a closed list, because names become labels.
 //!
 //! A question holds at most 64 texts and 256 KiB. When there is more, the last ones win, because the
-//! newest words are those that nobody has judged yet; words of users, tools and assistants go before system prompts, and those before
+//! newest words have not been judged yet; words of users, tools and assistants go before system prompts, and those before
 //! tool definitions. Where findings are acted on, more than that fails the judge: what it does not see may not pass unseen. Blank texts are left
-//! out, and where nothing is left, nobody is asked. An answer that cannot be read to its end is nonsense as a whole: half a
-//! verdict is none.
+//! out, and where nothing is left, no call is made. A response that cannot be parsed to its end is invalid as a whole: half a
+//! verdict is no verdict.
 
 mod newest;
 mod offsets;

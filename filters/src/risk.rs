@@ -19,7 +19,7 @@ const fn weight(category: Category) -> f32 {
     }
 }
 
-/// Classifiers give everything some score; below this it says nothing.
+/// Classifiers give everything some score; lower ones are ignored.
 const NOISE: f32 = 0.1;
 
 /// How dangerous.
@@ -55,7 +55,7 @@ impl Risk {
         let found = report.found.iter().map(|found| (found.category, found.score));
         for (category, score) in report.scores.iter().copied().chain(found) {
             if let Some(most) = self.0.get_mut(category as usize) {
-                // A score that is no number says nothing.
+                // A score that is not a number is ignored.
                 *most = most.max(score.clamp(0.0, 1.0));
             }
         }

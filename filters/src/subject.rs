@@ -65,7 +65,7 @@ struct Piece {
 }
 
 /// What is taken out of its disguise, of one text. Four mebibytes cost the classifiers some 60 ms, on a thread of the pool; a longer text
-/// is no prompt that anybody reads, and filters that must read it say so.
+/// is not text, and filters that must read it report that.
 pub const NORMALISED: Limits = Limits { max_input: 4 << 20, max_output: 8 << 20, max_views: 256, max_depth: 2 };
 
 /// How much a request asks.

@@ -37,7 +37,7 @@ use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 
 /// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
-/// where somebody wants it so.
+/// where the settings ask for it.
 const JUDGING: usize = 256;
 /// Prompts that wait to be counted: the longest take a tenth of a second.
 const COUNTING: usize = 32;

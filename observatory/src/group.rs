@@ -87,7 +87,7 @@ impl Groups {
                 u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
             })
         });
-        let slot = slots.get_mut(number as usize).expect("invariant: a number has a place for as long as somebody could know it");
+        let slot = slots.get_mut(number as usize).expect("invariant: a number has a slot while it is in use");
         let slot = slot.get_or_insert_with(|| Slot { group, in_flight: Arc::default(), unused_since: None });
         (GroupId(number), slot.in_flight.clone())
     }

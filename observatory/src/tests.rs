@@ -155,7 +155,7 @@ fn who_is_gone_is_forgotten_after_some_scrapes() {
     drop(pod);
     assert!(o.forget(at(700)));
     assert!(shows("gone"), "it was held until now");
-    // Somebody comes back before it is forgotten: it counts on.
+    // The backend returns before it is forgotten: its counts continue.
     assert_eq!(o.group(of("gone", "chat")).0, gone);
     assert!(o.forget(at(1299)));
     assert!(shows("gone"));

@@ -254,7 +254,7 @@ async fn a_run_is_written_down_and_judged() {
     let folder = Folder::new();
     let (good, lost, bad) = (folder.file("good.json", ""), folder.file("lost.json", ""), folder.file("bad.json", ""));
     let path = |p: &std::path::Path| p.display().to_string();
-    let nobody = format!("http://{}", free_address());
+    let unreachable = format!("http://{}", free_address());
     let url = engine.url();
     let run_of = |url: &str, out: &std::path::Path, more: &[&str]| {
         let file = path(out);
@@ -262,14 +262,14 @@ async fn a_run_is_written_down_and_judged() {
     };
     let ok = tokio::task::block_in_place(|| run_of(&url, &good, &[]));
     assert!(ok.status.success(), "{}", text(&ok.stderr));
-    let joined = tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &nobody]));
+    let joined = tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &unreachable]));
     assert!(!joined.status.success() && text(&joined.stderr).contains("/api/requests"), "{}", text(&joined.stderr));
     assert!(
         std::fs::metadata(&lost).unwrap().len() > 100 && text(&joined.stdout).contains("5 requests in"),
         "the run is lost: {}",
         text(&joined.stdout)
     );
-    let failed = tokio::task::block_in_place(|| run_of(&nobody, &bad, &[]));
+    let failed = tokio::task::block_in_place(|| run_of(&unreachable, &bad, &[]));
     assert!(!failed.status.success());
     let compare = |new: &std::path::Path| tokio::task::block_in_place(|| run(&["compare", &path(&good), &path(new)]));
     let judged = compare(&bad);

@@ -1,4 +1,4 @@
-//! What happens when an engine, or a client, does not do its part: who is told what, and what the record says. Long because it is a list:
+//! What happens when an engine, or a client, does not do its part: what the client gets, and what the record says. Long because it is a list:
 //! one test for each way to fail.
 
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ async fn a_backend_that_does_not_listen_is_a_502() {
     drop(engine);
     eventually("the port is free", || std::net::TcpStream::connect(address).is_err()).await;
     let gateway = Gateway::in_front_of(&format!("http://{address}")).await;
-    let answer = ask(&gateway, "/v1/chat/completions", "nobody", CHAT_STREAM).await;
+    let answer = ask(&gateway, "/v1/chat/completions", "no-backend", CHAT_STREAM).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"));
-    assert_eq!(answer.field("x-request-id"), Some("nobody"));
+    assert_eq!(answer.field("x-request-id"), Some("no-backend"));
     assert!(!answer.text().contains(&address.port().to_string()), "an address of the operator's side: {}", answer.text());
-    let record = gateway.record("nobody").await;
+    let record = gateway.record("no-backend").await;
     assert_eq!(
         (record.outcome, record.error_code.as_deref(), record.http_status),
         (Outcome::UpstreamFailed, Some("upstream_connect_failed"), Some(502))
@@ -345,7 +345,7 @@ async fn waits_have_an_end() {
     assert_eq!((answer.status, answer.complete), (200, false));
     assert_eq!(last_data(&answer.text())["error"]["code"], "total_timeout");
     assert!(record.total_us >= 400_000 && record.content_events > Some(1), "{record:?}");
-    // Nobody generates for nobody.
+    // The engine stops generating.
     eventually("the engine is left", || engine.closed_early() == 4).await;
 }
 
@@ -487,7 +487,7 @@ async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
         let answer = client.answer().await;
         assert!(answer.complete && !answer.text().contains("wrong"), "{case}: {}", answer.text());
         if case == "later" {
-            // The connection is given up as soon as somebody looks at it.
+            // The connection is given up at the next read.
             eventually("swept", || engine.open() == 0).await;
         }
         assert_eq!(engine.seen().last().map(|s| s.connection), Some(number), "{case}: a connection was used again");
@@ -582,7 +582,7 @@ async fn a_client_may_wait_for_leave_to_send_its_body() {
     assert!(engine.seen().is_empty());
     client.send(CHAT).await;
     assert_eq!(client.answer().await.status, 200);
-    // Who does not wait is not told.
+    // A client that does not wait is not answered.
     client.send(head("100-Continue", CHAT.len()) + CHAT).await;
     assert_eq!(client.answer().await.status, 200);
     for seen in engine.seen() {
@@ -623,7 +623,7 @@ async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
     assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("http_413")));
 }
 
-/// Whoever asks, by whatever way, takes a place.
+/// Requests that are passed through count for `max_connections`, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_through_takes_a_place_too() {
     let engine = Engine::start(|_| vec![Step::ms(400), sse::chat_answer().remove(0)]).await;

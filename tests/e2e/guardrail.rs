@@ -15,9 +15,9 @@ const CHAT: &str = "/v1/chat/completions";
 const CARD: &str = "4111 1111 1111 1111";
 const MAIL: &str = "jane.roe@example.org";
 
-async fn guarded(engine: &Engine, shield: &str) -> Gateway {
+async fn guarded(engine: &Engine, guardrail: &str) -> Gateway {
     let text = format!(
-        "backends: [{{name: e, url: '{}'}}]\nguardrails: [{{name: strict{shield}}}]\nroutes: [{{name: r, backend: e, guardrail: strict}}]\n",
+        "backends: [{{name: e, url: '{}'}}]\nguardrails: [{{name: strict{guardrail}}}]\nroutes: [{{name: r, backend: e, guardrail: strict}}]\n",
         engine.url()
     );
     Gateway::with_settings(&text).await
@@ -277,7 +277,7 @@ async fn what_cannot_be_read_does_not_pass() {
     settled(&gateway).await;
 }
 
-/// The classifiers hear users and tools; a system prompt that forbids something reads like an attack and is none.
+/// The classifiers check user and tool messages; a system prompt that forbids something resembles an attack.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacks_on_the_model_are_told_from_prompts_and_from_the_operators_words() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

@@ -13,22 +13,22 @@ use serde_json::json;
 const CHAT: &str = "/v1/chat/completions";
 
 /// A gateway whose one route has this guard; `backends` are more entries of their list.
-async fn guarded(engine: &Engine, shield: &str, backends: &str, more: &str) -> Gateway {
-    Gateway::with_settings(&settings(engine, shield, backends, more)).await
+async fn guarded(engine: &Engine, guardrail: &str, backends: &str, more: &str) -> Gateway {
+    Gateway::with_settings(&settings(engine, guardrail, backends, more)).await
 }
 
 /// A gateway with an engine and a judge, the backend `j`.
-async fn judged(engine: &Engine, judge: &Engine, shield: &str) -> Gateway {
-    guarded(engine, shield, &format!(", {{name: j, url: '{}'}}", judge.url()), "").await
+async fn judged(engine: &Engine, judge: &Engine, guardrail: &str) -> Gateway {
+    guarded(engine, guardrail, &format!(", {{name: j, url: '{}'}}", judge.url()), "").await
 }
 
-fn settings(engine: &Engine, shield: &str, backends: &str, more: &str) -> String {
+fn settings(engine: &Engine, guardrail: &str, backends: &str, more: &str) -> String {
     // Everything is off but what the test is about.
     let off = "input_injection: off, input_toxicity: off, input_pii: off, input_secrets: off, output_pii: off, output_secrets: off";
     format!(
         "backends: [{{name: e, url: '{}'}}{backends}]\nguardrails: [{{name: strict, {}}}]\nroutes: [{{name: r, backend: e, guardrail: strict}}]\n{more}\n",
         engine.url(),
-        merged(off, shield),
+        merged(off, guardrail),
     )
 }
 

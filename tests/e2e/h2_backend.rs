@@ -74,7 +74,7 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
         .unwrap_or_default();
     let body = String::from_utf8(whole).expect("loopback, and a peer that keeps to its script");
     let streamed = body.contains("\"stream\":true");
-    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).await.expect("somebody listens");
+    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).await.expect("the test listens");
     let kind = if streamed { "text/event-stream" } else { "application/json" };
     let mut stream = respond
         .send_response(
@@ -88,7 +88,7 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
     }
     let hang = async |stream: &mut h2::SendStream<Bytes>| {
         let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.expect("loopback, and a peer that keeps to its script");
-        saw.send(Saw::Reset(reason)).await.expect("somebody listens");
+        saw.send(Saw::Reset(reason)).await.expect("the test listens");
     };
     if then == Then::Promises {
         return hang(&mut stream).await;

@@ -1,4 +1,4 @@
-//! Whoever is killed, whenever: nothing of the request is left, and exactly one record tells of it.
+//! Whichever side dies, at any time: nothing of the request is left, and there is exactly one record of it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::support::{eventually, id, read_until, settings, tarpit};
 /// How soon an engine must be rid of a client that left.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Longer than any test: who waits that long has not noticed.
+/// Longer than any test: a gateway that waits that long has not noticed.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// Where a request is when somebody dies.
+/// Where a request is when one side dies.
 const STAGES: [&str; 6] = ["unanswered", "headers", "prefill", "middle", "full", "done"];
 
 /// The engine's script up to a stage.
@@ -128,7 +128,7 @@ async fn a_client_that_leaves_takes_its_upstream_connection_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_while_its_request_is_sent_is_noticed() {
-    // Nobody reads at the other end, so that the request fills the sockets and waits.
+    // The other end does not read, so that the request fills the sockets and waits.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::in_front_of(&format!("http://{}", listener.local_addr().unwrap())).await;
     let files = files_at_rest(&gateway).await;
@@ -178,7 +178,7 @@ async fn a_client_that_leaves_while_we_connect_is_noticed() {
     eventually("the gateway has no file more", || gateway.open_files() <= files).await;
 }
 
-/// The script of an engine that dies, or whose client does, as the request's id says: stage, who, round.
+/// The script of an engine that dies, or whose client does, as the request's id says: stage, side, round.
 fn deadly(seen: &Seen) -> Vec<Step> {
     let mut words = id(seen).split('-');
     let (stage, who) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -195,7 +195,7 @@ fn deadly(seen: &Seen) -> Vec<Step> {
     steps
 }
 
-/// The record says who died.
+/// The record names the side that died.
 fn tells_how_it_ended(record: &Record) {
     let mut words = record.id.split('-');
     let (stage, who) = (words.next().expect("stage-who-round"), words.next().expect("stage-who-round"));
@@ -218,8 +218,8 @@ fn tells_how_it_ended(record: &Record) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_deaths_leave_nothing() {
     const ROUNDS: usize = 6;
-    // Who dies: the client, the engine with FIN, the engine with RST, both, nobody.
-    const WHO: [&str; 5] = ["client", "fin", "rst", "both", "nobody"];
+    // The side that dies: the client, the engine with FIN, the engine with RST, both, none.
+    const WHO: [&str; 5] = ["client", "fin", "rst", "both", "none"];
     let engine = Engine::start(deadly).await;
     let engine = Arc::new(engine);
     let gateway = Arc::new(Gateway::in_front_of(&engine.url()).await);
@@ -244,7 +244,7 @@ async fn a_hundred_deaths_leave_nothing() {
                             let mut client = gateway.client().await;
                             client.post("/v1/chat/completions", &format!("x-request-id: {request}\r\n"), CHAT_STREAM).await;
                             let answer = client.answer().await;
-                            assert_eq!(answer.complete, who == "nobody" || stage == "unanswered", "{request}: {}", answer.status);
+                            assert_eq!(answer.complete, who == "none" || stage == "unanswered", "{request}: {}", answer.status);
                         }
                     }
                 });

@@ -36,7 +36,7 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
     gateway.signal(Signal::SIGTERM);
     assert!(idle.is_closed_within(AT_ONCE).await, "a connection between two requests is closed at once");
     assert!(silent.is_closed_within(AT_ONCE).await, "a connection without a request is closed at once");
-    assert!(TcpStream::connect(address).await.is_err(), "a draining gateway accepts nobody");
+    assert!(TcpStream::connect(address).await.is_err(), "a draining gateway accepts no connection");
     assert_eq!(gateway.get("/readyz").0, 503, "the operator is told until the end");
     for stream in streams {
         assert!(stream.await.unwrap(), "a stream was cut");
@@ -300,7 +300,7 @@ async fn without_file_descriptors_for_the_backend_the_client_is_told() {
     for _ in 0..60 {
         crowd.push(Client::connect(address).await);
     }
-    // These were accepted with the last descriptors; there is none left for the way on.
+    // These were accepted with the last descriptors; none is left for the backend.
     let first = &mut crowd[0];
     first.post("/v1/chat/completions", "", CHAT).await;
     let answer = first.answer().await;
@@ -313,7 +313,7 @@ async fn without_file_descriptors_for_the_backend_the_client_is_told() {
 #[derive(Clone, Copy, Debug)]
 enum Output {
     Null,
-    /// A pipe that nobody reads any more.
+    /// A pipe without a reader.
     Closed,
     /// A pipe that is full, and whose reader does not read.
     Stuck,

@@ -20,7 +20,7 @@ mod measure;
 mod raw;
 /// Heads and bodies on their way: ids, credentials, routes, what is added and what is taken away.
 mod requests;
-/// Pools: who is asked, who is left alone, what another backend hides from the client.
+/// Pools: selection, ejection, and what retries hide from the client.
 mod routing;
 /// What an attacker may try on the wire, in both directions.
 mod safety;

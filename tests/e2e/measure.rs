@@ -99,7 +99,7 @@ async fn what_the_kernel_says_is_kept_beside_what_we_say() {
             assert!(!asked, "no stamps: {record:?}");
             continue;
         };
-        assert!(asked, "stamps nobody asked for: {lag:?}");
+        assert!(asked, "unrequested stamps: {lag:?}");
         assert!(lag.count >= EVENTS as u64 / 2, "{lag:?}");
         assert!(lag.p50 < 20_000, "a read was later than the next event: {lag:?}");
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// An address of loopback that was free a moment ago, for what cannot use port 0: two processes on one address, or one
-/// whose output nobody reads.
+/// without a reader of its output.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
 }
@@ -118,7 +118,7 @@ pub async fn say_and_end(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard 
 /// How long a gateway that has nothing more to say is listened to.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
-/// Listen until the gateway closes, or is silent after an answer, or says nothing at all for the longest patience.
+/// Listen until the gateway closes, or is silent after an answer, or is silent for the longest patience.
 pub async fn hear(socket: &mut TcpStream) -> Heard {
     let mut all = Vec::new();
     let mut closed = false;

@@ -1,4 +1,4 @@
-//! What the engine gets of a request, what the client gets of an answer's head, and who gets which request. Long because it is a list:
+//! What the engine gets of a request, what the client gets of an answer's head, and which backend gets which request. Long because it is a list:
 //! one test for each promise about a head.
 
 use kit::client::{CHAT, CHAT_STREAM, PATIENCE};

@@ -1,9 +1,9 @@
-//! Pools of real processes' sockets: who is asked, who is left alone, what a retry hides.
+//! Pools over real sockets: selection, ejection, and what a retry hides.
 
-mod continuation;
 mod discovery;
 mod edge;
 mod health;
+mod resume;
 mod tail;
 mod versions;
 
@@ -272,11 +272,11 @@ async fn requests_go_where_they_can_be_served() {
     let pools = Gateway::with_settings(&text).await;
     let answer = ask(&pools, CHAT, "x", &request(",\"model\":\"m\",\"max_tokens\":2000")).await;
     assert_eq!(tally(std::slice::from_ref(&answer.head)), [("b1".to_owned(), 1)].into());
-    let nobody = ask(&gateway, CHAT, "x", &request(",\"model\":\"third\"")).await;
-    assert_eq!((nobody.status, nobody.error_code().as_str()), (503, "no_backend"));
+    let refused = ask(&gateway, CHAT, "x", &request(",\"model\":\"third\"")).await;
+    assert_eq!((refused.status, refused.error_code().as_str()), (503, "no_backend"));
 }
 
-/// A change of the settings in the middle of streams: who is taken out of a pool finishes what he began.
+/// A reload in mid-stream: a removed backend finishes its streams.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_come_and_go_under_running_streams() {
     let engines = [Engine::start(|_| sse::stream(40, 20)).await, Engine::start(|_| sse::stream(40, 20)).await];
@@ -347,7 +347,7 @@ fn after_ms(ms: u64) -> Vec<Step> {
     steps
 }
 
-/// Another program writes who is there.
+/// Another program writes the backends file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_of_a_file_come_and_go() {
     let engines = [good().await, good().await, good().await];

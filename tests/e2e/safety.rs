@@ -1,4 +1,4 @@
-//! Clients and engines that mean harm: whatever they send, nobody else's request or answer is touched, and nothing grows.
+//! Hostile clients and engines: whatever they send, no other request or answer is affected, and nothing grows.
 //!
 //! Each test has both ways through the gateway in mind: our own exchange (POST on an inference path) and pingora's proxy
 //! behind our parser (everything else).
@@ -24,7 +24,7 @@ use crate::raw::{Heard, Origin, hear, nothing_in_flight, say, say_and_end, setti
 
 /// Both ways through the gateway.
 const WAYS: [&str; 2] = ["/v1/chat/completions", "/tokenize"];
-/// A request that must stay what it is: a part of somebody's body.
+/// A request that must stay what it is: a part of a body.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
 /// What an attack may cost in memory.
 const MAX_KIB: u64 = 64 << 10;

@@ -1,5 +1,5 @@
 //! What cannot be tested in five seconds: a successor looks for its listeners once a second and is given a second to take
-//! over, and nobody is waited for five times.
+//! over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,7 +130,7 @@ async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
     gateway.signal(Signal::SIGQUIT);
     gateway.until(|g| g.stderr().contains("handing the listeners over")).await;
     gateway.signal(Signal::SIGTERM);
-    let status = gateway.ended(Duration::from_secs(9)).await.expect("it ends, at the latest when nobody took the listeners");
+    let status = gateway.ended(Duration::from_secs(9)).await.expect("it ends, at the latest when no successor took the listeners");
     assert_eq!(status.code(), Some(0));
 }
 

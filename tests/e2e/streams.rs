@@ -591,7 +591,7 @@ async fn only_generated_text_is_a_first_token() {
     }
 }
 
-/// A head and a body that came in one read leave in one write: two would be two wake-ups for everybody behind us.
+/// A head and a body that came in one read leave in one write: two would be two wake-ups for every client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_together_leaves_together() {
     let engine =

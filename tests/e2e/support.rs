@@ -96,7 +96,7 @@ pub async fn tarpit() -> (std::net::SocketAddr, impl Sized) {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let listener = socket.listen(0).expect("it listens");
     let address = listener.local_addr().expect("bound");
-    // Nobody accepts: once the queue is full, the kernel drops what comes.
+    // The listener does not accept: once the queue is full, the kernel drops new connections.
     let mut fill = Vec::new();
     loop {
         match tokio::time::timeout(Duration::from_millis(150), tokio::net::TcpStream::connect(address)).await {

@@ -135,7 +135,7 @@ async fn clients_may_come_over_tls() {
     assert_eq!(String::from_utf8(all).unwrap(), want);
     assert_eq!((gateway.record("h2").await.outcome, gateway.records().len()), (Outcome::Ok, 7));
 
-    // Who does not speak TLS, or stops in the middle of the handshake, holds nothing up.
+    // A client that does not speak TLS, or stops in mid-handshake, blocks no other.
     let mut plain = gateway.client().await;
     plain.send(post(PATH, "", CHAT_STREAM)).await;
     assert!(plain.is_closed_within(PATIENCE).await);
@@ -317,15 +317,15 @@ async fn a_client_is_known_by_its_certificate() {
             keys.display()
         )
     };
-    let (nobody, known) =
+    let (anonymous, known) =
         (client(&certificates, &[&rustls::version::TLS13], None), client(&certificates, &[&rustls::version::TLS13], Some("cert.pem")));
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
-    assert_eq!(status(&gateway, &nobody).await.expect("a connection").0, "401");
+    assert_eq!(status(&gateway, &anonymous).await.expect("a connection").0, "401");
     assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
     let records = gateway.records();
     assert!(records.iter().any(|record| record.owner.as_deref() == Some("factory")), "{records:?}");
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("required"))).await;
-    assert!(status(&gateway, &nobody).await.is_none(), "without a certificate there is no connection");
+    assert!(status(&gateway, &anonymous).await.is_none(), "without a certificate there is no connection");
     assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
     for (name, want) in [("CN=gateway,O=Acme\\,Inc", "200"), ("DNS:localhost", "200"), ("CN=gateway", "401"), ("localhost", "401")] {
         known_as(&format!("subject: '{name}'"));

@@ -1,4 +1,4 @@
-//! Who may pass, and how much.
+//! Authentication, rate limits and admission.
 
 mod admission;
 mod keys;

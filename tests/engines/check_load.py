@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that leave, many at once, and the counters: that the engine stops working for nobody, that fifty streams
+"""Clients that leave, many at once, and the counters: that the engine stops generating, that fifty streams
 do not mix, and that the gateway's metrics count what was done."""
 import asyncio
 import json

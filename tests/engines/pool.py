@@ -162,8 +162,8 @@ def spliced(options, engines):
                 said, roles, reasons, error, _ = stream(gateway, f"splice-{n}", prompt=prompt, max_tokens=40)
                 assert (said, reasons, error) == (TEXT, ["stop"], None), (first, second, prompt, said, reasons, error)
                 assert roles <= 1, roles
-            seams = [seam for n in range(2) for seam in gateway.record(f"splice-{n}").get("seams", [])]
-            assert seams and all(seam["backend"] == engines[second][0] for seam in seams), (first, second, seams)
+            resumes = [resume for n in range(2) for resume in gateway.record(f"splice-{n}").get("resumes", [])]
+            assert resumes and all(resume["backend"] == engines[second][0] for resume in resumes), (first, second, resumes)
 
 
 def killed(options, engines):
@@ -192,11 +192,11 @@ def killed(options, engines):
         said, roles, reasons, error, _ = results["on"]
         assert error is None and reasons == ["length"] and roles <= 1 and said.startswith(TEXT), (said[:80], reasons, error, roles)
         record = on.record("on")
-        assert record["outcome"] == "ok" and len(record["seams"]) == 1 and record["failed_attempts"][0]["backend"] == engines[1][0], record
+        assert record["outcome"] == "ok" and len(record["resumes"]) == 1 and record["failed_attempts"][0]["backend"] == engines[1][0], record
         said, _, reasons, error, _ = results["off"]
         assert error is not None and not reasons and said, (said[:80], reasons, error)
         assert off.record("off")["outcome"] == "upstream_failed", off.record("off")
-        # Nobody who comes later notices.
+        # Later requests are not affected.
         for n in range(12):
             said, _, reasons, error, backend = stream(off, f"after-{n}", max_tokens=40)
             assert (said, reasons, error) == (TEXT, ["stop"], None) and backend != engines[1][0], (said, reasons, error, backend)

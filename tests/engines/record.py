@@ -3,7 +3,7 @@
 
 *In*: `Seen`, one for each request of a check. *Out*: an assertion for every field that the client can know better than
 the gateway, or that must be consistent in itself: usage, events, finish reasons, the ledger, the order of the marks.
-*Never*: a tolerance on a count. Absent means "not known" in a record, so a count nobody reported must be absent.
+*Never*: a tolerance on a count. Absent means "not known" in a record, so an unreported count must be absent.
 """
 import json
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 
-# Differs between two answers to the same request, whoever carried them.
+# Differs between two answers to the same request.
 VOLATILE = {"id", "item_id", "call_id", "created", "created_at", "completed_at", "timings", "signature"}
 RESPONSES_TEXT = {"response.output_text.delta", "response.reasoning_text.delta", "response.reasoning_summary_text.delta",
                   "response.refusal.delta", "response.function_call_arguments.delta"}

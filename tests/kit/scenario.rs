@@ -1,6 +1,6 @@
 //! The rules of routing with simulated backends and clients, in simulated time: what real processes are held against.
 //!
-//! Clients ask one request after the other. Backends answer as they are told to, whoever else is there.
+//! Clients ask one request after the other. Backends answer as scripted.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -41,7 +41,7 @@ pub struct Scenario {
     retries: usize,
 }
 
-/// A client, and what he waits for.
+/// A client, and the answer that it waits for.
 struct Client {
     left: usize,
     began: u64,

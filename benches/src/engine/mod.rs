@@ -27,7 +27,7 @@ pub async fn serve(listener: TcpListener) -> Result<()> {
         let (socket, _) = listener.accept().await.context("accept")?;
         tokio::spawn(async move {
             if let Ok(mut talk) = Talk::new(socket) {
-                // A peer that leaves in the middle is none of our business.
+                // A peer may leave in the middle.
                 let _ = talk.run().await;
             }
         });

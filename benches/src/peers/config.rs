@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// What a peer is told.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct PeerOptions<'a> {
     /// Where to listen.
     pub listen: SocketAddr,
     /// The engine.
@@ -25,10 +25,10 @@ pub struct Wish<'a> {
 
 /// An nginx configuration.
 #[must_use]
-pub fn nginx(wish: &Wish<'_>) -> String {
-    let (listen, engine) = (wish.listen, wish.engine);
-    let folder = wish.folder.display();
-    let connections = wish.connections * 2 + 512;
+pub fn nginx(options: &PeerOptions<'_>) -> String {
+    let (listen, engine) = (options.listen, options.engine);
+    let folder = options.folder.display();
+    let connections = options.connections * 2 + 512;
     format!(
         "daemon off;
 worker_processes 1;
@@ -68,8 +68,8 @@ http {{
 
 /// A HAProxy configuration.
 #[must_use]
-pub fn haproxy(wish: &Wish<'_>) -> String {
-    let (listen, engine, connections) = (wish.listen, wish.engine, wish.connections);
+pub fn haproxy(options: &PeerOptions<'_>) -> String {
+    let (listen, engine, connections) = (options.listen, options.engine, options.connections);
     format!(
         "global
   nbthread 1
@@ -95,8 +95,8 @@ backend engines
 /// Settings of the gateway with a guard; all that the guard does is the
 /// default: find in prompts, mask in answers, both classifiers.
 #[must_use]
-pub fn shielded(wish: &Wish<'_>, admin: SocketAddr) -> String {
-    let (listen, engine) = (wish.listen, wish.engine);
+pub fn shielded(options: &PeerOptions<'_>, admin: SocketAddr) -> String {
+    let (listen, engine) = (options.listen, options.engine);
     format!(
         "listeners: [{{address: '{listen}'}}]
 admin: {{address: '{admin}'}}
@@ -113,7 +113,7 @@ routes: [{{name: default, backend: engine, guardrail: default}}]
 ///
 /// # Errors
 /// When the file of keys cannot be written.
-pub fn limited(wish: &Wish<'_>, admin: SocketAddr) -> std::io::Result<String> {
+pub fn limited(options: &PeerOptions<'_>, admin: SocketAddr) -> std::io::Result<String> {
     const SECRET: &str = "a-secret-of-the-bench";
     let hasher = traffic::KeyHasher::new(SECRET);
     let hex = |key: &str| hasher.hash(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -121,9 +121,9 @@ pub fn limited(wish: &Wish<'_>, admin: SocketAddr) -> std::io::Result<String> {
         let key = if at == 4711 { "bench".to_owned() } else { format!("llk_{at:064}") };
         format!("- {{id: k_{at}, owner: owner-{}, hash: '{}'}}\n", at % 100, hex(&key))
     };
-    let keys = wish.folder.join("keys.yaml");
+    let keys = options.folder.join("keys.yaml");
     std::fs::write(&keys, "keys:\n".to_owned() + &(0..10_000).map(line).collect::<String>())?;
-    let (listen, engine, keys) = (wish.listen, wish.engine, keys.display());
+    let (listen, engine, keys) = (options.listen, options.engine, keys.display());
     Ok(format!(
         "listeners: [{{address: '{listen}'}}]
 admin: {{address: '{admin}'}}

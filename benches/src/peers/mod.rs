@@ -13,7 +13,7 @@ use crate::client::{Client, request};
 use crate::plan::Plan;
 use crate::procfs::{Pids, children};
 use anyhow::{Context, Result, bail};
-use config::Wish;
+use config::PeerOptions;
 use process::Process;
 use std::env;
 use std::net::SocketAddr;
@@ -86,25 +86,29 @@ impl Kind {
         Ok(Some(found))
     }
 
-    fn command(self, program: &Path, wish: &Wish<'_>) -> Result<Command> {
+    fn command(self, program: &Path, options: &PeerOptions<'_>) -> Result<Command> {
         let mut command = Command::new(program);
         let write = |text: String| -> Result<PathBuf> {
-            let path = wish.folder.join("conf");
+            let path = options.folder.join("conf");
             std::fs::write(&path, text)?;
             Ok(path)
         };
-        let (listen, engine) = (wish.listen.to_string(), wish.engine.to_string());
+        let (listen, engine) = (options.listen.to_string(), options.engine.to_string());
         match self {
-            Self::Nginx => {
-                command.arg("-p").arg(wish.folder).arg("-e").arg(wish.folder.join("error.log")).arg("-c").arg(write(config::nginx(wish))?)
-            }
-            Self::Haproxy => command.arg("-db").arg("-f").arg(write(config::haproxy(wish))?),
+            Self::Nginx => command
+                .arg("-p")
+                .arg(options.folder)
+                .arg("-e")
+                .arg(options.folder.join("error.log"))
+                .arg("-c")
+                .arg(write(config::nginx(options))?),
+            Self::Haproxy => command.arg("-db").arg("-f").arg(write(config::haproxy(options))?),
             Self::LlmLens => command
                 .args(["gateway", "--workers", "1", "--listen", &listen])
                 .args(["--admin", &port::free()?.to_string()])
                 .args(["--upstream", &format!("http://{engine}")]),
-            Self::Shielded => command.args(["gateway", "--config"]).arg(write(config::shielded(wish, port::free()?))?),
-            Self::Limited => command.args(["gateway", "--config"]).arg(write(config::limited(wish, port::free()?)?)?),
+            Self::Shielded => command.args(["gateway", "--config"]).arg(write(config::shielded(options, port::free()?))?),
+            Self::Limited => command.args(["gateway", "--config"]).arg(write(config::limited(options, port::free()?)?)?),
             _ => command.args(["--listen", &listen, "--upstream", &engine]),
         };
         Ok(command)
@@ -145,10 +149,10 @@ impl Peer {
             return Ok(Self { kind, address: engine, pids: None, process: None });
         };
         std::fs::create_dir_all(folder)?;
-        let wish = Wish { listen: port::free()?, engine, folder, connections };
-        let process = Process::start(&mut kind.command(program, &wish)?, folder)?;
+        let options = PeerOptions { listen: port::free()?, engine, folder, connections };
+        let process = Process::start(&mut kind.command(program, &options)?, folder)?;
         let root = process.id();
-        let mut peer = Self { kind, address: wish.listen, pids: None, process: Some(process) };
+        let mut peer = Self { kind, address: options.listen, pids: None, process: Some(process) };
         peer.ready().await.with_context(|| kind.name())?;
         let below = children(root)?;
         peer.pids = Some(match kind {

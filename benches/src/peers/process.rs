@@ -51,7 +51,7 @@ impl Process {
     /// Waits for the first whole line that the process has printed.
     ///
     /// # Errors
-    /// When it ends or says nothing for too long.
+    /// When it exits or is silent for too long.
     pub fn first_line(&mut self) -> Result<String> {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -206,7 +206,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         let class = self.lexicon.class(word, &shape);
         self.shout(class);
         self.length = 0;
-        // One group stands for all: what is said of it counts, not of whom.
+        // One group stands for all: the statement counts, not its target.
         let word = if self.lexicon.group(class) { GROUP } else { word };
         let [one, two, _] = self.words;
         self.words = [word, one, two];

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use super::hash::BUCKETS;
 
 thread_local! {
-    /// The table of this thread while nobody uses it; always clear.
+    /// The table of this thread while it is not in use; always clear.
     static IDLE: Cell<Option<Table>> = const { Cell::new(None) };
 }
 

@@ -25,11 +25,11 @@ use table::{Classes, Gap, Known, Met, Part, Phrase, Reader};
 pub enum Toxic {
     /// Contempt or violence towards people for what they are.
     Hate,
-    /// Contempt towards somebody.
+    /// Contempt for a person.
     Insult,
     /// Violence announced or wished.
     Threat,
-    /// Somebody told to harm themselves.
+    /// Encouragement of self-harm.
     SelfHarm,
     /// Sexual harassment.
     Sexual,

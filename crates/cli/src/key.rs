@@ -171,7 +171,7 @@ mod database {
         open(path)?.add(new, limits).with_context(|| path.display().to_string())
     }
 
-    /// Revoke a key; `false` when there is none, or it is revoked already.
+    /// Revoke a key; `false` if it does not exist or is revoked already.
     pub(super) fn revoke(path: &Path, id: &str) -> Result<bool> {
         open(path)?.revoke(id).with_context(|| path.display().to_string())
     }

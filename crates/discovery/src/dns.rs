@@ -2,7 +2,7 @@
 //!
 //! - *In*: a fully qualified name, and name servers.
 //! - *Out*: its addresses, each time the time to live is over.
-//! - *Never*: the system's cache, which knows no time to live; its search list, in which a failure looks like nobody. An answer older than it says, but for
+//! - *Never*: the system's cache, which has no time to live; its search list, in which a failure looks like an empty answer. An answer older than its time to live, but for
 //!   [`OFTEN`].
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(300);
 /// A name that is not there is looked for again after so long.
-const NOBODY: Duration = Duration::from_secs(5);
+const EMPTY_TTL: Duration = Duration::from_secs(5);
 /// Names that are looked up at a time.
 const TOGETHER: usize = 16;
 
@@ -120,11 +120,11 @@ async fn endpoints(resolver: &TokioResolver, name: &str, port: u16, weight: u32)
 async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
     let of =
         |answer: Lookup| (answer.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>(), answer.valid_until());
-    let (found, until) = resolver.ipv4_lookup(whole(name)).await.map(of).or_else(nobody)?;
+    let (found, until) = resolver.ipv4_lookup(whole(name)).await.map(of).or_else(empty_or_failed)?;
     if !found.is_empty() {
         return Ok((found, until));
     }
-    resolver.ipv6_lookup(whole(name)).await.map(of).or_else(nobody)
+    resolver.ipv6_lookup(whole(name)).await.map(of).or_else(empty_or_failed)
 }
 
 /// The servers of the best priority: the others are for when none of these is there, which is a pool's fallback to say. A server whose name cannot be looked up
@@ -132,7 +132,7 @@ async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
 async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<String, Vec<IpAddr>>) -> Answer<Endpoint> {
     let answer = match resolver.srv_lookup(whole(name)).await {
         Ok(answer) => answer,
-        Err(error) => return nobody(error),
+        Err(error) => return empty_or_failed(error),
     };
     let servers = || answer.answers().iter().filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None });
     let best = servers().map(|srv| srv.priority).min();
@@ -170,10 +170,10 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
 }
 
 /// NXDOMAIN and NODATA empty the set; a resolver failure keeps the previous one.
-fn nobody<T>(error: NetError) -> Answer<T> {
+fn empty_or_failed<T>(error: NetError) -> Answer<T> {
     match &error {
         NetError::Dns(DnsError::NoRecordsFound(none)) if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) => {
-            Ok((Vec::new(), Instant::now() + NOBODY))
+            Ok((Vec::new(), Instant::now() + EMPTY_TTL))
         }
         _ => Err(error),
     }

@@ -103,8 +103,8 @@ impl Slices {
         false
     }
 
-    /// Who is ready; `None`: that cannot be told, because pods are ready and have no port that is known to be meant. A pod with two addresses is one: it is asked by
-    /// the first kind that anybody has.
+    /// Ready endpoints; `None`: unknown, because pods are ready and the port is ambiguous. A pod with two addresses counts once, with
+    /// an address of the first family that any pod has.
     fn endpoints(&self, service: &Service) -> Option<Vec<Endpoint>> {
         let mut found = ["IPv4", "IPv6"].iter().map(|kind| -> Vec<Option<Endpoint>> {
             self.known.values().filter(|slice| slice.address_type == *kind).flat_map(|slice| of_slice(slice, service)).collect()

@@ -29,7 +29,7 @@ fn listed(time: usize) -> Vec<Step> {
     }
 }
 
-/// What it tells who watches.
+/// What it sends to watchers.
 fn watched(time: usize) -> Vec<Step> {
     let begun = Step::text(WATCHING);
     if time > 0 {

@@ -95,7 +95,7 @@ pub struct RecordHedge {
 
 /// Where a backend went on with the answer of one that had died.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordSeam {
+pub struct RecordResume {
     /// Which went on.
     pub backend: Arc<str>,
     /// Tokens before it, as counted or estimated.
@@ -210,13 +210,13 @@ pub struct RecordRouting {
     /// A failed attempt was not retried because the retry budget was used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retry_denied: bool,
-    /// The second one that was asked at the same time.
+    /// The hedge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<RecordHedge>,
-    /// Where others went on with the answer.
+    /// Backends that resumed the stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub seams: Vec<RecordSeam>,
-    /// Those that were asked before it, in vain.
+    pub resumes: Vec<RecordResume>,
+    /// Attempts that failed before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed_attempts: Vec<RecordAttempt>,
 }

@@ -230,7 +230,7 @@ impl StreamLens {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
-    /// Usage as the engine stated it. Behind a seam, what was said before it is no part of the prompt, though the engine was given it there.
+    /// Usage as the engine stated it. After a resume, the text before it is no part of the prompt, though the engine was given it there.
     pub fn usage(&self) -> Option<Usage> {
         let mut usage = self.usage?;
         usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.before));
@@ -263,13 +263,13 @@ impl StreamLens {
     }
 
     /// The engine has died, and another one goes on with what was said: what it will state is its own part only.
-    pub fn seam(&mut self) {
+    pub fn resume_point(&mut self) {
         self.before = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
         self.heard = self.counts;
     }
 
-    /// What the engine behind the seam has said, from that byte of the body on, is passed on to nobody: its tokens are none of the answer's. The answer had no end
+    /// Discard everything the resumed engine produced from that byte of the body on: its tokens are not the answer's. The answer had no end
     /// there.
     pub fn unheard(&mut self, from: u64) {
         (self.counts.content_events, self.counts.text_bytes) = (self.heard.content_events, self.heard.text_bytes);

@@ -1,7 +1,7 @@
 //! The fence around foreign code: its errors and panics become one short line.
 //!
 //! - *In*: a call into tract or tokenizers.
-//! - *Out*: its value, or the reason why there is none, cut to a length that a log line bears.
+//! - *Out*: its value, or the reason for the failure, cut to the length of a log line.
 //! - *Never*: state of ours inside the fence that a panic could leave half-written; callers pass what is read only, or made for the call.
 
 use std::fmt::Display;

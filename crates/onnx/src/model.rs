@@ -4,7 +4,7 @@
 //! - *Out*: the logits of a window.
 //! - *Never*: state that outlives a run: threads may share one model, each run has its own memory.
 //!
-//! The batch is always 1: windows of a text differ in length, and padding them to one batch computes what nobody asked for. The
+//! The batch is always 1: windows of a text differ in length, and padding them to one batch computes unused results. The
 //! length stays symbolic where tract can compile that, so that a short text costs little. Where the graph fixes a length, or tract
 //! compiles it only for a fixed one, windows are padded to that length and the mask hides the rest.
 

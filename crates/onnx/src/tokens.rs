@@ -3,7 +3,7 @@
 //! - *In*: a `tokenizer.json` in HuggingFace's format; texts.
 //! - *Out*: [`Window`]s, each framed with the special tokens that the tokenizer's post-processor wants (`[CLS] .. [SEP]`).
 //! - *Never*: truncation or padding of the tokenizer's own (files carry those of some training run); a special token out of the
-//!   text itself: who writes `[SEP]` into a prompt gets its letters tokenized, not a separator.
+//!   text itself: `[SEP]` in a prompt is tokenized as letters, not as a separator.
 //!
 //! A text is tokenized once and cut afterwards. The frame is learnt at load by post-processing a marker and looking at what was put
 //! around it, which serves every kind of post-processor and costs nothing per window.

@@ -114,7 +114,7 @@ impl Deadlines {
     }
 
     fn arm(&mut self, after: Duration) {
-        // A deadline further than a year is none.
+        // A deadline beyond a year is treated as no deadline.
         let at = Instant::now() + after.min(Duration::from_secs(365 * 24 * 3600));
         match &mut self.timer {
             Some(timer) => timer.as_mut().reset(at),

@@ -309,7 +309,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         match step {
             Poll::Pending => Ok(Step::Idle),
             Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
-            // An end without a finish reason is none.
+            // Without a finish reason, the stream has not ended.
             Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Cut),
             Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {

@@ -26,7 +26,7 @@ pub(crate) struct Candidates<'a> {
     /// Backends in the gateway's zone, if only these are eligible. Empty: all are.
     pub(crate) near: &'a [bool],
     /// Panic mode: unhealthy backends are eligible too.
-    pub(crate) everybody: bool,
+    pub(crate) is_panic: bool,
 }
 
 impl<'a> Candidates<'a> {
@@ -36,7 +36,7 @@ impl<'a> Candidates<'a> {
         if !self.near.get(at).copied().unwrap_or(true) {
             return None;
         }
-        let may = match self.everybody {
+        let may = match self.is_panic {
             // A backend in Retry-After backoff receives first attempts only.
             true => !self.wish.is_another() || !member.health.is_in_backoff(self.now),
             false => member.health.is_available(self.now),

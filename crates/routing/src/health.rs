@@ -288,10 +288,10 @@ mod tests {
         assert_eq!(health.eject(Cause::Consecutive, &ejection, at(1)), Some(Duration::from_secs(5)));
         assert_eq!((health.state(at(5)), health.may_probe(at(5))), (State::Ejected, false));
         assert_eq!(health.remaining(at(5)), Some(Duration::from_secs(1)));
-        assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is left alone already");
+        assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is ejected already");
         assert_eq!((health.state(at(6)), health.cause(at(6))), (State::HalfOpen, Cause::Consecutive));
         assert!(health.may_probe(at(6)) && !health.may_probe(at(6)), "one a second");
-        assert!(health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)), "fewer of who says nothing");
+        assert!(health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)), "fewer while probes hang");
         assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failure of who is tried is enough");
         assert_eq!(health.eject(Cause::Consecutive, &ejection, at(9)), Some(Duration::from_secs(10)));
         assert!(!health.succeeded(at(10)), "an answer that was on its way");

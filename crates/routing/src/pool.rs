@@ -212,11 +212,11 @@ impl Pool {
         if let Some(at) = self.trial(wish, now) {
             return Some(Choice { at, reason: Reason::HalfOpen });
         }
-        let candidates = Candidates { pool: self, wish, now, near: &self.near, everybody: false };
+        let candidates = Candidates { pool: self, wish, now, near: &self.near, is_panic: false };
         let near = if self.near.is_empty() { None } else { balance::choose(&candidates) };
         near.or_else(|| balance::choose(&Candidates { near: &[], ..candidates })).or_else(|| {
             // Panic mode: an attempt that may fail is better than none.
-            let candidates = Candidates { near: &[], everybody: true, ..candidates };
+            let candidates = Candidates { near: &[], is_panic: true, ..candidates };
             balance::choose(&candidates).map(|choice| Choice { reason: Reason::Panic, ..choice })
         })
     }
@@ -226,9 +226,9 @@ impl Pool {
         self.prefixes.remember(prefix, at);
     }
 
-    /// Select the backend of a hedge, without effects: the better of two healthy ones. `None`: there is none.
+    /// Select the backend of a hedge, without effects: the better of two healthy ones; `None` if no other is available.
     pub fn select_hedge(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
-        balance::least::of_two(&Candidates { pool: self, wish, now, near: &[], everybody: false })
+        balance::least::of_two(&Candidates { pool: self, wish, now, near: &[], is_panic: false })
     }
 
     /// A backend that this request may probe. Retries do not probe.

@@ -1,4 +1,4 @@
-//! Backends that do not do their part, and requests that come whatever becomes of those before them: nobody who fails at once, refuses or keeps silent may look
+//! Faulty backends under an open load: a backend that fails at once, refuses or hangs must not look
 //! like the one that has least to do.
 
 use std::cmp::Reverse;
@@ -30,7 +30,7 @@ enum Does {
     Hangs,
 }
 
-/// Of all requests: who was asked first, who was not answered, and how many wait for ever.
+/// Of all requests: first attempts by backend, unanswered requests, and those that hang.
 #[derive(Debug, Default)]
 struct Seen {
     first: Vec<usize>,
@@ -45,7 +45,7 @@ enum Event {
     Ends(usize),
 }
 
-/// A request, and whom it was asked of.
+/// A request, and the backends that it tried.
 #[derive(Default)]
 struct Request {
     attempt: Option<Attempt>,
@@ -161,7 +161,7 @@ fn who_refuses_at_once_is_not_the_idlest() {
     }
 }
 
-/// Two of three fail, and half of them may be left alone at most.
+/// Two of three fail, and at most half of them may be ejected.
 #[test]
 fn who_fails_and_may_not_be_left_alone_is_not_the_idlest() {
     let seen = run(Balance::PeakEwma, &[Does::Answers, Does::Fails, Does::Fails]);

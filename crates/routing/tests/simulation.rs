@@ -100,7 +100,7 @@ impl Engine {
         self.waiting.push_back(request);
     }
 
-    /// Begin a step: who fits comes in, some of what is unread is read, everybody else says a token.
+    /// Start a step: admit requests that fit, prefill some of the prompts, generate a token for the others.
     fn step(&mut self, now: u64) {
         let mut held: u64 = self.running.iter().map(|request| request.prompt + request.output).sum();
         while let Some(next) = self.waiting.front() {
@@ -121,7 +121,7 @@ impl Engine {
         self.step_ends = (!self.running.is_empty()).then(|| now + (cost * self.factor * MS as f64) as u64);
     }
 
-    /// The step is over: what everybody has said, and who has said all.
+    /// The step is over: returns generated tokens and finished requests.
     fn end_step(&mut self, now: u64) -> Vec<Request> {
         for request in self.running.iter_mut().filter(|request| request.unread == 0) {
             request.first_at.get_or_insert(now);
@@ -201,7 +201,7 @@ fn engine_of(pool: &Pool, at: usize) -> usize {
     pool.members()[at].name[1..].parse().expect("the number of an engine")
 }
 
-/// Who takes a request: whoever is down refuses at once, and another is asked.
+/// The engine that takes a request. One that is down refuses at once, and another is tried.
 fn ask(pool: &Pool, engines: &[Engine], question: &Question, prefix: &[u64], key: &[u8], now: u64) -> Option<(usize, Attempt)> {
     let mut tried = Vec::new();
     loop {
@@ -343,7 +343,7 @@ fn the_same_run_twice_is_the_same() {
     }
 }
 
-/// A day: each engine is down for some minutes now and then; at each half hour one is taken out of the pool, or comes back as one that nobody knows, which is what
+/// A day: each engine is down for some minutes now and then; at each half hour one is taken out of the pool, or comes back as an unknown one, which is what
 /// discovery does; and the settings are read again.
 #[test]
 fn a_day_in_which_backends_come_and_go() {
@@ -383,11 +383,11 @@ fn a_day_in_which_backends_come_and_go() {
                 *pool = Pool::new(pool.settings.clone(), members, second).after(pool);
             }
         });
-        assert_eq!(report.lost, 0, "{balance:?}: somebody is always there");
+        assert_eq!(report.lost, 0, "{balance:?}: a backend is always available");
         assert!(report.ttft.len() as f64 > load.rate * load.seconds as f64 * 0.98);
         assert!(pool.members().iter().all(|member| member.requests() == 0 && member.tokens() == 0), "nothing leaks");
         assert!(gone.len() >= 20 && gone.iter().all(|(_, member)| member.upgrade().is_none()), "of who is gone nothing is left");
-        assert!(by_hour.iter().flatten().all(|asked| *asked > 30), "{balance:?}: nobody starves: {by_hour:?}");
+        assert!(by_hour.iter().flatten().all(|asked| *asked > 30), "{balance:?}: no backend starves: {by_hour:?}");
         assert!(report.quantile(0.99) < 2000.0, "{balance:?}: {}", report.quantile(0.99));
     }
 }

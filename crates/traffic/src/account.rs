@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(account.take(&quota, 1, january).unwrap_err(), Some(SECOND));
         assert!(account.take(&quota, 8, february).is_ok());
         account.give_back(&quota, 10, taking, february);
-        assert_eq!(account.left(&quota, february).0, 2, "a refund of last month is none of this one");
+        assert_eq!(account.left(&quota, february).0, 2, "a refund for last month does not count in this one");
         assert!(account.take(&quota, 3, january).is_err(), "a clock that steps back brings no new month");
     }
 

@@ -231,7 +231,7 @@ mod tests {
         assert!(matches!(jwks.judge(token, &[], 0), Identity::NotYet));
         jwks.fetched(0, Some(ONE_KEY), at(2)).expect("a set of keys");
         assert!(jwks.fetched(0, Some(b"<html>"), at(3)).is_err());
-        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad), "the signature is none");
+        assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad), "the signature is invalid");
         assert!(matches!(jwks.judge("no token", &[], 0), Identity::Bad));
     }
 }

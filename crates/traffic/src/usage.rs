@@ -102,8 +102,8 @@ impl UsageSums {
 
     /// Sums from `from` on, grouped.
     pub fn lines(&self, apart: GroupBy, from: Option<Date>) -> Vec<(UsageRow, Totals)> {
-        let nobody: Arc<str> = "".into();
-        let name = |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { nobody.clone() };
+        let unnamed: Arc<str> = "".into();
+        let name = |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { unnamed.clone() };
         let mut lines: BTreeMap<UsageRow, Totals> = BTreeMap::new();
         for ((day, owner, key, model), totals) in self.snapshot(from) {
             let time = if apart.months { format!("{:04}-{:02}", day.year(), day.month()) } else { day.to_string() };

@@ -44,7 +44,7 @@ fn recipe(question: Question) -> Recipe {
     }
 }
 
-/// Label and weight of a row for a question. `None`: it says nothing about it.
+/// Label and weight of a row for a question. `None`: the row is not labeled for it.
 fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
     let (own, other) = match question {
         Question::Injection => (File::Injection, File::Toxicity),

@@ -88,7 +88,7 @@ pub struct RequestFacts {
     pub odd_count: bool,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
-    /// `include_usage` stands there in any form, or `stream_options` does and is no object: whoever wants to ask for usage
+    /// `include_usage` stands there in any form, or `stream_options` does and is no object: a stage that injects usage
     /// has no place to do so.
     pub usage_settled: bool,
     /// Offset just inside the braces of `stream_options`, where a member can be put; `None` without such an object.
@@ -115,7 +115,7 @@ impl RequestFacts {
     /// Scan a body.
     ///
     /// # Errors
-    /// [`Refused`]; the body must then not be passed on by somebody who acts on the facts.
+    /// [`Refused`]; a stage that acts on the facts must not forward the body then.
     pub fn scan(body: &[u8]) -> Result<Self, Refused> {
         if body.starts_with(b"\xEF\xBB\xBF") || body.iter().take(4).any(|b| *b == 0 || *b >= 0xFE) {
             return Err(Refused::Encoding);
@@ -184,7 +184,7 @@ impl RequestFacts {
             b"system" | b"instructions" | b"system_prompt" => self.every_text(v, Speaker::System, Place::Known)?,
             b"prompt" | b"inputs" | b"text" | b"input_ids" | b"prompt_token_ids" => self.prompt(v)?,
             b"input" => self.input(v)?,
-            // The client's own bookkeeping: an engine that writes it into a prompt is none we know.
+            // The client's own bookkeeping: no known engine writes it into a prompt.
             b"user" | b"service_tier" | b"previous_response_id" | b"prompt_cache_key" | b"safety_identifier" | b"encoding_format" => {
                 v.skip()?;
             }
@@ -202,7 +202,7 @@ impl RequestFacts {
         Ok(())
     }
 
-    /// A count, and whether it is none; `null` and negative ones, which stand for no bound, are absent.
+    /// A count, and whether it is invalid; `null` and negative ones, which stand for no bound, are absent.
     fn count(&mut self, v: &mut Scan<'_>) -> Result<Option<u64>, Malformed> {
         let absent = matches!(v.peek(), Some(b'n' | b'-'));
         let count = v.uint()?;

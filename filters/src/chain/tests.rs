@@ -11,7 +11,7 @@ use crate::report::{Category, Found};
 use crate::risk::Level;
 use crate::settings::{Action, Class, Risk};
 
-/// A world in which time passes only when nobody has anything to do.
+/// A host in which time passes only when all tasks wait.
 #[derive(Default)]
 struct World {
     now: Arc<AtomicU64>,
@@ -195,11 +195,7 @@ fn a_chain_that_observes_tells_what_it_would_have_done() {
         vec![link("a", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), link("b", Hooks::JUDGE, Does::Hang, OnFailure::Closed)];
     let said = prompt(&Chain::new(links, true, Duration::ZERO, RISK), &World::default(), "x");
     assert_eq!((said.verdict, said.word), (Verdict::Pass, "failed_closed"));
-    assert_eq!(
-        said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(),
-        ["block", "failed_closed"],
-        "nobody is spared the question"
-    );
+    assert_eq!(said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(), ["block", "failed_closed"], "every judge is called");
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Tally<'_> {
         self.part(piece.at, 0..piece.whole(), known, score);
     }
 
-    /// Something concerns texts that were judged together. Nobody said which of them, so it is found in the newest; but where texts
+    /// A finding concerns texts that were judged together. It is unknown which of them, so it is attributed to the newest; but where texts
     /// are taken out, all of them go.
     pub(super) fn together(&mut self, pieces: &[Piece<'_>], known: Known<'_>, score: f32) {
         let first = if self.action == Action::Mask { 0 } else { pieces.len().saturating_sub(1) };

@@ -2,7 +2,7 @@
 //!
 //! - *In*: answers, in the order of the questions.
 //! - *Out*: the questions that were asked.
-//! - *Never*: a thread, a socket or a real wait. Whoever waits with nothing to come moves the clock to the next alarm.
+//! - *Never*: a thread, a socket or a real wait. When all tasks wait, the clock moves to the next alarm.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -28,7 +28,7 @@ pub enum Act {
     Says(u16, String),
     /// It answers well, after that time.
     Thinks(Duration, String),
-    /// Nobody answers there.
+    /// No server answers there.
     Gone,
     /// It never answers.
     Silent,
@@ -96,7 +96,7 @@ impl Stage {
             let mut state = self.0.lock();
             let now = state.now;
             state.alarms.retain(|alarm| *alarm > now);
-            state.now = state.alarms.iter().copied().min().expect("somebody waits for what never comes");
+            state.now = state.alarms.iter().copied().min().expect("a task waits for an alarm");
         }
     }
 }

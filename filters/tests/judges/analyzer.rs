@@ -114,7 +114,7 @@ fn nonsense_is_a_failure() {
         json!({"start": 0, "end": 1, "score": 1}),
         json!([]),
     ];
-    // Three characters in seven bytes, four units of UTF-16: whoever counts those is found out.
+    // Three characters in seven bytes, four units of UTF-16: counting those would be detected.
     refuses(&analyzer(), &window("é👋x"), results.iter().map(|result| json!([result])));
     refuses(&analyzer(), &window("abc"), results.map(|result| json!([result])));
     refuses(&analyzer(), &window("abc"), [json!({}), json!("[]"), json!([[]])]);

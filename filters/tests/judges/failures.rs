@@ -1,4 +1,4 @@
-//! What is the same for all kinds: servers that fail, and answers that nobody foresaw.
+//! What is the same for all kinds: servers that fail, and unexpected answers.
 
 use std::sync::Arc;
 

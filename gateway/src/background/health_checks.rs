@@ -160,7 +160,7 @@ async fn check(upstream: Arc<Upstream>) {
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
-    // That all its connections are in use is our own limit, and says nothing of it.
+    // All connections in use is our own limit, and no evidence about the backend.
     if matches!(&answered, Ok(Err(client::AskError::Upstream(error))) if !error.blames_backend()) {
         return;
     }

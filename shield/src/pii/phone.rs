@@ -117,7 +117,7 @@ fn international(text: &str) -> bool {
     balanced(&plain) && (8..=15).contains(&d.len()) && d.first() != Some(&0) && !monotone(d) && length_fits(d)
 }
 
-/// Zones whose length is fixed: a number too long or short by a digit is none.
+/// Zones whose length is fixed: a number too long or short by a digit is no match.
 fn length_fits(d: &[u32]) -> bool {
     match (d.first(), d.get(..2)) {
         (Some(1), _) => d.len() == 11,

@@ -68,7 +68,7 @@ fn jwt(text: &str) -> bool {
     header && !parts.next().is_some_and(speaks_for_nobody)
 }
 
-/// Claims without one string, whole number or list: a signed measurement opens nothing. What cannot be read speaks for somebody.
+/// Claims without one string, whole number or list: a signed measurement grants nothing. Unreadable claims count as a credential.
 fn speaks_for_nobody(claims: &str) -> bool {
     let decoded = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
     let empty = |v: &serde_json::Value| v.is_boolean() || v.is_null() || v.is_f64();

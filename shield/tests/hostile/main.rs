@@ -1,4 +1,4 @@
-//! Texts that somebody made to hurt: the scanners, the normaliser and the classifiers keep their promises on them.
+//! Hostile texts: the scanners, the normaliser and the classifiers keep their promises on them.
 //!
 //! - *In*: the rules' own expressions, odd characters, encodings inside one another, cuts anywhere.
 //! - *Out*: the same answer at every cut, bounded work, bounded memory, no panic.

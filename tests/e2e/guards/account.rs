@@ -1,4 +1,4 @@
-//! The account: what the operator can read about what guards did and cost, and what he cannot.
+//! Accounting: what operators can read about guardrails, and what they cannot.
 
 use kit::{Engine, Gateway, sse};
 use serde_json::Value;

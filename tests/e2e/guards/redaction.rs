@@ -92,8 +92,8 @@ async fn what_an_analyzer_finds_is_taken_out_as_well() {
         sse::json(200, &json!(found).to_string())
     })
     .await;
-    let shield = "restore: true, input_pii: redact, judges: [{name: names, kind: analyzer, backend: j, input: redact}]";
-    let gateway = super::judged(&engine, &analyzer, shield).await;
+    let guardrail = "restore: true, input_pii: redact, judges: [{name: names, kind: analyzer, backend: j, input: redact}]";
+    let gateway = super::judged(&engine, &analyzer, guardrail).await;
     let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "Grüße, ich bin Zoë Roe, zoe@example.org."}]});
     let answer = ask(&gateway, CHAT, "r", &body.to_string()).await;
     assert_eq!(heard(&answer.text()).0, "Hello Zoë Roe.");

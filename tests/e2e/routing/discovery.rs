@@ -69,8 +69,8 @@ async fn a_name_server_that_fails_takes_nobody_away_and_one_that_knows_nobody_do
     let engine = good().await;
     let gateway = finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "").await;
     assert!(members(&gateway).is_empty());
-    let nobody = ask(&gateway, CHAT, "early", BODY).await;
-    assert!(nobody.status == 503 && nobody.text().contains("no_backend"), "{} {}", nobody.head, nobody.text());
+    let refused = ask(&gateway, CHAT, "early", BODY).await;
+    assert!(refused.status == 503 && refused.text().contains("no_backend"), "{} {}", refused.head, refused.text());
     settled(&gateway).await;
     assert_eq!(gateway.record("early").await.backend, None);
 
@@ -84,7 +84,7 @@ async fn a_name_server_that_fails_takes_nobody_away_and_one_that_knows_nobody_do
 
     server.addresses("llm.test", 1, &[]);
     server.fails(false);
-    eventually("nobody is there", || members(&gateway).is_empty()).await;
+    eventually("the pool is empty", || members(&gateway).is_empty()).await;
     assert_eq!(ask(&gateway, CHAT, "late", BODY).await.status, 503);
 }
 
@@ -123,7 +123,7 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
     assert!(counts[0] > 3 * counts[1] && counts[1] > 0 && counts[2] == 0, "nine to one: {counts:?}");
 }
 
-/// A reload keeps who was found, and looks elsewhere when it is told to.
+/// A reload keeps discovered backends, and uses another source when the settings change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_keeps_who_was_found() {
     let server = NameServer::start().await;
@@ -164,7 +164,7 @@ async fn a_reload_keeps_who_was_found() {
     assert!(asking.await.expect("no request failed") > 0);
 }
 
-/// Who is there changes each second, under load: no request fails, connections and memory of who stays are kept.
+/// The set of backends changes each second, under load: no request fails, and connections and measurements of the others are kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
     let _alone = crate::support::alone().await;
@@ -191,12 +191,12 @@ async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
     assert_eq!((times.len(), broken), (1200, 0), "{}", gateway.stderr());
     assert!(engines.iter().all(|engine| !engine.seen().is_empty()) && !stays.seen().is_empty());
     settled(&gateway).await;
-    // Two workers, four clients: who stayed was never connected to anew because of others.
+    // Two workers, four clients: backends that stayed kept their connections.
     let connections: std::collections::BTreeSet<usize> = stays.seen().iter().map(|seen| seen.connection).collect();
     assert!(connections.len() <= 8, "{connections:?}");
 }
 
-/// Settings that cannot be put in force change nothing of who was found, now or later.
+/// Invalid settings do not change discovered backends, now or later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_that_fails_takes_nobody_away() {
     let server = NameServer::start().await;

@@ -172,7 +172,7 @@ async fn what_a_classifier_finds_goes_to_the_cloud() {
     assert!(explained.contains("\"offload\":\"findings\"") && explained.contains("\"goes_to\":\"cloud\""), "{explained}");
 }
 
-/// Nobody asks anything: how far they are is known nevertheless, and goes on being measured.
+/// Without requests, round trips are measured by probes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_way_is_measured_while_nothing_is_asked() {
     let engines = [good().await, good().await];
@@ -189,7 +189,7 @@ async fn the_way_is_measured_while_nothing_is_asked() {
     assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
 }
 
-/// An edge that is dead, of one backend, under load, with everything as it is by default: nobody hears of it, and soon nobody is sent there.
+/// An edge that is dead, of one backend, under load, with default settings: no request fails, and soon none is sent there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_edge_is_found_out_and_passed_over() {
     let _alone = crate::support::alone().await;

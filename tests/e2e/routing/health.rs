@@ -1,4 +1,4 @@
-//! Who is well: by answers, by checks, by their own word.
+//! Health: passive, active, and Retry-After backoff.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn what_a_client_does_wrong_is_asked_of_nobody_else_and_ejects_nobody() {
     assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"b0\""), 0.0);
 }
 
-/// The same when the engine says so in its stream: nobody else is asked, nobody is left alone.
+/// The same when the engine says so in its stream: no other backend is tried, and none is ejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
     let wrong = "data: {\"error\":{\"message\":\"too long\",\"type\":\"BadRequestError\",\"code\":400}}\n\ndata: [DONE]\n\n";
@@ -45,7 +45,7 @@ async fn who_says_when_to_ask_again_is_asked_then() {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert!(began.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
-    assert_eq!(engines[0].seen().len(), 1, "it is left alone, and is not ill");
+    assert_eq!(engines[0].seen().len(), 1, "in backoff, not ejected");
     let (_, backends) = gateway.get("/api/backends");
     assert!(backends.contains("\"state\":\"backoff\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
     assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"backoff\""), 1.0);
@@ -103,7 +103,7 @@ async fn who_fails_is_left_alone_and_tried_again() {
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
-    assert_eq!(engine.seen().len(), 3, "three failures in a row, and it is left alone");
+    assert_eq!(engine.seen().len(), 3, "ejected after three failures in a row");
     let state = |gateway: &Gateway, state: &str| gateway.metric("llm_lens_backend_state", &format!("backend=\"b0\",state=\"{state}\""));
     assert_eq!(state(&gateway, "ejected"), 1.0);
     assert!(gateway.get("/api/backends").1.contains("consecutive_failures"));
@@ -151,7 +151,7 @@ async fn checks_take_a_backend_down_and_up() {
     }
     assert_eq!(asked(), before + 3);
     assert!(gateway.stderr().contains("backend is down backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
-    // Who is not checked any more is not down any more.
+    // Without checks, a backend is no longer unhealthy.
     sick.store(true, Ordering::Relaxed);
     gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;
     gateway.write_settings(&text.replace(health, ""));
@@ -196,7 +196,7 @@ async fn who_refuses_at_once_is_not_asked_all_the_time() {
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0, "it is not ill");
 }
 
-/// A credential of the operator's that one backend does not take any more is that backend's fault; one of the client's is his.
+/// A refused `api_key` is the backend's fault; a refused credential of the client is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
     for (key, want) in [(", api_key: ours", 200), ("", 401)] {
@@ -228,7 +228,7 @@ async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
     assert_eq!(failures(), 1.0);
 }
 
-/// Whoever says his request slowly, byte by byte, has his backend blamed for nothing.
+/// A slow upload is no failure of the backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_upload_is_nobodys_fault_but_the_clients() {
     let engine = Engine::start(|_| vec![Step::ms(5_000)]).await;

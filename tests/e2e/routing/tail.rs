@@ -61,7 +61,7 @@ async fn bad_engines_are_nobodys_business() {
     }
 }
 
-/// The same engines, clients and rules in simulated time: who was asked how often, how late the last were, and how many saw a failure.
+/// The same engines, clients and rules in simulated time: requests by backend, tail latency, and failures seen.
 fn agrees_with_the_simulation(asked: &[usize], (tail, good_alone): (Duration, Duration), broken: usize) {
     const MS: Duration = Duration::from_millis(1);
     let ejection = Ejection { max_ejected: 0.8, ..Ejection::default() };
@@ -189,7 +189,7 @@ async fn two_that_promise_and_keep_silent_are_too_late() {
     settled(&gateway).await;
 }
 
-/// Where nobody may be asked as well, the first is let go; what was waited for meanwhile was the engine's to say.
+/// Without a second backend the first is given up; the wait is attributed to the engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_raced_after_all_is_measured_as_ever() {
     let _alone = crate::support::alone().await;
@@ -256,7 +256,7 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
     let record = gateway.record("x").await;
     assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::UpstreamError, Some("b0")));
     assert_eq!(record.routing.hedge.as_ref().map(|hedge| (&*hedge.backend, hedge.won)), Some(("b1", false)));
-    assert!(record.ledger_us.micros(State::Gateway) < 60_000, "the wait for the other one is none of ours: {:?}", record.ledger_us);
+    assert!(record.ledger_us.micros(State::Gateway) < 60_000, "the wait for the other one is not the gateway's: {:?}", record.ledger_us);
     for backend in ["b0", "b1"] {
         assert_eq!(gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")), 1.0, "{backend}");
     }

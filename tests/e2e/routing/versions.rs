@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Blue and green under load: by the admin listener and by the file, forth and back, and nobody notices.
+/// Blue and green under load: by the admin listener and by the file, back and forth, without a failed request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_switched_and_taken_back_under_load() {
     let _alone = crate::support::alone().await;
@@ -112,7 +112,7 @@ async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
         let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
     }
-    assert!(began.elapsed() < Duration::from_millis(1000), "nobody waits for it");
+    assert!(began.elapsed() < Duration::from_millis(1000), "no client waits for it");
     gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",result=\"success\"") == 5.0).await;
     let mean = gateway.metric("llm_lens_mirrored_ttft_seconds_total", "route=\"r\"")
         / gateway.metric("llm_lens_mirrored_first_tokens_total", "route=\"r\"");
@@ -122,7 +122,7 @@ async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
     assert_eq!(gateway.records().len(), 5);
 }
 
-/// What a mirror answers to a client's mistake, and that it has too much to do, harms nobody who is asked in earnest.
+/// What a mirror answers to a client's mistake, and its overload, does not affect real requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_is_not_to_blame_for_its_client() {
     for status in [400, 429] {
@@ -192,7 +192,7 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     }
     assert_eq!(gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""), 1.0);
     assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"canary\""), 1.0);
-    // Once nobody is left of the old version, the new one is the edge.
+    // After a full switch, the canary is the edge.
     let old = good().await;
     old.stop_listening();
     let gateway = Gateway::with_settings(&text.replace(

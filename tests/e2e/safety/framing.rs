@@ -1,4 +1,4 @@
-//! Where a message ends: early answers, doubtful framings, chunks, cuts. Nobody else's request is ever parsed out of a body.
+//! Where a message ends: early answers, doubtful framings, chunks, cuts. No request is ever parsed out of a body.
 
 use super::*;
 
@@ -88,7 +88,7 @@ async fn requests_in_one_packet_are_all_answered() {
         let all: String = requests.iter().map(|r| r.as_str()).collect();
         let heard = say(gateway.address(), all).await;
         assert!(heard.statuses.iter().all(|s| *s == 200), "{name}: {heard:?}");
-        // Whoever does not want pipelined requests may close; silence is no answer.
+        // A server may close instead of answering pipelined requests; it must not be silent.
         assert!(heard.statuses.len() == requests.len() || heard.closed, "{name}: {} answers, left open", heard.statuses.len());
         assert_eq!(origin.take().len(), heard.statuses.len(), "{name}");
     }
@@ -428,7 +428,7 @@ async fn an_empty_line_too_many_is_no_request() {
     let mut client = gateway.client().await;
     client.send(post(WAYS[0], "", CHAT) + "\r\n").await;
     assert_eq!(client.answer().await.status, 200);
-    // An answer that nobody asked for would be taken for that of the next request.
+    // A surplus answer would be taken for that of the next request.
     let heard = hear(client.socket()).await;
     assert!(heard.text.is_empty(), "{heard:?}");
 }

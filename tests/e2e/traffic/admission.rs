@@ -1,4 +1,4 @@
-//! Admission: who goes to the engine, who waits, who hears at once that waiting is in vain.
+//! Admission: permits, the queue, and shedding.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn overload_costs_no_goodput_and_the_important_go_first() {
     let gateway = Gateway::with_settings(&admission(&engine, &members)).await;
     let time = Duration::from_secs(3);
     let served = |answers: &[(String, u16, Duration)]| answers.iter().filter(|(_, status, _)| *status == 200).count();
-    // As many clients as there are places: the engine is as busy as it can be, and nobody waits.
+    // As many clients as there are places: the engine is as busy as it can be, and no request waits.
     let peak = served(&load(&gateway, &[""; PLACES], time).await);
     let low = "x-llm-lens-priority: 1\r\n";
     let mut clients = vec![low; 5 * PLACES - 2];

@@ -1,4 +1,4 @@
-//! Keys: who has one passes, and nobody else.
+//! API keys.
 
 use kit::{Engine, sse};
 use lens::State;
@@ -236,7 +236,7 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
     assert_eq!(client.answer().await.status, 200);
 }
 
-/// What nobody here can read is no way around models, limits and queues.
+/// Requests that cannot be parsed are no way around models, limits and queues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_counted_does_not_pass() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

@@ -1,4 +1,4 @@
-//! Limits: what is refused, what is reserved and comes back, where a stream ends, what those pay who leave.
+//! Rate limits: refusals, reservations, the end of streams, charges of clients that leave.
 
 use std::time::Duration;
 

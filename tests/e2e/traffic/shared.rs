@@ -57,7 +57,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     let mut gateways = gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), "")).await;
     let first = load(&gateways, 30).await;
     assert_eq!(first, [(200, 4 * 30)].into());
-    // One crashes; what it had leased is lost, and nobody has it twice.
+    // One crashes; its leased units are lost, and not granted twice.
     gateways.pop().expect("four").signal(nix::sys::signal::Signal::SIGKILL);
     let second = load(&gateways, 60).await;
     let admitted = first[&200] + second[&200];
@@ -76,7 +76,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     third += load(std::slice::from_ref(last), 2 * BURST).await.get(&200).copied().unwrap_or(0);
     assert!(admitted + third <= BURST, "{admitted} and {third}");
     let questions: f64 = gateways.iter().map(|gateway| gateway.metric("llm_lens_store_successes_total", "")).sum();
-    assert!(questions < 700.0, "most requests that pass ask nobody: {questions}");
+    assert!(questions < 700.0, "most requests pass without a call to the store: {questions}");
     let no = ask(last, CHAT, "no", &request("")).await;
     assert!(no.text().contains("\"all\\\"") || no.text().contains("all"), "{}", no.text());
     assert!(no.field("retry-after").is_some(), "{}", no.head);
@@ -114,7 +114,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
         let after = load(&gateways, 150).await;
         let passed = after.get(&200).copied().unwrap_or(0);
         assert!(passed <= BURST && after.keys().all(|status| matches!(status, 200 | 429)), "{mode}: {after:?}");
-        // Each gateway pays its own debt of some 150 before it admits anybody.
+        // Each gateway pays its own debt of some 150 before it admits a request.
         assert!(mode != "open" || passed <= BURST - 150 + slices, "{after:?}");
     }
 }
@@ -194,7 +194,7 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let bound = BURST as f64 + AMOUNT as f64 * lasted / SECONDS as f64 + (slices + running) as f64;
     assert!(taken as f64 <= bound, "{taken} taken, {bound} allowed");
     assert!(taken >= BURST, "and the limit is used: {taken}");
-    // What a crash takes with it nobody has twice: the three that are left pass no more than is there.
+    // Units lost in a crash are not granted twice: the other three admit no more than is left.
     gateways.pop().expect("four").signal(nix::sys::signal::Signal::SIGKILL);
     let statuses = load(&gateways, 40).await;
     assert!(statuses.keys().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
@@ -229,7 +229,7 @@ async fn streams_at_a_time_are_counted_across_gateways() {
         streams.push(mine);
     }
     assert_eq!(streams.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3, 1]);
-    // Who leaves frees a place for everybody.
+    // A client that leaves releases its stream.
     streams[0].pop();
     let other = &gateways[3];
     eventually_open(other, &mut streams[3], 1).await;
@@ -279,7 +279,7 @@ fn waiting() -> Vec<Step> {
     vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]
 }
 
-/// The store does what it was asked and its answer comes too late: nobody has the place, and it is not lost.
+/// The store does what it was asked and its answer comes too late: the stream is not counted, and not lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_keeps_no_place() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
@@ -288,13 +288,13 @@ async fn an_answer_that_is_lost_keeps_no_place() {
     gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams = vec![open(&gateway).await.expect("a place")];
     redis.command(&["CLIENT", "PAUSE", "400", "ALL"]);
-    assert!(open(&gateway).await.is_none(), "the store says nothing");
+    assert!(open(&gateway).await.is_none(), "the store does not answer");
     gateway.until(|g| g.metric("llm_lens_store_failures_total", "") >= 1.0).await;
     eventually_open(&gateway, &mut streams, 3).await;
     assert!(open(&gateway).await.is_none());
 }
 
-/// Another number of gateways in the settings is no other limit: who runs is counted, and his place comes back.
+/// A changed number of replicas keeps the limit: running streams are counted, and released at their end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_live_through_a_reload() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);

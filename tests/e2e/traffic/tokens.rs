@@ -138,7 +138,7 @@ async fn tokens_say_who_asks() {
         ("for another audience", old.token(&with(json!({"aud": "mail"}))), 401),
         ("without an end", old.token(&with(json!({"exp": null}))), 401),
         ("whose end is a text", old.token(&with(json!({"exp": "never"}))), 401),
-        ("of nobody", old.token(&with(json!({"team": ""}))), 401),
+        ("without owner", old.token(&with(json!({"team": ""}))), 401),
         ("forged", forged, 401),
         ("of no algorithm", none, 401),
         ("signed as if with a secret", old.token_with(&json!({"alg": "HS256", "kid": "one"}), &claims()), 401),
@@ -176,7 +176,7 @@ async fn what_a_key_signed_is_nothing_when_the_key_is_gone() {
     })
     .await;
     assert_eq!(status(&gateway, &good).await.0, 401, "what the old key signed is nothing any more");
-    // A key that nobody knows is asked for now and then, not each time.
+    // An unknown key id causes a fetch now and then, not each time.
     let before = provider.seen().len();
     for at in 0..30 {
         status(&gateway, &Signer { folder: old.folder.clone(), kid: "three" }.token(&with(json!({"sub": at.to_string()})))).await;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lens::Tick;
-use lens::record::{RecordAttempt, RecordHedge, RecordSeam};
+use lens::record::{RecordAttempt, RecordHedge, RecordResume};
 use routing::{Attempt, Offloaded, Predicted, Reason, Side, Signals};
 use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
@@ -92,7 +92,7 @@ pub struct Attempts {
     /// When the backend that died was asked: times are of the whole answer.
     pub first_sent: Option<Tick>,
     /// Where other backends resumed the answer.
-    pub seams: Vec<RecordSeam>,
+    pub resumes: Vec<RecordResume>,
 }
 
 impl Attempts {

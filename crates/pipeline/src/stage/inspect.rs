@@ -1,6 +1,6 @@
 //! Stage 3: what does the body ask for?
 //!
-//! A body that cannot be read is passed on as it is, for the engine to judge, unless somebody here must act on what it
+//! An invalid body is forwarded for the engine to judge, unless a stage must act on what it
 //! says: then it is refused, because acting on a guess is a way around our own rules. Documents that are built to hurt a
 //! parser are refused in any case.
 

@@ -36,8 +36,8 @@ pub fn fields(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Option<String>
     ))
 }
 
-/// The answer to a browser that asks before it asks: which route it is, and the fields. A browser says nothing of what conditions on fields
-/// or models would look at, so the path alone decides.
+/// The answer to a CORS preflight: the route and the fields. A preflight has neither the headers nor the body of the request, so the
+/// path alone decides.
 pub fn preflight(plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> Option<(Arc<PlannedRoute>, String)> {
     let asked = head.get("access-control-request-method")?;
     let origin = origin(head)?;

@@ -296,7 +296,7 @@ pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRou
         predicted_tpot_us: chosen_of.and(attempts.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
         retry_denied: attempts.retry_denied,
         hedge: attempts.hedge.take(),
-        seams: std::mem::take(&mut attempts.seams),
+        resumes: std::mem::take(&mut attempts.resumes),
         failed_attempts: std::mem::take(&mut attempts.failed),
     }
 }
@@ -312,7 +312,7 @@ pub fn settle(exchange: &mut Exchange) {
     if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.attempts.side)
         && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
     {
-        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.seams.is_empty());
+        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.resumes.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
             AttemptResult::Success if refused => VersionResult::Refused,
@@ -321,7 +321,7 @@ pub fn settle(exchange: &mut Exchange) {
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }
-    let of_one = exchange.answer.streamed && exchange.attempts.seams.is_empty();
+    let of_one = exchange.answer.streamed && exchange.attempts.resumes.is_empty();
     if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one) {
         attempt.paced(&pace);
     }
@@ -349,7 +349,7 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
         // One that will not go on with another's answer is not ill for that.
         Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_resume_failed") => AttemptResult::Unknown,
         Some(Outcome::UpstreamFailed) => AttemptResult::Failure,
-        // A client that takes nothing, or says nothing, and an answer that is longer than the operator allows, are no fault of the backend's.
+        // A client that does not read or send, and an answer longer than permitted, are no fault of the backend.
         Some(Outcome::Timeout)
             if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>
         {
@@ -362,7 +362,7 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
 pub(super) fn end(exchange: &mut Exchange, ended: AttemptResult, now: Tick) {
     let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
     let name = attempt.member().name.clone();
-    // An attempt that was never sent says nothing about the backend.
+    // An attempt that was never sent does not count for the backend's health.
     let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
     let ended = if !was_asked && ended == AttemptResult::Success { AttemptResult::Unknown } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {

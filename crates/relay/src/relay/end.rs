@@ -61,7 +61,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         strip.tear(lens, &mut self.out);
         let resumes = self.request.resume(strip.text().unwrap_or_default());
         if resumes {
-            self.request.parts().answer.lens.seam();
+            self.request.parts().answer.lens.resume_point();
         }
         resumes
     }

@@ -39,7 +39,7 @@ impl ScriptedSource {
         ScriptedSource { framing, status: 200, steps: steps.into(), timer: None, reads: Vec::new() }
     }
 
-    /// Wait as the script says; ready at the next step that is none.
+    /// Wait as scripted; ready at the next step that is not a wait.
     fn poll_wait(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         while let Some(Step::Wait(time)) = self.steps.front() {
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*time)));

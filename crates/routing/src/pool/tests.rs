@@ -55,7 +55,7 @@ fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
         down(&pool, 2, Tick(0));
         let counts = shares(&pool, Tick(1));
         assert_eq!(counts[2], 0, "{balance:?}");
-        // Nobody is well: all are asked.
+        // Panic mode: all are eligible.
         (0..5).for_each(|at| down(&pool, at, Tick(1)));
         let choice = pool.choose(&BalanceRequest::default(), Tick(2)).unwrap();
         assert_eq!(choice.reason, Reason::Panic, "{balance:?}");
@@ -92,7 +92,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
     }
 }
 
-/// Also where no more may be ejected, who is tried in vain is left alone for longer.
+/// A failed probe ejects the backend for longer, also where no more may be ejected.
 #[test]
 fn trials_in_vain_become_rarer_at_the_bound() {
     let pool = pool(Balance::RoundRobin, 2);
@@ -163,7 +163,7 @@ fn who_is_much_slower_is_ejected_and_weights_hold() {
         pool.end(attempt, AttemptResult::Success, Tick(1));
     };
     (0..2).for_each(|_| slow());
-    assert!(pool.tick(Tick(1)).is_empty(), "two long prompts make nobody slow");
+    assert!(pool.tick(Tick(1)).is_empty(), "two long prompts do not make a backend slow");
     slow();
     assert_eq!(pool.tick(Tick(1)), [(3, Change::Ejected(Cause::Slow, Duration::from_secs(5)))]);
     let members = [1, 3].map(|weight| Arc::new(Member::new(format!("w{weight}").into(), weight, Tick(0))));
@@ -227,7 +227,7 @@ fn prompts_go_where_their_beginning_was() {
 
 proptest! {
     /// Whatever ends however: what is in flight is what was begun and not ended, a choice is never one that was tried or is unfit, and nothing but
-    /// "nobody is well" gives one that is not.
+    /// panic mode selects an unhealthy one.
     #[test]
     fn choices_are_among_those_that_may(
         rule in 0usize..8,
@@ -272,7 +272,7 @@ fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
         assert_eq!((health(1).state(Tick(1)), health(1).cause(Tick(1))), (State::Backoff, Cause::RetryAfter));
         assert_eq!(shares(&pool, Tick(SECOND))[1], 0, "{balance:?}");
         assert!(shares(&pool, Tick(2 * SECOND))[1] > 0, "{balance:?}");
-        // All rest: one is asked, who may have changed his mind, and after him nobody.
+        // All are in backoff: one is tried, and after it no other.
         (0..3).for_each(|at| health(at).back_off(Duration::from_secs(1), Tick(3 * SECOND)));
         let first = pool.choose(&BalanceRequest::default(), Tick(3 * SECOND)).unwrap();
         assert_eq!(first.reason, Reason::Panic, "{balance:?}");
@@ -302,14 +302,14 @@ fn a_pool_goes_on_when_others_are_in_it() {
     let home = before.choose(&wish, Tick(0)).unwrap().at;
     before.remember(&prefix, home);
     (0..10).for_each(|_| before.retries.earn(Tick(0)));
-    // Everybody else is gone, and somebody has come.
+    // All others are gone, and a new one has joined.
     let members = vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
     let after = Pool::new(before.settings.clone(), members, 7).after(&before);
     assert_eq!(after.choose(&wish, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
     assert_eq!(after.retries.recent(Tick(0)).0, 10);
 }
 
-/// Where there is somewhere else to go, who fails is left alone, be he the last; who is slow is not.
+/// With a fallback pool, the last failing backend is ejected, too; the last slow one is not.
 #[test]
 fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
     for members in [1, 4] {

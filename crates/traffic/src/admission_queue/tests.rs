@@ -1,4 +1,4 @@
-//! Turnstiles, with time passed in.
+//! Admission queues, with time passed in.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -15,12 +15,12 @@ fn wish(tenant: &str, priority: u8, tokens: u64) -> QueueRequest {
     QueueRequest { tenant: tenant.into(), priority, tokens, max_wait: None }
 }
 
-/// The permit of whoever's turn it is.
+/// The permit of the next request.
 fn turn(waiting: &mut Waiting) -> Option<Permit> {
-    waiting.turn().now_or_never().map(|turn| turn.expect("nobody was shed"))
+    waiting.turn().now_or_never().map(|turn| turn.expect("no request was shed"))
 }
 
-/// Who is let in, one after the other.
+/// Admitted requests, in order.
 fn order(admission: &Arc<AdmissionQueue>, permit: Permit, mut waiting: Vec<(&'static str, Waiting)>) -> Vec<&'static str> {
     let (mut order, mut inside, mut now) = (Vec::new(), vec![permit], 0);
     while let Some(permit) = inside.pop() {
@@ -116,7 +116,7 @@ fn whoever_leaves_in_any_way_frees_what_he_held() {
 }
 
 proptest! {
-    /// Whatever comes, waits, leaves, gives up or vanishes: never more inside than the cap, nobody is forgotten, and at the end nothing is held.
+    /// Whatever comes, waits, leaves, gives up or vanishes: never more in flight than the limit, no request is forgotten, and at the end all permits are free.
     #[test]
     fn the_cap_holds_and_nobody_is_forgotten(
         (cap, max_tokens, queue) in (1u64..5, 0u64..200, 0usize..8),
@@ -149,7 +149,7 @@ proptest! {
             prop_assert_eq!(counts.waiting, waiting.len() as u64);
             prop_assert!(counts.waiting <= queue as u64);
             prop_assert!(max_tokens == 0 || counts.tokens <= max_tokens || counts.in_flight == 1);
-            // Nobody waits while there is room for the next.
+            // No request waits while the next one fits.
             prop_assert!(counts.waiting == 0 || counts.in_flight > 0);
         }
         drop(waiting);

@@ -164,7 +164,7 @@ pub struct Reading {
     pub events: usize,
     pub comments: usize,
     pub content: Vec<usize>,
-    /// For each content event the read that completed it; says nothing about the meaning, so it is not compared.
+    /// For each content event the read that completed it; does not depend on the meaning, so it is not compared.
     pub content_reads: Reads,
     pub roles: Vec<usize>,
     pub text: BTreeMap<u32, String>,

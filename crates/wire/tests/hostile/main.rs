@@ -1,4 +1,4 @@
-//! Bytes that somebody made to hurt: the rewriter changes what it is told and nothing else, the request scanner misses no prompt.
+//! Hostile bytes: the rewriter changes what it is told and nothing else, the request scanner misses no prompt.
 //!
 //! - *In*: documents with odd strings and names, framed in every way; the same with bytes changed, cut and nested.
 //! - *Out*: equality with `serde_json` where the input is JSON, and no panic where it is not.

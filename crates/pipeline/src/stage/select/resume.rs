@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use config::settings::Resume;
-use lens::record::RecordSeam;
+use lens::record::RecordResume;
 use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
 
@@ -124,18 +124,18 @@ fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
 /// Another backend goes on with the answer.
 pub fn resumed(exchange: &mut Exchange) {
     let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
-    let seam = RecordSeam {
+    let resume = RecordResume {
         backend: upstream.backend.name.clone(),
         after_tokens: exchange.answer.lens.completion_tokens().0.unwrap_or(0),
         at_us: clock::now().micros_since(exchange.accepted.head_at),
     };
-    exchange.attempts.seams.push(seam);
+    exchange.attempts.resumes.push(resume);
     // The first token came from the dead backend, and so did the time to it.
     exchange.attempts.first_token_reported = true;
     exchange.sent.at = exchange.attempts.first_sent.or(exchange.sent.at);
 }
 
-/// What tells the client of a seam, where the route wants that: a comment, which clients pass over.
+/// The comment that marks the resume point for the client, with `resume: marked`. Clients ignore comments.
 pub fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
     let marked = routed.route.route.resume == Resume::Marked;

@@ -91,9 +91,9 @@ async fn a_stream_survives_the_death_of_its_backend() {
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b2")));
-        let seams: Vec<(&str, u64)> = record.routing.seams.iter().map(|seam| (&*seam.backend, seam.after_tokens)).collect();
-        // Of who has died nobody knows how many tokens these were: a quarter of 25 bytes, which is more than six events.
-        assert_eq!(seams, [("b1", 3), ("b2", 7)]);
+        let resumes: Vec<(&str, u64)> = record.routing.resumes.iter().map(|resume| (&*resume.backend, resume.after_tokens)).collect();
+        // The dead engine reported no usage, so its tokens are estimated: a quarter of 25 bytes, which is more than six events.
+        assert_eq!(resumes, [("b1", 3), ("b2", 7)]);
         let usage = record.usage.as_ref().expect("usage");
         assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (Some(5), Some(7 + 2), true));
         assert_eq!(record.finish_reasons, ["stop"]);
@@ -105,7 +105,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
     }
 }
 
-/// Off, or where it cannot be right, and when nobody is left: the ordinary error, and no end that looks like one.
+/// With resume off, for requests that cannot be resumed, and without another backend: the ordinary error, and no end that looks like one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_cannot_go_on_ends_with_an_error() {
     let with = |more: &str| BODY.replace("\"stream\":true", &format!("\"stream\":true{more}"));
@@ -147,7 +147,7 @@ async fn a_completion_survives_too() {
     assert_eq!((second["prompt"].as_str(), second["max_tokens"].as_u64()), (Some("hi The sea is "), Some(47)));
     settled(&gateway).await;
     let record = gateway.record("x").await;
-    assert_eq!((record.outcome, record.routing.seams.len(), record.finish_reasons), (Outcome::Ok, 1, vec!["stop".to_owned()]));
+    assert_eq!((record.outcome, record.routing.resumes.len(), record.finish_reasons), (Outcome::Ok, 1, vec!["stop".to_owned()]));
 }
 
 /// An engine that knows nothing of this answers the chat again: the client does not hear the same twice, however it comes, or how little of it.
@@ -177,7 +177,7 @@ async fn who_begins_anew_is_not_heard() {
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_resume_failed")));
         assert_eq!(record.ledger_us.total(), record.total_us);
-        // Six events of 25 bytes: what nobody has heard is none of its tokens.
+        // Six events of 25 bytes: discarded text has no tokens.
         assert_eq!((record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()), (Some(7), 0));
         let failures = |backend: &str| gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""));
         assert_eq!((failures("b0"), failures("b1")), (1.0, 0.0), "who cannot go on is not ill");
