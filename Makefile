@@ -1,4 +1,4 @@
-# The only door: everything that is built, run or checked here is built, run or checked by one of these.
+# Everything that is built, run or checked has a target here.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,19 +10,19 @@ PACKAGES := cmake make gcc g++ libc6-dev
 .PHONY: help setup test-setup demo test test-interleavings fuzz fuzz-parsers test-onnx test-kubernetes lint bench test-engines build
 
 help:
-	@echo "make demo          two simulated engines, the gateway, a short load, and what it saw"
+	@echo "make demo          two simulated engines, the gateway, a short load, and its measurements"
 	@echo "make test          all tests"
-	@echo "make test-interleavings  threads in orders that a scheduler chooses: health, leases, releases (a part of make test)"
-	@echo "make fuzz          the properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
-	@echo "make fuzz-parsers  libFuzzer on the parsers of what a peer sends, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
-	@echo "make test-onnx     judges that are ONNX models in the gateway's process (ten minutes of compiling)"
-	@echo "make test-kubernetes   backends of Kubernetes services, with the binary that is built for them (two minutes of compiling)"
-	@echo "make lint          formatting, clippy, the plan of the house"
-	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; the pure rooms by themselves"
+	@echo "make test-interleavings  schedules of threads, explored by shuttle: health, leases, releases (part of make test)"
+	@echo "make fuzz          properties of the scanners on a million hostile texts each (FUZZ_CASES=n for fewer)"
+	@echo "make fuzz-parsers  libFuzzer on the parsers of bytes from peers, a minute each (FUZZ_SECONDS=n); needs a nightly compiler and cargo-fuzz"
+	@echo "make test-onnx     local judges: ONNX models in the process (ten minutes of compiling)"
+	@echo "make test-kubernetes   discovery in Kubernetes (two minutes of compiling)"
+	@echo "make lint          formatting, clippy, architecture, documentation, words"
+	@echo "make bench         the gateway beside nginx, HAProxy and an idle pingora; microbenchmarks"
 	@echo "make test-engines  official clients through the gateway to real vLLM and llama.cpp (large downloads)"
 	@echo "make build         the release binary, target/release/llm-lens"
 
-# Installs what is missing, or says in one line what to install.
+# Installs missing packages, or names them in one line.
 setup:
 	@missing=""; command -v cmake >/dev/null || missing="$$missing cmake"; command -v cc >/dev/null || missing="$$missing gcc g++ libc6-dev"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
@@ -38,7 +38,7 @@ build: setup
 demo: build
 	target/release/llm-lens demo $(DEMO_ARGS)
 
-# A real Redis for the limits that gateways share, and a wall clock that steps.
+# Redis for shared limits, and libfaketime for a wall clock that steps.
 test-setup: setup
 	@missing=""; command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$$missing libfaketime"; \
@@ -55,17 +55,17 @@ test: test-setup
 	awk '/^test result:/ { for (i = 1; i <= NF; i++) { if ($$i ~ /^passed/) p += $$(i-1); if ($$i ~ /^failed/) f += $$(i-1) } } END { print p + 0 " passed, " f + 0 " failed" }' "$$out"; \
 	exit $$failed
 
-# Shuttle replaces the atomics and locks of these crates, so they are built once more, beside the others.
+# Shuttle replaces atomics and locks, so these crates are built once more, in a folder of their own.
 INTERLEAVINGS := RUSTFLAGS="--cfg shuttle" cargo test --locked --target-dir target/shuttle -p llm-lens-routing -p llm-lens-traffic --lib interleavings
 test-interleavings: setup
 	$(INTERLEAVINGS)
 
-# Some minutes for each room. The development profile optimises these rooms and checks arithmetic, so a sum that overflows is found, too.
+# Some minutes for each crate. The development profile optimizes these crates and checks arithmetic, so overflows are found, too.
 FUZZ_CASES ?= 1000000
 fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p llm-lens-shield -p llm-lens-wire --test hostile
 
-# The same properties run on captures in make test. What libFuzzer learns stays in target/. Its coverage does not link with LTO.
+# The same properties run on captures in make test. The corpus stays in target/. Coverage does not link with LTO.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= head body sse json splitter
 fuzz-parsers: setup
@@ -75,13 +75,13 @@ fuzz-parsers: setup
 	  CARGO_PROFILE_RELEASE_LTO=off cargo +nightly fuzz run --fuzz-dir tests/fuzz --features targets $$target target/fuzz-corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
-# Local models bring a hundred crates along, ten minutes of compiling: they have a target of their own.
+# Local models need a hundred more crates, ten minutes of compiling.
 test-onnx: setup
 	cargo clippy --locked -p llm-lens-onnx -p llm-lens-cli --features llm-lens-cli/onnx --all-targets -- -D warnings
 	cargo build --locked -p llm-lens-cli --features onnx
 	cargo test --locked -p llm-lens-onnx
 
-# The room itself is tested by make test; this is the gateway that is built with it.
+# make test covers the crate; this is the gateway built with it.
 test-kubernetes: setup
 	cargo clippy --locked -p llm-lens-discovery -p llm-lens-cli --features llm-lens-discovery/kubernetes,llm-lens-cli/kubernetes --all-targets -- -D warnings
 	cargo build --locked -p llm-lens-cli --features kubernetes
@@ -93,10 +93,10 @@ lint: setup
 	cargo check --locked -q -p llm-lens-cli --no-default-features
 	cargo test --locked -q -p llm-lens-tests --test architecture --test docs
 
-# Peers come from Debian's packages; those that are missing are left out with a line that names the package.
+# Peers come from Debian packages; a missing one is skipped with a line that names the package.
 bench: build
 	cargo build --release --locked -p llm-lens-benches
-	cargo bench --locked -p llm-lens-benches --bench rooms
+	cargo bench --locked -p llm-lens-benches --bench micro
 	target/release/proxies --gateway target/release/llm-lens --out results/proxies.json --markdown results/proxies.md $(BENCH_ARGS)
 
 test-engines: build

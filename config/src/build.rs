@@ -1,4 +1,4 @@
-//! From a checked tree to settings: what one field alone cannot tell.
+//! Builds settings from a checked tree, with checks across fields.
 
 mod guardrails;
 mod routing;

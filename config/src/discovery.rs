@@ -1,4 +1,4 @@
-//! Backends that are found while the gateway runs.
+//! Settings of discovery, and settings with discovered backends added.
 //!
 //! - *In*: where a pool's backends are looked for, and what was found there.
 //! - *Out*: settings in which those backends stand like any others.

@@ -1,4 +1,4 @@
-//! What did the operator ask?
+//! The settings file: parsing, checking, reference and schema.
 //!
 //! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and the files that secrets
 //!   name.

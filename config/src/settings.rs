@@ -1,4 +1,4 @@
-//! Settings: what was asked, checked. Only parsing builds them.
+//! Checked settings. Only parsing builds them.
 
 mod routing;
 

@@ -1,4 +1,4 @@
-//! Values with units, and values that must not be seen.
+//! Values with units, and secrets.
 
 use std::fmt;
 use std::time::Duration;

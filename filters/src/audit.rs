@@ -1,4 +1,4 @@
-//! What the audit log says of a finding.
+//! Entries of the audit log.
 //!
 //! - *In*: a finding, the text it covers, a key.
 //! - *Out*: an [`Entry`]: caller, rule, place, and a keyed hash of the match.

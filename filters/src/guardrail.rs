@@ -1,4 +1,4 @@
-//! A guard made ready: its chain, and the automata that mask its answers.
+//! A guardrail prepared for requests: its chain, and the automata that mask its answers.
 //!
 //! - *In*: a guard's settings, the registry of named filters, a loader of local models.
 //! - *Out*: a [`Guardrail`], shared by all requests of its routes.

@@ -1,4 +1,4 @@
-//! Judges: servers that are asked over the network, and models in this process.
+//! Judges: remote servers, and models in this process.
 //!
 //! - *In*: the settings of a judge; then the texts of prompts and windows of answers.
 //! - *Out*: a [`Filter`] for each, which asks and turns the answer into a report.

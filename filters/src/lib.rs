@@ -1,4 +1,4 @@
-//! May it pass?
+//! Guardrails: filters, the chain that runs them, built-in detectors and judges.
 //!
 //! - *In*: what a request says, and what an answer says as it flows; what the operator asked for.
 //! - *Out*: verdicts, with an account of what each filter found and what its looking cost.

@@ -1,4 +1,4 @@
-//! The operator's own patterns, made into rules of the same kind as those of the tables.
+//! Patterns from settings, compiled to rules like those of the tables.
 //!
 //! - *In*: regular expressions and phrases of the settings.
 //! - *Out*: [`Pattern`]s for the scanners; what is wrong with an expression, in words.

@@ -1,4 +1,4 @@
-//! Taking things out of a prompt, and putting them back into its answer.
+//! Redaction of prompts, and restoring in answers.
 //!
 //! - *In*: a body, what was found in it.
 //! - *Out*: the body with `[KIND_1]` in the place of each finding, and a [`Vault`] that remembers what stood there.

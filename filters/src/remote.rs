@@ -1,4 +1,4 @@
-//! A judge that is asked over the network, and what all such judges share.
+//! The filter around every remote judge.
 //!
 //! - *In*: a question as a JSON document.
 //! - *Out*: the answer as one.

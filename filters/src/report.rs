@@ -1,4 +1,4 @@
-//! What a filter has to say.
+//! Reports of filters.
 
 use std::borrow::Cow;
 use std::ops::Range;

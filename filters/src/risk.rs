@@ -1,4 +1,4 @@
-//! From what all detectors say to one number.
+//! Combines the scores of all detectors to a risk.
 //!
 //! `risk = 1 - product over categories of (1 - weight * score)`, the *noisy or* of Pearl (Probabilistic Reasoning in Intelligent
 //! Systems, 1988, chapter 4.3): categories are taken for independent causes, each of which alone makes the risk as large as its own

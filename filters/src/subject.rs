@@ -1,4 +1,4 @@
-//! What a filter looks at: the texts of a prompt, or a window of an answer.
+//! The subject of a check: the texts of a prompt, or a window of an answer.
 //!
 //! - *In*: decoded texts with their roles.
 //! - *Out*: the same, cheap to share with threads and judges: one allocation for all texts.

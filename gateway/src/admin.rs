@@ -1,4 +1,4 @@
-//! The operator's listener: metrics, health, what routes and requests do, which settings are in force.
+//! The admin listener: metrics, health, recent requests, settings.
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
@@ -90,7 +90,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/usage", page(usage))
         .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
         .route("/api/settings", page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))))
-        .fallback(async || ApiError::not_found("not found; GET / lists what is here"))
+        .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(shared)
 }

@@ -1,4 +1,4 @@
-//! What runs beside requests: health checks, discovery, reload, key sets, shared limits, the usage file.
+//! Background tasks: health checks, discovery, reload, key sets, shared limits, the usage file.
 //!
 //! - *In*: the plan in force.
 //! - *Out*: the next plan, health, keys; files.

@@ -1,4 +1,4 @@
-//! The proxy: listeners, the operator's listener, and what runs beside requests. Requests themselves run through the crate `pipeline`.
+//! The proxy: listeners, the admin listener, background tasks. The crate `pipeline` processes requests.
 //!
 //! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
 

@@ -1,4 +1,4 @@
-//! Runs a plan: listeners on worker threads, the operator's listener and signals on the calling one.
+//! Runs the gateway: listeners on worker threads, the admin listener and signals on the calling one.
 //!
 //! - *In*: [`Options`].
 //! - *Out*: a running [`Gateway`]; its end.

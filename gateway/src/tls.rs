@@ -1,4 +1,4 @@
-//! Certificates: those that listeners show, and those that clients show.
+//! Certificates of listeners and of clients.
 
 mod certificate;
 mod client_certificate;

@@ -1,4 +1,4 @@
-//! Every metric: its name, kind, unit, labels and help. Exporters walk this table; what is not in it cannot be exported.
+//! Every metric: its name, kind, unit, labels and help. Exporters walk this table; other metrics cannot be exported.
 //!
 //! - *In*: nothing; it is data.
 //! - *Out*: rows for Prometheus, for `docs/metrics.md`, and for any other exporter.

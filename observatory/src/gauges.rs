@@ -1,4 +1,4 @@
-//! Numbers that go up and down, and counts that belong to no request.
+//! Gauges of the process, and counts that belong to no request.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 

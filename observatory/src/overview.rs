@@ -1,4 +1,4 @@
-//! What an operator wants to see of each route and backend at one look.
+//! The overview of each route and backend, for `/api/routes`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes, made from the same histograms that everything else reads.
+//! The Prometheus exposition, made from the histograms of series.
 //!
 //! - *In*: series, gauges, and samples that others keep.
 //! - *Out*: families in the format that the scraper asked for. The text has classic buckets with the bounds of the OpenTelemetry GenAI

@@ -1,4 +1,4 @@
-//! What guards cost each route: which filter, which percentile.
+//! Cost of guardrails for each route: by filter and percentile.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,4 @@
-//! Where finished records go: a queue for each worker, one pump thread, any number of sinks.
+//! Delivery of finished records: a queue for each worker, one pump thread, any number of sinks.
 //!
 //! - *In*: records from workers; lines of the audit log have a pump of their own.
 //! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became of them, counted.

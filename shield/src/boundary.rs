@@ -1,4 +1,4 @@
-//! Where a finding may begin and end, and which words stand before it.
+//! Boundaries of a match, and words before it.
 //!
 //! - *In*: the bytes on either side of a candidate; never more than 64 to the left, two to the right.
 //! - *Out*: yes or no.

@@ -1,4 +1,4 @@
-//! What a detector found.
+//! A finding of a detector.
 
 use std::borrow::Cow;
 use std::ops::Range;

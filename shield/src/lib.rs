@@ -1,4 +1,4 @@
-//! Is it safe?
+//! Detectors, normalizer and streaming scanner.
 //!
 //! - *In*: texts, whole or as they flow; the rules that an operator has switched on.
 //! - *Out*: [`Finding`](finding::Finding)s: what, where, how sure; in streams the text with matches masked.

@@ -1,4 +1,4 @@
-//! What does the text say once its disguise is off?
+//! Removes disguises from a text.
 //!
 //! - *In*: a text as sent, and limits.
 //! - *Out*: a [`Normal`]: the folded text, the decoded runs as [`View`]s, and a map back to the bytes as sent.

@@ -1,4 +1,4 @@
-//! All rules over a whole text.
+//! Scans a whole text with all rules.
 //!
 //! - *In*: a text and the rules that are switched on.
 //! - *Out*: findings in the order of the text, none overlapping another, none below [`FLOOR`].

@@ -1,4 +1,4 @@
-//! What the demo shows: tables of routes, and the ledger of one request as a waterfall.
+//! Output of the demo: tables of routes, and the ledger of one request as a waterfall.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The visitor: looks at a gateway, or an engine, from the client's end.
+//! Load generator: measures a gateway or an engine as a client.
 //!
 //! - *In*: a base URL and a workload; or what a simulated engine shall be like.
 //! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`], [`lens`]), so that the two

@@ -1,4 +1,4 @@
-//! What is asked: prompts of a length distribution, or from a file.
+//! Prompts of a length distribution, or from a file.
 
 use std::path::Path;
 use std::str::FromStr;

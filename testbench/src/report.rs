@@ -1,4 +1,4 @@
-//! What a run says: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull requests.
+//! Reports of a run: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull requests.
 
 use std::fmt::Write as _;
 use std::time::Duration;

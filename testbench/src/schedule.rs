@@ -1,4 +1,4 @@
-//! When requests start: a value, so that there is one loop for all of them.
+//! The schedule of requests: a value, so that one loop serves all of them.
 
 use std::time::Duration;
 

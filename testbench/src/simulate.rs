@@ -1,4 +1,4 @@
-//! A simulated engine: OpenAI's wire, an engine's time.
+//! A simulated engine: the OpenAI API, at the speed of an engine.
 //!
 //! - *In*: a [`Profile`]: how fast it prefills and decodes, how much that varies, how often it stalls.
 //! - *Out*: `/v1/chat/completions` (streamed and not), `/v1/completions`, `/v1/models`, `/health` on an address.

@@ -1,4 +1,4 @@
-//! From a checked tree to the settings of guards.
+//! Builds the settings of guardrails from a checked tree.
 
 use std::path::PathBuf;
 use std::sync::Arc;

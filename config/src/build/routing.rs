@@ -1,4 +1,4 @@
-//! Where requests go: pools, and what routes want of them.
+//! Builds the settings of pools and routing from a checked tree.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! From a checked tree to the settings of traffic.
+//! Builds the settings of authentication, rate limits and admission from a checked tree.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Sections about where requests go.
+//! Sections about pools and routing.
 
 use super::{Kind, Section, field};
 

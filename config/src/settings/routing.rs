@@ -1,4 +1,4 @@
-//! Where requests go, as it was asked.
+//! Checked settings of routing.
 
 use std::path::PathBuf;
 use std::sync::Arc;

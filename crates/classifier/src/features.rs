@@ -1,4 +1,4 @@
-//! What is counted in a text.
+//! The features of a text.
 //!
 //! - *In*: a normal text, segment by segment in reading order.
 //! - *Out*: buckets of features, told to a [`Sink`] as they are met: characters, words, and the parts that words play.

@@ -1,4 +1,4 @@
-//! Which part does a word play?
+//! Word classes: the part that a word plays.
 //!
 //! - *In*: the hash of a lower-case word.
 //! - *Out*: its class, 0 for none.

@@ -1,4 +1,4 @@
-//! Does a text attack the model, does it insult?
+//! Embedded classifiers of attacks on the model and of toxic language.
 //!
 //! - *In*: a [`Normal`] text; the bytes of a weights file.
 //! - *Out*: [`Scores`], 0.5 being the point of operation, and the first telling phrase.

@@ -1,4 +1,4 @@
-//! Which kind of toxic language is it?
+//! Categories of toxic language.
 //!
 //! - *In*: a normal text; how toxic the classifier calls it.
 //! - *Out*: one score a category, 0 where no phrase of `toxic.txt` is met.

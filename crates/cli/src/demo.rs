@@ -1,4 +1,4 @@
-//! The demo: two simulated engines, the gateway in front of them, a short load, and what the gateway saw.
+//! The demo: two simulated engines, the gateway in front of them, a short load, and the gateway's measurements.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

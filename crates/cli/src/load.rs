@@ -1,4 +1,4 @@
-//! `run` and `compare`: the visitor's work, and its papers.
+//! `run` and `compare`: load tests and their reports.
 
 use std::path::Path;
 use std::process::ExitCode;

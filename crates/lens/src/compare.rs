@@ -1,4 +1,4 @@
-//! Is the second distribution slower than the first?
+//! Decides whether one distribution is slower than another.
 //!
 //! - *In*: two histograms of the same timing.
 //! - *Out*: the percentiles side by side, and how far apart the distributions are.

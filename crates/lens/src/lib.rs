@@ -1,4 +1,4 @@
-//! When, how much, how sure?
+//! Measurement: ledger, marks, timings, histograms, the record.
 //!
 //! The ledger of a request, the marks of a stream, gaps between tokens, histograms, the record, and the comparison of
 //! two distributions. Definitions are stated in `docs/metrics.md`; this room computes them.

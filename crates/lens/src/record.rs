@@ -1,4 +1,4 @@
-//! The record: one request, everything we know.
+//! The record of one request.
 //!
 //! This is the one schema of every sink. Fields are added, never renamed or given another meaning, within a schema number;
 //! absent means not known, never zero. Times are microseconds from the moment the request's head was read, unless they are

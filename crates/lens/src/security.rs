@@ -1,4 +1,4 @@
-//! What a guard found in a request and its answer, and what looking cost.
+//! Findings of a guardrail in a request and its answer, and their cost.
 //!
 //! - *In*: counts and times of the guardrail, and the ledger.
 //! - *Out*: the two parts of a record that security teams read.

@@ -1,4 +1,4 @@
-//! What is known about all requests of one kind: histograms, ledger sums and counts.
+//! Measurements of all requests of one kind: histograms, ledger sums and counts.
 //!
 //! - *In*: finished [`Record`]s, and batches of gaps from streams that still run.
 //! - *Out*: percentiles and sums; two series merge into one, in any order, with the same result.

@@ -1,4 +1,4 @@
-//! Is this graph a text classifier?
+//! Checks that a graph is a text classifier.
 //!
 //! - *In*: a model as protobuf has parsed it.
 //! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its logits come out.

@@ -1,4 +1,4 @@
-//! What does a local model say of a text?
+//! Local text classifiers (ONNX).
 //!
 //! - *In*: an ONNX text classifier and its `tokenizer.json`, both named by the operator; texts.
 //! - *Out*: a score from 0 to 1 for each label, and how much of the text was read for it.

@@ -1,4 +1,4 @@
-//! From what a model says of each window to scores of the text.
+//! Combines the scores of windows to scores of the text.
 //!
 //! - *In*: the logits of one window after the other.
 //! - *Out*: for each label the highest score of any window: one bad passage in a long text is not averaged away.

@@ -1,4 +1,4 @@
-//! What the operator asked of a classifier.
+//! Settings of a classifier.
 //!
 //! - *In*: paths, labels, bounds.
 //! - *Out*: [`Settings`] whose ranges [`Classifier::load`](crate::Classifier::load) has checked.

@@ -1,4 +1,4 @@
-//! What is known of one request: one part for each stage that writes it.
+//! The data of one request: one part for each stage that writes it.
 
 mod attempts;
 

@@ -1,4 +1,4 @@
-//! A request's way: the stages in their order.
+//! The pipeline of a request: its stages, in order.
 //!
 //! ```text
 //! accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! `listeners` accept and authenticate, because the body is read in between; [`serve`] runs the stages from `inspect` to `select`;
-//! `pipeline/attempt.rs` asks one backend after the other; `pipeline/settle.rs` settles and records, however the request ends. What
-//! passes through unread runs the shorter [`admit_unread`].
+//! `pipeline/attempt.rs` tries one backend after the other; `pipeline/settle.rs` settles and records, however the request ends.
+//! Requests that are passed through run the shorter [`admit_unread`].
 //!
 //! - *In*: an [`ExchangeGuard`] whose head was accepted, the request's bytes, a [`Sink`].
-//! - *Out*: how it went; the sink has been answered, one way or another.
-//! - *Never*: a panic that goes beyond the request it came from.
+//! - *Out*: the result; the client has been answered.
+//! - *Never*: a panic that affects other requests.
 
 mod attempt;
 mod settle;

@@ -1,9 +1,9 @@
-//! The plan: settings made ready for requests. Building it may read files; it spawns nothing.
+//! The plan: settings prepared for requests. Building it may read files; it starts no task.
 //!
 //! - *In*: [`config::Settings`], the observatory, and the plan before it, whose backends are kept where nothing about them
 //!   changed, so that their connections live on.
-//! - *Out*: routes with everything that a request needs at hand, no look-up by name left.
-//! - *Never*: changed after it was built. A reload builds another.
+//! - *Out*: routes with everything that a request needs, without lookups by name.
+//! - *Never*: a change after it was built. A reload builds another.
 
 mod mirror;
 mod policy;

@@ -77,9 +77,9 @@ impl Refusal {
         Refusal::new(413, "request_too_large", format!("The request body is larger than the limit of {limit} bytes."))
     }
 
-    /// 400: the body is not framed as the head says.
+    /// 400: the body does not match the head's framing.
     pub fn broken_body() -> Self {
-        Refusal::new(400, "malformed_body", "The request body is not framed as its head says.")
+        Refusal::new(400, "malformed_body", "The request body does not match its Content-Length or Transfer-Encoding.")
     }
 
     /// 408: the request did not come within `limits.request_timeout`.
@@ -89,12 +89,13 @@ impl Refusal {
 
     /// 404: no route matches.
     pub fn no_route() -> Self {
-        Refusal::new(404, "no_route", "No route of the gateway matches this request; check the path, the headers and the model.")
+        Refusal::new(404, "no_route", "No route matches this request. Check the path, the headers and the model.")
     }
 
     /// No backend of the route can do what the request asks for.
     pub fn no_backend() -> Self {
-        let message = "No backend of this route can serve this request: its model, the size of its prompt, or what it asks for is beyond all of them.";
+        let message =
+            "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";
         Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
     }
 
@@ -106,7 +107,7 @@ impl Refusal {
 
     /// A limit that cannot be looked up.
     pub fn limits_unavailable() -> Self {
-        let message = "The gateway cannot look up a rate limit now; try again in a moment.";
+        let message = "A rate limit cannot be checked now. Try again in a moment.";
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "rate_limits_unavailable", message) }
     }
 
@@ -118,7 +119,7 @@ impl Refusal {
 
     /// The keys of an identity provider are not there.
     pub fn identity_unavailable() -> Self {
-        let message = "The gateway cannot verify tokens yet: it waits for the identity provider's keys. Try again in a moment.";
+        let message = "Tokens cannot be verified yet, because the identity provider's keys have not been fetched. Try again in a moment.";
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
     }
 
@@ -128,11 +129,11 @@ impl Refusal {
     }
 
     pub(crate) fn forbidden_route() -> Self {
-        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "route_not_allowed", "This API key may not use this route.") }
+        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "route_not_allowed", "This API key does not permit this route.") }
     }
 
     pub(crate) fn forbidden_model() -> Self {
-        let message = "This API key may not ask for this model; name one that it is for.";
+        let message = "This API key does not permit this model. Use a permitted one.";
         Refusal { kind: Some("permission_error"), param: Some("model"), ..Refusal::new(403, "model_not_allowed", message) }
     }
 
@@ -143,25 +144,25 @@ impl Refusal {
 
     /// A request that cannot be parsed, where it must be counted.
     pub fn uncountable_endpoint() -> Self {
-        let message = "What this API is asked cannot be counted here; use one that the gateway reads, or have the path named under the route's `pass`.";
+        let message = "Requests to this API cannot be counted, and limits need that. Use a supported API, or have the path added to the route's `passthrough`.";
         Refusal { kind: Some("permission_error"), ..Refusal::new(403, "uncountable_endpoint", message) }
     }
 
     pub(crate) fn wrong_host() -> Self {
-        Refusal::new(421, "host_not_served", "The route does not answer to this host; check the URL.")
+        Refusal::new(421, "host_not_served", "The route does not serve this host. Check the URL.")
     }
 
     /// 501: protocol upgrades are not supported.
     pub fn upgrade() -> Self {
-        Refusal::new(501, "upgrade_not_supported", "The gateway does not switch protocols; send the request without Upgrade.")
+        Refusal::new(501, "upgrade_not_supported", "Protocol upgrades are not supported. Send the request without Upgrade.")
     }
 
     pub(crate) fn expectation() -> Self {
-        Refusal::new(417, "expectation_failed", "The only expectation that can be met is 100-continue.")
+        Refusal::new(417, "expectation_failed", "Only the expectation 100-continue is supported.")
     }
 
     pub(crate) fn internal() -> Self {
-        Refusal::new(500, "internal_error", "The gateway failed on this request; the request id leads to its log.")
+        Refusal::new(500, "internal_error", "The gateway failed on this request. Its log has the cause under the request id.")
     }
 
     pub(crate) fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
@@ -170,8 +171,7 @@ impl Refusal {
 
     /// A filter that must see all of a prompt cannot: there is too much of it.
     pub fn too_much_to_judge(filter: &str) -> Self {
-        let message =
-            format!("The request must be checked by {filter:?}, and there is more text in it than that can be asked about; send less.");
+        let message = format!("The prompt is too long for the guardrail filter {filter:?} to check. Send less text.");
         Refusal::blocked(413, "too_much_to_judge", message)
     }
 
@@ -179,7 +179,7 @@ impl Refusal {
     pub fn busy() -> Self {
         Refusal {
             fields: RETRY_SOON,
-            ..Refusal::new(503, "backend_busy", "All connections to the backend are in use; try again in a moment.")
+            ..Refusal::new(503, "backend_busy", "All connections to the backend are in use. Try again in a moment.")
         }
     }
 

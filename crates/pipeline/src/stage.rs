@@ -2,8 +2,8 @@
 //!
 //! `accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay -> settle -> record`
 //!
-//! Connecting is the transport's; settling is the pipeline's. `origin` and `validate` check what the route asks for, `count_tokens` makes
-//! estimates exact; `hedge` and `mirror` ask further backends.
+//! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route, `count_tokens` makes
+//! estimates exact; `hedge` and `mirror` send requests to further backends.
 
 pub mod accept;
 pub mod admission;

@@ -1,4 +1,4 @@
-//! Ends a stream in its dialect's own words, before the engine has.
+//! Ends a stream early, in its dialect.
 //!
 //! - *In*: the data of its first event, which names things, and of the last that was passed on, which may number them.
 //! - *Out*: the closing events.

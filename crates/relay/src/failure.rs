@@ -76,18 +76,18 @@ impl Failure {
     /// A sentence for people: what happened and what to do.
     pub fn message(&self) -> Cow<'_, str> {
         match self {
-            Failure::FirstByteTimeout => "The backend did not begin to answer in time.".into(),
-            Failure::BetweenEventsTimeout => "The backend fell silent in the middle of its answer.".into(),
-            Failure::TotalTimeout => "The request took longer than it may.".into(),
+            Failure::FirstByteTimeout => "The backend did not start its answer in time.".into(),
+            Failure::BetweenEventsTimeout => "The backend stopped sending in the middle of its answer.".into(),
+            Failure::TotalTimeout => "The request exceeded its total timeout.".into(),
             Failure::UpstreamDied => "The backend broke off in the middle of its answer.".into(),
-            Failure::ResumeFailed => "The backend broke off in the middle of its answer, and the one that was to go on with it began anew; have the route continue only where its backends can.".into(),
-            Failure::Unreadable => "The route's guardrail cannot read the backend's answer, which was withheld.".into(),
-            Failure::Blocked { kind } => format!("The answer was withheld by the route's guardrail: it holds {kind}.").into(),
+            Failure::ResumeFailed => "The backend broke off in the middle of its answer, and the next one started over instead of resuming. Set resume only on routes whose backends can.".into(),
+            Failure::Unreadable => "The guardrail cannot read the backend's answer, which was withheld.".into(),
+            Failure::Blocked { kind } => format!("The answer was withheld by the guardrail: it contains {kind}.").into(),
             Failure::RefusedByFilter(refused) => (&*refused.message).into(),
             Failure::GuardrailUnavailable { filter, failure } => {
-                format!("The request must be checked by {filter:?} before it may pass, and {failure}. Try again in a moment.").into()
+                format!("The guardrail filter {filter:?} is required and failed: {failure}. Try again in a moment.").into()
             }
-            Failure::BudgetExhausted { limit } => format!("The stream ended here: limit {limit:?} has nothing left for it.").into(),
+            Failure::BudgetExhausted { limit } => format!("The stream was ended: rate limit {limit:?} is exhausted.").into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Holds an answer until its first token, so that another backend may still be asked.
+//! Holds an answer until its first token, so that another backend can still be tried.
 //!
 //! Engines send the head of an answer, and the role, before they have read the prompt: neither says that there will be a token soon. A
 //! stream has begun with its first token, with an error in place of one, or when it is longer than [`MAX_HELD`]. A whole body has begun

@@ -1,4 +1,4 @@
-//! What happens to payload between a read and the ring: it is read by the lens and queued as it is.
+//! Passes payload from a read to the buffer: the lens reads it, and it is queued unchanged.
 
 use lens::Tick;
 use transport::{BodyListener, Out};

@@ -1,4 +1,4 @@
-//! Whether a backend that was asked to resume an answer does so, or answers anew.
+//! Decides whether a backend resumes an answer or starts it again.
 //!
 //! An engine that does not know how to continue a message answers the chat again, and the client would get the same text twice.
 //!

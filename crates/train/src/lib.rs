@@ -1,4 +1,4 @@
-//! From labelled texts to a weights file, and how good it is.
+//! Trains the classifiers from labeled texts, and measures them.
 //!
 //! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
 //! - *Out*: a [`Model`](classifier::Model); metrics over folds that keep near-duplicates together.

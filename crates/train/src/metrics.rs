@@ -1,4 +1,4 @@
-//! How good are the scores?
+//! Quality metrics of scores.
 //!
 //! - *In*: scores with labels.
 //! - *Out*: ROC-AUC, the share found at one per cent false alarms, precision and recall at a threshold.

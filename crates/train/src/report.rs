@@ -1,4 +1,4 @@
-//! The numbers people read.
+//! Reports of training.
 //!
 //! - *In*: rows with the scores of models that had not seen them.
 //! - *Out*: lines of text.

@@ -1,4 +1,4 @@
-//! How much a feature may say before the solver has learned anything.
+//! Prior weights of features.
 //!
 //! - *In*: examples with their labels.
 //! - *Out*: one factor a bucket, 1 on average: more for what is much commoner on one side.

@@ -1,4 +1,4 @@
-//! The one place where time is read.
+//! The only place where time is read.
 //!
 //! Ticks count from the first call in this process. Durations come from ticks alone, so a step of the wall clock changes
 //! no figure; wall-clock time only dates a record.

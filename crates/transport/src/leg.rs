@@ -1,4 +1,4 @@
-//! What the two ends of a relay are: where an answer comes from, and where it goes.
+//! The two ends of a relay: a source of an answer, and a sink for it.
 //!
 //! - *In*: polls of one task.
 //! - *Out*: heads, runs of payload, bytes taken.

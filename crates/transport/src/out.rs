@@ -1,4 +1,4 @@
-//! The ring: bytes on their way to a client.
+//! The stream buffer: bytes on their way to a client.
 //!
 //! - *In*: an answer's head, payload in runs; what one read returned becomes one chunk.
 //! - *Out*: one contiguous slice to write, and how much payload the client has taken.

@@ -1,4 +1,4 @@
-//! Backends made ready: their connections, admission and health.
+//! Backends prepared for requests: their connections, admission and health.
 //!
 //! - *In*: a backend's settings; a request ready to be sent.
 //! - *Out*: a [`Source`](crate::Source) that the relay reads an answer from.

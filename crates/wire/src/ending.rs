@@ -1,4 +1,4 @@
-//! How a stream ends that may not go on: the events that each dialect's clients take for "stopped by a content filter", or for "as long
+//! Endings of streams that are cut short: the events that clients of each dialect take for "stopped by a content filter", or for "as long
 //! as it may be".
 //!
 //! - *In*: the first event of the stream, for the names that every event repeats, and the last one that was passed on.

@@ -1,4 +1,4 @@
-//! What do the bytes mean?
+//! Parsing of bytes: SSE, NDJSON, HTTP/1 heads, dialects, request facts.
 //!
 //! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects that inference engines speak, the facts of a
 //! request, and what each streamed event carries.

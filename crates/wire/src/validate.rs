@@ -1,4 +1,4 @@
-//! What is wrong with a request that an engine would refuse anyway, or worse, not refuse.
+//! Strict validation of requests: errors that an engine would report, or worse, ignore.
 //!
 //! - *In*: a body whose facts were scanned, and its dialect.
 //! - *Out*: the first member that has a wrong type or value, with what it should be.

@@ -1,4 +1,4 @@
-//! What a chain comes to about one subject.
+//! The combined result of a chain for one subject.
 //!
 //! - *In*: what each filter said, or why it could not, with its times.
 //! - *Out*: a [`Verdict`], the findings, the accounts.

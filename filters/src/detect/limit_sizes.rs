@@ -1,4 +1,4 @@
-//! Prompts that are larger than a route takes.
+//! Bounds on the size of prompts.
 
 use crate::filter::{Filter, Hooks};
 use crate::report::{Category, Found, Report};

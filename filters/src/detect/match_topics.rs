@@ -1,4 +1,4 @@
-//! What prompts are about, by words.
+//! Topics of prompts, by words.
 //!
 //! A topic is a set of words and phrases; a text is about it when enough different ones stand in it. Topics that are allowed make a
 //! fence: when there is any, what users say must be about one of them. Likeness to example sentences is a judge's matter (`embeddings`).

@@ -1,4 +1,4 @@
-//! Ends an answer that goes round in circles.
+//! Ends an answer that repeats itself.
 //!
 //! Small models, and large ones at low temperature, sometimes say the same thing until their tokens run out. A text loops when its end is
 //! one phrase, at least [`SHORTEST`] bytes long, `times` times over. That is looked for at each end of a line or of [`STEP`] bytes, in

@@ -1,4 +1,4 @@
-//! Asks an analyzer of personal data, as Presidio's `/analyze`.
+//! Calls an analyzer of personal data, such as Presidio's `/analyze`.
 //!
 //! - *In*: every text, of any role.
 //! - *Out*: the places of names, addresses and the like, in bytes, so that they can be taken out.

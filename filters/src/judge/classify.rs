@@ -1,4 +1,4 @@
-//! Asks a classifier behind `/classify`, as vLLM serves it.
+//! Calls a classifier behind `/classify`, as served by vLLM.
 //!
 //! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like an attack.
 //! - *Out*: for each text, its label, if that is one of the operator's categories or, without those, a known word for an attack.

@@ -1,4 +1,4 @@
-//! Asks for embeddings, and compares texts with examples of what is not to be talked about.
+//! Calls an embeddings API, and compares texts with examples of forbidden prompts.
 //!
 //! - *In*: what users and tools say, or the window of an answer.
 //! - *Out*: its likeness to the likest example, as a score.

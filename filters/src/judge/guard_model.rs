@@ -1,4 +1,4 @@
-//! Asks a guard model behind chat completions.
+//! Calls a guard model behind chat completions.
 //!
 //! - *In*: the conversation, or the words of users, tools and answers; a template says which and how.
 //! - *Out*: the verdict that the model's reply begins with.

@@ -1,4 +1,4 @@
-//! Asks a model in this process.
+//! Calls a model in this process.
 //!
 //! - *In*: the words of users, tools and answers.
 //! - *Out*: a finding for each label that counts and is sure enough, as [`classify`](super::classify) finds them.

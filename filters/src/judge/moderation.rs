@@ -1,4 +1,4 @@
-//! Asks a moderation endpoint, as OpenAI's.
+//! Calls a moderation endpoint, such as OpenAI's.
 //!
 //! - *In*: every text, of any role: harm in a system prompt is harm.
 //! - *Out*: for each text, the categories that reach the threshold.

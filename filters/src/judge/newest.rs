@@ -1,4 +1,4 @@
-//! Which texts of a subject go into a question.
+//! Selects the texts of a subject for a call.
 //!
 //! - *In*: a subject, and the roles that are wanted.
 //! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.

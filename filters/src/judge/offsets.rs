@@ -1,4 +1,4 @@
-//! From places that are counted in characters to places in bytes.
+//! Converts offsets in characters to offsets in bytes.
 //!
 //! - *In*: offsets as judges say them: Unicode code points from the beginning of the text that they were asked about.
 //! - *Out*: bytes of the subject's text, at character boundaries.

@@ -1,4 +1,4 @@
-//! What several judges' answers have in common.
+//! Helpers to parse responses of judges.
 //!
 //! - *In*: values of an answer.
 //! - *Out*: checked ones.

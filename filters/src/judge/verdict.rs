@@ -1,4 +1,4 @@
-//! What a guard model's reply begins with.
+//! Parses the reply of a guard model.
 //!
 //! - *In*: the text of a reply.
 //! - *Out*: a [`Verdict`], or nothing when the reply does not begin with one.

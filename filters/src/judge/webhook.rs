@@ -1,4 +1,4 @@
-//! Asks a service of the operator's: JSON in, verdict out.
+//! Calls a webhook: JSON in, verdict out.
 //!
 //! - *In*: every text with its role, and the sizes of the request.
 //! - *Out*: its verdict, as far as the settings let it go: they are the ceiling.

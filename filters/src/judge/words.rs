@@ -1,4 +1,4 @@
-//! The words that judges use for what they find, and ours for the same.
+//! Maps the labels of judges to ours.
 //!
 //! - *In*: tables of what each kind of judge is known to say; the categories that the operator wants.
 //! - *Out*: for a word, the name of the finding and its category, or that it does not count.

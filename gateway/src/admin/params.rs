@@ -1,4 +1,4 @@
-//! The query of a request for a page, and the errors that pages answer with.
+//! Query parameters of admin pages, and their errors.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = Query::try_from_uri(&parts.uri).map_err(|_| ApiError::bad("", "the query is malformed".into()))?;
+        let query = Query::try_from_uri(&parts.uri).map_err(|_| ApiError::bad("", "the query string is malformed".into()))?;
         Ok(Params(query.0))
     }
 }
@@ -56,12 +56,12 @@ impl ApiError {
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        let message = "this page does not take that method; GET / lists what is here".into();
+        let message = "this path does not support the method; GET / lists all paths".into();
         ApiError { status: StatusCode::METHOD_NOT_ALLOWED, param: "", message }
     }
 
     pub(super) fn internal() -> Self {
-        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, param: "", message: "the page cannot be made; the log says why".into() }
+        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, param: "", message: "the page failed; the log has the cause".into() }
     }
 }
 

@@ -44,20 +44,20 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
 /// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this, because it cannot set the header.
 pub(super) fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
     if !headers.contains_key(OPERATOR) {
-        return Err(ApiError::bad(OPERATOR, format!("the header {OPERATOR} is missing; any value will do")));
+        return Err(ApiError::bad(OPERATOR, format!("the header {OPERATOR} is required, with any value")));
     }
     // A host name could resolve to this address by DNS rebinding.
     let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name_of = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
     if name_of != "localhost" && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
-        return Err(ApiError::bad("host", "ask by the address of the admin listener, not by a name".into()));
+        return Err(ApiError::bad("host", "use the IP address of the admin listener, not a host name".into()));
     }
     let plan = shared.plan.load();
     let name = params.get("route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);
     let release = route
         .and_then(|route| route.release.as_ref())
-        .ok_or_else(|| ApiError::bad("route", format!("there is no route {name:?} with a canary")))?;
+        .ok_or_else(|| ApiError::bad("route", format!("route {name:?} does not exist or has no canary")))?;
     let share = params.get("share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
     let share = share.ok_or_else(|| ApiError::bad("share", "share must be a number from 0 to 1".into()))?;
     release.set_share(share);
@@ -71,7 +71,7 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
     let name = params.get("route");
     let known = || plan.routes.iter().map(|route| &*route.route.name).collect::<Vec<_>>().join(", ");
     let route = plan.routes.iter().find(|route| name.is_none_or(|name| *route.route.name == *name));
-    let route = route.ok_or_else(|| ApiError::bad("route", format!("there is no such route; known: {}", known())))?;
+    let route = route.ok_or_else(|| ApiError::bad("route", format!("the route does not exist; known: {}", known())))?;
     let prompt = params.number("prompt_tokens", 100)?;
     let question = Question { prompt, output: params.number("output_tokens", route.route.default_output_tokens)? };
     let nature = RequestTraits { tools: params.is_true("tools"), asks: params.is_true("header"), found: params.is_true("findings") };

@@ -1,4 +1,4 @@
-//! Keeps the backends of pools that are discovered, while the gateway runs.
+//! Keeps discovered backends up to date.
 //!
 //! - *In*: what the sources of the plan's pools report.
 //! - *Out*: plans with the backends that were found; requests in flight keep the plan they entered with.

@@ -174,8 +174,8 @@ async fn check(upstream: Arc<Upstream>) {
     upstream.last_check.lock().clone_from(&why);
     if upstream.member.checked(well, checks, clock::now()) {
         match why {
-            Some(why) => tracing::warn!(backend = %upstream.backend.name, reason = why, "health check failed, backend is down"),
-            None => tracing::info!(backend = %upstream.backend.name, "health check passed, backend is up"),
+            Some(why) => tracing::warn!(backend = %upstream.backend.name, reason = why, "health check failed, backend is unhealthy"),
+            None => tracing::info!(backend = %upstream.backend.name, "health check passed, backend is healthy"),
         }
     }
 }

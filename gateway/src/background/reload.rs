@@ -1,4 +1,4 @@
-//! Settings that change while the gateway runs.
+//! Reloads settings while the gateway runs.
 //!
 //! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with. A file that is wrong
 //! changes nothing, is reported with all its problems, and counts. Backends that are found come and go in the same way.

@@ -1,4 +1,4 @@
-//! What passes through: a stock proxy for everything that is no inference request.
+//! The stock proxy for requests that are not inference.
 //!
 //! - *In*: requests that are not inference.
 //! - *Out*: the backend's answer as it is, timed.

@@ -1,4 +1,4 @@
-//! Which characters are invisible, which look like a Latin letter?
+//! Invisible characters, and those that look like Latin letters.
 //!
 //! - *In*: a character.
 //! - *Out*: its class or its Latin look-alike.

@@ -1,4 +1,4 @@
-//! Where did this byte come from?
+//! Maps normalized bytes to their origin.
 //!
 //! - *In*: runs copied as they were and pieces replaced, told in order.
 //! - *Out*: the span as sent of any span of the folded text.

@@ -1,4 +1,4 @@
-//! Which runs of a text are disguised? One pass over the bytes.
+//! Finds disguised runs of a text in one pass.
 //!
 //! - *In*: a folded text.
 //! - *Out*: [`Run`]s in order, apart from each other, each with the way to undo it.

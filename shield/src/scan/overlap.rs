@@ -1,4 +1,4 @@
-//! One finding a place.
+//! Resolves overlapping findings.
 //!
 //! - *In*: findings in any order.
 //! - *Out*: findings in the order of the text, none overlapping another of its family: a key inside a URL is a key.

@@ -1,4 +1,4 @@
-//! The places of a text where a rule may begin, found at a few operations a byte.
+//! Finds the positions where a rule may match, with a few operations a byte.
 //!
 //! - *In*: the triples of bytes that rules begin with; then a text.
 //! - *Out*: token starts whose first three bytes are such a triple, or look like one.

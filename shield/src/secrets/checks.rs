@@ -1,4 +1,4 @@
-//! What tells a credential from the place where one should stand.
+//! Checks that tell a credential from a placeholder.
 //!
 //! - *In*: a candidate.
 //! - *Out*: whether it can be real.

@@ -1,4 +1,4 @@
-//! Which match, when a thread can go no further.
+//! Chooses a match when a thread ends.
 //!
 //! - *In*: a start, and the text up to where the thread ended.
 //! - *Out*: the longest match that passes, the surest of equally long ones.

@@ -1,4 +1,4 @@
-//! Where a match may begin and end.
+//! Boundaries of matches.
 //!
 //! - *In*: the bytes next to a candidate: two before it, two behind it.
 //! - *Out*: yes or no.

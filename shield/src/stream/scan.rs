@@ -1,4 +1,4 @@
-//! One walk over the held text and what came behind it.
+//! One walk over the held text and the text after it.
 //!
 //! - *In*: text that begins where the leading thread began, and what the channel remembers.
 //! - *Out*: pieces, and how much of the text is decided.

@@ -1,4 +1,4 @@
-//! Where a match may begin.
+//! Positions where a match may start.
 //!
 //! - *In*: a position to go on from.
 //! - *Out*: the next start that can still become a match, as a [`Thread`].

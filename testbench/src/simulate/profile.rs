@@ -1,4 +1,4 @@
-//! How a simulated engine behaves in time.
+//! Timing profiles of a simulated engine.
 
 use std::time::Duration;
 

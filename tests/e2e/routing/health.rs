@@ -150,7 +150,7 @@ async fn checks_take_a_backend_down_and_up() {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before + 3);
-    assert!(gateway.stderr().contains("backend is down backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
+    assert!(gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
     // Without checks, a backend is no longer unhealthy.
     sick.store(true, Ordering::Relaxed);
     gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;

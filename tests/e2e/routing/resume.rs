@@ -87,7 +87,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
         let (said, roles, failed) = heard(&answer.text());
         assert_eq!((said.as_str(), roles, failed), ("The sea is wide, deep and cöld.", 1, false), "{}", answer.text());
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
-        assert_eq!(answer.text().contains(": continued by b1\n\n"), marked);
+        assert_eq!(answer.text().contains(": resumed by b1\n\n"), marked);
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b2")));

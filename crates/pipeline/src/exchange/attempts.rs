@@ -1,4 +1,4 @@
-//! A request's way among backends.
+//! Attempts of a request at backends.
 
 use std::ops::Range;
 use std::sync::Arc;

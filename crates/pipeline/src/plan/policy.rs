@@ -1,8 +1,8 @@
-//! What a route decides by besides its pools, and how that lives on in the next plan.
+//! Policies of a route (offload, release, retries), and how they survive a reload.
 //!
 //! - *In*: settings of routes, the route of the same name in the plan before.
-//! - *Out*: policies that remember what they have learnt, where nothing about them has changed; counts of what was done.
-//! - *Never*: a change to a policy of the plan in force: the plan that is made may not come to be.
+//! - *Out*: policies that keep their measurements if their settings are unchanged; counters.
+//! - *Never*: a change to a policy in use: the new plan may still fail.
 
 use std::collections::HashMap;
 use std::sync::Arc;

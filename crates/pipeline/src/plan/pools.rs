@@ -1,8 +1,8 @@
-//! Pools of a plan, and how they live on in the next.
+//! Pools of a plan, and how they survive a reload.
 //!
-//! - *In*: pools of settings, backends made ready, the plan before.
-//! - *Out*: a pool as it is, where nothing about it has changed; else a new one with what the other has learnt and spent.
-//! - *Never*: a backend in two states: all pools that have it share its upstream.
+//! - *In*: pools of the settings, prepared backends, the previous plan.
+//! - *Out*: the same pool if nothing changed; else a new one with the measurements and budgets of the old one.
+//! - *Never*: a backend in two states: all pools with it share its upstream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

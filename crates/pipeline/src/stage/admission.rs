@@ -70,6 +70,6 @@ fn refusal(shed: &Shed) -> Refusal {
     let seconds = shed.retry_after.as_secs_f64().ceil();
     Refusal {
         fields: format!("retry-after: {seconds}\r\n").into(),
-        ..Refusal::new(503, "overloaded", format!("The backend has all it can do, {why}. Try again in {seconds} seconds."))
+        ..Refusal::new(503, "overloaded", format!("The backend is at capacity, {why}. Try again in {seconds} seconds."))
     }
 }

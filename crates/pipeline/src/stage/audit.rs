@@ -1,6 +1,6 @@
-//! Findings on their way to the audit log.
+//! Writes findings to the audit log.
 //!
-//! - *In*: what filters found, with the text it covers.
+//! - *In*: findings of filters, with the text they cover.
 //! - *Out*: a line for each, up to [`MAX_FINDINGS`] a request.
 //! - *Never*: the text.
 

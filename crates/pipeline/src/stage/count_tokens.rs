@@ -1,11 +1,11 @@
-//! How many tokens is the prompt?
+//! Counts the tokens of the prompt.
 //!
 //! - *In*: the texts of the body, the tokenizer of the route.
-//! - *Out*: the exchange's expectation, counted instead of estimated.
-//! - *Never*: a worker kept busy with a long prompt, which threads of their own count, and not beyond [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted;
+//! - *Out*: the exchange's estimate, counted exactly.
+//! - *Never*: a worker busy with a long prompt: separate threads count it, for at most [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted;
 //!   a guardrail that waits for it.
 //!
-//! What a chat template puts around messages is not in the file: it stays an estimate.
+//! The tokens that a chat template adds stay an estimate.
 
 use std::sync::Arc;
 use std::time::Duration;

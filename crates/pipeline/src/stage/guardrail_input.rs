@@ -1,10 +1,10 @@
-//! Stage 6: what does the prompt hold that it should not?
+//! Stage 6: the guardrail checks the prompt.
 //!
-//! All texts of the request are looked at, whosever words they are: system and user, earlier answers, what tools returned, how tools
-//! are described. Where findings change or refuse a request, a body that cannot be read is refused too: `inspect_input` sees to that.
+//! All texts of the request are checked, of any role: system and user, earlier answers, tool results, tool
+//! definitions. Where findings change or refuse a request, `inspect` refuses bodies that cannot be parsed.
 //!
 //! - *In*: the body, and the filters of the route.
-//! - *Out*: the body without what is to be taken out, if anything is; or a refusal.
+//! - *Out*: the body, redacted if needed; or a refusal.
 //! - *Never*: the text of a finding in an error, a log or a record.
 
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
     if accept::passes_unread(&guardrail.settings, &exchange.accepted.endpoint) {
         return Ok(());
     }
-    let message = "The route's guardrail cannot read this API; use one that it reads, or have the path named under the guardrail's `pass`.";
+    let message = "The guardrail cannot read this API. Use a supported one, or have the path added to the guardrail's `passthrough`.";
     Err(Refusal::blocked(403, "guardrail_unreadable_endpoint", message))
 }
 
@@ -97,22 +97,14 @@ pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option
 /// What a guardrail cannot look into, or not within its bounds.
 fn readable(facts: &RequestFacts, guardrail: &Guardrail) -> Result<(), Refusal> {
     if guardrail.settings.acts_on_input() && facts.tokens {
-        let message = "The route's guardrail reads text; send the prompt as text, not as token numbers or embeddings.";
+        let message = "The guardrail checks text. Send the prompt as text, not as token numbers or embeddings.";
         return Err(Refusal::blocked(400, "guardrail_unreadable_prompt", message));
     }
     if facts.texts.len() > MAX_TEXTS {
-        return Err(Refusal::blocked(
-            413,
-            "too_many_texts",
-            format!("The route's guardrail reads at most {MAX_TEXTS} texts in a request."),
-        ));
+        return Err(Refusal::blocked(413, "too_many_texts", format!("The guardrail checks at most {MAX_TEXTS} texts in a request.")));
     }
     if guardrail.alters_answers() && facts.n.is_some_and(|n| n > MAX_CHOICES) {
-        return Err(Refusal::blocked(
-            400,
-            "too_many_choices",
-            format!("The route's guardrail reads at most {MAX_CHOICES} choices of an answer."),
-        ));
+        return Err(Refusal::blocked(400, "too_many_choices", format!("The guardrail checks at most {MAX_CHOICES} choices of an answer.")));
     }
     Ok(())
 }
@@ -163,7 +155,7 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
 /// The client is told the kind of what was found, never the text.
 fn refusal(guardrail: &Guardrail, kind: &str) -> Refusal {
     let message = format!(
-        "The request was refused by the guardrail {:?}: it holds {kind}. Remove it and send the request again.",
+        "The request was blocked by the guardrail {:?}: it contains {kind}. Remove it and send the request again.",
         guardrail.settings.name
     );
     Refusal::blocked(400, "content_blocked", message)

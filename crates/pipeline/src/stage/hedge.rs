@@ -1,8 +1,8 @@
-//! Two backends asked the same: the one with the first token gives the answer, the other is cut off.
+//! Hedging: a second backend gets the same request, and the first to produce a token gives the answer.
 //!
-//! - *In*: a request on its way to one backend, and what is needed to ask another when the first is late.
-//! - *Out*: the answer of either, as if it were the only one; what became of the other.
-//! - *Never*: a third backend; a second one after the first has begun to answer, beyond its budget, or where it would have to queue.
+//! - *In*: a call to one backend, and the plan of a second when the first is late.
+//! - *Out*: the answer of one, as if it were the only one; the result of the other.
+//! - *Never*: a third backend; a second one after the first token, beyond the budget, or where it would wait in a queue.
 
 mod outcome;
 

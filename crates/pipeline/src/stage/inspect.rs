@@ -1,7 +1,7 @@
-//! Stage 3: what does the body ask for?
+//! Stage 3: reads and inspects the body.
 //!
 //! An invalid body is forwarded for the engine to judge, unless a stage must act on what it
-//! says: then it is refused, because acting on a guess is a way around our own rules. Documents that are built to hurt a
+//! says. Then it is refused, because acting on a guess would bypass the rules. Documents that are built to hurt a
 //! parser are refused in any case.
 
 use wire::RequestFacts;
@@ -14,7 +14,7 @@ use crate::respond::Refusal;
 /// without it, or when it is meant to hurt.
 pub fn read_body(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
     let unreadable = if encoded {
-        let message = "Compressed request bodies cannot be read here; send the body without Content-Encoding.";
+        let message = "Compressed request bodies are not supported on this route. Send the body without Content-Encoding.";
         Some(Refusal::new(415, "unsupported_encoding", message))
     } else {
         match RequestFacts::scan(body) {

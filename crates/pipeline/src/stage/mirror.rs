@@ -1,7 +1,7 @@
-//! Copies of requests that another pool is asked as well, for nothing but its figures.
+//! Sends copies of requests to another pool, to measure it.
 //!
 //! - *In*: a request as it goes to the backend that answers it.
-//! - *Out*: counts and times of what the other pool would have answered.
+//! - *Out*: counts and times of the other pool's answers.
 //! - *Never*: a byte of that answer kept or sent; a client that waits for it.
 
 use std::future::poll_fn;

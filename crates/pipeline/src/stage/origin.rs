@@ -1,8 +1,8 @@
-//! Which hosts a route answers to, and which web pages may read its answers.
+//! Checks `Host`, and answers CORS.
 //!
 //! - *In*: `Host`, `Origin`; the route.
 //! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch standard's CORS protocol).
-//! - *Never*: `*` where a page was named, or credentials of a browser: keys are sent by the page itself.
+//! - *Never*: `*` where an origin was named, or credentials of a browser: pages send keys themselves.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
-//! Stage 5: may it have that much?
+//! Stage 5: reserves rate limits.
 //!
-//! What a request is thought to use is reserved of every limit that it is under; `relay` tells the charge what its stream has used, and the
+//! The estimated use is reserved in every limit that applies; `relay` reports what the stream has used, and the
 //! end of the exchange settles it.
 //!
 //! - *In*: the caller, the facts of the body, the limits of the plan.
-//! - *Out*: a charge in the exchange, or a refusal that says which limit, and when.
+//! - *Out*: a charge in the exchange, or a refusal with the limit and the time to wait.
 //! - *Never*: a reservation left behind.
 
 use std::fmt::Write;
@@ -42,7 +42,7 @@ pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
     let counts_tokens = exchange.routed.as_ref().is_some_and(|routed| routed.route.counts_tokens);
     if counts_tokens && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
-        let message = "Counts of tokens and of choices must be whole numbers, so that limits can go by them.";
+        let message = "Numbers of tokens and of choices must be whole numbers.";
         return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
     }
     exchange.enter(State::Queue);
@@ -232,7 +232,7 @@ fn refusal(limited: &Limited) -> Refusal {
         per => format!(" for this {}", per.name()),
     };
     let mut message = format!(
-        "Rate limit {:?} reached{whose}: {} {} {window}; {} left, {} asked.",
+        "Rate limit {:?} reached{whose}: {} {} {window}; {} left, {} requested.",
         limited.limit,
         amount(limited.quota.amount),
         limited.unit.name(),
@@ -241,7 +241,7 @@ fn refusal(limited: &Limited) -> Refusal {
     );
     match limited.retry_after {
         Some(wait) => message.push_str(&format!(" Try again in {}.", span(wait))),
-        None => message.push_str(" A request as large as this never fits; send less."),
+        None => message.push_str(" The request exceeds the limit as a whole. Send less."),
     }
     let (kind, unit) = match limited.unit {
         Unit::Requests => ("requests", "requests"),

@@ -1,4 +1,4 @@
-//! Stage 13: what is left of a request is its record.
+//! Stage 13: writes the record.
 
 use std::borrow::Cow;
 

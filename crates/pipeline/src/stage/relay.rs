@@ -1,4 +1,4 @@
-//! What the relay reads of a request, and asks of the other stages.
+//! The relay's interface to the exchange and to the other stages.
 
 use std::sync::atomic::Ordering;
 

@@ -1,8 +1,8 @@
-//! Stage 7: which backend, and which next when that one fails.
+//! Stage 7: selects a backend, and the next one after a failure.
 //!
-//! `routing` decides; this tells it what it must know of the request, and how attempts went.
+//! `routing` decides; this stage passes it the request's properties, and the results of attempts.
 //!
-//! - *In*: the route's pools, the facts of the request, how an attempt ended.
+//! - *In*: the route's pools, the facts of the request, the result of an attempt.
 //! - *Out*: a target in the exchange, or a refusal when no backend can serve the request.
 //! - *Never*: another backend for a request whose answer has reached the client, whose client has left, or beyond the retry budget.
 

@@ -1,7 +1,7 @@
-//! Stage 10: the request as the backend will see it.
+//! Stage 10: builds the request for the backend.
 //!
-//! The body's bytes are the client's own; the head is made anew: hop-by-hop fields and what `Connection` nominates are
-//! gone before anything of ours is added, the length is ours, and so is the credential when the backend has one.
+//! The body is the client's. The head is new: hop-by-hop fields and those that `Connection` names are
+//! removed before ours are added; the length is ours, and the credential if the backend has one.
 
 use config::settings::{Backend, Route};
 use transport::{Edit, Edits};

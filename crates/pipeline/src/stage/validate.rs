@@ -1,13 +1,16 @@
-//! What is refused before an engine hears of it, where the route is strict.
+//! Strict validation of requests, where the route asks for it.
 //!
-//! - *In*: the body and its facts; what the backend declares of itself.
+//! - *In*: the body and its facts; models and context length of the backends.
 //! - *Out*: a refusal in OpenAI's shape that names the member.
-//! - *Never*: a change. A route that is transparent, as they are by default, passes on what it is given.
+//! - *Never*: a change of the body. Transparent routes, the default, are not checked.
 
 use wire::validate;
 
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
+
+/// Characters of an unknown model name that an error repeats.
+const MAX_SHOWN: usize = 64;
 
 /// Look at a body.
 pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
@@ -22,7 +25,8 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
         let mut known: Vec<&str> = route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
         known.sort_unstable();
         known.dedup();
-        let message = format!("The model does not exist here; there are: {}.", known.join(", "));
+        let shown: String = model.chars().take(MAX_SHOWN).collect();
+        let message = format!("The model `{shown}` does not exist. Available models: {}.", known.join(", "));
         return Err(Refusal::invalid(404, "model_not_found", "model", message));
     }
     Ok(())
@@ -39,7 +43,7 @@ pub fn fits(exchange: &Exchange) -> Result<(), Refusal> {
     let least = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     if context > 0 && asked.saturating_add(least) > context {
         let message =
-            format!("The model has a context of {context} tokens; the request asks for {asked} besides its prompt. Ask for fewer.");
+            format!("The model has a context of {context} tokens, and the request asks for {asked} besides its prompt. Request fewer.");
         return Err(Refusal::invalid(400, "context_length_exceeded", "max_tokens", message));
     }
     Ok(())

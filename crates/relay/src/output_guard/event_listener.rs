@@ -1,4 +1,4 @@
-//! Reads what a run of the body holds, and gives each piece of text to the scanners, judges and filters.
+//! Parses a run of the body, and passes each piece of text to scanners, judges and filters.
 
 use lens::StreamLens;
 use wire::{Channel, Event, Listener, Part};

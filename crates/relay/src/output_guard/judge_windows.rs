@@ -1,4 +1,4 @@
-//! The judges of one answer: filters that need context, asked about windows of text while the answer flows.
+//! Judges of one answer: they judge windows of text while the answer flows.
 //!
 //! - *In*: pieces of text by channel; time, through the relay's polls.
 //! - *Out*: how far each text may go on; for what the answer ends.

@@ -1,4 +1,4 @@
-//! Events as they leave: masks put in, what was taken out of the prompt put back, everything else as it came.
+//! Renders released events: masked text replaced, redacted text restored, everything else unchanged.
 //!
 //! - *In*: an event's bytes, its slots, what of them is replaced.
 //! - *Out*: the bytes to queue; or for what the answer ends here.

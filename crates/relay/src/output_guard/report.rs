@@ -1,4 +1,4 @@
-//! What an output guardrail found and cost, for the record, the series and the audit log.
+//! Findings and cost of an output guardrail, for the record, the series and the audit log.
 
 use filters::Side;
 use lens::security::FilterAccount;

@@ -1,4 +1,4 @@
-//! The filters that follow an answer event by event, and what that costs.
+//! Filters that see an answer event by event, and their cost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

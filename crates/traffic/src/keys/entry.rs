@@ -138,7 +138,7 @@ impl<'l> Checker<'l> {
     fn names(&mut self, entry: &Entry) -> Wrong {
         let (id, owner, mut wrong) = (&entry.id, &entry.owner, Wrong::new());
         if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            wrong.push(("id", format!("{id:?} is no name; use up to 64 letters, digits, \"-\", \"_\" and \".\"")));
+            wrong.push(("id", format!("{id:?} is not a name; use up to 64 letters, digits, \"-\", \"_\" and \".\"")));
         }
         if id == "anonymous" {
             wrong.push(("id", "is the name of those who show no key".into()));
@@ -154,11 +154,11 @@ impl<'l> Checker<'l> {
 
     fn own_limit(&self, name: &str, amount: &str) -> Result<u64, String> {
         let Some(limit) = self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key) else {
-            return Err(format!("there is no limit {name:?} that is per key in the settings"));
+            return Err(format!("the settings have no limit {name:?} with per: key"));
         };
         let units = amount.parse::<f64>().ok().map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
         let units = units.filter(|units| (1.0..9e18).contains(units));
-        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is no amount of {}", limit.unit.name()))
+        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is not an amount of {}", limit.unit.name()))
     }
 }
 

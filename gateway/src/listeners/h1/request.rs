@@ -1,4 +1,4 @@
-//! From the first byte of a request to the end of its answer.
+//! One request on an HTTP/1.1 connection, from its first byte to the end of its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -140,7 +140,7 @@ pub fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
     let marked = routed.route.route.resume == Resume::Marked;
     let upstream = routed.upstream().filter(|_| marked)?;
-    Some(format!(": continued by {}\n\n", upstream.backend.name))
+    Some(format!(": resumed by {}\n\n", upstream.backend.name))
 }
 
 #[cfg(test)]

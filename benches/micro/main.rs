@@ -1,10 +1,10 @@
-//! The pure rooms by themselves: what one event, one request, one head costs, without a socket.
+//! Microbenchmarks: the cost of one event, one request, one head, without a socket.
 //!
-//! `cargo bench -p llm-lens-benches --bench rooms`. The aims stand in `docs/performance.md`.
+//! `cargo bench -p llm-lens-benches --bench micro`. The aims stand in `docs/performance.md`.
 
 mod guards;
 #[path = "routing.rs"]
-mod routing_room;
+mod routing_bench;
 mod scrape;
 mod traffic;
 
@@ -127,7 +127,7 @@ fn main() {
     heads(&mut criterion);
     guards::prompts(&mut criterion);
     guards::streams(&mut criterion);
-    routing_room::choice(&mut criterion);
+    routing_bench::choice(&mut criterion);
     traffic::identity(&mut criterion);
     traffic::decision(&mut criterion);
     scrape::scrape(&mut criterion);
