@@ -30,7 +30,7 @@ pub enum Source {
         /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
     },
-    /// The servers of a service (SRV, RFC 2782), with the ports and weights that it says.
+    /// Targets of an SRV name (RFC 2782), with their ports and weights.
     Srv {
         /// The name, `_service._tcp.domain`.
         name: String,
@@ -75,7 +75,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// At which port.
     pub port: u16,
-    /// Its share among the others; 0: nothing is said about it.
+    /// Weight; 0: unspecified.
     pub weight: u32,
     /// Its zone, as reported by the source.
     pub zone: Option<String>,
@@ -84,7 +84,7 @@ pub struct Endpoint {
 /// What was found, by pool.
 pub type Found = BTreeMap<Arc<str>, Vec<Endpoint>>;
 
-/// Whether no engine has this host: it is of the machine's own net, or tells a cloud's machines their secrets.
+/// Whether the host is link-local, or a metadata service of a cloud.
 pub(crate) fn is_forbidden(host: &str) -> bool {
     host.eq_ignore_ascii_case("metadata.google.internal") || host.parse().is_ok_and(is_of_the_link)
 }
@@ -97,7 +97,7 @@ fn is_of_the_link(address: IpAddr) -> bool {
     }
 }
 
-/// Where one cloud tells its machines their secrets over IPv6.
+/// The IPv6 metadata address of one cloud.
 const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Whether a backend may have this address.
@@ -157,7 +157,7 @@ impl Settings {
 }
 
 impl Pool {
-    /// A backend that tells what all of them have in common.
+    /// A backend that represents the pool.
     pub fn example(&self) -> Option<&Arc<Backend>> {
         self.backends.first().or(self.discovery.as_ref().map(|discovery| &discovery.template))
     }

@@ -20,7 +20,7 @@ pub use filters::settings::{Action, GuardrailSettings};
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
 
-/// Everything the gateway was asked to do.
+/// All settings.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Settings {
@@ -38,7 +38,7 @@ pub struct Settings {
     pub zone: Option<String>,
     /// Authentication; `None`: off.
     pub auth: Option<AuthSettings>,
-    /// How much may be asked.
+    /// Rate limits.
     pub rate_limits: Vec<Limit>,
     /// Where gateways keep the limits that they share.
     pub store: Option<StoreSettings>,
@@ -199,7 +199,7 @@ pub struct Backend {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// What `Host` says: the authority of the URL.
+    /// Value of `Host`: the authority of the URL.
     pub authority: String,
     /// Put before each request's path; empty or begins with a slash and does not end with one.
     pub prefix: String,
@@ -226,7 +226,7 @@ pub struct Backend {
     pub models: Vec<String>,
     /// Its share in pools.
     pub weight: u32,
-    /// How it is asked whether it is well.
+    /// Active health checks.
     pub health: Option<Checks>,
     /// Where its own metrics are, and how often they are read.
     pub engine_metrics: Option<(String, Duration)>,
@@ -275,7 +275,7 @@ pub struct Route {
     pub headers: Vec<(String, Option<String>)>,
     /// Model conditions.
     pub models: Vec<Pattern>,
-    /// The first backend: what all of them have in common is asked of it.
+    /// The first backend, which represents all of them.
     #[serde(skip)]
     pub backend: Arc<Backend>,
     /// The pools that serve it, in order.
@@ -285,11 +285,11 @@ pub struct Route {
     pub canary: Option<CanarySettings>,
     /// The mirror.
     pub mirror: Option<MirrorSettings>,
-    /// When another backend is asked.
+    /// Retries.
     pub retries: Retries,
-    /// Whether another backend goes on with the stream of one that has died.
+    /// Whether dead streams are resumed.
     pub resume: Resume,
-    /// When a second backend is asked at the same time.
+    /// Hedging.
     pub hedges: Option<Hedges>,
     /// When the first pool is passed over.
     pub offload: Option<OffloadSettings>,
@@ -305,9 +305,9 @@ pub struct Route {
     pub hosts: Vec<String>,
     /// Origins that may read its answers.
     pub cors: Vec<String>,
-    /// What is wrong is refused before the engine hears of it.
+    /// Strict validation.
     pub strict: bool,
-    /// Tokens that a request without `max_tokens` is thought to generate.
+    /// Estimated output tokens of a request without `max_tokens`.
     pub default_output_tokens: u64,
     /// The file that prompts are counted by.
     pub tokenizer: Option<PathBuf>,
@@ -396,7 +396,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// How long streams may go on.
+    /// How long streams may continue.
     #[serde(serialize_with = "seconds")]
     pub grace: Duration,
     /// Where listeners are handed over.

@@ -246,7 +246,7 @@ fn places_where_backends_are_found_are_read() {
 }
 
 #[test]
-fn who_is_found_is_like_another_and_stands_wherever_its_pool_does() {
+fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
     let written = config::parse("f", &finding("{dns: llm.test}").replace("pool: p}", "pool: p, mirror: {pool: p}}")).unwrap();
     let zoned = config::parse("f", &(finding("{dns: llm.test}") + "zone: 'z-${PATH}'\n")).unwrap();
     assert_eq!(zoned.zone, Some(format!("z-{}", std::env::var("PATH").unwrap())));

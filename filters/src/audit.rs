@@ -9,7 +9,7 @@ use hmac::{Hmac, Mac};
 use serde::Serialize;
 use sha2::Sha256;
 
-/// Findings of one request beyond this are counted, not told one by one.
+/// Findings of one request beyond this are only counted.
 pub const MAX_FINDINGS: usize = 200;
 
 /// One line of the audit log.

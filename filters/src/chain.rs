@@ -2,7 +2,7 @@
 //!
 //! - *In*: a [`Subject`], a [`Host`].
 //! - *Out*: an [`Assessment`]: what was found, what is to be done, what each filter cost.
-//! - *Never*: an open question. A filter that is late, broken or panics gives what its declared mode says.
+//! - *Never*: an open question. A filter that is late, broken or panics has the result of its declared failure mode.
 //!
 //! Detectors run first, in sequence: together they take less time than one call. If they refuse the request,
 //! judges are skipped. Then all judges run concurrently. Long prompts are checked by threads of the pool, concurrently too.
@@ -66,7 +66,7 @@ impl Link {
 #[derive(Clone, Debug)]
 pub struct Chain {
     links: Vec<Arc<Link>>,
-    /// Nothing is touched: findings are told, and that is all.
+    /// Observe mode: findings are recorded only.
     observe: bool,
     budget: Duration,
     risk: crate::settings::Risk,
@@ -88,7 +88,7 @@ impl Chain {
         self.links.iter().any(|link| link.has(hooks))
     }
 
-    /// Whether findings are only told.
+    /// Whether findings are recorded only.
     pub fn observes(&self) -> bool {
         self.observe
     }

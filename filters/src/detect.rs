@@ -1,6 +1,6 @@
 //! Detectors: filters that use the tables and classifiers of `shield` and call no server.
 //!
-//! One file a filter. Each knows the settings that concern it and says with each finding what is to be done about it.
+//! One file for each filter. It knows its settings, and reports each finding with its action.
 
 mod classify_text;
 mod find_patterns;

@@ -80,7 +80,7 @@ pub struct Refused {
     pub status: u16,
     /// A stable word for programs.
     pub code: &'static str,
-    /// A sentence for people. It must not repeat what the client said.
+    /// A sentence for people. It must not repeat text of the client.
     pub message: String,
 }
 
@@ -139,7 +139,7 @@ pub trait Watch: Send + fmt::Debug {
     /// The answer is complete; its ending has not been passed on.
     ///
     /// # Errors
-    /// [`Refused`]: it ends otherwise than the engine says.
+    /// [`Refused`]: the answer ends early.
     fn end(&mut self) -> Result<(), Refused> {
         Ok(())
     }

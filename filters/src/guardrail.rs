@@ -25,7 +25,7 @@ use crate::settings::{self, Action, Class, Declared, OnFailure};
 
 /// A guard made ready.
 pub struct Guardrail {
-    /// What was asked for.
+    /// The settings.
     pub settings: Arc<settings::GuardrailSettings>,
     chain: Chain,
     scanners: Vec<Scanner>,
@@ -179,7 +179,7 @@ pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'stat
     }
 }
 
-/// What settings say about findings of a rule in answers. The first part of its name says what it is about.
+/// The action on findings of a rule in answers. The first part of its name is its category.
 fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
     match rule.split_once('.') {
         Some(("pii", _)) => settings.output_pii,

@@ -1,8 +1,8 @@
 //! Judges: remote servers, and models in this process.
 //!
 //! - *In*: the settings of a judge; then the texts of prompts and windows of answers.
-//! - *Out*: a [`Filter`] for each, which asks and turns the answer into a report.
-//! - *Never*: a word of the judge's in a name. What it says is looked up in a closed list, because names become labels.
+//! - *Out*: a [`Filter`] for each, which makes the call and turns the response into a report.
+//! - *Never*: a word of the judge in a name. Its words are looked up in a closed list, because names become labels.
 //!
 //! A question holds at most 64 texts and 256 KiB. When there is more, the last ones win, because the
 //! newest words have not been judged yet; words of users, tools and assistants go before system prompts, and those before
@@ -32,7 +32,7 @@ use std::sync::Arc;
 use crate::filter::Filter;
 use crate::settings::{Judge, JudgeKind};
 
-/// The filter that asks this judge; `None` for a model in this process, which is not asked over the network.
+/// The filter that calls this judge; `None` for a model in this process.
 pub fn build(settings: &Judge) -> Option<Arc<dyn Filter>> {
     Some(match settings.kind {
         JudgeKind::Moderation => Arc::new(moderation::Moderation::new(settings)),

@@ -1,6 +1,6 @@
 //! Guardrails: filters, the chain that runs them, built-in detectors and judges.
 //!
-//! - *In*: what a request says, and what an answer says as it flows; what the operator asked for.
+//! - *In*: texts of a request, and of an answer as it flows; settings.
 //! - *Out*: verdicts, with an account of what each filter found and what its looking cost.
 //! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a [`Host`].
 //!
@@ -41,5 +41,5 @@ mod patterns;
 pub use patterns::{PLACEHOLDER, check_rule};
 pub mod audit;
 
-/// A future that a filter gives back.
+/// The future of a filter.
 pub type BoxFuture<'a, T> = futures_util::future::BoxFuture<'a, T>;

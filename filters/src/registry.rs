@@ -12,7 +12,7 @@ use crate::detect::StopLoops;
 use crate::filter::Filter;
 use crate::settings::Named;
 
-/// Makes a filter of its settings, or says what is wrong with them.
+/// Makes a filter from its settings, or explains what is wrong with them.
 type Make = dyn Fn(&BTreeMap<String, String>) -> Result<Arc<dyn Filter>, String> + Send + Sync;
 
 /// Constructors by name.
@@ -39,7 +39,7 @@ pub enum UnknownFilter {
     Settings {
         /// The entry.
         name: Arc<str>,
-        /// What the filter says.
+        /// The filter's error.
         why: String,
     },
 }

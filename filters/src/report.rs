@@ -95,42 +95,42 @@ impl Report {
         Report { found: vec![found], scores: Vec::new() }
     }
 
-    /// The severest action that a finding asks for.
+    /// The most severe action of its findings.
     pub fn action(&self) -> Action {
         self.found.iter().map(|found| found.action).max().unwrap_or_default()
     }
 }
 
-/// Why a filter cannot say.
+/// Why a filter failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Failure {
-    /// Its own time was over.
-    #[error("it did not answer in time")]
+    /// Its deadline passed.
+    #[error("it did not answer within its deadline")]
     Deadline,
-    /// The time of all judges together was over.
-    #[error("the guard's budget of time was used up")]
+    /// The common deadline of all judges passed.
+    #[error("the judges exceeded their common deadline")]
     JudgesDeadline,
     /// The server is unreachable, or the answer broke off.
-    #[error("it cannot be reached")]
+    #[error("it is unreachable")]
     Unreachable,
     /// It answered with an error.
     #[error("it answered with an error")]
     Refused,
-    /// It answered that it has too much to do, or is broken: status 429, or 500 and more.
-    #[error("it has too much to do, or is broken")]
+    /// It answered with status 429, or 500 and more.
+    #[error("it is overloaded")]
     Overloaded,
-    /// Its answer is not one that can be read.
-    #[error("its answer makes no sense")]
+    /// Its response cannot be parsed.
+    #[error("its response is invalid")]
     InvalidResponse,
-    /// It failed so often of late that it is not asked.
-    #[error("it failed too often of late and is not asked for the moment")]
+    /// Its circuit breaker is open.
+    #[error("its circuit breaker is open after repeated failures")]
     Open,
-    /// There is more text than it can be asked about, and what it would not see may not pass unseen. That is the client's doing, so it is
+    /// The text is too long for it, and text that it does not see must not pass. The client can avoid this, so the request is
     /// refused even where the filter's mode is open.
-    #[error("there is more text than it can be asked about")]
+    #[error("the text is too long for it")]
     TooLong,
-    /// Too much waits for the threads that do heavy work.
-    #[error("too much is waiting to be judged")]
+    /// Too many texts are waiting for a thread.
+    #[error("too many texts are waiting for a thread")]
     Busy,
     /// It panicked, which is a defect.
     #[error("it failed")]

@@ -50,7 +50,7 @@ impl Level {
 pub struct Risk([f32; Category::ALL.len()]);
 
 impl Risk {
-    /// Take in what a filter says.
+    /// Add the score of a filter.
     pub fn add(&mut self, report: &Report) {
         let found = report.found.iter().map(|found| (found.category, found.score));
         for (category, score) in report.scores.iter().copied().chain(found) {

@@ -219,7 +219,7 @@ pub struct Sizes {
     pub tools: u64,
     /// Objects and lists inside one another.
     pub nesting: u64,
-    /// Tokens asked for.
+    /// Requested output tokens.
     pub output_tokens: u64,
 }
 
@@ -289,7 +289,7 @@ pub enum JudgeKind {
     Onnx,
 }
 
-/// How a guard model is asked, and how it answers.
+/// Prompt and reply format of a guard model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Template {
@@ -308,7 +308,7 @@ pub struct Judge {
     pub declared: Declared,
     /// Name and failure mode.
     pub kind: JudgeKind,
-    /// The backend that is asked.
+    /// The backend to call.
     pub backend: Arc<str>,
     /// Its path there.
     pub path: String,

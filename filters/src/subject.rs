@@ -68,7 +68,7 @@ struct Piece {
 /// is not text, and filters that must read it report that.
 pub const NORMALISED: Limits = Limits { max_input: 4 << 20, max_output: 8 << 20, max_views: 256, max_depth: 2 };
 
-/// How much a request asks.
+/// Size of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Messages, or prompts of a batch.
@@ -77,7 +77,7 @@ pub struct Sizes {
     pub tools: u64,
     /// Objects and lists inside one another.
     pub nesting: u64,
-    /// Tokens asked for; `None`: as many as the engine gives.
+    /// Requested output tokens; `None`: the engine's default.
     pub output_tokens: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ impl Subject {
         self.side
     }
 
-    /// How much the request asks.
+    /// Size of the request.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }

@@ -165,7 +165,7 @@ fn sinks(shared: &Shared) -> Vec<Value> {
     shared.observatory.sinks().map(row).collect()
 }
 
-/// Sums of what was used, by what the query tells apart.
+/// Usage sums, grouped as the query asks.
 fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let mut apart = GroupBy::default();
     for word in params.get("by").unwrap_or("owner").split(',') {

@@ -45,7 +45,7 @@ const COUNTING: usize = 32;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long workers may take to drop what they have.
 const WORKERS_END: Duration = Duration::from_millis(500);
-/// How long a gateway that ends may take to give back what it has of shared limits.
+/// How long a draining gateway may take to return its shared limits.
 const LAST_CHORES: Duration = Duration::from_secs(1);
 /// How long a successor gets to take over after it has the listeners.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ pub enum StartError {
         sink: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The runtime cannot be built.
@@ -182,7 +182,7 @@ impl Gateway {
     pub fn run(self) -> Result<(), StartError> {
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut discovery = Discovery::new();
-        // Signals that come while it waits are heard when it serves.
+        // Signals that arrive during startup are handled once it serves.
         let signals = control.block_on(async {
             let signals = Signals::new();
             discovery.begin(&self.shared, self.patience).await;
@@ -193,7 +193,7 @@ impl Gateway {
         for bound in &self.listeners {
             let mut service = bound.service(ProxyApp::new(&self.shared, bound.speaks()));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
-            // Owned by the data runtime; it ends when `leaving` says so.
+            // Owned by the data runtime; it ends with `leaving`.
             runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
         }
         let end = control.block_on(self.control(&leave, signals, discovery))?;
@@ -231,7 +231,7 @@ impl Gateway {
                 jwks::keep(self.shared.clone())
             );
         };
-        // Streams that still run while the gateway drains go on to be paid for.
+        // Streams that still run while the gateway drains are still charged.
         let (end_paying, paid) = watch::channel(false);
         let paying = shared_limits::keep(self.shared.clone(), paid);
         tokio::pin!(admin, watching, paying);

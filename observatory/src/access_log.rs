@@ -57,7 +57,7 @@ impl AccessLog {
     /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files set aside are kept.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(path: &Path, max_size: u64, keep: usize) -> io::Result<Self> {
         Ok(AccessLog { file: RotatingFile::open(path.to_owned(), max_size, keep)? })
     }

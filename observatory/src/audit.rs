@@ -36,7 +36,7 @@ impl AuditLog {
     /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files set aside are kept.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(path: &Path, max_size: u64, keep: usize) -> io::Result<Self> {
         Ok(AuditLog { file: RotatingFile::open(path.to_owned(), max_size, keep)? })
     }

@@ -14,7 +14,7 @@ use crate::gauges::InFlight;
 pub struct Group {
     /// The route.
     pub route: Arc<str>,
-    /// The backend; empty when none was asked.
+    /// The backend; empty without one.
     pub backend: Arc<str>,
     /// `gen_ai.provider.name`.
     pub provider: Arc<str>,

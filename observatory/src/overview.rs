@@ -61,7 +61,7 @@ pub struct Overview {
     pub ledger_share: BTreeMap<&'static str, f64>,
 }
 
-/// Groups that a change of settings made anew are one to the operator.
+/// Groups that a reload split count as one for operators.
 pub(crate) fn of(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,

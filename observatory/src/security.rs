@@ -46,13 +46,13 @@ pub struct FilterOverview {
     pub side: String,
     /// Requests it took part in.
     pub requests: u64,
-    /// Questions it was asked.
+    /// Calls.
     pub calls: u64,
     /// Share of its requests whose stage ended when it did, 0 to 1.
     pub critical_share: f64,
-    /// Requests by what it said.
+    /// Requests by verdict.
     pub verdicts: BTreeMap<String, u64>,
-    /// Requests by why it could not say.
+    /// Requests by failure.
     pub failures: BTreeMap<String, u64>,
     /// Time on a thread, for a thread, for another server, and in all.
     pub parts: BTreeMap<&'static str, TimingOverview>,

@@ -141,7 +141,7 @@ fn the_overview_sums_over_workers_models_and_outcomes() {
 
 /// Backends that come and go leave nothing behind; what another group of theirs still counts in stays.
 #[test]
-fn who_is_gone_is_forgotten_after_some_scrapes() {
+fn series_of_removed_backends_expire() {
     let (o, at) = (Observatory::new(2, 2, Vec::new()), |seconds: u64| Tick(seconds * 1_000_000_000));
     let of = |backend: &str, operation| Group { backend: backend.into(), operation, ..group("r") };
     let (stays, held) = o.group(of("stays", "chat"));

@@ -29,7 +29,7 @@ async fn a_backend_that_does_not_listen_is_a_502() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_none_is_a_502_and_asked_for_once() {
+async fn an_invalid_answer_is_a_502_and_not_retried() {
     const CASES: [(&str, &str); 11] = [
         ("close", "upstream_closed"),
         ("reset", "upstream_closed"),
@@ -430,7 +430,7 @@ async fn a_client_that_dawdles_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_connection_that_the_engine_closed_costs_nobody_a_request() {
+async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
     // The first answer's connection is closed: at once, or only when the next request has come.
     let engine = Engine::start(|seen| {
         let mut steps = sse::chat_answer();

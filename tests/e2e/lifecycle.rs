@@ -360,18 +360,18 @@ async fn serves_with(out: Output, err: Output) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_cannot_be_written_stops_nobody() {
+async fn a_log_that_cannot_be_written_blocks_nothing() {
     serves_with(Output::Null, Output::Closed).await;
     serves_with(Output::Null, Output::Full).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_whose_reader_hangs_stops_nobody() {
+async fn a_log_whose_reader_hangs_blocks_nothing() {
     serves_with(Output::Null, Output::Stuck).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_serves_though_nobody_reads_its_greeting() {
+async fn the_gateway_serves_although_its_output_has_no_reader() {
     serves_with(Output::Closed, Output::Null).await;
     serves_with(Output::Full, Output::Null).await;
     serves_with(Output::Closed, Output::Closed).await;

@@ -22,7 +22,7 @@ fn is_uuid7(id: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_request_has_an_id_and_everybody_the_same() {
+async fn every_request_has_one_id_everywhere() {
     // The engine's own idea of the id is not the client's business.
     let engine = Engine::start(|_| {
         vec![Step::text("HTTP/1.1 200 OK\r\nX-Request-Id: the-engines\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")]
@@ -108,7 +108,7 @@ async fn what_is_between_two_hops_stays_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_key_is_the_operators_and_nobody_sees_it() {
+async fn the_operators_key_is_never_shown() {
     const KEY: &str = "sk-operators-very-own";
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let closed = Engine::start(|_| vec![Step::Close]).await;
@@ -305,7 +305,7 @@ async fn requests_find_their_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_is_judged_only_by_who_must_act_on_it() {
+async fn a_body_is_validated_only_where_a_stage_acts_on_it() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let plain = Gateway::in_front_of(&engine.url()).await;
     let by_model = Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;
@@ -351,7 +351,7 @@ async fn a_body_is_judged_only_by_who_must_act_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compressed_requests_pass_where_nobody_must_read_them() {
+async fn compressed_requests_pass_where_no_stage_must_parse_them() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let plain = Gateway::in_front_of(&engine.url()).await;
     let by_model = Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;

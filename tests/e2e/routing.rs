@@ -161,7 +161,7 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backends_of_the_same_zone_are_asked_while_one_is_well() {
+async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
     let engines = [good().await, good().await, good().await];
     let all: Vec<&Engine> = engines.iter().collect();
     let members = [", zone: far", ", zone: near", ", zone: near"];
@@ -197,7 +197,7 @@ async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_error_that_everybody_has_is_passed_on_and_retries_have_a_budget() {
+async fn an_error_of_all_backends_is_passed_on_and_retries_have_a_budget() {
     let engines = [
         always(sse::json(503, "{\"error\":{\"message\":\"all busy\"}}")).await,
         always(sse::json(503, "{\"error\":{\"message\":\"all busy\"}}")).await,

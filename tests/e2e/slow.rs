@@ -135,7 +135,7 @@ async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_from_nobody_says_so_and_ends() {
+async fn an_upgrade_without_a_running_gateway_reports_it_and_exits() {
     let house = House::new("http://127.0.0.1:9");
     let file = house.folder.file("gateway.yaml", &house.text);
     let mut command = std::process::Command::new(kit::gateway::binary());

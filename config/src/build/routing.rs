@@ -411,7 +411,7 @@ impl Route {
     }
 }
 
-/// Whether a name server could be asked for it: labels of letters, digits, hyphens and underscores, 253 bytes at the most.
+/// Whether it is a valid host name: labels of letters, digits, hyphens and underscores, at most 253 bytes.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

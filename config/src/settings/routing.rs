@@ -43,20 +43,20 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
 }
 
-/// Whether another backend goes on with the stream of one that has died.
+/// Whether dead streams are resumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resume {
     /// The stream ends with an error.
     #[default]
     Off,
-    /// It goes on.
+    /// They are resumed.
     On,
-    /// It goes on, and a comment tells where.
+    /// They are resumed, with a comment in the stream.
     Marked,
 }
 
-/// A pool that is asked as well, for its figures only.
+/// A pool that gets copies of requests.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct MirrorSettings {
@@ -89,7 +89,7 @@ pub struct OffloadSettings {
     pub objective: Objective,
     /// What is too much.
     pub complexity: Complexity,
-    /// What a client says to have it so: a header, in lower case, and its value, `None` for any.
+    /// Header that sends a request to the cloud: name in lower case, and value, `None` for any.
     pub header: Option<(String, Option<String>)>,
     /// What the guard may find in the prompt to have it so: names of rules.
     pub findings: Vec<Pattern>,

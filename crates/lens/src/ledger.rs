@@ -160,7 +160,7 @@ impl Ledger {
     }
 }
 
-/// Add an interval. One that goes on in the same state, or for which there is no room, makes the last one longer.
+/// Add an interval. It extends the last one if the state is the same or the list is full.
 fn keep(intervals: &mut Vec<Interval>, next: Interval) {
     let is_full = intervals.len() >= MAX_INTERVALS;
     match intervals.last_mut() {

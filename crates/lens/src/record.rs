@@ -32,7 +32,7 @@ pub enum Outcome {
     UpstreamError,
     /// A timeout of ours ended it.
     Timeout,
-    /// We refused it before an engine heard of it.
+    /// Refused by the gateway before a backend was called.
     Rejected,
     /// A guard stopped it.
     Blocked,
@@ -68,7 +68,7 @@ impl Outcome {
     }
 }
 
-/// A backend that was asked in vain before the one that answered.
+/// A failed attempt before the one that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordAttempt {
     /// Which.
@@ -82,7 +82,7 @@ pub struct RecordAttempt {
     pub us: u64,
 }
 
-/// A second backend that was asked at the same time, because the first was late.
+/// A hedge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHedge {
     /// Which.
@@ -198,7 +198,7 @@ pub struct RecordRouting {
     /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Cow<'static, str>>,
-    /// Requests that waited at the engine when it was chosen, as it says itself.
+    /// Waiting requests that the engine reported at selection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_waiting: Option<u64>,
     /// Duration: request sent to first token, as predicted when the backend was chosen.
@@ -242,7 +242,7 @@ pub struct Record {
     pub started_at: u64,
     /// The route that matched.
     pub route: Arc<str>,
-    /// The backend that was asked, if it came to that.
+    /// The backend, if one was called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Arc<str>>,
     /// Where it went and why, where there was a choice.

@@ -63,7 +63,7 @@ pub struct FilterAccount {
     /// Why it could not say, the last time it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Cow<'static, str>>,
-    /// How often it was asked.
+    /// Calls.
     pub calls: u64,
     /// At work on a thread, ours or the pool's: `wall_us` without the two waits.
     pub cpu_us: u64,

@@ -171,7 +171,7 @@ pub struct FilterSeries {
     pub calls: u64,
     /// Requests whose stage ended when it did.
     pub critical: u64,
-    /// Requests by what it said.
+    /// Requests by verdict.
     pub verdicts: BTreeMap<Cow<'static, str>, u64>,
     /// Requests by why it could not say.
     pub failures: BTreeMap<Cow<'static, str>, u64>,

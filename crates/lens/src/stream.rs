@@ -2,7 +2,7 @@
 //!
 //! - *In*: reads (instant and offset), the events that [`wire`] finds in them, and how far the client has taken the
 //!   bytes.
-//! - *Out*: what a [`Record`](crate::Record) says about the stream.
+//! - *Out*: the stream's part of a [`Record`](crate::Record).
 //! - *Never*: a figure of the upstream side that depends on when the client took a byte. The two sides share nothing
 //!   but the list of events still to be written.
 
@@ -79,7 +79,7 @@ pub struct EngineError {
 }
 
 impl EngineError {
-    /// The HTTP status that it would have had: its code, or what its kind says; 500 where neither tells.
+    /// The HTTP status that it would have: its code, or that of its kind; else 500.
     pub fn status(&self) -> u16 {
         let code = self.code.as_deref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
         let says = |words: &[&str]| {
@@ -135,7 +135,7 @@ pub struct StreamLens {
 }
 
 impl StreamLens {
-    /// A lens on an answer; `streamed` says whether its events are to be timed. Gaps over `stall_ns` are stalls.
+    /// A lens on an answer; `streamed` is whether its events are timed. Gaps over `stall_ns` are stalls.
     pub fn new(streamed: bool, stall_ns: u64) -> Self {
         StreamLens {
             streamed,
@@ -257,12 +257,12 @@ impl StreamLens {
         self.end
     }
 
-    /// Whether the answer said that it is complete: an end mark, or a finish reason for each of `choices` choices.
+    /// Whether the answer is marked as complete: an end marker, or a finish reason for each of `choices` choices.
     pub fn is_complete(&self, choices: u32) -> bool {
         self.end.is_some() || self.finished_choices >= choices.max(1)
     }
 
-    /// The engine has died, and another one goes on with what was said: what it will state is its own part only.
+    /// The engine has died, and another one resumes the answer: the usage it reports is for its own part only.
     pub fn resume_point(&mut self) {
         self.before = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
@@ -287,7 +287,7 @@ impl StreamLens {
     /// of the bytes of text, which is what English text of current tokenizers averages.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
-            // What an engine that died would have said is not known.
+            // The usage of a dead engine is unknown.
             return (Some(tokens.saturating_add(self.before)), self.before > 0);
         }
         let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));

@@ -1,4 +1,4 @@
-//! The key of the audit log's hashes: equal matches have equal hashes, and a hash tells nothing of the match.
+//! Key of the audit log's hashes. Equal matches have equal hashes; a hash reveals nothing about the match.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What a client's certificate proves.
 //!
 //! - *In*: a certificate that the handshake has verified.
-//! - *Out*: its fingerprint and its names, as proofs that an entry of the keys can ask for.
+//! - *Out*: its fingerprint and its names, as proofs that an entry of the key file can require.
 //! - *Never*: a name of a certificate that was not verified.
 
 use sha2::{Digest, Sha256};

@@ -81,7 +81,7 @@ impl ClientLimits {
         fits.then_some(counted)
     }
 
-    /// Whether an address may ask once more.
+    /// Whether an address may send one more request.
     pub fn admits(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
         let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address)) else { return true };
         let rates = self.rates(rate);

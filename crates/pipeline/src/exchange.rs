@@ -30,7 +30,7 @@ pub struct Exchange {
     pub plan: Arc<Plan>,
     /// Where the time goes.
     pub ledger: Ledger,
-    /// What the head said.
+    /// From the head.
     pub accepted: Accepted,
     pub(crate) inspected: Inspected,
     /// The route, once there is one.
@@ -65,7 +65,7 @@ pub struct Exchange {
 /// What a head shows of its sender, and when that was looked at. Written by `authenticate`.
 #[derive(Debug)]
 pub struct ShownCredential {
-    /// The caller that the credential stands for.
+    /// The caller of the credential.
     pub who: Who,
     /// When reading it began.
     pub began: Tick,
@@ -187,7 +187,7 @@ impl Exchange {
         }
     }
 
-    /// What the body says.
+    /// From the body.
     pub fn inspected(&self) -> &Inspected {
         &self.inspected
     }
@@ -207,7 +207,7 @@ impl Exchange {
         self.routed = Some(Routed { route, dialect, target, group });
     }
 
-    /// What a status that is an error says of the backend.
+    /// The result of an attempt with that error status.
     pub fn fault(&self, status: u16) -> AttemptResult {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
         upstream.map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.attempts.with_credential))

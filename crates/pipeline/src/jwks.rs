@@ -1,4 +1,4 @@
-//! Fetches the keys of identity providers. What they verify, `traffic::jwks` says.
+//! Fetches the key sets of identity providers. `traffic::jwks` verifies tokens.
 //!
 //! - *In*: the issuers of the settings; files and servers that have their keys.
 //! - *Out*: keys for `traffic::jwks::Jwks`.

@@ -46,7 +46,7 @@ pub struct Incoming {
     pub buffer: Vec<u8>,
     /// The head, as it was parsed when it came.
     pub head: HeadIndex,
-    /// Where the body stands in the buffer.
+    /// The body's position in the buffer.
     pub body: Range<usize>,
     /// The body has a content coding.
     pub encoded: bool,
@@ -92,7 +92,7 @@ async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
     false
 }
 
-/// Prepare a request, then ask backends until one answers.
+/// Prepare a request, then try backends until one answers.
 async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     match prepare(exchange, incoming, sink).await {
         Ok(request) => attempt::until_answered(exchange, request, sink).await,
@@ -180,7 +180,7 @@ fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<
     }
 }
 
-/// Check the prompt, and watch the client meanwhile. A body is given back when it is to be sent instead.
+/// Check the prompt, and watch the client meanwhile. Returns the redacted body, if any.
 async fn guardrail<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> Result<Option<Vec<u8>>, Stopped> {
     exchange.enter(State::GuardrailInput);
     let total = exchange.timeouts().total;

@@ -118,7 +118,7 @@ fn guardrails(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Guardra
     settings.guardrails.iter().map(|guardrail| Guardrail::build(guardrail, filters, &load_model).map(Arc::new)).collect()
 }
 
-/// The keys of settings that ask for one.
+/// The API keys of settings.
 fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
     let Some(auth) = &settings.auth else { return Ok(None) };
     let Some((file, secret)) = &auth.keys else { return Ok(Some(Keys::new(KeyHasher::new(""), Vec::new()))) };
@@ -162,7 +162,7 @@ pub struct Plan {
     pub jwks: Option<Arc<Jwks>>,
     /// The caller of requests without a credential.
     pub anonymous: Arc<Caller>,
-    /// How much may be asked.
+    /// Rate limits.
     pub rate_limits: RateLimits,
     /// What keeps those that gateways share.
     pub store: Option<Arc<Store>>,
@@ -182,7 +182,7 @@ pub struct Plan {
 pub struct PlannedRoute {
     /// The settings of the route.
     pub route: Arc<Route>,
-    /// In the order in which they are asked.
+    /// In the order in which they are tried.
     pub pools: Vec<Arc<PlannedPool>>,
     pub(crate) stall_ns: u64,
     /// The guardrail, if the route has one.
@@ -197,9 +197,9 @@ pub struct PlannedRoute {
     pub counters: Arc<RouteCounters>,
     /// Counts prompts.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Whether a body must be understood before it may be passed on: usage is asked for, or the guardrail acts on what the prompt holds.
+    /// Whether a body must be valid before it is forwarded: usage is injected, or the guardrail acts on prompts.
     pub must_read: bool,
-    /// Limits go by what bodies and answers say.
+    /// Limits depend on bodies and answers.
     pub counts_tokens: bool,
     /// For each pool and backend.
     groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
@@ -305,7 +305,7 @@ impl Plan {
         Plan::build(self.written.clone(), found, tools, Some(self))
     }
 
-    /// Those that are in a pool of a route. Others are only what backends are like, or asked by guardrails.
+    /// Backends in a pool of a route. Others are templates, or used by guardrails.
     pub fn routable(&self) -> &[Arc<Upstream>] {
         &self.routable
     }

@@ -92,7 +92,7 @@ impl Refusal {
         Refusal::new(404, "no_route", "No route matches this request. Check the path, the headers and the model.")
     }
 
-    /// No backend of the route can do what the request asks for.
+    /// No backend of the route can serve the request.
     pub fn no_backend() -> Self {
         let message =
             "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";

@@ -37,7 +37,7 @@ pub struct Shared {
     pub spend: Arc<UsageSums>,
     /// Where findings are written down.
     pub audit: Option<Audit>,
-    /// Set when the process is to end: answers close their connections, `/readyz` says no.
+    /// Set when the process drains: answers close their connections, `/readyz` fails.
     pub draining: AtomicBool,
     /// When the process began to serve.
     pub started: lens::Tick,

@@ -4,7 +4,7 @@
 //! - *Out*: units, or how long until there are some; or nothing, when the store is away.
 //! - *Never*: a call to a store that is known to be away. One task connects; requests only use the connection that is there.
 //!
-//! What the store is asked, `traffic::store` says.
+//! `traffic::store` defines the calls to the store.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use redis::aio::MultiplexedConnection;
 use traffic::store::{Call, Granted, Script};
 use traffic::{StoreTask, Wanted};
 
-/// Chores that are asked about at a time.
+/// Maximum store tasks in one round.
 const AT_A_TIME: usize = 128;
 
 static SCRIPTS: LazyLock<[redis::Script; Script::ALL.len()]> =

@@ -19,7 +19,7 @@ pub enum Failure {
     TotalTimeout,
     /// The backend broke off in the middle of its answer.
     UpstreamDied,
-    /// A backend that was to resume the stream answered anew.
+    /// A backend restarted the answer instead of resuming it.
     ResumeFailed,
     /// The guardrail cannot read the answer.
     Unreadable,

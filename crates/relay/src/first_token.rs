@@ -27,7 +27,7 @@ pub struct Reads {
     pub dialect: Dialect,
     /// Bounds of one event.
     pub limits: ReaderLimits,
-    /// The prompt stands at the beginning of the answer.
+    /// The answer starts with the prompt (`echo`).
     pub echo: bool,
 }
 
@@ -96,7 +96,7 @@ impl<S: Source> FirstTokenProbe<S> {
         Poll::Ready(Ok(self.error_status.unwrap_or(head.status)))
     }
 
-    /// Whether the backend told an error, rather than just failed.
+    /// Whether the backend reported an error, rather than just failed.
     pub fn has_error(&self) -> bool {
         let in_stream = self.held.as_ref().is_some_and(|held| held.lens.error().is_some());
         in_stream || self.head.as_ref().is_some_and(|head| head.status >= 400)

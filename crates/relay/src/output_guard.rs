@@ -91,7 +91,7 @@ struct Content {
     ends: Vec<(usize, usize)>,
     /// It may hold text that is in no slot.
     strange: bool,
-    /// It is the usage that the gateway asked for on its own account.
+    /// Usage that the gateway injected.
     goes: bool,
 }
 

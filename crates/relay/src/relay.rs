@@ -24,7 +24,7 @@ use crate::output_guard::OutputGuard;
 use crate::request::{Context, Request};
 use crate::strip::Strip;
 
-/// How long judges that only observe may go on when the answer is over.
+/// How long judges in observe mode may continue after the answer.
 const CONCLUDING: Duration = Duration::from_secs(5);
 
 /// How the relay ended.
@@ -53,7 +53,7 @@ enum Phase {
     Sending,
     AwaitHead,
     Body,
-    /// Upstream is done with; judges still look at what was said last.
+    /// Upstream is done; judges still check the last text.
     Judging,
     /// Upstream is done with; what is queued goes out. `bool`: properly.
     Flushing(bool),
@@ -107,7 +107,7 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
     deadlines: Deadlines,
-    /// The client was told the body's length: nothing of the gateway's may stand in it.
+    /// The client got a Content-Length: the gateway must not add anything.
     has_length: bool,
     /// The client has not taken the first token, and the guardrail's part in that is measured.
     guardrail_counts_ttft: bool,
@@ -328,7 +328,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         if self.exhausted.is_some() { self.end_for_budget() } else { Ok(()) }
     }
 
-    /// The backend has said everything.
+    /// The backend's answer is complete.
     fn complete(&mut self) -> Result<(), End> {
         let now = clock::now();
         self.request.parts().answer.ended_at = Some(now);

@@ -31,7 +31,7 @@ pub struct Context {
     pub dialect: Option<Dialect>,
     /// Bounds of one event.
     pub reader_limits: ReaderLimits,
-    /// The prompt stands at the beginning of the answer.
+    /// The answer starts with the prompt (`echo`).
     pub echoes_prompt: bool,
     /// Choices that the answer has.
     pub choices: u64,
@@ -84,7 +84,7 @@ pub trait Request<S> {
     /// Whether a response of this status is worth a retry, and another backend was chosen for it.
     fn retry(&mut self, status: u16) -> bool;
 
-    /// The client gets the answer's head: no other backend will be asked.
+    /// The client gets the head of this answer: no other backend will be tried.
     fn commit(&mut self);
 
     /// The gateway's own fields for the head, each with its CRLF.
@@ -147,7 +147,7 @@ pub struct Note {
 pub struct Sent {
     /// When the last byte of the request was written.
     pub at: Option<Tick>,
-    /// The gateway asked for usage, and the client did not.
+    /// The gateway injected `include_usage`.
     pub usage_asked: bool,
 }
 
@@ -164,11 +164,11 @@ pub struct Answer {
     pub not_parsed: Option<&'static str>,
     /// Payload bytes that the client took.
     pub bytes_to_client: u64,
-    /// When upstream had said everything.
+    /// When upstream was complete.
     pub ended_at: Option<Tick>,
     /// The answer's events were read, so that their counts are known, zero included.
     pub measured: bool,
-    /// How late our reads were, where the kernel told.
+    /// How late reads were, if the kernel reports it.
     pub read_lag: Gaps,
 }
 

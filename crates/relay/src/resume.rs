@@ -22,7 +22,7 @@ pub(crate) enum Resumed {
     Unknown,
     /// It continues the answer.
     Continues,
-    /// It answers anew.
+    /// It restarts the answer.
     Restarts,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Strip {
     seen: u64,
     /// Usage is taken out.
     takes_usage: bool,
-    /// Roles are taken out: an engine before this one has said one.
+    /// Role events are removed: an earlier engine sent one.
     takes_role: bool,
     transcript: Option<Transcript>,
     /// It is not known yet whether the resuming backend continues.
@@ -142,7 +142,7 @@ impl Strip {
         self.check.as_ref().is_some_and(|check| !check.held.is_empty())
     }
 
-    /// The backend that was to resume answered anew; nothing of that was passed on.
+    /// The backend restarted the answer; none of it was passed on.
     pub(crate) fn resume_failed(&self) -> bool {
         self.resume_failed
     }

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_with_the_new_version_stays_there_while_its_share_grows() {
+    fn keys_on_the_canary_stay_there_while_its_share_grows() {
         let release = Release::new(0.05, None, 1);
         let few = canaries(&release);
         assert!((60..=140).contains(&few.len()), "{}", few.len());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_knows_no_model_is_worse_and_clients_that_are_wrong_make_nobody_worse() {
+    fn a_version_without_the_model_is_worse_and_client_mistakes_are_not() {
         let tell = |release: &Release, side, times: u32, refused: u32| {
             (0..times).for_each(|n| release.seen(side, if n < refused { VersionResult::Refused } else { VersionResult::Well }, None));
         };

@@ -149,7 +149,7 @@ fn run(balance: Balance, backends: &[Does]) -> Seen {
 }
 
 #[test]
-fn who_refuses_at_once_is_not_the_idlest() {
+fn a_backend_that_refuses_at_once_is_not_preferred() {
     for balance in [Balance::PeakEwma, Balance::LeastRequests, Balance::LeastTokens, Balance::Prefix] {
         for good in 1..=3 {
             let mut backends = vec![Does::Answers; good];
@@ -163,14 +163,14 @@ fn who_refuses_at_once_is_not_the_idlest() {
 
 /// Two of three fail, and at most half of them may be ejected.
 #[test]
-fn who_fails_and_may_not_be_left_alone_is_not_the_idlest() {
+fn failing_backend_that_cannot_be_ejected_is_not_preferred() {
     let seen = run(Balance::PeakEwma, &[Does::Answers, Does::Fails, Does::Fails]);
     let share = seen.first[0] as f64 / seen.first.iter().sum::<usize>() as f64;
     assert!(share > 0.8 && seen.lost < 10, "{share:.2}, {seen:?}");
 }
 
 #[test]
-fn who_keeps_silent_is_asked_no_more_when_enough_wait_there() {
+fn a_hanging_backend_gets_no_more_requests_when_enough_wait_there() {
     for balance in [Balance::PeakEwma, Balance::LeastRequests, Balance::LeastTokens] {
         let seen = run(balance.clone(), &[Does::Answers, Does::Answers, Does::Answers, Does::Hangs]);
         assert!(seen.hung < 30, "{balance:?}: {seen:?}");

@@ -17,7 +17,7 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Work with the scratch. It is not to be asked for again inside.
+/// Work with the scratch buffer. Not reentrant.
 #[inline]
 pub fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH_BUFFER.with_borrow_mut(|scratch| work(scratch))

@@ -58,7 +58,7 @@ impl UpstreamError {
 pub struct AnswerHead {
     /// The status code.
     pub status: u16,
-    /// Fields as they go on, each `name: value` with its CRLF.
+    /// Fields to forward, each `name: value` with its CRLF.
     pub fields: Vec<u8>,
     /// The body's length, where the backend states one.
     pub length: Option<u64>,
@@ -107,7 +107,7 @@ pub trait Source {
     /// Write the request on.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>>;
 
-    /// The head of the answer. May be asked while the request is still being written.
+    /// The head of the answer. May be polled while the request is still being written.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>>;
 
     /// One read of the body, given to `listener` run by run.
@@ -128,7 +128,7 @@ pub trait Source {
         None
     }
 
-    /// The status of an error that stands in place of the first token, if the answer was held until that.
+    /// The status of an error instead of the first token, if the answer was held until that.
     fn error_status(&self) -> Option<u16> {
         None
     }

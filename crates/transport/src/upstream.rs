@@ -104,20 +104,20 @@ impl Upstream {
         head.retry_after().into_iter().for_each(|span| self.member.health().back_off(span, clock::now()));
     }
 
-    /// Whether an answer with this status says that another backend might do better.
+    /// Whether another backend might do better than an answer with this status.
     pub fn is_worth_another(&self, status: u16) -> bool {
         // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
         matches!(status, 429 | 500 | 502..=504 | 520..=530) || matches!(status, 401 | 403) && self.backend.api_key.is_some()
     }
 
-    /// What a status that is an error says of it. With `with_credential` it was asked with one of the client's own.
+    /// The result of an error status for its health. With `with_credential` the request had a credential of the client.
     pub fn fault(&self, status: u16, with_credential: bool) -> AttemptResult {
         let has_ours = self.backend.api_key.is_some();
         match status {
-            // What it says of a credential of the client's own holds for that client only.
+            // An answer to a credential of the client concerns that client only.
             429 if with_credential && !has_ours => AttemptResult::Unknown,
             429 => AttemptResult::Overloaded,
-            // Ours has expired; or it may not ask for this, which another's may.
+            // Our credential has expired, or does not permit this; another one may.
             401 if has_ours => AttemptResult::Failure,
             403 if has_ours => AttemptResult::Unknown,
             400..=499 => AttemptResult::Success,
@@ -150,7 +150,7 @@ impl Upstream {
         self.limits == limits && self.backend.is_same(backend)
     }
 
-    /// A place among the connections in use, given back when it is dropped; `None` when all are taken.
+    /// A permit for a connection, released when it is dropped; `None` when all are in use.
     pub fn permit(&self) -> Option<Permit> {
         let most = self.backend.max_connections;
         let taken = self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));

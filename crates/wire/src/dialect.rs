@@ -1,7 +1,7 @@
 //! The dialects of inference engines, one module each.
 //!
 //! - *In*: the data of one event, or a whole JSON body.
-//! - *Out*: parts told to a listener, in the order of the bytes where the dialect allows it.
+//! - *Out*: parts of events, passed to a listener in the order of the bytes where the dialect allows it.
 //! - *Never*: state shared between dialects. What a dialect must remember from event to event is its own.
 //!
 //! Members may come in any order: what must be known first (a choice's index, an event's type) is found first, and the
@@ -189,7 +189,7 @@ pub(crate) struct Memory {
     pub(crate) blocks: anthropic::Blocks,
     /// SGLang: length of the cumulative text so far.
     pub(crate) cumulative: usize,
-    /// The request asked for its prompt back: the first text of a chat stream is an echo.
+    /// The request has `echo`: the first text of a chat stream is the prompt.
     pub(crate) echo_pending: bool,
 }
 

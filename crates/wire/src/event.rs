@@ -1,4 +1,4 @@
-//! The vocabulary of a stream: what one event says, independent of the dialect that said it.
+//! Events of a stream, independent of their dialect.
 //!
 //! - *In*: what the dialect readers found.
 //! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a [`Listener`].
@@ -196,7 +196,7 @@ pub trait Listener {
     }
 }
 
-/// A listener that hears nothing, for measuring the readers themselves.
+/// A listener that ignores everything, for measuring the readers themselves.
 impl Listener for () {}
 
 /// Passes parts on and sums up their kinds. Dialect readers speak to this.

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn another_type_is_none_and_is_passed() {
+    fn another_type_is_not_inference_and_passes() {
         assert_eq!(facts(r#"{"n":"7","s":{"s":"no"}}"#), Ok((None, None)));
     }
 

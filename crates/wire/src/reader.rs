@@ -83,7 +83,7 @@ impl Reader {
         Reader { dialect, memory: Memory::default(), frames, template: Template::default(), limits }
     }
 
-    /// The request asked for its prompt back (`echo`): in a chat stream the first text is the prompt, not output.
+    /// The request has `echo`: in a chat stream the first text is the prompt, not output.
     #[must_use]
     pub fn expecting_echo(mut self, echo: bool) -> Self {
         self.memory.echo_pending = echo && self.dialect == Dialect::OpenAiChat;

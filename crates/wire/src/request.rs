@@ -69,14 +69,14 @@ pub struct PromptText {
     pub beside: bool,
 }
 
-/// What a request asks for. Absent members stay `None`.
+/// Facts of a request. Absent members are `None`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     /// The model's name, decoded.
     pub model: Option<String>,
     /// Where it stands in the body, without its quotes.
     pub model_at: Option<Range<usize>>,
-    /// `stream`; Ollama streams unless told otherwise, so absent and false differ.
+    /// `stream`; Ollama streams by default, so absent and false differ.
     pub stream: Option<bool>,
     /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `n_predict`, `parameters.max_new_tokens` or `options.num_predict`.
     pub max_tokens: Option<u64>,

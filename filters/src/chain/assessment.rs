@@ -1,6 +1,6 @@
 //! The combined result of a chain for one subject.
 //!
-//! - *In*: what each filter said, or why it could not, with its times.
+//! - *In*: the report of each filter, or its failure, with its times.
 //! - *Out*: a [`Verdict`], the findings, the accounts.
 //! - *Never*: a verdict that is lighter than what a filter demands, but in a chain that only observes.
 
@@ -16,7 +16,7 @@ use crate::risk::{Level, Risk};
 use crate::settings::{self, Action};
 use crate::subject::Side;
 
-/// What one filter said, and what that took; all times in nanoseconds.
+/// The report of one filter, and its times in nanoseconds.
 #[derive(Debug)]
 pub struct Outcome {
     /// What it found, or why it cannot say.
@@ -53,7 +53,7 @@ pub enum Verdict {
     },
 }
 
-/// All that was said about one subject.
+/// All reports about one subject.
 #[derive(Debug)]
 pub struct Assessment {
     /// What is to be done; of a chain that observes: `Pass`.
@@ -95,7 +95,7 @@ impl Assessment {
         }
     }
 
-    /// Take in what a filter said.
+    /// Add the report of a filter.
     pub(super) fn add(&mut self, link: &Link, outcome: Outcome) {
         let mut account = account(link, self.side, &outcome);
         // The stage ends with the last of its filters.
@@ -129,7 +129,7 @@ impl Assessment {
         }
     }
 
-    /// An action is asked for.
+    /// A finding has an action.
     fn demand(&mut self, action: Action, kind: impl FnOnce() -> Name) {
         self.word = worse(self.word, action.name());
         if self.observe || self.is_final() {

@@ -47,7 +47,7 @@ impl Host for World {
     }
 }
 
-/// A filter that does as it is told.
+/// A scripted filter.
 #[derive(Debug)]
 struct Told {
     hooks: Hooks,
@@ -123,7 +123,7 @@ fn blocked() -> Verdict {
 }
 
 #[test]
-fn whoever_is_refused_by_what_is_cheap_is_asked_about_nowhere() {
+fn a_request_refused_by_detectors_makes_no_call() {
     let world = World::default();
     let dear = || link("dear", Hooks::JUDGE, Does::Find(Action::Block), OnFailure::Closed);
     let refused = prompt(&chain(vec![link("cheap", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), dear()]), &world, "x");
@@ -146,7 +146,7 @@ fn the_severest_action_wins_and_the_first_that_refuses_is_named() {
 }
 
 #[test]
-fn whoever_cannot_say_gives_what_his_mode_says() {
+fn a_failing_filter_has_the_result_of_its_failure_mode() {
     for (does, failure) in [
         (Does::Hang, Failure::Deadline),
         (Does::Fail(Failure::InvalidResponse), Failure::InvalidResponse),

@@ -60,7 +60,7 @@ struct Watching {
     channels: Vec<Tail>,
 }
 
-/// The end of what one channel said.
+/// The end of a channel's text.
 #[derive(Debug)]
 struct Tail {
     of: (u32, Channel),

@@ -3,7 +3,7 @@
 //! - *In*: every text, of any role.
 //! - *Out*: the places of names, addresses and the like, in bytes, so that they can be taken out.
 //! - *Never*: several texts in a question. Newer servers take lists, older ones answer them with an error; one text each is what all
-//!   of them understand. The questions of one subject are asked side by side.
+//!   of them understand. The calls for one subject run concurrently.
 
 use std::sync::Arc;
 

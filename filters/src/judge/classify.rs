@@ -26,7 +26,7 @@ const CLASSES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Classify {
     seat: Seat,
-    /// Without categories of the operator's, the classifier is taken for one of attacks.
+    /// Without configured categories, the classifier is assumed to detect attacks.
     of_attacks: bool,
 }
 
@@ -58,7 +58,7 @@ impl Classify {
     }
 }
 
-/// What was said of one text.
+/// The result for one text.
 struct Verdict<'v> {
     label: &'v str,
     sure: f32,

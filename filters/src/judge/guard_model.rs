@@ -30,7 +30,7 @@ const HARMFUL: Line = ("yes", "HARMFUL", Category::Unsafe);
 const HAZARD_TOKENS: u32 = 64;
 /// Tokens for a label and a score.
 const LABEL_TOKENS: u32 = 16;
-/// Tokens for yes or no after some thought; models that do not think stop long before.
+/// Tokens for yes or no after some reasoning; models without reasoning stop long before.
 const THOUGHT_TOKENS: u32 = 256;
 
 /// Stands for the question where only an answer is judged. Llama Guard's templates choose the side by whether the number of
@@ -139,7 +139,7 @@ fn joined(pieces: &[Piece<'_>]) -> String {
     words.join("\n\n").replace("<|", "< |")
 }
 
-/// The text with our question. It stands before and after, because a long text lets a model forget what it was asked.
+/// The text with our question, before and after it, because models forget the question after a long text.
 fn asked(text: &str) -> String {
     // Three in a row are our marks, so the text may have no more than two.
     let text = text.replace("<<", "< <").replace(">>", "> >");

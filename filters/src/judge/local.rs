@@ -29,7 +29,7 @@ pub trait LocalModel: Send + Sync + std::fmt::Debug {
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure>;
 }
 
-/// The filter that asks a local model.
+/// The filter that runs a local model.
 #[derive(Debug)]
 pub struct Local {
     seat: Seat,

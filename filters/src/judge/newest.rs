@@ -25,7 +25,7 @@ pub(super) struct Piece<'s> {
     pub(super) voice: Voice,
     /// Where `words` begin in that text.
     pub(super) from: usize,
-    /// What is asked about.
+    /// The subject.
     pub(super) words: &'s str,
 }
 

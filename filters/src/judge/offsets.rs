@@ -1,6 +1,6 @@
 //! Converts offsets in characters to offsets in bytes.
 //!
-//! - *In*: offsets as judges say them: Unicode code points from the beginning of the text that they were asked about.
+//! - *In*: offsets of judges: Unicode code points from the start of the text in the call.
 //! - *Out*: bytes of the subject's text, at character boundaries.
 //! - *Never*: a guess. An offset beyond the text means that the judge counts otherwise, and its other offsets are wrong too.
 

@@ -134,7 +134,7 @@ impl Tally<'_> {
         }
     }
 
-    /// Something concerns all of a text, also where only its end was asked about.
+    /// A finding concerns a whole text, also where only its end was sent.
     pub(super) fn whole(&mut self, piece: &Piece<'_>, known: Known<'_>, score: f32) {
         self.part(piece.at, 0..piece.whole(), known, score);
     }

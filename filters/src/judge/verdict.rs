@@ -28,7 +28,7 @@ pub(super) fn hazards(reply: &str) -> Option<Verdict<'_>> {
     let (first, rest) = first_word(reply);
     let mut names = rest.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty()).peekable();
     match first {
-        // The template ends there; a reply that goes on is not the model's usual one.
+        // The template ends there; a longer reply is unusual.
         word if word.eq_ignore_ascii_case("safe") => names.peek().is_none().then_some(Verdict::Safe),
         word if word.eq_ignore_ascii_case("unsafe") && names.peek().is_none() => Some(Verdict::Unnamed),
         word if word.eq_ignore_ascii_case("unsafe") => Some(Verdict::Named(names.collect(), 1.0)),

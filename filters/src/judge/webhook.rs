@@ -2,7 +2,7 @@
 //!
 //! - *In*: every text with its role, and the sizes of the request.
 //! - *Out*: its verdict, as far as the settings let it go: they are the ceiling.
-//! - *Never*: more than was asked for. A service that says `block` where the settings say `flag` is recorded, and no more.
+//! - *Never*: more than the settings permit. A `block` where the settings have `flag` is recorded as a flag.
 //!
 //! A verdict without a score is sure of itself; one with a score below the threshold is no finding.
 
@@ -48,7 +48,7 @@ impl Webhook {
         Some(tally.done())
     }
 
-    /// What is found; `fallback` where nothing is said, the inner `None` for what does not count.
+    /// The finding; `fallback` without details, the inner `None` for what does not count.
     fn kind<'w>(&'w self, of: &Value, fallback: Option<Known<'w>>) -> Option<Option<Known<'w>>> {
         Some(optional(of, "kind", Value::as_str)?.map_or(fallback, |kind| self.0.words.find(kind)))
     }
@@ -70,7 +70,7 @@ impl Webhook {
     }
 }
 
-/// What a verdict asks to be done.
+/// The action of a verdict.
 fn verdict(word: &str) -> Option<Action> {
     match word {
         "pass" => Some(Action::Off),

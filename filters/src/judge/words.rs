@@ -9,7 +9,7 @@ use crate::report::{Category, Name};
 /// What a finding is called, and what it is about.
 pub(super) type Known<'w> = (&'w Name, Category);
 
-/// One line of a table: what is said, what we call it, what it is about.
+/// One line of a table: the judge's word, our name, the category.
 pub(super) type Line = (&'static str, &'static str, Category);
 
 const TOXIC: Category = Category::Toxicity;
@@ -83,7 +83,7 @@ const LONGEST: usize = 64;
 /// The words that count for one judge.
 #[derive(Debug)]
 pub(super) struct Words {
-    /// What is said, in our spelling, with what it means.
+    /// The judge's word in our spelling, with its meaning.
     lines: Vec<(String, Name, Category)>,
     /// What unlisted words are about; `None`: they are nothing.
     others: Option<Category>,

@@ -40,7 +40,7 @@ fn what_points_away_is_not_alike() {
 }
 
 #[test]
-fn without_examples_nobody_is_asked() {
+fn without_examples_no_call_is_made() {
     let stage = Stage::default();
     let report = stage.judge(&*filter(&Judge { examples: Vec::new(), ..embeddings() }), &talk()).unwrap();
     assert!(report.found.is_empty() && stage.asks().is_empty());

@@ -66,7 +66,7 @@ fn failures_have_their_names() {
 }
 
 #[test]
-fn a_judge_that_fails_is_left_alone_and_tried_again() {
+fn a_failing_judge_opens_its_breaker_and_is_probed() {
     for judge in all() {
         let (filter, stage) = (filter(&judge), Stage::doing([Act::Silent, Act::Gone, Act::Says(500, String::new())]));
         stage.then([Act::Says(503, "<html>".into()), Act::Silent]);

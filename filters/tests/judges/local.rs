@@ -45,7 +45,7 @@ fn it_finds_the_labels_that_count() {
 }
 
 #[test]
-fn what_it_has_not_read_does_not_pass_where_somebody_acts_on_it() {
+fn unread_text_does_not_pass_where_findings_have_an_action() {
     let long = "harmless ".repeat(20);
     assert_eq!(judge(&long, Action::Block), Err(Failure::TooLong));
     assert_eq!(judge(&long, Action::Flag).unwrap().found, []);

@@ -36,7 +36,7 @@ fn it_asks_about_a_window_and_names_no_model_that_is_not_set() {
 }
 
 #[test]
-fn nobody_is_asked_about_nothing() {
+fn an_empty_subject_makes_no_call() {
     let stage = Stage::default();
     assert!(stage.judge(&*filter(&moderation()), &Arc::new(Subject::of_user(" \n"))).unwrap().found.is_empty());
     assert!(stage.asks().is_empty());

@@ -22,7 +22,7 @@ impl Params {
         text.parse().map_err(|_| ApiError::bad(name, format!("{name} must be a whole number, not {text:?}")))
     }
 
-    /// Whether a parameter says `true`.
+    /// Whether a parameter is `true`.
     pub(super) fn is_true(&self, name: &str) -> bool {
         self.get(name) == Some("true")
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::params::{ApiError, Params};
 
-/// What a change wants to be sure that a person or a program of the operator's asks for it.
+/// Header that a change requires, as evidence that an operator's client sends it.
 const OPERATOR: &str = "x-llm-lens-operator";
 
 /// What is known of backends, by pool.
@@ -104,7 +104,7 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
         "offload": decided.map(|decided| decided.name()), "canary": released, "pools": pools.collect::<Vec<_>>()}))
 }
 
-/// Backends that cannot serve a request like that, as far as what is asked here tells.
+/// Backends that cannot serve such a request, as far as the query describes it.
 fn unfit(route: &PlannedRoute, question: &Question, tools: bool) -> Vec<Target> {
     let can = |backend: &Backend| {
         let holds = backend.context_length == 0 || question.tokens() <= backend.context_length;

@@ -2,7 +2,7 @@
 //!
 //! - *In*: what the sources of the plan's pools report.
 //! - *Out*: plans with the backends that were found; requests in flight keep the plan they entered with.
-//! - *Never*: a failed look-up taken for an empty answer; a request that waits for any of this.
+//! - *Never*: a failed lookup taken for an empty answer; a request that waits for discovery.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Discovery {
     fn watch_wanted(&mut self, shared: &Shared) {
         let plan = shared.plan.load();
         let wanted = || plan.settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
-        // One that has ended, which only a panic can do, is begun anew.
+        // A task that has ended, which only a panic can cause, is restarted.
         self.watched.retain(|pool, (source, task)| task.try_join_next().is_none() && wanted().any(|wanted| wanted == (&*pool, &*source)));
         self.known.retain(|pool, (said, _)| self.watched.get(pool).is_some_and(|(source, _)| source == said));
         for (pool, source) in wanted() {

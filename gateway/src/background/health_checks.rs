@@ -33,7 +33,7 @@ const TICK: u64 = 1_000_000_000;
 /// Between two looks at which backends are long gone.
 const FORGET: u64 = 60_000_000_000;
 
-/// Check what is due, and tell pools the time. Never ends.
+/// Run due checks, and tick pools. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let (mut checks, mut signals, mut ways) = (Rounds::default(), Rounds::default(), Rounds::default());
     let (mut ticked, mut forgot) = (clock::now(), clock::now());
@@ -130,7 +130,7 @@ fn later(now: Tick, interval: Duration) -> Tick {
     Tick(now.0.saturating_add(nanos as u64))
 }
 
-/// Read what an engine says of itself.
+/// Scrape the metrics of an engine.
 async fn listen(upstream: Arc<Upstream>) {
     let Some((path, interval)) = &upstream.backend.engine_metrics else { return };
     let page = tokio::time::timeout(SIGNAL, client::get_path(&upstream, path)).await;

@@ -80,7 +80,7 @@ pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
 fn put_found(shared: &Shared, known: Known) {
     let mut found = shared.found.lock();
     let plan = shared.plan.load();
-    // Settings may have changed meanwhile: what another place has said than they name is not for their pools.
+    // Settings may have changed meanwhile: endpoints of another source are not for their pools.
     let is_wanted = |pool: &Arc<str>, source: &Source| {
         let mut pools = plan.settings.pools.iter().filter(|known| known.settings.name == *pool);
         pools.any(|pool| pool.discovery.as_ref().is_some_and(|discovery| discovery.source == *source))

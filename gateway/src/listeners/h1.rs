@@ -60,7 +60,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
 }
 
 impl Connection {
-    /// Hand the request at the front of the buffer to pingora's proxy. The connection comes back if it can go on.
+    /// Hand the request at the front of the buffer to pingora's proxy. Returns the connection if it can be reused.
     async fn pass_through(self, shared: &Shared, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) -> Option<Connection> {
         let mut first = self.buffer;
         // Requests that came in the same read stay ours.

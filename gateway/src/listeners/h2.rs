@@ -83,7 +83,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     }
 }
 
-/// What the head says.
+/// Facts from the head.
 struct Looked {
     accepted: Accepted,
     /// The parsed head, or why it is refused.
@@ -114,7 +114,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
     }
 }
 
-/// The head as HTTP/1.1 would say it. Lengths are HTTP/2's own business and are left out.
+/// The head as HTTP/1.1. HTTP/2 lengths are left out.
 pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());

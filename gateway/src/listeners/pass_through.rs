@@ -316,7 +316,7 @@ fn nonzero(wait: Duration) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }
 
-/// A browser may ask.
+/// A CORS preflight.
 async fn allow(session: &mut Session, fields: String) -> Result<()> {
     let mut header = ResponseHeader::build(200, Some(8))?;
     header.insert_header("content-length", "0")?;

@@ -65,11 +65,11 @@ fn jwt(text: &str) -> bool {
     let mut parts = text.split('.');
     let decoded = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).unwrap_or_default();
     let header = decoded.starts_with(b"{") && decoded.ends_with(b"}") && memchr::memmem::find(&decoded, b"\"alg\"").is_some();
-    header && !parts.next().is_some_and(speaks_for_nobody)
+    header && !parts.next().is_some_and(grants_nothing)
 }
 
 /// Claims without one string, whole number or list: a signed measurement grants nothing. Unreadable claims count as a credential.
-fn speaks_for_nobody(claims: &str) -> bool {
+fn grants_nothing(claims: &str) -> bool {
     let decoded = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
     let empty = |v: &serde_json::Value| v.is_boolean() || v.is_null() || v.is_f64();
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&decoded).is_ok_and(|map| map.values().all(empty))

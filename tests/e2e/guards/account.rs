@@ -52,7 +52,7 @@ async fn a_route_that_asks_for_them_has_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_audit_log_says_who_what_and_where_but_not_the_text() {
+async fn the_audit_log_has_caller_rule_and_place_but_not_the_text() {
     let engine = Engine::start(|_| said(&["it is ", MAIL, " again"])).await;
     let path = kit::gateway::folder().join("audit.jsonl");
     let audit = format!("audit: {{file: '{}', key: sesame}}", path.display());
@@ -74,7 +74,7 @@ async fn the_audit_log_says_who_what_and_where_but_not_the_text() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_stops_nobody_and_is_counted() {
+async fn a_full_disk_blocks_nothing_and_is_counted() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = guarded(&engine, "input_pii: flag", "", "audit: {file: /dev/full}").await;
     for number in 0..5 {

@@ -88,7 +88,7 @@ async fn a_judge_that_cannot_say_does_what_was_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn judges_are_asked_side_by_side_and_a_dead_one_is_left_alone() {
+async fn judges_run_concurrently_and_a_dead_one_opens_its_breaker() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let judge = Engine::start(|seen| {
         let wait = if seen.head.starts_with("POST /slow") { 200 } else { 100 };

@@ -63,7 +63,7 @@ async fn risk_is_told_and_acted_on_by_its_level() {
 
 /// Long prompts are checked on other threads; other requests do not wait for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_megabytes_hold_up_nobody() {
+async fn ten_megabytes_block_no_other_request() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let all = "input_injection: flag, input_toxicity: flag, input_pii: block, input_secrets: flag";
     let gateway = guarded(&engine, all, "", "").await;

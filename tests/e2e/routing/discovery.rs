@@ -64,7 +64,7 @@ async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_sta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_server_that_fails_takes_nobody_away_and_one_that_knows_nobody_does() {
+async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them() {
     let server = NameServer::start().await;
     let engine = good().await;
     let gateway = finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "").await;
@@ -125,7 +125,7 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
 
 /// A reload keeps discovered backends, and uses another source when the settings change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_keeps_who_was_found() {
+async fn a_reload_keeps_discovered_backends() {
     let server = NameServer::start().await;
     let (one, other) = (good().await, good().await);
     server.addresses("llm.test", 30, &[Ipv4Addr::LOCALHOST]);
@@ -166,7 +166,7 @@ async fn a_reload_keeps_who_was_found() {
 
 /// The set of backends changes each second, under load: no request fails, and connections and measurements of the others are kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
+async fn no_request_fails_while_backends_come_and_go() {
     let _alone = crate::support::alone().await;
     let server = NameServer::start().await;
     let stays = Engine::start(|_| sse::stream(3, 5)).await;
@@ -198,7 +198,7 @@ async fn nobody_hears_of_it_when_backends_come_and_go_all_the_time() {
 
 /// Invalid settings do not change discovered backends, now or later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_that_fails_takes_nobody_away() {
+async fn a_failed_reload_keeps_discovered_backends() {
     let server = NameServer::start().await;
     let engine = good().await;
     let port = engine.address.port();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_client_does_wrong_is_asked_of_nobody_else_and_ejects_nobody() {
+async fn client_mistakes_are_not_retried_and_eject_no_backend() {
     let engines = [always(sse::json(400, "{\"error\":{\"message\":\"wrong\"}}")).await, always(sse::json(404, "{}")).await];
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", "", "")).await;
     for n in 0..40 {
@@ -32,7 +32,7 @@ async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_says_when_to_ask_again_is_asked_then() {
+async fn retry_after_is_obeyed() {
     let busy = |seconds: &'static str| {
         let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}");
         always(vec![Step::text(head)])
@@ -93,7 +93,7 @@ async fn what_passes_through_tells_of_successes_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_fails_is_left_alone_and_tried_again() {
+async fn a_failing_backend_is_ejected_and_probed() {
     let sick = Arc::new(AtomicBool::new(true));
     let patient = sick.clone();
     let engine = Engine::start(move |_| if patient.load(Ordering::Relaxed) { sse::json(500, "{}") } else { sse::stream(3, 2) }).await;
@@ -187,7 +187,7 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
 
 /// A backend that refuses at once has nothing to do, and is not taken for the one to ask therefore.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_refuses_at_once_is_not_asked_all_the_time() {
+async fn a_backend_that_refuses_at_once_is_not_preferred_over_hedges() {
     let engines = [Engine::start(|_| after_ms(50)).await, always(sse::json(429, "{}")).await];
     let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", ", retries: {budget: 0.2}", "")).await;
     let (_, broken) = times(&gateway, 4, 120).await;
@@ -198,7 +198,7 @@ async fn who_refuses_at_once_is_not_asked_all_the_time() {
 
 /// A refused `api_key` is the backend's fault; a refused credential of the client is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
+async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
     for (key, want) in [(", api_key: ours", 200), ("", 401)] {
         let engines = [always(sse::json(401, "{\"error\":{\"message\":\"expired\"}}")).await, good().await];
         let text = settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", ", retries: {min_per_second: 10}", "");
@@ -230,7 +230,7 @@ async fn who_does_not_take_our_key_is_ill_and_another_is_asked() {
 
 /// A slow upload is no failure of the backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_upload_is_nobodys_fault_but_the_clients() {
+async fn a_slow_upload_is_the_clients_fault() {
     let engine = Engine::start(|_| vec![Step::ms(5_000)]).await;
     let text = settings(&[&engine], ", ejection: {consecutive: 1}", "", "timeouts: {request_body: 300ms}");
     let gateway = Gateway::with_settings(&text).await;

@@ -152,7 +152,7 @@ async fn a_completion_survives_too() {
 
 /// An engine that knows nothing of this answers the chat again: the client does not hear the same twice, however it comes, or how little of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_begins_anew_is_not_heard() {
+async fn a_backend_that_starts_over_is_not_passed_on() {
     let anew = |words: usize, pause: u64| {
         Engine::start(move |_| {
             let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];

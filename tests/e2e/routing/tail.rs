@@ -11,7 +11,7 @@ fn p99(times: &[Duration]) -> Duration {
 
 /// Of four engines one is ten times slower, one dies, and one freezes in mid-stream: real processes, and the simulation of the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_engines_are_nobodys_business() {
+async fn bad_engines_affect_no_client() {
     let _alone = crate::support::alone().await;
     let slow = Engine::start(|_| after_ms(1000)).await;
     let good = Engine::start(|_| after_ms(100)).await;
@@ -191,7 +191,7 @@ async fn two_that_promise_and_keep_silent_are_too_late() {
 
 /// Without a second backend the first is given up; the wait is attributed to the engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_raced_after_all_is_measured_as_ever() {
+async fn a_call_that_is_not_hedged_is_measured_as_usual() {
     let _alone = crate::support::alone().await;
     for role in [true, false] {
         let mut steps = promising(500);
@@ -264,7 +264,7 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
 
 /// A stream that ends without a word is no error to be heard of: a third is asked when the second fails too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_said_nothing_is_not_heard_though_the_other_one_failed() {
+async fn a_silent_backend_is_not_used_although_the_other_failed() {
     let empty = vec![Step::ms(200), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
     let engines = [always(empty).await, always(vec![Step::ms(300), Step::Reset]).await, Engine::start(|_| promising(10)).await];
     let more = settings_with(
@@ -284,7 +284,7 @@ async fn who_said_nothing_is_not_heard_though_the_other_one_failed() {
 
 /// A host that has vanished takes no connection: that is late as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_takes_no_connection_is_late() {
+async fn a_backend_that_does_not_accept_is_late() {
     let _alone = crate::support::alone().await;
     let (address, _full) = crate::support::tarpit().await;
     let other = Engine::start(|_| promising(50)).await;

@@ -98,7 +98,7 @@ async fn a_canary_that_is_worse_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mirror_is_asked_the_same_and_nobody_hears_it() {
+async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
     let (engine, shadow) = (good().await, Engine::start(|_| after_ms(300)).await);
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: s, url: '{}'}}]\npools: [{{name: p, backends: [e]}}, {{name: q, backends: [s], model: new}}]\n\

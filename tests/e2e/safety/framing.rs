@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_nobody_read_is_no_request() {
+async fn an_unread_body_is_never_parsed_as_a_request() {
     let origin = Origin::start().await;
     let more = "limits: {request_body: 1KiB}";
     let text = format!(

@@ -22,7 +22,7 @@ fn was_ended(frames: &[h2raw::Frame], closed: bool) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_of_resets_end_their_connection_and_nobody_elses() {
+async fn floods_of_resets_end_their_connection_and_no_other() {
     let engine = Engine::start(|_| sse::stream(30, 50)).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let neighbour = tokio::spawn(crate::raw::ends_well(crate::raw::running_stream(gateway.address()).await));

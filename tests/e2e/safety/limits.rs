@@ -235,7 +235,7 @@ async fn what_is_kept_of_a_request_has_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_can_write_lines_of_our_log_or_metrics() {
+async fn no_input_can_forge_lines_of_the_log_or_metrics() {
     let gone = crate::raw::free_address();
     let text = settings(&format!("http://{gone}"), "");
     let gateway = Gateway::with_command(&text, |command| {

@@ -90,7 +90,7 @@ async fn overload_costs_no_goodput_and_the_important_go_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_is_booked_as_waiting() {
+async fn a_waiting_task_is_accounted_as_waiting() {
     let engine = endless().await;
     let gateway = Gateway::with_settings(&admission(&engine, "max_requests: 1, max_wait: 300ms")).await;
     let mut first = gateway.client().await;

@@ -31,7 +31,7 @@ async fn a_key_passes_and_stays_here() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_else_passes_and_no_body_is_read_of_them() {
+async fn invalid_credentials_are_refused_before_the_body_is_read() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a"]]).await;
     let wrong = keys[0].replace("llk_", "llk-");

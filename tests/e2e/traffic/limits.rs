@@ -113,7 +113,7 @@ async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tokenizer_that_is_none_is_told_at_the_start() {
+async fn an_invalid_tokenizer_is_reported_at_startup() {
     let file = kit::gateway::folder().join("gateway.yaml");
     let text = settings("http://127.0.0.1:9", "", &format!(", tokenizer: '{}'", file.display()), "");
     std::fs::write(&file, text).expect("it is written");
@@ -271,7 +271,7 @@ async fn money_is_a_limit_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
+async fn an_address_has_limits_on_connections_and_requests() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let more = "limits: {connections_per_address: 3, requests_per_address: 5}";
     let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"]]).await;
@@ -302,7 +302,7 @@ async fn an_address_has_so_many_connections_and_requests_whoever_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_used_what_is_known_also_after_a_restart() {
+async fn usage_survives_a_restart() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let file = kit::gateway::folder().join("usage.jsonl");
     let month = "{name: month, unit: output_tokens, amount: 9000, window: month, per: key}";

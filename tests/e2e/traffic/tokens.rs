@@ -119,7 +119,7 @@ async fn issued() -> Issued {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_say_who_asks() {
+async fn tokens_authenticate_the_caller() {
     let Issued { engine, gateway, old, good, .. } = issued().await;
     let record = gateway.record(&good.len().to_string()).await;
     assert_eq!((record.owner.as_deref(), record.caller.as_deref()), (Some("search"), Some("https://id.example#ada")));

@@ -10,7 +10,7 @@ use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
 use crate::plan::Target;
 
-/// What a backend is asked: the client's head, and the body as it goes on, which a guardrail may have changed.
+/// The request for backends: the client's head, and the body, which a guardrail may have changed.
 #[derive(Clone, Debug)]
 pub struct UpstreamRequest {
     /// The buffer that begins with the head, and the head's parts in it.
@@ -57,15 +57,15 @@ pub struct Attempts {
     pub prefix: Vec<u64>,
     /// Backends that cannot serve the request.
     pub unfit: Vec<Target>,
-    /// The version of the route that the request is for, and the one that is asked: the stable one stands in for the canary.
+    /// The version of the route that the request is for, and the one that is used: the stable one takes over for the canary.
     pub assigned: Option<Side>,
     /// Edge or cloud, where the pool has both.
     pub side: Option<Side>,
-    /// The client asks for the cloud.
+    /// The client requests the cloud by header.
     pub asks_cloud: bool,
     /// Where the edge/cloud policy of the route sent it, and why.
     pub offloaded: Option<Offloaded>,
-    /// The second backend that was asked at the same time.
+    /// The hedge.
     pub hedge: Option<RecordHedge>,
     /// What the engine reported of itself when it was chosen.
     pub signals: Option<Signals>,
@@ -73,23 +73,23 @@ pub struct Attempts {
     pub last_predicted: Option<Predicted>,
     /// The client's own credential is passed on, to backends without one of the operator's.
     pub with_credential: bool,
-    /// The request passes through unread, and a connection to its backend stands.
+    /// The request is passed through, and a connection to its backend is established.
     pub passes: bool,
     /// Attempts that failed.
     pub failed: Vec<RecordAttempt>,
-    /// The client gets the answer: no other backend will be asked.
+    /// The client gets this answer: no other backend will be tried.
     pub committed: bool,
-    /// What to send, for as long as another backend may be asked.
+    /// The request, kept while another backend may be tried.
     pub request: Option<UpstreamRequest>,
     /// The backend's time to first token was reported to its pool.
     pub first_token_reported: bool,
-    /// Another backend could have been asked, but for the retry budget.
+    /// Only the retry budget prevented another attempt.
     pub retry_denied: bool,
     /// What was sent, for as long as another backend may resume the answer.
     pub resumable: Option<UpstreamRequest>,
     /// The stream broke off, and the attempt that runs is to resume it.
     pub resuming: bool,
-    /// When the backend that died was asked: times are of the whole answer.
+    /// When the dead backend was called: durations cover the whole answer.
     pub first_sent: Option<Tick>,
     /// Where other backends resumed the answer.
     pub resumes: Vec<RecordResume>,

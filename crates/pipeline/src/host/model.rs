@@ -27,7 +27,7 @@ impl LocalModel for Model {
         match self.0.read(text) {
             Ok(reading) => Ok((reading.scores, reading.unread == 0)),
             Err(ScoreError::TextTooLarge { .. }) => Err(Failure::TooLong),
-            // No token at all: nothing was said.
+            // No tokens: no findings.
             Err(ScoreError::NoTokens) => Ok((Vec::new(), true)),
             Err(error) => {
                 tracing::warn!(%error, "local model failed");

@@ -2,7 +2,7 @@
 //!
 //! - *In*: a `tokenizer.json` in Hugging Face's format; texts.
 //! - *Out*: how many tokens they are.
-//! - *Never*: a text cut by what the file says of truncation, or made longer by its padding; a panic of the tokenizer outside.
+//! - *Never*: text truncated or padded as the file configures; a panic of the tokenizer outside.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl Tokenizer {
         Ok(Arc::new(Tokenizer { path: path.to_owned(), stamp, inner }))
     }
 
-    /// Tokens of a text, with those that frame it when it stands alone; `None`: it cannot be told.
+    /// Tokens of a text, with special tokens when it is a prompt of its own; `None`: unknown.
     pub fn count(&self, text: &str, framed: bool) -> Option<u64> {
         let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, framed))).ok()?;
         Some(encoded.ok()?.len() as u64)

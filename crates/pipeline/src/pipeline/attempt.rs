@@ -26,19 +26,19 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 
 /// How asking one backend went.
 enum AttemptEnd {
-    /// The client has been answered, or is gone; whether its connection may go on.
+    /// The client was answered, or is gone; whether its connection can be reused.
     Done(bool),
-    /// No answer has begun: what that says of the backend, and what the client gets if no other backend is asked.
+    /// No answer has begun: the result for the backend, and the client's error if no other backend is tried.
     Failed(AttemptResult, Refusal),
     /// It answered with an error, and another backend is chosen.
     Again(u16),
     /// It died in mid-stream, and another backend is chosen to resume.
     Cut,
-    /// Its answer may not pass: the gateway answers, and no other backend is asked.
+    /// The answer must not pass: the gateway answers, and no other backend is tried.
     Refused(Refusal),
 }
 
-/// Ask backends, one after the other, until one answers or no other may be asked.
+/// Try backends, one after the other, until one answers or no other may be tried.
 pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, sink: &mut D) -> bool {
     let mut request = Some(request);
     let mut cut = None;
@@ -67,7 +67,7 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
                 continue;
             }
             AttemptEnd::Again(status) => {
-                // A backend that does not resume another's answer is not ill for that.
+                // A backend that cannot resume an answer has not failed.
                 let ended = if status < 500 && status != 429 { AttemptResult::Unknown } else { exchange.fault(status) };
                 (ended, Refusal::from(&Failure::UpstreamDied), Some(status))
             }
@@ -88,7 +88,7 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
     }
 }
 
-/// No other backend is asked: the client gets an answer of the gateway's or, where one has begun, an error event as its last.
+/// No other backend is tried: the client gets the gateway's error or, in mid-stream, an error event.
 async fn give_up<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, cut: Option<Box<Cut>>, sink: &mut D) -> bool {
     let Some(cut) = cut else { return refuse(exchange, refusal, sink).await };
     let mut out = cut.out;
@@ -151,7 +151,7 @@ async fn call<D: Sink>(
         exchange.enter(State::Connect);
         let (limits, timeout) = (exchange.plan.head_limits, exchange.timeouts().connect);
         let opened = match &hedge {
-            // A second backend may be asked while the connection to the first is made.
+            // A hedge may start while the first connection is being made.
             Some(_) => Ok(Call::opening(upstream, request, limits, timeout, fresh)),
             None => tokio::select! {
                 biased;
@@ -169,7 +169,7 @@ async fn call<D: Sink>(
         hedge::apply(exchange, source.take_outcome());
         match end {
             End::Complete => {
-                // The backend that has answered, which may be another one than was asked first.
+                // The backend that answered, which may be the hedge.
                 if let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) {
                     source.settle(upstream);
                 }
@@ -191,7 +191,7 @@ async fn call<D: Sink>(
     }
 }
 
-/// What an end that is neither complete nor unanswered means for the request.
+/// The consequence of an end that is neither complete nor unanswered.
 fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
     match end {
         End::Refused(failure) => {
@@ -215,7 +215,7 @@ fn failed(error: &UpstreamError) -> AttemptEnd {
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 
-/// No backend has answered, of one or of two that were asked at the same time; how the first of two ended is its own.
+/// No backend answered, of one or of two hedged ones; the first of two has its own result.
 fn both_failed(error: &UpstreamError, first: Option<AttemptResult>) -> AttemptEnd {
     match (failed(error), first) {
         (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
@@ -238,7 +238,7 @@ fn completed(exchange: &mut Exchange) -> bool {
     match engine {
         Some(code) => exchange.verdict.decide(Outcome::UpstreamError, Some(&code)),
         None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
-        // The stream ended as HTTP wants and said neither why it ended nor that it did: some engines fail this way.
+        // The stream ended as HTTP requires, without a finish reason or end marker: some engines fail this way.
         None if incomplete => exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream")),
         None => exchange.verdict.decide(Outcome::Ok, None),
     }

@@ -1,7 +1,7 @@
 //! The mirror of a route: another pool that gets copies of its requests. Its answers are dropped.
 //!
 //! - *In*: the share of requests that are copied.
-//! - *Out*: a slot for each copy, given back when it is dropped; counts and times.
+//! - *Out*: a slot for each copy, released when it is dropped; counts and times.
 //! - *Never*: more than [`MAX_RUNNING`] copies at a time: what is beyond is left out, and counted.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Mirror {
     pub counts: Arc<MirrorCounts>,
 }
 
-/// What came of asking. Counts go on when settings change, or backends come and go.
+/// Results of mirrored requests. Counts survive reloads and discovery.
 #[derive(Debug, Default)]
 pub struct MirrorCounts {
     running: AtomicU64,
@@ -39,7 +39,7 @@ pub struct MirrorCounts {
 pub struct MirrorSlot(Arc<MirrorCounts>);
 
 impl Mirror {
-    /// A mirror of `share` (0 to 1) of the requests; counts go on from `before`.
+    /// A mirror of `share` (0 to 1) of the requests; counts continue from `before`.
     pub fn new(pool: Arc<PlannedPool>, share: f64, before: Option<&Mirror>) -> Self {
         Mirror { pool, share, counts: before.map(|before| before.counts.clone()).unwrap_or_default() }
     }

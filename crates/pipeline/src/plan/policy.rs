@@ -18,7 +18,7 @@ use super::{PlannedPool, PlannedRoute};
 /// How often a route did something besides asking the first one.
 #[derive(Debug, Default)]
 pub struct RouteCounters {
-    /// Another backend was asked after one had failed.
+    /// Retries.
     pub retries: AtomicU64,
     /// It was not, because of the budget.
     pub retries_denied: AtomicU64,
@@ -45,7 +45,7 @@ impl RouteCounters {
     }
 }
 
-/// The shortest that any route asks for, by backend.
+/// The shortest interval of any route, by backend.
 pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
     let mut probes = HashMap::new();
     for route in &settings.routes {
@@ -79,7 +79,7 @@ pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
 }
 
 /// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile. With other rules
-/// it goes on under these; only another share in the settings is another decision.
+/// it continues under these; only another share in the settings is another decision.
 pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
     let wanted = route.canary.as_ref()?;
     let pool_of = |route: &Route| Some(route.pools.get(route.canary.as_ref()?.pool)?.settings.name.clone());

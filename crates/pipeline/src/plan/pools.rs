@@ -31,10 +31,10 @@ pub struct PlannedPool {
     pub hedged: Arc<Hedged>,
 }
 
-/// What second backends were asked. Counts go on when backends come and go.
+/// Hedges of a pool. Counts survive discovery.
 #[derive(Debug, Default)]
 pub struct Hedged {
-    /// How often one was asked.
+    /// Hedges sent.
     pub asked: AtomicU64,
     /// How often it answered first.
     pub won: AtomicU64,
@@ -43,7 +43,7 @@ pub struct Hedged {
 }
 
 impl PlannedPool {
-    /// A second backend is asked.
+    /// Count a hedge.
     pub fn hedged(&self, prompt: u64) {
         self.hedged.asked.fetch_add(1, Ordering::Relaxed);
         self.hedged.tokens.fetch_add(prompt, Ordering::Relaxed);

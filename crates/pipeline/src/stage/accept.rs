@@ -80,13 +80,13 @@ pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
 }
 
 /// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,
-/// are counted, and their records say that they were not read.
+/// are counted, and their records have `not_parsed`.
 pub fn is_foreign_inference(path: &str) -> bool {
     let ends = [":generateContent", ":streamGenerateContent", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"];
     ends.iter().any(|end| path.ends_with(end)) || path == "/v2/chat" || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
 }
 
-/// What no request may ask of us.
+/// Refuse what no request may contain.
 pub fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {
         return Err(Refusal::upgrade());
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
-        // What the engine may read otherwise is not taken for an inference request, and no guardrail lets it pass.
+        // A path that the engine may read otherwise is not inference, and no guardrail lets it pass.
         for odd in ["/v1/chat//completions", "/v1/chat/completion%73", "/v1/./chat/completions", "/v1/x/../chat/completions"] {
             assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
         }

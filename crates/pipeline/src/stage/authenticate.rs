@@ -43,7 +43,7 @@ pub fn read_credential(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificat
     Some(ShownCredential { who, began, ended: clock::now() })
 }
 
-/// Refuse an address that asks too often, keep what was shown, and refuse at once what no route would take.
+/// Refuse an address beyond its client limit, keep the credential, and refuse at once what no route accepts.
 pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<(), Refusal> {
     if !exchange.shared.client_limits.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
         return Err(Refusal::address_too_fast());

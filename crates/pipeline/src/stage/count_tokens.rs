@@ -26,12 +26,12 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A prompt to be counted.
 struct Prompt {
-    /// What stands between the quotes of its texts, escapes and all, up to [`MAX_COUNTED`] bytes.
+    /// The raw text between the quotes of its texts, escapes included, up to [`MAX_COUNTED`] bytes.
     texts: Vec<Vec<u8>>,
     /// Bytes of these, and of all of it.
     read: usize,
     all: usize,
-    /// It stands alone and has the tokens that begin a text; in a chat the template brings them.
+    /// A prompt of its own gets the special tokens of a text; in a chat the template adds them.
     framed: bool,
 }
 

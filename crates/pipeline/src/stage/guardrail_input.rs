@@ -55,7 +55,7 @@ pub fn acts(guardrail: &Guardrail) -> bool {
     guardrail.alters_answers() || guardrail.settings.acts_on_input()
 }
 
-/// Look at the prompt, if the route has a guardrail. A body is given back when it is to be sent instead.
+/// Check the prompt, if the route has a guardrail. Returns the redacted body, if any.
 ///
 /// # Cancel safety
 /// Dropping the future drops the questions to judges.
@@ -129,7 +129,7 @@ fn subject(facts: Option<&RequestFacts>, guardrail: &Guardrail, body: &[u8]) -> 
     builder.done()
 }
 
-/// Keep what was said for the record, and write it down.
+/// Keep the result for the record, and write the audit log.
 fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
     let Assessment { word, found, risk, level, accounts, judged, .. } = assessment;
     for (_, found) in &found {
@@ -152,7 +152,7 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
     guarded.judged = judged;
 }
 
-/// The client is told the kind of what was found, never the text.
+/// The client gets the kind of the finding, never the text.
 fn refusal(guardrail: &Guardrail, kind: &str) -> Refusal {
     let message = format!(
         "The request was blocked by the guardrail {:?}: it contains {kind}. Remove it and send the request again.",

@@ -36,11 +36,11 @@ pub struct HedgedCall {
     /// `None`: it has lost.
     first: Option<Probe>,
     hedge: Option<Box<Hedge>>,
-    /// The first is held until its token, hedge or not: another backend may still be asked.
+    /// The answer is held until its token, hedge or not: another backend may still be tried.
     holds: bool,
     /// The answer of the first, an error, which is the client's if the second has none at all.
     error: Option<Probe>,
-    /// How the first ended, if it failed while a second was asked.
+    /// Result of the first, if it failed while the hedge was running.
     first_failure: Option<HedgeFailure>,
     outcome: HedgeOutcome,
     held_until: Option<Tick>,
@@ -51,9 +51,9 @@ pub struct HedgedCall {
 pub struct HedgeOutcome {
     /// The second has won.
     pub switch: Option<Switch>,
-    /// It was asked and has lost: which, and how late the first was when it was asked.
+    /// The hedge lost: which backend, and how late the first was when it was sent.
     pub lost: Option<(Target, Duration)>,
-    /// It was asked and has failed, likewise.
+    /// The hedge failed, likewise.
     pub second_failed: Option<(Target, Duration)>,
 }
 
@@ -64,10 +64,10 @@ pub struct Hedge {
     began: Tick,
 }
 
-/// What is needed to choose the second backend, and to ask it.
+/// What a hedge needs: selecting the second backend, and calling it.
 pub struct HedgePlan {
     route: Arc<PlannedRoute>,
-    /// The backend that is asked first.
+    /// The first backend.
     first: Target,
     /// Others of its pool that cannot serve the request, or have failed.
     unfit: Vec<usize>,
@@ -92,7 +92,7 @@ enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
     Asking(Box<Probe>, Asked),
-    /// No second is asked, or it has failed.
+    /// No hedge, or it has failed.
     Out,
 }
 
@@ -110,11 +110,11 @@ pub struct Switch {
     attempt: Attempt,
     permit: Option<Permit>,
     sent_at: Option<Tick>,
-    /// How late the first was when the second was asked.
+    /// How late the first was when the hedge was sent.
     after: Duration,
     /// How the first ended; `None`: it had not.
     first: Option<HedgeFailure>,
-    /// When the second was asked, and whether the first had not even taken a connection.
+    /// When the hedge was sent, and whether the first was still connecting.
     began: Tick,
     first_connects: bool,
 }
@@ -154,7 +154,7 @@ impl Hedge {
         }
     }
 
-    /// The first is late: ask the second, if there is one, a permit for it, and a budget.
+    /// The first is late: send the hedge, if there is a backend, a permit and budget for it.
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
@@ -195,7 +195,7 @@ impl Hedge {
         matches!(self.state, State::Out)
     }
 
-    /// The second backend, if it is asked.
+    /// The second backend, if the hedge was sent.
     fn asked(&self) -> Option<Target> {
         match &self.state {
             State::Asking(_, asked) => Some(asked.target),
@@ -204,19 +204,19 @@ impl Hedge {
     }
 }
 
-/// What an error says of a backend: nothing, where the gateway's own limit or the age of an idle connection may have caused it.
+/// The result of an error for the backend: unknown, where the gateway's own limit or a stale idle connection may be the cause.
 fn blame(probe: Probe, error: &UpstreamError) -> AttemptResult {
     let is_old = || probe.into_inner().into_unanswered().is_some();
     if !error.blames_backend() || is_old() { AttemptResult::Unknown } else { AttemptResult::Failure }
 }
 
 impl HedgePlan {
-    /// Whether an answer with this status says that the other backend might do better.
+    /// Whether the other backend might do better than an answer with this status.
     fn is_worth_another(&self, target: Target, status: u16) -> bool {
         self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
     }
 
-    /// What a status that is no answer says of a backend.
+    /// The result of an error status for the backend.
     fn fault(&self, target: Target, status: u16) -> AttemptResult {
         self.route.upstream(target).map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.with_credential))
     }
@@ -232,7 +232,7 @@ impl HedgePlan {
 }
 
 impl HedgedCall {
-    /// A call, and a second backend that may be asked. With `holds` the answer is held until its first token in any case.
+    /// A call that may be hedged. With `holds` the answer is held until its first token in any case.
     pub fn new(call: Call, hedge: Option<Box<Hedge>>, reads: Option<Reads>, holds: bool) -> Self {
         let reads = reads.filter(|_| holds || hedge.is_some());
         HedgedCall {
@@ -261,7 +261,7 @@ impl HedgedCall {
         std::mem::take(&mut self.outcome)
     }
 
-    /// The first has failed while a second is asked.
+    /// The first has failed while the hedge is running.
     fn drop_first(&mut self, error: &UpstreamError) {
         tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
@@ -286,7 +286,7 @@ impl HedgedCall {
                 self.error = self.first.take().filter(Probe::has_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
-            // It may be asked again on another connection, and be late then.
+            // It may be sent again on another connection, and be late then.
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
                 // Dropping the second cuts it off.

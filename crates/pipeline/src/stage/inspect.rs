@@ -10,7 +10,7 @@ use wire::request::Refused;
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 
-/// Read the facts of the body into the exchange. What makes it unreadable is told, and refused at once when no route can be chosen
+/// Read the facts of the body into the exchange. An invalid body is recorded, and refused at once if no route can be matched
 /// without it, or when it is meant to hurt.
 pub fn read_body(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
     let unreadable = if encoded {

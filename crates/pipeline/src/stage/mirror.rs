@@ -52,7 +52,7 @@ struct Measured {
     sent_at: Option<Tick>,
 }
 
-/// Have another pool asked as well, where the route wants that.
+/// Send a copy to the mirror, if the route has one.
 pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let (Some(mirror), Some(dialect)) = (&routed.route.mirror, routed.dialect) else { return };
@@ -89,7 +89,7 @@ impl Copied {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the answer was a good one; `None`: there is no backend to ask, or no permit for it.
+    /// Whether the answer was good; `None`: no backend, or no permit for it.
     async fn ask(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
         let choice = pool.choose(&BalanceRequest { tokens: question.tokens(), ..BalanceRequest::default() }, clock::now())?;
@@ -122,7 +122,7 @@ impl Copied {
         Some(is_success)
     }
 
-    /// Ask and read to the end; what it says of the backend when that fails.
+    /// Call the backend and read its answer to the end; an error has the result for the backend.
     async fn exchange(&self, upstream: &Arc<Upstream>, at: usize, measured: &mut Measured) -> Result<(), AttemptResult> {
         let request = self.upstream_request(at).ok_or(AttemptResult::Unknown)?;
         let opened = Call::open(upstream, request, self.limits.0, self.connect, false).await;

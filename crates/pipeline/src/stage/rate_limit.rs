@@ -27,12 +27,12 @@ use crate::shared_limits::StoreAway;
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
-/// How often a request asks the store: others may take what it was granted before it looks again.
+/// Maximum calls to the store for a request: others may take its units before it tries again.
 const LEASES: usize = 5;
 /// Tokens of a message besides its text.
 pub(super) const TOKENS_A_MESSAGE: u64 = 4;
 
-/// Reserve what the request is thought to use.
+/// Reserve the estimated use.
 ///
 /// # Cancel safety
 /// Dropping the future leaves nothing reserved; a slice that was leased meanwhile is for the next.
@@ -49,7 +49,7 @@ pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
     let mut reserved = try_reserve(exchange, None);
     for _ in 0..LEASES {
         let Err(Denied::Short(wanted)) = reserved else { break };
-        // Boxed, so that requests that ask no store do not carry its size.
+        // Boxed, so that requests without a store call do not carry its size.
         reserved = match Box::pin(lease(&exchange.plan, wanted)).await {
             Ok(away) => try_reserve(exchange, away),
             Err(limited) => Err(Denied::Limited(limited)),
@@ -106,7 +106,7 @@ fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied
     exchange.plan.rate_limits.reserve(&asked, away, when())
 }
 
-/// What a request is thought to use: a guess at its prompt, and what it allows or the route expects.
+/// The estimated use: the prompt, and the output that it or the route permits.
 pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let Some(facts) = &exchange.inspected.facts else { return Used::default() };
     let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
@@ -132,7 +132,7 @@ pub fn choices(exchange: &Exchange) -> u64 {
     asked.saturating_mul(prompts(exchange))
 }
 
-/// What a request has used so far, by what the engine said, or by what was seen of it.
+/// The use so far, as reported by the engine or as observed.
 pub fn used(exchange: &Exchange) -> Used {
     let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
@@ -155,7 +155,7 @@ pub fn settle(exchange: &mut Exchange) -> Used {
     used
 }
 
-/// The engine did nothing for it: it refused, or was never heard of.
+/// The engine did nothing for it: it refused, or was never reached.
 fn was_refused(exchange: &Exchange) -> bool {
     let answer = &exchange.answer;
     match exchange.verdict.outcome() {

@@ -94,15 +94,15 @@ fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now:
     pool.pool.has_failed(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
 }
 
-/// What the request asks of a backend.
+/// Size of the request.
 pub fn question(exchange: &Exchange) -> Question {
-    // What a client asks for is its word: beyond this it would only make all others look like nothing.
+    // Clients can claim any size: beyond this bound, all other requests would look like nothing.
     Question { prompt: exchange.expected.input.min(MAX_TOKENS), output: exchange.expected.output.min(MAX_TOKENS) }
 }
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
 fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
-    // What passes through unread asks nothing that could be too much.
+    // A request that is passed through has no size.
     let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
     let question = question(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
@@ -143,7 +143,7 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     }
     if let Some(canary) = &route.route.canary {
         order.retain(|number| *number != canary.pool);
-        // The old version stands in for the new one, and never the other way round.
+        // The stable version takes over for the canary, never the other way round.
         if exchange.attempts.assigned == Some(Side::Canary) {
             order.insert(0, canary.pool);
         }
@@ -185,7 +185,7 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     Some(first)
 }
 
-/// Whether another backend may be asked after this one has failed; it is chosen and paid for then.
+/// Whether another backend may be tried after this one has failed. Selection spends the retry budget.
 pub fn may_retry(exchange: &mut Exchange) -> bool {
     !exchange.attempts.committed && choose_next(exchange)
 }
@@ -211,7 +211,7 @@ fn choose_next(exchange: &mut Exchange) -> bool {
     paid
 }
 
-/// Whether another backend could still be asked, so that an answer is held until its first token.
+/// Whether another backend could still be tried, so that the answer is held until its first token.
 pub fn can_retry(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
     let hidden = |number: usize| {
@@ -236,7 +236,7 @@ pub fn report_first_token(exchange: &mut Exchange) {
     }
 }
 
-/// An attempt has failed, and another backend is asked: what is known of this one is written down.
+/// An attempt has failed, and another backend is tried: record the failed one.
 pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: AttemptResult) {
     let now = clock::now();
     if let Some(permit) = exchange.permit.take() {
@@ -284,7 +284,7 @@ pub fn field(exchange: &Exchange) -> String {
     field
 }
 
-/// What the record says of the choice.
+/// Routing fields of the record.
 pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRouting {
     let chosen_of = routed.filter(|routed| routed.route.has_choice());
     RecordRouting {
@@ -328,7 +328,7 @@ pub fn settle(exchange: &mut Exchange) {
     end(exchange, ended, clock::now());
 }
 
-/// How long the answer took, where it tells.
+/// Duration of the answer, if it is meaningful.
 fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
     let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
     let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
@@ -336,17 +336,17 @@ fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
     Some(AnswerTimes { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
 }
 
-/// What the end of an exchange says of its backend. What clients do wrong, and when they leave, is not its fault.
+/// The result of an exchange for its backend. Client mistakes, and clients that leave, are not its fault.
 fn verdict(exchange: &Exchange) -> AttemptResult {
     // An error in a stream has a status of its own.
     let told = exchange.answer.lens.error().map(EngineError::status);
     let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => AttemptResult::Success,
-        // What passes through asks for things that our credential need not be good for.
+        // A request that is passed through may need other permissions than our credential has.
         Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => AttemptResult::Success,
         Some(Outcome::UpstreamError) => exchange.fault(status),
-        // One that will not go on with another's answer is not ill for that.
+        // A backend that cannot resume an answer has not failed.
         Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_resume_failed") => AttemptResult::Unknown,
         Some(Outcome::UpstreamFailed) => AttemptResult::Failure,
         // A client that does not read or send, and an answer longer than permitted, are no fault of the backend.

@@ -80,7 +80,7 @@ pub fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_
     out
 }
 
-/// Where and how to ask for usage, when the route wants it and the client did not ask.
+/// Where and how to inject `include_usage`, if the route wants it and the client did not set it.
 pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;

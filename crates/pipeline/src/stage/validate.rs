@@ -19,7 +19,7 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
     validate::check(dialect, body).map_err(|invalid| Refusal::invalid(400, "invalid_value", invalid.param, format!("{invalid}.")))?;
     let model = facts.model.as_deref().unwrap_or_default();
     let route = &routed.route.route;
-    // Where a pool has a name of its own for the model, whatever a client says is it.
+    // A pool with a model name of its own accepts any name of the client.
     let names_any = route.backends().any(|backend| backend.models.is_empty()) || route.pools.iter().any(|pool| pool.model.is_some());
     if !names_any && !route.backends().any(|backend| backend.models.iter().any(|known| known == model)) {
         let mut known: Vec<&str> = route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
@@ -36,7 +36,7 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
 pub fn fits(exchange: &Exchange) -> Result<(), Refusal> {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
     let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.max_tokens).unwrap_or(0);
-    // One that does not say how much it takes may take it.
+    // A backend without a declared context length accepts any.
     let contexts = || routed.route.route.backends().map(|backend| backend.context_length);
     let context = if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
     // The estimate of a prompt may be too high by half; what is refused here would not fit by far.

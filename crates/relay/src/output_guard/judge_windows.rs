@@ -1,7 +1,7 @@
 //! Judges of one answer: they judge windows of text while the answer flows.
 //!
 //! - *In*: pieces of text by channel; time, through the relay's polls.
-//! - *Out*: how far each text may go on; for what the answer ends.
+//! - *Out*: how far each text may be sent; the reason to end the answer.
 //! - *Never*: more than one question of a mode under way; text beyond a window's context that no judge wants any more.
 //!
 //! The judges of each mode are a group of their own. *hold*: an event leaves when its text was judged. *cut*: it leaves at once, and only the answer's
@@ -201,7 +201,7 @@ impl JudgeWindows {
         holds.into_iter().all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
     }
 
-    /// Whether there is text that a judge has not been asked about, and nothing under way that would make it be asked.
+    /// Whether text has not been judged yet, and no call is in flight that would lead to it.
     pub(super) fn has_unasked(&self) -> bool {
         let unasked = |group: &JudgeGroup| self.channels.iter().enumerate().any(|(line, channel)| group.judged(line) < channel.end());
         self.groups.iter().any(|group| group.mode == Mode::Hold && group.running.is_none() && unasked(group))
@@ -223,7 +223,7 @@ impl JudgeWindows {
         self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_WAITING
     }
 
-    /// Too much waits for the judges. What then happens is what their modes say: `None` when all of them let it pass.
+    /// Too much text waits for the judges. Their modes decide: `None` if all of them let it pass.
     pub(super) fn give_up(&mut self) -> Option<End> {
         let ends: Vec<usize> = self.channels.iter().map(ChannelText::end).collect();
         for group in &mut self.groups {

@@ -60,7 +60,7 @@ pub(super) fn event<'b>(
     let read = rewrite::strings(&data, if masked { &SPELLED } else { &[] }, &mut |key, found| match found {
         Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
         Found::Text(text, at) => match content.slots.iter().find(|slot| slot.raw.start < at.end && at.start < slot.raw.end) {
-            // A text that grows from event to event: of what was said before, the same is taken out.
+            // A text that grows from event to event: what was masked before is masked again.
             Some(slot) if slot.raw.start > at.start => edits.extend(before_slot(texts, &text, at.start, slot)),
             Some(_) => {}
             None if !content.strange || ENVELOPE.contains(&key) => {}
@@ -120,7 +120,7 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
     shown.unwrap_or_else(|| b"{}".to_vec())
 }
 
-/// What is changed in a slot. A match that began in an event before is said there; here its text is only left out.
+/// The edits of a slot. A match that began in an earlier event is replaced there; here its text is removed.
 fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
     let text = Text::of(raw, slot.escaped);
@@ -136,7 +136,7 @@ fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slo
     opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
 }
 
-/// The changes in the part of a growing text that was said before its slot.
+/// The edits in the part of a growing text before its slot.
 fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
     let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
@@ -150,7 +150,7 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
     Edit { at: at..at, with: context.disclaimer.clone().into_bytes() }
 }
 
-/// The changes in a text that stands by itself at `at`; or the kind of finding that ends the answer.
+/// The edits of a text of its own at `at`; or the kind of finding that ends the answer.
 fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<Name> {
     let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));

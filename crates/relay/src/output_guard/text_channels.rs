@@ -1,7 +1,7 @@
 //! The texts of an answer, each scanned by itself: one for each channel of each choice.
 //!
 //! - *In*: pieces of text as events bring them.
-//! - *Out*: how far each text is decided, what of it is replaced, and whether it may go on at all.
+//! - *Out*: how far each text is decided, its replacements, and whether it may continue.
 //! - *Never*: text, but for what is put back. The scanner holds what it must; a text channel knows offsets.
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ pub(super) type Key = (u32, Channel, u32);
 /// Maximum number of texts in one answer. A guardrail that acts lets no more pass.
 const MAX_TEXTS: usize = 512;
 
-/// Where a piece of text stands.
+/// Position of a piece of text.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     /// Which text channel.
@@ -45,7 +45,7 @@ pub(super) struct Mask {
     open: bool,
     /// The answer ends before it, for this.
     pub(super) blocks: Option<Name>,
-    /// What stands there instead.
+    /// The replacement.
     pub(super) instead: Cow<'static, str>,
 }
 
@@ -66,7 +66,7 @@ struct TextChannel {
     scans: Vec<Scan>,
     /// Bytes that came.
     pushed: usize,
-    /// Where the scanner's own count of the text begins; it begins anew after an end.
+    /// Start of the scanner's own count of the text; it restarts after an end.
     base: usize,
     masks: VecDeque<Mask>,
 }

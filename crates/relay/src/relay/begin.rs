@@ -47,7 +47,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
-    /// What the head says of the answer.
+    /// Facts from the head.
     fn open_answer(&mut self, head: &AnswerHead) {
         let answer = self.request.parts().answer;
         answer.status = Some(head.status);

@@ -100,7 +100,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         None
     }
 
-    /// A limit has nothing left for this stream. It ends where an event does; until then it goes on.
+    /// A rate limit is exhausted for this stream. It ends after the current event.
     pub(super) fn end_for_budget(&mut self) -> Result<(), End> {
         let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
         let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
@@ -173,7 +173,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// End an event that was torn, so that the next one stands alone.
+    /// Complete half an event, so that the next one is separate.
     fn separate(&mut self) {
         let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
         // A guardrail that alters the answer has kept what it has of a torn event.

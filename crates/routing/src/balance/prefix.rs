@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_moves_with_who_has_seen_it() {
+    fn prefixes_move_with_their_backend() {
         let prefixes = Prefixes::new(true);
         let (a, b) = (of(&[&"a".repeat(2000)]), of(&[&"b".repeat(2000)]));
         prefixes.remember(&a, 0);

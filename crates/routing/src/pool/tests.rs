@@ -109,7 +109,7 @@ fn trials_in_vain_become_rarer_at_the_bound() {
 
 /// A request that has failed in another pool is not the one to find out whether a backend is well again.
 #[test]
-fn who_has_failed_elsewhere_tries_nobody() {
+fn a_retry_does_not_probe() {
     let pool = pool(Balance::RoundRobin, 2);
     for _ in 0..5 {
         let attempt = pool.begin(0, size(1)).unwrap();
@@ -149,7 +149,7 @@ fn one_slow_answer_is_not_for_ever() {
 }
 
 #[test]
-fn who_is_much_slower_is_ejected_and_weights_hold() {
+fn a_slow_backend_is_ejected_and_weights_hold() {
     let pool = pool(Balance::PeakEwma, 4);
     for at in 0..4 {
         let attempt = pool.begin(at, size(1)).unwrap();
@@ -186,7 +186,7 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
 }
 
 #[test]
-fn a_hash_moves_on_from_who_is_busy_and_a_session_does_not() {
+fn hash_avoids_a_busy_backend_and_session_does_not() {
     for (balance, moves) in [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)] {
         let pool = pool(balance, 4);
         let wish = BalanceRequest { tokens: 100, key: Some(b"k"), ..BalanceRequest::default() };
@@ -263,7 +263,7 @@ proptest! {
 }
 
 #[test]
-fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
+fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 3);
         let health = |at: usize| &pool.members()[at].health;
@@ -284,7 +284,7 @@ fn who_wants_to_rest_is_asked_by_nobody_who_could_go_elsewhere() {
 }
 
 #[test]
-fn a_pool_that_nobody_is_in_chooses_nobody() {
+fn an_empty_pool_selects_nothing() {
     for balance in all_balances() {
         let pool = pool(balance, 0);
         assert_eq!(pool.choose(&BalanceRequest { key: Some(b"k"), prefix: &[1, 2], ..BalanceRequest::default() }, Tick(1)), None);
@@ -311,7 +311,7 @@ fn a_pool_goes_on_when_others_are_in_it() {
 
 /// With a fallback pool, the last failing backend is ejected, too; the last slow one is not.
 #[test]
-fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
+fn a_pool_with_a_fallback_may_be_ejected_as_a_whole() {
     for members in [1, 4] {
         let pool = pool(Balance::RoundRobin, members);
         pool.set_has_fallback(true);
@@ -338,7 +338,7 @@ fn a_pool_with_another_behind_it_may_be_left_alone_as_a_whole() {
 }
 
 #[test]
-fn who_is_near_is_asked_while_one_of_them_is_well_and_fits() {
+fn backends_of_the_zone_are_preferred_while_one_is_healthy_and_fits() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 5).preferring(vec![true, false, true, false, false]);
         let of = |counts: Vec<usize>| counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at).collect::<Vec<_>>();

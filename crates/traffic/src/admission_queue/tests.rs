@@ -55,7 +55,7 @@ fn the_important_go_first_and_tenants_take_turns() {
 }
 
 #[test]
-fn whoever_cannot_be_served_in_time_hears_it_at_once() {
+fn a_request_that_would_wait_too_long_is_shed_at_once() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 100)));
     let mut inside = admission.enter(1).unwrap();
     let mut queue: Vec<Waiting> = (0..5).map(|_| admission.wait(wish("a", 5, 1), Tick(1)).unwrap()).collect();
@@ -102,7 +102,7 @@ fn tokens_in_flight_are_capped_and_a_giant_goes_alone() {
 }
 
 #[test]
-fn whoever_leaves_in_any_way_frees_what_he_held() {
+fn a_request_that_leaves_in_any_way_releases_its_permit() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 10)));
     let permit = admission.enter(5).unwrap();
     let gone = admission.wait(wish("a", 5, 1), Tick(1)).unwrap();
@@ -118,7 +118,7 @@ fn whoever_leaves_in_any_way_frees_what_he_held() {
 proptest! {
     /// Whatever comes, waits, leaves, gives up or vanishes: never more in flight than the limit, no request is forgotten, and at the end all permits are free.
     #[test]
-    fn the_cap_holds_and_nobody_is_forgotten(
+    fn the_limit_holds_and_no_request_is_forgotten(
         (cap, max_tokens, queue) in (1u64..5, 0u64..200, 0usize..8),
         steps in prop::collection::vec((0u8..6, 0u8..10, 0u64..120, 0u64..4, 0usize..8), 1..120),
     ) {

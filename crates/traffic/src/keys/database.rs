@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told() {
+    fn invalid_values_are_reported() {
         let path = path("none.db");
         assert!(Database::keys(&path, &[]).unwrap_err().to_string().contains("cannot read it"));
         std::fs::write(&path, b"SQLite format 3\0 and then nothing of the kind").unwrap();

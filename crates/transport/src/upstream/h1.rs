@@ -31,7 +31,7 @@ pub struct Request {
     pub buffer: Arc<Vec<u8>>,
     /// Where in the buffer the body lies.
     pub body: std::ops::Range<usize>,
-    /// What stands there in place of something else, in order.
+    /// Replacements, in order.
     pub edits: Edits,
 }
 
@@ -43,7 +43,7 @@ pub type Edits = [Option<Edit>; 2];
 pub struct Edit {
     /// What is replaced, as bytes of the body.
     pub range: std::ops::Range<usize>,
-    /// What stands there instead.
+    /// The replacement.
     pub text: Cow<'static, str>,
 }
 

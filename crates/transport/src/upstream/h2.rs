@@ -1,6 +1,6 @@
 //! HTTP/2 to backends, by pingora's client.
 //!
-//! The head is said when the stream is opened; the body is sent and the answer polled like any other.
+//! The head is sent when the stream is opened; the body is sent and the answer polled like any other.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -66,7 +66,7 @@ pub struct H2Source {
 }
 
 impl H2Source {
-    /// Open a stream and say the head.
+    /// Open a stream and send the head.
     pub async fn open(upstream: &Arc<Upstream>, request: Request) -> Result<Self, UpstreamError> {
         let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
         let client = upstream.h2.as_ref().ok_or(UpstreamError::ClosedEarly)?;
@@ -90,7 +90,7 @@ impl H2Source {
     }
 }
 
-/// The head that was made for HTTP/1.1, said in HTTP/2.
+/// Converts the HTTP/1.1 head to HTTP/2.
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
     let mut room = wire::http1::head::field_room();
     let mut parsed = httparse::Request::new(&mut room);

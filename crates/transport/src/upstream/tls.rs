@@ -81,7 +81,7 @@ fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
     if roots.is_empty() { Err(pem("holds no certificate".into())) } else { Ok(roots) }
 }
 
-/// The system's authorities. Those that cannot be read are left out; with none at all, every handshake fails and says so.
+/// The system's authorities. Unreadable ones are skipped; without any, every handshake fails with that reason.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

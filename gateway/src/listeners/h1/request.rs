@@ -41,7 +41,7 @@ pub(super) enum Next {
     PassThrough,
 }
 
-/// What a head told, free of the buffer.
+/// Facts from a head, independent of the buffer.
 struct Accept {
     accepted: Accepted,
     framing: BodyFraming,

@@ -1,4 +1,4 @@
-//! When a second backend is asked at the same time, and what becomes of the exchange.
+//! Plans hedges, and applies their outcome to the exchange.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::exchange::{Exchange, UpstreamRequest};
 use crate::plan::Target;
 use crate::stage::select::{self, end, write_attempt};
 
-/// What is needed to ask a second backend, should the chosen one be late, where the route wants that.
+/// The plan of a hedge, if the route wants one.
 pub fn plan(exchange: &Exchange, request: &UpstreamRequest, edits: &Edits, reads: Option<Reads>) -> Option<Box<Hedge>> {
     let routed = exchange.routed.as_ref()?;
     let hedges = routed.route.route.hedges?;
@@ -44,7 +44,7 @@ pub fn apply(exchange: &mut Exchange, outcome: HedgeOutcome) {
     if let Some(switched) = outcome.switch {
         switch(exchange, switched);
     }
-    // It is not asked again.
+    // It is not tried again.
     if let Some((target, after)) = outcome.second_failed {
         exchange.attempts.tried.push(target);
         lost(exchange, target, after);
@@ -64,7 +64,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     if let Some(failure) = &switch.first {
         write_attempt(exchange, (&failure.code, failure.status), failure.ended, failure.at);
     }
-    // One that takes no connection has not failed yet, and is not the one to ask.
+    // A backend that is still connecting has not failed, and is not retried.
     let late = if switch.first_connects { AttemptResult::Overloaded } else { AttemptResult::Unknown };
     end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
     if let Some(permit) = exchange.permit.take() {
@@ -81,7 +81,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     (exchange.permit, exchange.sent.at) = (switch.permit, switch.sent_at);
 }
 
-/// The second backend was asked and has lost.
+/// The hedge lost.
 fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
     let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
     let backend = upstream.backend.name.clone();

@@ -1,6 +1,6 @@
 //! Properties of a request that selection needs: backends that cannot serve it, and its key.
 //!
-//! - *In*: head, body and facts of a request, what backends say that they can do.
+//! - *In*: head, body and facts of a request, declared abilities of backends.
 //! - *Out*: unfit backends, the key, the blocks of the prompt; only what the route's pools use.
 //! - *Never*: a request kept from a backend that could hold it by a fair estimate.
 
@@ -15,7 +15,7 @@ use crate::exchange::Exchange;
 use crate::plan::{PlannedPool, Target};
 use crate::stage::send::has_credential;
 
-/// What must be known of a request before a backend is chosen: what its pools ask for, and no more.
+/// Determine the properties of a request that the pools of its route use.
 pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
     exchange.attempts.with_credential = exchange.plan.keys.is_none() && has_credential(head);
@@ -68,7 +68,7 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
     }
 }
 
-/// Whether a backend can serve the request, as far as it says what it can.
+/// Whether a backend can serve the request, by its declared abilities.
 fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images: impl Fn() -> bool) -> bool {
     let Some(facts) = &exchange.inspected.facts else { return true };
     let model = facts.model.as_deref().unwrap_or_default();

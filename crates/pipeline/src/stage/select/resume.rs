@@ -1,6 +1,6 @@
-//! Another backend goes on with the stream of one that has died.
+//! Resumes the stream of a dead backend on another one.
 //!
-//! - *In*: what was asked, and what was said so far.
+//! - *In*: the request, and the text so far.
 //! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by that; where the seam is.
 //! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on with.
 
@@ -15,7 +15,7 @@ use super::choose_next;
 use crate::clock;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
 
-/// Keep what is asked for as long as another backend may go on with the answer, where the route wants that.
+/// Keep the request while another backend may resume the answer, if the route wants that.
 pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
@@ -97,7 +97,7 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
     serde_json::to_vec(&body).ok()
 }
 
-/// What was said is the beginning of the chat's answer.
+/// The text so far becomes the beginning of the assistant's message.
 fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let messages = body.get_mut("messages")?.as_array_mut()?;
     // One that went on once has a beginning already.
@@ -110,7 +110,7 @@ fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     Some(())
 }
 
-/// What was said is the end of the prompt. One of tokens, and several, cannot be written on.
+/// The text so far is appended to the prompt. Prompts of tokens, and several prompts, cannot be extended.
 fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let prompt = match body.get_mut("prompt")? {
         Value::Array(prompts) if prompts.len() == 1 => prompts.first_mut()?,
@@ -121,7 +121,7 @@ fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     Some(())
 }
 
-/// Another backend goes on with the answer.
+/// Another backend resumes the answer.
 pub fn resumed(exchange: &mut Exchange) {
     let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
     let resume = RecordResume {
