@@ -30,7 +30,7 @@ routes:
 /// A settings file with every field, its default and what it does. It is valid as it stands.
 pub fn example() -> String {
     let mut out = String::from("# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml\n");
-    out.push_str("# A changed file, or SIGHUP, takes effect whole or not at all; listeners, admin, workers and records need a restart.\n");
+    out.push_str("# A changed file, or SIGHUP, takes effect completely or not at all; docs/operations.md lists what needs a restart.\n");
     for field in ROOT.fields {
         out.push('\n');
         write_field(&mut out, field, 0, false);

@@ -329,7 +329,7 @@ pub static ROUTE: Section = Section {
             "passthrough",
             Kind::Texts,
             "",
-            "Paths that are forwarded unparsed although limits count the route's models, tokens or streams. A `*` at the end matches any rest.",
+            "Paths that are forwarded unparsed although models or tokens are counted, or the backend has admission. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field(

@@ -1,11 +1,11 @@
 //! Guardrails: filters, the chain that runs them, built-in detectors and judges.
 //!
 //! - *In*: texts of a request, and of an answer as it flows; settings.
-//! - *Out*: verdicts, with an account of what each filter found and what its looking cost.
+//! - *Out*: verdicts, with the findings and the cost of each filter.
 //! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a [`Host`].
 //!
-//! A [`Filter`] is one thing to look at; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Guardrail`] is
-//! the chain that the settings of a guard describe, with the tables of `shield` in it. `docs/write-a-filter.md` shows how to add one.
+//! A [`Filter`] implements one check; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Guardrail`] is
+//! the chain that its settings describe, with the tables of `shield` in it. `docs/write-a-filter.md` shows how to add one.
 
 pub mod settings;
 

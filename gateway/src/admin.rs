@@ -198,15 +198,15 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 
 const INDEX: &str = "\
 /metrics            Prometheus text, or protobuf with native histograms where the scraper asks for it
-/healthz            the process lives
-/readyz             it takes requests (503 while draining)
+/healthz            liveness
+/readyz             readiness (503 while draining)
 /api/routes         counts, rates of the last minute, percentiles and ledger shares by route and backend
-/api/requests       the last records, newest first (?limit=N)
-/api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true)
+/api/requests       recent records, newest first (?limit=N)
+/api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true&header=true&findings=true)
 /api/routes/release POST with x-llm-lens-operator: the share of a route's canary (?route=NAME&share=0..1)
-/api/backends       which are well, why not, how busy and how fast they are
-/api/security       what guards cost: by route, phase, filter and percentile (?route=NAME)
-/api/usage          who used what and what it cost (?by=owner,key,model&per=day|month&from=2026-01-31)
-/api/sinks          where records go, and what was lost on the way
+/api/backends       state, load and latency of backends
+/api/security       cost of guardrails: by route, phase, filter and percentile (?route=NAME)
+/api/usage          usage and its price (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/sinks          records delivered and dropped by each sink
 /api/settings       the settings in force, secrets masked
 ";

@@ -269,7 +269,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model", "filter", "side", "part"],
-        "Time of a filter in a request: CPU, queue, remote and wall time by `part`.",
+        "Time of a filter in a request by `part`: cpu, queue, remote, and wall, which includes the others.",
     ),
     metric(
         "llm_lens_guardrail_findings_total",
@@ -382,7 +382,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "Wait for rate limits and admission, of requests that waited.",
+        "Time in rate limits and in the admission queue.",
     ),
     metric("llm_lens_queued_requests_total", Kind::Counter, Unit::One, &["backend"], "Admitted requests that waited in the queue."),
     metric("llm_lens_rate_limit_accounts", Kind::Gauge, Unit::One, &["limit", "unit"], "Accounts of the rate limit in memory."),

@@ -2,7 +2,7 @@
 //!
 //! - *In*: series, gauges, and samples that others keep.
 //! - *Out*: families in the format that the scraper asked for. The text has classic buckets with the bounds of the OpenTelemetry GenAI
-//!   conventions and finer ones below 10 ms; protobuf has native histograms, an eighth of the bytes.
+//!   conventions and finer ones below 10 ms; protobuf has native histograms, a twelfth of the bytes.
 //! - *Never*: a second count of the same thing. Native buckets are copies. Classic ones are read off them on each scrape, so a bucket's edge
 //!   is exact to 2.2 %, and sums and counts are exact.
 

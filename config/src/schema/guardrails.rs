@@ -117,7 +117,7 @@ pub static TOXICITY: Section = Section {
 
 /// `guardrails[].risk`
 pub static RISK: Section = Section {
-    doc: "Levels LOW, MEDIUM and HIGH, computed from the scores of all detectors. docs/shield.md has the formula.",
+    doc: "Levels LOW, MEDIUM and HIGH, computed from the scores of all detectors. docs/guardrails.md has the formula.",
     fields: &[
         field(
             "medium",

@@ -1,4 +1,4 @@
-//! Telling phrases by family: the rules people can read.
+//! Human-readable phrase rules, grouped by family.
 //!
 //! - *In*: a segment of a normal text.
 //! - *Out*: the families met, and where the first phrase stands.

@@ -43,7 +43,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check { file } => {
             let settings = if is_standard(&file) { config::parse("standard input", &read_standard()?)? } else { config::load(&file)? };
             gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
-            say(&format!("{}: valid; {} routes, {} backends\n", file.display(), settings.routes.len(), settings.backends.len()))?;
+            say(&format!("{}: valid (routes: {}, backends: {})\n", file.display(), settings.routes.len(), settings.backends.len()))?;
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,

@@ -1,7 +1,7 @@
 //! Measurement: ledger, marks, timings, histograms, the record.
 //!
 //! The ledger of a request, the marks of a stream, gaps between tokens, histograms, the record, and the comparison of
-//! two distributions. Definitions are stated in `docs/metrics.md`; this room computes them.
+//! two distributions. `docs/measurement.md` has the definitions.
 //!
 //! - *In*: [`Tick`]s, events of [`wire`], bytes written.
 //! - *Out*: [`Record`]s and [`Series`].

@@ -39,7 +39,7 @@ pub struct Security {
     /// What was done, or in `observe` would have been: `pass`, `flag`, `redact`, `block`, `failed_closed`.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub verdict: Cow<'static, str>,
-    /// What the detectors of the prompt come to together, 0 to 1; `docs/shield.md` has the formula.
+    /// What the detectors of the prompt come to together, 0 to 1; `docs/guardrails.md` has the formula.
     #[serde(default)]
     pub risk: f32,
     /// `LOW`, `MEDIUM` or `HIGH`.

@@ -2,10 +2,10 @@
 //!
 //! - *In*: a model as protobuf has parsed it.
 //! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its logits come out.
-//! - *Never*: the nodes between; whether they can be run is tract's to say.
+//! - *Never*: the nodes between; tract decides whether they can run.
 //!
-//! We ask here, before tract translates anything, because here the answer is a sentence ("input \"pixel_values\" is not one that we
-//! can fill") and there it is a chain of failed unifications.
+//! The check runs before tract translates the graph, because it reports a sentence ("input \"pixel_values\" is not one that we
+//! can fill") where tract reports a chain of failed unifications.
 
 use crate::error::LoadError;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};

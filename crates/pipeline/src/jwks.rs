@@ -66,7 +66,7 @@ impl Jwks {
         let text = fetched.as_deref().ok();
         let taken = self.keys.fetched(issuer, text, clock::now()).map_err(|e| e.to_string());
         if let Err(why) = fetched.map(drop).and(taken) {
-            tracing::error!(issuer = settings.issuer.issuer, error = why, "fetching JWKS failed, keeping the previous keys");
+            tracing::error!(issuer = settings.issuer.issuer, error = why, "fetching JWKS failed, keeping the keys fetched before, if any");
         }
     }
 }

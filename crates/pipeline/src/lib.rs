@@ -1,10 +1,10 @@
-//! The way of a request: from an accepted head to a settled record, by the stages that [`pipeline`] lists.
+//! The request pipeline: from an accepted head to a settled record, by the stages that [`pipeline`] lists.
 //!
-//! - *In*: heads and bodies that the gateway's listeners have read; the settings, as a [`plan`].
+//! - *In*: heads and bodies from the gateway's listeners; the settings, as a [`plan`].
 //! - *Out*: answers, written to a `transport::Sink`; records for the observatory.
-//! - *Never*: pingora. What accepts connections is the gateway's, so every stage can be tested without a socket.
+//! - *Never*: pingora. The gateway accepts connections, so every stage can be tested without a socket.
 //!
-//! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
+//! Modules are listed in layers, lowest first; each uses only those above it. `tests/architecture.rs` enforces that.
 
 pub mod clock;
 pub mod current_request;

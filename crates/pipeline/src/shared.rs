@@ -1,4 +1,4 @@
-//! What all requests of a process share: the plan that is in force, the observatory, and whether we are leaving.
+//! What all requests of a process share: the plan that is in force, the observatory, and whether the process is draining.
 
 mod observe;
 

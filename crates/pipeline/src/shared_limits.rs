@@ -30,7 +30,7 @@ static NAME: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string(
 
 /// The store does not answer.
 #[derive(Debug)]
-pub struct StoreAway;
+pub struct StoreUnavailable;
 
 /// A store and the connection to it.
 pub struct Store {
@@ -62,14 +62,14 @@ impl Store {
     }
 
     /// Take a slice.
-    pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, StoreAway> {
-        let answer: Result<(u64, i64), StoreAway> = self.run(wanted.take(&NAME), wanted).await;
+    pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, StoreUnavailable> {
+        let answer: Result<(u64, i64), StoreUnavailable> = self.run(wanted.take(&NAME), wanted).await;
         answer.map(Granted::from)
     }
 
     /// Run a script. An answer that is lost leaves it open what the store thinks that this gateway has at a time.
-    async fn run<T: FromRedisValue>(&self, call: Call<'_>, wanted: &Wanted) -> Result<T, StoreAway> {
-        let Some(script) = SCRIPTS.get(call.script as usize) else { return Err(StoreAway) };
+    async fn run<T: FromRedisValue>(&self, call: Call<'_>, wanted: &Wanted) -> Result<T, StoreUnavailable> {
+        let Some(script) = SCRIPTS.get(call.script as usize) else { return Err(StoreUnavailable) };
         let mut invocation = script.key(call.key);
         for arg in &call.args {
             invocation.arg(arg);
@@ -82,11 +82,11 @@ impl Store {
         answer
     }
 
-    fn connection(&self) -> Result<MultiplexedConnection, StoreAway> {
-        self.connection.load().as_ref().map(|connection| (**connection).clone()).ok_or(StoreAway)
+    fn connection(&self) -> Result<MultiplexedConnection, StoreUnavailable> {
+        self.connection.load().as_ref().map(|connection| (**connection).clone()).ok_or(StoreUnavailable)
     }
 
-    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Result<T, StoreAway> {
+    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Result<T, StoreUnavailable> {
         let answer = tokio::time::timeout(self.settings.timeout, question).await;
         let why = match answer {
             Ok(Ok(answer)) => {
@@ -97,7 +97,7 @@ impl Store {
             Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "redis refused a call, using local limits for it");
-                return Err(StoreAway);
+                return Err(StoreUnavailable);
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it did not answer in time".to_owned(),
@@ -106,7 +106,7 @@ impl Store {
         if self.connection.swap(None).is_some() {
             tracing::error!(error = why, on_failure = ?self.settings.on_failure, "redis unreachable");
         }
-        Err(StoreAway)
+        Err(StoreUnavailable)
     }
 
     /// Several at a time: there may be one for each key.
@@ -116,7 +116,7 @@ impl Store {
                 StoreTask::Owe(wanted) => match self.lease(wanted).await {
                     Ok(Granted::Units(units)) => Some(units),
                     Ok(Granted::None(_)) => Some(0),
-                    Err(StoreAway) => None,
+                    Err(StoreUnavailable) => None,
                 },
                 StoreTask::Return(wanted) => self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0),
                 StoreTask::Live(wanted) => {

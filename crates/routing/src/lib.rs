@@ -1,10 +1,10 @@
-//! Where to?
+//! Routing decisions: which backend serves a request, and what happens after a failure.
 //!
-//! - *In*: what is known of backends (how they answered, what they are busy with), what a request needs, the time.
-//! - *Out*: a backend and the reason; whether to ask again, or a second one at the same time.
-//! - *Never*: a socket, a clock of its own, a lock that a choice waits for. The same seed, time and answers give the same choices.
+//! - *In*: results and load of backends, the needs of a request, the time.
+//! - *Out*: a backend and the reason; whether to retry or to hedge.
+//! - *Never*: a socket, a clock of its own, a lock that selection waits for. The same seed, time and results give the same selections.
 //!
-//! `docs/routing.md` tells it to operators, ADR 0008 says why it is made like this.
+//! `docs/routing.md` is the page for operators, ADR 0008 explains the design.
 
 pub mod settings;
 

@@ -2,7 +2,7 @@
 //!
 //! - *In*: what a request needs, the backends it tried, the time.
 //! - *Out*: a backend, and the reason.
-//! - *Never*: nothing while one fits: with no healthy backend, all are eligible (panic mode). No lock.
+//! - *Never*: a lock; no backend although one fits: without a healthy one, all are eligible (panic mode).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

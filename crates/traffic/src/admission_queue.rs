@@ -1,6 +1,6 @@
 //! The admission queue of a backend: concurrent requests, and which waiting request is next.
 //!
-//! - *In*: requests with a tenant, a priority, a guess at their tokens and a deadline; the ends of those that went in.
+//! - *In*: requests with a tenant, a priority, estimated tokens and a deadline; completions of admitted requests.
 //! - *Out*: a [`Permit`], a position in the queue, or [`Shed`] at once when the wait would be too long.
 //! - *Never*: a thread or a timer. Callers supply the timer; dropping a permit or a waiting request releases it.
 //!

@@ -1,7 +1,7 @@
-//! What a request has taken of its limits, from admission to its end.
+//! The charge of a request: what it has taken of its rate limits, from admission to its end.
 //!
-//! - *In*: what its stream has used so far; what it used in all.
-//! - *Out*: whether a limit is exhausted; what `x-ratelimit-*` shall say.
+//! - *In*: the use of its stream so far; the use of the whole request.
+//! - *Out*: whether a limit is exhausted; the values of `x-ratelimit-*`.
 //! - *Never*: an unsettled end. A dropped charge settles with the last reported use.
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! - *In*: credentials, estimates and actual use of requests, two clocks.
 //! - *Out*: a [`Caller`]; a [`Charge`], or a [`Limited`] with the limit and the time to wait; an admission permit, or the reason why not.
-//! - *Never*: a connection, but for a file of keys; a state that grows with what strangers send; a charge that its request's end does not settle.
+//! - *Never*: a connection, except to a key database; state that grows with unauthenticated input; an unsettled charge.
 //!
 //! `docs/rate-limits.md` is the page for operators, ADR 0007 explains the design.
 

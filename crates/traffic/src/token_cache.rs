@@ -1,7 +1,7 @@
-//! Credentials that took long to verify, and were good.
+//! Cache of verified credentials.
 //!
 //! - *In*: a credential's hash, and the caller that it proved to be.
-//! - *Out*: the same [`Caller`] for as long as it is one.
+//! - *Out*: the cached [`Caller`] until the credential expires.
 //! - *Never*: a credential, only its hash; an invalid one: unauthenticated clients leave nothing here.
 
 use std::collections::HashMap;

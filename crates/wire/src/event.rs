@@ -1,6 +1,6 @@
 //! Events of a stream, independent of their dialect.
 //!
-//! - *In*: what the dialect readers found.
+//! - *In*: parts parsed by the dialect readers.
 //! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a [`Listener`].
 //! - *Never*: owned text; a listener copies what it wants to keep.
 

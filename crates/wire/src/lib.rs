@@ -7,7 +7,7 @@
 //! - *Out*: [`Part`]s and [`Event`]s given to a [`Listener`], [`RequestFacts`], framing decisions.
 //! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, within a bound.
 //!
-//! The decision behind the room: original bytes are what is forwarded, so nothing here builds or re-serialises
+//! The original bytes are what is forwarded, so nothing here builds or serializes
 //! a document; it only reads.
 #![deny(clippy::indexing_slicing)]
 

@@ -1,7 +1,7 @@
 //! Calls an embeddings API, and compares texts with examples of forbidden prompts.
 //!
 //! - *In*: what users and tools say, or the window of an answer.
-//! - *Out*: its likeness to the likest example, as a score.
+//! - *Out*: its similarity to the nearest example, as a score.
 //! - *Never*: a second question for the examples, once their vectors are known. Two requests that come first may both ask; the
 //!   vectors are the same.
 

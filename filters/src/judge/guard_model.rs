@@ -1,11 +1,11 @@
 //! Calls a guard model behind chat completions.
 //!
-//! - *In*: the conversation, or the words of users, tools and answers; a template says which and how.
+//! - *In*: the conversation, or texts of users, tools and answers, as the template requires.
 //! - *Out*: the verdict that the model's reply begins with.
-//! - *Never*: what the texts say as part of our own words. Marks that chat templates give a meaning to are broken up, or a text could
+//! - *Never*: a text that is read as our instructions. Control marks of chat templates are broken up, or a text could
 //!   close its own message and write the verdict.
 //!
-//! A verdict is about the newest message. The guard's server refuses what is too long for its model, which then counts as a failure.
+//! A verdict is about the newest message. A text that is too long for the model is refused by its server, and counts as a failure.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! - *In*: tables of what each kind of judge is known to say; the categories that the operator wants.
 //! - *Out*: for a word, the name of the finding and its category, or that it does not count.
-//! - *Never*: a name from outside both. An unlisted word becomes `OTHER`, or is nothing when the operator gave a list.
+//! - *Never*: a name from an unknown label. An unlisted word becomes `OTHER`, or is nothing when the operator gave a list.
 
 use crate::report::{Category, Name};
 

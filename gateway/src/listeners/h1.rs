@@ -1,7 +1,7 @@
 //! HTTP/1.1 clients: our own reader and writer on a connection that pingora accepted.
 //!
 //! - *In*: a plain or TLS stream.
-//! - *Out*: inference requests for the walk; everything else for pingora's proxy, with the bytes that were read.
+//! - *Out*: inference requests for the pipeline; other requests for pingora's proxy, with the bytes that were read.
 //! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was not read.
 
 mod request;

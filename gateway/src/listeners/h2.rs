@@ -1,9 +1,9 @@
 //! HTTP/2 clients, over pingora's sessions.
 //!
 //! - *In*: a stream that pingora accepted.
-//! - *Out*: the same walk as HTTP/1.1: the head is written down as HTTP/1.1 would say it and goes through the same parser, so
-//!   that what is refused there is refused here.
-//! - *Never*: more of a body than the limit; a DATA frame for a client that gave no room for it.
+//! - *Out*: the same pipeline as HTTP/1.1: the head is rewritten as HTTP/1.1 and goes through the same parser, so
+//!   that both refuse the same.
+//! - *Never*: more of a body than the limit; a DATA frame beyond the client's flow-control window.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

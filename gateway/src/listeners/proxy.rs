@@ -1,6 +1,6 @@
 //! The app of a listener: takes accepted connections and decides which protocol they speak.
 //!
-//! HTTP/1.1 is read by `h1.rs`; HTTP/2 is pingora's, stream by stream. What is no inference request goes to a stock proxy
+//! HTTP/1.1 is read by `h1.rs`; HTTP/2 is pingora's, stream by stream. Requests that are not inference go to a stock proxy
 //! (`pass_through.rs`).
 
 use std::net::SocketAddr;

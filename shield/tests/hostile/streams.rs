@@ -122,7 +122,7 @@ proptest! {
             let whole = finding.span.clone().all(|at| masked.iter().any(|mask| mask.span.contains(&at)));
             // Of a secret nothing passes, unless another secret took its beginning. Of personal data what is longer than the hold does.
             let longer = finding.family == Family::Pii && finding.span.len() >= SET[0].1;
-            // Of values that are glued to more, only so many ends are tried, the longest first: "Known gaps" of docs/shield.md.
+            // Of values that are glued to more, only so many ends are tried, the longest first: "Known gaps" of docs/guardrails.md.
             let behind = text[finding.span.end..].bytes().take_while(|byte| !byte.is_ascii_whitespace()).count();
             let held = whole || longer || behind >= TRIED || touching().any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
             prop_assert!(held, "{:?}: {:?} {:?} passes; masked: {:?}", text, finding, &text[finding.span.clone()], masked);

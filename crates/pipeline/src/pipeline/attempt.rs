@@ -161,7 +161,7 @@ async fn call<D: Sink>(
         };
         let mut source = match opened {
             Ok(call) => HedgedCall::new(call, hedge.take(), reads, holds),
-            Err(error) => return failed(&error),
+            Err(error) => return failed(upstream, &error),
         };
         let context = relayed::context(exchange);
         let (end, rest) = Relay::new(exchange, context, &mut source, sink, cut.take()).run().await;
@@ -183,7 +183,7 @@ async fn call<D: Sink>(
                         fresh = true;
                         (request, hedge) = (again, rest);
                     }
-                    _ => return both_failed(&error, first),
+                    _ => return both_failed(upstream, &error, first),
                 }
             }
             end => return ended(exchange, end),
@@ -209,15 +209,15 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
     }
 }
 
-fn failed(error: &UpstreamError) -> AttemptEnd {
+fn failed(upstream: &Upstream, error: &UpstreamError) -> AttemptEnd {
     let ended = if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
-    tracing::warn!(%error, "backend call failed");
+    tracing::warn!(backend = %upstream.backend.name, %error, "backend call failed");
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 
 /// No backend answered, of one or of two hedged ones; the first of two has its own result.
-fn both_failed(error: &UpstreamError, first: Option<AttemptResult>) -> AttemptEnd {
-    match (failed(error), first) {
+fn both_failed(upstream: &Upstream, error: &UpstreamError, first: Option<AttemptResult>) -> AttemptEnd {
+    match (failed(upstream, error), first) {
         (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
         (end, _) => end,
     }

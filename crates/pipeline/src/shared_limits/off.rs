@@ -9,7 +9,7 @@ use traffic::{StoreTask, Wanted};
 
 /// The store does not answer.
 #[derive(Debug)]
-pub struct StoreAway;
+pub struct StoreUnavailable;
 
 /// A store and the connection to it: none.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Store {
         match self.none {}
     }
 
-    pub async fn lease(&self, _: &Wanted) -> Result<Granted, StoreAway> {
+    pub async fn lease(&self, _: &Wanted) -> Result<Granted, StoreUnavailable> {
         match self.none {}
     }
 

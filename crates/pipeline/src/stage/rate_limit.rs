@@ -23,7 +23,7 @@ use crate::clock::{self, when};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::respond::Refusal;
-use crate::shared_limits::StoreAway;
+use crate::shared_limits::StoreUnavailable;
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
@@ -78,7 +78,7 @@ async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited
                     return Err(limited);
                 }
             }
-            Err(StoreAway) => {
+            Err(StoreUnavailable) => {
                 store.without.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(match store.settings.on_failure {
                     OnStoreFailure::Local => Away::Local,

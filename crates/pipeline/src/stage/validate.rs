@@ -39,12 +39,19 @@ pub fn fits(exchange: &Exchange) -> Result<(), Refusal> {
     // A backend without a declared context length accepts any.
     let contexts = || routed.route.route.backends().map(|backend| backend.context_length);
     let context = if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
-    // The estimate of a prompt may be too high by half; what is refused here would not fit by far.
+    // The estimate of a prompt may be too high by half; a request is refused only if it is far too long.
     let least = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     if context > 0 && asked.saturating_add(least) > context {
-        let message =
-            format!("The model has a context of {context} tokens, and the request asks for {asked} besides its prompt. Request fewer.");
-        return Err(Refusal::invalid(400, "context_length_exceeded", "max_tokens", message));
+        let counted = if exchange.prompt_counted { "" } else { "about " };
+        let prompt = exchange.expected.input;
+        let message = match asked {
+            0 => format!("The prompt has {counted}{prompt} tokens, and the model has a context of {context}."),
+            _ => format!(
+                "The prompt has {counted}{prompt} tokens and the request asks for {asked} more; the model has a context of {context}."
+            ),
+        };
+        let param = if least > context { "messages" } else { "max_tokens" };
+        return Err(Refusal::invalid(400, "context_length_exceeded", param, message));
     }
     Ok(())
 }
