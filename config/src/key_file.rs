@@ -45,7 +45,7 @@ fn from_database(_: &Path, _: &[Limit]) -> Result<Vec<Key>, Vec<String>> {
     Err(vec!["is an SQLite database, which this build cannot read: use a key file, or build with the feature `sqlite`".into()])
 }
 
-/// Check the text of a file of keys.
+/// Check the text of a key file.
 ///
 /// # Errors
 /// All problems of the text.

@@ -68,7 +68,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuthSettings {
-    /// The file of keys, and the secret under which they are hashed.
+    /// The key file, and the secret of its hashes.
     pub keys: Option<(PathBuf, Secret)>,
     /// Identity providers.
     pub jwt: Vec<JwtSettings>,
@@ -350,7 +350,7 @@ pub struct Timeouts {
     /// To a backend.
     #[serde(serialize_with = "seconds")]
     pub connect: Duration,
-    /// From asking the backend to the first byte.
+    /// From the request sent to the first byte.
     #[serde(serialize_with = "seconds")]
     pub first_byte: Duration,
     /// Between two reads.

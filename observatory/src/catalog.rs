@@ -420,7 +420,7 @@ pub const CATALOG: &[Metric] = &[
         &["route"],
         "Failed requests that were not retried because the retry budget was used up.",
     ),
-    metric("llm_lens_retries_total", Kind::Counter, Unit::One, &["route"], "Retries."),
+    metric("llm_lens_retries_total", Kind::Counter, Unit::One, &["route"], "Attempts that repeated a failed one."),
     metric(
         "llm_lens_route_info",
         Kind::Gauge,

@@ -34,7 +34,7 @@ impl std::str::FromStr for Slo {
                 "ttft" => slo.ttft = Some(value),
                 "tpot" => slo.tpot = Some(value),
                 "total" => slo.total = Some(value),
-                other => return Err(format!("{other:?} is no objective; known: ttft, tpot, total")),
+                other => return Err(format!("{other:?} is not an objective; known: ttft, tpot, total")),
             }
         }
         Ok(slo)

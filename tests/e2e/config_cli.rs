@@ -68,12 +68,12 @@ fn check_tells_what_is_no_settings_file() {
 }
 
 #[test]
-fn check_of_a_good_file_is_quiet_praise() {
+fn check_accepts_a_good_file() {
     let folder = Folder::new();
     let file = folder.file("good.yaml", "backends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n");
     let output = run(&["check", &file.display().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("1 routes, 1 backends") && output.stderr.is_empty(), "{output:?}");
+    assert!(text(&output.stdout).contains("valid (routes: 1, backends: 1)") && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 }
 
 async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
-    say(&format!("asking {REQUESTS} times each for sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"))?;
+    say(&format!("sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"))?;
     for model in ["sim-8b", "sim-70b"] {
         testbench::run::run(load(listen, model)).await?;
     }

@@ -53,7 +53,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
     } else {
         add_line(keys, &settings, &new)?;
     }
-    eprintln!("key {} of {} is in {}; it is shown this once:", new.id, new.owner, keys.display());
+    eprintln!("created key {} of {} in {}; it is shown only once:", new.id, new.owner, keys.display());
     println!("{key}");
     Ok(())
 }
@@ -61,7 +61,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
 fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
     change(keys, settings, |text| {
         let mut text =
-            if text.trim().is_empty() { "# API keys of llm-lens gateway; llm-lens key writes this.\nkeys:\n".to_owned() } else { text };
+            if text.trim().is_empty() { "# API keys of llm-lens gateway, written by llm-lens key.\nkeys:\n".to_owned() } else { text };
         if !text.ends_with('\n') {
             text.push('\n');
         }
@@ -95,7 +95,7 @@ fn revoke(config: &Path, id: &str) -> Result<()> {
     } else {
         revoke_line(keys, &settings, id)?;
     }
-    eprintln!("key {id} is revoked; a gateway that runs stops taking it within a second");
+    eprintln!("revoked key {id}; a running gateway refuses it within a second");
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
         });
         let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         if !found {
-            bail!("{} has no line that llm-lens wrote for key {id:?}, or it is revoked already", keys.display());
+            bail!("{} has no line written by llm-lens for key {id:?}, or the key is revoked already", keys.display());
         }
         Ok(text)
     })
@@ -123,7 +123,7 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     let owner_only = |path: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let beside = |suffix: &str| path.with_extension(format!("{}{suffix}", path.extension().unwrap_or_default().to_string_lossy()));
     let lock = owner_only(&beside(".lock")).with_context(|| format!("cannot write beside {}", path.display()))?;
-    lock.lock().context("cannot lock the file of keys")?;
+    lock.lock().context("cannot lock the key file")?;
     let before = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -200,7 +200,7 @@ mod database {
 
 fn file_of<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, Secret)> {
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
-    keys.with_context(|| format!("{} has no \"auth\" section with a file of keys", config.display()))
+    keys.with_context(|| format!("{} has no auth.keys", config.display()))
 }
 
 fn names(settings: &Settings) -> String {

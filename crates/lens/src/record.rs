@@ -89,7 +89,7 @@ pub struct RecordHedge {
     pub backend: Arc<str>,
     /// It answered first.
     pub won: bool,
-    /// Duration: from asking the first to asking it.
+    /// Duration: from the first request to the hedge.
     pub after_us: u64,
 }
 

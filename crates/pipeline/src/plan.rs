@@ -58,7 +58,7 @@ pub enum BuildError {
         /// What to do about it.
         why: &'static str,
     },
-    /// A file of keys that is wrong.
+    /// An invalid key file.
     #[error(transparent)]
     Keys(#[from] config::Problems),
     /// A guardrail that cannot be made ready.
@@ -193,7 +193,7 @@ pub struct PlannedRoute {
     pub release: Option<Arc<routing::Release>>,
     /// When the first pool is passed over for the second.
     pub offload: Option<Arc<routing::Offload>>,
-    /// What was done besides asking the first one.
+    /// Counters of retries, fallbacks, resumes and offload decisions.
     pub counters: Arc<RouteCounters>,
     /// Counts prompts.
     pub tokenizer: Option<Arc<Tokenizer>>,

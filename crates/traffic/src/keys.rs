@@ -1,6 +1,6 @@
 //! API keys: kept as keyed hashes, found by them.
 //!
-//! - *In*: entries of the file of keys, the secret of the hashes, what a client shows.
+//! - *In*: entries of the key file, the secret of the hashes, a presented key.
 //! - *Out*: its [`Caller`].
 //! - *Never*: a key. No comparison depends on the secret: a presented key is hashed first, always, and without the secret a client cannot choose
 //!   a hash.

@@ -221,7 +221,7 @@ impl Proof {
     }
 }
 
-/// An entry of the file of keys.
+/// An entry of the key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Its public name.

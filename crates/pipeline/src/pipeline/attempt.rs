@@ -24,7 +24,7 @@ use crate::stage::{admission, rate_limit, relay as relayed, select, send};
 /// How long a client gets to take one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 
-/// How asking one backend went.
+/// The end of an attempt.
 enum AttemptEnd {
     /// The client was answered, or is gone; whether its connection can be reused.
     Done(bool),

@@ -12,7 +12,7 @@ use super::PlannedPool;
 /// Maximum number of copies of a route at a time.
 const MAX_RUNNING: u64 = 64;
 
-/// The other pool of a route, and what came of asking it.
+/// The mirror of a route, and its results.
 #[derive(Debug)]
 pub struct Mirror {
     /// The pool that gets the copies.

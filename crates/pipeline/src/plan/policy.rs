@@ -15,7 +15,7 @@ use routing::{Offload, Offloaded, Release};
 
 use super::{PlannedPool, PlannedRoute};
 
-/// How often a route did something besides asking the first one.
+/// Counters of retries, fallbacks, resumes and offload decisions of a route.
 #[derive(Debug, Default)]
 pub struct RouteCounters {
     /// Retries.

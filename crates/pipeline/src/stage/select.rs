@@ -71,7 +71,7 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Count what is done besides asking the first one.
+/// Count retries, fallbacks, resumes and offload decisions.
 fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reason) {
     let counters = &route.counters;
     if reason == Reason::Fallback && attempts.tried.iter().all(|tried| tried.pool != target.pool) {
