@@ -143,15 +143,19 @@ impl Guardrail {
         !self.scanners.is_empty() || self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH) || self.alters_answers()
     }
 
-    /// What a whole text of an answer must not show, in order and without overlaps; the same as in a stream. The last says whether it must
-    /// not be shown at all.
-    pub fn find(&self, text: &str, vault: &Vault) -> (Replacements, Option<Cow<'static, str>>) {
+    /// Replacements in a whole text of an answer, in order and without overlaps, the same as in a stream; and the kind of a finding that blocks
+    /// it. `report` gets each finding with the matched text.
+    pub fn find(&self, text: &str, vault: &Vault, report: &mut dyn FnMut(&Finding, &str)) -> (Replacements, Option<Cow<'static, str>>) {
         let mut found = Replacements::new();
         let mut blocked = None;
         for Scanner { action, automata } in self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask) {
             let mut note = |piece: Piece<'_>| match piece {
-                Piece::Mask { finding, .. } if *action == Action::Block => blocked = blocked.take().or_else(|| Some(finding.kind.clone())),
+                Piece::Mask { finding, text: matched, .. } if *action == Action::Block => {
+                    report(finding, matched);
+                    blocked = blocked.take().or_else(|| Some(finding.kind.clone()));
+                }
                 Piece::Mask { finding, text: matched, open } => {
+                    report(finding, matched);
                     if let Some(instead) = instead(finding, matched, vault) {
                         found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
                     }

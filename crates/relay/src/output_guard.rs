@@ -36,6 +36,7 @@ use crate::failure::Failure;
 use crate::request::{GuardrailTools, Request};
 use event_listener::{EventListener, Events};
 use judge_windows::JudgeWindows;
+use render::Elsewhere;
 use stream_filters::StreamFilters;
 use text_channels::{Slot, TextChannels};
 
@@ -100,6 +101,7 @@ struct Content {
 pub(crate) struct OutputGuard {
     context: GuardContext,
     texts: TextChannels,
+    elsewhere: Elsewhere,
     judges: Option<JudgeWindows>,
     filters: StreamFilters,
     /// Why the answer ends; taken once.
@@ -157,6 +159,7 @@ impl OutputGuard {
                 guardrail,
             },
             texts: TextChannels::default(),
+            elsewhere: Elsewhere::default(),
             failure: None,
             stopped: false,
             closing: Closing::new(dialect, framing),

@@ -53,7 +53,7 @@ impl OutputGuard {
         while !self.stopped && self.queue.front().is_some_and(|held| !self.context.acts || self.may_leave(&held.content)) {
             let Some(held) = self.queue.pop_front() else { break };
             if !held.content.goes {
-                match render::event(&self.context, &self.texts, &self.opening, &held.bytes, &held.content) {
+                match render::event(&self.context, &self.texts, &self.opening, &held.bytes, &held.content, &mut self.elsewhere) {
                     Ok(bytes) => {
                         self.passed(&bytes, &held.content);
                         out.push(&bytes);

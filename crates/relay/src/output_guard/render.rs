@@ -8,12 +8,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use filters::Name;
+use shield::finding::Finding;
 use wire::json::{self, Text};
 use wire::rewrite::{self, Edit, Found};
 use wire::{Dialect, Framing};
 
-use super::text_channels::{Mask, Slot, TextChannels};
+use super::text_channels::{Mask, Slot, TextChannels, note};
 use super::{Content, GuardContext};
+use crate::request::Note;
 
 /// What spells the text once more, token by token.
 const SPELLED: [&[u8]; 10] = [
@@ -37,6 +39,28 @@ const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
 /// What to call an event that cannot be changed as it must.
 pub(super) const UNREADABLE: Name = Cow::Borrowed("UNREADABLE_EVENT");
 
+/// Findings in texts that are in no channel: errors, unknown members, bytes that are not an event.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    /// By rule.
+    pub(super) counts: Vec<(Name, u32)>,
+    /// For the audit log.
+    pub(super) notes: Vec<Note>,
+}
+
+impl Elsewhere {
+    fn add(&mut self, context: &GuardContext, finding: &Finding, matched: &str) {
+        if finding.rule == filters::PLACEHOLDER {
+            return;
+        }
+        match self.counts.iter_mut().find(|(rule, _)| *rule == finding.rule) {
+            Some((_, count)) => *count += 1,
+            None => self.counts.push((finding.rule.clone(), 1)),
+        }
+        self.notes.extend(note(context, None, 0, (finding, matched), self.notes.len()));
+    }
+}
+
 /// An event as it leaves, or the kind of finding that ends the answer.
 pub(super) fn event<'b>(
     context: &GuardContext,
@@ -44,6 +68,7 @@ pub(super) fn event<'b>(
     opening: &str,
     bytes: &'b [u8],
     content: &Content,
+    elsewhere: &mut Elsewhere,
 ) -> Result<Cow<'b, [u8]>, Name> {
     if let Some(kind) = texts.blocks(&content.slots) {
         return Err(kind);
@@ -68,7 +93,7 @@ pub(super) fn event<'b>(
                 if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
                     edits.push(disclaimer(context, at.start));
                 }
-                blocked = blocked.take().or(in_text(context, &text, at.start, &mut edits));
+                blocked = blocked.take().or(in_text(context, &text, at.start, &mut edits, elsewhere));
             }
         },
     });
@@ -77,7 +102,7 @@ pub(super) fn event<'b>(
     }
     // What is no JSON is scanned as the text that it is.
     if read.is_err() {
-        return whole(context, bytes);
+        return whole(context, bytes, elsewhere);
     }
     if edits.is_empty() {
         return Ok(Cow::Borrowed(bytes));
@@ -95,9 +120,9 @@ pub(super) fn event<'b>(
 }
 
 /// Bytes that are not an event, scanned as one text.
-fn whole<'b>(context: &GuardContext, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, Name> {
+fn whole<'b>(context: &GuardContext, bytes: &'b [u8], elsewhere: &mut Elsewhere) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
-    match in_text(context, &Text::of(bytes, false), 0, &mut edits) {
+    match in_text(context, &Text::of(bytes, false), 0, &mut edits, elsewhere) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
         None => rewrite::apply(Framing::Opaque, bytes, &mut edits).map(Cow::Owned).ok_or(UNREADABLE),
@@ -151,8 +176,9 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
 }
 
 /// The edits of a text of its own at `at`; or the kind of finding that ends the answer.
-fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>) -> Option<Name> {
-    let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault);
+fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>, elsewhere: &mut Elsewhere) -> Option<Name> {
+    let mut report = |finding: &Finding, matched: &str| elsewhere.add(context, finding, matched);
+    let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault, &mut report);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));
     let edit = |((_, instead), raw): (&(Range<usize>, Cow<'static, str>), Range<usize>)| Edit {
         at: at + raw.start..at + raw.end,

@@ -4,6 +4,7 @@ use filters::Side;
 use lens::security::FilterAccount;
 
 use super::OutputGuard;
+use super::render::Elsewhere;
 use super::text_channels::channel_name;
 use crate::request::{Note, Request};
 
@@ -19,7 +20,13 @@ impl OutputGuard {
         into.held_events = self.held_events;
         into.held_bytes_max = self.held_bytes as u64;
         let mut word = "pass";
-        for (rule, count) in self.texts.found(&self.context) {
+        let in_channels = self.texts.found(&self.context);
+        // Events repeat the texts of channels, so a rule that was found there is not counted again.
+        let is_new = |rule: &filters::Name| in_channels.iter().all(|(known, _)| known != rule);
+        let Elsewhere { counts, notes: elsewhere } = std::mem::take(&mut self.elsewhere);
+        let more: Vec<_> = counts.into_iter().filter(|(rule, _)| is_new(rule)).collect();
+        let elsewhere: Vec<Note> = elsewhere.into_iter().filter(|note| is_new(&note.found.rule)).collect();
+        for (rule, count) in in_channels.into_iter().chain(more) {
             word = filters::worse(word, self.context.guardrail.asked(&rule).name());
             *into.output.entry(rule).or_default() += u64::from(count);
         }
@@ -28,6 +35,7 @@ impl OutputGuard {
             into.accounts.push(self.scanners(word));
         }
         let mut notes = std::mem::take(&mut self.texts.notes);
+        notes.extend(elsewhere);
         filters::merge(&mut into.accounts, self.filters.take_accounts());
         if let Some(judges) = &mut self.judges {
             filters::merge(&mut into.accounts, std::mem::take(&mut judges.accounts));

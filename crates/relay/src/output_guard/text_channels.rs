@@ -178,7 +178,7 @@ impl TextChannel {
         for (scan, Scanner { action, automata }) in self.scans.iter_mut().zip(context.guardrail.scanners()) {
             work(scan, automata, &mut |piece| match piece {
                 Piece::Mask { finding, text, open } => {
-                    notes.extend(note(context, key, base, finding, text, notes.len()));
+                    notes.extend(note(context, Some(key), base, (finding, text), notes.len()));
                     let blocks = (*action == Action::Block).then(|| finding.kind.clone());
                     let acts = *action >= Action::Mask;
                     if let Some(instead) = acts.then(|| filters::instead(finding, text, &context.vault)).flatten() {
@@ -214,8 +214,8 @@ impl TextChannel {
     }
 }
 
-/// A finding for the audit log, if there is one and it has room.
-fn note(context: &GuardContext, key: Key, base: usize, finding: &Finding, text: &str, there: usize) -> Option<Note> {
+/// A finding for the audit log, if there is one and it has room. `key` is `None` for a text that is in no channel.
+pub(super) fn note(context: &GuardContext, key: Option<Key>, base: usize, (finding, text): (&Finding, &str), there: usize) -> Option<Note> {
     let hasher = context.hasher.as_ref().filter(|_| there < filters::audit::MAX_FINDINGS)?;
     let category = match finding.family {
         Family::Pii => Category::Pii,
@@ -228,12 +228,18 @@ fn note(context: &GuardContext, key: Key, base: usize, finding: &Finding, text: 
         rule: finding.rule.clone(),
         kind: finding.kind.clone(),
         category,
-        text: key.0 as usize,
+        text: key.map_or(0, |key| key.0 as usize),
         span: base + finding.span.start..base + finding.span.end,
         score: finding.score,
         action: context.guardrail.asked(&finding.rule),
     };
-    Some(Note { side: Side::Output, filter: "patterns".into(), found, channel: Some(channel_name(key.1)), hash: Some(hasher.hash(text)) })
+    Some(Note {
+        side: Side::Output,
+        filter: "patterns".into(),
+        found,
+        channel: key.map(|key| channel_name(key.1)),
+        hash: Some(hasher.hash(text)),
+    })
 }
 
 /// The name of a channel in the audit log.

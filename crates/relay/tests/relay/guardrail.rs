@@ -77,3 +77,39 @@ async fn text_is_held_no_longer_than_the_hold_time() {
     assert!((200..210).contains(&written), "{written} ms");
     assert_eq!(request.guarded.held_events, 1);
 }
+
+/// Text that is in no channel, of an error or of an engine that writes its own, is checked, and its findings are recorded.
+#[tokio::test(start_paused = true)]
+async fn findings_outside_of_channels_are_recorded() {
+    for odd in [
+        "data: mail bob@example.com\n\n",
+        "data: {\"id\":\"x\",\"text\":\"mail bob@example.com\"}\n\n",
+        "data: {\"error\":{\"message\":\"failed on mail bob@example.com\"}}\n\n",
+    ] {
+        for (action, word, code) in [("mask", "redact", None), ("block", "block", Some("content_blocked"))] {
+            let mut request = ScriptedRequest::new();
+            let body = event("hello") + odd + END;
+            let (mut source, mut sink) =
+                (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
+            run(&mut request, guarded(&format!("output_pii: {action}")), &mut source, &mut sink, None).await;
+            let all = String::from_utf8_lossy(&sink.taken).into_owned();
+            assert!(!all.contains("bob@"), "{odd}: {all}");
+            assert_eq!((request.guarded.word, request.guarded.output.get("pii.email")), (word, Some(&1)), "{odd}: {:?}", request.guarded);
+            if code.is_some() {
+                assert_eq!(request.verdict.code.as_deref(), code, "{odd}");
+            }
+        }
+    }
+}
+
+/// Events that repeat the text of a channel do not count its findings again.
+#[tokio::test(start_paused = true)]
+async fn repeated_text_is_counted_once() {
+    let repeated = "data: {\"note\":\"mail bob@example.com\",\"choices\":[]}\n\n";
+    let body = event("mail bob@example.com, please") + repeated + END;
+    let mut request = ScriptedRequest::new();
+    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
+    run(&mut request, guarded("output_pii: mask"), &mut source, &mut sink, None).await;
+    assert!(!String::from_utf8_lossy(&sink.taken).contains("bob@"));
+    assert_eq!(request.guarded.output.get("pii.email"), Some(&1), "{:?}", request.guarded);
+}
