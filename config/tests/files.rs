@@ -139,7 +139,7 @@ fn a_route_has_no_say_over_what_is_before_it() {
     assert!(told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"), "{told:?}");
 }
 
-/// Guardrails: what is wrong with them is told with its place and a way out.
+/// Each error in a guardrail names its place and the remedy.
 #[test]
 fn wrong_guardrails_are_reported_with_their_places() {
     let guardrail = |members: &str| {

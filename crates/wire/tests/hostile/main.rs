@@ -1,4 +1,4 @@
-//! Hostile bytes: the rewriter changes what it is told and nothing else, the request scanner misses no prompt.
+//! Hostile bytes: the rewriter makes only the edits it is given, and the request scanner misses no prompt.
 //!
 //! - *In*: documents with odd strings and names, framed in every way; the same with bytes changed, cut and nested.
 //! - *Out*: equality with `serde_json` where the input is JSON, and no panic where it is not.
