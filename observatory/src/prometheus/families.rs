@@ -1,4 +1,8 @@
-//! Families of samples. A sample is encoded when it is added: a scrape holds the bytes that it sends, once, and no tree of values.
+//! Families of samples, encoded in one format.
+//!
+//! - *In*: samples by metric name, with their labels.
+//! - *Out*: the bytes of an exposition, in parts, families sorted by name.
+//! - *Never*: a tree of values. A sample is encoded when it is added, so a scrape holds only the bytes that it sends.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,4 +1,8 @@
 //! The two formats of an exposition, and which of them a scraper gets.
+//!
+//! - *In*: the scraper's `Accept` header.
+//! - *Out*: a format and its `Content-Type`.
+//! - *Never*: an error. A header that cannot be read means text.
 
 /// How metrics are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,8 @@
 //! The labels of a sample, encoded once for all samples that share them.
+//!
+//! - *In*: names from our code, values of any kind.
+//! - *Out*: bytes in one format.
+//! - *Never*: a value that can end its quotes: the text format escapes it.
 
 use super::format::Format;
 use super::proto;

@@ -1,6 +1,8 @@
 //! The messages of `io.prometheus.client` that are written, by their field numbers in Prometheus's `metrics.proto`.
-
-use lens::Histogram as Sketch;
+//!
+//! - *In*: values, and histograms of `lens`.
+//! - *Out*: messages for `prost` to encode.
+//! - *Never*: classic buckets, or a bucket counted anew: native buckets are copies.
 
 /// `MetricFamily.metric`.
 pub(super) const FAMILY_METRIC: u32 = 4;
@@ -83,10 +85,10 @@ pub(super) struct BucketSpan {
     pub(super) length: u32,
 }
 
-impl<const PER_UNIT: u64> From<&Sketch<PER_UNIT>> for Histogram {
+impl<const PER_UNIT: u64> From<&lens::Histogram<PER_UNIT>> for Histogram {
     /// A copy of the buckets. Prometheus gives a bucket the index of its upper end, which is one more than ours.
-    fn from(sketch: &Sketch<PER_UNIT>) -> Histogram {
-        let (zero_count, first, counts) = sketch.buckets();
+    fn from(values: &lens::Histogram<PER_UNIT>) -> Histogram {
+        let (zero_count, first, counts) = values.buckets();
         let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) = (Vec::new(), Vec::new());
         let (mut next, mut last) = (0, 0);
         for (index, count) in (first + 1..).zip(counts).filter(|(_, count)| **count > 0) {
@@ -99,8 +101,8 @@ impl<const PER_UNIT: u64> From<&Sketch<PER_UNIT>> for Histogram {
             (next, last) = (index + 1, count);
         }
         Histogram {
-            sample_count: sketch.count(),
-            sample_sum: sketch.exported_sum(),
+            sample_count: values.count(),
+            sample_sum: values.exported_sum(),
             schema: lens::SCALE as i32,
             zero_threshold: ZERO_THRESHOLD,
             zero_count,
