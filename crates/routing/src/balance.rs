@@ -21,7 +21,7 @@ const BUSY: f64 = 1.25;
 #[derive(Clone, Copy)]
 pub(crate) struct Candidates<'a> {
     pub(crate) pool: &'a Pool,
-    pub(crate) wish: &'a BalanceRequest<'a>,
+    pub(crate) request: &'a BalanceRequest<'a>,
     pub(crate) now: Tick,
     /// Backends in the gateway's zone, if only these are eligible. Empty: all are.
     pub(crate) near: &'a [bool],
@@ -38,10 +38,10 @@ impl<'a> Candidates<'a> {
         }
         let may = match self.is_panic {
             // A backend in Retry-After backoff receives first attempts only.
-            true => !self.wish.is_another() || !member.health.is_in_backoff(self.now),
+            true => !self.request.is_another() || !member.health.is_in_backoff(self.now),
             false => member.health.is_available(self.now),
         };
-        (may && !self.wish.tried.contains(&at) && !self.wish.unfit.contains(&at)).then_some(&**member)
+        (may && !self.request.tried.contains(&at) && !self.request.unfit.contains(&at)).then_some(&**member)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &'a Member)> + '_ {
@@ -72,7 +72,7 @@ impl<'a> Candidates<'a> {
             (tokens + busy(member), effective_weight + self.effective_weight(member))
         };
         let (tokens, effective_weight) = self.all().fold((0.0, 0.0), sum);
-        (tokens + self.wish.tokens as f64) / f64::max(effective_weight, f64::MIN_POSITIVE)
+        (tokens + self.request.tokens as f64) / f64::max(effective_weight, f64::MIN_POSITIVE)
     }
 
     /// Returns a test for backends whose load is at most that many requests of mean size above their share.
@@ -81,7 +81,7 @@ impl<'a> Candidates<'a> {
         let spare = slack * size;
         move |member| {
             let faults = self.faults(member);
-            let busy = member.tokens() as f64 + self.wish.tokens as f64 + faults * size;
+            let busy = member.tokens() as f64 + self.request.tokens as f64 + faults * size;
             // An idle backend is never too busy.
             member.tokens() == 0 && faults < 1.0 || busy <= BUSY * fair * self.effective_weight(member) + spare
         }

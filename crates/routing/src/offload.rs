@@ -147,8 +147,8 @@ impl Offload {
     }
 
     /// Decide, and remember the tier for the hysteresis.
-    pub fn decide(&self, question: &Question, nature: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
-        let decided = self.explain(question, nature, edge, cloud);
+    pub fn decide(&self, question: &Question, traits: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
+        let decided = self.explain(question, traits, edge, cloud);
         if matches!(decided, Offloaded::ExploreCloud) {
             // Explore with one request in so many.
             return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Default };
@@ -168,14 +168,14 @@ impl Offload {
     }
 
     /// The decision that would be made now.
-    pub fn explain(&self, question: &Question, nature: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
+    pub fn explain(&self, question: &Question, traits: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
         if !cloud.is_there {
             return Offloaded::CloudOutage;
         }
         if !edge.is_there {
             return Offloaded::EdgeOutage;
         }
-        if let Some(too_much) = self.too_much(question, nature) {
+        if let Some(too_much) = self.too_much(question, traits) {
             return too_much;
         }
         if edge.is_saturated && !cloud.is_saturated {
@@ -195,15 +195,15 @@ impl Offload {
         if edge <= cloud * margin { Offloaded::EdgeBetter } else { Offloaded::CloudBetter }
     }
 
-    fn too_much(&self, question: &Question, nature: RequestTraits) -> Option<Offloaded> {
+    fn too_much(&self, question: &Question, traits: RequestTraits) -> Option<Offloaded> {
         let Complexity { prompt_tokens, output_tokens, tools } = self.complexity;
         let over = |tokens: u64, most: u64| most > 0 && tokens > most;
         match () {
-            () if nature.asks => Some(Offloaded::Header),
-            () if nature.found => Some(Offloaded::Findings),
+            () if traits.asks => Some(Offloaded::Header),
+            () if traits.found => Some(Offloaded::Findings),
             () if over(question.prompt, prompt_tokens) => Some(Offloaded::PromptTokens),
             () if over(question.output, output_tokens) => Some(Offloaded::OutputTokens),
-            () if tools && nature.tools => Some(Offloaded::Tools),
+            () if tools && traits.tools => Some(Offloaded::Tools),
             () => None,
         }
     }
@@ -228,12 +228,12 @@ mod tests {
 
     use super::*;
 
-    fn outlook(ttft: f64) -> TierOffer {
+    fn tier_offer(ttft: f64) -> TierOffer {
         TierOffer { is_there: true, is_saturated: false, predicted: Some(Predicted { ttft, tpot: Some(0.02) }), cost: 0.0 }
     }
 
     fn away() -> TierOffer {
-        TierOffer { is_there: false, ..outlook(0.0) }
+        TierOffer { is_there: false, ..tier_offer(0.0) }
     }
 
     const SMALL: Question = Question { prompt: 100, output: 100 };
@@ -241,33 +241,33 @@ mod tests {
     #[test]
     fn what_is_there_comes_first_and_what_is_too_much_second() {
         let offload = Offload::new(Objective::default(), Complexity { prompt_tokens: 1000, output_tokens: 500, tools: true });
-        let decide = |question: Question, nature, edge: &TierOffer, cloud: &TierOffer| offload.decide(&question, nature, edge, cloud);
+        let decide = |question: Question, traits, edge: &TierOffer, cloud: &TierOffer| offload.decide(&question, traits, edge, cloud);
         let plain = RequestTraits::default();
-        assert_eq!(decide(SMALL, plain, &outlook(0.1), &away()), Offloaded::CloudOutage);
-        assert_eq!(decide(SMALL, plain, &away(), &outlook(9.0)), Offloaded::EdgeOutage);
-        assert_eq!(decide(Question { prompt: 1001, output: 1 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::PromptTokens);
-        assert_eq!(decide(Question { prompt: 1, output: 501 }, plain, &outlook(0.1), &outlook(1.0)), Offloaded::OutputTokens);
+        assert_eq!(decide(SMALL, plain, &tier_offer(0.1), &away()), Offloaded::CloudOutage);
+        assert_eq!(decide(SMALL, plain, &away(), &tier_offer(9.0)), Offloaded::EdgeOutage);
+        assert_eq!(decide(Question { prompt: 1001, output: 1 }, plain, &tier_offer(0.1), &tier_offer(1.0)), Offloaded::PromptTokens);
+        assert_eq!(decide(Question { prompt: 1, output: 501 }, plain, &tier_offer(0.1), &tier_offer(1.0)), Offloaded::OutputTokens);
         assert_eq!(
-            decide(SMALL, RequestTraits { tools: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            decide(SMALL, RequestTraits { tools: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
             Offloaded::Tools
         );
         assert_eq!(
-            decide(SMALL, RequestTraits { asks: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            decide(SMALL, RequestTraits { asks: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
             Offloaded::Header
         );
         assert_eq!(
-            decide(SMALL, RequestTraits { found: true, ..RequestTraits::default() }, &outlook(0.1), &outlook(1.0)),
+            decide(SMALL, RequestTraits { found: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
             Offloaded::Findings
         );
-        assert_eq!(decide(SMALL, plain, &TierOffer { is_saturated: true, ..outlook(0.1) }, &outlook(1.0)), Offloaded::Saturated);
-        assert_eq!(decide(SMALL, plain, &TierOffer { predicted: None, ..outlook(0.0) }, &outlook(1.0)), Offloaded::Default);
+        assert_eq!(decide(SMALL, plain, &TierOffer { is_saturated: true, ..tier_offer(0.1) }, &tier_offer(1.0)), Offloaded::Saturated);
+        assert_eq!(decide(SMALL, plain, &TierOffer { predicted: None, ..tier_offer(0.0) }, &tier_offer(1.0)), Offloaded::Default);
     }
 
     #[test]
     fn an_objective_that_is_met_keeps_requests_and_a_margin_brings_them_back() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = |edge: f64, cloud: f64| offload.decide(&SMALL, RequestTraits::default(), &outlook(edge), &outlook(cloud));
+        let decide = |edge: f64, cloud: f64| offload.decide(&SMALL, RequestTraits::default(), &tier_offer(edge), &tier_offer(cloud));
         assert_eq!(decide(0.4, 0.1), Offloaded::ObjectiveMet);
         assert_eq!(decide(0.6, 0.3), Offloaded::ObjectiveMissed);
         assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMissed, "by too little to come back");
@@ -277,7 +277,7 @@ mod tests {
         let slow = Objective { completion: Duration::from_secs(1), ..Objective::default() };
         let offload = Offload::new(slow, Complexity::default());
         assert_eq!(
-            offload.decide(&SMALL, RequestTraits::default(), &outlook(0.1), &outlook(0.2)),
+            offload.decide(&SMALL, RequestTraits::default(), &tier_offer(0.1), &tier_offer(0.2)),
             Offloaded::EdgeBetter,
             "2.1 s against 2.2 s"
         );
@@ -287,7 +287,7 @@ mod tests {
     fn an_edge_that_was_slow_is_tried_again_now_and_then() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = || offload.decide(&SMALL, RequestTraits::default(), &outlook(5.0), &outlook(0.3));
+        let decide = || offload.decide(&SMALL, RequestTraits::default(), &tier_offer(5.0), &tier_offer(0.3));
         let tried = (0..320).filter(|_| decide() == Offloaded::ExploreEdge).count();
         assert_eq!(tried, 10);
     }
@@ -295,11 +295,11 @@ mod tests {
     #[test]
     fn without_an_objective_the_weights_decide_and_a_stranger_is_tried() {
         let offload = Offload::new(Objective { cost_weight: 0.1, ..Objective::default() }, Complexity::default());
-        let cheap = TierOffer { cost: 0.0, ..outlook(0.3) };
-        let dear = TierOffer { cost: 3.0, ..outlook(0.1) };
+        let cheap = TierOffer { cost: 0.0, ..tier_offer(0.3) };
+        let dear = TierOffer { cost: 3.0, ..tier_offer(0.1) };
         assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &dear), Offloaded::EdgeBetter);
         assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &TierOffer { cost: 0.5, ..dear }), Offloaded::CloudBetter);
-        let stranger = TierOffer { predicted: None, ..outlook(0.0) };
+        let stranger = TierOffer { predicted: None, ..tier_offer(0.0) };
         let tried = (0..80).filter(|_| offload.decide(&SMALL, RequestTraits::default(), &cheap, &stranger).leaves()).count();
         assert_eq!(tried, 10);
     }

@@ -197,22 +197,22 @@ impl Pool {
     }
 
     /// Select a backend; `None`: none fits that was not tried.
-    pub fn choose(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<Choice> {
+    pub fn choose(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<Choice> {
         if let [only] = &*self.members {
-            if !wish.tried.is_empty() || !wish.unfit.is_empty() {
+            if !request.tried.is_empty() || !request.unfit.is_empty() {
                 return None;
             }
             let reason = match () {
                 () if only.health.is_available(now) => Reason::Only,
-                () if !wish.is_another() && only.health.may_probe(now) => Reason::HalfOpen,
+                () if !request.is_another() && only.health.may_probe(now) => Reason::HalfOpen,
                 () => Reason::Panic,
             };
             return Some(Choice { at: 0, reason });
         }
-        if let Some(at) = self.trial(wish, now) {
+        if let Some(at) = self.trial(request, now) {
             return Some(Choice { at, reason: Reason::HalfOpen });
         }
-        let candidates = Candidates { pool: self, wish, now, near: &self.near, is_panic: false };
+        let candidates = Candidates { pool: self, request, now, near: &self.near, is_panic: false };
         let near = if self.near.is_empty() { None } else { balance::choose(&candidates) };
         near.or_else(|| balance::choose(&Candidates { near: &[], ..candidates })).or_else(|| {
             // Panic mode: an attempt that may fail is better than none.
@@ -227,17 +227,17 @@ impl Pool {
     }
 
     /// Select the backend of a hedge, without effects: the better of two healthy ones; `None` if no other is available.
-    pub fn select_hedge(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
-        balance::least::of_two(&Candidates { pool: self, wish, now, near: &[], is_panic: false })
+    pub fn select_hedge(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
+        balance::least::of_two(&Candidates { pool: self, request, now, near: &[], is_panic: false })
     }
 
     /// A backend that this request may probe. Retries do not probe.
-    fn trial(&self, wish: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
-        if wish.is_another() {
+    fn trial(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
+        if request.is_another() {
             return None;
         }
         let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_in_rotation() && member.health.state(now) == State::HalfOpen;
-        let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !wish.unfit.contains(at));
+        let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !request.unfit.contains(at));
         candidates.find(|(_, member)| member.health.may_probe(now)).map(|(at, _)| at)
     }
 
@@ -251,7 +251,7 @@ impl Pool {
     }
 
     /// What the pool offers for a request: its best healthy backend.
-    pub fn outlook(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
+    pub fn tier_offer(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
         let well = || self.members.iter().enumerate().filter(|(at, _)| self.can_serve(*at, unfit, now));
         let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
         (well().next().is_some(), best)

@@ -59,11 +59,11 @@ const RECENT: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionResult {
     /// Success.
-    Well,
+    Success,
     /// A 4xx: the client's fault, or the version's if it happens there more often.
     Refused,
     /// Failure.
-    Badly,
+    Failure,
 }
 
 /// Results of a version since its share was set.
@@ -78,12 +78,12 @@ struct Seen {
 
 impl Seen {
     fn count(&self, went: VersionResult) {
-        if went == VersionResult::Badly { &self.badly } else { &self.well }.fetch_add(1, Ordering::Relaxed);
+        if went == VersionResult::Failure { &self.badly } else { &self.well }.fetch_add(1, Ordering::Relaxed);
         let [all, refused, failed] = &self.recent;
         match went {
-            VersionResult::Well => {}
+            VersionResult::Success => {}
             VersionResult::Refused => drop(refused.fetch_add(1, Ordering::Relaxed)),
-            VersionResult::Badly => drop(failed.fetch_add(1, Ordering::Relaxed)),
+            VersionResult::Failure => drop(failed.fetch_add(1, Ordering::Relaxed)),
         }
         // Two threads may halve at once, which is as if fewer had been counted.
         if all.fetch_add(1, Ordering::Relaxed) + 1 >= 2 * RECENT {
@@ -274,7 +274,11 @@ mod tests {
     fn a_version_that_fails_more_or_is_slower_is_taken_back_and_one_that_is_not_stays() {
         let tell = |release: &Release, side, times: u32, failures: u32, ms: u64| {
             for n in 0..times {
-                release.seen(side, if n >= failures { VersionResult::Well } else { VersionResult::Badly }, Some(Duration::from_millis(ms)));
+                release.seen(
+                    side,
+                    if n >= failures { VersionResult::Success } else { VersionResult::Failure },
+                    Some(Duration::from_millis(ms)),
+                );
             }
         };
         let release = Release::new(0.1, Some(RULE), 1);
@@ -297,10 +301,10 @@ mod tests {
     fn a_version_that_becomes_worse_after_a_long_time_is_taken_back_as_soon() {
         let release = Release::new(0.5, Some(RULE), 1);
         let tell = |side, times: u32, went| (0..times).for_each(|_| release.seen(side, went, None));
-        tell(Side::Stable, 100_000, VersionResult::Well);
-        tell(Side::Canary, 100_000, VersionResult::Well);
+        tell(Side::Stable, 100_000, VersionResult::Success);
+        tell(Side::Canary, 100_000, VersionResult::Success);
         assert_eq!(release.tick(), None);
-        tell(Side::Canary, 150, VersionResult::Badly);
+        tell(Side::Canary, 150, VersionResult::Failure);
         assert!(matches!(release.tick(), Some(RollbackCause::Failures(..))));
         assert_eq!(release.counts(Side::Canary), (100_000, 150));
     }
@@ -308,7 +312,7 @@ mod tests {
     #[test]
     fn a_version_without_the_model_is_worse_and_client_mistakes_are_not() {
         let tell = |release: &Release, side, times: u32, refused: u32| {
-            (0..times).for_each(|n| release.seen(side, if n < refused { VersionResult::Refused } else { VersionResult::Well }, None));
+            (0..times).for_each(|n| release.seen(side, if n < refused { VersionResult::Refused } else { VersionResult::Success }, None));
         };
         let release = Release::new(0.5, Some(RULE), 1);
         tell(&release, Side::Stable, 100, 20);
@@ -325,7 +329,7 @@ mod tests {
     #[test]
     fn after_the_switch_it_is_compared_to_what_was_before() {
         let release = Release::new(0.5, Some(RULE), 1);
-        let tell = |side, ms: u64| (0..100).for_each(|_| release.seen(side, VersionResult::Well, Some(Duration::from_millis(ms))));
+        let tell = |side, ms: u64| (0..100).for_each(|_| release.seen(side, VersionResult::Success, Some(Duration::from_millis(ms))));
         tell(Side::Stable, 100);
         tell(Side::Canary, 100);
         assert_eq!(release.tick(), None);
@@ -339,12 +343,12 @@ mod tests {
     #[test]
     fn other_rules_are_no_other_decision() {
         let release = Release::new(0.5, Some(RULE), 1);
-        (0..100).for_each(|_| release.seen(Side::Stable, VersionResult::Well, Some(Duration::from_millis(100))));
+        (0..100).for_each(|_| release.seen(Side::Stable, VersionResult::Success, Some(Duration::from_millis(100))));
         release.tick();
         release.set_share(1.0);
         let again = Release::after(&release, None, Some(Rollback { min_requests: 20, ..RULE }), 2);
         assert_eq!((again.share(), again.was_rolled_back()), (1.0, false));
-        (0..40).for_each(|_| again.seen(Side::Canary, VersionResult::Well, Some(Duration::from_millis(900))));
+        (0..40).for_each(|_| again.seen(Side::Canary, VersionResult::Success, Some(Duration::from_millis(900))));
         assert_eq!(again.tick().map(|worse| matches!(worse, RollbackCause::Slower(..))), Some(true), "what the old one was like is known");
         let after = Release::after(&again, None, Some(RULE), 3);
         assert_eq!((after.share(), after.was_rolled_back()), (0.0, true), "who was taken back stays so");
@@ -369,7 +373,7 @@ mod interleavings {
             || {
                 let rule = Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
-                release.seen(Side::Canary, VersionResult::Badly, None);
+                release.seen(Side::Canary, VersionResult::Failure, None);
                 let ticking = {
                     let release = release.clone();
                     thread::spawn(move || release.tick().is_some())
@@ -389,7 +393,7 @@ mod interleavings {
             || {
                 let rule = Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
-                release.seen(Side::Canary, VersionResult::Badly, None);
+                release.seen(Side::Canary, VersionResult::Failure, None);
                 let ticks: Vec<_> = (0..2)
                     .map(|_| {
                         let release = release.clone();

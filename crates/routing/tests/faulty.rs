@@ -74,8 +74,8 @@ impl World<'_> {
 
     fn ask(&mut self, number: usize) {
         let tried = self.requests[number].tried.clone();
-        let wish = BalanceRequest { tokens: QUESTION.tokens(), tried: &tried, ..BalanceRequest::default() };
-        let Some(choice) = self.pool.choose(&wish, Tick(self.now)) else {
+        let request = BalanceRequest { tokens: QUESTION.tokens(), tried: &tried, ..BalanceRequest::default() };
+        let Some(choice) = self.pool.choose(&request, Tick(self.now)) else {
             self.seen.lost += usize::from(self.counts());
             return;
         };

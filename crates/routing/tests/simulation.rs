@@ -205,8 +205,8 @@ fn engine_of(pool: &Pool, at: usize) -> usize {
 fn ask(pool: &Pool, engines: &[Engine], question: &Question, prefix: &[u64], key: &[u8], now: u64) -> Option<(usize, Attempt)> {
     let mut tried = Vec::new();
     loop {
-        let wish = BalanceRequest { tokens: question.tokens(), key: Some(key), prefix, tried: &tried, unfit: &[], again: false };
-        let choice = pool.choose(&wish, tick(now))?;
+        let request = BalanceRequest { tokens: question.tokens(), key: Some(key), prefix, tried: &tried, unfit: &[], again: false };
+        let choice = pool.choose(&request, tick(now))?;
         pool.remember(prefix, choice.at);
         let attempt = pool.begin(choice.at, *question)?;
         let engine = engine_of(pool, choice.at);

@@ -74,15 +74,15 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
     let route = route.ok_or_else(|| ApiError::bad("route", format!("the route does not exist; known: {}", known())))?;
     let prompt = params.number("prompt_tokens", 100)?;
     let question = Question { prompt, output: params.number("output_tokens", route.route.default_output_tokens)? };
-    let nature = RequestTraits { tools: params.is_true("tools"), asks: params.is_true("header"), found: params.is_true("findings") };
+    let traits = RequestTraits { tools: params.is_true("tools"), asks: params.is_true("header"), found: params.is_true("findings") };
     let canary = route.route.canary.as_ref().map(|canary| canary.pool);
-    let unfit = unfit(route, &question, nature.tools);
+    let unfit = unfit(route, &question, traits.tools);
     let outlooks: Vec<_> = (0..route.pools.len())
         .filter(|number| Some(*number) != canary)
-        .filter_map(|number| select::outlook(route, number, &question, &unfit, now))
+        .filter_map(|number| select::tier_offer(route, number, &question, &unfit, now))
         .collect();
     let decided = match (&route.offload, &*outlooks) {
-        (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, nature, edge, cloud)),
+        (Some(offload), [edge, cloud, ..]) => Some(offload.explain(&question, traits, edge, cloud)),
         _ => None,
     };
     let leaves = decided.is_some_and(routing::Offloaded::leaves);

@@ -158,9 +158,9 @@ impl Hedge {
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
-        let wish =
+        let request =
             BalanceRequest { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..BalanceRequest::default() };
-        let target = Target { pool: plan.first.pool, at: pool.pool.select_hedge(&wish, now)? };
+        let target = Target { pool: plan.first.pool, at: pool.pool.select_hedge(&request, now)? };
         let upstream = plan.route.upstream(target)?.clone();
         let permit = match &upstream.queue {
             Some(queue) => Some(queue.enter(plan.question.tokens())?),

@@ -58,7 +58,7 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     let side = |canary: &config::settings::CanarySettings| if canary.pool == target.pool { Side::Canary } else { Side::Stable };
     attempts.side = attempts.assigned.and(route.route.canary.as_ref()).map(side);
     if let (Some(release), true) = (&route.release, canary_failed) {
-        release.seen(Side::Canary, VersionResult::Badly, None);
+        release.seen(Side::Canary, VersionResult::Failure, None);
     }
     attempts.attempt = route.pools.get(target.pool).and_then(|pool| {
         pool.pool.remember(&attempts.prefix, target.at);
@@ -106,7 +106,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
     let question = question(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
-    let nature = RequestTraits {
+    let traits = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
         asks: exchange.attempts.asks_cloud,
         found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
@@ -114,15 +114,15 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     // Requests of the canary are predicted for its pool, not for the stable version's.
     let version = route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Canary));
     let [edge, cloud] =
-        [version.map_or(0, |canary| canary.pool), 1].map(|number| outlook(route, number, &question, &exchange.attempts.unfit, now));
-    Some(offload.decide(&question, nature, &edge?, &cloud?))
+        [version.map_or(0, |canary| canary.pool), 1].map(|number| tier_offer(route, number, &question, &exchange.attempts.unfit, now));
+    Some(offload.decide(&question, traits, &edge?, &cloud?))
 }
 
 /// What a pool of a route offers for a request.
-pub fn outlook(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<TierOffer> {
+pub fn tier_offer(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<TierOffer> {
     let pool = route.pools.get(number)?;
     let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
-    let (is_there, predicted) = pool.pool.outlook(question, &unfit, now);
+    let (is_there, predicted) = pool.pool.tier_offer(question, &unfit, now);
     let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.can_serve(*at, &unfit, now)).map(|(_, upstream)| upstream);
     let cheapest = well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
     let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
@@ -165,11 +165,11 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
     let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
     let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
-    let wish = |unfit: &[usize]| {
+    let choose = |unfit: &[usize]| {
         pool.pool
             .choose(&BalanceRequest { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
     };
-    let first = wish(&unfit)?;
+    let first = choose(&unfit)?;
     // A backend with a queue is skipped if another has none.
     let (mut choice, mut passed) = (first, unfit.clone());
     for _ in 0..PASSED_OVER {
@@ -177,7 +177,7 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
             return Some(choice);
         }
         passed.push(choice.at);
-        match wish(&passed).filter(|other| other.reason != Reason::Panic) {
+        match choose(&passed).filter(|other| other.reason != Reason::Panic) {
             Some(other) => choice = other,
             None => break,
         }
@@ -257,7 +257,7 @@ pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str,
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
     if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure) {
-        release.seen(side, VersionResult::Badly, None);
+        release.seen(side, VersionResult::Failure, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     tracing::debug!(%backend, code, "attempt failed");
@@ -316,8 +316,8 @@ pub fn settle(exchange: &mut Exchange) {
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
             AttemptResult::Success if refused => VersionResult::Refused,
-            AttemptResult::Success => VersionResult::Well,
-            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => VersionResult::Badly,
+            AttemptResult::Success => VersionResult::Success,
+            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => VersionResult::Failure,
         };
         release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
     }

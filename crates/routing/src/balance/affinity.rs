@@ -15,7 +15,7 @@ const SLACK: f64 = 1.0;
 
 /// The backend of a key. With `session`, it is used also when busy.
 pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Choice> {
-    let Some(key) = candidates.wish.key else {
+    let Some(key) = candidates.request.key else {
         return least::of_two(candidates).map(|at| Choice { at, reason: Reason::Balanced });
     };
     let hash = xxh3_64_with_seed(key, 0);

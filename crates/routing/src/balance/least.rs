@@ -38,7 +38,7 @@ pub(crate) fn of_two(candidates: &Candidates<'_>) -> Option<usize> {
 
 /// Cost of a backend: its time to first token times the requests in flight, in requests of mean size, plus this one.
 fn cost(candidates: &Candidates<'_>, member: &Member, prior: f64) -> f64 {
-    let waiting = (member.tokens() as f64 + candidates.wish.tokens as f64) / candidates.pool.size() + candidates.faults(member);
+    let waiting = (member.tokens() as f64 + candidates.request.tokens as f64) / candidates.pool.size() + candidates.faults(member);
     candidates.ttft(member).unwrap_or(prior) * (1.0 + waiting) / candidates.effective_weight(member)
 }
 

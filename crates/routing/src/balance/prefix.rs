@@ -121,9 +121,9 @@ pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
     let prefixes = &candidates.pool.prefixes;
     // Without this, a new backend would never get a known prefix.
     let explores = candidates.pool.random.below(EXPLORE) == 0;
-    let seen = prefixes.longest(candidates.wish.prefix).filter(|_| !explores);
+    let seen = prefixes.longest(candidates.request.prefix).filter(|_| !explores);
     let taken = seen.filter(|(_, at)| candidates.at(*at).is_some_and(|member| candidates.is_within_share(SLACK)(member)));
-    prefixes.looked.fetch_add(candidates.wish.prefix.len() as u64, Ordering::Relaxed);
+    prefixes.looked.fetch_add(candidates.request.prefix.len() as u64, Ordering::Relaxed);
     match taken {
         Some((blocks, at)) => {
             prefixes.found.fetch_add(blocks as u64, Ordering::Relaxed);

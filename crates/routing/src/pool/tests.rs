@@ -189,11 +189,11 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
 fn hash_avoids_a_busy_backend_and_session_does_not() {
     for (balance, moves) in [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)] {
         let pool = pool(balance, 4);
-        let wish = BalanceRequest { tokens: 100, key: Some(b"k"), ..BalanceRequest::default() };
+        let request = BalanceRequest { tokens: 100, key: Some(b"k"), ..BalanceRequest::default() };
         let mut held = Vec::new();
         let mut homes = std::collections::BTreeSet::new();
         for _ in 0..40 {
-            let at = pool.choose(&wish, Tick(0)).unwrap().at;
+            let at = pool.choose(&request, Tick(0)).unwrap().at;
             homes.insert(at);
             held.extend(pool.begin(at, size(100)));
         }
@@ -207,9 +207,9 @@ fn prompts_go_where_their_beginning_was() {
     let text = "x".repeat(4000);
     let mut prefix = Vec::new();
     crate::blocks(b"m", [text.as_bytes()].into_iter(), &mut prefix);
-    let wish = BalanceRequest { tokens: 10, prefix: &prefix, ..BalanceRequest::default() };
+    let request = BalanceRequest { tokens: 10, prefix: &prefix, ..BalanceRequest::default() };
     let ask = || {
-        let choice = pool.choose(&wish, Tick(0))?;
+        let choice = pool.choose(&request, Tick(0))?;
         pool.remember(&prefix, choice.at);
         Some(choice)
     };
@@ -219,7 +219,7 @@ fn prompts_go_where_their_beginning_was() {
     assert!((360..=395).contains(&kept), "one in twenty goes elsewhere, and is looked for there then: {kept}");
     let home = again.last().unwrap().at;
     let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(home, size(100))).collect();
-    assert_eq!(pool.choose(&wish, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
+    assert_eq!(pool.choose(&request, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
     let (looked, found) = pool.prefix_blocks();
     assert_eq!(looked, 402 * 7);
     assert!(found >= kept as u64 * 7);
@@ -240,9 +240,9 @@ proptest! {
             now += wait;
             let tried: Vec<usize> = if how == 3 { vec![pick % members] } else { vec![] };
             let key = tokens.to_le_bytes();
-            let wish = BalanceRequest { tokens, key: Some(&key), tried: &tried, ..BalanceRequest::default() };
+            let request = BalanceRequest { tokens, key: Some(&key), tried: &tried, ..BalanceRequest::default() };
             let well: Vec<bool> = pool.members().iter().map(|member| member.health.is_in_rotation()).collect();
-            match pool.choose(&wish, Tick(now)) {
+            match pool.choose(&request, Tick(now)) {
                 Some(choice) => {
                     prop_assert!(!tried.contains(&choice.at));
                     prop_assert!(well[choice.at] || matches!(choice.reason, Reason::HalfOpen | Reason::Panic | Reason::Only));
@@ -277,7 +277,7 @@ fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
         let first = pool.choose(&BalanceRequest::default(), Tick(3 * SECOND)).unwrap();
         assert_eq!(first.reason, Reason::Panic, "{balance:?}");
         assert_eq!(pool.choose(&BalanceRequest { tried: &[first.at], ..BalanceRequest::default() }, Tick(3 * SECOND)), None, "{balance:?}");
-        assert_eq!(pool.outlook(&size(1), &[], Tick(3 * SECOND)), (false, None));
+        assert_eq!(pool.tier_offer(&size(1), &[], Tick(3 * SECOND)), (false, None));
         health(0).back_off(Duration::from_secs(86_400), Tick(3 * SECOND));
         assert!(!health(0).is_in_backoff(Tick(303 * SECOND)), "a day is not believed");
     }
@@ -298,14 +298,14 @@ fn a_pool_goes_on_when_others_are_in_it() {
     let texts = ["x".repeat(2000)];
     let mut prefix = Vec::new();
     crate::blocks(b"m", texts.iter().map(|text| text.as_bytes()), &mut prefix);
-    let wish = BalanceRequest { prefix: &prefix, ..BalanceRequest::default() };
-    let home = before.choose(&wish, Tick(0)).unwrap().at;
+    let request = BalanceRequest { prefix: &prefix, ..BalanceRequest::default() };
+    let home = before.choose(&request, Tick(0)).unwrap().at;
     before.remember(&prefix, home);
     (0..10).for_each(|_| before.retries.earn(Tick(0)));
     // All others are gone, and a new one has joined.
     let members = vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
     let after = Pool::new(before.settings.clone(), members, 7).after(&before);
-    assert_eq!(after.choose(&wish, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
+    assert_eq!(after.choose(&request, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
     assert_eq!(after.retries.recent(Tick(0)).0, 10);
 }
 
@@ -327,7 +327,7 @@ fn a_pool_with_a_fallback_may_be_ejected_as_a_whole() {
             Reason::Panic,
             "as a last resort it is asked all the same"
         );
-        assert_eq!(pool.outlook(&size(1), &[], Tick(2)), (false, None));
+        assert_eq!(pool.tier_offer(&size(1), &[], Tick(2)), (false, None));
         let later = Tick(6 * SECOND);
         let trial = pool.choose(&BalanceRequest::default(), later).unwrap();
         assert_eq!(trial.reason, Reason::HalfOpen);
