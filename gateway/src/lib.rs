@@ -11,6 +11,6 @@ mod admin;
 mod background;
 
 mod server;
-pub use pipeline::current_request;
-pub use pipeline::plan::{BuildError, check};
+pub use plan::current_request;
+pub use plan::{BuildError, check};
 pub use server::{Gateway, Options, StartError};

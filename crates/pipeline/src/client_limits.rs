@@ -15,9 +15,11 @@ use config::settings::Limits;
 use governor::clock::DefaultClock;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
+use lens::Tick;
+use lens::observe::{Observe, Samples};
 use parking_lot::Mutex;
 
-use crate::clock;
+use plan::clock;
 
 /// Most addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 1 << 16;
@@ -115,6 +117,15 @@ impl ClientLimits {
                 fresh
             }
         }
+    }
+}
+
+impl Observe for ClientLimits {
+    fn observe(&self, _: Tick, samples: &mut Samples) {
+        samples.counts(&[
+            ("llm_lens_client_limited_connections_total", self.refused_connections.load(Ordering::Relaxed)),
+            ("llm_lens_client_limited_requests_total", self.refused_requests.load(Ordering::Relaxed)),
+        ]);
     }
 }
 

@@ -15,11 +15,11 @@ use traffic::{Caller, Charge, Permit, Used};
 use transport::Upstream;
 use wire::{Dialect, RequestFacts};
 
-use crate::clock;
-use crate::plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 use crate::shared::Shared;
 pub(crate) use attempts::with_head;
 pub use attempts::{Attempts, UpstreamRequest};
+use plan::clock;
+use plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 
 /// One request on its way. It is data: `pipeline` settles it when it ends.
 #[derive(Debug)]

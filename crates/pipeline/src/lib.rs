@@ -1,27 +1,15 @@
 //! The request pipeline: from an accepted head to a settled record, by the stages that [`pipeline`] lists.
 //!
-//! - *In*: heads and bodies from the gateway's listeners; the settings, as a [`plan`].
+//! - *In*: heads and bodies from the gateway's listeners; the settings, as a [`plan::Plan`].
 //! - *Out*: answers, written to a `transport::Sink`; records for the observatory.
 //! - *Never*: pingora. The gateway accepts connections, so every stage can be tested without a socket.
 //!
 //! Modules are listed in layers, lowest first; each uses only those above it. `tests/architecture.rs` enforces that.
 
-pub mod clock;
-pub mod current_request;
-
 mod client_certificate;
 pub mod client_limits;
 pub mod respond;
 pub use client_certificate::ClientCertificate;
-
-pub mod host;
-#[cfg_attr(not(feature = "jwt"), path = "jwks/off.rs")]
-mod jwks;
-#[cfg_attr(not(feature = "redis"), path = "shared_limits/off.rs")]
-mod shared_limits;
-
-pub mod audit;
-pub mod plan;
 
 pub mod shared;
 

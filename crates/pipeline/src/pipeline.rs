@@ -31,13 +31,13 @@ use lens::record::Outcome;
 use transport::Sink;
 use wire::http1::head::{Head, HeadIndex, RequestLine};
 
-use crate::current_request;
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
-use crate::plan::PlannedRoute;
 use crate::respond::Refusal;
 use crate::stage::{
     accept, admission, authenticate, count_tokens, guardrail_input, inspect, mirror, origin, rate_limit, route, select, validate,
 };
+use plan::PlannedRoute;
+use plan::current_request;
 
 /// A request that was read to its end.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! What all requests of a process share: the plan that is in force, the observatory, and whether the process is draining.
 
-mod observe;
-
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,16 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use config::Found;
+use lens::Tick;
+use lens::observe::{Observe, Samples};
 use observatory::Observatory;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use traffic::UsageSums;
 use wire::http1::head::HeadError;
 
-use crate::audit::Audit;
 use crate::client_limits::ClientLimits;
-use crate::plan::{Plan, Tools};
 use crate::respond::Refusal;
+use plan::audit::Audit;
+use plan::{Plan, Tools};
 
 /// Shared by every worker.
 #[derive(Debug)]
@@ -75,4 +75,11 @@ pub fn worker() -> usize {
             number
         })
     })
+}
+
+impl Observe for Shared {
+    fn observe(&self, now: Tick, samples: &mut Samples) {
+        self.client_limits.observe(now, samples);
+        self.plan.load().observe(now, samples);
+    }
 }

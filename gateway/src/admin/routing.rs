@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use config::settings::{Ability, Backend};
-use pipeline::clock;
-use pipeline::plan::{PlannedPool, PlannedRoute, Target};
 use pipeline::shared::Shared;
 use pipeline::stage::select;
+use plan::clock;
+use plan::{PlannedPool, PlannedRoute, Target};
 use routing::{Member, Question, RequestTraits};
 use serde_json::{Value, json};
 

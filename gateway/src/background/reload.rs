@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use config::{Found, MAX_FOUND, Settings, Source};
 use observatory::Gauges;
-use pipeline::plan::Plan;
 use pipeline::shared::Shared;
+use plan::Plan;
 
 use super::discovery::Known;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline::clock::when;
 use pipeline::shared::Shared;
+use plan::clock::when;
 use tokio::sync::watch;
 
 /// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.

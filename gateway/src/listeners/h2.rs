@@ -17,14 +17,14 @@ use lens::record::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession as H2Session;
 use pingora::protocols::tls::SslDigest;
-use pipeline::clock;
 use pipeline::exchange::{Accepted, ShownCredential};
-use pipeline::plan::Plan;
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
 use pipeline::stage::authenticate;
 use pipeline::{ExchangeGuard, Incoming, within};
+use plan::Plan;
+use plan::clock;
 use transport::{AnswerHead, Gone, Out, Sink};
 use wire::http1::head::{self, HeadIndex, RequestLine};
 

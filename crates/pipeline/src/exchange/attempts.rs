@@ -8,7 +8,7 @@ use lens::record::{RecordAttempt, RecordHedge, RecordResume};
 use routing::{Attempt, Offloaded, Predicted, Reason, Side, Signals};
 use wire::http1::head::{self, Head, HeadIndex, RequestLine};
 
-use crate::plan::Target;
+use plan::Target;
 
 /// The request for backends: the client's head, and the body, which a guardrail may have changed.
 #[derive(Clone, Debug)]

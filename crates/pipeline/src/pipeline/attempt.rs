@@ -15,11 +15,11 @@ use routing::AttemptResult;
 use transport::{AnswerHead, Call, Gone, Out, Request, Sink, Source, Upstream, UpstreamError};
 use wire::Framing;
 
-use crate::clock;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
 use crate::respond::Refusal;
 use crate::stage::hedge::{self, Hedge, HedgedCall};
 use crate::stage::{admission, rate_limit, relay as relayed, select, send};
+use plan::clock;
 
 /// How long a client gets to take one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use lens::Tick;
 use lens::record::Outcome;
 
-use crate::clock;
 use crate::exchange::{Accepted, Exchange};
-use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::stage::{rate_limit, record, select};
+use plan::Plan;
+use plan::clock;
 
 /// An exchange that is settled when it is dropped, so that each request leaves exactly one record.
 #[derive(Debug)]

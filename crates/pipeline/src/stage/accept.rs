@@ -6,9 +6,9 @@ use lens::Tick;
 use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
-use crate::clock;
 use crate::exchange::{Accepted, Exchange, TraceParent};
 use crate::respond::Refusal;
+use plan::clock;
 
 /// Longest request id taken from a client.
 const MAX_ID: usize = 128;

@@ -11,9 +11,9 @@ use lens::State;
 use traffic::{AdmissionQueue, Caller, Permit, QueueRequest, Shed, ShedReason, network};
 use wire::http1::head::{Head, RequestLine};
 
-use crate::clock;
 use crate::exchange::{ClientHints, Exchange};
 use crate::respond::Refusal;
+use plan::clock;
 
 /// Read the client's hints. What is no number is ignored.
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {

@@ -8,9 +8,9 @@ use filters::audit::{Entry, MAX_FINDINGS};
 use observatory::AuditLine;
 use relay::Note;
 
-use crate::clock;
 use crate::exchange::Exchange;
 use crate::shared::worker;
+use plan::clock;
 
 /// Write down what was found.
 pub fn write_findings(exchange: &Exchange, notes: &[Note]) {

@@ -12,10 +12,10 @@ use traffic::{Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::client_certificate::ClientCertificate;
-use crate::clock;
 use crate::exchange::{Exchange, ShownCredential, Who};
-use crate::plan::Plan;
 use crate::respond::Refusal;
+use plan::Plan;
+use plan::clock;
 
 /// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which the handshake has verified; a credential
 /// in the head comes first.

@@ -15,7 +15,7 @@ use wire::json::Text;
 
 use super::rate_limit::TOKENS_A_MESSAGE;
 use crate::exchange::Exchange;
-use crate::host::Tokenizer;
+use plan::host::Tokenizer;
 
 /// Bytes that are counted at once: they take less than a millisecond.
 const AT_ONCE: usize = 2 << 10;

@@ -22,11 +22,11 @@ use traffic::Permit;
 use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
 use wire::http1::head::HeadLimits;
 
-use crate::clock;
 use crate::exchange::UpstreamRequest;
-use crate::plan::{PlannedRoute, Target};
 use crate::respond::Refusal;
 use crate::stage::send::{self, HeadFacts};
+use plan::clock;
+use plan::{PlannedRoute, Target};
 
 /// A call that may be held until its first token.
 type Probe = FirstTokenProbe<Call>;

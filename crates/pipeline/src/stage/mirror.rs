@@ -17,11 +17,11 @@ use transport::{BodyStep, Call, Edit, Edits, Out, Request, Source, Upstream};
 use wire::http1::head::HeadLimits;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-use crate::clock;
 use crate::exchange::{Exchange, UpstreamRequest};
-use crate::plan::{Mirror, MirrorSlot, PlannedRoute};
 use crate::stage::select;
 use crate::stage::send::{self, HeadFacts};
+use plan::clock;
+use plan::{Mirror, MirrorSlot, PlannedRoute};
 
 /// How long one copy may take in all.
 const TOTAL: Duration = Duration::from_secs(300);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use config::settings::Route;
 use wire::http1::head::{Head, RequestLine};
 
-use crate::plan::{Plan, PlannedRoute};
 use crate::respond::Refusal;
 use crate::stage::accept;
+use plan::{Plan, PlannedRoute};
 
 /// How long browsers remember what a page may do, seconds.
 const REMEMBER: u32 = 600;

@@ -19,11 +19,11 @@ use traffic::store::Granted;
 use traffic::{Away, Charge, Denied, LimitRequest, Limited, Used, Wanted};
 use wire::Dialect;
 
-use crate::clock::{self, when};
 use crate::exchange::Exchange;
-use crate::plan::Plan;
 use crate::respond::Refusal;
-use crate::shared_limits::StoreUnavailable;
+use plan::Plan;
+use plan::clock::{self, when};
+use plan::shared_limits::StoreUnavailable;
 
 /// Bytes of text in a token, on the safe side of what English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;

@@ -12,10 +12,10 @@ use relay::Guarded;
 use traffic::Used;
 use traffic::settings::DOLLAR;
 
-use crate::clock;
 use crate::exchange::Exchange;
 use crate::shared::worker;
 use crate::stage::select;
+use plan::clock;
 
 /// Longest model name that is kept.
 const MAX_WORD: usize = 256;

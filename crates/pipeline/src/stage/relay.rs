@@ -8,10 +8,10 @@ use relay::{Context, GuardrailTools, Note, Parts, Request};
 use traffic::Exhausted;
 use transport::AnswerHead;
 
-use crate::clock::when;
 use crate::exchange::{Exchange, Routed};
 use crate::stage::hedge::HedgedCall;
 use crate::stage::{audit, hedge, rate_limit, record, select};
+use plan::clock::when;
 
 /// What does not change while an answer is relayed.
 pub fn context(exchange: &Exchange) -> Context {

@@ -6,9 +6,9 @@ use config::settings::Route;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
-use crate::plan::{Plan, PlannedRoute};
 use crate::respond::Refusal;
 use crate::stage::accept;
+use plan::{Plan, PlannedRoute};
 
 /// Find the route of an exchange.
 pub fn select(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {

@@ -24,10 +24,10 @@ use routing::{
     AnswerTimes, Attempt, AttemptResult, BalanceRequest, Choice, Offloaded, Question, Reason, RequestTraits, Side, TierOffer, VersionResult,
 };
 
-use crate::clock;
 use crate::exchange::{Attempts, Exchange, Routed};
-use crate::plan::{PlannedPool, PlannedRoute, Target};
 use crate::respond::Refusal;
+use plan::clock;
+use plan::{PlannedPool, PlannedRoute, Target};
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;

@@ -9,7 +9,7 @@ use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
-use crate::plan::PlannedPool;
+use plan::PlannedPool;
 
 /// The parts of a request on their way to the backend: the head, and what changes in the body.
 #[derive(Debug)]

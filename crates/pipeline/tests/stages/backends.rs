@@ -40,10 +40,10 @@ async fn a_backend_that_fails_is_ejected_and_the_others_get_its_requests() {
         select::select(&mut exchange).expect("a backend");
         if backend(&exchange) == "b" {
             failures += 1;
-            exchange.sent.at = Some(pipeline::clock::now());
+            exchange.sent.at = Some(plan::clock::now());
             select::close(&mut exchange, AttemptResult::Failure);
         } else {
-            exchange.sent.at = Some(pipeline::clock::now());
+            exchange.sent.at = Some(plan::clock::now());
             select::close(&mut exchange, AttemptResult::Success);
         }
     }

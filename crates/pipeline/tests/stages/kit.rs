@@ -9,12 +9,13 @@ use config::Found;
 use lens::Record;
 use observatory::Observatory;
 use pipeline::client_limits::ClientLimits;
-use pipeline::host::ThreadPool;
-use pipeline::plan::{Plan, Tools};
 use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::{accept, authenticate};
-use pipeline::{ExchangeGuard, Incoming, clock};
+use pipeline::{ExchangeGuard, Incoming};
+use plan::clock;
+use plan::host::ThreadPool;
+use plan::{Plan, Tools};
 use transport::{AnswerHead, Gone, Out, Sink};
 use wire::http1::head::{self, HeadIndex, HeadLimits};
 

@@ -180,7 +180,6 @@ async fn a_strict_route_names_the_member_that_is_wrong() {
     }
 }
 
-#[cfg(feature = "tokenizer")]
 #[tokio::test]
 async fn a_prompt_is_counted_by_the_file_of_its_route() {
     let folder = tempfile::tempdir().expect("a folder");

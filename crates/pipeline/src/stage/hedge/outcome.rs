@@ -8,10 +8,10 @@ use routing::{AttemptResult, Reason};
 use transport::Edits;
 
 use super::{Hedge, HedgeOutcome, HedgePlan, Switch};
-use crate::clock;
 use crate::exchange::{Exchange, UpstreamRequest};
-use crate::plan::Target;
 use crate::stage::select::{self, end, write_attempt};
+use plan::Target;
+use plan::clock;
 
 /// The plan of a hedge, if the route wants one.
 pub fn plan(exchange: &Exchange, request: &UpstreamRequest, edits: &Edits, reads: Option<Reads>) -> Option<Box<Hedge>> {

@@ -12,8 +12,8 @@ use wire::Dialect;
 use wire::http1::head::{Head, RequestLine};
 
 use crate::exchange::Exchange;
-use crate::plan::{PlannedPool, Target};
 use crate::stage::send::has_credential;
+use plan::{PlannedPool, Target};
 
 /// Determine the properties of a request that the pools of its route use.
 pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {

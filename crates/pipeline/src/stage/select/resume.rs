@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use wire::{Dialect, RequestFacts};
 
 use super::choose_next;
-use crate::clock;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
+use plan::clock;
 
 /// Keep the request while another backend may resume the answer, if the route wants that.
 pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {

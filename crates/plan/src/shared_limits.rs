@@ -34,6 +34,7 @@ pub struct StoreUnavailable;
 
 /// A store and the connection to it.
 pub struct Store {
+    /// Where it is, and what holds while it is unreachable.
     pub settings: StoreSettings,
     connection: ArcSwapOption<MultiplexedConnection>,
     /// Calls that the store answered.
@@ -51,6 +52,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    /// A store without a connection.
     pub fn new(settings: StoreSettings) -> Self {
         let [answered, failed, without] = [const { AtomicU64::new(0) }; 3];
         Store { settings, connection: ArcSwapOption::empty(), answered, failed, without }

@@ -1,24 +1,15 @@
-//! The metrics of limits, admission, pools, routes and the store.
+//! The metrics of rate limits, admission, pools, routes and the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lens::Tick;
 use lens::observe::{Observe, Samples};
 
-use super::Shared;
-use crate::client_limits::ClientLimits;
-use crate::plan::{Hedged, Mirror, Plan, PlannedRoute, RouteCounters};
 use crate::shared_limits::Store;
+use crate::{Hedged, Mirror, Plan, PlannedRoute, RouteCounters};
 
 fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
-}
-
-impl Observe for Shared {
-    fn observe(&self, now: Tick, samples: &mut Samples) {
-        self.client_limits.observe(now, samples);
-        self.plan.load().observe(now, samples);
-    }
 }
 
 impl Observe for Plan {
@@ -81,15 +72,6 @@ impl Observe for Hedged {
             ("llm_lens_hedges_total", load(&self.asked)),
             ("llm_lens_hedges_won_total", load(&self.won)),
             ("llm_lens_hedged_tokens_total", load(&self.tokens)),
-        ]);
-    }
-}
-
-impl Observe for ClientLimits {
-    fn observe(&self, _: Tick, samples: &mut Samples) {
-        samples.counts(&[
-            ("llm_lens_client_limited_connections_total", load(&self.refused_connections)),
-            ("llm_lens_client_limited_requests_total", load(&self.refused_requests)),
         ]);
     }
 }

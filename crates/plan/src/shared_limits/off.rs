@@ -11,34 +11,42 @@ use traffic::{StoreTask, Wanted};
 #[derive(Debug)]
 pub struct StoreUnavailable;
 
-/// A store and the connection to it: none.
+/// There is no value of this type.
 #[derive(Debug)]
 pub struct Store {
     none: Infallible,
+    /// As with the feature.
     pub settings: StoreSettings,
+    /// As with the feature.
     pub answered: AtomicU64,
+    /// As with the feature.
     pub failed: AtomicU64,
+    /// As with the feature.
     pub without: AtomicU64,
 }
 
 impl Store {
-    /// `plan` refuses settings with a store before it comes to this.
+    /// Never called: `Plan::build` refuses settings with a store first.
     pub fn new(_: StoreSettings) -> Self {
         unreachable!("invariant: plan refuses what this build cannot do")
     }
 
+    /// As with the feature.
     pub fn is_there(&self) -> bool {
         match self.none {}
     }
 
+    /// As with the feature.
     pub async fn lease(&self, _: &Wanted) -> Result<Granted, StoreUnavailable> {
         match self.none {}
     }
 
+    /// As with the feature.
     pub async fn attend_to(&self, _: Vec<StoreTask>) {
         match self.none {}
     }
 
+    /// As with the feature.
     pub async fn connect(&self) {
         match self.none {}
     }

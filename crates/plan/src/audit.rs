@@ -8,7 +8,8 @@ use filters::audit::Hasher;
 
 /// What findings are written down with, where there is an audit log.
 pub struct Audit {
-    pub(crate) hasher: Arc<Hasher>,
+    /// Hashes matches with the key.
+    pub hasher: Arc<Hasher>,
 }
 
 impl fmt::Debug for Audit {

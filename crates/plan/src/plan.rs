@@ -153,7 +153,8 @@ pub struct Plan {
     pub routes: Vec<Arc<PlannedRoute>>,
     /// Limits on the heads of requests.
     pub head_limits: HeadLimits,
-    pub(crate) reader_limits: ReaderLimits,
+    /// Limits of what is parsed of answers.
+    pub reader_limits: ReaderLimits,
     /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
     pub routes_by_model: bool,
     /// API keys; `None`: authentication is off.
@@ -184,7 +185,8 @@ pub struct PlannedRoute {
     pub route: Arc<Route>,
     /// In the order in which they are tried.
     pub pools: Vec<Arc<PlannedPool>>,
-    pub(crate) stall_ns: u64,
+    /// A gap between two events that counts as a stall, in nanoseconds.
+    pub stall_ns: u64,
     /// The guardrail, if the route has one.
     pub guardrail: Option<Arc<Guardrail>>,
     /// The mirror.
@@ -215,7 +217,8 @@ const OPERATIONS: [&str; 4] = ["", "chat", "text_completion", "embeddings"];
 pub struct MetricGroup {
     /// The group of metrics.
     pub id: GroupId,
-    pub(crate) group: Group,
+    /// Where its series are.
+    pub group: Group,
     /// Requests of the group that run now.
     pub in_flight: Arc<InFlight>,
 }
