@@ -1,4 +1,5 @@
-//! The layers, held: which crate may use which, which module of the gateway may use which, and what pure crates never name.
+//! The layers, held: which crate may use which, which module of the gateway may use which, and what
+//! pure crates never name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Which crates a crate may use. A missing edge is a decision: add it here and in `docs/architecture.md`, with its reason.
+/// Which crates a crate may use. A missing edge is a decision: add it here and in
+/// `docs/architecture.md`, with its reason.
 const CRATES: [(&str, &[&str]); 22] = [
     ("wire", &[]),
     ("lens", &["wire"]),
@@ -22,17 +24,74 @@ const CRATES: [(&str, &[&str]); 22] = [
     ("observatory", &["lens", "wire"]),
     ("transport", &["wire", "lens", "routing", "traffic", "config"]),
     ("relay", &["wire", "lens", "shield", "filters", "traffic", "config", "transport"]),
-    ("plan", &["wire", "lens", "filters", "routing", "traffic", "onnx", "discovery", "observatory", "config", "transport"]),
-    ("pipeline", &["wire", "lens", "filters", "routing", "traffic", "observatory", "config", "transport", "relay", "plan"]),
+    (
+        "plan",
+        &[
+            "wire",
+            "lens",
+            "filters",
+            "routing",
+            "traffic",
+            "onnx",
+            "discovery",
+            "observatory",
+            "config",
+            "transport",
+        ],
+    ),
+    (
+        "pipeline",
+        &[
+            "wire",
+            "lens",
+            "filters",
+            "routing",
+            "traffic",
+            "observatory",
+            "config",
+            "transport",
+            "relay",
+            "plan",
+        ],
+    ),
     (
         "gateway",
-        &["wire", "lens", "filters", "routing", "traffic", "discovery", "observatory", "config", "transport", "relay", "plan", "pipeline"],
+        &[
+            "wire",
+            "lens",
+            "filters",
+            "routing",
+            "traffic",
+            "discovery",
+            "observatory",
+            "config",
+            "transport",
+            "relay",
+            "plan",
+            "pipeline",
+        ],
     ),
     ("testbench", &["wire", "lens"]),
-    ("cli", &["config", "gateway", "testbench", "lens", "shield", "classifier", "filters", "traffic", "train"]),
+    (
+        "cli",
+        &[
+            "config",
+            "gateway",
+            "testbench",
+            "lens",
+            "shield",
+            "classifier",
+            "filters",
+            "traffic",
+            "train",
+        ],
+    ),
     // The kit has a gateway with a filter of its own.
     ("tests", &["wire", "lens", "config", "filters", "gateway", "routing"]),
-    ("benches", &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic", "observatory"]),
+    (
+        "benches",
+        &["wire", "lens", "shield", "classifier", "filters", "routing", "traffic", "observatory"],
+    ),
     ("fuzz", &["wire"]),
 ];
 
@@ -42,8 +101,22 @@ const PURE: [&str; 7] = ["wire", "lens", "shield", "classifier", "filters", "rou
 
 /// The modules of large crates, lowest first. A module uses modules before it, never one behind it.
 const MODULES: [(&str, &[&str]); 3] = [
-    ("crates/plan", &["audit", "clock", "current_request", "host", "jwks", "shared_limits", "plan", "observe"]),
-    ("crates/pipeline", &["client_certificate", "client_limits", "respond", "shared", "exchange", "stage", "pipeline"]),
+    (
+        "crates/plan",
+        &["audit", "clock", "current_request", "host", "jwks", "shared_limits", "plan", "observe"],
+    ),
+    (
+        "crates/pipeline",
+        &[
+            "client_certificate",
+            "client_limits",
+            "respond",
+            "shared",
+            "exchange",
+            "stage",
+            "pipeline",
+        ],
+    ),
     ("gateway", &["tls", "listeners", "admin", "background", "server"]),
 ];
 
@@ -81,8 +154,10 @@ fn short_name(package: &str) -> Option<&str> {
 fn crates_use_only_what_stands_lower() {
     let allowed: BTreeMap<_, _> = CRATES.into_iter().collect();
     for (package, dependencies) in dependencies() {
-        let this = short_name(&package).unwrap_or_else(|| panic!("{package}: name it llm-lens-..."));
-        let edges = allowed.get(this).unwrap_or_else(|| panic!("the crate {this} is not in the table"));
+        let this =
+            short_name(&package).unwrap_or_else(|| panic!("{package}: name it llm-lens-..."));
+        let edges =
+            allowed.get(this).unwrap_or_else(|| panic!("the crate {this} is not in the table"));
         for other in dependencies.iter().filter_map(|d| short_name(d)) {
             assert!(edges.contains(&other), "{this} must not use {other}");
         }
@@ -94,7 +169,10 @@ fn pure_crates_name_no_runtime_and_no_socket() {
     let all = dependencies();
     for pure in PURE {
         for dependency in &all[&format!("llm-lens-{pure}")] {
-            assert!(!IMPURE.iter().any(|i| dependency.starts_with(i)), "{pure} must not use {dependency}");
+            assert!(
+                !IMPURE.iter().any(|i| dependency.starts_with(i)),
+                "{pure} must not use {dependency}"
+            );
         }
     }
 }
@@ -104,12 +182,16 @@ fn only_gateway_and_transport_know_pingora() {
     for (package, dependencies) in dependencies() {
         let knows = dependencies.iter().any(|d| d.starts_with("pingora"));
         // The benches run an idle pingora as a peer to compare with.
-        let may = matches!(package.as_str(), "llm-lens-gateway" | "llm-lens-transport" | "llm-lens-benches");
+        let may = matches!(
+            package.as_str(),
+            "llm-lens-gateway" | "llm-lens-transport" | "llm-lens-benches"
+        );
         assert!(!knows || may, "{package} must not use pingora");
     }
 }
 
-/// The top-level modules of its crate that a source names as `crate::NAME`, comments and everything behind `mod tests` left out.
+/// The top-level modules of its crate that a source names as `crate::NAME`, comments and everything
+/// behind `mod tests` left out.
 fn used_modules(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
@@ -126,7 +208,9 @@ fn used_modules(source: &str) -> BTreeSet<String> {
             Some(list) => top_level(list.split('}').next().unwrap_or_default()),
             None => vec![rest],
         };
-        used.extend(names.iter().map(|name| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()));
+        used.extend(names.iter().map(|name| {
+            name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+        }));
     }
     used
 }
@@ -168,7 +252,13 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
                 continue;
             }
             let relative = path.strip_prefix(folder).expect("below the folder").with_extension("");
-            let module = relative.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+            let module = relative
+                .components()
+                .next()
+                .expect("a name")
+                .as_os_str()
+                .to_string_lossy()
+                .into_owned();
             if module != "lib" && path.extension().is_some_and(|end| end == "rs") {
                 found.push((module, std::fs::read_to_string(&path).expect("readable")));
             }
@@ -198,7 +288,11 @@ fn an_upward_use_is_found_however_it_is_written() {
         "fn f() { crate::high::g() }",
         "use crate::{\n    low,\n    high,\n};",
     ] {
-        assert_eq!(upward(&order, &[source("middle", bad)]), ["middle uses high, which stands above it"], "{bad}");
+        assert_eq!(
+            upward(&order, &[source("middle", bad)]),
+            ["middle uses high, which stands above it"],
+            "{bad}"
+        );
     }
     for good in [
         "use crate::low::Thing;",
@@ -214,9 +308,13 @@ fn an_upward_use_is_found_however_it_is_written() {
 
 /// The folders of all crates that ship.
 fn crate_folders() -> Vec<String> {
-    let products = ["gateway", "filters", "shield", "observatory", "testbench", "config"].map(str::to_owned).into_iter();
+    let products = ["gateway", "filters", "shield", "observatory", "testbench", "config"]
+        .map(str::to_owned)
+        .into_iter();
     let crates = std::fs::read_dir(root().join("crates")).expect("a folder").flatten();
-    products.chain(crates.map(|entry| format!("crates/{}", entry.file_name().to_string_lossy()))).collect()
+    products
+        .chain(crates.map(|entry| format!("crates/{}", entry.file_name().to_string_lossy())))
+        .collect()
 }
 
 /// Lines of a source, its tests left out.
@@ -242,7 +340,10 @@ fn no_source_file_is_longer_than_500_lines() {
     for folder in crate_folders() {
         for (module, source) in sources(&root().join(&folder).join("src")) {
             let lines = lines_of_code(&source);
-            assert!(lines <= 500 || source.contains("Longer than 500 lines"), "{folder}/{module}: a file of {lines} lines");
+            assert!(
+                lines <= 500 || source.contains("Longer than 500 lines"),
+                "{folder}/{module}: a file of {lines} lines"
+            );
         }
     }
 }
@@ -252,7 +353,9 @@ fn no_source_file_is_longer_than_500_lines() {
 fn each_crate_has_one_version_but_for_those_that_deny_toml_names() {
     let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("readable");
     let (lock, deny) = (read("Cargo.lock"), read("deny.toml"));
-    let value = |line: &str, key: &str| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"').map(str::to_owned);
+    let value = |line: &str, key: &str| {
+        line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"').map(str::to_owned)
+    };
     let lines: Vec<&str> = lock.lines().collect();
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for pair in lines.windows(2) {
@@ -263,8 +366,14 @@ fn each_crate_has_one_version_but_for_those_that_deny_toml_names() {
     assert!(versions.len() > 100, "{} crates", versions.len());
     let named: BTreeSet<&str> = deny.split('"').filter(|word| word.contains('@')).collect();
     for (name, versions) in &versions {
-        let others: Vec<&String> = versions.iter().filter(|version| !named.contains(format!("{name}@{version}").as_str())).collect();
-        assert!(others.len() <= 1, "{name} has the versions {others:?}: use one, or name the others in deny.toml");
+        let others: Vec<&String> = versions
+            .iter()
+            .filter(|version| !named.contains(format!("{name}@{version}").as_str()))
+            .collect();
+        assert!(
+            others.len() <= 1,
+            "{name} has the versions {others:?}: use one, or name the others in deny.toml"
+        );
     }
     for known in named {
         let (name, version) = known.split_once('@').expect("it has one");

@@ -15,45 +15,77 @@ fn root() -> PathBuf {
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = ["docs", "docs/adr"]
         .iter()
-        .flat_map(|folder| std::fs::read_dir(root().join(folder)).expect("a folder").flatten().map(|entry| entry.path()))
+        .flat_map(|folder| {
+            std::fs::read_dir(root().join(folder))
+                .expect("a folder")
+                .flatten()
+                .map(|entry| entry.path())
+        })
         .filter(|path| path.extension().is_some_and(|end| end == "md"))
         .collect();
     files.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)));
-    files.iter().map(|file| (file.display().to_string(), std::fs::read_to_string(file).expect("readable"))).collect()
+    files
+        .iter()
+        .map(|file| (file.display().to_string(), std::fs::read_to_string(file).expect("readable")))
+        .collect()
 }
 
 /// Labels of the GenAI conventions look like metrics.
-const LABELS: [&str; 5] =
-    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type", "gen_ai_response_model"];
+const LABELS: [&str; 5] = [
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_token_type",
+    "gen_ai_response_model",
+];
 
 /// Names of metrics in a text: words that begin as ours do, whole ones only.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_' || c == '*'));
-    let is_name = |word: &&str| (word.starts_with("llm_lens_") || word.starts_with("gen_ai_")) && !word.ends_with(['_', '*']);
+    let is_name = |word: &&str| {
+        (word.starts_with("llm_lens_") || word.starts_with("gen_ai_"))
+            && !word.ends_with(['_', '*'])
+    };
     words.filter(is_name).filter(|word| !LABELS.contains(word)).map(str::to_owned).collect()
 }
 
 #[test]
 fn metrics_of_the_documentation_exist() {
     for (page, text) in pages() {
-        let unknown: Vec<String> = metric_names(&text).into_iter().filter(|name| catalog::find(name).is_none()).collect();
+        let unknown: Vec<String> =
+            metric_names(&text).into_iter().filter(|name| catalog::find(name).is_none()).collect();
         assert!(unknown.is_empty(), "{page} names {unknown:?}");
     }
 }
 
 #[test]
 fn every_metric_stands_in_the_documentation() {
-    generated("docs/metrics.md", "<!-- catalog -->\n", "<!-- end of the catalog -->", &format!("\n{}\n", catalog::markdown()));
+    generated(
+        "docs/metrics.md",
+        "<!-- catalog -->\n",
+        "<!-- end of the catalog -->",
+        &format!("\n{}\n", catalog::markdown()),
+    );
 }
 
 /// The code in `docs/write-a-filter.md` is the example, to the letter.
 #[test]
 fn the_filter_of_the_documentation_is_the_one_that_is_compiled() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let (page, example) = (read("docs/write-a-filter.md"), read("crates/cli/examples/own_filter.rs"));
-    let shown = page.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```\n")).expect("the page shows code").0;
-    assert_eq!(shown, example, "copy crates/cli/examples/own_filter.rs into docs/write-a-filter.md");
+    let read = |path: &str| {
+        std::fs::read_to_string(format!("{root}/{path}")).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let (page, example) =
+        (read("docs/write-a-filter.md"), read("crates/cli/examples/own_filter.rs"));
+    let shown = page
+        .split_once("```rust\n")
+        .and_then(|(_, rest)| rest.split_once("```\n"))
+        .expect("the page shows code")
+        .0;
+    assert_eq!(
+        shown, example,
+        "copy crates/cli/examples/own_filter.rs into docs/write-a-filter.md"
+    );
 }
 
 /// Replaces what stands between two marks of a page, or compares it.
@@ -63,14 +95,23 @@ fn generated(page: &str, begin: &str, end: &str, want: &str) {
     let (before, rest) = text.split_once(begin).expect("the generated part begins");
     let (shown, behind) = rest.split_once(end).expect("the generated part ends");
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        return std::fs::write(path, format!("{before}{begin}{want}{end}{behind}")).expect("writable");
+        return std::fs::write(path, format!("{before}{begin}{want}{end}{behind}"))
+            .expect("writable");
     }
-    assert!(shown == want, "{page} is not up to date: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`");
+    assert!(
+        shown == want,
+        "{page} is not up to date: run `UPDATE_DOCS=1 cargo test -p llm-lens-tests --test docs`"
+    );
 }
 
 #[test]
 fn the_reference_of_settings_is_up_to_date() {
-    generated("docs/configuration.md", "<!-- settings -->\n", "<!-- end of the settings -->", &format!("\n{}", config::reference()));
+    generated(
+        "docs/configuration.md",
+        "<!-- settings -->\n",
+        "<!-- end of the settings -->",
+        &format!("\n{}", config::reference()),
+    );
 }
 
 /// Settings in the documentation are valid but for files and variables that the reader has.
@@ -78,7 +119,12 @@ fn the_reference_of_settings_is_up_to_date() {
 fn every_settings_example_is_valid() {
     let may_be = ["cannot open", "cannot read", "is not set"];
     for (page, text) in pages().into_iter().filter(|(page, _)| !page.contains("/adr/")) {
-        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block) {
+        for block in text
+            .split("```yaml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split_once("```"))
+            .map(|(block, _)| block)
+        {
             let Err(problems) = config::parse("example", block) else { continue };
             let wrong: Vec<String> = problems
                 .iter()
@@ -95,7 +141,12 @@ fn every_settings_example_is_valid() {
 fn every_link_leads_somewhere() {
     for (page, text) in pages() {
         let folder = PathBuf::from(&page).parent().expect("a folder").to_path_buf();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(target, _)| target)
+        {
             if target.contains("://") || target.contains(char::is_whitespace) {
                 continue;
             }
@@ -104,7 +155,13 @@ fn every_link_leads_somewhere() {
             assert!(file.exists(), "{page} links to {target}");
             if !fragment.is_empty() {
                 let linked = std::fs::read_to_string(&file).expect("readable");
-                assert!(linked.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == fragment), "{page} links to {target}");
+                assert!(
+                    linked
+                        .lines()
+                        .filter(|line| line.starts_with('#'))
+                        .any(|line| slug(line) == fragment),
+                    "{page} links to {target}"
+                );
             }
         }
     }
@@ -113,7 +170,10 @@ fn every_link_leads_somewhere() {
 /// The fragment of a heading, as hosts of repositories make it.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 /// Paths of the admin listener that the documentation names are served.
@@ -122,7 +182,8 @@ fn every_admin_path_of_the_documentation_is_served() {
     let served = std::fs::read_to_string(root().join("gateway/src/admin.rs")).expect("readable");
     for (page, text) in pages().into_iter().filter(|(page, _)| !page.contains("/adr/")) {
         for rest in text.split("/api/").skip(1) {
-            let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '/').collect();
+            let name: String =
+                rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '/').collect();
             let path = format!("/api/{}", name.trim_end_matches('/'));
             assert!(served.contains(&format!("\"{path}\"")), "{page} names {path}");
         }

@@ -1,6 +1,8 @@
-//! The words of the code and of what people read: one word for one thing, and sentences whose subject is a component.
+//! The words of the code and of what people read: one word for one thing, and sentences whose
+//! subject is a component.
 //!
-//! The number of a pattern is how many places have a reason to be there. It must be exact, so that it does not grow by accident.
+//! The number of a pattern is how many places have a reason to be there. It must be exact, so that
+//! it does not grow by accident.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,11 @@ use regex::Regex;
 const REPLACED: &[(&str, &str, usize)] = &[
     // One thing, one word. What is left is the test of old settings keys.
     (r"(?i)\bturnstile", "admission, AdmissionQueue", 0),
-    (r"\b(Shield(Input|Output)|shield_(input|output|threads|unreadable\w*)|llm_lens_shield\w*)\b", "guardrail", 0),
+    (
+        r"\b(Shield(Input|Output)|shield_(input|output|threads|unreadable\w*)|llm_lens_shield\w*)\b",
+        "guardrail",
+        0,
+    ),
     (r"\bshields?:[ \[]", "guardrails:, guardrail:", 2),
     (
         r"\b(Course|Contender|Taste|Deck|Wish|Seam|Outlook|Nature|Fading)\b",
@@ -24,20 +30,35 @@ const REPLACED: &[(&str, &str, usize)] = &[
     (r"\bLEAST(_[A-Z]+)?\b|\bFEWEST\b", "MIN_...", 0),
     // Sentences.
     // What is left are texts that classifiers and parsers read in tests.
-    (r"(?i)\b(whoever|whom|nobody|somebody|everybody|anybody)\b", "the component: client, backend, request, operator", 7),
+    (
+        r"(?i)\b(whoever|whom|nobody|somebody|everybody|anybody)\b",
+        "the component: client, backend, request, operator",
+        7,
+    ),
     (r"//.*\b([Ww]ho|he|him|his)\b", "the component: client, backend, request, operator", 0),
     (r"\bis none\b|\bit is none\b|\bsays nothing\b|\bof which nothing\b", "a plain statement", 0),
 ];
 
-/// Files in which they are looked for: code and pages, but for history, captures and the lists of words themselves.
+/// Files in which they are looked for: code and pages, but for history, captures and the lists of
+/// words themselves.
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["benches", "config", "crates", "docs", "filters", "gateway", "observatory", "shield", "testbench", "tests"]
-            .iter()
-            .map(|name| root.join(name))
-            .collect();
+    let mut folders: Vec<PathBuf> = [
+        "benches",
+        "config",
+        "crates",
+        "docs",
+        "filters",
+        "gateway",
+        "observatory",
+        "shield",
+        "testbench",
+        "tests",
+    ]
+    .iter()
+    .map(|name| root.join(name))
+    .collect();
     files.push(root.join("README.md"));
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
@@ -47,7 +68,9 @@ fn files() -> Vec<PathBuf> {
                 if !["adr", "captures", "target", "corpus"].iter().any(|skipped| name == *skipped) {
                     folders.push(path);
                 }
-            } else if path.extension().is_some_and(|end| ["rs", "md", "py", "sh"].iter().any(|known| end == *known))
+            } else if path
+                .extension()
+                .is_some_and(|end| ["rs", "md", "py", "sh"].iter().any(|known| end == *known))
                 && !path.ends_with("words.rs")
             {
                 files.push(path);
@@ -60,20 +83,29 @@ fn files() -> Vec<PathBuf> {
 
 #[test]
 fn replaced_words_do_not_come_back() {
-    let texts: Vec<(PathBuf, String)> =
-        files().into_iter().map(|file| (file.clone(), std::fs::read_to_string(file).expect("readable"))).collect();
+    let texts: Vec<(PathBuf, String)> = files()
+        .into_iter()
+        .map(|file| (file.clone(), std::fs::read_to_string(file).expect("readable")))
+        .collect();
     let mut wrong = String::new();
     for (pattern, instead, left) in REPLACED {
         let regex = Regex::new(pattern).expect("a valid pattern");
         let mut places = Vec::new();
         for (file, text) in &texts {
-            for (number, line) in text.lines().enumerate().filter(|(_, line)| regex.is_match(line) && !line.contains(".was(\"")) {
+            for (number, line) in text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| regex.is_match(line) && !line.contains(".was(\""))
+            {
                 places.push(format!("  {}:{}: {}", file.display(), number + 1, line.trim()));
             }
         }
         if places.len() != *left {
             let shown = places.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-            wrong.push_str(&format!("{pattern}: {} places, {left} expected; write {instead}\n{shown}\n", places.len()));
+            wrong.push_str(&format!(
+                "{pattern}: {} places, {left} expected; write {instead}\n{shown}\n",
+                places.len()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -97,7 +129,46 @@ fn the_patterns_find_what_they_name() {
         "it is none",
     ];
     for ((pattern, ..), example) in REPLACED.iter().zip(examples) {
-        assert!(Regex::new(pattern).expect("a valid pattern").is_match(example), "{pattern}: {example}");
+        assert!(
+            Regex::new(pattern).expect("a valid pattern").is_match(example),
+            "{pattern}: {example}"
+        );
     }
     assert_eq!(REPLACED.len(), examples.len());
+}
+
+/// The longest line. `rustfmt` wraps code; it leaves comments and macros as they are.
+const MAX_COLUMNS: usize = 100;
+
+/// Lines that are too long: comments, and code that could be wrapped. A text that stands in quotes,
+/// or goes on in the next line, may be longer.
+fn long_lines(source: &str) -> Vec<(usize, &str)> {
+    let is_text = |line: &str| line.contains('"') || line.ends_with('\\');
+    let is_comment = |line: &str| line.trim_start().starts_with("//");
+    let lines = source.lines().enumerate();
+    lines
+        .filter(|(_, line)| line.chars().count() > MAX_COLUMNS)
+        .filter(|(_, line)| is_comment(line) || !is_text(line))
+        .map(|(number, line)| (number + 1, line))
+        .collect()
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let mut wrong = String::new();
+    for file in files().into_iter().filter(|file| file.extension().is_some_and(|end| end == "rs")) {
+        let source = std::fs::read_to_string(&file).expect("readable");
+        for (number, line) in long_lines(&source) {
+            wrong.push_str(&format!("{}:{number}: {line}\n", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "wrap these lines:\n{wrong}");
+}
+
+#[test]
+fn a_long_comment_is_found_and_a_long_text_is_not() {
+    let long = "x".repeat(MAX_COLUMNS);
+    let source = format!("// {long}\nlet a = \"{long}\";\nlet b = {long};\n// short");
+    let found: Vec<usize> = long_lines(&source).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(found, [1, 3]);
 }

@@ -20,8 +20,9 @@ Also: my neighbour says \"nobody reads guides\", so make the first sentence coun
 
 /// Events of a stream, as language models cut them.
 const PIECES: [&str; 24] = [
-    "The", " harbour", " lies", " below", " the", " old", " town", ",", " and", " most", " morn", "ings", " a", " dozen", " boats", " go",
-    " out", " before", " it", " is", " light", ".", "\n\n", "1984",
+    "The", " harbour", " lies", " below", " the", " old", " town", ",", " and", " most", " morn",
+    "ings", " a", " dozen", " boats", " go", " out", " before", " it", " is", " light", ".",
+    "\n\n", "1984",
 ];
 
 fn prose(bytes: usize) -> String {

@@ -44,7 +44,11 @@ fn classify(c: &mut Criterion) {
     // A reader that has met nothing yet has no shape to go by: its first event is scanned.
     group.bench_function("the same, scanned", |b| {
         let fresh = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
-        b.iter_batched_ref(fresh, |reader| reader.feed(black_box(EVENT.as_bytes()), &mut ()), criterion::BatchSize::SmallInput);
+        b.iter_batched_ref(
+            fresh,
+            |reader| reader.feed(black_box(EVENT.as_bytes()), &mut ()),
+            criterion::BatchSize::SmallInput,
+        );
     });
     group.finish();
 }
@@ -86,7 +90,8 @@ fn token_event() -> Event {
         }
     }
     let mut last = Last(None);
-    Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default()).feed(EVENT.as_bytes(), &mut last);
+    Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default())
+        .feed(EVENT.as_bytes(), &mut last);
     let event = last.0.expect("one event");
     assert!(event.kinds.has(Kinds::CONTENT));
     event
@@ -99,7 +104,9 @@ fn facts(c: &mut Criterion) {
     );
     let mut group = c.benchmark_group("request facts");
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("a body of 16 KiB", |b| b.iter(|| RequestFacts::scan(black_box(body.as_bytes())).expect("valid")));
+    group.bench_function("a body of 16 KiB", |b| {
+        b.iter(|| RequestFacts::scan(black_box(body.as_bytes())).expect("valid"))
+    });
     group.finish();
 }
 
@@ -107,7 +114,9 @@ fn heads(c: &mut Criterion) {
     let head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: OpenAI/Python 1.99\r\naccept: application/json\r\ncontent-type: application/json\r\nauthorization: Bearer sk-0123456789\r\nx-stainless-lang: python\r\nx-stainless-os: Linux\r\ncontent-length: 512\r\n\r\n";
     c.bench_function("a request head of nine fields", |b| {
         b.iter(|| {
-            let end = head::find_end(black_box(head), 0, HeadLimits::default()).expect("valid").expect("whole");
+            let end = head::find_end(black_box(head), 0, HeadLimits::default())
+                .expect("valid")
+                .expect("whole");
             let mut room = head::field_room();
             head::parse_request(&head[..end], &mut room, HeadLimits::default()).expect("valid").len
         });

@@ -13,7 +13,9 @@ const QUESTION: Question = Question { prompt: 400, output: 200 };
 
 /// A pool with measurements of all backends.
 fn pool(balance: Balance, members: usize) -> Pool {
-    let members = (0..members).map(|n| Arc::new(Member::new(format!("backend-{n}").into(), 1, Tick(0)))).collect();
+    let members = (0..members)
+        .map(|n| Arc::new(Member::new(format!("backend-{n}").into(), 1, Tick(0))))
+        .collect();
     let pool = Pool::new(PoolSettings { balance, ..PoolSettings::named("bench") }, members, 7);
     for at in 0..pool.members().len() {
         for n in 0..8 {
@@ -37,8 +39,11 @@ pub fn choice(c: &mut Criterion) {
     for (name, balance) in rules {
         for members in [100, 1000] {
             let pool = pool(balance.clone(), members);
-            let wish = BalanceRequest { tokens: 600, key: Some(b"a key"), ..BalanceRequest::default() };
-            group.bench_function(format!("{name} of {members}"), |b| b.iter(|| pool.choose(black_box(&wish), Tick(1_000_000))));
+            let wish =
+                BalanceRequest { tokens: 600, key: Some(b"a key"), ..BalanceRequest::default() };
+            group.bench_function(format!("{name} of {members}"), |b| {
+                b.iter(|| pool.choose(black_box(&wish), Tick(1_000_000)))
+            });
         }
     }
     let pool = pool(Balance::Prefix, 100);
@@ -49,7 +54,10 @@ pub fn choice(c: &mut Criterion) {
             prefix.clear();
             routing::blocks(b"m", [black_box(prompt.as_bytes())].into_iter(), &mut prefix);
             let choice = pool
-                .choose(&BalanceRequest { tokens: 600, prefix: &prefix, ..BalanceRequest::default() }, Tick(1_000_000))
+                .choose(
+                    &BalanceRequest { tokens: 600, prefix: &prefix, ..BalanceRequest::default() },
+                    Tick(1_000_000),
+                )
                 .expect("a member");
             pool.remember(&prefix, choice.at);
             choice

@@ -12,18 +12,30 @@ const WORKERS: usize = 4;
 pub(crate) fn scrape(c: &mut Criterion) {
     let observatory = observed();
     let mut group = c.benchmark_group("a scrape of 2,000 routes x backends");
-    for (name, format) in [("text, classic buckets", Format::Text), ("protobuf, native histograms", Format::Protobuf)] {
-        println!("{name}: {:.1} MB", observatory.prometheus(format, Vec::new()).iter().map(Vec::len).sum::<usize>() as f64 / 1e6);
-        group
-            .sample_size(20)
-            .bench_function(name, |b| b.iter_batched(Vec::new, |more| observatory.prometheus(format, more), BatchSize::PerIteration));
+    for (name, format) in
+        [("text, classic buckets", Format::Text), ("protobuf, native histograms", Format::Protobuf)]
+    {
+        println!(
+            "{name}: {:.1} MB",
+            observatory.prometheus(format, Vec::new()).iter().map(Vec::len).sum::<usize>() as f64
+                / 1e6
+        );
+        group.sample_size(20).bench_function(name, |b| {
+            b.iter_batched(
+                Vec::new,
+                |more| observatory.prometheus(format, more),
+                BatchSize::PerIteration,
+            )
+        });
     }
     group.finish();
 }
 
 fn observed() -> Observatory {
     let observatory = Observatory::new(WORKERS, 1, Vec::new());
-    for (route, backend) in (0..ROUTES).flat_map(|route| (0..BACKENDS).map(move |backend| (route, backend))) {
+    for (route, backend) in
+        (0..ROUTES).flat_map(|route| (0..BACKENDS).map(move |backend| (route, backend)))
+    {
         let (group, _) = observatory.group(Group {
             route: format!("route-{route}").into(),
             backend: format!("backend-{backend}").into(),
@@ -34,9 +46,15 @@ fn observed() -> Observatory {
             server: "10.0.0.1:8000".into(),
         });
         let key = SeriesKey { group, model: 1, outcome: Outcome::Ok };
-        for (worker, step) in (0..WORKERS).flat_map(|worker| (0..4).map(move |step| (worker, step))) {
+        for (worker, step) in (0..WORKERS).flat_map(|worker| (0..4).map(move |step| (worker, step)))
+        {
             let spread = 1_000 * (1 + (route + backend + worker) as u64 % 50) + 137 * step;
-            observatory.gaps(worker, key, (1..30).map(|i| spread + i * 500), (1..30).map(|i| spread + i * 510));
+            observatory.gaps(
+                worker,
+                key,
+                (1..30).map(|i| spread + i * 500),
+                (1..30).map(|i| spread + i * 510),
+            );
             observatory.finished(worker, key, record(spread), Tick(1));
         }
     }

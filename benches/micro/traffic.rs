@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use lens::Tick;
-use traffic::settings::{DOLLAR, Key, Limit, OnExhausted, Per, Price, Proof, Quota, Shared, Unit, Window};
+use traffic::settings::{
+    DOLLAR, Key, Limit, OnExhausted, Per, Price, Proof, Quota, Shared, Unit, Window,
+};
 use traffic::{Caller, Denied, KeyHasher, Keys, LimitRequest, RateLimits, TokenCache, Used, When};
 
 /// Keys that are known.
@@ -28,8 +30,12 @@ pub fn identity(c: &mut Criterion) {
     let mut group = c.benchmark_group("identity");
     group.throughput(Throughput::Elements(1));
     let good = format!("llk_{:064}", 4711);
-    group.bench_function("by key, one of 10,000", |b| b.iter(|| assert!(keys.find(black_box(&good), 1).is_some())));
-    group.bench_function("by an unknown key", |b| b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none())));
+    group.bench_function("by key, one of 10,000", |b| {
+        b.iter(|| assert!(keys.find(black_box(&good), 1).is_some()))
+    });
+    group.bench_function("by an unknown key", |b| {
+        b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none()))
+    });
     // A token of some eight hundred bytes, one of 10,000 that are remembered.
     let remembered = TokenCache::default();
     let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));
@@ -37,24 +43,50 @@ pub fn identity(c: &mut Criterion) {
     (0..KEYS).for_each(|at| remembered.keep(TokenCache::hash(&token(at)), &caller, 0, 1));
     let good = token(4711);
     group.bench_function("by a token that is remembered", |b| {
-        b.iter(|| assert!(remembered.find(&TokenCache::hash(black_box(&good)), 1).is_ok_and(|caller| caller.is_some())));
+        b.iter(|| {
+            assert!(
+                remembered
+                    .find(&TokenCache::hash(black_box(&good)), 1)
+                    .is_ok_and(|caller| caller.is_some())
+            )
+        });
     });
     group.finish();
 }
 
 fn limit(unit: Unit, per: Per, shared: Option<Shared>) -> Limit {
-    let window = if unit == Unit::Streams { Window::AtATime } else { Window::Rolling(Duration::from_secs(60)) };
+    let window = if unit == Unit::Streams {
+        Window::AtATime
+    } else {
+        Window::Rolling(Duration::from_secs(60))
+    };
     let amount = if unit == Unit::Cost { DOLLAR * 1000 } else { 1 << 40 };
     let name = format!("{}-{}", unit.name(), per.name()).into();
     let quota = Quota { amount, window, burst: amount };
-    Limit { name, unit, quota, per, routes: vec![], models: vec![], owners: vec![], warn_at: 0, on_exhausted: OnExhausted::Length, shared }
+    Limit {
+        name,
+        unit,
+        quota,
+        per,
+        routes: vec![],
+        models: vec![],
+        owners: vec![],
+        warn_at: 0,
+        on_exhausted: OnExhausted::Length,
+        shared,
+    }
 }
 
 pub fn decision(c: &mut Criterion) {
-    let price = Price { models: vec![], input: 1000, cached_input: 100, output: 5000, reasoning: 5000 };
+    let price =
+        Price { models: vec![], input: 1000, cached_input: 100, output: 5000, reasoning: 5000 };
     let (route, model): (Arc<str>, Arc<str>) = ("chat".into(), "m".into());
     let callers: Vec<Caller> = (0..KEYS)
-        .map(|at| Caller { id: format!("k_{at}").into(), owner: format!("o{}", at % 100).into(), ..Caller::anonymous() })
+        .map(|at| Caller {
+            id: format!("k_{at}").into(),
+            owner: format!("o{}", at % 100).into(),
+            ..Caller::anonymous()
+        })
         .collect();
     let mut group = c.benchmark_group("limits");
     group.throughput(Throughput::Elements(1));
@@ -66,7 +98,11 @@ pub fn decision(c: &mut Criterion) {
         limit(Unit::Streams, Per::Key, None),
         limit(Unit::Cost, Per::Owner, None),
     ];
-    let shared = vec![limit(Unit::TotalTokens, Per::Key, Some(Shared { prefix: "bench".into(), replicas: 4 }))];
+    let shared = vec![limit(
+        Unit::TotalTokens,
+        Per::Key,
+        Some(Shared { prefix: "bench".into(), replicas: 4 }),
+    )];
     for (name, settings) in [
         ("one local limit: reserved and settled", one),
         ("five local limits: reserved and settled", five),
@@ -80,8 +116,14 @@ pub fn decision(c: &mut Criterion) {
                 (at, now) = ((at + 7919) % KEYS, now + 1000);
                 let when = When { tick: Tick(now), wall_us: now / 1000 };
                 let expected = Used { output: 512, ..used };
-                let asked =
-                    LimitRequest { caller: &callers[at], route: &route, model: "m", declared_model: &model, address: None, expected };
+                let asked = LimitRequest {
+                    caller: &callers[at],
+                    route: &route,
+                    model: "m",
+                    declared_model: &model,
+                    address: None,
+                    expected,
+                };
                 let mut charge = match limits.reserve(black_box(&asked), None, when) {
                     Ok(charge) => charge,
                     // The first time of each account; a slice that lasts.

@@ -38,7 +38,9 @@ impl Machine {
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_mib: field("/proc/meminfo", "MemTotal").and_then(number).map_or(0, |kib| kib / 1024),
+            memory_mib: field("/proc/meminfo", "MemTotal")
+                .and_then(number)
+                .map_or(0, |kib| kib / 1024),
             kernel: read("/proc/sys/kernel/osrelease"),
             load: read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
             versions: BTreeMap::new(),

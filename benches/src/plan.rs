@@ -90,8 +90,11 @@ mod tests {
 
     #[test]
     fn a_plan_reads_what_it_writes() -> Result<()> {
-        let plans =
-            [Plan::Json, Plan::Stream { events: 500, gap: Duration::from_millis(20), per: 8 }, Plan::Idle { hold: Duration::from_secs(3) }];
+        let plans = [
+            Plan::Json,
+            Plan::Stream { events: 500, gap: Duration::from_millis(20), per: 8 },
+            Plan::Idle { hold: Duration::from_secs(3) },
+        ];
         for plan in plans {
             assert_eq!(Plan::parse(&plan.to_string())?, plan);
         }

@@ -82,7 +82,11 @@ impl Cpu {
     /// What was spent from `self` until `later`.
     #[must_use]
     pub fn until(&self, later: &Self) -> Spent {
-        let run: u64 = later.threads.iter().map(|(tid, ns)| ns.saturating_sub(self.threads.get(tid).copied().unwrap_or(0))).sum();
+        let run: u64 = later
+            .threads
+            .iter()
+            .map(|(tid, ns)| ns.saturating_sub(self.threads.get(tid).copied().unwrap_or(0)))
+            .sum();
         let tick = 1e6 / ticks_per_second();
         let user = to_f64(later.user_ticks.saturating_sub(self.user_ticks));
         let kernel = to_f64(later.kernel_ticks.saturating_sub(self.kernel_ticks));
@@ -122,7 +126,8 @@ struct Stat {
 
 impl Stat {
     fn of(pid: u32) -> Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} has gone"))?;
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} has gone"))?;
         Self::parse(&text).context("/proc/PID/stat")
     }
 
@@ -130,7 +135,11 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        Some(Self { parent: fields.get(1)?.parse().ok()?, user: fields.get(11)?.parse().ok()?, kernel: fields.get(12)?.parse().ok()? })
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            user: fields.get(11)?.parse().ok()?,
+            kernel: fields.get(12)?.parse().ok()?,
+        })
     }
 }
 
@@ -161,7 +170,11 @@ mod tests {
     #[test]
     fn the_split_keeps_the_total() {
         let before = Cpu::default();
-        let after = Cpu { threads: BTreeMap::from([(1, 900_000_000), (2, 100_000_000)]), user_ticks: 25, kernel_ticks: 75 };
+        let after = Cpu {
+            threads: BTreeMap::from([(1, 900_000_000), (2, 100_000_000)]),
+            user_ticks: 25,
+            kernel_ticks: 75,
+        };
         let spent = before.until(&after);
         assert!((spent.user - 250_000.0).abs() < 1.0);
         assert!((spent.kernel - 750_000.0).abs() < 1.0);

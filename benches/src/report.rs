@@ -14,8 +14,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Pairs that are compared.
-const PAIRS: [(Kind, Kind); 4] =
-    [(Kind::LlmLens, Kind::Nginx), (Kind::LlmLens, Kind::IdlePingora), (Kind::Shielded, Kind::LlmLens), (Kind::Limited, Kind::LlmLens)];
+const PAIRS: [(Kind, Kind); 4] = [
+    (Kind::LlmLens, Kind::Nginx),
+    (Kind::LlmLens, Kind::IdlePingora),
+    (Kind::Shielded, Kind::LlmLens),
+    (Kind::Limited, Kind::LlmLens),
+];
 
 /// Values of a run.
 #[derive(Clone, Debug)]
@@ -101,8 +105,10 @@ impl Report {
             }
             proxies.insert(kind.name(), json!(figures));
         }
-        let ratios: BTreeMap<_, BTreeMap<_, _>> =
-            PAIRS.into_iter().map(|(ours, rival)| (rival.name(), self.ratios(ours, rival).into_iter().collect())).collect();
+        let ratios: BTreeMap<_, BTreeMap<_, _>> = PAIRS
+            .into_iter()
+            .map(|(ours, rival)| (rival.name(), self.ratios(ours, rival).into_iter().collect()))
+            .collect();
         json!({
             "machine": self.machine,
             "load": self.load,
@@ -190,7 +196,11 @@ mod tests {
     #[test]
     fn the_report_takes_the_direct_way_off_and_makes_ratios() {
         let mut report = Report::new(Machine::look(), Load::QUICK, 1);
-        for (kind, ttft, cpu) in [(Kind::Direct, 100.0, None), (Kind::Nginx, 150.0, Some(10.0)), (Kind::LlmLens, 200.0, Some(15.0))] {
+        for (kind, ttft, cpu) in [
+            (Kind::Direct, 100.0, None),
+            (Kind::Nginx, 150.0, Some(10.0)),
+            (Kind::LlmLens, 200.0, Some(15.0)),
+        ] {
             report.add_kind(kind);
             report.add(kind, Metric::TtftP50, ttft);
             if let Some(cpu) = cpu {

@@ -71,7 +71,12 @@ pub async fn run(options: Options) -> Result<Report> {
     let folder = Folder(std::env::temp_dir().join(name));
     let program = sibling("mock-engine").context("mock-engine is missing: build it")?;
     let mut engine = Process::start(&mut Command::new(program), &folder.0.join("engine"))?;
-    let run = Run { engine: engine.first_line()?.parse().context("mock engine")?, folder: folder.0.clone(), load, cells: options.cells };
+    let run = Run {
+        engine: engine.first_line()?.parse().context("mock engine")?,
+        folder: folder.0.clone(),
+        load,
+        cells: options.cells,
+    };
     let mut report = Report::new(machine, load, options.rounds);
     for contender in &contenders {
         report.add_kind(contender.kind);

@@ -15,7 +15,9 @@ pub const MARK: u8 = b'@';
 /// Nanoseconds of the wall clock.
 #[must_use]
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Writes `nanos` over the whole of `slot`, padded with zeros on the left.

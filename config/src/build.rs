@@ -1,5 +1,6 @@
 //! Builds settings from a checked tree, with checks across fields.
 
+mod discovery;
 mod guardrails;
 mod routing;
 pub(crate) mod traffic;
@@ -14,8 +15,8 @@ use wire::url::{self, BadUrl, BaseUrl};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
-    AccessLog, Audit, Backend, BackendTls, GuardrailSettings, Limits, Listener, ListenerTls, Pattern, Pool, Route, Settings, Shutdown,
-    Timeouts,
+    AccessLog, Audit, Backend, BackendTls, GuardrailSettings, Limits, Listener, ListenerTls,
+    Pattern, Pool, Route, Settings, Shutdown, Timeouts,
 };
 use crate::tree::{self, Table};
 
@@ -27,8 +28,16 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     let pools = b.pools(&root, &mut backends);
     let auth = b.auth(&root);
     let guardrails = b.guardrails(&root, &backends);
-    let routes =
-        b.routes(&root, &Known { backends: &backends, pools: &pools, guardrails: &guardrails, timeouts, has_auth: auth.is_some() });
+    let routes = b.routes(
+        &root,
+        &Known {
+            backends: &backends,
+            pools: &pools,
+            guardrails: &guardrails,
+            timeouts,
+            has_auth: auth.is_some(),
+        },
+    );
     let listeners = b.listeners(&root);
     let admin = b.section(&root, "admin");
     let settings = Settings {
@@ -90,13 +99,21 @@ impl Builder {
 
     fn listeners(&mut self, root: &Table) -> Vec<Listener> {
         let written = root.list("listeners");
-        let listeners: Vec<Table> = if written.is_empty() { self.fallback.list("listeners").to_vec() } else { written.to_vec() };
+        let listeners: Vec<Table> = if written.is_empty() {
+            self.fallback.list("listeners").to_vec()
+        } else {
+            written.to_vec()
+        };
         let mut seen = HashSet::new();
         let mut out = Vec::new();
         for table in &listeners {
             let address = self.address(table);
             if address.port() != 0 && !seen.insert(address) {
-                self.wrong(table, "address", format!("{address} is already the address of another listener"));
+                self.wrong(
+                    table,
+                    "address",
+                    format!("{address} is already the address of another listener"),
+                );
             }
             let tls = table.table("tls").map(|tls| ListenerTls {
                 cert: PathBuf::from(tls.text("cert").unwrap_or_default()),
@@ -135,7 +152,11 @@ impl Builder {
             self.problems.push(root.place.problem("no backend is configured; add one under \"backends\", or start with --upstream URL"));
         }
         self.unique_names(tables);
-        tables.iter().enumerate().filter_map(|(index, table)| self.backend(index, table).map(Arc::new)).collect()
+        tables
+            .iter()
+            .enumerate()
+            .filter_map(|(index, table)| self.backend(index, table).map(Arc::new))
+            .collect()
     }
 
     fn backend(&mut self, index: usize, table: &Table) -> Option<Backend> {
@@ -143,7 +164,11 @@ impl Builder {
         let parts = match split_url(url) {
             Ok(parts) => parts,
             Err(why) => {
-                self.wrong(table, "url", format!("{why}; write for example \"http://127.0.0.1:8000\""));
+                self.wrong(
+                    table,
+                    "url",
+                    format!("{why}; write for example \"http://127.0.0.1:8000\""),
+                );
                 return None;
             }
         };
@@ -157,7 +182,8 @@ impl Builder {
         {
             self.wrong(at, "ca", format!("cannot open {}: {e}", path.display()));
         }
-        let server_name = tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
+        let server_name =
+            tls_table.and_then(|t| t.text("server_name")).unwrap_or(&parts.host).to_owned();
         Some(Backend {
             name: table.text("name").unwrap_or_default().into(),
             index,
@@ -215,13 +241,21 @@ impl Builder {
     }
 
     /// The entry of a list that a route names.
-    fn named<'l, T>(&mut self, table: &Table, field: &str, known: &'l [Arc<T>], name: impl Fn(&T) -> &str) -> Option<&'l Arc<T>> {
+    fn named<'l, T>(
+        &mut self,
+        table: &Table,
+        field: &str,
+        known: &'l [Arc<T>],
+        name: impl Fn(&T) -> &str,
+    ) -> Option<&'l Arc<T>> {
         let wanted = table.text(field)?;
         let found = known.iter().find(|one| name(one) == wanted);
         if found.is_none() {
             let names: Vec<&str> = known.iter().map(|one| name(one)).collect();
-            let hint = nearest(wanted, names.iter().copied())
-                .map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+            let hint = nearest(wanted, names.iter().copied()).map_or_else(
+                || format!("known: {}", names.join(", ")),
+                |near| format!("did you mean {near:?}?"),
+            );
             self.wrong(table, field, format!("{field} {wanted:?} does not exist; {hint}"));
         }
         found
@@ -230,14 +264,21 @@ impl Builder {
     fn routes(&mut self, root: &Table, known: &Known<'_>) -> Vec<Arc<Route>> {
         let tables = root.list("routes");
         if tables.is_empty() {
-            self.problems.push(root.place.problem("no route is configured; add one under \"routes\" with a name and a backend"));
+            self.problems.push(root.place.problem(
+                "no route is configured; add one under \"routes\" with a name and a backend",
+            ));
         }
         self.unique_names(tables);
-        tables.iter().enumerate().filter_map(|(index, table)| self.route(index, table, known).map(Arc::new)).collect()
+        tables
+            .iter()
+            .enumerate()
+            .filter_map(|(index, table)| self.route(index, table, known).map(Arc::new))
+            .collect()
     }
 
     fn route(&mut self, index: usize, table: &Table, known: &Known<'_>) -> Option<Route> {
-        let guardrail = self.named(table, "guardrail", known.guardrails, |guardrail| &guardrail.name);
+        let guardrail =
+            self.named(table, "guardrail", known.guardrails, |guardrail| &guardrail.name);
         let pools = self.route_pools(table, known.backends, known.pools)?;
         let conditions = table.table("match").cloned().unwrap_or_default();
         let path = conditions.text("path").map(Pattern::new);
@@ -280,7 +321,9 @@ impl Builder {
             server_timing: table.flag("server_timing"),
             security_headers: table.flag("security_headers"),
             stall: table.duration("stall"),
-            timeouts: table.table("timeouts").map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
+            timeouts: table
+                .table("timeouts")
+                .map_or(known.timeouts, |given| route_timeouts(given, known.timeouts)),
             auth: self.route_auth(table, known.has_auth),
             default_output_tokens: table.count("default_output_tokens"),
             tokenizer: table.text("tokenizer").map(PathBuf::from),
@@ -295,9 +338,17 @@ impl Builder {
     fn origins(&mut self, table: &Table) -> Vec<String> {
         let origins = table.texts("cors");
         for origin in origins.iter().filter(|origin| *origin != "*") {
-            let is_one = origin.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.path() == "/" && !origin.ends_with('/'));
+            let is_one = origin.parse::<http::Uri>().is_ok_and(|uri| {
+                uri.scheme().is_some() && uri.path() == "/" && !origin.ends_with('/')
+            });
             if !is_one {
-                self.wrong(table, "cors", format!("{origin:?} is not an origin; write for example \"https://app.example.com\""));
+                self.wrong(
+                    table,
+                    "cors",
+                    format!(
+                        "{origin:?} is not an origin; write for example \"https://app.example.com\""
+                    ),
+                );
             }
         }
         origins.to_vec()
@@ -308,7 +359,9 @@ impl Builder {
         for (name, value) in conditions.map("headers") {
             match http::HeaderName::from_bytes(name.as_bytes()) {
                 Ok(name) => out.push((name.as_str().to_owned(), (value != "*").then_some(value))),
-                Err(_) => self.wrong(conditions, "headers", format!("{name:?} is not a header name")),
+                Err(_) => {
+                    self.wrong(conditions, "headers", format!("{name:?} is not a header name"))
+                }
             }
         }
         out
@@ -323,7 +376,9 @@ impl Builder {
                 }
                 if name.is_empty()
                     || name.len() > 64
-                    || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
+                    || !name.bytes().all(|b| {
+                        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/')
+                    })
                 {
                     self.wrong(
                         table,
@@ -351,7 +406,12 @@ impl Builder {
 
     fn limits(&mut self, root: &Table) -> Limits {
         let table = self.section(root, "limits");
-        for (field, min) in [("request_head", 1024), ("event", 1024), ("stream_buffer", 16 << 10), ("request_body", 1024)] {
+        for (field, min) in [
+            ("request_head", 1024),
+            ("event", 1024),
+            ("stream_buffer", 16 << 10),
+            ("request_body", 1024),
+        ] {
             if table.size(field) < min {
                 self.wrong(&table, field, format!("must be at least {min} bytes"));
             }
@@ -369,7 +429,8 @@ impl Builder {
             records: table.size("records"),
             connections: table.size("connections"),
             connections_per_address: table.size("connections_per_address"),
-            requests_per_address: u32::try_from(table.count("requests_per_address")).unwrap_or(u32::MAX),
+            requests_per_address: u32::try_from(table.count("requests_per_address"))
+                .unwrap_or(u32::MAX),
             h2_streams: u32::try_from(table.count("h2_streams")).unwrap_or(u32::MAX),
             kernel_timestamps: table.flag("kernel_timestamps"),
         }
@@ -393,7 +454,10 @@ impl Builder {
 
     fn shutdown(&self, root: &Table) -> Shutdown {
         let table = self.section(root, "shutdown");
-        Shutdown { grace: table.duration("grace"), upgrade_socket: PathBuf::from(table.text("upgrade_socket").unwrap_or_default()) }
+        Shutdown {
+            grace: table.duration("grace"),
+            upgrade_socket: PathBuf::from(table.text("upgrade_socket").unwrap_or_default()),
+        }
     }
 }
 
@@ -424,7 +488,9 @@ fn split_url(url: &str) -> Result<BaseUrl, String> {
         why => format!("{shown} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {
-        return Err(format!("{shown} is a link-local or metadata address; the gateway does not connect to those"));
+        return Err(format!(
+            "{shown} is a link-local or metadata address; the gateway does not connect to those"
+        ));
     }
     Ok(parts)
 }

@@ -53,7 +53,9 @@ impl fmt::Display for Source {
         match self {
             Source::Dns { name, port, .. } => write!(f, "dns {name}, port {port}"),
             Source::Srv { name, .. } => write!(f, "srv {name}"),
-            Source::Kubernetes { namespace: Some(namespace), service, .. } => write!(f, "kubernetes {namespace}/{service}"),
+            Source::Kubernetes { namespace: Some(namespace), service, .. } => {
+                write!(f, "kubernetes {namespace}/{service}")
+            }
             Source::Kubernetes { service, .. } => write!(f, "kubernetes {service}"),
         }
     }
@@ -104,7 +106,11 @@ const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 fn may_be_there(endpoint: &Endpoint) -> bool {
     let address = endpoint.address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    endpoint.port != 0 && !is_of_the_link(address) && !address.is_unspecified() && !address.is_multicast() && !is_broadcast
+    endpoint.port != 0
+        && !is_of_the_link(address)
+        && !address.is_unspecified()
+        && !address.is_multicast()
+        && !is_broadcast
 }
 
 impl Endpoint {
@@ -112,7 +118,15 @@ impl Endpoint {
     fn backend(&self, name: Arc<str>, index: usize, template: &Backend) -> Backend {
         let weight = if self.weight == 0 { template.weight } else { self.weight };
         let zone = self.zone.clone().or_else(|| template.zone.clone());
-        Backend { name, index, host: self.address.to_string(), port: self.port, weight, zone, ..template.clone() }
+        Backend {
+            name,
+            index,
+            host: self.address.to_string(),
+            port: self.port,
+            weight,
+            zone,
+            ..template.clone()
+        }
     }
 }
 
@@ -123,17 +137,23 @@ impl Settings {
         let mut settings = self.clone();
         let mut renewed: Vec<(Arc<Pool>, Arc<Pool>)> = Vec::new();
         for pool in &mut settings.pools {
-            let (Some(discovery), Some(found)) = (&pool.discovery, found.get(&pool.settings.name)) else { continue };
+            let (Some(discovery), Some(found)) = (&pool.discovery, found.get(&pool.settings.name))
+            else {
+                continue;
+            };
             let mut next = Pool::clone(pool);
-            let mut endpoints: Vec<&Endpoint> = found.iter().filter(|endpoint| may_be_there(endpoint)).collect();
+            let mut endpoints: Vec<&Endpoint> =
+                found.iter().filter(|endpoint| may_be_there(endpoint)).collect();
             endpoints.sort_unstable();
             endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
             for endpoint in endpoints.into_iter().take(MAX_FOUND) {
-                let name: Arc<str> = format!("{}/{}-{}", pool.settings.name, endpoint.address, endpoint.port).into();
+                let name: Arc<str> =
+                    format!("{}/{}-{}", pool.settings.name, endpoint.address, endpoint.port).into();
                 if settings.backends.iter().any(|there| there.name == name) {
                     continue;
                 }
-                let backend = Arc::new(endpoint.backend(name, settings.backends.len(), &discovery.template));
+                let backend =
+                    Arc::new(endpoint.backend(name, settings.backends.len(), &discovery.template));
                 settings.backends.push(backend.clone());
                 next.backends.push(backend);
             }

@@ -29,7 +29,8 @@ routes:
 
 /// A settings file with every field, its default and what it does. It is valid as it stands.
 pub fn example() -> String {
-    let mut out = String::from("# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml\n");
+    let mut out =
+        String::from("# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml\n");
     out.push_str("# A changed file, or SIGHUP, takes effect completely or not at all; docs/operations.md lists what needs a restart.\n");
     for field in ROOT.fields {
         out.push('\n');
@@ -47,14 +48,23 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
                 || matches!(field.name, "audit" | "auth" | "store")
                 || matches!(
                     field.name,
-                    "admission" | "health" | "engine_metrics" | "canary" | "discover" | "mirror" | "retries" | "hedge" | "offload"
+                    "admission"
+                        | "health"
+                        | "engine_metrics"
+                        | "canary"
+                        | "discover"
+                        | "mirror"
+                        | "retries"
+                        | "hedge"
+                        | "offload"
                 )
                 || matches!(field.name, "tls" | "match" | "timeouts" if indent > 0);
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_section(out, section, indent + 1, inactive);
         }
         Kind::List(section) => {
-            let inactive = inactive || matches!(field.name, "guardrails" | "rate_limits" | "prices" | "pools");
+            let inactive =
+                inactive || matches!(field.name, "guardrails" | "rate_limits" | "prices" | "pools");
             out.push_str(&format!("{pad}{}{}:\n", if inactive { "# " } else { "" }, field.name));
             write_entry(out, section, indent + 1, inactive);
         }
@@ -62,7 +72,11 @@ fn write_field(out: &mut String, field: &Field, indent: usize, inactive: bool) {
             let value = sample(field, inactive);
             let inactive = inactive || value.is_none();
             let value = value.unwrap_or_else(|| inactive_sample(field));
-            out.push_str(&format!("{pad}{}{}: {value}\n", if inactive { "# " } else { "" }, field.name));
+            out.push_str(&format!(
+                "{pad}{}{}: {value}\n",
+                if inactive { "# " } else { "" },
+                field.name
+            ));
         }
     }
 }

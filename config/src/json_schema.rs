@@ -15,8 +15,14 @@ pub fn json_schema() -> Value {
 }
 
 fn section(section: &Section) -> Value {
-    let properties: Map<String, Value> = section.fields.iter().map(|f| (f.name.to_owned(), property(f))).collect();
-    let required: Vec<&str> = section.fields.iter().filter(|f| matches!(f.kind, Kind::RequiredText)).map(|f| f.name).collect();
+    let properties: Map<String, Value> =
+        section.fields.iter().map(|f| (f.name.to_owned(), property(f))).collect();
+    let required: Vec<&str> = section
+        .fields
+        .iter()
+        .filter(|f| matches!(f.kind, Kind::RequiredText))
+        .map(|f| f.name)
+        .collect();
     json!({"type": "object", "description": section.doc, "additionalProperties": false, "properties": properties, "required": required})
 }
 
@@ -27,11 +33,17 @@ fn property(field: &Field) -> Value {
         Kind::Share => json!({"type": "number", "minimum": 0, "maximum": 1}),
         Kind::Number => json!({"type": "number", "minimum": 0}),
         Kind::Count(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
-        Kind::Duration => json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(us|ms|s|m|h|d)$|^0$"}),
-        Kind::Size => json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(B|KiB|MiB|GiB|kB|KB|MB|GB)?$"}),
+        Kind::Duration => {
+            json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(us|ms|s|m|h|d)$|^0$"})
+        }
+        Kind::Size => {
+            json!({"type": ["string", "integer"], "pattern": r"^[0-9.]+ *(B|KiB|MiB|GiB|kB|KB|MB|GB)?$"})
+        }
         Kind::Word(words) => json!({"enum": words}),
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
-        Kind::TextMap => json!({"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}}),
+        Kind::TextMap => {
+            json!({"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}})
+        }
         Kind::Section(s) => section(s),
         Kind::List(s) => json!({"type": "array", "items": section(s)}),
     };

@@ -1,7 +1,8 @@
 //! Keys: a YAML file, or an SQLite database that `traffic` reads.
 //!
 //! - *In*: the file or database, and the limits that keys may have amounts of their own for.
-//! - *Out*: [`Key`]s, or every problem with its place: line and column of a file, the id of the key in a database.
+//! - *Out*: [`Key`]s, or every problem with its place: line and column of a file, the id of the key
+//!   in a database.
 //! - *Never*: a key itself; only hashes are kept.
 
 use std::path::Path;
@@ -23,11 +24,16 @@ const MAX_FILE: u64 = 64 << 20;
 pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
     let name = path.display().to_string();
     if is_database(path) {
-        return from_database(path, limits)
-            .map_err(|messages| Problems::new(&name, messages.into_iter().map(Problem::whole_file).collect()));
+        return from_database(path, limits).map_err(|messages| {
+            Problems::new(&name, messages.into_iter().map(Problem::whole_file).collect())
+        });
     }
-    let text = crate::read(path, MAX_FILE)
-        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}; `llm-lens key create` makes it"))))?;
+    let text = crate::read(path, MAX_FILE).map_err(|e| {
+        Problems::one(
+            &name,
+            Problem::whole_file(format!("cannot read it: {e}; `llm-lens key create` makes it")),
+        )
+    })?;
     parse_keys(&name, &text, limits)
 }
 
@@ -55,7 +61,9 @@ pub fn parse_keys(name: &str, text: &str, limits: &[Limit]) -> Result<Vec<Key>, 
     for table in root.list("keys") {
         match checker.key(&entry(table)) {
             Ok(key) => keys.extend(key),
-            Err(wrong) => problems.extend(wrong.into_iter().map(|(field, message)| table.place(field).problem(message))),
+            Err(wrong) => problems.extend(
+                wrong.into_iter().map(|(field, message)| table.place(field).problem(message)),
+            ),
         }
     }
     if problems.is_empty() { Ok(keys) } else { Err(Problems::new(name, problems)) }

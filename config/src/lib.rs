@@ -1,10 +1,11 @@
 //! The settings file: parsing, checking, reference and schema.
 //!
-//! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and the files that secrets
-//!   name.
+//! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and
+//!   the files that secrets name.
 //! - *Out*: [`Settings`], or every problem at once, each with line, column and a way out.
-//! - *Never*: a default hidden in code that reads it. [`schema`] is the one table of sections and fields; checking, the
-//!   commented example, the JSON Schema and the documentation are all made from it.
+//! - *Never*: a default hidden in code that reads it. [`schema`] is the one table of sections and
+//!   fields; checking, the commented example, the JSON Schema and the documentation are all made
+//!   from it.
 #![deny(clippy::indexing_slicing)]
 
 mod problem;
@@ -44,13 +45,17 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// All problems of the file, or the one that kept it from being read.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let name = path.display().to_string();
-    let text = read(path, MAX_FILE).map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
+    let text = read(path, MAX_FILE)
+        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
     parse(&name, &text)
 }
 
 fn read(path: &Path, most: u64) -> std::io::Result<String> {
     if std::fs::metadata(path)?.len() > most {
-        return Err(std::io::Error::other(format!("larger than {} MiB, which no such file is", most >> 20)));
+        return Err(std::io::Error::other(format!(
+            "larger than {} MiB, which no such file is",
+            most >> 20
+        )));
     }
     std::fs::read_to_string(path)
 }
@@ -63,12 +68,17 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
     tree::read(text).and_then(build::settings).map_err(|problems| Problems::new(name, problems))
 }
 
-/// The settings of a gateway that was given an upstream and no file. The flags become the text of a file, so that they
-/// are checked, and default, as one.
+/// The settings of a gateway that was given an upstream and no file. The flags become the text of a
+/// file, so that they are checked, and default, as one.
 ///
 /// # Errors
 /// The problems of the flags.
-pub fn from_flags(upstream: &str, listen: &str, admin: &str, workers: Option<usize>) -> Result<Settings, Problems> {
+pub fn from_flags(
+    upstream: &str,
+    listen: &str,
+    admin: &str,
+    workers: Option<usize>,
+) -> Result<Settings, Problems> {
     let quote = |s: &str| serde_json::Value::from(s).to_string();
     let workers = workers.map_or(String::new(), |n| format!("workers: {n}\n"));
     let text = format!(

@@ -66,7 +66,11 @@ impl fmt::Display for Problems {
 
 /// The known name nearest to what was written, if it is near enough to be a slip.
 pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known.map(|k| (strsim::levenshtein(written, k), k)).filter(|(d, k)| *d <= 1 + k.len() / 4).min_by_key(|(d, _)| *d).map(|(_, k)| k)
+    known
+        .map(|k| (strsim::levenshtein(written, k), k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, k)| k)
 }
 
 #[cfg(test)]

@@ -11,10 +11,17 @@ pub fn reference() -> String {
 }
 
 fn section(out: &mut String, title: &str, path: &str, section: &Section) {
-    out.push_str(&format!("## {title}\n\n{}\n\n| key | type | default | meaning |\n|---|---|---|---|\n", section.doc));
+    out.push_str(&format!(
+        "## {title}\n\n{}\n\n| key | type | default | meaning |\n|---|---|---|---|\n",
+        section.doc
+    ));
     for Field { name, kind, default, doc, .. } in section.fields {
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
-        out.push_str(&format!("| `{name}` | {} | {default} | {} |\n", type_of(kind), doc.replace('|', "\\|")));
+        out.push_str(&format!(
+            "| `{name}` | {} | {default} | {} |\n",
+            type_of(kind),
+            doc.replace('|', "\\|")
+        ));
     }
     out.push('\n');
     for field in section.fields {
@@ -40,7 +47,9 @@ fn type_of(kind: &Kind) -> String {
         Kind::Duration => "duration".to_owned(),
         Kind::Size => "size".to_owned(),
         Kind::Secret => "secret".to_owned(),
-        Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+        Kind::Word(words) => {
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+        }
         Kind::Texts => "list of texts".to_owned(),
         Kind::TextMap => "map of texts".to_owned(),
         Kind::Section(_) => "section".to_owned(),

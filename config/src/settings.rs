@@ -15,7 +15,9 @@ use crate::value::Secret;
 
 pub use self::routing::{Ability, CanarySettings, MirrorSettings, OffloadSettings, Pool, Resume};
 pub use ::routing::Rollback;
-pub use ::routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
+pub use ::routing::settings::{
+    Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries,
+};
 pub use filters::settings::{Action, GuardrailSettings};
 pub use traffic::Pattern;
 pub use traffic::settings::{Admission, Auth, Issuer, Limit, Price};
@@ -244,10 +246,15 @@ impl Backend {
         *self == Backend { index: self.index, ..other.clone() }
     }
 
-    /// The header field that carries the backend's own key: its name, and its value, which is for the wire only.
+    /// The header field that carries the backend's own key: its name, and its value, which is for
+    /// the wire only.
     pub fn credential(&self) -> Option<(&'static str, String)> {
         let key = self.api_key.as_ref()?.reveal();
-        Some(if self.provider == "anthropic" { ("x-api-key", key.to_owned()) } else { ("authorization", format!("Bearer {key}")) })
+        Some(if self.provider == "anthropic" {
+            ("x-api-key", key.to_owned())
+        } else {
+            ("authorization", format!("Bearer {key}"))
+        })
     }
 }
 
@@ -406,7 +413,8 @@ pub struct Shutdown {
 impl Settings {
     /// All models that may become labels, sorted.
     pub fn declared_models(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.backends.iter().flat_map(|b| b.models.iter().map(String::as_str)).collect();
+        let mut names: Vec<&str> =
+            self.backends.iter().flat_map(|b| b.models.iter().map(String::as_str)).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -421,7 +429,10 @@ fn dialect_name<S: Serializer>(d: &Option<Dialect>, serializer: S) -> Result<S::
     serializer.serialize_str(d.map_or("auto", Dialect::name))
 }
 
-fn guardrail_name<S: Serializer>(guardrail: &Option<Arc<GuardrailSettings>>, serializer: S) -> Result<S::Ok, S::Error> {
+fn guardrail_name<S: Serializer>(
+    guardrail: &Option<Arc<GuardrailSettings>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     guardrail.as_ref().map(|guardrail| &*guardrail.name).serialize(serializer)
 }
 

@@ -1,4 +1,5 @@
-//! A settings file, checked against the table: every known field has its type, nothing else is there.
+//! A settings file, checked against the table: every known field has its type, nothing else is
+//! there.
 //!
 //! - *In*: YAML text.
 //! - *Out*: a tree of typed [`Value`]s, each with its place, defaults filled in; or all problems.
@@ -28,7 +29,12 @@ impl Place {
 
     /// A problem here.
     pub(crate) fn problem(&self, message: impl Into<String>) -> Problem {
-        Problem { line: self.line, column: self.column, path: self.path.clone(), message: message.into() }
+        Problem {
+            line: self.line,
+            column: self.column,
+            path: self.path.clone(),
+            message: message.into(),
+        }
     }
 }
 
@@ -62,8 +68,13 @@ impl Table {
     }
 
     fn value(&self, name: &str) -> &Value {
-        // The checker enters every field of a section, so a name that is not there is a slip in our own code.
-        debug_assert!(self.fields.is_empty() || self.fields.contains_key(name), "no field {name:?} in {:?}", self.place);
+        // The checker enters every field of a section, so a name that is not there is a slip in our
+        // own code.
+        debug_assert!(
+            self.fields.is_empty() || self.fields.contains_key(name),
+            "no field {name:?} in {:?}",
+            self.place
+        );
         self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
     }
 
@@ -155,7 +166,8 @@ impl Table {
 
     /// The same with the sections of another beside its own.
     pub(crate) fn with_sections_of(mut self, other: &Table) -> Table {
-        let sections = other.fields.iter().filter(|(_, (value, _))| matches!(value, Value::Table(_)));
+        let sections =
+            other.fields.iter().filter(|(_, (value, _))| matches!(value, Value::Table(_)));
         self.fields.extend(sections.map(|(name, field)| (*name, field.clone())));
         self
     }
@@ -177,13 +189,22 @@ pub(crate) fn read(text: &str) -> Result<Table, Vec<Problem>> {
 pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<Problem>> {
     let documents = MarkedYaml::load_from_str(text).map_err(|e| {
         let at = e.marker();
-        vec![Problem { line: at.line(), column: at.col() + 1, path: String::new(), message: format!("not valid YAML: {}", e.info()) }]
+        vec![Problem {
+            line: at.line(),
+            column: at.col() + 1,
+            path: String::new(),
+            message: format!("not valid YAML: {}", e.info()),
+        }]
     })?;
     let mut checker = Checker { problems: Vec::new() };
     let table = match documents.as_slice() {
         [] => checker.defaults(root, &Place::default()),
         [document] => checker.section(document, root, String::new()),
-        _ => return Err(vec![Problem::whole_file("it holds more than one YAML document; write one".into())]),
+        _ => {
+            return Err(vec![Problem::whole_file(
+                "it holds more than one YAML document; write one".into(),
+            )]);
+        }
     };
     if checker.problems.is_empty() { Ok(table) } else { Err(checker.problems) }
 }
@@ -210,8 +231,11 @@ impl Checker {
         let mut place = table.place.clone();
         place.path = join(&place.path, field.name);
         let value = match field.kind {
-            // Whether an optional section is there can matter, so its defaults are the builder's to ask for.
-            Kind::Section(_) | Kind::List(_) | Kind::Texts | Kind::TextMap | Kind::Secret => Value::Absent,
+            // Whether an optional section is there can matter, so its defaults are the builder's to
+            // ask for.
+            Kind::Section(_) | Kind::List(_) | Kind::Texts | Kind::TextMap | Kind::Secret => {
+                Value::Absent
+            }
             Kind::RequiredText => {
                 let at = table.place.clone();
                 self.wrong(&at, format!("{:?} is missing: {}", field.name, field.doc));
@@ -229,7 +253,13 @@ impl Checker {
             if matches!(node.data, YamlData::Value(Scalar::Null)) {
                 return self.defaults(section, &place);
             }
-            self.wrong(&place, format!("expected a section with keys such as {:?}", section.fields.first().map_or("", |f| f.name)));
+            self.wrong(
+                &place,
+                format!(
+                    "expected a section with keys such as {:?}",
+                    section.fields.first().map_or("", |f| f.name)
+                ),
+            );
             return Table { place, ..Table::default() };
         };
         let mut table = Table { place, fields: BTreeMap::new() };
@@ -268,19 +298,27 @@ impl Checker {
         match &field.kind {
             Kind::Section(section) => Value::Table(self.section(node, section, path)),
             Kind::List(section) => match &node.data {
-                YamlData::Sequence(items) => {
-                    Value::List(items.iter().enumerate().map(|(at, item)| self.section(item, section, format!("{path}[{at}]"))).collect())
-                }
+                YamlData::Sequence(items) => Value::List(
+                    items
+                        .iter()
+                        .enumerate()
+                        .map(|(at, item)| self.section(item, section, format!("{path}[{at}]")))
+                        .collect(),
+                ),
                 _ => self.fail(&place, "expected a list; begin each entry with \"- \""),
             },
             Kind::Texts => match &node.data {
-                YamlData::Sequence(items) => Value::Texts(items.iter().filter_map(|item| self.plain(item, &path)).collect()),
+                YamlData::Sequence(items) => {
+                    Value::Texts(items.iter().filter_map(|item| self.plain(item, &path)).collect())
+                }
                 _ => self.fail(&place, "expected a list of texts, for example [\"a\", \"b\"]"),
             },
             Kind::TextMap => match &node.data {
-                YamlData::Mapping(map) => {
-                    Value::TextMap(map.iter().filter_map(|(k, v)| Some((self.plain(k, &path)?, self.plain(v, &path)?))).collect())
-                }
+                YamlData::Mapping(map) => Value::TextMap(
+                    map.iter()
+                        .filter_map(|(k, v)| Some((self.plain(k, &path)?, self.plain(v, &path)?)))
+                        .collect(),
+                ),
                 _ => self.fail(&place, "expected keys with texts, for example {team: search}"),
             },
             _ => match text_of(node) {
@@ -334,11 +372,12 @@ impl Checker {
     }
 }
 
-/// A secret from the environment, a file or (for tests of one's own set-up) the text itself. What went wrong is told
-/// without the value.
+/// A secret from the environment, a file or (for tests of one's own set-up) the text itself. What
+/// went wrong is told without the value.
 fn secret(text: &str) -> Result<Secret, String> {
     let value = match text.strip_prefix("file:") {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| format!("cannot read the secret's file {path}: {e}"))?,
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| format!("cannot read the secret's file {path}: {e}"))?,
         None => value::expand(text, |name| std::env::var(name).ok())?,
     };
     let value = value.trim_end_matches(['\r', '\n']);

@@ -67,7 +67,9 @@ pub(crate) fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result
     while let Some((before, after)) = rest.split_once("${") {
         let (name, tail) = after.split_once('}').ok_or("\"${\" without \"}\"; write ${NAME}")?;
         out.push_str(before);
-        out.push_str(&env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?);
+        out.push_str(
+            &env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?,
+        );
         rest = tail;
     }
     out.push_str(rest);

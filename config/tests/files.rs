@@ -10,7 +10,10 @@ backends:
   - {name: a, url: 'http://127.0.0.1:8000/base/', models: [m1]}
   - {name: b, url: 'https://engine.test', api_key: '${PATH}x'}
 routes:
-  - {name: gold, backend: b, match: {headers: {X-Tier: gold}, models: ['m*']}, timeouts: {connect: 1s}}
+  - name: gold
+    backend: b
+    match: {headers: {X-Tier: gold}, models: ['m*']}
+    timeouts: {connect: 1s}
   - {name: rest, backend: a}
 timeouts: {connect: 2s, first_byte: 7s}
 ";
@@ -20,10 +23,19 @@ fn a_good_file_is_understood() {
     let s = config::parse("f", &GOOD.replace("${PATH}x", "k-1")).unwrap();
     assert_eq!(s.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!((s.backends[0].prefix.as_str(), s.backends[0].port), ("/base", 8000));
-    assert_eq!((s.backends[1].port, s.backends[1].tls.as_ref().unwrap().server_name.as_str()), (443, "engine.test"));
-    assert_eq!((s.routes[0].timeouts.connect.as_secs(), s.routes[1].timeouts.connect.as_secs()), (1, 2));
+    assert_eq!(
+        (s.backends[1].port, s.backends[1].tls.as_ref().unwrap().server_name.as_str()),
+        (443, "engine.test")
+    );
+    assert_eq!(
+        (s.routes[0].timeouts.connect.as_secs(), s.routes[1].timeouts.connect.as_secs()),
+        (1, 2)
+    );
     // What a route does not name stays as the file says, and only then as it is by default.
-    assert_eq!((s.routes[0].timeouts.first_byte.as_secs(), s.routes[0].timeouts.total.as_secs()), (7, 3600));
+    assert_eq!(
+        (s.routes[0].timeouts.first_byte.as_secs(), s.routes[0].timeouts.total.as_secs()),
+        (7, 3600)
+    );
     assert_eq!(s.routes[0].headers, [("x-tier".to_owned(), Some("gold".to_owned()))]);
     assert!(s.routes[0].models[0].matches("m1") && !s.routes[0].models[0].matches("x"));
     assert_eq!(s.limits.stream_buffer, 256 << 10);
@@ -50,10 +62,25 @@ fn what_only_the_whole_can_tell() {
     let told = problems(
         "backends: [{name: vllm, url: 'http://u:p@h'}, {name: vllm, url: 'http://h'}]\nroutes: [{name: r, backend: vlm}, {name: r, backend: vllm}]\n",
     );
-    assert!(told.iter().any(|l| l.contains("backends[0].url") && l.contains("api_key")), "{told:?}");
-    assert!(told.iter().any(|l| l.contains("backends[1].name") && l.contains("used twice")), "{told:?}");
-    assert!(told.iter().any(|l| l.contains("routes[0].backend") && l.contains("did you mean \"vllm\"?")), "{told:?}");
-    assert!(problems("backends: [{name: a, url: 'http://169.254.169.254'}]\nroutes: [{name: r, backend: a}]")[0].contains("metadata"));
+    assert!(
+        told.iter().any(|l| l.contains("backends[0].url") && l.contains("api_key")),
+        "{told:?}"
+    );
+    assert!(
+        told.iter().any(|l| l.contains("backends[1].name") && l.contains("used twice")),
+        "{told:?}"
+    );
+    assert!(
+        told.iter()
+            .any(|l| l.contains("routes[0].backend") && l.contains("did you mean \"vllm\"?")),
+        "{told:?}"
+    );
+    assert!(
+        problems(
+            "backends: [{name: a, url: 'http://169.254.169.254'}]\nroutes: [{name: r, backend: a}]"
+        )[0]
+        .contains("metadata")
+    );
 }
 
 #[test]
@@ -86,20 +113,25 @@ fn the_example_is_valid_and_says_the_defaults() {
 #[test]
 fn the_schema_names_every_field_of_the_example() {
     let schema = config::json_schema().to_string();
-    for name in ["listeners", "h2c", "api_key", "between_events", "kernel_timestamps", "upgrade_socket"] {
+    for name in
+        ["listeners", "h2c", "api_key", "between_events", "kernel_timestamps", "upgrade_socket"]
+    {
         assert!(schema.contains(name), "{name}");
     }
 }
 
 #[test]
 fn flags_are_checked_like_a_file() {
-    let s = config::from_flags("http://127.0.0.1:8000", "127.0.0.1:0", "127.0.0.1:0", Some(3)).unwrap();
+    let s =
+        config::from_flags("http://127.0.0.1:8000", "127.0.0.1:0", "127.0.0.1:0", Some(3)).unwrap();
     assert_eq!((s.workers, s.routes.len(), s.backends[0].port), (3, 1, 8000));
-    let told = config::from_flags("127.0.0.1:8000", "x", "127.0.0.1:0", None).unwrap_err().to_string();
+    let told =
+        config::from_flags("127.0.0.1:8000", "x", "127.0.0.1:0", None).unwrap_err().to_string();
     assert!(told.contains("url") && told.contains("listeners[0].address"), "{told}");
 }
 
-/// A file that was written for an older version names its keys; each is answered with the one that replaced it.
+/// A file that was written for an older version names its keys; each is answered with the one that
+/// replaced it.
 #[test]
 fn old_keys_are_answered_with_the_new_ones() {
     let text = "backends: [{name: a, url: 'http://127.0.0.1:1', lacks: [tools], signals: {}}]\n\
@@ -134,9 +166,14 @@ proptest::proptest! {
 
 #[test]
 fn a_route_has_no_say_over_what_is_before_it() {
-    let text = GOOD.replace("${PATH}x", "k-1").replace("timeouts: {connect: 1s}", "timeouts: {request_body: 1s}");
+    let text = GOOD
+        .replace("${PATH}x", "k-1")
+        .replace("timeouts: {connect: 1s}", "timeouts: {request_body: 1s}");
     let told = problems(&text);
-    assert!(told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].contains("routes[0].timeouts.request_body: unknown key"),
+        "{told:?}"
+    );
 }
 
 /// Each error in a guardrail names its place and the remedy.
@@ -180,23 +217,39 @@ fn wrong_guardrails_are_reported_with_their_places() {
 
 #[test]
 fn pools_and_what_routes_want_of_them_are_checked() {
-    let backends = "backends: [{name: a, url: 'http://127.0.0.1:1'}, {name: h, url: 'http://127.0.0.1:2'}]\n";
+    let backends =
+        "backends: [{name: a, url: 'http://127.0.0.1:1'}, {name: h, url: 'http://127.0.0.1:2'}]\n";
     for (rest, want) in [
         (
             "pools: [{name: p, backends: [aa]}]\nroutes: [{name: r, pool: p}]",
             "pools[0].backends: \"aa\" does not exist; did you mean \"a\"?",
         ),
         ("pools: [{name: p, backends: [a, a]}]\nroutes: [{name: r, pool: p}]", "is listed twice"),
-        ("pools: [{name: p, backends: [a], key: user}]\nroutes: [{name: r, pool: p}]", "is not a key"),
+        (
+            "pools: [{name: p, backends: [a], key: user}]\nroutes: [{name: r, pool: p}]",
+            "is not a key",
+        ),
         (
             "pools: [{name: p, backends: [a], ejection: {max_ttft_ratio: 0.5}}]\nroutes: [{name: r, pool: p}]",
             "max_ttft_ratio: 0.5 must be above 1",
         ),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]", "two backends or more"),
+        (
+            "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, hedge: {}}]",
+            "two backends or more",
+        ),
         ("routes: [{name: r, backend: a, resume: on}]", "needs a second backend and retries"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]", "needs a fallback"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]", "cannot be combined with backend"),
-        ("pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]", "need a second backend"),
+        (
+            "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, offload: {}}]",
+            "needs a fallback",
+        ),
+        (
+            "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, backend: a}]",
+            "cannot be combined with backend",
+        ),
+        (
+            "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, backend: a, retries: {}}]",
+            "need a second backend",
+        ),
         ("routes: [{name: r}]", "name a backend or a pool"),
         (
             "pools: [{name: p, backends: [a]}]\nroutes: [{name: r, pool: p, fallback: [p], offload: {findings: [judge.x]}}]",
@@ -218,13 +271,25 @@ fn finding(discover: &str) -> String {
 
 #[test]
 fn places_where_backends_are_found_are_read() {
-    let source = |discover: &str| config::parse("f", &finding(discover)).unwrap().pools[0].discovery.clone().unwrap().source;
+    let source = |discover: &str| {
+        config::parse("f", &finding(discover)).unwrap().pools[0].discovery.clone().unwrap().source
+    };
     let servers = vec!["10.0.0.1:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()];
     let dns = |port, servers| config::Source::Dns { name: "llm.test".into(), port, servers };
     assert_eq!(source("{dns: llm.test}"), dns(8443, Vec::new()));
-    assert_eq!(source("{dns: llm.test, port: 80, servers: [10.0.0.1, '[fd00::1]:5353']}"), dns(80, servers));
-    assert_eq!(source("{srv: _llm._tcp.test.}"), config::Source::Srv { name: "_llm._tcp.test.".into(), servers: Vec::new() });
-    let service = config::Source::Kubernetes { namespace: Some("m".into()), service: "vllm".into(), port: Some("http".into()) };
+    assert_eq!(
+        source("{dns: llm.test, port: 80, servers: [10.0.0.1, '[fd00::1]:5353']}"),
+        dns(80, servers)
+    );
+    assert_eq!(
+        source("{srv: _llm._tcp.test.}"),
+        config::Source::Srv { name: "_llm._tcp.test.".into(), servers: Vec::new() }
+    );
+    let service = config::Source::Kubernetes {
+        namespace: Some("m".into()),
+        service: "vllm".into(),
+        port: Some("http".into()),
+    };
     assert_eq!(source("{kubernetes: vllm, namespace: m, port: http}"), service);
     for (discover, told) in [
         ("{}", "pools[0].discover: needs exactly one of"),
@@ -233,10 +298,16 @@ fn places_where_backends_are_found_are_read() {
         ("{dns: 10.0.0.1}", "pools[0].discover.dns: \"10.0.0.1\" is not a host name"),
         ("{dns: a.test, port: http}", "pools[0].discover.port: \"http\" is not a port"),
         ("{dns: a.test, port: 0}", "is not a port"),
-        ("{dns: a.test, servers: [ns.test]}", "pools[0].discover.servers: \"ns.test\" is not an IP address"),
+        (
+            "{dns: a.test, servers: [ns.test]}",
+            "pools[0].discover.servers: \"ns.test\" is not an IP address",
+        ),
         ("{srv: a.test, port: 80}", "pools[0].discover.port: applies to dns and kubernetes only"),
         ("{dns: a.test, namespace: x}", "pools[0].discover.namespace: applies to kubernetes only"),
-        ("{kubernetes: a, servers: [10.0.0.1]}", "pools[0].discover.servers: applies to dns and srv only"),
+        (
+            "{kubernetes: a, servers: [10.0.0.1]}",
+            "pools[0].discover.servers: applies to dns and srv only",
+        ),
     ] {
         let all = problems(&finding(discover));
         assert!(all.iter().any(|line| line.contains(told)), "{discover}: {all:?}");
@@ -247,11 +318,22 @@ fn places_where_backends_are_found_are_read() {
 
 #[test]
 fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
-    let written = config::parse("f", &finding("{dns: llm.test}").replace("pool: p}", "pool: p, mirror: {pool: p}}")).unwrap();
+    let written = config::parse(
+        "f",
+        &finding("{dns: llm.test}").replace("pool: p}", "pool: p, mirror: {pool: p}}"),
+    )
+    .unwrap();
     let zoned = config::parse("f", &(finding("{dns: llm.test}") + "zone: 'z-${PATH}'\n")).unwrap();
     assert_eq!(zoned.zone, Some(format!("z-{}", std::env::var("PATH").unwrap())));
-    let endpoint = |address: &str, port, weight| config::Endpoint { address: address.parse().unwrap(), port, weight, zone: None };
-    let at = |endpoints: &[config::Endpoint]| written.with_found(&[("p".into(), endpoints.to_vec())].into());
+    let endpoint = |address: &str, port, weight| config::Endpoint {
+        address: address.parse().unwrap(),
+        port,
+        weight,
+        zone: None,
+    };
+    let at = |endpoints: &[config::Endpoint]| {
+        written.with_found(&[("p".into(), endpoints.to_vec())].into())
+    };
     let found = at(&[
         endpoint("10.0.0.2", 8000, 0),
         endpoint("10.0.0.1", 8000, 7),
@@ -274,13 +356,20 @@ fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
     assert_eq!(route.mirror.as_ref().unwrap().pool.backends.len(), 2);
     let of = |at: usize| route.pools[0].backends[at].clone();
     assert_eq!((of(0).weight, of(1).weight), (7, 3));
-    assert_eq!((of(0).host.as_str(), of(0).authority.as_str(), of(0).prefix.as_str()), ("10.0.0.1", "llm.test:8443", "/base"));
+    assert_eq!(
+        (of(0).host.as_str(), of(0).authority.as_str(), of(0).prefix.as_str()),
+        ("10.0.0.1", "llm.test:8443", "/base")
+    );
     assert_eq!(of(0).tls.as_ref().unwrap().server_name, "llm.test");
     assert!(found.backends.iter().enumerate().all(|(at, backend)| backend.index == at));
     // Indexes change with the other backends; the backend does not.
     let alone = at(&[endpoint("10.0.0.2", 8000, 0)]);
-    assert!(alone.routes[0].pools[0].backends[0].is_same(&of(1)) && alone.routes[0].pools[0].backends[0].index != of(1).index);
-    let many: Vec<config::Endpoint> = (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();
+    assert!(
+        alone.routes[0].pools[0].backends[0].is_same(&of(1))
+            && alone.routes[0].pools[0].backends[0].index != of(1).index
+    );
+    let many: Vec<config::Endpoint> =
+        (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();
     assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MAX_FOUND);
     assert_eq!(written.with_found(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 const FEATURES: [&str; 7] = ["dns", "jwt", "redis", "tokenizer", "sqlite", "onnx", "kubernetes"];
 
 fn main() {
-    let features: Vec<&str> =
-        FEATURES.into_iter().filter(|name| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some()).collect();
+    let features: Vec<&str> = FEATURES
+        .into_iter()
+        .filter(|name| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some())
+        .collect();
     println!("cargo::rustc-env=LLM_LENS_COMMIT={}", commit());
     println!("cargo::rustc-env=LLM_LENS_FEATURES={}", features.join(" "));
     println!("cargo::rerun-if-env-changed=LLM_LENS_COMMIT");
@@ -21,10 +23,14 @@ fn main() {
 
 /// The commit: from the environment, for builds without a repository, or from git.
 fn commit() -> String {
-    std::env::var("LLM_LENS_COMMIT").ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown commit".into())
+    std::env::var("LLM_LENS_COMMIT")
+        .ok()
+        .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown commit".into())
 }
 
 fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+    let output =
+        Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -2,8 +2,8 @@
 //!
 //! - *In*: a finding, the text it covers, a key.
 //! - *Out*: an [`Entry`]: caller, rule, place, and a keyed hash of the match.
-//! - *Never*: the text. Equal hashes show equal texts; the text itself cannot be recovered without the key
-//!   and a guess.
+//! - *Never*: the text. Equal hashes show equal texts; the text itself cannot be recovered without
+//!   the key and a guess.
 
 use hmac::{Hmac, Mac};
 use serde::Serialize;
@@ -53,7 +53,8 @@ pub struct Entry<'r> {
     pub start: u64,
     /// Where it ends.
     pub end: u64,
-    /// HMAC-SHA-256 of the match, its first 16 bytes in hexadecimal; absent where the match is the whole text.
+    /// HMAC-SHA-256 of the match, its first 16 bytes in hexadecimal; absent where the match is the
+    /// whole text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
 }
@@ -89,7 +90,10 @@ mod tests {
     /// RFC 4231, test case 2.
     #[test]
     fn the_hash_is_the_one_of_the_standard() {
-        assert_eq!(Hasher::new(b"Jefe").hash("what do ya want for nothing?"), "5bdcc146bf60754e6a042426089575c7");
+        assert_eq!(
+            Hasher::new(b"Jefe").hash("what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c7"
+        );
         assert_eq!(format!("{:?}", Hasher::new(b"Jefe")), "Hasher(***)");
     }
 }

@@ -4,14 +4,16 @@
 //! - *Out*: whether to ask.
 //! - *Never*: a lock. A race between two requests costs one question too many.
 //!
-//! Closed until [`FAILURES`] in a row, then open for [`REST`]; after that one question goes through, and its end decides.
+//! Closed until [`FAILURES`] in a row, then open for [`REST`]; after that one question goes
+//! through, and its end decides.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
 
-/// Failures in a row that open it. Fewer would let one bad moment silence a judge; more would make many requests wait.
+/// Failures in a row that open it. Fewer would let one bad moment silence a judge; more would make
+/// many requests wait.
 pub const FAILURES: u32 = 5;
 /// How long it stays open.
 pub const REST: Duration = Duration::from_secs(5);
@@ -32,7 +34,11 @@ impl Breaker {
         }
         let again = self.again.load(Ordering::Relaxed);
         // The call that moves the time is the probe.
-        now.0 >= again && self.again.compare_exchange(again, later(now), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        now.0 >= again
+            && self
+                .again
+                .compare_exchange(again, later(now), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// A question was answered.
@@ -44,7 +50,9 @@ impl Breaker {
     pub fn failed(&self, now: Tick) {
         self.again.store(later(now), Ordering::Relaxed);
         // It stays at the threshold: a counter that ran on could wrap.
-        let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(FAILURES)));
+        let _ = self
+            .failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(FAILURES)));
     }
 
     /// Whether it is open.

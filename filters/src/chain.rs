@@ -2,10 +2,12 @@
 //!
 //! - *In*: a [`Subject`], a [`Host`].
 //! - *Out*: an [`Assessment`]: what was found, what is to be done, what each filter cost.
-//! - *Never*: an open question. A filter that is late, broken or panics has the result of its declared failure mode.
+//! - *Never*: an open question. A filter that is late, broken or panics has the result of its
+//!   declared failure mode.
 //!
-//! Detectors run first, in sequence: together they take less time than one call. If they refuse the request,
-//! judges are skipped. Then all judges run concurrently. Long prompts are checked by threads of the pool, concurrently too.
+//! Detectors run first, in sequence: together they take less time than one call. If they refuse the
+//! request, judges are skipped. Then all judges run concurrently. Long prompts are checked by
+//! threads of the pool, concurrently too.
 
 mod assessment;
 
@@ -25,8 +27,8 @@ use crate::subject::{Side, Subject};
 
 pub use assessment::{Assessment, Outcome, Verdict, account, merge, worse};
 
-/// Prompts up to this are looked at where the request is served: about a quarter of a millisecond with everything switched on. A
-/// longer one would hold up the other streams of its worker.
+/// Prompts up to this are looked at where the request is served: about a quarter of a millisecond
+/// with everything switched on. A longer one would hold up the other streams of its worker.
 const INLINE: usize = 16 << 10;
 
 /// How long a look at a long prompt may take on the pool, waiting for a thread included.
@@ -74,7 +76,12 @@ pub struct Chain {
 
 impl Chain {
     /// A chain of links in the order in which they look.
-    pub fn new(links: Vec<Link>, observe: bool, budget: Duration, risk: crate::settings::Risk) -> Self {
+    pub fn new(
+        links: Vec<Link>,
+        observe: bool,
+        budget: Duration,
+        risk: crate::settings::Risk,
+    ) -> Self {
         Chain { links: links.into_iter().map(Arc::new).collect(), observe, budget, risk }
     }
 
@@ -102,7 +109,9 @@ impl Chain {
     /// # Errors
     /// The first refusal.
     pub fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
-        self.at(Hooks::HEAD).try_for_each(|link| link.filter.head(head)).or_else(|refused| if self.observe { Ok(()) } else { Err(refused) })
+        self.at(Hooks::HEAD)
+            .try_for_each(|link| link.filter.head(head))
+            .or_else(|refused| if self.observe { Ok(()) } else { Err(refused) })
     }
 
     /// Everything about a prompt.
@@ -117,8 +126,14 @@ impl Chain {
                 assessment.add(link, look(link, subject, host));
             }
         } else if self.has(Hooks::LOOK) {
-            let looked = self.at(Hooks::LOOK).map(|link| async move { (link, look_elsewhere(link, subject, host).await) });
-            join_all(looked).boxed().await.into_iter().for_each(|(link, outcome)| assessment.add(link, outcome));
+            let looked = self
+                .at(Hooks::LOOK)
+                .map(|link| async move { (link, look_elsewhere(link, subject, host).await) });
+            join_all(looked)
+                .boxed()
+                .await
+                .into_iter()
+                .for_each(|(link, outcome)| assessment.add(link, outcome));
         }
         let looked = host.now();
         assessment.looked = looked.nanos_since(began);
@@ -132,11 +147,14 @@ impl Chain {
         assessment
     }
 
-    /// Ask all judges of one mode about a window of an answer, side by side. `since` is when the budget began to run.
+    /// Ask all judges of one mode about a window of an answer, side by side. `since` is when the
+    /// budget began to run.
     pub async fn window(&self, mode: Mode, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
         let mut assessment = Assessment::new(Side::Output, self.observe);
         let began = host.now();
-        for (link, outcome) in self.judge(Hooks::JUDGE_ANSWER, Some(mode), subject, host, began).await {
+        for (link, outcome) in
+            self.judge(Hooks::JUDGE_ANSWER, Some(mode), subject, host, began).await
+        {
             assessment.add(&link, outcome);
         }
         assessment.judged = host.now().nanos_since(began);
@@ -145,7 +163,8 @@ impl Chain {
 
     /// The modes in which answers are judged.
     pub fn modes(&self) -> Vec<Mode> {
-        let mut modes: Vec<Mode> = self.at(Hooks::JUDGE_ANSWER).map(|link| link.declared.mode).collect();
+        let mut modes: Vec<Mode> =
+            self.at(Hooks::JUDGE_ANSWER).map(|link| link.declared.mode).collect();
         modes.sort_unstable();
         modes.dedup();
         modes
@@ -153,7 +172,9 @@ impl Chain {
 
     /// What the filters remember of an answer that begins.
     pub fn watch(&self, facts: &AnswerFacts) -> Vec<(Arc<Link>, Box<dyn Watch>)> {
-        self.at(Hooks::WATCH).filter_map(|link| Some((link.clone(), link.filter.watch(facts)?))).collect()
+        self.at(Hooks::WATCH)
+            .filter_map(|link| Some((link.clone(), link.filter.watch(facts)?)))
+            .collect()
     }
 
     async fn judge(
@@ -164,16 +185,22 @@ impl Chain {
         host: &dyn Host,
         began: Tick,
     ) -> Vec<(Arc<Link>, Outcome)> {
-        let chosen = self.at(hooks).filter(|link| mode.is_none_or(|mode| link.declared.mode == mode));
-        let asked = chosen.map(|link| async move { (link.clone(), ask(link, subject, host, self.until(link, began)).await) });
+        let chosen =
+            self.at(hooks).filter(|link| mode.is_none_or(|mode| link.declared.mode == mode));
+        let asked = chosen.map(|link| async move {
+            (link.clone(), ask(link, subject, host, self.until(link, began)).await)
+        });
         // Boxed: requests without judges do not carry its size.
         join_all(asked).boxed().await
     }
 
     /// When a filter must have answered, and what to say if it has not.
     fn until(&self, link: &Link, began: Tick) -> (Option<Tick>, Failure) {
-        let after =
-            |time: Duration| (!time.is_zero()).then(|| Tick(began.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))));
+        let after = |time: Duration| {
+            (!time.is_zero()).then(|| {
+                Tick(began.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+            })
+        };
         match (after(link.declared.deadline), after(self.budget)) {
             (Some(own), Some(budget)) if budget < own => (Some(budget), Failure::JudgesDeadline),
             (None, Some(budget)) => (Some(budget), Failure::JudgesDeadline),
@@ -185,7 +212,8 @@ impl Chain {
 /// Let a filter look, here and now.
 fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
     let began = host.now();
-    let report = catch_unwind(AssertUnwindSafe(|| link.filter.look(subject))).map_err(|_| Failure::Panicked);
+    let report =
+        catch_unwind(AssertUnwindSafe(|| link.filter.look(subject))).map_err(|_| Failure::Panicked);
     Outcome { report, wall: host.now().nanos_since(began), queue: 0, remote: 0, ended: host.now() }
 }
 
@@ -200,7 +228,12 @@ async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) ->
 }
 
 /// Ask a judge.
-async fn ask(link: &Link, subject: &Arc<Subject>, host: &dyn Host, (until, late): (Option<Tick>, Failure)) -> Outcome {
+async fn ask(
+    link: &Link,
+    subject: &Arc<Subject>,
+    host: &dyn Host,
+    (until, late): (Option<Tick>, Failure),
+) -> Outcome {
     let began = host.now();
     let call = Call::new(host, until, late);
     let asked = AssertUnwindSafe(link.filter.judge(subject, &call)).catch_unwind();

@@ -1,7 +1,8 @@
 //! The trait that every filter implements.
 //!
-//! A filter is one object for a route and is shared by all of its requests; what it must remember of one answer lives in the
-//! [`Watch`] that it opens. It takes part where its [`Hooks`] say, and costs nothing elsewhere.
+//! A filter is one object for a route and is shared by all of its requests; what it must remember
+//! of one answer lives in the [`Watch`] that it opens. It takes part where its [`Hooks`] say, and
+//! costs nothing elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,7 +59,10 @@ pub struct RequestHead<'h> {
 impl RequestHead<'_> {
     /// The first field of that name.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+        self.fields
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| *value)
     }
 }
 
@@ -86,7 +90,8 @@ pub struct Refused {
 
 /// Something that looks at requests and answers.
 ///
-/// Every method has a default that does nothing; a filter implements those that its [`hooks`](Filter::hooks) name.
+/// Every method has a default that does nothing; a filter implements those that its
+/// [`hooks`](Filter::hooks) name.
 pub trait Filter: Send + Sync + fmt::Debug {
     /// Where it takes part. Asked once, when the chain is built.
     fn hooks(&self) -> Hooks;
@@ -100,22 +105,26 @@ pub trait Filter: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// The whole request is there. Synchronous: what it costs, every other stream of the worker waits; long prompts are looked at
-    /// on a thread of the pool instead.
+    /// The whole request is there. Synchronous: what it costs, every other stream of the worker
+    /// waits; long prompts are looked at on a thread of the pool instead.
     fn look(&self, subject: &Subject) -> Report {
         let _ = subject;
         Report::default()
     }
 
-    /// The whole request, or a window of an answer, for filters that wait: for a server, or for a thread of the pool
-    /// ([`Call::ask`], [`Call::offload`]). Judges of one stage run side by side.
+    /// The whole request, or a window of an answer, for filters that wait: for a server, or for a
+    /// thread of the pool ([`Call::ask`], [`Call::offload`]). Judges of one stage run side by side.
     ///
     /// # Errors
     /// [`Failure`], when it cannot say: its declared mode then applies.
     ///
     /// # Cancel safety
     /// The future is dropped when its time is over, or the request is.
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         let _ = (subject, call);
         Box::pin(async { Ok(Report::default()) })
     }
@@ -129,8 +138,8 @@ pub trait Filter: Send + Sync + fmt::Debug {
 
 /// What a filter remembers of one answer.
 pub trait Watch: Send + fmt::Debug {
-    /// A piece of generated text, decoded, before it is passed on. Synchronous, and called for each event: it should take less than a
-    /// microsecond.
+    /// A piece of generated text, decoded, before it is passed on. Synchronous, and called for each
+    /// event: it should take less than a microsecond.
     ///
     /// # Errors
     /// [`Refused`]: the answer ends before this piece.

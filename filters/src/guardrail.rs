@@ -31,8 +31,9 @@ pub struct Guardrail {
     scanners: Vec<Scanner>,
 }
 
-/// The rules of answers about whose findings the same is done. Each action has a scanner of its own, so that a finding that is only told,
-/// or only masked, never covers one for which the answer must end.
+/// The rules of answers about whose findings the same is done. Each action has a scanner of its
+/// own, so that a finding that is only told, or only masked, never covers one for which the answer
+/// must end.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     /// What is done about its findings.
@@ -89,27 +90,39 @@ impl Guardrail {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(settings: &Arc<settings::GuardrailSettings>, registry: &Registry, load: LoadModel<'_>) -> Result<Self, BuildError> {
+    pub fn build(
+        settings: &Arc<settings::GuardrailSettings>,
+        registry: &Registry,
+        load: LoadModel<'_>,
+    ) -> Result<Self, BuildError> {
         let guardrail = settings.name.clone();
         let wrong = |why: String| BuildError::Rules { guardrail: guardrail.clone(), why };
         let mut links = embedded(settings).map_err(wrong)?;
         for named in &settings.filters {
-            let filter = registry.make(named).map_err(|why| BuildError::Filter { guardrail: guardrail.clone(), why })?;
+            let filter = registry
+                .make(named)
+                .map_err(|why| BuildError::Filter { guardrail: guardrail.clone(), why })?;
             links.push(Link::new(named.declared.clone(), filter));
         }
         for one in &settings.judges {
             let filter = match judge::build(one) {
                 Some(filter) => filter,
-                None => {
-                    load(one).map_err(|why| BuildError::Model { guardrail: guardrail.clone(), judge: one.declared.name.clone(), why })?
-                }
+                None => load(one).map_err(|why| BuildError::Model {
+                    guardrail: guardrail.clone(),
+                    judge: one.declared.name.clone(),
+                    why,
+                })?,
             };
             links.push(Link::new(one.declared.clone(), filter));
         }
         let mut scanners = Vec::new();
         for action in [Action::Block, Action::Mask, Action::Flag] {
-            let rules: Vec<_> = answer_rules(settings).into_iter().filter(|rule| done(settings, rule) == action).collect();
-            let made = automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
+            let rules: Vec<_> = answer_rules(settings)
+                .into_iter()
+                .filter(|rule| done(settings, rule) == action)
+                .collect();
+            let made =
+                automata(&rules, settings.hold_bytes).map_err(|why| wrong(why.to_string()))?;
             scanners.extend(made.map(|automata| Scanner { action, automata }));
         }
         let chain = Chain::new(links, settings.observe, settings.judges_deadline, settings.risk);
@@ -126,7 +139,8 @@ impl Guardrail {
         &self.scanners
     }
 
-    /// What the settings say about findings of a rule in answers, whether or not the guard only observes.
+    /// What the settings say about findings of a rule in answers, whether or not the guard only
+    /// observes.
     pub fn asked(&self, rule: &str) -> Action {
         asked(&self.settings, rule)
     }
@@ -140,15 +154,26 @@ impl Guardrail {
 
     /// Whether answers must be read at all.
     pub fn reads_answers(&self) -> bool {
-        !self.scanners.is_empty() || self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH) || self.alters_answers()
+        !self.scanners.is_empty()
+            || self.chain.has(Hooks::JUDGE_ANSWER)
+            || self.chain.has(Hooks::WATCH)
+            || self.alters_answers()
     }
 
-    /// Replacements in a whole text of an answer, in order and without overlaps, the same as in a stream; and the kind of a finding that blocks
-    /// it. `report` gets each finding with the matched text.
-    pub fn find(&self, text: &str, vault: &Vault, report: &mut dyn FnMut(&Finding, &str)) -> (Replacements, Option<Cow<'static, str>>) {
+    /// Replacements in a whole text of an answer, in order and without overlaps, the same as in a
+    /// stream; and the kind of a finding that blocks it. `report` gets each finding with the
+    /// matched text.
+    pub fn find(
+        &self,
+        text: &str,
+        vault: &Vault,
+        report: &mut dyn FnMut(&Finding, &str),
+    ) -> (Replacements, Option<Cow<'static, str>>) {
         let mut found = Replacements::new();
         let mut blocked = None;
-        for Scanner { action, automata } in self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask) {
+        for Scanner { action, automata } in
+            self.scanners.iter().filter(|scanner| scanner.action >= Action::Mask)
+        {
             let mut note = |piece: Piece<'_>| match piece {
                 Piece::Mask { finding, text: matched, .. } if *action == Action::Block => {
                     report(finding, matched);
@@ -157,11 +182,16 @@ impl Guardrail {
                 Piece::Mask { finding, text: matched, open } => {
                     report(finding, matched);
                     if let Some(instead) = instead(finding, matched, vault) {
-                        found.push((finding.span.start..if open { text.len() } else { finding.span.end }, instead));
+                        found.push((
+                            finding.span.start..if open { text.len() } else { finding.span.end },
+                            instead,
+                        ));
                     }
                 }
                 Piece::Close(span) => {
-                    if let Some((last, _)) = found.last_mut().filter(|(last, _)| last.start == span.start) {
+                    if let Some((last, _)) =
+                        found.last_mut().filter(|(last, _)| last.start == span.start)
+                    {
                         last.end = span.end;
                     }
                 }
@@ -189,7 +219,11 @@ fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
         Some(("pii", _)) => settings.output_pii,
         Some(("secret", _)) => settings.output_secrets,
         Some(("leak", _)) => settings.on_honeytoken,
-        Some(("policy", name)) => settings.rules.iter().find(|rule| *rule.name == *name).map_or(Action::Flag, |rule| rule.output),
+        Some(("policy", name)) => settings
+            .rules
+            .iter()
+            .find(|rule| *rule.name == *name)
+            .map_or(Action::Flag, |rule| rule.output),
         _ => Action::Mask,
     }
 }
@@ -227,7 +261,12 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
     link("rules", shared(MatchRules::new(&settings.rules).map_err(|why| why.to_string())?));
     link("patterns", shared(FindPatterns::new(settings.input_pii, settings.input_secrets)));
     link("topics", shared(MatchTopics::new(&settings.topics)?));
-    let classifiers = ClassifyText::new(settings.input_injection, settings.input_toxicity, settings.output_toxicity, settings.toxicity);
+    let classifiers = ClassifyText::new(
+        settings.input_injection,
+        settings.input_toxicity,
+        settings.output_toxicity,
+        settings.toxicity,
+    );
     link("classifiers", shared(classifiers));
     Ok(links)
 }
@@ -239,8 +278,13 @@ fn answer_rules(settings: &settings::GuardrailSettings) -> Vec<Pattern> {
         _ => settings.output_secrets != Action::Off,
     };
     let tables = shield::rules().into_iter().filter(wanted).cloned();
-    let own = settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
-    let honeytokens = settings.honeytokens.iter().filter(|_| settings.on_honeytoken != Action::Off).map(patterns::of_honeytoken);
+    let own =
+        settings.rules.iter().filter(|rule| rule.output != Action::Off).flat_map(patterns::of_rule);
+    let honeytokens = settings
+        .honeytokens
+        .iter()
+        .filter(|_| settings.on_honeytoken != Action::Off)
+        .map(patterns::of_honeytoken);
     let placeholders = (settings.restore && !settings.observe).then(patterns::of_placeholder);
     tables.chain(own).chain(honeytokens).chain(placeholders).collect()
 }
@@ -253,16 +297,23 @@ pub(crate) fn options(hold_bytes: usize) -> Options {
 /// What automata are made of.
 type Recipe = (Vec<(Cow<'static, str>, Cow<'static, str>)>, usize);
 
-/// Automata are large and dear: guards with the same rules share them, and so do reloads. They are freed with the last guard that has them.
-fn automata(rules: &[Pattern], hold_bytes: usize) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
+/// Automata are large and dear: guards with the same rules share them, and so do reloads. They are
+/// freed with the last guard that has them.
+fn automata(
+    rules: &[Pattern],
+    hold_bytes: usize,
+) -> Result<Option<Arc<Automata>>, shield::stream::BuildError> {
     static MADE: Mutex<Vec<(Recipe, Weak<Automata>)>> = Mutex::new(Vec::new());
     if rules.is_empty() {
         return Ok(None);
     }
-    let recipe = (rules.iter().map(|rule| (rule.rule.clone(), rule.regex.clone())).collect(), hold_bytes);
+    let recipe =
+        (rules.iter().map(|rule| (rule.rule.clone(), rule.regex.clone())).collect(), hold_bytes);
     let mut made = MADE.lock();
     made.retain(|(_, automata)| automata.strong_count() > 0);
-    if let Some(automata) = made.iter().find(|(known, _)| *known == recipe).and_then(|(_, automata)| automata.upgrade()) {
+    if let Some(automata) =
+        made.iter().find(|(known, _)| *known == recipe).and_then(|(_, automata)| automata.upgrade())
+    {
         return Ok(Some(automata));
     }
     let automata = Arc::new(Automata::new(rules, options(hold_bytes))?);
@@ -279,7 +330,10 @@ mod tests {
         let rules = [patterns::of_honeytoken(&settings::Honeytoken("a planted word".into()))];
         let first = automata(&rules, 64).unwrap().unwrap();
         let again = automata(&rules, 64).unwrap().unwrap();
-        assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &automata(&rules, 128).unwrap().unwrap()));
+        assert!(
+            Arc::ptr_eq(&first, &again)
+                && !Arc::ptr_eq(&first, &automata(&rules, 128).unwrap().unwrap())
+        );
         let watch = Arc::downgrade(&first);
         drop((first, again));
         assert!(watch.upgrade().is_none());

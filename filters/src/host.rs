@@ -1,7 +1,8 @@
 //! What a filter may use: time, other servers, threads. The caller of the chain provides it.
 //!
 //! - *In*: a [`Host`] with a clock, a client and a pool.
-//! - *Out*: a [`Call`] for each question to a filter, which knows its deadline and books what waiting costs.
+//! - *Out*: a [`Call`] for each question to a filter, which knows its deadline and books what
+//!   waiting costs.
 //! - *Never*: a wait beyond the deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -130,8 +131,12 @@ impl<'h> Call<'h> {
     /// Have heavy work done by a thread of the pool. The wait for the thread is booked as queue.
     ///
     /// # Errors
-    /// [`Failure::Busy`], [`Failure::Panicked`], or that the time is over: the work then goes on and its result is dropped.
-    pub async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    /// [`Failure::Busy`], [`Failure::Panicked`], or that the time is over: the work then goes on
+    /// and its result is dropped.
+    pub async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let (tell_start, start) = oneshot::channel();
         let (tell, told) = oneshot::channel();
         let began = self.host.now();

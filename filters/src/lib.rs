@@ -2,10 +2,12 @@
 //!
 //! - *In*: texts of a request, and of an answer as it flows; settings.
 //! - *Out*: verdicts, with the findings and the cost of each filter.
-//! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a [`Host`].
+//! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a
+//!   [`Host`].
 //!
-//! A [`Filter`] implements one check; a [`Chain`] is the filters of a route, run in the order that costs least. A [`Guardrail`] is
-//! the chain that its settings describe, with the tables of `shield` in it. `docs/write-a-filter.md` shows how to add one.
+//! A [`Filter`] implements one check; a [`Chain`] is the filters of a route, run in the order that
+//! costs least. A [`Guardrail`] is the chain that its settings describe, with the tables of
+//! `shield` in it. `docs/write-a-filter.md` shows how to add one.
 
 pub mod settings;
 

@@ -35,11 +35,13 @@ pub fn check_rule(regex: &str) -> Result<(), String> {
 }
 
 fn parse(regex: &str) -> Result<Hir, String> {
-    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).map_err(|error| {
-        // The library draws the place over several lines; its last one says what is wrong.
-        let text = error.to_string();
-        text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).map_err(
+        |error| {
+            // The library draws the place over several lines; its last one says what is wrong.
+            let text = error.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        },
+    )
 }
 
 /// The patterns of an operator's rule.
@@ -47,7 +49,8 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Pattern> {
     let name = format!("policy.{}", rule.name);
     let kind = rule.name.to_ascii_uppercase().replace(['-', '.', '/'], "_");
     let phrases = rule.phrases.iter().map(|phrase| literal(phrase));
-    let expressions = Some(rule.regex.clone()).filter(|regex| !regex.is_empty()).into_iter().chain(phrases);
+    let expressions =
+        Some(rule.regex.clone()).filter(|regex| !regex.is_empty()).into_iter().chain(phrases);
     expressions.map(|regex| pattern(name.clone(), kind.clone(), regex, Family::Policy)).collect()
 }
 
@@ -64,7 +67,12 @@ pub const PLACEHOLDER: &str = "shield.placeholder";
 
 /// What stands in a prompt for something that was taken out, and may come back in an answer.
 pub(crate) fn of_placeholder() -> Pattern {
-    pattern(PLACEHOLDER.into(), "PLACEHOLDER".into(), r"\[[A-Z0-9][A-Z0-9_]{0,63}_[0-9]{1,7}\]".into(), Family::Placeholder)
+    pattern(
+        PLACEHOLDER.into(),
+        "PLACEHOLDER".into(),
+        r"\[[A-Z0-9][A-Z0-9_]{0,63}_[0-9]{1,7}\]".into(),
+        Family::Placeholder,
+    )
 }
 
 /// A phrase as an expression: case and the width of white space do not matter.
@@ -74,8 +82,18 @@ fn literal(phrase: &str) -> String {
 }
 
 fn pattern(name: String, kind: String, regex: String, family: Family) -> Pattern {
-    let longest = parse(&regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
-    Pattern { rule: name.into(), kind: kind.into(), family, regex: regex.into(), longest, check: None, score: 1.0, context: None }
+    let longest =
+        parse(&regex).ok().and_then(|tree| tree.properties().maximum_len()).unwrap_or(LONGEST);
+    Pattern {
+        rule: name.into(),
+        kind: kind.into(),
+        family,
+        regex: regex.into(),
+        longest,
+        check: None,
+        score: 1.0,
+        context: None,
+    }
 }
 
 #[cfg(test)]

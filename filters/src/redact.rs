@@ -1,8 +1,10 @@
 //! Redaction of prompts, and restoring in answers.
 //!
 //! - *In*: a body, what was found in it.
-//! - *Out*: the body with `[KIND_1]` in the place of each finding, and a [`Vault`] that remembers what stood there.
-//! - *Never*: a byte of the body changed besides; the same value under two names, because the model may have to see that it is the same.
+//! - *Out*: the body with `[KIND_1]` in the place of each finding, and a [`Vault`] that remembers
+//!   what stood there.
+//! - *Never*: a byte of the body changed besides; the same value under two names, because the model
+//!   may have to see that it is the same.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -45,7 +47,8 @@ impl Vault {
         self.values.is_empty()
     }
 
-    /// The placeholder of a value: the one it has, or a new one that stands nowhere in the prompt yet.
+    /// The placeholder of a value: the one it has, or a new one that stands nowhere in the prompt
+    /// yet.
     fn placeholder(&mut self, kind: &str, value: &str, taken: &HashSet<&str>) -> String {
         let key = (kind.to_owned(), value.to_owned());
         if let Some(known) = self.names.get(&key) {
@@ -65,7 +68,8 @@ impl Vault {
     }
 }
 
-/// What of the prompt looks like a placeholder: a client may have written it, and it must not come to mean something else.
+/// What of the prompt looks like a placeholder: a client may have written it, and it must not come
+/// to mean something else.
 fn taken(subject: &Subject) -> HashSet<&str> {
     let mut taken = HashSet::new();
     for (_, text) in subject.texts() {
@@ -90,21 +94,29 @@ pub enum Redacted {
 }
 
 /// Take out of a body what was found in it.
-pub fn redact<'f>(body: &[u8], subject: &Subject, found: impl Iterator<Item = &'f Found>) -> Redacted {
-    let mut spans: Vec<(usize, Range<usize>, &Name)> =
-        found.filter(|found| found.action == Action::Mask).map(|found| (found.text, found.span.clone(), &found.kind)).collect();
+pub fn redact<'f>(
+    body: &[u8],
+    subject: &Subject,
+    found: impl Iterator<Item = &'f Found>,
+) -> Redacted {
+    let mut spans: Vec<(usize, Range<usize>, &Name)> = found
+        .filter(|found| found.action == Action::Mask)
+        .map(|found| (found.text, found.span.clone(), &found.kind))
+        .collect();
     if spans.is_empty() {
         return Redacted::Nothing;
     }
     spans.sort_by_key(|(text, span, _)| (*text, span.start, Reverse(span.end)));
     let mut apart: Vec<(usize, Range<usize>, &Name)> = Vec::new();
     for (text, span, kind) in spans {
-        match apart.last_mut().filter(|(before, last, _)| *before == text && last.end > span.start) {
+        match apart.last_mut().filter(|(before, last, _)| *before == text && last.end > span.start)
+        {
             Some((_, last, _)) => last.end = last.end.max(span.end),
             None => apart.push((text, span, kind)),
         }
     }
-    let (mut vault, mut edits, taken) = (Vault::default(), Vec::with_capacity(apart.len()), taken(subject));
+    let (mut vault, mut edits, taken) =
+        (Vault::default(), Vec::with_capacity(apart.len()), taken(subject));
     for of_text in apart.chunk_by(|one, other| one.0 == other.0) {
         let at = of_text.first().map_or(0, |(at, ..)| *at);
         let (place, text) = (subject.place(at), subject.text(at));
@@ -112,12 +124,18 @@ pub fn redact<'f>(body: &[u8], subject: &Subject, found: impl Iterator<Item = &'
         let raw = Text::of(raw, place.escaped);
         let written = raw.raw_ranges(of_text.iter().map(|(_, span, _)| span.clone()));
         for ((_, span, kind), written) in of_text.iter().zip(written) {
-            let Some(value) = text.get(span.clone()).filter(|value| !value.is_empty()) else { return Redacted::Impossible };
+            let Some(value) = text.get(span.clone()).filter(|value| !value.is_empty()) else {
+                return Redacted::Impossible;
+            };
             let with = vault.placeholder(kind, value, &taken).into_bytes();
-            edits.push(Edit { at: place.body.start + written.start..place.body.start + written.end, with });
+            edits.push(Edit {
+                at: place.body.start + written.start..place.body.start + written.end,
+                with,
+            });
         }
     }
-    apply(Framing::Json, body, &mut edits).map_or(Redacted::Impossible, |body| Redacted::Body(body, vault))
+    apply(Framing::Json, body, &mut edits)
+        .map_or(Redacted::Impossible, |body| Redacted::Body(body, vault))
 }
 
 #[cfg(test)]
@@ -142,8 +160,11 @@ mod tests {
 
     fn find(subject: &Subject, needle: &str, kind: &'static str) -> Vec<Found> {
         let texts = subject.texts().enumerate();
-        let places = texts
-            .flat_map(|(at, (_, text))| text.match_indices(needle).map(|(start, _)| (at, start..start + needle.len())).collect::<Vec<_>>());
+        let places = texts.flat_map(|(at, (_, text))| {
+            text.match_indices(needle)
+                .map(|(start, _)| (at, start..start + needle.len()))
+                .collect::<Vec<_>>()
+        });
         places
             .map(|(text, span)| Found {
                 rule: "r".into(),
@@ -161,12 +182,23 @@ mod tests {
     fn one_value_has_one_name_and_all_else_stays() {
         let body = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 j@x.org, \"j@x.org\"; k@x.org"},{"role":"tool","content":"j@x.org"}], "x": 1.0 }"#;
         let subject = subject(body);
-        let found = [find(&subject, "j@x.org", "EMAIL_ADDRESS"), find(&subject, "k@x.org", "EMAIL_ADDRESS")].concat();
-        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
+        let found = [
+            find(&subject, "j@x.org", "EMAIL_ADDRESS"),
+            find(&subject, "k@x.org", "EMAIL_ADDRESS"),
+        ]
+        .concat();
+        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+        else {
+            panic!("a body")
+        };
         let want = r#"{ "model":"m",  "messages":[{"role":"user","content":"I am \u00e4 [EMAIL_ADDRESS_1], \"[EMAIL_ADDRESS_1]\"; [EMAIL_ADDRESS_2]"},{"role":"tool","content":"[EMAIL_ADDRESS_1]"}], "x": 1.0 }"#;
         assert_eq!(String::from_utf8(redacted).unwrap(), want);
         assert_eq!(
-            [vault.open("[EMAIL_ADDRESS_1]"), vault.open("[EMAIL_ADDRESS_2]"), vault.open("[EMAIL_ADDRESS_3]")],
+            [
+                vault.open("[EMAIL_ADDRESS_1]"),
+                vault.open("[EMAIL_ADDRESS_2]"),
+                vault.open("[EMAIL_ADDRESS_3]")
+            ],
             [Some("j@x.org"), Some("k@x.org"), None]
         );
         assert!(!format!("{vault:?}").contains("x.org"));
@@ -176,9 +208,16 @@ mod tests {
     fn findings_that_overlap_are_one_and_names_that_stand_there_are_not_taken() {
         let body = r#"{"messages":[{"role":"user","content":"see [URL_1] or http://a.b/c@d"}]}"#;
         let subject = subject(body);
-        let found = [find(&subject, "http://a.b/c", "URL"), find(&subject, "c@d", "EMAIL_ADDRESS")].concat();
-        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
-        assert_eq!(String::from_utf8(redacted).unwrap(), r#"{"messages":[{"role":"user","content":"see [URL_1] or [URL_2]"}]}"#);
+        let found = [find(&subject, "http://a.b/c", "URL"), find(&subject, "c@d", "EMAIL_ADDRESS")]
+            .concat();
+        let Redacted::Body(redacted, vault) = redact(body.as_bytes(), &subject, found.iter())
+        else {
+            panic!("a body")
+        };
+        assert_eq!(
+            String::from_utf8(redacted).unwrap(),
+            r#"{"messages":[{"role":"user","content":"see [URL_1] or [URL_2]"}]}"#
+        );
         assert_eq!(vault.open("[URL_2]"), Some("http://a.b/c@d"));
         assert!(matches!(redact(body.as_bytes(), &subject, [].iter()), Redacted::Nothing));
         let mut torn = find(&subject, "see", "X");
@@ -186,7 +225,8 @@ mod tests {
         assert!(matches!(redact(body.as_bytes(), &subject, torn.iter()), Redacted::Impossible));
     }
 
-    /// Twenty thousand values, and one value twenty thousand times: the work grows with the text, not with its square.
+    /// Twenty thousand values, and one value twenty thousand times: the work grows with the text,
+    /// not with its square.
     #[test]
     fn many_findings_cost_no_more_each() {
         let many: String = (0..20_000).map(|n| format!("u{n}@x.org \\u00e4 ")).collect();
@@ -208,9 +248,16 @@ mod tests {
                 })
                 .collect();
             let began = std::time::Instant::now();
-            let Redacted::Body(redacted, _) = redact(body.as_bytes(), &subject, found.iter()) else { panic!("a body") };
+            let Redacted::Body(redacted, _) = redact(body.as_bytes(), &subject, found.iter())
+            else {
+                panic!("a body")
+            };
             assert!(!String::from_utf8(redacted).unwrap().contains("@x.org"));
-            assert!(began.elapsed() < std::time::Duration::from_secs(5), "quadratic work takes minutes: {:?}", began.elapsed());
+            assert!(
+                began.elapsed() < std::time::Duration::from_secs(5),
+                "quadratic work takes minutes: {:?}",
+                began.elapsed()
+            );
         }
     }
 }

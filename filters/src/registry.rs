@@ -1,8 +1,10 @@
 //! Filters by name: built-in ones, and those compiled into a build of the gateway.
 //!
-//! - *In*: constructors; `llm-lens` registers its own, a fork or a wrapper adds more before it starts.
+//! - *In*: constructors; `llm-lens` registers its own, a fork or a wrapper adds more before it
+//!   starts.
 //! - *Out*: a filter for each entry of `guardrails[].filters`.
-//! - *Never*: a filter that is silently left out. An unknown name is an error that lists the known ones.
+//! - *Never*: a filter that is silently left out. An unknown name is an error that lists the known
+//!   ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +59,10 @@ impl Registry {
         name: &str,
         make: impl Fn(&BTreeMap<String, String>) -> Result<F, String> + Send + Sync + 'static,
     ) -> Self {
-        self.known.insert(name.to_owned(), Arc::new(move |with| Ok(Arc::new(make(with)?) as Arc<dyn Filter>)));
+        self.known.insert(
+            name.to_owned(),
+            Arc::new(move |with| Ok(Arc::new(make(with)?) as Arc<dyn Filter>)),
+        );
         self
     }
 
@@ -70,8 +75,11 @@ impl Registry {
         match self.known.get(&named.kind) {
             Some(make) => make(&named.with).map_err(|why| UnknownFilter::Settings { name, why }),
             None => {
-                let known =
-                    if self.known.is_empty() { "none".to_owned() } else { self.known.keys().cloned().collect::<Vec<_>>().join(", ") };
+                let known = if self.known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    self.known.keys().cloned().collect::<Vec<_>>().join(", ")
+                };
                 Err(UnknownFilter::Unknown { name, kind: named.kind.clone(), known })
             }
         }

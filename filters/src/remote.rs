@@ -31,7 +31,12 @@ impl Remote {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn ask<T>(&self, call: &Call<'_>, question: &Value, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Failure> {
+    pub async fn ask<T>(
+        &self,
+        call: &Call<'_>,
+        question: &Value,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T, Failure> {
         self.admit(call)?;
         let began = call.now();
         let answer = self.put(call, question).await;
@@ -41,7 +46,8 @@ impl Remote {
         answered
     }
 
-    /// Ask several questions side by side that are one judgement together: it fails when one of them does, and counts once.
+    /// Ask several questions side by side that are one judgement together: it fails when one of
+    /// them does, and counts once.
     ///
     /// # Errors
     /// The first [`Failure`].
@@ -55,8 +61,9 @@ impl Remote {
         let began = call.now();
         let answers = join_all(questions.iter().map(|question| self.put(call, question))).await;
         call.waited_for_others(began);
-        let read =
-            |(at, answer): (usize, Result<Value, Failure>)| answer.and_then(|answer| read(at, &answer).ok_or(Failure::InvalidResponse));
+        let read = |(at, answer): (usize, Result<Value, Failure>)| {
+            answer.and_then(|answer| read(at, &answer).ok_or(Failure::InvalidResponse))
+        };
         let answered: Result<Vec<T>, Failure> = answers.into_iter().enumerate().map(read).collect();
         self.count(call, answered.as_ref().err());
         answered
@@ -67,10 +74,16 @@ impl Remote {
     }
 
     async fn put(&self, call: &Call<'_>, question: &Value) -> Result<Value, Failure> {
-        let ask = Ask { backend: self.backend.clone(), path: self.path.clone(), body: question.to_string().into() };
+        let ask = Ask {
+            backend: self.backend.clone(),
+            path: self.path.clone(),
+            body: question.to_string().into(),
+        };
         match call.put(ask).await? {
             reply if matches!(reply.status, 429 | 500..) => Err(Failure::Overloaded),
-            reply if (200..300).contains(&reply.status) => serde_json::from_slice(&reply.body).map_err(|_| Failure::InvalidResponse),
+            reply if (200..300).contains(&reply.status) => {
+                serde_json::from_slice(&reply.body).map_err(|_| Failure::InvalidResponse)
+            }
             _ => Err(Failure::Refused),
         }
     }
@@ -78,8 +91,11 @@ impl Remote {
     fn count(&self, call: &Call<'_>, failure: Option<&Failure>) {
         match failure {
             None => self.breaker.answered(),
-            Some(Failure::Unreachable | Failure::Deadline | Failure::Overloaded) => self.breaker.failed(call.now()),
-            // Others may have used the time up; and what one client's text makes of a judge must not silence it for all.
+            Some(Failure::Unreachable | Failure::Deadline | Failure::Overloaded) => {
+                self.breaker.failed(call.now())
+            }
+            // Others may have used the time up; and what one client's text makes of a judge must
+            // not silence it for all.
             Some(_) => {}
         }
     }

@@ -64,7 +64,8 @@ impl Category {
 /// Something that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// The rule that found it: `pii.email`, `judge.moderation`. From a closed set: it becomes a label.
+    /// The rule that found it: `pii.email`, `judge.moderation`. From a closed set: it becomes a
+    /// label.
     pub rule: Name,
     /// What to call it to a client: `EMAIL_ADDRESS`.
     pub kind: Name,
@@ -85,7 +86,8 @@ pub struct Found {
 pub struct Report {
     /// What is to be acted on.
     pub found: Vec<Found>,
-    /// How sure the filter is of a category, findings or not; 0 to 1. These and the findings' scores make the risk.
+    /// How sure the filter is of a category, findings or not; 0 to 1. These and the findings'
+    /// scores make the risk.
     pub scores: Vec<(Category, f32)>,
 }
 
@@ -125,8 +127,8 @@ pub enum Failure {
     /// Its circuit breaker is open.
     #[error("its circuit breaker is open after repeated failures")]
     Open,
-    /// The text is too long for it, and text that it does not see must not pass. The client can avoid this, so the request is
-    /// refused even where the filter's mode is open.
+    /// The text is too long for it, and text that it does not see must not pass. The client can
+    /// avoid this, so the request is refused even where the filter's mode is open.
     #[error("the text is too long for it")]
     TooLong,
     /// Too many texts are waiting for a thread.

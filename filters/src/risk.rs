@@ -1,13 +1,15 @@
 //! Combines the scores of all detectors to a risk.
 //!
-//! `risk = 1 - product over categories of (1 - weight * score)`, the *noisy or* of Pearl (Probabilistic Reasoning in Intelligent
-//! Systems, 1988, chapter 4.3): categories are taken for independent causes, each of which alone makes the risk as large as its own
-//! weighted score. The score of a category is the highest that any of its detectors gave, 0 to 1.
+//! `risk = 1 - product over categories of (1 - weight * score)`, the *noisy or* of Pearl
+//! (Probabilistic Reasoning in Intelligent Systems, 1988, chapter 4.3): categories are taken for
+//! independent causes, each of which alone makes the risk as large as its own weighted score. The
+//! score of a category is the highest that any of its detectors gave, 0 to 1.
 
 use crate::report::{Category, Report};
 use crate::settings;
 
-/// How much a category counts. An attack on the model is a risk by itself; an e-mail address in a prompt is everyday.
+/// How much a category counts. An attack on the model is a risk by itself; an e-mail address in a
+/// prompt is everyday.
 const fn weight(category: Category) -> f32 {
     match category {
         Category::Injection | Category::Leak | Category::Unsafe => 1.0,
@@ -68,7 +70,10 @@ impl Risk {
 
     /// The risk, 0 to 1.
     pub fn value(&self) -> f32 {
-        let counts = Category::ALL.into_iter().map(|category| (category, self.score(category))).filter(|(_, score)| *score >= NOISE);
+        let counts = Category::ALL
+            .into_iter()
+            .map(|category| (category, self.score(category)))
+            .filter(|(_, score)| *score >= NOISE);
         1.0 - counts.map(|(category, score)| 1.0 - weight(category) * score).product::<f32>()
     }
 
@@ -103,26 +108,35 @@ mod tests {
         assert!((of(&[(Category::Pii, 1.0)]) - 0.3).abs() < 1e-6);
         // 1 - (1 - 0.5)(1 - 0.6 * 0.5)
         assert!((of(&[(Category::Injection, 0.5), (Category::Secret, 0.5)]) - 0.65).abs() < 1e-6);
-        assert!((of(&[(Category::Pii, 0.5), (Category::Pii, 0.9)]) - 0.27).abs() < 1e-6, "the highest of a category counts");
+        assert!(
+            (of(&[(Category::Pii, 0.5), (Category::Pii, 0.9)]) - 0.27).abs() < 1e-6,
+            "the highest of a category counts"
+        );
     }
 
     #[test]
     fn levels_begin_at_their_thresholds() {
-        let settings = settings::Risk { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
+        let settings =
+            settings::Risk { medium: 0.4, high: 0.8, on_medium: Action::Off, on_high: Action::Off };
         let level = |score| {
             let mut risk = Risk::default();
             risk.add(&Report { found: Vec::new(), scores: vec![(Category::Injection, score)] });
             risk.level(&settings)
         };
-        assert_eq!([0.0, 0.39, 0.41, 0.79, 0.81].map(level), [Level::Low, Level::Low, Level::Medium, Level::Medium, Level::High]);
+        assert_eq!(
+            [0.0, 0.39, 0.41, 0.79, 0.81].map(level),
+            [Level::Low, Level::Low, Level::Medium, Level::Medium, Level::High]
+        );
     }
 
     proptest! {
         #[test]
         fn it_stays_between_nought_and_one_and_never_falls_with_a_score(
-            scores in proptest::collection::vec((0usize..9, -1.0f32..2.0), 0..20), more in 0usize..9,
+            scores in proptest::collection::vec((0usize..9, -1.0f32..2.0), 0..20),
+            more in 0usize..9,
         ) {
-            let scores: Vec<_> = scores.into_iter().map(|(at, score)| (Category::ALL[at], score)).collect();
+            let scores: Vec<_> =
+                scores.into_iter().map(|(at, score)| (Category::ALL[at], score)).collect();
             let before = of(&scores);
             prop_assert!((0.0..=1.0).contains(&before));
             let mut after = scores;

@@ -21,7 +21,8 @@ pub enum Action {
     Off,
     /// It is recorded.
     Flag,
-    /// It is taken out: of answers as `[KIND]`, of prompts as `[KIND_1]`, which can be put back into answers.
+    /// It is taken out: of answers as `[KIND]`, of prompts as `[KIND_1]`, which can be put back
+    /// into answers.
     Mask,
     /// The request is refused, or the answer ends.
     Block,
@@ -228,7 +229,8 @@ pub struct Sizes {
 pub struct Topic {
     /// Its name.
     pub name: Arc<str>,
-    /// Prompts must be about an allowed topic, if there is any; else they must not be about this one.
+    /// Prompts must be about an allowed topic, if there is any; else they must not be about this
+    /// one.
     pub allowed: bool,
     /// What is done.
     pub action: Action,
@@ -349,7 +351,8 @@ pub(crate) fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::O
 }
 
 impl GuardrailSettings {
-    /// Whether a finding in a prompt can change what is sent, or refuse it: then a body that cannot be read is refused too.
+    /// Whether a finding in a prompt can change what is sent, or refuse it: then a body that cannot
+    /// be read is refused too.
     pub fn acts_on_input(&self) -> bool {
         let own = [
             self.input_injection,
@@ -360,11 +363,18 @@ impl GuardrailSettings {
             self.risk.on_high,
             if self.sizes.is_bounded() { self.sizes.action } else { Action::Off },
         ];
-        let rest =
-            self.topics.iter().map(|t| t.action).chain(self.rules.iter().map(|r| r.input)).chain(self.judges.iter().map(|j| j.input));
+        let rest = self
+            .topics
+            .iter()
+            .map(|t| t.action)
+            .chain(self.rules.iter().map(|r| r.input))
+            .chain(self.judges.iter().map(|j| j.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
         // The needs of a custom filter are unknown.
-        let stern = |filter: &Named| filter.declared.class == Class::Security && filter.declared.on_failure == OnFailure::Closed;
+        let stern = |filter: &Named| {
+            filter.declared.class == Class::Security
+                && filter.declared.on_failure == OnFailure::Closed
+        };
         !self.observe && (acts || self.filters.iter().any(stern))
     }
 }
@@ -372,6 +382,8 @@ impl GuardrailSettings {
 impl Sizes {
     /// Whether there is any bound.
     pub fn is_bounded(&self) -> bool {
-        [self.tokens, self.messages, self.tools, self.nesting, self.output_tokens].iter().any(|bound| *bound > 0)
+        [self.tokens, self.messages, self.tools, self.nesting, self.output_tokens]
+            .iter()
+            .any(|bound| *bound > 0)
     }
 }

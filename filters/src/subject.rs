@@ -39,8 +39,8 @@ pub enum Voice {
 }
 
 impl Voice {
-    /// Whether the words come from users or tools: only those are judged as attacks, because a system prompt that forbids something
-    /// reads like one.
+    /// Whether the words come from users or tools: only those are judged as attacks, because a
+    /// system prompt that forbids something reads like one.
     pub fn is_foreign(self) -> bool {
         matches!(self, Voice::Prompt(Speaker::User | Speaker::Tool) | Voice::Answer(_))
     }
@@ -64,9 +64,10 @@ struct Piece {
     normal: OnceLock<Box<Normal>>,
 }
 
-/// What is taken out of its disguise, of one text. Four mebibytes cost the classifiers some 60 ms, on a thread of the pool; a longer text
-/// is not text, and filters that must read it report that.
-pub const NORMALISED: Limits = Limits { max_input: 4 << 20, max_output: 8 << 20, max_views: 256, max_depth: 2 };
+/// What is taken out of its disguise, of one text. Four mebibytes cost the classifiers some 60 ms,
+/// on a thread of the pool; a longer text is not text, and filters that must read it report that.
+pub const NORMALISED: Limits =
+    Limits { max_input: 4 << 20, max_output: 8 << 20, max_views: 256, max_depth: 2 };
 
 /// Size of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,12 +98,18 @@ pub struct SubjectBuilder(Subject);
 impl Subject {
     /// Begin one; `bytes` is about how much text will come.
     pub fn build(side: Side, sizes: Sizes, bytes: usize) -> SubjectBuilder {
-        SubjectBuilder(Subject { side, words: String::with_capacity(bytes), pieces: Vec::new(), sizes })
+        SubjectBuilder(Subject {
+            side,
+            words: String::with_capacity(bytes),
+            pieces: Vec::new(),
+            sizes,
+        })
     }
 
     /// A prompt of one user's text; for tests and the command line.
     pub fn of_user(text: &str) -> Subject {
-        let mut builder = Subject::build(Side::Input, Sizes { messages: 1, ..Sizes::default() }, text.len());
+        let mut builder =
+            Subject::build(Side::Input, Sizes { messages: 1, ..Sizes::default() }, text.len());
         builder.text(Voice::Prompt(Speaker::User), Place::default(), text);
         builder.done()
     }
@@ -141,12 +148,17 @@ impl Subject {
 
     /// The texts in order, with their roles.
     pub fn texts(&self) -> impl Iterator<Item = (Voice, &str)> + '_ {
-        self.pieces.iter().map(|piece| (piece.voice, self.words.get(piece.words.clone()).unwrap_or_default()))
+        self.pieces
+            .iter()
+            .map(|piece| (piece.voice, self.words.get(piece.words.clone()).unwrap_or_default()))
     }
 
     /// One text.
     pub fn text(&self, at: usize) -> &str {
-        self.pieces.get(at).and_then(|piece| self.words.get(piece.words.clone())).unwrap_or_default()
+        self.pieces
+            .get(at)
+            .and_then(|piece| self.words.get(piece.words.clone()))
+            .unwrap_or_default()
     }
 
     /// The role of a text.
@@ -158,7 +170,9 @@ impl Subject {
     pub fn normal(&self, at: usize) -> &Normal {
         static NOTHING: OnceLock<Normal> = OnceLock::new();
         match self.pieces.get(at) {
-            Some(piece) => piece.normal.get_or_init(|| Box::new(normalise(self.text(at), &NORMALISED))),
+            Some(piece) => {
+                piece.normal.get_or_init(|| Box::new(normalise(self.text(at), &NORMALISED)))
+            }
             None => NOTHING.get_or_init(Normal::default),
         }
     }
@@ -174,7 +188,12 @@ impl SubjectBuilder {
     pub fn text(&mut self, voice: Voice, place: Place, text: &str) {
         let start = self.0.words.len();
         self.0.words.push_str(text);
-        self.0.pieces.push(Piece { voice, words: start..self.0.words.len(), place, normal: OnceLock::new() });
+        self.0.pieces.push(Piece {
+            voice,
+            words: start..self.0.words.len(),
+            place,
+            normal: OnceLock::new(),
+        });
     }
 
     /// That was all.

@@ -1,4 +1,5 @@
-//! Remote judges: what each kind asks, what it makes of good answers, and that bad ones are failures and never panics.
+//! Remote judges: what each kind asks, what it makes of good answers, and that bad ones are
+//! failures and never panics.
 
 mod host;
 

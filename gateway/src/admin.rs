@@ -2,8 +2,9 @@
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change of anything but the share of a new version; the threads of the data path. Connections are served on the control
-//!   thread, and pages are made on threads that may block, so that health checks wait for neither.
+//! - *Never*: a change of anything but the share of a new version; the threads of the data path.
+//!   Connections are served on the control thread, and pages are made on threads that may block, so
+//!   that health checks wait for neither.
 
 mod params;
 mod routing;
@@ -37,7 +38,8 @@ use params::{ApiError, Params};
 
 /// Connections served at a time; more wait.
 const MAX_CONNECTIONS: usize = 64;
-/// Pages made at a time. A page is made to its end although its client has left, so connections do not bound them.
+/// Pages made at a time. A page is made to its end although its client has left, so connections do
+/// not bound them.
 const MAX_PAGES: usize = 4;
 /// A client that takes longer for its head is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,8 +61,10 @@ impl AdminApp {
     async fn serve(&self, io: Stream) {
         let Ok(_permit) = self.connections.acquire().await else { return };
         let service = TowerToHyperService::new(self.router.clone());
-        let served =
-            http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).serve_connection(TokioIo::new(io), service);
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(io), service);
         if let Err(e) = served.await {
             tracing::debug!(error = %e, "admin connection failed");
         }
@@ -86,24 +90,34 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/routes/release", post(release))
         .route("/api/requests", page(requests))
         .route("/api/security", page(security))
-        .route("/api/backends", page(|shared, _| Ok(json!({"backends": routing::backends(shared)}))))
+        .route(
+            "/api/backends",
+            page(|shared, _| Ok(json!({"backends": routing::backends(shared)}))),
+        )
         .route("/api/usage", page(usage))
         .route("/api/sinks", page(|shared, _| Ok(json!({"sinks": sinks(shared)}))))
-        .route("/api/settings", page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))))
+        .route(
+            "/api/settings",
+            page(|shared, _| Ok(json!({"settings": shared.plan.load().settings}))),
+        )
         .fallback(async || ApiError::not_found("not found; GET / lists all paths"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(shared)
 }
 
 /// A page of JSON.
-fn page(make: fn(&Shared, &Params) -> Result<Value, ApiError>) -> axum::routing::MethodRouter<Arc<Shared>> {
+fn page(
+    make: fn(&Shared, &Params) -> Result<Value, ApiError>,
+) -> axum::routing::MethodRouter<Arc<Shared>> {
     get(async move |State(shared): State<Arc<Shared>>, params: Params| {
         off_thread(move || make(&shared, &params).map(|value| json_response(&value))).await
     })
 }
 
 /// Do what may take long on a thread that may block, when fewer than [`MAX_PAGES`] others are done.
-async fn off_thread(make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static) -> Result<Response, ApiError> {
+async fn off_thread(
+    make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
     static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
     let permit = PAGES.acquire().await.map_err(|_| ApiError::internal())?;
     let make = move || {
@@ -120,8 +134,12 @@ fn json_response(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+async fn metrics(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let accept =
+        headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = observatory::Format::negotiate(accept);
     off_thread(move || {
         let mut samples = Samples::default();
@@ -137,10 +155,18 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resul
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    if shared.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ready\n") }
+    if shared.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
 }
 
-async fn release(State(shared): State<Arc<Shared>>, headers: HeaderMap, params: Params) -> Result<Response, ApiError> {
+async fn release(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, ApiError> {
     routing::release(&shared, &headers, &params).map(|done| json_response(&done))
 }
 
@@ -173,21 +199,33 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
             "owner" => apart.owner = true,
             "key" => apart.key = true,
             "model" => apart.model = true,
-            _ => return Err(ApiError::bad("by", format!("by must name owner, key or model, not {word:?}"))),
+            _ => {
+                return Err(ApiError::bad(
+                    "by",
+                    format!("by must name owner, key or model, not {word:?}"),
+                ));
+            }
         }
     }
     apart.months = match params.get("per") {
         None | Some("day") => false,
         Some("month") => true,
-        Some(other) => return Err(ApiError::bad("per", format!("per must be day or month, not {other:?}"))),
+        Some(other) => {
+            return Err(ApiError::bad("per", format!("per must be day or month, not {other:?}")));
+        }
     };
-    let date =
-        |text: &str| text.parse().map_err(|_| ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}")));
+    let date = |text: &str| {
+        text.parse().map_err(|_| {
+            ApiError::bad("from", format!("from must be a date such as 2026-01-31, not {text:?}"))
+        })
+    };
     let from = params.get("from").map(date).transpose()?;
     let line = |(line, totals): (UsageRow, Totals)| {
         let mut row = json!({"requests": totals.requests, "input_tokens": totals.input_tokens, "cached_tokens": totals.cached_tokens,
             "output_tokens": totals.output_tokens, "reasoning_tokens": totals.reasoning_tokens, "cost": totals.cost()});
-        if let (Some(row), Ok(Value::Object(names))) = (row.as_object_mut(), serde_json::to_value(line)) {
+        if let (Some(row), Ok(Value::Object(names))) =
+            (row.as_object_mut(), serde_json::to_value(line))
+        {
             row.extend(names);
         }
         row
@@ -197,13 +235,16 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 }
 
 const INDEX: &str = "\
-/metrics            Prometheus text, or protobuf with native histograms where the scraper asks for it
+/metrics            Prometheus text, or protobuf with native histograms if the scraper accepts it
 /healthz            liveness
 /readyz             readiness (503 while draining)
-/api/routes         counts, rates of the last minute, percentiles and ledger shares by route and backend
+/api/routes         counts, rates, percentiles and ledger shares by route and backend
 /api/requests       recent records, newest first (?limit=N)
-/api/routes/explain where a request would go now, and why (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true&header=true&findings=true)
-/api/routes/release POST with x-llm-lens-operator: the share of a route's canary (?route=NAME&share=0..1)
+/api/routes/explain where a request would go now, and why
+                    (?route=NAME&prompt_tokens=N&output_tokens=N&tools=true&header=true
+                    &findings=true)
+/api/routes/release sets the share of a route's canary: POST with x-llm-lens-operator
+                    (?route=NAME&share=0..1)
 /api/backends       state, load and latency of backends
 /api/security       cost of guardrails: by route, phase, filter and percentile (?route=NAME)
 /api/usage          usage and its price (?by=owner,key,model&per=day|month&from=2026-01-31)

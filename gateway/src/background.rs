@@ -2,7 +2,8 @@
 //!
 //! - *In*: the plan in force.
 //! - *Out*: the next plan, health, keys; files.
-//! - *Never*: a request that waits for any of it; a file touched on the thread that health checks run on.
+//! - *Never*: a request that waits for any of it; a file touched on the thread that health checks
+//!   run on.
 
 pub(crate) mod discovery;
 pub(crate) mod health_checks;

@@ -1,6 +1,8 @@
-//! The proxy: listeners, the admin listener, background tasks. The crate `pipeline` processes requests.
+//! The proxy: listeners, the admin listener, background tasks. The crate `pipeline` processes
+//! requests.
 //!
-//! Modules stand here in layers, lowest first; each uses only those above it in this list. `tests/architecture.rs` holds that.
+//! Modules stand here in layers, lowest first; each uses only those above it in this list.
+//! `tests/architecture.rs` holds that.
 
 mod tls;
 

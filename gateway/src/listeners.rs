@@ -1,11 +1,15 @@
-//! Clients: connections that pingora accepted, over HTTP/1.1 (our own reader and writer) or HTTP/2 (pingora's).
+//! Clients: connections that pingora accepted, over HTTP/1.1 (our own reader and writer) or HTTP/2
+//! (pingora's).
 //!
 //! - *In*: bound sockets.
-//! - *Out*: requests for the pipeline; a [`Sink`](transport::Sink) that the relay writes an answer to.
-//! - *Never*: a second reading of a head. What passes through to pingora's proxy was checked by the same parser.
+//! - *Out*: requests for the pipeline; a [`Sink`](transport::Sink) that the relay writes an answer
+//!   to.
+//! - *Never*: a second reading of a head. What passes through to pingora's proxy was checked by the
+//!   same parser.
 //!
-//! Why the exchange is not run from pingora's `request_filter`: `docs/adr/0001-the-two-legs.md`. In short, a head that pingora has parsed
-//! has lost what must be refused (both framings at once, folded lines), and its session keeps buffers that an idle stream should not.
+//! Why the exchange is not run from pingora's `request_filter`: `docs/adr/0001-the-two-legs.md`. In
+//! short, a head that pingora has parsed has lost what must be refused (both framings at once,
+//! folded lines), and its session keeps buffers that an idle stream should not.
 
 mod bind;
 mod h1;

@@ -1,12 +1,14 @@
-//! Runs the gateway: listeners on worker threads, the admin listener and signals on the calling one.
+//! Runs the gateway: listeners on worker threads, the admin listener and signals on the calling
+//! one.
 //!
 //! - *In*: [`Options`].
 //! - *Out*: a running [`Gateway`]; its end.
-//! - *Never*: an exit while a stream could still end well, unless the grace has passed. Pingora's `Server` sleeps its whole
-//!   grace period whatever is left to do; this ends with the last connection.
+//! - *Never*: an exit while a stream could still end well, unless the grace has passed. Pingora's
+//!   `Server` sleeps its whole grace period whatever is left to do; this ends with the last
+//!   connection.
 //!
-//! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the listeners to a successor
-//! that was started with `--upgrade`, then drains and ends.
+//! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the
+//! listeners to a successor that was started with `--upgrade`, then drains and ends.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,8 +38,8 @@ use crate::background::discovery::{self, Discovery};
 use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 
-/// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25 ms; a deadline is shorter than twice that only
-/// where the settings ask for it.
+/// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25
+/// ms; a deadline is shorter than twice that only where the settings ask for it.
 const JUDGING: usize = 256;
 /// Prompts that wait to be counted: the longest take a tenth of a second.
 const COUNTING: usize = 32;
@@ -118,15 +120,21 @@ impl Gateway {
             observatory = observatory.with_audit_log(workers + 1, log);
         }
         let observatory = Arc::new(observatory);
-        let patience = if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
+        let patience =
+            if options.upgrade { discovery::UPGRADE_TIMEOUT } else { discovery::START_TIMEOUT };
         let mut sockets = Sockets::new(&options.settings, options.upgrade)?;
-        let listeners =
-            options.settings.listeners.iter().map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let listeners = options
+            .settings
+            .listeners
+            .iter()
+            .map(|l| sockets.bind(l.address, l.h2c, l.tls.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
         let admin = sockets.bind_admin(options.settings.admin)?;
         let audit = Audit::new(&options.settings.audit);
         let pool = Arc::new(ThreadPool::new("shield", options.settings.guardrail_threads, JUDGING));
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
-        let tools = Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
+        let tools =
+            Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
         let spend = usage_file::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
         plan.rate_limits.resume(&spend, when());
@@ -159,15 +167,25 @@ impl Gateway {
     /// One line for each listener: what listens where.
     pub fn summary(&self) -> String {
         let plan = self.shared.plan.load();
-        let mut lines: Vec<String> = self.listeners.iter().map(|l| format!("listening on {}", l.describe())).collect();
-        lines.push(format!("admin on http://{} (/metrics, /api/routes, /api/requests)", self.admin.address));
+        let mut lines: Vec<String> =
+            self.listeners.iter().map(|l| format!("listening on {}", l.describe())).collect();
+        lines.push(format!(
+            "admin on http://{} (/metrics, /api/routes, /api/requests)",
+            self.admin.address
+        ));
         for route in &plan.routes {
             for pool in &route.route.pools {
                 let at = |backend: &Arc<config::settings::Backend>| {
                     let scheme = if backend.tls.is_some() { "https" } else { "http" };
-                    format!("{} at {scheme}://{}{}", backend.name, backend.authority, backend.prefix)
+                    format!(
+                        "{} at {scheme}://{}{}",
+                        backend.name, backend.authority, backend.prefix
+                    )
                 };
-                let found = pool.discovery.as_ref().map(|discovery| format!("who is found by {}", discovery.source));
+                let found = pool
+                    .discovery
+                    .as_ref()
+                    .map(|discovery| format!("who is found by {}", discovery.source));
                 let backends: Vec<String> = pool.backends.iter().map(at).chain(found).collect();
                 lines.push(format!("route {} -> {}", route.route.name, backends.join(", ")));
             }
@@ -194,13 +212,16 @@ impl Gateway {
             let mut service = bound.service(ProxyApp::new(&self.shared, bound.speaks()));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends with `leaving`.
-            runtime.get_handle().spawn(async move { service.start_service(Some(fds), leaving, 1).await });
+            runtime
+                .get_handle()
+                .spawn(async move { service.start_service(Some(fds), leaving, 1).await });
         }
         let end = control.block_on(self.control(&leave, signals, discovery))?;
         // What still runs is dropped, and settles; then the accounts are closed.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
-        // On its own thread: a worker that does not stop must not block the exit. It ends with the process.
+        // On its own thread: a worker that does not stop must not block the exit. It ends with the
+        // process.
         std::thread::spawn(move || {
             runtime.shutdown_timeout(limit);
             let _ = ended.send(());
@@ -209,28 +230,26 @@ impl Gateway {
             tracing::warn!("a worker did not end in time, exiting without it");
         }
         if end == End::Drained {
-            let _ = control.block_on(async { tokio::time::timeout(LAST_CHORES, shared_limits::leave(&self.shared)).await });
+            let _ = control.block_on(async {
+                tokio::time::timeout(LAST_CHORES, shared_limits::leave(&self.shared)).await
+            });
         }
         usage_file::save(&self.shared, &mut Vec::new());
         Ok(())
     }
 
     /// Serve the operator and wait for signals; then drain.
-    async fn control(&self, leave: &watch::Sender<bool>, mut signals: Signals, discovery: Discovery) -> Result<End, StartError> {
+    async fn control(
+        &self,
+        leave: &watch::Sender<bool>,
+        mut signals: Signals,
+        discovery: Discovery,
+    ) -> Result<End, StartError> {
         // The operator sees what happens until the end, or until a successor answers in our place.
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
-        let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
-        let watching = async {
-            tokio::join!(
-                reload::watch(self.shared.clone(), certificates),
-                discovery.keep(self.shared.clone()),
-                health_checks::keep(self.shared.clone()),
-                usage_file::keep(self.shared.clone()),
-                jwks::keep(self.shared.clone())
-            );
-        };
+        let watching = self.watch(discovery);
         // Streams that still run while the gateway drains are still charged.
         let (end_paying, paid) = watch::channel(false);
         let paying = shared_limits::keep(self.shared.clone(), paid);
@@ -273,11 +292,28 @@ impl Gateway {
             () = self.drained() => tracing::info!("drained"),
             () = tokio::time::sleep(grace) => tracing::warn!(?grace, "shutdown.grace has passed, cutting the streams that are left"),
             _ = signals.interrupt.recv() => return Ok(End::Now),
-            () = async { admin.as_mut().await; if admin_ended { std::future::pending().await } } => {}
+            () = async {
+                admin.as_mut().await;
+                if admin_ended {
+                    std::future::pending().await
+                }
+            } => {}
         }
         let _ = end_paying.send(true);
         let _ = tokio::time::timeout(LAST_CHORES, paying).await;
         Ok(End::Drained)
+    }
+
+    /// Reload settings, discover backends, check their health, save usage; until the process ends.
+    async fn watch(&self, discovery: Discovery) {
+        let certificates = self.listeners.iter().filter_map(Bound::certificate).collect();
+        tokio::join!(
+            reload::watch(self.shared.clone(), certificates),
+            discovery.keep(self.shared.clone()),
+            health_checks::keep(self.shared.clone()),
+            usage_file::keep(self.shared.clone()),
+            jwks::keep(self.shared.clone())
+        );
     }
 
     /// Wait until no client is connected.
@@ -292,7 +328,8 @@ impl Gateway {
         let path = self.shared.plan.load().settings.shutdown.upgrade_socket.display().to_string();
         let fds = self.fds.clone();
         tracing::info!(path, "handing the listeners over");
-        let sent = tokio::task::spawn_blocking(move || fds.lock().send_to_sock(path.as_str())).await;
+        let sent =
+            tokio::task::spawn_blocking(move || fds.lock().send_to_sock(path.as_str())).await;
         match sent {
             Ok(Ok(_)) => {
                 tokio::time::sleep(HAND_OVER).await;

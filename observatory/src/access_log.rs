@@ -54,7 +54,8 @@ struct Line<'r> {
 }
 
 impl AccessLog {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files set aside are kept.
+    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files
+    /// set aside are kept.
     ///
     /// # Errors
     /// The system's error.
@@ -71,10 +72,11 @@ impl Sink for AccessLog {
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), SinkError> {
         let (mut lost, mut why) = (0, String::new());
         for record in batch {
-            let written = serde_json::to_vec(&line(record)).map_err(io::Error::from).and_then(|mut line| {
-                line.push(b'\n');
-                self.file.write(&line)
-            });
+            let written =
+                serde_json::to_vec(&line(record)).map_err(io::Error::from).and_then(|mut line| {
+                    line.push(b'\n');
+                    self.file.write(&line)
+                });
             if let Err(error) = written {
                 lost += 1;
                 why = format!("{}: {error}", self.file.path().display());
@@ -115,12 +117,14 @@ mod tests {
 
     #[test]
     fn each_record_is_a_line_and_a_full_disk_is_counted() {
-        let path = std::env::temp_dir().join(format!("llm-lens-access-{}.jsonl", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("llm-lens-access-{}.jsonl", std::process::id()));
         let mut log = AccessLog::open(&path, 1 << 20, 1).unwrap();
         let batch = [Arc::new(record("m1", "ok")), Arc::new(record("m\n2", "timeout"))];
         assert_eq!(log.deliver(&batch), Ok(()));
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!((&lines[1]["model"], &lines[1]["outcome"]), (&"m\n2".into(), &"timeout".into()));
         std::fs::remove_file(path).unwrap();

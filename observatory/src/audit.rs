@@ -33,7 +33,8 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files set aside are kept.
+    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files
+    /// set aside are kept.
     ///
     /// # Errors
     /// The system's error.
@@ -71,7 +72,8 @@ mod tests {
     }
 
     fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("llm-lens-audit-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("llm-lens-audit-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
         folder
@@ -84,8 +86,10 @@ mod tests {
         let mut log = AuditLog::open(&path, 1024, 2).unwrap();
         let lines: Vec<_> = (0..100).map(|number| line(format!("{number:0>99}"))).collect();
         assert_eq!(log.deliver(&lines), Ok(()));
-        let mut names: Vec<_> =
-            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]);
         for name in &names {

@@ -1,4 +1,5 @@
-//! Every metric: its name, kind, unit, labels and help. Exporters walk this table; other metrics cannot be exported.
+//! Every metric: its name, kind, unit, labels and help. Exporters walk this table; other metrics
+//! cannot be exported.
 //!
 //! - *In*: nothing; it is data.
 //! - *Out*: rows for Prometheus, for `docs/metrics.md`, and for any other exporter.
@@ -47,7 +48,8 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What is counted, in a sentence.
     pub help: &'static str,
-    /// The upper bounds of a histogram's classic buckets, in its unit, without the infinite one. Empty for other kinds.
+    /// The upper bounds of a histogram's classic buckets, in its unit, without the infinite one.
+    /// Empty for other kinds.
     pub bounds: &'static [f64],
 }
 
@@ -57,49 +59,94 @@ pub const CATALOG: &[Metric] = &[
         "gen_ai_client_operation_duration_seconds",
         Unit::Seconds,
         CLIENT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+            "error_type",
+        ],
         "Request sent to the engine to the end of its answer.",
     ),
     histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
         Unit::Seconds,
         CLIENT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
         "Gap between two events with generated text, on arrival.",
     ),
     histogram(
         "gen_ai_client_operation_time_to_first_chunk_seconds",
         Unit::Seconds,
         CLIENT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
         "Request sent to the first event of a stream, of any kind.",
     ),
     histogram(
         "gen_ai_client_token_usage",
         Unit::Tokens,
         TOKENS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+            "gen_ai_token_type",
+        ],
         "Tokens of a request as reported by the engine.",
     ),
     histogram(
         "gen_ai_server_request_duration_seconds",
         Unit::Seconds,
         CLIENT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+            "error_type",
+        ],
         "Time of the engine for a request, observed by the gateway.",
     ),
     histogram(
         "gen_ai_server_time_per_output_token_seconds",
         Unit::Seconds,
         SERVER_TPOT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
         "Time for each output token after the first event, one value a request.",
     ),
     histogram(
         "gen_ai_server_time_to_first_token_seconds",
         Unit::Seconds,
         SERVER_TTFT_SECONDS,
-        &["route", "backend", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+        &[
+            "route",
+            "backend",
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+        ],
         "Request sent to the first generated text of any kind.",
     ),
     metric(
@@ -109,7 +156,13 @@ pub const CATALOG: &[Metric] = &[
         &["backend"],
         "Maximum concurrent requests to the backend. 0 means no limit.",
     ),
-    metric("llm_lens_admitted_in_flight", Kind::Gauge, Unit::One, &["backend"], "Requests that hold an admission permit of the backend."),
+    metric(
+        "llm_lens_admitted_in_flight",
+        Kind::Gauge,
+        Unit::One,
+        &["backend"],
+        "Requests that hold an admission permit of the backend.",
+    ),
     metric(
         "llm_lens_admitted_requests_total",
         Kind::Counter,
@@ -131,11 +184,41 @@ pub const CATALOG: &[Metric] = &[
         &[],
         "Lines of the audit log that were lost because its queue or the disk was full.",
     ),
-    metric("llm_lens_audit_lines_total", Kind::Counter, Unit::One, &[], "Lines written to the audit log."),
-    metric("llm_lens_backend_attempts_total", Kind::Counter, Unit::One, &["pool", "backend"], "Attempts sent to the backend."),
-    metric("llm_lens_backend_ejections_total", Kind::Counter, Unit::One, &["pool", "backend"], "Ejections of the backend."),
-    metric("llm_lens_backend_failures_total", Kind::Counter, Unit::One, &["pool", "backend"], "Failed attempts of the backend."),
-    metric("llm_lens_backend_in_flight", Kind::Gauge, Unit::One, &["pool", "backend"], "Requests in flight at the backend."),
+    metric(
+        "llm_lens_audit_lines_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Lines written to the audit log.",
+    ),
+    metric(
+        "llm_lens_backend_attempts_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "backend"],
+        "Attempts sent to the backend.",
+    ),
+    metric(
+        "llm_lens_backend_ejections_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "backend"],
+        "Ejections of the backend.",
+    ),
+    metric(
+        "llm_lens_backend_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "backend"],
+        "Failed attempts of the backend.",
+    ),
+    metric(
+        "llm_lens_backend_in_flight",
+        Kind::Gauge,
+        Unit::One,
+        &["pool", "backend"],
+        "Requests in flight at the backend.",
+    ),
     metric(
         "llm_lens_backend_state",
         Kind::Gauge,
@@ -150,9 +233,27 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "backend"],
         "Estimated tokens of the requests at the backend.",
     ),
-    metric("llm_lens_build_info", Kind::Gauge, Unit::One, &["version"], "Version of the gateway; always 1."),
-    metric("llm_lens_canary_rolled_back", Kind::Gauge, Unit::One, &["route"], "Whether the canary was rolled back: 1 or 0."),
-    metric("llm_lens_canary_share", Kind::Gauge, Unit::One, &["route"], "Share of the route's requests that the canary gets, 0 to 1."),
+    metric(
+        "llm_lens_build_info",
+        Kind::Gauge,
+        Unit::One,
+        &["version"],
+        "Version of the gateway; always 1.",
+    ),
+    metric(
+        "llm_lens_canary_rolled_back",
+        Kind::Gauge,
+        Unit::One,
+        &["route"],
+        "Whether the canary was rolled back: 1 or 0.",
+    ),
+    metric(
+        "llm_lens_canary_share",
+        Kind::Gauge,
+        Unit::One,
+        &["route"],
+        "Share of the route's requests that the canary gets, 0 to 1.",
+    ),
     metric("llm_lens_client_connections", Kind::Gauge, Unit::One, &[], "Open client connections."),
     histogram(
         "llm_lens_client_inter_token_seconds",
@@ -161,7 +262,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Gap between two events with generated text, as written to the client.",
     ),
-    metric("llm_lens_client_limited_connections_total", Kind::Counter, Unit::One, &[], "Connections refused by client limits."),
+    metric(
+        "llm_lens_client_limited_connections_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Connections refused by client limits.",
+    ),
     metric(
         "llm_lens_client_limited_requests_total",
         Kind::Counter,
@@ -197,7 +304,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Events with generated text that arrived in the same read as the one before.",
     ),
-    metric("llm_lens_comments_total", Kind::Counter, Unit::One, &["route", "backend", "gen_ai_request_model"], "Comment lines of streams."),
+    metric(
+        "llm_lens_comments_total",
+        Kind::Counter,
+        Unit::One,
+        &["route", "backend", "gen_ai_request_model"],
+        "Comment lines of streams.",
+    ),
     metric(
         "llm_lens_content_events_total",
         Kind::Counter,
@@ -212,8 +325,20 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "backend"],
         "Share of its key-value cache that the engine reports in use, 0 to 1.",
     ),
-    metric("llm_lens_engine_running", Kind::Gauge, Unit::One, &["pool", "backend"], "Requests that the engine reports running."),
-    metric("llm_lens_engine_waiting", Kind::Gauge, Unit::One, &["pool", "backend"], "Requests that the engine reports waiting."),
+    metric(
+        "llm_lens_engine_running",
+        Kind::Gauge,
+        Unit::One,
+        &["pool", "backend"],
+        "Requests that the engine reports running.",
+    ),
+    metric(
+        "llm_lens_engine_waiting",
+        Kind::Gauge,
+        Unit::One,
+        &["pool", "backend"],
+        "Requests that the engine reports waiting.",
+    ),
     metric(
         "llm_lens_estimated_tokens_total",
         Kind::Counter,
@@ -228,7 +353,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Events of answers, end markers included.",
     ),
-    metric("llm_lens_fallbacks_total", Kind::Counter, Unit::One, &["route"], "Requests that were sent to a fallback pool."),
+    metric(
+        "llm_lens_fallbacks_total",
+        Kind::Counter,
+        Unit::One,
+        &["route"],
+        "Requests that were sent to a fallback pool.",
+    ),
     histogram(
         "llm_lens_gateway_seconds",
         Unit::Seconds,
@@ -306,9 +437,27 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "tier"],
         "Estimated prompt tokens of hedges that were canceled.",
     ),
-    metric("llm_lens_hedges_total", Kind::Counter, Unit::One, &["pool", "tier"], "Hedges sent because the first token was late."),
-    metric("llm_lens_hedges_won_total", Kind::Counter, Unit::One, &["pool", "tier"], "Hedges that produced the first token."),
-    metric("llm_lens_in_flight_requests", Kind::Gauge, Unit::One, &["route", "backend", "gen_ai_operation_name"], "Requests in flight."),
+    metric(
+        "llm_lens_hedges_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "tier"],
+        "Hedges sent because the first token was late.",
+    ),
+    metric(
+        "llm_lens_hedges_won_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "tier"],
+        "Hedges that produced the first token.",
+    ),
+    metric(
+        "llm_lens_in_flight_requests",
+        Kind::Gauge,
+        Unit::One,
+        &["route", "backend", "gen_ai_operation_name"],
+        "Requests in flight.",
+    ),
     histogram(
         "llm_lens_inter_token_seconds",
         Unit::Seconds,
@@ -323,7 +472,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model", "state"],
         "Time of all requests by ledger state.",
     ),
-    metric("llm_lens_malformed_requests_total", Kind::Counter, Unit::One, &[], "Requests refused because their head is not valid HTTP."),
+    metric(
+        "llm_lens_malformed_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Requests refused because their head is not valid HTTP.",
+    ),
     histogram(
         "llm_lens_mark_seconds",
         Unit::Seconds,
@@ -338,7 +493,13 @@ pub const CATALOG: &[Metric] = &[
         &["route"],
         "Mirrored requests whose answer had a first token.",
     ),
-    metric("llm_lens_mirrored_requests_total", Kind::Counter, Unit::One, &["route", "result"], "Mirrored requests by result."),
+    metric(
+        "llm_lens_mirrored_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &["route", "result"],
+        "Mirrored requests by result.",
+    ),
     metric(
         "llm_lens_mirrored_ttft_seconds_total",
         Kind::Counter,
@@ -360,7 +521,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "decision"],
         "Requests by decision between edge and cloud.",
     ),
-    metric("llm_lens_panics_total", Kind::Counter, Unit::One, &[], "Panics. Each ended one request."),
+    metric(
+        "llm_lens_panics_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Panics. Each ended one request.",
+    ),
     metric(
         "llm_lens_prediction_error_ratio",
         Kind::Gauge,
@@ -375,8 +542,20 @@ pub const CATALOG: &[Metric] = &[
         &["pool", "tier"],
         "Prompt blocks that the selected backend was sent before.",
     ),
-    metric("llm_lens_prefix_blocks_total", Kind::Counter, Unit::One, &["pool", "tier"], "Prompt blocks looked up."),
-    metric("llm_lens_queue_depth", Kind::Gauge, Unit::One, &["backend"], "Requests in the admission queue of the backend."),
+    metric(
+        "llm_lens_prefix_blocks_total",
+        Kind::Counter,
+        Unit::One,
+        &["pool", "tier"],
+        "Prompt blocks looked up.",
+    ),
+    metric(
+        "llm_lens_queue_depth",
+        Kind::Gauge,
+        Unit::One,
+        &["backend"],
+        "Requests in the admission queue of the backend.",
+    ),
     histogram(
         "llm_lens_queue_seconds",
         Unit::Seconds,
@@ -384,8 +563,20 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Time in rate limits and in the admission queue.",
     ),
-    metric("llm_lens_queued_requests_total", Kind::Counter, Unit::One, &["backend"], "Admitted requests that waited in the queue."),
-    metric("llm_lens_rate_limit_accounts", Kind::Gauge, Unit::One, &["limit", "unit"], "Accounts of the rate limit in memory."),
+    metric(
+        "llm_lens_queued_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &["backend"],
+        "Admitted requests that waited in the queue.",
+    ),
+    metric(
+        "llm_lens_rate_limit_accounts",
+        Kind::Gauge,
+        Unit::One,
+        &["limit", "unit"],
+        "Accounts of the rate limit in memory.",
+    ),
     metric(
         "llm_lens_rate_limit_warnings_total",
         Kind::Counter,
@@ -393,11 +584,41 @@ pub const CATALOG: &[Metric] = &[
         &["limit", "unit"],
         "Answers with a warning about the rate limit.",
     ),
-    metric("llm_lens_rate_limited_requests_total", Kind::Counter, Unit::One, &["limit", "unit"], "Requests refused by the rate limit."),
-    metric("llm_lens_rate_limited_streams_total", Kind::Counter, Unit::One, &["limit", "unit"], "Streams ended by the rate limit."),
-    metric("llm_lens_records_dropped_total", Kind::Counter, Unit::One, &[], "Records dropped from the list of recent ones."),
-    metric("llm_lens_reload_failures_total", Kind::Counter, Unit::One, &[], "Reloads of the settings that were refused."),
-    metric("llm_lens_reloads_total", Kind::Counter, Unit::One, &[], "Reloads of the settings that took effect."),
+    metric(
+        "llm_lens_rate_limited_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &["limit", "unit"],
+        "Requests refused by the rate limit.",
+    ),
+    metric(
+        "llm_lens_rate_limited_streams_total",
+        Kind::Counter,
+        Unit::One,
+        &["limit", "unit"],
+        "Streams ended by the rate limit.",
+    ),
+    metric(
+        "llm_lens_records_dropped_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Records dropped from the list of recent ones.",
+    ),
+    metric(
+        "llm_lens_reload_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Reloads of the settings that were refused.",
+    ),
+    metric(
+        "llm_lens_reloads_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Reloads of the settings that took effect.",
+    ),
     histogram(
         "llm_lens_request_duration_seconds",
         Unit::Seconds,
@@ -412,7 +633,13 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model", "outcome"],
         "Finished requests by outcome.",
     ),
-    metric("llm_lens_resumes_total", Kind::Counter, Unit::One, &["route"], "Backends that were asked to resume a stream."),
+    metric(
+        "llm_lens_resumes_total",
+        Kind::Counter,
+        Unit::One,
+        &["route"],
+        "Backends that were asked to resume a stream.",
+    ),
     metric(
         "llm_lens_retries_denied_total",
         Kind::Counter,
@@ -420,7 +647,13 @@ pub const CATALOG: &[Metric] = &[
         &["route"],
         "Failed requests that were not retried because the retry budget was used up.",
     ),
-    metric("llm_lens_retries_total", Kind::Counter, Unit::One, &["route"], "Attempts that repeated a failed one."),
+    metric(
+        "llm_lens_retries_total",
+        Kind::Counter,
+        Unit::One,
+        &["route"],
+        "Attempts that repeated a failed one.",
+    ),
     metric(
         "llm_lens_route_info",
         Kind::Gauge,
@@ -428,8 +661,20 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "server_address", "*"],
         "Labels of the route's settings, and the address of its backend; always 1.",
     ),
-    metric("llm_lens_shed_requests_total", Kind::Counter, Unit::One, &["backend", "reason"], "Requests shed by admission, by reason."),
-    metric("llm_lens_sink_dropped_records_total", Kind::Counter, Unit::One, &["sink"], "Records that a sink lost because a write failed."),
+    metric(
+        "llm_lens_shed_requests_total",
+        Kind::Counter,
+        Unit::One,
+        &["backend", "reason"],
+        "Requests shed by admission, by reason.",
+    ),
+    metric(
+        "llm_lens_sink_dropped_records_total",
+        Kind::Counter,
+        Unit::One,
+        &["sink"],
+        "Records that a sink lost because a write failed.",
+    ),
     metric(
         "llm_lens_sink_queue_dropped_records_total",
         Kind::Counter,
@@ -437,7 +682,13 @@ pub const CATALOG: &[Metric] = &[
         &[],
         "Records that no sink got because the queue was full.",
     ),
-    metric("llm_lens_sink_records_total", Kind::Counter, Unit::One, &["sink"], "Records written by a sink."),
+    metric(
+        "llm_lens_sink_records_total",
+        Kind::Counter,
+        Unit::One,
+        &["sink"],
+        "Records written by a sink.",
+    ),
     metric(
         "llm_lens_stalls_total",
         Kind::Counter,
@@ -445,10 +696,34 @@ pub const CATALOG: &[Metric] = &[
         &["route", "backend", "gen_ai_request_model"],
         "Gaps between tokens over the stall threshold of the route.",
     ),
-    metric("llm_lens_store_failures_total", Kind::Counter, Unit::One, &[], "Calls to the store of shared limits that failed."),
-    metric("llm_lens_store_fallbacks_total", Kind::Counter, Unit::One, &[], "Requests decided without the store of shared limits."),
-    metric("llm_lens_store_successes_total", Kind::Counter, Unit::One, &[], "Calls to the store of shared limits that succeeded."),
-    metric("llm_lens_store_up", Kind::Gauge, Unit::One, &[], "Whether the store of shared limits is connected: 1 or 0."),
+    metric(
+        "llm_lens_store_failures_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Calls to the store of shared limits that failed.",
+    ),
+    metric(
+        "llm_lens_store_fallbacks_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Requests decided without the store of shared limits.",
+    ),
+    metric(
+        "llm_lens_store_successes_total",
+        Kind::Counter,
+        Unit::One,
+        &[],
+        "Calls to the store of shared limits that succeeded.",
+    ),
+    metric(
+        "llm_lens_store_up",
+        Kind::Gauge,
+        Unit::One,
+        &[],
+        "Whether the store of shared limits is connected: 1 or 0.",
+    ),
     metric(
         "llm_lens_stream_buffer_bytes",
         Kind::Gauge,
@@ -472,11 +747,23 @@ pub const CATALOG: &[Metric] = &[
     ),
 ];
 
-const fn metric(name: &'static str, kind: Kind, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Metric {
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
     Metric { name, kind, unit, labels, help, bounds: &[] }
 }
 
-const fn histogram(name: &'static str, unit: Unit, bounds: &'static [f64], labels: &'static [&'static str], help: &'static str) -> Metric {
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    bounds: &'static [f64],
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
     Metric { name, kind: Kind::Histogram, unit, labels, help, bounds }
 }
 
@@ -514,10 +801,16 @@ mod tests {
     fn rows_are_sorted_and_named_by_their_kind() {
         assert!(CATALOG.windows(2).all(|pair| pair[0].name < pair[1].name), "sorted, each once");
         for Metric { name, kind, unit, labels, help, bounds } in CATALOG {
-            assert!(bounds.is_sorted() && bounds.is_empty() == (*kind != Kind::Histogram), "{name}");
+            assert!(
+                bounds.is_sorted() && bounds.is_empty() == (*kind != Kind::Histogram),
+                "{name}"
+            );
             assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
             assert!(*unit != Unit::Seconds || name.contains("_seconds"), "{name}");
-            assert!(help.ends_with('.') && help.len() > 10 && !help.contains('|'), "{name}: {help}");
+            assert!(
+                help.ends_with('.') && help.len() > 10 && !help.contains('|'),
+                "{name}: {help}"
+            );
             let mut known = labels.to_vec();
             known.sort_unstable();
             known.dedup();

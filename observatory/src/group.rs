@@ -20,7 +20,8 @@ pub struct Group {
     pub provider: Arc<str>,
     /// `gen_ai.operation.name`; empty for requests that are no inference.
     pub operation: &'static str,
-    /// Models with a label of their own. A request's model number is its position here plus one; 0 means other or none.
+    /// Models with a label of their own. A request's model number is its position here plus one; 0
+    /// means other or none.
     pub models: Arc<[String]>,
     /// Constant labels of the route.
     pub labels: Arc<[(String, String)]>,
@@ -37,7 +38,10 @@ impl Group {
 
     /// The label of a model number.
     pub(crate) fn model_label(&self, number: u16) -> &str {
-        usize::from(number).checked_sub(1).and_then(|at| self.models.get(at)).map_or("other", String::as_str)
+        usize::from(number)
+            .checked_sub(1)
+            .and_then(|at| self.models.get(at))
+            .map_or("other", String::as_str)
     }
 }
 
@@ -87,8 +91,14 @@ impl Groups {
                 u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
             })
         });
-        let slot = slots.get_mut(number as usize).expect("invariant: a number has a slot while it is in use");
-        let slot = slot.get_or_insert_with(|| Slot { group, in_flight: Arc::default(), unused_since: None });
+        let slot = slots
+            .get_mut(number as usize)
+            .expect("invariant: a number has a slot while it is in use");
+        let slot = slot.get_or_insert_with(|| Slot {
+            group,
+            in_flight: Arc::default(),
+            unused_since: None,
+        });
         (GroupId(number), slot.in_flight.clone())
     }
 
@@ -100,32 +110,49 @@ impl Groups {
 
     pub(crate) fn all(&self) -> Vec<(Arc<Group>, Arc<InFlight>)> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.slots.iter().flatten().map(|slot| (slot.group.clone(), slot.in_flight.clone())).collect()
+        known
+            .slots
+            .iter()
+            .flatten()
+            .map(|slot| (slot.group.clone(), slot.in_flight.clone()))
+            .collect()
     }
 
-    /// Remove groups of backends that were not used for that long; `gone` is called with them before their numbers are reused.
+    /// Remove groups of backends that were not used for that long; `gone` is called with them
+    /// before their numbers are reused.
     pub(crate) fn forget(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Known { slots, free, numbers } = &mut *known;
-        // Counters that lose a part of what they sum look like new ones that have counted the rest at once: a backend's groups go together.
+        // Counters that lose a part of what they sum look like new ones that have counted the rest
+        // at once: a backend's groups go together.
         let place = |slot: &Slot| (slot.group.route.clone(), slot.group.backend.clone());
         let mut kept = HashSet::new();
         for slot in slots.iter_mut().flatten() {
             let is_used = Arc::strong_count(&slot.in_flight) > 1;
             slot.unused_since = (!is_used).then(|| slot.unused_since.unwrap_or(now));
-            if slot.unused_since.is_none_or(|since| u128::from(now.nanos_since(since)) < after.as_nanos()) {
+            if slot
+                .unused_since
+                .is_none_or(|since| u128::from(now.nanos_since(since)) < after.as_nanos())
+            {
                 kept.insert(place(slot));
             }
         }
         let is_old = |slot: &Slot| !kept.contains(&place(slot));
-        let old: HashSet<GroupId> =
-            slots.iter().zip(0..).filter(|(slot, _)| slot.as_ref().is_some_and(is_old)).map(|(_, number)| GroupId(number)).collect();
+        let old: HashSet<GroupId> = slots
+            .iter()
+            .zip(0..)
+            .filter(|(slot, _)| slot.as_ref().is_some_and(is_old))
+            .map(|(_, number)| GroupId(number))
+            .collect();
         if old.is_empty() {
             return;
         }
         gone(&old);
         numbers.retain(|_, number| !old.contains(&GroupId(*number)));
-        slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(is_old)).for_each(|slot| *slot = None);
+        slots
+            .iter_mut()
+            .filter(|slot| slot.as_ref().is_some_and(is_old))
+            .for_each(|slot| *slot = None);
         free.extend(old.iter().map(|id| id.0));
     }
 }

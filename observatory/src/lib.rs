@@ -2,8 +2,8 @@
 //!
 //! - *In*: finished [`lens::Record`]s, batches of gaps, changes of gauges.
 //! - *Out*: the recent records, the series of each route and backend, what Prometheus scrapes.
-//! - *Never*: a label from a client. Labels are interned when settings are built ([`Observatory::group`]), and a request
-//!   carries their number.
+//! - *Never*: a label from a client. Labels are interned when settings are built
+//!   ([`Observatory::group`]), and a request carries their number.
 
 mod access_log;
 pub use access_log::AccessLog;
@@ -47,7 +47,8 @@ use rate::Rate;
 use recent::{Recent, RecentSink};
 use sink::Pump;
 
-/// How long a backend that is not there any more stays in metrics: some scrapes, so that its last counts are seen.
+/// How long a backend that is not there any more stays in metrics: some scrapes, so that its last
+/// counts are seen.
 pub const FORGET: Duration = Duration::from_secs(600);
 
 /// What was counted, of one worker or of all.
@@ -90,17 +91,22 @@ impl Observatory {
     /// The same, with a log of findings from that many workers.
     #[must_use]
     pub fn with_audit_log(self, workers: usize, log: AuditLog) -> Self {
-        Observatory { audit: Some(Pump::start("llm-lens-audit", workers, vec![Box::new(log)])), ..self }
+        Observatory {
+            audit: Some(Pump::start("llm-lens-audit", workers, vec![Box::new(log)])),
+            ..self
+        }
     }
 
-    /// The number of a group of labels, and its gauges. The same labels have the same number, so that counters go on over a change of settings; it is
-    /// reserved while the gauges are held, and [`FORGET`] longer.
+    /// The number of a group of labels, and its gauges. The same labels have the same number, so
+    /// that counters go on over a change of settings; it is reserved while the gauges are held, and
+    /// [`FORGET`] longer.
     pub fn group(&self, group: Group) -> (GroupId, Arc<InFlight>) {
         self.groups.intern(group)
     }
 
-    /// Forget backends that nothing was counted for during [`FORGET`]: those that come and go would fill the memory, and every scrape.
-    /// To be called now and then. Returns false, having done nothing, while a scrape is made: the caller's thread does not wait for one.
+    /// Forget backends that nothing was counted for during [`FORGET`]: those that come and go would
+    /// fill the memory, and every scrape. To be called now and then. Returns false, having done
+    /// nothing, while a scrape is made: the caller's thread does not wait for one.
     pub fn forget(&self, now: Tick) -> bool {
         // The order of locks is that of a scrape: the total, then the groups.
         let mut total = match self.total.try_lock() {
@@ -129,7 +135,13 @@ impl Observatory {
     }
 
     /// Count gaps of a stream that still runs, or has just ended.
-    pub fn gaps(&self, worker: usize, key: SeriesKey, itl: impl Iterator<Item = u64>, client_itl: impl Iterator<Item = u64>) {
+    pub fn gaps(
+        &self,
+        worker: usize,
+        key: SeriesKey,
+        itl: impl Iterator<Item = u64>,
+        client_itl: impl Iterator<Item = u64>,
+    ) {
         let mut shard = self.shards.shard(worker);
         let series = shard.series.entry(key).or_default();
         itl.for_each(|gap| series.record(Timing::Itl, gap));
@@ -168,10 +180,13 @@ impl Observatory {
         self.pump.counts().iter().chain(self.audit.iter().flat_map(Pump::counts))
     }
 
-    /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend. `up` is how long the process has run.
+    /// Counts, rates of the last minute, percentiles and ledger shares of each route and backend.
+    /// `up` is how long the process has run.
     pub fn overview(&self, now: Tick, up: Duration) -> Vec<Overview> {
         let rates = self.drained().rates.clone();
-        let per_second = |group: GroupId| rates.get(&group).map(|rate| rate.per_second(now, up)).unwrap_or_default();
+        let per_second = |group: GroupId| {
+            rates.get(&group).map(|rate| rate.per_second(now, up)).unwrap_or_default()
+        };
         overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, per_second)
     }
 
@@ -180,13 +195,22 @@ impl Observatory {
         security::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
     }
 
-    /// What Prometheus scrapes, in that format and in parts to be sent one after the other. `more` are counts and gauges that others keep.
+    /// What Prometheus scrapes, in that format and in parts to be sent one after the other. `more`
+    /// are counts and gauges that others keep.
     pub fn prometheus(&self, format: Format, more: Vec<Sample>) -> Vec<Vec<u8>> {
         let total = self.drained();
-        prometheus::render(format, &total.series, &self.groups, &self.gauges, (&self.recent, self.audit.as_ref(), &self.pump), more)
+        prometheus::render(
+            format,
+            &total.series,
+            &self.groups,
+            &self.gauges,
+            (&self.recent, self.audit.as_ref(), &self.pump),
+            more,
+        )
     }
 
-    /// What all workers have counted. A worker waits only while its counts are taken away, never while they are merged.
+    /// What all workers have counted. A worker waits only while its counts are taken away, never
+    /// while they are merged.
     fn drained(&self) -> MutexGuard<'_, Shard> {
         let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
         self.drain_into(&mut total);
@@ -197,14 +221,22 @@ impl Observatory {
         self.shards.for_each(|shard| {
             let Shard { series, rates } = std::mem::take(shard);
             series.iter().for_each(|(key, one)| total.series.entry(*key).or_default().merge(one));
-            rates.iter().for_each(|(group, rate)| total.rates.entry(*group).or_default().merge(rate));
+            rates
+                .iter()
+                .for_each(|(group, rate)| total.rates.entry(*group).or_default().merge(rate));
         });
     }
 
     /// All series, merged by what `by` keeps of their keys.
-    fn merged(&self, by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome)) -> HashMap<(GroupId, u16, Outcome), Series> {
+    fn merged(
+        &self,
+        by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome),
+    ) -> HashMap<(GroupId, u16, Outcome), Series> {
         let mut all: HashMap<_, Series> = HashMap::new();
-        self.drained().series.iter().for_each(|(key, series)| all.entry(by(key)).or_default().merge(series));
+        self.drained()
+            .series
+            .iter()
+            .for_each(|(key, series)| all.entry(by(key)).or_default().merge(series));
         all
     }
 }

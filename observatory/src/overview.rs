@@ -76,7 +76,12 @@ pub(crate) fn of(
         *rates = (rates.0 + requests, rates.1 + tokens);
     }
     let now = groups.all();
-    let in_flight = |of: &Key| now.iter().filter(|(g, _)| key(g) == *of).map(|(_, now)| now.requests.load(Ordering::Relaxed)).sum();
+    let in_flight = |of: &Key| {
+        now.iter()
+            .filter(|(g, _)| key(g) == *of)
+            .map(|(_, now)| now.requests.load(Ordering::Relaxed))
+            .sum()
+    };
     merged.iter().map(|(key, (series, rates))| one(key, series, in_flight(key), *rates)).collect()
 }
 
@@ -86,7 +91,12 @@ pub(crate) fn key(group: &Group) -> Key {
     (group.route.clone(), group.backend.clone(), group.operation)
 }
 
-fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, (requests_per_s, output_tokens_per_s): (f64, f64)) -> Overview {
+fn one(
+    (route, backend, operation): &Key,
+    series: &Series,
+    in_flight: i64,
+    (requests_per_s, output_tokens_per_s): (f64, f64),
+) -> Overview {
     let total: u64 = series.ledger_us.iter().sum();
     let output_tokens = series.output_tokens.as_ref().map_or(0, |h| h.sum());
     Overview {
@@ -97,11 +107,18 @@ fn one((route, backend, operation): &Key, series: &Series, in_flight: i64, (requ
         requests: series.requests(),
         requests_per_s,
         output_tokens_per_s,
-        outcomes: Outcome::ALL.into_iter().map(|o| (o.name(), series.outcomes[o as usize])).filter(|(_, n)| *n > 0).collect(),
+        outcomes: Outcome::ALL
+            .into_iter()
+            .map(|o| (o.name(), series.outcomes[o as usize]))
+            .filter(|(_, n)| *n > 0)
+            .collect(),
         content_events: series.content_events,
         output_tokens,
         stalls: series.stalls,
-        timings: Timing::ALL.into_iter().filter_map(|t| Some((t.name(), timing(series.timing(t)?)?))).collect(),
+        timings: Timing::ALL
+            .into_iter()
+            .filter_map(|t| Some((t.name(), timing(series.timing(t)?)?)))
+            .collect(),
         ledger_share: State::ALL
             .into_iter()
             .filter(|_| total > 0)

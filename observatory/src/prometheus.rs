@@ -1,10 +1,11 @@
 //! The Prometheus exposition, made from the histograms of series.
 //!
 //! - *In*: series, gauges, and samples that others keep.
-//! - *Out*: families in the format that the scraper asked for. The text has classic buckets with the bounds of the OpenTelemetry GenAI
-//!   conventions and finer ones below 10 ms; protobuf has native histograms, a twelfth of the bytes.
-//! - *Never*: a second count of the same thing. Native buckets are copies. Classic ones are read off them on each scrape, so a bucket's edge
-//!   is exact to 2.2 %, and sums and counts are exact.
+//! - *Out*: families in the format that the scraper asked for. The text has classic buckets with
+//!   the bounds of the OpenTelemetry GenAI conventions and finer ones below 10 ms; protobuf has
+//!   native histograms, a twelfth of the bytes.
+//! - *Never*: a second count of the same thing. Native buckets are copies. Classic ones are read
+//!   off them on each scrape, so a bucket's edge is exact to 2.2 %, and sums and counts are exact.
 
 mod families;
 mod format;
@@ -45,13 +46,15 @@ pub(crate) fn render(
     of_process(&mut out, gauges, recent, audit);
     of_sinks(&mut out, pump);
     for Sample { name, labels, value } in more {
-        let labels = labels.iter().fold(Labels::none(), |all, (name, value)| out.with(&all, name, value));
+        let labels =
+            labels.iter().fold(Labels::none(), |all, (name, value)| out.with(&all, name, value));
         out.number(name, &labels, value);
     }
     out.finish()
 }
 
-/// Groups differ in more than what a family names, and a sample may stand there once: series meet under their labels.
+/// Groups differ in more than what a family names, and a sample may stand there once: series meet
+/// under their labels.
 fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
     let [mut outcomes, mut errors, mut inference, mut all] = [const { Meeting::new() }; 4];
     for (SeriesKey { group, model, outcome }, one) in series {
@@ -131,7 +134,14 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
     ] {
         out.histogram(name, labels, s.timing(timing));
     }
-    for mark in [Timing::FirstByte, Timing::FirstEvent, Timing::Role, Timing::Reasoning, Timing::Content, Timing::ToolCall] {
+    for mark in [
+        Timing::FirstByte,
+        Timing::FirstEvent,
+        Timing::Role,
+        Timing::Reasoning,
+        Timing::Content,
+        Timing::ToolCall,
+    ] {
         let labels = out.with(labels, "mark", mark.name());
         out.histogram("llm_lens_mark_seconds", &labels, s.timing(mark));
     }
@@ -163,8 +173,18 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
 
 /// What guards did and cost.
 fn guards(out: &mut Families, labels: &Labels, s: &Series) {
-    for phase in [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security] {
-        let labels = out.with(labels, "phase", if phase == Timing::Security { "total" } else { phase.name() });
+    for phase in [
+        Timing::Validation,
+        Timing::ThreatDetection,
+        Timing::OutputFiltering,
+        Timing::Hold,
+        Timing::Security,
+    ] {
+        let labels = out.with(
+            labels,
+            "phase",
+            if phase == Timing::Security { "total" } else { phase.name() },
+        );
         out.histogram("llm_lens_guardrail_overhead_seconds", &labels, s.timing(phase));
     }
     for (name, timing) in [
@@ -209,7 +229,8 @@ fn of_groups(out: &mut Families, groups: &Groups) {
     }
     for group in info.values() {
         let labels = out.with(&place(out, group), "server_address", &group.server);
-        let labels = group.labels.iter().fold(labels, |all, (name, value)| out.with(&all, name, value));
+        let labels =
+            group.labels.iter().fold(labels, |all, (name, value)| out.with(&all, name, value));
         out.number("llm_lens_route_info", &labels, 1.0);
     }
 }
@@ -223,11 +244,22 @@ fn of_sinks(out: &mut Families, pump: &Pump) {
     out.counter("llm_lens_sink_queue_dropped_records_total", &Labels::none(), pump.dropped());
 }
 
-fn of_process(out: &mut Families, gauges: &Gauges, recent: &Recent, audit: Option<&Pump<AuditLine>>) {
+fn of_process(
+    out: &mut Families,
+    gauges: &Gauges,
+    recent: &Recent,
+    audit: Option<&Pump<AuditLine>>,
+) {
     let load = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let log = audit.into_iter().flat_map(Pump::counts);
-    let (written, lost) = log.fold((0, 0), |(written, lost), counts| (written + counts.delivered(), lost + counts.dropped()));
-    out.number("llm_lens_client_connections", &Labels::none(), gauges.connections.load(Ordering::Relaxed) as f64);
+    let (written, lost) = log.fold((0, 0), |(written, lost), counts| {
+        (written + counts.delivered(), lost + counts.dropped())
+    });
+    out.number(
+        "llm_lens_client_connections",
+        &Labels::none(),
+        gauges.connections.load(Ordering::Relaxed) as f64,
+    );
     for (name, value) in [
         ("llm_lens_malformed_requests_total", load(&gauges.bad_heads)),
         ("llm_lens_panics_total", load(&gauges.panics)),

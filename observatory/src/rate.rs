@@ -57,7 +57,10 @@ impl Rate {
             tokens += slot.tokens;
         }
         // Twelve whole slots, and as much of the current one as has passed.
-        let seconds = Duration::from_nanos((SLOTS as u64 - 1) * SLOT + now.0 % SLOT).min(up).as_secs_f64().max(1.0);
+        let seconds = Duration::from_nanos((SLOTS as u64 - 1) * SLOT + now.0 % SLOT)
+            .min(up)
+            .as_secs_f64()
+            .max(1.0);
         (requests as f64 / seconds, tokens as f64 / seconds)
     }
 }
@@ -78,8 +81,15 @@ mod tests {
         }
         one.merge(&other);
         let (requests, tokens) = one.per_second(Tick(600 * SECOND), hour);
-        assert!((requests - 3.0).abs() < 0.01 && (tokens - 30.0).abs() < 0.1, "{requests} {tokens}");
-        assert_eq!(one.per_second(Tick(700 * SECOND), hour), (0.0, 0.0), "nothing for longer than a minute");
+        assert!(
+            (requests - 3.0).abs() < 0.01 && (tokens - 30.0).abs() < 0.1,
+            "{requests} {tokens}"
+        );
+        assert_eq!(
+            one.per_second(Tick(700 * SECOND), hour),
+            (0.0, 0.0),
+            "nothing for longer than a minute"
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! - *In*: records from the pump.
 //! - *Out*: the newest ones.
-//! - *Never*: more than the given number; what falls out is counted as dropped from the list, not lost: it was counted in
-//!   the series before.
+//! - *Never*: more than the given number; what falls out is counted as dropped from the list, not
+//!   lost: it was counted in the series before.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

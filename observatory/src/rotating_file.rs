@@ -1,4 +1,5 @@
-//! Lines appended to a file, which is set aside as `.1`, `.2` ... when it has grown to its bound. Only the owner of the process can read it.
+//! Lines appended to a file, which is set aside as `.1`, `.2` ... when it has grown to its bound.
+//! Only the owner of the process can read it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +17,8 @@ pub(crate) struct RotatingFile {
 }
 
 impl RotatingFile {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes, at least 1 KiB; `keep` files set aside are kept.
+    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes, at least 1
+    /// KiB; `keep` files set aside are kept.
     pub(crate) fn open(path: PathBuf, max_size: u64, keep: usize) -> io::Result<Self> {
         let max_size = max_size.max(1024);
         let file = append(&path)?;

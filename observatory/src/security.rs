@@ -22,7 +22,8 @@ pub struct SecurityOverview {
     pub requests: u64,
     /// Requests that it ended.
     pub blocked: u64,
-    /// Time of the guard in a request, by phase; `security` is all of it, `added_ttft` what lay before the first token.
+    /// Time of the guard in a request, by phase; `security` is all of it, `added_ttft` what lay
+    /// before the first token.
     pub overhead: BTreeMap<&'static str, TimingOverview>,
     /// The client's TTFT, to hold it against.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +60,11 @@ pub struct FilterOverview {
 }
 
 /// The guarded routes; of one name, if one is given.
-pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Groups, route: Option<&str>) -> Vec<SecurityOverview> {
+pub(crate) fn of(
+    series: &HashMap<(GroupId, u16, Outcome), Series>,
+    groups: &Groups,
+    route: Option<&str>,
+) -> Vec<SecurityOverview> {
     let mut merged: BTreeMap<Key, Series> = BTreeMap::new();
     for ((id, ..), one) in series {
         let Some(group) = groups.group(*id) else { continue };
@@ -72,11 +77,20 @@ pub(crate) fn of(series: &HashMap<(GroupId, u16, Outcome), Series>, groups: &Gro
 
 fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOverview {
     let of = |which: Timing| series.timing(which).and_then(timing);
-    let phases = [Timing::Validation, Timing::ThreatDetection, Timing::OutputFiltering, Timing::Hold, Timing::Security, Timing::AddedTtft];
+    let phases = [
+        Timing::Validation,
+        Timing::ThreatDetection,
+        Timing::OutputFiltering,
+        Timing::Hold,
+        Timing::Security,
+        Timing::AddedTtft,
+    ];
     let sum = |which: Timing| series.timing(which).map_or(0, |micros| micros.sum());
     let mut filters: Vec<_> = series.filters.iter().collect();
     filters.sort_by_key(|(_, filter)| std::cmp::Reverse(wall(filter)));
-    let names = |found: &lens::security::Findings| found.iter().map(|(rule, count)| (rule.to_string(), *count)).collect();
+    let names = |found: &lens::security::Findings| {
+        found.iter().map(|(rule, count)| (rule.to_string(), *count)).collect()
+    };
     SecurityOverview {
         route: route.to_string(),
         backend: backend.to_string(),
@@ -85,8 +99,12 @@ fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOvervi
         blocked: series.outcomes.get(Outcome::Blocked as usize).copied().unwrap_or(0),
         overhead: phases.into_iter().filter_map(|phase| Some((phase.name(), of(phase)?))).collect(),
         client_ttft: of(Timing::ClientTtft),
-        security_impact_percent: sum(Timing::Security) as f64 * 100.0 / sum(Timing::Total).max(1) as f64,
-        filters: filters.into_iter().map(|((filter, side), series)| one_filter((filter, side), series)).collect(),
+        security_impact_percent: sum(Timing::Security) as f64 * 100.0
+            / sum(Timing::Total).max(1) as f64,
+        filters: filters
+            .into_iter()
+            .map(|((filter, side), series)| one_filter((filter, side), series))
+            .collect(),
         found_in: names(&series.found_in),
         found_out: names(&series.found_out),
     }
@@ -97,7 +115,9 @@ fn wall(filter: &FilterSeries) -> u64 {
 }
 
 fn one_filter((filter, side): (&str, &str), series: &FilterSeries) -> FilterOverview {
-    let names = |counts: &lens::security::Findings| counts.iter().map(|(name, count)| (name.to_string(), *count)).collect();
+    let names = |counts: &lens::security::Findings| {
+        counts.iter().map(|(name, count)| (name.to_string(), *count)).collect()
+    };
     FilterOverview {
         filter: filter.to_owned(),
         side: side.to_owned(),
@@ -106,6 +126,10 @@ fn one_filter((filter, side): (&str, &str), series: &FilterSeries) -> FilterOver
         critical_share: series.critical as f64 / series.requests.max(1) as f64,
         verdicts: names(&series.verdicts),
         failures: names(&series.failures),
-        parts: FilterSeries::PARTS.into_iter().zip(&series.parts).filter_map(|(name, micros)| Some((name, timing(micros)?))).collect(),
+        parts: FilterSeries::PARTS
+            .into_iter()
+            .zip(&series.parts)
+            .filter_map(|(name, micros)| Some((name, timing(micros)?)))
+            .collect(),
     }
 }

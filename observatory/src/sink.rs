@@ -1,8 +1,10 @@
 //! Delivery of finished records: a queue for each worker, one pump thread, any number of sinks.
 //!
 //! - *In*: records from workers; lines of the audit log have a pump of their own.
-//! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became of them, counted.
-//! - *Never*: a request that waits for a sink; more than [`QUEUE`] records waiting for each worker: what is beyond is dropped, and counted.
+//! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became
+//!   of them, counted.
+//! - *Never*: a request that waits for a sink; more than [`QUEUE`] records waiting for each worker:
+//!   what is beyond is dropped, and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use lens::Record;
 
-/// Records that wait for each worker at most. A sink that stalls for a second costs nothing at 4,000 requests a second for each worker.
+/// Records that wait for each worker at most. A sink that stalls for a second costs nothing at
+/// 4,000 requests a second for each worker.
 const QUEUE: usize = 4096;
 /// The pump looks at the queues this often; a queue that is half full wakes it before.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -67,7 +70,12 @@ pub struct SinkCounts {
 
 impl SinkCounts {
     fn of(name: &'static str) -> Self {
-        SinkCounts { name, delivered: AtomicU64::new(0), dropped: AtomicU64::new(0), trouble: Mutex::default() }
+        SinkCounts {
+            name,
+            delivered: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            trouble: Mutex::default(),
+        }
     }
 
     /// Records that it took.
@@ -86,7 +94,8 @@ impl SinkCounts {
     }
 }
 
-/// The queues, the thread and the counts of all sinks. Dropping it delivers what waits, and flushes.
+/// The queues, the thread and the counts of all sinks. Dropping it delivers what waits, and
+/// flushes.
 #[derive(Debug)]
 pub(crate) struct Pump<T: Queued = Record> {
     queues: Arc<Queues<T>>,
@@ -121,7 +130,8 @@ impl<T: Queued> Pump<T> {
             ends: Mutex::new(false),
             wakes: Condvar::new(),
         });
-        let counts: Vec<_> = sinks.iter().map(|sink| Arc::new(SinkCounts::of(sink.name()))).collect();
+        let counts: Vec<_> =
+            sinks.iter().map(|sink| Arc::new(SinkCounts::of(sink.name()))).collect();
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
         let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.run(all));
@@ -179,7 +189,11 @@ impl<T: Queued> Drop for Pump<T> {
 impl<T: Queued> Queues<T> {
     fn run(&self, mut sinks: Sinks<T>) {
         loop {
-            let ends = *self.wakes.wait_timeout(lock(&self.ends), POLL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+            let ends = *self
+                .wakes
+                .wait_timeout(lock(&self.ends), POLL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             self.deliver(&mut sinks);
             if ends {
                 sinks.iter_mut().for_each(|(sink, _)| sink.flush());
@@ -201,7 +215,8 @@ impl<T: Queued> Queues<T> {
             // A sink that panics loses its batch and keeps the others going.
             let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver(&batch)));
             let all = batch.len() as u64;
-            let result = delivered.unwrap_or_else(|_| Err(SinkError { lost: all, why: "it panicked".into() }));
+            let result = delivered
+                .unwrap_or_else(|_| Err(SinkError { lost: all, why: "it panicked".into() }));
             counts.note(all, result);
         }
         lock(&self.delivering).clear();
@@ -210,13 +225,19 @@ impl<T: Queued> Queues<T> {
 
 impl SinkCounts {
     fn note(&self, all: u64, result: Result<(), SinkError>) {
-        let (lost, why) = result.map_or_else(|error| (error.lost.min(all), error.why), |()| (0, String::new()));
+        let (lost, why) =
+            result.map_or_else(|error| (error.lost.min(all), error.why), |()| (0, String::new()));
         self.delivered.fetch_add(all - lost, Ordering::Relaxed);
         self.dropped.fetch_add(lost, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
         // Once for each time it breaks: a full disk is not filled by saying so.
         if trouble.is_empty() && !why.is_empty() {
-            tracing::error!(sink = self.name, lost, error = why, "records lost; further losses are counted");
+            tracing::error!(
+                sink = self.name,
+                lost,
+                error = why,
+                "records lost; further losses are counted"
+            );
         }
         *trouble = why;
     }
@@ -250,7 +271,10 @@ mod tests {
         }
     }
 
-    fn telling(name: &'static str, result: Result<(), SinkError>) -> (Box<dyn Sink>, Receiver<usize>, SyncSender<()>) {
+    fn telling(
+        name: &'static str,
+        result: Result<(), SinkError>,
+    ) -> (Box<dyn Sink>, Receiver<usize>, SyncSender<()>) {
         let ((batches, told), (let_go, go)) = (sync_channel(1 << 14), sync_channel(1 << 14));
         (Box::new(Telling { name, batches, go, result }), told, let_go)
     }
@@ -267,13 +291,18 @@ mod tests {
         drop(go);
         let counts = pump.counts()[0].clone();
         drop(pump);
-        assert_eq!((counts.delivered(), counts.dropped()), (QUEUE as u64 + 1, 0), "the end delivers what waits");
+        assert_eq!(
+            (counts.delivered(), counts.dropped()),
+            (QUEUE as u64 + 1, 0),
+            "the end delivers what waits"
+        );
     }
 
     #[test]
     fn a_sink_that_fails_or_panics_hurts_no_other() {
         let lost = Err(SinkError { lost: 1, why: "no space".into() });
-        let sinks = [telling("failing", lost), telling("panicking", Ok(())), telling("good", Ok(()))];
+        let sinks =
+            [telling("failing", lost), telling("panicking", Ok(())), telling("good", Ok(()))];
         let mut all: Vec<Box<dyn Sink>> = Vec::new();
         for (sink, _, go) in sinks {
             drop(go);
@@ -284,7 +313,10 @@ mod tests {
         let counts = pump.counts().to_vec();
         drop(pump);
         assert_eq!(counts[0].delivered() + counts[0].dropped(), 3);
-        assert!(counts[0].dropped() > 0 && counts[0].trouble().is_some_and(|why| why.contains("no space")));
+        assert!(
+            counts[0].dropped() > 0
+                && counts[0].trouble().is_some_and(|why| why.contains("no space"))
+        );
         assert_eq!((counts[1].dropped(), counts[2].delivered(), counts[2].trouble()), (3, 3, None));
     }
 }

@@ -31,7 +31,9 @@ fn observed() -> Observatory {
     let o = Observatory::new(2, 2, Vec::new());
     let (id, _) = o.group(group("r"));
     assert_eq!(o.group(group("r")).0, id);
-    for (worker, model, outcome) in [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)] {
+    for (worker, model, outcome) in
+        [(0, "m1", Outcome::Ok), (1, "m1", Outcome::Ok), (1, "evil\"\nmodel", Outcome::ClientGone)]
+    {
         let key = SeriesKey { group: id, model: group("r").model_number(Some(model)), outcome };
         o.gaps(worker, key, [1_000, 20_000].into_iter(), [1_000].into_iter());
         o.finished(worker, key, record(model, outcome.name()), Tick(1));
@@ -82,11 +84,22 @@ fn what_is_exported_is_in_the_catalog() {
     let text = String::from_utf8(o.prometheus(Format::Text, vec![shed]).concat()).unwrap();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (sample, _) = line.rsplit_once(' ').unwrap();
-        let (name, labels) = sample.split_once('{').map_or((sample, ""), |(name, labels)| (name, labels.strip_suffix('}').unwrap()));
-        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let row = catalog::find(name).or_else(|| catalog::find(base)).unwrap_or_else(|| panic!("{line}"));
-        for label in labels.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(label, _)| label) {
-            assert!(row.labels.contains(&label) || row.labels.contains(&"*") || label == "le", "{label}: {line}");
+        let (name, labels) = sample
+            .split_once('{')
+            .map_or((sample, ""), |(name, labels)| (name, labels.strip_suffix('}').unwrap()));
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        let row =
+            catalog::find(name).or_else(|| catalog::find(base)).unwrap_or_else(|| panic!("{line}"));
+        for label in
+            labels.split("\",").filter_map(|pair| pair.split_once("=\"")).map(|(label, _)| label)
+        {
+            assert!(
+                row.labels.contains(&label) || row.labels.contains(&"*") || label == "le",
+                "{label}: {line}"
+            );
         }
     }
     for line in [
@@ -110,16 +123,31 @@ fn no_sample_stands_there_twice() {
         let model = changed.model_number(Some("m1"));
         let (group, in_flight) = o.group(changed);
         in_flight.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        o.finished(0, SeriesKey { group, model, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
+        o.finished(
+            0,
+            SeriesKey { group, model, outcome: Outcome::Ok },
+            record("m1", "ok"),
+            Tick(1),
+        );
     }
     let text = text(&o);
-    let mut samples: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
+    let mut samples: Vec<&str> = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.rsplit_once(' '))
+        .map(|(s, _)| s)
+        .collect();
     let all = samples.len();
     samples.sort_unstable();
     samples.dedup();
     assert_eq!(samples.len(), all, "{text}");
     assert!(text.contains(r#"llm_lens_requests_total{route="r",backend="b",gen_ai_request_model="m1",outcome="ok"} 6"#), "{text}");
-    assert!(text.contains(r#"llm_lens_in_flight_requests{route="r",backend="b",gen_ai_operation_name="chat"} 2"#), "{text}");
+    assert!(
+        text.contains(
+            r#"llm_lens_in_flight_requests{route="r",backend="b",gen_ai_operation_name="chat"} 2"#
+        ),
+        "{text}"
+    );
     assert_eq!(o.overview(Tick(1), Duration::from_secs(1)).len(), 3, "one for each operation");
 }
 
@@ -134,21 +162,31 @@ fn recent_records_are_bounded_and_newest_first() {
 fn the_overview_sums_over_workers_models_and_outcomes() {
     let overview = observed().overview(Tick(1), Duration::from_secs(2));
     assert_eq!(overview.len(), 1);
-    assert_eq!((overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count), (3, 2, 6));
+    assert_eq!(
+        (overview[0].requests, overview[0].outcomes["ok"], overview[0].timings["itl"].count),
+        (3, 2, 6)
+    );
     let shares: f64 = overview[0].ledger_share.values().sum();
     assert!((shares - 1.0).abs() < 1e-9);
 }
 
-/// Backends that come and go leave nothing behind; what another group of theirs still counts in stays.
+/// Backends that come and go leave nothing behind; what another group of theirs still counts in
+/// stays.
 #[test]
 fn series_of_removed_backends_expire() {
-    let (o, at) = (Observatory::new(2, 2, Vec::new()), |seconds: u64| Tick(seconds * 1_000_000_000));
+    let (o, at) =
+        (Observatory::new(2, 2, Vec::new()), |seconds: u64| Tick(seconds * 1_000_000_000));
     let of = |backend: &str, operation| Group { backend: backend.into(), operation, ..group("r") };
     let (stays, held) = o.group(of("stays", "chat"));
     let (gone, pod) = o.group(of("gone", "chat"));
     o.group(of("stays", ""));
     for (worker, group) in [(0, stays), (1, gone)] {
-        o.finished(worker, SeriesKey { group, model: 1, outcome: Outcome::Ok }, record("m1", "ok"), Tick(1));
+        o.finished(
+            worker,
+            SeriesKey { group, model: 1, outcome: Outcome::Ok },
+            record("m1", "ok"),
+            Tick(1),
+        );
     }
     let shows = |backend: &str| text(&o).contains(&format!("backend=\"{backend}\""));
     assert!(o.forget(at(1)));

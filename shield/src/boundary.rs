@@ -1,6 +1,7 @@
 //! Boundaries of a match, and words before it.
 //!
-//! - *In*: the bytes on either side of a candidate; never more than 64 to the left, two to the right.
+//! - *In*: the bytes on either side of a candidate; never more than 64 to the left, two to the
+//!   right.
 //! - *Out*: yes or no.
 //! - *Never*: knowledge of the whole text, so that a stream can ask the same questions.
 
@@ -10,7 +11,8 @@ use crate::pattern::Pattern;
 /// How many bytes before a candidate may vouch for it.
 pub const CONTEXT: usize = 64;
 
-/// Whether `rule` names a variable and a value, so that it may begin in the middle of a name: `dbPassword`, `MY_API_KEY`.
+/// Whether `rule` names a variable and a value, so that it may begin in the middle of a name:
+/// `dbPassword`, `MY_API_KEY`.
 fn names_a_variable(pattern: &Pattern) -> bool {
     pattern.kind == "GENERIC_SECRET"
 }
@@ -24,7 +26,9 @@ pub fn can_begin(before: &[u8], first: u8) -> bool {
     match before.last() {
         None => true,
         // A letter that is not ASCII ends a word here: CJK writes no spaces before a number.
-        Some(&b) if b.is_ascii_alphanumeric() => b.is_ascii_lowercase() && first.is_ascii_uppercase(),
+        Some(&b) if b.is_ascii_alphanumeric() => {
+            b.is_ascii_lowercase() && first.is_ascii_uppercase()
+        }
         Some(_) => true,
     }
 }
@@ -69,7 +73,9 @@ pub fn ends_clean(pattern: &Pattern, last: u8, after: &[u8]) -> bool {
     }
     let beyond = after.get(1).copied().unwrap_or(b' ');
     // Half of a name, a call or a longer token.
-    if pattern.family == Family::Secret && ((matches!(next, b'-' | b'.') && beyond.is_ascii_alphanumeric()) || next == b'(') {
+    if pattern.family == Family::Secret
+        && ((matches!(next, b'-' | b'.') && beyond.is_ascii_alphanumeric()) || next == b'(')
+    {
         return false;
     }
     if last.is_ascii_digit() && beyond.is_ascii_digit() && pattern.kind != "URL" {
@@ -86,10 +92,12 @@ pub fn vouched(before: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| stands_in(&near, word.as_bytes()))
 }
 
-/// Whether `word` begins a word of `near`; a short one must also end it, or `tel` would stand in `tell`.
+/// Whether `word` begins a word of `near`; a short one must also end it, or `tel` would stand in
+/// `tell`.
 fn stands_in(near: &[u8], word: &[u8]) -> bool {
     memchr::memmem::find_iter(near, word).any(|at| {
-        let left = at.checked_sub(1).and_then(|i| near.get(i)).is_none_or(|b| !b.is_ascii_alphabetic());
+        let left =
+            at.checked_sub(1).and_then(|i| near.get(i)).is_none_or(|b| !b.is_ascii_alphabetic());
         let right = near.get(at + word.len()).is_none_or(|b| !b.is_ascii_alphabetic());
         left && (right || word.len() > 3)
     })

@@ -1,7 +1,8 @@
 //! Removes disguises from a text.
 //!
 //! - *In*: a text as sent, and limits.
-//! - *Out*: a [`Normal`]: the folded text, the decoded runs as [`View`]s, and a map back to the bytes as sent.
+//! - *Out*: a [`Normal`]: the folded text, the decoded runs as [`View`]s, and a map back to the
+//!   bytes as sent.
 //! - *Never*: a panic, a judgement, more output than the limits allow, more than linear time.
 //!
 //! Plain ASCII without an encoded run costs one copy and one scan over the bytes.
@@ -132,8 +133,11 @@ pub fn normalise(text: &str, limits: &Limits) -> Normal {
     let room = limits.max_input.min(limits.max_output).min(u32::MAX as usize / 2);
     let end = (0..=room.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
     let read = text.get(..end).unwrap_or_default();
-    let mut normal =
-        if read.is_ascii() { Normal { text: read.to_owned(), ..Normal::default() } } else { fold::fold(read, limits.max_output) };
+    let mut normal = if read.is_ascii() {
+        Normal { text: read.to_owned(), ..Normal::default() }
+    } else {
+        fold::fold(read, limits.max_output)
+    };
     normal.truncated |= read.len() < text.len();
     let mut left = limits.max_output.saturating_sub(normal.text.len());
     let found = scan::scan(&normal.text, limits.max_views);
@@ -145,7 +149,13 @@ pub fn normalise(text: &str, limits: &Limits) -> Normal {
             continue;
         }
         left -= inner.len();
-        views.push(View { disguise: run.disguise, text: inner, span: normal.original(run.at.clone()), depth, at: run.at });
+        views.push(View {
+            disguise: run.disguise,
+            text: inner,
+            span: normal.original(run.at.clone()),
+            depth,
+            at: run.at,
+        });
     }
     normal.views = views;
     normal
@@ -202,7 +212,8 @@ impl Normal {
             [before, view.text.as_str()]
         });
         let last = self.views.last().map_or(0, |v| v.at.end);
-        cut.chain(std::iter::once(self.text.get(last..).unwrap_or_default())).filter(|s| !s.is_empty())
+        cut.chain(std::iter::once(self.text.get(last..).unwrap_or_default()))
+            .filter(|s| !s.is_empty())
     }
 }
 

@@ -1,8 +1,10 @@
-//! Personal data that has a shape: addresses of machines and people, numbers of cards, accounts, phones and citizens.
+//! Personal data that has a shape: addresses of machines and people, numbers of cards, accounts,
+//! phones and citizens.
 //!
 //! - *In*: nothing; these are tables.
 //! - *Out*: [`patterns`], general rules first, national ones after.
-//! - *Never*: names, places, dates in general: those have no shape, and a table that pretends otherwise cries wolf.
+//! - *Never*: names, places, dates in general: those have no shape, and a table that pretends
+//!   otherwise cries wolf.
 
 #[expect(clippy::indexing_slicing, reason = "a month from 1 to 12")]
 mod checks;

@@ -4,12 +4,16 @@
 //! - *Out*: findings in the order of the text, none overlapping another, none below [`FLOOR`].
 //! - *Never*: more than a bounded number of steps a byte, whatever the text.
 //!
-//! Rules that begin in a telling way run as one automaton, anchored at each token that begins with three bytes that a rule can begin
-//! with. Rules that begin with any word at all (an e-mail, a host) wait for the byte they cannot do without: `@`, a dot.
+//! Rules that begin in a telling way run as one automaton, anchored at each token that begins with
+//! three bytes that a rule can begin with. Rules that begin with any word at all (an e-mail, a
+//! host) wait for the byte they cannot do without: `@`, a dot.
 
 mod automaton;
 mod overlap;
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod sieve;
 
 use crate::boundary::{CONTEXT, can_begin, ends_clean, starts_clean, vouched};
@@ -22,7 +26,8 @@ pub const FLOOR: f32 = 0.5;
 
 /// How many ends of one candidate are put to its check.
 const TRIES: usize = 8;
-/// One check for this many bytes of text may fail before only the longest end of a candidate is tried.
+/// One check for this many bytes of text may fail before only the longest end of a candidate is
+/// tried.
 const BYTES_A_CHECK: usize = 32;
 
 /// Rules, ready to run. Cheap to share, dear to build.
@@ -63,15 +68,18 @@ impl Pivot {
 
     /// Whether `b` can stand between the beginning of a match and the pivot.
     fn joins(self, b: u8) -> bool {
-        b.is_ascii_alphanumeric() || (self != Pivot::Digit && matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'~'))
+        b.is_ascii_alphanumeric()
+            || (self != Pivot::Digit && matches!(b, b'.' | b'_' | b'%' | b'+' | b'-' | b'~'))
     }
 }
 
 impl Scanner {
-    /// A scanner for `patterns`. A rule whose expression does not parse is left out: the tests of the tables see to it that none is.
+    /// A scanner for `patterns`. A rule whose expression does not parse is left out: the tests of
+    /// the tables see to it that none is.
     pub fn new(patterns: &[&Pattern]) -> Scanner {
         let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
-        let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) = sound.into_iter().partition(|p| automaton::is_wide(p));
+        let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) =
+            sound.into_iter().partition(|p| automaton::is_wide(p));
         let of = |pivot| wide.iter().copied().filter(|p| Pivot::of(p) == pivot).collect::<Vec<_>>();
         let wide = Pivot::ALL.into_iter().map(|pivot| (pivot, Automaton::new(of(pivot)))).collect();
         Scanner { narrow: Automaton::new(narrow), wide }
@@ -103,10 +111,15 @@ impl Scanner {
     }
 }
 
-/// The first digit; stretches without one are passed over as fast as the compiler can make a loop without branches.
+/// The first digit; stretches without one are passed over as fast as the compiler can make a loop
+/// without branches.
 fn first_digit(bytes: &[u8]) -> Option<usize> {
     let (stretches, _) = bytes.as_chunks::<64>();
-    let clear = stretches.iter().take_while(|s| !s.iter().fold(false, |any, b| any | b.is_ascii_digit())).count() * 64;
+    let clear = stretches
+        .iter()
+        .take_while(|s| !s.iter().fold(false, |any, b| any | b.is_ascii_digit()))
+        .count()
+        * 64;
     Some(clear + bytes.get(clear..)?.iter().position(u8::is_ascii_digit)?)
 }
 
@@ -128,7 +141,10 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
         let inner = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
         let before = bytes.get(first.saturating_sub(1)..first).unwrap_or_default();
         let start = bytes.get(first).copied().unwrap_or(b' ');
-        if !sieve.admits_at(bytes, first) || !can_begin(before, start) || (pivot == Pivot::Byte(b'.') && !inner) {
+        if !sieve.admits_at(bytes, first)
+            || !can_begin(before, start)
+            || (pivot == Pivot::Byte(b'.') && !inner)
+        {
             continue;
         }
         let held = found.len();
@@ -151,10 +167,16 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn new(text: &str) -> Bench<'_> {
-        Bench { text, ends: Vec::new(), tried: Vec::new(), patience: text.len() / BYTES_A_CHECK + 4096 }
+        Bench {
+            text,
+            ends: Vec::new(),
+            tried: Vec::new(),
+            patience: text.len() / BYTES_A_CHECK + 4096,
+        }
     }
 
-    /// Puts the ends of every rule that begins at `at` to boundary, check and context; the longest that passes is found.
+    /// Puts the ends of every rule that begins at `at` to boundary, check and context; the longest
+    /// that passes is found.
     fn candidates(&mut self, walker: &mut Walker, at: usize, found: &mut Vec<Finding>) {
         self.ends.clear();
         self.tried.clear();
@@ -181,9 +203,14 @@ impl Bench<'_> {
 
 fn clean(pattern: &Pattern, text: &str, at: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
-    let (Some(first), Some(last)) = (bytes.get(at), end.checked_sub(1).and_then(|i| bytes.get(i))) else { return false };
+    let (Some(first), Some(last)) = (bytes.get(at), end.checked_sub(1).and_then(|i| bytes.get(i)))
+    else {
+        return false;
+    };
     let before = bytes.get(at.saturating_sub(2)..at).unwrap_or_default();
-    end - at <= pattern.longest && ends_clean(pattern, *last, bytes.get(end..).unwrap_or_default()) && starts_clean(pattern, before, *first)
+    end - at <= pattern.longest
+        && ends_clean(pattern, *last, bytes.get(end..).unwrap_or_default())
+        && starts_clean(pattern, before, *first)
 }
 
 fn judge(pattern: &Pattern, text: &str, at: usize, end: usize) -> Option<Finding> {
@@ -196,7 +223,13 @@ fn judge(pattern: &Pattern, text: &str, at: usize, end: usize) -> Option<Finding
     if score < FLOOR || pattern.check.is_some_and(|check| !check(candidate)) {
         return None;
     }
-    Some(Finding { kind: pattern.kind.clone(), rule: pattern.rule.clone(), family: pattern.family, span: at..end, score })
+    Some(Finding {
+        kind: pattern.kind.clone(),
+        rule: pattern.rule.clone(),
+        family: pattern.family,
+        span: at..end,
+        score,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Credentials: keys of providers by their published shapes, and values that an assignment gives away.
+//! Credentials: keys of providers by their published shapes, and values that an assignment gives
+//! away.
 //!
 //! - *In*: nothing; these are tables.
 //! - *Out*: [`patterns`].

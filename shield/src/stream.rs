@@ -1,25 +1,42 @@
-//! Masking in a stream: text in pieces cut anywhere, matches masked, only the suffix that can still become one held.
+//! Masking in a stream: text in pieces cut anywhere, matches masked, only the suffix that can still
+//! become one held.
 //!
 //! - *In*: the text of one channel, piece by piece; [`Automata`] shared by all channels.
 //! - *Out*: text that can be no part of a match, at once; a mask for each match.
-//! - *Never*: a byte of a match before it is decided, but for the declared action at a bound; more than `hold_bytes` held.
+//! - *Never*: a byte of a match before it is decided, but for the declared action at a bound; more
+//!   than `hold_bytes` held.
 //!
-//! What comes out depends on the text alone, not on the cuts: `hold_bytes` too counts from a match's beginning. Only [`Channel::flush`]
-//! depends on when it is called.
+//! What comes out depends on the text alone, not on the cuts: `hold_bytes` too counts from a
+//! match's beginning. Only [`Channel::flush`] depends on when it is called.
 
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod automata;
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod choose;
 mod context;
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod copying;
 mod edges;
 mod open;
 mod scan;
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod start;
-#[expect(clippy::indexing_slicing, reason = "tables made here, indexed by a byte or by what the build put into them")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "tables made here, indexed by a byte or by what the build put into them"
+)]
 mod table;
 
 use std::fmt::Write;
@@ -46,7 +63,8 @@ pub enum Piece<'a> {
         finding: &'a Finding,
         /// What it covers, as far as it is there.
         text: &'a str,
-        /// The end is not known yet: what follows is swallowed, and a [`Piece::Close`] tells the end.
+        /// The end is not known yet: what follows is swallowed, and a [`Piece::Close`] tells the
+        /// end.
         open: bool,
     },
     /// An open mask covered this much in the end. Nothing to write.
@@ -58,7 +76,8 @@ pub enum Piece<'a> {
 pub struct Channel {
     /// Text that can still become a match; it begins where the match would.
     held: String,
-    /// Bytes at the beginning of the held text that lie under a mask already: a secret may begin inside of something else.
+    /// Bytes at the beginning of the held text that lie under a mask already: a secret may begin
+    /// inside of something else.
     masked: u32,
     /// Bytes before the held text.
     base: usize,
@@ -71,7 +90,15 @@ pub struct Channel {
 
 impl Default for Channel {
     fn default() -> Self {
-        Channel { held: String::new(), masked: 0, base: 0, before: Tail::new(), state: State::default(), counts: Vec::new(), steps: 0 }
+        Channel {
+            held: String::new(),
+            masked: 0,
+            base: 0,
+            before: Tail::new(),
+            state: State::default(),
+            counts: Vec::new(),
+            steps: 0,
+        }
     }
 }
 
@@ -86,8 +113,9 @@ impl Channel {
         self.advance(automata, text, Ending::More, out);
     }
 
-    /// Hold nothing any longer, though more may come: a match that may go on is masked and the rest of it swallowed, and so is a secret that
-    /// has shown its name (`AKIA`, `-----BEGIN `); everything else goes.
+    /// Hold nothing any longer, though more may come: a match that may go on is masked and the rest
+    /// of it swallowed, and so is a secret that has shown its name (`AKIA`, `-----BEGIN `);
+    /// everything else goes.
     pub fn flush(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.advance(automata, "", Ending::Pause, out);
     }
@@ -95,7 +123,11 @@ impl Channel {
     /// The text has ended; the channel is at the beginning of another.
     pub fn finish(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.advance(automata, "", Ending::Final, out);
-        *self = Channel { counts: std::mem::take(&mut self.counts), steps: self.steps, ..Channel::default() };
+        *self = Channel {
+            counts: std::mem::take(&mut self.counts),
+            steps: self.steps,
+            ..Channel::default()
+        };
     }
 
     /// Bytes held.
@@ -113,7 +145,13 @@ impl Channel {
         self.steps
     }
 
-    fn advance(&mut self, automata: &Automata, text: &str, ending: Ending, out: &mut dyn FnMut(Piece<'_>)) {
+    fn advance(
+        &mut self,
+        automata: &Automata,
+        text: &str,
+        ending: Ending,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) {
         if self.held.is_empty() {
             let keep = self.scan(automata, text, ending, out);
             self.held.push_str(text.get(keep..).unwrap_or_default());
@@ -129,10 +167,28 @@ impl Channel {
         self.held = held;
     }
 
-    fn scan(&mut self, automata: &Automata, text: &str, ending: Ending, out: &mut dyn FnMut(Piece<'_>)) -> usize {
+    fn scan(
+        &mut self,
+        automata: &Automata,
+        text: &str,
+        ending: Ending,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> usize {
         let (before, base, counts) = (&self.before, self.base, &mut self.counts);
         let sent = self.masked as usize;
-        let mut scan = Scan { automata, text, before, base, ending, out, counts, steps: 0, sent, ends: Vec::new(), sign: 0 };
+        let mut scan = Scan {
+            automata,
+            text,
+            before,
+            base,
+            ending,
+            out,
+            counts,
+            steps: 0,
+            sent,
+            ends: Vec::new(),
+            sign: 0,
+        };
         let keep = scan.run(&mut self.state);
         self.masked = scan.sent.saturating_sub(keep) as u32;
         self.steps += scan.steps;

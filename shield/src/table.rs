@@ -22,7 +22,16 @@ pub(crate) const fn pii(
     score: f32,
     context: Context,
 ) -> Pattern {
-    Pattern { rule: Borrowed(rule), kind: Borrowed(kind), family: Family::Pii, regex: Borrowed(regex), longest, check, score, context }
+    Pattern {
+        rule: Borrowed(rule),
+        kind: Borrowed(kind),
+        family: Family::Pii,
+        regex: Borrowed(regex),
+        longest,
+        check,
+        score,
+        context,
+    }
 }
 
 /// A rule on a credential whose shape speaks for itself.

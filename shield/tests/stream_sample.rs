@@ -21,7 +21,8 @@ fn build(options: Options) -> Automata {
 }
 
 static PLAIN: LazyLock<Automata> = LazyLock::new(|| build(Options::default()));
-static SMALL: LazyLock<Automata> = LazyLock::new(|| build(Options { hold_bytes: 64, ..Options::default() }));
+static SMALL: LazyLock<Automata> =
+    LazyLock::new(|| build(Options { hold_bytes: 64, ..Options::default() }));
 
 /// Pieces of text that make and nearly make matches.
 const PARTS: &[&str] = &[
@@ -88,8 +89,11 @@ const PARTS: &[&str] = &[
 ];
 
 fn text() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop_oneof![4 => select(PARTS).prop_map(str::to_owned), 1 => "[a-zA-Z0-9 .@-]{1,6}"], 0..14)
-        .prop_map(|parts| parts.concat())
+    prop::collection::vec(
+        prop_oneof![4 => select(PARTS).prop_map(str::to_owned), 1 => "[a-zA-Z0-9 .@-]{1,6}"],
+        0..14,
+    )
+    .prop_map(|parts| parts.concat())
 }
 
 /// Cut at character boundaries near fractions of the text.
@@ -154,14 +158,18 @@ static ANCHORED: LazyLock<Vec<(regex::Regex, regex::Regex)>> = LazyLock::new(|| 
     RULES.iter().map(make).collect()
 });
 
-/// Matches as the definition says them: every start, every end, every rule; under a match of personal data secrets only, and of these what goes
-/// on behind it.
+/// Matches as the definition says them: every start, every end, every rule; under a match of
+/// personal data secrets only, and of these what goes on behind it.
 fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
     let word = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);
     let inside = |at: usize| at > 0 && word(at - 1) && word(at);
     let (mut found, mut at, mut masked) = (Vec::new(), 0, 0);
     while at < text.len() {
-        let hit = if text.is_char_boundary(at) && !inside(at) { longest(text, at, &inside, at < masked) } else { None };
+        let hit = if text.is_char_boundary(at) && !inside(at) {
+            longest(text, at, &inside, at < masked)
+        } else {
+            None
+        };
         let Some((end, rule)) = hit else {
             at += 1;
             continue;
@@ -175,26 +183,46 @@ fn oracle(text: &str) -> Vec<(usize, usize, &'static str)> {
     found
 }
 
-fn longest(text: &str, at: usize, inside: &dyn Fn(usize) -> bool, secrets: bool) -> Option<(usize, &'static Pattern)> {
+fn longest(
+    text: &str,
+    at: usize,
+    inside: &dyn Fn(usize) -> bool,
+    secrets: bool,
+) -> Option<(usize, &'static Pattern)> {
     let context = |words: &[&str]| {
-        let window = String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(64)..at]).to_lowercase();
+        let window =
+            String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(64)..at]).to_lowercase();
         words.iter().any(|word| {
-            regex::Regex::new(&format!(r"(?:^|[^a-z]){word}{}", if word.len() > 3 { "" } else { "(?:$|[^a-z])" }))
-                .unwrap()
-                .is_match(&window)
+            regex::Regex::new(&format!(
+                r"(?:^|[^a-z]){word}{}",
+                if word.len() > 3 { "" } else { "(?:$|[^a-z])" }
+            ))
+            .unwrap()
+            .is_match(&window)
         })
     };
     let mut best: Option<(usize, f32, &'static Pattern)> = None;
-    for (rule, (begins, whole)) in RULES.iter().zip(ANCHORED.iter()).filter(|(rule, _)| !secrets || rule.family == Family::Secret) {
-        if !begins.is_match(&text[at..]) || rule.context.is_some_and(|words| rule.score < 0.5 && !context(words.0)) {
+    for (rule, (begins, whole)) in RULES
+        .iter()
+        .zip(ANCHORED.iter())
+        .filter(|(rule, _)| !secrets || rule.family == Family::Secret)
+    {
+        if !begins.is_match(&text[at..])
+            || rule.context.is_some_and(|words| rule.score < 0.5 && !context(words.0))
+        {
             continue;
         }
         let passes = |end: &usize| {
             let candidate = &text[at..*end];
             whole.is_match(candidate) && rule.check.is_none_or(|check| check(candidate))
         };
-        let ends = (at + 1..=text.len().min(at + rule.longest)).rev().filter(|end| text.is_char_boundary(*end) && !inside(*end));
-        let score = rule.context.filter(|words| context(words.0)).map_or(rule.score, |words| words.1.max(rule.score));
+        let ends = (at + 1..=text.len().min(at + rule.longest))
+            .rev()
+            .filter(|end| text.is_char_boundary(*end) && !inside(*end));
+        let score = rule
+            .context
+            .filter(|words| context(words.0))
+            .map_or(rule.score, |words| words.1.max(rule.score));
         if let Some(end) = ends.into_iter().find(passes)
             && best.is_none_or(|best| (end, score) > (best.0, best.1))
         {
@@ -218,7 +246,11 @@ fn check_cuts(automata: &Automata, text: &str, at: &[f64], bound: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_cut_equals_the_whole(text in text(), at in prop::collection::vec(0.0..1.0f64, 0..20)) {
@@ -230,7 +262,10 @@ proptest! {
     #[test]
     fn a_match_is_what_the_definition_says(text in text()) {
         let (_, findings, _) = feed(&PLAIN, std::slice::from_ref(&text));
-        let found: Vec<_> = findings.iter().map(|finding| (finding.span.start, finding.span.end, &*finding.rule)).collect();
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.span.start, finding.span.end, &*finding.rule))
+            .collect();
         if !findings.iter().any(|finding| finding.span.len() >= 512) {
             prop_assert_eq!(found, oracle(&text), "{:?}", text);
         }
@@ -268,7 +303,10 @@ fn examples() {
     let cases = [
         ("write to anna.berg@example.org, please", "write to [EMAIL_ADDRESS], please"),
         ("anna@example.org.", "[EMAIL_ADDRESS]."),
-        ("xAKIAIOSFODNN7EXAMPLE AKIAIOSFODNN7EXAMPLEx", "xAKIAIOSFODNN7EXAMPLE AKIAIOSFODNN7EXAMPLEx"),
+        (
+            "xAKIAIOSFODNN7EXAMPLE AKIAIOSFODNN7EXAMPLEx",
+            "xAKIAIOSFODNN7EXAMPLE AKIAIOSFODNN7EXAMPLEx",
+        ),
         ("card 4111 1111 1111 1111 ok", "card [CREDIT_CARD] ok"),
         ("card 4111 1111 1111 1112 ok", "card 4111 1111 1111 1112 ok"),
         ("my SSN is 078-05-1120", "my SSN is [US_SSN]"),
@@ -289,8 +327,11 @@ fn a_channel_is_small() {
 #[test]
 fn a_long_key_is_swallowed() {
     let body = "MIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnzj4p4WGeKLs1Pt8Qu\n".repeat(30);
-    let text = format!("key:\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\nthen anna@x.org");
-    let pieces: Vec<String> = text.as_bytes().chunks(7).map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect();
+    let text = format!(
+        "key:\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----\nthen anna@x.org"
+    );
+    let pieces: Vec<String> =
+        text.as_bytes().chunks(7).map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()).collect();
     let (out, findings, most) = feed(&PLAIN, &pieces);
     assert_eq!(out, "key:\n[PRIVATE_KEY]\nthen [EMAIL_ADDRESS]");
     assert_eq!(&text[findings[0].span.clone()], &text[5..text.len() - 16]);

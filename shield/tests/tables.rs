@@ -9,7 +9,13 @@ use shield::finding::Finding;
 use shield::stream::{Automata, Channel, Edges, Options, Piece, write};
 
 static REAL: LazyLock<[Automata; 2]> = LazyLock::new(|| {
-    let build = |hold_bytes| Automata::new(&shield::rules(), Options { edges: Edges::tables(), hold_bytes, ..Options::default() }).unwrap();
+    let build = |hold_bytes| {
+        Automata::new(
+            &shield::rules(),
+            Options { edges: Edges::tables(), hold_bytes, ..Options::default() },
+        )
+        .unwrap()
+    };
     [build(512), build(64)]
 });
 
@@ -76,7 +82,11 @@ const PARTS: &[&str] = &[
     "/",
 ];
 
-fn feed<'t>(automata: &Automata, pieces: impl Iterator<Item = &'t str>, bound: usize) -> (String, Vec<Finding>) {
+fn feed<'t>(
+    automata: &Automata,
+    pieces: impl Iterator<Item = &'t str>,
+    bound: usize,
+) -> (String, Vec<Finding>) {
     let (mut text, mut findings, mut channel) = (String::new(), Vec::new(), Channel::new());
     let mut out = |piece: Piece<'_>| {
         write(&mut text, &piece);
@@ -95,12 +105,20 @@ fn feed<'t>(automata: &Automata, pieces: impl Iterator<Item = &'t str>, bound: u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 3000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn every_cut_equals_the_whole(parts in prop::collection::vec(select(PARTS), 0..12), size in 1..9usize) {
+    fn every_cut_equals_the_whole(
+        parts in prop::collection::vec(select(PARTS), 0..12),
+        size in 1..9usize,
+    ) {
         let text = parts.concat();
-        let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).step_by(size).chain([text.len()]).collect();
+        let ends: Vec<usize> =
+            text.char_indices().map(|(at, _)| at).step_by(size).chain([text.len()]).collect();
         for (automata, bound) in REAL.iter().zip([512, 64]) {
             let whole = feed(automata, std::iter::once(text.as_str()), bound);
             let cut = feed(automata, ends.windows(2).map(|pair| &text[pair[0]..pair[1]]), bound);

@@ -38,7 +38,9 @@ pub fn waterfall(record: &Record) -> String {
         before += micros;
     }
     let _ = writeln!(out, "  {:17} {:>10.3} ms", "sum", before as f64 / 1000.0);
-    for (name, value) in [("engine TTFT", record.engine_ttft_us), ("client TTFT", record.client_ttft_us)] {
+    for (name, value) in
+        [("engine TTFT", record.engine_ttft_us), ("client TTFT", record.client_ttft_us)]
+    {
         if let Some(us) = value {
             let _ = writeln!(out, "  {name:17} {:>10.3} ms", us as f64 / 1000.0);
         }
@@ -53,9 +55,23 @@ pub fn waterfall(record: &Record) -> String {
 pub fn routes(answer: &serde_json::Value) -> String {
     let mut out = format!(
         "{:8} {:>8} {:>6} {:>14} {:>14} {:>12} {:>12} {:>7} {:>14}\n",
-        "route", "requests", "failed", "engine TTFT", "client TTFT", "TPOT", "ITL p99", "stalls", "gateway's own"
+        "route",
+        "requests",
+        "failed",
+        "engine TTFT",
+        "client TTFT",
+        "TPOT",
+        "ITL p99",
+        "stalls",
+        "gateway's own"
     );
-    for route in answer["routes"].as_array().map(Vec::as_slice).unwrap_or_default().iter().filter(|r| r["operation"] != "") {
+    for route in answer["routes"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .filter(|r| r["operation"] != "")
+    {
         let ms = |timing: &str, which: &str| match route["timings"][timing][which].as_f64() {
             Some(us) => format!("{:.2} ms", us / 1000.0),
             None => "-".into(),

@@ -47,7 +47,9 @@ pub(crate) struct Connection {
 impl Target {
     /// The target of a base URL, `http://host:port` with or without `/v1`.
     pub(crate) fn new(base: &str) -> Result<Self, String> {
-        let bad = |why: BadUrl| format!("{} {why}; write for example http://127.0.0.1:8080", url::shown(base));
+        let bad = |why: BadUrl| {
+            format!("{} {why}; write for example http://127.0.0.1:8080", url::shown(base))
+        };
         let BaseUrl { tls, host, port, authority, prefix } = base.parse().map_err(bad)?;
         let prefix = prefix.strip_suffix("/v1").unwrap_or(&prefix).to_owned();
         Ok(Target { host, port, authority, prefix, tls: tls.then(connector) })
@@ -55,7 +57,10 @@ impl Target {
 
     /// A request for a path.
     pub(crate) fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        Request::builder().method(method).uri(format!("{}{path}", self.prefix)).header("host", &self.authority)
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.prefix))
+            .header("host", &self.authority)
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, ClientError> {
@@ -65,11 +70,15 @@ impl Target {
             socket.set_nodelay(true)?;
             Ok::<_, std::io::Error>(socket)
         };
-        let timeout = tokio::time::timeout(CONNECT, dial).await.map_err(|_| ClientError::ConnectTimeout(name()))?;
+        let timeout = tokio::time::timeout(CONNECT, dial)
+            .await
+            .map_err(|_| ClientError::ConnectTimeout(name()))?;
         let socket = timeout.map_err(|e| ClientError::Connect(name(), e))?;
         let Some(tls) = &self.tls else { return handshake(socket).await };
-        let server = ServerName::try_from(self.host.clone()).map_err(|e| ClientError::Connect(name(), std::io::Error::other(e)))?;
-        let stream = tls.connect(server, socket).await.map_err(|e| ClientError::Connect(name(), e))?;
+        let server = ServerName::try_from(self.host.clone())
+            .map_err(|e| ClientError::Connect(name(), std::io::Error::other(e)))?;
+        let stream =
+            tls.connect(server, socket).await.map_err(|e| ClientError::Connect(name(), e))?;
         handshake(stream).await
     }
 }
@@ -88,7 +97,10 @@ where
 
 impl Connection {
     /// Send a request; the answer's head.
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>, ClientError> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, ClientError> {
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
     }
@@ -102,10 +114,11 @@ impl Connection {
 fn connector() -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("invariant: the provider supports the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("invariant: the provider supports the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
 }

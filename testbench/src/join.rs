@@ -1,8 +1,10 @@
-//! The two ends side by side: each request's figures at the client minus those of the gateway, joined by request id.
+//! The two ends side by side: each request's figures at the client minus those of the gateway,
+//! joined by request id.
 //!
 //! - *In*: samples of a run, the gateway's records from `/api/requests`.
 //! - *Out*: the distribution of client minus gateway for each timing that both have.
-//! - *Never*: a correction of either. A difference is a finding: the way between the two, or an error in one of them.
+//! - *Never*: a correction of either. A difference is a finding: the way between the two, or an
+//!   error in one of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -57,7 +59,8 @@ pub struct Joined {
 /// Why it did not give them.
 pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
     let mut all = page(admin, "/api/requests?limit=1000000").await?;
-    serde_json::from_value(all["requests"].take()).map_err(|e| format!("the records at {admin} are of another version: {e}"))
+    serde_json::from_value(all["requests"].take())
+        .map_err(|e| format!("the records at {admin} are of another version: {e}"))
 }
 
 /// A JSON page of the gateway's admin listener.
@@ -68,12 +71,19 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
     let target = Target::new(admin)?;
     let get = async {
         let mut connection = target.connect().await.map_err(|e| e.to_string())?;
-        let request = target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
+        let request =
+            target.request("GET", path).body(Full::default()).map_err(|e| e.to_string())?;
         let answer = connection.send(request).await.map_err(|e| e.to_string())?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?
+            .to_bytes();
         serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
     };
-    let got = tokio::time::timeout(PATIENCE, get).await.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));
+    let got = tokio::time::timeout(PATIENCE, get)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));
     got.map_err(|e: String| format!("cannot read {path} from {admin}: {e}"))
 }
 
@@ -81,15 +91,20 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
 pub fn join(samples: &[Sample], records: &[Record]) -> Joined {
     // They come newest first: of two with one id the first is meant.
     let by_id: HashMap<&str, &Record> = records.iter().rev().map(|r| (r.id.as_str(), r)).collect();
-    let pairs: Vec<(&Sample, &Record)> = samples.iter().filter_map(|s| Some((s, *by_id.get(s.id.as_str())?))).collect();
+    let pairs: Vec<(&Sample, &Record)> =
+        samples.iter().filter_map(|s| Some((s, *by_id.get(s.id.as_str())?))).collect();
     let differs = |(s, r): &&(&Sample, &Record)| {
         let tokens = r.usage.as_ref().and_then(|u| u.completion_tokens);
         tokens != s.tokens || r.content_events.is_some_and(|n| n != s.content_events)
     };
     let of = |timing, client: fn(&Sample) -> Option<f64>, gateway: fn(&Record) -> Option<f64>| {
-        let mut all: Vec<f64> = pairs.iter().filter_map(|(s, r)| Some(client(s)? - gateway(r)?)).collect();
+        let mut all: Vec<f64> =
+            pairs.iter().filter_map(|(s, r)| Some(client(s)? - gateway(r)?)).collect();
         all.sort_by(f64::total_cmp);
-        let at = |share: f64| all.get(((all.len() as f64 * share).ceil() as usize).clamp(1, all.len().max(1)) - 1).copied();
+        let at = |share: f64| {
+            all.get(((all.len() as f64 * share).ceil() as usize).clamp(1, all.len().max(1)) - 1)
+                .copied()
+        };
         Some(Difference {
             timing,
             count: all.len(),
@@ -101,11 +116,27 @@ pub fn join(samples: &[Sample], records: &[Record]) -> Joined {
         })
     };
     let differences = [
-        of("client TTFT - gateway's client TTFT", |s| s.ttft_from_send_us.map(|v| v as f64), |r| r.client_ttft_us.map(|v| v as f64)),
-        of("client TTFT - engine TTFT", |s| s.ttft_from_send_us.map(|v| v as f64), |r| r.engine_ttft_us.map(|v| v as f64)),
+        of(
+            "client TTFT - gateway's client TTFT",
+            |s| s.ttft_from_send_us.map(|v| v as f64),
+            |r| r.client_ttft_us.map(|v| v as f64),
+        ),
+        of(
+            "client TTFT - engine TTFT",
+            |s| s.ttft_from_send_us.map(|v| v as f64),
+            |r| r.engine_ttft_us.map(|v| v as f64),
+        ),
         of("client TPOT - gateway TPOT", |s| s.tpot_us, |r| r.tpot_us),
-        of("client mean ITL - gateway mean ITL", |s| s.itl_us.map(|g| g.mean), |r| r.itl_us.map(|g| g.mean)),
-        of("client total - gateway total", |s| Some((s.total_us - s.late_us) as f64), |r| Some(r.total_us as f64)),
+        of(
+            "client mean ITL - gateway mean ITL",
+            |s| s.itl_us.map(|g| g.mean),
+            |r| r.itl_us.map(|g| g.mean),
+        ),
+        of(
+            "client total - gateway total",
+            |s| Some((s.total_us - s.late_us) as f64),
+            |r| Some(r.total_us as f64),
+        ),
     ];
     Joined {
         matched: pairs.len(),

@@ -1,8 +1,9 @@
 //! Load generator: measures a gateway or an engine as a client.
 //!
 //! - *In*: a base URL and a workload; or what a simulated engine shall be like.
-//! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`], [`lens`]), so that the two
-//!   ends can be held against each other; reports as a table, JSON, CSV and Markdown.
+//! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`],
+//!   [`lens`]), so that the two ends can be held against each other; reports as a table, JSON, CSV
+//!   and Markdown.
 //! - *Never*: the gateway's insides. Its figures come from its admin listener.
 
 pub mod simulate;

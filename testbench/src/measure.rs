@@ -72,9 +72,15 @@ pub(crate) struct Measured {
 }
 
 /// Ask, and read the answer to its end. The connection comes back if it can be used again.
-pub(crate) async fn ask(target: &Target, connection: &mut Option<Connection>, ask: Ask, start: Instant) -> Measured {
+pub(crate) async fn ask(
+    target: &Target,
+    connection: &mut Option<Connection>,
+    ask: Ask,
+    start: Instant,
+) -> Measured {
     let sent = Instant::now();
-    let mut seen = Seen { lens: StreamLens::new(true, u64::MAX), start: sent, gaps: Vec::new(), status: None };
+    let mut seen =
+        Seen { lens: StreamLens::new(true, u64::MAX), start: sent, gaps: Vec::new(), status: None };
     let error = match talk(target, connection, &ask, &mut seen).await {
         Ok(()) => seen.fault(),
         Err(e) => Some(e.to_string()),
@@ -82,7 +88,9 @@ pub(crate) async fn ask(target: &Target, connection: &mut Option<Connection>, as
     if error.is_some() || !connection.as_ref().is_some_and(Connection::is_usable) {
         *connection = None;
     }
-    let since = |a: Instant, b: Instant| u64::try_from(b.saturating_duration_since(a).as_micros()).unwrap_or(u64::MAX);
+    let since = |a: Instant, b: Instant| {
+        u64::try_from(b.saturating_duration_since(a).as_micros()).unwrap_or(u64::MAX)
+    };
     let late_us = since(ask.due, sent);
     seen.take_gaps();
     let first = seen.lens.marks().first_token.arrival.map(|t| t.0 / 1000);
@@ -127,29 +135,40 @@ impl Seen {
     fn fault(&self) -> Option<String> {
         match (self.status, self.lens.error()) {
             (Some(200..=299), None) => None,
-            (_, Some(error)) => {
-                Some(format!("engine error {}", error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name")))
-            }
+            (_, Some(error)) => Some(format!(
+                "engine error {}",
+                error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name")
+            )),
             (status, None) => Some(format!("status {}", status.unwrap_or(0))),
         }
     }
 }
 
-async fn talk(target: &Target, connection: &mut Option<Connection>, ask: &Ask, seen: &mut Seen) -> Result<(), ClientError> {
+async fn talk(
+    target: &Target,
+    connection: &mut Option<Connection>,
+    ask: &Ask,
+    seen: &mut Seen,
+) -> Result<(), ClientError> {
     if connection.is_none() {
         *connection = Some(target.connect().await?);
     }
     let Some(open) = connection.as_mut() else { return Ok(()) };
-    let mut request =
-        target.request("POST", "/v1/chat/completions").header("content-type", "application/json").header("x-request-id", &ask.id);
+    let mut request = target
+        .request("POST", "/v1/chat/completions")
+        .header("content-type", "application/json")
+        .header("x-request-id", &ask.id);
     if let Some(key) = &ask.key {
         request = request.header("authorization", format!("Bearer {key}"));
     }
-    let request = request.body(Full::new(ask.body.clone())).expect("invariant: all parts were checked when the run was set up");
+    let request = request
+        .body(Full::new(ask.body.clone()))
+        .expect("invariant: all parts were checked when the run was set up");
     seen.start = Instant::now();
     let answer = open.send(request).await?;
     seen.status = Some(answer.status().as_u16());
-    let content_type = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let content_type =
+        answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let framing = Framing::from_content_type(content_type);
     seen.lens = StreamLens::new(matches!(framing, Framing::Sse | Framing::Ndjson), u64::MAX);
     let mut reader = Reader::new(Dialect::OpenAiChat, framing, ReaderLimits::default());

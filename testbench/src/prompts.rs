@@ -25,9 +25,14 @@ impl FromStr for Length {
 
     /// `128`, `32..512`, or `256~64`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad =
-            || format!("{text:?} is not a length; write for example \"128\", \"32..512\" (uniform) or \"256~64\" (normal: mean~deviation)");
-        let number = |s: &str| s.trim().parse::<u32>().ok().filter(|n| (1..=LONGEST).contains(n)).ok_or_else(bad);
+        let bad = || {
+            format!(
+                "{text:?} is not a length; write for example \"128\", \"32..512\" (uniform) or \"256~64\" (normal: mean~deviation)"
+            )
+        };
+        let number = |s: &str| {
+            s.trim().parse::<u32>().ok().filter(|n| (1..=LONGEST).contains(n)).ok_or_else(bad)
+        };
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (number(from)?, number(to)?);
             return if from <= to { Ok(Length::Uniform(from, to)) } else { Err(bad()) };
@@ -72,15 +77,22 @@ impl Prompts {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
         let mut given = Vec::new();
         for (at, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-            let value: serde_json::Value = serde_json::from_str(line).map_err(|e| format!("{name}:{}:{}: {e}", at + 1, e.column()))?;
+            let value: serde_json::Value = serde_json::from_str(line)
+                .map_err(|e| format!("{name}:{}:{}: {e}", at + 1, e.column()))?;
             let prompt = value.as_str().or_else(|| value["prompt"].as_str());
             given.push(match (prompt, value.get("messages")) {
                 (Some(text), _) => Given::Text(text.to_owned()),
                 (None, Some(messages)) => Given::Messages(messages.clone()),
-                (None, None) => return Err(format!("{name}:{}: neither \"prompt\" nor \"messages\"", at + 1)),
+                (None, None) => {
+                    return Err(format!("{name}:{}: neither \"prompt\" nor \"messages\"", at + 1));
+                }
             });
         }
-        if given.is_empty() { Err(format!("{name}: no prompt in it")) } else { Ok(Prompts::Given(given)) }
+        if given.is_empty() {
+            Err(format!("{name}: no prompt in it"))
+        } else {
+            Ok(Prompts::Given(given))
+        }
     }
 
     /// The prompt of the request with that number.
@@ -99,7 +111,8 @@ impl Length {
             Length::Uniform(from, to) => random.random_range(from..=to),
             Length::Normal(mean, deviation) => {
                 // Box-Muller.
-                let (u, v): (f64, f64) = (random.random_range(f64::MIN_POSITIVE..1.0), random.random());
+                let (u, v): (f64, f64) =
+                    (random.random_range(f64::MIN_POSITIVE..1.0), random.random());
                 let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
                 (mean + deviation * normal).round().clamp(1.0, f64::from(LONGEST)) as u32
             }
@@ -108,8 +121,10 @@ impl Length {
 }
 
 fn words(n: u32, random: &mut SmallRng) -> String {
-    const WORDS: [&str; 16] =
-        ["sea", "wide", "cold", "ship", "deep", "wind", "salt", "tide", "sail", "port", "wave", "star", "rope", "mast", "gull", "fog"];
+    const WORDS: [&str; 16] = [
+        "sea", "wide", "cold", "ship", "deep", "wind", "salt", "tide", "sail", "port", "wave",
+        "star", "rope", "mast", "gull", "fog",
+    ];
     let mut text = String::with_capacity(n as usize * 5);
     for i in 0..n {
         if i > 0 {

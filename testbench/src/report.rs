@@ -1,4 +1,5 @@
-//! Reports of a run: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull requests.
+//! Reports of a run: a table for people, JSON for programs, CSV for spreadsheets, Markdown for pull
+//! requests.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -27,14 +28,17 @@ impl std::str::FromStr for Slo {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut slo = Slo::default();
         for part in text.split(',') {
-            let (name, value) =
-                part.split_once('=').ok_or_else(|| format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms"))?;
+            let (name, value) = part.split_once('=').ok_or_else(|| {
+                format!("{part:?} is not an objective; write for example ttft=500ms,tpot=50ms")
+            })?;
             let value = lens::duration::parse(value).map_err(|bad| bad.to_string())?;
             match name.trim() {
                 "ttft" => slo.ttft = Some(value),
                 "tpot" => slo.tpot = Some(value),
                 "total" => slo.total = Some(value),
-                other => return Err(format!("{other:?} is not an objective; known: ttft, tpot, total")),
+                other => {
+                    return Err(format!("{other:?} is not an objective; known: ttft, tpot, total"));
+                }
             }
         }
         Ok(slo)
@@ -71,7 +75,9 @@ impl Report<'_> {
     /// Requests that met every objective.
     fn good(&self) -> Option<usize> {
         let slo = self.slo?;
-        let us = |d: Option<Duration>| d.map_or(u64::MAX, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let us = |d: Option<Duration>| {
+            d.map_or(u64::MAX, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+        };
         let meets = |s: &&crate::measure::Sample| {
             let ttft = slo.ttft.is_none() || s.ttft_us.is_some_and(|v| v <= us(slo.ttft));
             let tpot = s.tpot_us.is_none_or(|v| v.round() as u64 <= us(slo.tpot));
@@ -98,7 +104,12 @@ impl Report<'_> {
     pub fn table(&self) -> String {
         let mut out = String::new();
         let total = self.outcome.samples.len();
-        let _ = writeln!(out, "{total} requests in {:.2} s, {} failed", self.outcome.took.as_secs_f64(), total - self.ok());
+        let _ = writeln!(
+            out,
+            "{total} requests in {:.2} s, {} failed",
+            self.outcome.took.as_secs_f64(),
+            total - self.ok()
+        );
         for (error, n) in self.errors() {
             let _ = writeln!(out, "  {n} x {error}");
         }
@@ -109,7 +120,11 @@ impl Report<'_> {
             self.per_second(self.tokens() as f64)
         );
         if let Some(good) = self.good() {
-            let _ = writeln!(out, "{:.2} requests/s met the objectives ({good} of {total})", self.per_second(good as f64));
+            let _ = writeln!(
+                out,
+                "{:.2} requests/s met the objectives ({good} of {total})",
+                self.per_second(good as f64)
+            );
         }
         let _ = writeln!(
             out,
@@ -151,7 +166,9 @@ impl Report<'_> {
 
     /// One line a request.
     pub fn csv(&self) -> String {
-        let mut out = String::from("id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,content_events\n");
+        let mut out = String::from(
+            "id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,content_events\n",
+        );
         for s in &self.outcome.samples {
             let opt = |v: Option<String>| v.unwrap_or_default();
             let error = s.error.as_deref().unwrap_or_default().replace(['"', '\n', '\r'], "'");
@@ -178,10 +195,18 @@ impl Report<'_> {
     pub fn json(&self) -> Value {
         let c = self.config;
         let percentiles = |m: &Micros| -> Value {
-            PERCENTILES.iter().map(|p| (format!("p{p}"), json!(m.percentile(*p)))).collect::<serde_json::Map<_, _>>().into()
+            PERCENTILES
+                .iter()
+                .map(|p| (format!("p{p}"), json!(m.percentile(*p))))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         };
         let histogram = |m: &Micros| -> Value {
-            m.hdr().iter_recorded().map(|v| json!([v.value_iterated_to(), v.count_at_value()])).collect::<Vec<_>>().into()
+            m.hdr()
+                .iter_recorded()
+                .map(|v| json!([v.value_iterated_to(), v.count_at_value()]))
+                .collect::<Vec<_>>()
+                .into()
         };
         let timings: serde_json::Map<String, Value> = self
             .timings()
@@ -215,7 +240,9 @@ impl Report<'_> {
 /// What the run ran on.
 fn environment() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo").lines().find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
+    let cpu = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|l| Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "os": std::env::consts::OS,
@@ -228,7 +255,15 @@ fn environment() -> Value {
 fn join_table(joined: &Joined) -> String {
     let mut out = format!(
         "both ends: {} requests joined, {} without a record, {} counted differently\n{:40} {:>7} {:>10} {:>10} {:>10} {:>10}\n",
-        joined.matched, joined.missing, joined.count_mismatches, "client minus gateway, ms", "count", "min", "p50", "p99", "max"
+        joined.matched,
+        joined.missing,
+        joined.count_mismatches,
+        "client minus gateway, ms",
+        "count",
+        "min",
+        "p50",
+        "p99",
+        "max"
     );
     for d in &joined.differences {
         let _ = writeln!(
@@ -258,12 +293,16 @@ fn ms(us: Option<f64>) -> String {
 /// # Errors
 /// What is wrong with the document.
 pub fn histograms(report: &Value) -> Result<Vec<(String, Micros)>, String> {
-    let timings = report["timings"].as_object().ok_or("no \"timings\": is this a report of `llm-lens run --json`?")?;
+    let timings = report["timings"]
+        .as_object()
+        .ok_or("no \"timings\": is this a report of `llm-lens run --json`?")?;
     timings
         .iter()
         .map(|(name, timing)| {
             let mut micros = Micros::default();
-            let buckets = timing["histogram_us"].as_array().ok_or_else(|| format!("timings.{name} has no histogram"))?;
+            let buckets = timing["histogram_us"]
+                .as_array()
+                .ok_or_else(|| format!("timings.{name} has no histogram"))?;
             for bucket in buckets {
                 let (Some(value), Some(count)) = (bucket[0].as_u64(), bucket[1].as_u64()) else {
                     return Err(format!("timings.{name}: {bucket} is no bucket"));
@@ -288,7 +327,10 @@ mod tests {
     #[test]
     fn objectives_are_read() {
         let slo: Slo = "ttft=500ms, tpot=50ms".parse().unwrap();
-        assert_eq!((slo.ttft, slo.tpot, slo.total), (Some(Duration::from_millis(500)), Some(Duration::from_millis(50)), None));
+        assert_eq!(
+            (slo.ttft, slo.tpot, slo.total),
+            (Some(Duration::from_millis(500)), Some(Duration::from_millis(50)), None)
+        );
         for bad in ["", "ttft", "ttft=5", "x=5ms"] {
             assert!(bad.parse::<Slo>().is_err(), "{bad}");
         }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: a [`Config`].
 //! - *Out*: an [`Outcome`]: every request, and the histograms of all.
-//! - *Never*: latency counted from when we got round to sending. Open loops count from when a request was due.
+//! - *Never*: latency counted from when we got round to sending. Open loops count from when a
+//!   request was due.
 
 mod progress;
 
@@ -22,8 +23,8 @@ use crate::measure::{Ask, Measured, Sample, ask};
 use crate::prompts::{Given, Prompts};
 use crate::schedule::{Arrival, Stop};
 
-/// Most requests of an open loop that are under way at a time. Beyond it the generator, not the server, would be measured;
-/// requests that find no place wait, and their wait counts.
+/// Most requests of an open loop that are under way at a time. Beyond it the generator, not the
+/// server, would be measured; requests that find no place wait, and their wait counts.
 const MAX_UNDER_WAY: usize = 4096;
 
 /// A run.
@@ -94,11 +95,13 @@ impl Outcome {
 /// Make a run.
 ///
 /// # Errors
-/// [`RunError`] when the configuration makes no sense. A server that fails is no error: the samples say so.
+/// [`RunError`] when the configuration makes no sense. A server that fails is no error: the samples
+/// say so.
 pub async fn run(config: Config) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
-    let runner = Arc::new(Runner { config, target, run: rand::random(), number: AtomicU64::new(0) });
+    let runner =
+        Arc::new(Runner { config, target, run: rand::random(), number: AtomicU64::new(0) });
     let warm = Stop::Requests(runner.config.warm_up);
     if runner.config.warm_up > 0 {
         runner.clone().round(warm, None).await;
@@ -133,7 +136,8 @@ struct Runner {
 impl Runner {
     async fn round(self: Arc<Self>, stop: Stop, progress: Option<progress::Progress>) -> Outcome {
         let start = Instant::now();
-        // Bounded: a worker that finds it full waits, which a collector that only adds numbers never lets last.
+        // Bounded: a worker that finds it full waits, which a collector that only adds numbers
+        // never lets last.
         let (send, mut receive) = mpsc::channel(1024);
         let collect = async {
             let mut outcome = Outcome::default();
@@ -148,8 +152,12 @@ impl Runner {
         };
         let drive = async {
             match self.config.arrival {
-                Arrival::Closed { concurrency } => self.closed(concurrency, stop, start, send).await,
-                Arrival::Poisson { .. } | Arrival::Constant { .. } => self.open(stop, start, send).await,
+                Arrival::Closed { concurrency } => {
+                    self.closed(concurrency, stop, start, send).await
+                }
+                Arrival::Poisson { .. } | Arrival::Constant { .. } => {
+                    self.open(stop, start, send).await
+                }
             }
         };
         let (mut outcome, ()) = tokio::join!(collect, drive);
@@ -158,7 +166,13 @@ impl Runner {
     }
 
     /// Workers that each ask again when answered.
-    async fn closed(self: &Arc<Self>, concurrency: usize, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
+    async fn closed(
+        self: &Arc<Self>,
+        concurrency: usize,
+        stop: Stop,
+        start: Instant,
+        send: mpsc::Sender<Measured>,
+    ) {
         let left = Arc::new(AtomicU64::new(match stop {
             Stop::Requests(n) => n,
             Stop::After(_) => u64::MAX,
@@ -170,11 +184,13 @@ impl Runner {
                 let mut connection = None;
                 loop {
                     let over = matches!(stop, Stop::After(time) if start.elapsed() >= time);
-                    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                    let taken = left
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
                     if over || taken.is_err() {
                         return;
                     }
-                    let measured = ask(&this.target, &mut connection, this.ask(Instant::now()), start).await;
+                    let measured =
+                        ask(&this.target, &mut connection, this.ask(Instant::now()), start).await;
                     let failed = !measured.sample.is_ok();
                     if send.send(measured).await.is_err() {
                         return;
@@ -211,7 +227,8 @@ impl Runner {
             let (this, idle, send) = (self.clone(), idle.clone(), send.clone());
             let request = this.ask(due);
             under_way.spawn(async move {
-                let mut connection = idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+                let mut connection =
+                    idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
                 let measured = ask(&this.target, &mut connection, request, start).await;
                 if let Some(connection) = connection {
                     idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(connection);
@@ -227,12 +244,14 @@ impl Runner {
 
     fn ask(&self, due: Instant) -> Ask {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let mut random = SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random =
+            SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let messages = match self.config.prompts.of(number, &mut random) {
             Given::Text(text) => json!([{"role": "user", "content": text}]),
             Given::Messages(messages) => messages,
         };
-        let mut body = json!({"model": self.config.model, "messages": messages, "stream": self.config.stream});
+        let mut body =
+            json!({"model": self.config.model, "messages": messages, "stream": self.config.stream});
         if self.config.stream {
             body["stream_options"] = json!({"include_usage": true});
         }

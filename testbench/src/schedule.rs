@@ -8,13 +8,15 @@ use rand::rngs::SmallRng;
 /// How requests arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// That many workers, each starting its next request when the last one ended. Closed loop: a slow server is asked less.
+    /// That many workers, each starting its next request when the last one ended. Closed loop: a
+    /// slow server is asked less.
     Closed {
         /// Workers.
         concurrency: usize,
     },
-    /// Open loop at a mean rate with exponential gaps: requests come whether or not the server keeps up, and latency
-    /// counts from the moment a request was due, so that a stall is not hidden by requests that were never sent.
+    /// Open loop at a mean rate with exponential gaps: requests come whether or not the server
+    /// keeps up, and latency counts from the moment a request was due, so that a stall is not
+    /// hidden by requests that were never sent.
     Poisson {
         /// Requests a second.
         rate: f64,
@@ -57,9 +59,15 @@ mod tests {
     #[test]
     fn poisson_gaps_have_the_mean_and_the_spread_of_an_exponential() {
         let mut random = SmallRng::seed_from_u64(7);
-        let gaps: Vec<f64> = (0..20_000).map(|_| Arrival::Poisson { rate: 50.0 }.gap(&mut random).as_secs_f64()).collect();
+        let gaps: Vec<f64> = (0..20_000)
+            .map(|_| Arrival::Poisson { rate: 50.0 }.gap(&mut random).as_secs_f64())
+            .collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let deviation = (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
-        assert!((mean - 0.02).abs() < 0.001 && (deviation - 0.02).abs() < 0.001, "{mean} {deviation}");
+        let deviation =
+            (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+        assert!(
+            (mean - 0.02).abs() < 0.001 && (deviation - 0.02).abs() < 0.001,
+            "{mean} {deviation}"
+        );
     }
 }

@@ -1,8 +1,11 @@
 //! A simulated engine: the OpenAI API, at the speed of an engine.
 //!
-//! - *In*: a [`Profile`]: how fast it prefills and decodes, how much that varies, how often it stalls.
-//! - *Out*: `/v1/chat/completions` (streamed and not), `/v1/completions`, `/v1/models`, `/health` on an address.
-//! - *Never*: a claim to be an engine: the words mean nothing. Token counts are exact by construction, one word one token.
+//! - *In*: a [`Profile`]: how fast it prefills and decodes, how much that varies, how often it
+//!   stalls.
+//! - *Out*: `/v1/chat/completions` (streamed and not), `/v1/completions`, `/v1/models`, `/health`
+//!   on an address.
+//! - *Never*: a claim to be an engine: the words mean nothing. Token counts are exact by
+//!   construction, one word one token.
 
 mod answer;
 mod profile;
@@ -75,7 +78,10 @@ impl Engine {
             let state = state.clone();
             connections.spawn(async move {
                 let service = service_fn(|request| answer(state.clone(), request));
-                let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service).await;
+                let _ = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
                 drop(place);
             });
             while connections.try_join_next().is_some() {}
@@ -83,7 +89,10 @@ impl Engine {
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => json(StatusCode::OK, "{}".into()),
@@ -98,7 +107,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
             let chat = path.ends_with("/chat/completions");
             match Limited::new(request.into_body(), MAX_BODY).collect().await {
                 Ok(body) => answer::generate(state, chat, &body.to_bytes()),
-                Err(_) => error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off"),
+                Err(_) => {
+                    error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off")
+                }
             }
         }
         _ => error(StatusCode::NOT_FOUND, "not found"),
@@ -108,7 +119,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
 fn json(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
     *response.status_mut() = status;
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("content-type", http::HeaderValue::from_static("application/json"));
     response
 }
 

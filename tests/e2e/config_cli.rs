@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use crate::raw::{Folder, free_address, settings_at};
 
 fn run(args: &[&str]) -> Output {
-    Command::new(kit::gateway::binary()).args(args).stdin(Stdio::null()).output().expect("the binary runs")
+    Command::new(kit::gateway::binary())
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -32,7 +36,8 @@ fn check_tells_every_problem_with_its_place() {
     let folder = Folder::new();
     let file = folder.file("bad.yaml", "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\n");
     let name = file.display().to_string();
-    let places = [":2:5: listeners[0].adress", ":9:12: routes[0].stall", ":10:10: workers"].map(|p| format!("{name}{p}"));
+    let places = [":2:5: listeners[0].adress", ":9:12: routes[0].stall", ":10:10: workers"]
+        .map(|p| format!("{name}{p}"));
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     fails_with(&["check", &name], &[&places[..], &["did you mean \"address\"?"]].concat());
     // A gateway says the same.
@@ -60,9 +65,18 @@ fn check_tells_what_is_no_settings_file() {
     }
     // Aliases that unfold a thousandfold, and nesting without an end.
     let bomb: String = (0..12)
-        .map(|i| format!("a{i}: &a{i} [{}]\n", if i == 0 { "x".to_owned() } else { vec![format!("*a{}", i - 1); 10].join(",") }))
+        .map(|i| {
+            format!(
+                "a{i}: &a{i} [{}]\n",
+                if i == 0 { "x".to_owned() } else { vec![format!("*a{}", i - 1); 10].join(",") }
+            )
+        })
         .collect();
-    for (name, content) in [("bomb.yaml", bomb), ("deep.yaml", "[".repeat(50_000)), ("deep-map.yaml", "{a: ".repeat(50_000))] {
+    for (name, content) in [
+        ("bomb.yaml", bomb),
+        ("deep.yaml", "[".repeat(50_000)),
+        ("deep-map.yaml", "{a: ".repeat(50_000)),
+    ] {
         fails_with(&["check", &folder.file(name, content).display().to_string()], &[name]);
     }
 }
@@ -70,10 +84,16 @@ fn check_tells_what_is_no_settings_file() {
 #[test]
 fn check_accepts_a_good_file() {
     let folder = Folder::new();
-    let file = folder.file("good.yaml", "backends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n");
+    let file = folder.file(
+        "good.yaml",
+        "backends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n",
+    );
     let output = run(&["check", &file.display().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("valid (routes: 1, backends: 1)") && output.stderr.is_empty(), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("valid (routes: 1, backends: 1)") && output.stderr.is_empty(),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -83,7 +103,12 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
     let name = path.display().to_string();
     let output = run(&["init", &name]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(run(&["check", &name]).status.code(), Some(0), "{}", text(&run(&["check", &name]).stderr));
+    assert_eq!(
+        run(&["check", &name]).status.code(),
+        Some(0),
+        "{}",
+        text(&run(&["check", &name]).stderr)
+    );
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(written.lines().count() <= 25, "a file to start from is short: {written}");
     assert_eq!(text(&run(&["init"]).stdout), written, "without a file it is printed");
@@ -98,7 +123,10 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
     std::fs::write(&path, "x".repeat(1 << 20)).unwrap();
     assert_eq!(run(&["init", "--force", &name]).status.code(), Some(0));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), written);
-    fails_with(&["init", &folder.0.join("no/such/folder.yaml").display().to_string()], &["no/such"]);
+    fails_with(
+        &["init", &folder.0.join("no/such/folder.yaml").display().to_string()],
+        &["no/such"],
+    );
 }
 
 #[test]
@@ -130,7 +158,8 @@ fn every_commented_line_of_init_is_a_field() {
         .output()
         .unwrap();
     let told = text(&output.stderr);
-    // Files need not be there, a plain URL has no TLS, a route has a backend or a pool, and backends are found in one place; nothing else may be wrong.
+    // Files need not be there, a plain URL has no TLS, a route has a backend or a pool, and
+    // backends are found in one place; nothing else may be wrong.
     let may_be = [
         "cannot open",
         "cannot read /etc",
@@ -138,7 +167,8 @@ fn every_commented_line_of_init_is_a_field() {
         "cannot be combined with backend",
         "needs exactly one of dns, srv and kubernetes",
     ];
-    let wrong: Vec<&str> = told.lines().filter(|line| !may_be.iter().any(|known| line.contains(known))).collect();
+    let wrong: Vec<&str> =
+        told.lines().filter(|line| !may_be.iter().any(|known| line.contains(known))).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -155,22 +185,34 @@ fn a_taken_address_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let url = "http://127.0.0.1:1";
-    fails_with(&["gateway", "--upstream", url, "--listen", &address, "--admin", "127.0.0.1:0"], &[&address, "in use"]);
-    fails_with(&["gateway", "--upstream", url, "--listen", "127.0.0.1:0", "--admin", &address], &[&address, "in use"]);
-    fails_with(&["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"], &["192.0.2.1:80"]);
+    fails_with(
+        &["gateway", "--upstream", url, "--listen", &address, "--admin", "127.0.0.1:0"],
+        &[&address, "in use"],
+    );
+    fails_with(
+        &["gateway", "--upstream", url, "--listen", "127.0.0.1:0", "--admin", &address],
+        &[&address, "in use"],
+    );
+    fails_with(
+        &["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"],
+        &["192.0.2.1:80"],
+    );
     // Data and operator on one address.
     let both = free_address().to_string();
     fails_with(&["gateway", "--upstream", url, "--listen", &both, "--admin", &both], &[&both]);
     let folder = Folder::new();
-    let file = folder.file("gateway.yaml", settings_at(taken.local_addr().unwrap(), free_address(), url, ""));
+    let file = folder
+        .file("gateway.yaml", settings_at(taken.local_addr().unwrap(), free_address(), url, ""));
     fails_with(&["gateway", "--config", &file.display().to_string()], &[&address]);
 }
 
 #[test]
 fn a_bad_certificate_is_named() {
     let folder = Folder::new();
-    let (empty, garbage) =
-        (folder.file("empty.pem", ""), folder.file("garbage.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"));
+    let (empty, garbage) = (
+        folder.file("empty.pem", ""),
+        folder.file("garbage.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n"),
+    );
     let shell = folder.file(
         "not-der.pem",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
@@ -181,11 +223,17 @@ fn a_bad_certificate_is_named() {
             cert.display()
         );
         let file = folder.file("gateway.yaml", text);
-        fails_with(&["gateway", "--config", &file.display().to_string()], &[&cert.display().to_string()]);
+        fails_with(
+            &["gateway", "--config", &file.display().to_string()],
+            &[&cert.display().to_string()],
+        );
     }
     let text = "listeners:\n  - address: '127.0.0.1:0'\n    tls:\n      cert: /no/such/cert.pem\n      key: /no/such/key.pem\nbackends: [{name: e, url: 'http://127.0.0.1:1'}]\nroutes: [{name: r, backend: e}]\n";
     let file = folder.file("missing.yaml", text).display().to_string();
-    fails_with(&["gateway", "--config", &file], &[&format!("{file}:4:"), &format!("{file}:5:"), "/no/such/cert.pem"]);
+    fails_with(
+        &["gateway", "--config", &file],
+        &[&format!("{file}:4:"), &format!("{file}:5:"), "/no/such/cert.pem"],
+    );
     // Authorities of a backend.
     let text = format!(
         "backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{}'}}}}]\nroutes: [{{name: r, backend: e}}]\nlisteners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n",
@@ -197,8 +245,14 @@ fn a_bad_certificate_is_named() {
 
 #[test]
 fn help_and_version_are_there_and_wrong_arguments_are_told() {
-    for args in [&["--help"][..], &["gateway", "--help"], &["check", "--help"], &["init", "--help"], &["schema", "--help"], &["--version"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["gateway", "--help"],
+        &["check", "--help"],
+        &["init", "--help"],
+        &["schema", "--help"],
+        &["--version"],
+    ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(output.stdout.len() > 10 && output.stderr.is_empty(), "{args:?}");
@@ -213,16 +267,28 @@ fn help_and_version_are_there_and_wrong_arguments_are_told() {
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("Usage") || text(&output.stderr).contains("--help"), "{args:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("Usage") || text(&output.stderr).contains("--help"),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
     }
     fails_with(&["gateway", "--upstream", "not a url"], &["not a url", "http://"]);
-    fails_with(&["gateway", "--upstream", "http://127.0.0.1:1", "--listen", "nowhere"], &["nowhere"]);
+    fails_with(
+        &["gateway", "--upstream", "http://127.0.0.1:1", "--listen", "nowhere"],
+        &["nowhere"],
+    );
 }
 
 #[test]
 fn a_closed_pipe_is_no_error() {
     for args in [&["schema"][..], &["--help"]] {
-        let mut child = Command::new(kit::gateway::binary()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(kit::gateway::binary())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         drop(child.stdout.take());
         let mut told = String::new();
         child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
@@ -247,31 +313,49 @@ fn a_full_disk_is_an_error() {
     assert!(text(&output.stderr).contains("No space"), "{}", text(&output.stderr));
 }
 
-/// A run is evidence: it is written down whatever else fails, and it does not pass when everything in it failed.
+/// A run is evidence: it is written down whatever else fails, and it does not pass when everything
+/// in it failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_is_written_down_and_judged() {
     let engine = kit::Engine::start(|_| kit::sse::stream(3, 1)).await;
     let folder = Folder::new();
-    let (good, lost, bad) = (folder.file("good.json", ""), folder.file("lost.json", ""), folder.file("bad.json", ""));
+    let (good, lost, bad) =
+        (folder.file("good.json", ""), folder.file("lost.json", ""), folder.file("bad.json", ""));
     let path = |p: &std::path::Path| p.display().to_string();
     let unreachable = format!("http://{}", free_address());
     let url = engine.url();
     let run_of = |url: &str, out: &std::path::Path, more: &[&str]| {
         let file = path(out);
-        run(&[&["run", "--base-url", url, "--model", "m", "--requests", "5", "--json", &file], more].concat())
+        run(&[
+            &["run", "--base-url", url, "--model", "m", "--requests", "5", "--json", &file],
+            more,
+        ]
+        .concat())
     };
     let ok = tokio::task::block_in_place(|| run_of(&url, &good, &[]));
     assert!(ok.status.success(), "{}", text(&ok.stderr));
-    let joined = tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &unreachable]));
-    assert!(!joined.status.success() && text(&joined.stderr).contains("/api/requests"), "{}", text(&joined.stderr));
+    let joined =
+        tokio::task::block_in_place(|| run_of(&url, &lost, &["--gateway-admin", &unreachable]));
     assert!(
-        std::fs::metadata(&lost).unwrap().len() > 100 && text(&joined.stdout).contains("5 requests in"),
+        !joined.status.success() && text(&joined.stderr).contains("/api/requests"),
+        "{}",
+        text(&joined.stderr)
+    );
+    assert!(
+        std::fs::metadata(&lost).unwrap().len() > 100
+            && text(&joined.stdout).contains("5 requests in"),
         "the run is lost: {}",
         text(&joined.stdout)
     );
     let failed = tokio::task::block_in_place(|| run_of(&unreachable, &bad, &[]));
     assert!(!failed.status.success());
-    let compare = |new: &std::path::Path| tokio::task::block_in_place(|| run(&["compare", &path(&good), &path(new)]));
+    let compare = |new: &std::path::Path| {
+        tokio::task::block_in_place(|| run(&["compare", &path(&good), &path(new)]))
+    };
     let judged = compare(&bad);
-    assert!(!judged.status.success() && text(&judged.stdout).contains("failed requests: 100.0 %"), "{}", text(&judged.stdout));
+    assert!(
+        !judged.status.success() && text(&judged.stdout).contains("failed requests: 100.0 %"),
+        "{}",
+        text(&judged.stdout)
+    );
 }

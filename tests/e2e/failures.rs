@@ -1,5 +1,5 @@
-//! What happens when an engine, or a client, does not do its part: what the client gets, and what the record says. Long because it is a list:
-//! one test for each way to fail.
+//! What happens when an engine, or a client, does not do its part: what the client gets, and what
+//! the record says. Long because it is a list: one test for each way to fail.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,10 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use lens::record::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{ask, eventually, field, id, in_time, last_data, read_until, settings, settled, short_chat, tarpit, with_length};
+use crate::support::{
+    ask, eventually, field, id, in_time, last_data, read_until, settings, settled, short_chat,
+    tarpit, with_length,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_does_not_listen_is_a_502() {
@@ -20,7 +23,11 @@ async fn a_backend_that_does_not_listen_is_a_502() {
     let answer = ask(&gateway, "/v1/chat/completions", "no-backend", CHAT_STREAM).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"));
     assert_eq!(answer.field("x-request-id"), Some("no-backend"));
-    assert!(!answer.text().contains(&address.port().to_string()), "an address of the operator's side: {}", answer.text());
+    assert!(
+        !answer.text().contains(&address.port().to_string()),
+        "an address of the operator's side: {}",
+        answer.text()
+    );
     let record = gateway.record("no-backend").await;
     assert_eq!(
         (record.outcome, record.error_code.as_deref(), record.http_status),
@@ -66,9 +73,18 @@ async fn an_invalid_answer_is_a_502_and_not_retried() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for (case, code) in CASES {
         let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
-        assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (502, code, true), "{case}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.error_code().as_str(), answer.complete),
+            (502, code, true),
+            "{case}: {}",
+            answer.text()
+        );
         let record = gateway.record(case).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some(code)), "{case}");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::UpstreamFailed, Some(code)),
+            "{case}"
+        );
     }
     assert_eq!(engine.seen().len(), CASES.len(), "a request was sent twice");
     // A connection that answered like that is not kept.
@@ -133,7 +149,10 @@ async fn a_stream_that_breaks_off_ends_in_an_error_event_of_its_dialect() {
     let engine = Engine::start(|seen| {
         let (way, at) = id(seen).split_once('-').expect("way-number");
         let dying = &DYING[at.parse::<usize>().expect("a number")];
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n", dying.content_type);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+            dying.content_type
+        );
         let mut steps = vec![Step::text(head), Step::chunk(dying.said)];
         match way {
             "close" => steps.push(Step::Close),
@@ -153,15 +172,23 @@ async fn a_stream_that_breaks_off_ends_in_an_error_event_of_its_dialect() {
             let text = answer.text();
             let what = format!("{way} {}: {text}", dying.path);
             assert_eq!((answer.status, answer.complete), (200, false), "{what}");
-            assert!(text.starts_with(dying.said) && !text.contains("[DONE]") && text.ends_with('\n'), "{what}");
+            assert!(
+                text.starts_with(dying.said) && !text.contains("[DONE]") && text.ends_with('\n'),
+                "{what}"
+            );
             let last = match dying.content_type {
                 "text/event-stream" => {
                     assert!(text.ends_with("\n\n"), "{what}");
                     last_data(&text)
                 }
-                _ => serde_json::from_str(text.trim_end().lines().last().expect("a line")).expect("JSON"),
+                _ => serde_json::from_str(text.trim_end().lines().last().expect("a line"))
+                    .expect("JSON"),
             };
-            assert_eq!(last.pointer(dying.code_at).and_then(|c| c.as_str()), Some("upstream_died"), "{what}");
+            assert_eq!(
+                last.pointer(dying.code_at).and_then(|c| c.as_str()),
+                Some("upstream_died"),
+                "{what}"
+            );
             if matches!(dying.path, "/v1/responses" | "/v1/messages") {
                 assert_eq!(last["type"], "error", "{what}");
                 assert!(text.contains("event: error\ndata: "), "{what}");
@@ -192,8 +219,13 @@ async fn a_stream_with_a_length_that_breaks_off_never_looks_complete() {
     client.post("/v1/chat/completions", "x-request-id: length\r\n", CHAT_STREAM).await;
     let answer = client.answer().await;
     assert_eq!(gateway.record("length").await.outcome, Outcome::UpstreamFailed);
-    let length: usize = answer.field("content-length").map_or(usize::MAX, |l| l.parse().expect("a number"));
-    assert!(!answer.complete, "the client takes this for the whole answer of {length} bytes: {}", answer.text());
+    let length: usize =
+        answer.field("content-length").map_or(usize::MAX, |l| l.parse().expect("a number"));
+    assert!(
+        !answer.complete,
+        "the client takes this for the whole answer of {length} bytes: {}",
+        answer.text()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,7 +236,10 @@ async fn a_whole_answer_that_breaks_off_is_cut_and_gets_nothing_put_in() {
             "length" => format!("content-length: 500\r\n\r\n{TRUNK}"),
             _ => format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{TRUNK}\r\n", TRUNK.len()),
         };
-        vec![Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{frame}")), Step::Close]
+        vec![
+            Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{frame}")),
+            Step::Close,
+        ]
     })
     .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
@@ -212,28 +247,48 @@ async fn a_whole_answer_that_breaks_off_is_cut_and_gets_nothing_put_in() {
         let answer = ask(&gateway, "/v1/chat/completions", case, CHAT).await;
         assert_eq!((answer.complete, answer.text().as_str()), (false, TRUNK), "{case}");
         let record = gateway.record(case).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_died")), "{case}");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::UpstreamFailed, Some("upstream_died")),
+            "{case}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_of_the_engine_inside_a_stream_passes_and_is_recorded() {
     const ERRORS: [(&str, &str); 3] = [
-        ("word", r#"data: {"error":{"message":"out of memory","type":"server_error","code":"oom"}}"#),
-        ("kind", r#"data: {"error":{"message":"out of memory","type":"server_error","code":null}}"#),
-        ("number", r#"data: {"error":{"message":"out of memory","type":"server_error","code":507}}"#),
+        (
+            "word",
+            r#"data: {"error":{"message":"out of memory","type":"server_error","code":"oom"}}"#,
+        ),
+        (
+            "kind",
+            r#"data: {"error":{"message":"out of memory","type":"server_error","code":null}}"#,
+        ),
+        (
+            "number",
+            r#"data: {"error":{"message":"out of memory","type":"server_error","code":507}}"#,
+        ),
     ];
     let stream = |case: &str| {
         let error = ERRORS.iter().find(|(name, _)| *name == case).expect("a case").1;
         sse::role() + &sse::content("x") + error + "\n\n" + &sse::done()
     };
-    let engine = Engine::start(move |seen| vec![Step::text(sse::STREAM_HEAD), Step::chunk(stream(id(seen))), Step::end()]).await;
+    let engine = Engine::start(move |seen| {
+        vec![Step::text(sse::STREAM_HEAD), Step::chunk(stream(id(seen))), Step::end()]
+    })
+    .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for (case, code) in [("word", "oom"), ("kind", "server_error"), ("number", "507")] {
         let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
         assert_eq!((answer.status, answer.complete, answer.text()), (200, true, stream(case)));
         let record = gateway.record(case).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some(code)), "{case}");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::UpstreamError, Some(code)),
+            "{case}"
+        );
         assert_eq!((record.events, record.content_events), (Some(4), Some(1)), "{case}");
     }
 }
@@ -255,11 +310,17 @@ async fn error_answers_of_the_engine_pass_unchanged() {
     let mut client = gateway.client().await;
     for status in STATUSES {
         let (content_type, body) = body(status);
-        client.post("/v1/chat/completions", &format!("x-request-id: {status}\r\n"), CHAT_STREAM).await;
+        client
+            .post("/v1/chat/completions", &format!("x-request-id: {status}\r\n"), CHAT_STREAM)
+            .await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.text(), answer.complete), (status, body, true));
         assert_eq!(
-            (answer.field("content-type"), answer.field("retry-after"), answer.field("www-authenticate")),
+            (
+                answer.field("content-type"),
+                answer.field("retry-after"),
+                answer.field("www-authenticate")
+            ),
             (Some(content_type), Some("7"), Some("Bearer"))
         );
         let record = gateway.record(&status.to_string()).await;
@@ -289,9 +350,17 @@ async fn a_stream_that_just_stops_is_incomplete() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for case in ["chunked", "empty", "until-close"] {
         let answer = ask(&gateway, "/v1/chat/completions", case, CHAT_STREAM).await;
-        assert!(answer.complete && !answer.text().contains("error"), "it is not ours to judge: {}", answer.text());
+        assert!(
+            answer.complete && !answer.text().contains("error"),
+            "it is not ours to judge: {}",
+            answer.text()
+        );
         let record = gateway.record(case).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("incomplete_stream")), "{case}");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::UpstreamError, Some("incomplete_stream")),
+            "{case}"
+        );
     }
     // Some engines never say [DONE]; a finish reason is an end as well.
     ask(&gateway, "/v1/chat/completions", "finished", CHAT_STREAM).await;
@@ -303,7 +372,12 @@ async fn waits_have_an_end() {
     let engine = Engine::start(|seen| match id(seen) {
         "first" => vec![Step::Hang],
         "between" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Hang],
-        "silent" => vec![Step::text("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"), Step::Hang],
+        "silent" => vec![
+            Step::text(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+            ),
+            Step::Hang,
+        ],
         _ => {
             let mut steps = vec![Step::text(sse::STREAM_HEAD)];
             (0..2000).for_each(|_| steps.extend([Step::ms(10), Step::chunk(sse::content("x"))]));
@@ -312,14 +386,30 @@ async fn waits_have_an_end() {
     })
     .await;
     let route = |name: &str, timeouts: &str| {
-        format!("{{name: {name}, backend: e, match: {{headers: {{x-route: {name}}}}}, timeouts: {{{timeouts}}}}}")
+        format!(
+            "{{name: {name}, backend: e, match: {{headers: {{x-route: {name}}}}}, timeouts: {{{timeouts}}}}}"
+        )
     };
-    let routes =
-        [route("first", "first_byte: 200ms"), route("between", "between_events: 200ms"), route("total", "total: 400ms")].join(", ");
-    let gateway = Gateway::with_settings(&format!("backends: [{{name: e, url: '{}'}}]\nroutes: [{routes}]\n", engine.url())).await;
+    let routes = [
+        route("first", "first_byte: 200ms"),
+        route("between", "between_events: 200ms"),
+        route("total", "total: 400ms"),
+    ]
+    .join(", ");
+    let gateway = Gateway::with_settings(&format!(
+        "backends: [{{name: e, url: '{}'}}]\nroutes: [{routes}]\n",
+        engine.url()
+    ))
+    .await;
     let ask = async |id: &str, route: &str| {
         let mut client = gateway.client().await;
-        client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\nx-route: {route}\r\n"), CHAT_STREAM).await;
+        client
+            .post(
+                "/v1/chat/completions",
+                &format!("x-request-id: {id}\r\nx-route: {route}\r\n"),
+                CHAT_STREAM,
+            )
+            .await;
         let answer = client.answer().await;
         let record = gateway.record(id).await;
         assert_eq!(record.outcome, Outcome::Timeout, "{record:?}");
@@ -327,7 +417,10 @@ async fn waits_have_an_end() {
     };
 
     let (answer, record) = ask("first", "first").await;
-    assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (504, "upstream_first_byte_timeout", true));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str(), answer.complete),
+        (504, "upstream_first_byte_timeout", true)
+    );
     assert_eq!(record.error_code.as_deref(), Some("upstream_first_byte_timeout"));
     assert!(record.total_us >= 200_000, "{record:?}");
 
@@ -335,7 +428,10 @@ async fn waits_have_an_end() {
     assert_eq!((answer.status, answer.complete), (200, false));
     assert!(answer.text().starts_with(&sse::content("x")));
     assert_eq!(last_data(&answer.text())["error"]["code"], "upstream_idle_timeout");
-    assert_eq!((record.error_code.as_deref(), record.content_events), (Some("upstream_idle_timeout"), Some(1)));
+    assert_eq!(
+        (record.error_code.as_deref(), record.content_events),
+        (Some("upstream_idle_timeout"), Some(1))
+    );
 
     // No event stream: nothing may be put into it.
     let (answer, _) = ask("silent", "between").await;
@@ -352,11 +448,20 @@ async fn waits_have_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_has_an_end() {
     let (address, _full) = tarpit().await;
-    let gateway = Gateway::with_settings(&settings(&format!("http://{address}"), "", "", "timeouts: {connect: 200ms}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &format!("http://{address}"),
+        "",
+        "",
+        "timeouts: {connect: 200ms}",
+    ))
+    .await;
     let answer = ask(&gateway, "/v1/chat/completions", "tar", CHAT).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (504, "upstream_connect_timeout"));
     let record = gateway.record("tar").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some("upstream_connect_timeout")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::Timeout, Some("upstream_connect_timeout"))
+    );
     assert!(record.ledger_us.micros(lens::State::Connect) >= 200_000, "{record:?}");
 }
 
@@ -369,11 +474,20 @@ async fn a_client_that_never_reads_is_cut() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", timeouts: {client_write: 300ms}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &engine.url(),
+        "",
+        ", timeouts: {client_write: 300ms}",
+        "",
+    ))
+    .await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", "x-request-id: deaf\r\n", CHAT_STREAM).await;
     let record = gateway.record("deaf").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some("client_write_timeout")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::Timeout, Some("client_write_timeout"))
+    );
     eventually("the engine is left", || engine.closed_early() == 1).await;
     settled(&gateway).await;
     drop(client);
@@ -383,7 +497,8 @@ async fn a_client_that_never_reads_is_cut() {
 async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
     // An engine that lets a large body wait in the sockets for a moment.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::RcvBuf, &(64 << 10)).unwrap();
+    nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::RcvBuf, &(64 << 10))
+        .unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     const BODY: usize = 16 << 20;
     tokio::spawn(async move {
@@ -400,13 +515,16 @@ async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
         socket.write_all(&answer).await.unwrap();
         std::future::pending::<()>().await;
     });
-    let gateway = Gateway::with_settings(&settings(&url, "", ", timeouts: {first_byte: 1500ms}", "")).await;
-    let (head, tail) = ("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"", "\"}]}");
+    let gateway =
+        Gateway::with_settings(&settings(&url, "", ", timeouts: {first_byte: 1500ms}", "")).await;
+    let (head, tail) =
+        ("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"", "\"}]}");
     let body = format!("{head}{}{tail}", "x".repeat(BODY - head.len() - tail.len()));
     let request = post("/v1/chat/completions", "x-request-id: slow\r\n", &body);
     let mut client = gateway.client().await;
     client.send(&request[..1000]).await;
-    // The client's upload takes longer than an engine may take for its first byte: that is another wait.
+    // The client's upload takes longer than an engine may take for its first byte: that is another
+    // wait.
     tokio::time::sleep(Duration::from_millis(1700)).await;
     client.send(&request[1000..]).await;
     let answer = client.answer().await;
@@ -416,11 +534,20 @@ async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_dawdles_is_cut() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "timeouts: {request_head: 200ms, request_body: 200ms}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &engine.url(),
+        "",
+        "",
+        "timeouts: {request_head: 200ms, request_body: 200ms}",
+    ))
+    .await;
     let mut head = gateway.client().await;
     head.send("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-a: ").await;
     let answer = head.answer().await;
-    assert_eq!((answer.status, answer.error_code().as_str(), answer.field("connection")), (408, "request_timeout", Some("close")));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str(), answer.field("connection")),
+        (408, "request_timeout", Some("close"))
+    );
     let mut body = gateway.client().await;
     body.send("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: dawdle\r\ncontent-length: 10\r\n\r\n{").await;
     let answer = body.answer().await;
@@ -459,7 +586,11 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
     // Whether the engine read the request before it closed cannot be told from here.
     let answer = ask(&mut client, "c").await;
     assert_eq!(engine.seen().last().map(|s| s.connection), Some(2));
-    assert_eq!(answer.field("connection"), None, "the client's connection has nothing to do with it");
+    assert_eq!(
+        answer.field("connection"),
+        None,
+        "the client's connection has nothing to do with it"
+    );
     ask(&mut client, "d").await;
     assert_eq!(gateway.records().len(), 4);
 }
@@ -473,7 +604,10 @@ async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
         match id(seen) {
             "length" => answer.extend_from_slice(SMUGGLED.as_bytes()),
             "chunked" => answer = [stream(), SMUGGLED.into()].concat(),
-            "empty" => answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{SMUGGLED}").into_bytes(),
+            "empty" => {
+                answer =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n{SMUGGLED}").into_bytes()
+            }
             "later" => return vec![Step::Write(answer), Step::ms(50), Step::text(SMUGGLED)],
             _ => {}
         }
@@ -490,7 +624,11 @@ async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
             // The connection is given up at the next read.
             eventually("swept", || engine.open() == 0).await;
         }
-        assert_eq!(engine.seen().last().map(|s| s.connection), Some(number), "{case}: a connection was used again");
+        assert_eq!(
+            engine.seen().last().map(|s| s.connection),
+            Some(number),
+            "{case}: a connection was used again"
+        );
     }
     client.post("/v1/chat/completions", "x-request-id: last\r\n", CHAT).await;
     assert_eq!(client.answer().await.json()["id"], "c1");
@@ -513,17 +651,22 @@ async fn connections_to_the_engine_outlive_those_of_clients() {
     }
     let most = engine.seen().iter().map(|s| s.connection).max().unwrap() + 1;
     assert!(most <= 2, "{most} connections for 20 requests through 2 workers");
-    assert!(engine.seen().iter().all(|s| field(&s.head, "connection").is_none_or(|v| v != "close")));
+    assert!(
+        engine.seen().iter().all(|s| field(&s.head, "connection").is_none_or(|v| v != "close"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_takes_no_more_than_its_connections() {
     let engine = Engine::start(|seen| match id(seen) {
-        "holds" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("held")), Step::Hang],
+        "holds" => {
+            vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("held")), Step::Hang]
+        }
         _ => sse::chat_answer(),
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
     let mut holder = gateway.client().await;
     holder.post("/v1/chat/completions", "x-request-id: holds\r\n", CHAT_STREAM).await;
     read_until(&mut holder, "held").await;
@@ -533,7 +676,10 @@ async fn a_backend_takes_no_more_than_its_connections() {
     assert_eq!((answer.status, answer.error_code().as_str()), (503, "backend_busy"));
     assert!(answer.field("retry-after").is_some());
     let record = gateway.record("refused").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Rejected, Some("backend_busy")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::Rejected, Some("backend_busy"))
+    );
     assert_eq!(engine.seen().len(), 1);
     drop(holder);
     gateway.record("holds").await;
@@ -545,16 +691,26 @@ async fn a_backend_takes_no_more_than_its_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_over_the_limit_is_refused_before_the_engine_hears_of_it() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}"))
+            .await;
     let body = "x".repeat(200 << 10);
-    let chunked: String = (0..25).map(|i| format!("2000\r\n{}\r\n", &body[i * 8192..][..8192])).chain(["0\r\n\r\n".into()]).collect();
-    for (case, framing, body) in
-        [("length", format!("content-length: {}", body.len()), &body), ("chunked", "transfer-encoding: chunked".into(), &chunked)]
-    {
+    let chunked: String = (0..25)
+        .map(|i| format!("2000\r\n{}\r\n", &body[i * 8192..][..8192]))
+        .chain(["0\r\n\r\n".into()])
+        .collect();
+    for (case, framing, body) in [
+        ("length", format!("content-length: {}", body.len()), &body),
+        ("chunked", "transfer-encoding: chunked".into(), &chunked),
+    ] {
         let mut client = gateway.client().await;
         client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: {case}\r\n{framing}\r\n\r\n{body}")).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.error_code().as_str(), answer.complete), (413, "request_too_large", true), "{case}");
+        assert_eq!(
+            (answer.status, answer.error_code().as_str(), answer.complete),
+            (413, "request_too_large", true),
+            "{case}"
+        );
         assert_eq!(answer.field("connection"), Some("close"), "{case}");
         assert!(client.is_closed_within(Duration::from_secs(5)).await, "{case}");
         assert_eq!(gateway.record(case).await.outcome, Outcome::Rejected, "{case}");
@@ -572,7 +728,9 @@ async fn a_client_may_wait_for_leave_to_send_its_body() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let head = |expect: &str, length: usize| {
-        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nexpect: {expect}\r\ncontent-length: {length}\r\n\r\n")
+        format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nexpect: {expect}\r\ncontent-length: {length}\r\n\r\n"
+        )
     };
     let mut client = gateway.client().await;
     client.send(head("100-continue", CHAT.len())).await;
@@ -620,18 +778,25 @@ async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
     let answer = ask(&gateway, "/v1/completions", "early", &body).await;
     assert_eq!((answer.status, answer.text().as_str()), (413, "no way"));
     let record = gateway.record("early").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamError, Some("http_413")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::UpstreamError, Some("http_413"))
+    );
 }
 
 /// Requests that are passed through count for `max_connections`, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_through_takes_a_place_too() {
     let engine = Engine::start(|_| vec![Step::ms(400), sse::chat_answer().remove(0)]).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
     let mut holder = gateway.client().await;
     holder.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
     eventually("the engine is asked", || engine.seen().len() == 1).await;
-    for request in [post("/v1/chat/completions", "", CHAT), "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()] {
+    for request in [
+        post("/v1/chat/completions", "", CHAT),
+        "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+    ] {
         let mut client = gateway.client().await;
         client.send(request).await;
         let answer = client.answer().await;
@@ -649,12 +814,20 @@ async fn what_passes_through_takes_a_place_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_whose_name_has_no_address_is_a_502() {
     for backend in ["", ", http2: true"] {
-        let gateway = Gateway::with_settings(&settings("http://engine.invalid:8000", backend, "", "")).await;
-        for request in [post("/v1/chat/completions", "", CHAT), "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()] {
+        let gateway =
+            Gateway::with_settings(&settings("http://engine.invalid:8000", backend, "", "")).await;
+        for request in [
+            post("/v1/chat/completions", "", CHAT),
+            "GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
+        ] {
             let mut client = gateway.client().await;
             client.send(request).await;
             let answer = client.answer().await;
-            assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"), "{backend}");
+            assert_eq!(
+                (answer.status, answer.error_code().as_str()),
+                (502, "upstream_connect_failed"),
+                "{backend}"
+            );
         }
         assert_eq!(gateway.metric("llm_lens_panics_total", ""), 0.0);
     }
@@ -668,13 +841,29 @@ async fn what_passes_through_has_an_end() {
         false => sse::json(200, &large),
     })
     .await;
-    // Two gateways: filling the sockets' buffers takes its time on a busy machine, and none of that is the silent one's.
-    for (id, timeouts, code) in [("large", "client_write: 500ms", "client_write_timeout"), ("silent", "total: 1s", "total_timeout")] {
-        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &format!("timeouts: {{{timeouts}}}"))).await;
+    // Two gateways: filling the sockets' buffers takes its time on a busy machine, and none of that
+    // is the silent one's.
+    for (id, timeouts, code) in [
+        ("large", "client_write: 500ms", "client_write_timeout"),
+        ("silent", "total: 1s", "total_timeout"),
+    ] {
+        let gateway = Gateway::with_settings(&settings(
+            &engine.url(),
+            "",
+            "",
+            &format!("timeouts: {{{timeouts}}}"),
+        ))
+        .await;
         let mut never_reads = gateway.client().await;
-        never_reads.send(&format!("GET /{id} HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\n\r\n")).await;
+        never_reads
+            .send(&format!("GET /{id} HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\n\r\n"))
+            .await;
         let record = gateway.record(id).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Timeout, Some(code)), "{record:?}");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::Timeout, Some(code)),
+            "{record:?}"
+        );
         assert!(record.total_us < 3_000_000, "{record:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Guarded routes beyond masking: judges that are asked, the operator's own rules, what ends an answer, what is taken out and put
-//! back, and what all of it cost.
+//! Guarded routes beyond masking: judges that are asked, the operator's own rules, what ends an
+//! answer, what is taken out and put back, and what all of it cost.
 
 mod account;
 mod endings;
@@ -41,7 +41,8 @@ fn merged(first: &str, second: &str) -> String {
 
 /// A chat request of a user.
 fn request(text: &str, stream: bool) -> String {
-    json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": text}]}).to_string()
+    json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": text}]})
+        .to_string()
 }
 
 /// A chat stream of one event for each piece, with its end.
@@ -55,8 +56,11 @@ fn said(pieces: &[&str]) -> Vec<Step> {
 /// The content of a chat stream, and its finish reasons.
 fn heard(body: &str) -> (String, Vec<String>) {
     let (mut text, mut reasons) = (String::new(), Vec::new());
-    for data in body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
-        let event: serde_json::Value = serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"));
+    for data in
+        body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]")
+    {
+        let event: serde_json::Value =
+            serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"));
         for choice in event["choices"].as_array().into_iter().flatten() {
             text.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
             reasons.extend(choice["finish_reason"].as_str().map(str::to_owned));

@@ -41,7 +41,9 @@ const PAUSE: Duration = Duration::from_millis(150);
 
 /// A backend that speaks HTTP/2 without TLS, and nothing else.
 async fn backend(then: Then) -> (SocketAddr, mpsc::Receiver<Saw>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback, and a peer that keeps to its script");
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback, and a peer that keeps to its script");
     let address = listener.local_addr().expect("loopback, and a peer that keeps to its script");
     let (saw, seen) = mpsc::channel(16);
     tokio::spawn(async move {
@@ -53,18 +55,26 @@ async fn backend(then: Then) -> (SocketAddr, mpsc::Receiver<Saw>) {
 }
 
 async fn connection(socket: TcpStream, then: Then, saw: mpsc::Sender<Saw>) {
-    let mut connection = h2::server::handshake(socket).await.expect("loopback, and a peer that keeps to its script");
+    let mut connection =
+        h2::server::handshake(socket).await.expect("loopback, and a peer that keeps to its script");
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(answer(request, respond, then, saw.clone()));
     }
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, then: Then, saw: mpsc::Sender<Saw>) {
+async fn answer(
+    request: Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    then: Then,
+    saw: mpsc::Sender<Saw>,
+) {
     let (head, mut body) = request.into_parts();
     let mut whole = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece.expect("loopback, and a peer that keeps to its script");
-        body.flow_control().release_capacity(piece.len()).expect("loopback, and a peer that keeps to its script");
+        body.flow_control()
+            .release_capacity(piece.len())
+            .expect("loopback, and a peer that keeps to its script");
         whole.extend_from_slice(&piece);
     }
     let id = head
@@ -74,32 +84,45 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
         .unwrap_or_default();
     let body = String::from_utf8(whole).expect("loopback, and a peer that keeps to its script");
     let streamed = body.contains("\"stream\":true");
-    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body)).await.expect("the test listens");
+    saw.send(Saw::Request(head.method.to_string(), head.uri.path().to_owned(), id, body))
+        .await
+        .expect("the test listens");
     let kind = if streamed { "text/event-stream" } else { "application/json" };
     let mut stream = respond
         .send_response(
-            Response::builder().header("content-type", kind).body(()).expect("loopback, and a peer that keeps to its script"),
+            Response::builder()
+                .header("content-type", kind)
+                .body(())
+                .expect("loopback, and a peer that keeps to its script"),
             false,
         )
         .expect("loopback, and a peer that keeps to its script");
     if !streamed {
         let whole = r#"{"model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-        return stream.send_data(Bytes::from(whole), true).expect("loopback, and a peer that keeps to its script");
+        return stream
+            .send_data(Bytes::from(whole), true)
+            .expect("loopback, and a peer that keeps to its script");
     }
     let hang = async |stream: &mut h2::SendStream<Bytes>| {
-        let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.expect("loopback, and a peer that keeps to its script");
+        let reason = std::future::poll_fn(|cx| stream.poll_reset(cx))
+            .await
+            .expect("loopback, and a peer that keeps to its script");
         saw.send(Saw::Reset(reason)).await.expect("the test listens");
     };
     if then == Then::Promises {
         return hang(&mut stream).await;
     }
     tokio::time::sleep(PAUSE).await;
-    stream.send_data(Bytes::from(sse::role() + &sse::content("a")), false).expect("loopback, and a peer that keeps to its script");
+    stream
+        .send_data(Bytes::from(sse::role() + &sse::content("a")), false)
+        .expect("loopback, and a peer that keeps to its script");
     match then {
         Then::Ends => {
             tokio::time::sleep(PAUSE).await;
             let rest = sse::content("b") + &sse::finish() + &sse::usage(3, 2) + &sse::done();
-            stream.send_data(Bytes::from(rest), true).expect("loopback, and a peer that keeps to its script");
+            stream
+                .send_data(Bytes::from(rest), true)
+                .expect("loopback, and a peer that keeps to its script");
         }
         Then::Resets => stream.send_reset(Reason::INTERNAL_ERROR),
         Then::Hangs | Then::Promises => hang(&mut stream).await,
@@ -144,7 +167,10 @@ async fn a_stream_that_is_reset_ends_in_an_error_event() {
     assert!(answer.contains("upstream_died"), "{answer}");
     assert!(!answer.contains("[DONE]"), "{answer}");
     let record = gateway.record("torn").await;
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_died")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::UpstreamFailed, Some("upstream_died"))
+    );
     settled(&gateway).await;
 }
 
@@ -158,7 +184,9 @@ async fn a_client_that_leaves_takes_its_stream_along_and_leaves_the_connection()
         read_until(&mut client, "\"a\"").await;
         drop(client);
         assert!(matches!(seen.recv().await, Some(Saw::Request(..))));
-        let reset = tokio::time::timeout(Duration::from_secs(5), seen.recv()).await.expect("the backend is told");
+        let reset = tokio::time::timeout(Duration::from_secs(5), seen.recv())
+            .await
+            .expect("the backend is told");
         assert_eq!(reset, Some(Saw::Reset(Reason::CANCEL)));
         assert_eq!(gateway.record(id).await.outcome, Outcome::ClientGone);
     }
@@ -172,13 +200,15 @@ async fn a_backend_without_http2_is_a_502() {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             use tokio::io::AsyncWriteExt;
-            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+            let _ =
+                socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
         }
     });
     let gateway = in_front_of(address).await;
     let answer = ask(&gateway, "/v1/chat/completions", "odd", CHAT).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
-    eventually("nothing is left", || gateway.metric("llm_lens_in_flight_requests", "") == 0.0).await;
+    eventually("nothing is left", || gateway.metric("llm_lens_in_flight_requests", "") == 0.0)
+        .await;
 }
 
 /// One that has said its head and no more is raced by another, over HTTP/2 or not, and cut off.
@@ -195,12 +225,24 @@ async fn a_late_backend_is_raced_and_another_pool_is_mirrored_to() {
     ))
     .await;
     let answer = ask(&gateway, "/v1/chat/completions", "raced", CHAT_STREAM).await;
-    assert!(answer.status == 200 && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+    assert!(
+        answer.status == 200 && answer.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        answer.text()
+    );
     settled(&gateway).await;
     let record = gateway.record("raced").await;
-    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("well"), Some(true)));
-    assert!(matches!(at_late.recv().await, Some(Saw::Request(..))) && matches!(at_well.recv().await, Some(Saw::Request(..))));
+    assert_eq!(
+        (record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)),
+        (Some("well"), Some(true))
+    );
+    assert!(
+        matches!(at_late.recv().await, Some(Saw::Request(..)))
+            && matches!(at_well.recv().await, Some(Saw::Request(..)))
+    );
     assert_eq!(at_late.recv().await, Some(Saw::Reset(Reason::CANCEL)));
     assert!(matches!(at_mirror.recv().await, Some(Saw::Request(..))));
-    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "result=\"success\"") == 1.0).await;
+    gateway
+        .until(|g| g.metric("llm_lens_mirrored_requests_total", "result=\"success\"") == 1.0)
+        .await;
 }

@@ -1,4 +1,5 @@
-//! Whichever side dies, at any time: nothing of the request is left, and there is exactly one record of it.
+//! Whichever side dies, at any time: nothing of the request is left, and there is exactly one
+//! record of it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -46,7 +47,8 @@ fn until_stage(stage: &str) -> Vec<Step> {
     steps
 }
 
-/// Content events that must be on record when a client dies at a stage; `None`: not known, or up to the sockets.
+/// Content events that must be on record when a client dies at a stage; `None`: not known, or up to
+/// the sockets.
 fn content_events(stage: &str) -> Option<u64> {
     match stage {
         "headers" | "prefill" => Some(0),
@@ -59,10 +61,16 @@ fn content_events(stage: &str) -> Option<u64> {
 async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str) -> Client {
     let mut client = gateway.client().await;
     if stage == "full" {
-        nix::sys::socket::setsockopt(client.socket(), nix::sys::socket::sockopt::RcvBuf, &(16 << 10)).expect("a socket");
+        nix::sys::socket::setsockopt(
+            client.socket(),
+            nix::sys::socket::sockopt::RcvBuf,
+            &(16 << 10),
+        )
+        .expect("a socket");
     }
     client.post("/v1/chat/completions", &format!("x-request-id: {request}\r\n"), CHAT_STREAM).await;
-    eventually("the engine has the request", || engine.seen().iter().any(|s| id(s) == request)).await;
+    eventually("the engine has the request", || engine.seen().iter().any(|s| id(s) == request))
+        .await;
     match stage {
         "unanswered" => {}
         "headers" => drop(read_until(&mut client, "\r\n\r\n").await),
@@ -79,7 +87,11 @@ async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str
 
 /// Everything is as it was before the first request.
 async fn nothing_is_left(gateway: &Gateway, engine: &Engine, files: usize) {
-    for gauge in ["llm_lens_in_flight_requests", "llm_lens_stream_buffer_bytes", "llm_lens_client_connections"] {
+    for gauge in [
+        "llm_lens_in_flight_requests",
+        "llm_lens_stream_buffer_bytes",
+        "llm_lens_client_connections",
+    ] {
         gateway.until(|g| g.metric(gauge, "") == 0.0).await;
     }
     eventually("the engine has no connection", || engine.open() == 0).await;
@@ -115,7 +127,11 @@ async fn a_client_that_leaves_takes_its_upstream_connection_along() {
         assert!(took < SOON, "{stage}: the engine went on for {took:?}");
         let record = gateway.record(stage).await;
         // A client that has its `[DONE]` has what it came for.
-        let want = if stage == "done" { (Outcome::Ok, None) } else { (Outcome::ClientGone, Some("client_closed")) };
+        let want = if stage == "done" {
+            (Outcome::Ok, None)
+        } else {
+            (Outcome::ClientGone, Some("client_closed"))
+        };
         assert_eq!((record.outcome, record.error_code.as_deref()), want, "{stage}");
         if let Some(events) = content_events(stage) {
             assert_eq!(record.content_events, Some(events), "{stage}");
@@ -133,13 +149,22 @@ async fn a_client_that_leaves_while_its_request_is_sent_is_noticed() {
     let gateway = Gateway::in_front_of(&format!("http://{}", listener.local_addr().unwrap())).await;
     let files = files_at_rest(&gateway).await;
     let mut client = gateway.client().await;
-    client.post("/v1/completions", "x-request-id: sending\r\n", &format!("{{\"prompt\":\"{}\"}}", "x".repeat(24 << 20))).await;
+    client
+        .post(
+            "/v1/completions",
+            "x-request-id: sending\r\n",
+            &format!("{{\"prompt\":\"{}\"}}", "x".repeat(24 << 20)),
+        )
+        .await;
     let (_engine_side, _) = listener.accept().await.unwrap();
     let began = Instant::now();
     drop(client);
     let record = gateway.record("sending").await;
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    assert_eq!((record.outcome, record.sent_us, record.content_events), (Outcome::ClientGone, None, None));
+    assert_eq!(
+        (record.outcome, record.sent_us, record.content_events),
+        (Outcome::ClientGone, None, None)
+    );
     eventually("the gateway has no file more", || gateway.open_files() <= files).await;
 }
 
@@ -150,7 +175,11 @@ async fn a_client_that_leaves_before_its_request_is_whole_never_reaches_the_engi
     let files = files_at_rest(&gateway).await;
     for cut in [1, 30, 120, 1 << 16] {
         let mut client = gateway.client().await;
-        let request = kit::client::post("/v1/chat/completions", &format!("x-request-id: cut-{cut}\r\n"), &"x".repeat(1 << 20));
+        let request = kit::client::post(
+            "/v1/chat/completions",
+            &format!("x-request-id: cut-{cut}\r\n"),
+            &"x".repeat(1 << 20),
+        );
         client.send(&request[..cut]).await;
         if cut > 1000 {
             gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 1.0).await;
@@ -165,7 +194,13 @@ async fn a_client_that_leaves_before_its_request_is_whole_never_reaches_the_engi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_while_we_connect_is_noticed() {
     let (address, _full) = tarpit().await;
-    let gateway = Gateway::with_settings(&settings(&format!("http://{address}"), "", "", "timeouts: {connect: 60s}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &format!("http://{address}"),
+        "",
+        "",
+        "timeouts: {connect: 60s}",
+    ))
+    .await;
     let files = files_at_rest(&gateway).await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", "x-request-id: tar\r\n", CHAT).await;
@@ -178,7 +213,8 @@ async fn a_client_that_leaves_while_we_connect_is_noticed() {
     eventually("the gateway has no file more", || gateway.open_files() <= files).await;
 }
 
-/// The script of an engine that dies, or whose client does, as the request's id says: stage, side, round.
+/// The script of an engine that dies, or whose client does, as the request's id says: stage, side,
+/// round.
 fn deadly(seen: &Seen) -> Vec<Step> {
     let mut words = id(seen).split('-');
     let (stage, who) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -198,18 +234,31 @@ fn deadly(seen: &Seen) -> Vec<Step> {
 /// The record names the side that died.
 fn tells_how_it_ended(record: &Record) {
     let mut words = record.id.split('-');
-    let (stage, who) = (words.next().expect("stage-who-round"), words.next().expect("stage-who-round"));
+    let (stage, who) =
+        (words.next().expect("stage-who-round"), words.next().expect("stage-who-round"));
     match who {
         "client" => {
             let want = if stage == "done" { Outcome::Ok } else { Outcome::ClientGone };
             assert_eq!(record.outcome, want, "{record:?}");
-            assert!(content_events(stage).is_none_or(|n| record.content_events == Some(n)), "{record:?}");
+            assert!(
+                content_events(stage).is_none_or(|n| record.content_events == Some(n)),
+                "{record:?}"
+            );
         }
         "fin" | "rst" => assert_eq!(record.outcome, Outcome::UpstreamFailed, "{record:?}"),
         "both" if stage == "done" => {
-            assert!(matches!(record.outcome, Outcome::Ok | Outcome::ClientGone | Outcome::UpstreamFailed), "{record:?}")
+            assert!(
+                matches!(
+                    record.outcome,
+                    Outcome::Ok | Outcome::ClientGone | Outcome::UpstreamFailed
+                ),
+                "{record:?}"
+            )
         }
-        "both" => assert!(matches!(record.outcome, Outcome::ClientGone | Outcome::UpstreamFailed), "{record:?}"),
+        "both" => assert!(
+            matches!(record.outcome, Outcome::ClientGone | Outcome::UpstreamFailed),
+            "{record:?}"
+        ),
         // A stream that ended without a finish reason is the engine's fault, and still it ended.
         _ => assert!(matches!(record.outcome, Outcome::Ok | Outcome::UpstreamError), "{record:?}"),
     }
@@ -237,14 +286,34 @@ async fn a_hundred_deaths_leave_nothing() {
                         "client" => drop(bring_to(&gateway, &engine, stage, &request).await),
                         "both" => {
                             let mut client = gateway.client().await;
-                            client.post("/v1/chat/completions", &format!("x-request-id: {request}\r\n"), CHAT_STREAM).await;
-                            eventually("the engine has the request", || engine.seen().iter().any(|s| id(s) == request)).await;
+                            client
+                                .post(
+                                    "/v1/chat/completions",
+                                    &format!("x-request-id: {request}\r\n"),
+                                    CHAT_STREAM,
+                                )
+                                .await;
+                            eventually("the engine has the request", || {
+                                engine.seen().iter().any(|s| id(s) == request)
+                            })
+                            .await;
                         }
                         _ => {
                             let mut client = gateway.client().await;
-                            client.post("/v1/chat/completions", &format!("x-request-id: {request}\r\n"), CHAT_STREAM).await;
+                            client
+                                .post(
+                                    "/v1/chat/completions",
+                                    &format!("x-request-id: {request}\r\n"),
+                                    CHAT_STREAM,
+                                )
+                                .await;
                             let answer = client.answer().await;
-                            assert_eq!(answer.complete, who == "none" || stage == "unanswered", "{request}: {}", answer.status);
+                            assert_eq!(
+                                answer.complete,
+                                who == "none" || stage == "unanswered",
+                                "{request}: {}",
+                                answer.status
+                            );
                         }
                     }
                 });
@@ -273,13 +342,22 @@ async fn streams_that_last_do_not_grow_the_gateway() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {stream_buffer: 128KiB}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {stream_buffer: 128KiB}"))
+            .await;
     let before = gateway.resident_kib();
     let mut clients = Vec::new();
     for number in 0..16 {
         let mut client = gateway.client().await;
-        nix::sys::socket::setsockopt(client.socket(), nix::sys::socket::sockopt::RcvBuf, &(16 << 10)).unwrap();
-        client.post("/v1/chat/completions", &format!("x-request-id: deaf-{number}\r\n"), CHAT_STREAM).await;
+        nix::sys::socket::setsockopt(
+            client.socket(),
+            nix::sys::socket::sockopt::RcvBuf,
+            &(16 << 10),
+        )
+        .unwrap();
+        client
+            .post("/v1/chat/completions", &format!("x-request-id: deaf-{number}\r\n"), CHAT_STREAM)
+            .await;
         clients.push(client);
     }
     gateway.until(|g| g.metric("llm_lens_stream_buffer_bytes", "") >= 16.0 * 128.0 * 1024.0).await;
@@ -288,6 +366,11 @@ async fn streams_that_last_do_not_grow_the_gateway() {
     let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB for 16 clients that do not read");
     drop(clients);
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0).await;
+    gateway
+        .until(|g| {
+            g.metric("llm_lens_in_flight_requests", "") == 0.0
+                && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0
+        })
+        .await;
     assert_eq!(gateway.records().len(), 16);
 }

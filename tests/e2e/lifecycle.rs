@@ -1,4 +1,5 @@
-//! From start to end: draining, reloading, running out of what the system lends, and clocks that jump.
+//! From start to end: draining, reloading, running out of what the system lends, and clocks that
+//! jump.
 //!
 //! Upgrades and waits of seconds are in `slow.rs`.
 
@@ -14,7 +15,8 @@ use tokio::net::TcpStream;
 
 use crate::raw::h2raw::{self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame};
 use crate::raw::{
-    Folder, Process, ends_well, free_address, nothing_in_flight, running_stream, say, settings, settings_at, through_shell, try_chat,
+    Folder, Process, ends_well, free_address, nothing_in_flight, running_stream, say, settings,
+    settings_at, through_shell, try_chat,
 };
 
 /// Long enough for a process on a busy machine to do what it does "at once".
@@ -23,7 +25,8 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_every_stream_well_and_then_the_process() {
     let engine = Engine::start(|_| sse::stream(20, 100)).await;
-    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
+    let mut gateway =
+        Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
     let address = gateway.address();
     let mut idle = gateway.client().await;
     idle.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -34,18 +37,28 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
         streams.push(tokio::spawn(ends_well(running_stream(address).await)));
     }
     gateway.signal(Signal::SIGTERM);
-    assert!(idle.is_closed_within(AT_ONCE).await, "a connection between two requests is closed at once");
-    assert!(silent.is_closed_within(AT_ONCE).await, "a connection without a request is closed at once");
+    assert!(
+        idle.is_closed_within(AT_ONCE).await,
+        "a connection between two requests is closed at once"
+    );
+    assert!(
+        silent.is_closed_within(AT_ONCE).await,
+        "a connection without a request is closed at once"
+    );
     assert!(TcpStream::connect(address).await.is_err(), "a draining gateway accepts no connection");
     assert_eq!(gateway.get("/readyz").0, 503, "the operator is told until the end");
     for stream in streams {
         assert!(stream.await.unwrap(), "a stream was cut");
     }
-    let status = gateway.ended(AT_ONCE).await.expect("the process ends with its last stream, not with the grace");
+    let status = gateway
+        .ended(AT_ONCE)
+        .await
+        .expect("the process ends with its last stream, not with the grace");
     assert_eq!(status.code(), Some(0), "{}", gateway.stderr());
 }
 
-/// A client cannot know that the gateway leaves: what it sends in the same moment is answered, on a connection that is new and on one that is not.
+/// A client cannot know that the gateway leaves: what it sends in the same moment is answered, on a
+/// connection that is new and on one that is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
@@ -62,7 +75,12 @@ async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
     }
     for client in [&mut known, &mut new] {
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")), "{}", answer.head);
+        assert_eq!(
+            (answer.status, answer.field("connection")),
+            (200, Some("close")),
+            "{}",
+            answer.head
+        );
         assert!(client.is_closed_within(AT_ONCE).await);
     }
 }
@@ -70,7 +88,8 @@ async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_http2_as_well() {
     let engine = Engine::start(|_| sse::stream(10, 100)).await;
-    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
+    let mut gateway =
+        Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 15s}")).await;
     let address = gateway.address();
     let mut busy = TcpStream::connect(address).await.unwrap();
     let request = [
@@ -83,25 +102,36 @@ async fn a_drain_ends_http2_as_well() {
     idle.write_all(&h2raw::hello(&[])).await.unwrap();
     gateway.until(|_| engine.seen().len() == 1).await;
     gateway.signal(Signal::SIGTERM);
-    let idle = tokio::spawn(async move { h2raw::listen(&mut idle, Duration::from_secs(3), |_| false).await.1 });
+    let idle =
+        tokio::spawn(
+            async move { h2raw::listen(&mut idle, Duration::from_secs(3), |_| false).await.1 },
+        );
     let (frames, closed) = h2raw::listen(&mut busy, Duration::from_secs(5), |_| false).await;
     assert!(closed && frames.iter().any(|f| f.kind == GOAWAY && f.code() == 0), "{frames:?}");
-    let body: Vec<u8> = frames.iter().filter(|f| f.kind == DATA).flat_map(|f| f.payload.clone()).collect();
+    let body: Vec<u8> =
+        frames.iter().filter(|f| f.kind == DATA).flat_map(|f| f.payload.clone()).collect();
     assert!(String::from_utf8_lossy(&body).ends_with("data: [DONE]\n\n"), "{frames:?}");
-    assert!(frames.iter().any(|f| f.stream == 1 && f.kind == DATA && f.flags & END_STREAM != 0), "{frames:?}");
+    assert!(
+        frames.iter().any(|f| f.stream == 1 && f.kind == DATA && f.flags & END_STREAM != 0),
+        "{frames:?}"
+    );
     assert!(idle.await.unwrap(), "an idle HTTP/2 connection is ended");
     assert_eq!(gateway.ended(AT_ONCE).await.and_then(|s| s.code()), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_says_half_a_preface_holds_no_drain_up() {
-    let mut gateway = Gateway::with_settings(&settings("http://127.0.0.1:9", "shutdown: {grace: 15s}")).await;
+    let mut gateway =
+        Gateway::with_settings(&settings("http://127.0.0.1:9", "shutdown: {grace: 15s}")).await;
     let mut half = gateway.client().await;
     half.send("PRI * HTTP/2.0\r\n").await;
     gateway.until(|g| g.metric("llm_lens_client_connections", "") == 1.0).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     gateway.signal(Signal::SIGTERM);
-    assert!(gateway.ended(Duration::from_secs(3)).await.is_some(), "it waits for a client that asked nothing");
+    assert!(
+        gateway.ended(Duration::from_secs(3)).await.is_some(),
+        "it waits for a client that asked nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,14 +160,19 @@ async fn a_drain_tells_clients_that_the_connection_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_longer_than_the_grace_is_cut() {
     let engine = Engine::start(|_| sse::stream(300, 100)).await;
-    let mut gateway = Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 500ms}")).await;
+    let mut gateway =
+        Gateway::with_settings(&settings(&engine.url(), "shutdown: {grace: 500ms}")).await;
     let stream = running_stream(gateway.address()).await;
     let begun = Instant::now();
     gateway.signal(Signal::SIGTERM);
     assert!(!ends_well(stream).await, "a stream that was cut must not look whole");
     let status = gateway.ended(Duration::from_secs(3)).await.expect("the process ends by itself");
     assert!(status.code().is_some(), "it ended by a signal: {status}");
-    assert!(begun.elapsed() >= Duration::from_millis(450), "the grace was not given: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(450),
+        "the grace was not given: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,7 +194,11 @@ async fn int_ends_at_once_also_while_draining() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_started_again_it_serves_within_a_second() {
-    let engine = Engine::start(|r| if r.body.is_empty() { sse::json(200, "{}") } else { sse::stream(50, 100) }).await;
+    let engine =
+        Engine::start(
+            |r| if r.body.is_empty() { sse::json(200, "{}") } else { sse::stream(50, 100) },
+        )
+        .await;
     let (address, admin) = (free_address(), free_address());
     let text = settings_at(address, admin, &engine.url(), "");
     let mut first = Gateway::with_settings(&text).await;
@@ -172,7 +211,11 @@ async fn killed_and_started_again_it_serves_within_a_second() {
     let second = Gateway::with_settings(&text).await;
     let heard = say(address, "GET /v1/models HTTP/1.0\r\n\r\n").await;
     assert_eq!(heard.statuses, [200], "{}", heard.text);
-    assert!(begun.elapsed() < Duration::from_secs(1) + crate::raw::SILENCE, "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(1) + crate::raw::SILENCE,
+        "{:?}",
+        begun.elapsed()
+    );
     assert_eq!(second.metric("llm_lens_requests_total", ""), 1.0, "counters begin anew");
 }
 
@@ -228,7 +271,8 @@ async fn new_settings_are_for_new_requests() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
-    // Old settings send route a to engine a and b to b; the new ones swap them. No request may see half of that.
+    // Old settings send route a to engine a and b to b; the new ones swap them. No request may see
+    // half of that.
     let a = Engine::start(|_| sse::json(200, "{\"engine\":\"a\"}")).await;
     let b = Engine::start(|_| sse::json(200, "{\"engine\":\"b\"}")).await;
     let routes = |first: &str, second: &str| {
@@ -243,7 +287,13 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
         let mut seen = Vec::new();
         for _ in 0..300 {
             for model in ["x", "y"] {
-                client.post("/v1/chat/completions", "", &CHAT.replace("\"m\"", &format!("\"{model}\""))).await;
+                client
+                    .post(
+                        "/v1/chat/completions",
+                        "",
+                        &CHAT.replace("\"m\"", &format!("\"{model}\"")),
+                    )
+                    .await;
                 let answer = client.answer().await;
                 seen.push((model, answer.json()["engine"].as_str().unwrap().to_owned()));
             }
@@ -252,13 +302,17 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
         seen
     });
     for turn in 0..4 {
-        gateway.write_settings(&if turn % 2 == 0 { routes(&b.url(), &a.url()) } else { routes(&a.url(), &b.url()) });
+        gateway.write_settings(&if turn % 2 == 0 {
+            routes(&b.url(), &a.url())
+        } else {
+            routes(&a.url(), &b.url())
+        });
         gateway.signal(Signal::SIGHUP);
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") > f64::from(turn)).await;
     }
     let seen = asking.await.unwrap();
-    // One client asks in turns: with whole changes, what it sees is runs of (a, b) and of (b, a), and a change between the
-    // two questions of a turn shows once for each reload, at most.
+    // One client asks in turns: with whole changes, what it sees is runs of (a, b) and of (b, a),
+    // and a change between the two questions of a turn shows once for each reload, at most.
     let mixed = seen.chunks(2).filter(|pair| pair[0].1 == pair[1].1).count();
     assert!(mixed <= gateway.metric("llm_lens_reloads_total", "") as usize, "{mixed} of {seen:?}");
     assert!(seen.iter().any(|(m, e)| *m == "x" && e == "b"), "no reload was seen");
@@ -267,10 +321,16 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_file_descriptors_it_waits_and_recovers() {
     let _alone = crate::support::alone().await;
-    let engine =
-        Engine::start(|r| if String::from_utf8_lossy(&r.body).contains("stream") { sse::stream(15, 100) } else { sse::chat_answer() })
-            .await;
-    let limited = |command: &mut std::process::Command| through_shell(command, "ulimit -n 64; exec \"$@\"");
+    let engine = Engine::start(|r| {
+        if String::from_utf8_lossy(&r.body).contains("stream") {
+            sse::stream(15, 100)
+        } else {
+            sse::chat_answer()
+        }
+    })
+    .await;
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 64; exec \"$@\"");
     let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
     let address = gateway.address();
     let stream = tokio::spawn(ends_well(running_stream(address).await));
@@ -293,7 +353,8 @@ async fn without_file_descriptors_it_waits_and_recovers() {
 async fn without_file_descriptors_for_the_backend_the_client_is_told() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let limited = |command: &mut std::process::Command| through_shell(command, "ulimit -n 40; exec \"$@\"");
+    let limited =
+        |command: &mut std::process::Command| through_shell(command, "ulimit -n 40; exec \"$@\"");
     let gateway = Gateway::with_command(&settings(&engine.url(), ""), limited).await;
     let address = gateway.address();
     let mut crowd = Vec::new();
@@ -329,11 +390,19 @@ impl Output {
             Output::Closed => (std::io::pipe().expect("a pipe").1.into(), None),
             Output::Stuck => {
                 let (reader, writer) = std::io::pipe().expect("a pipe");
-                nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+                nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096))
+                    .expect("a small pipe");
                 std::io::Write::write_all(&mut &writer, &[b'x'; 4096]).expect("room for one page");
                 (writer.into(), Some(reader))
             }
-            Output::Full => (std::fs::File::options().write(true).open("/dev/full").expect("Linux has it").into(), None),
+            Output::Full => (
+                std::fs::File::options()
+                    .write(true)
+                    .open("/dev/full")
+                    .expect("Linux has it")
+                    .into(),
+                None,
+            ),
         }
     }
 }
@@ -353,7 +422,11 @@ async fn serves_with(out: Output, err: Output) {
     process.accepts(address).await;
     for _ in 0..20 {
         // Each of these logs a warning.
-        assert_eq!(try_chat(address, &CHAT.replace("\"m\"", "\"x\"")).await, Ok(502), "stdout {out:?}, stderr {err:?}");
+        assert_eq!(
+            try_chat(address, &CHAT.replace("\"m\"", "\"x\"")).await,
+            Ok(502),
+            "stdout {out:?}, stderr {err:?}"
+        );
     }
     assert_eq!(try_chat(address, CHAT).await, Ok(200), "stdout {out:?}, stderr {err:?}");
     assert!(matches!(process.0.try_wait(), Ok(None)));
@@ -394,11 +467,17 @@ async fn a_jump_of_the_wall_clock_changes_no_duration() {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     };
     let gateway = Gateway::with_command(&settings(&engine.url(), ""), faked).await;
-    let wall = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+    let wall = || {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()
+            as i64
+    };
     for (id, jump, hours) in [("back", "-3h", -3), ("ahead", "+5h", 5)] {
         let mut client = gateway.client().await;
         client.post("/v1/chat/completions", &format!("x-request-id: {id}\r\n"), CHAT_STREAM).await;
-        tokio::time::timeout(PATIENCE, client.socket().readable()).await.expect("the stream begins").expect("the connection stands");
+        tokio::time::timeout(PATIENCE, client.socket().readable())
+            .await
+            .expect("the stream begins")
+            .expect("the connection stands");
         folder.file("offset", jump);
         assert!(client.answer().await.complete);
         let record = gateway.record(id).await;
@@ -416,7 +495,8 @@ async fn a_jump_of_the_wall_clock_changes_no_duration() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_of_seventeen_mebibytes_that_is_held_back_passes_whole() {
-    // Events are held back whole on routes that ask for usage; one of this size does not fit a six-digit chunk size.
+    // Events are held back whole on routes that ask for usage; one of this size does not fit a
+    // six-digit chunk size.
     let text = "x".repeat(17 << 20);
     let event = sse::content(&text);
     let sent = event.clone();
@@ -458,16 +538,29 @@ async fn a_panic_ends_its_request_and_no_other() {
          guardrails: [{{name: s, filters: [{{name: panicking, use: panicking}}]}}]\n",
         engine.url()
     );
-    let gateway = Gateway::of_binary(env!("CARGO_BIN_EXE_panicking-gateway").as_ref(), &settings).await;
+    let gateway =
+        Gateway::of_binary(env!("CARGO_BIN_EXE_panicking-gateway").as_ref(), &settings).await;
     let running = running_stream(gateway.address()).await;
     for time in 1..=3 {
         let mut client = gateway.client().await;
-        client.post("/v1/chat/completions", &format!("x-test-panic: 1\r\nx-request-id: hurt-{time}\r\n"), CHAT).await;
+        client
+            .post(
+                "/v1/chat/completions",
+                &format!("x-test-panic: 1\r\nx-request-id: hurt-{time}\r\n"),
+                CHAT,
+            )
+            .await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.error_code().as_str()), (500, "internal_error"));
-        assert!(client.is_closed_within(AT_ONCE).await, "what was read of a request that failed is not trusted");
+        assert!(
+            client.is_closed_within(AT_ONCE).await,
+            "what was read of a request that failed is not trusted"
+        );
         let record = gateway.record(&format!("hurt-{time}")).await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::Rejected, Some("internal_error")));
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::Rejected, Some("internal_error"))
+        );
         assert_eq!(gateway.metric("llm_lens_panics_total", ""), f64::from(time));
     }
     assert!(ends_well(running).await, "another request was hurt");

@@ -1,5 +1,7 @@
 //! End-to-end tests: one binary, a module for each topic.
 
+#![expect(clippy::too_many_lines, reason = "a scenario reads top to bottom")]
+
 /// The commands besides the gateway, and what a gateway that cannot start says.
 mod config_cli;
 /// What goes wrong between the two ends, and what each of them and the record is told.
@@ -16,7 +18,8 @@ mod leaks;
 mod lifecycle;
 /// Definition by definition: what a known schedule must measure.
 mod measure;
-/// Raw connections and frames, a strict engine, processes: for the modules that must be exact about bytes.
+/// Raw connections and frames, a strict engine, processes: for the modules that must be exact about
+/// bytes.
 mod raw;
 /// Heads and bodies on their way: ids, credentials, routes, what is added and what is taken away.
 mod requests;

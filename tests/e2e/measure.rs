@@ -64,7 +64,10 @@ async fn the_firsts_of_a_stream_are_told_apart() {
         assert!(near(arrival(mark), ms), "{ms} ms: {record:?}");
     }
     assert!(near(record.engine_ttft_us.unwrap(), 300));
-    assert_eq!((record.events, record.content_events, record.comments), (Some(7), Some(3), Some(1)));
+    assert_eq!(
+        (record.events, record.content_events, record.comments),
+        (Some(7), Some(3), Some(1))
+    );
     assert_eq!(record.usage.as_ref().unwrap().completion_tokens, Some(3));
     assert!((record.tpot_us.unwrap() - 100_000.0).abs() < SLACK_US as f64 / 2.0);
     assert_eq!(record.ledger_us.total(), record.total_us);
@@ -105,7 +108,8 @@ async fn what_the_kernel_says_is_kept_beside_what_we_say() {
     }
 }
 
-/// What a read brings may be nothing that can be forwarded: the wait goes on, and it is the engine's.
+/// What a read brings may be nothing that can be forwarded: the wait goes on, and it is the
+/// engine's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_without_an_event_does_not_end_the_wait() {
     let _alone = crate::support::alone().await;
@@ -123,7 +127,8 @@ async fn a_read_without_an_event_does_not_end_the_wait() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
     for id in ["size", "torn"] {
         assert_eq!(ask(&gateway, "/v1/chat/completions", id, CHAT_STREAM).await.status, 200);
         waited_for_the_engine(&gateway.record(id).await, WAIT);
@@ -134,7 +139,8 @@ async fn a_read_without_an_event_does_not_end_the_wait() {
         h2raw::frame(h2raw::DATA, h2raw::END_STREAM, 1, CHAT_STREAM.as_bytes()),
     ];
     assert!(h2raw::one_stream(gateway.address(), &frames).await.0);
-    let page: serde_json::Value = serde_json::from_str(&gateway.get("/api/requests?limit=1").1).unwrap();
+    let page: serde_json::Value =
+        serde_json::from_str(&gateway.get("/api/requests?limit=1").1).unwrap();
     waited_for_the_engine(&serde_json::from_value(page["requests"][0].clone()).unwrap(), WAIT);
 }
 

@@ -1,4 +1,5 @@
-//! What these modules need beyond the kit: processes with odd outputs, raw conversations, HTTP/2 by hand.
+//! What these modules need beyond the kit: processes with odd outputs, raw conversations, HTTP/2 by
+//! hand.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,8 +12,8 @@ use kit::{Client, Gateway};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An address of loopback that was free a moment ago, for what cannot use port 0: two processes on one address, or one
-/// without a reader of its output.
+/// An address of loopback that was free a moment ago, for what cannot use port 0: two processes on
+/// one address, or one without a reader of its output.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
 }
@@ -47,10 +48,14 @@ pub fn settings(url: &str, more: &str) -> String {
 
 /// The same with fixed addresses.
 pub fn settings_at(address: SocketAddr, admin: SocketAddr, url: &str, more: &str) -> String {
-    settings(url, &format!("listeners: [{{address: '{address}'}}]\nadmin: {{address: '{admin}'}}\n{more}"))
+    settings(
+        url,
+        &format!("listeners: [{{address: '{address}'}}]\nadmin: {{address: '{admin}'}}\n{more}"),
+    )
 }
 
-/// Run the command of [`Gateway::with_command`] through a shell, which becomes the gateway: `script` sees it as `"$@"`.
+/// Run the command of [`Gateway::with_command`] through a shell, which becomes the gateway:
+/// `script` sees it as `"$@"`.
 pub fn through_shell(command: &mut Command, script: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
@@ -64,7 +69,12 @@ impl Process {
     /// Start it with a settings file.
     pub fn start(file: &std::path::Path, log: &str, out: Stdio, err: Stdio) -> Process {
         let mut command = Command::new(kit::gateway::binary());
-        command.args(["gateway", "--log", log, "--config"]).arg(file).stdin(Stdio::null()).stdout(out).stderr(err);
+        command
+            .args(["gateway", "--log", log, "--config"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
         Process(command.spawn().expect("the binary runs"))
     }
 
@@ -99,8 +109,8 @@ pub struct Heard {
     pub text: String,
 }
 
-/// Write bytes on a new connection and listen until the gateway closes or has been silent for a while after its last
-/// answer. Writing may fail: the gateway may have closed already.
+/// Write bytes on a new connection and listen until the gateway closes or has been silent for a
+/// while after its last answer. Writing may fail: the gateway may have closed already.
 pub async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard {
     let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
     let _ = socket.write_all(bytes.as_ref()).await;
@@ -118,7 +128,8 @@ pub async fn say_and_end(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard 
 /// How long a gateway that has nothing more to say is listened to.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
-/// Listen until the gateway closes, or is silent after an answer, or is silent for the longest patience.
+/// Listen until the gateway closes, or is silent after an answer, or is silent for the longest
+/// patience.
 pub async fn hear(socket: &mut TcpStream) -> Heard {
     let mut all = Vec::new();
     let mut closed = false;
@@ -139,7 +150,9 @@ pub async fn hear(socket: &mut TcpStream) -> Heard {
 /// Statuses of all answers in the bytes. Bodies of these tests never hold a status line.
 fn statuses(bytes: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(bytes);
-    text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect()
+    text.match_indices("HTTP/1.")
+        .filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok())
+        .collect()
 }
 
 /// A whole request on a connection of its own; its status, or what went wrong.
@@ -152,15 +165,24 @@ pub async fn try_chat(address: SocketAddr, body: &str) -> Result<u16, String> {
         socket.read_to_end(&mut all).await?;
         std::io::Result::Ok(all)
     };
-    let all = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?.map_err(|e| e.to_string())?;
-    statuses(&all).first().copied().ok_or_else(|| format!("no answer in {:?}", String::from_utf8_lossy(&all)))
+    let all = tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .map_err(|_| "no answer in time".to_owned())?
+        .map_err(|e| e.to_string())?;
+    statuses(&all)
+        .first()
+        .copied()
+        .ok_or_else(|| format!("no answer in {:?}", String::from_utf8_lossy(&all)))
 }
 
 /// Open a stream and wait for its first byte, so that it is known to run.
 pub async fn running_stream(address: SocketAddr) -> Client {
     let mut client = Client::connect(address).await;
     client.post("/v1/chat/completions", "", kit::client::CHAT_STREAM).await;
-    tokio::time::timeout(PATIENCE, client.socket().readable()).await.expect("a stream begins").expect("the connection stands");
+    tokio::time::timeout(PATIENCE, client.socket().readable())
+        .await
+        .expect("a stream begins")
+        .expect("the connection stands");
     client
 }
 
@@ -178,8 +200,8 @@ pub async fn nothing_in_flight(gateway: &Gateway) {
 /// Head and body of a request.
 pub type Whole = (String, Vec<u8>);
 
-/// An engine that reads as strictly as RFC 9112 wants, chunked bodies included, so that what it saw is what any engine
-/// would have seen at most. It answers every whole request with `{"path": …}`.
+/// An engine that reads as strictly as RFC 9112 wants, chunked bodies included, so that what it saw
+/// is what any engine would have seen at most. It answers every whole request with `{"path": …}`.
 pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
@@ -200,10 +222,15 @@ impl Origin {
                 tokio::spawn(async move {
                     let mut buffer = Vec::new();
                     while let Some(request) = read_strictly(&mut socket, &mut buffer).await {
-                        let body = format!("{{\"path\":{:?}}}", request.0.split(' ').nth(1).unwrap_or_default());
+                        let body = format!(
+                            "{{\"path\":{:?}}}",
+                            request.0.split(' ').nth(1).unwrap_or_default()
+                        );
                         seen.lock().expect("no test panicked in here").push(request);
-                        let answer =
-                            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                        let answer = format!(
+                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                            body.len()
+                        );
                         if socket.write_all(answer.as_bytes()).await.is_err() {
                             return;
                         }
@@ -235,13 +262,18 @@ async fn read_strictly(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<W
     let head = take_until(socket, buffer, b"\r\n\r\n").await?;
     let head = String::from_utf8_lossy(&head).into_owned();
     let field = |name: &str| {
-        head.lines().filter_map(|l| l.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned())
+        head.lines()
+            .filter_map(|l| l.split_once(':'))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.trim().to_owned())
     };
     let mut body = Vec::new();
     match (field("transfer-encoding"), field("content-length")) {
         (Some(coding), None) if coding == "chunked" => loop {
             let line = take_until(socket, buffer, b"\r\n").await?;
-            let size = std::str::from_utf8(&line[..line.len() - 2]).ok().and_then(|s| usize::from_str_radix(s, 16).ok())?;
+            let size = std::str::from_utf8(&line[..line.len() - 2])
+                .ok()
+                .and_then(|s| usize::from_str_radix(s, 16).ok())?;
             if size == 0 {
                 while take_until(socket, buffer, b"\r\n").await?.len() > 2 {}
                 break;
@@ -306,7 +338,10 @@ pub mod h2raw {
 
     /// Preface and settings.
     pub fn hello(settings: &[(u16, u32)]) -> Vec<u8> {
-        let payload: Vec<u8> = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect();
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+            .collect();
         [PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat()
     }
 
@@ -336,7 +371,13 @@ pub mod h2raw {
 
     /// The head of a good POST.
     pub fn post(path: &str) -> Vec<u8> {
-        head(&[(":method", "POST"), (":scheme", "http"), (":authority", "gateway"), (":path", path), ("content-type", "application/json")])
+        head(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "gateway"),
+            (":path", path),
+            ("content-type", "application/json"),
+        ])
     }
 
     /// A frame that came.
@@ -352,17 +393,25 @@ pub mod h2raw {
         /// The code of a GOAWAY or RST_STREAM.
         pub fn code(&self) -> u32 {
             let at = if self.kind == GOAWAY { 4 } else { 0 };
-            self.payload.get(at..at + 4).map_or(u32::MAX, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+            self.payload
+                .get(at..at + 4)
+                .map_or(u32::MAX, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
         }
 
         /// Whether these are the headers of an answer 200.
         pub fn is_ok(&self) -> bool {
-            self.kind == HEADERS && self.payload.iter().find(|b| !(0x20..0x40).contains(*b)) == Some(&0x88)
+            self.kind == HEADERS
+                && self.payload.iter().find(|b| !(0x20..0x40).contains(*b)) == Some(&0x88)
         }
     }
 
-    /// Read frames until `enough`, the end of the connection, or a while. Settings and pings are acknowledged.
-    pub async fn listen(socket: &mut TcpStream, time: Duration, enough: impl Fn(&Frame) -> bool) -> (Vec<Frame>, bool) {
+    /// Read frames until `enough`, the end of the connection, or a while. Settings and pings are
+    /// acknowledged.
+    pub async fn listen(
+        socket: &mut TcpStream,
+        time: Duration,
+        enough: impl Fn(&Frame) -> bool,
+    ) -> (Vec<Frame>, bool) {
         let mut frames = Vec::new();
         let mut buffer = Vec::new();
         let reading = async {
@@ -387,14 +436,18 @@ pub mod h2raw {
         (frames, closed)
     }
 
-    /// One stream with these frames on a new connection: whether it was answered 200, and what came.
+    /// One stream with these frames on a new connection: whether it was answered 200, and what
+    /// came.
     pub async fn one_stream(address: SocketAddr, frames: &[Vec<u8>]) -> (bool, Vec<Frame>) {
         let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
         let mut bytes = hello(&[]);
         frames.iter().for_each(|f| bytes.extend_from_slice(f));
         let _ = socket.write_all(&bytes).await;
         let ends = |f: &Frame| {
-            f.kind == GOAWAY || (f.stream == 1 && (f.kind == RST_STREAM || (matches!(f.kind, HEADERS | DATA) && f.flags & END_STREAM != 0)))
+            f.kind == GOAWAY
+                || (f.stream == 1
+                    && (f.kind == RST_STREAM
+                        || (matches!(f.kind, HEADERS | DATA) && f.flags & END_STREAM != 0)))
         };
         let (got, _) = listen(&mut socket, Duration::from_secs(5), ends).await;
         (got.iter().any(Frame::is_ok), got)

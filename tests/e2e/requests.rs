@@ -1,5 +1,5 @@
-//! What the engine gets of a request, what the client gets of an answer's head, and which backend gets which request. Long because it is a list:
-//! one test for each promise about a head.
+//! What the engine gets of a request, what the client gets of an answer's head, and which backend
+//! gets which request. Long because it is a list: one test for each promise about a head.
 
 use kit::client::{CHAT, CHAT_STREAM, PATIENCE};
 use kit::{Client, Engine, Gateway, Step, sse};
@@ -12,13 +12,21 @@ const PATH: &str = "/v1/chat/completions";
 
 /// Send a request line, fields and a body as they are.
 async fn raw(client: &mut Client, line: &str, fields: &str, body: &[u8]) {
-    let head = format!("{line} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n",
+        body.len()
+    );
     client.send([head.as_bytes(), body].concat()).await;
 }
 
 fn is_uuid7(id: &str) -> bool {
-    let hex = id.bytes().enumerate().all(|(at, b)| if [8, 13, 18, 23].contains(&at) { b == b'-' } else { b.is_ascii_hexdigit() });
-    id.len() == 36 && hex && id.as_bytes()[14] == b'7' && matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b')
+    let hex = id.bytes().enumerate().all(|(at, b)| {
+        if [8, 13, 18, 23].contains(&at) { b == b'-' } else { b.is_ascii_hexdigit() }
+    });
+    id.len() == 36
+        && hex
+        && id.as_bytes()[14] == b'7'
+        && matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b')
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +50,11 @@ async fn every_request_has_one_id_everywhere() {
     ] {
         client.post(PATH, &format!("X-Request-ID: {given}\r\n"), CHAT).await;
         let answer = client.answer().await;
-        let ids: Vec<_> = answer.head.lines().filter(|l| l.to_ascii_lowercase().starts_with("x-request-id:")).collect();
+        let ids: Vec<_> = answer
+            .head
+            .lines()
+            .filter(|l| l.to_ascii_lowercase().starts_with("x-request-id:"))
+            .collect();
         assert_eq!(ids.len(), 1, "{}", answer.head);
         let id = answer.field("x-request-id").unwrap();
         match kept {
@@ -71,11 +83,23 @@ async fn a_trace_goes_on() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let mut client = gateway.client().await;
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    client.post(PATH, &format!("x-request-id: traced\r\ntraceparent: {parent}\r\ntracestate: a=1,b=2\r\n"), CHAT).await;
+    client
+        .post(
+            PATH,
+            &format!("x-request-id: traced\r\ntraceparent: {parent}\r\ntracestate: a=1,b=2\r\n"),
+            CHAT,
+        )
+        .await;
     client.answer().await;
     let seen = engine.seen().pop().unwrap();
-    assert_eq!((field(&seen.head, "traceparent"), field(&seen.head, "tracestate")), (Some(parent), Some("a=1,b=2")));
-    assert_eq!(gateway.record("traced").await.trace_id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+    assert_eq!(
+        (field(&seen.head, "traceparent"), field(&seen.head, "tracestate")),
+        (Some(parent), Some("a=1,b=2"))
+    );
+    assert_eq!(
+        gateway.record("traced").await.trace_id.as_deref(),
+        Some("0af7651916cd43dd8448eb211c80319c")
+    );
     client.post(PATH, "x-request-id: untraced\r\ntraceparent: 00-zz-zz-01\r\n", CHAT).await;
     client.answer().await;
     assert_eq!(gateway.record("untraced").await.trace_id, None);
@@ -89,15 +113,29 @@ async fn what_is_between_two_hops_stays_there() {
     .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let fields = "Connection: keep-alive, X-Secret\r\nconnection: x-other\r\nX-Secret: 1\r\nX-Other: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nTrailer: x-sum\r\nProxy-Authorization: Basic x\r\nProxy-Connection: keep-alive\r\nX-Public: yes\r\nUser-Agent: test\r\n";
-    for (what, line) in [("exchange", "POST /v1/chat/completions"), ("pass-through", "POST /tokenize")] {
+    for (what, line) in
+        [("exchange", "POST /v1/chat/completions"), ("pass-through", "POST /tokenize")]
+    {
         let mut client = gateway.client().await;
         raw(&mut client, line, fields, CHAT.as_bytes()).await;
         let answer = client.answer().await;
         let seen = engine.seen().pop().unwrap();
-        for gone in ["x-secret", "x-other", "keep-alive", "te", "trailer", "proxy-authorization", "proxy-connection"] {
+        for gone in [
+            "x-secret",
+            "x-other",
+            "keep-alive",
+            "te",
+            "trailer",
+            "proxy-authorization",
+            "proxy-connection",
+        ] {
             assert_eq!(field(&seen.head, gone), None, "{what}: {gone} went on to the engine");
         }
-        assert_eq!((field(&seen.head, "x-public"), field(&seen.head, "user-agent")), (Some("yes"), Some("test")), "{what}");
+        assert_eq!(
+            (field(&seen.head, "x-public"), field(&seen.head, "user-agent")),
+            (Some("yes"), Some("test")),
+            "{what}"
+        );
         assert_eq!(field(&seen.head, "host"), Some(engine.address.to_string().as_str()), "{what}");
         for gone in ["x-private", "keep-alive", "proxy-authenticate", "trailer"] {
             assert_eq!(answer.field(gone), None, "{what}: {gone} went on to the client");
@@ -126,7 +164,8 @@ async fn the_operators_key_is_never_shown() {
     .await;
     let theirs = "authorization: Bearer clients\r\nx-api-key: clients\r\napi-key: clients\r\n";
     let mut client = gateway.client().await;
-    // The name goes by whose backend it is, not by the path: vLLM serves /v1/messages and takes bearers only.
+    // The name goes by whose backend it is, not by the path: vLLM serves /v1/messages and takes
+    // bearers only.
     for (line, more, name) in [
         ("POST /v1/chat/completions", "", "authorization"),
         ("POST /v1/messages", "", "authorization"),
@@ -138,10 +177,19 @@ async fn the_operators_key_is_never_shown() {
         assert_eq!(client.answer().await.status, 200);
         let head = engine.seen().pop().unwrap().head;
         assert!(!head.contains("clients"), "{head}");
-        assert!(field(&head, name).is_some_and(|v| v.ends_with(KEY)) && head.matches(KEY).count() == 1, "{head}");
+        assert!(
+            field(&head, name).is_some_and(|v| v.ends_with(KEY)) && head.matches(KEY).count() == 1,
+            "{head}"
+        );
     }
     // Without a key of the operator's, the client's goes on.
-    raw(&mut client, "POST /v1/chat/completions", &format!("x-route: open\r\n{theirs}"), CHAT.as_bytes()).await;
+    raw(
+        &mut client,
+        "POST /v1/chat/completions",
+        &format!("x-route: open\r\n{theirs}"),
+        CHAT.as_bytes(),
+    )
+    .await;
     client.answer().await;
     assert_eq!(engine.seen().pop().unwrap().head.matches("clients").count(), 3);
     // Not in errors, pages, logs.
@@ -169,9 +217,16 @@ async fn answers_are_asked_for_as_plain_text_unless_told_otherwise() {
         ("forward", "gzip, br", Some("gzip, br")),
         ("forward", "", None),
     ] {
-        let gateway = Gateway::with_settings(&settings(&engine.url(), "", &format!(", compression: {compression}"), "")).await;
+        let gateway = Gateway::with_settings(&settings(
+            &engine.url(),
+            "",
+            &format!(", compression: {compression}"),
+            "",
+        ))
+        .await;
         let mut client = gateway.client().await;
-        let fields = if given.is_empty() { String::new() } else { format!("Accept-Encoding: {given}\r\n") };
+        let fields =
+            if given.is_empty() { String::new() } else { format!("Accept-Encoding: {given}\r\n") };
         client.post(PATH, &fields, CHAT).await;
         client.answer().await;
         let head = engine.seen().pop().unwrap().head;
@@ -182,8 +237,15 @@ async fn answers_are_asked_for_as_plain_text_unless_told_otherwise() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_is_asked_for_and_taken_out_again() {
-    let events =
-        |usage: bool| [sse::role(), sse::content("x"), sse::finish(), if usage { sse::usage(5, 3) } else { String::new() }, sse::done()];
+    let events = |usage: bool| {
+        [
+            sse::role(),
+            sse::content("x"),
+            sse::finish(),
+            if usage { sse::usage(5, 3) } else { String::new() },
+            sse::done(),
+        ]
+    };
     let engine = Engine::start(move |seen| {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).expect("JSON");
         let asked = body["stream_options"]["include_usage"] == true;
@@ -195,7 +257,8 @@ async fn usage_is_asked_for_and_taken_out_again() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
     let asked = r#""stream_options":{"include_usage":true},"#;
     for (case, body, want, client_asked) in [
         (
@@ -204,7 +267,12 @@ async fn usage_is_asked_for_and_taken_out_again() {
             format!(r#" {{{asked}"model":"m", "stream":true,"messages":[]}}"#),
             false,
         ),
-        ("empty", r#"{"stream":true,"stream_options":{ }}"#, r#"{"stream":true,"stream_options":{"include_usage":true }}"#.into(), false),
+        (
+            "empty",
+            r#"{"stream":true,"stream_options":{ }}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":true }}"#.into(),
+            false,
+        ),
         (
             "other",
             r#"{"stream":true,"stream_options":{"a":1}}"#,
@@ -227,8 +295,16 @@ async fn usage_is_asked_for_and_taken_out_again() {
         let answer = ask(&gateway, PATH, case, body).await;
         let seen = engine.seen().pop().unwrap();
         assert_eq!(String::from_utf8_lossy(&seen.body), want, "{case}");
-        assert_eq!(field(&seen.head, "content-length"), Some(want.len().to_string().as_str()), "{case}");
-        assert_eq!((answer.text(), answer.complete), (events(client_asked).concat(), true), "{case}");
+        assert_eq!(
+            field(&seen.head, "content-length"),
+            Some(want.len().to_string().as_str()),
+            "{case}"
+        );
+        assert_eq!(
+            (answer.text(), answer.complete),
+            (events(client_asked).concat(), true),
+            "{case}"
+        );
         let usage = gateway.record(case).await.usage.expect("usage");
         let stated = case != "declined";
         assert_eq!(
@@ -238,7 +314,9 @@ async fn usage_is_asked_for_and_taken_out_again() {
         );
     }
     // Nothing is asked for an answer that is not streamed, or of a dialect that has no such thing.
-    for (path, body) in [(PATH, r#"{"stream":false}"#), (PATH, "{}"), ("/v1/messages", r#"{"stream":true}"#)] {
+    for (path, body) in
+        [(PATH, r#"{"stream":false}"#), (PATH, "{}"), ("/v1/messages", r#"{"stream":true}"#)]
+    {
         ask(&gateway, path, "", body).await;
         assert_eq!(engine.seen().pop().unwrap().body, body.as_bytes(), "{path}");
     }
@@ -247,8 +325,12 @@ async fn usage_is_asked_for_and_taken_out_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_we_put_into_a_body_never_stands_there_twice() {
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
-    for body in [r#"{"stream":true,"stream_options":null}"#, r#"{"stream":true,"stream_options":{"include_usage":null}}"#] {
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
+    for body in [
+        r#"{"stream":true,"stream_options":null}"#,
+        r#"{"stream":true,"stream_options":{"include_usage":null}}"#,
+    ] {
         ask(&gateway, PATH, "", body).await;
         let sent = String::from_utf8(engine.seen().pop().unwrap().body).unwrap();
         for member in ["\"stream_options\"", "\"include_usage\""] {
@@ -288,12 +370,25 @@ async fn requests_find_their_route() {
     .enumerate()
     {
         let id = format!("n{number}");
-        raw(&mut client, line, &format!("x-request-id: {id}\r\n{fields}"), format!("{{\"model\":\"{model}\"}}").as_bytes()).await;
+        raw(
+            &mut client,
+            line,
+            &format!("x-request-id: {id}\r\n{fields}"),
+            format!("{{\"model\":\"{model}\"}}").as_bytes(),
+        )
+        .await;
         let answer = client.answer().await;
         let record = gateway.record(&id).await;
         if want.is_empty() {
-            assert_eq!((answer.status, answer.error_code().as_str()), (404, "no_route"), "{line} {model}");
-            assert_eq!((&*record.route, record.backend, record.outcome), ("none", None, Outcome::Rejected));
+            assert_eq!(
+                (answer.status, answer.error_code().as_str()),
+                (404, "no_route"),
+                "{line} {model}"
+            );
+            assert_eq!(
+                (&*record.route, record.backend, record.outcome),
+                ("none", None, Outcome::Rejected)
+            );
         } else {
             assert_eq!((answer.status, &*record.route), (200, want), "{line} {fields} {model}");
         }
@@ -308,7 +403,8 @@ async fn requests_find_their_route() {
 async fn a_body_is_validated_only_where_a_stage_acts_on_it() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let plain = Gateway::in_front_of(&engine.url()).await;
-    let by_model = Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;
+    let by_model =
+        Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;
     let deep = "[".repeat(100_000);
     let deep_in_object = format!("{{\"model\":\"m\",\"messages\":{}", "[".repeat(100_000));
     let latin1 = b"{\"model\":\"m\",\"user\":\"caf\xe9\"}";
@@ -330,7 +426,12 @@ async fn a_body_is_validated_only_where_a_stage_acts_on_it() {
         let mut client = by_model.client().await;
         raw(&mut client, "POST /v1/chat/completions", "", body).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.error_code().as_str()), (400, judged), "{}", body.escape_ascii());
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (400, judged),
+            "{}",
+            body.escape_ascii()
+        );
         if judged == "duplicate_member" {
             assert_eq!(answer.json()["error"]["param"], "model");
         }
@@ -354,18 +455,28 @@ async fn a_body_is_validated_only_where_a_stage_acts_on_it() {
 async fn compressed_requests_pass_where_no_stage_must_parse_them() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let plain = Gateway::in_front_of(&engine.url()).await;
-    let by_model = Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;
+    let by_model =
+        Gateway::with_settings(&settings(&engine.url(), "", ", match: {models: [m]}", "")).await;
     let body = b"\x1f\x8b\x08\x00not really gzip";
     let mut client = plain.client().await;
     raw(&mut client, "POST /v1/chat/completions", "content-encoding: gzip\r\n", body).await;
     assert_eq!(client.answer().await.status, 200);
     let seen = engine.seen().pop().unwrap();
-    assert_eq!((field(&seen.head, "content-encoding"), seen.body.as_slice()), (Some("gzip"), &body[..]));
+    assert_eq!(
+        (field(&seen.head, "content-encoding"), seen.body.as_slice()),
+        (Some("gzip"), &body[..])
+    );
     let mut client = by_model.client().await;
     raw(&mut client, "POST /v1/chat/completions", "Content-Encoding: gzip\r\n", body).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.error_code().as_str()), (415, "unsupported_encoding"));
-    raw(&mut client, "POST /v1/chat/completions", "content-encoding: identity\r\n", CHAT.as_bytes()).await;
+    raw(
+        &mut client,
+        "POST /v1/chat/completions",
+        "content-encoding: identity\r\n",
+        CHAT.as_bytes(),
+    )
+    .await;
     assert_eq!(client.answer().await.status, 200);
 }
 
@@ -374,8 +485,14 @@ async fn bodies_in_chunks_reach_the_engine_with_a_length() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let mut client = gateway.client().await;
-    let chunks: String = CHAT.as_bytes().chunks(7).map(|c| format!("{:x};ext=1\r\n{}\r\n", c.len(), String::from_utf8_lossy(c))).collect();
-    let request = format!("POST {PATH} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\nx-trailer: 1\r\n\r\n");
+    let chunks: String = CHAT
+        .as_bytes()
+        .chunks(7)
+        .map(|c| format!("{:x};ext=1\r\n{}\r\n", c.len(), String::from_utf8_lossy(c)))
+        .collect();
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\nx-trailer: 1\r\n\r\n"
+    );
     // Byte by byte, and then two at once.
     for byte in request.as_bytes() {
         client.send([*byte]).await;
@@ -385,7 +502,10 @@ async fn bodies_in_chunks_reach_the_engine_with_a_length() {
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(client.answer().await.status, 200);
     for seen in engine.seen() {
-        assert_eq!((seen.body.as_slice(), field(&seen.head, "transfer-encoding")), (CHAT.as_bytes(), None));
+        assert_eq!(
+            (seen.body.as_slice(), field(&seen.head, "transfer-encoding")),
+            (CHAT.as_bytes(), None)
+        );
         assert_eq!(field(&seen.head, "content-length"), Some(CHAT.len().to_string().as_str()));
     }
     for (framing, body, code) in [
@@ -399,7 +519,11 @@ async fn bodies_in_chunks_reach_the_engine_with_a_length() {
         let mut client = gateway.client().await;
         client.send(format!("POST {PATH} HTTP/1.1\r\nhost: g\r\n{framing}\r\n{body}")).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.error_code().as_str(), answer.field("connection")), (400, code, Some("close")), "{framing:?}");
+        assert_eq!(
+            (answer.status, answer.error_code().as_str(), answer.field("connection")),
+            (400, code, Some("close")),
+            "{framing:?}"
+        );
     }
     assert_eq!(engine.seen().len(), 3);
 }
@@ -407,19 +531,30 @@ async fn bodies_in_chunks_reach_the_engine_with_a_length() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answers_head_tells_what_is_known_when_it_leaves() {
     let engine = Engine::start(|_| {
-        vec![Step::ms(120), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role() + &sse::finish() + &sse::done()), Step::end()]
+        vec![
+            Step::ms(120),
+            Step::text(sse::STREAM_HEAD),
+            Step::chunk(sse::role() + &sse::finish() + &sse::done()),
+            Step::end(),
+        ]
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", ", server_timing: true", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", ", server_timing: true", "")).await;
     let answer = ask(&gateway, PATH, "timed", CHAT_STREAM).await;
     let timing = answer.field("server-timing").expect("the route asks for it");
     let of = |name: &str| -> f64 {
-        let part =
-            timing.split(", ").find_map(|p| p.strip_prefix(name)?.strip_prefix(";dur=")).unwrap_or_else(|| panic!("{name}: {timing}"));
+        let part = timing
+            .split(", ")
+            .find_map(|p| p.strip_prefix(name)?.strip_prefix(";dur="))
+            .unwrap_or_else(|| panic!("{name}: {timing}"));
         part.parse().expect("milliseconds")
     };
     assert!(of("engine") >= 60.0, "{timing}");
-    assert!(of("read") >= 0.0 && of("connect") > 0.0 && of("send") >= 0.0 && of("gateway") >= 0.0, "{timing}");
+    assert!(
+        of("read") >= 0.0 && of("connect") > 0.0 && of("send") >= 0.0 && of("gateway") >= 0.0,
+        "{timing}"
+    );
     let plain = Gateway::in_front_of(&engine.url()).await;
     assert_eq!(ask(&plain, PATH, "plain", CHAT_STREAM).await.field("server-timing"), None);
 }
@@ -427,11 +562,19 @@ async fn the_answers_head_tells_what_is_known_when_it_leaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_may_stand_behind_a_prefix() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&settings(&format!("{}/openai/v2/", engine.url()), "", "", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&format!("{}/openai/v2/", engine.url()), "", "", ""))
+            .await;
     let mut client = gateway.client().await;
     for (line, want) in [
-        ("POST /v1/chat/completions?a=b%20c&d", "POST /openai/v2/v1/chat/completions?a=b%20c&d HTTP/1.1"),
-        ("POST http://elsewhere/v1/chat/completions", "POST /openai/v2/v1/chat/completions HTTP/1.1"),
+        (
+            "POST /v1/chat/completions?a=b%20c&d",
+            "POST /openai/v2/v1/chat/completions?a=b%20c&d HTTP/1.1",
+        ),
+        (
+            "POST http://elsewhere/v1/chat/completions",
+            "POST /openai/v2/v1/chat/completions HTTP/1.1",
+        ),
         ("GET /v1/models?limit=1", "GET /openai/v2/v1/models?limit=1 HTTP/1.1"),
     ] {
         raw(&mut client, line, "", b"{}").await;
@@ -440,7 +583,10 @@ async fn a_backend_may_stand_behind_a_prefix() {
     }
     gateway.until(|g| g.records().len() == 3).await;
     let paths: Vec<_> = gateway.records().into_iter().map(|r| r.endpoint).collect();
-    assert!(paths.iter().all(|p| p.starts_with("/v1/")), "records have the client's path: {paths:?}");
+    assert!(
+        paths.iter().all(|p| p.starts_with("/v1/")),
+        "records have the client's path: {paths:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -455,7 +601,9 @@ async fn everything_else_passes_through() {
         match method {
             "OPTIONS" => vec![Step::text("HTTP/1.1 204 No Content\r\nallow: GET, POST\r\n\r\n")],
             "HEAD" => vec![Step::text(format!("{head}content-length: {}\r\n\r\n", MODELS.len()))],
-            _ => vec![Step::text(format!("{head}content-length: {}\r\n\r\n{MODELS}", MODELS.len()))],
+            _ => {
+                vec![Step::text(format!("{head}content-length: {}\r\n\r\n{MODELS}", MODELS.len()))]
+            }
         }
     })
     .await;
@@ -463,13 +611,21 @@ async fn everything_else_passes_through() {
     let mut client = gateway.client().await;
     client.send("GET /v1/models HTTP/1.1\r\nhost: g\r\nx-request-id: get\r\nauthorization: Bearer mine\r\n\r\n").await;
     let answer = client.answer().await;
-    assert_eq!((answer.status, answer.text().as_str(), answer.field("x-engine")), (200, MODELS, Some("yes")));
+    assert_eq!(
+        (answer.status, answer.text().as_str(), answer.field("x-engine")),
+        (200, MODELS, Some("yes"))
+    );
     let seen = engine.seen().pop().unwrap();
-    assert_eq!((field(&seen.head, "authorization"), field(&seen.head, "x-request-id")), (Some("Bearer mine"), Some("get")));
+    assert_eq!(
+        (field(&seen.head, "authorization"), field(&seen.head, "x-request-id")),
+        (Some("Bearer mine"), Some("get"))
+    );
     // The connection goes on, from one kind of request to the other.
     client.post(PATH, "x-request-id: chat\r\n", "{}").await;
     assert_eq!(client.answer().await.text(), MODELS);
-    client.send("OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: options\r\n\r\n").await;
+    client
+        .send("OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: options\r\n\r\n")
+        .await;
     let head = read_until(&mut client, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 204 ") && head.contains("GET, POST"), "{head}");
     client.send("GET /missing HTTP/1.1\r\nhost: g\r\nx-request-id: missing\r\n\r\n").await;
@@ -477,11 +633,14 @@ async fn everything_else_passes_through() {
     client.send("HEAD /v1/models HTTP/1.1\r\nhost: g\r\nx-request-id: head\r\n\r\n").await;
     let head = read_until(&mut client, "\r\n\r\n").await;
     assert!(
-        head.starts_with("HTTP/1.1 200 ") && head.to_ascii_lowercase().contains(&format!("content-length: {}", MODELS.len())),
+        head.starts_with("HTTP/1.1 200 ")
+            && head.to_ascii_lowercase().contains(&format!("content-length: {}", MODELS.len())),
         "{head}"
     );
     assert!(head.ends_with("\r\n\r\n"), "a body after the answer to HEAD: {head}");
-    client.send("GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: again\r\n\r\n").await;
+    client
+        .send("GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-request-id: again\r\n\r\n")
+        .await;
     assert_eq!(client.answer().await.text(), MODELS);
     for (id, status, outcome) in [
         ("get", 200, Outcome::Ok),
@@ -491,8 +650,16 @@ async fn everything_else_passes_through() {
         ("again", 200, Outcome::Ok),
     ] {
         let record = gateway.record(id).await;
-        assert_eq!((record.http_status, record.outcome, record.dialect, record.events), (Some(status), outcome, None, None), "{id}");
-        assert_eq!((record.ledger_us.total(), &*record.route), (record.total_us, "default"), "{id}");
+        assert_eq!(
+            (record.http_status, record.outcome, record.dialect, record.events),
+            (Some(status), outcome, None, None),
+            "{id}"
+        );
+        assert_eq!(
+            (record.ledger_us.total(), &*record.route),
+            (record.total_us, "default"),
+            "{id}"
+        );
     }
 }
 
@@ -507,7 +674,10 @@ async fn bodies_of_unknown_requests_stream_through() {
         while !String::from_utf8_lossy(&read).contains("first") {
             assert!(socket.read_buf(&mut read).await.unwrap() > 0);
         }
-        socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n").await.unwrap();
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nearly\r\n")
+            .await
+            .unwrap();
         while !String::from_utf8_lossy(&read).ends_with("0\r\n\r\n") {
             assert!(socket.read_buf(&mut read).await.unwrap() > 0);
         }
@@ -526,7 +696,12 @@ async fn bodies_of_unknown_requests_stream_through() {
     read_until(&mut client, "late").await;
     let request = in_time(engine).await.unwrap();
     let body = request.split_once("\r\n\r\n").unwrap().1;
-    assert!(request.starts_with("POST /v1/audio/transcriptions ") && body.contains("first") && body.contains("second"), "{request}");
+    assert!(
+        request.starts_with("POST /v1/audio/transcriptions ")
+            && body.contains("first")
+            && body.contains("second"),
+        "{request}"
+    );
     assert_eq!(gateway.record("audio").await.outcome, Outcome::Ok);
 }
 
@@ -535,9 +710,17 @@ async fn what_cannot_be_served_is_refused() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for (request, status, code) in [
-        ("GET /v1/realtime HTTP/1.1\r\nhost: g\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 501, "upgrade_not_supported"),
+        (
+            "GET /v1/realtime HTTP/1.1\r\nhost: g\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            501,
+            "upgrade_not_supported",
+        ),
         ("POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 0\r\n\r\n", 400, "invalid_host"),
-        ("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 0\r\n\r\n", 400, "invalid_host"),
+        (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 0\r\n\r\n",
+            400,
+            "invalid_host",
+        ),
         ("CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n", 400, "invalid_target"),
         ("GET / HTTP/2.5\r\nhost: g\r\n\r\n", 505, "http_version_not_supported"),
         ("GET / HTTP/1.1\r\nhost: g\r\n folded: 1\r\n\r\n", 400, "malformed_request"),
@@ -559,14 +742,20 @@ async fn what_cannot_be_served_is_refused() {
         assert_eq!((answer.status, answer.error_code().as_str()), (431, "header_too_large"));
     }
     assert!(engine.seen().is_empty());
-    assert!(gateway.records().iter().all(|r| r.outcome == Outcome::Rejected && r.backend.is_none()));
+    assert!(
+        gateway.records().iter().all(|r| r.outcome == Outcome::Rejected && r.backend.is_none())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_in_requests_make_no_series() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), ", models: [known-a, known-b]", "", "")).await;
-    let series = |gateway: &Gateway| gateway.get("/metrics").1.lines().filter(|l| !l.starts_with('#')).count();
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), ", models: [known-a, known-b]", "", ""))
+            .await;
+    let series = |gateway: &Gateway| {
+        gateway.get("/metrics").1.lines().filter(|l| !l.starts_with('#')).count()
+    };
     let mut client = gateway.client().await;
     let mut ask = async |path: &str, model: &str| {
         client.post(path, "", &format!("{{\"model\":\"{model}\"}}")).await;
@@ -592,10 +781,16 @@ async fn names_in_requests_make_no_series() {
         "{text}"
     );
     let requests = |filter: &str| gateway.metric("llm_lens_requests_total", filter);
-    assert_eq!((requests("gen_ai_request_model=\"other\""), requests("gen_ai_request_model=\"known-a\"")), (52.0, 1.0));
+    assert_eq!(
+        (requests("gen_ai_request_model=\"other\""), requests("gen_ai_request_model=\"known-a\"")),
+        (52.0, 1.0)
+    );
     // The records know the names.
     assert!(gateway.records().iter().any(|r| r.model_requested.as_deref() == Some("made-up-49")));
-    eventually("the answer's model is known as well", || gateway.records().iter().all(|r| r.model_answered.as_deref() == Some("m"))).await;
+    eventually("the answer's model is known as well", || {
+        gateway.records().iter().all(|r| r.model_answered.as_deref() == Some("m"))
+    })
+    .await;
 }
 
 /// A scraper that ingests native histograms asks for protobuf first.
@@ -608,9 +803,16 @@ async fn a_scraper_gets_the_format_that_it_asks_for() {
     client.answer().await;
     gateway.until(|g| g.records().len() == 1).await;
     let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-    for (accept, kind) in [(format!("{native},text/plain;q=0.5"), "application/vnd.google.protobuf"), ("*/*".to_owned(), "text/plain")] {
+    for (accept, kind) in [
+        (format!("{native},text/plain;q=0.5"), "application/vnd.google.protobuf"),
+        ("*/*".to_owned(), "text/plain"),
+    ] {
         let (head, body) = gateway.scrape(&accept);
-        assert!(head.contains(&format!("content-type: {kind}")) && head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(
+            head.contains(&format!("content-type: {kind}"))
+                && head.contains(&format!("content-length: {}", body.len())),
+            "{head}"
+        );
         let text = String::from_utf8_lossy(&body);
         assert!(text.contains("llm_lens_request_duration_seconds"), "{text}");
         assert_eq!(text.contains("llm_lens_request_duration_seconds_bucket"), kind == "text/plain");

@@ -19,17 +19,27 @@ use lens::record::Outcome;
 use crate::support::{ask, eventually, field, settled};
 
 const CHAT: &str = "/v1/chat/completions";
-const BODY: &str = "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
+const BODY: &str =
+    "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
 
-/// Settings with a pool `p` of engines `b0`, `b1` ..., and one route `r` to it. `pool` and `route` are more members, each with a comma before it.
+/// Settings with a pool `p` of engines `b0`, `b1` ..., and one route `r` to it. `pool` and `route`
+/// are more members, each with a comma before it.
 fn settings(engines: &[&Engine], pool: &str, route: &str, more: &str) -> String {
     settings_with(engines, &vec![""; engines.len()], pool, route, more)
 }
 
 /// `members` are more members of each backend.
-fn settings_with(engines: &[&Engine], members: &[&str], pool: &str, route: &str, more: &str) -> String {
+fn settings_with(
+    engines: &[&Engine],
+    members: &[&str],
+    pool: &str,
+    route: &str,
+    more: &str,
+) -> String {
     let backends = engines.iter().zip(members).enumerate();
-    let backends: Vec<String> = backends.map(|(n, (engine, more))| format!("{{name: b{n}, url: '{}'{more}}}", engine.url())).collect();
+    let backends: Vec<String> = backends
+        .map(|(n, (engine, more))| format!("{{name: b{n}, url: '{}'{more}}}", engine.url()))
+        .collect();
     let names: Vec<String> = (0..engines.len()).map(|n| format!("b{n}")).collect();
     format!(
         "backends: [{}]\npools: [{{name: p, backends: [{}]{pool}}}]\nroutes: [{{name: r, pool: p{route}}}]\n{more}\n",
@@ -49,7 +59,12 @@ async fn always(steps: Vec<Step>) -> Engine {
 
 /// A head, a role and a comment at once, and a first token after that time.
 fn promising(ms: u64) -> Vec<Step> {
-    let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(": still there\n\n"), Step::ms(ms)];
+    let mut steps = vec![
+        Step::text(sse::STREAM_HEAD),
+        Step::chunk(sse::role()),
+        Step::chunk(": still there\n\n"),
+        Step::ms(ms),
+    ];
     steps.extend(sse::stream(3, 2).split_off(2));
     steps
 }
@@ -58,7 +73,9 @@ fn promising(ms: u64) -> Vec<Step> {
 fn tally(heads: &[String]) -> BTreeMap<String, usize> {
     let mut tally = BTreeMap::new();
     for head in heads {
-        let backend = field(head, "x-llm-lens-backend").and_then(|value| value.split(';').next()).unwrap_or("none");
+        let backend = field(head, "x-llm-lens-backend")
+            .and_then(|value| value.split(';').next())
+            .unwrap_or("none");
         *tally.entry(backend.to_owned()).or_default() += 1;
     }
     tally
@@ -68,14 +85,35 @@ fn tally(heads: &[String]) -> BTreeMap<String, usize> {
 async fn every_rule_spreads_requests_over_the_pool() {
     let engines = [good().await, good().await, good().await];
     let engines: Vec<&Engine> = engines.iter().collect();
-    for balance in ["peak_ewma", "prefix", "least_tokens", "least_requests", "round_robin", "weighted", "session", "hash"] {
-        let gateway = Gateway::with_settings(&settings(&engines, &format!(", balance: {balance}, key: 'header:x-user'"), "", "")).await;
+    for balance in [
+        "peak_ewma",
+        "prefix",
+        "least_tokens",
+        "least_requests",
+        "round_robin",
+        "weighted",
+        "session",
+        "hash",
+    ] {
+        let gateway = Gateway::with_settings(&settings(
+            &engines,
+            &format!(", balance: {balance}, key: 'header:x-user'"),
+            "",
+            "",
+        ))
+        .await;
         let mut heads = Vec::new();
         for n in 0..30 {
             let mut client = gateway.client().await;
             client.post(CHAT, &format!("x-user: u{n}\r\nx-request-id: q{n}\r\n"), BODY).await;
             let answer = client.answer().await;
-            assert!(answer.complete && answer.status == 200, "{balance}: {} {} {}", answer.head, answer.text(), gateway.stderr());
+            assert!(
+                answer.complete && answer.status == 200,
+                "{balance}: {} {} {}",
+                answer.head,
+                answer.text(),
+                gateway.stderr()
+            );
             heads.push(answer.head);
         }
         let counts = tally(&heads);
@@ -83,7 +121,10 @@ async fn every_rule_spreads_requests_over_the_pool() {
         settled(&gateway).await;
         let record = gateway.record("q0").await;
         assert_eq!(record.routing.pool.as_deref(), Some("p"));
-        assert_eq!(record.routing.chosen.as_deref(), Some(if matches!(balance, "session" | "hash") { "affinity" } else { "balanced" }));
+        assert_eq!(
+            record.routing.chosen.as_deref(),
+            Some(if matches!(balance, "session" | "hash") { "affinity" } else { "balanced" })
+        );
         if balance == "round_robin" {
             assert!(counts.values().all(|count| *count == 10), "{counts:?}");
         }
@@ -107,21 +148,30 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
         engine.stop_listening();
         engine
     };
-    let broken = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::ms(5), Step::Reset];
+    let broken =
+        vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::ms(5), Step::Reset];
     let in_stream = vec![
         Step::text(sse::STREAM_HEAD),
-        Step::chunk("data: {\"error\":{\"message\":\"no\",\"type\":\"server_error\",\"code\":500}}\n\n"),
+        Step::chunk(
+            "data: {\"error\":{\"message\":\"no\",\"type\":\"server_error\",\"code\":500}}\n\n",
+        ),
         Step::end(),
     ];
     let torn = vec![
-        Step::text("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"choices\""),
+        Step::text(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"choices\"",
+        ),
         Step::ms(5),
         Step::Reset,
     ];
     for (what, engine, code) in [
         ("no connection", refusing, "upstream_connect_failed"),
         ("a reset", always(vec![Step::Reset]).await, "upstream_closed"),
-        ("an error", always(sse::json(503, "{\"error\":{\"message\":\"busy\"}}")).await, "http_503"),
+        (
+            "an error",
+            always(sse::json(503, "{\"error\":{\"message\":\"busy\"}}")).await,
+            "http_503",
+        ),
         ("too many", always(sse::json(429, "{}")).await, "http_429"),
         ("a freeze", always(vec![Step::Hang]).await, "upstream_first_byte_timeout"),
         (
@@ -137,8 +187,13 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
         let more = "timeouts: {first_byte: 300ms, between_events: 300ms}";
         let route = ", retries: {max: 1, min_per_second: 100}";
         // Round robin begins with the first.
-        let gateway =
-            Gateway::with_settings(&settings(&[&engine, &other], ", balance: round_robin, ejection: {consecutive: 0}", route, more)).await;
+        let gateway = Gateway::with_settings(&settings(
+            &[&engine, &other],
+            ", balance: round_robin, ejection: {consecutive: 0}",
+            route,
+            more,
+        ))
+        .await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
         assert!(
             answer.status == 200 && answer.complete && answer.text().ends_with("data: [DONE]\n\n"),
@@ -146,15 +201,31 @@ async fn what_fails_before_the_first_token_is_asked_of_another() {
             answer.head,
             answer.text()
         );
-        assert_eq!(answer.text().matches("\"role\":\"assistant\"").count(), 1, "{what}: nothing of the first is heard");
+        assert_eq!(
+            answer.text().matches("\"role\":\"assistant\"").count(),
+            1,
+            "{what}: nothing of the first is heard"
+        );
         settled(&gateway).await;
         let record = gateway.record("x").await;
-        assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b1")), "{what}");
-        let failed: Vec<(&str, &str)> =
-            record.routing.failed_attempts.iter().map(|attempt| (&*attempt.backend, attempt.code.as_str())).collect();
+        assert_eq!(
+            (record.outcome, record.backend.as_deref()),
+            (Outcome::Ok, Some("b1")),
+            "{what}"
+        );
+        let failed: Vec<(&str, &str)> = record
+            .routing
+            .failed_attempts
+            .iter()
+            .map(|attempt| (&*attempt.backend, attempt.code.as_str()))
+            .collect();
         assert_eq!(failed.len(), 1, "{what}: {failed:?}");
         assert_eq!(failed[0].0, "b0");
-        assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("failed=b0:")), "{}", answer.head);
+        assert!(
+            answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("failed=b0:")),
+            "{}",
+            answer.head
+        );
         assert_eq!(failed[0].1, code, "{what}");
         assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
     }
@@ -165,7 +236,8 @@ async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
     let engines = [good().await, good().await, good().await];
     let all: Vec<&Engine> = engines.iter().collect();
     let members = [", zone: far", ", zone: near", ", zone: near"];
-    let gateway = Gateway::with_settings(&settings_with(&all, &members, "", "", "zone: near")).await;
+    let gateway =
+        Gateway::with_settings(&settings_with(&all, &members, "", "", "zone: near")).await;
     let counts = || engines.each_ref().map(|engine| engine.seen().len());
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -188,12 +260,21 @@ async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
 async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
     let mut body = sse::role();
     (0..60).for_each(|n| body.push_str(&sse::content(&format!("t{n}"))));
-    let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(body), Step::AwaitClose(Duration::from_secs(20))];
+    let steps = vec![
+        Step::text(sse::STREAM_HEAD),
+        Step::chunk(body),
+        Step::AwaitClose(Duration::from_secs(20)),
+    ];
     let engines = [always(steps.clone()).await, always(steps).await];
     let limits = "rate_limits: [{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}]";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", "", limits)).await;
+    let gateway =
+        Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", "", limits)).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert!(answer.complete && answer.text().contains("\"finish_reason\":\"length\""), "{}", answer.text());
+    assert!(
+        answer.complete && answer.text().contains("\"finish_reason\":\"length\""),
+        "{}",
+        answer.text()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,18 +284,31 @@ async fn an_error_of_all_backends_is_passed_on_and_retries_have_a_budget() {
         always(sse::json(503, "{\"error\":{\"message\":\"all busy\"}}")).await,
     ];
     let route = ", retries: {max: 3, budget: 0.1, min_per_second: 0}";
-    let gateway =
-        Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", ejection: {consecutive: 0, failure_rate: 0}", route, "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", ejection: {consecutive: 0, failure_rate: 0}",
+        route,
+        "",
+    ))
+    .await;
     for n in 0..100 {
         let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
-        assert_eq!((answer.status, answer.text().contains("all busy")), (503, true), "the engine's own words");
+        assert_eq!(
+            (answer.status, answer.text().contains("all busy")),
+            (503, true),
+            "the engine's own words"
+        );
     }
     let asked: usize = engines.iter().map(|engine| engine.seen().len()).sum();
     assert!((105..=110).contains(&asked), "a tenth is asked twice: {asked}");
     settled(&gateway).await;
-    let [retries, denied] = ["llm_lens_retries_total", "llm_lens_retries_denied_total"].map(|name| gateway.metric(name, "route=\"r\""));
+    let [retries, denied] = ["llm_lens_retries_total", "llm_lens_retries_denied_total"]
+        .map(|name| gateway.metric(name, "route=\"r\""));
     assert_eq!((retries, retries + denied), (asked as f64 - 100.0, 100.0));
-    assert_eq!(gateway.records().iter().filter(|record| record.routing.retry_denied).count() as f64, denied);
+    assert_eq!(
+        gateway.records().iter().filter(|record| record.routing.retry_denied).count() as f64,
+        denied
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,14 +325,20 @@ async fn pools_fall_back_to_others_under_their_own_names_for_the_model() {
     let gateway = Gateway::with_settings(&text.replace('\\', "")).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(
-        answer.complete && answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("c; pool=cloud; ")),
+        answer.complete
+            && answer
+                .field("x-llm-lens-backend")
+                .is_some_and(|field| field.starts_with("c; pool=cloud; ")),
         "{}",
         answer.head
     );
     let seen = cloud.seen();
-    let body: serde_json::Value =
-        serde_json::from_slice(&seen[0].body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&seen[0].body)));
-    assert_eq!((body["model"].as_str(), body["stream_options"]["include_usage"].as_bool()), (Some("big \"one\""), Some(true)));
+    let body: serde_json::Value = serde_json::from_slice(&seen[0].body)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&seen[0].body)));
+    assert_eq!(
+        (body["model"].as_str(), body["stream_options"]["include_usage"].as_bool()),
+        (Some("big \"one\""), Some(true))
+    );
     let body: serde_json::Value = serde_json::from_slice(&edge.seen()[0].body).expect("JSON");
     assert_eq!(body["model"], "m");
     settled(&gateway).await;
@@ -248,9 +348,16 @@ async fn pools_fall_back_to_others_under_their_own_names_for_the_model() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_where_they_can_be_served() {
     let engines = [good().await, good().await];
-    let members = [", models: [m], unsupported: [tools, vision], context_length: 1000", ", models: [m, other], context_length: 8000"];
-    let gateway = Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &members, "", "", "")).await;
-    let request = |more: &str| format!("{{\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
+    let members = [
+        ", models: [m], unsupported: [tools, vision], context_length: 1000",
+        ", models: [m, other], context_length: 8000",
+    ];
+    let gateway =
+        Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &members, "", "", ""))
+            .await;
+    let request = |more: &str| {
+        format!("{{\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}")
+    };
     for body in [
         request(",\"model\":\"other\""),
         request(",\"model\":\"m\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"),
@@ -279,7 +386,10 @@ async fn requests_go_where_they_can_be_served() {
 /// A reload in mid-stream: a removed backend finishes its streams.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_come_and_go_under_running_streams() {
-    let engines = [Engine::start(|_| sse::stream(40, 20)).await, Engine::start(|_| sse::stream(40, 20)).await];
+    let engines = [
+        Engine::start(|_| sse::stream(40, 20)).await,
+        Engine::start(|_| sse::stream(40, 20)).await,
+    ];
     let two = settings(&[&engines[0], &engines[1]], ", balance: round_robin", "", "");
     let gateway = Gateway::with_settings(&two).await;
     let streams = futures_util::future::join_all((0..8).map(|n| {
@@ -287,12 +397,17 @@ async fn backends_come_and_go_under_running_streams() {
         async move { ask(gateway, CHAT, &n.to_string(), BODY).await }
     }));
     let changes = async {
-        eventually("all streams run", || engines.iter().map(|engine| engine.seen().len()).sum::<usize>() == 8).await;
+        eventually("all streams run", || {
+            engines.iter().map(|engine| engine.seen().len()).sum::<usize>() == 8
+        })
+        .await;
         gateway.write_settings(&two.replace("backends: [b0, b1]", "backends: [b1]"));
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
     };
     let (answers, ()) = tokio::join!(streams, changes);
-    assert!(answers.iter().all(|answer| answer.complete && answer.text().ends_with("data: [DONE]\n\n")));
+    assert!(
+        answers.iter().all(|answer| answer.complete && answer.text().ends_with("data: [DONE]\n\n"))
+    );
     let before = engines[0].seen().len();
     assert_eq!(before, 4);
     for n in 0..4 {
@@ -320,7 +435,8 @@ async fn ttft(gateway: &Gateway, id: &str) -> (Duration, bool) {
     (first.unwrap_or_else(|| began.elapsed()), false)
 }
 
-/// So many requests of so many clients; times to first token in order, and how many did not end well.
+/// So many requests of so many clients; times to first token in order, and how many did not end
+/// well.
 async fn times(gateway: &Gateway, clients: usize, requests: usize) -> (Vec<Duration>, usize) {
     let all = Mutex::new(Vec::new());
     let client = |number: usize| {
@@ -354,7 +470,8 @@ async fn backends_of_a_file_come_and_go() {
     let file = kit::gateway::folder().join("edge.txt");
     let write = |lines: &[String]| {
         let next = file.with_extension("next");
-        std::fs::write(&next, format!("# who is there\n\n{}\n", lines.join("\n"))).expect("it is writable");
+        std::fs::write(&next, format!("# who is there\n\n{}\n", lines.join("\n")))
+            .expect("it is writable");
         std::fs::rename(next, &file).expect("it is writable");
     };
     write(&[engines[0].url(), engines[1].url()]);

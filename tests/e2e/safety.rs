@@ -1,7 +1,8 @@
-//! Hostile clients and engines: whatever they send, no other request or answer is affected, and nothing grows.
+//! Hostile clients and engines: whatever they send, no other request or answer is affected, and
+//! nothing grows.
 //!
-//! Each test has both ways through the gateway in mind: our own exchange (POST on an inference path) and pingora's proxy
-//! behind our parser (everything else).
+//! Each test has both ways through the gateway in mind: our own exchange (POST on an inference
+//! path) and pingora's proxy behind our parser (everything else).
 
 /// Where a message ends.
 mod framing;
@@ -19,7 +20,10 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::raw::h2raw::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE, frame};
+use crate::raw::h2raw::{
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM,
+    WINDOW_UPDATE, frame,
+};
 use crate::raw::{Heard, Origin, hear, nothing_in_flight, say, say_and_end, settings, try_chat};
 
 /// Both ways through the gateway.
@@ -32,7 +36,10 @@ const MAX_KIB: u64 = 64 << 10;
 /// Refused, closed, and nothing went on.
 fn assert_refused(name: &str, heard: &Heard, origin: &Origin) {
     assert_eq!(heard.statuses.len(), 1, "{name}: {heard:?}");
-    assert!((400..500).contains(&heard.statuses[0]) || [501, 505].contains(&heard.statuses[0]), "{name}: {heard:?}");
+    assert!(
+        (400..500).contains(&heard.statuses[0]) || [501, 505].contains(&heard.statuses[0]),
+        "{name}: {heard:?}"
+    );
     assert!(heard.closed, "{name}: left open after {heard:?}");
     let seen = origin.take();
     assert!(seen.is_empty(), "{name}: the engine got {seen:?}");

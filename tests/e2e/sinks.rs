@@ -4,7 +4,8 @@ use kit::client::PATIENCE;
 use kit::{Engine, Gateway, gateway, sse};
 use nix::sys::signal::Signal;
 
-const BODY: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a secret prompt"}]}"#;
+const BODY: &str =
+    r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a secret prompt"}]}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() {
@@ -18,7 +19,13 @@ async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() 
     let mut gateway = Gateway::with_settings(&settings).await;
     for (path, id) in [("/v1/chat/completions", "good"), ("/nowhere/chat/completions", "lost")] {
         let mut client = gateway.client().await;
-        client.post(path, &format!("authorization: Bearer sk-credential\r\nx-request-id: {id}\r\n"), BODY).await;
+        client
+            .post(
+                path,
+                &format!("authorization: Bearer sk-credential\r\nx-request-id: {id}\r\n"),
+                BODY,
+            )
+            .await;
         client.answer().await;
         gateway.record(id).await;
     }
@@ -28,20 +35,30 @@ async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() 
     gateway.signal(Signal::SIGTERM);
     assert!(gateway.ended(PATIENCE).await.is_some());
     let text = std::fs::read_to_string(&file).expect("the log");
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
     let word = |line: usize, name: &str| lines[line][name].as_str().unwrap_or_default().to_owned();
     assert_eq!(lines.len(), 2, "{text}");
-    assert_eq!((word(0, "id"), word(0, "route"), word(0, "outcome")), ("good".into(), "chat".into(), "ok".into()));
-    assert_eq!((word(1, "id"), word(1, "error_code"), lines[1]["status"].as_u64()), ("lost".into(), "no_route".into(), Some(404)));
+    assert_eq!(
+        (word(0, "id"), word(0, "route"), word(0, "outcome")),
+        ("good".into(), "chat".into(), "ok".into())
+    );
+    assert_eq!(
+        (word(1, "id"), word(1, "error_code"), lines[1]["status"].as_u64()),
+        ("lost".into(), "no_route".into(), Some(404))
+    );
     assert!(lines[0]["ttft_us"].as_u64().is_some_and(|ttft| ttft > 0), "{text}");
     assert!(!text.contains("secret") && !text.contains("credential"), "{text}");
 }
 
-/// Each line is a JSON object, and the line of a request has its id wherever in the gateway it was written.
+/// Each line is a JSON object, and the line of a request has its id wherever in the gateway it was
+/// written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_of_the_log_are_json_and_name_their_request() {
     let gone = crate::raw::free_address();
-    let settings = format!("backends: [{{name: b, url: 'http://{gone}'}}]\nroutes: [{{name: chat, backend: b}}]\n");
+    let settings = format!(
+        "backends: [{{name: b, url: 'http://{gone}'}}]\nroutes: [{{name: chat, backend: b}}]\n"
+    );
     let gateway = Gateway::with_command(&settings, |command| {
         command.args(["--log", "debug", "--log-format", "json"]);
     })
@@ -51,9 +68,21 @@ async fn lines_of_the_log_are_json_and_name_their_request() {
     assert_eq!(client.answer().await.status, 502);
     gateway.until(|g| g.stderr().contains("backend call failed")).await;
     let log = gateway.stderr();
-    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-    let failed = lines.iter().find(|line| line["message"] == "backend call failed").expect("a line about the backend");
-    assert_eq!((failed["request_id"].as_str(), failed["level"].as_str()), (Some("lost"), Some("WARN")), "{failed}");
-    assert!(failed["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')) && failed["error"].is_string(), "{failed}");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let failed = lines
+        .iter()
+        .find(|line| line["message"] == "backend call failed")
+        .expect("a line about the backend");
+    assert_eq!(
+        (failed["request_id"].as_str(), failed["level"].as_str()),
+        (Some("lost"), Some("WARN")),
+        "{failed}"
+    );
+    assert!(
+        failed["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))
+            && failed["error"].is_string(),
+        "{failed}"
+    );
     assert!(!log.contains("secret"), "{log}");
 }

@@ -1,5 +1,5 @@
-//! What cannot be tested in five seconds: a successor looks for its listeners once a second and is given a second to take
-//! over.
+//! What cannot be tested in five seconds: a successor looks for its listeners once a second and is
+//! given a second to take over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,10 @@ struct House {
 impl House {
     fn new(url: &str) -> House {
         let folder = Folder::new();
-        let more = format!("shutdown: {{grace: 15s, upgrade_socket: '{}'}}", folder.0.join("upgrade.sock").display());
+        let more = format!(
+            "shutdown: {{grace: 15s, upgrade_socket: '{}'}}",
+            folder.0.join("upgrade.sock").display()
+        );
         let text = settings_at(free_address(), free_address(), url, &more);
         House { folder, text }
     }
@@ -34,7 +37,11 @@ impl House {
         let telling = async {
             let until = std::time::Instant::now() + PATIENCE;
             while !socket.exists() {
-                assert!(std::time::Instant::now() < until, "the successor does not wait at {}", socket.display());
+                assert!(
+                    std::time::Instant::now() < until,
+                    "the successor does not wait at {}",
+                    socket.display()
+                );
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             old.signal(Signal::SIGQUIT);
@@ -77,7 +84,10 @@ async fn two_upgrades_in_a_row_lose_nothing() {
         for stream in streams {
             assert!(stream.await.unwrap(), "a stream was cut: {}", running.stderr());
         }
-        let status = running.ended(Duration::from_secs(5)).await.expect("the old one ends with its last stream");
+        let status = running
+            .ended(Duration::from_secs(5))
+            .await
+            .expect("the old one ends with its last stream");
         assert_eq!(status.code(), Some(0), "{}", running.stderr());
         assert_eq!(try_chat(address, CHAT).await, Ok(200), "the new one serves");
         running = next;
@@ -130,7 +140,10 @@ async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
     gateway.signal(Signal::SIGQUIT);
     gateway.until(|g| g.stderr().contains("handing the listeners over")).await;
     gateway.signal(Signal::SIGTERM);
-    let status = gateway.ended(Duration::from_secs(9)).await.expect("it ends, at the latest when no successor took the listeners");
+    let status = gateway
+        .ended(Duration::from_secs(9))
+        .await
+        .expect("it ends, at the latest when no successor took the listeners");
     assert_eq!(status.code(), Some(0));
 }
 

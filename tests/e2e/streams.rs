@@ -1,5 +1,5 @@
-//! The bytes of answers, to every kind of client, and what the records say of them. Long because it is a list:
-//! one test for each way to cut and frame an answer.
+//! The bytes of answers, to every kind of client, and what the records say of them. Long because it
+//! is a list: one test for each way to cut and frame an answer.
 
 use std::future::poll_fn;
 
@@ -14,7 +14,9 @@ use crate::support::{ask, id, in_time, read_until, settings, short_chat, with_le
 const PATH: &str = "/v1/chat/completions";
 
 fn chunked(content_type: &str, pieces: &[&[u8]]) -> Vec<Step> {
-    let mut steps = vec![Step::text(format!("HTTP/1.1 200 OK\r\n{content_type}transfer-encoding: chunked\r\n\r\n"))];
+    let mut steps = vec![Step::text(format!(
+        "HTTP/1.1 200 OK\r\n{content_type}transfer-encoding: chunked\r\n\r\n"
+    ))];
     // A pause, so that pieces are reads of their own; nothing depends on it.
     pieces.iter().for_each(|piece| steps.extend([Step::chunk(piece), Step::ms(5)]));
     steps.push(Step::end());
@@ -34,7 +36,10 @@ type Case = (&'static str, &'static str, Vec<u8>, Vec<Step>);
 fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = Vec::new();
     let stream = short_chat();
-    let utf8 = sse::role() + &sse::content("na\u{ef}ve \u{1f980}\u{1f980}") + &sse::finish() + &sse::done();
+    let utf8 = sse::role()
+        + &sse::content("na\u{ef}ve \u{1f980}\u{1f980}")
+        + &sse::finish()
+        + &sse::done();
     let crab = utf8.find('\u{1f980}').expect("a crab") + 2;
     all.push(("utf8", PATH, utf8.clone().into(), chunked(SSE, &thirds(utf8.as_bytes(), crab))));
     let crlf = stream.replace('\n', "\r\n");
@@ -46,7 +51,10 @@ fn cases() -> Vec<Case> {
     one_by_one.push(Step::end());
     all.push(("bytes", PATH, stream.clone().into(), one_by_one));
     all.push(("at-once", PATH, stream.clone().into(), chunked(SSE, &[stream.as_bytes()])));
-    let many = sse::role() + &(0..5_000).map(|i| sse::content(&format!("t{i}"))).collect::<String>() + &sse::finish() + &sse::done();
+    let many = sse::role()
+        + &(0..5_000).map(|i| sse::content(&format!("t{i}"))).collect::<String>()
+        + &sse::finish()
+        + &sse::done();
     let Step::Write(mut whole) = Step::chunk(&many) else { unreachable!() };
     whole.splice(..0, sse::STREAM_HEAD.bytes());
     whole.extend_from_slice(b"0\r\n\r\n");
@@ -55,33 +63,78 @@ fn cases() -> Vec<Case> {
     let http10 = format!("HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{stream}");
     all.push(("http10", PATH, stream.clone().into(), vec![Step::text(http10), Step::Close]));
     let lines = "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"done\":false}\n{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":2,\"eval_count\":1}\n";
-    all.push(("ndjson", "/api/chat", lines.into(), chunked("content-type: application/x-ndjson\r\n", &thirds(lines.as_bytes(), 30))));
+    all.push((
+        "ndjson",
+        "/api/chat",
+        lines.into(),
+        chunked("content-type: application/x-ndjson\r\n", &thirds(lines.as_bytes(), 30)),
+    ));
     let odd = sse::role()
         + "data: no json at all\n\nevent: x\nid: 7\nretry: 5\ndata: {\ndata: }\n\n: note\n\n"
         + &sse::content("x")
         + &sse::finish()
         + "data:[DONE]\n\n";
     all.push(("odd", PATH, odd.clone().into(), chunked(SSE, &[odd.as_bytes()])));
-    let large = sse::role() + &sse::content(&"x".repeat(2 << 20)) + &sse::content("y") + &sse::finish() + &sse::done();
+    let large = sse::role()
+        + &sse::content(&"x".repeat(2 << 20))
+        + &sse::content("y")
+        + &sse::finish()
+        + &sse::done();
     all.push(("large", PATH, large.clone().into(), chunked(SSE, &[large.as_bytes()])));
     let gzip = [b"\x1f\x8b\x08\x00", stream.as_bytes()].concat();
-    all.push(("gzip", PATH, gzip.clone(), chunked("content-type: text/event-stream\r\ncontent-encoding: gzip\r\n", &thirds(&gzip, 20))));
+    all.push((
+        "gzip",
+        PATH,
+        gzip.clone(),
+        chunked(
+            "content-type: text/event-stream\r\ncontent-encoding: gzip\r\n",
+            &thirds(&gzip, 20),
+        ),
+    ));
     let html = "<html>\r\n\r\ndata: {}\n\n</html>";
-    all.push(("html", PATH, html.into(), chunked("content-type: text/html\r\n", &[html.as_bytes()])));
+    all.push((
+        "html",
+        PATH,
+        html.into(),
+        chunked("content-type: text/html\r\n", &[html.as_bytes()]),
+    ));
     all.push(("untyped", PATH, stream.clone().into(), chunked("", &[stream.as_bytes()])));
-    let trailers = format!("{}{:x}\r\n{stream}\r\n0\r\nx-sum: 1\r\nx-time: 2\r\n\r\n", sse::STREAM_HEAD, stream.len());
+    let trailers = format!(
+        "{}{:x}\r\n{stream}\r\n0\r\nx-sum: 1\r\nx-time: 2\r\n\r\n",
+        sse::STREAM_HEAD,
+        stream.len()
+    );
     all.push(("trailers", PATH, stream.clone().into(), vec![Step::text(trailers)]));
-    let extensions = format!("{}{:X};a=b;c=\"d\"\r\n{stream}\r\n000;last\r\n\r\n", sse::STREAM_HEAD, stream.len());
+    let extensions = format!(
+        "{}{:X};a=b;c=\"d\"\r\n{stream}\r\n000;last\r\n\r\n",
+        sse::STREAM_HEAD,
+        stream.len()
+    );
     all.push(("extensions", PATH, stream.clone().into(), vec![Step::text(extensions)]));
-    let interim = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n{}", sse::STREAM_HEAD);
-    all.push(("interim", PATH, stream.clone().into(), vec![Step::text(interim), Step::chunk(&stream), Step::end()]));
+    let interim = format!(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n{}",
+        sse::STREAM_HEAD
+    );
+    all.push((
+        "interim",
+        PATH,
+        stream.clone().into(),
+        vec![Step::text(interim), Step::chunk(&stream), Step::end()],
+    ));
     let whole = "{ \"choices\" : [ {\"index\":0, \"message\": {\"content\":\"hi\"}, \"finish_reason\":\"stop\"} ] }\n\n";
-    all.push(("whole", PATH, whole.into(), chunked("content-type: application/json\r\n", &thirds(whole.as_bytes(), 9))));
+    all.push((
+        "whole",
+        PATH,
+        whole.into(),
+        chunked("content-type: application/json\r\n", &thirds(whole.as_bytes(), 9)),
+    ));
     all.push((
         "empty",
         PATH,
         Vec::new(),
-        vec![Step::text("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n")],
+        vec![Step::text(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n",
+        )],
     ));
     all
 }
@@ -89,17 +142,35 @@ fn cases() -> Vec<Case> {
 fn what_records_say(name: &str, record: &Record) {
     let not_parsed = record.not_parsed.as_deref();
     match name {
-        "large" => assert_eq!((not_parsed, record.outcome), (Some("event_too_large"), Outcome::Ok), "{record:?}"),
+        "large" => assert_eq!(
+            (not_parsed, record.outcome),
+            (Some("event_too_large"), Outcome::Ok),
+            "{record:?}"
+        ),
         "gzip" => assert_eq!((not_parsed, record.events), (Some("compressed"), None), "{record:?}"),
-        "html" | "untyped" => assert_eq!((not_parsed, record.events), (Some("content_type"), None), "{record:?}"),
-        "many" => assert_eq!((not_parsed, record.events, record.content_events), (None, Some(5_003), Some(5_000)), "{record:?}"),
+        "html" | "untyped" => {
+            assert_eq!((not_parsed, record.events), (Some("content_type"), None), "{record:?}")
+        }
+        "many" => assert_eq!(
+            (not_parsed, record.events, record.content_events),
+            (None, Some(5_003), Some(5_000)),
+            "{record:?}"
+        ),
         "odd" => assert_eq!(
             (not_parsed, record.comments, record.content_events, record.outcome),
             (None, Some(1), Some(1), Outcome::Ok),
             "{record:?}"
         ),
-        "ndjson" => assert_eq!((not_parsed, record.events, record.content_events), (None, Some(2), Some(1)), "{record:?}"),
-        "whole" => assert_eq!((not_parsed, record.events, record.stream), (None, Some(1), false), "{record:?}"),
+        "ndjson" => assert_eq!(
+            (not_parsed, record.events, record.content_events),
+            (None, Some(2), Some(1)),
+            "{record:?}"
+        ),
+        "whole" => assert_eq!(
+            (not_parsed, record.events, record.stream),
+            (None, Some(1), false),
+            "{record:?}"
+        ),
         "empty" => assert_eq!((not_parsed, record.events), (None, Some(0)), "{record:?}"),
         _ => assert_eq!(
             (not_parsed, record.events, record.content_events, record.outcome),
@@ -110,7 +181,8 @@ fn what_records_say(name: &str, record: &Record) {
 }
 
 async fn engine_of_cases() -> Engine {
-    Engine::start(|seen| cases().into_iter().find(|c| id(seen).starts_with(c.0)).expect("a case").3).await
+    Engine::start(|seen| cases().into_iter().find(|c| id(seen).starts_with(c.0)).expect("a case").3)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +206,9 @@ async fn the_client_gets_the_engines_bytes() {
         assert_eq!(record.bytes_to_client, body.len() as u64, "{name}");
         what_records_say(name, &record);
         match name {
-            "length" => assert_eq!(answer.field("content-length"), Some(body.len().to_string().as_str())),
+            "length" => {
+                assert_eq!(answer.field("content-length"), Some(body.len().to_string().as_str()))
+            }
             "gzip" => assert_eq!(answer.field("content-encoding"), Some("gzip")),
             "untyped" => assert_eq!(answer.field("content-type"), None),
             _ => {}
@@ -146,11 +220,23 @@ async fn the_client_gets_the_engines_bytes() {
 async fn an_old_client_knows_the_end_by_the_close() {
     let engine = engine_of_cases().await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
-    for (name, path, body, _) in cases().into_iter().filter(|c| matches!(c.0, "utf8" | "length" | "http10" | "ndjson" | "many")) {
+    for (name, path, body, _) in cases()
+        .into_iter()
+        .filter(|c| matches!(c.0, "utf8" | "length" | "http10" | "ndjson" | "many"))
+    {
         let mut client = gateway.client().await;
-        client.send(post(path, &format!("x-request-id: {name}\r\n"), CHAT_STREAM).replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n")).await;
+        client
+            .send(
+                post(path, &format!("x-request-id: {name}\r\n"), CHAT_STREAM)
+                    .replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n"),
+            )
+            .await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("transfer-encoding"), answer.field("connection")), (200, None, Some("close")), "{name}");
+        assert_eq!(
+            (answer.status, answer.field("transfer-encoding"), answer.field("connection")),
+            (200, None, Some("close")),
+            "{name}"
+        );
         assert!(answer.complete && answer.body == body, "{name}: {}", answer.text());
         assert!(client.is_closed_within(PATIENCE).await);
         what_records_say(name, &gateway.record(name).await);
@@ -210,7 +296,10 @@ async fn requests_in_a_row_are_answered_in_a_row() {
     client.send(["a", "b", "c", "d", "e"].map(of).concat()).await;
     for id in ["a", "b", "c", "d", "e"] {
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.field("x-request-id"), answer.complete), (200, Some(id), true));
+        assert_eq!(
+            (answer.status, answer.field("x-request-id"), answer.complete),
+            (200, Some(id), true)
+        );
         assert!(answer.text().contains(&format!("\"{id}\"")), "{}", answer.text());
     }
     for id in ["f", "g"] {
@@ -233,10 +322,14 @@ async fn requests_of_both_kinds_may_come_in_a_row() {
     let mut client = gateway.client().await;
     let chat = |id: &str| post(PATH, &format!("x-request-id: {id}\r\n"), CHAT_STREAM);
     let other = |id: &str| post("/tokenize", &format!("x-request-id: {id}\r\n"), "{}");
-    let get = |id: &str| format!("GET /v1/models HTTP/1.1\r\nhost: g\r\nx-request-id: {id}\r\n\r\n");
+    let get =
+        |id: &str| format!("GET /v1/models HTTP/1.1\r\nhost: g\r\nx-request-id: {id}\r\n\r\n");
     client.send([chat("a"), get("b"), get("c"), chat("d"), other("e"), chat("f")].concat()).await;
     for id in ["a", "b", "c", "d", "e", "f"] {
-        let answer = client.maybe_answer().await.unwrap_or_else(|| panic!("the connection ended before the answer to {id}"));
+        let answer = client
+            .maybe_answer()
+            .await
+            .unwrap_or_else(|| panic!("the connection ended before the answer to {id}"));
         assert_eq!((answer.status, answer.field("x-request-id")), (200, Some(id)));
     }
     assert_eq!(engine.seen().len(), 6);
@@ -249,15 +342,24 @@ async fn read_until_sent(engine: &Engine, requests: usize) {
 /// An HTTP/2 connection by prior knowledge.
 async fn h2c(gateway: &Gateway) -> h2::client::SendRequest<Bytes> {
     let mut client: Client = gateway.client().await;
-    let socket = std::mem::replace(client.socket(), tokio::net::TcpStream::connect(gateway.address()).await.expect("the gateway accepts"));
-    let (send, connection) = h2::client::handshake(socket).await.expect("the gateway speaks HTTP/2");
+    let socket = std::mem::replace(
+        client.socket(),
+        tokio::net::TcpStream::connect(gateway.address()).await.expect("the gateway accepts"),
+    );
+    let (send, connection) =
+        h2::client::handshake(socket).await.expect("the gateway speaks HTTP/2");
     // Ends with the test's runtime, or with the connection.
     tokio::spawn(connection);
     send
 }
 
 /// Ask on a stream; status, fields and body, and whether the stream ended well.
-async fn ask_h2(send: &h2::client::SendRequest<Bytes>, path: &str, id: &str, body: &str) -> (http::response::Parts, Vec<u8>, bool) {
+async fn ask_h2(
+    send: &h2::client::SendRequest<Bytes>,
+    path: &str,
+    id: &str,
+    body: &str,
+) -> (http::response::Parts, Vec<u8>, bool) {
     let request = http::Request::post(format!("http://gateway{path}"))
         .header("content-type", "application/json")
         .header("x-request-id", id)
@@ -307,7 +409,9 @@ async fn http2_clients_get_the_same() {
 async fn many_streams_share_an_http2_connection() {
     let engine = Engine::start(|seen| {
         let mut steps = vec![Step::text(sse::STREAM_HEAD)];
-        (0..10).for_each(|n| steps.extend([Step::ms(10), Step::chunk(sse::content(&format!("{}-{n}", id(seen))))]));
+        (0..10).for_each(|n| {
+            steps.extend([Step::ms(10), Step::chunk(sse::content(&format!("{}-{n}", id(seen))))])
+        });
         steps.extend([Step::chunk(sse::finish() + &sse::done()), Step::end()]);
         steps
     })
@@ -320,15 +424,23 @@ async fn many_streams_share_an_http2_connection() {
         all.spawn(async move {
             let id = format!("s{n}");
             let (parts, body, complete) = ask_h2(&send, PATH, &id, CHAT_STREAM).await;
-            let want: String = (0..10).map(|n| sse::content(&format!("{id}-{n}"))).collect::<String>() + &sse::finish() + &sse::done();
-            assert_eq!((parts.status.as_u16(), complete, String::from_utf8_lossy(&body).into_owned()), (200, true, want));
+            let want: String =
+                (0..10).map(|n| sse::content(&format!("{id}-{n}"))).collect::<String>()
+                    + &sse::finish()
+                    + &sse::done();
+            assert_eq!(
+                (parts.status.as_u16(), complete, String::from_utf8_lossy(&body).into_owned()),
+                (200, true, want)
+            );
         });
     }
     while let Some(ended) = all.join_next().await {
         ended.unwrap();
     }
     gateway.until(|g| g.records().len() == 80).await;
-    assert!(gateway.records().iter().all(|r| r.outcome == Outcome::Ok && r.content_events == Some(10)));
+    assert!(
+        gateway.records().iter().all(|r| r.outcome == Outcome::Ok && r.content_events == Some(10))
+    );
     assert_eq!(gateway.metric("llm_lens_in_flight_requests", ""), 0.0);
     assert_eq!(gateway.metric("llm_lens_client_connections", ""), 1.0);
 }
@@ -341,7 +453,9 @@ async fn http2_streams_fail_one_by_one() {
         _ => sse::chat_answer(),
     })
     .await;
-    let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}"))
+            .await;
     let send = h2c(&gateway).await;
     let (parts, body, complete) = ask_h2(&send, PATH, "none", CHAT_STREAM).await;
     assert_eq!((parts.status.as_u16(), complete), (502, true));
@@ -349,14 +463,18 @@ async fn http2_streams_fail_one_by_one() {
     let (parts, _, _) = ask_h2(&send, PATH, "large", &"x".repeat(65 << 10)).await;
     assert_eq!(parts.status.as_u16(), 413);
     // A stream that the client resets takes its upstream connection along, and no other.
-    let request = http::Request::post(format!("http://gateway{PATH}")).header("x-request-id", "left").body(()).unwrap();
+    let request = http::Request::post(format!("http://gateway{PATH}"))
+        .header("x-request-id", "left")
+        .body(())
+        .unwrap();
     let mut ready = send.clone().ready().await.unwrap();
     let (answer, mut stream) = ready.send_request(request, false).unwrap();
     stream.send_data(Bytes::from_static(CHAT_STREAM.as_bytes()), true).unwrap();
     let mut answer = in_time(answer).await.unwrap().into_body();
     assert!(in_time(poll_fn(|cx| answer.poll_data(cx))).await.unwrap().is_ok());
     stream.send_reset(h2::Reason::CANCEL);
-    let took = crate::support::eventually("the engine is left", || engine.closed_early() == 1).await;
+    let took =
+        crate::support::eventually("the engine is left", || engine.closed_early() == 1).await;
     assert!(took.as_secs() < 1, "{took:?}");
     assert_eq!(gateway.record("left").await.outcome, Outcome::ClientGone);
     let (parts, _, complete) = ask_h2(&send, PATH, "fine", CHAT_STREAM).await;
@@ -366,14 +484,20 @@ async fn http2_streams_fail_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_http2_stream_that_breaks_off_first_says_what_came() {
-    let engine = Engine::start(|_| vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Close]).await;
+    let engine = Engine::start(|_| {
+        vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Close]
+    })
+    .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let send = h2c(&gateway).await;
     // Again and again: the reset must not overtake what was written before it.
     for _ in 0..20 {
         let (_, body, complete) = ask_h2(&send, PATH, "dies", CHAT_STREAM).await;
         let text = String::from_utf8(body).unwrap();
-        assert!(!complete && text.starts_with(&sse::content("x")) && text.contains("upstream_died"), "{complete} {text:?}");
+        assert!(
+            !complete && text.starts_with(&sse::content("x")) && text.contains("upstream_died"),
+            "{complete} {text:?}"
+        );
     }
 }
 
@@ -394,11 +518,13 @@ struct Dialect {
     finish: &'static str,
 }
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn dialects() -> Vec<Dialect> {
-    let typed = |kind: &str, rest: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\"{rest}}}\n\n");
+    let typed =
+        |kind: &str, rest: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\"{rest}}}\n\n");
     let text = |text: &str, reason: &str| {
-        format!("data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"finish_reason\":{reason}}}]}}\n\n")
+        format!(
+            "data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"finish_reason\":{reason}}}]}}\n\n"
+        )
     };
     let line = |rest: &str| format!("{{\"model\":\"m\",\"created_at\":\"x\",{rest}}}\n");
     vec![
@@ -542,7 +668,8 @@ fn dialects() -> Vec<Dialect> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_generated_text_is_a_first_token() {
-    // Between what comes before the first token and the token itself the engine is silent for so long.
+    // Between what comes before the first token and the token itself the engine is silent for so
+    // long.
     const SILENCE_MS: u64 = 120;
     /// How late the gateway may read what came before the silence, on a busy machine.
     const SLACK_MS: u64 = 60;
@@ -550,7 +677,10 @@ async fn only_generated_text_is_a_first_token() {
         let dialect = dialects().into_iter().find(|d| d.name == id(seen)).expect("a dialect");
         let (before, after) = dialect.stream.split_once('|').expect("the first token's place");
         vec![
-            Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n", dialect.content_type)),
+            Step::text(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+                dialect.content_type
+            )),
             Step::chunk(before),
             Step::ms(SILENCE_MS),
             Step::chunk(after),
@@ -561,26 +691,55 @@ async fn only_generated_text_is_a_first_token() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for d in dialects() {
         let answer = ask(&gateway, d.path, d.name, CHAT_STREAM).await;
-        assert!(answer.complete && answer.text() == d.stream.replacen('|', "", 1), "{}: {}", d.name, answer.text());
+        assert!(
+            answer.complete && answer.text() == d.stream.replacen('|', "", 1),
+            "{}: {}",
+            d.name,
+            answer.text()
+        );
         let record = gateway.record(d.name).await;
         let what = format!("{}: {record:#?}", d.name);
-        assert_eq!((record.dialect.as_deref(), record.outcome, record.stream), (Some(d.name), Outcome::Ok, true), "{what}");
+        assert_eq!(
+            (record.dialect.as_deref(), record.outcome, record.stream),
+            (Some(d.name), Outcome::Ok, true),
+            "{what}"
+        );
         assert_eq!(
             (record.events, record.content_events, record.comments),
             (Some(d.events), Some(d.content_events), Some(d.comments)),
             "{what}"
         );
         let usage = record.usage.as_ref().expect("stated usage");
-        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (Some(d.usage[0]), Some(d.usage[1]), false), "{what}");
+        assert_eq!(
+            (usage.prompt_tokens, usage.completion_tokens, usage.estimated),
+            (Some(d.usage[0]), Some(d.usage[1]), false),
+            "{what}"
+        );
         assert_eq!(record.finish_reasons, [d.finish], "{what}");
         let m = &record.marks_us;
-        assert_eq!([m.role, m.reasoning, m.content, m.tool_call].map(|mark| mark.is_some()), d.marks, "{what}");
-        let arrival = |mark: Option<lens::record::MarkUs>| mark.and_then(|m| m.arrival).unwrap_or_else(|| panic!("{what}"));
-        assert!(arrival(m.first_token) >= arrival(m.first_event) + (SILENCE_MS - SLACK_MS) * 1000, "{what}");
-        assert!(m.role.is_none_or(|role| role.arrival < m.first_token.and_then(|t| t.arrival)), "{what}");
+        assert_eq!(
+            [m.role, m.reasoning, m.content, m.tool_call].map(|mark| mark.is_some()),
+            d.marks,
+            "{what}"
+        );
+        let arrival = |mark: Option<lens::record::MarkUs>| {
+            mark.and_then(|m| m.arrival).unwrap_or_else(|| panic!("{what}"))
+        };
+        assert!(
+            arrival(m.first_token) >= arrival(m.first_event) + (SILENCE_MS - SLACK_MS) * 1000,
+            "{what}"
+        );
+        assert!(
+            m.role.is_none_or(|role| role.arrival < m.first_token.and_then(|t| t.arrival)),
+            "{what}"
+        );
         assert_eq!(
             Some(arrival(m.first_token)),
-            [m.reasoning, m.content, m.tool_call].into_iter().flatten().filter_map(|m| m.arrival).min(),
+            [m.reasoning, m.content, m.tool_call]
+                .into_iter()
+                .flatten()
+                .filter_map(|m| m.arrival)
+                .min(),
             "{what}"
         );
         assert!(
@@ -591,20 +750,32 @@ async fn only_generated_text_is_a_first_token() {
     }
 }
 
-/// A head and a body that came in one read leave in one write: two would be two wake-ups for every client.
+/// A head and a body that came in one read leave in one write: two would be two wake-ups for every
+/// client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_together_leaves_together() {
-    let engine =
-        Engine::start(|seen| if id(seen).starts_with("whole") { sse::chat_answer() } else { vec![with_length(&short_chat())] }).await;
+    let engine = Engine::start(|seen| {
+        if id(seen).starts_with("whole") {
+            sse::chat_answer()
+        } else {
+            vec![with_length(&short_chat())]
+        }
+    })
+    .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for (name, body, last) in [("whole", CHAT, "}"), ("streamed", CHAT_STREAM, "[DONE]")] {
         for time in 0..20 {
             let mut client = gateway.client().await;
-            client.post("/v1/chat/completions", &format!("x-request-id: {name}-{time}\r\n"), body).await;
+            client
+                .post("/v1/chat/completions", &format!("x-request-id: {name}-{time}\r\n"), body)
+                .await;
             let mut first = [0; 16 << 10];
             let n = tokio::io::AsyncReadExt::read(client.socket(), &mut first).await.unwrap();
             let text = String::from_utf8_lossy(&first[..n]);
-            assert!(text.starts_with("HTTP/1.1 200") && text.trim_end().ends_with(last), "{name}-{time}: the first read was {text:?}");
+            assert!(
+                text.starts_with("HTTP/1.1 200") && text.trim_end().ends_with(last),
+                "{name}-{time}: the first read was {text:?}"
+            );
         }
     }
 }

@@ -21,10 +21,12 @@ pub fn id(seen: &Seen) -> &str {
     field(&seen.head, "x-request-id").unwrap_or_default()
 }
 
-/// Settings with one backend `e` and one route `r`; `backend` and `route` are more members of them, each with a comma before
-/// it, `more` are more sections.
+/// Settings with one backend `e` and one route `r`; `backend` and `route` are more members of them,
+/// each with a comma before it, `more` are more sections.
 pub fn settings(url: &str, backend: &str, route: &str, more: &str) -> String {
-    format!("backends: [{{name: e, url: '{url}'{backend}}}]\nroutes: [{{name: r, backend: e{route}}}]\n{more}\n")
+    format!(
+        "backends: [{{name: e, url: '{url}'{backend}}}]\nroutes: [{{name: r, backend: e{route}}}]\n{more}\n"
+    )
 }
 
 /// Ask on a connection of its own.
@@ -40,10 +42,16 @@ pub async fn read_until(client: &mut Client, needle: &str) -> String {
     let reading = async {
         while !String::from_utf8_lossy(&read).contains(needle) {
             let n = client.socket().read_buf(&mut read).await.expect("the gateway writes");
-            assert!(n > 0, "the connection ended before {needle:?}: {}", String::from_utf8_lossy(&read));
+            assert!(
+                n > 0,
+                "the connection ended before {needle:?}: {}",
+                String::from_utf8_lossy(&read)
+            );
         }
     };
-    tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("{needle:?} did not come"));
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .unwrap_or_else(|_| panic!("{needle:?} did not come"));
     String::from_utf8_lossy(&read).into_owned()
 }
 
@@ -70,12 +78,20 @@ pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
 
 /// Nothing of any request is left.
 pub async fn settled(gateway: &Gateway) {
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0).await;
+    gateway
+        .until(|g| {
+            g.metric("llm_lens_in_flight_requests", "") == 0.0
+                && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0
+        })
+        .await;
 }
 
 /// A whole event stream with a length instead of chunks.
 pub fn with_length(body: &str) -> Step {
-    Step::text(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    Step::text(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
 }
 
 /// A short complete chat stream.
@@ -85,8 +101,12 @@ pub fn short_chat() -> String {
 
 /// The data of the last event of an SSE body, as JSON.
 pub fn last_data(body: &str) -> serde_json::Value {
-    let data =
-        body.trim_end().lines().last().and_then(|l| l.strip_prefix("data: ")).unwrap_or_else(|| panic!("no data in the last line: {body}"));
+    let data = body
+        .trim_end()
+        .lines()
+        .last()
+        .and_then(|l| l.strip_prefix("data: "))
+        .unwrap_or_else(|| panic!("no data in the last line: {body}"));
     serde_json::from_str(data).unwrap_or_else(|e| panic!("the last event is no JSON ({e}): {data}"))
 }
 
@@ -99,7 +119,12 @@ pub async fn tarpit() -> (std::net::SocketAddr, impl Sized) {
     // The listener does not accept: once the queue is full, the kernel drops new connections.
     let mut fill = Vec::new();
     loop {
-        match tokio::time::timeout(Duration::from_millis(150), tokio::net::TcpStream::connect(address)).await {
+        match tokio::time::timeout(
+            Duration::from_millis(150),
+            tokio::net::TcpStream::connect(address),
+        )
+        .await
+        {
             Ok(stream) => fill.push(stream.expect("it is queued")),
             Err(_) => return (address, (listener, fill)),
         }

@@ -28,16 +28,30 @@ impl Certificates {
     fn make() -> Certificates {
         let folder = kit::gateway::folder();
         let openssl = |arguments: &str| {
-            let done =
-                Command::new("openssl").args(arguments.split(' ')).current_dir(&folder).output().expect("the openssl command is installed");
-            assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+            let done = Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(&folder)
+                .output()
+                .expect("the openssl command is installed");
+            assert!(
+                done.status.success(),
+                "openssl {arguments}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
         };
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
         openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority"));
-        openssl(&format!("req {key} -keyout key.pem -out request.pem -subj /O=Acme,Inc/CN=gateway"));
-        std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
-            .expect("the folder is writable");
-        openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 7 -days 2 -extfile names -out cert.pem");
+        openssl(&format!(
+            "req {key} -keyout key.pem -out request.pem -subj /O=Acme,Inc/CN=gateway"
+        ));
+        std::fs::write(
+            folder.join("names"),
+            "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n",
+        )
+        .expect("the folder is writable");
+        openssl(
+            "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -set_serial 7 -days 2 -extfile names -out cert.pem",
+        );
         Certificates(folder)
     }
 
@@ -57,7 +71,10 @@ impl Drop for Certificates {
 }
 
 fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_file_iter(path).expect("a PEM file").collect::<Result<_, _>>().expect("certificates")
+    CertificateDer::pem_file_iter(path)
+        .expect("a PEM file")
+        .collect::<Result<_, _>>()
+        .expect("certificates")
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -72,8 +89,12 @@ async fn connect(
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
-    chain(&certificates.file("ca.pem")).into_iter().for_each(|c| roots.add(c).expect("an authority"));
-    let config = rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("versions");
+    chain(&certificates.file("ca.pem"))
+        .into_iter()
+        .for_each(|c| roots.add(c).expect("an authority"));
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .expect("versions");
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     let socket = TcpStream::connect(gateway.address()).await.expect("the gateway accepts");
@@ -91,15 +112,23 @@ async fn clients_may_come_over_tls() {
         certificates.shown("key.pem")
     );
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
-    let want: String = sse::role() + &(0..3).map(|i| sse::content(&format!("t{i} "))).collect::<String>() + &sse::finish() + &sse::done();
+    let want: String = sse::role()
+        + &(0..3).map(|i| sse::content(&format!("t{i} "))).collect::<String>()
+        + &sse::finish()
+        + &sse::done();
 
     // HTTP/1.1, with ALPN and without, in both versions of TLS.
-    for (alpn, version) in
-        [(&["http/1.1"][..], &rustls::version::TLS13), (&[], &rustls::version::TLS13), (&["http/1.1"], &rustls::version::TLS12)]
-    {
+    for (alpn, version) in [
+        (&["http/1.1"][..], &rustls::version::TLS13),
+        (&[], &rustls::version::TLS13),
+        (&["http/1.1"], &rustls::version::TLS12),
+    ] {
         let mut client = connect(&gateway, &certificates, alpn, &[version]).await;
         client.write_all(post(PATH, "", CHAT_STREAM).as_bytes()).await.unwrap();
-        client.write_all(post(PATH, "connection: close\r\n", CHAT_STREAM).as_bytes()).await.unwrap();
+        client
+            .write_all(post(PATH, "connection: close\r\n", CHAT_STREAM).as_bytes())
+            .await
+            .unwrap();
         let mut all = Vec::new();
         // An end without close_notify would be an error here.
         in_time(client.read_to_end(&mut all)).await.unwrap();
@@ -121,7 +150,10 @@ async fn clients_may_come_over_tls() {
     let (send, connection) = in_time(h2::client::handshake(tls)).await.unwrap();
     // Ends with the test's runtime.
     tokio::spawn(connection);
-    let request = http::Request::post(format!("https://localhost{PATH}")).header("x-request-id", "h2").body(()).unwrap();
+    let request = http::Request::post(format!("https://localhost{PATH}"))
+        .header("x-request-id", "h2")
+        .body(())
+        .unwrap();
     let mut send = in_time(send.ready()).await.unwrap();
     let (answer, mut stream) = send.send_request(request, false).unwrap();
     stream.send_data(Bytes::from_static(CHAT_STREAM.as_bytes()), true).unwrap();
@@ -146,8 +178,13 @@ async fn clients_may_come_over_tls() {
 /// An engine behind TLS that answers each request with a short stream; where it is.
 async fn tls_engine(certificates: &Certificates) -> String {
     let key = PrivateKeyDer::from_pem_file(certificates.file("key.pem")).expect("a key");
-    let config = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
-    let config = config.with_no_client_auth().with_single_cert(chain(&certificates.file("cert.pem")), key).expect("a pair");
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let config = config
+        .with_no_client_auth()
+        .with_single_cert(chain(&certificates.file("cert.pem")), key)
+        .expect("a pair");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("https://{}", listener.local_addr().expect("bound"));
@@ -162,8 +199,11 @@ async fn tls_engine(certificates: &Certificates) -> String {
                     if String::from_utf8_lossy(&request).ends_with(CHAT_STREAM) {
                         request.clear();
                         let body = short_chat();
-                        let answer = format!("{}{:x}\r\n{body}\r\n0\r\n\r\n", sse::STREAM_HEAD, body.len());
-                        if socket.write_all(answer.as_bytes()).await.is_err() || socket.flush().await.is_err() {
+                        let answer =
+                            format!("{}{:x}\r\n{body}\r\n0\r\n\r\n", sse::STREAM_HEAD, body.len());
+                        if socket.write_all(answer.as_bytes()).await.is_err()
+                            || socket.flush().await.is_err()
+                        {
                             return;
                         }
                     }
@@ -178,7 +218,8 @@ async fn tls_engine(certificates: &Certificates) -> String {
 async fn engines_over_tls_are_verified() {
     let (certificates, others) = (Certificates::make(), Certificates::make());
     let url = tls_engine(&certificates).await;
-    let tls = |ca: &Certificates, name: &str| format!(", tls: {{ca: '{}'{name}}}", ca.shown("ca.pem"));
+    let tls =
+        |ca: &Certificates, name: &str| format!(", tls: {{ca: '{}'{name}}}", ca.shown("ca.pem"));
     for (backend, fine) in [
         (tls(&certificates, ""), true),
         (tls(&certificates, ", server_name: localhost"), true),
@@ -191,10 +232,22 @@ async fn engines_over_tls_are_verified() {
             let answer = ask(&gateway, PATH, id, CHAT_STREAM).await;
             let record = gateway.record(id).await;
             if fine {
-                assert_eq!((answer.status, answer.text(), record.outcome), (200, short_chat(), Outcome::Ok), "{backend}");
+                assert_eq!(
+                    (answer.status, answer.text(), record.outcome),
+                    (200, short_chat(), Outcome::Ok),
+                    "{backend}"
+                );
             } else {
-                assert_eq!((answer.status, answer.error_code().as_str()), (502, "upstream_connect_failed"), "{backend}");
-                assert_eq!((record.outcome, record.sent_us), (Outcome::UpstreamFailed, None), "{backend}");
+                assert_eq!(
+                    (answer.status, answer.error_code().as_str()),
+                    (502, "upstream_connect_failed"),
+                    "{backend}"
+                );
+                assert_eq!(
+                    (record.outcome, record.sent_us),
+                    (Outcome::UpstreamFailed, None),
+                    "{backend}"
+                );
             }
         }
     }
@@ -205,7 +258,13 @@ async fn what_passes_through_is_verified_the_same_way() {
     let (certificates, others) = (Certificates::make(), Certificates::make());
     let url = tls_engine(&certificates).await;
     for (ca, status) in [(&others, 502), (&certificates, 200)] {
-        let gateway = Gateway::with_settings(&settings(&url, &format!(", tls: {{ca: '{}'}}", ca.shown("ca.pem")), "", "")).await;
+        let gateway = Gateway::with_settings(&settings(
+            &url,
+            &format!(", tls: {{ca: '{}'}}", ca.shown("ca.pem")),
+            "",
+            "",
+        ))
+        .await;
         assert_eq!(ask(&gateway, "/tokenize", "passing", CHAT_STREAM).await.status, status);
     }
 }
@@ -222,23 +281,37 @@ async fn a_certificate_that_does_not_fit_its_key_is_said_at_once() {
             "http://127.0.0.1:1",
             "",
             "",
-            &format!("admin: {{address: '127.0.0.1:0'}}\nlisteners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]"),
+            &format!(
+                "admin: {{address: '127.0.0.1:0'}}\nlisteners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]"
+            ),
         );
         let file = one.file("gateway.yaml");
         std::fs::write(&file, text).unwrap();
-        let ended =
-            tokio::task::spawn_blocking(move || Command::new(kit::gateway::binary()).args(["gateway", "--config"]).arg(file).output());
+        let ended = tokio::task::spawn_blocking(move || {
+            Command::new(kit::gateway::binary()).args(["gateway", "--config"]).arg(file).output()
+        });
         let ended = in_time(ended).await.unwrap().expect("the binary runs");
         let told = String::from_utf8_lossy(&ended.stderr);
-        assert!(!ended.status.success() && told.contains(".pem") && !told.contains("panicked"), "{told}");
+        assert!(
+            !ended.status.success() && told.contains(".pem") && !told.contains("panicked"),
+            "{told}"
+        );
     }
 }
 
 /// A client's configuration with a certificate of its own, if it has one.
-fn client(certificates: &Certificates, versions: &[&'static rustls::SupportedProtocolVersion], own: Option<&str>) -> TlsConnector {
+fn client(
+    certificates: &Certificates,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    own: Option<&str>,
+) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
-    chain(&certificates.file("ca.pem")).into_iter().for_each(|c| roots.add(c).expect("an authority"));
-    let config = rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).expect("versions");
+    chain(&certificates.file("ca.pem"))
+        .into_iter()
+        .for_each(|c| roots.add(c).expect("an authority"));
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .expect("versions");
     let config = config.with_root_certificates(roots);
     let config = match own {
         None => config.with_no_client_auth(),
@@ -250,7 +323,8 @@ fn client(certificates: &Certificates, versions: &[&'static rustls::SupportedPro
     TlsConnector::from(Arc::new(config))
 }
 
-/// Ask over a connection; the answer's status, and the serial number of the server's certificate. `None`: there was no connection.
+/// Ask over a connection; the answer's status, and the serial number of the server's certificate.
+/// `None`: there was no connection.
 async fn status(gateway: &Gateway, connector: &TlsConnector) -> Option<(String, Vec<u8>)> {
     let socket = TcpStream::connect(gateway.address()).await.ok()?;
     let name = ServerName::try_from("localhost").expect("a name");
@@ -267,15 +341,20 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
     let certificates = Certificates::make();
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
     let (cert, key) = (certificates.shown("cert.pem"), certificates.shown("key.pem"));
-    let listener = format!("listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]");
+    let listener =
+        format!("listeners: [{{address: '127.0.0.1:0', tls: {{cert: '{cert}', key: '{key}'}}}}]");
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &listener)).await;
     let modern = client(&certificates, &[&rustls::version::TLS13], None);
     let (said, first) = status(&gateway, &modern).await.expect("1.3 is spoken");
     assert_eq!(said, "200");
-    assert!(status(&gateway, &client(&certificates, &[&rustls::version::TLS12], None)).await.is_none(), "1.2 is not, by default");
+    assert!(
+        status(&gateway, &client(&certificates, &[&rustls::version::TLS12], None)).await.is_none(),
+        "1.2 is not, by default"
+    );
     // One that does not fit its key changes nothing; one that does is in force soon.
     let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
-    std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem")).expect("it is writable");
+    std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem"))
+        .expect("it is writable");
     gateway.until(|g| g.stderr().contains("new certificate is invalid")).await;
     assert_eq!(status(&gateway, &modern).await.expect("the old one holds").1, first);
     std::fs::write(certificates.file("cert.pem"), old).expect("it is writable");
@@ -287,7 +366,12 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
     assert!(done.status.success());
     let began = std::time::Instant::now();
     // A connector of its own each time: a resumed session shows the certificate that it began with.
-    while status(&gateway, &client(&certificates, &[&rustls::version::TLS13], None)).await.expect("it is spoken").1 == first {
+    while status(&gateway, &client(&certificates, &[&rustls::version::TLS13], None))
+        .await
+        .expect("it is spoken")
+        .1
+        == first
+    {
         assert!(began.elapsed() < PATIENCE, "the new certificate is not in force");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
@@ -298,13 +382,15 @@ async fn a_client_is_known_by_its_certificate() {
     let certificates = Certificates::make();
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
     // The gateway's own is one that the authority signed, too.
-    let printed =
-        Command::new("openssl").args(["x509", "-in", &certificates.shown("cert.pem"), "-noout", "-fingerprint", "-sha256"]).output();
+    let printed = Command::new("openssl")
+        .args(["x509", "-in", &certificates.shown("cert.pem"), "-noout", "-fingerprint", "-sha256"])
+        .output();
     let printed = String::from_utf8(printed.expect("openssl runs").stdout).expect("text");
     let fingerprint = printed.trim().rsplit('=').next().expect("a fingerprint").to_owned();
     let keys = certificates.file("keys.yaml");
     let known_as = |how: &str| {
-        std::fs::write(&keys, format!("keys:\n- {{id: robot, owner: factory, {how}}}\n")).expect("it is writable");
+        std::fs::write(&keys, format!("keys:\n- {{id: robot, owner: factory, {how}}}\n"))
+            .expect("it is writable");
     };
     known_as(&format!("certificate: '{fingerprint}'"));
     let more = |how: &str| {
@@ -317,19 +403,30 @@ async fn a_client_is_known_by_its_certificate() {
             keys.display()
         )
     };
-    let (anonymous, known) =
-        (client(&certificates, &[&rustls::version::TLS13], None), client(&certificates, &[&rustls::version::TLS13], Some("cert.pem")));
+    let (anonymous, known) = (
+        client(&certificates, &[&rustls::version::TLS13], None),
+        client(&certificates, &[&rustls::version::TLS13], Some("cert.pem")),
+    );
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
     assert_eq!(status(&gateway, &anonymous).await.expect("a connection").0, "401");
     assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
     let records = gateway.records();
     assert!(records.iter().any(|record| record.owner.as_deref() == Some("factory")), "{records:?}");
     let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("required"))).await;
-    assert!(status(&gateway, &anonymous).await.is_none(), "without a certificate there is no connection");
+    assert!(
+        status(&gateway, &anonymous).await.is_none(),
+        "without a certificate there is no connection"
+    );
     assert_eq!(status(&gateway, &known).await.expect("a connection").0, "200");
-    for (name, want) in [("CN=gateway,O=Acme\\,Inc", "200"), ("DNS:localhost", "200"), ("CN=gateway", "401"), ("localhost", "401")] {
+    for (name, want) in [
+        ("CN=gateway,O=Acme\\,Inc", "200"),
+        ("DNS:localhost", "200"),
+        ("CN=gateway", "401"),
+        ("localhost", "401"),
+    ] {
         known_as(&format!("subject: '{name}'"));
-        let gateway = Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
+        let gateway =
+            Gateway::with_settings(&settings(&engine.url(), "", "", &more("optional"))).await;
         assert_eq!(status(&gateway, &known).await.expect("a connection").0, want, "{name}");
     }
 }

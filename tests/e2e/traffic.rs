@@ -23,17 +23,35 @@ struct Keyed {
 
 impl Keyed {
     /// `routes` are entries of their list, or nothing for one route `r`; `more` are more sections.
-    async fn start(engine: &Engine, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+    async fn start(
+        engine: &Engine,
+        routes: &str,
+        more: &str,
+        first: &[&[&str]],
+    ) -> (Keyed, Vec<String>) {
         Keyed::start_with(engine, "", routes, more, first).await
     }
 
     /// `backend` are more members of the backend.
-    async fn start_with(engine: &Engine, backend: &str, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+    async fn start_with(
+        engine: &Engine,
+        backend: &str,
+        routes: &str,
+        more: &str,
+        first: &[&[&str]],
+    ) -> (Keyed, Vec<String>) {
         Keyed::start_in("keys.yaml", engine, backend, routes, more, first).await
     }
 
     /// `file` is where the keys are.
-    async fn start_in(file: &str, engine: &Engine, backend: &str, routes: &str, more: &str, first: &[&[&str]]) -> (Keyed, Vec<String>) {
+    async fn start_in(
+        file: &str,
+        engine: &Engine,
+        backend: &str,
+        routes: &str,
+        more: &str,
+        first: &[&[&str]],
+    ) -> (Keyed, Vec<String>) {
         let folder = folder();
         let routes = if routes.is_empty() { "{name: r, backend: e}" } else { routes };
         let text = format!(
@@ -50,7 +68,13 @@ impl Keyed {
 
 /// Run `llm-lens key`.
 fn key_command(args: &[&str], config: &std::path::Path) -> Output {
-    Command::new(binary()).arg("key").args(args).arg("--config").arg(config).output().expect("it runs")
+    Command::new(binary())
+        .arg("key")
+        .args(args)
+        .arg("--config")
+        .arg(config)
+        .output()
+        .expect("it runs")
 }
 
 /// A new key.
@@ -65,7 +89,9 @@ fn bearer(key: &str) -> String {
 }
 
 fn request(more: &str) -> String {
-    format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello there\"}}]{more}}}")
+    format!(
+        "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello there\"}}]{more}}}"
+    )
 }
 
 /// An engine that streams for as long as it is let.

@@ -46,7 +46,8 @@ impl Answer {
 
     /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("no JSON ({e}): {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("no JSON ({e}): {}", self.text()))
     }
 
     /// `error.code` of the body.
@@ -80,12 +81,17 @@ impl Client {
 
     /// Read one answer to its end, or to the end of the connection.
     pub async fn answer(&mut self) -> Answer {
-        tokio::time::timeout(PATIENCE, self.read_answer()).await.expect("an answer in time").expect("an answer before the connection ended")
+        tokio::time::timeout(PATIENCE, self.read_answer())
+            .await
+            .expect("an answer in time")
+            .expect("an answer before the connection ended")
     }
 
     /// The same, `None` when the connection ends without an answer.
     pub async fn maybe_answer(&mut self) -> Option<Answer> {
-        tokio::time::timeout(PATIENCE, self.read_answer()).await.expect("an answer or an end in time")
+        tokio::time::timeout(PATIENCE, self.read_answer())
+            .await
+            .expect("an answer or an end in time")
     }
 
     /// Whether the gateway closes, within a while; bytes that come before are dropped.
@@ -121,7 +127,8 @@ impl Client {
         if (100..200).contains(&status) {
             return Box::pin(self.read_answer()).await;
         }
-        let mut answer = Answer { status, head, body: Vec::new(), reads: Vec::new(), complete: false };
+        let mut answer =
+            Answer { status, head, body: Vec::new(), reads: Vec::new(), complete: false };
         let chunked = answer.field("transfer-encoding") == Some("chunked");
         let length = answer.field("content-length").and_then(|v| v.parse::<usize>().ok());
         loop {
@@ -145,7 +152,9 @@ impl Client {
     /// Move whole chunks into the body; whether the last one came.
     fn take_chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
-            let Some(line) = self.buffer.windows(2).position(|w| w == b"\r\n") else { return false };
+            let Some(line) = self.buffer.windows(2).position(|w| w == b"\r\n") else {
+                return false;
+            };
             let size = std::str::from_utf8(&self.buffer[..line]).expect("ASCII");
             let size = usize::from_str_radix(size, 16).expect("a chunk size");
             if self.buffer.len() < line + 2 + size + 2 {
@@ -169,6 +178,7 @@ pub fn post(path: &str, fields: &str, body: &str) -> String {
 }
 
 /// A streamed chat request's body.
-pub const CHAT_STREAM: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+pub const CHAT_STREAM: &str =
+    r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
 /// A chat request's body, not streamed.
 pub const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;

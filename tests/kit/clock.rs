@@ -1,4 +1,5 @@
-//! A wall clock that steps, for one process: by Debian's libfaketime. The monotonic clock goes on as it is.
+//! A wall clock that steps, for one process: by Debian's libfaketime. The monotonic clock goes on
+//! as it is.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -35,6 +36,7 @@ impl SteppingClock {
 /// Where Debian puts it, on whatever architecture.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").expect("a Debian-like system");
-    let mut paths = folders.flatten().map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let mut paths =
+        folders.flatten().map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
     paths.find(|path| path.exists()).expect("libfaketime is there: `make test` installs it")
 }

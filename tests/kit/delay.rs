@@ -26,8 +26,12 @@ impl Delay {
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-                    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                    tokio::join!(carry(near_read, far_write, each_way), carry(far_read, near_write, each_way));
+                    let ((near_read, near_write), (far_read, far_write)) =
+                        (near.into_split(), far.into_split());
+                    tokio::join!(
+                        carry(near_read, far_write, each_way),
+                        carry(far_read, near_write, each_way)
+                    );
                 });
             }
         });
@@ -46,7 +50,11 @@ impl Drop for Delay {
     }
 }
 
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, delay: Duration) {
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    delay: Duration,
+) {
     let (send, mut arrive) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     let reading = async move {
         loop {

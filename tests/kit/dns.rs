@@ -46,28 +46,50 @@ impl NameServer {
     /// The addresses of a name, and for how many seconds they hold.
     pub fn addresses(&self, name: &str, seconds: u32, addresses: &[Ipv4Addr]) {
         let name = fully(name);
-        let records = addresses.iter().map(|address| Record::from_rdata(name.clone(), seconds, RData::A(A(*address)))).collect();
-        self.zone.lock().expect("no test panicked in here").records.insert((name, RecordType::A), records);
+        let records = addresses
+            .iter()
+            .map(|address| Record::from_rdata(name.clone(), seconds, RData::A(A(*address))))
+            .collect();
+        self.zone
+            .lock()
+            .expect("no test panicked in here")
+            .records
+            .insert((name, RecordType::A), records);
     }
 
     /// The servers of a service: priority, weight, port, and the name of each.
     pub fn service(&self, name: &str, seconds: u32, servers: &[(u16, u16, u16, &str)]) {
         let name = fully(name);
         let server = |(priority, weight, port, target): &(u16, u16, u16, &str)| {
-            Record::from_rdata(name.clone(), seconds, RData::SRV(SRV::new(*priority, *weight, *port, fully(target))))
+            Record::from_rdata(
+                name.clone(),
+                seconds,
+                RData::SRV(SRV::new(*priority, *weight, *port, fully(target))),
+            )
         };
         let records = servers.iter().map(server).collect();
-        self.zone.lock().expect("no test panicked in here").records.insert((name, RecordType::SRV), records);
+        self.zone
+            .lock()
+            .expect("no test panicked in here")
+            .records
+            .insert((name, RecordType::SRV), records);
     }
 
-    /// Whether it answers a question for addresses that something is wrong with it. To those for newer ones it says that there are none.
+    /// Whether it answers a question for addresses that something is wrong with it. To those for
+    /// newer ones it says that there are none.
     pub fn fails(&self, fails: bool) {
         self.zone.lock().expect("no test panicked in here").fails = fails;
     }
 
     /// How often it was asked for a name.
     pub fn asked(&self, name: &str) -> usize {
-        self.zone.lock().expect("no test panicked in here").asked.get(&fully(name)).copied().unwrap_or(0)
+        self.zone
+            .lock()
+            .expect("no test panicked in here")
+            .asked
+            .get(&fully(name))
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -86,7 +108,10 @@ impl Zone {
             let fails = self.fails && query.query_type() == RecordType::A;
             let records = self.records.get(&(name.clone(), query.query_type())).filter(|_| !fails);
             answer.add_answers(records.into_iter().flatten().cloned());
-            let is_there = self.records.iter().any(|((known, _), records)| *known == name && !records.is_empty());
+            let is_there = self
+                .records
+                .iter()
+                .any(|((known, _), records)| *known == name && !records.is_empty());
             answer.metadata.response_code = match (fails, is_there) {
                 (true, _) => ResponseCode::ServFail,
                 (false, true) => ResponseCode::NoError,

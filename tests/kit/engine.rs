@@ -82,17 +82,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that runs `script` for each request. The connection stays open for the next request unless the script
-    /// closes it.
+    /// An engine that runs `script` for each request. The connection stays open for the next
+    /// request unless the script closes it.
     pub async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Engine {
         Engine::start_at(([127, 0, 0, 1], 0), script).await
     }
 
-    /// The same at an address of loopback, such as one that another engine has under another number.
-    pub async fn start_at(address: ([u8; 4], u16), script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Engine {
+    /// The same at an address of loopback, such as one that another engine has under another
+    /// number.
+    pub async fn start_at(
+        address: ([u8; 4], u16),
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Engine {
         let listener = TcpListener::bind(SocketAddr::from(address)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (seen, open, closed_early) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (seen, open, closed_early) = (
+            Arc::<Mutex<Vec<Seen>>>::default(),
+            Arc::<AtomicUsize>::default(),
+            Arc::<AtomicUsize>::default(),
+        );
         let script: Arc<Script> = Arc::new(script);
         let state = (seen.clone(), open.clone(), closed_early.clone());
         let accepting = tokio::spawn(async move {
@@ -144,7 +152,12 @@ impl Drop for Engine {
 }
 
 /// Serve a connection. `None`: the other side left while a script was running.
-async fn serve(mut socket: TcpStream, connection: usize, script: &Script, seen: &Mutex<Vec<Seen>>) -> Option<()> {
+async fn serve(
+    mut socket: TcpStream,
+    connection: usize,
+    script: &Script,
+    seen: &Mutex<Vec<Seen>>,
+) -> Option<()> {
     let _ = socket.set_nodelay(true);
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut socket, &mut buffer, connection).await {
@@ -153,7 +166,9 @@ async fn serve(mut socket: TcpStream, connection: usize, script: &Script, seen: 
             match step {
                 Step::Write(bytes) => socket.write_all(&bytes).await.ok()?,
                 Step::Sleep(time) => sleep_or_close(&socket, time).await?,
-                Step::At(time) => sleep_or_close(&socket, time.saturating_sub(request.at.elapsed())).await?,
+                Step::At(time) => {
+                    sleep_or_close(&socket, time.saturating_sub(request.at.elapsed())).await?
+                }
                 Step::AwaitClose(time) => sleep_or_close(&socket, time).await?,
                 Step::Until(said) => {
                     while !said.load(Ordering::SeqCst) {
@@ -162,7 +177,10 @@ async fn serve(mut socket: TcpStream, connection: usize, script: &Script, seen: 
                 }
                 Step::Close => return Some(()),
                 Step::Reset => {
-                    #[expect(deprecated, reason = "a linger of zero is how a reset is sent; it does not block")]
+                    #[expect(
+                        deprecated,
+                        reason = "a linger of zero is how a reset is sent; it does not block"
+                    )]
                     let _ = socket.set_linger(Some(Duration::ZERO));
                     return Some(());
                 }
@@ -194,7 +212,11 @@ async fn sleep_or_close(socket: &TcpStream, time: Duration) -> Option<()> {
     }
 }
 
-async fn read_request(socket: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Seen> {
+async fn read_request(
+    socket: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    connection: usize,
+) -> Option<Seen> {
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;
@@ -206,7 +228,11 @@ async fn read_request(socket: &mut TcpStream, buffer: &mut Vec<u8>, connection: 
     let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
     let length = head
         .lines()
-        .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:").map(|v| v.trim().parse::<usize>().expect("a number")))
+        .find_map(|l| {
+            l.to_ascii_lowercase()
+                .strip_prefix("content-length:")
+                .map(|v| v.trim().parse::<usize>().expect("a number"))
+        })
         .unwrap_or(0);
     while buffer.len() < head_end + length {
         if socket.read_buf(buffer).await.ok()? == 0 {

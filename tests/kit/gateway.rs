@@ -32,7 +32,11 @@ pub fn binary() -> PathBuf {
     }
     let test = std::env::current_exe().expect("a running test");
     let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join("llm-lens");
-    assert!(path.exists(), "{} is missing: build it with `cargo build -p llm-lens-cli`, or run `make test`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo build -p llm-lens-cli`, or run `make test`",
+        path.display()
+    );
     path
 }
 
@@ -47,7 +51,17 @@ pub fn folder() -> PathBuf {
 impl Gateway {
     /// In front of one engine, as `--upstream` does, on free ports.
     pub async fn in_front_of(url: &str) -> Gateway {
-        Gateway::with_flags(&["--upstream", url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"]).await
+        Gateway::with_flags(&[
+            "--upstream",
+            url,
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--workers",
+            "2",
+        ])
+        .await
     }
 
     /// With a settings file. Listeners and admin are on free ports unless the text says otherwise.
@@ -87,8 +101,14 @@ impl Gateway {
     pub async fn start(mut command: Command, folder: PathBuf) -> Gateway {
         let (out, err) = (folder.join("stdout"), folder.join("stderr"));
         let file = |path: &Path| std::fs::File::create(path).expect("the folder is writable");
-        let child = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).spawn().expect("the binary runs");
-        let mut gateway = Gateway { child, addresses: Vec::new(), admin: SocketAddr::from(([0; 4], 0)), folder };
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .spawn()
+            .expect("the binary runs");
+        let mut gateway =
+            Gateway { child, addresses: Vec::new(), admin: SocketAddr::from(([0; 4], 0)), folder };
         let until = Instant::now() + PATIENCE;
         loop {
             let text = std::fs::read_to_string(&out).unwrap_or_default();
@@ -99,7 +119,9 @@ impl Gateway {
                     .filter_map(|l| l.strip_prefix("listening on "))
                     .map(|l| address_in(l.split_once("//").expect("a URL").1))
                     .collect();
-                gateway.until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200)).await;
+                gateway
+                    .until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200))
+                    .await;
                 return gateway;
             }
             if let Ok(Some(status)) = gateway.child.try_wait() {
@@ -166,27 +188,32 @@ impl Gateway {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
         line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
     }
 
     /// CPU time, user and kernel.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = after.split_whitespace().skip(11).take(2).filter_map(|v| v.parse::<u64>().ok()).sum();
+        let ticks: u64 =
+            after.split_whitespace().skip(11).take(2).filter_map(|v| v.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 10)
     }
 
     /// A page of the admin listener: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        self.try_get(path).unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
+        self.try_get(path)
+            .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
     }
 
     /// The same with POST; `fields` are more header fields, each with its CRLF.
     pub fn post(&self, path: &str, fields: &str) -> (u16, String) {
-        self.ask_admin("POST", path, fields).unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
+        self.ask_admin("POST", path, fields)
+            .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
     }
 
     fn try_get(&self, path: &str) -> Option<(u16, String)> {
@@ -195,7 +222,9 @@ impl Gateway {
 
     /// `/metrics` for a scraper with that `Accept`: the head of the answer and its body.
     pub fn scrape(&self, accept: &str) -> (String, Vec<u8>) {
-        let whole = self.exchange_with_admin("GET", "/metrics", &format!("accept: {accept}\r\n")).expect("the admin listener answers");
+        let whole = self
+            .exchange_with_admin("GET", "/metrics", &format!("accept: {accept}\r\n"))
+            .expect("the admin listener answers");
         let end = whole.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
         (String::from_utf8_lossy(&whole[..end]).into_owned(), whole[end + 4..].to_vec())
     }
@@ -210,7 +239,11 @@ impl Gateway {
         use std::io::{Read, Write};
         let mut socket = std::net::TcpStream::connect_timeout(&self.admin, PATIENCE).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(socket, "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{fields}\r\n").ok()?;
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{fields}\r\n"
+        )
+        .ok()?;
         let mut whole = Vec::new();
         socket.read_to_end(&mut whole).ok()?;
         Some(whole)
@@ -238,8 +271,13 @@ impl Gateway {
     /// The value of a metric, summed over its series; `filter` must stand in the series' text.
     pub fn metric(&self, name: &str, filter: &str) -> f64 {
         let (_, text) = self.get("/metrics");
-        let of_name = |l: &&str| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        text.lines().filter(of_name).filter(|l| l.contains(filter)).filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        let of_name =
+            |l: &&str| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines()
+            .filter(of_name)
+            .filter(|l| l.contains(filter))
+            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
     }
 
     /// Wait until something holds.

@@ -1,9 +1,10 @@
-//! The scripted world around a gateway: engines that do as they are told, clients that look closely, and the real binary
-//! between them.
+//! The scripted world around a gateway: engines that do as they are told, clients that look
+//! closely, and the real binary between them.
 //!
 //! - *In*: scripts.
 //! - *Out*: what happened, with times.
-//! - *Never*: a fixed port, a sleep that a test's truth depends on, a process that outlives its test.
+//! - *Never*: a fixed port, a sleep that a test's truth depends on, a process that outlives its
+//!   test.
 
 pub mod client;
 pub mod clock;

@@ -14,7 +14,10 @@ impl Filter for Panicking {
     }
 
     fn head(&self, head: &RequestHead<'_>) -> Result<(), Refused> {
-        assert!(!head.fields.iter().any(|(name, _)| *name == "x-test-panic"), "a test asked for a panic");
+        assert!(
+            !head.fields.iter().any(|(name, _)| *name == "x-test-panic"),
+            "a test asked for a panic"
+        );
         Ok(())
     }
 }
@@ -22,8 +25,14 @@ impl Filter for Panicking {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args_os().nth(1).ok_or("usage: panicking-gateway SETTINGS")?;
     let settings = config::load(file.as_ref())?;
-    let filters = Registry::standard().with("panicking", |_: &BTreeMap<String, String>| Ok(Panicking));
-    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: Some(file.into()), upgrade: false, filters })?;
+    let filters =
+        Registry::standard().with("panicking", |_: &BTreeMap<String, String>| Ok(Panicking));
+    let gateway = gateway::Gateway::bind(gateway::Options {
+        settings,
+        file: Some(file.into()),
+        upgrade: false,
+        filters,
+    })?;
     println!("{}", gateway.summary());
     Ok(gateway.run()?)
 }

@@ -18,7 +18,10 @@ pub struct Redis {
 impl Redis {
     /// Start one.
     pub async fn start() -> Redis {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
         let folder = folder();
         let mut redis = Redis { child: Redis::spawn(port, &folder), port, folder };
         redis.until_it_listens().await;
@@ -56,8 +59,24 @@ impl Redis {
 
     fn spawn(port: u16, folder: &PathBuf) -> Child {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).arg("--dir").arg(folder);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is there: `make test` installs it")
+        command
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .arg("--dir")
+            .arg(folder);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is there: `make test` installs it")
     }
 
     async fn until_it_listens(&mut self) {

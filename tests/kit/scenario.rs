@@ -1,4 +1,5 @@
-//! The rules of routing with simulated backends and clients, in simulated time: what real processes are held against.
+//! The rules of routing with simulated backends and clients, in simulated time: what real processes
+//! are held against.
 //!
 //! Clients ask one request after the other. Backends answer as scripted.
 
@@ -54,16 +55,20 @@ const SECOND: u64 = 1_000_000_000;
 impl Scenario {
     /// A pool of so many.
     pub fn new(settings: PoolSettings, backends: usize, retries: usize, seed: u64) -> Scenario {
-        let members = (0..backends).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1)))).collect();
+        let members = (0..backends)
+            .map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1))))
+            .collect();
         Scenario { pool: Pool::new(settings, members, seed), now: 1, retries }
     }
 
     /// So many clients ask so many requests together.
     pub fn run(&mut self, clients: usize, requests: usize, backends: &[Answers]) -> Outcome {
         let mut outcome = Outcome { asked: vec![0; backends.len()], ..Outcome::default() };
-        let new = |_| Client { left: requests / clients, began: 0, attempt: None, has_token: false };
+        let new =
+            |_| Client { left: requests / clients, began: 0, attempt: None, has_token: false };
         let mut all: Vec<Client> = (0..clients).map(new).collect();
-        let mut events: BinaryHeap<_> = (0..clients).map(|client| Reverse((self.now, client))).collect();
+        let mut events: BinaryHeap<_> =
+            (0..clients).map(|client| Reverse((self.now, client))).collect();
         let mut next_tick = (self.now / SECOND + 1) * SECOND;
         while let Some(Reverse((now, who))) = events.pop() {
             while next_tick <= now {
@@ -80,7 +85,12 @@ impl Scenario {
     }
 
     /// What a client sees next; after how long there is more to see.
-    fn step(&mut self, client: &mut Client, backends: &[Answers], outcome: &mut Outcome) -> Option<Duration> {
+    fn step(
+        &mut self,
+        client: &mut Client,
+        backends: &[Answers],
+        outcome: &mut Outcome,
+    ) -> Option<Duration> {
         let now = Tick(self.now);
         if let Some((attempt, answers)) = client.attempt.take() {
             if !client.has_token {
@@ -96,7 +106,11 @@ impl Scenario {
             }
             let freezes = matches!(answers, Answers::Freezes(..));
             outcome.broken += usize::from(freezes);
-            self.pool.end(attempt, if freezes { AttemptResult::Failure } else { AttemptResult::Success }, now);
+            self.pool.end(
+                attempt,
+                if freezes { AttemptResult::Failure } else { AttemptResult::Success },
+                now,
+            );
         }
         client.left = client.left.checked_sub(1)?;
         (client.began, client.has_token) = (self.now, false);
@@ -107,17 +121,29 @@ impl Scenario {
     }
 
     /// Ask one after the other, until one does not die at once.
-    fn ask(&self, client: &mut Client, backends: &[Answers], outcome: &mut Outcome) -> Option<Duration> {
+    fn ask(
+        &self,
+        client: &mut Client,
+        backends: &[Answers],
+        outcome: &mut Outcome,
+    ) -> Option<Duration> {
         let mut tried = Vec::new();
         while tried.len() <= self.retries {
             let question = Question { prompt: 1, output: 100 };
-            let choice = self
-                .pool
-                .choose(&BalanceRequest { tokens: question.tokens(), tried: &tried, ..BalanceRequest::default() }, Tick(self.now))?;
+            let choice = self.pool.choose(
+                &BalanceRequest {
+                    tokens: question.tokens(),
+                    tried: &tried,
+                    ..BalanceRequest::default()
+                },
+                Tick(self.now),
+            )?;
             let attempt = self.pool.begin(choice.at, question)?;
             outcome.asked[choice.at] += 1;
             match backends[choice.at] {
-                Answers::Dies => drop(self.pool.end(attempt, AttemptResult::Failure, Tick(self.now))),
+                Answers::Dies => {
+                    let _ = self.pool.end(attempt, AttemptResult::Failure, Tick(self.now));
+                }
                 answers @ (Answers::After(first, _) | Answers::Freezes(first, _)) => {
                     client.attempt = Some((attempt, answers));
                     return Some(first);

@@ -3,7 +3,8 @@
 use crate::Step;
 
 /// The head of a chunked event stream.
-pub const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// A chat event with that delta.
 pub fn delta(members: &str) -> String {
@@ -55,7 +56,10 @@ pub fn stream(n: usize, pause_ms: u64) -> Vec<Step> {
 
 /// A whole JSON answer.
 pub fn json(status: u16, body: &str) -> Vec<Step> {
-    vec![Step::text(format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()))]
+    vec![Step::text(format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))]
 }
 
 /// A short chat answer that was not streamed.

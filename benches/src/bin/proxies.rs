@@ -40,7 +40,8 @@ struct Args {
 
 impl Args {
     fn options(&self) -> Options {
-        let wanted = |kind: &Kind| *kind == Kind::Direct || self.only.is_empty() || self.only.contains(kind);
+        let wanted =
+            |kind: &Kind| *kind == Kind::Direct || self.only.is_empty() || self.only.contains(kind);
         let chosen = |cell: &Cell| self.cells.is_empty() || self.cells.contains(cell);
         Options {
             gateway: self.gateway.clone(),
@@ -61,7 +62,8 @@ async fn main() -> Result<()> {
     // Before the minutes of measuring, not after them.
     for path in [&args.out, &args.markdown].into_iter().flatten() {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("make {}", folder.display()))?;
         }
     }
     let report = tokio::select! {

@@ -45,7 +45,8 @@ pub enum Cell {
 
 impl Cell {
     /// All cells, in the order they run.
-    pub const ALL: [Self; 7] = [Self::Small, Self::Body, Self::Paced, Self::Flood, Self::Batch, Self::Ttft, Self::Memory];
+    pub const ALL: [Self; 7] =
+        [Self::Small, Self::Body, Self::Paced, Self::Flood, Self::Batch, Self::Ttft, Self::Memory];
 
     /// Runs this cell.
     ///
@@ -112,8 +113,15 @@ impl Load {
     };
 
     /// A load for a quick look.
-    pub const QUICK: Self =
-        Self { small: 24_000, body: 12_000, paced_events: 100, flood_events: 16_000, batch_events: 24_000, ttft: 300, ..Self::FULL };
+    pub const QUICK: Self = Self {
+        small: 24_000,
+        body: 12_000,
+        paced_events: 100,
+        flood_events: 16_000,
+        batch_events: 24_000,
+        ttft: 300,
+        ..Self::FULL
+    };
 }
 
 /// CPU time of a proxy up to now; none for the direct way.
@@ -122,7 +130,12 @@ pub(crate) fn look(peer: &Peer) -> Result<Option<Cpu>> {
 }
 
 /// Figures of the CPU time since `before`, for each of `count` things.
-pub(crate) fn spent(peer: &Peer, before: Option<&Cpu>, count: f64, [user, kernel]: [Metric; 2]) -> Result<Figures> {
+pub(crate) fn spent(
+    peer: &Peer,
+    before: Option<&Cpu>,
+    count: f64,
+    [user, kernel]: [Metric; 2],
+) -> Result<Figures> {
     let (Some(before), Some(after)) = (before, look(peer)?) else {
         return Ok(Vec::new());
     };

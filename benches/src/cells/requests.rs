@@ -35,7 +35,13 @@ pub async fn body(peer: &Peer, load: &Load) -> Result<Figures> {
     calls(peer, load.connections, load.body, LARGE, metrics).await
 }
 
-async fn calls(peer: &Peer, connections: u32, count: u32, text: usize, metrics: [Metric; 2]) -> Result<Figures> {
+async fn calls(
+    peer: &Peer,
+    connections: u32,
+    count: u32,
+    text: usize,
+    metrics: [Metric; 2],
+) -> Result<Figures> {
     let ask: Arc<[u8]> = request(Plan::Json, text).into();
     let clients = warm(peer, connections).await?;
     let each = count / connections.max(1);

@@ -35,7 +35,12 @@ struct Outcome {
 /// # Errors
 /// When a stream is not whole.
 pub async fn paced(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape { streams: load.paced_streams, events: load.paced_events, gap: load.paced_gap, per: 1 };
+    let shape = Shape {
+        streams: load.paced_streams,
+        events: load.paced_events,
+        gap: load.paced_gap,
+        per: 1,
+    };
     let metrics = [Metric::PacedUser, Metric::PacedKernel];
     let outcome = many(peer, &shape, metrics).await?;
     let mut figures = outcome.cpu;
@@ -49,7 +54,12 @@ pub async fn paced(peer: &Peer, load: &Load) -> Result<Figures> {
 /// # Errors
 /// When a stream is not whole.
 pub async fn flood(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape { streams: load.flood_streams, events: load.flood_events, gap: Duration::ZERO, per: 1 };
+    let shape = Shape {
+        streams: load.flood_streams,
+        events: load.flood_events,
+        gap: Duration::ZERO,
+        per: 1,
+    };
     let metrics = [Metric::FloodUser, Metric::FloodKernel];
     let mut outcome = many(peer, &shape, metrics).await?;
     outcome.cpu.push((Metric::FloodRate, outcome.rate));
@@ -61,7 +71,12 @@ pub async fn flood(peer: &Peer, load: &Load) -> Result<Figures> {
 /// # Errors
 /// When a stream is not whole.
 pub async fn batch(peer: &Peer, load: &Load) -> Result<Figures> {
-    let shape = Shape { streams: load.flood_streams, events: load.batch_events, gap: Duration::ZERO, per: 8 };
+    let shape = Shape {
+        streams: load.flood_streams,
+        events: load.batch_events,
+        gap: Duration::ZERO,
+        per: 8,
+    };
     let metrics = [Metric::BatchUser, Metric::BatchKernel];
     let mut outcome = many(peer, &shape, metrics).await?;
     outcome.cpu.push((Metric::BatchRate, outcome.rate));

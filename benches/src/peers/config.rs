@@ -116,7 +116,8 @@ routes: [{{name: default, backend: engine, guardrail: default}}]
 pub fn limited(options: &PeerOptions<'_>, admin: SocketAddr) -> std::io::Result<String> {
     const SECRET: &str = "a-secret-of-the-bench";
     let hasher = traffic::KeyHasher::new(SECRET);
-    let hex = |key: &str| hasher.hash(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex =
+        |key: &str| hasher.hash(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let line = |at: usize| {
         let key = if at == 4711 { "bench".to_owned() } else { format!("llk_{at:064}") };
         format!("- {{id: k_{at}, owner: owner-{}, hash: '{}'}}\n", at % 100, hex(&key))

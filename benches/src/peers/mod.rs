@@ -49,8 +49,16 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 8] =
-        [Self::Direct, Self::Splice, Self::Nginx, Self::Haproxy, Self::IdlePingora, Self::LlmLens, Self::Shielded, Self::Limited];
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Splice,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::IdlePingora,
+        Self::LlmLens,
+        Self::Shielded,
+        Self::Limited,
+    ];
 
     /// Name for the report.
     #[must_use]
@@ -78,9 +86,10 @@ impl Kind {
             Self::IdlePingora => (sibling("idle-proxy"), "build with the feature `peers`"),
             Self::Nginx => (installed("nginx"), "install the Debian package `nginx`"),
             Self::Haproxy => (installed("haproxy"), "install the Debian package `haproxy`"),
-            Self::LlmLens | Self::Shielded | Self::Limited => {
-                (gateway.and_then(|path| path.canonicalize().ok()), "name its binary with --gateway")
-            }
+            Self::LlmLens | Self::Shielded | Self::Limited => (
+                gateway.and_then(|path| path.canonicalize().ok()),
+                "name its binary with --gateway",
+            ),
         };
         let found = found.with_context(|| format!("{} is missing: {hint}", self.name()))?;
         Ok(Some(found))
@@ -107,8 +116,12 @@ impl Kind {
                 .args(["gateway", "--workers", "1", "--listen", &listen])
                 .args(["--admin", &port::free()?.to_string()])
                 .args(["--upstream", &format!("http://{engine}")]),
-            Self::Shielded => command.args(["gateway", "--config"]).arg(write(config::shielded(options, port::free()?))?),
-            Self::Limited => command.args(["gateway", "--config"]).arg(write(config::limited(options, port::free()?)?)?),
+            Self::Shielded => command
+                .args(["gateway", "--config"])
+                .arg(write(config::shielded(options, port::free()?))?),
+            Self::Limited => command
+                .args(["gateway", "--config"])
+                .arg(write(config::limited(options, port::free()?)?)?),
             _ => command.args(["--listen", &listen, "--upstream", &engine]),
         };
         Ok(command)
@@ -125,7 +138,10 @@ pub fn sibling(name: &str) -> Option<PathBuf> {
 /// A program on the path, or where Debian keeps its daemons.
 fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join(name)).find(|file| file.is_file())
+    env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// A started proxy.
@@ -144,7 +160,13 @@ impl Peer {
     ///
     /// # Errors
     /// When it does not start or does not answer in time.
-    pub async fn start(kind: Kind, program: Option<&Path>, engine: SocketAddr, folder: &Path, connections: u64) -> Result<Self> {
+    pub async fn start(
+        kind: Kind,
+        program: Option<&Path>,
+        engine: SocketAddr,
+        folder: &Path,
+        connections: u64,
+    ) -> Result<Self> {
         let Some(program) = program else {
             return Ok(Self { kind, address: engine, pids: None, process: None });
         };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use filters::settings::{
-    Action, Class, Declared, GuardrailSettings, Honeytoken, Judge, JudgeKind, Mode, ModelFiles, Named, OnFailure, Risk, Rule, Sizes,
-    Template, Topic, Toxicity,
+    Action, Class, Declared, GuardrailSettings, Honeytoken, Judge, JudgeKind, Mode, ModelFiles,
+    Named, OnFailure, Risk, Rule, Sizes, Template, Topic, Toxicity,
 };
 
 use super::Builder;
@@ -19,7 +19,11 @@ const MAX_ENTRIES: usize = 64;
 const MIN_HONEYTOKEN: usize = 8;
 
 impl Builder {
-    pub(super) fn guardrails(&mut self, root: &Table, backends: &[Arc<Backend>]) -> Vec<Arc<GuardrailSettings>> {
+    pub(super) fn guardrails(
+        &mut self,
+        root: &Table,
+        backends: &[Arc<Backend>],
+    ) -> Vec<Arc<GuardrailSettings>> {
         let tables = root.list("guardrails");
         self.unique_names(tables);
         tables.iter().map(|table| Arc::new(self.guardrail(table, backends))).collect()
@@ -27,7 +31,11 @@ impl Builder {
 
     fn guardrail(&mut self, table: &Table, backends: &[Arc<Backend>]) -> GuardrailSettings {
         self.check_guardrail(table);
-        let (risk, sizes, scores) = (self.section(table, "risk"), self.section(table, "sizes"), self.section(table, "toxicity"));
+        let (risk, sizes, scores) = (
+            self.section(table, "risk"),
+            self.section(table, "sizes"),
+            self.section(table, "toxicity"),
+        );
         GuardrailSettings {
             name: table.text("name").unwrap_or_default().into(),
             observe: table.text("mode") == Some("observe"),
@@ -60,13 +68,22 @@ impl Builder {
 
     /// What one field of a guard alone cannot tell, or only beside others.
     fn check_guardrail(&mut self, table: &Table) {
-        for (field, min, max, range) in [("hold_bytes", 64, 64 << 10, "64B to 64KiB"), ("judge_window", 32, 64 << 10, "32B to 64KiB")] {
+        for (field, min, max, range) in [
+            ("hold_bytes", 64, 64 << 10, "64B to 64KiB"),
+            ("judge_window", 32, 64 << 10, "32B to 64KiB"),
+        ] {
             if !(min..=max).contains(&table.size(field)) {
                 self.wrong(table, field, format!("must be from {range}"));
             }
         }
-        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&table.duration("hold_time")) {
-            self.wrong(table, "hold_time", "must be from 10ms to 1m; with less, matches that arrive in pieces are missed");
+        if !(Duration::from_millis(10)..=Duration::from_secs(60))
+            .contains(&table.duration("hold_time"))
+        {
+            self.wrong(
+                table,
+                "hold_time",
+                "must be from 10ms to 1m; with less, matches that arrive in pieces are missed",
+            );
         }
         let written = [
             ("topics", table.list("topics").len()),
@@ -76,11 +93,21 @@ impl Builder {
             ("filters", table.list("filters").len()),
         ];
         for (field, written) in written.into_iter().filter(|(_, written)| *written > MAX_ENTRIES) {
-            self.wrong(table, field, format!("has {written} entries; at most {MAX_ENTRIES} are allowed"));
+            self.wrong(
+                table,
+                field,
+                format!("has {written} entries; at most {MAX_ENTRIES} are allowed"),
+            );
         }
-        let entries = table.list("rules").iter().chain(table.list("judges")).map(|entry| action(entry, "input"));
+        let entries = table
+            .list("rules")
+            .iter()
+            .chain(table.list("judges"))
+            .map(|entry| action(entry, "input"));
         let own = ["input_pii", "input_secrets"].map(|field| action(table, field));
-        if table.flag("restore") && !own.into_iter().chain(entries).any(|action| action == Action::Mask) {
+        if table.flag("restore")
+            && !own.into_iter().chain(entries).any(|action| action == Action::Mask)
+        {
             self.wrong(
                 table,
                 "restore",
@@ -127,11 +154,15 @@ impl Builder {
         self.unique_names(tables);
         let mut out = Vec::new();
         for one in tables {
-            let (regex, phrases) = (one.text("regex").unwrap_or_default().to_owned(), one.texts("phrases").to_vec());
+            let (regex, phrases) =
+                (one.text("regex").unwrap_or_default().to_owned(), one.texts("phrases").to_vec());
             if regex.is_empty() && phrases.is_empty() {
                 self.wrong(one, "regex", "needs a regex or phrases");
             }
-            if let Some(why) = Some(&regex).filter(|regex| !regex.is_empty()).and_then(|regex| filters::check_rule(regex).err()) {
+            if let Some(why) = Some(&regex)
+                .filter(|regex| !regex.is_empty())
+                .and_then(|regex| filters::check_rule(regex).err())
+            {
                 self.wrong(one, "regex", format!("{regex:?}: {why}"));
             }
             if phrases.iter().any(|phrase| phrase.trim().is_empty() || phrase.len() > 160) {
@@ -168,13 +199,21 @@ impl Builder {
 
     fn judge(&mut self, table: &Table, backends: &[Arc<Backend>]) -> Judge {
         let kind = judge_kind(table.text("kind").unwrap_or_default());
-        let backend = self.named(table, "backend", backends, |backend| &backend.name).map(|backend| backend.name.clone());
+        let backend = self
+            .named(table, "backend", backends, |backend| &backend.name)
+            .map(|backend| backend.name.clone());
         if kind != JudgeKind::Onnx && table.text("backend").is_none() {
-            self.wrong(table, "backend", "is required for this kind of judge; name an entry of backends");
+            self.wrong(
+                table,
+                "backend",
+                "is required for this kind of judge; name an entry of backends",
+            );
         }
         let examples = table.texts("examples");
         if kind == JudgeKind::Embeddings
-            && (examples.is_empty() || examples.len() > MAX_ENTRIES || examples.iter().any(|text| text.len() > 4096))
+            && (examples.is_empty()
+                || examples.len() > MAX_ENTRIES
+                || examples.iter().any(|text| text.len() > 4096))
         {
             self.wrong(
                 table,
@@ -185,7 +224,8 @@ impl Builder {
         if table.duration("deadline").is_zero() {
             self.wrong(table, "deadline", "must be greater than 0s; write for example 2s");
         }
-        let needs_model = matches!(kind, JudgeKind::GuardModel | JudgeKind::Classify | JudgeKind::Embeddings);
+        let needs_model =
+            matches!(kind, JudgeKind::GuardModel | JudgeKind::Classify | JudgeKind::Embeddings);
         if needs_model && table.text("model").is_none() {
             self.wrong(table, "model", "is required for this kind of judge");
         }
@@ -218,7 +258,11 @@ impl Builder {
         let mut file = |field| {
             let path = PathBuf::from(table.text(field).unwrap_or_default());
             if let Err(e) = std::fs::File::open(&path) {
-                self.wrong(table, field, format!("cannot open {:?}: {e}", path.display().to_string()));
+                self.wrong(
+                    table,
+                    field,
+                    format!("cannot open {:?}: {e}", path.display().to_string()),
+                );
             }
             path
         };
@@ -233,7 +277,9 @@ impl Builder {
     fn named_filters(&mut self, table: &Table) -> Vec<Named> {
         let tables = table.list("filters");
         self.unique_names(tables);
-        let class = |one: &Table| if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Security };
+        let class = |one: &Table| {
+            if one.text("class") == Some("traffic") { Class::Traffic } else { Class::Security }
+        };
         let named = |one: &Table| Named {
             declared: declared(one, class(one)),
             kind: one.text("use").unwrap_or_default().to_owned(),
@@ -247,7 +293,11 @@ fn declared(table: &Table, class: Class) -> Declared {
     Declared {
         name: table.text("name").unwrap_or_default().into(),
         class,
-        on_failure: if table.text("on_failure") == Some("open") { OnFailure::Open } else { OnFailure::Closed },
+        on_failure: if table.text("on_failure") == Some("open") {
+            OnFailure::Open
+        } else {
+            OnFailure::Closed
+        },
         deadline: table.duration("deadline"),
         mode: mode(table, "mode"),
     }

@@ -1,27 +1,27 @@
 //! Builds the settings of pools and routing from a checked tree.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use routing::settings::{Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries};
+use routing::settings::{
+    Balance, By, Checks, Complexity, Ejection, Hedges, Objective, PoolSettings, Probe, Retries,
+};
 
 use super::Builder;
-use crate::discovery::{Discovery, Source};
 use crate::problem::nearest;
 use crate::settings::{
-    Ability, Backend, BackendTls, CanarySettings, MirrorSettings, OffloadSettings, Pattern, Pool, Resume, Rollback, Route,
+    Ability, Backend, CanarySettings, MirrorSettings, OffloadSettings, Pattern, Pool, Resume,
+    Rollback, Route,
 };
 use crate::tree::Table;
 
-/// Largest file of backends.
-const MAX_FILE: u64 = 1 << 20;
-/// The port of name servers.
-const DNS: u16 = 53;
-
 impl Builder {
     /// Pools; backends that stand in files of theirs join the others.
-    pub(super) fn pools(&mut self, root: &Table, backends: &mut Vec<Arc<Backend>>) -> Vec<Arc<Pool>> {
+    pub(super) fn pools(
+        &mut self,
+        root: &Table,
+        backends: &mut Vec<Arc<Backend>>,
+    ) -> Vec<Arc<Pool>> {
         let tables = root.list("pools");
         self.unique_names(tables);
         tables.iter().map(|table| Arc::new(self.pool(table, backends))).collect()
@@ -32,139 +32,41 @@ impl Builder {
         for name in table.texts("backends") {
             match known.iter().find(|backend| *backend.name == **name) {
                 Some(backend) if backends.iter().any(|there| there.name == backend.name) => {
-                    self.wrong(table, "backends", format!("{name:?} is listed twice; set its weight instead"));
+                    self.wrong(
+                        table,
+                        "backends",
+                        format!("{name:?} is listed twice; set its weight instead"),
+                    );
                 }
                 Some(backend) => backends.push(backend.clone()),
-                None => self.unknown(table, "backends", name, known.iter().map(|backend| &*backend.name)),
+                None => self.unknown(
+                    table,
+                    "backends",
+                    name,
+                    known.iter().map(|backend| &*backend.name),
+                ),
             }
         }
         let discovery = self.discovery(table, known);
         if backends.is_empty() && table.table("discover").is_none() {
             self.wrong(table, "backends", "a pool needs backends, a backends_file or discover");
         }
-        let mut dialects = backends.iter().chain(discovery.as_ref().map(|discovery| &discovery.template)).map(|backend| backend.dialect);
+        let mut dialects = backends
+            .iter()
+            .chain(discovery.as_ref().map(|discovery| &discovery.template))
+            .map(|backend| backend.dialect);
         let first = dialects.next();
         if dialects.any(|other| Some(other) != first) {
             self.wrong(table, "backends", "backends of a pool must have the same dialect");
         }
         let file = table.text("backends_file").map(PathBuf::from);
-        Pool { settings: self.pool_settings(table), model: table.text("model").map(str::to_owned), file, discovery, backends }
-    }
-
-    /// Where more backends of a pool are found.
-    fn discovery(&mut self, pool: &Table, known: &[Arc<Backend>]) -> Option<Discovery> {
-        let table = pool.table("discover")?;
-        if pool.text("template").is_none() {
-            self.wrong(pool, "template", "is required with discover: name the backend whose settings apply to discovered ones");
+        Pool {
+            settings: self.pool_settings(table),
+            model: table.text("model").map(str::to_owned),
+            file,
+            discovery,
+            backends,
         }
-        let template = self.named(pool, "template", known, |backend| &backend.name).cloned();
-        let source = self.source(table, template.as_deref().map_or(0, |template| template.port));
-        Some(Discovery { template: template?, source: source? })
-    }
-
-    fn source(&mut self, table: &Table, port: u16) -> Option<Source> {
-        let kinds = ["dns", "srv", "kubernetes"];
-        let mut named = kinds.iter().filter_map(|kind| Some((*kind, table.text(kind)?)));
-        let (Some((kind, name)), None) = (named.next(), named.next()) else {
-            self.problems.push(table.place.problem("needs exactly one of dns, srv and kubernetes"));
-            return None;
-        };
-        self.only_for(table, kind, &[("servers", &["dns", "srv"]), ("port", &["dns", "kubernetes"]), ("namespace", &["kubernetes"])]);
-        if !is_host_name(name) || name.parse::<IpAddr>().is_ok() {
-            self.wrong(table, kind, format!("{name:?} is not a host name; write an address as the url of a backend instead"));
-            return None;
-        }
-        let (name, servers) = (name.to_owned(), self.dns_servers(table));
-        Some(match kind {
-            "dns" => Source::Dns { name, port: self.port(table).unwrap_or(port), servers },
-            "srv" => Source::Srv { name, servers },
-            _ => Source::Kubernetes {
-                namespace: table.text("namespace").map(str::to_owned),
-                service: name,
-                port: table.text("port").map(str::to_owned),
-            },
-        })
-    }
-
-    /// Fields that say nothing where backends are found otherwise.
-    fn only_for(&mut self, table: &Table, kind: &str, fields: &[(&str, &[&str])]) {
-        for (field, kinds) in fields.iter().filter(|(field, kinds)| table.has(field) && !kinds.contains(&kind)) {
-            self.wrong(table, field, format!("applies to {} only, not to {kind}", kinds.join(" and ")));
-        }
-    }
-
-    fn port(&mut self, table: &Table) -> Option<u16> {
-        let text = table.text("port")?;
-        let port = text.parse().ok().filter(|port| *port > 0);
-        if port.is_none() {
-            self.wrong(table, "port", format!("{text:?} is not a port; write a number from 1 to 65535"));
-        }
-        port
-    }
-
-    /// Name servers, each an address that may have a port.
-    fn dns_servers(&mut self, table: &Table) -> Vec<SocketAddr> {
-        let mut servers = Vec::new();
-        for text in table.texts("servers") {
-            let with_port = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS));
-            match text.parse().or_else(|_| with_port()) {
-                Ok(server) => servers.push(server),
-                Err(_) => self.wrong(table, "servers", format!("{text:?} is not an IP address; write for example \"10.96.0.10:53\"")),
-            }
-        }
-        servers
-    }
-
-    /// The backends of a pool's file.
-    fn filed(&mut self, table: &Table, known: &mut Vec<Arc<Backend>>) -> Vec<Arc<Backend>> {
-        let Some(file) = table.text("backends_file") else {
-            if table.text("template").is_some() && table.table("discover").is_none() {
-                self.wrong(table, "template", "has no effect without backends_file or discover; remove it or add one");
-            }
-            return Vec::new();
-        };
-        if table.text("template").is_none() {
-            self.wrong(table, "template", "is required with backends_file: name the backend whose settings apply to those of the file");
-        }
-        let Some(template) = self.named(table, "template", known, |backend| &backend.name).cloned() else { return Vec::new() };
-        let text = match crate::read(Path::new(file), MAX_FILE) {
-            Ok(text) => text,
-            Err(error) => {
-                self.wrong(table, "backends_file", format!("cannot read {file}: {error}"));
-                return Vec::new();
-            }
-        };
-        let pool = table.text("name").unwrap_or_default();
-        let mut backends: Vec<Arc<Backend>> = Vec::new();
-        for (number, url) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
-            let parts = match super::split_url(url) {
-                Ok(parts) => parts,
-                Err(why) => {
-                    self.wrong(table, "backends_file", format!("{file}:{}: {url:?} {why}", number + 1));
-                    continue;
-                }
-            };
-            let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
-            if known.iter().any(|there| there.name == name) {
-                self.wrong(table, "backends_file", format!("{file}:{}: {url:?} is listed twice", number + 1));
-                continue;
-            }
-            let backend = Backend {
-                name,
-                index: known.len(),
-                tls: parts
-                    .tls
-                    .then(|| BackendTls { ca: template.tls.as_ref().and_then(|tls| tls.ca.clone()), server_name: parts.host.clone() }),
-                host: parts.host,
-                port: parts.port,
-                authority: parts.authority,
-                prefix: parts.prefix,
-                ..(*template).clone()
-            };
-            known.push(Arc::new(backend));
-            backends.extend(known.last().cloned());
-        }
-        backends
     }
 
     fn pool_settings(&mut self, table: &Table) -> PoolSettings {
@@ -209,7 +111,9 @@ impl Builder {
     /// What `session` and `hash` go by.
     fn key(&mut self, table: &Table) -> By {
         let text = table.text("key").unwrap_or("caller");
-        let named = |prefix| text.strip_prefix(prefix).filter(|name: &&str| !name.is_empty()).map(str::to_owned);
+        let named = |prefix| {
+            text.strip_prefix(prefix).filter(|name: &&str| !name.is_empty()).map(str::to_owned)
+        };
         match (named("header:"), named("cookie:")) {
             (Some(name), _) => By::Header(name.to_ascii_lowercase()),
             (_, Some(name)) => By::Cookie(name),
@@ -235,7 +139,10 @@ impl Builder {
         }
         let count = |name| u32::try_from(table.count(name)).unwrap_or(u32::MAX);
         Some(Checks {
-            probe: table.text("model").map_or_else(|| Probe::Path(path.to_owned()), |model| Probe::Token(model.to_owned())),
+            probe: table.text("model").map_or_else(
+                || Probe::Path(path.to_owned()),
+                |model| Probe::Token(model.to_owned()),
+            ),
             interval: table.duration("interval"),
             timeout: table.duration("timeout"),
             healthy: count("healthy"),
@@ -243,9 +150,13 @@ impl Builder {
         })
     }
 
-    pub(super) fn engine_metrics(&mut self, backend: &Table) -> Option<(String, std::time::Duration)> {
+    pub(super) fn engine_metrics(
+        &mut self,
+        backend: &Table,
+    ) -> Option<(String, std::time::Duration)> {
         let table = backend.table("engine_metrics")?;
-        let (path, interval) = (table.text("path").unwrap_or("/metrics"), table.duration("interval"));
+        let (path, interval) =
+            (table.text("path").unwrap_or("/metrics"), table.duration("interval"));
         if !path.starts_with('/') {
             self.wrong(table, "path", format!("{path:?} must begin with a slash"));
         }
@@ -256,26 +167,50 @@ impl Builder {
     }
 
     pub(super) fn unsupported(&mut self, backend: &Table) -> Vec<Ability> {
-        let words = [("tools", Ability::Tools), ("vision", Ability::Vision), ("embeddings", Ability::Embeddings)];
+        let words = [
+            ("tools", Ability::Tools),
+            ("vision", Ability::Vision),
+            ("embeddings", Ability::Embeddings),
+        ];
         let mut unsupported = Vec::new();
         for word in backend.texts("unsupported") {
             match words.iter().find(|(known, _)| known == word) {
                 Some((_, ability)) => unsupported.push(*ability),
-                None => self.unknown(backend, "unsupported", word, words.iter().map(|(known, _)| *known)),
+                None => self.unknown(
+                    backend,
+                    "unsupported",
+                    word,
+                    words.iter().map(|(known, _)| *known),
+                ),
             }
         }
         unsupported
     }
 
-    /// The pools of a route, in order: its own, or one of its backend alone, and those that it falls back to.
-    pub(super) fn route_pools(&mut self, table: &Table, backends: &[Arc<Backend>], known: &[Arc<Pool>]) -> Option<Vec<Arc<Pool>>> {
+    /// The pools of a route, in order: its own, or one of its backend alone, and those that it
+    /// falls back to.
+    pub(super) fn route_pools(
+        &mut self,
+        table: &Table,
+        backends: &[Arc<Backend>],
+        known: &[Arc<Pool>],
+    ) -> Option<Vec<Arc<Pool>>> {
         let first = match (table.text("backend"), table.text("pool")) {
             (Some(_), None) => {
-                let backend = self.named(table, "backend", backends, |backend| &backend.name)?.clone();
+                let backend =
+                    self.named(table, "backend", backends, |backend| &backend.name)?.clone();
                 let settings = PoolSettings::named(&backend.name);
-                Arc::new(Pool { settings, model: None, file: None, discovery: None, backends: vec![backend] })
+                Arc::new(Pool {
+                    settings,
+                    model: None,
+                    file: None,
+                    discovery: None,
+                    backends: vec![backend],
+                })
             }
-            (None, Some(_)) => self.named(table, "pool", known, |pool| &pool.settings.name)?.clone(),
+            (None, Some(_)) => {
+                self.named(table, "pool", known, |pool| &pool.settings.name)?.clone()
+            }
             (None, None) => {
                 self.wrong(table, "backend", "is missing; name a backend or a pool for the route");
                 return None;
@@ -289,7 +224,12 @@ impl Builder {
         for name in table.texts("fallback") {
             match known.iter().find(|pool| *pool.settings.name == **name) {
                 Some(pool) => pools.push(pool.clone()),
-                None => self.unknown(table, "fallback", name, known.iter().map(|pool| &*pool.settings.name)),
+                None => self.unknown(
+                    table,
+                    "fallback",
+                    name,
+                    known.iter().map(|pool| &*pool.settings.name),
+                ),
             }
         }
         if let Some(name) = table.table("canary").and_then(|canary| canary.text("pool")) {
@@ -297,11 +237,17 @@ impl Builder {
                 Some(pool) => pools.push(pool.clone()),
                 None => {
                     let canary = table.table("canary").cloned().unwrap_or_default();
-                    self.unknown(&canary, "pool", name, known.iter().map(|pool| &*pool.settings.name));
+                    self.unknown(
+                        &canary,
+                        "pool",
+                        name,
+                        known.iter().map(|pool| &*pool.settings.name),
+                    );
                 }
             }
         }
-        let dialects: Vec<_> = pools.iter().filter_map(|pool| pool.example()).map(|backend| backend.dialect).collect();
+        let dialects: Vec<_> =
+            pools.iter().filter_map(|pool| pool.example()).map(|backend| backend.dialect).collect();
         if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
             self.wrong(table, "fallback", "pools of a route must have the same dialect");
         }
@@ -330,9 +276,14 @@ impl Builder {
     }
 
     pub(super) fn retries(&mut self, table: &Table) -> Retries {
-        let alone = table.text("pool").is_none() && table.texts("fallback").is_empty() && table.table("canary").is_none();
+        let alone = table.text("pool").is_none()
+            && table.texts("fallback").is_empty()
+            && table.table("canary").is_none();
         let Some(given) = table.table("retries") else {
-            return Retries { max: if alone { 0 } else { Retries::default().max }, ..Retries::default() };
+            return Retries {
+                max: if alone { 0 } else { Retries::default().max },
+                ..Retries::default()
+            };
         };
         if alone {
             self.wrong(table, "retries", "need a second backend; set pool or fallback");
@@ -351,7 +302,11 @@ impl Builder {
             _ => return Resume::Off,
         };
         if retries.max == 0 {
-            self.wrong(table, "resume", "needs a second backend and retries; set pool or fallback, and retries.max above 0");
+            self.wrong(
+                table,
+                "resume",
+                "needs a second backend and retries; set pool or fallback, and retries.max above 0",
+            );
         }
         resume
     }
@@ -362,17 +317,26 @@ impl Builder {
             self.wrong(table, "hedge", "needs a pool of two backends or more");
         }
         let after = given.duration("after");
-        Some(Hedges { after: (!after.is_zero()).then_some(after), budget: f64::from(given.share("budget")) })
+        Some(Hedges {
+            after: (!after.is_zero()).then_some(after),
+            budget: f64::from(given.share("budget")),
+        })
     }
 
-    pub(super) fn offload(&mut self, table: &Table, pools: &[Arc<Pool>]) -> Option<OffloadSettings> {
+    pub(super) fn offload(
+        &mut self,
+        table: &Table,
+        pools: &[Arc<Pool>],
+    ) -> Option<OffloadSettings> {
         let given = table.table("offload")?;
         if pools.len() < 2 + usize::from(table.table("canary").is_some()) {
             self.wrong(table, "offload", "needs a fallback: its first pool is the cloud");
         }
         let number = |name| given.number(name).unwrap_or(0.0);
         let header = given.text("header").map(|text| match text.split_once(':') {
-            Some((name, value)) => (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned())),
+            Some((name, value)) => {
+                (name.trim().to_ascii_lowercase(), Some(value.trim().to_owned()))
+            }
             None => (text.trim().to_ascii_lowercase(), None),
         });
         if !given.texts("findings").is_empty() && table.text("guardrail").is_none() {
@@ -397,9 +361,18 @@ impl Builder {
         })
     }
 
-    fn unknown<'n>(&mut self, table: &Table, field: &str, written: &str, known: impl Iterator<Item = &'n str> + Clone) {
+    fn unknown<'n>(
+        &mut self,
+        table: &Table,
+        field: &str,
+        written: &str,
+        known: impl Iterator<Item = &'n str> + Clone,
+    ) {
         let names: Vec<&str> = known.clone().collect();
-        let hint = nearest(written, known).map_or_else(|| format!("known: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+        let hint = nearest(written, known).map_or_else(
+            || format!("known: {}", names.join(", ")),
+            |near| format!("did you mean {near:?}?"),
+        );
         self.wrong(table, field, format!("{written:?} does not exist; {hint}"));
     }
 }
@@ -409,12 +382,4 @@ impl Route {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.pools.iter().flat_map(|pool| &pool.backends)
     }
-}
-
-/// Whether it is a valid host name: labels of letters, digits, hyphens and underscores, at most 253 bytes.
-fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.trim_end_matches('.').split('.').all(is_label)
 }

@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traffic::Pattern;
-use traffic::settings::{Admission, Auth, DOLLAR, Limit, OnExhausted, Per, Price, Quota, Shared, Unit, Window};
+use traffic::settings::{
+    Admission, Auth, DOLLAR, Limit, OnExhausted, Per, Price, Quota, Shared, Unit, Window,
+};
 
 use super::Builder;
-use crate::settings::{AuthSettings, Issuer, JwksSource, JwtSettings, OnStoreFailure, StoreSettings};
+use crate::settings::{
+    AuthSettings, Issuer, JwksSource, JwtSettings, OnStoreFailure, StoreSettings,
+};
 use crate::tree::Table;
 
 /// Shortest secret: shorter ones are guessed.
 const SECRET: usize = 16;
 /// Most limits and prices: each costs every request.
 const MAX_ENTRIES: usize = 64;
-/// Longest rolling time. Longer is for calendars.
+/// Shortest rolling window.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// Longest rolling window. `month` is longer.
 const LONGEST: Duration = Duration::from_secs(31 * 86_400);
 /// Pico-dollars for a token, of a dollar for a million.
 const PER_MILLION: f64 = DOLLAR as f64 / 1e6;
@@ -90,7 +96,11 @@ impl Builder {
         });
         let priced = root.list("prices").iter().any(|price| price.texts("models").is_empty());
         for table in tables.iter().filter(|table| table.text("unit") == Some("cost") && !priced) {
-            self.wrong(table, "unit", "cost needs a price for every model; end \"prices\" with an entry without models");
+            self.wrong(
+                table,
+                "unit",
+                "cost needs a price for every model; end \"prices\" with an entry without models",
+            );
         }
         tables.iter().filter_map(|table| self.rate_limit(table, shared.as_ref())).collect()
     }
@@ -108,7 +118,9 @@ impl Builder {
         if !url.reveal().starts_with("redis://") {
             self.wrong(table, "url", "must begin with redis://");
         }
-        if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&table.duration("timeout")) {
+        if !(Duration::from_millis(1)..=Duration::from_secs(10))
+            .contains(&table.duration("timeout"))
+        {
             self.wrong(table, "timeout", "must be from 1ms to 10s");
         }
         let on_failure = match table.text("on_failure") {
@@ -165,7 +177,9 @@ impl Builder {
             _ => {}
         }
         match crate::value::duration(text) {
-            Ok(period) if (Duration::from_secs(1)..=LONGEST).contains(&period) => return Some(Window::Rolling(period)),
+            Ok(period) if (SHORTEST..=LONGEST).contains(&period) => {
+                return Some(Window::Rolling(period));
+            }
             Ok(_) => self.wrong(table, "window", "must be from 1s to 31d, or day, or month"),
             Err(_) => {
                 self.wrong(table, "window", format!("{text:?} is not a window; write for example \"1m\", \"24h\", \"day\" or \"month\""))
@@ -201,10 +215,17 @@ impl Builder {
         let tables = root.list("prices");
         self.few(root, "prices", tables.len());
         let price = |table: &Table| {
-            let of = |field| table.number(field).map(|dollars| (dollars * PER_MILLION).round() as u64);
+            let of =
+                |field| table.number(field).map(|dollars| (dollars * PER_MILLION).round() as u64);
             let (input, output) = (of("input").unwrap_or(0), of("output").unwrap_or(0));
             let models = patterns(table, "models");
-            Price { models, input, cached_input: of("cached_input").unwrap_or(input), output, reasoning: of("reasoning").unwrap_or(output) }
+            Price {
+                models,
+                input,
+                cached_input: of("cached_input").unwrap_or(input),
+                output,
+                reasoning: of("reasoning").unwrap_or(output),
+            }
         };
         tables.iter().map(price).collect()
     }
@@ -220,17 +241,29 @@ impl Builder {
             max_wait: table.duration("max_wait"),
         };
         if admission.adaptive && admission.max_requests < admission.min_requests {
-            self.wrong(table, "max_requests", "must be at least min_requests when adaptive is true: it is the upper bound");
+            self.wrong(
+                table,
+                "max_requests",
+                "must be at least min_requests when adaptive is true: it is the upper bound",
+            );
         }
         if admission.max_requests == 0 && admission.max_tokens == 0 {
-            self.wrong(table, "max_requests", "is missing; set max_requests or max_tokens, or remove the section");
+            self.wrong(
+                table,
+                "max_requests",
+                "is missing; set max_requests or max_tokens, or remove the section",
+            );
         }
         Some(admission)
     }
 
     fn few(&mut self, root: &Table, field: &str, written: usize) {
         if written > MAX_ENTRIES {
-            self.wrong(root, field, format!("has {written} entries; at most {MAX_ENTRIES} are allowed"));
+            self.wrong(
+                root,
+                field,
+                format!("has {written} entries; at most {MAX_ENTRIES} are allowed"),
+            );
         }
     }
 }

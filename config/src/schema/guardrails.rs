@@ -107,7 +107,12 @@ pub static GUARDRAIL: Section = Section {
 pub static TOXICITY: Section = Section {
     doc: "Thresholds from 0 to 1; the classifier is calibrated so that 0.5 balances misses and false positives. Toxic text without a category counts from 0.5.",
     fields: &[
-        field("hate", Kind::Share, "0.5", "Contempt for or violence against people because of what they are."),
+        field(
+            "hate",
+            Kind::Share,
+            "0.5",
+            "Contempt for or violence against people because of what they are.",
+        ),
         field("insult", Kind::Share, "0.5", "Contempt for a person."),
         field("threat", Kind::Share, "0.5", "Announced or wished violence."),
         field("self_harm", Kind::Share, "0.5", "Encouragement of self-harm."),
@@ -140,12 +145,37 @@ pub static RISK: Section = Section {
 pub static SIZES: Section = Section {
     doc: "Bounds on prompts. 0 disables one.",
     fields: &[
-        field("action", WITHOUT_PLACE, "block", "Action on a prompt that exceeds one of the bounds."),
-        field("tokens", Kind::Count(0, 1_000_000_000), "0", "Maximum tokens of all texts, estimated as a quarter of their bytes."),
-        field("messages", Kind::Count(0, 1_000_000), "0", "Maximum messages, or prompts of a batch."),
+        field(
+            "action",
+            WITHOUT_PLACE,
+            "block",
+            "Action on a prompt that exceeds one of the bounds.",
+        ),
+        field(
+            "tokens",
+            Kind::Count(0, 1_000_000_000),
+            "0",
+            "Maximum tokens of all texts, estimated as a quarter of their bytes.",
+        ),
+        field(
+            "messages",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Maximum messages, or prompts of a batch.",
+        ),
         field("tools", Kind::Count(0, 1_000_000), "0", "Maximum tools offered."),
-        field("nesting", Kind::Count(0, 128), "0", "Maximum nesting of objects and arrays. Beyond 128, requests are refused in any case."),
-        field("output_tokens", Kind::Count(0, 1_000_000_000), "0", "Maximum output tokens requested."),
+        field(
+            "nesting",
+            Kind::Count(0, 128),
+            "0",
+            "Maximum nesting of objects and arrays. Beyond 128, requests are refused in any case.",
+        ),
+        field(
+            "output_tokens",
+            Kind::Count(0, 1_000_000_000),
+            "0",
+            "Maximum output tokens requested.",
+        ),
     ],
 };
 
@@ -162,7 +192,13 @@ pub static TOPIC: Section = Section {
         ),
         field("action", WITHOUT_PLACE, "block", "Action on a violation."),
         field("words", Kind::Texts, "", "Whole words and phrases, in any case."),
-        field("min_matches", Kind::Count(1, 1000), "1", "Minimum number of different words that make up the topic.").was("least"),
+        field(
+            "min_matches",
+            Kind::Count(1, 1000),
+            "1",
+            "Minimum number of different words that make up the topic.",
+        )
+        .was("least"),
     ],
 };
 
@@ -177,7 +213,12 @@ pub static RULE: Section = Section {
             "",
             "Regular expression in linear-time syntax (no look-around, no back references) without anchors. Every repetition must be bounded; a match has at most 256 bytes.",
         ),
-        field("phrases", Kind::Texts, "", "Phrases in any case. Any white space matches any other."),
+        field(
+            "phrases",
+            Kind::Texts,
+            "",
+            "Phrases in any case. Any white space matches any other.",
+        ),
         field("input", IN_PROMPT, "off", "Action on a match in a prompt."),
         field("output", IN_ANSWER, "mask", "Action on a match in an answer."),
     ],
@@ -190,12 +231,30 @@ pub static JUDGE: Section = Section {
         field("name", Kind::RequiredText, "", "Name in records and metrics."),
         field(
             "kind",
-            Kind::Word(&["moderation", "guard-model", "classify", "analyzer", "webhook", "embeddings", "onnx"]),
+            Kind::Word(&[
+                "moderation",
+                "guard-model",
+                "classify",
+                "analyzer",
+                "webhook",
+                "embeddings",
+                "onnx",
+            ]),
             "webhook",
             "moderation: /v1/moderations. guard-model: a guard model behind chat completions. classify: vLLM's /classify. analyzer: Presidio's /analyze. webhook: JSON in, verdict out. embeddings: similarity to examples, by /v1/embeddings. onnx: a classifier in this process (feature `onnx`).",
         ),
-        field("backend", Kind::Text, "", "Backend to call, by its name under `backends`. Not for onnx."),
-        field("path", Kind::Text, "", "Path to call. Default: that of the kind, see docs/judges.md."),
+        field(
+            "backend",
+            Kind::Text,
+            "",
+            "Backend to call, by its name under `backends`. Not for onnx.",
+        ),
+        field(
+            "path",
+            Kind::Text,
+            "",
+            "Path to call. Default: that of the kind, see docs/judges.md.",
+        ),
         field("model", Kind::Text, "", "Model to name in calls."),
         field(
             "template",
@@ -210,7 +269,12 @@ pub static JUDGE: Section = Section {
             "Action on its findings in prompts. redact replaces findings that have a place and blocks on others.",
         ),
         field("output", WITHOUT_PLACE, "off", "Action on its findings in answers."),
-        field("mode", MODES, "hold", "How it judges answers: hold, cut or end, as in `output_mode`."),
+        field(
+            "mode",
+            MODES,
+            "hold",
+            "How it judges answers: hold, cut or end, as in `output_mode`.",
+        ),
         field(
             "on_failure",
             Kind::Word(&["closed", "open"]),
@@ -225,7 +289,12 @@ pub static JUDGE: Section = Section {
             "",
             "Categories, labels or entities that are findings. Default: all that the kind considers harmful.",
         ),
-        field("examples", Kind::Texts, "", "Sentences that forbidden prompts resemble (embeddings)."),
+        field(
+            "examples",
+            Kind::Texts,
+            "",
+            "Sentences that forbidden prompts resemble (embeddings).",
+        ),
         field("language", Kind::Text, "en", "Language of the texts (analyzer)."),
         field("model_file", Kind::Text, "", "The `model.onnx` file (onnx)."),
         field("tokenizer_file", Kind::Text, "", "The `tokenizer.json` file (onnx)."),
@@ -245,9 +314,19 @@ pub static FILTER: Section = Section {
             "security",
             "Account that its time counts for. security: guardrail overhead. traffic: rate limiting.",
         ),
-        field("on_failure", Kind::Word(&["closed", "open"]), "closed", "When it is late or fails: see `judges[].on_failure`."),
+        field(
+            "on_failure",
+            Kind::Word(&["closed", "open"]),
+            "closed",
+            "When it is late or fails: see `judges[].on_failure`.",
+        ),
         field("deadline", Kind::Duration, "1s", "Maximum duration of one call."),
-        field("mode", MODES, "cut", "How it judges answers: hold, cut or end, as in `output_mode`."),
+        field(
+            "mode",
+            MODES,
+            "cut",
+            "How it judges answers: hold, cut or end, as in `output_mode`.",
+        ),
         field("with", Kind::TextMap, "", "Settings of the filter."),
     ],
 };

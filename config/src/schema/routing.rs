@@ -63,7 +63,12 @@ pub static DISCOVER: Section = Section {
             "",
             "SRV name, `_service._tcp.domain`. The targets of the best priority are the backends, with their ports and weights.",
         ),
-        field("kubernetes", Kind::Text, "", "Kubernetes service whose ready endpoints are the backends (feature `kubernetes`)."),
+        field(
+            "kubernetes",
+            Kind::Text,
+            "",
+            "Kubernetes service whose ready endpoints are the backends (feature `kubernetes`).",
+        ),
         field(
             "port",
             Kind::Text,
@@ -71,7 +76,12 @@ pub static DISCOVER: Section = Section {
             "For `dns`, a number; default: the port of `template`. For `kubernetes`, the port's name in the service or its number at the pods; default: the only port.",
         ),
         field("namespace", Kind::Text, "", "Namespace of the service. Default: the gateway's own."),
-        field("servers", Kind::Texts, "", "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf."),
+        field(
+            "servers",
+            Kind::Texts,
+            "",
+            "Name servers, `address` or `address:port`. Default: those of /etc/resolv.conf.",
+        ),
     ],
 };
 
@@ -106,10 +116,20 @@ pub static HEALTH: Section = Section {
     doc: "Active health checks of a backend.",
     fields: &[
         field("path", Kind::Text, "/health", "Path to GET. Status 200 means healthy."),
-        field("model", Kind::Text, "", "Model to generate one token with, instead of the GET. Checks the whole engine."),
+        field(
+            "model",
+            Kind::Text,
+            "",
+            "Model to generate one token with, instead of the GET. Checks the whole engine.",
+        ),
         field("interval", Kind::Duration, "5s", "Time between two checks, with a tenth of jitter."),
         field("timeout", Kind::Duration, "2s", "Maximum duration of a check."),
-        field("healthy", Kind::Count(1, 100), "2", "Successes in a row that make a backend healthy."),
+        field(
+            "healthy",
+            Kind::Count(1, 100),
+            "2",
+            "Successes in a row that make a backend healthy.",
+        ),
         field("unhealthy", Kind::Count(1, 100), "3", "Failures in a row that make it unhealthy."),
     ],
 };
@@ -133,7 +153,12 @@ pub static MIRROR: Section = Section {
     doc: "A pool that gets copies of requests. Its answers are measured and dropped.",
     fields: &[
         field("pool", Kind::RequiredText, "", "The pool."),
-        field("share", Kind::Share, "0.01", "Share of the route's inference requests that is copied, at most 64 at a time."),
+        field(
+            "share",
+            Kind::Share,
+            "0.01",
+            "Share of the route's inference requests that is copied, at most 64 at a time.",
+        ),
     ],
 };
 
@@ -145,8 +170,19 @@ pub static RETRIES: Section = Section {
     doc: "Retries on another backend, for requests that fail before their first token.",
     fields: &[
         field("max", Kind::Count(0, 10), "2", "Maximum retries of a request.").was("most"),
-        field("budget", Kind::Share, "0.2", "Maximum retries as a share of requests, over ten seconds. Prevents retry storms."),
-        field("min_per_second", Kind::Count(0, 1000), "3", "Retries in a second that are allowed whatever the budget says.").was("always"),
+        field(
+            "budget",
+            Kind::Share,
+            "0.2",
+            "Maximum retries as a share of requests, over ten seconds. Prevents retry storms.",
+        ),
+        field(
+            "min_per_second",
+            Kind::Count(0, 1000),
+            "3",
+            "Retries in a second that are allowed whatever the budget says.",
+        )
+        .was("always"),
     ],
 };
 
@@ -160,7 +196,12 @@ pub static HEDGE: Section = Section {
             "0s",
             "Wait before the second request. 0s uses the 95th percentile of the backend's time to first token.",
         ),
-        field("budget", Kind::Share, "0.05", "Maximum hedges as a share of requests, over ten seconds."),
+        field(
+            "budget",
+            Kind::Share,
+            "0.05",
+            "Maximum hedges as a share of requests, over ten seconds.",
+        ),
     ],
 };
 
@@ -174,8 +215,18 @@ pub static OFFLOAD: Section = Section {
             "0s",
             "Objective for the time to first token. The edge is used while it is predicted to meet it. 0s uses the faster one.",
         ),
-        field("completion", Kind::Duration, "0s", "Objective for the time to the last token. 0s disables it."),
-        field("prompt_tokens", Kind::Count(0, 1_000_000_000), "0", "Prompts with more tokens go to the cloud. 0 disables this condition."),
+        field(
+            "completion",
+            Kind::Duration,
+            "0s",
+            "Objective for the time to the last token. 0s disables it.",
+        ),
+        field(
+            "prompt_tokens",
+            Kind::Count(0, 1_000_000_000),
+            "0",
+            "Prompts with more tokens go to the cloud. 0 disables this condition.",
+        ),
         field(
             "output_tokens",
             Kind::Count(0, 1_000_000_000),
@@ -201,9 +252,17 @@ pub static OFFLOAD: Section = Section {
             "10s",
             "How often the round trip to each backend is measured by connecting, if no request connected meanwhile. 0s disables it.",
         ),
-        field("ttft_weight", Kind::Number, "1", "Without objectives: weight of a second to the first token.").was("weigh_ttft"),
-        field("tpot_weight", Kind::Number, "0", "Weight of a second for each hundred tokens.").was("weigh_tpot"),
-        field("cost_weight", Kind::Number, "0", "Weight of a cent, by `backends[].cost`.").was("weigh_cost"),
+        field(
+            "ttft_weight",
+            Kind::Number,
+            "1",
+            "Without objectives: weight of a second to the first token.",
+        )
+        .was("weigh_ttft"),
+        field("tpot_weight", Kind::Number, "0", "Weight of a second for each hundred tokens.")
+            .was("weigh_tpot"),
+        field("cost_weight", Kind::Number, "0", "Weight of a cent, by `backends[].cost`.")
+            .was("weigh_cost"),
     ],
 };
 

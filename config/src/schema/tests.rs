@@ -18,7 +18,12 @@ fn sections() -> Vec<&'static Section> {
 fn every_field_has_help_that_is_a_sentence() {
     for field in sections().iter().flat_map(|section| section.fields) {
         assert!(field.doc.ends_with('.') && field.doc.len() > 8, "{}: {:?}", field.name, field.doc);
-        assert!(!field.doc.starts_with(char::is_lowercase) || field.doc.contains(": "), "{}: {:?}", field.name, field.doc);
+        assert!(
+            !field.doc.starts_with(char::is_lowercase) || field.doc.contains(": "),
+            "{}: {:?}",
+            field.name,
+            field.doc
+        );
     }
 }
 
@@ -27,7 +32,11 @@ fn every_field_has_help_that_is_a_sentence() {
 fn no_old_key_is_in_use() {
     for section in sections() {
         for old in section.fields.iter().map(|field| field.was).filter(|was| !was.is_empty()) {
-            assert!(section.fields.iter().all(|field| field.name != old), "{old} in {:?}", section.doc);
+            assert!(
+                section.fields.iter().all(|field| field.name != old),
+                "{old} in {:?}",
+                section.doc
+            );
         }
     }
 }

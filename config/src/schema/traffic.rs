@@ -34,8 +34,18 @@ pub static JWT: Section = Section {
             "",
             "Key set: an http or https URL, or a file. It is fetched every ten minutes, and when a token names an unknown key.",
         ),
-        field("owner_claim", Kind::Text, "sub", "Claim with the owner, whose usage and limits the request counts for."),
-        field("routes_claim", Kind::Text, "", "Claim with the permitted routes: an array, or words separated by spaces. Without it, all."),
+        field(
+            "owner_claim",
+            Kind::Text,
+            "sub",
+            "Claim with the owner, whose usage and limits the request counts for.",
+        ),
+        field(
+            "routes_claim",
+            Kind::Text,
+            "",
+            "Claim with the permitted routes: an array, or words separated by spaces. Without it, all.",
+        ),
         field("models_claim", Kind::Text, "", "Claim with the permitted models. Without it, all."),
         field("priority_claim", Kind::Text, "", "Claim with the priority in queues, 0 to 9."),
         field(
@@ -88,8 +98,18 @@ pub static RATE_LIMIT: Section = Section {
 pub static STORE: Section = Section {
     doc: "Redis or Valkey, for rate limits that several gateways share.",
     fields: &[
-        field("url", Kind::Secret, "", "`redis://[user:password@]host:port/database`. `${ENV}` or `file:PATH`."),
-        field("prefix", Kind::Text, "llm-lens", "Prefix of all names in the store. Gateways that share limits have the same."),
+        field(
+            "url",
+            Kind::Secret,
+            "",
+            "`redis://[user:password@]host:port/database`. `${ENV}` or `file:PATH`.",
+        ),
+        field(
+            "prefix",
+            Kind::Text,
+            "llm-lens",
+            "Prefix of all names in the store. Gateways that share limits have the same.",
+        ),
         field("timeout", Kind::Duration, "100ms", "Maximum wait for an answer of the store."),
         field(
             "on_failure",
@@ -97,7 +117,12 @@ pub static STORE: Section = Section {
             "local",
             "When the store is unreachable. local: each gateway applies its part of each limit. open: requests pass and are charged later. closed: requests are refused.",
         ),
-        field("replicas", Kind::Count(1, 10_000), "2", "Number of gateways. The local part of a limit is its amount divided by it."),
+        field(
+            "replicas",
+            Kind::Count(1, 10_000),
+            "2",
+            "Number of gateways. The local part of a limit is its amount divided by it.",
+        ),
     ],
 };
 
@@ -112,7 +137,12 @@ pub static PRICE: Section = Section {
             "Models with these prices. A `*` at the end matches any rest. Default: all. The first entry that matches is used.",
         ),
         field("input", Kind::Number, "0", "Price of prompt tokens."),
-        field("cached_input", Kind::Number, "", "Price of prompt tokens that the engine had cached. Default: `input`."),
+        field(
+            "cached_input",
+            Kind::Number,
+            "",
+            "Price of prompt tokens that the engine had cached. Default: `input`.",
+        ),
         field("output", Kind::Number, "0", "Price of output tokens."),
         field("reasoning", Kind::Number, "", "Price of reasoning tokens. Default: `output`."),
     ],
@@ -122,7 +152,12 @@ pub static PRICE: Section = Section {
 pub static ADMISSION: Section = Section {
     doc: "Limits concurrent requests to the backend and queues the rest. Without it, there is no limit.",
     fields: &[
-        field("max_requests", Kind::Count(0, 1_000_000), "0", "Maximum requests in flight. 0 means no limit."),
+        field(
+            "max_requests",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Maximum requests in flight. 0 means no limit.",
+        ),
         field(
             "max_tokens",
             Kind::Count(0, 1_000_000_000),
@@ -161,8 +196,18 @@ pub static KEYS: Section = Section {
 pub static KEY: Section = Section {
     doc: "A key.",
     fields: &[
-        field("id", Kind::RequiredText, "", "Public name of the key, in records and for `llm-lens key revoke`."),
-        field("hash", Kind::Text, "", "HMAC-SHA-256 of the key under `auth.secret` of the settings, in hexadecimal."),
+        field(
+            "id",
+            Kind::RequiredText,
+            "",
+            "Public name of the key, in records and for `llm-lens key revoke`.",
+        ),
+        field(
+            "hash",
+            Kind::Text,
+            "",
+            "HMAC-SHA-256 of the key under `auth.secret` of the settings, in hexadecimal.",
+        ),
         field(
             "certificate",
             Kind::Text,
@@ -175,13 +220,28 @@ pub static KEY: Section = Section {
             "",
             "Instead of `hash`: subject of a client certificate in RFC 4514 form (`CN=search,O=Acme`), or one of its alternative names (`URI:spiffe://acme/search`, `DNS:search.acme.example`, `email:search@acme.example`).",
         ),
-        field("owner", Kind::RequiredText, "", "Owner of the key, whose usage and limits its requests count for."),
+        field(
+            "owner",
+            Kind::RequiredText,
+            "",
+            "Owner of the key, whose usage and limits its requests count for.",
+        ),
         field("created", Kind::Text, "", "Time of creation, for information."),
-        field("expires", Kind::Text, "", "Expiry time: a date, or a date with a time and an offset."),
+        field(
+            "expires",
+            Kind::Text,
+            "",
+            "Expiry time: a date, or a date with a time and an offset.",
+        ),
         field("revoked", Kind::Flag, "false", "Whether the key is revoked."),
         field("routes", Kind::Texts, "", "Permitted routes. Without it, all."),
         field("models", Kind::Texts, "", "Permitted models. Without it, all."),
         field("priority", Kind::Count(0, 9), "5", "Priority in queues. Higher goes first."),
-        field("limits", Kind::TextMap, "", "Amounts by limit name, which replace those of limits that are `per: key`."),
+        field(
+            "limits",
+            Kind::TextMap,
+            "",
+            "Amounts by limit name, which replace those of limits that are `per: key`.",
+        ),
     ],
 };

@@ -101,7 +101,10 @@ fn source<S: Serializer>(discovery: &Option<Discovery>, serializer: S) -> Result
     discovery.as_ref().map(|discovery| &discovery.source).serialize(serializer)
 }
 
-fn backend_names<S: Serializer>(backends: &[Arc<Backend>], serializer: S) -> Result<S::Ok, S::Error> {
+fn backend_names<S: Serializer>(
+    backends: &[Arc<Backend>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(backends.iter().map(|backend| &*backend.name))
 }
 

@@ -24,7 +24,12 @@ pub struct Phrase {
 const MAX_PHRASES: usize = 32;
 
 /// Tells all features of `normal`; the first phrase.
-pub fn extract<S: Sink>(lexicon: &Lexicon, phrases: &Phrases, normal: &Normal, sink: &mut S) -> Option<Phrase> {
+pub fn extract<S: Sink>(
+    lexicon: &Lexicon,
+    phrases: &Phrases,
+    normal: &Normal,
+    sink: &mut S,
+) -> Option<Phrase> {
     let (first, families) = find(phrases, normal);
     for (i, n) in families.iter().enumerate().filter(|(_, n)| **n > 0) {
         fact(sink, 1 + i as u64, 1);
@@ -37,7 +42,8 @@ pub fn extract<S: Sink>(lexicon: &Lexicon, phrases: &Phrases, normal: &Normal, s
         fact(sink, 20, kinds.min(4) as u64);
     }
     let marks = &normal.marks;
-    for (which, n) in [(21, marks.invisible > 3), (22, marks.tags > 0), (23, marks.confusable > 3)] {
+    for (which, n) in [(21, marks.invisible > 3), (22, marks.tags > 0), (23, marks.confusable > 3)]
+    {
         if n {
             fact(sink, which, 1);
         }

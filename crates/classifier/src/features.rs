@@ -1,7 +1,8 @@
 //! The features of a text.
 //!
 //! - *In*: a normal text, segment by segment in reading order.
-//! - *Out*: buckets of features, told to a [`Sink`] as they are met: characters, words, and the parts that words play.
+//! - *Out*: buckets of features, told to a [`Sink`] as they are met: characters, words, and the
+//!   parts that words play.
 //! - *Never*: an allocation, a second pass, a weight.
 
 use super::hash::{BASE, bucket, pair, roll};
@@ -25,7 +26,8 @@ pub const KINDS: usize = 3;
 /// The class of a quotation mark; the lexicon has fewer.
 const QUOTE: u8 = 63;
 
-/// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says little.
+/// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says
+/// little.
 pub const MIN_OCCURRENCES: [u32; KINDS] = [30, 8, 8];
 
 /// Takes features.
@@ -138,7 +140,10 @@ impl<'a, S: Sink> Walk<'a, S> {
     }
 
     fn wide(&mut self, c: char) {
-        if !c.is_alphanumeric() && unicode_normalization::char::canonical_combining_class(c) == 0 && !mark(c) {
+        if !c.is_alphanumeric()
+            && unicode_normalization::char::canonical_combining_class(c) == 0
+            && !mark(c)
+        {
             return self.separator(c);
         }
         let lower = c.to_lowercase().next().unwrap_or(c) as u32;
@@ -170,9 +175,14 @@ impl<'a, S: Sink> Walk<'a, S> {
         let four = three.wrapping_add(c.wrapping_mul(BASE * 1009));
         let five = four.wrapping_add(d.wrapping_mul(BASE * 65_537));
         let [x, y, z] = SALT_CHARS;
-        self.sink.feature(Kind::Chars, bucket(three.wrapping_add(x).wrapping_mul(0xd6e8_feb8_6659_fd93)));
-        self.sink.feature(Kind::Chars, bucket(four.wrapping_add(y).wrapping_mul(0xd6e8_feb8_6659_fd93)));
-        self.sink.feature(Kind::Chars, bucket(five.wrapping_add(z).wrapping_mul(0xd6e8_feb8_6659_fd93)));
+        self.sink.feature(
+            Kind::Chars,
+            bucket(three.wrapping_add(x).wrapping_mul(0xd6e8_feb8_6659_fd93)),
+        );
+        self.sink
+            .feature(Kind::Chars, bucket(four.wrapping_add(y).wrapping_mul(0xd6e8_feb8_6659_fd93)));
+        self.sink
+            .feature(Kind::Chars, bucket(five.wrapping_add(z).wrapping_mul(0xd6e8_feb8_6659_fd93)));
     }
 
     fn separator(&mut self, c: char) {
@@ -188,7 +198,10 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
         self.blank = true;
         let long = self.in_sentence > LONG_SENTENCE;
-        if long || (self.in_sentence > SHORT_SENTENCE && matches!(c, '.' | '?' | '!' | '\n' | '。' | '？' | '！' | '।')) {
+        if long
+            || (self.in_sentence > SHORT_SENTENCE
+                && matches!(c, '.' | '?' | '!' | '\n' | '。' | '？' | '！' | '।'))
+        {
             self.sentence();
         }
         if c == '"' {
@@ -219,9 +232,13 @@ impl<'a, S: Sink> Walk<'a, S> {
             self.sink.feature(Kind::Words, bucket(pair(pair(SALT_SKIP, two), word)));
         }
         if self.class_before != 0 && class == 0 {
-            self.sink.feature(Kind::Parts, bucket(pair(pair(SALT_PART + 8, u64::from(self.class_before)), word)));
+            self.sink.feature(
+                Kind::Parts,
+                bucket(pair(pair(SALT_PART + 8, u64::from(self.class_before)), word)),
+            );
         } else if class != 0 && one != 0 {
-            self.sink.feature(Kind::Parts, bucket(pair(pair(SALT_PART + 9, u64::from(class)), one)));
+            self.sink
+                .feature(Kind::Parts, bucket(pair(pair(SALT_PART + 9, u64::from(class)), one)));
         }
         self.class_before = class;
         if class != 0 {
@@ -229,7 +246,8 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
     }
 
-    /// A word in capitals: which one in a row it is, and the part it plays. Words of one or two letters say nothing.
+    /// A word in capitals: which one in a row it is, and the part it plays. Words of one or two
+    /// letters say nothing.
     fn shout(&mut self, class: u8) {
         let capitals = std::mem::take(&mut self.capitals);
         if self.length < 3 {
@@ -262,9 +280,13 @@ impl<'a, S: Sink> Walk<'a, S> {
             chain = pair(chain, u64::from(before));
             self.sink.feature(Kind::Parts, bucket(chain));
             if i == 0 {
-                self.sink.feature(Kind::Parts, bucket(pair(chain, 100 + u64::from((now - at).min(3)))));
+                self.sink
+                    .feature(Kind::Parts, bucket(pair(chain, 100 + u64::from((now - at).min(3)))));
             } else {
-                self.sink.feature(Kind::Parts, bucket(pair(pair(SALT_PART + i as u64, u64::from(class)), u64::from(before))));
+                self.sink.feature(
+                    Kind::Parts,
+                    bucket(pair(pair(SALT_PART + i as u64, u64::from(class)), u64::from(before))),
+                );
             }
         }
     }
@@ -272,5 +294,11 @@ impl<'a, S: Sink> Walk<'a, S> {
 
 /// Vowel signs of Indic and South-East Asian scripts: part of the word, though no letters.
 fn mark(c: char) -> bool {
-    matches!(c, '\u{0900}'..='\u{0dff}' | '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
+    const RANGES: [(char, char); 4] = [
+        ('\u{0900}', '\u{0dff}'),
+        ('\u{0e00}', '\u{0eff}'),
+        ('\u{1000}', '\u{109f}'),
+        ('\u{1780}', '\u{17ff}'),
+    ];
+    RANGES.iter().any(|(first, last)| (first..=last).contains(&&c))
 }

@@ -1,8 +1,9 @@
 //! The weights file.
 //!
 //! - *In*: bytes, or a model.
-//! - *Out*: a model, or bytes. Little endian: magic, version, bucket bits, fingerprint of the word tables, then per question
-//!   scale, kinds, peak, threshold, slope and what training measured, then the weights, then a checksum over all of it.
+//! - *Out*: a model, or bytes. Little endian: magic, version, bucket bits, fingerprint of the word
+//!   tables, then per question scale, kinds, peak, threshold, slope and what training measured,
+//!   then the weights, then a checksum over all of it.
 //! - *Never*: a model from a file that was made for other features.
 
 use std::fmt;
@@ -32,7 +33,9 @@ impl fmt::Display for BadWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             BadWeights::Magic => "this is no weights file",
-            BadWeights::Version => "the weights were trained for another version of the features; train again",
+            BadWeights::Version => {
+                "the weights were trained for another version of the features; train again"
+            }
             BadWeights::Damaged => "the weights file is cut off or damaged",
         })
     }
@@ -41,7 +44,9 @@ impl fmt::Display for BadWeights {
 impl std::error::Error for BadWeights {}
 
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The word tables are part of the features.
@@ -99,7 +104,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
     if checksum(body) != u64::from_le_bytes(*sum) {
         return Err(BadWeights::Damaged);
     }
-    let version = (u16::from_le_bytes(reader.take()?), u16::from_le_bytes(reader.take()?), u64::from_le_bytes(reader.take()?));
+    let version = (
+        u16::from_le_bytes(reader.take()?),
+        u16::from_le_bytes(reader.take()?),
+        u64::from_le_bytes(reader.take()?),
+    );
     if version != (VERSION, BUCKET_BITS as u16, fingerprint()) {
         return Err(BadWeights::Version);
     }
@@ -109,6 +118,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, BadWeights> {
         return Err(BadWeights::Damaged);
     }
     let weights = pairs.iter().map(|pair| pair.map(u8::cast_signed)).collect();
-    let (phrases, toxic) = Phrases::new().and_then(|phrases| Ok((phrases, Table::new()?))).map_err(|_| BadWeights::Damaged)?;
+    let (phrases, toxic) = Phrases::new()
+        .and_then(|phrases| Ok((phrases, Table::new()?)))
+        .map_err(|_| BadWeights::Damaged)?;
     Ok(Model { weights, heads, lexicon: Lexicon::load(), phrases, toxic })
 }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: symbols (lower-case characters) and parts of features.
 //! - *Out*: 64-bit hashes, and the bucket of a feature.
-//! - *Never*: a change without a new version of the weights file: the weights are bound to the buckets.
+//! - *Never*: a change without a new version of the weights file: the weights are bound to the
+//!   buckets.
 
 /// The base of the rolling hash over symbols.
 pub const BASE: u64 = 0x0000_0100_0000_01b3;

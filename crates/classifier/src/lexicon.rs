@@ -60,7 +60,12 @@ impl Lexicon {
     /// Reads the table that is compiled in. The first class that names a word has it.
     pub fn load() -> Self {
         let mut lexicon = Self { slots: vec![(0, 0); SLOTS], names: vec!["-"], fuzzy: (0, 0) };
-        let rows = || include_str!("lexicon.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(':'));
+        let rows = || {
+            include_str!("lexicon.txt")
+                .lines()
+                .filter(|l| !l.starts_with('#'))
+                .filter_map(|l| l.split_once(':'))
+        };
         for (name, words) in rows() {
             let class = lexicon.names.len() as u8;
             lexicon.names.push(name);
@@ -75,7 +80,10 @@ impl Lexicon {
         for (name, words) in rows() {
             let class = known.iter().position(|n| *n == name).unwrap_or(0) as u8;
             if class >= lexicon.fuzzy.0 && class <= lexicon.fuzzy.1 {
-                words.split_whitespace().filter(|w| w.len() >= 4).for_each(|w| lexicon.add_fuzzy(w, class));
+                words
+                    .split_whitespace()
+                    .filter(|w| w.len() >= 4)
+                    .for_each(|w| lexicon.add_fuzzy(w, class));
             }
         }
         lexicon

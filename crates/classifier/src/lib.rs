@@ -2,10 +2,12 @@
 //!
 //! - *In*: a [`Normal`] text; the bytes of a weights file.
 //! - *Out*: [`Scores`], calibrated to a threshold of 0.5, and the first matching phrase.
-//! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to the bit.
+//! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to
+//!   the bit.
 //!
-//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one table for both questions. The category of
-//! toxic language comes from phrases (`toxic.txt`) and the classifier's score.
+//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one
+//! table for both questions. The category of toxic language comes from phrases (`toxic.txt`) and
+//! the classifier's score.
 
 pub mod extract;
 pub mod features;
@@ -26,7 +28,8 @@ pub use format::BadWeights;
 pub use phrase::Family;
 pub use toxic::Toxic;
 
-/// The weights of this version, as `llm-lens shield train` writes them; `docs/guardrails.md` says how good they are.
+/// The weights of this version, as `llm-lens shield train` writes them; `docs/guardrails.md` says
+/// how good they are.
 pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 
 /// The questions asked of a text, in the order of the table's columns.

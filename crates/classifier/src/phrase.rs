@@ -25,7 +25,14 @@ pub enum Family {
 
 impl Family {
     /// All families.
-    pub const ALL: [Family; 6] = [Family::Override, Family::Reveal, Family::Persona, Family::Hijack, Family::Exfiltrate, Family::Template];
+    pub const ALL: [Family; 6] = [
+        Family::Override,
+        Family::Reveal,
+        Family::Persona,
+        Family::Hijack,
+        Family::Exfiltrate,
+        Family::Template,
+    ];
 
     /// The name used in records and in the table of phrases.
     pub fn name(self) -> &'static str {
@@ -50,8 +57,15 @@ pub struct Phrases {
 impl Phrases {
     /// Builds the automaton from the table that is compiled in.
     pub fn new() -> Result<Self, BuildError> {
-        let rows = || include_str!("phrases.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
-        let families = rows().filter_map(|(name, _)| Family::ALL.into_iter().find(|f| f.name() == name)).collect();
+        let rows = || {
+            include_str!("phrases.txt")
+                .lines()
+                .filter(|l| !l.starts_with('#'))
+                .filter_map(|l| l.split_once(": "))
+        };
+        let families = rows()
+            .filter_map(|(name, _)| Family::ALL.into_iter().find(|f| f.name() == name))
+            .collect();
         let automaton = AhoCorasick::builder()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::LeftmostLongest)
@@ -61,7 +75,12 @@ impl Phrases {
     }
 
     /// The phrases of a segment: family, start, end.
-    pub fn find<'a>(&'a self, segment: &'a str) -> impl Iterator<Item = (Family, usize, usize)> + 'a {
-        self.automaton.find_iter(segment).filter_map(|m| Some((*self.families.get(m.pattern().as_usize())?, m.start(), m.end())))
+    pub fn find<'a>(
+        &'a self,
+        segment: &'a str,
+    ) -> impl Iterator<Item = (Family, usize, usize)> + 'a {
+        self.automaton
+            .find_iter(segment)
+            .filter_map(|m| Some((*self.families.get(m.pattern().as_usize())?, m.start(), m.end())))
     }
 }

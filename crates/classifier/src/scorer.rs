@@ -59,7 +59,9 @@ impl<'a> Scorer<'a> {
                 *sum = all.get(column).copied().unwrap_or(0) as f32 / ((*n).max(1) as f32).sqrt();
             }
             sums.iter_mut().zip(&head.kinds).for_each(|(sum, kind)| *sum *= head.scale * kind);
-            let peak = self.peak.and_then(|p| p.get(column).copied()).unwrap_or(0.0) * head.scale * head.peak;
+            let peak = self.peak.and_then(|p| p.get(column).copied()).unwrap_or(0.0)
+                * head.scale
+                * head.peak;
             *raw = sums.iter().sum::<f32>() + peak;
         }
         let [a, b] = raw;
@@ -100,9 +102,11 @@ impl<'a> Scorer<'a> {
         if !self.seen.first(bucket) {
             return;
         }
-        if let (Some([a, b]), Some([x, y]), Some(n)) =
-            (self.model.weights.get(bucket as usize), self.sums.get_mut(kind as usize), self.counts.get_mut(kind as usize))
-        {
+        if let (Some([a, b]), Some([x, y]), Some(n)) = (
+            self.model.weights.get(bucket as usize),
+            self.sums.get_mut(kind as usize),
+            self.counts.get_mut(kind as usize),
+        ) {
             *x += i32::from(*a);
             *y += i32::from(*b);
             *n += 1;

@@ -2,7 +2,8 @@
 //!
 //! - *In*: buckets.
 //! - *Out*: whether one is met for the first time.
-//! - *Never*: a table made or swept for each text: a prompt of thousands of short texts pays for what is in them.
+//! - *Never*: a table made or swept for each text: a prompt of thousands of short texts pays for
+//!   what is in them.
 
 use std::cell::Cell;
 
@@ -25,7 +26,10 @@ pub(super) struct Seen(Table);
 impl Seen {
     /// An empty set.
     pub(super) fn take() -> Self {
-        Self(IDLE.take().unwrap_or_else(|| Table { bits: vec![0; BUCKETS / 64], touched: Vec::new() }))
+        Self(
+            IDLE.take()
+                .unwrap_or_else(|| Table { bits: vec![0; BUCKETS / 64], touched: Vec::new() }),
+        )
     }
 
     /// Adds a bucket; false if it was there, or cannot be.

@@ -2,12 +2,15 @@
 //!
 //! - *In*: a normal text; how toxic the classifier calls it.
 //! - *Out*: one score a category, 0 where no phrase of `toxic.txt` is met.
-//! - *Never*: a verdict by words alone where they are common in harmless text: those need the classifier.
+//! - *Never*: a verdict by words alone where they are common in harmless text: those need the
+//!   classifier.
 //!
-//! A phrase has a weight *w*, the classifier a score *t*: the score is `sigmoid(logit(t) + w)`, and the heaviest phrase of a category
-//! counts. Six points make one half of the 0.3 % that an ordinary text has, one point needs 27 %. What a negation turns round weighs
-//! nothing; one sign of a report, a quotation, a game or of care beside it leaves a part of the weight, two leave nothing. The log-odds
-//! are summed because a noisy-or raised harmless texts with common words as much as others (AUC 0.895 instead of 0.907).
+//! A phrase has a weight *w*, the classifier a score *t*: the score is `sigmoid(logit(t) + w)`, and
+//! the heaviest phrase of a category counts. Six points make one half of the 0.3 % that an ordinary
+//! text has, one point needs 27 %. What a negation turns round weighs nothing; one sign of a
+//! report, a quotation, a game or of care beside it leaves a part of the weight, two leave nothing.
+//! The log-odds are summed because a noisy-or raised harmless texts with common words as much as
+//! others (AUC 0.895 instead of 0.907).
 
 mod table;
 
@@ -37,7 +40,8 @@ pub enum Toxic {
 
 impl Toxic {
     /// All categories, in the order of their scores.
-    pub const ALL: [Toxic; 5] = [Toxic::Hate, Toxic::Insult, Toxic::Threat, Toxic::SelfHarm, Toxic::Sexual];
+    pub const ALL: [Toxic; 5] =
+        [Toxic::Hate, Toxic::Insult, Toxic::Threat, Toxic::SelfHarm, Toxic::Sexual];
 
     /// The name used in rules and in the table of phrases.
     pub fn name(self) -> &'static str {
@@ -65,8 +69,9 @@ const SOFT: f32 = 0.3;
 /// One number a category.
 type Weights = [f32; Toxic::ALL.len()];
 
-/// The table, ready to be looked for. One pass over a text finds its rare words; only sentences with one are read word by word.
-/// (Telling rare words by a hash of each word instead was slower: 16 us instead of 11 on 4 KiB.)
+/// The table, ready to be looked for. One pass over a text finds its rare words; only sentences
+/// with one are read word by word. (Telling rare words by a hash of each word instead was slower:
+/// 16 us instead of 11 on 4 KiB.)
 #[derive(Debug)]
 pub struct Table {
     rare: AhoCorasick,
@@ -129,10 +134,18 @@ impl Table {
         let (mut word, mut length, mut quoted) = (0u64, 0u32, false);
         for c in sentence.chars().chain([' ']) {
             if c.is_alphanumeric() {
-                (word, length) = (roll(word, c.to_lowercase().next().unwrap_or(c) as u32), length + 1);
+                (word, length) =
+                    (roll(word, c.to_lowercase().next().unwrap_or(c) as u32), length + 1);
             } else if !matches!(c, '\'' | '’') {
                 if length > 0 {
-                    self.push(Token { word, classes: self.words.get(&word).copied().unwrap_or(0), quoted }, tokens);
+                    self.push(
+                        Token {
+                            word,
+                            classes: self.words.get(&word).copied().unwrap_or(0),
+                            quoted,
+                        },
+                        tokens,
+                    );
                     (word, length) = (0, 0);
                 }
                 quoted ^= matches!(c, '"' | '“' | '”');
@@ -145,16 +158,26 @@ impl Table {
             token.classes |= self.known.group;
         }
         match tokens.last_mut() {
-            Some(last) if last.classes & self.known.prefix != 0 && token.classes & self.known.folk != 0 => last.classes |= self.known.group,
+            Some(last)
+                if last.classes & self.known.prefix != 0
+                    && token.classes & self.known.folk != 0 =>
+            {
+                last.classes |= self.known.group
+            }
             _ => tokens.push(token),
         }
     }
 
     fn judge(&self, tokens: &[Token], weights: &mut Weights) {
-        let all = tokens.iter().fold(Met::default(), |all, token| all.with(token.classes, token.word));
+        let all =
+            tokens.iter().fold(Met::default(), |all, token| all.with(token.classes, token.word));
         for phrase in &self.phrases {
-            let known = |category: &Toxic| weights.get(*category as usize).is_some_and(|w| *w >= phrase.weight);
-            if phrase.categories.iter().all(known) || phrase.parts.iter().any(|part| !part.optional && !part.met.meets(all)) {
+            let known = |category: &Toxic| {
+                weights.get(*category as usize).is_some_and(|w| *w >= phrase.weight)
+            };
+            if phrase.categories.iter().all(known)
+                || phrase.parts.iter().any(|part| !part.optional && !part.met.meets(all))
+            {
                 continue;
             }
             for start in 0..tokens.len() {
@@ -224,7 +247,8 @@ fn joined(weight: f32, t: f32) -> f32 {
 
 /// Whether a match is a word of its own.
 fn alone(text: &[u8], found: Range<usize>) -> bool {
-    let letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphanumeric);
+    let letter =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphanumeric);
     !letter(found.start.checked_sub(1)) && !letter(Some(found.end))
 }
 
@@ -238,7 +262,8 @@ fn sentence(text: &str, found: Range<usize>) -> Range<usize> {
     let after = bytes.get(found.end..).unwrap_or_default();
     let to = found.end + after.iter().take(REACH).position(ends).unwrap_or(REACH.min(after.len()));
     let inner = |at: &usize| text.is_char_boundary(*at);
-    (from..=found.start).find(inner).unwrap_or(found.start)..(found.end..=to).rev().find(inner).unwrap_or(found.end)
+    (from..=found.start).find(inner).unwrap_or(found.start)
+        ..(found.end..=to).rev().find(inner).unwrap_or(found.end)
 }
 
 #[cfg(test)]
@@ -270,7 +295,11 @@ mod tests {
         assert_eq!(of("\"I hate immigrants\", he said"), 0.0);
         assert_eq!(of("It is not that I hate immigrants"), 0.0);
         assert_eq!(of("I hate this. Immigrants came."), 0.0, "a phrase ends with its sentence");
-        assert_eq!(of("skilled hoers, assassins and therapists"), 0.0, "parts of words are no words");
+        assert_eq!(
+            of("skilled hoers, assassins and therapists"),
+            0.0,
+            "parts of words are no words"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Toxic language by category, with the weights of this version: what must be caught, and what must pass.
+//! Toxic language by category, with the weights of this version: what must be caught, and what must
+//! pass.
 //!
 //! The offensive texts are here to be recognised.
 
@@ -7,7 +8,8 @@ use std::sync::LazyLock;
 use classifier::{Model, Scores, Toxic};
 use shield::normalise::{Limits, normalise};
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| Model::from_bytes(classifier::WEIGHTS).expect("weights"));
+static MODEL: LazyLock<Model> =
+    LazyLock::new(|| Model::from_bytes(classifier::WEIGHTS).expect("weights"));
 
 fn scores(text: &str) -> Scores {
     MODEL.score(&normalise(text, &Limits::default()))
@@ -15,7 +17,12 @@ fn scores(text: &str) -> Scores {
 
 /// The categories at or above one half.
 fn found(text: &str) -> Vec<Toxic> {
-    Toxic::ALL.into_iter().zip(scores(text).toxic).filter(|(_, score)| *score >= 0.5).map(|(toxic, _)| toxic).collect()
+    Toxic::ALL
+        .into_iter()
+        .zip(scores(text).toxic)
+        .filter(|(_, score)| *score >= 0.5)
+        .map(|(toxic, _)| toxic)
+        .collect()
 }
 
 #[test]
@@ -128,7 +135,10 @@ fn near_misses_pass() {
 #[test]
 fn a_phrase_adds_to_the_classifier_and_never_takes_away() {
     let scores = scores("Fuck all women.");
-    assert!(scores.toxic[0] > scores.toxicity && scores.worst_toxicity() == scores.toxic[0], "{scores:?}");
+    assert!(
+        scores.toxic[0] > scores.toxicity && scores.worst_toxicity() == scores.toxic[0],
+        "{scores:?}"
+    );
     let plain = self::scores("Please write a short poem about the sea in autumn.");
     assert_eq!((plain.toxic, plain.worst_toxicity()), ([0.0; 5], plain.toxicity));
 }

@@ -4,7 +4,11 @@ use classifier::{Model, Question};
 
 #[test]
 fn the_weights_can_be_read_and_say_what_training_measured() {
-    let model = Model::from_bytes(classifier::WEIGHTS).expect("train again: the features or the word tables changed");
+    let model = Model::from_bytes(classifier::WEIGHTS)
+        .expect("train again: the features or the word tables changed");
     assert_eq!(model.to_bytes(), classifier::WEIGHTS);
-    assert!(model.measured(Question::Injection).auc > 0.95 && model.measured(Question::Toxicity).auc > 0.85);
+    assert!(
+        model.measured(Question::Injection).auc > 0.95
+            && model.measured(Question::Toxicity).auc > 0.85
+    );
 }

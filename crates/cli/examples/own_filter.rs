@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use filters::settings::Action;
-use filters::{AnswerFacts, Category, Filter, Found, Hooks, Refused, Registry, Report, Subject, Watch};
+use filters::{
+    AnswerFacts, Category, Filter, Found, Hooks, Refused, Registry, Report, Subject, Watch,
+};
 use wire::Channel;
 
 /// Finds texts of which too large a share is capital letters.
@@ -25,7 +27,9 @@ impl Shouting {
 
 /// Letters, and how many of them are capitals.
 fn letters(text: &str) -> (usize, usize) {
-    text.chars().filter(|c| c.is_alphabetic()).fold((0, 0), |(all, capitals), c| (all + 1, capitals + usize::from(c.is_uppercase())))
+    text.chars()
+        .filter(|c| c.is_alphabetic())
+        .fold((0, 0), |(all, capitals), c| (all + 1, capitals + usize::from(c.is_uppercase())))
 }
 
 impl Filter for Shouting {
@@ -39,7 +43,10 @@ impl Filter for Shouting {
             let (all, capitals) = letters(text);
             all >= 20 && capitals * 100 > all * self.most
         };
-        let loud = subject.texts().enumerate().filter(|(_, (voice, text))| voice.is_foreign() && shouts(text));
+        let loud = subject
+            .texts()
+            .enumerate()
+            .filter(|(_, (voice, text))| voice.is_foreign() && shouts(text));
         let found = loud.map(|(at, (_, text))| Found {
             rule: "style.shouting".into(),
             kind: "SHOUTING".into(),
@@ -84,7 +91,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args_os().nth(1).ok_or("usage: own_filter SETTINGS")?;
     let settings = config::load(file.as_ref())?;
     let filters = Registry::standard().with("shouting", Shouting::new);
-    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: Some(file.into()), upgrade: false, filters })?;
+    let gateway = gateway::Gateway::bind(gateway::Options {
+        settings,
+        file: Some(file.into()),
+        upgrade: false,
+        filters,
+    })?;
     println!("{}", gateway.summary());
     Ok(gateway.run()?)
 }

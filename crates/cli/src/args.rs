@@ -13,7 +13,13 @@ use tracing::level_filters::LevelFilter;
 use crate::logger::LogFormat;
 
 /// The version, the commit, the features.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LLM_LENS_COMMIT"), ")\nfeatures: ", env!("LLM_LENS_FEATURES"));
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("LLM_LENS_COMMIT"),
+    ")\nfeatures: ",
+    env!("LLM_LENS_FEATURES")
+);
 
 /// An OpenAI-compatible gateway in front of inference engines that measures every stream.
 #[derive(Debug, Parser)]
@@ -72,18 +78,21 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// Run a simulated engine with the OpenAI API: random words at realistic speed.
     Simulate(SimulateArgs),
-    /// Run two simulated engines, the gateway and a short load, and print what the gateway measured.
+    /// Run two simulated engines, the gateway and a short load, and print what the gateway
+    /// measured.
     Demo(DemoArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShieldCommand {
-    /// Print the findings of a text. For JSON lines, `{"id", "text"}`, print one line each, with offsets in Unicode code points.
+    /// Print the findings of a text. For JSON lines, `{"id", "text"}`, print one line each, with
+    /// offsets in Unicode code points.
     Scan {
         /// The text file, or - for standard input.
         file: PathBuf,
     },
-    /// Measure the detectors on labelled rows: pii, secrets, injection, toxicity and benign.jsonl of a folder.
+    /// Measure the detectors on labelled rows: pii, secrets, injection, toxicity and benign.jsonl
+    /// of a folder.
     Eval {
         /// The folder.
         folder: PathBuf,
@@ -94,7 +103,8 @@ pub(crate) enum ShieldCommand {
         #[arg(long, value_name = "DIR")]
         code: Option<PathBuf>,
     },
-    /// Train the classifiers on injection, toxicity and benign.jsonl of a folder. The same rows give the same file.
+    /// Train the classifiers on injection, toxicity and benign.jsonl of a folder. The same rows
+    /// give the same file.
     Train {
         /// The folder.
         folder: PathBuf,
@@ -285,7 +295,10 @@ impl SimulateArgs {
             "slow" => Profile::slow(),
             other => anyhow::bail!("profile {other:?} does not exist; use fast or slow"),
         };
-        anyhow::ensure!(self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)), "--jitter must be from 0 to 1");
+        anyhow::ensure!(
+            self.jitter.is_none_or(|j| (0.0..=1.0).contains(&j)),
+            "--jitter must be from 0 to 1"
+        );
         anyhow::ensure!(self.slots != Some(0), "--slots must be at least 1");
         if let Some(model) = &self.model {
             anyhow::ensure!(

@@ -1,4 +1,5 @@
-//! The demo: two simulated engines, the gateway in front of them, a short load, and the gateway's measurements.
+//! The demo: two simulated engines, the gateway in front of them, a short load, and the gateway's
+//! measurements.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
     let (fast, slow) = runtime.block_on(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (fast, slow) = (Engine::bind(any, Profile::fast()).await?, Engine::bind(any, Profile::slow()).await?);
+        let (fast, slow) =
+            (Engine::bind(any, Profile::fast()).await?, Engine::bind(any, Profile::slow()).await?);
         let addresses = (fast.address()?, slow.address()?);
         // Both end with the runtime.
         tokio::spawn(fast.serve());
@@ -32,10 +34,15 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let (listen, admin) = (free(args.listen)?, free(args.admin)?);
     let file = settings(listen, admin, fast, slow)?;
     let settings = config::load(&file)?;
-    let gateway =
-        gateway::Gateway::bind(gateway::Options { settings, file: Some(file.clone()), upgrade: false, filters: crate::filters() })?;
+    let gateway = gateway::Gateway::bind(gateway::Options {
+        settings,
+        file: Some(file.clone()),
+        upgrade: false,
+        filters: crate::filters(),
+    })?;
     say(&format!("{}\n\n", gateway.summary()))?;
-    let running = std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
+    let running =
+        std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
     let shown = runtime.block_on(async {
         tokio::select! {
             shown = show(listen, admin) => shown,
@@ -52,7 +59,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 }
 
 async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
-    say(&format!("sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"))?;
+    say(&format!(
+        "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
+    ))?;
     for model in ["sim-8b", "sim-70b"] {
         testbench::run::run(load(listen, model)).await?;
     }
@@ -90,12 +99,19 @@ fn free(wanted: SocketAddr) -> Result<SocketAddr> {
         Ok(listener) => Ok(listener.local_addr()?),
         Err(_) => {
             let any = SocketAddr::new(wanted.ip(), 0);
-            Ok(TcpListener::bind(any).with_context(|| format!("no port of {} is free", wanted.ip()))?.local_addr()?)
+            Ok(TcpListener::bind(any)
+                .with_context(|| format!("no port of {} is free", wanted.ip()))?
+                .local_addr()?)
         }
     }
 }
 
-fn settings(listen: SocketAddr, admin: SocketAddr, fast: SocketAddr, slow: SocketAddr) -> Result<PathBuf> {
+fn settings(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    fast: SocketAddr,
+    slow: SocketAddr,
+) -> Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("llm-lens-demo-{}.yaml", std::process::id()));
     let text = format!(
         "listeners: [{{address: \"{listen}\"}}]\nadmin: {{address: \"{admin}\"}}\nworkers: 1\n\

@@ -1,4 +1,5 @@
-//! `llm-lens key`: making, listing and revoking API keys in the file or database that the gateway watches.
+//! `llm-lens key`: making, listing and revoking API keys in the file or database that the gateway
+//! watches.
 //!
 //! A key is shown once, when it is made. The file has its keyed hash.
 
@@ -36,7 +37,9 @@ fn create(args: &NewKeyArgs) -> Result<()> {
         hash: Some(hex(&KeyHasher::new(secret.reveal()).hash(&key))),
         owner: args.owner.clone(),
         created: Some(format!("{now:.0}")),
-        expires: args.expires_in.map(|span| format!("{:.0}", now.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))),
+        expires: args
+            .expires_in
+            .map(|span| format!("{:.0}", now.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))),
         routes: args.routes.clone(),
         models: args.models.clone(),
         priority: args.priority,
@@ -53,15 +56,23 @@ fn create(args: &NewKeyArgs) -> Result<()> {
     } else {
         add_line(keys, &settings, &new)?;
     }
-    eprintln!("created key {} of {} in {}; it is shown only once:", new.id, new.owner, keys.display());
+    eprintln!(
+        "created key {} of {} in {}; it is shown only once:",
+        new.id,
+        new.owner,
+        keys.display()
+    );
     println!("{key}");
     Ok(())
 }
 
 fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
     change(keys, settings, |text| {
-        let mut text =
-            if text.trim().is_empty() { "# API keys of llm-lens gateway, written by llm-lens key.\nkeys:\n".to_owned() } else { text };
+        let mut text = if text.trim().is_empty() {
+            "# API keys of llm-lens gateway, written by llm-lens key.\nkeys:\n".to_owned()
+        } else {
+            text
+        };
         if !text.ends_with('\n') {
             text.push('\n');
         }
@@ -75,8 +86,13 @@ fn list(config: &Path) -> Result<()> {
     let settings = config::load(config)?;
     let (keys, _) = file_of(&settings, config)?;
     let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
-    for key in config::load_keys(keys, &settings.rate_limits)?.into_iter().filter(|key| key.expires != Some(0)) {
-        let expires = key.expires.and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
+    for key in config::load_keys(keys, &settings.rate_limits)?
+        .into_iter()
+        .filter(|key| key.expires != Some(0))
+    {
+        let expires = key
+            .expires
+            .and_then(|us| jiff::Timestamp::from_microsecond(i64::try_from(us).ok()?).ok());
         let expires = expires.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
         // Writing to a string does not fail.
         let _ = writeln!(out, "{:<16} {:<24} {expires:<22} {}", key.id, key.owner, key.priority);
@@ -112,17 +128,32 @@ fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
         });
         let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         if !found {
-            bail!("{} has no line written by llm-lens for key {id:?}, or the key is revoked already", keys.display());
+            bail!(
+                "{} has no line written by llm-lens for key {id:?}, or the key is revoked already",
+                keys.display()
+            );
         }
         Ok(text)
     })
 }
 
 /// Change the file whole or not at all, by one at a time; what would not be read is not written.
-fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
-    let owner_only = |path: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-    let beside = |suffix: &str| path.with_extension(format!("{}{suffix}", path.extension().unwrap_or_default().to_string_lossy()));
-    let lock = owner_only(&beside(".lock")).with_context(|| format!("cannot write beside {}", path.display()))?;
+fn change(
+    path: &Path,
+    settings: &Settings,
+    edit: impl FnOnce(String) -> Result<String>,
+) -> Result<()> {
+    let owner_only = |path: &Path| {
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    };
+    let beside = |suffix: &str| {
+        path.with_extension(format!(
+            "{}{suffix}",
+            path.extension().unwrap_or_default().to_string_lossy()
+        ))
+    };
+    let lock = owner_only(&beside(".lock"))
+        .with_context(|| format!("cannot write beside {}", path.display()))?;
     lock.lock().context("cannot lock the key file")?;
     let before = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -131,10 +162,12 @@ fn change(path: &Path, settings: &Settings, edit: impl FnOnce(String) -> Result<
     };
     let after = edit(before)?;
     config::parse_keys(&path.display().to_string(), &after, &settings.rate_limits)?;
-    // What the gateway reads now, it shall read then: a link stays a link, and the file stays its owner's.
+    // What the gateway reads now, it shall read then: a link stays a link, and the file stays its
+    // owner's.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known = fs::metadata(path).ok();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // The lock is ours: what is there was left by one that was killed.
     let _ = fs::remove_file(folder.join(format!("{name}.new")));
@@ -190,11 +223,17 @@ mod database {
     use traffic::settings::Limit;
 
     pub(super) fn add(path: &Path, _: &Entry, _: &[Limit]) -> Result<()> {
-        bail!("{} is an SQLite database; this build was made without the feature `sqlite`", path.display())
+        bail!(
+            "{} is an SQLite database; this build was made without the feature `sqlite`",
+            path.display()
+        )
     }
 
     pub(super) fn revoke(path: &Path, _: &str) -> Result<bool> {
-        bail!("{} is an SQLite database; this build was made without the feature `sqlite`", path.display())
+        bail!(
+            "{} is an SQLite database; this build was made without the feature `sqlite`",
+            path.display()
+        )
     }
 }
 

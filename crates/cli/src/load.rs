@@ -22,11 +22,14 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
         anyhow::Ok(join::join(&outcome.samples, &records))
     });
-    // A run whose gateway does not give its records is still a run: it is written down before the error is told.
+    // A run whose gateway does not give its records is still a run: it is written down before the
+    // error is told.
     let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
     let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: found };
     let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display())),
+        Some(path) => {
+            std::fs::write(path, text()).with_context(|| format!("cannot write {}", path.display()))
+        }
         None => Ok(()),
     };
     write(&args.json, &|| report.json().to_string())?;
@@ -49,7 +52,10 @@ fn config(args: &RunArgs) -> Result<Config> {
         (None, n) => Stop::Requests(n.unwrap_or(100)),
     };
     let key = match &args.api_key_env {
-        Some(name) => Some(std::env::var(name).with_context(|| format!("the environment variable {name} is not set"))?),
+        Some(name) => Some(
+            std::env::var(name)
+                .with_context(|| format!("the environment variable {name} is not set"))?,
+        ),
         None => None,
     };
     let prompts = match &args.prompts {
@@ -71,18 +77,24 @@ fn config(args: &RunArgs) -> Result<Config> {
     })
 }
 
-/// Compare two reports. Fails when the new one is slower than `percent` allows, and the difference is no chance.
+/// Compare two reports. Fails when the new one is slower than `percent` allows, and the difference
+/// is no chance.
 pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode> {
     let (base, new) = (read(base)?, read(new)?);
     let (base_failures, new_failures) = (base.failures, new.failures);
     let (base, new) = (base.timings, new.timings);
-    let mut text = format!("{:10} {:>8} {:>12} {:>12} {:>8}  {}\n", "timing", "", "base ms", "new ms", "ratio", "distance");
+    let mut text = format!(
+        "{:10} {:>8} {:>12} {:>12} {:>8}  {}\n",
+        "timing", "", "base ms", "new ms", "ratio", "distance"
+    );
     let mut slower = false;
     for (name, old) in &base {
         if old.count() == 0 {
             continue;
         }
-        let Some(comparison) = new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new)) else {
+        let Some(comparison) =
+            new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new))
+        else {
             text.push_str(&format!("{name}: the new run has no value of it\n"));
             slower = true;
             continue;
@@ -102,7 +114,11 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
         }
     }
     if new_failures > base_failures + MORE_FAILURES {
-        text.push_str(&format!("failed requests: {:.1} % instead of {:.1} %\n", new_failures * 100.0, base_failures * 100.0));
+        text.push_str(&format!(
+            "failed requests: {:.1} % instead of {:.1} %\n",
+            new_failures * 100.0,
+            base_failures * 100.0
+        ));
         slower = true;
     }
     say(&text)?;
@@ -111,7 +127,11 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
 
 fn is_slower(comparison: &Comparison, percent: f64) -> bool {
     let most = 1.0 + percent / 100.0;
-    let over = comparison.pairs.iter().filter(|p| [50.0, 99.0].contains(&p.percentile)).any(|p| p.ratio().is_some_and(|r| r > most));
+    let over = comparison
+        .pairs
+        .iter()
+        .filter(|p| [50.0, 99.0].contains(&p.percentile))
+        .any(|p| p.ratio().is_some_and(|r| r > most));
     comparison.significant && over
 }
 
@@ -127,7 +147,8 @@ struct Reported {
 
 fn read(path: &Path) -> Result<Reported> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let report: serde_json::Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     let timings = histograms(&report).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
     Ok(Reported { timings, failures: failure_share(&report) })
 }

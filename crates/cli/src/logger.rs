@@ -1,11 +1,13 @@
 //! Log lines on standard error: text for people, JSON for machines.
 //!
 //! - *In*: events of `tracing`, and of `log`, which libraries use.
-//! - *Out*: a line for each, `TIME LEVEL event key=value` or a JSON object. The line of a request has its `request_id`.
+//! - *Out*: a line for each, `TIME LEVEL event key=value` or a JSON object. The line of a request
+//!   has its `request_id`.
 //! - *Never*: a request that waits for standard error; a control character.
 //!
-//! A thread of its own writes the lines. Those that find its queue full, or standard error closed, are dropped, and the next line that can be
-//! written says how many. tracing-appender would do this, but its end waits without a bound when nothing reads.
+//! A thread of its own writes the lines. Those that find its queue full, or standard error closed,
+//! are dropped, and the next line that can be written says how many. tracing-appender would do
+//! this, but its end waits without a bound when nothing reads.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -31,7 +33,16 @@ const QUEUE: usize = 1024;
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// Crates of ours. Libraries may warn; what they inform about is not ours to say.
-const OURS: [&str; 8] = ["gateway", "pipeline", "relay", "transport", "discovery", "observatory", "testbench", "llm_lens"];
+const OURS: [&str; 8] = [
+    "gateway",
+    "pipeline",
+    "relay",
+    "transport",
+    "discovery",
+    "observatory",
+    "testbench",
+    "llm_lens",
+];
 
 /// What log lines look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,17 +55,27 @@ pub(crate) enum LogFormat {
 }
 
 /// Log from now on, down to that level. The last lines are written when the guard is dropped.
-pub(crate) fn install(level: LevelFilter, format: LogFormat, request_id: fn() -> Option<Arc<str>>) -> Guard {
+pub(crate) fn install(
+    level: LevelFilter,
+    format: LogFormat,
+    request_id: fn() -> Option<Arc<str>>,
+) -> Guard {
     let (queue, entries) = sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let lost = dropped.clone();
-    // Ends with the process: the subscriber, which has the other end, is never dropped. Without the thread nothing is logged.
-    let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
+    // Ends with the process: the subscriber, which has the other end, is never dropped. Without the
+    // thread nothing is logged.
+    let _ =
+        std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
     let guard = Guard(queue.clone());
-    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|ours| (ours, level)));
+    let targets = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(OURS.map(|ours| (ours, level)));
     let lines = Lines { format, request_id, queue, dropped };
     // Both fail only where something else has been installed, and nothing else is.
-    let installed = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.with_filter(targets)));
+    let installed = tracing::subscriber::set_global_default(
+        tracing_subscriber::registry().with(lines.with_filter(targets)),
+    );
     if installed.is_ok() {
         let _ = tracing_log::LogTracer::builder().with_max_level(log_level(level)).init();
     }
@@ -154,7 +175,9 @@ impl Parts {
         for (name, value) in &self.fields {
             let _ = write!(line, " {name}=");
             match value {
-                Value::String(text) if text.is_empty() || text.contains([' ', '"', '=', '\\', '\n']) => {
+                Value::String(text)
+                    if text.is_empty() || text.contains([' ', '"', '=', '\\', '\n']) =>
+                {
                     line.push('"');
                     escape(&text.replace('\\', "\\\\").replace('"', "\\\""), &mut line, "\\n");
                     line.push('"');
@@ -186,7 +209,11 @@ impl Visit for Parts {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         let value = bounded(value);
-        if field.name() == "message" { self.message = value.to_owned() } else { self.set(field.name(), value.into()) }
+        if field.name() == "message" {
+            self.message = value.to_owned()
+        } else {
+            self.set(field.name(), value.into())
+        }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -218,7 +245,9 @@ fn escape(text: &str, line: &mut String, newline: &str) {
     for c in text.chars() {
         match c {
             '\n' => line.push_str(newline),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => line.extend(c.escape_default()),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                line.extend(c.escape_default())
+            }
             c => line.push(c),
         }
     }
@@ -260,14 +289,19 @@ mod tests {
         let mut parts = Parts::default();
         parts.set("error", "x\\\" level=ERROR".into());
         parts.set("level", "TRACE".into());
-        assert!(parts.text(&Level::WARN).contains(r#"error="x\\\" level=ERROR""#), "{}", parts.text(&Level::WARN));
+        assert!(
+            parts.text(&Level::WARN).contains(r#"error="x\\\" level=ERROR""#),
+            "{}",
+            parts.text(&Level::WARN)
+        );
         assert!(parts.json(&Level::WARN, "gateway").contains(r#""level":"WARN""#));
     }
 
     #[test]
     fn lines_that_could_not_be_written_are_told_of_once() {
         let (queue, entries) = sync_channel(1);
-        let lines = Lines { format: LogFormat::Text, request_id: || None, queue, dropped: Arc::default() };
+        let lines =
+            Lines { format: LogFormat::Text, request_id: || None, queue, dropped: Arc::default() };
         let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, || {
             (0..4).for_each(|number| tracing::warn!(number, "one"));

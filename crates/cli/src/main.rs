@@ -16,8 +16,8 @@ use clap::Parser;
 
 use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 
-/// jemalloc returns freed memory of streams to the system within seconds, on its own thread; `.cargo/config.toml` sets the
-/// decay. The C library's allocator keeps it.
+/// jemalloc returns freed memory of streams to the system within seconds, on its own thread;
+/// `.cargo/config.toml` sets the decay. The C library's allocator keeps it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -41,16 +41,27 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Gateway(args) => gateway(args)?,
         Command::Check { file } => {
-            let settings = if is_standard(&file) { config::parse("standard input", &read_standard()?)? } else { config::load(&file)? };
+            let settings = if is_standard(&file) {
+                config::parse("standard input", &read_standard()?)?
+            } else {
+                config::load(&file)?
+            };
             gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
-            say(&format!("{}: valid (routes: {}, backends: {})\n", file.display(), settings.routes.len(), settings.backends.len()))?;
+            say(&format!(
+                "{}: valid (routes: {}, backends: {})\n",
+                file.display(),
+                settings.routes.len(),
+                settings.backends.len()
+            ))?;
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
         Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
-        Command::Shield(ShieldCommand::Eval { folder, sources, code }) => return shield::eval(&folder, sources, code.as_deref()),
+        Command::Shield(ShieldCommand::Eval { folder, sources, code }) => {
+            return shield::eval(&folder, sources, code.as_deref());
+        }
         Command::Shield(ShieldCommand::Train { folder, out }) => shield::train(&folder, &out)?,
         Command::Key(command) => key::run(&command)?,
         Command::Simulate(args) => simulate(args)?,
@@ -62,16 +73,24 @@ fn run(command: Command) -> Result<ExitCode> {
 fn gateway(args: GatewayArgs) -> Result<()> {
     let settings = match (&args.config, &args.upstream) {
         (Some(file), _) => config::load(file)?,
-        (None, Some(upstream)) => config::from_flags(upstream, &args.listen, &args.admin, args.workers)?,
+        (None, Some(upstream)) => {
+            config::from_flags(upstream, &args.listen, &args.admin, args.workers)?
+        }
         (None, None) => unreachable!("invariant: clap requires one of --upstream and --config"),
     };
-    let gateway = gateway::Gateway::bind(gateway::Options { settings, file: args.config, upgrade: args.upgrade, filters: filters() })?;
+    let gateway = gateway::Gateway::bind(gateway::Options {
+        settings,
+        file: args.config,
+        upgrade: args.upgrade,
+        filters: filters(),
+    })?;
     // A closed standard output is no reason not to serve.
     let _ = say(&format!("{}\n", gateway.summary()));
     gateway.run().context("the gateway ended")
 }
 
-/// The filters that settings may name. A build with more of them registers them here: `docs/write-a-filter.md`.
+/// The filters that settings may name. A build with more of them registers them here:
+/// `docs/write-a-filter.md`.
 fn filters() -> filters::Registry {
     filters::Registry::standard()
 }
@@ -79,8 +98,9 @@ fn filters() -> filters::Registry {
 fn simulate(args: SimulateArgs) -> Result<()> {
     runtime()?.block_on(async {
         let profile = args.profile()?;
-        let engine =
-            testbench::simulate::Engine::bind(args.listen, profile).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+        let engine = testbench::simulate::Engine::bind(args.listen, profile)
+            .await
+            .with_context(|| format!("cannot listen on {}", args.listen))?;
         say(&format!("simulated engine on http://{}\n", engine.address()?))?;
         tokio::select! {
             () = engine.serve() => {}
@@ -97,9 +117,15 @@ fn init(file: &Path, full: bool, force: bool) -> Result<()> {
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
-    let mut out = options.open(file).with_context(|| format!("cannot create {}; if it exists, --force replaces it", file.display()))?;
+    let mut out = options.open(file).with_context(|| {
+        format!("cannot create {}; if it exists, --force replaces it", file.display())
+    })?;
     out.write_all(text.as_bytes())?;
-    say(&format!("wrote {}; start with: llm-lens gateway --config {}\n", file.display(), file.display()))
+    say(&format!(
+        "wrote {}; start with: llm-lens gateway --config {}\n",
+        file.display(),
+        file.display()
+    ))
 }
 
 /// `-` stands for standard input or output.
@@ -110,7 +136,11 @@ fn is_standard(file: &Path) -> bool {
 /// Standard input, up to the size of a settings file.
 fn read_standard() -> Result<String> {
     let mut text = String::new();
-    std::io::stdin().lock().take(config::MAX_FILE).read_to_string(&mut text).context("cannot read standard input")?;
+    std::io::stdin()
+        .lock()
+        .take(config::MAX_FILE)
+        .read_to_string(&mut text)
+        .context("cannot read standard input")?;
     Ok(text)
 }
 
@@ -127,5 +157,8 @@ fn say(text: &str) -> Result<()> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+    error.chain().any(|e| {
+        e.downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }

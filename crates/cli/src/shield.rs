@@ -60,7 +60,8 @@ struct Judged {
 
 impl Detectors {
     fn new() -> Result<Self> {
-        let patterns = FindPatterns::new(Action::Flag, Action::Flag).context("no rule is switched on")?;
+        let patterns =
+            FindPatterns::new(Action::Flag, Action::Flag).context("no rule is switched on")?;
         let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], guardrails: [{name: s}], routes: [{name: r, backend: b}]}";
         let settings = config::parse("the defaults", defaults)?;
         let thresholds = settings.guardrails.first().context("a guard has defaults")?.risk;
@@ -73,7 +74,9 @@ impl Detectors {
         let found = self.patterns.find(text, &normal);
         let (injection, toxicity) = scores(&normal);
         let mut risk = Risk::default();
-        let family = |family| found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max);
+        let family = |family| {
+            found.iter().filter(|f| f.family == family).map(|f| f.score).fold(0.0, f32::max)
+        };
         let scores = vec![
             (Category::Injection, injection),
             (Category::Toxicity, toxicity),
@@ -89,7 +92,9 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
     if file == Path::new("-") {
         return Ok(Box::new(std::io::stdin()));
     }
-    Ok(Box::new(std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?))
+    Ok(Box::new(
+        std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?,
+    ))
 }
 
 /// A table of findings; the exit code is that of `grep`: success when something was found.
@@ -100,12 +105,25 @@ fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
         let before = text.get(..finding.span.start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        out.push_str(&format!("{line}:{column} {} {:.2} {}\n", finding.kind, finding.score, finding.rule));
+        out.push_str(&format!(
+            "{line}:{column} {} {:.2} {}\n",
+            finding.kind, finding.score, finding.rule
+        ));
     }
-    out.push_str(&format!("injection {injection:.2}, toxicity {toxicity:.2}; more than 0.50 is a finding\n"));
-    out.push_str(&format!("risk {:.2}, {}\n", risk.value(), risk.level(&detectors.thresholds).name()));
+    out.push_str(&format!(
+        "injection {injection:.2}, toxicity {toxicity:.2}; more than 0.50 is a finding\n"
+    ));
+    out.push_str(&format!(
+        "risk {:.2}, {}\n",
+        risk.value(),
+        risk.level(&detectors.thresholds).name()
+    ));
     let judged = usize::from(injection > 0.5) + usize::from(toxicity > 0.5);
-    out.push_str(&format!("{} findings in {} bytes, {us:.0} us\n", found.len() + judged, text.len()));
+    out.push_str(&format!(
+        "{} findings in {} bytes, {us:.0} us\n",
+        found.len() + judged,
+        text.len()
+    ));
     say(&out)?;
     Ok(if found.len() + judged == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -116,8 +134,10 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
         if line.trim().is_empty() {
             continue;
         }
-        let row: Value = serde_json::from_str(&line).with_context(|| format!("line {} is not JSON", number + 1))?;
-        let text = row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
+        let row: Value = serde_json::from_str(&line)
+            .with_context(|| format!("line {} is not JSON", number + 1))?;
+        let text =
+            row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
         let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
         let spans: Vec<Value> = found
             .iter()

@@ -2,8 +2,8 @@
 //!
 //! - *In*: a fully qualified name, and name servers.
 //! - *Out*: its addresses, each time the time to live is over.
-//! - *Never*: the system's cache, which has no time to live; its search list, in which a failure looks like an empty answer. An answer older than its time to live, but for
-//!   [`OFTEN`].
+//! - *Never*: the system's cache, which has no time to live; its search list, in which a failure
+//!   looks like an empty answer. An answer older than its time to live, but for [`OFTEN`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -66,7 +66,10 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: 
                 Ok((found, until)) => {
                     retry = RETRY.0;
                     reporter.report(found).await;
-                    tokio::time::sleep(until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM)).await;
+                    tokio::time::sleep(
+                        until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM),
+                    )
+                    .await;
                 }
                 Err(error) => {
                     tracing::warn!(pool = %reporter.pool, name = question.name(), %error, "DNS lookup failed, keeping the previous endpoints");
@@ -97,9 +100,16 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
                 connection.port = address.port();
                 connection
             };
-            NameServerConfig::new(address.ip(), true, vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())])
+            NameServerConfig::new(
+                address.ip(),
+                true,
+                vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())],
+            )
         };
-        Resolver::builder_with_config(ResolverConfig::from_name_servers(servers.iter().map(server).collect()), provider)
+        Resolver::builder_with_config(
+            ResolverConfig::from_name_servers(servers.iter().map(server).collect()),
+            provider,
+        )
     };
     // We ask when an answer is over, and no sooner: there is nothing to be remembered.
     builder.options_mut().cache_size = 0;
@@ -111,36 +121,65 @@ fn whole(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
 }
 
-async fn endpoints(resolver: &TokioResolver, name: &str, port: u16, weight: u32) -> Answer<Endpoint> {
+async fn endpoints(
+    resolver: &TokioResolver,
+    name: &str,
+    port: u16,
+    weight: u32,
+) -> Answer<Endpoint> {
     let (found, until) = addresses(resolver, name).await?;
-    Ok((found.into_iter().map(|address| Endpoint { address, port, weight, zone: None }).collect(), until))
+    Ok((
+        found.into_iter().map(|address| Endpoint { address, port, weight, zone: None }).collect(),
+        until,
+    ))
 }
 
-/// The addresses of a name: an engine that has two is one engine, so those of the newer kind count only where there are none of the older.
+/// The addresses of a name: an engine that has two is one engine, so those of the newer kind count
+/// only where there are none of the older.
 async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
-    let of =
-        |answer: Lookup| (answer.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>(), answer.valid_until());
-    let (found, until) = resolver.ipv4_lookup(whole(name)).await.map(of).or_else(empty_or_failed)?;
+    let of = |answer: Lookup| {
+        (
+            answer.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>(),
+            answer.valid_until(),
+        )
+    };
+    let (found, until) =
+        resolver.ipv4_lookup(whole(name)).await.map(of).or_else(empty_or_failed)?;
     if !found.is_empty() {
         return Ok((found, until));
     }
     resolver.ipv6_lookup(whole(name)).await.map(of).or_else(empty_or_failed)
 }
 
-/// The servers of the best priority: the others are for when none of these is there, which is a pool's fallback to say. A server whose name cannot be looked up
-/// stays where it was; the service fails only where nothing is known of any.
-async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<String, Vec<IpAddr>>) -> Answer<Endpoint> {
+/// The servers of the best priority: the others are for when none of these is there, which is a
+/// pool's fallback to say. A server whose name cannot be looked up stays where it was; the service
+/// fails only where nothing is known of any.
+async fn service(
+    resolver: &TokioResolver,
+    name: &str,
+    known: &mut HashMap<String, Vec<IpAddr>>,
+) -> Answer<Endpoint> {
     let answer = match resolver.srv_lookup(whole(name)).await {
         Ok(answer) => answer,
         Err(error) => return empty_or_failed(error),
     };
-    let servers = || answer.answers().iter().filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None });
+    let servers = || {
+        answer
+            .answers()
+            .iter()
+            .filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None })
+    };
     let best = servers().map(|srv| srv.priority).min();
-    let wanted = servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MAX_FOUND);
-    let wanted: Vec<(String, u16, u16)> = wanted.map(|srv| (srv.target.to_string(), srv.port, srv.weight)).collect();
-    let look = |(target, port, weight): (String, u16, u16)| async move { (addresses(resolver, &target).await, target, port, weight) };
+    let wanted =
+        servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MAX_FOUND);
+    let wanted: Vec<(String, u16, u16)> =
+        wanted.map(|srv| (srv.target.to_string(), srv.port, srv.weight)).collect();
+    let look = |(target, port, weight): (String, u16, u16)| async move {
+        (addresses(resolver, &target).await, target, port, weight)
+    };
     let looked: Vec<_> = stream::iter(wanted).map(look).buffered(TOGETHER).collect().await;
-    let (mut found, mut until, mut now, mut failure) = (Vec::new(), answer.valid_until(), HashMap::new(), None);
+    let (mut found, mut until, mut now, mut failure) =
+        (Vec::new(), answer.valid_until(), HashMap::new(), None);
     for (looked, target, port, weight) in looked {
         let there = match (looked, known.get(&target)) {
             (Ok((there, valid)), _) => {
@@ -157,7 +196,12 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
         };
         // A target of weight 0 gets almost nothing.
         let weight = u32::from(weight).max(1);
-        found.extend(there.iter().map(|address| Endpoint { address: *address, port, weight, zone: None }));
+        found.extend(there.iter().map(|address| Endpoint {
+            address: *address,
+            port,
+            weight,
+            zone: None,
+        }));
         now.insert(target, there);
     }
     match failure {
@@ -172,7 +216,9 @@ async fn service(resolver: &TokioResolver, name: &str, known: &mut HashMap<Strin
 /// NXDOMAIN and NODATA empty the set; a resolver failure keeps the previous one.
 fn empty_or_failed<T>(error: NetError) -> Answer<T> {
     match &error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) => {
+        NetError::Dns(DnsError::NoRecordsFound(none))
+            if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
+        {
             Ok((Vec::new(), Instant::now() + EMPTY_TTL))
         }
         _ => Err(error),

@@ -4,8 +4,8 @@
 //! - *Out*: its endpoints that are ready, and again whenever they change.
 //! - *Never*: an endpoint whose pod is not ready; an empty set because the API was unreachable.
 //!
-//! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to `list` and `watch` them in the service's namespace is all
-//! that is wanted.
+//! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to
+//! `list` and `watch` them in the service's namespace is all that is wanted.
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::IpAddr;
@@ -35,15 +35,16 @@ pub struct Service {
     pub port: Option<String>,
 }
 
-/// The endpoints of a service that are ready, each time something about them changes: by the cluster that the process runs in, or `KUBECONFIG` names.
-/// Never ends.
+/// The endpoints of a service that are ready, each time something about them changes: by the
+/// cluster that the process runs in, or `KUBECONFIG` names. Never ends.
 pub fn endpoints(service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
     async move { endpoints_in(client().await, service) }.flatten_stream()
 }
 
 /// The same in a cluster that is known.
 pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
-    let namespace = service.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
+    let namespace =
+        service.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
     let slices: Api<EndpointSlice> = Api::namespaced(cluster, &namespace);
     let wanted = watcher::Config::default().labels(&format!("{SERVICE}={}", service.name));
     let heed = move |slices: &mut Slices, event| {
@@ -70,7 +71,9 @@ async fn client() -> Client {
     loop {
         match Client::try_default().await {
             Ok(client) => return client,
-            Err(error) => tracing::warn!(retry_in = ?RETRY, %error, "no Kubernetes cluster found, retrying"),
+            Err(error) => {
+                tracing::warn!(retry_in = ?RETRY, %error, "no Kubernetes cluster found, retrying")
+            }
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -103,11 +106,15 @@ impl Slices {
         false
     }
 
-    /// Ready endpoints; `None`: unknown, because pods are ready and the port is ambiguous. A pod with two addresses counts once, with
-    /// an address of the first family that any pod has.
+    /// Ready endpoints; `None`: unknown, because pods are ready and the port is ambiguous. A pod
+    /// with two addresses counts once, with an address of the first family that any pod has.
     fn endpoints(&self, service: &Service) -> Option<Vec<Endpoint>> {
         let mut found = ["IPv4", "IPv6"].iter().map(|kind| -> Vec<Option<Endpoint>> {
-            self.known.values().filter(|slice| slice.address_type == *kind).flat_map(|slice| of_slice(slice, service)).collect()
+            self.known
+                .values()
+                .filter(|slice| slice.address_type == *kind)
+                .flat_map(|slice| of_slice(slice, service))
+                .collect()
         });
         let found = found.find(|found| !found.is_empty()).unwrap_or_default();
         let (all, meant) = (found.len(), found.into_iter().flatten().collect::<Vec<_>>());
@@ -134,10 +141,14 @@ fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Option<Endpoint>> {
 fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
     let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
     let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
-    let ports = ports.filter_map(|port| Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?)));
+    let ports = ports.filter_map(|port| {
+        Some((port.name.as_deref().unwrap_or_default(), u16::try_from(port.port?).ok()?))
+    });
     let ports: Vec<(&str, u16)> = ports.collect();
     let meant = match (&service.port, &*ports) {
-        (Some(wanted), _) => ports.iter().find(|(name, port)| name == wanted || port.to_string() == *wanted),
+        (Some(wanted), _) => {
+            ports.iter().find(|(name, port)| name == wanted || port.to_string() == *wanted)
+        }
         (None, [only]) => Some(only),
         (None, _) => None,
     };

@@ -32,13 +32,18 @@ pub struct Update {
 pub fn is_supported(source: &Source) -> Result<(), &'static str> {
     match source {
         Source::Dns { .. } | Source::Srv { .. } if cfg!(feature = "dns") => Ok(()),
-        Source::Dns { .. } | Source::Srv { .. } => Err("this build cannot look up DNS; build it with the feature `dns`"),
+        Source::Dns { .. } | Source::Srv { .. } => {
+            Err("this build cannot look up DNS; build it with the feature `dns`")
+        }
         Source::Kubernetes { .. } if cfg!(feature = "kubernetes") => Ok(()),
-        Source::Kubernetes { .. } => Err("this build does not know Kubernetes; build it with the feature `kubernetes`"),
+        Source::Kubernetes { .. } => {
+            Err("this build does not know Kubernetes; build it with the feature `kubernetes`")
+        }
     }
 }
 
-/// Watch a source for a pool. Never ends; a source that this build cannot watch is silent, see [`is_supported`].
+/// Watch a source for a pool. Never ends; a source that this build cannot watch is silent, see
+/// [`is_supported`].
 ///
 /// # Cancel safety
 /// Dropping the future ends the watch.
@@ -46,12 +51,17 @@ pub async fn watch(pool: Arc<str>, source: Source, updates: mpsc::Sender<Update>
     let reporter = Reporter { pool, source: source.clone(), updates };
     match source {
         #[cfg(feature = "dns")]
-        Source::Dns { name, port, servers } => dns::watch(dns::Question::Addresses { name, port }, &servers, reporter).await,
+        Source::Dns { name, port, servers } => {
+            dns::watch(dns::Question::Addresses { name, port }, &servers, reporter).await
+        }
         #[cfg(feature = "dns")]
-        Source::Srv { name, servers } => dns::watch(dns::Question::Service { name }, &servers, reporter).await,
+        Source::Srv { name, servers } => {
+            dns::watch(dns::Question::Service { name }, &servers, reporter).await
+        }
         #[cfg(feature = "kubernetes")]
         Source::Kubernetes { namespace, service, port } => {
-            kubernetes::watch(kubernetes::Service { namespace, name: service, port }, reporter).await
+            kubernetes::watch(kubernetes::Service { namespace, name: service, port }, reporter)
+                .await
         }
         #[cfg(not(all(feature = "dns", feature = "kubernetes")))]
         _ => {
@@ -69,11 +79,17 @@ struct Reporter {
     updates: mpsc::Sender<Update>,
 }
 
-#[cfg_attr(not(any(feature = "dns", feature = "kubernetes")), expect(dead_code, reason = "this build watches nothing"))]
+#[cfg_attr(
+    not(any(feature = "dns", feature = "kubernetes")),
+    expect(dead_code, reason = "this build watches nothing")
+)]
 impl Reporter {
     async fn report(&self, mut endpoints: Vec<Endpoint>) {
         endpoints.sort_unstable();
         // Fails only when the gateway ends.
-        let _ = self.updates.send(Update { pool: self.pool.clone(), source: self.source.clone(), endpoints }).await;
+        let _ = self
+            .updates
+            .send(Update { pool: self.pool.clone(), source: self.source.clone(), endpoints })
+            .await;
     }
 }

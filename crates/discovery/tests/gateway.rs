@@ -10,7 +10,8 @@ use kit::{Engine, Gateway, Step, sse};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_to_the_pods_that_are_ready() {
-    let (one, other) = (Engine::start(|_| sse::stream(3, 2)).await, Engine::start(|_| sse::stream(3, 2)).await);
+    let (one, other) =
+        (Engine::start(|_| sse::stream(3, 2)).await, Engine::start(|_| sse::stream(3, 2)).await);
     let ports = [one.address.port(), other.address.port()];
     let replaced = Arc::new(AtomicBool::new(false));
     let told = replaced.clone();
@@ -18,7 +19,8 @@ async fn requests_go_to_the_pods_that_are_ready() {
         if !seen.head.contains("watch=true") {
             return list(1, &[slice("a", 1, "IPv4", ports[0], &[("127.0.0.1", Some(true))])]);
         }
-        let next = event("MODIFIED", &slice("a", 2, "IPv4", ports[1], &[("127.0.0.1", Some(true))]));
+        let next =
+            event("MODIFIED", &slice("a", 2, "IPv4", ports[1], &[("127.0.0.1", Some(true))]));
         vec![Step::text(WATCHING), Step::Until(told.clone()), next, Step::Hang]
     })
     .await;
@@ -37,14 +39,26 @@ async fn requests_go_to_the_pods_that_are_ready() {
     .await;
     let ask = async || {
         let mut client = gateway.client().await;
-        client.post("/v1/chat/completions", "", "{\"model\":\"m\",\"stream\":true,\"messages\":[]}").await;
+        client
+            .post("/v1/chat/completions", "", "{\"model\":\"m\",\"stream\":true,\"messages\":[]}")
+            .await;
         let answer = client.answer().await;
-        assert!(answer.complete && answer.status == 200, "{} {} {}", answer.head, answer.text(), gateway.stderr());
+        assert!(
+            answer.complete && answer.status == 200,
+            "{} {} {}",
+            answer.head,
+            answer.text(),
+            gateway.stderr()
+        );
         answer.field("x-llm-lens-backend").unwrap_or_default().to_owned()
     };
     assert!(ask().await.starts_with(&format!("p/127.0.0.1-{};", ports[0])));
     replaced.store(true, Ordering::SeqCst);
-    gateway.until(|gateway| gateway.get("/api/backends").1.contains(&format!("p/127.0.0.1-{}\"", ports[1]))).await;
+    gateway
+        .until(|gateway| {
+            gateway.get("/api/backends").1.contains(&format!("p/127.0.0.1-{}\"", ports[1]))
+        })
+        .await;
     assert!(ask().await.starts_with(&format!("p/127.0.0.1-{};", ports[1])));
     let _ = std::fs::remove_file(&file);
 }

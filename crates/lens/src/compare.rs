@@ -34,11 +34,11 @@ impl Pair {
 pub struct Comparison {
     /// The percentiles, rising.
     pub pairs: Vec<Pair>,
-    /// The two-sample Kolmogorov-Smirnov statistic: the largest vertical distance of the two cumulative
-    /// distributions, 0 to 1, to the precision of the histograms.
+    /// The two-sample Kolmogorov-Smirnov statistic: the largest vertical distance of the two
+    /// cumulative distributions, 0 to 1, to the precision of the histograms.
     pub distance: f64,
-    /// Whether the distance would come by chance in fewer than one of a hundred comparisons of equal distributions
-    /// (asymptotic: distance > 1.628 * sqrt((n + m) / (n * m))).
+    /// Whether the distance would come by chance in fewer than one of a hundred comparisons of
+    /// equal distributions (asymptotic: distance > 1.628 * sqrt((n + m) / (n * m))).
     pub significant: bool,
 }
 
@@ -46,9 +46,14 @@ pub struct Comparison {
 pub fn compare(base: &Micros, new: &Micros) -> Option<Comparison> {
     let pairs = PERCENTILES
         .into_iter()
-        .map(|p| Some(Pair { percentile: p, base_us: base.percentile(p)?, new_us: new.percentile(p)? }))
+        .map(|p| {
+            Some(Pair { percentile: p, base_us: base.percentile(p)?, new_us: new.percentile(p)? })
+        })
         .collect::<Option<Vec<_>>>()?;
-    let mut bounds: Vec<u64> = [base, new].iter().flat_map(|m| m.hdr().iter_recorded().map(|v| v.value_iterated_to())).collect();
+    let mut bounds: Vec<u64> = [base, new]
+        .iter()
+        .flat_map(|m| m.hdr().iter_recorded().map(|v| v.value_iterated_to()))
+        .collect();
     bounds.sort_unstable();
     bounds.dedup();
     let (n, m) = (base.count() as f64, new.count() as f64);

@@ -35,7 +35,13 @@ mod tests {
 
     #[test]
     fn units_and_what_is_none() {
-        for (text, want) in [("250ms", 250), ("1.5h", 5_400_000), (" 5 s ", 5000), ("2d", 172_800_000), ("500us", 0)] {
+        for (text, want) in [
+            ("250ms", 250),
+            ("1.5h", 5_400_000),
+            (" 5 s ", 5000),
+            ("2d", 172_800_000),
+            ("500us", 0),
+        ] {
             assert_eq!(parse(text).map(|read| read.as_millis()), Ok(want), "{text}");
         }
         for bad in ["5 parsecs", "5", "", "s", "-1s", "1e3s", "1.2.3s", "99999999999999999999d"] {

@@ -2,13 +2,15 @@
 //!
 //! - *In*: one gap at a time, in microseconds.
 //! - *Out*: the request's own summary, and batches of exact values for the series of its route.
-//! - *Never*: a lock or an allocation for each event. A batch is handed on when it is full and at the end.
+//! - *Never*: a lock or an allocation for each event. A batch is handed on when it is full and at
+//!   the end.
 
 use serde::{Deserialize, Serialize};
 
 use crate::sketch::Sketch;
 
-/// Gaps that wait before they are handed on. At 64 the lock of a shard costs less than a nanosecond a gap.
+/// Gaps that wait before they are handed on. At 64 the lock of a shard costs less than a nanosecond
+/// a gap.
 const BATCH: usize = 64;
 
 /// The gaps of one side of one stream.

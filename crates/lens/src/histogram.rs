@@ -1,19 +1,23 @@
 //! The histogram of a series: base-2 exponential buckets of bounded memory, which merge by adding.
 //!
 //! - *In*: whole values: microseconds for times, one for counts.
-//! - *Out*: count, sum, least and greatest exactly; percentiles to within 1.1 %; the buckets, for exporters that take them as they are.
-//! - *Never*: memory for values that did not occur beyond the window between the least and the greatest; more than [`MAX_BUCKETS`].
+//! - *Out*: count, sum, least and greatest exactly; percentiles to within 1.1 %; the buckets, for
+//!   exporters that take them as they are.
+//! - *Never*: memory for values that did not occur beyond the window between the least and the
+//!   greatest; more than [`MAX_BUCKETS`].
 //!
-//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)` of the unit that is exported, so that OpenTelemetry's exponential
-//! histograms of [`SCALE`] 5 and Prometheus's native ones are copies. That unit is seconds for [`TimeHistogram`], which is why the number of
-//! recorded units in an exported one is a part of the type: `2^(i/32)` microseconds is no power of `2^(1/32)` seconds. A series of one time
-//! around 100 ms takes some hundred bytes, the worst one 8 KiB.
+//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)` of the unit that is exported, so
+//! that OpenTelemetry's exponential histograms of [`SCALE`] 5 and Prometheus's native ones are
+//! copies. That unit is seconds for [`TimeHistogram`], which is why the number of recorded units in
+//! an exported one is a part of the type: `2^(i/32)` microseconds is no power of `2^(1/32)`
+//! seconds. A series of one time around 100 ms takes some hundred bytes, the worst one 8 KiB.
 
 /// The scale: a doubling has `2^SCALE` buckets.
 pub const SCALE: u32 = 5;
 /// Buckets of a doubling.
 const PER_OCTAVE: f64 = (1 << SCALE) as f64;
-/// The largest value with a bucket of its own: one hour in microseconds. Larger values count in the last bucket.
+/// The largest value with a bucket of its own: one hour in microseconds. Larger values count in the
+/// last bucket.
 pub const LONGEST_US: u64 = 3_600_000_000;
 /// Buckets from 1 to [`LONGEST_US`].
 pub const MAX_BUCKETS: usize = 1018;
@@ -37,7 +41,8 @@ pub struct Histogram<const PER_UNIT: u64> {
 }
 
 impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
-    /// The bucket of a value above 0. Powers of two of the exported unit are their bucket's upper end exactly.
+    /// The bucket of a value above 0. Powers of two of the exported unit are their bucket's upper
+    /// end exactly.
     #[inline]
     fn index_of(value: u64) -> i32 {
         ((value as f64 / PER_UNIT as f64).log2() * PER_OCTAVE).ceil() as i32 - 1
@@ -89,7 +94,10 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
             self.bucket(other.offset);
             self.bucket(other.offset + last as i32);
             let at = (other.offset - self.offset) as usize;
-            self.counts[at..].iter_mut().zip(&other.counts).for_each(|(mine, theirs)| *mine += theirs);
+            self.counts[at..]
+                .iter_mut()
+                .zip(&other.counts)
+                .for_each(|(mine, theirs)| *mine += theirs);
         }
     }
 
@@ -118,7 +126,8 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         (self.zeros, self.offset, &self.counts)
     }
 
-    /// The value at a percentile from 0 to 100, nearest rank, to within 1.1 %; `None` without values.
+    /// The value at a percentile from 0 to 100, nearest rank, to within 1.1 %; `None` without
+    /// values.
     pub fn percentile(&self, percent: f64) -> Option<u64> {
         let (min, max) = self.range()?;
         let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count);
@@ -133,15 +142,17 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         for (index, count) in (self.offset..).zip(&self.counts) {
             seen += count;
             if seen >= rank {
-                let middle = (((f64::from(index) + 0.5) / PER_OCTAVE).exp2() * PER_UNIT as f64).round() as u64;
+                let middle = (((f64::from(index) + 0.5) / PER_OCTAVE).exp2() * PER_UNIT as f64)
+                    .round() as u64;
                 return Some(middle.clamp(min, max));
             }
         }
         Some(max)
     }
 
-    /// How many values lie at or under each of the rising `bounds`, which are in exported units. A bucket that a bound cuts counts as under
-    /// it, so a bound is exact to the width of a bucket, 2.2 %.
+    /// How many values lie at or under each of the rising `bounds`, which are in exported units. A
+    /// bucket that a bound cuts counts as under it, so a bound is exact to the width of a bucket,
+    /// 2.2 %.
     pub fn cumulative(&self, bounds: &[f64]) -> impl Iterator<Item = u64> {
         let mut buckets = (self.offset..).zip(&self.counts).peekable();
         let mut under = self.zeros;
@@ -150,7 +161,9 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
             if *bound >= max {
                 return self.count;
             }
-            while let Some((_, count)) = buckets.next_if(|(index, _)| (f64::from(*index) / PER_OCTAVE).exp2() < *bound) {
+            while let Some((_, count)) =
+                buckets.next_if(|(index, _)| (f64::from(*index) / PER_OCTAVE).exp2() < *bound)
+            {
                 under += count;
             }
             under
@@ -195,22 +208,30 @@ mod tests {
         }
 
         #[test]
-        fn percentiles_are_within_the_stated_error(mut values in proptest::collection::vec(0u64..LONGEST_US, 1..200), percent in 0.0f64..=100.0) {
+        fn percentiles_are_within_the_stated_error(
+            mut values in proptest::collection::vec(0u64..LONGEST_US, 1..200),
+            percent in 0.0f64..=100.0,
+        ) {
             let got = of(&values).percentile(percent).unwrap() as f64;
             values.sort_unstable();
-            let rank = ((percent / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
+            let rank =
+                ((percent / 100.0 * values.len() as f64).ceil() as usize).clamp(1, values.len());
             let exact = values[rank - 1] as f64;
             prop_assert!((got - exact).abs() <= exact * 0.011 + 0.5, "{got} for {exact}");
         }
 
         #[test]
-        fn cumulative_counts_rise_and_err_by_a_bucket(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
+        fn cumulative_counts_rise_and_err_by_a_bucket(
+            values in proptest::collection::vec(0u64..1_000_000, 0..100),
+        ) {
             let bounds = [0.001, 0.01, 0.1, 3600.0];
             let counts: Vec<u64> = of(&values).cumulative(&bounds).collect();
             prop_assert!(counts.is_sorted());
             prop_assert_eq!(counts[3], values.len() as u64);
             for (bound, count) in bounds.iter().zip(&counts) {
-                let under = |bound: f64| values.iter().filter(|value| **value as f64 / 1e6 <= bound).count() as u64;
+                let under = |bound: f64| {
+                    values.iter().filter(|value| **value as f64 / 1e6 <= bound).count() as u64
+                };
                 prop_assert!(under(*bound) <= *count && *count <= under(*bound * 1.022), "{bound}: {count}");
             }
         }
@@ -219,8 +240,14 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_small_where_values_are_alike() {
         let mut all = TimeHistogram::default();
-        (0..40).for_each(|power| (0..200).for_each(|step| all.record((1u64 << power) + (1u64 << power) * step / 200)));
-        assert!(all.counts.len() <= MAX_BUCKETS && all.heap_bytes() <= 16 << 10, "{}", all.counts.len());
+        (0..40).for_each(|power| {
+            (0..200).for_each(|step| all.record((1u64 << power) + (1u64 << power) * step / 200))
+        });
+        assert!(
+            all.counts.len() <= MAX_BUCKETS && all.heap_bytes() <= 16 << 10,
+            "{}",
+            all.counts.len()
+        );
         let alike = of(&(90_000..110_000).step_by(100).collect::<Vec<u64>>());
         assert!(alike.heap_bytes() <= 256, "{}", alike.heap_bytes());
     }
@@ -229,13 +256,23 @@ mod tests {
     fn powers_of_two_end_their_buckets() {
         for power in 0..31 {
             assert_eq!(CountHistogram::index_of(1 << power), power * 32 - 1, "2^{power}");
-            assert!(power < 6 || CountHistogram::index_of((1 << power) + 1) == power * 32, "2^{power} + 1");
+            assert!(
+                power < 6 || CountHistogram::index_of((1 << power) + 1) == power * 32,
+                "2^{power} + 1"
+            );
         }
         for (seconds, power) in [(1, 0), (2, 1), (1024, 10)] {
             assert_eq!(TimeHistogram::index_of(seconds * 1_000_000), power * 32 - 1, "2^{power} s");
-            assert_eq!(TimeHistogram::index_of(seconds * 1_000_000 + 1), power * 32, "a microsecond more than 2^{power} s");
+            assert_eq!(
+                TimeHistogram::index_of(seconds * 1_000_000 + 1),
+                power * 32,
+                "a microsecond more than 2^{power} s"
+            );
         }
         assert_eq!((of(&[]).percentile(50.0), of(&[]).range()), (None, None));
-        assert_eq!((of(&[0, 0, 7]).percentile(50.0), of(&[0, 0, 7]).percentile(100.0)), (Some(0), Some(7)));
+        assert_eq!(
+            (of(&[0, 0, 7]).percentile(50.0), of(&[0, 0, 7]).percentile(100.0)),
+            (Some(0), Some(7))
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger: where the time of a request went.
 //!
-//! At any instant a request is in exactly one [`State`]; changing the state attributes the time since the last change.
-//! So the parts always sum to the whole.
+//! At any instant a request is in exactly one [`State`]; changing the state attributes the time
+//! since the last change. So the parts always sum to the whole.
 //!
 //! - *In*: state changes with their instants.
 //! - *Out*: time in each state, in microseconds that sum to the total in microseconds exactly.
@@ -116,12 +116,14 @@ impl Ledger {
         Ledger { spent: [0; State::ALL.len()], state, started: now, since: now, intervals: None }
     }
 
-    /// Keep the intervals from now on, up to [`MAX_INTERVALS`], for spans of a trace. The sums are the same either way.
+    /// Keep the intervals from now on, up to [`MAX_INTERVALS`], for spans of a trace. The sums are
+    /// the same either way.
     pub fn keep_intervals(&mut self) {
         self.intervals.get_or_insert_default();
     }
 
-    /// The closed intervals that were kept, in order. Those beyond the bound are part of the last: its end is that of the last one left out.
+    /// The closed intervals that were kept, in order. Those beyond the bound are part of the last:
+    /// its end is that of the last one left out.
     pub fn intervals(&self) -> &[Interval] {
         self.intervals.as_deref().unwrap_or_default()
     }
@@ -164,7 +166,9 @@ impl Ledger {
 fn keep(intervals: &mut Vec<Interval>, next: Interval) {
     let is_full = intervals.len() >= MAX_INTERVALS;
     match intervals.last_mut() {
-        Some(last) if is_full || last.state == next.state && last.to == next.from => last.to = next.to,
+        Some(last) if is_full || last.state == next.state && last.to == next.from => {
+            last.to = next.to
+        }
         _ => intervals.push(next),
     }
 }
@@ -174,7 +178,8 @@ fn keep(intervals: &mut Vec<Interval>, next: Interval) {
 pub struct Parts([u64; State::ALL.len()]);
 
 impl Parts {
-    /// Rounds so that the parts sum to the rounded whole: each part is the difference of two rounded running sums.
+    /// Rounds so that the parts sum to the rounded whole: each part is the difference of two
+    /// rounded running sums.
     fn from_nanos(spent: &[u64; State::ALL.len()]) -> Self {
         let mut parts = [0; State::ALL.len()];
         let mut sum = 0;
@@ -222,7 +227,8 @@ impl<'de> Deserialize<'de> for Parts {
                 f.write_str("a map from ledger state to microseconds")
             }
 
-            /// States that this version does not know are dropped, so that older readers take newer records.
+            /// States that this version does not know are dropped, so that older readers take newer
+            /// records.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts, A::Error> {
                 let mut parts = Parts::default();
                 while let Some((name, micros)) = map.next_entry::<String, u64>()? {
@@ -244,7 +250,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn always_closes(steps in proptest::collection::vec((0usize..State::ALL.len(), 0u64..5_000_000), 0..50), end in 0u64..1_000_000) {
+        fn always_closes(
+            steps in proptest::collection::vec((0usize..State::ALL.len(), 0u64..5_000_000), 0..50),
+            end in 0u64..1_000_000,
+        ) {
             let mut now = Tick(17);
             let mut ledger = Ledger::open(State::ReadRequest, now);
             for (state, nanos) in steps {
@@ -257,7 +266,9 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_steps_back_adds_nothing_and_loses_nothing(ticks in proptest::collection::vec(0u64..10_000_000, 1..30)) {
+        fn a_clock_that_steps_back_adds_nothing_and_loses_nothing(
+            ticks in proptest::collection::vec(0u64..10_000_000, 1..30),
+        ) {
             let mut ledger = Ledger::open(State::Gateway, Tick(0));
             for (at, tick) in ticks.iter().enumerate() {
                 ledger.switch(State::ALL[at % 14], Tick(*tick));
@@ -277,11 +288,14 @@ mod tests {
         ledger.switch(State::Connect, Tick(30));
         ledger.switch(State::Send, Tick(30));
         ledger.switch(State::AwaitToken, Tick(40));
-        let want =
-            [(State::Gateway, 20, 30), (State::Send, 30, 40)].map(|(state, from, to)| Interval { state, from: Tick(from), to: Tick(to) });
+        let want = [(State::Gateway, 20, 30), (State::Send, 30, 40)]
+            .map(|(state, from, to)| Interval { state, from: Tick(from), to: Tick(to) });
         assert_eq!(ledger.intervals(), want);
         for at in 0..1000 {
-            ledger.switch(if at % 2 == 0 { State::ClientWrite } else { State::AwaitToken }, Tick(41 + at));
+            ledger.switch(
+                if at % 2 == 0 { State::ClientWrite } else { State::AwaitToken },
+                Tick(41 + at),
+            );
         }
         let kept = ledger.intervals();
         assert_eq!((kept.len(), kept[MAX_INTERVALS - 1].to), (MAX_INTERVALS, Tick(1040)));
@@ -294,7 +308,10 @@ mod tests {
         ledger.switch(State::Gateway, Tick::from_micros(7));
         let parts = ledger.close(Tick::from_micros(10));
         let json = serde_json::to_value(parts).unwrap();
-        assert_eq!((&json["send"], &json["gateway"], &json["queue"]), (&7.into(), &3.into(), &0.into()));
+        assert_eq!(
+            (&json["send"], &json["gateway"], &json["queue"]),
+            (&7.into(), &3.into(), &0.into())
+        );
         assert_eq!(serde_json::from_value::<Parts>(json).unwrap(), parts);
     }
 }

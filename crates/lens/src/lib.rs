@@ -1,11 +1,12 @@
 //! Measurement: ledger, marks, timings, histograms, the record.
 //!
-//! The ledger of a request, the marks of a stream, gaps between tokens, histograms, the record, and the comparison of
-//! two distributions. `docs/measurement.md` has the definitions.
+//! The ledger of a request, the marks of a stream, gaps between tokens, histograms, the record, and
+//! the comparison of two distributions. `docs/measurement.md` has the definitions.
 //!
 //! - *In*: [`Tick`]s, events of [`wire`], bytes written.
 //! - *Out*: [`Record`]s and [`Series`].
-//! - *Never*: a clock. Time is an argument everywhere, so every figure can be tested to the microsecond.
+//! - *Never*: a clock. Time is an argument everywhere, so every figure can be tested to the
+//!   microsecond.
 
 mod time;
 pub use time::Tick;

@@ -1,7 +1,7 @@
 //! A histogram of one run: three significant digits, however much memory that takes.
 //!
-//! Load tests and comparisons want percentiles that are exact to a thousandth; a gateway's series use [`Histogram`](crate::Histogram), which
-//! is bounded and merges by adding.
+//! Load tests and comparisons want percentiles that are exact to a thousandth; a gateway's series
+//! use [`Histogram`](crate::Histogram), which is bounded and merges by adding.
 
 use hdrhistogram::Histogram;
 
@@ -58,13 +58,16 @@ impl Micros {
         (!self.hdr.is_empty()).then(|| self.hdr.value_at_percentile(percent))
     }
 
-    /// How many values lie at or under each of the rising `bounds`, to the precision of three digits.
+    /// How many values lie at or under each of the rising `bounds`, to the precision of three
+    /// digits.
     pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
         let mut values = self.hdr.iter_recorded().peekable();
         let mut under = 0;
         let mut counts = Vec::with_capacity(bounds.len());
         for bound in bounds {
-            while let Some(v) = values.next_if(|v| self.hdr.lowest_equivalent(v.value_iterated_to()) <= *bound) {
+            while let Some(v) =
+                values.next_if(|v| self.hdr.lowest_equivalent(v.value_iterated_to()) <= *bound)
+            {
                 under += v.count_at_value();
             }
             counts.push(under);
@@ -114,7 +117,9 @@ mod tests {
         }
 
         #[test]
-        fn cumulative_counts_rise_to_the_count(values in proptest::collection::vec(0u64..1_000_000, 0..100)) {
+        fn cumulative_counts_rise_to_the_count(
+            values in proptest::collection::vec(0u64..1_000_000, 0..100),
+        ) {
             let micros = of(&values);
             let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
             prop_assert!(counts.is_sorted());

@@ -2,7 +2,8 @@
 //!
 //! - *In*: counters and states, through [`Observe`], which their owners implement.
 //! - *Out*: [`Sample`]s by the names of the metric catalog.
-//! - *Never*: a name or a label that is not in the catalog: exporters refuse it, and a test finds it.
+//! - *Never*: a name or a label that is not in the catalog: exporters refuse it, and a test finds
+//!   it.
 
 use crate::Tick;
 
@@ -76,11 +77,22 @@ mod tests {
         let labels: Vec<Vec<String>> = samples
             .into_vec()
             .iter()
-            .map(|sample| sample.labels.iter().map(|(name, value)| format!("{}:{name}={value}", sample.name)).collect())
+            .map(|sample| {
+                sample
+                    .labels
+                    .iter()
+                    .map(|(name, value)| format!("{}:{name}={value}", sample.name))
+                    .collect()
+            })
             .collect();
         assert_eq!(
             labels,
-            [vec![], vec!["b:pool=p".to_owned(), "b:backend=b".into()], vec!["c:pool=p".into(), "c:state=up".into()], vec![]]
+            [
+                vec![],
+                vec!["b:pool=p".to_owned(), "b:backend=b".into()],
+                vec!["c:pool=p".into(), "c:state=up".into()],
+                vec![]
+            ]
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The record of one request.
 //!
-//! This is the one schema of every sink. Fields are added, never renamed or given another meaning, within a schema number;
-//! absent means not known, never zero. Times are microseconds from the moment the request's head was read, unless they are
-//! durations by name.
+//! This is the one schema of every sink. Fields are added, never renamed or given another meaning,
+//! within a schema number; absent means not known, never zero. Times are microseconds from the
+//! moment the request's head was read, unless they are durations by name.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub enum Outcome {
     ClientGone,
     /// No answer, or one that broke off: connect failure, reset, bad HTTP, a stream cut short.
     UpstreamFailed,
-    /// The engine reported an error: a status of 400 or more, an error inside a stream, or a stream without an ending.
+    /// The engine reported an error: a status of 400 or more, an error inside a stream, or a stream
+    /// without an ending.
     UpstreamError,
     /// A timeout of ours ended it.
     Timeout,
@@ -119,7 +120,8 @@ pub struct RecordUsage {
     /// Prompt tokens from a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u64>,
-    /// `completion_tokens` was not stated by the engine but estimated; figures made of it are estimates too.
+    /// `completion_tokens` was not stated by the engine but estimated; figures made of it are
+    /// estimates too.
     pub estimated: bool,
 }
 
@@ -195,7 +197,8 @@ pub struct RecordRouting {
     /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Cow<'static, str>>,
-    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`; absent without a policy for that.
+    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`;
+    /// absent without a policy for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Cow<'static, str>>,
     /// Waiting requests that the engine reported at selection.

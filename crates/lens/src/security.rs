@@ -36,10 +36,12 @@ pub struct Security {
     /// Arrival to release, for each event that waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_us: Option<GapSummary>,
-    /// What was done, or in `observe` would have been: `pass`, `flag`, `redact`, `block`, `failed_closed`.
+    /// What was done, or in `observe` would have been: `pass`, `flag`, `redact`, `block`,
+    /// `failed_closed`.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub verdict: Cow<'static, str>,
-    /// What the detectors of the prompt come to together, 0 to 1; `docs/guardrails.md` has the formula.
+    /// What the detectors of the prompt come to together, 0 to 1; `docs/guardrails.md` has the
+    /// formula.
     #[serde(default)]
     pub risk: f32,
     /// `LOW`, `MEDIUM` or `HIGH`.
@@ -50,15 +52,16 @@ pub struct Security {
     pub filters: Vec<FilterAccount>,
 }
 
-/// What one filter did on one side of a request, and what that cost. Of a filter that was asked several times (windows of an
-/// answer), times are sums.
+/// What one filter did on one side of a request, and what that cost. Of a filter that was asked
+/// several times (windows of an answer), times are sums.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FilterAccount {
     /// Its name.
     pub filter: Arc<str>,
     /// `input` or `output`.
     pub side: Cow<'static, str>,
-    /// `pass`, `flag`, `redact`, `block`, `failed_open` or `failed_closed`; of several, the severest.
+    /// `pass`, `flag`, `redact`, `block`, `failed_open` or `failed_closed`; of several, the
+    /// severest.
     pub verdict: Cow<'static, str>,
     /// Why it could not say, the last time it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +108,8 @@ impl SecurityOverhead {
     /// From a closed ledger; `threat_detection_us` is how much of `guardrail_input` judges took.
     pub fn of(ledger: &Parts, threat_detection_us: u64) -> Self {
         let [input_us, output_filtering_us, hold_us] =
-            [State::GuardrailInput, State::GuardrailOutput, State::Hold].map(|state| ledger.micros(state));
+            [State::GuardrailInput, State::GuardrailOutput, State::Hold]
+                .map(|state| ledger.micros(state));
         let threat_detection_us = threat_detection_us.min(input_us);
         let total_us = input_us + output_filtering_us + hold_us;
         SecurityOverhead {
@@ -122,9 +126,14 @@ impl SecurityOverhead {
 
     /// How much lay before the first token, and when that was taken by the client.
     #[must_use]
-    pub fn before_first_token(mut self, added_us: Option<u64>, client_ttft_us: Option<u64>) -> Self {
+    pub fn before_first_token(
+        mut self,
+        added_us: Option<u64>,
+        client_ttft_us: Option<u64>,
+    ) -> Self {
         self.added_ttft_us = added_us.filter(|_| client_ttft_us.is_some());
-        self.ttft_without_us = client_ttft_us.zip(added_us).map(|(ttft, added)| ttft.saturating_sub(added));
+        self.ttft_without_us =
+            client_ttft_us.zip(added_us).map(|(ttft, added)| ttft.saturating_sub(added));
         self
     }
 }

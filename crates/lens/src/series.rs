@@ -156,7 +156,8 @@ pub struct Series {
     pub found_in: Findings,
     /// Findings of guards in answers, by rule.
     pub found_out: Findings,
-    /// Most bytes of events that a guard kept back at a time, one value a request; the unit is bytes.
+    /// Most bytes of events that a guard kept back at a time, one value a request; the unit is
+    /// bytes.
     pub held_bytes: Option<Box<CountHistogram>>,
     /// What filters did and cost, by filter and side.
     pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
@@ -175,7 +176,8 @@ pub struct FilterSeries {
     pub verdicts: BTreeMap<Cow<'static, str>, u64>,
     /// Requests by why it could not say.
     pub failures: BTreeMap<Cow<'static, str>, u64>,
-    /// Time on a thread, for a thread, for another server, and in all: the order of [`FilterSeries::PARTS`].
+    /// Time on a thread, for a thread, for another server, and in all: the order of
+    /// [`FilterSeries::PARTS`].
     pub parts: [TimeHistogram; 4],
 }
 
@@ -191,7 +193,12 @@ impl FilterSeries {
         if let Some(failure) = &account.failure {
             *self.failures.entry(failure.clone()).or_default() += 1;
         }
-        for (part, micros) in self.parts.iter_mut().zip([account.cpu_us, account.queue_us, account.remote_us, account.wall_us]) {
+        for (part, micros) in self.parts.iter_mut().zip([
+            account.cpu_us,
+            account.queue_us,
+            account.remote_us,
+            account.wall_us,
+        ]) {
             part.record(micros);
         }
     }
@@ -213,7 +220,8 @@ impl Series {
         self.timings[timing as usize].get_or_insert_default().record(micros);
     }
 
-    /// Count a finished request. Its gaps are not in the record one by one: they come through [`Series::record`].
+    /// Count a finished request. Its gaps are not in the record one by one: they come through
+    /// [`Series::record`].
     pub fn observe(&mut self, record: &Record) {
         self.outcomes[record.outcome as usize] += 1;
         for (state, micros) in record.ledger_us.iter() {
@@ -221,7 +229,9 @@ impl Series {
         }
         let marks = &record.marks_us;
         let sent = record.sent_us.unwrap_or(0);
-        let after_send = |mark: &Option<crate::record::MarkUs>| mark.and_then(|m| m.arrival).map(|at| at.saturating_sub(sent));
+        let after_send = |mark: &Option<crate::record::MarkUs>| {
+            mark.and_then(|m| m.arrival).map(|at| at.saturating_sub(sent))
+        };
         for (timing, value) in [
             (Timing::Total, Some(record.total_us)),
             (Timing::Engine, record.engine_us),
@@ -235,7 +245,10 @@ impl Series {
             (Timing::Content, after_send(&marks.content)),
             (Timing::ToolCall, after_send(&marks.tool_call)),
             (Timing::Gateway, Some(record.ledger_us.micros(State::Gateway))),
-            (Timing::Queue, Some(record.ledger_us.micros(State::Queue)).filter(|queued| *queued > 0)),
+            (
+                Timing::Queue,
+                Some(record.ledger_us.micros(State::Queue)).filter(|queued| *queued > 0),
+            ),
         ] {
             if let Some(value) = value {
                 self.record(timing, value);
@@ -258,7 +271,10 @@ impl Series {
         add_findings(&mut self.found_in, &security.input);
         add_findings(&mut self.found_out, &security.output);
         for account in &security.filters {
-            self.filters.entry((account.filter.clone(), account.side.clone())).or_default().observe(account);
+            self.filters
+                .entry((account.filter.clone(), account.side.clone()))
+                .or_default()
+                .observe(account);
         }
         self.held_bytes.get_or_insert_default().record(security.held_bytes_max);
         let Some(overhead) = &record.security_overhead else { return };
@@ -336,7 +352,10 @@ fn add_findings(mine: &mut Findings, theirs: &Findings) {
     }
 }
 
-fn merge_histogram<const PER_UNIT: u64>(mine: &mut Option<Box<Histogram<PER_UNIT>>>, theirs: &Option<Box<Histogram<PER_UNIT>>>) {
+fn merge_histogram<const PER_UNIT: u64>(
+    mine: &mut Option<Box<Histogram<PER_UNIT>>>,
+    theirs: &Option<Box<Histogram<PER_UNIT>>>,
+) {
     if let Some(theirs) = theirs {
         mine.get_or_insert_default().merge(theirs);
     }

@@ -1,8 +1,10 @@
-//! A value in as many copies as there are workers, so that recording never waits for another worker.
+//! A value in as many copies as there are workers, so that recording never waits for another
+//! worker.
 //!
 //! - *In*: the worker's number.
 //! - *Out*: exclusive access to its copy; all copies in turn for a snapshot.
-//! - *Never*: a lock that two workers want at the same time in the ordinary course; only a snapshot meets a worker.
+//! - *Never*: a lock that two workers want at the same time in the ordinary course; only a snapshot
+//!   meets a worker.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

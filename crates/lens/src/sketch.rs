@@ -2,11 +2,11 @@
 //!
 //! - *In*: gaps in microseconds.
 //! - *Out*: count, mean and maximum exactly; quantiles to within 1.6 %.
-//! - *Never*: memory for values that did not occur. Only the window between the smallest and the largest bucket is
-//!   allocated: a steady stream costs a few hundred bytes, an idle one nothing.
+//! - *Never*: memory for values that did not occur. Only the window between the smallest and the
+//!   largest bucket is allocated: a steady stream costs a few hundred bytes, an idle one nothing.
 //!
-//! The histograms of series ([`Histogram`](crate::Histogram)) have logarithmic buckets, which take a logarithm for each value; this one is
-//! log-linear, and a value costs a shift.
+//! The histograms of series ([`Histogram`](crate::Histogram)) have logarithmic buckets, which take
+//! a logarithm for each value; this one is log-linear, and a value costs a shift.
 
 /// Buckets for each doubling; half the reciprocal bounds the relative error of a quantile.
 const PER_OCTAVE: u32 = 32;
@@ -59,7 +59,8 @@ impl Sketch {
         (self.count > 0).then(|| self.sum as f64 / self.count as f64)
     }
 
-    /// The value below or at which that share of the values lies (nearest rank); `None` without values.
+    /// The value below or at which that share of the values lies (nearest rank); `None` without
+    /// values.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -98,7 +99,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quantiles_are_within_the_stated_error(mut values in proptest::collection::vec(0u64..10_000_000_000, 1..200), share in 0.0f64..=1.0) {
+        fn quantiles_are_within_the_stated_error(
+            mut values in proptest::collection::vec(0u64..10_000_000_000, 1..200),
+            share in 0.0f64..=1.0,
+        ) {
             let mut sketch = Sketch::default();
             for v in &values {
                 sketch.add(*v);

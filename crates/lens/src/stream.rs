@@ -1,10 +1,10 @@
 //! One answer seen through the lens: marks, gaps and counts, on arrival and on write.
 //!
-//! - *In*: reads (instant and offset), the events that [`wire`] finds in them, and how far the client has taken the
-//!   bytes.
+//! - *In*: reads (instant and offset), the events that [`wire`] finds in them, and how far the
+//!   client has taken the bytes.
 //! - *Out*: the stream's part of a [`Record`](crate::Record).
-//! - *Never*: a figure of the upstream side that depends on when the client took a byte. The two sides share nothing
-//!   but the list of events still to be written.
+//! - *Never*: a figure of the upstream side that depends on when the client took a byte. The two
+//!   sides share nothing but the list of events still to be written.
 
 use std::collections::VecDeque;
 
@@ -81,17 +81,33 @@ pub struct EngineError {
 impl EngineError {
     /// The HTTP status that it would have: its code, or that of its kind; else 500.
     pub fn status(&self) -> u16 {
-        let code = self.code.as_deref().and_then(|code| code.parse::<u16>().ok()).filter(|code| (400..600).contains(code));
+        let code = self
+            .code
+            .as_deref()
+            .and_then(|code| code.parse::<u16>().ok())
+            .filter(|code| (400..600).contains(code));
         let says = |words: &[&str]| {
             let said = |text: &Option<String>| {
-                text.as_deref().is_some_and(|text| words.iter().any(|word| text.to_ascii_lowercase().contains(word)))
+                text.as_deref().is_some_and(|text| {
+                    words.iter().any(|word| text.to_ascii_lowercase().contains(word))
+                })
             };
             said(&self.kind) || said(&self.code)
         };
         match code {
             Some(code) => code,
             None if says(&["rate_limit", "overloaded"]) => 429,
-            None if says(&["invalid", "badrequest", "bad_request", "notfound", "not_found", "context_length"]) => 400,
+            None if says(&[
+                "invalid",
+                "badrequest",
+                "bad_request",
+                "notfound",
+                "not_found",
+                "context_length",
+            ]) =>
+            {
+                400
+            }
             None => 500,
         }
     }
@@ -135,7 +151,8 @@ pub struct StreamLens {
 }
 
 impl StreamLens {
-    /// A lens on an answer; `streamed` is whether its events are timed. Gaps over `stall_ns` are stalls.
+    /// A lens on an answer; `streamed` is whether its events are timed. Gaps over `stall_ns` are
+    /// stalls.
     pub fn new(streamed: bool, stall_ns: u64) -> Self {
         StreamLens {
             streamed,
@@ -166,8 +183,8 @@ impl StreamLens {
         self.marks.first_byte.arrival.get_or_insert(now);
     }
 
-    /// A read returned bytes at `now`. Feed its payload to the reader with `self` as listener after this, and tell
-    /// [`at`](Self::at) before each piece.
+    /// A read returned bytes at `now`. Feed its payload to the reader with `self` as listener after
+    /// this, and tell [`at`](Self::at) before each piece.
     #[inline]
     pub fn begin_read(&mut self, now: Tick) {
         self.now = now;
@@ -195,7 +212,8 @@ impl StreamLens {
         &self.marks
     }
 
-    /// The marks at the end. What was read last and never written has no mark of writing, whatever was written before it.
+    /// The marks at the end. What was read last and never written has no mark of writing, whatever
+    /// was written before it.
     pub fn final_marks(&self) -> Marks {
         let mut marks = self.marks;
         if self.unwritten.iter().any(|event| event.kinds.is_token()) {
@@ -220,7 +238,9 @@ impl StreamLens {
     }
 
     /// Take the gaps of both sides that have gathered, arrival and write.
-    pub fn drain_gaps(&mut self) -> (impl ExactSizeIterator<Item = u64> + '_, impl ExactSizeIterator<Item = u64> + '_) {
+    pub fn drain_gaps(
+        &mut self,
+    ) -> (impl ExactSizeIterator<Item = u64> + '_, impl ExactSizeIterator<Item = u64> + '_) {
         (self.itl.drain(), self.client_itl.drain())
     }
 
@@ -230,7 +250,8 @@ impl StreamLens {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
-    /// Usage as the engine stated it. After a resume, the text before it is no part of the prompt, though the engine was given it there.
+    /// Usage as the engine stated it. After a resume, the text before it is no part of the prompt,
+    /// though the engine was given it there.
     pub fn usage(&self) -> Option<Usage> {
         let mut usage = self.usage?;
         usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.before));
@@ -257,22 +278,25 @@ impl StreamLens {
         self.end
     }
 
-    /// Whether the answer is marked as complete: an end marker, or a finish reason for each of `choices` choices.
+    /// Whether the answer is marked as complete: an end marker, or a finish reason for each of
+    /// `choices` choices.
     pub fn is_complete(&self, choices: u32) -> bool {
         self.end.is_some() || self.finished_choices >= choices.max(1)
     }
 
-    /// The engine has died, and another one resumes the answer: the usage it reports is for its own part only.
+    /// The engine has died, and another one resumes the answer: the usage it reports is for its own
+    /// part only.
     pub fn resume_point(&mut self) {
         self.before = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
         self.heard = self.counts;
     }
 
-    /// Discard everything the resumed engine produced from that byte of the body on: its tokens are not the answer's. The answer had no end
-    /// there.
+    /// Discard everything the resumed engine produced from that byte of the body on: its tokens are
+    /// not the answer's. The answer had no end there.
     pub fn unheard(&mut self, from: u64) {
-        (self.counts.content_events, self.counts.text_bytes) = (self.heard.content_events, self.heard.text_bytes);
+        (self.counts.content_events, self.counts.text_bytes) =
+            (self.heard.content_events, self.heard.text_bytes);
         self.unwritten.retain(|event| event.upto <= from);
         (self.usage, self.end, self.finished_choices, self.ended) = (None, None, 0, 0);
         self.finish.clear();
@@ -283,8 +307,9 @@ impl StreamLens {
         self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
     }
 
-    /// Generated tokens, and whether that is an estimate. Without usage: the larger of the token events and a quarter
-    /// of the bytes of text, which is what English text of current tokenizers averages.
+    /// Generated tokens, and whether that is an estimate. Without usage: the larger of the token
+    /// events and a quarter of the bytes of text, which is what English text of current tokenizers
+    /// averages.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
             // The usage of a dead engine is unknown.
@@ -297,9 +322,9 @@ impl StreamLens {
     /// Time for each output token after the first event, in microseconds:
     /// (last token event - first token event) / (tokens - tokens in the first event).
     ///
-    /// `None` when the stream cannot tell: fewer than two token events, all of them in one read, or no more tokens
-    /// than the first event held. Reasoning tokens that were billed and never shown came before the first event and
-    /// are not divided by.
+    /// `None` when the stream cannot tell: fewer than two token events, all of them in one read, or
+    /// no more tokens than the first event held. Reasoning tokens that were billed and never shown
+    /// came before the first event and are not divided by.
     pub fn tpot_us(&self) -> Option<f64> {
         let (first, last) = (self.marks.first_token.arrival?, self.marks.last_token.arrival?);
         let span = last.nanos_since(first);
@@ -387,7 +412,10 @@ impl Listener for StreamLens {
                 }
             }
             Part::Error { kind, code, .. } => {
-                self.error = Some(EngineError { kind: kind.as_ref().map(word), code: code.as_ref().map(word) });
+                self.error = Some(EngineError {
+                    kind: kind.as_ref().map(word),
+                    code: code.as_ref().map(word),
+                });
             }
             Part::End(marker) => self.end = Some(marker),
         }
@@ -414,7 +442,11 @@ impl Listener for StreamLens {
             self.token_arrived(event);
         }
         if token || first || role {
-            self.unwritten.push_back(Unwritten { upto: self.base + event.end as u64, kinds: event.kinds, first });
+            self.unwritten.push_back(Unwritten {
+                upto: self.base + event.end as u64,
+                kinds: event.kinds,
+                first,
+            });
         }
     }
 

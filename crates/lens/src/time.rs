@@ -1,6 +1,7 @@
 //! An instant, as a number.
 
-/// Nanoseconds since an epoch that the caller chose (the start of its process). Monotonic by contract of the caller.
+/// Nanoseconds since an epoch that the caller chose (the start of its process). Monotonic by
+/// contract of the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u64);
 

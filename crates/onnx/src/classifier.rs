@@ -4,8 +4,9 @@
 //! - *Out*: scores by label, in the order of the settings.
 //! - *Never*: a threshold, a decision; a text kept or logged.
 //!
-//! Loading ends with two trial runs, on the shortest and the longest window there can be. They cost what two scores cost, and find at
-//! the start what would otherwise fail under traffic: a wrong number of labels, fewer positions than `max_tokens`.
+//! Loading ends with two trial runs, on the shortest and the longest window there can be. They cost
+//! what two scores cost, and find at the start what would otherwise fail under traffic: a wrong
+//! number of labels, fewer positions than `max_tokens`.
 
 use crate::error::{LoadError, ScoreError};
 use crate::model::Model;
@@ -30,7 +31,8 @@ pub struct Reading {
     pub scores: Vec<f32>,
     /// Windows that were read, at least 1.
     pub windows: usize,
-    /// Windows that the bound left out, between the first and the last ones. Above 0 a low score is not a clean bill.
+    /// Windows that the bound left out, between the first and the last ones. Above 0 a low score is
+    /// not a clean bill.
     pub unread: usize,
 }
 
@@ -38,8 +40,8 @@ impl Classifier {
     /// Loads tokenizer and model, and tries them.
     ///
     /// # Errors
-    /// A setting out of range, a file that is missing, too large or not what it should be, a model whose inputs, output or number of
-    /// labels are not as expected.
+    /// A setting out of range, a file that is missing, too large or not what it should be, a model
+    /// whose inputs, output or number of labels are not as expected.
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
         settings.check()?;
         let cutter = Cutter::load(settings)?;
@@ -47,10 +49,17 @@ impl Classifier {
         for window in cutter.extremes() {
             let logits = model.run(&window).map_err(|error| LoadError::Model {
                 path: settings.model.clone(),
-                reason: format!("a trial with {} tokens (max_tokens is {}) failed: {error}", window.ids.len(), settings.max_tokens),
+                reason: format!(
+                    "a trial with {} tokens (max_tokens is {}) failed: {error}",
+                    window.ids.len(),
+                    settings.max_tokens
+                ),
             })?;
             if logits.len() != settings.labels.len() {
-                return Err(LoadError::Labels { model: logits.len(), settings: settings.labels.len() });
+                return Err(LoadError::Labels {
+                    model: logits.len(),
+                    settings: settings.labels.len(),
+                });
             }
         }
         Ok(Self {
@@ -67,8 +76,8 @@ impl Classifier {
         &self.labels
     }
 
-    /// Scores from 0 to 1 by label. Of a text with more windows than allowed this speaks for the windows read only;
-    /// [`Classifier::read`] tells.
+    /// Scores from 0 to 1 by label. Of a text with more windows than allowed this speaks for the
+    /// windows read only; [`Classifier::read`] tells.
     ///
     /// # Errors
     /// As [`Classifier::read`].
@@ -76,8 +85,9 @@ impl Classifier {
         Ok(self.read(text)?.scores)
     }
 
-    /// Scores with the number of windows that were read and left out. A long text is cut in overlapping windows; the highest score
-    /// of each label wins, so with several windows the scores of a softmax may sum to more than 1.
+    /// Scores with the number of windows that were read and left out. A long text is cut in
+    /// overlapping windows; the highest score of each label wins, so with several windows the
+    /// scores of a softmax may sum to more than 1.
     ///
     /// # Errors
     /// A text larger than allowed or without any token; a tokenizer or a model that fails on it.
@@ -89,7 +99,8 @@ impl Classifier {
         let mut highest = vec![0.0; self.labels.len()];
         for window in &cut.windows {
             let logits = self.model.run(window)?;
-            let scores = scores::activate(self.activation, &logits).map_err(|index| self.not_finite(index))?;
+            let scores = scores::activate(self.activation, &logits)
+                .map_err(|index| self.not_finite(index))?;
             scores::raise(&mut highest, &scores);
         }
         Ok(Reading { scores: highest, windows: cut.windows.len(), unread: cut.unread })
@@ -102,6 +113,9 @@ impl Classifier {
 
 impl fmt::Debug for Classifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Classifier").field("labels", &self.labels).field("activation", &self.activation).finish_non_exhaustive()
+        out.debug_struct("Classifier")
+            .field("labels", &self.labels)
+            .field("activation", &self.activation)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,8 @@
 //! What can go wrong, once for loading and once for scoring.
 //!
 //! - *In*: facts from the other modules.
-//! - *Out*: sentences an operator can act upon; they name the file, the setting or the tensor at fault.
+//! - *Out*: sentences an operator can act upon; they name the file, the setting or the tensor at
+//!   fault.
 //! - *Never*: a word of the text that was judged, a status code.
 
 use std::path::PathBuf;
@@ -84,7 +85,8 @@ pub enum ScoreError {
         /// The bound, in bytes.
         most: usize,
     },
-    /// The text has no tokens and the tokenizer frames texts with none, so there is nothing to judge.
+    /// The text has no tokens and the tokenizer frames texts with none, so there is nothing to
+    /// judge.
     #[error("the text has no tokens, there is nothing to judge")]
     NoTokens,
     /// The tokenizer failed.

@@ -2,7 +2,8 @@
 //!
 //! - *In*: a call into tract or tokenizers.
 //! - *Out*: its value, or the reason for the failure, cut to the length of a log line.
-//! - *Never*: state of ours inside the fence that a panic could leave half-written; callers pass what is read only, or made for the call.
+//! - *Never*: state of ours inside the fence that a panic could leave half-written; callers pass
+//!   what is read only, or made for the call.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,10 @@ pub(crate) fn fenced<T, E: Display>(call: impl FnOnce() -> Result<T, E>) -> Resu
         // The alternate form prints the whole chain of causes where there is one.
         Ok(result) => result.map_err(|error| short(&format!("{error:#}"))),
         Err(payload) => {
-            let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let said = payload
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
             Err(short(&format!("panicked: {}", said.unwrap_or("without a message"))))
         }
     }
@@ -36,13 +40,17 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_reason() {
-        assert_eq!(fenced::<(), &str>(|| panic!("no {}", "luck")), Err("panicked: no luck".to_owned()));
+        assert_eq!(
+            fenced::<(), &str>(|| panic!("no {}", "luck")),
+            Err("panicked: no luck".to_owned())
+        );
         assert_eq!(fenced::<_, &str>(|| Ok(3)), Ok(3));
     }
 
     #[test]
     fn a_reason_is_one_short_line() {
-        let reason = fenced::<(), _>(|| Err(format!("a\n  b {}", "\u{e9}".repeat(900)))).unwrap_err();
+        let reason =
+            fenced::<(), _>(|| Err(format!("a\n  b {}", "\u{e9}".repeat(900)))).unwrap_err();
         assert!(reason.starts_with("a b \u{e9}") && reason.ends_with("..."));
         assert_eq!(reason.chars().count(), MAX_REASON + 3);
     }

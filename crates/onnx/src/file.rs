@@ -2,7 +2,8 @@
 //!
 //! - *In*: a path and the most bytes that may be read.
 //! - *Out*: the bytes, or an error that names the path.
-//! - *Never*: trust in the size that the file system tells: the read itself is bounded, so a pipe or a growing file ends too.
+//! - *Never*: trust in the size that the file system tells: the read itself is bounded, so a pipe
+//!   or a growing file ends too.
 
 use crate::error::LoadError;
 use std::fs::File;

@@ -1,11 +1,13 @@
 //! Checks that a graph is a text classifier.
 //!
 //! - *In*: a model as protobuf has parsed it.
-//! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its logits come out.
+//! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its
+//!   logits come out.
 //! - *Never*: the nodes between; tract decides whether they can run.
 //!
-//! The check runs before tract translates the graph, because it reports a sentence ("input \"pixel_values\" is not one that we
-//! can fill") where tract reports a chain of failed unifications.
+//! The check runs before tract translates the graph, because it reports a sentence ("input
+//! \"pixel_values\" is not one that we can fill") where tract reports a chain of failed
+//! unifications.
 
 use crate::error::LoadError;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -50,21 +52,32 @@ pub(crate) struct Signature {
 /// Reads the signature. The inner error is about the file as a whole.
 pub(crate) fn signature(model: &ModelProto) -> Result<Result<Signature, LoadError>, String> {
     let graph = model.graph.as_ref().ok_or("it holds no graph")?;
-    if graph.initializer.iter().any(|tensor| tensor.data_location == Some(DataLocation::External as i32)) {
+    if graph
+        .initializer
+        .iter()
+        .any(|tensor| tensor.data_location == Some(DataLocation::External as i32))
+    {
         return Err("its weights lie in another file; save it with the weights inside".to_owned());
     }
-    Ok(inputs(graph).and_then(|(roles, length)| Ok(Signature { roles, length, output: output(graph)? })))
+    Ok(inputs(graph)
+        .and_then(|(roles, length)| Ok(Signature { roles, length, output: output(graph)? })))
 }
 
 fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
     let mut roles = Vec::new();
     let mut fixed = None;
     // Older exporters list the weights among the inputs.
-    let weight = |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
+    let weight =
+        |input: &&ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
     for input in graph.input.iter().filter(|input| !weight(input)) {
         let wrong = |reason: String| LoadError::Input { name: input.name.clone(), reason };
         let known = Role::ALL.into_iter().find(|role| role.name() == input.name);
-        let role = known.ok_or_else(|| wrong("is not one that we can fill (input_ids, attention_mask, token_type_ids)".to_owned()))?;
+        let role = known.ok_or_else(|| {
+            wrong(
+                "is not one that we can fill (input_ids, attention_mask, token_type_ids)"
+                    .to_owned(),
+            )
+        })?;
         if roles.contains(&role) {
             return Err(wrong("is there twice".to_owned()));
         }
@@ -77,13 +90,17 @@ fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
     }
     for needed in [Role::Ids, Role::Mask] {
         if !roles.contains(&needed) {
-            return Err(LoadError::Input { name: needed.name().to_owned(), reason: "is missing from the model".to_owned() });
+            return Err(LoadError::Input {
+                name: needed.name().to_owned(),
+                reason: "is missing from the model".to_owned(),
+            });
         }
     }
     Ok((roles, fixed))
 }
 
-/// Checks for int64 of shape `[batch, sequence]` with a batch of 1 or symbolic; gives the sequence where it is a number.
+/// Checks for int64 of shape `[batch, sequence]` with a batch of 1 or symbolic; gives the sequence
+/// where it is a number.
 fn window_length(input: &ValueInfoProto) -> Result<Option<usize>, String> {
     let tensor = tensor(input).ok_or("is no tensor")?;
     if tensor.elem_type != DataType::Int64 as i32 {
@@ -131,5 +148,6 @@ fn tensor(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
 }
 
 fn type_name(code: i32) -> String {
-    DataType::try_from(code).map_or_else(|_| format!("type {code}"), |kind| format!("{kind:?}").to_lowercase())
+    DataType::try_from(code)
+        .map_or_else(|_| format!("type {code}"), |kind| format!("{kind:?}").to_lowercase())
 }

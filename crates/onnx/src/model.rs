@@ -4,9 +4,10 @@
 //! - *Out*: the logits of a window.
 //! - *Never*: state that outlives a run: threads may share one model, each run has its own memory.
 //!
-//! The batch is always 1: windows of a text differ in length, and padding them to one batch computes unused results. The
-//! length stays symbolic where tract can compile that, so that a short text costs little. Where the graph fixes a length, or tract
-//! compiles it only for a fixed one, windows are padded to that length and the mask hides the rest.
+//! The batch is always 1: windows of a text differ in length, and padding them to one batch
+//! computes unused results. The length stays symbolic where tract can compile that, so that a short
+//! text costs little. Where the graph fixes a length, or tract compiles it only for a fixed one,
+//! windows are padded to that length and the mask hides the rest.
 
 use crate::error::{LoadError, ScoreError};
 use crate::fence::fenced;
@@ -32,18 +33,23 @@ impl Model {
     pub fn load(settings: &Settings, pad: i64) -> Result<Self, LoadError> {
         let path = settings.model.as_path();
         let proto = parse(path, settings.max_model_bytes)?;
-        let Signature { roles, length: fixed, output } = graph::signature(&proto).map_err(|reason| unusable(path, reason))??;
+        let Signature { roles, length: fixed, output } =
+            graph::signature(&proto).map_err(|reason| unusable(path, reason))??;
         if let Some(fixed) = fixed
             && fixed < settings.max_tokens
         {
-            let reason = format!("{} is more than the {fixed} tokens that the model's inputs are fixed to", settings.max_tokens);
+            let reason = format!(
+                "{} is more than the {fixed} tokens that the model's inputs are fixed to",
+                settings.max_tokens
+            );
             return Err(LoadError::Setting { name: "max_tokens", reason });
         }
         let compiled = |length| fenced(|| compile(&proto, &roles, &output, length));
         let (plan, length) = match (compiled(fixed), fixed) {
             (Ok(plan), length) => (plan, length),
             (Err(reason), Some(_)) => return Err(unusable(path, reason)),
-            // The first reason is kept: it tells what stands in the way, the second only that nothing helped.
+            // The first reason is kept: it tells what stands in the way, the second only that
+            // nothing helped.
             (Err(reason), None) => match compiled(Some(settings.max_tokens)) {
                 Ok(plan) => (plan, Some(settings.max_tokens)),
                 Err(_) => return Err(unusable(path, reason)),
@@ -61,7 +67,10 @@ impl Model {
         let outputs = self.plan.run(self.inputs(window)?)?;
         let logits = outputs.first().ok_or_else(|| TractError::msg("it gave no output"))?;
         let [1, _] = logits.shape() else {
-            return Err(TractError::msg(format!("its output has the shape {:?}, we read [1, labels]", logits.shape())));
+            return Err(TractError::msg(format!(
+                "its output has the shape {:?}, we read [1, labels]",
+                logits.shape()
+            )));
         };
         Ok(logits.to_plain_array_view::<f32>()?.iter().copied().collect())
     }
@@ -83,19 +92,32 @@ impl Model {
 
 fn parse(path: &Path, most: u64) -> Result<ModelProto, LoadError> {
     let bytes = file::read(path, most)?;
-    fenced(|| onnx().proto_model_for_read(&mut bytes.as_slice())).map_err(|reason| unusable(path, reason))
+    fenced(|| onnx().proto_model_for_read(&mut bytes.as_slice()))
+        .map_err(|reason| unusable(path, reason))
 }
 
 /// Translates and optimises the graph for windows of `length`, or of any length.
-fn compile(proto: &ModelProto, roles: &[Role], output: &str, length: Option<usize>) -> TractResult<Arc<TypedRunnableModel>> {
-    // What the file notes about inner shapes speaks of its own symbols for batch and length, which are not ours.
+fn compile(
+    proto: &ModelProto,
+    roles: &[Role],
+    output: &str,
+    length: Option<usize>,
+) -> TractResult<Arc<TypedRunnableModel>> {
+    // What the file notes about inner shapes speaks of its own symbols for batch and length, which
+    // are not ours.
     let framework = onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let mut model = framework.model_for_proto_model(proto)?;
-    let length = length.map_or_else(|| model.symbols.sym("window").to_dim(), |length| length.to_dim());
+    let length =
+        length.map_or_else(|| model.symbols.sym("window").to_dim(), |length| length.to_dim());
     for index in 0..roles.len() {
-        model.set_input_fact(index, InferenceFact::dt_shape(i64::datum_type(), tvec![1.to_dim(), length.clone()]))?;
+        model.set_input_fact(
+            index,
+            InferenceFact::dt_shape(i64::datum_type(), tvec![1.to_dim(), length.clone()]),
+        )?;
     }
-    let outlet = model.find_outlet_label(output).ok_or_else(|| TractError::msg(format!("no node makes {output:?}")))?;
+    let outlet = model
+        .find_outlet_label(output)
+        .ok_or_else(|| TractError::msg(format!("no node makes {output:?}")))?;
     model.select_output_outlets(&[outlet])?;
     model.into_optimized()?.into_runnable()
 }

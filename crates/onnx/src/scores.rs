@@ -1,7 +1,8 @@
 //! Combines the scores of windows to scores of the text.
 //!
 //! - *In*: the logits of one window after the other.
-//! - *Out*: for each label the highest score of any window: one bad passage in a long text is not averaged away.
+//! - *Out*: for each label the highest score of any window: one bad passage in a long text is not
+//!   averaged away.
 //! - *Never*: a score outside 0 to 1; a NaN.
 
 use crate::settings::Activation;
@@ -41,7 +42,10 @@ mod tests {
         for activation in [Activation::Softmax, Activation::Sigmoid] {
             for logits in [[0.0, 0.0], [f32::MAX, f32::MIN], [-1e30, -1e30], [90.0, -90.0]] {
                 let scores = activate(activation, &logits).unwrap();
-                assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{activation:?} {logits:?} {scores:?}");
+                assert!(
+                    scores.iter().all(|score| (0.0..=1.0).contains(score)),
+                    "{activation:?} {logits:?} {scores:?}"
+                );
             }
         }
     }

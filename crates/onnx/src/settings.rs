@@ -13,9 +13,11 @@ const MAX_TOKENS: usize = 512;
 const MAX_TOKENS: usize = 8192;
 /// A phrase of some fifty words that is cut by a window's end is whole in the next one.
 const OVERLAP: usize = 64;
-/// About 3,600 tokens with the other defaults, a long message; each window costs one run of the model.
+/// About 3,600 tokens with the other defaults, a long message; each window costs one run of the
+/// model.
 const MAX_WINDOWS: usize = 8;
-/// Tokenizing it takes about a second (measured: a Unigram vocabulary of 128,000, dev build), and much less than reading it all would.
+/// Tokenizing it takes about a second (measured: a Unigram vocabulary of 128,000, dev build), and
+/// much less than reading it all would.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// A base-size model in 32-bit floats (DeBERTa with its vocabulary) has 740 MB.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
@@ -45,15 +47,18 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Default softmax.
     pub activation: Activation,
-    /// Tokens in a window, special tokens included; 1 to 8192, default 512. Not more than the model has positions.
+    /// Tokens in a window, special tokens included; 1 to 8192, default 512. Not more than the model
+    /// has positions.
     pub max_tokens: usize,
     /// Tokens that neighbouring windows share; at most half of a window, default 64.
     pub overlap: usize,
-    /// Windows read of one text, at least 1, default 8. Of a longer text the first and the last windows are read.
+    /// Windows read of one text, at least 1, default 8. Of a longer text the first and the last
+    /// windows are read.
     pub max_windows: usize,
     /// Longer texts are refused, in bytes, default 1 MiB.
     pub max_text_bytes: usize,
-    /// A larger model file is refused, in bytes, default 1 GiB. Loading needs about three times the file's size for a moment.
+    /// A larger model file is refused, in bytes, default 1 GiB. Loading needs about three times the
+    /// file's size for a moment.
     pub max_model_bytes: u64,
     /// A larger tokenizer file is refused, in bytes, default 64 MiB.
     pub max_tokenizer_bytes: u64,
@@ -61,7 +66,11 @@ pub struct Settings {
 
 impl Settings {
     /// Settings with every default.
-    pub fn new(model: impl Into<PathBuf>, tokenizer: impl Into<PathBuf>, labels: Vec<String>) -> Self {
+    pub fn new(
+        model: impl Into<PathBuf>,
+        tokenizer: impl Into<PathBuf>,
+        labels: Vec<String>,
+    ) -> Self {
         Self {
             model: model.into(),
             tokenizer: tokenizer.into(),
@@ -80,15 +89,24 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), LoadError> {
         let wrong = |name, reason: String| Err(LoadError::Setting { name, reason });
         if self.labels.is_empty() || self.labels.len() > MAX_LABELS {
-            return wrong("labels", format!("{} labels; write 1 to {MAX_LABELS}", self.labels.len()));
+            return wrong(
+                "labels",
+                format!("{} labels; write 1 to {MAX_LABELS}", self.labels.len()),
+            );
         }
         for (index, label) in self.labels.iter().enumerate() {
             if label.is_empty() || self.labels.iter().take(index).any(|earlier| earlier == label) {
-                return wrong("labels", format!("{label:?} at index {index} is empty or there twice"));
+                return wrong(
+                    "labels",
+                    format!("{label:?} at index {index} is empty or there twice"),
+                );
             }
         }
         if self.labels.len() == 1 && self.activation == Activation::Softmax {
-            return wrong("activation", "the softmax of a single label is always 1; write sigmoid".to_owned());
+            return wrong(
+                "activation",
+                "the softmax of a single label is always 1; write sigmoid".to_owned(),
+            );
         }
         if self.max_tokens == 0 || self.max_tokens > MAX_TOKENS {
             return wrong("max_tokens", format!("{} is not in 1 to {MAX_TOKENS}", self.max_tokens));

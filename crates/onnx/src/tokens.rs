@@ -1,12 +1,15 @@
 //! From a text to the windows of tokens that the model reads.
 //!
 //! - *In*: a `tokenizer.json` in HuggingFace's format; texts.
-//! - *Out*: [`Window`]s, each framed with the special tokens that the tokenizer's post-processor wants (`[CLS] .. [SEP]`).
-//! - *Never*: truncation or padding of the tokenizer's own (files carry those of some training run); a special token out of the
-//!   text itself: `[SEP]` in a prompt is tokenized as letters, not as a separator.
+//! - *Out*: [`Window`]s, each framed with the special tokens that the tokenizer's post-processor
+//!   wants (`[CLS] .. [SEP]`).
+//! - *Never*: truncation or padding of the tokenizer's own (files carry those of some training
+//!   run); a special token out of the text itself: `[SEP]` in a prompt is tokenized as letters, not
+//!   as a separator.
 //!
-//! A text is tokenized once and cut afterwards. The frame is learnt at load by post-processing a marker and looking at what was put
-//! around it, which serves every kind of post-processor and costs nothing per window.
+//! A text is tokenized once and cut afterwards. The frame is learnt at load by post-processing a
+//! marker and looking at what was put around it, which serves every kind of post-processor and
+//! costs nothing per window.
 
 use crate::error::{LoadError, ScoreError};
 use crate::fence::fenced;
@@ -50,7 +53,8 @@ impl Cutter {
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
         let path = settings.tokenizer.as_path();
         let bytes = file::read(path, settings.max_tokenizer_bytes)?;
-        let tokenizer = fenced(|| Tokenizer::from_bytes(&bytes)).map_err(|reason| unusable(path, reason))?;
+        let tokenizer =
+            fenced(|| Tokenizer::from_bytes(&bytes)).map_err(|reason| unusable(path, reason))?;
         Self::new(tokenizer, settings)
     }
 
@@ -58,23 +62,36 @@ impl Cutter {
         let path = settings.tokenizer.as_path();
         let pad = tokenizer.get_padding().map_or(0, |padding| i64::from(padding.pad_id));
         tokenizer.with_padding(None).set_encode_special_tokens(true);
-        fenced(|| tokenizer.with_truncation(None).map(|_| ())).map_err(|reason| unusable(path, reason))?;
+        fenced(|| tokenizer.with_truncation(None).map(|_| ()))
+            .map_err(|reason| unusable(path, reason))?;
         let marker = Encoding::from_tokens(vec![Token::new(MARKER, "x".to_owned(), (0, 1))], 0);
-        let framed = fenced(|| tokenizer.post_process(marker, None, true)).map_err(|reason| unusable(path, reason))?;
+        let framed = fenced(|| tokenizer.post_process(marker, None, true))
+            .map_err(|reason| unusable(path, reason))?;
         let Some((before, kind, after)) = frame(&framed) else {
-            return Err(unusable(path, "its post-processor does not hold the text exactly once".to_owned()));
+            return Err(unusable(
+                path,
+                "its post-processor does not hold the text exactly once".to_owned(),
+            ));
         };
         let framing = before.ids.len() + after.ids.len();
         let room = settings.max_tokens.saturating_sub(framing);
         if room == 0 {
-            let reason = format!("{} leaves no room beside the tokenizer's {framing} special tokens", settings.max_tokens);
+            let reason = format!(
+                "{} leaves no room beside the tokenizer's {framing} special tokens",
+                settings.max_tokens
+            );
             return Err(LoadError::Setting { name: "max_tokens", reason });
         }
         if settings.overlap > room / 2 {
-            let reason = format!("{} is more than half of the {room} tokens of text in a window", settings.overlap);
+            let reason = format!(
+                "{} is more than half of the {room} tokens of text in a window",
+                settings.overlap
+            );
             return Err(LoadError::Setting { name: "overlap", reason });
         }
-        let word = fenced(|| tokenizer.encode_fast("the", false)).ok().and_then(|word| word.get_ids().first().copied());
+        let word = fenced(|| tokenizer.encode_fast("the", false))
+            .ok()
+            .and_then(|word| word.get_ids().first().copied());
         let ordinary = word.map_or(pad, i64::from);
         let shape = Shape { room, overlap: settings.overlap, most: settings.max_windows };
         Ok(Self { tokenizer, before, after, kind, shape, pad, ordinary })
@@ -82,24 +99,30 @@ impl Cutter {
 
     /// The windows of `text`, at least one.
     pub fn cut(&self, text: &str) -> Result<Cut, ScoreError> {
-        let encoding = fenced(|| self.tokenizer.encode_fast(text, false)).map_err(|reason| ScoreError::Tokenizer { reason })?;
+        let encoding = fenced(|| self.tokenizer.encode_fast(text, false))
+            .map_err(|reason| ScoreError::Tokenizer { reason })?;
         let ids = encoding.get_ids();
         if ids.is_empty() && self.before.ids.is_empty() && self.after.ids.is_empty() {
             return Err(ScoreError::NoTokens);
         }
         let (ranges, unread) = windows::cut(ids.len(), self.shape);
-        let windows = ranges.into_iter().map(|range| self.framed(ids.get(range).unwrap_or_default().iter().map(|id| i64::from(*id))));
+        let windows = ranges.into_iter().map(|range| {
+            self.framed(ids.get(range).unwrap_or_default().iter().map(|id| i64::from(*id)))
+        });
         Ok(Cut { windows: windows.collect(), unread })
     }
 
-    /// The shortest and the longest window that [`Cutter::cut`] can give, for trying a model. Filled with an ordinary word:
-    /// some models give padding no position, and would hide that they have too few.
+    /// The shortest and the longest window that [`Cutter::cut`] can give, for trying a model.
+    /// Filled with an ordinary word: some models give padding no position, and would hide that they
+    /// have too few.
     pub fn extremes(&self) -> [Window; 2] {
         let shortest = usize::from(self.before.ids.is_empty() && self.after.ids.is_empty());
-        [shortest, self.shape.room].map(|length| self.framed(std::iter::repeat_n(self.ordinary, length)))
+        [shortest, self.shape.room]
+            .map(|length| self.framed(std::iter::repeat_n(self.ordinary, length)))
     }
 
-    /// The id for positions after a window's end; 0 where the tokenizer names none (the mask hides them).
+    /// The id for positions after a window's end; 0 where the tokenizer names none (the mask hides
+    /// them).
     pub fn pad(&self) -> i64 {
         self.pad
     }
@@ -114,7 +137,8 @@ impl Cutter {
     }
 }
 
-/// What stands before and after the marker, and the marker's type; none unless there is exactly one marker.
+/// What stands before and after the marker, and the marker's type; none unless there is exactly one
+/// marker.
 fn frame(encoding: &Encoding) -> Option<(Window, i64, Window)> {
     let ids = encoding.get_ids();
     let types = encoding.get_type_ids();
@@ -138,7 +162,8 @@ fn unusable(path: &Path, reason: String) -> LoadError {
 mod tests {
     use super::*;
 
-    /// Words by whitespace, `[CLS]` and `[SEP]` around, with a truncation and a padding that must not count.
+    /// Words by whitespace, `[CLS]` and `[SEP]` around, with a truncation and a padding that must
+    /// not count.
     const JSON: &str = r#"{"version":"1.0",
         "truncation":{"direction":"Right","max_length":3,"strategy":"LongestFirst","stride":0},
         "padding":{"strategy":{"Fixed":9},"direction":"Right","pad_to_multiple_of":null,"pad_id":1,"pad_type_id":0,"pad_token":"[PAD]"},
@@ -148,7 +173,8 @@ mod tests {
         "model":{"type":"WordLevel","unk_token":"[UNK]","vocab":{"[UNK]":0,"[PAD]":1,"[CLS]":2,"[SEP]":3,"a":4,"b":5}}}"#;
 
     fn cutter(json: &str, change: impl FnOnce(&mut Settings)) -> Result<Cutter, LoadError> {
-        let mut settings = Settings { overlap: 1, ..Settings::new("m", "t", vec!["x".into(), "y".into()]) };
+        let mut settings =
+            Settings { overlap: 1, ..Settings::new("m", "t", vec!["x".into(), "y".into()]) };
         change(&mut settings);
         Cutter::new(Tokenizer::from_bytes(json).unwrap(), &settings)
     }
@@ -175,7 +201,8 @@ mod tests {
 
     #[test]
     fn without_a_frame_an_empty_text_has_no_tokens() {
-        let bare = JSON.replace(r#"{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}"#, "null");
+        let bare = JSON
+            .replace(r#"{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}"#, "null");
         let cutter = cutter(&bare, |_| ()).unwrap();
         assert!(matches!(cutter.cut("  "), Err(ScoreError::NoTokens)));
         assert_eq!(ids(cutter.cut("a").unwrap()), [[4]]);

@@ -1,11 +1,13 @@
 //! Where the windows of a long text lie.
 //!
-//! - *In*: how many tokens the text has, how many a window takes, how many neighbours share, how many windows may be read.
+//! - *In*: how many tokens the text has, how many a window takes, how many neighbours share, how
+//!   many windows may be read.
 //! - *Out*: ranges of tokens in text order, and how many windows were left out.
 //! - *Never*: a token; this is arithmetic.
 //!
-//! The last window ends where the text ends and is as full as the others. When there are too many, the first half and the last half
-//! of the allowed ones are kept: instructions stand at the start of a text, and what was smuggled in is mostly appended.
+//! The last window ends where the text ends and is as full as the others. When there are too many,
+//! the first half and the last half of the allowed ones are kept: instructions stand at the start
+//! of a text, and what was smuggled in is mostly appended.
 
 use std::ops::Range;
 
@@ -20,7 +22,8 @@ pub(crate) struct Shape {
     pub most: usize,
 }
 
-/// The ranges to read of `total` tokens, and how many ranges are left unread. No tokens are one empty range.
+/// The ranges to read of `total` tokens, and how many ranges are left unread. No tokens are one
+/// empty range.
 pub(crate) fn cut(total: usize, shape: Shape) -> (Vec<Range<usize>>, usize) {
     let step = shape.room.saturating_sub(shape.overlap).max(1);
     let last = total.saturating_sub(shape.room);
@@ -59,8 +62,12 @@ mod tests {
             for room in 1..20 {
                 for overlap in 0..=room / 2 {
                     let (ranges, unread) = cut(total, Shape { room, overlap, most: usize::MAX });
-                    assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end, unread), (0, total, 0));
-                    assert!(ranges.windows(2).all(|pair| pair[1].start > pair[0].start && pair[1].start + overlap <= pair[0].end));
+                    assert_eq!(
+                        (ranges[0].start, ranges[ranges.len() - 1].end, unread),
+                        (0, total, 0)
+                    );
+                    assert!(ranges.windows(2).all(|pair| pair[1].start > pair[0].start
+                        && pair[1].start + overlap <= pair[0].end));
                     assert!(ranges.iter().all(|range| range.len() == room.min(total)));
                 }
             }

@@ -12,7 +12,8 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 /// Most names of a certificate that are looked at.
 const MAX_NAMES: usize = 64;
 
-/// What the parts of a subject are called: the names that OpenSSL prints. Others are called by their numbers.
+/// What the parts of a subject are called: the names that OpenSSL prints. Others are called by
+/// their numbers.
 const KINDS: [(&str, &str); 14] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),
@@ -44,7 +45,8 @@ impl ClientCertificate {
         if let Ok((_, certificate)) = X509Certificate::from_der(der) {
             proves.extend(subject(certificate.subject()).map(|name| Proof::subject(&name)));
             let names = certificate.subject_alternative_name().ok().flatten();
-            let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(alternative);
+            let names =
+                names.iter().flat_map(|names| &names.value.general_names).filter_map(alternative);
             proves.extend(names.take(MAX_NAMES).map(|name| Proof::subject(&name)));
         }
         ClientCertificate { proves }
@@ -60,7 +62,8 @@ fn alternative(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// The subject as RFC 4514 writes it: the last part first, parted by commas. `None`: it is empty, or has a value that is no text.
+/// The subject as RFC 4514 writes it: the last part first, parted by commas. `None`: it is empty,
+/// or has a value that is no text.
 fn subject(name: &X509Name<'_>) -> Option<String> {
     let mut out = String::new();
     for part in name.iter_rdn().collect::<Vec<_>>().into_iter().rev() {
@@ -69,7 +72,9 @@ fn subject(name: &X509Name<'_>) -> Option<String> {
                 out.push(if at > 0 { '+' } else { ',' });
             }
             let kind = attribute.attr_type().to_id_string();
-            out.push_str(KINDS.iter().find(|(known, _)| *known == kind).map_or(&kind, |(_, name)| name));
+            out.push_str(
+                KINDS.iter().find(|(known, _)| *known == kind).map_or(&kind, |(_, name)| name),
+            );
             out.push('=');
             escape(attribute.as_str().ok()?, &mut out);
         }
@@ -97,9 +102,13 @@ mod tests {
 
     #[test]
     fn values_are_escaped_as_the_standard_says() {
-        for (value, want) in
-            [("James \"Jim\" Smith, III", "James \\\"Jim\\\" Smith\\, III"), (" a ", "\\ a\\ "), ("#1", "\\#1"), ("a#", "a#"), ("", "")]
-        {
+        for (value, want) in [
+            ("James \"Jim\" Smith, III", "James \\\"Jim\\\" Smith\\, III"),
+            (" a ", "\\ a\\ "),
+            ("#1", "\\#1"),
+            ("a#", "a#"),
+            ("", ""),
+        ] {
             let mut out = String::new();
             escape(value, &mut out);
             assert_eq!(out, want);

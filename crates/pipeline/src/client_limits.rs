@@ -2,8 +2,8 @@
 //!
 //! - *In*: addresses of clients.
 //! - *Out*: yes or no.
-//! - *Never*: memory that grows with strangers. Of connections only those that are open are counted; of rates, so many addresses have one of
-//!   their own, and the others share one.
+//! - *Never*: memory that grows with strangers. Of connections only those that are open are
+//!   counted; of rates, so many addresses have one of their own, and the others share one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -64,7 +64,11 @@ impl ClientLimits {
     }
 
     /// A connection has come; `None`: it is one too many.
-    pub fn connected(self: &Arc<Self>, address: Option<IpAddr>, limits: &Limits) -> Option<ConnectionGuard> {
+    pub fn connected(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Option<ConnectionGuard> {
         let address = address.map(traffic::network);
         let most = i64::try_from(limits.connections).unwrap_or(i64::MAX);
         let mut fits = self.all.fetch_add(1, Ordering::Relaxed) < most || most == 0;
@@ -85,7 +89,10 @@ impl ClientLimits {
 
     /// Whether an address may send one more request.
     pub fn admits(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
-        let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address)) else { return true };
+        let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address))
+        else {
+            return true;
+        };
         let rates = self.rates(rate);
         let address = traffic::network(address);
         let crowded = rates.len() >= MAX_ADDRESSES;
@@ -103,7 +110,8 @@ impl ClientLimits {
     /// Once in a second: a look at all addresses is some milliseconds.
     fn may_sweep(&self) -> bool {
         let (now, last) = (clock::now().0, self.swept.load(Ordering::Relaxed));
-        now.saturating_sub(last) > 1_000_000_000 && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        now.saturating_sub(last) > 1_000_000_000
+            && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The rates of the settings in force: so many in a second, at once or one after the other.
@@ -123,8 +131,14 @@ impl ClientLimits {
 impl Observe for ClientLimits {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
-            ("llm_lens_client_limited_connections_total", self.refused_connections.load(Ordering::Relaxed)),
-            ("llm_lens_client_limited_requests_total", self.refused_requests.load(Ordering::Relaxed)),
+            (
+                "llm_lens_client_limited_connections_total",
+                self.refused_connections.load(Ordering::Relaxed),
+            ),
+            (
+                "llm_lens_client_limited_requests_total",
+                self.refused_requests.load(Ordering::Relaxed),
+            ),
         ]);
     }
 }
@@ -148,13 +162,16 @@ mod tests {
     use super::*;
 
     fn limits(change: &str) -> Limits {
-        let text = format!("backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nlimits: {{{change}}}\n");
+        let text = format!(
+            "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\nlimits: {{{change}}}\n"
+        );
         config::parse("test", &text).expect("good settings").limits
     }
 
     #[test]
     fn connections_are_counted_while_they_live() {
-        let (edge, limits) = (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
+        let (edge, limits) =
+            (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
         let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
         let first = edge.connected(a, &limits).expect("the first");
         let _second = edge.connected(a, &limits).expect("the second");
@@ -170,7 +187,11 @@ mod tests {
     fn strangers_share_a_rate_when_there_are_too_many() {
         let (edge, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
         let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
-        assert!(edge.admits(address(1), &limits) && !edge.admits(address(1), &limits) && edge.admits(address(2), &limits));
+        assert!(
+            edge.admits(address(1), &limits)
+                && !edge.admits(address(1), &limits)
+                && edge.admits(address(2), &limits)
+        );
         for stranger in 0..200_000 {
             edge.admits(address(stranger), &limits);
         }

@@ -86,8 +86,9 @@ pub enum Who {
     NotYet,
 }
 
-/// What a client wants of a queue: `x-llm-lens-priority`, 0 to 9, which can only lower what its key has, and `x-llm-lens-max-wait`, in
-/// milliseconds, which can only shorten what the backend has. Written by `admission`.
+/// What a client wants of a queue: `x-llm-lens-priority`, 0 to 9, which can only lower what its key
+/// has, and `x-llm-lens-max-wait`, in milliseconds, which can only shorten what the backend has.
+/// Written by `admission`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientHints {
     pub(crate) priority: Option<u8>,
@@ -153,7 +154,10 @@ impl Routed {
 
     /// Its pool.
     pub fn pool(&self) -> &PlannedPool {
-        self.route.pools.get(self.target.pool).expect("invariant: targets are chosen of the route's pools")
+        self.route
+            .pools
+            .get(self.target.pool)
+            .expect("invariant: targets are chosen of the route's pools")
     }
 }
 
@@ -200,7 +204,8 @@ impl Exchange {
     /// The route was found: the request counts there from now on.
     pub fn set_route(&mut self, route: Arc<PlannedRoute>) {
         // What passes through is not read, whatever its backend speaks.
-        let dialect = self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
+        let dialect =
+            self.accepted.dialect.map(|by_path| route.route.backend.dialect.unwrap_or(by_path));
         let target = Target::default();
         let group = route.group(target, dialect).clone();
         self.count_at(&group);
@@ -210,12 +215,16 @@ impl Exchange {
     /// The result of an attempt with that error status.
     pub fn fault(&self, status: u16) -> AttemptResult {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
-        upstream.map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.attempts.with_credential))
+        upstream.map_or(AttemptResult::Unknown, |upstream| {
+            upstream.fault(status, self.attempts.with_credential)
+        })
     }
 
     /// A backend was chosen: the request counts there from now on.
     pub fn set_target(&mut self, target: Target) {
-        let Some(routed) = self.routed.as_ref().filter(|routed| routed.target != target) else { return };
+        let Some(routed) = self.routed.as_ref().filter(|routed| routed.target != target) else {
+            return;
+        };
         let group = routed.route.group(target, routed.dialect).clone();
         self.count_at(&group);
         if let Some(routed) = &mut self.routed {
@@ -242,7 +251,9 @@ impl Exchange {
     pub fn leave(&mut self) {
         if let Some(permit) = self.permit.take() {
             let first = self.answer.lens.marks().first_token.arrival;
-            let ttft = first.zip(self.sent.at).map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
+            let ttft = first
+                .zip(self.sent.at)
+                .map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent)));
             permit.leave(clock::now(), ttft);
         }
         self.attempts.leave();

@@ -1,13 +1,14 @@
 //! The pipeline of a request: its stages, in order.
 //!
 //! ```text
-//! accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay
-//!        -> settle -> record
+//! accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input
+//!     -> select -> admission -> connect -> send -> relay -> settle -> record
 //! ```
 //!
-//! `listeners` accept and authenticate, because the body is read in between; [`serve`] runs the stages from `inspect` to `select`;
-//! `pipeline/attempt.rs` tries one backend after the other; `pipeline/settle.rs` settles and records, however the request ends.
-//! Requests that are passed through run the shorter [`admit_unread`].
+//! `listeners` accept and authenticate, because the body is read in between; [`serve`] runs the
+//! stages from `inspect` to `select`; `pipeline/attempt.rs` tries one backend after the other;
+//! `pipeline/settle.rs` settles and records, however the request ends. Requests that are passed
+//! through run the shorter [`admit_unread`].
 //!
 //! - *In*: an [`ExchangeGuard`] whose head was accepted, the request's bytes, a [`Sink`].
 //! - *Out*: the result; the client has been answered.
@@ -34,7 +35,8 @@ use wire::http1::head::{Head, HeadIndex, RequestLine};
 use crate::exchange::{Exchange, Routed, ShownCredential, UpstreamRequest, with_head};
 use crate::respond::Refusal;
 use crate::stage::{
-    accept, admission, authenticate, count_tokens, guardrail_input, inspect, mirror, origin, rate_limit, route, select, validate,
+    accept, admission, authenticate, count_tokens, guardrail_input, inspect, mirror, origin,
+    rate_limit, route, select, validate,
 };
 use plan::PlannedRoute;
 use plan::current_request;
@@ -70,8 +72,13 @@ pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &
     let ended = {
         let id = exchange.accepted.id.clone();
         let mut run = pin!(current_request::scope(id, run(exchange, incoming, sink)));
-        // What the pipeline leaves half done is dropped with it or belongs to this request alone, which ends here.
-        poll_fn(|cx| catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))).map_or(Poll::Ready(None), |poll| poll.map(Some))).await
+        // What the pipeline leaves half done is dropped with it or belongs to this request alone,
+        // which ends here.
+        poll_fn(|cx| {
+            catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)))
+                .map_or(Poll::Ready(None), |poll| poll.map(Some))
+        })
+        .await
     };
     match ended {
         Some(keep) => keep,
@@ -105,7 +112,11 @@ async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D)
 }
 
 /// The stages up to the choice of a backend, one after the other.
-async fn prepare<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> Result<UpstreamRequest, Stopped> {
+async fn prepare<D: Sink>(
+    exchange: &mut Exchange,
+    incoming: Incoming,
+    sink: &mut D,
+) -> Result<UpstreamRequest, Stopped> {
     exchange.enter(State::Gateway);
     let body = incoming.buffer.get(incoming.body.clone()).unwrap_or_default();
     with_head(&incoming.head, &incoming.buffer, |head| -> Result<(), Refusal> {
@@ -165,7 +176,11 @@ pub async fn admit_unread(
 
 /// Whether the route answers this host, this page and this caller.
 fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
-    let route = exchange.routed.as_ref().map(|routed| routed.route.clone()).ok_or_else(Refusal::no_route)?;
+    let route = exchange
+        .routed
+        .as_ref()
+        .map(|routed| routed.route.clone())
+        .ok_or_else(Refusal::no_route)?;
     origin::host(&route.route, head)?;
     exchange.cors = origin::fields(&route.route, head);
     authenticate::authorize(exchange)
@@ -181,7 +196,11 @@ fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<
 }
 
 /// Check the prompt, and watch the client meanwhile. Returns the redacted body, if any.
-async fn guardrail<D: Sink>(exchange: &mut Exchange, body: &[u8], sink: &mut D) -> Result<Option<Vec<u8>>, Stopped> {
+async fn guardrail<D: Sink>(
+    exchange: &mut Exchange,
+    body: &[u8],
+    sink: &mut D,
+) -> Result<Option<Vec<u8>>, Stopped> {
     exchange.enter(State::GuardrailInput);
     let total = exchange.timeouts().total;
     let checked = tokio::select! {

@@ -1,7 +1,8 @@
-//! Our own answers. This alone turns facts into HTTP: OpenAI's error object, a stable `code`, the request id.
+//! Our own answers. This alone turns facts into HTTP: OpenAI's error object, a stable `code`, the
+//! request id.
 //!
-//! An error that the engine sent passes through unchanged and never comes here. Messages name no address, path or key of
-//! the operator's side.
+//! An error that the engine sent passes through unchanged and never comes here. Messages name no
+//! address, path or key of the operator's side.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -40,7 +41,15 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal whose outcome is `Rejected`.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Refusal { status, code, message: message.into(), param: None, outcome: Outcome::Rejected, kind: None, fields: Cow::Borrowed("") }
+        Refusal {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            outcome: Outcome::Rejected,
+            kind: None,
+            fields: Cow::Borrowed(""),
+        }
     }
 
     fn upstream(status: u16, code: &'static str, message: &'static str) -> Self {
@@ -74,35 +83,53 @@ impl Refusal {
 
     /// 413: the body is longer than `limits.body`.
     pub fn body_too_large(limit: usize) -> Self {
-        Refusal::new(413, "request_too_large", format!("The request body is larger than the limit of {limit} bytes."))
+        Refusal::new(
+            413,
+            "request_too_large",
+            format!("The request body is larger than the limit of {limit} bytes."),
+        )
     }
 
     /// 400: the body does not match the head's framing.
     pub fn broken_body() -> Self {
-        Refusal::new(400, "malformed_body", "The request body does not match its Content-Length or Transfer-Encoding.")
+        Refusal::new(
+            400,
+            "malformed_body",
+            "The request body does not match its Content-Length or Transfer-Encoding.",
+        )
     }
 
     /// 408: the request did not come within `limits.request_timeout`.
     pub fn slow_request() -> Self {
-        Refusal { outcome: Outcome::Timeout, ..Refusal::new(408, "request_timeout", "The request did not arrive in time.") }
+        Refusal {
+            outcome: Outcome::Timeout,
+            ..Refusal::new(408, "request_timeout", "The request did not arrive in time.")
+        }
     }
 
     /// 404: no route matches.
     pub fn no_route() -> Self {
-        Refusal::new(404, "no_route", "No route matches this request. Check the path, the headers and the model.")
+        Refusal::new(
+            404,
+            "no_route",
+            "No route matches this request. Check the path, the headers and the model.",
+        )
     }
 
     /// No backend of the route can serve the request.
     pub fn no_backend() -> Self {
-        let message =
-            "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";
+        let message = "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";
         Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
     }
 
     /// Too many requests of one address.
     pub fn address_too_fast() -> Self {
         let message = "Too many requests from this address; try again in a second.";
-        Refusal { kind: Some("requests"), fields: RETRY_SOON, ..Refusal::new(429, "too_many_requests", message) }
+        Refusal {
+            kind: Some("requests"),
+            fields: RETRY_SOON,
+            ..Refusal::new(429, "too_many_requests", message)
+        }
     }
 
     /// A limit that cannot be looked up.
@@ -129,23 +156,37 @@ impl Refusal {
     }
 
     pub(crate) fn forbidden_route() -> Self {
-        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "route_not_allowed", "This API key does not permit this route.") }
+        Refusal {
+            kind: Some("permission_error"),
+            ..Refusal::new(403, "route_not_allowed", "This API key does not permit this route.")
+        }
     }
 
     pub(crate) fn forbidden_model() -> Self {
         let message = "This API key does not permit this model. Use a permitted one.";
-        Refusal { kind: Some("permission_error"), param: Some("model"), ..Refusal::new(403, "model_not_allowed", message) }
+        Refusal {
+            kind: Some("permission_error"),
+            param: Some("model"),
+            ..Refusal::new(403, "model_not_allowed", message)
+        }
     }
 
     /// A member that is wrong.
     pub fn invalid(status: u16, code: &'static str, param: &'static str, message: String) -> Self {
-        Refusal { param: Some(param), kind: Some("invalid_request_error"), ..Refusal::new(status, code, message) }
+        Refusal {
+            param: Some(param),
+            kind: Some("invalid_request_error"),
+            ..Refusal::new(status, code, message)
+        }
     }
 
     /// A request that cannot be parsed, where it must be counted.
     pub fn uncountable_endpoint() -> Self {
         let message = "Requests to this API cannot be counted, and limits need that. Use a supported API, or have the path added to the route's `passthrough`.";
-        Refusal { kind: Some("permission_error"), ..Refusal::new(403, "uncountable_endpoint", message) }
+        Refusal {
+            kind: Some("permission_error"),
+            ..Refusal::new(403, "uncountable_endpoint", message)
+        }
     }
 
     pub(crate) fn wrong_host() -> Self {
@@ -154,7 +195,11 @@ impl Refusal {
 
     /// 501: protocol upgrades are not supported.
     pub fn upgrade() -> Self {
-        Refusal::new(501, "upgrade_not_supported", "Protocol upgrades are not supported. Send the request without Upgrade.")
+        Refusal::new(
+            501,
+            "upgrade_not_supported",
+            "Protocol upgrades are not supported. Send the request without Upgrade.",
+        )
     }
 
     pub(crate) fn expectation() -> Self {
@@ -162,7 +207,11 @@ impl Refusal {
     }
 
     pub(crate) fn internal() -> Self {
-        Refusal::new(500, "internal_error", "The gateway failed on this request. Its log has the cause under the request id.")
+        Refusal::new(
+            500,
+            "internal_error",
+            "The gateway failed on this request. Its log has the cause under the request id.",
+        )
     }
 
     pub(crate) fn blocked(status: u16, code: &'static str, message: impl Into<String>) -> Self {
@@ -171,7 +220,9 @@ impl Refusal {
 
     /// A filter that must see all of a prompt cannot: there is too much of it.
     pub fn too_much_to_judge(filter: &str) -> Self {
-        let message = format!("The prompt is too long for the guardrail filter {filter:?} to check. Send less text.");
+        let message = format!(
+            "The prompt is too long for the guardrail filter {filter:?} to check. Send less text."
+        );
         Refusal::blocked(413, "too_much_to_judge", message)
     }
 
@@ -179,23 +230,39 @@ impl Refusal {
     pub fn busy() -> Self {
         Refusal {
             fields: RETRY_SOON,
-            ..Refusal::new(503, "backend_busy", "All connections to the backend are in use. Try again in a moment.")
+            ..Refusal::new(
+                503,
+                "backend_busy",
+                "All connections to the backend are in use. Try again in a moment.",
+            )
         }
     }
 
     /// 502: no connection to the backend.
     pub fn connect_failed() -> Self {
-        Refusal::upstream(502, "upstream_connect_failed", "The backend does not accept connections.")
+        Refusal::upstream(
+            502,
+            "upstream_connect_failed",
+            "The backend does not accept connections.",
+        )
     }
 
     /// 502: the backend closed the connection before it answered.
     pub fn upstream_closed() -> Self {
-        Refusal::upstream(502, "upstream_closed", "The backend closed the connection before it answered.")
+        Refusal::upstream(
+            502,
+            "upstream_closed",
+            "The backend closed the connection before it answered.",
+        )
     }
 
     /// 502: the answer of the backend is not HTTP.
     pub fn upstream_invalid() -> Self {
-        Refusal::upstream(502, "upstream_invalid_response", "The backend's answer is not valid HTTP.")
+        Refusal::upstream(
+            502,
+            "upstream_invalid_response",
+            "The backend's answer is not valid HTTP.",
+        )
     }
 
     /// Nothing of an answer has come.
@@ -206,7 +273,9 @@ impl Refusal {
             UpstreamError::ConnectTimeout => Refusal::connect_timeout(),
             UpstreamError::ClosedEarly | UpstreamError::Io(_) => Refusal::upstream_closed(),
             UpstreamError::BrokeOff => Refusal::from(&Failure::UpstreamDied),
-            UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => Refusal::upstream_invalid(),
+            UpstreamError::Head(_) | UpstreamError::Body(_) | UpstreamError::H2(_) => {
+                Refusal::upstream_invalid()
+            }
         }
     }
 
@@ -226,7 +295,10 @@ impl Refusal {
 
     /// 504: connecting to the backend took longer than `timeouts.connect`.
     pub fn connect_timeout() -> Self {
-        Refusal::timeout("upstream_connect_timeout", "The backend did not accept the connection in time.")
+        Refusal::timeout(
+            "upstream_connect_timeout",
+            "The backend did not accept the connection in time.",
+        )
     }
 
     /// The JSON body.
@@ -248,12 +320,23 @@ impl Refusal {
 impl From<&Failure> for Refusal {
     fn from(failure: &Failure) -> Self {
         let (status, fields) = match failure {
-            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => (504, Cow::Borrowed("")),
-            Failure::UpstreamDied | Failure::ResumeFailed | Failure::Unreadable | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
-            Failure::RefusedByFilter(refused) => (refused.status.clamp(400, 599), Cow::Borrowed("")),
+            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => {
+                (504, Cow::Borrowed(""))
+            }
+            Failure::UpstreamDied
+            | Failure::ResumeFailed
+            | Failure::Unreadable
+            | Failure::Blocked { .. } => (502, Cow::Borrowed("")),
+            Failure::RefusedByFilter(refused) => {
+                (refused.status.clamp(400, 599), Cow::Borrowed(""))
+            }
             Failure::GuardrailUnavailable { .. } => (503, RETRY_SOON),
             Failure::BudgetExhausted { .. } => (429, Cow::Borrowed("")),
         };
-        Refusal { outcome: failure.outcome(), fields, ..Refusal::new(status, failure.code(), failure.message()) }
+        Refusal {
+            outcome: failure.outcome(),
+            fields,
+            ..Refusal::new(status, failure.code(), failure.message())
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What all requests of a process share: the plan that is in force, the observatory, and whether the process is draining.
+//! What all requests of a process share: the plan that is in force, the observatory, and whether
+//! the process is draining.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -41,7 +42,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// When the process began to serve.
     pub started: lens::Tick,
-    /// Work that no request waits for, such as mirrored requests; it is waited for, or dropped, at the end.
+    /// Work that no request waits for, such as mirrored requests; it is waited for, or dropped, at
+    /// the end.
     pub tasks: TaskTracker,
     /// Where the settings came from, if from a file.
     pub file: Option<PathBuf>,

@@ -1,9 +1,12 @@
 //! The stages of an inference request, a file each, in the order of `pipeline.rs`:
 //!
-//! `accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input -> select -> admission -> connect -> send -> relay -> settle -> record`
+//! ```text
+//! accept -> authenticate -> inspect -> route -> rate_limit -> guardrail_input
+//!     -> select -> admission -> connect -> send -> relay -> settle -> record
+//! ```
 //!
-//! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route, `count_tokens` makes
-//! estimates exact; `hedge` and `mirror` send requests to further backends.
+//! `transport` connects; `pipeline` settles. `origin` and `validate` check settings of the route,
+//! `count_tokens` makes estimates exact; `hedge` and `mirror` send requests to further backends.
 
 pub mod accept;
 pub mod admission;

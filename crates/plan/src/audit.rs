@@ -1,4 +1,5 @@
-//! Key of the audit log's hashes. Equal matches have equal hashes; a hash reveals nothing about the match.
+//! Key of the audit log's hashes. Equal matches have equal hashes; a hash reveals nothing about the
+//! match.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +25,9 @@ impl Audit {
         settings.file.as_ref()?;
         let hasher = match &settings.key {
             Some(key) => Hasher::new(key.reveal().as_bytes()),
-            None => Hasher::new(&[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat()),
+            None => Hasher::new(
+                &[uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat(),
+            ),
         };
         Some(Audit { hasher: Arc::new(hasher) })
     }

@@ -1,6 +1,7 @@
 //! The id of the request that a task works on, for log lines.
 //!
-//! A span of `tracing` would do the same, and be entered and left for each event of a stream. This is a swap of a pointer.
+//! A span of `tracing` would do the same, and be entered and left for each event of a stream. This
+//! is a swap of a pointer.
 
 use std::sync::Arc;
 

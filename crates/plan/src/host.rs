@@ -35,7 +35,9 @@ pub struct FilterHost {
 
 impl fmt::Debug for FilterHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FilterHost").field("backends", &self.backends.keys()).finish_non_exhaustive()
+        f.debug_struct("FilterHost")
+            .field("backends", &self.backends.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,7 +49,10 @@ impl FilterHost {
 
     /// A host with these backends; `pool` runs jobs that take long.
     pub fn new(backends: impl Iterator<Item = Arc<Upstream>>, pool: Arc<ThreadPool>) -> Self {
-        FilterHost { backends: backends.map(|upstream| (upstream.backend.name.clone(), upstream)).collect(), pool }
+        FilterHost {
+            backends: backends.map(|upstream| (upstream.backend.name.clone(), upstream)).collect(),
+            pool,
+        }
     }
 }
 
@@ -62,7 +67,9 @@ impl Host for FilterHost {
 
     fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
         // Settings are checked: a judge names a backend that is there.
-        let Some(upstream) = self.backends.get(&ask.backend).cloned() else { return Box::pin(async { Err(Failure::Unreachable) }) };
+        let Some(upstream) = self.backends.get(&ask.backend).cloned() else {
+            return Box::pin(async { Err(Failure::Unreachable) });
+        };
         Box::pin(async move {
             client::ask(&upstream, &ask).await.map_err(|error| {
                 tracing::warn!(backend = %upstream.backend.name, %error, "judge call failed");

@@ -37,11 +37,14 @@ impl Jwks {
         let source = |settings: &JwtSettings| {
             Ok(match &settings.jwks {
                 JwksSource::File(path) => Source::File(path.clone()),
-                JwksSource::Server(backend) => Source::Server(Arc::new(Upstream::build(backend.clone(), limits, None)?)),
+                JwksSource::Server(backend) => {
+                    Source::Server(Arc::new(Upstream::build(backend.clone(), limits, None)?))
+                }
             })
         };
         let sources = settings.iter().map(source).collect::<Result<_, BuildError>>()?;
-        let keys = traffic::jwks::Jwks::new(settings.iter().map(|settings| settings.issuer.clone()));
+        let keys =
+            traffic::jwks::Jwks::new(settings.iter().map(|settings| settings.issuer.clone()));
         Ok(Jwks { settings: settings.to_vec(), sources, keys })
     }
 
@@ -57,16 +60,24 @@ impl Jwks {
 
     /// Fetch the keys that are due, of all issuers side by side.
     pub async fn refresh(&self) {
-        join_all(self.keys.due(clock::now()).into_iter().map(|issuer| self.refresh_one(issuer))).await;
+        join_all(self.keys.due(clock::now()).into_iter().map(|issuer| self.refresh_one(issuer)))
+            .await;
     }
 
     async fn refresh_one(&self, issuer: usize) {
-        let Some((settings, source)) = self.settings.get(issuer).zip(self.sources.get(issuer)) else { return };
+        let Some((settings, source)) = self.settings.get(issuer).zip(self.sources.get(issuer))
+        else {
+            return;
+        };
         let fetched = source.fetch().await;
         let text = fetched.as_deref().ok();
         let taken = self.keys.fetched(issuer, text, clock::now()).map_err(|e| e.to_string());
         if let Err(why) = fetched.map(drop).and(taken) {
-            tracing::error!(issuer = settings.issuer.issuer, error = why, "fetching JWKS failed, keeping the keys fetched before, if any");
+            tracing::error!(
+                issuer = settings.issuer.issuer,
+                error = why,
+                "fetching JWKS failed, keeping the keys fetched before, if any"
+            );
         }
     }
 }
@@ -77,8 +88,13 @@ impl Source {
             Source::File(path) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
             Source::Server(upstream) => {
                 let reply = tokio::time::timeout(ON_DEMAND, client::get(upstream)).await;
-                let reply = reply.map_err(|_| "it did not answer in time")?.map_err(|e| e.to_string())?;
-                if reply.status == 200 { Ok(reply.body.to_vec()) } else { Err(format!("it answered {}", reply.status)) }
+                let reply =
+                    reply.map_err(|_| "it did not answer in time")?.map_err(|e| e.to_string())?;
+                if reply.status == 200 {
+                    Ok(reply.body.to_vec())
+                } else {
+                    Err(format!("it answered {}", reply.status))
+                }
             }
         }
     }

@@ -1,10 +1,13 @@
-//! Settings prepared for requests: pools, guardrails, key sets and shared limits, with what they use of the process.
+//! Settings prepared for requests: pools, guardrails, key sets and shared limits, with what they
+//! use of the process.
 //!
 //! - *In*: `config::Settings`, and the plan before it.
-//! - *Out*: a [`Plan`], which the pipeline reads without lookups by name; [`host`], which filters use.
+//! - *Out*: a [`Plan`], which the pipeline reads without lookups by name; [`host`], which filters
+//!   use.
 //! - *Never*: a request. `pipeline` has the stages.
 //!
-//! Modules are listed in layers, lowest first; each uses only those above it. `tests/architecture.rs` enforces that.
+//! Modules are listed in layers, lowest first; each uses only those above it.
+//! `tests/architecture.rs` enforces that.
 
 pub mod audit;
 pub mod clock;
@@ -18,4 +21,7 @@ pub mod shared_limits;
 
 mod observe;
 mod plan;
-pub use plan::{BuildError, Hedged, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute, RouteCounters, Target, Tools, check};
+pub use plan::{
+    BuildError, Hedged, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute,
+    RouteCounters, Target, Tools, check,
+};

@@ -18,14 +18,18 @@ impl Observe for Plan {
         self.store.iter().for_each(|store| store.observe(now, samples));
         for upstream in self.routable() {
             let Some(queue) = &upstream.queue else { continue };
-            samples.under(&[("backend", &upstream.backend.name)], |samples| queue.observe(now, samples));
+            samples.under(&[("backend", &upstream.backend.name)], |samples| {
+                queue.observe(now, samples)
+            });
         }
         for route in &self.routes {
             samples.under(&[("route", &route.route.name)], |samples| route.observe(now, samples));
         }
         for pool in self.pools() {
             let settings = &pool.pool.settings;
-            samples.under(&[("pool", &settings.name), ("tier", &settings.tier)], |samples| pool.hedged.observe(now, samples));
+            samples.under(&[("pool", &settings.name), ("tier", &settings.tier)], |samples| {
+                pool.hedged.observe(now, samples)
+            });
             pool.pool.observe(now, samples);
         }
     }
@@ -50,7 +54,11 @@ impl Observe for RouteCounters {
             ("llm_lens_resumes_total", load(&self.resumes)),
         ]);
         for (decided, count) in self.decisions().filter(|(_, count)| *count > 0) {
-            samples.push_with("llm_lens_offload_decisions_total", ("decision", decided.name()), count as f64);
+            samples.push_with(
+                "llm_lens_offload_decisions_total",
+                ("decision", decided.name()),
+                count as f64,
+            );
         }
     }
 }
@@ -58,10 +66,21 @@ impl Observe for RouteCounters {
 impl Observe for Mirror {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         let counts = &self.counts;
-        for (result, count) in [("success", &counts.success), ("failure", &counts.failure), ("skipped", &counts.left_out)] {
-            samples.push_with("llm_lens_mirrored_requests_total", ("result", result), load(count) as f64);
+        for (result, count) in [
+            ("success", &counts.success),
+            ("failure", &counts.failure),
+            ("skipped", &counts.left_out),
+        ] {
+            samples.push_with(
+                "llm_lens_mirrored_requests_total",
+                ("result", result),
+                load(count) as f64,
+            );
         }
-        samples.push("llm_lens_mirrored_ttft_seconds_total", load(&counts.first_token_us) as f64 / 1e6);
+        samples.push(
+            "llm_lens_mirrored_ttft_seconds_total",
+            load(&counts.first_token_us) as f64 / 1e6,
+        );
         samples.push("llm_lens_mirrored_first_tokens_total", load(&counts.first_tokens) as f64);
     }
 }

@@ -1,25 +1,26 @@
 //! The plan: settings prepared for requests. Building it may read files; it starts no task.
 //!
-//! - *In*: [`config::Settings`], the observatory, and the plan before it, whose backends are kept where nothing about them
-//!   changed, so that their connections live on.
+//! - *In*: [`config::Settings`], the observatory, and the plan before it, whose backends are kept
+//!   where nothing about them changed, so that their connections live on.
 //! - *Out*: routes with everything that a request needs, without lookups by name.
 //! - *Never*: a change after it was built. A reload builds another.
 
 mod mirror;
 mod policy;
 mod pools;
+mod route;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::{Limits, Route};
+use config::settings::Limits;
 use config::{Found, Settings};
 use filters::{Guardrail, Registry};
-use observatory::{Group, GroupId, InFlight, Observatory};
+use observatory::Observatory;
 use traffic::{Caller, KeyHasher, Keys, RateLimits};
+use wire::ReaderLimits;
 use wire::http1::head::HeadLimits;
-use wire::{Dialect, ReaderLimits};
 
 use transport::Upstream;
 
@@ -32,6 +33,8 @@ pub use mirror::{Mirror, MirrorSlot};
 pub use policy::RouteCounters;
 use pools::Pools;
 pub use pools::{Hedged, PlannedPool};
+use route::RouteParts;
+pub use route::{MetricGroup, PlannedRoute, Target};
 
 /// Why settings could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,8 @@ pub struct Tools {
     pub counting: Arc<ThreadPool>,
 }
 
-/// Whether settings can be put in force: what needs more than one field to be seen, such as rules that do not fit together.
+/// Whether settings can be put in force: what needs more than one field to be seen, such as rules
+/// that do not fit together.
 ///
 /// # Errors
 /// The first thing that cannot be made ready.
@@ -87,17 +91,24 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
     features(settings)?;
     guardrails(settings, filters)?;
     keys(settings)?;
-    settings.routes.iter().filter_map(|route| route.tokenizer.as_deref()).try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
-    settings.backends.iter().try_for_each(|backend| Upstream::build(backend.clone(), settings.limits, None).map(|_| ()))?;
+    settings
+        .routes
+        .iter()
+        .filter_map(|route| route.tokenizer.as_deref())
+        .try_for_each(|path| Tokenizer::load(path, &[]).map(|_| ()))?;
+    settings.backends.iter().try_for_each(|backend| {
+        Upstream::build(backend.clone(), settings.limits, None).map(|_| ())
+    })?;
     Ok(())
 }
 
 /// Whether this build has what the settings want.
 fn features(settings: &Settings) -> Result<(), BuildError> {
     let jwt = settings.auth.as_ref().is_some_and(|auth| !auth.jwt.is_empty());
-    for (wanted, has, setting, feature) in
-        [(jwt, cfg!(feature = "jwt"), "auth.jwt", "jwt"), (settings.store.is_some(), cfg!(feature = "redis"), "store", "redis")]
-    {
+    for (wanted, has, setting, feature) in [
+        (jwt, cfg!(feature = "jwt"), "auth.jwt", "jwt"),
+        (settings.store.is_some(), cfg!(feature = "redis"), "store", "redis"),
+    ] {
         if wanted && !has {
             return Err(BuildError::Feature { setting, feature });
         }
@@ -107,30 +118,50 @@ fn features(settings: &Settings) -> Result<(), BuildError> {
 
 /// Whether this build can look for the backends of all pools.
 fn discoveries(settings: &Settings) -> Result<(), BuildError> {
-    let wanted = settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
-    wanted
-        .into_iter()
-        .try_for_each(|(pool, source)| discovery::is_supported(source).map_err(|why| BuildError::Discovery { pool: pool.to_string(), why }))
+    let wanted = settings
+        .pools
+        .iter()
+        .filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
+    wanted.into_iter().try_for_each(|(pool, source)| {
+        discovery::is_supported(source)
+            .map_err(|why| BuildError::Discovery { pool: pool.to_string(), why })
+    })
 }
 
 /// The guardrails of settings, made ready.
-fn guardrails(settings: &Settings, filters: &Registry) -> Result<Vec<Arc<Guardrail>>, filters::BuildError> {
-    settings.guardrails.iter().map(|guardrail| Guardrail::build(guardrail, filters, &load_model).map(Arc::new)).collect()
+fn guardrails(
+    settings: &Settings,
+    filters: &Registry,
+) -> Result<Vec<Arc<Guardrail>>, filters::BuildError> {
+    settings
+        .guardrails
+        .iter()
+        .map(|guardrail| Guardrail::build(guardrail, filters, &load_model).map(Arc::new))
+        .collect()
 }
 
 /// The API keys of settings.
 fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
     let Some(auth) = &settings.auth else { return Ok(None) };
-    let Some((file, secret)) = &auth.keys else { return Ok(Some(Keys::new(KeyHasher::new(""), Vec::new()))) };
-    Ok(Some(Keys::new(KeyHasher::new(secret.reveal()), config::load_keys(file, &settings.rate_limits)?)))
+    let Some((file, secret)) = &auth.keys else {
+        return Ok(Some(Keys::new(KeyHasher::new(""), Vec::new())));
+    };
+    Ok(Some(Keys::new(
+        KeyHasher::new(secret.reveal()),
+        config::load_keys(file, &settings.rate_limits)?,
+    )))
 }
 
 /// The identity providers of settings; what is known of them stays over a reload.
 fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>, BuildError> {
-    let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else { return Ok(None) };
+    let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else {
+        return Ok(None);
+    };
     let known = before.and_then(|plan| plan.jwks.clone()).filter(|tokens| tokens.are(&auth.jwt));
     // Amounts in tokens are for limits by name: with other limits they are read again.
-    match known.filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits)) {
+    match known
+        .filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits))
+    {
         Some(tokens) => Ok(Some(tokens)),
         None => Ok(Some(Arc::new(Jwks::build(&auth.jwt, settings.limits)?))),
     }
@@ -155,7 +186,8 @@ pub struct Plan {
     pub head_limits: HeadLimits,
     /// Limits of what is parsed of answers.
     pub reader_limits: ReaderLimits,
-    /// Whether a route looks at the model: then no route can be chosen for a body that cannot be read.
+    /// Whether a route looks at the model: then no route can be chosen for a body that cannot be
+    /// read.
     pub routes_by_model: bool,
     /// API keys; `None`: authentication is off.
     pub keys: Option<Arc<Keys>>,
@@ -167,7 +199,8 @@ pub struct Plan {
     pub rate_limits: RateLimits,
     /// What keeps those that gateways share.
     pub store: Option<Arc<Store>>,
-    /// The models that have a name of their own in metrics and limits, sorted, and the name of all others behind them.
+    /// The models that have a name of their own in metrics and limits, sorted, and the name of all
+    /// others behind them.
     declared: Vec<Arc<str>>,
     /// What filters may use.
     pub host: Arc<FilterHost>,
@@ -178,106 +211,63 @@ pub struct Plan {
     probes: HashMap<Arc<str>, Duration>,
 }
 
-/// A route with its backends.
-#[derive(Debug)]
-pub struct PlannedRoute {
-    /// The settings of the route.
-    pub route: Arc<Route>,
-    /// In the order in which they are tried.
-    pub pools: Vec<Arc<PlannedPool>>,
-    /// A gap between two events that counts as a stall, in nanoseconds.
-    pub stall_ns: u64,
-    /// The guardrail, if the route has one.
-    pub guardrail: Option<Arc<Guardrail>>,
-    /// The mirror.
-    pub mirror: Option<Arc<Mirror>>,
-    /// How a new version is released.
-    pub release: Option<Arc<routing::Release>>,
-    /// When the first pool is passed over for the second.
-    pub offload: Option<Arc<routing::Offload>>,
-    /// Counters of retries, fallbacks, resumes and offload decisions.
-    pub counters: Arc<RouteCounters>,
-    /// Counts prompts.
-    pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Whether a body must be valid before it is forwarded: usage is injected, or the guardrail acts on prompts.
-    pub must_read: bool,
-    /// Limits depend on bodies and answers.
-    pub counts_tokens: bool,
-    /// For each pool and backend.
-    groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
-    /// Metric group of requests without a backend, on routes whose backends are discovered.
-    unmatched: Option<[MetricGroup; OPERATIONS.len()]>,
-}
-
-/// What requests may be.
-const OPERATIONS: [&str; 4] = ["", "chat", "text_completion", "embeddings"];
-
-/// Where a request counts.
-#[derive(Clone, Debug)]
-pub struct MetricGroup {
-    /// The group of metrics.
-    pub id: GroupId,
-    /// Where its series are.
-    pub group: Group,
-    /// Requests of the group that run now.
-    pub in_flight: Arc<InFlight>,
-}
-
 impl Plan {
-    /// Build the plan of `written`. What `before` has in common with it is kept: connections, health, counters, limits.
+    /// Build the plan of `written`. What `before` has in common with it is kept: connections,
+    /// health, counters, limits.
     ///
     /// # Errors
-    /// [`BuildError`]: a file that the settings name is not what it should be, or a feature is missing.
-    pub fn build(written: Arc<Settings>, found: &Found, tools: &Tools, before: Option<&Plan>) -> Result<Self, BuildError> {
+    /// [`BuildError`]: a file that the settings name is not what it should be, or a feature is
+    /// missing.
+    pub fn build(
+        written: Arc<Settings>,
+        found: &Found,
+        tools: &Tools,
+        before: Option<&Plan>,
+    ) -> Result<Self, BuildError> {
         let observatory = &*tools.observatory;
         // Where only backends came or went, no file is read again.
         let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
         let settings = written.with_found(found);
         features(&settings)?;
         let upstreams = upstreams(&settings, before)?;
-        let models: Arc<[String]> = settings.declared_models().into_iter().map(str::to_owned).collect();
-        let guardrails = same.map_or_else(|| guardrails(&settings, &tools.filters), |plan| Ok(plan.guardrails.clone()))?;
-        let guardrail_of = |route: &Route| {
-            let guardrail = route.guardrail.as_ref()?;
-            guardrails.iter().find(|built| built.settings.name == guardrail.name).cloned()
+        let models: Arc<[String]> =
+            settings.declared_models().into_iter().map(str::to_owned).collect();
+        let guardrails = match same {
+            Some(plan) => plan.guardrails.clone(),
+            None => guardrails(&settings, &tools.filters)?,
         };
-        let mut tokenizers: Vec<Arc<Tokenizer>> = before.iter().flat_map(|plan| &plan.routes).filter_map(|r| r.tokenizer.clone()).collect();
-        let mut pools = Pools {
-            upstreams: &upstreams,
-            zone: settings.zone.as_deref(),
-            known: before.map(Plan::pools).unwrap_or_default(),
-            made: Vec::new(),
-        };
-        let rate_limits = RateLimits::new(&settings.rate_limits, &settings.prices, before.map(|plan| &plan.rate_limits));
-        let routes = settings
-            .routes
-            .iter()
-            .map(|route| {
-                let mut planned = PlannedRoute::new((route, pools.of(route), guardrail_of(route)), &models, observatory);
-                // Requests that are not parsed cannot be counted.
-                planned.counts_tokens = rate_limits.count_tokens_of(&route.name);
-                planned.must_read |= planned.counts_tokens;
-                let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name));
-                planned.release = policy::release(route, known);
-                planned.offload = policy::offload(route, known);
-                planned.counters = known.map(|known| known.counters.clone()).unwrap_or_default();
-                planned.mirror = pools.mirror(route, before);
-                planned.tokenizer = tokenizer(route, same, &tokenizers)?;
-                tokenizers.extend(planned.tokenizer.clone());
-                Ok(Arc::new(planned))
-            })
-            .collect::<Result<Vec<_>, BuildError>>()?;
-        let (keys, jwks) = (
-            same.map_or_else(|| Ok(keys(&settings)?.map(Arc::new)), |plan| Ok::<_, BuildError>(plan.keys.clone()))?,
-            jwks(&settings, before)?,
+        let rate_limits = RateLimits::new(
+            &settings.rate_limits,
+            &settings.prices,
+            before.map(|plan| &plan.rate_limits),
         );
+        let mut parts = RouteParts {
+            before,
+            same,
+            guardrails: &guardrails,
+            rate_limits: &rate_limits,
+            models: &models,
+            observatory,
+            tokenizers: before.map(Plan::tokenizers).unwrap_or_default(),
+            pools: Pools::new(&upstreams, settings.zone.as_deref(), before),
+        };
+        let routes: Vec<_> =
+            settings.routes.iter().map(|route| parts.route(route)).collect::<Result<_, _>>()?;
+        let keys = match same {
+            Some(plan) => plan.keys.clone(),
+            None => keys(&settings)?.map(Arc::new),
+        };
+        let jwks = jwks(&settings, before)?;
         // Pools may be those of the plan in force: nothing fails from here on.
         policy::back(&routes);
         Ok(Plan {
-            routable: pools.routable(),
+            routable: parts.pools.routable(),
             probes: policy::probes(&settings),
             routes,
-            head_limits: HeadLimits { bytes: settings.limits.request_head, fields: settings.limits.header_fields },
+            head_limits: HeadLimits {
+                bytes: settings.limits.request_head,
+                fields: settings.limits.header_fields,
+            },
             reader_limits: ReaderLimits { event: settings.limits.event },
             routes_by_model: settings.routes.iter().any(|r| !r.models.is_empty()),
             keys,
@@ -285,8 +275,12 @@ impl Plan {
             anonymous: Arc::new(Caller::anonymous()),
             rate_limits,
             store: store(&settings, before),
-            declared: models.iter().map(|name| name.as_str().into()).chain(["other".into()]).collect(),
-            nowhere: MetricGroup::new(observatory, nowhere(models)),
+            declared: models
+                .iter()
+                .map(|name| name.as_str().into())
+                .chain(["other".into()])
+                .collect(),
+            nowhere: MetricGroup::nowhere(observatory, models),
             host: Arc::new(FilterHost::new(upstreams.iter().cloned(), tools.pool.clone())),
             guardrails,
             written,
@@ -296,7 +290,8 @@ impl Plan {
 
     /// A declared model's name, cheap to keep; of any other, one for all.
     pub fn declared(&self, model: Option<&str>) -> &Arc<str> {
-        let (others, declared) = self.declared.split_last().expect("invariant: build puts a name for the others there");
+        let (others, declared) =
+            self.declared.split_last().expect("invariant: build puts a name for the others there");
         declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
     }
 
@@ -313,7 +308,8 @@ impl Plan {
         &self.routable
     }
 
-    /// How often the way to a backend is measured at least: where it counts in choosing edge or cloud.
+    /// How often the way to a backend is measured at least: where it counts in choosing edge or
+    /// cloud.
     pub fn probed_every(&self, backend: &str) -> Option<Duration> {
         self.probes.get(backend).copied()
     }
@@ -330,11 +326,19 @@ impl Plan {
         pools
     }
 
+    fn tokenizers(&self) -> Vec<Arc<Tokenizer>> {
+        self.routes.iter().filter_map(|route| route.tokenizer.clone()).collect()
+    }
+
     fn upstream(&self, backend: &config::settings::Backend) -> Option<&Arc<Upstream>> {
         self.host.upstream(&backend.name)
     }
 
-    fn same_upstream(&self, backend: &config::settings::Backend, limits: Limits) -> Option<Arc<Upstream>> {
+    fn same_upstream(
+        &self,
+        backend: &config::settings::Backend,
+        limits: Limits,
+    ) -> Option<Arc<Upstream>> {
         self.upstream(backend).filter(|upstream| upstream.is_same(backend, limits)).cloned()
     }
 }
@@ -347,8 +351,14 @@ fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstr
             Some(upstream) => upstream,
             None => {
                 // Those that are found come behind the one that they are like.
-                let another = upstreams.iter().find(|another| backend.tls.is_some() && another.backend.tls == backend.tls);
-                let upstream = Upstream::build(backend.clone(), settings.limits, another.map(|another| &**another))?;
+                let another = upstreams
+                    .iter()
+                    .find(|another| backend.tls.is_some() && another.backend.tls == backend.tls);
+                let upstream = Upstream::build(
+                    backend.clone(),
+                    settings.limits,
+                    another.map(|another| &**another),
+                )?;
                 Arc::new(upstream.after(before.and_then(|plan| plan.upstream(backend))))
             }
         };
@@ -357,97 +367,10 @@ fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstr
     Ok(upstreams)
 }
 
-/// What counts a route's prompts: read once for all that name the same file, and not again where only backends have changed.
-fn tokenizer(route: &Route, same: Option<&Plan>, known: &[Arc<Tokenizer>]) -> Result<Option<Arc<Tokenizer>>, BuildError> {
-    let Some(path) = &route.tokenizer else { return Ok(None) };
-    match same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone()) {
-        Some(kept) => Ok(Some(kept)),
-        None => Ok(Some(Tokenizer::load(path, known)?)),
-    }
-}
-
 /// Where shared limits are kept: the same connection, where nothing about it has changed.
 fn store(settings: &Settings, before: Option<&Plan>) -> Option<Arc<Store>> {
     let wanted = settings.store.as_ref()?;
-    let known = before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
+    let known =
+        before.and_then(|plan| plan.store.clone()).filter(|store| store.settings == *wanted);
     Some(known.unwrap_or_else(|| Arc::new(Store::new(wanted.clone()))))
-}
-
-impl PlannedRoute {
-    fn new(
-        (route, pools, guardrail): (&Arc<Route>, Vec<Arc<PlannedPool>>, Option<Arc<Guardrail>>),
-        models: &Arc<[String]>,
-        observatory: &Observatory,
-    ) -> Self {
-        let labels: Arc<[(String, String)]> = route.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let group = |backend: Option<&config::settings::Backend>, operation| Group {
-            route: route.name.clone(),
-            backend: backend.map_or_else(|| "".into(), |backend| backend.name.clone()),
-            provider: backend.map_or("", |backend| &backend.provider).into(),
-            operation,
-            models: models.clone(),
-            labels: labels.clone(),
-            server: backend.map_or_else(String::new, |backend| format!("{}:{}", backend.host, backend.port)).into(),
-        };
-        let counted = |backend| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(Some(backend), operation)));
-        let is_discovered = pools.iter().any(|pool| pool.is_discovered);
-        let unmatched = is_discovered.then(|| OPERATIONS.map(|operation| MetricGroup::new(observatory, group(None, operation))));
-        let groups = pools.iter().map(|pool| pool.upstreams.iter().map(|upstream| counted(&upstream.backend)).collect()).collect();
-        PlannedRoute {
-            route: route.clone(),
-            pools,
-            must_read: route.inject_usage
-                || route.reads_bodies()
-                || guardrail.as_ref().is_some_and(|guardrail| guardrail.settings.acts_on_input()),
-            stall_ns: u64::try_from(route.stall.as_nanos()).unwrap_or(u64::MAX),
-            guardrail,
-            mirror: None,
-            release: None,
-            offload: None,
-            counters: Arc::default(),
-            tokenizer: None,
-            counts_tokens: false,
-            groups,
-            unmatched,
-        }
-    }
-
-    /// Where a request of that dialect at that backend counts; `None` for requests that are no inference.
-    pub fn group(&self, target: Target, dialect: Option<Dialect>) -> &MetricGroup {
-        let operation = dialect.map_or("", Dialect::operation);
-        let at = OPERATIONS.iter().position(|known| *known == operation).unwrap_or(0);
-        let of = self.groups.get(target.pool).and_then(|pool| pool.get(target.at));
-        let of = of.or(self.unmatched.as_ref()).map(|of| &of[at]);
-        of.expect("invariant: PlannedRoute::new makes groups for every backend, and one for none where there may be none")
-    }
-
-    /// Whether there may be another number of backends than one.
-    pub fn has_choice(&self) -> bool {
-        self.pools.len() > 1 || self.pools.iter().any(|pool| pool.is_discovered || pool.upstreams.len() > 1)
-    }
-
-    /// A backend of the route; `None`: it is gone.
-    pub fn upstream(&self, target: Target) -> Option<&Arc<Upstream>> {
-        self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at))
-    }
-}
-
-/// A backend of a route: which pool, and which of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Target {
-    /// Index of the pool in the route.
-    pub pool: usize,
-    /// Index of the backend in the pool.
-    pub at: usize,
-}
-
-impl MetricGroup {
-    fn new(observatory: &Observatory, group: Group) -> Self {
-        let (id, in_flight) = observatory.group(group.clone());
-        MetricGroup { id, group, in_flight }
-    }
-}
-
-fn nowhere(models: Arc<[String]>) -> Group {
-    Group { route: "none".into(), backend: "".into(), provider: "".into(), operation: "", models, labels: Arc::new([]), server: "".into() }
 }

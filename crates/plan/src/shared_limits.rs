@@ -2,7 +2,8 @@
 //!
 //! - *In*: slices that requests want, debts of running streams, slices that lie idle.
 //! - *Out*: units, or how long until there are some; or nothing, when the store is away.
-//! - *Never*: a call to a store that is known to be away. One task connects; requests only use the connection that is there.
+//! - *Never*: a call to a store that is known to be away. One task connects; requests only use the
+//!   connection that is there.
 //!
 //! `traffic::store` defines the calls to the store.
 
@@ -47,7 +48,10 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("settings", &self.settings).field("is_there", &self.is_there()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("settings", &self.settings)
+            .field("is_there", &self.is_there())
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,12 +69,18 @@ impl Store {
 
     /// Take a slice.
     pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, StoreUnavailable> {
-        let answer: Result<(u64, i64), StoreUnavailable> = self.run(wanted.take(&NAME), wanted).await;
+        let answer: Result<(u64, i64), StoreUnavailable> =
+            self.run(wanted.take(&NAME), wanted).await;
         answer.map(Granted::from)
     }
 
-    /// Run a script. An answer that is lost leaves it open what the store thinks that this gateway has at a time.
-    async fn run<T: FromRedisValue>(&self, call: Call<'_>, wanted: &Wanted) -> Result<T, StoreUnavailable> {
+    /// Run a script. An answer that is lost leaves it open what the store thinks that this gateway
+    /// has at a time.
+    async fn run<T: FromRedisValue>(
+        &self,
+        call: Call<'_>,
+        wanted: &Wanted,
+    ) -> Result<T, StoreUnavailable> {
         let Some(script) = SCRIPTS.get(call.script as usize) else { return Err(StoreUnavailable) };
         let mut invocation = script.key(call.key);
         for arg in &call.args {
@@ -85,10 +95,17 @@ impl Store {
     }
 
     fn connection(&self) -> Result<MultiplexedConnection, StoreUnavailable> {
-        self.connection.load().as_ref().map(|connection| (**connection).clone()).ok_or(StoreUnavailable)
+        self.connection
+            .load()
+            .as_ref()
+            .map(|connection| (**connection).clone())
+            .ok_or(StoreUnavailable)
     }
 
-    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Result<T, StoreUnavailable> {
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, StoreUnavailable> {
         let answer = tokio::time::timeout(self.settings.timeout, question).await;
         let why = match answer {
             Ok(Ok(answer)) => {
@@ -120,7 +137,9 @@ impl Store {
                     Ok(Granted::None(_)) => Some(0),
                     Err(StoreUnavailable) => None,
                 },
-                StoreTask::Return(wanted) => self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0),
+                StoreTask::Return(wanted) => {
+                    self.run::<redis::Value>(wanted.give(&NAME), wanted).await.ok().map(|_| 0)
+                }
                 StoreTask::Live(wanted) => {
                     let call = wanted.keep_alive(&NAME);
                     let certain = call.certain;
@@ -135,9 +154,14 @@ impl Store {
     /// Connect, if the store can be reached.
     pub async fn connect(&self) {
         // The address is a secret, and the error of a wrong one repeats it.
-        let Ok(client) = redis::Client::open(self.settings.url.reveal()) else { return tracing::error!("store.url is not a redis URL") };
-        let connected =
-            tokio::time::timeout(self.settings.timeout.max(Duration::from_secs(1)), client.get_multiplexed_async_connection()).await;
+        let Ok(client) = redis::Client::open(self.settings.url.reveal()) else {
+            return tracing::error!("store.url is not a redis URL");
+        };
+        let connected = tokio::time::timeout(
+            self.settings.timeout.max(Duration::from_secs(1)),
+            client.get_multiplexed_async_connection(),
+        )
+        .await;
         match connected {
             Ok(Ok(connection)) => {
                 tracing::info!("redis connected");

@@ -1,6 +1,7 @@
 //! Ends a stream early, in its dialect.
 //!
-//! - *In*: the data of its first event, which names things, and of the last that was passed on, which may number them.
+//! - *In*: the data of its first event, which names things, and of the last that was passed on,
+//!   which may number them.
 //! - *Out*: the closing events.
 //! - *Never*: a claim about tokens that were not counted.
 
@@ -54,10 +55,24 @@ impl Closing {
     }
 
     /// The events that end the stream for these choices.
-    pub(crate) fn events(&self, choices: &[u32], lens: &StreamLens, (why, message): (Why, &str)) -> String {
+    pub(crate) fn events(
+        &self,
+        choices: &[u32],
+        lens: &StreamLens,
+        (why, message): (Why, &str),
+    ) -> String {
         let unnamed = Envelope::default();
         let envelope = self.envelope.as_ref().unwrap_or(&unnamed);
-        Ending { dialect: self.dialect, envelope, last: &self.last, choices, tokens: lens.completion_tokens().0, message, why }.events()
+        Ending {
+            dialect: self.dialect,
+            envelope,
+            last: &self.last,
+            choices,
+            tokens: lens.completion_tokens().0,
+            message,
+            why,
+        }
+        .events()
     }
 }
 
@@ -98,37 +113,69 @@ mod tests {
     use super::*;
 
     fn closing(dialect: Dialect, framing: Framing, runs: &[&str]) -> String {
-        let (mut closing, mut lens) = (Closing::new(dialect, framing), StreamLens::new(true, u64::MAX));
+        let (mut closing, mut lens) =
+            (Closing::new(dialect, framing), StreamLens::new(true, u64::MAX));
         let mut reader = Reader::new(dialect, framing, ReaderLimits::default());
         for run in runs {
-            reader.feed(run.as_bytes(), &mut ClosingListener { inner: &mut lens, closing: &mut closing });
+            reader.feed(
+                run.as_bytes(),
+                &mut ClosingListener { inner: &mut lens, closing: &mut closing },
+            );
         }
         closing.events(&[0], &lens, (Why::Length, "It is over."))
     }
 
     #[test]
     fn closing_events_repeat_the_names_of_the_first() {
-        let chat =
-            closing(Dialect::OpenAiChat, Framing::Sse, &[": hi\n\ndata: {\"id\":\"c-1\",\"model\"", ":\"m\"}\n\ndata: {\"id\":\"x\"}\n\n"]);
-        assert!(chat.contains("\"id\":\"c-1\",\"model\":\"m\"") && chat.contains("\"finish_reason\":\"length\""), "{chat}");
+        let chat = closing(
+            Dialect::OpenAiChat,
+            Framing::Sse,
+            &[": hi\n\ndata: {\"id\":\"c-1\",\"model\"", ":\"m\"}\n\ndata: {\"id\":\"x\"}\n\n"],
+        );
+        assert!(
+            chat.contains("\"id\":\"c-1\",\"model\":\"m\"")
+                && chat.contains("\"finish_reason\":\"length\""),
+            "{chat}"
+        );
         assert!(chat.ends_with("data: [DONE]\n\n"));
         let block = "event: content_block_delta\r\ndata: {\"type\":\"content_block_delta\",\"index\":3}\r\n\r\n";
-        let anthropic = closing(Dialect::Anthropic, Framing::Sse, &["data: {\"type\":\"message_start\"}\r\n\r\n", block]);
-        assert!(anthropic.contains("\"index\":3") && anthropic.contains("\"stop_reason\":\"max_tokens\""), "{anthropic}");
+        let anthropic = closing(
+            Dialect::Anthropic,
+            Framing::Sse,
+            &["data: {\"type\":\"message_start\"}\r\n\r\n", block],
+        );
+        assert!(
+            anthropic.contains("\"index\":3")
+                && anthropic.contains("\"stop_reason\":\"max_tokens\""),
+            "{anthropic}"
+        );
         let ollama = closing(
             Dialect::Ollama,
             Framing::Ndjson,
-            &["{\"model\":\"m\",\"message\":{\"content\":\"x\"},\"done\":false}\n{\"model\":\"z\"}\n"],
+            &[
+                "{\"model\":\"m\",\"message\":{\"content\":\"x\"},\"done\":false}\n{\"model\":\"z\"}\n",
+            ],
         );
-        assert!(ollama.starts_with("{\"model\":\"m\",") && ollama.contains("\"done_reason\":\"length\""), "{ollama}");
+        assert!(
+            ollama.starts_with("{\"model\":\"m\",")
+                && ollama.contains("\"done_reason\":\"length\""),
+            "{ollama}"
+        );
     }
 
     #[test]
     fn messages_are_escaped() {
         let mut closing = Closing::new(Dialect::Generate, Framing::Sse);
         closing.came(b"{}");
-        let events = closing.events(&[0], &StreamLens::new(true, u64::MAX), (Why::Filtered, "a \"quote\",\na line"));
-        let data = events.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n")).expect("one event");
+        let events = closing.events(
+            &[0],
+            &StreamLens::new(true, u64::MAX),
+            (Why::Filtered, "a \"quote\",\na line"),
+        );
+        let data = events
+            .strip_prefix("data: ")
+            .and_then(|rest| rest.strip_suffix("\n\n"))
+            .expect("one event");
         let error: serde_json::Value = serde_json::from_str(data).expect("JSON");
         assert_eq!(error["error"], "a \"quote\",\na line");
     }

@@ -1,7 +1,7 @@
 //! The deadlines of a relay, on one timer.
 //!
-//! The timer is armed when the relay first has to wait, and re-armed only when it fires and nothing is overdue, so an event
-//! costs no timer operation.
+//! The timer is armed when the relay first has to wait, and re-armed only when it fires and nothing
+//! is overdue, so an event costs no timer operation.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -88,8 +88,8 @@ impl Deadlines {
                     Some(left) => next = next.min(left),
                 }
             }
-            // Without a deadline there is nothing to wait for here; with one, no wait is longer than the shortest wait that
-            // may begin meanwhile.
+            // Without a deadline there is nothing to wait for here; with one, no wait is longer
+            // than the shortest wait that may begin meanwhile.
             next = next.min(self.shortest());
             if next == Duration::MAX {
                 return Poll::Pending;
@@ -102,7 +102,11 @@ impl Deadlines {
         let when = |this, since| (waits == this).then_some(since);
         [
             (Expired::FirstByte, when(WaitsFor::FirstByte, self.moved), self.timeouts.first_byte),
-            (Expired::BetweenEvents, when(WaitsFor::NextEvent, self.moved), self.timeouts.between_events),
+            (
+                Expired::BetweenEvents,
+                when(WaitsFor::NextEvent, self.moved),
+                self.timeouts.between_events,
+            ),
             (Expired::ClientWrite, self.blocked, self.timeouts.client_write),
             (Expired::Total, Some(self.head_at), self.timeouts.total),
         ]
@@ -110,7 +114,11 @@ impl Deadlines {
 
     fn shortest(&self) -> Duration {
         let t = &self.timeouts;
-        [t.first_byte, t.between_events, t.client_write].into_iter().filter(|d| !d.is_zero()).min().unwrap_or(Duration::MAX)
+        [t.first_byte, t.between_events, t.client_write]
+            .into_iter()
+            .filter(|d| !d.is_zero())
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     fn arm(&mut self, after: Duration) {

@@ -1,7 +1,7 @@
 //! Why an answer ends without being the backend's own, or before its end.
 //!
-//! One type from the relay to the record. The gateway's `respond.rs` turns it into HTTP where no answer has begun; an error
-//! event in the stream says it where one has.
+//! One type from the relay to the record. The gateway's `respond.rs` turns it into HTTP where no
+//! answer has begun; an error event in the stream says it where one has.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,12 +48,15 @@ impl Failure {
     /// How the request ends with it.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => Outcome::Timeout,
+            Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => {
+                Outcome::Timeout
+            }
             Failure::UpstreamDied | Failure::ResumeFailed => Outcome::UpstreamFailed,
             Failure::BudgetExhausted { .. } => Outcome::Limited,
-            Failure::Unreadable | Failure::Blocked { .. } | Failure::RefusedByFilter(_) | Failure::GuardrailUnavailable { .. } => {
-                Outcome::Blocked
-            }
+            Failure::Unreadable
+            | Failure::Blocked { .. }
+            | Failure::RefusedByFilter(_)
+            | Failure::GuardrailUnavailable { .. } => Outcome::Blocked,
         }
     }
 

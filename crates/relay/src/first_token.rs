@@ -1,12 +1,14 @@
 //! Holds an answer until its first token, so that another backend can still be tried.
 //!
-//! Engines send the head of an answer, and the role, before they have read the prompt: neither says that there will be a token soon. A
-//! stream has begun with its first token, with an error in place of one, or when it is longer than [`MAX_HELD`]. A whole body has begun
-//! when it is complete or longer than that: a backend that dies before has given no answer.
+//! Engines send the head of an answer, and the role, before they have read the prompt: neither says
+//! that there will be a token soon. A stream has begun with its first token, with an error in place
+//! of one, or when it is longer than [`MAX_HELD`]. A whole body has begun when it is complete or
+//! longer than that: a backend that dies before has given no answer.
 //!
 //! - *In*: a [`Source`], and how its events are read; `None` passes everything through.
 //! - *Out*: the same answer from its beginning, with the times at which it was read.
-//! - *Never*: more than [`MAX_HELD`] bytes and one read held; a byte lost or a time changed by having been held.
+//! - *Never*: more than [`MAX_HELD`] bytes and one read held; a byte lost or a time changed by
+//!   having been held.
 
 use std::task::{Context, Poll, ready};
 
@@ -48,7 +50,8 @@ struct Held {
     is_stream: bool,
     reader: Reader,
     lens: StreamLens,
-    /// When each read returned that brought something, how late, and how many bytes there were before it.
+    /// When each read returned that brought something, how late, and how many bytes there were
+    /// before it.
     reads: Vec<(Tick, Option<u64>, usize)>,
     bytes: Vec<u8>,
     has_ended: bool,
@@ -57,7 +60,14 @@ struct Held {
 impl<S: Source> FirstTokenProbe<S> {
     /// A probe around a source that was not polled.
     pub fn new(source: S, reads: Option<Reads>) -> Self {
-        FirstTokenProbe { source, reads, head: None, held: None, error_status: None, held_until: None }
+        FirstTokenProbe {
+            source,
+            reads,
+            head: None,
+            held: None,
+            error_status: None,
+            held_until: None,
+        }
     }
 
     /// The source.
@@ -70,7 +80,8 @@ impl<S: Source> FirstTokenProbe<S> {
         self.reads = None;
     }
 
-    /// Ready when the answer has begun, with its status: that of an error in place of the first token, if there is one, else the head's.
+    /// Ready when the answer has begun, with its status: that of an error in place of the first
+    /// token, if there is one, else the head's.
     pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, UpstreamError>> {
         let head = match &mut self.head {
             Some(head) => head,
@@ -92,7 +103,11 @@ impl<S: Source> FirstTokenProbe<S> {
             }
         }
         self.held_until = held.last_read().or(Some(head.first_byte));
-        self.error_status = held.lens.error().map(EngineError::status).or_else(|| held.is_empty().then_some(BAD_GATEWAY));
+        self.error_status = held
+            .lens
+            .error()
+            .map(EngineError::status)
+            .or_else(|| held.is_empty().then_some(BAD_GATEWAY));
         Poll::Ready(Ok(self.error_status.unwrap_or(head.status)))
     }
 
@@ -123,7 +138,11 @@ impl<S: Source> Source for FirstTokenProbe<S> {
         Poll::Ready(self.head.take().ok_or(UpstreamError::ClosedEarly))
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
         match self.held.take().filter(|held| held.has_ended || !held.reads.is_empty()) {
             Some(held) => Poll::Ready(Ok(held.replay(listener))),
             None => self.source.poll_body(cx, listener),
@@ -169,7 +188,10 @@ impl Held {
     }
 
     fn has_begun(&self) -> bool {
-        self.has_ended || self.has_token() || self.lens.error().is_some() || self.bytes.len() >= MAX_HELD
+        self.has_ended
+            || self.has_token()
+            || self.lens.error().is_some()
+            || self.bytes.len() >= MAX_HELD
     }
 
     /// A stream that has ended without a token, an error or a reason.
@@ -225,7 +247,14 @@ mod tests {
     }
 
     fn held(framing: Framing) -> Held {
-        Held::new(framing, Reads { dialect: Dialect::OpenAiChat, limits: ReaderLimits { event: 1 << 20 }, echo: false })
+        Held::new(
+            framing,
+            Reads {
+                dialect: Dialect::OpenAiChat,
+                limits: ReaderLimits { event: 1 << 20 },
+                echo: false,
+            },
+        )
     }
 
     #[test]
@@ -247,9 +276,13 @@ mod tests {
         assert!(held.has_begun());
         let mut replayed = Replayed::default();
         assert_eq!(held.replay(&mut replayed), BodyStep::More);
-        let times: Vec<_> = replayed.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
+        let times: Vec<_> =
+            replayed.0.iter().map(|(at, lag, bytes)| (*at, *lag, bytes.len())).collect();
         assert_eq!(times, [(5, None, 20), (9, Some(3), other.len()), (11, None, 57)]);
-        assert_eq!(replayed.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(), held.bytes);
+        assert_eq!(
+            replayed.0.iter().flat_map(|(.., bytes)| bytes).copied().collect::<Vec<u8>>(),
+            held.bytes
+        );
     }
 
     #[test]

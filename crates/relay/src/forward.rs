@@ -27,7 +27,16 @@ pub struct Forward<'a> {
 impl<'a> Forward<'a> {
     /// Measure and queue everything, and change nothing.
     pub fn unchanged(answer: &'a mut Answer, out: &'a mut Out, reader: &'a mut Reader) -> Self {
-        Forward { answer, out, reader: Some(reader), strip: None, guardrail: None, closing: None, stops_at_event: false, read_at: None }
+        Forward {
+            answer,
+            out,
+            reader: Some(reader),
+            strip: None,
+            guardrail: None,
+            closing: None,
+            stops_at_event: false,
+            read_at: None,
+        }
     }
 }
 

@@ -1,13 +1,17 @@
-//! The output side of a guardrail: events are released when all of their text is decided, without what is masked.
+//! The output side of a guardrail: events are released when all of their text is decided, without
+//! what is masked.
 //!
 //! - *In*: runs of an answer's body, and the route's guardrail.
-//! - *Out*: the same events in the same order. One that nothing is taken out of leaves byte for byte as it came.
-//! - *Never*: a byte of a match before the scanner has decided about it; an event that was not scanned, whatever its dialect
-//!   says besides generated text; a comment that waits, because clients take comments for keep-alives.
+//! - *Out*: the same events in the same order. One that nothing is taken out of leaves byte for
+//!   byte as it came.
+//! - *Never*: a byte of a match before the scanner has decided about it; an event that was not
+//!   scanned, whatever its dialect says besides generated text; a comment that waits, because
+//!   clients take comments for keep-alives.
 //!
-//! Each channel of each choice is a text of its own. What has no channel (a repetition of the whole text at the end, an echoed prompt)
-//! is scanned as a whole text where it stands. Log probabilities beside text that is masked are taken out: they spell it. Filters that
-//! need context judge windows of text (`judge_windows`); a filter that follows each event is a stream filter.
+//! Each channel of each choice is a text of its own. What has no channel (a repetition of the whole
+//! text at the end, an echoed prompt) is scanned as a whole text where it stands. Log probabilities
+//! beside text that is masked are taken out: they spell it. Filters that need context judge windows
+//! of text (`judge_windows`); a filter that follows each event is a stream filter.
 
 mod event_listener;
 mod judge_windows;
@@ -40,8 +44,9 @@ use render::Elsewhere;
 use stream_filters::StreamFilters;
 use text_channels::{Slot, TextChannels};
 
-/// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided with what is there. A stream of
-/// one choice comes nowhere near, because `hold_bytes` bounds its text.
+/// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided
+/// with what is there. A stream of one choice comes nowhere near, because `hold_bytes` bounds its
+/// text.
 const MAX_WAITING: usize = 1 << 20;
 
 /// What a guardrail works with: nothing of it changes while the answer flows.
@@ -57,7 +62,8 @@ struct GuardContext {
     disclaimer: String,
     /// Usage events are ours and are taken out.
     takes_usage: bool,
-    /// Something may be taken out, put in, or withheld; else findings are counted, and nothing waits.
+    /// Something may be taken out, put in, or withheld; else findings are counted, and nothing
+    /// waits.
     acts: bool,
 }
 
@@ -88,7 +94,8 @@ struct Content {
     slots: Vec<Slot>,
     /// The choices that end here, and where it says why.
     reasons: Vec<(u32, Range<usize>)>,
-    /// Where a choice or the answer ends: the texts that end here, and how far they went. Judges must have judged them before it leaves.
+    /// Where a choice or the answer ends: the texts that end here, and how far they went. Judges
+    /// must have judged them before it leaves.
     ends: Vec<(usize, usize)>,
     /// It may hold text that is in no slot.
     strange: bool,
@@ -141,10 +148,18 @@ impl OutputGuard {
         let GuardrailTools { host, hasher } = request.guardrail_tools();
         let request_id = request.id().into();
         let parts = request.parts();
-        let facts = AnswerFacts { status: parts.answer.status.unwrap_or(0), streamed: parts.answer.streamed, request_id };
+        let facts = AnswerFacts {
+            status: parts.answer.status.unwrap_or(0),
+            streamed: parts.answer.streamed,
+            request_id,
+        };
         let settings = &guardrail.settings;
         let disclaims = !settings.disclaimer.is_empty() && !settings.observe;
-        let disclaimer = if disclaims { json::escaped(&format!("{}\n\n", settings.disclaimer)) } else { String::new() };
+        let disclaimer = if disclaims {
+            json::escaped(&format!("{}\n\n", settings.disclaimer))
+        } else {
+            String::new()
+        };
         OutputGuard {
             judges: JudgeWindows::new(&guardrail, &host),
             filters: StreamFilters::open(&guardrail, &facts),
@@ -180,7 +195,14 @@ impl OutputGuard {
     }
 
     /// Take a run in, and release what is decided. `now` is when it was read.
-    pub(crate) fn pass(&mut self, run: &[u8], now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+    pub(crate) fn pass(
+        &mut self,
+        run: &[u8],
+        now: Tick,
+        reader: &mut Reader,
+        lens: &mut StreamLens,
+        out: &mut Out,
+    ) {
         if self.stopped {
             return;
         }
@@ -227,13 +249,25 @@ impl OutputGuard {
     }
 
     /// The body has ended: the texts are complete. What judges have not judged yet may still wait.
-    pub(crate) fn finish(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+    pub(crate) fn finish(
+        &mut self,
+        now: Tick,
+        reader: &mut Reader,
+        lens: &mut StreamLens,
+        out: &mut Out,
+    ) {
         let began = clock::now();
         self.finish_reading(now, reader, lens, out);
         self.busy += clock::now().nanos_since(began);
     }
 
-    fn finish_reading(&mut self, now: Tick, reader: &mut Reader, lens: &mut StreamLens, out: &mut Out) {
+    fn finish_reading(
+        &mut self,
+        now: Tick,
+        reader: &mut Reader,
+        lens: &mut StreamLens,
+        out: &mut Out,
+    ) {
         let ends = self.read(lens, |listener| reader.finish(listener));
         self.texts.finish(&self.context, None);
         self.filter(|filters| filters.end());
@@ -250,7 +284,8 @@ impl OutputGuard {
         self.release(now, out);
     }
 
-    /// Everything has left: what remains is no event. A guardrail that acts drops it, unless it is a comment: it may be a torn one with text in it.
+    /// Everything has left: what remains is no event. A guardrail that acts drops it, unless it is
+    /// a comment: it may be a torn one with text in it.
     pub(crate) fn release_rest(&mut self, out: &mut Out) {
         let passes = !self.context.acts || self.splitter.torn_is_comment();
         let torn = self.splitter.take_torn();
@@ -259,7 +294,8 @@ impl OutputGuard {
         }
     }
 
-    /// Nothing more comes that could decide what is held. What a judge must see and has not does not leave.
+    /// Nothing more comes that could decide what is held. What a judge must see and has not does
+    /// not leave.
     pub(crate) fn release_all(&mut self, now: Tick, out: &mut Out) {
         self.texts.finish(&self.context, None);
         self.release(now, out);
@@ -331,9 +367,13 @@ impl OutputGuard {
 
     /// Whether time alone can release something.
     pub(crate) fn waits_for_text(&self) -> bool {
-        let undecided = |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
-        let unasked =
-            |held: &HeldEvent| self.judges.as_ref().is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked());
+        let undecided =
+            |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
+        let unasked = |held: &HeldEvent| {
+            self.judges
+                .as_ref()
+                .is_some_and(|judges| !judges.admits(&held.content.slots) && judges.has_unasked())
+        };
         self.queue.front().is_some_and(|held| undecided(held) || unasked(held))
     }
 
@@ -376,7 +416,8 @@ impl OutputGuard {
     /// The events that close a stream before its end, in its dialect.
     pub(crate) fn closing_events(&self, why: (Why, &str), lens: &StreamLens) -> String {
         let seen = self.texts.choices();
-        let mut open: Vec<u32> = seen.iter().copied().filter(|choice| !self.ended.contains(choice)).collect();
+        let mut open: Vec<u32> =
+            seen.iter().copied().filter(|choice| !self.ended.contains(choice)).collect();
         if seen.is_empty() {
             open.push(0);
         }
@@ -407,9 +448,14 @@ impl OutputGuard {
         }
     }
 
-    fn read(&mut self, lens: &mut StreamLens, feed: impl FnOnce(&mut EventListener<'_>)) -> Vec<(usize, Option<Content>)> {
+    fn read(
+        &mut self,
+        lens: &mut StreamLens,
+        feed: impl FnOnce(&mut EventListener<'_>),
+    ) -> Vec<(usize, Option<Content>)> {
         let looks = (self.judges.as_mut(), &mut self.filters);
-        let mut listener = EventListener::new(lens, &self.context, &mut self.texts, looks, &mut self.closing);
+        let mut listener =
+            EventListener::new(lens, &self.context, &mut self.texts, looks, &mut self.closing);
         feed(&mut listener);
         let Events { ends, failure, opening } = listener.done();
         if self.opening.is_empty() {

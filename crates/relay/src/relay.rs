@@ -1,11 +1,12 @@
-//! One loop over a byte-bounded ring. Each turn sends or reads upstream once, then writes what is queued; when neither end
-//! moves, it waits for whichever moves first, for the client's leaving, or for a deadline. Upstream is read while a client
-//! write is pending, so a slow client shows in the client's figures and nowhere else.
+//! One loop over a byte-bounded ring. Each turn sends or reads upstream once, then writes what is
+//! queued; when neither end moves, it waits for whichever moves first, for the client's leaving, or
+//! for a deadline. Upstream is read while a client write is pending, so a slow client shows in the
+//! client's figures and nowhere else.
 
 mod begin;
 mod end;
+mod guard;
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -36,7 +37,8 @@ pub enum End {
     Broken,
     /// Nothing of an answer has gone to the client yet.
     Unanswered(UpstreamError),
-    /// The gateway answers in the backend's place: a wait was too long, or its answer may not pass. Nothing has gone to the client.
+    /// The gateway answers in the backend's place: a wait was too long, or its answer may not pass.
+    /// Nothing has gone to the client.
     Refused(Failure),
     /// The backend's answer is an error that another one may not have, and another one is chosen.
     Again(u16),
@@ -117,7 +119,13 @@ pub struct Relay<'x, R: Request<S>, S, D> {
 
 impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     /// A relay of `source`'s answer to `sink`. `cut`: the stream that it resumes.
-    pub fn new(request: &'x mut R, context: Context, source: &'x mut S, sink: &'x mut D, cut: Option<Box<Cut>>) -> Self {
+    pub fn new(
+        request: &'x mut R,
+        context: Context,
+        source: &'x mut S,
+        sink: &'x mut D,
+        cut: Option<Box<Cut>>,
+    ) -> Self {
         let deadlines = Deadlines::new(context.timeouts, context.head_at);
         let first = if source.is_connecting() { State::Connect } else { State::Send };
         request.parts().ledger.switch(first, clock::now());
@@ -153,8 +161,13 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     pub async fn run(mut self) -> (End, Option<Box<Cut>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         // A relay that was to resume and did not begin leaves the stream as it found it.
-        let cut = (self.resumes || matches!(end, End::Cut))
-            .then(|| Box::new(Cut { out: std::mem::take(&mut self.out), strip: self.strip.take(), closing: self.closing.take() }));
+        let cut = (self.resumes || matches!(end, End::Cut)).then(|| {
+            Box::new(Cut {
+                out: std::mem::take(&mut self.out),
+                strip: self.strip.take(),
+                closing: self.closing.take(),
+            })
+        });
         let has_sent = self.phase != Phase::Sending;
         let answer = self.request.parts().answer;
         answer.ended_at = answer.ended_at.or_else(|| has_sent.then(clock::now));
@@ -201,18 +214,23 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         if self.sink.poll_gone(cx).is_ready() {
             return Poll::Ready(self.gone());
         }
-        // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event that is kept back.
+        // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event
+        // that is kept back.
         if self.poll_hold(cx).is_ready() || self.poll_judges(cx).is_ready() {
             return self.poll(cx);
         }
         // What is kept back for the head's sake is not written, and more is waited for.
-        if (self.out.is_empty() || self.head.is_some()) && self.request.parts().ledger.state() == State::Gateway {
+        if (self.out.is_empty() || self.head.is_some())
+            && self.request.parts().ledger.state() == State::Gateway
+        {
             let waiting = self.waiting_state();
             self.request.parts().ledger.switch(waiting, clock::now());
         }
         match self.deadlines.poll(cx, self.waits_for()) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(refusal) => self.timed_out(refusal).map_or_else(|| self.poll(cx), Poll::Ready),
+            Poll::Ready(refusal) => {
+                self.timed_out(refusal).map_or_else(|| self.poll(cx), Poll::Ready)
+            }
         }
     }
 
@@ -221,7 +239,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Phase::Sending => self.step_send(cx),
             Phase::AwaitHead => self.step_head(cx),
             Phase::Body if self.out.len() < self.context.ring => self.step_body(cx),
-            Phase::Judging if !self.guardrail.as_ref().is_some_and(OutputGuard::is_judging) => self.end_answer().map(|()| Step::Moved),
+            Phase::Judging if !self.guardrail.as_ref().is_some_and(OutputGuard::is_judging) => {
+                self.end_answer().map(|()| Step::Moved)
+            }
             Phase::Body | Phase::Judging | Phase::Flushing(_) => Ok(Step::Idle),
         }
     }
@@ -236,13 +256,16 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 self.phase = Phase::AwaitHead;
                 Ok(Step::Moved)
             }
-            // The backend may have answered and closed without reading the rest: its answer is worth more than our error.
+            // The backend may have answered and closed without reading the rest: its answer is
+            // worth more than our error.
             Poll::Ready(Err(error)) => match self.source.poll_head(cx) {
                 Poll::Ready(Ok(head)) => self.begin(head, cx),
                 _ => Err(End::Unanswered(error)),
             },
             Poll::Pending => {
-                if self.request.parts().ledger.state() == State::Connect && !self.source.is_connecting() {
+                if self.request.parts().ledger.state() == State::Connect
+                    && !self.source.is_connecting()
+                {
                     self.request.parts().ledger.switch(State::Send, clock::now());
                 }
                 self.step_head(cx)
@@ -264,7 +287,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
     fn step_body(&mut self, cx: &mut TaskContext<'_>) -> Result<Step, End> {
         let was_empty = self.out.is_empty() || self.head.is_some();
         let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
-        let stops_at_event = self.exhausted.is_some() && !self.request.parts().answer.lens.is_complete(choices);
+        let stops_at_event =
+            self.exhausted.is_some() && !self.request.parts().answer.lens.is_complete(choices);
         let mut forward = Forward {
             answer: self.request.parts().answer,
             out: &mut self.out,
@@ -284,7 +308,9 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 self.request.parts().ledger.switch(State::Gateway, now);
                 self.account_for_guard();
             }
-            if self.reader.as_ref().is_some_and(Reader::overflowed) && self.guardrail.as_ref().is_some_and(OutputGuard::acts) {
+            if self.reader.as_ref().is_some_and(Reader::overflowed)
+                && self.guardrail.as_ref().is_some_and(OutputGuard::acts)
+            {
                 return self.end_early(Failure::Unreadable).map(|()| Step::Moved);
             }
             if self.strip.as_ref().is_some_and(Strip::resume_failed) {
@@ -341,14 +367,23 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         }
         if let Some(reader) = &mut self.reader {
             match &mut self.guardrail {
-                Some(guardrail) => guardrail.finish(now, reader, &mut self.request.parts().answer.lens, &mut self.out),
+                Some(guardrail) => guardrail.finish(
+                    now,
+                    reader,
+                    &mut self.request.parts().answer.lens,
+                    &mut self.out,
+                ),
                 None => reader.finish(&mut self.request.parts().answer.lens),
             }
             if reader.overflowed() {
                 self.request.parts().answer.not_parsed = Some("event_too_large");
             }
         }
-        if self.guardrail.as_ref().is_some_and(|guardrail| guardrail.acts() && guardrail.is_judging()) {
+        if self
+            .guardrail
+            .as_ref()
+            .is_some_and(|guardrail| guardrail.acts() && guardrail.is_judging())
+        {
             self.out.commit();
             self.phase = Phase::Judging;
             return Ok(());
@@ -389,7 +424,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             (None, None) => written,
         };
         answer.lens.written(upto, now);
-        let first_token = self.guardrail_counts_ttft && answer.lens.marks().first_token.written.is_some();
+        let first_token =
+            self.guardrail_counts_ttft && answer.lens.marks().first_token.written.is_some();
         if !self.out.is_empty() {
             self.deadlines.blocked(now);
             self.request.parts().ledger.switch(State::ClientWrite, now);
@@ -402,7 +438,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         if first_token {
             self.guardrail_counts_ttft = false;
             let parts = self.request.parts();
-            let spent = [State::GuardrailInput, State::GuardrailOutput, State::Hold].map(|state| parts.ledger.nanos(state));
+            let spent = [State::GuardrailInput, State::GuardrailOutput, State::Hold]
+                .map(|state| parts.ledger.nanos(state));
             parts.guarded.before_first_token = Some(spent.iter().sum());
         }
     }
@@ -413,45 +450,18 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             Phase::Sending if self.source.is_connecting() => State::Connect,
             Phase::Sending => State::Send,
             Phase::AwaitHead => State::AwaitFirstByte,
-            Phase::Body if self.guardrail.as_ref().is_some_and(|guardrail| guardrail.holds_since().is_some()) => State::Hold,
+            Phase::Body
+                if self
+                    .guardrail
+                    .as_ref()
+                    .is_some_and(|guardrail| guardrail.holds_since().is_some()) =>
+            {
+                State::Hold
+            }
             Phase::Judging => State::Hold,
             Phase::Body => State::AwaitToken,
             Phase::Flushing(_) => State::Settle,
         }
-    }
-
-    /// Time that the guardrail took of what was ours since the last read is its own.
-    fn account_for_guard(&mut self) {
-        let Some(busy) = self.guardrail.as_mut().map(OutputGuard::take_busy).filter(|busy| *busy > 0) else { return };
-        let now = clock::now();
-        self.request.parts().ledger.switch(State::GuardrailOutput, Tick(now.0.saturating_sub(busy)));
-        self.request.parts().ledger.switch(State::Gateway, now);
-    }
-
-    /// Ready when the gate held something for as long as it may, and has let it go.
-    fn poll_hold(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(guardrail) = self.guardrail.as_mut().filter(|guardrail| guardrail.waits_for_text()) else { return Poll::Pending };
-        let Some(since) = guardrail.holds_since() else { return Poll::Pending };
-        let now = clock::now();
-        let left = guardrail.hold_time().saturating_sub(Duration::from_nanos(now.nanos_since(since)));
-        if left.is_zero() {
-            guardrail.flush(now, &mut self.out);
-            self.out.commit();
-            return Poll::Ready(());
-        }
-        let timer = self.hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
-        while timer.as_mut().poll(cx).is_ready() {
-            timer.as_mut().reset(tokio::time::Instant::now() + left);
-        }
-        Poll::Pending
-    }
-
-    /// Ready when a judge has answered.
-    fn poll_judges(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(guardrail) = &mut self.guardrail else { return Poll::Pending };
-        let answered = guardrail.poll_judges(cx, &mut self.out);
-        self.out.commit();
-        answered
     }
 
     fn waits_for(&self) -> WaitsFor {

@@ -90,7 +90,8 @@ pub trait Request<S> {
     /// The gateway's own fields for the head, each with its CRLF.
     fn fields(&mut self, first_byte: Tick) -> String;
 
-    /// Whether rate limits count this request: then an engine's own `x-ratelimit-*` would contradict them.
+    /// Whether rate limits count this request: then an engine's own `x-ratelimit-*` would
+    /// contradict them.
     fn is_charged(&self) -> bool;
 
     /// Charge what the stream has used so far. `Some`: a limit is exhausted.
@@ -105,10 +106,12 @@ pub trait Request<S> {
     /// Whether another backend may resume the stream.
     fn is_resumable(&self) -> bool;
 
-    /// The backend died after `text`. Whether another one was chosen to resume, and its request is ready.
+    /// The backend died after `text`. Whether another one was chosen to resume, and its request is
+    /// ready.
     fn resume(&mut self, text: &str) -> bool;
 
-    /// Another backend has begun to resume. What marks the place for the client, if the route wants that.
+    /// Another backend has begun to resume. What marks the place for the client, if the route wants
+    /// that.
     fn resumed(&mut self) -> Option<String>;
 
     /// Hand gaps on to the series of the route.

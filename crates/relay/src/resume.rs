@@ -1,6 +1,7 @@
 //! Decides whether a backend resumes an answer or starts it again.
 //!
-//! An engine that does not know how to continue a message answers the chat again, and the client would get the same text twice.
+//! An engine that does not know how to continue a message answers the chat again, and the client
+//! would get the same text twice.
 //!
 //! - *In*: the text before the resume point, and the text behind it.
 //! - *Out*: a verdict, as soon as there is enough text.
@@ -10,9 +11,11 @@ use transport::Out;
 
 /// So many equal bytes from the beginning on are no chance.
 const SAME: usize = 32;
-/// Text before the resume point that is shorter than this proves nothing, even if all of it is repeated.
+/// Text before the resume point that is shorter than this proves nothing, even if all of it is
+/// repeated.
 const MIN_TEXT: usize = 16;
-/// Maximum bytes of a stream that are held. Beyond it the stream is passed on: it is white space, or the same in very many events.
+/// Maximum bytes of a stream that are held. Beyond it the stream is passed on: it is white space,
+/// or the same in very many events.
 const MAX_HELD: usize = 16 << 10;
 
 /// What the resuming backend does.
@@ -65,9 +68,16 @@ fn verdict(before: &str, behind: &str, is_all: bool) -> Resumed {
     let same = before.iter().zip(behind).take_while(|(one, other)| one == other).count();
     let enough = SAME.min(before.len());
     // Text that repeats itself may well do so once more.
-    let repeats = || before.get(1..).zip(before.get(..enough / 2)).is_some_and(|(rest, begin)| memchr::memmem::find(rest, begin).is_some());
+    let repeats = || {
+        before
+            .get(1..)
+            .zip(before.get(..enough / 2))
+            .is_some_and(|(rest, begin)| memchr::memmem::find(rest, begin).is_some())
+    };
     match () {
-        () if before.len() < MIN_TEXT || same < before.len().min(behind.len()) || repeats() => Resumed::Continues,
+        () if before.len() < MIN_TEXT || same < before.len().min(behind.len()) || repeats() => {
+            Resumed::Continues
+        }
         () if same >= enough || is_all && same >= MIN_TEXT => Resumed::Restarts,
         () if is_all => Resumed::Continues,
         () => Resumed::Unknown,
@@ -92,10 +102,18 @@ mod tests {
         ] {
             assert_eq!(verdict(before, behind, false), want, "{behind:?}");
         }
-        assert_eq!(verdict("The sea is wide.", "The sea is wide. It", false), Resumed::Restarts, "all of it, and more");
+        assert_eq!(
+            verdict("The sea is wide.", "The sea is wide. It", false),
+            Resumed::Restarts,
+            "all of it, and more"
+        );
         assert_eq!(verdict(before, "The sea is wide, ", true), Resumed::Restarts, "cut short");
         assert_eq!(verdict(before, "The sea", true), Resumed::Continues, "too little to know");
-        assert_eq!(verdict("ha ha ha", "ha ha ha ha", false), Resumed::Continues, "too little before it");
+        assert_eq!(
+            verdict("ha ha ha", "ha ha ha ha", false),
+            Resumed::Continues,
+            "too little before it"
+        );
     }
 
     #[test]

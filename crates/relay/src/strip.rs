@@ -1,10 +1,11 @@
-//! Takes events out that are not the client's: usage that the gateway asked for and the client did not, and the role that a resuming
-//! backend repeats. Keeps the text, where another backend may have to resume.
+//! Takes events out that are not the client's: usage that the gateway asked for and the client did
+//! not, and the role that a resuming backend repeats. Keeps the text, where another backend may
+//! have to resume.
 //!
 //! - *In*: runs of an event stream.
 //! - *Out*: the same bytes without these events.
-//! - *Never*: a change of any other byte. An event that a read tore apart is held until its rest is there, because only then its kind is
-//!   known; only routes that want either pay that price.
+//! - *Never*: a change of any other byte. An event that a read tore apart is held until its rest is
+//!   there, because only then its kind is known; only routes that want either pay that price.
 
 use lens::StreamLens;
 use transport::Out;
@@ -67,7 +68,9 @@ struct Sorter<'l> {
 impl Transcript {
     fn part(&mut self, part: &Part<'_>) {
         match part {
-            Part::Text { channel: Channel::Content, choice: 0, text, .. } if self.content.len() < MAX_TEXT => {
+            Part::Text { channel: Channel::Content, choice: 0, text, .. }
+                if self.content.len() < MAX_TEXT =>
+            {
                 self.content.push_str(&text.decode())
             }
             Part::Text { .. } => self.is_complex = true,
@@ -87,7 +90,8 @@ impl Listener for Sorter<'_> {
     fn event(&mut self, event: &Event) {
         self.lens.event(event);
         let usage = self.takes_usage && event.no_choices && event.kinds.is_usage_only();
-        let ours = usage || self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
+        let ours = usage
+            || self.takes_role && event.kinds.is_role_only() && !event.kinds.has(Kinds::FINISH);
         self.ends.push((event.end, Some(if ours { Fate::Goes } else { Fate::Stays })));
     }
 
@@ -111,7 +115,8 @@ impl Strip {
         transcript.content.get(..sent).filter(|text| !text.is_empty())
     }
 
-    /// The stream broke off, and another backend is to resume it: what was torn is dropped, and the role is known.
+    /// The stream broke off, and another backend is to resume it: what was torn is dropped, and the
+    /// role is known.
     pub(crate) fn tear(&mut self, lens: &mut StreamLens, out: &mut Out) {
         match self.check.take() {
             Some(check) => self.drop_from(&check, lens),
@@ -122,7 +127,10 @@ impl Strip {
         self.drop_torn();
         self.splitter.reset();
         self.takes_role = true;
-        self.check = self.transcript.as_ref().map(|transcript| ResumeCheck::new(transcript.content.len(), self.seen));
+        self.check = self
+            .transcript
+            .as_ref()
+            .map(|transcript| ResumeCheck::new(transcript.content.len(), self.seen));
     }
 
     fn drop_torn(&mut self) {
@@ -132,7 +140,9 @@ impl Strip {
     /// Drop everything behind a resume point.
     fn drop_from(&mut self, check: &ResumeCheck, lens: &mut StreamLens) {
         self.taken_out += check.held.payload_queued();
-        self.transcript.iter_mut().for_each(|transcript| transcript.content.truncate(check.text_before));
+        self.transcript
+            .iter_mut()
+            .for_each(|transcript| transcript.content.truncate(check.text_before));
         lens.unheard(check.bytes_before);
         self.drop_torn();
     }
@@ -154,12 +164,14 @@ impl Strip {
         self.added += text.len() as u64;
     }
 
-    /// Bytes of the backends' that the client is past when it has taken that many of what was passed on.
+    /// Bytes of the backends' that the client is past when it has taken that many of what was
+    /// passed on.
     pub(crate) fn read_when_written(&self, written: u64) -> u64 {
         (written + self.taken_out).saturating_sub(self.added)
     }
 
-    /// Pass a run on, without what is ours. Behind a resume point it is held until it is known whether the answer continues.
+    /// Pass a run on, without what is ours. Behind a resume point it is held until it is known
+    /// whether the answer continues.
     pub(crate) fn pass(
         &mut self,
         run: &[u8],
@@ -168,18 +180,31 @@ impl Strip {
         out: &mut Out,
     ) {
         if self.resume_failed {
-            (self.seen, self.taken_out) = (self.seen + run.len() as u64, self.taken_out + run.len() as u64);
+            (self.seen, self.taken_out) =
+                (self.seen + run.len() as u64, self.taken_out + run.len() as u64);
             return;
         }
-        let Some(mut check) = self.check.take() else { return self.pass_on(run, reader, (lens, closing), out) };
+        let Some(mut check) = self.check.take() else {
+            return self.pass_on(run, reader, (lens, closing), out);
+        };
         self.pass_on(run, reader, (lens, closing), &mut check.held);
         self.verify(check, reader.overflowed(), false, lens, out);
     }
 
     /// Whether what came behind a resume point continues the answer.
-    fn verify(&mut self, mut check: ResumeCheck, overflowed: bool, is_all: bool, lens: &mut StreamLens, out: &mut Out) {
-        let transcript = self.transcript.as_ref().filter(|transcript| !transcript.is_complex && !overflowed);
-        match transcript.map_or(Resumed::Continues, |transcript| check.verdict(&transcript.content, is_all)) {
+    fn verify(
+        &mut self,
+        mut check: ResumeCheck,
+        overflowed: bool,
+        is_all: bool,
+        lens: &mut StreamLens,
+        out: &mut Out,
+    ) {
+        let transcript =
+            self.transcript.as_ref().filter(|transcript| !transcript.is_complex && !overflowed);
+        match transcript
+            .map_or(Resumed::Continues, |transcript| check.verdict(&transcript.content, is_all))
+        {
             Resumed::Continues => check.release(out),
             Resumed::Restarts => {
                 self.resume_failed = true;
@@ -187,7 +212,9 @@ impl Strip {
             }
             Resumed::Unknown => {
                 // As long as there is no text, nothing can come twice.
-                if transcript.is_some_and(|transcript| transcript.content.len() == check.text_before) {
+                if transcript
+                    .is_some_and(|transcript| transcript.content.len() == check.text_before)
+                {
                     check.release(out);
                 }
                 self.check = Some(check);
@@ -195,11 +222,23 @@ impl Strip {
         }
     }
 
-    fn pass_on(&mut self, run: &[u8], reader: &mut Reader, (lens, closing): (&mut StreamLens, Option<&mut Closing>), out: &mut Out) {
+    fn pass_on(
+        &mut self,
+        run: &[u8],
+        reader: &mut Reader,
+        (lens, closing): (&mut StreamLens, Option<&mut Closing>),
+        out: &mut Out,
+    ) {
         lens.at(self.seen);
         self.seen += run.len() as u64;
         let (takes_usage, takes_role) = (self.takes_usage, self.takes_role);
-        let mut sorter = Sorter { lens, takes_usage, takes_role, transcript: self.transcript.as_mut(), ends: Vec::new() };
+        let mut sorter = Sorter {
+            lens,
+            takes_usage,
+            takes_role,
+            transcript: self.transcript.as_mut(),
+            ends: Vec::new(),
+        };
         match closing {
             Some(closing) => reader.feed(run, &mut ClosingListener { inner: &mut sorter, closing }),
             None => reader.feed(run, &mut sorter),
@@ -265,32 +304,50 @@ mod tests {
         assert_eq!(pass(&[&stream]), want);
         for cut in 0..stream.len() {
             let (a, b) = stream.split_at(cut);
-            assert_eq!(String::from_utf8_lossy(&pass(&[a, b])), String::from_utf8_lossy(&want), "cut at {cut}");
+            assert_eq!(
+                String::from_utf8_lossy(&pass(&[a, b])),
+                String::from_utf8_lossy(&want),
+                "cut at {cut}"
+            );
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-        assert_eq!(String::from_utf8_lossy(&pass(&bytes)), String::from_utf8_lossy(&want), "byte by byte");
+        assert_eq!(
+            String::from_utf8_lossy(&pass(&bytes)),
+            String::from_utf8_lossy(&want),
+            "byte by byte"
+        );
     }
 
-    /// Wherever a stream breaks off: a backend that resumes the kept text makes it whole, to the letter and with one role.
+    /// Wherever a stream breaks off: a backend that resumes the kept text makes it whole, to the
+    /// letter and with one role.
     #[test]
     fn a_resumed_stream_is_whole_at_every_cut() {
-        let event = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}}}}]}}\r\n\r\n");
-        let words = ["The sea", " is wide", ", d\u{f6}wn", " and deep", " and", " the sea is", " cold."];
+        let event = |delta: &str| {
+            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}}}}]}}\r\n\r\n")
+        };
+        let words =
+            ["The sea", " is wide", ", d\u{f6}wn", " and deep", " and", " the sea is", " cold."];
         let stream = |words: &[&str]| {
-            let said: String = words.iter().map(|word| event(&format!("\"content\":\"{word}\""))).collect();
+            let said: String =
+                words.iter().map(|word| event(&format!("\"content\":\"{word}\""))).collect();
             format!("{}{said}data: [DONE]\r\n\r\n", event("\"role\":\"assistant\""))
         };
         let whole = stream(&words);
         let content = words.concat();
         for cut in whole.find("The").expect("a word")..whole.len() - "data: [DONE]\r\n\r\n".len() {
-            let (mut strip, mut out, mut lens) = (Strip::new(false, true), Out::default(), StreamLens::new(true, u64::MAX));
+            let (mut strip, mut out, mut lens) =
+                (Strip::new(false, true), Out::default(), StreamLens::new(true, u64::MAX));
             let reader = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             strip.pass(&whole.as_bytes()[..cut], &mut reader(), (&mut lens, None), &mut out);
             strip.tear(&mut lens, &mut out);
             let text = strip.text().unwrap_or_default().to_owned();
-            let known = (0..=words.len()).find(|n| words[..*n].concat() == text).expect("whole events");
+            let known =
+                (0..=words.len()).find(|n| words[..*n].concat() == text).expect("whole events");
             let mut second = reader();
-            stream(&words[known..]).as_bytes().chunks(7).for_each(|run| strip.pass(run, &mut second, (&mut lens, None), &mut out));
+            stream(&words[known..])
+                .as_bytes()
+                .chunks(7)
+                .for_each(|run| strip.pass(run, &mut second, (&mut lens, None), &mut out));
             strip.flush(&mut lens, &mut out);
             out.commit();
             assert!(!strip.resume_failed(), "cut at {cut}");

@@ -10,11 +10,13 @@ use crate::member::Member;
 use crate::pool::{BalanceRequest, Choice, Pool, Reason};
 use crate::settings::Balance;
 
-/// Share of the pool's usual time to first token that is assumed for a backend without recent measurements.
+/// Share of the pool's usual time to first token that is assumed for a backend without recent
+/// measurements.
 const HOPE: f64 = 0.5;
 /// Random pairs that are tried before all backends are scanned.
 const DRAWS: usize = 8;
-/// Maximum load of a preferred backend, relative to the mean (Mirrokni, Thorup and Zadimoghaddam, 2016).
+/// Maximum load of a preferred backend, relative to the mean (Mirrokni, Thorup and Zadimoghaddam,
+/// 2016).
 const BUSY: f64 = 1.25;
 
 /// A pool during one selection.
@@ -41,22 +43,25 @@ impl<'a> Candidates<'a> {
             true => !self.request.is_another() || !member.health.is_in_backoff(self.now),
             false => member.health.is_available(self.now),
         };
-        (may && !self.request.tried.contains(&at) && !self.request.unfit.contains(&at)).then_some(&**member)
+        (may && !self.request.tried.contains(&at) && !self.request.unfit.contains(&at))
+            .then_some(&**member)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &'a Member)> + '_ {
         (0..self.pool.members().len()).filter_map(|at| Some((at, self.at(at)?)))
     }
 
-    /// The current estimate of a backend's time to first token. Old measurements decay towards a value below the pool's usual one, so that
-    /// a recovered backend gets requests again, and one that no longer answers is not considered the fastest.
+    /// The current estimate of a backend's time to first token. Old measurements decay towards a
+    /// value below the pool's usual one, so that a recovered backend gets requests again, and one
+    /// that no longer answers is not considered the fastest.
     pub(crate) fn ttft(&self, member: &Member) -> Option<f64> {
         let mean = member.ttft.mean()?;
         let sure = member.ttft.certainty(self.pool.decay(), self.now);
         Some(mean * sure + self.pool.usual_ttft().unwrap_or(mean) * HOPE * (1.0 - sure))
     }
 
-    /// Recent failures and refusals. Each counts as a request of mean size in flight: a backend that fails at once has none, and would win every selection.
+    /// Recent failures and refusals. Each counts as a request of mean size in flight: a backend
+    /// that fails at once has none, and would win every selection.
     pub(crate) fn faults(&self, member: &Member) -> f64 {
         member.faults.count(self.pool.decay(), self.now)
     }
@@ -67,7 +72,8 @@ impl<'a> Candidates<'a> {
 
     /// Tokens in flight for each unit of weight if the load were equal, this request included.
     fn fair(&self) -> f64 {
-        let busy = |member: &Member| member.tokens() as f64 + self.faults(member) * self.pool.size();
+        let busy =
+            |member: &Member| member.tokens() as f64 + self.faults(member) * self.pool.size();
         let sum = |(tokens, effective_weight), (_, member): (usize, &Member)| {
             (tokens + busy(member), effective_weight + self.effective_weight(member))
         };
@@ -75,7 +81,8 @@ impl<'a> Candidates<'a> {
         (tokens + self.request.tokens as f64) / f64::max(effective_weight, f64::MIN_POSITIVE)
     }
 
-    /// Returns a test for backends whose load is at most that many requests of mean size above their share.
+    /// Returns a test for backends whose load is at most that many requests of mean size above
+    /// their share.
     pub(crate) fn is_within_share(&self, slack: f64) -> impl Fn(&Member) -> bool + '_ {
         let (fair, size) = (self.fair(), self.pool.size());
         let spare = slack * size;
@@ -83,7 +90,8 @@ impl<'a> Candidates<'a> {
             let faults = self.faults(member);
             let busy = member.tokens() as f64 + self.request.tokens as f64 + faults * size;
             // An idle backend is never too busy.
-            member.tokens() == 0 && faults < 1.0 || busy <= BUSY * fair * self.effective_weight(member) + spare
+            member.tokens() == 0 && faults < 1.0
+                || busy <= BUSY * fair * self.effective_weight(member) + spare
         }
     }
 }
@@ -94,10 +102,14 @@ pub(crate) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
     match &candidates.pool.settings.balance {
         Balance::RoundRobin => round_robin(candidates).map(balanced),
         Balance::Weighted => weighted(candidates).map(balanced),
-        Balance::LeastRequests => least::by(candidates, |member| member.requests() as f64 + candidates.faults(member)).map(balanced),
-        Balance::LeastTokens => {
-            least::by(candidates, |member| member.tokens() as f64 + candidates.faults(member) * candidates.pool.size()).map(balanced)
+        Balance::LeastRequests => {
+            least::by(candidates, |member| member.requests() as f64 + candidates.faults(member))
+                .map(balanced)
         }
+        Balance::LeastTokens => least::by(candidates, |member| {
+            member.tokens() as f64 + candidates.faults(member) * candidates.pool.size()
+        })
+        .map(balanced),
         Balance::PeakEwma => least::of_two(candidates).map(balanced),
         Balance::Prefix => prefix::choose(candidates),
         Balance::Session(_) => affinity::choose(candidates, true),

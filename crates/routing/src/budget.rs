@@ -1,6 +1,8 @@
-//! Budget for retries and hedges: a share of all requests, so that retries cannot turn an outage into a storm.
+//! Budget for retries and hedges: a share of all requests, so that retries cannot turn an outage
+//! into a storm.
 //!
-//! As in Finagle and linkerd: over ten seconds, at most a share of the requests, plus a minimum per second.
+//! As in Finagle and linkerd: over ten seconds, at most a share of the requests, plus a minimum per
+//! second.
 
 use lens::Tick;
 
@@ -21,7 +23,8 @@ impl Budget {
         self.spent.count(false, now);
     }
 
-    /// Spend one retry if the budget allows it: `share` of the requests, and at least `min_per_second`.
+    /// Spend one retry if the budget allows it: `share` of the requests, and at least
+    /// `min_per_second`.
     pub fn spend(&self, share: f64, always: u64, now: Tick) -> bool {
         let (requests, extra) = self.spent.sums(now);
         let has = (extra + 1) as f64 <= requests as f64 * share || extra < always * SECONDS;

@@ -1,7 +1,8 @@
 //! A moving average that decays, and jumps to peaks.
 //!
-//! Peak-EWMA as in Finagle and linkerd: a sample above the mean replaces it, one below moves it by the decay since the last sample.
-//! A slow backend is known after one answer, a recovered one after some time constants.
+//! Peak-EWMA as in Finagle and linkerd: a sample above the mean replaces it, one below moves it by
+//! the decay since the last sample. A slow backend is known after one answer, a recovered one after
+//! some time constants.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,10 +2,12 @@
 //!
 //! - *In*: results of attempts and of health checks, the time.
 //! - *Out*: whether the backend is in rotation; state changes and their cause.
-//! - *Never*: a lock on the request path. Client mistakes and clients that leave are no failures of a backend.
+//! - *Never*: a lock on the request path. Client mistakes and clients that leave are no failures of
+//!   a backend.
 //!
-//! A failing backend is ejected for a time that doubles with each ejection that follows soon. Then one request a second may probe it
-//! (half-open) until one succeeds. Active checks make it unhealthy and healthy independently.
+//! A failing backend is ejected for a time that doubles with each ejection that follows soon. Then
+//! one request a second may probe it (half-open) until one succeeds. Active checks make it
+//! unhealthy and healthy independently.
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,7 +43,8 @@ pub enum State {
 
 impl State {
     /// All states.
-    pub const ALL: [State; 5] = [State::Healthy, State::Ejected, State::HalfOpen, State::Unhealthy, State::Backoff];
+    pub const ALL: [State; 5] =
+        [State::Healthy, State::Ejected, State::HalfOpen, State::Unhealthy, State::Backoff];
 
     /// Name in metrics and JSON.
     pub fn name(self) -> &'static str {
@@ -74,7 +77,8 @@ pub enum Cause {
 }
 
 /// Causes by their number.
-const CAUSES: [Cause; 5] = [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
+const CAUSES: [Cause; 5] =
+    [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
 
 impl Cause {
     /// Name in metrics and JSON.
@@ -131,7 +135,10 @@ impl Health {
             State::Healthy => Cause::None,
             State::Unhealthy => Cause::Check,
             State::Backoff => Cause::RetryAfter,
-            _ => CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::None),
+            _ => CAUSES
+                .get(usize::from(self.cause.load(Ordering::Relaxed)))
+                .copied()
+                .unwrap_or(Cause::None),
         }
     }
 
@@ -162,7 +169,8 @@ impl Health {
 
     /// Start a Retry-After backoff of that length, at most [`MAX_BACKOFF`].
     pub fn back_off(&self, span: Duration, now: Tick) {
-        self.backoff_until.fetch_max(now.0.saturating_add(nanos(span.min(MAX_BACKOFF))), Ordering::Relaxed);
+        self.backoff_until
+            .fetch_max(now.0.saturating_add(nanos(span.min(MAX_BACKOFF))), Ordering::Relaxed);
     }
 
     /// Whether it is in rotation and not in backoff.
@@ -170,14 +178,19 @@ impl Health {
         self.is_in_rotation() && !self.is_in_backoff(now)
     }
 
-    /// Half-open: whether this request may probe the backend. One request a second may, fewer while probes hang. `true` consumes the slot.
+    /// Half-open: whether this request may probe the backend. One request a second may, fewer while
+    /// probes hang. `true` consumes the slot.
     pub(crate) fn may_probe(&self, now: Tick) -> bool {
         if self.state(now) != State::HalfOpen || self.is_in_backoff(now) {
             return false;
         }
         let next = self.next_try.load(Ordering::Relaxed);
         let after = now.0.saturating_add(TRY << self.tries.load(Ordering::Relaxed).min(TRIES));
-        let mine = now.0 >= next && self.next_try.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let mine = now.0 >= next
+            && self
+                .next_try
+                .compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         if mine {
             self.tries.fetch_add(1, Ordering::Relaxed);
         }
@@ -205,7 +218,12 @@ impl Health {
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         // A failed probe ejects it again at once.
         if self.state(now) == State::HalfOpen {
-            return Some(CAUSES.get(usize::from(self.cause.load(Ordering::Relaxed))).copied().unwrap_or(Cause::Consecutive));
+            return Some(
+                CAUSES
+                    .get(usize::from(self.cause.load(Ordering::Relaxed)))
+                    .copied()
+                    .unwrap_or(Cause::Consecutive),
+            );
         }
         if ejection.consecutive > 0 && in_a_row >= ejection.consecutive {
             return Some(Cause::Consecutive);
@@ -223,7 +241,9 @@ impl Health {
             return None;
         }
         // After enough time in rotation, earlier ejections are forgotten.
-        if before == 0 && self.next_try.load(Ordering::Relaxed).saturating_add(nanos(ejection.max)) < now.0 {
+        if before == 0
+            && self.next_try.load(Ordering::Relaxed).saturating_add(nanos(ejection.max)) < now.0
+        {
             self.times.store(0, Ordering::Relaxed);
         }
         let times = self.times.load(Ordering::Relaxed);
@@ -233,7 +253,10 @@ impl Health {
         self.next_try.store(until, Ordering::Relaxed);
         self.times.store(times.saturating_add(1), Ordering::Relaxed);
         self.probe_answered();
-        self.cause.store(CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8, Ordering::Relaxed);
+        self.cause.store(
+            CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8,
+            Ordering::Relaxed,
+        );
         self.in_a_row.store(0, Ordering::Relaxed);
         self.recent.clear();
         self.ejections.fetch_add(1, Ordering::Relaxed);
@@ -280,20 +303,33 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_eject_for_longer_each_time() {
-        let (health, ejection) = (Health::default(), Ejection { consecutive: 3, ..Ejection::default() });
+        let (health, ejection) =
+            (Health::default(), Ejection { consecutive: 3, ..Ejection::default() });
         let fail = |now| health.failed(&ejection, now);
         assert_eq!([fail(at(1)), fail(at(1))], [None, None]);
         health.succeeded(at(1));
         assert_eq!([fail(at(1)), fail(at(1)), fail(at(1))], [None, None, Some(Cause::Consecutive)]);
-        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(1)), Some(Duration::from_secs(5)));
+        assert_eq!(
+            health.eject(Cause::Consecutive, &ejection, at(1)),
+            Some(Duration::from_secs(5))
+        );
         assert_eq!((health.state(at(5)), health.may_probe(at(5))), (State::Ejected, false));
         assert_eq!(health.remaining(at(5)), Some(Duration::from_secs(1)));
         assert_eq!(health.eject(Cause::Slow, &ejection, at(5)), None, "it is ejected already");
-        assert_eq!((health.state(at(6)), health.cause(at(6))), (State::HalfOpen, Cause::Consecutive));
+        assert_eq!(
+            (health.state(at(6)), health.cause(at(6))),
+            (State::HalfOpen, Cause::Consecutive)
+        );
         assert!(health.may_probe(at(6)) && !health.may_probe(at(6)), "one a second");
-        assert!(health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)), "fewer while probes hang");
+        assert!(
+            health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)),
+            "fewer while probes hang"
+        );
         assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failure of who is tried is enough");
-        assert_eq!(health.eject(Cause::Consecutive, &ejection, at(9)), Some(Duration::from_secs(10)));
+        assert_eq!(
+            health.eject(Cause::Consecutive, &ejection, at(9)),
+            Some(Duration::from_secs(10))
+        );
         assert!(!health.succeeded(at(10)), "an answer that was on its way");
         assert!(health.may_probe(at(19)) && health.succeeded(at(19)));
         assert!(health.is_in_rotation());
@@ -303,7 +339,8 @@ mod tests {
 
     #[test]
     fn a_share_of_failures_counts_when_there_are_enough_requests() {
-        let (health, ejection) = (Health::default(), Ejection { consecutive: 0, ..Ejection::default() });
+        let (health, ejection) =
+            (Health::default(), Ejection { consecutive: 0, ..Ejection::default() });
         for n in 0..9 {
             health.succeeded(at(1));
             assert_eq!(health.failed(&ejection, at(1)), None, "{n}");
@@ -322,10 +359,15 @@ mod tests {
             unhealthy: 3,
         };
         let health = Health::default();
-        let told: Vec<bool> = [false, false, true, false, false, false].map(|well| health.checked(well, &checks)).to_vec();
+        let told: Vec<bool> = [false, false, true, false, false, false]
+            .map(|well| health.checked(well, &checks))
+            .to_vec();
         assert_eq!(told, [false, false, false, false, false, true]);
         assert_eq!((health.state(at(1)), health.cause(at(1))), (State::Unhealthy, Cause::Check));
-        assert_eq!([true, false, true, true].map(|well| health.checked(well, &checks)), [false, false, false, true]);
+        assert_eq!(
+            [true, false, true, true].map(|well| health.checked(well, &checks)),
+            [false, false, false, true]
+        );
         assert!(health.is_in_rotation());
     }
 }
@@ -346,7 +388,11 @@ mod interleavings {
     }
 
     /// The results of `count` threads that do the same at once.
-    fn each<T: Send + 'static>(count: usize, health: &Arc<Health>, act: fn(&Health, usize) -> T) -> Vec<T> {
+    fn each<T: Send + 'static>(
+        count: usize,
+        health: &Arc<Health>,
+        act: fn(&Health, usize) -> T,
+    ) -> Vec<T> {
         let threads: Vec<_> = (0..count)
             .map(|number| {
                 let health = health.clone();
@@ -362,7 +408,8 @@ mod interleavings {
             || {
                 let health = Arc::new(Health::default());
                 let ejected = each(3, &health, |health, _| {
-                    let ejection = Ejection { consecutive: 2, failure_rate: 0.0, ..Ejection::default() };
+                    let ejection =
+                        Ejection { consecutive: 2, failure_rate: 0.0, ..Ejection::default() };
                     let cause = health.failed(&ejection, at(1));
                     cause.and_then(|cause| health.eject(cause, &ejection, at(1)))
                 });
@@ -390,7 +437,8 @@ mod interleavings {
         );
     }
 
-    /// A successful and a failed probe at once: the backend is healthy or ejected, and an ejected one is probed again.
+    /// A successful and a failed probe at once: the backend is healthy or ejected, and an ejected
+    /// one is probed again.
     #[test]
     fn whatever_trials_say_it_is_never_out_for_good() {
         check_random(
@@ -406,7 +454,9 @@ mod interleavings {
                 });
                 match health.state(at(6)) {
                     State::Healthy => {}
-                    State::Ejected => assert!(health.may_probe(at(6 + 600)), "it is never tried again"),
+                    State::Ejected => {
+                        assert!(health.may_probe(at(6 + 600)), "it is never tried again")
+                    }
                     other => panic!("{other:?}"),
                 }
             },

@@ -2,7 +2,8 @@
 //!
 //! - *In*: results and load of backends, the needs of a request, the time.
 //! - *Out*: a backend and the reason; whether to retry or to hedge.
-//! - *Never*: a socket, a clock of its own, a lock that selection waits for. The same seed, time and results give the same selections.
+//! - *Never*: a socket, a clock of its own, a lock that selection waits for. The same seed, time
+//!   and results give the same selections.
 //!
 //! `docs/routing.md` is the page for operators, ADR 0008 explains the design.
 

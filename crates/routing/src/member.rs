@@ -2,7 +2,8 @@
 //!
 //! - *In*: attempts and their results.
 //! - *Out*: figures for selection.
-//! - *Never*: a lock; a figure that depends on the caller. All pools with a backend share its member, and it survives reloads.
+//! - *Never*: a lock; a figure that depends on the caller. All pools with a backend share its
+//!   member, and it survives reloads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,7 +253,12 @@ impl Attempt {
     pub fn first_token(&self, took: Duration, forget: Duration, now: Tick) {
         self.member.ttft.add(nanos(took), nanos(forget) as f64, now);
         self.member.tail.add(nanos(took));
-        self.member.predictor.learn_first(&self.question, &self.busy, self.predicted.as_ref(), took);
+        self.member.predictor.learn_first(
+            &self.question,
+            &self.busy,
+            self.predicted.as_ref(),
+            took,
+        );
     }
 
     /// Record the end of a complete answer, and how long it took.
@@ -260,8 +266,15 @@ impl Attempt {
         self.member.predictor.learn_each(&self.busy, self.predicted.as_ref(), pace);
     }
 
-    /// Record the result; returns what the pool does about it. `may_eject` says whether ejecting it keeps the pool within `max_ejected`.
-    pub fn end(mut self, ended: AttemptResult, ejection: &Ejection, may_eject: impl FnOnce() -> bool, now: Tick) -> Option<Change> {
+    /// Record the result; returns what the pool does about it. `may_eject` says whether ejecting it
+    /// keeps the pool within `max_ejected`.
+    pub fn end(
+        mut self,
+        ended: AttemptResult,
+        ejection: &Ejection,
+        may_eject: impl FnOnce() -> bool,
+        now: Tick,
+    ) -> Option<Change> {
         self.leave();
         match ended {
             AttemptResult::Success => self.member.health.succeeded(now).then(|| {
@@ -271,7 +284,8 @@ impl Attempt {
             AttemptResult::Failure => {
                 self.member.failed.fetch_add(1, Ordering::Relaxed);
                 let cause = self.member.health.failed(ejection, now)?;
-                let span = may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
+                let span =
+                    may_eject().then(|| self.member.health.eject(cause, ejection, now))??;
                 Some(Change::Ejected(cause, span))
             }
             AttemptResult::Overloaded => {
@@ -309,7 +323,9 @@ impl Observe for Member {
         ]);
         let errors = self.prediction_errors();
         for (target, error) in [("ttft", errors.ttft), ("completion", errors.completion)] {
-            error.into_iter().for_each(|error| samples.push_with("llm_lens_prediction_error_ratio", ("target", target), error));
+            error.into_iter().for_each(|error| {
+                samples.push_with("llm_lens_prediction_error_ratio", ("target", target), error)
+            });
         }
         let signals = self.signals(now).unwrap_or_default();
         for (name, value) in [
@@ -321,7 +337,11 @@ impl Observe for Member {
         }
         let state = self.health().state(now);
         for known in State::ALL {
-            samples.push_with("llm_lens_backend_state", ("state", known.name()), f64::from(u8::from(known == state)));
+            samples.push_with(
+                "llm_lens_backend_state",
+                ("state", known.name()),
+                f64::from(u8::from(known == state)),
+            );
         }
     }
 }
@@ -333,13 +353,19 @@ mod tests {
     #[test]
     fn what_is_in_flight_is_counted_however_it_ends() {
         let member = Arc::new(Member::new("a".into(), 1, Tick(0)));
-        let attempts: Vec<Attempt> = (0..3).map(|n| Attempt::begin(&member, Question { prompt: 10 * n, output: 0 })).collect();
+        let attempts: Vec<Attempt> = (0..3)
+            .map(|n| Attempt::begin(&member, Question { prompt: 10 * n, output: 0 }))
+            .collect();
         assert_eq!((member.requests(), member.tokens()), (3, 30));
         let ejection = Ejection { consecutive: 1, ..Ejection::default() };
         let mut attempts = attempts.into_iter();
-        let change = attempts.next().unwrap().end(AttemptResult::Failure, &ejection, || true, Tick(1));
+        let change =
+            attempts.next().unwrap().end(AttemptResult::Failure, &ejection, || true, Tick(1));
         assert_eq!(change, Some(Change::Ejected(Cause::Consecutive, Duration::from_secs(5))));
-        assert_eq!(attempts.next().unwrap().end(AttemptResult::Unknown, &ejection, || true, Tick(1)), None);
+        assert_eq!(
+            attempts.next().unwrap().end(AttemptResult::Unknown, &ejection, || true, Tick(1)),
+            None
+        );
         drop(attempts);
         assert_eq!((member.requests(), member.tokens(), member.totals()), (0, 0, (3, 1)));
     }
@@ -347,7 +373,8 @@ mod tests {
     #[test]
     fn a_newcomer_has_a_growing_share() {
         let member = Member::new("a".into(), 4, Tick(0));
-        let share = |seconds: u64| member.effective_weight(10_000_000_000, Tick(seconds * 1_000_000_000));
+        let share =
+            |seconds: u64| member.effective_weight(10_000_000_000, Tick(seconds * 1_000_000_000));
         assert_eq!([share(0), share(5), share(10), share(100)], [0.4, 2.0, 4.0, 4.0]);
         assert_eq!(member.effective_weight(0, Tick(0)), 4.0);
     }

@@ -56,7 +56,8 @@ pub enum Offloaded {
     Header,
     /// Cloud: the prompt has one of the configured findings.
     Findings,
-    /// Cloud: the edge is predicted to miss the objective, and the cloud meets it or misses it by less.
+    /// Cloud: the edge is predicted to miss the objective, and the cloud meets it or misses it by
+    /// less.
     ObjectiveMissed,
     /// Cloud: it is better.
     CloudBetter,
@@ -113,7 +114,11 @@ impl Offloaded {
     pub fn leaves(self) -> bool {
         !matches!(
             self,
-            Offloaded::Default | Offloaded::ObjectiveMet | Offloaded::EdgeBetter | Offloaded::ExploreEdge | Offloaded::CloudOutage
+            Offloaded::Default
+                | Offloaded::ObjectiveMet
+                | Offloaded::EdgeBetter
+                | Offloaded::ExploreEdge
+                | Offloaded::CloudOutage
         )
     }
 }
@@ -143,32 +148,62 @@ pub struct Offload {
 impl Offload {
     /// A policy.
     pub fn new(objective: Objective, complexity: Complexity) -> Self {
-        Offload { objective, complexity, away: AtomicBool::new(false), unknown: AtomicU64::new(0), weighed: AtomicU64::new(0) }
+        Offload {
+            objective,
+            complexity,
+            away: AtomicBool::new(false),
+            unknown: AtomicU64::new(0),
+            weighed: AtomicU64::new(0),
+        }
     }
 
     /// Decide, and remember the tier for the hysteresis.
-    pub fn decide(&self, question: &Question, traits: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
+    pub fn decide(
+        &self,
+        question: &Question,
+        traits: RequestTraits,
+        edge: &TierOffer,
+        cloud: &TierOffer,
+    ) -> Offloaded {
         let decided = self.explain(question, traits, edge, cloud);
         if matches!(decided, Offloaded::ExploreCloud) {
             // Explore with one request in so many.
-            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) { decided } else { Offloaded::Default };
+            return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) {
+                decided
+            } else {
+                Offloaded::Default
+            };
         }
-        let weighed = [Offloaded::ObjectiveMet, Offloaded::EdgeBetter, Offloaded::ObjectiveMissed, Offloaded::CloudBetter];
+        let weighed = [
+            Offloaded::ObjectiveMet,
+            Offloaded::EdgeBetter,
+            Offloaded::ObjectiveMissed,
+            Offloaded::CloudBetter,
+        ];
         if !weighed.contains(&decided) {
             return decided;
         }
         self.away.store(decided.leaves(), Ordering::Relaxed);
         // Explore occasionally, or a recovered tier is never noticed.
-        let explores = self.weighed.fetch_add(1, Ordering::Relaxed) % EXPLORE_AGAIN == EXPLORE_AGAIN - 1;
+        let explores =
+            self.weighed.fetch_add(1, Ordering::Relaxed) % EXPLORE_AGAIN == EXPLORE_AGAIN - 1;
         match decided {
-            Offloaded::ObjectiveMissed | Offloaded::CloudBetter if explores => Offloaded::ExploreEdge,
+            Offloaded::ObjectiveMissed | Offloaded::CloudBetter if explores => {
+                Offloaded::ExploreEdge
+            }
             Offloaded::EdgeBetter if explores => Offloaded::ExploreCloud,
             decided => decided,
         }
     }
 
     /// The decision that would be made now.
-    pub fn explain(&self, question: &Question, traits: RequestTraits, edge: &TierOffer, cloud: &TierOffer) -> Offloaded {
+    pub fn explain(
+        &self,
+        question: &Question,
+        traits: RequestTraits,
+        edge: &TierOffer,
+        cloud: &TierOffer,
+    ) -> Offloaded {
         if !cloud.is_there {
             return Offloaded::CloudOutage;
         }
@@ -187,7 +222,11 @@ impl Offload {
             if misses <= margin {
                 return Offloaded::ObjectiveMet;
             }
-            let better = cloud.predicted.as_ref().and_then(|cloud| self.misses(question, cloud)).is_none_or(|cloud| cloud < misses);
+            let better = cloud
+                .predicted
+                .as_ref()
+                .and_then(|cloud| self.misses(question, cloud))
+                .is_none_or(|cloud| cloud < misses);
             return if better { Offloaded::ObjectiveMissed } else { Offloaded::EdgeBetter };
         }
         let Some(in_cloud) = &cloud.predicted else { return Offloaded::ExploreCloud };
@@ -210,15 +249,21 @@ impl Offload {
 
     /// Ratio of a prediction to the objective; up to 1 meets it. `None`: there is no objective.
     fn misses(&self, question: &Question, predicted: &Predicted) -> Option<f64> {
-        let part = |seconds: f64, objective: std::time::Duration| (!objective.is_zero()).then(|| seconds / objective.as_secs_f64());
+        let part = |seconds: f64, objective: std::time::Duration| {
+            (!objective.is_zero()).then(|| seconds / objective.as_secs_f64())
+        };
         let first = part(predicted.ttft, self.objective.ttft);
-        let last = predicted.completion(question).and_then(|seconds| part(seconds, self.objective.completion));
+        let last = predicted
+            .completion(question)
+            .and_then(|seconds| part(seconds, self.objective.completion));
         first.into_iter().chain(last).max_by(f64::total_cmp)
     }
 
     fn weight(&self, predicted: &Predicted, cents: f64) -> f64 {
         let Objective { ttft_weight, tpot_weight, cost_weight, .. } = self.objective;
-        ttft_weight * predicted.ttft + tpot_weight * predicted.tpot.unwrap_or(0.0) * 100.0 + cost_weight * cents
+        ttft_weight * predicted.ttft
+            + tpot_weight * predicted.tpot.unwrap_or(0.0) * 100.0
+            + cost_weight * cents
     }
 }
 
@@ -229,7 +274,12 @@ mod tests {
     use super::*;
 
     fn tier_offer(ttft: f64) -> TierOffer {
-        TierOffer { is_there: true, is_saturated: false, predicted: Some(Predicted { ttft, tpot: Some(0.02) }), cost: 0.0 }
+        TierOffer {
+            is_there: true,
+            is_saturated: false,
+            predicted: Some(Predicted { ttft, tpot: Some(0.02) }),
+            cost: 0.0,
+        }
     }
 
     fn away() -> TierOffer {
@@ -239,35 +289,80 @@ mod tests {
     const SMALL: Question = Question { prompt: 100, output: 100 };
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a row for each rule of the table")]
     fn what_is_there_comes_first_and_what_is_too_much_second() {
-        let offload = Offload::new(Objective::default(), Complexity { prompt_tokens: 1000, output_tokens: 500, tools: true });
-        let decide = |question: Question, traits, edge: &TierOffer, cloud: &TierOffer| offload.decide(&question, traits, edge, cloud);
+        let offload = Offload::new(
+            Objective::default(),
+            Complexity { prompt_tokens: 1000, output_tokens: 500, tools: true },
+        );
+        let decide = |question: Question, traits, edge: &TierOffer, cloud: &TierOffer| {
+            offload.decide(&question, traits, edge, cloud)
+        };
         let plain = RequestTraits::default();
         assert_eq!(decide(SMALL, plain, &tier_offer(0.1), &away()), Offloaded::CloudOutage);
         assert_eq!(decide(SMALL, plain, &away(), &tier_offer(9.0)), Offloaded::EdgeOutage);
-        assert_eq!(decide(Question { prompt: 1001, output: 1 }, plain, &tier_offer(0.1), &tier_offer(1.0)), Offloaded::PromptTokens);
-        assert_eq!(decide(Question { prompt: 1, output: 501 }, plain, &tier_offer(0.1), &tier_offer(1.0)), Offloaded::OutputTokens);
         assert_eq!(
-            decide(SMALL, RequestTraits { tools: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
+            decide(Question { prompt: 1001, output: 1 }, plain, &tier_offer(0.1), &tier_offer(1.0)),
+            Offloaded::PromptTokens
+        );
+        assert_eq!(
+            decide(Question { prompt: 1, output: 501 }, plain, &tier_offer(0.1), &tier_offer(1.0)),
+            Offloaded::OutputTokens
+        );
+        assert_eq!(
+            decide(
+                SMALL,
+                RequestTraits { tools: true, ..RequestTraits::default() },
+                &tier_offer(0.1),
+                &tier_offer(1.0)
+            ),
             Offloaded::Tools
         );
         assert_eq!(
-            decide(SMALL, RequestTraits { asks: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
+            decide(
+                SMALL,
+                RequestTraits { asks: true, ..RequestTraits::default() },
+                &tier_offer(0.1),
+                &tier_offer(1.0)
+            ),
             Offloaded::Header
         );
         assert_eq!(
-            decide(SMALL, RequestTraits { found: true, ..RequestTraits::default() }, &tier_offer(0.1), &tier_offer(1.0)),
+            decide(
+                SMALL,
+                RequestTraits { found: true, ..RequestTraits::default() },
+                &tier_offer(0.1),
+                &tier_offer(1.0)
+            ),
             Offloaded::Findings
         );
-        assert_eq!(decide(SMALL, plain, &TierOffer { is_saturated: true, ..tier_offer(0.1) }, &tier_offer(1.0)), Offloaded::Saturated);
-        assert_eq!(decide(SMALL, plain, &TierOffer { predicted: None, ..tier_offer(0.0) }, &tier_offer(1.0)), Offloaded::Default);
+        assert_eq!(
+            decide(
+                SMALL,
+                plain,
+                &TierOffer { is_saturated: true, ..tier_offer(0.1) },
+                &tier_offer(1.0)
+            ),
+            Offloaded::Saturated
+        );
+        assert_eq!(
+            decide(
+                SMALL,
+                plain,
+                &TierOffer { predicted: None, ..tier_offer(0.0) },
+                &tier_offer(1.0)
+            ),
+            Offloaded::Default
+        );
     }
 
     #[test]
     fn an_objective_that_is_met_keeps_requests_and_a_margin_brings_them_back() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = |edge: f64, cloud: f64| offload.decide(&SMALL, RequestTraits::default(), &tier_offer(edge), &tier_offer(cloud));
+        let decide = |edge: f64, cloud: f64| {
+            offload.decide(&SMALL, RequestTraits::default(), &tier_offer(edge), &tier_offer(cloud))
+        };
         assert_eq!(decide(0.4, 0.1), Offloaded::ObjectiveMet);
         assert_eq!(decide(0.6, 0.3), Offloaded::ObjectiveMissed);
         assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMissed, "by too little to come back");
@@ -287,20 +382,39 @@ mod tests {
     fn an_edge_that_was_slow_is_tried_again_now_and_then() {
         let objective = Objective { ttft: Duration::from_millis(500), ..Objective::default() };
         let offload = Offload::new(objective, Complexity::default());
-        let decide = || offload.decide(&SMALL, RequestTraits::default(), &tier_offer(5.0), &tier_offer(0.3));
+        let decide =
+            || offload.decide(&SMALL, RequestTraits::default(), &tier_offer(5.0), &tier_offer(0.3));
         let tried = (0..320).filter(|_| decide() == Offloaded::ExploreEdge).count();
         assert_eq!(tried, 10);
     }
 
     #[test]
     fn without_an_objective_the_weights_decide_and_a_stranger_is_tried() {
-        let offload = Offload::new(Objective { cost_weight: 0.1, ..Objective::default() }, Complexity::default());
+        let offload = Offload::new(
+            Objective { cost_weight: 0.1, ..Objective::default() },
+            Complexity::default(),
+        );
         let cheap = TierOffer { cost: 0.0, ..tier_offer(0.3) };
         let dear = TierOffer { cost: 3.0, ..tier_offer(0.1) };
-        assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &dear), Offloaded::EdgeBetter);
-        assert_eq!(offload.decide(&SMALL, RequestTraits::default(), &cheap, &TierOffer { cost: 0.5, ..dear }), Offloaded::CloudBetter);
+        assert_eq!(
+            offload.decide(&SMALL, RequestTraits::default(), &cheap, &dear),
+            Offloaded::EdgeBetter
+        );
+        assert_eq!(
+            offload.decide(
+                &SMALL,
+                RequestTraits::default(),
+                &cheap,
+                &TierOffer { cost: 0.5, ..dear }
+            ),
+            Offloaded::CloudBetter
+        );
         let stranger = TierOffer { predicted: None, ..tier_offer(0.0) };
-        let tried = (0..80).filter(|_| offload.decide(&SMALL, RequestTraits::default(), &cheap, &stranger).leaves()).count();
+        let tried = (0..80)
+            .filter(|_| {
+                offload.decide(&SMALL, RequestTraits::default(), &cheap, &stranger).leaves()
+            })
+            .count();
         assert_eq!(tried, 10);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: what a request needs, the backends it tried, the time.
 //! - *Out*: a backend, and the reason.
-//! - *Never*: a lock; no backend although one fits: without a healthy one, all are eligible (panic mode).
+//! - *Never*: a lock; no backend although one fits: without a healthy one, all are eligible (panic
+//!   mode).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,7 +67,8 @@ pub struct BalanceRequest<'a> {
     pub tokens: u64,
     /// Key of `session` and `hash`.
     pub key: Option<&'a [u8]>,
-    /// Hashes of the prompt's blocks, each including all blocks before it: [`blocks`](crate::blocks).
+    /// Hashes of the prompt's blocks, each including all blocks before it:
+    /// [`blocks`](crate::blocks).
     pub prefix: &'a [u64],
     /// Backends of this pool that were tried.
     pub tried: &'a [usize],
@@ -132,8 +134,11 @@ impl Pool {
     pub fn new(settings: PoolSettings, members: Vec<Arc<Member>>, seed: u64) -> Self {
         let prefixes = Prefixes::new(settings.balance == Balance::Prefix);
         let (random, cursor) = (Random::new(seed), AtomicU64::new(0));
-        let same_weight = members.windows(2).all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
-        let (size, usual_ttft, retries, hedges) = (Mean::default(), Mean::default(), Arc::default(), Arc::default());
+        let same_weight = members
+            .windows(2)
+            .all(|pair| matches!(pair, [one, other] if one.weight == other.weight));
+        let (size, usual_ttft, retries, hedges) =
+            (Mean::default(), Mean::default(), Arc::default(), Arc::default());
         let (slow_start, decay) = (nanos(settings.slow_start), nanos(settings.decay) as f64);
         let (has_fallback, slow_from) = (AtomicBool::new(false), AtomicU64::new(0));
         Pool {
@@ -166,7 +171,10 @@ impl Pool {
     /// Take over the prefix table and the budgets of the pool before a reload.
     #[must_use]
     pub fn after(mut self, before: &Pool) -> Self {
-        let places = before.members.iter().map(|known| self.members.iter().position(|member| member.name == known.name));
+        let places = before
+            .members
+            .iter()
+            .map(|known| self.members.iter().position(|member| member.name == known.name));
         self.prefixes = before.prefixes.moved(&places.collect::<Vec<_>>());
         (self.size, self.usual_ttft) = (before.size.clone(), before.usual_ttft.clone());
         self.slow_from = AtomicU64::new(before.slow_from.load(Ordering::Relaxed));
@@ -226,7 +234,8 @@ impl Pool {
         self.prefixes.remember(prefix, at);
     }
 
-    /// Select the backend of a hedge, without effects: the better of two healthy ones; `None` if no other is available.
+    /// Select the backend of a hedge, without effects: the better of two healthy ones; `None` if no
+    /// other is available.
     pub fn select_hedge(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<usize> {
         balance::least::of_two(&Candidates { pool: self, request, now, near: &[], is_panic: false })
     }
@@ -236,8 +245,15 @@ impl Pool {
         if request.is_another() {
             return None;
         }
-        let trying = |(_, member): &(usize, &Arc<Member>)| !member.health.is_in_rotation() && member.health.state(now) == State::HalfOpen;
-        let mut candidates = self.members.iter().enumerate().filter(trying).filter(|(at, _)| !request.unfit.contains(at));
+        let trying = |(_, member): &(usize, &Arc<Member>)| {
+            !member.health.is_in_rotation() && member.health.state(now) == State::HalfOpen
+        };
+        let mut candidates = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(trying)
+            .filter(|(at, _)| !request.unfit.contains(at));
         candidates.find(|(_, member)| member.health.may_probe(now)).map(|(at, _)| at)
     }
 
@@ -251,21 +267,34 @@ impl Pool {
     }
 
     /// What the pool offers for a request: its best healthy backend.
-    pub fn tier_offer(&self, question: &Question, unfit: &[usize], now: Tick) -> (bool, Option<Predicted>) {
-        let well = || self.members.iter().enumerate().filter(|(at, _)| self.can_serve(*at, unfit, now));
-        let best = well().filter_map(|(_, member)| member.predict(question)).min_by(|one, other| one.ttft.total_cmp(&other.ttft));
+    pub fn tier_offer(
+        &self,
+        question: &Question,
+        unfit: &[usize],
+        now: Tick,
+    ) -> (bool, Option<Predicted>) {
+        let well =
+            || self.members.iter().enumerate().filter(|(at, _)| self.can_serve(*at, unfit, now));
+        let best = well()
+            .filter_map(|(_, member)| member.predict(question))
+            .min_by(|one, other| one.ttft.total_cmp(&other.ttft));
         (well().next().is_some(), best)
     }
 
     /// Whether a healthy backend can serve the request.
     pub fn can_serve(&self, at: usize, unfit: &[usize], now: Tick) -> bool {
-        self.members.get(at).is_some_and(|member| member.health.is_available(now)) && !unfit.contains(&at)
+        self.members.get(at).is_some_and(|member| member.health.is_available(now))
+            && !unfit.contains(&at)
     }
 
     /// Whether all backends that fit have failed. A backend in backoff has not, and is back soon.
     pub fn has_failed(&self, unfit: &[usize], now: Tick) -> bool {
-        let mut fit = self.members.iter().enumerate().filter(|(at, _)| !unfit.contains(at)).peekable();
-        fit.peek().is_some() && fit.all(|(_, member)| !matches!(member.health.state(now), State::Healthy | State::Backoff))
+        let mut fit =
+            self.members.iter().enumerate().filter(|(at, _)| !unfit.contains(at)).peekable();
+        fit.peek().is_some()
+            && fit.all(|(_, member)| {
+                !matches!(member.health.state(now), State::Healthy | State::Backoff)
+            })
     }
 
     /// Record the result of an attempt.
@@ -274,10 +303,21 @@ impl Pool {
         if matches!(ended, AttemptResult::Failure | AttemptResult::Overloaded) {
             member.faults.add(self.decay, now);
         }
-        let change = attempt.end(ended, &self.settings.ejection, || self.is_backed() || self.bears(&member, now), now)?;
+        let change = attempt.end(
+            ended,
+            &self.settings.ejection,
+            || self.is_backed() || self.bears(&member, now),
+            now,
+        )?;
         // A slow backend whose probe was slow as well stays ejected.
-        if change == Change::Recovered && self.slow_at().is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit)) {
-            let span = self.bears(&member, now).then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
+        if change == Change::Recovered
+            && self
+                .slow_at()
+                .is_some_and(|limit| member.ttft.mean().is_some_and(|mean| mean > limit))
+        {
+            let span = self
+                .bears(&member, now)
+                .then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now));
             return span.flatten().map(|span| Change::Ejected(Cause::Slow, span)).or(Some(change));
         }
         Some(change)
@@ -287,7 +327,8 @@ impl Pool {
     fn slow_at(&self) -> Option<f64> {
         let times = self.settings.ejection.max_ttft_ratio;
         let well = |member: &&Arc<Member>| member.health.is_in_rotation();
-        let mut means: Vec<f64> = self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
+        let mut means: Vec<f64> =
+            self.members.iter().filter(well).filter_map(|member| member.ttft.mean()).collect();
         if times <= 0.0 || means.len() < MIN_BACKENDS {
             return None;
         }
@@ -295,17 +336,25 @@ impl Pool {
         means.get((means.len() - 1) / 2).map(|median| median * times)
     }
 
-    /// Whether ejecting a backend keeps the pool within `max_ejected`. The last backend in rotation is never ejected. A backend in backoff counts as in rotation, because
-    /// it is back soon.
+    /// Whether ejecting a backend keeps the pool within `max_ejected`. The last backend in rotation
+    /// is never ejected. A backend in backoff counts as in rotation, because it is back soon.
     fn bears(&self, without: &Member, now: Tick) -> bool {
-        let others = || self.members.iter().filter(|member| !std::ptr::eq(&***member, without)).map(|member| member.health.state(now));
-        let left_alone = others().filter(|state| !matches!(state, State::Healthy | State::Backoff)).count() + 1;
+        let others = || {
+            self.members
+                .iter()
+                .filter(|member| !std::ptr::eq(&***member, without))
+                .map(|member| member.health.state(now))
+        };
+        let left_alone =
+            others().filter(|state| !matches!(state, State::Healthy | State::Backoff)).count() + 1;
         let somebody_stays = others().any(|state| matches!(state, State::Healthy | State::Backoff));
-        somebody_stays && left_alone as f64 <= (self.members.len() as f64 * self.settings.ejection.max_ejected).max(1.0)
+        somebody_stays
+            && left_alone as f64
+                <= (self.members.len() as f64 * self.settings.ejection.max_ejected).max(1.0)
     }
 
-    /// Whether a fallback pool exists. Then all failing backends are ejected, whatever their share; otherwise each request would try them first. Slow backends
-    /// are not.
+    /// Whether a fallback pool exists. Then all failing backends are ejected, whatever their share;
+    /// otherwise each request would try them first. Slow backends are not.
     pub fn set_has_fallback(&self, has_fallback: bool) {
         self.has_fallback.store(has_fallback, Ordering::Relaxed);
     }
@@ -341,11 +390,14 @@ impl Pool {
         let Some(limit) = limit else { return Vec::new() };
         // A single long prompt does not make a backend slow.
         let slow = |member: &Member| {
-            member.health.is_in_rotation() && member.slow_in_a_row() >= SLOW && member.ttft.mean().is_some_and(|mean| mean > limit)
+            member.health.is_in_rotation()
+                && member.slow_in_a_row() >= SLOW
+                && member.ttft.mean().is_some_and(|mean| mean > limit)
         };
         let eject = |(at, member): (usize, &Arc<Member>)| {
             let out = slow(member) && self.bears(member, now);
-            let span = out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;
+            let span =
+                out.then(|| member.health.eject(Cause::Slow, &self.settings.ejection, now))??;
             Some((at, Change::Ejected(Cause::Slow, span)))
         };
         self.members.iter().enumerate().filter_map(eject).collect()
@@ -368,10 +420,15 @@ impl Observe for Pool {
         let name: &str = &self.settings.name;
         let (looked, found) = self.prefix_blocks();
         samples.under(&[("pool", name), ("tier", &self.settings.tier)], |samples| {
-            samples.counts(&[("llm_lens_prefix_blocks_total", looked), ("llm_lens_prefix_block_hits_total", found)]);
+            samples.counts(&[
+                ("llm_lens_prefix_blocks_total", looked),
+                ("llm_lens_prefix_block_hits_total", found),
+            ]);
         });
         for member in self.members() {
-            samples.under(&[("pool", name), ("backend", &member.name)], |samples| member.observe(now, samples));
+            samples.under(&[("pool", name), ("backend", &member.name)], |samples| {
+                member.observe(now, samples)
+            });
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - *In*: sizes of past requests, the backend's load when they came, and their times.
 //! - *Out*: predicted times to the first and the last token; errors of past predictions.
-//! - *Never*: a lock that selection waits for: coefficients are published, and an update is skipped while another runs.
+//! - *Never*: a lock that selection waits for: coefficients are published, and an update is skipped
+//!   while another runs.
 //!
-//! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*, chapter 10): *time = round trip + a + b x prompt + c x tokens
-//! in flight* and *time of a token = d + e x requests in flight*. The round trip is measured by itself and added as it is now.
+//! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*,
+//! chapter 10): *time = round trip + a + b x prompt + c x tokens in flight* and *time of a token =
+//! d + e x requests in flight*. The round trip is measured by itself and added as it is now.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -97,16 +99,25 @@ impl Predictor {
     }
 
     /// Learn from a first token, and record the error of its prediction.
-    pub fn learn_first(&self, question: &Question, busy: &Busy, predicted: Option<&Predicted>, took: Duration) {
+    pub fn learn_first(
+        &self,
+        question: &Question,
+        busy: &Busy,
+        predicted: Option<&Predicted>,
+        took: Duration,
+    ) {
         let took = took.as_secs_f64();
         predicted.into_iter().for_each(|predicted| self.ttft_errors.judge(predicted.ttft, took));
-        self.first.learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
+        self.first
+            .learn(&first_of(question, busy), (took - self.rtt.mean().unwrap_or(0.0)).max(0.0));
     }
 
     /// Learn from a complete answer, and record the error of its prediction.
     pub fn learn_each(&self, busy: &Busy, predicted: Option<&Predicted>, pace: &AnswerTimes) {
         let [first, last, each] = [pace.first, pace.last, pace.each].map(|span| span.as_secs_f64());
-        if let Some((predicted, tpot)) = predicted.and_then(|predicted| Some((predicted, predicted.tpot?))) {
+        if let Some((predicted, tpot)) =
+            predicted.and_then(|predicted| Some((predicted, predicted.tpot?)))
+        {
             let tokens = (last - first).max(0.0) / each.max(1e-9);
             self.completion_errors.judge(predicted.ttft + tpot * tokens, last);
         }
@@ -120,7 +131,10 @@ impl Predictor {
 
     /// Errors of predictions.
     pub fn median_errors(&self) -> MedianErrors {
-        MedianErrors { ttft: self.ttft_errors.median(), completion: self.completion_errors.median() }
+        MedianErrors {
+            ttft: self.ttft_errors.median(),
+            completion: self.completion_errors.median(),
+        }
     }
 }
 
@@ -164,7 +178,8 @@ impl Errors {
 
     fn median(&self) -> Option<f64> {
         let known = (self.judged.load(Ordering::Relaxed) as usize).min(ERRORS);
-        let mut errors: Vec<u32> = self.errors.iter().take(known).map(|error| error.load(Ordering::Relaxed)).collect();
+        let mut errors: Vec<u32> =
+            self.errors.iter().take(known).map(|error| error.load(Ordering::Relaxed)).collect();
         errors.sort_unstable();
         errors.get(errors.len() / 2).map(|error| f64::from(*error) / 1000.0)
     }
@@ -205,14 +220,22 @@ impl<const N: usize> Regression<N> {
         if self.samples.load(Ordering::Relaxed) < MIN_SAMPLES {
             return None;
         }
-        Some(self.published.iter().zip(x).map(|(weight, x)| f64::from_bits(weight.load(Ordering::Relaxed)) * x).sum())
+        Some(
+            self.published
+                .iter()
+                .zip(x)
+                .map(|(weight, x)| f64::from_bits(weight.load(Ordering::Relaxed)) * x)
+                .sum(),
+        )
     }
 
     fn learn(&self, x: &[f64; N], y: f64) {
         let Some(mut state) = self.state.try_lock() else { return };
         let Learnt { weights, spread } = &mut *state;
-        let px: [f64; N] = std::array::from_fn(|row| spread[row].iter().zip(x).map(|(p, x)| p * x).sum());
-        // Forgetting is skipped for inputs that do not vary: it would only inflate their uncertainty until nothing could be learned.
+        let px: [f64; N] =
+            std::array::from_fn(|row| spread[row].iter().zip(x).map(|(p, x)| p * x).sum());
+        // Forgetting is skipped for inputs that do not vary: it would only inflate their
+        // uncertainty until nothing could be learned.
         let kept = if (0..N).any(|at| spread[at][at] >= UNKNOWN) { 1.0 } else { KEPT };
         let gain = kept + px.iter().zip(x).map(|(p, x)| p * x).sum::<f64>();
         let error = y - weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
@@ -240,21 +263,33 @@ mod tests {
     fn a_line_is_learnt_and_followed_when_it_moves() {
         let (predictor, random) = (Predictor::default(), Random::new(3));
         let question = |prompt| Question { prompt, output: 100 };
-        let took = |prompt: u64, tokens: u64, base: f64| base + 0.2e-3 * prompt as f64 + 0.05e-3 * tokens as f64;
+        let took = |prompt: u64, tokens: u64, base: f64| {
+            base + 0.2e-3 * prompt as f64 + 0.05e-3 * tokens as f64
+        };
         assert_eq!(predictor.predict(&question(1), &Busy::default()), None);
         predictor.round_trip(Duration::from_millis(80));
         for base in [0.02, 0.3] {
             for _ in 0..1500 {
-                let (prompt, busy) =
-                    (random.below(4000) as u64, Busy { requests: random.below(10) as u64, tokens: random.below(20_000) as u64 });
-                let seconds = 0.08 + took(prompt, busy.tokens, base) * (0.95 + 0.1 * random.share());
+                let (prompt, busy) = (
+                    random.below(4000) as u64,
+                    Busy { requests: random.below(10) as u64, tokens: random.below(20_000) as u64 },
+                );
+                let seconds =
+                    0.08 + took(prompt, busy.tokens, base) * (0.95 + 0.1 * random.share());
                 let predicted = predictor.predict(&question(prompt), &busy);
-                predictor.learn_first(&question(prompt), &busy, predicted.as_ref(), Duration::from_secs_f64(seconds));
+                predictor.learn_first(
+                    &question(prompt),
+                    &busy,
+                    predicted.as_ref(),
+                    Duration::from_secs_f64(seconds),
+                );
                 let each = 0.01 + 0.001 * busy.requests as f64;
-                let [first, last, each] = [seconds, seconds + 20.0 * each, each].map(Duration::from_secs_f64);
+                let [first, last, each] =
+                    [seconds, seconds + 20.0 * each, each].map(Duration::from_secs_f64);
                 predictor.learn_each(&busy, predicted.as_ref(), &AnswerTimes { first, last, each });
             }
-            let predicted = predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
+            let predicted =
+                predictor.predict(&question(1000), &Busy { requests: 4, tokens: 5000 }).unwrap();
             let (want, errors) = (0.08 + took(1000, 5000, base), predictor.median_errors());
             assert!((predicted.ttft / want - 1.0).abs() < 0.05, "{predicted:?} {want}");
             assert!(errors.ttft.unwrap() < 0.06 && errors.completion.unwrap() < 0.06, "{errors:?}");
@@ -270,12 +305,22 @@ mod tests {
         let took = |prompt: u64| Duration::from_secs_f64(0.05 + 0.0002 * prompt as f64);
         let mut off = 0;
         for n in 0..4000 {
-            let question = Question { prompt: if n < 1000 { 500 } else { 100 + random.below(4000) as u64 }, output: 1 };
+            let question = Question {
+                prompt: if n < 1000 { 500 } else { 100 + random.below(4000) as u64 },
+                output: 1,
+            };
             let predicted = predictor.predict(&question, &Busy::default());
             if let (Some(predicted), true) = (&predicted, n > 1200) {
-                off += usize::from((predicted.ttft / took(question.prompt).as_secs_f64() - 1.0).abs() > 0.1);
+                off += usize::from(
+                    (predicted.ttft / took(question.prompt).as_secs_f64() - 1.0).abs() > 0.1,
+                );
             }
-            predictor.learn_first(&question, &Busy::default(), predicted.as_ref(), took(question.prompt));
+            predictor.learn_first(
+                &question,
+                &Busy::default(),
+                predicted.as_ref(),
+                took(question.prompt),
+            );
         }
         assert_eq!(off, 0);
     }
@@ -284,9 +329,15 @@ mod tests {
     fn what_never_varies_breaks_nothing() {
         let predictor = Predictor::default();
         for _ in 0..100_000 {
-            predictor.learn_first(&Question { prompt: 10, output: 1 }, &Busy::default(), None, Duration::from_millis(100));
+            predictor.learn_first(
+                &Question { prompt: 10, output: 1 },
+                &Busy::default(),
+                None,
+                Duration::from_millis(100),
+            );
         }
-        let predicted = predictor.predict(&Question { prompt: 10, output: 1 }, &Busy::default()).unwrap();
+        let predicted =
+            predictor.predict(&Question { prompt: 10, output: 1 }, &Busy::default()).unwrap();
         assert!((predicted.ttft - 0.1).abs() < 1e-3, "{predicted:?}");
     }
 }

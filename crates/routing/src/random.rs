@@ -2,7 +2,8 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// SplitMix64 (Steele, Lea and Flood, 2014), whose state is a counter: threads share it without a lock.
+/// SplitMix64 (Steele, Lea and Flood, 2014), whose state is a counter: threads share it without a
+/// lock.
 #[derive(Debug)]
 pub(crate) struct Random(AtomicU64);
 

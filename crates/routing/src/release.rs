@@ -2,7 +2,8 @@
 //!
 //! - *In*: the canary's share, the key of a request, results of requests of both versions.
 //! - *Out*: the version of a request; a rollback when the canary is worse.
-//! - *Never*: a lock; a key that moves back: clients on the canary stay there while its share grows.
+//! - *Never*: a lock; a key that moves back: clients on the canary stay there while its share
+//!   grows.
 
 use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,7 +79,8 @@ struct Seen {
 
 impl Seen {
     fn count(&self, went: VersionResult) {
-        if went == VersionResult::Failure { &self.badly } else { &self.well }.fetch_add(1, Ordering::Relaxed);
+        if went == VersionResult::Failure { &self.badly } else { &self.well }
+            .fetch_add(1, Ordering::Relaxed);
         let [all, refused, failed] = &self.recent;
         match went {
             VersionResult::Success => {}
@@ -87,18 +89,24 @@ impl Seen {
         }
         // Two threads may halve at once, which is as if fewer had been counted.
         if all.fetch_add(1, Ordering::Relaxed) + 1 >= 2 * RECENT {
-            self.recent.iter().for_each(|count| count.store(count.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
+            self.recent.iter().for_each(|count| {
+                count.store(count.load(Ordering::Relaxed) / 2, Ordering::Relaxed)
+            });
         }
     }
 
     fn clear(&self) {
-        [&self.well, &self.badly].into_iter().chain(&self.recent).for_each(|count| count.store(0, Ordering::Relaxed));
+        [&self.well, &self.badly]
+            .into_iter()
+            .chain(&self.recent)
+            .for_each(|count| count.store(0, Ordering::Relaxed));
         self.ttft.clear();
     }
 
     /// Recent requests, and the shares of refused and failed ones.
     fn recent(&self) -> (u64, f64, f64) {
-        let [all, refused, failed] = self.recent.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let [all, refused, failed] =
+            self.recent.each_ref().map(|count| count.load(Ordering::Relaxed));
         let share = |count: u64| count as f64 / all.max(1) as f64;
         (all, share(refused), share(failed))
     }
@@ -107,7 +115,8 @@ impl Seen {
 /// A release.
 #[derive(Debug)]
 pub struct Release {
-    /// Number, [`ROLLED_BACK`] and share in millionths in one word: a rollback must not undo a share that was set after it was computed.
+    /// Number, [`ROLLED_BACK`] and share in millionths in one word: a rollback must not undo a
+    /// share that was set after it was computed.
     decision: AtomicU64,
     rollback: Option<Rollback>,
     stable: Seen,
@@ -132,14 +141,21 @@ impl Release {
         release
     }
 
-    /// The same release under other rules. With another share it starts counting from zero, and keeps only the stable version's reference.
-    pub fn after(before: &Release, share: Option<f64>, rollback: Option<Rollback>, seed: u64) -> Self {
+    /// The same release under other rules. With another share it starts counting from zero, and
+    /// keeps only the stable version's reference.
+    pub fn after(
+        before: &Release,
+        share: Option<f64>,
+        rollback: Option<Rollback>,
+        seed: u64,
+    ) -> Self {
         let release = Release::new(share.unwrap_or_default(), rollback, seed);
         if share.is_none() {
             // One word, so that a concurrent rollback is taken over completely or not at all.
             release.decision.store(before.decision.load(Ordering::Acquire), Ordering::Relaxed);
         }
-        let baseline = before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
+        let baseline =
+            before.stable.ttft.p95().unwrap_or_else(|| before.baseline.load(Ordering::Relaxed));
         release.baseline.store(baseline, Ordering::Relaxed);
         release
     }
@@ -160,8 +176,9 @@ impl Release {
         if let Some(known) = self.stable.ttft.p95() {
             self.baseline.store(known, Ordering::Relaxed);
         }
-        // Before the share: a tick that reads the new share must not use counts from before it.
-        // The canary first: without counts of the stable version, it would be compared with one that never fails.
+        // Before the share: a tick that reads the new share must not use counts from before it. The
+        // canary first: without counts of the stable version, it would be compared with one that
+        // never fails.
         [&self.canary, &self.stable].iter().for_each(|seen| seen.clear());
         let share = (share.clamp(0.0, 1.0) * WHOLE as f64) as u64;
         let decide = |before: u64| Some((before & !(NEXT - 1)).wrapping_add(NEXT) | share);
@@ -200,21 +217,36 @@ impl Release {
         let rollback = self.rollback.filter(|_| share_of(before) > 0)?;
         let worse = self.worse(&rollback)?;
         let after = before & !(NEXT - 1) | ROLLED_BACK;
-        self.decision.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).ok().map(|_| worse)
+        self.decision
+            .compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed)
+            .ok()
+            .map(|_| worse)
     }
 
     fn worse(&self, rollback: &Rollback) -> Option<RollbackCause> {
-        let ((new, new_refused, new_failed), (old, old_refused, old_failed)) = (self.canary.recent(), self.stable.recent());
+        let ((new, new_refused, new_failed), (old, old_refused, old_failed)) =
+            (self.canary.recent(), self.stable.recent());
         let is_known = old >= rollback.min_requests;
-        // Without requests of the stable version, its failure ratio is taken as zero, and 4xx are not compared.
-        let (mine, theirs) = if is_known { (new_failed + new_refused, old_failed + old_refused) } else { (new_failed, 0.0) };
+        // Without requests of the stable version, its failure ratio is taken as zero, and 4xx are
+        // not compared.
+        let (mine, theirs) = if is_known {
+            (new_failed + new_refused, old_failed + old_refused)
+        } else {
+            (new_failed, 0.0)
+        };
         if new >= rollback.min_requests && mine > theirs + rollback.max_failure_increase {
             return Some(RollbackCause::Failures(mine, theirs));
         }
-        let before = Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && !is_known);
-        let (mine, theirs) = (self.canary.ttft.p95()?, self.stable.ttft.p95().filter(|_| is_known).or(before)?);
-        let slower = new >= rollback.min_requests && rollback.max_ttft_ratio > 0.0 && mine as f64 > theirs as f64 * rollback.max_ttft_ratio;
-        slower.then(|| RollbackCause::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs)))
+        let before =
+            Some(self.baseline.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0 && !is_known);
+        let (mine, theirs) =
+            (self.canary.ttft.p95()?, self.stable.ttft.p95().filter(|_| is_known).or(before)?);
+        let slower = new >= rollback.min_requests
+            && rollback.max_ttft_ratio > 0.0
+            && mine as f64 > theirs as f64 * rollback.max_ttft_ratio;
+        slower.then(|| {
+            RollbackCause::Slower(Duration::from_nanos(mine), Duration::from_nanos(theirs))
+        })
     }
 
     fn of(&self, side: Side) -> &Seen {
@@ -232,8 +264,9 @@ impl Observe for Release {
         for (side, version) in [(Side::Stable, "stable"), (Side::Canary, "canary")] {
             let (successes, failures) = self.counts(side);
             for (result, count) in [("success", successes), ("failure", failures)] {
-                samples
-                    .under(&[("version", version), ("result", result)], |samples| samples.push("llm_lens_version_requests", count as f64));
+                samples.under(&[("version", version), ("result", result)], |samples| {
+                    samples.push("llm_lens_version_requests", count as f64)
+                });
             }
         }
     }
@@ -248,7 +281,8 @@ fn share_of(decision: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const RULE: Rollback = Rollback { max_failure_increase: 0.05, max_ttft_ratio: 1.5, min_requests: 50 };
+    const RULE: Rollback =
+        Rollback { max_failure_increase: 0.05, max_ttft_ratio: 1.5, min_requests: 50 };
 
     fn canaries(release: &Release) -> Vec<u32> {
         (0..2000u32).filter(|key| release.side(Some(&key.to_le_bytes())) == Side::Canary).collect()
@@ -267,7 +301,9 @@ mod tests {
         assert_eq!(canaries(&release).len(), 2000);
         assert!((0..100).all(|_| release.side(None) == Side::Canary));
         release.set_share(0.0);
-        assert!(canaries(&release).is_empty() && (0..100).all(|_| release.side(None) == Side::Stable));
+        assert!(
+            canaries(&release).is_empty() && (0..100).all(|_| release.side(None) == Side::Stable)
+        );
     }
 
     #[test]
@@ -286,7 +322,8 @@ mod tests {
         tell(&release, Side::Canary, 49, 20, 100);
         assert_eq!(release.tick(), None, "too few");
         tell(&release, Side::Canary, 10, 0, 100);
-        assert!(matches!(release.tick(), Some(RollbackCause::Failures(new, old)) if new > 0.3 && old < 0.02));
+        let Some(RollbackCause::Failures(new, old)) = release.tick() else { panic!("no rollback") };
+        assert!(new > 0.3 && old < 0.02, "{new} {old}");
         assert!(release.was_rolled_back() && release.share() == 0.0);
         assert_eq!(release.tick(), None, "once");
         release.set_share(0.2);
@@ -312,7 +349,13 @@ mod tests {
     #[test]
     fn a_version_without_the_model_is_worse_and_client_mistakes_are_not() {
         let tell = |release: &Release, side, times: u32, refused: u32| {
-            (0..times).for_each(|n| release.seen(side, if n < refused { VersionResult::Refused } else { VersionResult::Success }, None));
+            (0..times).for_each(|n| {
+                release.seen(
+                    side,
+                    if n < refused { VersionResult::Refused } else { VersionResult::Success },
+                    None,
+                )
+            });
         };
         let release = Release::new(0.5, Some(RULE), 1);
         tell(&release, Side::Stable, 100, 20);
@@ -329,7 +372,11 @@ mod tests {
     #[test]
     fn after_the_switch_it_is_compared_to_what_was_before() {
         let release = Release::new(0.5, Some(RULE), 1);
-        let tell = |side, ms: u64| (0..100).for_each(|_| release.seen(side, VersionResult::Success, Some(Duration::from_millis(ms))));
+        let tell = |side, ms: u64| {
+            (0..100).for_each(|_| {
+                release.seen(side, VersionResult::Success, Some(Duration::from_millis(ms)))
+            })
+        };
         tell(Side::Stable, 100);
         tell(Side::Canary, 100);
         assert_eq!(release.tick(), None);
@@ -343,15 +390,27 @@ mod tests {
     #[test]
     fn other_rules_are_no_other_decision() {
         let release = Release::new(0.5, Some(RULE), 1);
-        (0..100).for_each(|_| release.seen(Side::Stable, VersionResult::Success, Some(Duration::from_millis(100))));
+        (0..100).for_each(|_| {
+            release.seen(Side::Stable, VersionResult::Success, Some(Duration::from_millis(100)))
+        });
         release.tick();
         release.set_share(1.0);
         let again = Release::after(&release, None, Some(Rollback { min_requests: 20, ..RULE }), 2);
         assert_eq!((again.share(), again.was_rolled_back()), (1.0, false));
-        (0..40).for_each(|_| again.seen(Side::Canary, VersionResult::Success, Some(Duration::from_millis(900))));
-        assert_eq!(again.tick().map(|worse| matches!(worse, RollbackCause::Slower(..))), Some(true), "what the old one was like is known");
+        (0..40).for_each(|_| {
+            again.seen(Side::Canary, VersionResult::Success, Some(Duration::from_millis(900)))
+        });
+        assert_eq!(
+            again.tick().map(|worse| matches!(worse, RollbackCause::Slower(..))),
+            Some(true),
+            "what the old one was like is known"
+        );
         let after = Release::after(&again, None, Some(RULE), 3);
-        assert_eq!((after.share(), after.was_rolled_back()), (0.0, true), "who was taken back stays so");
+        assert_eq!(
+            (after.share(), after.was_rolled_back()),
+            (0.0, true),
+            "who was taken back stays so"
+        );
         let anew = Release::after(&after, Some(0.1), Some(RULE), 4);
         assert_eq!((anew.share(), anew.was_rolled_back()), (0.1, false));
     }
@@ -371,7 +430,8 @@ mod interleavings {
     fn a_rollback_never_undoes_a_share_that_was_set_since() {
         check_random(
             || {
-                let rule = Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
+                let rule =
+                    Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
                 release.seen(Side::Canary, VersionResult::Failure, None);
                 let ticking = {
@@ -391,7 +451,8 @@ mod interleavings {
     fn a_version_is_taken_back_once() {
         check_random(
             || {
-                let rule = Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
+                let rule =
+                    Rollback { max_failure_increase: 0.05, max_ttft_ratio: 0.0, min_requests: 1 };
                 let release = Arc::new(Release::new(0.25, Some(rule), 1));
                 release.seen(Side::Canary, VersionResult::Failure, None);
                 let ticks: Vec<_> = (0..2)
@@ -400,7 +461,11 @@ mod interleavings {
                         thread::spawn(move || release.tick().is_some())
                     })
                     .collect();
-                let taken = ticks.into_iter().map(|tick| tick.join().expect("no panic")).filter(|taken| *taken).count();
+                let taken = ticks
+                    .into_iter()
+                    .map(|tick| tick.join().expect("no panic"))
+                    .filter(|taken| *taken)
+                    .count();
                 assert_eq!((taken, release.share(), release.was_rolled_back()), (1, 0.0, true));
             },
             200,

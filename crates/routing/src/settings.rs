@@ -172,7 +172,13 @@ pub struct Objective {
 
 impl Default for Objective {
     fn default() -> Self {
-        Objective { ttft: Duration::ZERO, completion: Duration::ZERO, ttft_weight: 1.0, tpot_weight: 0.0, cost_weight: 0.0 }
+        Objective {
+            ttft: Duration::ZERO,
+            completion: Duration::ZERO,
+            ttft_weight: 1.0,
+            tpot_weight: 0.0,
+            cost_weight: 0.0,
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! - *Out*: running and waiting requests, and use of the key-value cache.
 //! - *Never*: a guess at missing values; an error over an unknown line.
 //!
-//! Names are those of vLLM, SGLang, TGI and llama.cpp. A series with several samples, one for each model, is summed; of shares, the largest is used.
+//! Names are those of vLLM, SGLang, TGI and llama.cpp. A series with several samples, one for each
+//! model, is summed; of shares, the largest is used.
 
 use lens::Tick;
 use serde::Serialize;
@@ -50,11 +51,15 @@ impl Signals {
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let end = line.find(['{', ' ']).unwrap_or(line.len());
             let (name, rest) = line.split_at(end);
-            let Some((_, tells)) = SERIES.iter().find(|(known, _)| *known == name) else { continue };
+            let Some((_, tells)) = SERIES.iter().find(|(known, _)| *known == name) else {
+                continue;
+            };
             // Labels may have spaces, and a timestamp may follow the value.
             let rest = rest.rfind('}').map_or(rest, |at| rest.get(at + 1..).unwrap_or_default());
             let value = rest.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
-            let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else { continue };
+            let Some(value) = value.filter(|value| value.is_finite() && *value >= 0.0) else {
+                continue;
+            };
             match tells {
                 Tells::Running => signals.running = Some(signals.running.unwrap_or(0.0) + value),
                 Tells::Waiting => signals.waiting = Some(signals.waiting.unwrap_or(0.0) + value),
@@ -80,18 +85,34 @@ mod tests {
 
     #[test]
     fn every_engine_is_understood() {
-        let of = |running, waiting, cache| Some(Signals { running: Some(running), waiting: Some(waiting), cache });
+        let of = |running, waiting, cache| {
+            Some(Signals { running: Some(running), waiting: Some(waiting), cache })
+        };
         let vllm = "# HELP vllm:num_requests_running x\nvllm:num_requests_running{engine=\"0\",model_name=\"a b}\"} 3.0\n\
                     vllm:num_requests_running{engine=\"1\"} 1.0\nvllm:num_requests_waiting{engine=\"0\"} 2.0\nvllm:num_requests_waiting_by_reason 9\n\
                     vllm:kv_cache_usage_perc{engine=\"0\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.5\n";
         assert_eq!(Signals::read(vllm), of(4.0, 2.0, Some(0.5)));
         assert_eq!(
-            Signals::read("sglang:num_running_reqs{a=\"b\"} 1 1700000000\nsglang:num_queue_reqs 7\nsglang:token_usage 0.1"),
+            Signals::read(
+                "sglang:num_running_reqs{a=\"b\"} 1 1700000000\nsglang:num_queue_reqs 7\nsglang:token_usage 0.1"
+            ),
             of(1.0, 7.0, Some(0.1))
         );
-        assert_eq!(Signals::read("tgi_batch_current_size 5\ntgi_queue_size 6\n"), of(5.0, 6.0, None));
-        assert_eq!(Signals::read("llamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"), of(1.0, 0.0, None));
-        for nothing in ["", "process_cpu_seconds_total 3\n", "tgi_queue_size NaN\n", "tgi_queue_size\n", "tgi_queue_size -1\n"] {
+        assert_eq!(
+            Signals::read("tgi_batch_current_size 5\ntgi_queue_size 6\n"),
+            of(5.0, 6.0, None)
+        );
+        assert_eq!(
+            Signals::read("llamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"),
+            of(1.0, 0.0, None)
+        );
+        for nothing in [
+            "",
+            "process_cpu_seconds_total 3\n",
+            "tgi_queue_size NaN\n",
+            "tgi_queue_size\n",
+            "tgi_queue_size -1\n",
+        ] {
             assert_eq!(Signals::read(nothing), None, "{nothing}");
         }
     }

@@ -1,4 +1,5 @@
-//! The atomics of what threads share: the standard library's, or those whose schedules tests choose (`--cfg shuttle`).
+//! The atomics of what threads share: the standard library's, or those whose schedules tests choose
+//! (`--cfg shuttle`).
 
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};

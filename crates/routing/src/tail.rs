@@ -30,7 +30,10 @@ const ONE: u32 = 256;
 
 impl Default for Tail {
     fn default() -> Self {
-        Tail { buckets: [const { AtomicU32::new(0) }; (PER_OCTAVE * OCTAVES) as usize], p95: AtomicU64::new(0) }
+        Tail {
+            buckets: [const { AtomicU32::new(0) }; (PER_OCTAVE * OCTAVES) as usize],
+            p95: AtomicU64::new(0),
+        }
     }
 }
 
@@ -38,19 +41,23 @@ impl Tail {
     /// Add a time.
     pub(crate) fn add(&self, nanos: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(nanos)) {
-            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_add(ONE)));
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                Some(count.saturating_add(ONE))
+            });
         }
     }
 
     /// One second has passed.
     pub(crate) fn tick(&self) {
-        let counts: Vec<u32> = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let counts: Vec<u32> =
+            self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
         let known = (total >= MIN_TIMES * u64::from(ONE)).then(|| quantile(&counts, total, 0.95));
         self.p95.store(known.unwrap_or(0), Ordering::Relaxed);
         for bucket in &self.buckets {
-            let _ =
-                bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count > 0).then_some((f64::from(count) * KEPT) as u32));
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count > 0).then_some((f64::from(count) * KEPT) as u32)
+            });
         }
     }
 
@@ -83,7 +90,8 @@ fn bucket_of(nanos: u64) -> usize {
     let scaled = (nanos >> SHIFT).max(1);
     let octave = scaled.ilog2().min(OCTAVES - 1);
     // The bits after the first divide an octave.
-    let within = ((nanos.max(1 << SHIFT) as u128 * u128::from(PER_OCTAVE)) >> (octave + SHIFT)) as u32;
+    let within =
+        ((nanos.max(1 << SHIFT) as u128 * u128::from(PER_OCTAVE)) >> (octave + SHIFT)) as u32;
     (octave * PER_OCTAVE + (within - PER_OCTAVE).min(PER_OCTAVE - 1)) as usize
 }
 

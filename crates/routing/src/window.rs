@@ -10,8 +10,8 @@ const SECONDS: u64 = 10;
 const COUNT: u32 = 16;
 const MAX_COUNT: u64 = (1 << COUNT) - 1;
 
-/// A ring of seconds. A word has the number of a second and two counts; a later second overwrites it. Counts
-/// saturate at 65,535 in a second.
+/// A ring of seconds. A word has the number of a second and two counts; a later second overwrites
+/// it. Counts saturate at 65,535 in a second.
 #[derive(Debug, Default)]
 pub(crate) struct Window([AtomicU64; SECONDS as usize]);
 
@@ -20,7 +20,8 @@ impl Window {
     pub(crate) fn count(&self, second_kind: bool, now: Tick) {
         let second = second(now);
         let add = |word: u64| {
-            let (mut first, mut other) = if word >> (2 * COUNT) == second { counts(word) } else { (0, 0) };
+            let (mut first, mut other) =
+                if word >> (2 * COUNT) == second { counts(word) } else { (0, 0) };
             let which = if second_kind { &mut other } else { &mut first };
             *which = (*which + 1).min(MAX_COUNT);
             Some(second << (2 * COUNT) | other << COUNT | first)

@@ -74,7 +74,11 @@ impl World<'_> {
 
     fn ask(&mut self, number: usize) {
         let tried = self.requests[number].tried.clone();
-        let request = BalanceRequest { tokens: QUESTION.tokens(), tried: &tried, ..BalanceRequest::default() };
+        let request = BalanceRequest {
+            tokens: QUESTION.tokens(),
+            tried: &tried,
+            ..BalanceRequest::default()
+        };
         let Some(choice) = self.pool.choose(&request, Tick(self.now)) else {
             self.seen.lost += usize::from(self.counts());
             return;
@@ -99,7 +103,11 @@ impl World<'_> {
 
     fn ends(&mut self, number: usize) {
         let request = &mut self.requests[number];
-        let (Some(attempt), Some(backend)) = (request.attempt.take(), request.tried.last().copied()) else { return };
+        let (Some(attempt), Some(backend)) =
+            (request.attempt.take(), request.tried.last().copied())
+        else {
+            return;
+        };
         let (tried, now) = (request.tried.len(), Tick(self.now));
         let ended = match self.does(backend) {
             Does::Refuses => AttemptResult::Overloaded,
@@ -120,10 +128,14 @@ impl World<'_> {
 
 /// Requests under a budget for retries of a fifth.
 fn run(balance: Balance, backends: &[Does]) -> Seen {
-    let members = (0..backends.len()).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1)))).collect();
+    let members = (0..backends.len())
+        .map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1))))
+        .collect();
     let pool = Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 7);
     let seen = Seen { first: vec![0; backends.len()], ..Seen::default() };
-    let events = (0..(10 * SECOND + SPAN) / EVERY).map(|n| Reverse((1 + n * EVERY, Event::Arrives))).collect();
+    let events = (0..(10 * SECOND + SPAN) / EVERY)
+        .map(|n| Reverse((1 + n * EVERY, Event::Arrives)))
+        .collect();
     let mut world = World { pool, backends, now: 0, events, requests: Vec::new(), seen };
     let mut next_tick = SECOND;
     while let Some(Reverse((now, event))) = world.events.pop() {
@@ -140,7 +152,9 @@ fn run(balance: Balance, backends: &[Does]) -> Seen {
             }
             Event::Token(number) => {
                 let Request { attempt, began, .. } = &world.requests[number];
-                attempt.iter().for_each(|attempt| world.pool.first_token(attempt, Duration::from_nanos(now - began), Tick(now)));
+                attempt.iter().for_each(|attempt| {
+                    world.pool.first_token(attempt, Duration::from_nanos(now - began), Tick(now))
+                });
             }
             Event::Ends(number) => world.ends(number),
         }
@@ -150,13 +164,18 @@ fn run(balance: Balance, backends: &[Does]) -> Seen {
 
 #[test]
 fn a_backend_that_refuses_at_once_is_not_preferred() {
-    for balance in [Balance::PeakEwma, Balance::LeastRequests, Balance::LeastTokens, Balance::Prefix] {
+    for balance in
+        [Balance::PeakEwma, Balance::LeastRequests, Balance::LeastTokens, Balance::Prefix]
+    {
         for good in 1..=3 {
             let mut backends = vec![Does::Answers; good];
             backends.push(Does::Refuses);
             let seen = run(balance.clone(), &backends);
             let share = seen.first[good] as f64 / seen.first.iter().sum::<usize>() as f64;
-            assert!(share < 0.15 && seen.lost == 0, "{balance:?} with {good}: {share:.2}, {seen:?}");
+            assert!(
+                share < 0.15 && seen.lost == 0,
+                "{balance:?} with {good}: {share:.2}, {seen:?}"
+            );
         }
     }
 }
@@ -172,7 +191,8 @@ fn failing_backend_that_cannot_be_ejected_is_not_preferred() {
 #[test]
 fn a_hanging_backend_gets_no_more_requests_when_enough_wait_there() {
     for balance in [Balance::PeakEwma, Balance::LeastRequests, Balance::LeastTokens] {
-        let seen = run(balance.clone(), &[Does::Answers, Does::Answers, Does::Answers, Does::Hangs]);
+        let seen =
+            run(balance.clone(), &[Does::Answers, Does::Answers, Does::Answers, Does::Hangs]);
         assert!(seen.hung < 30, "{balance:?}: {seen:?}");
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - *In*: units to take, to charge or to give back, and when.
 //! - *Out*: yes, or how long to wait.
-//! - *Never*: a lock held for longer than some additions; a refund of what time has given back already.
+//! - *Never*: a lock held for longer than some additions; a refund of what time has given back
+//!   already.
 //!
-//! A rate is GCRA in its virtual scheduling form (ITU-T I.371, annex A): the account is one instant, at which nothing will be owed. Taking
-//! *n* of *amount* units every *period* moves it *n x period / amount* further; it may lie at most *burst x period / amount* ahead of now.
+//! A rate is GCRA in its virtual scheduling form (ITU-T I.371, annex A): the account is one
+//! instant, at which nothing will be owed. Taking *n* of *amount* units every *period* moves it *n
+//! x period / amount* further; it may lie at most *burst x period / amount* ahead of now.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +43,8 @@ pub(super) enum Account {
     Leased(Lease),
 }
 
-/// The instant at which nothing will be owed, and the ends of takings that may be given back, which lie before it.
+/// The instant at which nothing will be owed, and the ends of takings that may be given back, which
+/// lie before it.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     /// Nanoseconds.
@@ -118,7 +121,9 @@ impl Account {
             Account::Places(taken) => {
                 let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
                 // The end of a stream is unknown; retrying after a second is polite.
-                taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
+                taken
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                    .map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
             }
             Account::Leased(lease) => lease.take(quota, units, now).ok_or(None),
         }
@@ -129,7 +134,11 @@ impl Account {
         match self {
             Account::Rate(rate) => {
                 let mut rate = rate.lock();
-                let until = rate.owed.max(now.tick.0).saturating_add(quota.time_of(units)).min(u64::MAX / 2);
+                let until = rate
+                    .owed
+                    .max(now.tick.0)
+                    .saturating_add(quota.time_of(units))
+                    .min(u64::MAX / 2);
                 rate.take(until, false)
             }
             Account::Calendar(window) => {
@@ -157,7 +166,9 @@ impl Account {
                 }
             }
             Account::Places(taken) => {
-                let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| Some(taken.saturating_sub(units)));
+                let _ = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                    Some(taken.saturating_sub(units))
+                });
             }
             Account::Leased(lease) => lease.give_back(quota, units, taking, now),
         }
@@ -183,9 +194,14 @@ impl Account {
             Account::Calendar(window) => {
                 let mut window = window.lock();
                 window.turn(quota.window, now.wall_us);
-                (quota.amount.saturating_sub(window.used), window.end.saturating_sub(now.wall_us).saturating_mul(1000))
+                (
+                    quota.amount.saturating_sub(window.used),
+                    window.end.saturating_sub(now.wall_us).saturating_mul(1000),
+                )
             }
-            Account::Places(taken) => (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0),
+            Account::Places(taken) => {
+                (quota.amount.saturating_sub(taken.load(Ordering::Relaxed)), 0)
+            }
             Account::Leased(lease) => (lease.left(), 0),
         }
     }
@@ -223,7 +239,8 @@ impl Rate {
         self.open.binary_search_by_key(&taking.number, |(number, _)| *number)
     }
 
-    /// What is still owed of a taking comes back, and what was taken behind it is paid earlier by that.
+    /// What is still owed of a taking comes back, and what was taken behind it is paid earlier by
+    /// that.
     fn give_back(&mut self, cost: u64, taking: Taking, now: u64) {
         let (until, behind) = match self.find(taking) {
             Ok(at) => (self.open.get(at).map_or(0, |(_, until)| *until), at),
@@ -236,7 +253,8 @@ impl Rate {
 }
 
 impl CalendarWindow {
-    /// Start the next window when this one is over. If the clock steps back, nothing changes, so that no day is used twice.
+    /// Start the next window when this one is over. If the clock steps back, nothing changes, so
+    /// that no day is used twice.
     fn turn(&mut self, window: Window, wall_us: u64) {
         if wall_us < self.end {
             return;
@@ -266,7 +284,8 @@ pub(super) fn day(wall_us: u64) -> Option<Date> {
     Some(Offset::UTC.to_datetime(at).date())
 }
 
-/// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no calendar knows.
+/// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no
+/// calendar knows.
 fn end_of(window: Window, wall_us: u64) -> u64 {
     let micros = |date: Date| {
         let midnight = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
@@ -306,7 +325,10 @@ mod tests {
         assert_eq!(account.take(&quota, 1, at(0)).unwrap_err(), Some(SECOND));
         assert_eq!(account.left(&quota, at(0)), (0, 10 * SECOND));
         assert!(account.take(&quota, 1, at(SECOND)).is_ok());
-        assert!(account.take(&quota, 11, at(100 * SECOND)).unwrap_err().is_none(), "more than it ever holds");
+        assert!(
+            account.take(&quota, 11, at(100 * SECOND)).unwrap_err().is_none(),
+            "more than it ever holds"
+        );
     }
 
     #[test]
@@ -318,7 +340,8 @@ mod tests {
         assert!(account.take(&quota, 10, at(3 * SECOND)).is_ok());
     }
 
-    /// B = 100, one a second: what was reserved at 0 and given back at 100 is no burst on top of that of 100.
+    /// B = 100, one a second: what was reserved at 0 and given back at 100 is no burst on top of
+    /// that of 100.
     #[test]
     fn a_refund_is_no_second_burst() {
         let quota = rolling(1, 1, 100);
@@ -339,7 +362,8 @@ mod tests {
     fn a_refund_moves_the_end_of_what_was_taken_after_it() {
         let quota = rolling(1, 1, 100);
         let account = Account::new(&quota, None);
-        let (first, second) = (account.take(&quota, 50, at(0)).unwrap(), account.take(&quota, 50, at(0)).unwrap());
+        let (first, second) =
+            (account.take(&quota, 50, at(0)).unwrap(), account.take(&quota, 50, at(0)).unwrap());
         account.give_back(&quota, 50, first, at(0));
         account.take(&quota, 50, at(60 * SECOND)).unwrap();
         account.give_back(&quota, 50, second, at(60 * SECOND));
@@ -350,22 +374,36 @@ mod tests {
     fn calendars_turn_and_never_back() {
         let quota = Quota { amount: 10, window: Window::Month, burst: 10 };
         let account = Account::new(&quota, None);
-        let wall = |text: &str| When { tick: Tick(0), wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64 };
+        let wall = |text: &str| When {
+            tick: Tick(0),
+            wall_us: text.parse::<Timestamp>().unwrap().as_microsecond() as u64,
+        };
         let (january, february) = (wall("2026-01-31T23:59:59Z"), wall("2026-02-01T00:00:00Z"));
         let taking = account.take(&quota, 10, january).unwrap();
         assert_eq!(account.take(&quota, 1, january).unwrap_err(), Some(SECOND));
         assert!(account.take(&quota, 8, february).is_ok());
         account.give_back(&quota, 10, taking, february);
-        assert_eq!(account.left(&quota, february).0, 2, "a refund for last month does not count in this one");
-        assert!(account.take(&quota, 3, january).is_err(), "a clock that steps back brings no new month");
+        assert_eq!(
+            account.left(&quota, february).0,
+            2,
+            "a refund for last month does not count in this one"
+        );
+        assert!(
+            account.take(&quota, 3, january).is_err(),
+            "a clock that steps back brings no new month"
+        );
     }
 
     proptest! {
-        /// Whatever is taken, charged less or given back in whatever order: in every span an account gives at most its burst and its rate.
+        /// Whatever is taken, charged less or given back in whatever order: in every span an
+        /// account gives at most its burst and its rate.
         #[test]
         fn never_more_than_burst_and_rate(
             (amount, burst) in (1u64..50, 1u64..60),
-            steps in prop::collection::vec((0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>(), 0usize..8), 1..80),
+            steps in prop::collection::vec(
+                (0u64..3_000_000_000, 0u64..40, 0u64..40, any::<bool>(), 0usize..8),
+                1..80,
+            ),
         ) {
             let quota = rolling(amount, 7, burst);
             let account = Account::new(&quota, None);
@@ -386,7 +424,8 @@ mod tests {
                 let mut sum = 0;
                 for to in &used[at..] {
                     sum += to.1;
-                    let allowed = burst as f64 + amount as f64 * (to.0 - from.0) as f64 / (7.0 * SECOND as f64);
+                    let allowed = burst as f64
+                        + amount as f64 * (to.0 - from.0) as f64 / (7.0 * SECOND as f64);
                     prop_assert!(sum as f64 <= allowed + 1e-6, "{sum} in {} ns, {allowed} allowed", to.0 - from.0);
                 }
             }

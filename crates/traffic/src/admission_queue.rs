@@ -1,11 +1,15 @@
 //! The admission queue of a backend: concurrent requests, and which waiting request is next.
 //!
-//! - *In*: requests with a tenant, a priority, estimated tokens and a deadline; completions of admitted requests.
-//! - *Out*: a [`Permit`], a position in the queue, or [`Shed`] at once when the wait would be too long.
-//! - *Never*: a thread or a timer. Callers supply the timer; dropping a permit or a waiting request releases it.
+//! - *In*: requests with a tenant, a priority, estimated tokens and a deadline; completions of
+//!   admitted requests.
+//! - *Out*: a [`Permit`], a position in the queue, or [`Shed`] at once when the wait would be too
+//!   long.
+//! - *Never*: a thread or a timer. Callers supply the timer; dropping a permit or a waiting request
+//!   releases it.
 //!
-//! The next request is the one of the highest priority; among equals, the one with the earliest virtual finish time (start-time fair queueing,
-//! Goyal, Vin and Cheng 1996, with tokens for bytes): a tenant with a hundred long requests delays another's short one by one of them.
+//! The next request is the one of the highest priority; among equals, the one with the earliest
+//! virtual finish time (start-time fair queueing, Goyal, Vin and Cheng 1996, with tokens for
+//! bytes): a tenant with a hundred long requests delays another's short one by one of them.
 
 mod adaptive;
 
@@ -61,7 +65,8 @@ pub enum ShedReason {
 
 impl ShedReason {
     /// All reasons.
-    pub const ALL: [ShedReason; 3] = [ShedReason::QueueFull, ShedReason::TooLate, ShedReason::TimedOut];
+    pub const ALL: [ShedReason; 3] =
+        [ShedReason::QueueFull, ShedReason::TooLate, ShedReason::TimedOut];
 
     /// The word in metrics and messages.
     pub fn name(self) -> &'static str {
@@ -127,7 +132,8 @@ struct Waiter {
     tell: oneshot::Sender<Result<Permit, Shed>>,
 }
 
-/// An admission permit. [`Permit::leave`] returns it with the measured time to first token; dropping it returns it without.
+/// An admission permit. [`Permit::leave`] returns it with the measured time to first token;
+/// dropping it returns it without.
 #[derive(Debug)]
 pub struct Permit {
     queue: Option<Arc<AdmissionQueue>>,
@@ -146,7 +152,8 @@ pub struct Waiting {
 impl AdmissionQueue {
     /// An empty queue.
     pub fn new(settings: Admission) -> Self {
-        let adaptive = settings.adaptive.then(|| Adaptive::new(settings.min_requests, settings.max_requests));
+        let adaptive =
+            settings.adaptive.then(|| Adaptive::new(settings.min_requests, settings.max_requests));
         let state = State {
             counts: QueueCounts::default(),
             waiting: BTreeMap::new(),
@@ -197,7 +204,10 @@ impl AdmissionQueue {
             // A request of a higher priority replaces the last one in a full queue.
             match state.waiting.last_entry() {
                 Some(last) if last.key().0 > turn.0 => {
-                    let _ = last.remove().tell.send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
+                    let _ = last
+                        .remove()
+                        .tell
+                        .send(Err(Shed { reason: ShedReason::QueueFull, retry_after }));
                     state.counts.shed[ShedReason::QueueFull as usize] += 1;
                 }
                 _ => return refuse(state, ShedReason::QueueFull),
@@ -224,7 +234,11 @@ impl AdmissionQueue {
     /// How it stands.
     pub fn counts(&self) -> QueueCounts {
         let state = self.state.lock();
-        QueueCounts { cap: state.cap(&self.settings), waiting: state.waiting.len() as u64, ..state.counts }
+        QueueCounts {
+            cap: state.cap(&self.settings),
+            waiting: state.waiting.len() as u64,
+            ..state.counts
+        }
     }
 
     fn place(self: &Arc<Self>, state: &mut State, tokens: u64) -> Permit {
@@ -234,7 +248,8 @@ impl AdmissionQueue {
         Permit { queue: Some(self.clone()), tokens }
     }
 
-    /// Admit waiting requests while permits are free. Permits of requests that left are returned; they must be dropped without the lock.
+    /// Admit waiting requests while permits are free. Permits of requests that left are returned;
+    /// they must be dropped without the lock.
     fn let_in(self: &Arc<Self>, state: &mut State) -> Vec<Permit> {
         let mut unsent = Vec::new();
         while let Some(next) = state.waiting.first_entry() {
@@ -270,7 +285,8 @@ impl AdmissionQueue {
             let gap = now.nanos_since(state.last_departure.max(state.busy_since)) as f64;
             // Departures measure the backend's pace only while requests wait.
             if !state.waiting.is_empty() {
-                state.gap = if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
+                state.gap =
+                    if state.gap == 0.0 { gap } else { state.gap + NEW * (gap - state.gap) };
             }
             state.last_departure = now;
         }
@@ -310,7 +326,9 @@ impl QueueCounts {
     fn has_room(&self, adaptive: Option<&Adaptive>, settings: &Admission, tokens: u64) -> bool {
         let cap = cap(adaptive, settings);
         // One that is larger than all that may be in flight goes in alone.
-        let fits = settings.max_tokens == 0 || self.in_flight == 0 || self.tokens.saturating_add(tokens) <= settings.max_tokens;
+        let fits = settings.max_tokens == 0
+            || self.in_flight == 0
+            || self.tokens.saturating_add(tokens) <= settings.max_tokens;
         fits && (cap == 0 || self.in_flight < cap)
     }
 }
@@ -346,14 +364,18 @@ impl Waiting {
     /// # Cancel safety
     /// It may be called again; dropping the [`Waiting`] leaves the queue.
     pub async fn turn(&mut self) -> Result<Permit, Shed> {
-        (&mut self.told).await.unwrap_or(Err(Shed { reason: ShedReason::TimedOut, retry_after: Duration::from_secs(1) }))
+        (&mut self.told).await.unwrap_or(Err(Shed {
+            reason: ShedReason::TimedOut,
+            retry_after: Duration::from_secs(1),
+        }))
     }
 
     /// Its time is over.
     pub fn give_up(self, now: Tick) -> Shed {
         let mut state = self.queue.state.lock();
         state.counts.shed[ShedReason::TimedOut as usize] += 1;
-        let retry_after = state.wait_of(state.waiting.len() as u64, now).max(Duration::from_secs(1));
+        let retry_after =
+            state.wait_of(state.waiting.len() as u64, now).max(Duration::from_secs(1));
         Shed { reason: ShedReason::TimedOut, retry_after }
     }
 }
@@ -382,7 +404,11 @@ impl Observe for AdmissionQueue {
             ("llm_lens_queued_requests_total", counts.queued),
         ]);
         for (reason, shed) in ShedReason::ALL.iter().zip(counts.shed) {
-            samples.push_with("llm_lens_shed_requests_total", ("reason", reason.name()), shed as f64);
+            samples.push_with(
+                "llm_lens_shed_requests_total",
+                ("reason", reason.name()),
+                shed as f64,
+            );
         }
     }
 }

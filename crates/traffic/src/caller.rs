@@ -67,8 +67,8 @@ impl Caller {
     }
 }
 
-/// The credential of a request: the first of `Authorization: Bearer`, `x-api-key` and `api-key`. `Some` of nothing where one of these stands and
-/// cannot be one.
+/// The credential of a request: the first of `Authorization: Bearer`, `x-api-key` and `api-key`.
+/// `Some` of nothing where one of these stands and cannot be one.
 pub fn credential<'h>(field: impl Fn(&str) -> Option<&'h [u8]>) -> Option<&'h str> {
     let bearer = |value: &'h [u8]| {
         let (scheme, rest) = value.split_at_checked(7)?;
@@ -81,8 +81,13 @@ pub fn credential<'h>(field: impl Fn(&str) -> Option<&'h [u8]>) -> Option<&'h st
             (value.is_some(), value)
         }
     };
-    let fits = |value: &&[u8]| !value.is_empty() && value.len() <= MAX_CREDENTIAL && value.iter().all(u8::is_ascii_graphic);
-    let text = value.map(<[u8]>::trim_ascii).filter(fits).and_then(|value| std::str::from_utf8(value).ok());
+    let fits = |value: &&[u8]| {
+        !value.is_empty() && value.len() <= MAX_CREDENTIAL && value.iter().all(u8::is_ascii_graphic)
+    };
+    let text = value
+        .map(<[u8]>::trim_ascii)
+        .filter(fits)
+        .and_then(|value| std::str::from_utf8(value).ok());
     shown.then(|| text.unwrap_or_default())
 }
 
@@ -93,7 +98,9 @@ mod tests {
     #[test]
     fn credentials_stand_in_three_places() {
         let of = |fields: &'static [(&'static str, &'static [u8])]| {
-            credential(move |name| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+            credential(move |name| {
+                fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+            })
         };
         assert_eq!(of(&[("authorization", b"bEaReR  k1 ")]), Some("k1"));
         assert_eq!(of(&[("x-api-key", b"k2")]), Some("k2"));

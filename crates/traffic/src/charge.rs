@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::account::{Taking, When};
+use super::account::{Account, Taking, When};
 use super::limits::{Held, Limit};
 use super::prices::Used;
 use super::settings::{OnExhausted, Price, Unit};
@@ -22,6 +22,51 @@ pub(super) struct Part {
     pub(super) taking: Taking,
     /// It was taken of this gateway's share, while the store was away.
     pub(super) of_share: bool,
+}
+
+impl Part {
+    /// Take or charge more, so that `units` are taken in all. `false`: the limit had not enough,
+    /// and it is charged all the same.
+    pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
+        let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else {
+            return true;
+        };
+        self.taken = units;
+        if let Some(lease) = self.held.lease() {
+            return lease.grow(more);
+        }
+        match self.held.account.take(&self.held.quota, more, now) {
+            Ok(taking) => {
+                self.held.account.close(taking);
+                true
+            }
+            Err(_) => {
+                self.held.account.charge(&self.held.quota, more, now);
+                false
+            }
+        }
+    }
+
+    /// Close the account: nothing is taken or returned any more.
+    pub(super) fn close(&self) {
+        match &*self.held.account {
+            Account::Leased(lease) if self.of_share => lease.close(self.taking),
+            account => account.close(self.taking),
+        }
+    }
+
+    /// Give back what is taken beyond `units`.
+    pub(super) fn shrink_to(&mut self, units: u64, now: When) {
+        if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
+            match &*self.held.account {
+                Account::Leased(lease) if self.of_share => {
+                    lease.give_back_share(&self.held.quota, back, self.taking, now)
+                }
+                account => account.give_back(&self.held.quota, back, self.taking, now),
+            }
+            self.taken = units;
+        }
+    }
 }
 
 /// What a request has taken.
@@ -77,7 +122,8 @@ impl Charge {
         self.parts.is_empty()
     }
 
-    /// The stream has used that much. Everything is charged, also beyond a limit. Returns the first exhausted limit that wants the stream to end.
+    /// The stream has used that much. Everything is charged, also beyond a limit. Returns the first
+    /// exhausted limit that wants the stream to end.
     pub fn grow(&mut self, used: &Used, now: When) -> Option<Exhausted> {
         let mut exhausted = None;
         for part in &mut self.parts {
@@ -88,14 +134,16 @@ impl Charge {
                 if !self.exhausted {
                     part.limit.ended.fetch_add(1, Ordering::Relaxed);
                 }
-                exhausted = Some(Exhausted { limit: part.limit.settings.name.clone(), unit, on_exhausted });
+                exhausted =
+                    Some(Exhausted { limit: part.limit.settings.name.clone(), unit, on_exhausted });
             }
         }
         self.exhausted |= exhausted.is_some();
         exhausted
     }
 
-    /// The request has ended with that use: surplus reservations are returned, the rest is charged, and streams are released.
+    /// The request has ended with that use: surplus reservations are returned, the rest is charged,
+    /// and streams are released.
     pub fn settle(&mut self, used: &Used, now: When) {
         for mut part in self.parts.drain(..) {
             let units = match part.limit.settings.unit {
@@ -113,7 +161,8 @@ impl Charge {
         self.parts.iter().filter(|part| part.limit.settings.warn_at > 0).filter_map(move |part| {
             let quota = &part.held.quota;
             let (left, _) = part.held.account.left(quota, now);
-            let taken = u128::from(quota.burst.saturating_sub(left)) * 100 / u128::from(quota.burst.max(1));
+            let taken =
+                u128::from(quota.burst.saturating_sub(left)) * 100 / u128::from(quota.burst.max(1));
             let taken = u64::try_from(taken).unwrap_or(100);
             let warns = taken >= u64::from(part.limit.settings.warn_at);
             warns.then(|| {
@@ -130,7 +179,10 @@ impl Charge {
 
     /// What is left of the tightest limit on tokens.
     pub fn tokens_left(&self, now: When) -> Option<Left> {
-        self.tightest(|unit| matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::TotalTokens), now)
+        self.tightest(
+            |unit| matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::TotalTokens),
+            now,
+        )
     }
 
     fn tightest(&self, wanted: impl Fn(Unit) -> bool, now: When) -> Option<Left> {

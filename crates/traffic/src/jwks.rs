@@ -1,11 +1,14 @@
 //! JWTs of identity providers, and the keys that verify them.
 //!
-//! - *In*: a token that a client shows; the key sets of issuers, which the gateway fetches when they are due.
+//! - *In*: a token that a client shows; the key sets of issuers, which the gateway fetches when
+//!   they are due.
 //! - *Out*: its [`Caller`], by the claims that the operator named.
-//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that an unauthenticated client can cause more than once in
-//!   [`ON_DEMAND`]; a memory of tokens that were not good.
+//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that an
+//!   unauthenticated client can cause more than once in [`ON_DEMAND`]; a memory of tokens that were
+//!   not good.
 //!
-//! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a millisecond, a hash a microsecond.
+//! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a
+//! millisecond, a hash a microsecond.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,13 +64,23 @@ pub struct BadKeys(#[from] serde_json::Error);
 impl Jwks {
     /// Issuers whose keys have not been fetched yet.
     pub fn new(issuers: impl Iterator<Item = settings::Issuer>) -> Self {
-        let issuer = |settings| Issuer { settings, keys: RwLock::default(), fetched: AtomicU64::new(0), wanted: AtomicU64::new(0) };
+        let issuer = |settings| Issuer {
+            settings,
+            keys: RwLock::default(),
+            fetched: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+        };
         Jwks { issuers: issuers.map(issuer).collect(), good: TokenCache::default() }
     }
 
     /// Indexes of the issuers whose keys are due for a fetch.
     pub fn due(&self, now: Tick) -> Vec<usize> {
-        self.issuers.iter().enumerate().filter(|(_, issuer)| issuer.is_due(now)).map(|(at, _)| at).collect()
+        self.issuers
+            .iter()
+            .enumerate()
+            .filter(|(_, issuer)| issuer.is_due(now))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// The keys of an issuer were fetched, or `None`: that failed, and those that are known stay.
@@ -112,7 +125,9 @@ impl Jwks {
                 issuer.wanted.store(1, Ordering::Relaxed);
             }
             if let Some(claims) = candidates.find_map(|jwk| issuer.verify(token, jwk, &header)) {
-                let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else { return Identity::Bad };
+                let Some(caller) = issuer.caller(&claims, rates).map(Arc::new) else {
+                    return Identity::Bad;
+                };
                 self.good.keep(hash, &caller, epoch, wall_us);
                 return Identity::Good(caller);
             }
@@ -122,10 +137,18 @@ impl Jwks {
 }
 
 impl Issuer {
-    fn verify(&self, token: &str, jwk: &Jwk, header: &jsonwebtoken::Header) -> Option<Map<String, Value>> {
-        // A key with a declared use is not used otherwise. Symmetric keys are refused: a shared secret proves nothing.
+    fn verify(
+        &self,
+        token: &str,
+        jwk: &Jwk,
+        header: &jsonwebtoken::Header,
+    ) -> Option<Map<String, Value>> {
+        // A key with a declared use is not used otherwise. Symmetric keys are refused: a shared
+        // secret proves nothing.
         let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
-        if named.is_some_and(|named| named != format!("{:?}", header.alg)) || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+        if named.is_some_and(|named| named != format!("{:?}", header.alg))
+            || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_))
+        {
             return None;
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
@@ -141,24 +164,37 @@ impl Issuer {
     /// The caller of the claims; `None` if a required claim is missing.
     fn caller(&self, claims: &Map<String, Value>, rates: &[Limit]) -> Option<Caller> {
         let settings = &self.settings;
-        let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty() && text.len() <= 256);
+        let text = |name: &str| {
+            claims
+                .get(name)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty() && text.len() <= 256)
+        };
         let patterns = |name: &Option<String>| -> Option<Vec<Pattern>> {
             let Some(name) = name else { return Some(Vec::new()) };
             // A configured claim that is missing permits nothing.
             let allowed = match claims.get(name)? {
                 Value::String(words) => words.split_whitespace().map(Pattern::new).collect(),
-                Value::Array(words) => words.iter().filter_map(Value::as_str).map(Pattern::new).collect::<Vec<_>>(),
+                Value::Array(words) => {
+                    words.iter().filter_map(Value::as_str).map(Pattern::new).collect::<Vec<_>>()
+                }
                 _ => return None,
             };
             (!allowed.is_empty()).then_some(allowed)
         };
-        let priority =
-            settings.priority_claim.as_ref().and_then(|name| claims.get(name)?.as_u64()).and_then(|n| u8::try_from(n.min(9)).ok());
+        let priority = settings
+            .priority_claim
+            .as_ref()
+            .and_then(|name| claims.get(name)?.as_u64())
+            .and_then(|n| u8::try_from(n.min(9)).ok());
         let limits = settings.limits_claim.as_ref().and_then(|name| claims.get(name)?.as_object());
         let own = limits.into_iter().flatten().filter_map(|(name, amount)| {
             let limit = rates.iter().find(|limit| *limit.name == **name)?;
             let amount = amount.as_f64().filter(|amount| *amount > 0.0)?;
-            Some((limit.name.clone(), if limit.unit == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64))
+            Some((
+                limit.name.clone(),
+                if limit.unit == Unit::Cost { amount * DOLLAR as f64 } else { amount } as u64,
+            ))
         });
         let end = claims.get("exp").and_then(Value::as_u64)?.saturating_add(LEEWAY);
         Some(Caller {

@@ -2,8 +2,8 @@
 //!
 //! - *In*: entries of the key file, the secret of the hashes, a presented key.
 //! - *Out*: its [`Caller`].
-//! - *Never*: a key. No comparison depends on the secret: a presented key is hashed first, always, and without the secret a client cannot choose
-//!   a hash.
+//! - *Never*: a key. No comparison depends on the secret: a presented key is hashed first, always,
+//!   and without the secret a client cannot choose a hash.
 
 #[cfg(feature = "sqlite")]
 mod database;
@@ -29,12 +29,16 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Endings of a database's name, for one that does not exist yet.
 const SQLITE_SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
-/// Whether the keys at `path` are kept in an SQLite database: by its first bytes, or by its name where it is empty or missing.
+/// Whether the keys at `path` are kept in an SQLite database: by its first bytes, or by its name
+/// where it is empty or missing.
 pub fn is_database(path: &Path) -> bool {
     let mut magic = [0; SQLITE_MAGIC.len()];
-    match std::fs::File::open(path).map(|mut file| std::io::Read::read_exact(&mut file, &mut magic)) {
+    match std::fs::File::open(path).map(|mut file| std::io::Read::read_exact(&mut file, &mut magic))
+    {
         Ok(Ok(())) => magic == *SQLITE_MAGIC,
-        _ => path.extension().is_some_and(|end| SQLITE_SUFFIXES.iter().any(|known| end.eq_ignore_ascii_case(known))),
+        _ => path
+            .extension()
+            .is_some_and(|end| SQLITE_SUFFIXES.iter().any(|known| end.eq_ignore_ascii_case(known))),
     }
 }
 
@@ -51,7 +55,10 @@ impl fmt::Debug for KeyHasher {
 impl KeyHasher {
     /// A hasher with that secret.
     pub fn new(secret: &str) -> Self {
-        KeyHasher(Hmac::new_from_slice(secret.as_bytes()).expect("invariant: HMAC takes keys of any length"))
+        KeyHasher(
+            Hmac::new_from_slice(secret.as_bytes())
+                .expect("invariant: HMAC takes keys of any length"),
+        )
     }
 
     /// HMAC-SHA-256 of a key.
@@ -136,8 +143,16 @@ mod tests {
         let hasher = KeyHasher::new("secret");
         let keys = Keys::new(hasher.clone(), vec![key(&hasher, "good", Some(100))]);
         assert_eq!(keys.find("good", 99).unwrap().owner, "a".into());
-        assert!(keys.find("good", 100).is_none() && keys.find("bad", 0).is_none() && keys.find("", 0).is_none());
-        assert!(Keys::new(KeyHasher::new("another"), vec![key(&hasher, "good", None)]).find("good", 0).is_none());
+        assert!(
+            keys.find("good", 100).is_none()
+                && keys.find("bad", 0).is_none()
+                && keys.find("", 0).is_none()
+        );
+        assert!(
+            Keys::new(KeyHasher::new("another"), vec![key(&hasher, "good", None)])
+                .find("good", 0)
+                .is_none()
+        );
         assert!(!format!("{keys:?}").contains("secret"));
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - *In*: what a store granted, what requests take and give back.
 //! - *Out*: yes while the slice lasts, without a word to the store; else how much to ask it for.
-//! - *Never*: use of units that were not leased, except by running streams since the last call to the store.
+//! - *Never*: use of units that were not leased, except by running streams since the last call to
+//!   the store.
 //!
-//! The store has the account (the same GCRA, or the count of a calendar window) and grants what a request needs plus a slice. Unused
-//! slices go back when they have lain idle. What a crashed gateway had leased is lost and comes back with time.
+//! The store has the account (the same GCRA, or the count of a calendar window) and grants what a
+//! request needs plus a slice. Unused slices go back when they have lain idle. What a crashed
+//! gateway had leased is lost and comes back with time.
 
 use std::sync::Arc;
 
@@ -14,11 +16,13 @@ use super::limits::Held;
 use super::settings::{Quota, Shared, Window};
 use super::sync::Mutex;
 
-/// The part of a burst that a slice has: more makes fewer questions, and more that lies idle elsewhere.
+/// The part of a burst that a slice has: more makes fewer questions, and more that lies idle
+/// elsewhere.
 const SLICES: u64 = 20;
 /// Nanoseconds after which an unused slice goes back.
 const IDLE: u64 = 2_000_000_000;
-/// Nanoseconds between two calls that keep units at a time alive: the store frees those of a gateway that makes no call.
+/// Nanoseconds between two calls that keep units at a time alive: the store frees those of a
+/// gateway that makes no call.
 const KEEP_ALIVE: u64 = 1_000_000_000;
 
 /// What this gateway has of an account.
@@ -35,7 +39,8 @@ struct State {
     balance: i64,
     /// The store could not grant a debt: streams get no more units.
     is_dry: bool,
-    /// A request is fetching a slice: others fetch only what they need, so that a gateway never has two slices.
+    /// A request is fetching a slice: others fetch only what they need, so that a gateway never has
+    /// two slices.
     is_asking: bool,
     /// When something was taken last, nanoseconds.
     used_at: u64,
@@ -45,7 +50,8 @@ struct State {
     told_at: u64,
     /// An answer of the store was lost: it may think otherwise than it should.
     is_lost: bool,
-    /// Calls about it that are on their way: until they are answered, it is not known what the store thinks.
+    /// Calls about it that are on their way: until they are answered, it is not known what the
+    /// store thinks.
     calls: u32,
     /// Of a calendar, the end of the window that the slice is of.
     window: u64,
@@ -120,9 +126,17 @@ impl Lease {
     }
 
     /// Take units while the store is away. `Err(wait)`: not now.
-    pub(super) fn take_without(&self, quota: &Quota, away: Away, units: u64, now: When) -> Result<(Taking, bool), Option<u64>> {
+    pub(super) fn take_without(
+        &self,
+        quota: &Quota,
+        away: Away,
+        units: u64,
+        now: When,
+    ) -> Result<(Taking, bool), Option<u64>> {
         match away {
-            Away::Local => self.local.take(&self.share(quota), units, now).map(|taking| (taking, true)),
+            Away::Local => {
+                self.local.take(&self.share(quota), units, now).map(|taking| (taking, true))
+            }
             Away::Open => Ok((self.charge(quota, units, now), false)),
             Away::Closed => Err(Some(1_000_000_000)),
         }
@@ -142,7 +156,8 @@ impl Lease {
         taking(quota, signed(units), now)
     }
 
-    /// Units that refilled with time are not returned again, nor units of a past window. Streams are always returned.
+    /// Units that refilled with time are not returned again, nor units of a past window. Streams
+    /// are always returned.
     pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
         let back = match window_end(quota.window, now) {
             _ if quota.window == Window::AtATime => units,
@@ -177,7 +192,8 @@ impl Lease {
     }
 }
 
-/// What must be known to give it back: of a rate when it would be paid off, of a calendar the end of the window.
+/// What must be known to give it back: of a rate when it would be paid off, of a calendar the end
+/// of the window.
 fn taking(quota: &Quota, units: i64, now: When) -> Taking {
     let paid = || now.tick.0.saturating_add(quota.time_of(units.unsigned_abs()));
     Taking::until(window_end(quota.window, now).unwrap_or_else(paid))
@@ -188,19 +204,27 @@ impl Wanted {
     pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
         let mut state = held.lease()?.state.lock();
         let short = signed(units).saturating_sub(state.balance);
-        // A debt beyond all that the limit holds is paid in parts; what is larger than it by itself never fits.
+        // A debt beyond all that the limit holds is paid in parts; what is larger than it by itself
+        // never fits.
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
         let asks = !std::mem::replace(&mut state.is_asking, true);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
         Some(Wanted::new(held, &mut state, key, (need, want), asks))
     }
 
-    fn new(held: &Arc<Held>, state: &mut State, key: &str, (need, want): (u64, u64), asks: bool) -> Self {
+    fn new(
+        held: &Arc<Held>,
+        state: &mut State,
+        key: &str,
+        (need, want): (u64, u64),
+        asks: bool,
+    ) -> Self {
         state.calls += 1;
         Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks }
     }
 
-    /// What the store should think that this gateway has of the account; and whether that is certain: no other call is on its way.
+    /// What the store should think that this gateway has of the account; and whether that is
+    /// certain: no other call is on its way.
     pub fn leased(&self) -> (u64, bool) {
         let Some(lease) = self.held.lease() else { return (0, false) };
         let state = lease.state.lock();
@@ -249,7 +273,8 @@ impl StoreTask {
     pub(super) fn of(held: &Arc<Held>, key: &str, now: Option<When>) -> Option<StoreTask> {
         let mut state = held.lease()?.state.lock();
         let balance = state.balance;
-        let wanted = |state: &mut State, need, want| Wanted::new(held, state, key, (need, want), false);
+        let wanted =
+            |state: &mut State, need, want| Wanted::new(held, state, key, (need, want), false);
         if balance < 0 {
             return Some(StoreTask::Owe(wanted(&mut state, 1, balance.unsigned_abs())));
         }
@@ -259,7 +284,8 @@ impl StoreTask {
         if back <= 0 {
             let has = state.leased > 0 || state.is_lost;
             let is_due = |now: &When| now.tick.0.saturating_sub(state.told_at) > KEEP_ALIVE;
-            let now = now.filter(|now| held.quota.window == Window::AtATime && has && is_due(now))?;
+            let now =
+                now.filter(|now| held.quota.window == Window::AtATime && has && is_due(now))?;
             state.told_at = now.tick.0;
             return Some(StoreTask::Live(wanted(&mut state, 0, 0)));
         }
@@ -275,7 +301,8 @@ impl StoreTask {
         }
     }
 
-    /// The answer of the store: units granted, taken, or confirmed (1: certain, 0: not). `None`: no answer, nothing changes.
+    /// The answer of the store: units granted, taken, or confirmed (1: certain, 0: not). `None`: no
+    /// answer, nothing changes.
     pub fn done(self, units: Option<u64>) {
         let Some(lease) = self.wanted().held.lease() else { return };
         let mut state = lease.state.lock();
@@ -285,8 +312,12 @@ impl StoreTask {
                 state.is_dry = granted < wanted.want;
             }
             // What goes back to a store that is away comes back here, and is tried again.
-            (StoreTask::Return(wanted), None) => state.balance = state.balance.saturating_add(signed(wanted.want)),
-            (StoreTask::Return(wanted), Some(_)) => state.leased = state.leased.saturating_sub(signed(wanted.want)),
+            (StoreTask::Return(wanted), None) => {
+                state.balance = state.balance.saturating_add(signed(wanted.want))
+            }
+            (StoreTask::Return(wanted), Some(_)) => {
+                state.leased = state.leased.saturating_sub(signed(wanted.want))
+            }
             (StoreTask::Live(_), Some(certain)) => state.is_lost &= certain == 0,
             (StoreTask::Owe(_) | StoreTask::Live(_), None) => {}
         }
@@ -317,8 +348,18 @@ mod tests {
     }
 
     fn held() -> Arc<Held> {
-        let quota = Quota { amount: 1000, window: Window::Rolling(std::time::Duration::from_secs(60)), burst: 1000 };
-        Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) })
+        let quota = Quota {
+            amount: 1000,
+            window: Window::Rolling(std::time::Duration::from_secs(60)),
+            burst: 1000,
+        };
+        Arc::new(Held {
+            quota,
+            account: Arc::new(Account::new(
+                &quota,
+                Some(&Shared { prefix: "p".into(), replicas: 4 }),
+            )),
+        })
     }
 
     fn lease(held: &Held) -> &Lease {
@@ -333,9 +374,14 @@ mod tests {
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
-        assert!(StoreTask::of(&held, "k", Some(at(0))).is_none(), "a slice may lie here while it is used");
+        assert!(
+            StoreTask::of(&held, "k", Some(at(0))).is_none(),
+            "a slice may lie here while it is used"
+        );
         lease(&held).give_back(&held.quota, 20, taking, at(0));
-        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(0))) else { panic!("more than a slice goes back") };
+        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(0))) else {
+            panic!("more than a slice goes back")
+        };
         assert_eq!(back.want, 20);
         let chore = StoreTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
@@ -360,16 +406,26 @@ mod tests {
     #[test]
     fn places_come_back_whenever_they_are_left_and_are_told_of_meanwhile() {
         let quota = Quota { amount: 40, window: Window::AtATime, burst: 40 };
-        let held = Arc::new(Held { quota, account: Arc::new(Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 4 }))) });
+        let held = Arc::new(Held {
+            quota,
+            account: Arc::new(Account::new(
+                &quota,
+                Some(&Shared { prefix: "p".into(), replicas: 4 }),
+            )),
+        });
         let wanted = Wanted::of(&held, "k", 1).unwrap();
         assert_eq!((wanted.need, wanted.want), (1, 3));
         wanted.granted(3);
         drop(wanted);
         let taking = lease(&held).take(&held.quota, 1, at(0)).unwrap();
-        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(2 * IDLE))) else { panic!("two lie idle") };
+        let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(2 * IDLE))) else {
+            panic!("two lie idle")
+        };
         assert_eq!(back.want, 2);
         StoreTask::Return(back).done(Some(0));
-        let Some(StoreTask::Live(live)) = StoreTask::of(&held, "k", Some(at(3 * IDLE))) else { panic!("one is taken") };
+        let Some(StoreTask::Live(live)) = StoreTask::of(&held, "k", Some(at(3 * IDLE))) else {
+            panic!("one is taken")
+        };
         assert_eq!(live.leased(), (1, true));
         let other = Wanted::of(&held, "k", 1).unwrap();
         assert_eq!(live.leased(), (1, false), "another question is on its way");
@@ -387,7 +443,10 @@ mod tests {
         let held = held();
         let (lease, quota) = (lease(&held), held.quota);
         assert!(lease.take_without(&quota, Away::Local, 250, at(0)).is_ok());
-        assert!(lease.take_without(&quota, Away::Local, 1, at(0)).is_err(), "a quarter of a thousand");
+        assert!(
+            lease.take_without(&quota, Away::Local, 1, at(0)).is_err(),
+            "a quarter of a thousand"
+        );
         assert!(lease.take_without(&quota, Away::Open, 10_000, at(0)).is_ok());
         assert!(lease.take_without(&quota, Away::Closed, 1, at(0)).is_err());
     }
@@ -404,13 +463,15 @@ mod interleavings {
 
     const NOW: When = When { tick: Tick(1), wall_us: 0 };
 
-    /// Requests, the keeper of leases and a store that now and then does not answer: no unit is lost, doubled, or spent before it was leased.
+    /// Requests, the keeper of leases and a store that now and then does not answer: no unit is
+    /// lost, doubled, or spent before it was leased.
     #[test]
     fn units_are_neither_lost_nor_doubled() {
         check_random(
             || {
                 let quota = Quota { amount: 100, window: Window::AtATime, burst: 100 };
-                let account = Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
+                let account =
+                    Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
                 let held = Arc::new(Held { quota, account: Arc::new(account) });
                 // What the store has given out.
                 let given = std::sync::Arc::new(AtomicI64::new(0));
@@ -422,11 +483,23 @@ mod interleavings {
                     let (held, given) = (held.clone(), given.clone());
                     thread::spawn(move || (0..2).for_each(|turn| keep(&held, &given, turn == 1)))
                 };
-                let running: i64 = requests.collect::<Vec<_>>().into_iter().map(|request| request.join().expect("no panic")).sum();
+                let running: i64 = requests
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .map(|request| request.join().expect("no panic"))
+                    .sum();
                 keeper.join().expect("no panic");
                 let state = held.lease().expect("a lease").state.lock();
-                assert_eq!(state.balance + running, given.load(Ordering::SeqCst), "left and running are what was given out");
-                assert_eq!(state.leased, given.load(Ordering::SeqCst), "the gateway knows what the store gave out");
+                assert_eq!(
+                    state.balance + running,
+                    given.load(Ordering::SeqCst),
+                    "left and running are what was given out"
+                );
+                assert_eq!(
+                    state.leased,
+                    given.load(Ordering::SeqCst),
+                    "the gateway knows what the store gave out"
+                );
                 assert_eq!((state.calls, state.is_asking), (0, false));
             },
             2_000,

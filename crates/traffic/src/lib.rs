@@ -1,8 +1,10 @@
 //! Authentication, rate limits, admission, usage and prices.
 //!
 //! - *In*: credentials, estimates and actual use of requests, two clocks.
-//! - *Out*: a [`Caller`]; a [`Charge`], or a [`Limited`] with the limit and the time to wait; an admission permit, or the reason why not.
-//! - *Never*: a connection, except to a key database; state that grows with unauthenticated input; an unsettled charge.
+//! - *Out*: a [`Caller`]; a [`Charge`], or a [`Limited`] with the limit and the time to wait; an
+//!   admission permit, or the reason why not.
+//! - *Never*: a connection, except to a key database; state that grows with unauthenticated input;
+//!   an unsettled charge.
 //!
 //! `docs/rate-limits.md` is the page for operators, ADR 0007 explains the design.
 
@@ -15,6 +17,7 @@ pub mod jwks;
 pub mod keys;
 mod lease;
 mod limits;
+mod network;
 mod pattern;
 mod prices;
 pub mod settings;
@@ -24,12 +27,15 @@ mod token_cache;
 mod usage;
 
 pub use account::When;
-pub use admission_queue::{AdmissionQueue, Permit, QueueCounts, QueueRequest, Shed, ShedReason, Waiting};
+pub use admission_queue::{
+    AdmissionQueue, Permit, QueueCounts, QueueRequest, Shed, ShedReason, Waiting,
+};
 pub use caller::{Caller, Identity, credential};
 pub use charge::{Charge, Exhausted, Left};
 pub use keys::{KeyHasher, Keys};
 pub use lease::{Away, StoreTask, Wanted};
-pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits, network};
+pub use limits::{Denied, LimitCounts, LimitRequest, Limited, RateLimits};
+pub use network::network;
 pub use pattern::Pattern;
 pub use prices::Used;
 pub use token_cache::{Expired, TokenCache};

@@ -27,7 +27,9 @@ impl Used {
             (self.output - reasoning, price.output),
             (reasoning, price.reasoning),
         ];
-        parts.iter().fold(0, |sum, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
+        parts
+            .iter()
+            .fold(0, |sum, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
     }
 
     /// In a limit's units.
@@ -53,7 +55,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_token_has_its_price() {
-        let price = Price { models: vec![], input: 100, cached_input: 10, output: 1000, reasoning: 2000 };
+        let price =
+            Price { models: vec![], input: 100, cached_input: 10, output: 1000, reasoning: 2000 };
         let used = Used { input: 10, cached: 4, output: 5, reasoning: 2 };
         assert_eq!(used.cost(Some(&price)), 6 * 100 + 4 * 10 + 3 * 1000 + 2 * 2000);
         assert_eq!(used.cost(None), 0);

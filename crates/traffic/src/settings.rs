@@ -112,13 +112,16 @@ impl Quota {
     pub(super) fn time_of(&self, units: u64) -> u64 {
         let Window::Rolling(period) = self.window else { return 0 };
         let (nanos, amount) = (period.as_nanos(), u128::from(self.amount.max(1)));
-        u64::try_from((u128::from(units) * nanos).div_ceil(amount)).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+        u64::try_from((u128::from(units) * nanos).div_ceil(amount))
+            .unwrap_or(u64::MAX / 4)
+            .min(u64::MAX / 4)
     }
 
     /// Units that a rate gives in so many nanoseconds, rounded down.
     pub(super) fn units_of(&self, nanos: u64) -> u64 {
         let Window::Rolling(period) = self.window else { return 0 };
-        u64::try_from(u128::from(nanos) * u128::from(self.amount) / period.as_nanos().max(1)).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(nanos) * u128::from(self.amount) / period.as_nanos().max(1))
+            .unwrap_or(u64::MAX)
     }
 }
 

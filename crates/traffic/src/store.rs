@@ -4,9 +4,9 @@
 //! - *Out*: a [`Call`]; what its answer means.
 //! - *Never*: a connection. The pipeline has it, and runs the call.
 //!
-//! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in `account.rs`, in microseconds; a calendar's
-//! window is a count under a name with the window's end; streams at a time are a count for each gateway. Each decision is one script, and
-//! so atomic.
+//! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in
+//! `account.rs`, in microseconds; a calendar's window is a count under a name with the window's
+//! end; streams at a time are a count for each gateway. Each decision is one script, and so atomic.
 
 use std::time::Duration;
 
@@ -35,7 +35,13 @@ pub enum Script {
 
 impl Script {
     /// All scripts, in the order of their numbers.
-    pub const ALL: [Script; 5] = [Script::TakeRate, Script::GiveRate, Script::TakeCount, Script::GiveCount, Script::Concurrent];
+    pub const ALL: [Script; 5] = [
+        Script::TakeRate,
+        Script::GiveRate,
+        Script::TakeCount,
+        Script::GiveCount,
+        Script::Concurrent,
+    ];
 
     /// The source, in Lua.
     pub const fn source(self) -> &'static str {
@@ -87,10 +93,19 @@ impl Wanted {
         let (need, want) = (self.need, self.want);
         match self.quota.window {
             Window::Rolling(period) => {
-                let args = [self.quota.amount, period.as_micros() as u64, self.quota.burst, need, want, KEY_TTL_SLACK];
+                let args = [
+                    self.quota.amount,
+                    period.as_micros() as u64,
+                    self.quota.burst,
+                    need,
+                    want,
+                    KEY_TTL_SLACK,
+                ];
                 self.call(Script::TakeRate, args)
             }
-            Window::Day | Window::Month => self.call(Script::TakeCount, [self.quota.amount, end_of(&self.key), need, want]),
+            Window::Day | Window::Month => {
+                self.call(Script::TakeCount, [self.quota.amount, end_of(&self.key), need, want])
+            }
             Window::AtATime => self.concurrent(gateway, (need, want), 0),
         }
     }
@@ -98,9 +113,10 @@ impl Wanted {
     /// Give `want` units back.
     pub fn give(&self, gateway: &str) -> Call<'_> {
         match self.quota.window {
-            Window::Rolling(period) => {
-                self.call(Script::GiveRate, [self.quota.amount, period.as_micros() as u64, self.want, KEY_TTL_SLACK])
-            }
+            Window::Rolling(period) => self.call(
+                Script::GiveRate,
+                [self.quota.amount, period.as_micros() as u64, self.want, KEY_TTL_SLACK],
+            ),
             Window::Day | Window::Month => self.call(Script::GiveCount, [self.want, KEY_TTL_SLACK]),
             Window::AtATime => self.concurrent(gateway, (0, 0), self.want),
         }
@@ -112,15 +128,22 @@ impl Wanted {
     }
 
     fn call<const N: usize>(&self, script: Script, args: [u64; N]) -> Call<'_> {
-        Call { script, key: &self.key, args: args.map(|arg| arg.to_string()).into(), certain: false }
+        Call {
+            script,
+            key: &self.key,
+            args: args.map(|arg| arg.to_string()).into(),
+            certain: false,
+        }
     }
 
     fn concurrent(&self, gateway: &str, (need, want): (u64, u64), back: u64) -> Call<'_> {
         let (leased, alone) = self.leased();
         // Only a call that changes nothing confirms what the gateway holds.
         let certain = alone && want == 0 && back == 0;
-        let numbers = [GATEWAY_TTL, self.quota.amount, leased, need, want, back, u64::from(certain)];
-        let args = std::iter::once(gateway.to_owned()).chain(numbers.iter().map(u64::to_string)).collect();
+        let numbers =
+            [GATEWAY_TTL, self.quota.amount, leased, need, want, back, u64::from(certain)];
+        let args =
+            std::iter::once(gateway.to_owned()).chain(numbers.iter().map(u64::to_string)).collect();
         Call { script: Script::Concurrent, key: &self.key, args, certain }
     }
 }

@@ -1,4 +1,5 @@
-//! The mutex of shared state: parking_lot's, or shuttle's in tests of thread schedules (`--cfg shuttle`).
+//! The mutex of shared state: parking_lot's, or shuttle's in tests of thread schedules
+//! (`--cfg shuttle`).
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::Mutex;

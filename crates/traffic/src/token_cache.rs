@@ -2,7 +2,8 @@
 //!
 //! - *In*: a credential's hash, and the caller that it proved to be.
 //! - *Out*: the cached [`Caller`] until the credential expires.
-//! - *Never*: a credential, only its hash; an invalid one: unauthenticated clients leave nothing here.
+//! - *Never*: a credential, only its hash; an invalid one: unauthenticated clients leave nothing
+//!   here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,8 +51,8 @@ impl TokenCache {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Remember a good one, unless everything was forgotten since: what vouched for it may be gone. When there are too many, those that have expired
-    /// go, and if that is not enough, all.
+    /// Remember a good one, unless everything was forgotten since: what vouched for it may be gone.
+    /// When there are too many, those that have expired go, and if that is not enough, all.
     pub fn keep(&self, hash: Hash, caller: &Arc<Caller>, epoch: u64, wall_us: u64) {
         let mut good = self.good.lock();
         if epoch != self.epoch() {
@@ -96,7 +97,12 @@ mod tests {
         assert_eq!(remembered.find(&hash, 99), Ok(Some(caller(100))));
         assert_eq!(remembered.find(&hash, 100), Err(Expired));
         for at in 0..3 * MAX_TOKENS {
-            remembered.keep(TokenCache::hash(&at.to_string()), &caller(if at % 2 == 0 { 50 } else { 1000 }), 0, 60);
+            remembered.keep(
+                TokenCache::hash(&at.to_string()),
+                &caller(if at % 2 == 0 { 50 } else { 1000 }),
+                0,
+                60,
+            );
             assert!(remembered.good.lock().len() <= MAX_TOKENS);
         }
         let before = remembered.epoch();

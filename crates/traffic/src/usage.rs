@@ -1,8 +1,10 @@
 //! Usage by owner, key, model and day.
 //!
 //! - *In*: the usage of each request, its owner, model and time.
-//! - *Out*: sums by owner, key and model, by day and month; the same as lines that can be read again.
-//! - *Never*: more than [`MAX_ROWS`] sums: the oldest day goes first. A name that a stranger chose: callers are known, models declared.
+//! - *Out*: sums by owner, key and model, by day and month; the same as lines that can be read
+//!   again.
+//! - *Never*: more than [`MAX_ROWS`] sums: the oldest day goes first. A name that a stranger chose:
+//!   callers are known, models declared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -85,7 +87,13 @@ pub struct UsageSums {
 
 impl UsageSums {
     /// A request has used that much.
-    pub fn add(&self, (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>), used: &Used, cost_pico: u64, wall_us: u64) {
+    pub fn add(
+        &self,
+        (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>),
+        used: &Used,
+        cost_pico: u64,
+        wall_us: u64,
+    ) {
         let Some(day) = day(wall_us) else { return };
         let totals = Totals {
             requests: 1,
@@ -103,23 +111,38 @@ impl UsageSums {
     /// Sums from `from` on, grouped.
     pub fn lines(&self, apart: GroupBy, from: Option<Date>) -> Vec<(UsageRow, Totals)> {
         let unnamed: Arc<str> = "".into();
-        let name = |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { unnamed.clone() };
+        let name =
+            |wanted: bool, name: &Arc<str>| if wanted { name.clone() } else { unnamed.clone() };
         let mut lines: BTreeMap<UsageRow, Totals> = BTreeMap::new();
         for ((day, owner, key, model), totals) in self.snapshot(from) {
-            let time = if apart.months { format!("{:04}-{:02}", day.year(), day.month()) } else { day.to_string() };
-            let line = UsageRow { time, owner: name(apart.owner, &owner), key: name(apart.key, &key), model: name(apart.model, &model) };
+            let time = if apart.months {
+                format!("{:04}-{:02}", day.year(), day.month())
+            } else {
+                day.to_string()
+            };
+            let line = UsageRow {
+                time,
+                owner: name(apart.owner, &owner),
+                key: name(apart.key, &key),
+                model: name(apart.model, &model),
+            };
             lines.entry(line).or_default().add(&totals);
         }
         lines.into_iter().collect()
     }
 
-    /// A copy of the sums of days from `from` on. Requests wait for the lock, so it is held for [`CHUNK`] rows at a time.
+    /// A copy of the sums of days from `from` on. Requests wait for the lock, so it is held for
+    /// [`CHUNK`] rows at a time.
     fn snapshot(&self, from: Option<Date>) -> Vec<(Sum, Totals)> {
         let mut rows: Vec<(Sum, Totals)> = Vec::new();
         loop {
             let sums = self.sums.lock();
             let behind = rows.last().map_or(Bound::Unbounded, |(last, _)| Bound::Excluded(last));
-            let chunk: Vec<_> = sums.range((behind, Bound::Unbounded)).take(CHUNK).map(|(sum, totals)| (sum.clone(), *totals)).collect();
+            let chunk: Vec<_> = sums
+                .range((behind, Bound::Unbounded))
+                .take(CHUNK)
+                .map(|(sum, totals)| (sum.clone(), *totals))
+                .collect();
             drop(sums);
             if chunk.is_empty() {
                 rows.retain(|((day, ..), _)| from.is_none_or(|from| *day >= from));
@@ -134,7 +157,9 @@ impl UsageSums {
         let (mut sums, mut left_out) = (self.sums.lock(), 0);
         for (line, totals) in lines {
             match line.time.parse::<Date>() {
-                Ok(day) => sums.entry((day, line.owner, line.key, line.model)).or_default().add(&totals),
+                Ok(day) => {
+                    sums.entry((day, line.owner, line.key, line.model)).or_default().add(&totals)
+                }
                 Err(_) => left_out += 1,
             }
         }
@@ -197,7 +222,12 @@ mod tests {
         let spend = UsageSums::default();
         for key in 0..2 * CHUNK + 7 {
             let names: [Arc<str>; 3] = ["o".into(), format!("k{key}").into(), "m".into()];
-            spend.add((&names[0], &names[1], &names[2]), &Used::default(), 0, us("2026-02-01T10:00:00Z"));
+            spend.add(
+                (&names[0], &names[1], &names[2]),
+                &Used::default(),
+                0,
+                us("2026-02-01T10:00:00Z"),
+            );
         }
         assert_eq!(spend.lines(GroupBy::EVERYTHING, None).len(), 2 * CHUNK + 7);
         assert_eq!(spend.lines(GroupBy::default(), None)[0].1.requests as usize, 2 * CHUNK + 7);
@@ -208,20 +238,41 @@ mod tests {
         let spend = UsageSums::default();
         let name = |text: &str| -> Arc<str> { text.into() };
         let used = Used { input: 10, output: 5, ..Used::default() };
-        for (owner, key, at) in
-            [("a", "k1", "2026-01-31T10:00:00Z"), ("a", "k2", "2026-02-01T10:00:00Z"), ("b", "k3", "2026-02-01T11:00:00Z")]
-        {
+        for (owner, key, at) in [
+            ("a", "k1", "2026-01-31T10:00:00Z"),
+            ("a", "k2", "2026-02-01T10:00:00Z"),
+            ("b", "k3", "2026-02-01T11:00:00Z"),
+        ] {
             spend.add((&name(owner), &name(key), &name("m")), &used, DOLLAR / 2, us(at));
         }
-        let by_owner = spend.lines(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
-        let said: Vec<_> =
-            by_owner.iter().map(|(line, totals)| (line.time.as_str(), &*line.owner, totals.requests, totals.cost())).collect();
-        assert_eq!(said, [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]);
+        let by_owner =
+            spend.lines(GroupBy { owner: true, months: true, ..GroupBy::default() }, None);
+        let said: Vec<_> = by_owner
+            .iter()
+            .map(|(line, totals)| {
+                (line.time.as_str(), &*line.owner, totals.requests, totals.cost())
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [("2026-01", "a", 1, 0.5), ("2026-02", "a", 1, 0.5), ("2026-02", "b", 1, 0.5)]
+        );
         assert_eq!(
             spend.lines(GroupBy::default(), Some("2026-02-01".parse().unwrap())),
             [(
-                UsageRow { time: "2026-02-01".into(), owner: name(""), key: name(""), model: name("") },
-                Totals { requests: 2, input_tokens: 20, output_tokens: 10, cost_pico: DOLLAR, ..Totals::default() }
+                UsageRow {
+                    time: "2026-02-01".into(),
+                    owner: name(""),
+                    key: name(""),
+                    model: name("")
+                },
+                Totals {
+                    requests: 2,
+                    input_tokens: 20,
+                    output_tokens: 10,
+                    cost_pico: DOLLAR,
+                    ..Totals::default()
+                }
             )]
         );
         let everything = GroupBy::EVERYTHING;

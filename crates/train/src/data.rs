@@ -48,18 +48,26 @@ pub struct Row {
 }
 
 /// Groups that `{g}` stands for in our own texts.
-const GROUPS: [&str; 6] = ["women", "gay people", "Muslims", "black people", "immigrants", "disabled people"];
+const GROUPS: [&str; 6] =
+    ["women", "gay people", "Muslims", "black people", "immigrants", "disabled people"];
 
 /// The texts of our own making; every group of one template in turn.
 fn own() -> Vec<Row> {
-    let lines = include_str!("own.txt").lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
+    let lines = include_str!("own.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.split_once(": "));
     let mut rows = Vec::new();
     for (i, (label, text)) in lines.enumerate() {
         // A template is seen with half of the groups, the other half next time.
         let turns = if text.contains("{g}") { 3 } else { 1 };
         for turn in 0..turns {
-            let text = text.replace("{g}", GROUPS.get((i + turn * 2) % GROUPS.len()).copied().unwrap_or_default());
-            let file = if matches!(label, "attack" | "plain") { File::Injection } else { File::Toxicity };
+            let text = text.replace(
+                "{g}",
+                GROUPS.get((i + turn * 2) % GROUPS.len()).copied().unwrap_or_default(),
+            );
+            let file =
+                if matches!(label, "attack" | "plain") { File::Injection } else { File::Toxicity };
             let normal = normalise(&text, &Limits::default());
             let positive = matches!(label, "attack" | "toxic");
             rows.push(Row {
@@ -100,7 +108,9 @@ fn row(file: File, line: &str) -> io::Result<Row> {
     let value: serde_json::Value = serde_json::from_str(line)?;
     let field = |name: &str| {
         let text = value.get(name).and_then(|v| v.as_str()).map(str::to_owned);
-        text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in {line:.60}")))
+        text.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in {line:.60}"))
+        })
     };
     let text = field("text")?;
     let normal = normalise(&text, &Limits::default());
@@ -132,7 +142,9 @@ fn group(rows: &mut [Row]) {
     let mut parent: Vec<usize> = (0..rows.len()).collect();
     for (i, set) in shingles.iter().enumerate() {
         let mut shared: HashMap<usize, usize> = HashMap::new();
-        for other in set.iter().filter_map(|s| holders.get(s)).filter(|h| h.len() <= COMMON).flatten() {
+        for other in
+            set.iter().filter_map(|s| holders.get(s)).filter(|h| h.len() <= COMMON).flatten()
+        {
             if *other < i {
                 *shared.entry(*other).or_default() += 1;
             }
@@ -156,12 +168,16 @@ fn folds(rows: &mut [Row]) {
     rows.iter().enumerate().for_each(|(i, r)| groups.entry(r.group).or_default().push(i));
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
     // Small groups are spread by a hash of their place, not by the order of the file.
-    groups.sort_by_key(|g| (Reverse(g.len()), g.first().map_or(0, |i| i.wrapping_mul(2_654_435_761) % 4_294_967_291)));
+    groups.sort_by_key(|g| {
+        (Reverse(g.len()), g.first().map_or(0, |i| i.wrapping_mul(2_654_435_761) % 4_294_967_291))
+    });
     let mut loads = [[0usize; 6]; FOLDS];
     let kind = |row: &Row| row.file as usize * 2 + usize::from(row.positive);
     for members in groups {
         let Some(first) = members.first().and_then(|i| rows.get(*i)).map(kind) else { continue };
-        let fold = (0..FOLDS).min_by_key(|f| loads.get(*f).and_then(|l| l.get(first)).copied()).unwrap_or(0);
+        let fold = (0..FOLDS)
+            .min_by_key(|f| loads.get(*f).and_then(|l| l.get(first)).copied())
+            .unwrap_or(0);
         for i in members {
             let Some(row) = rows.get_mut(i) else { continue };
             row.fold = fold;
@@ -174,11 +190,17 @@ fn folds(rows: &mut [Row]) {
 
 fn triples(normal: &Normal) -> Vec<u64> {
     let text: String = normal.plain().collect::<Vec<_>>().join(" ").to_lowercase();
-    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
     let hash = |ws: &[&str]| {
-        ws.iter().fold(7u64, |h, w| w.bytes().fold(h, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)).wrapping_mul(31))
+        ws.iter().fold(7u64, |h, w| {
+            w.bytes()
+                .fold(h, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+                .wrapping_mul(31)
+        })
     };
-    let mut set: Vec<u64> = if words.len() < 3 { vec![hash(&words)] } else { words.windows(3).map(hash).collect() };
+    let mut set: Vec<u64> =
+        if words.len() < 3 { vec![hash(&words)] } else { words.windows(3).map(hash).collect() };
     set.sort_unstable();
     set.dedup();
     set

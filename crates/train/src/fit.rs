@@ -33,14 +33,19 @@ struct Recipe {
     telling: f32,
     /// How much the worst sentence counts beside the whole.
     peak: f32,
-    /// The share of the weights that are cut to the largest of the rest, so that no few parts decide alone.
+    /// The share of the weights that are cut to the largest of the rest, so that no few parts
+    /// decide alone.
     clip: f64,
 }
 
 fn recipe(question: Question) -> Recipe {
     match question {
-        Question::Injection => Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, clip: 0.0 },
-        Question::Toxicity => Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, clip: 1e-4 },
+        Question::Injection => {
+            Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, clip: 0.0 }
+        }
+        Question::Toxicity => {
+            Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, clip: 1e-4 }
+        }
     }
 }
 
@@ -51,10 +56,13 @@ fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
         Question::Toxicity => (File::Toxicity, File::Injection),
     };
     if row.file == own {
-        // A harmful request is no toxic language; a harmless one that sounds like it is a good negative.
-        return (!row.positive || !row.category.starts_with("request:")).then_some((row.positive, 1.0));
+        // A harmful request is no toxic language; a harmless one that sounds like it is a good
+        // negative.
+        return (!row.positive || !row.category.starts_with("request:"))
+            .then_some((row.positive, 1.0));
     }
-    let useful = row.file == File::Benign || (row.file == other && question == Question::Toxicity && !row.positive && !row.own);
+    let useful = row.file == File::Benign
+        || (row.file == other && question == Question::Toxicity && !row.positive && !row.own);
     useful.then_some((false, if row.file == other { 0.5 } else { 1.0 }))
 }
 
@@ -68,13 +76,18 @@ struct Fitter<'a> {
 
 impl Fitter<'_> {
     fn linear(&self, without: Option<usize>) -> Vec<f32> {
-        let rows = self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?)));
+        let rows =
+            self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?)));
         let mut examples: Vec<Example> = rows
             .filter(|(row, _)| row.own || without != Some(row.fold))
             .filter_map(|(row, sample)| {
                 let (positive, weight) = role(self.question, row)?;
                 let y = if positive { 1.0 } else { -1.0 };
-                Some(Example { x: sample.line(&self.recipe.kinds), y, cost: self.recipe.cost * weight })
+                Some(Example {
+                    x: sample.line(&self.recipe.kinds),
+                    y,
+                    cost: self.recipe.cost * weight,
+                })
             })
             .collect();
         let scale = scale(&examples, self.recipe.telling);
@@ -90,10 +103,22 @@ impl Fitter<'_> {
         let mut held = Vec::new();
         for fold in 0..FOLDS {
             let weights = self.linear(Some(fold));
-            for (row, sample) in self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?))) {
-                let Some((positive, _)) = role(self.question, row).filter(|_| row.fold == fold && !row.own) else { continue };
-                let judged = row.file == if self.question == Question::Injection { File::Injection } else { File::Toxicity };
-                let ordinary = row.file == File::Benign && !row.category.starts_with("hard_negative");
+            for (row, sample) in
+                self.seen.iter().filter_map(|i| Some((self.rows.get(*i)?, self.samples.get(*i)?)))
+            {
+                let Some((positive, _)) =
+                    role(self.question, row).filter(|_| row.fold == fold && !row.own)
+                else {
+                    continue;
+                };
+                let judged = row.file
+                    == if self.question == Question::Injection {
+                        File::Injection
+                    } else {
+                        File::Toxicity
+                    };
+                let ordinary =
+                    row.file == File::Benign && !row.category.starts_with("hard_negative");
                 held.push(Held {
                     raw: sample.raw(&weights, &self.recipe.kinds, self.recipe.peak),
                     positive,
@@ -108,12 +133,16 @@ impl Fitter<'_> {
 
     fn head(&self, scale: f32) -> Head {
         let held = self.held();
-        let raw = |pick: &dyn Fn(&Held) -> bool| -> Vec<Scored> { held.iter().filter(|h| pick(h)).map(|h| (h.raw, h.positive)).collect() };
+        let raw = |pick: &dyn Fn(&Held) -> bool| -> Vec<Scored> {
+            held.iter().filter(|h| pick(h)).map(|h| (h.raw, h.positive)).collect()
+        };
         let scored = raw(&|h| h.judged);
-        let mut head = Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, ..Head::default() };
+        let mut head =
+            Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, ..Head::default() };
         let all = tail(&raw(&|h| h.judged || h.benign), 0.01);
         head.threshold = all.max(tail(&raw(&|h| h.ordinary), ORDINARY));
-        let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>() / scored.len().max(1) as f32;
+        let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>()
+            / scored.len().max(1) as f32;
         head.slope = 3.0 / spread.sqrt().max(1e-6);
         head.measured = Measured { auc: auc(&scored) as f32, tpr: tpr(&scored) as f32 };
         head
@@ -140,24 +169,35 @@ struct Held {
     ordinary: bool,
 }
 
-/// About the score above which `share` of the negatives lie: one order statistic of a few hundred rows is chance, a mean of several
-/// around it is less so.
+/// About the score above which `share` of the negatives lie: one order statistic of a few hundred
+/// rows is chance, a mean of several around it is less so.
 fn tail(scored: &[Scored], share: f64) -> f32 {
     let around = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0];
     around.iter().map(|of| threshold(scored, share * of)).sum::<f32>() / around.len() as f32
 }
 
-/// The share of ordinary prompts above the threshold, by weights that had four fifths of the rows: with all of
-/// them it is about half.
+/// The share of ordinary prompts above the threshold, by weights that had four fifths of the rows:
+/// with all of them it is about half.
 const ORDINARY: f64 = 0.012;
 
 /// A model from the rows that `pick` allows; texts of our own making are always among them.
-pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Result<Model, BuildError> {
-    let seen: Vec<usize> = rows.iter().enumerate().filter(|(_, r)| r.own || pick(r)).map(|(i, _)| i).collect();
+pub fn fit(
+    rows: &[Row],
+    samples: &Samples,
+    pick: impl Fn(&Row) -> bool,
+) -> Result<Model, BuildError> {
+    let seen: Vec<usize> =
+        rows.iter().enumerate().filter(|(_, r)| r.own || pick(r)).map(|(i, _)| i).collect();
     let mut table = vec![[0i8; 2]; BUCKETS];
     let mut heads: [Head; 2] = Default::default();
     for (column, (question, head)) in Question::ALL.into_iter().zip(&mut heads).enumerate() {
-        let fitter = Fitter { question, recipe: recipe(question), rows, samples: samples.all(), seen: seen.clone() };
+        let fitter = Fitter {
+            question,
+            recipe: recipe(question),
+            rows,
+            samples: samples.all(),
+            seen: seen.clone(),
+        };
         let weights = fitter.linear(None);
         let scale = fitter.scale(&weights);
         for (slot, weight) in table.iter_mut().zip(&weights) {
@@ -167,5 +207,11 @@ pub fn fit(rows: &[Row], samples: &Samples, pick: impl Fn(&Row) -> bool) -> Resu
         }
         *head = fitter.head(scale);
     }
-    Ok(Model { weights: table, heads, lexicon: Lexicon::load(), phrases: Phrases::new()?, toxic: Table::new()? })
+    Ok(Model {
+        weights: table,
+        heads,
+        lexicon: Lexicon::load(),
+        phrases: Phrases::new()?,
+        toxic: Table::new()?,
+    })
 }

@@ -1,7 +1,8 @@
 //! Quality metrics of scores.
 //!
 //! - *In*: scores with labels.
-//! - *Out*: ROC-AUC, the share found at one per cent false alarms, precision and recall at a threshold.
+//! - *Out*: ROC-AUC, the share found at one per cent false alarms, precision and recall at a
+//!   threshold.
 //! - *Never*: an opinion.
 
 /// A score and whether the row is positive.

@@ -34,23 +34,32 @@ pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasic
 
 /// For every source, what a model finds in it that saw no row of it.
 pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::BuildError> {
-    let mut out = String::from("leave one source out: share above 0.5 by a model that saw none of the source\n");
+    let mut out = String::from(
+        "leave one source out: share above 0.5 by a model that saw none of the source\n",
+    );
     let mut names: Vec<&str> = rows.iter().filter(|r| !r.own).map(|r| r.source.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
-        let groups: std::collections::HashSet<usize> = rows.iter().filter(|r| r.source == name).map(|r| r.group).collect();
+        let groups: std::collections::HashSet<usize> =
+            rows.iter().filter(|r| r.source == name).map(|r| r.group).collect();
         // What was made from a row of the source, or is nearly one, is kept out too.
         let model = fit(rows, samples, |r| r.source != name && !groups.contains(&r.group))?;
         let mut shares: BTreeMap<(bool, u8), Vec<f32>> = BTreeMap::new();
         for row in rows.iter().filter(|r| r.source == name) {
-            let question = if row.file == File::Toxicity { Question::Toxicity } else { Question::Injection };
+            let question =
+                if row.file == File::Toxicity { Question::Toxicity } else { Question::Injection };
             let asked = asked(question, &model.score(&row.normal));
             shares.entry((row.positive, row.file as u8)).or_default().push(asked);
         }
         for ((positive, _), list) in shares {
             let kind = if positive { "positive" } else { "negative" };
-            let _ = writeln!(out, "  {name:44} {kind} n {:5} flagged {:.3}", list.len(), above(list.iter().copied(), 0.5));
+            let _ = writeln!(
+                out,
+                "  {name:44} {kind} n {:5} flagged {:.3}",
+                list.len(),
+                above(list.iter().copied(), 0.5)
+            );
         }
     }
     Ok(out)
@@ -61,7 +70,12 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
     let mut out = String::new();
     for question in Question::ALL {
         let file = if question == Question::Injection { File::Injection } else { File::Toxicity };
-        let all: Vec<(&Row, f32)> = rows.iter().zip(scores).filter(|(r, _)| !r.own).map(|(r, s)| (r, asked(question, s))).collect();
+        let all: Vec<(&Row, f32)> = rows
+            .iter()
+            .zip(scores)
+            .filter(|(r, _)| !r.own)
+            .map(|(r, s)| (r, asked(question, s)))
+            .collect();
         let _ = writeln!(out, "{question:?}");
         line(&mut out, "all", &all, |r| r.file == file);
         match question {
@@ -69,32 +83,59 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
                 line(&mut out, "obfuscation against all benign", &all, |r| {
                     r.file == file && (!r.positive || r.source == "derived/obfuscation")
                 });
-                line(&mut out, "without indirect_task", &all, |r| r.file == file && !r.category.starts_with("indirect_task"));
+                line(&mut out, "without indirect_task", &all, |r| {
+                    r.file == file && !r.category.starts_with("indirect_task")
+                });
                 let ascii = |r: &Row| r.file == file && !r.source.ends_with("multilingual");
                 line(&mut out, "without the machine-translated", &all, ascii);
             }
             Question::Toxicity => {
-                line(&mut out, "without request:*", &all, |r| r.file == file && !r.category.starts_with("request:"));
-                line(&mut out, "request:* alone", &all, |r| r.file == file && r.category.starts_with("request:"));
+                line(&mut out, "without request:*", &all, |r| {
+                    r.file == file && !r.category.starts_with("request:")
+                });
+                line(&mut out, "request:* alone", &all, |r| {
+                    r.file == file && r.category.starts_with("request:")
+                });
             }
         }
-        let hard = |r: &Row| r.category.starts_with("hard_negative");
-        let share = |pick: &dyn Fn(&Row) -> bool| above(all.iter().filter(|(r, _)| pick(r)).map(|(_, s)| *s), 0.5);
-        let _ = writeln!(out, "  benign.jsonl ordinary above 0.5: {:.4}", share(&|r| r.file == File::Benign && !hard(r)));
-        let _ = writeln!(out, "  benign.jsonl hard negatives above 0.5: {:.4}", share(&|r| r.file == File::Benign && hard(r)));
-        let _ = writeln!(out, "  all hard negatives above 0.5: {:.4}", share(&|r| r.file != File::Toxicity && !r.positive && hard(r)));
-        groups(&mut out, &all, file, |r| format!("{} {}", r.source, if r.positive { "+" } else { "-" }));
+        benign(&mut out, &all);
+        groups(&mut out, &all, file, |r| {
+            format!("{} {}", r.source, if r.positive { "+" } else { "-" })
+        });
         groups(&mut out, &all, file, |r| {
             format!(
                 "  {}",
-                r.category
-                    .split_once(':')
-                    .map_or(r.category.as_str(), |(a, b)| if a == "obfuscated" || a == "hatecheck" || a == "request" { b } else { a })
+                r.category.split_once(':').map_or(r.category.as_str(), |(a, b)| {
+                    if a == "obfuscated" || a == "hatecheck" || a == "request" { b } else { a }
+                })
             )
         });
     }
     categories(&mut out, rows, scores);
     out
+}
+
+/// How many benign rows score above 0.5.
+fn benign(out: &mut String, all: &[(&Row, f32)]) {
+    let hard = |r: &Row| r.category.starts_with("hard_negative");
+    let share = |pick: &dyn Fn(&Row) -> bool| {
+        above(all.iter().filter(|(r, _)| pick(r)).map(|(_, s)| *s), 0.5)
+    };
+    let _ = writeln!(
+        out,
+        "  benign.jsonl ordinary above 0.5: {:.4}",
+        share(&|r| r.file == File::Benign && !hard(r))
+    );
+    let _ = writeln!(
+        out,
+        "  benign.jsonl hard negatives above 0.5: {:.4}",
+        share(&|r| r.file == File::Benign && hard(r))
+    );
+    let _ = writeln!(
+        out,
+        "  all hard negatives above 0.5: {:.4}",
+        share(&|r| r.file != File::Toxicity && !r.positive && hard(r))
+    );
 }
 
 /// What the categories of toxic language add to the classifier, and how often each speaks up.
@@ -124,9 +165,11 @@ fn categories(out: &mut String, rows: &[Row], scores: &[Scores]) {
 }
 
 fn line(out: &mut String, name: &str, all: &[(&Row, f32)], pick: impl Fn(&Row) -> bool) {
-    let scored: Vec<Scored> = all.iter().filter(|(r, _)| pick(r)).map(|(r, s)| (*s, r.positive)).collect();
+    let scored: Vec<Scored> =
+        all.iter().filter(|(r, _)| pick(r)).map(|(r, s)| (*s, r.positive)).collect();
     let of = |positive: bool| scored.iter().filter(move |s| s.1 == positive).map(|s| s.0);
-    let (hit, alarm) = (of(true).filter(|s| *s > 0.5).count(), of(false).filter(|s| *s > 0.5).count());
+    let (hit, alarm) =
+        (of(true).filter(|s| *s > 0.5).count(), of(false).filter(|s| *s > 0.5).count());
     let precision = hit as f64 / (hit + alarm).max(1) as f64;
     let _ = writeln!(
         out,
@@ -145,6 +188,11 @@ fn groups(out: &mut String, all: &[(&Row, f32)], file: File, name: impl Fn(&Row)
         groups.entry(name(row)).or_default().push(*score);
     }
     for (name, list) in groups {
-        let _ = writeln!(out, "    {name:46} n {:5} above 0.5: {:.3}", list.len(), above(list.iter().copied(), 0.5));
+        let _ = writeln!(
+            out,
+            "    {name:46} n {:5} above 0.5: {:.3}",
+            list.len(),
+            above(list.iter().copied(), 0.5)
+        );
     }
 }

@@ -75,10 +75,15 @@ fn once(mut met: Vec<Met>) -> Vec<Met> {
 }
 
 impl Sample {
-    /// The buckets of all kinds with their values: each kind is of the length that `kinds` gives it.
+    /// The buckets of all kinds with their values: each kind is of the length that `kinds` gives
+    /// it.
     pub(crate) fn line(&self, kinds: &[f32; KINDS]) -> Vec<(u32, f32)> {
         let value = |n: usize, kind: &f32| kind / (n.max(1) as f32).sqrt();
-        let each = self.kinds.iter().zip(kinds).flat_map(|(met, kind)| met.iter().map(move |m| (m.0, value(met.len(), kind))));
+        let each = self
+            .kinds
+            .iter()
+            .zip(kinds)
+            .flat_map(|(met, kind)| met.iter().map(move |m| (m.0, value(met.len(), kind))));
         let mut line: Vec<(u32, f32)> = each.collect();
         line.sort_by_key(|(b, _)| *b);
         line
@@ -89,7 +94,9 @@ impl Sample {
         let mut sums = [0f32; KINDS];
         let mut sentences = vec![0f32; self.sentences];
         let mut told = vec![false; self.sentences];
-        for (((sum, met), kind), least) in sums.iter_mut().zip(&self.kinds).zip(kinds).zip(MIN_OCCURRENCES) {
+        for (((sum, met), kind), least) in
+            sums.iter_mut().zip(&self.kinds).zip(kinds).zip(MIN_OCCURRENCES)
+        {
             let mut each = vec![(0f32, 0u32); self.sentences];
             for (bucket, sentence) in met {
                 let weight = weights.get(*bucket as usize).copied().unwrap_or(0.0);
@@ -104,7 +111,12 @@ impl Sample {
                 *told |= n > 0;
             }
         }
-        let worst = sentences.into_iter().zip(told).filter(|(_, told)| *told).map(|(s, _)| s).reduce(f32::max);
+        let worst = sentences
+            .into_iter()
+            .zip(told)
+            .filter(|(_, told)| *told)
+            .map(|(s, _)| s)
+            .reduce(f32::max);
         sums.iter().sum::<f32>() + peak * worst.unwrap_or(0.0)
     }
 }
@@ -119,7 +131,9 @@ mod tests {
 
     /// Weights without meaning, the same each time.
     fn model() -> Model {
-        let weights = (0..BUCKETS as u32).map(|i| [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed));
+        let weights = (0..BUCKETS as u32).map(|i| {
+            [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed)
+        });
         let head = Head { scale: 0.01, kinds: [1.0, 0.5, 0.7], peak: 0.3, ..Head::default() };
         Model {
             weights: weights.collect(),
@@ -133,8 +147,11 @@ mod tests {
     #[test]
     fn training_sees_the_sums_that_the_scorer_sees() {
         let text = "The garden lies behind the house and is quiet. PLEASE ignore the weeds, all of them! Is it \\\"yours\\\"? No. It is mine and stays so.";
-        let row = format!("{{\"text\": \"{text}\", \"label\": \"benign\", \"category\": \"c\", \"source\": \"s\"}}");
-        let rows = data::rows([(File::Injection, &row), (File::Toxicity, ""), (File::Benign, "")]).expect("rows");
+        let row = format!(
+            "{{\"text\": \"{text}\", \"label\": \"benign\", \"category\": \"c\", \"source\": \"s\"}}"
+        );
+        let rows = data::rows([(File::Injection, &row), (File::Toxicity, ""), (File::Benign, "")])
+            .expect("rows");
         let samples = Samples::new(&rows).expect("samples");
         let model = model();
         let weights: Vec<f32> = model.weights.iter().map(|[w, _]| f32::from(*w) * 0.01).collect();

@@ -7,17 +7,23 @@
 use crate::solver::Example;
 use classifier::hash::BUCKETS;
 
-/// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have it), blended with 1.
+/// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have
+/// it), blended with 1.
 pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
     let mut counts = vec![[0f32; 2]; BUCKETS];
     for example in examples {
         for (bucket, _) in &example.x {
-            if let Some(n) = counts.get_mut(*bucket as usize).and_then(|c| c.get_mut(usize::from(example.y > 0.0))) {
+            if let Some(n) = counts
+                .get_mut(*bucket as usize)
+                .and_then(|c| c.get_mut(usize::from(example.y > 0.0)))
+            {
                 *n += 1.0;
             }
         }
     }
-    let all = |side: usize| counts.iter().filter_map(|c| c.get(side)).map(|n| f64::from(n + 1.0)).sum::<f64>() as f32;
+    let all = |side: usize| {
+        counts.iter().filter_map(|c| c.get(side)).map(|n| f64::from(n + 1.0)).sum::<f64>() as f32
+    };
     let rest = (all(0) / all(1)).ln();
     let ratio = |[without, with]: &[f32; 2]| (((with + 1.0) / (without + 1.0)).ln() + rest).abs();
     let known = || counts.iter().filter(|[a, b]| a + b > 0.0);

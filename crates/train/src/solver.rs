@@ -36,7 +36,8 @@ impl Chance {
 pub(crate) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
     let mut weights = vec![0f32; BUCKETS];
     let mut alpha = vec![0f32; examples.len()];
-    let norms: Vec<f32> = examples.iter().map(|e| e.x.iter().map(|(_, v)| v * v).sum::<f32>()).collect();
+    let norms: Vec<f32> =
+        examples.iter().map(|e| e.x.iter().map(|(_, v)| v * v).sum::<f32>()).collect();
     let mut order: Vec<usize> = (0..examples.len()).collect();
     let mut chance = Chance::new(0x5eed);
     for _ in 0..passes {
@@ -44,7 +45,10 @@ pub(crate) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
             order.swap(i, chance.below(i + 1));
         }
         for &i in &order {
-            let (Some(e), Some(a), Some(norm)) = (examples.get(i), alpha.get_mut(i), norms.get(i)) else { continue };
+            let (Some(e), Some(a), Some(norm)) = (examples.get(i), alpha.get_mut(i), norms.get(i))
+            else {
+                continue;
+            };
             let ridge = 0.5 / e.cost;
             let gradient = e.y * dot(&e.x, &weights) - 1.0 + ridge * *a;
             let next = (*a - gradient / (norm + ridge)).max(0.0);

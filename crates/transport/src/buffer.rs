@@ -1,10 +1,12 @@
 //! Buffers of a worker: one scratch that every read goes through, and a few kept for reuse.
 //!
-//! Streams that wait hold no buffer. What a read returned is worked off before the next one uses the scratch.
+//! Streams that wait hold no buffer. What a read returned is worked off before the next one uses
+//! the scratch.
 
 use std::cell::RefCell;
 
-/// Bytes of one read. Larger reads save system calls on floods; this holds about 120 events of a chat stream.
+/// Bytes of one read. Larger reads save system calls on floods; this holds about 120 events of a
+/// chat stream.
 pub const SCRATCH: usize = 32 << 10;
 /// Most buffers that a worker keeps, and the largest one worth keeping.
 const KEEP: usize = 64;

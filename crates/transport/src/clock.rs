@@ -1,7 +1,7 @@
 //! The only place where time is read.
 //!
-//! Ticks count from the first call in this process. Durations come from ticks alone, so a step of the wall clock changes
-//! no figure; wall-clock time only dates a record.
+//! Ticks count from the first call in this process. Durations come from ticks alone, so a step of
+//! the wall clock changes no figure; wall-clock time only dates a record.
 
 use std::sync::LazyLock;
 #[cfg(not(debug_assertions))]
@@ -9,7 +9,8 @@ use std::time::Instant;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lens::Tick;
-// Tests pause tokio's clock; builds with debug assertions follow it. It costs more than a release should pay for each event.
+// Tests pause tokio's clock; builds with debug assertions follow it. It costs more than a release
+// should pay for each event.
 #[cfg(debug_assertions)]
 use tokio::time::Instant;
 

@@ -26,9 +26,15 @@ pub struct H1Sink<'c, I> {
 }
 
 impl<'c, I> H1Sink<'c, I> {
-    /// A sink on a client's connection. `pipelined` takes what the client sends meanwhile; `buffers` says that `io` keeps bytes until it is
-    /// flushed, as TLS does.
-    pub fn new(io: &'c mut I, pipelined: &'c mut Vec<u8>, http10: bool, keep_alive: bool, buffers: bool) -> Self {
+    /// A sink on a client's connection. `pipelined` takes what the client sends meanwhile;
+    /// `buffers` says that `io` keeps bytes until it is flushed, as TLS does.
+    pub fn new(
+        io: &'c mut I,
+        pipelined: &'c mut Vec<u8>,
+        http10: bool,
+        keep_alive: bool,
+        buffers: bool,
+    ) -> Self {
         H1Sink { io, pipelined, http10, keep_alive, buffers, unflushed: 0 }
     }
 

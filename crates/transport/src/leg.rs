@@ -77,9 +77,15 @@ impl AnswerHead {
             return None;
         }
         let text = std::str::from_utf8(&self.fields).ok()?;
-        let value =
-            text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?.1.trim();
-        let by_date = || httpdate::parse_http_date(value).ok()?.duration_since(std::time::SystemTime::now()).ok();
+        let value = text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?
+            .1
+            .trim();
+        let by_date = || {
+            httpdate::parse_http_date(value).ok()?.duration_since(std::time::SystemTime::now()).ok()
+        };
         value.parse().ok().map(Duration::from_secs).or_else(by_date)
     }
 }
@@ -102,7 +108,8 @@ pub trait BodyListener {
     fn payload(&mut self, run: &[u8]);
 }
 
-/// Where an answer comes from. The relay polls; all methods register the waker when they are pending.
+/// Where an answer comes from. The relay polls; all methods register the waker when they are
+/// pending.
 pub trait Source {
     /// Write the request on.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>>;
@@ -111,7 +118,11 @@ pub trait Source {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>>;
 
     /// One read of the body, given to `listener` run by run.
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>>;
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>>;
 
     /// Whether the connection is still being made.
     fn is_connecting(&self) -> bool {
@@ -133,7 +144,8 @@ pub trait Source {
         None
     }
 
-    /// The answer is complete: the connection may serve another request if nothing speaks against it.
+    /// The answer is complete: the connection may serve another request if nothing speaks against
+    /// it.
     fn settle(self, upstream: &Upstream);
 }
 
@@ -143,8 +155,8 @@ pub struct Gone;
 
 /// Where an answer goes. The relay polls; all methods register the waker when they are pending.
 pub trait Sink {
-    /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it leaves with the first bytes of the body. `extra` are
-    /// fields of ours, each with its CRLF.
+    /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it leaves with the first bytes
+    /// of the body. `extra` are fields of ours, each with its CRLF.
     fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone>;
 
     /// Write some of what is queued.
@@ -153,6 +165,7 @@ pub trait Sink {
     /// Ready when the client has left.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Everything is written. `complete` is false for an answer that broke off: its end must not look like one.
+    /// Everything is written. `complete` is false for an answer that broke off: its end must not
+    /// look like one.
     fn end(&mut self, complete: bool);
 }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: a backend's settings, a request ready to be sent; a client's connection.
 //! - *Out*: [`Source`] and [`Sink`], the two ends of a relay; one clock.
-//! - *Never*: an opinion about what a failure means for a client, or a byte of a body that it did not read.
+//! - *Never*: an opinion about what a failure means for a client, or a byte of a body that it did
+//!   not read.
 
 pub mod buffer;
 pub mod clock;
@@ -16,4 +17,7 @@ mod h1_sink;
 pub use h1_sink::{H1Sink, reason_phrase};
 
 mod upstream;
-pub use upstream::{BuildError, Call, Connection, Edit, Edits, H1Source, H2Source, Permit, Request, Upstream, connect, peer, reach};
+pub use upstream::{
+    BuildError, Call, Connection, Edit, Edits, H1Source, H2Source, Permit, Request, Upstream,
+    connect, peer, reach,
+};

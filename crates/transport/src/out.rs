@@ -2,13 +2,15 @@
 //!
 //! - *In*: an answer's head, payload in runs; what one read returned becomes one chunk.
 //! - *Out*: one contiguous slice to write, and how much payload the client has taken.
-//! - *Never*: a bound of its own. The relay stops reading when [`Out::len`] reaches the ring's limit.
+//! - *Never*: a bound of its own. The relay stops reading when [`Out::len`] reaches the ring's
+//!   limit.
 
 use std::collections::VecDeque;
 
 use crate::buffer;
 
-/// A chunk's size line has this many digits, zero-padded, so that there is room for it before its payload is known.
+/// A chunk's size line has this many digits, zero-padded, so that there is room for it before its
+/// payload is known.
 const DIGITS: usize = 8;
 const SIZE_LINE: usize = DIGITS + 2;
 /// A drained buffer above this is moved to the front before it grows further.

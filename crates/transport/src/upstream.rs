@@ -4,7 +4,8 @@
 //! - *Out*: a [`Source`](crate::Source) that the relay reads an answer from.
 //! - *Never*: a decision about what a failure means for the client; that is the gateway's.
 //!
-//! HTTP/1.1 is our own client (`h1.rs`): ADR 0001 gives the measurements that decided so. HTTP/2 is pingora's (`h2.rs`).
+//! HTTP/1.1 is our own client (`h1.rs`): ADR 0001 gives the measurements that decided so. HTTP/2 is
+//! pingora's (`h2.rs`).
 
 mod call;
 mod connect;
@@ -35,8 +36,9 @@ pub use h1::{Edit, Edits, H1Source, Request};
 pub use h2::H2Source;
 pub use tls::BuildError;
 
-/// A backend as pingora names it. Its name is looked up here, each time: pingora would block a worker with it, keep what it got
-/// for ever, and panic over a name that has no address. Of several addresses an IPv4 one is taken, which engines listen on.
+/// A backend as pingora names it. Its name is looked up here, each time: pingora would block a
+/// worker with it, keep what it got for ever, and panic over a name that has no address. Of several
+/// addresses an IPv4 one is taken, which engines listen on.
 pub async fn peer(upstream: &Upstream) -> std::io::Result<HttpPeer> {
     let backend = &*upstream.backend;
     let addresses = tokio::net::lookup_host((backend.host.as_str(), backend.port)).await?;
@@ -76,11 +78,19 @@ static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 
 impl Upstream {
     /// Files of authorities are read, unless there is another that trusts the same.
-    pub fn build(backend: Arc<Backend>, limits: Limits, another: Option<&Upstream>) -> Result<Self, BuildError> {
+    pub fn build(
+        backend: Arc<Backend>,
+        limits: Limits,
+        another: Option<&Upstream>,
+    ) -> Result<Self, BuildError> {
         let (tls, authorities) = match another {
             Some(another) => (another.tls.clone(), another.authorities.clone()),
             None => {
-                let tls = backend.tls.as_ref().map(|tls| tls::Client::build(&backend.name, tls)).transpose()?;
+                let tls = backend
+                    .tls
+                    .as_ref()
+                    .map(|tls| tls::Client::build(&backend.name, tls))
+                    .transpose()?;
                 (tls, h2::authorities(&backend)?)
             }
         };
@@ -88,7 +98,18 @@ impl Upstream {
         let queue = backend.admission.map(|admission| Arc::new(AdmissionQueue::new(admission)));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(backend.name.clone(), backend.weight, clock::now()));
-        Ok(Upstream { tls, h2, limits, authorities, number, in_use: Arc::default(), queue, member, last_check: Mutex::default(), backend })
+        Ok(Upstream {
+            tls,
+            h2,
+            limits,
+            authorities,
+            number,
+            in_use: Arc::default(),
+            queue,
+            member,
+            last_check: Mutex::default(),
+            backend,
+        })
     }
 
     /// Whether requests wait for it already.
@@ -96,21 +117,27 @@ impl Upstream {
         self.queue.as_ref().is_some_and(|queue| queue.counts().waiting > 0)
     }
 
-    /// Obey `Retry-After`: the backend gets no first attempts meanwhile. A 429 to a credential of the client's own concerns that client only.
+    /// Obey `Retry-After`: the backend gets no first attempts meanwhile. A 429 to a credential of
+    /// the client's own concerns that client only.
     pub fn heed(&self, head: &AnswerHead, with_credential: bool) {
         if head.status == 429 && with_credential && self.backend.api_key.is_none() {
             return;
         }
-        head.retry_after().into_iter().for_each(|span| self.member.health().back_off(span, clock::now()));
+        head.retry_after()
+            .into_iter()
+            .for_each(|span| self.member.health().back_off(span, clock::now()));
     }
 
     /// Whether another backend might do better than an answer with this status.
     pub fn is_worth_another(&self, status: u16) -> bool {
-        // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is broken or has too much to do.
-        matches!(status, 429 | 500 | 502..=504 | 520..=530) || matches!(status, 401 | 403) && self.backend.api_key.is_some()
+        // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is
+        // broken or has too much to do.
+        matches!(status, 429 | 500 | 502..=504 | 520..=530)
+            || matches!(status, 401 | 403) && self.backend.api_key.is_some()
     }
 
-    /// The result of an error status for its health. With `with_credential` the request had a credential of the client.
+    /// The result of an error status for its health. With `with_credential` the request had a
+    /// credential of the client.
     pub fn fault(&self, status: u16, with_credential: bool) -> AttemptResult {
         let has_ours = self.backend.api_key.is_some();
         match status {
@@ -127,16 +154,28 @@ impl Upstream {
 
     /// Whether requests wait for it, here or, by its own word, there.
     pub fn has_queue(&self, now: Tick) -> bool {
-        self.is_saturated() || self.member.signals(now).and_then(|signals| signals.waiting).is_some_and(|waiting| waiting >= 1.0)
+        self.is_saturated()
+            || self
+                .member
+                .signals(now)
+                .and_then(|signals| signals.waiting)
+                .is_some_and(|waiting| waiting >= 1.0)
     }
 
-    /// The same, with the queue of the one before it, if its settings are the same: those that are in there count on. What is known of it stays
-    /// where it is the same server.
+    /// The same, with the queue of the one before it, if its settings are the same: those that are
+    /// in there count on. What is known of it stays where it is the same server.
     pub fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
         let known = before.filter(|before| before.backend.admission == self.backend.admission);
         self.queue = known.and_then(|before| before.queue.clone()).or(self.queue);
         let is_same_server = |before: &Backend| {
-            let server = |backend: &Backend| (backend.host.clone(), backend.port, backend.authority.clone(), backend.prefix.clone());
+            let server = |backend: &Backend| {
+                (
+                    backend.host.clone(),
+                    backend.port,
+                    backend.authority.clone(),
+                    backend.prefix.clone(),
+                )
+            };
             server(before) == server(&self.backend) && before.weight == self.backend.weight
         };
         if let Some(before) = before.filter(|before| is_same_server(&before.backend)) {
@@ -153,7 +192,9 @@ impl Upstream {
     /// A permit for a connection, released when it is dropped; `None` when all are in use.
     pub fn permit(&self) -> Option<Permit> {
         let most = self.backend.max_connections;
-        let taken = self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        let taken = self
+            .in_use
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
         taken.is_ok().then(|| Permit(self.in_use.clone()))
     }
 }

@@ -1,11 +1,13 @@
 //! The dialects of inference engines, one module each.
 //!
 //! - *In*: the data of one event, or a whole JSON body.
-//! - *Out*: parts of events, passed to a listener in the order of the bytes where the dialect allows it.
-//! - *Never*: state shared between dialects. What a dialect must remember from event to event is its own.
+//! - *Out*: parts of events, passed to a listener in the order of the bytes where the dialect
+//!   allows it.
+//! - *Never*: state shared between dialects. What a dialect must remember from event to event is
+//!   its own.
 //!
-//! Members may come in any order: what must be known first (a choice's index, an event's type) is found first, and the
-//! scanner goes back to the place it remembered.
+//! Members may come in any order: what must be known first (a choice's index, an event's type) is
+//! found first, and the scanner goes back to the place it remembered.
 
 mod anthropic;
 mod embeddings;
@@ -74,7 +76,8 @@ impl Dialect {
     }
 
     /// The dialect that a request path speaks by convention, whatever prefix stands before it
-    /// (`/openai/deployments/x/chat/completions` is chat). `None`: no inference path that we can read.
+    /// (`/openai/deployments/x/chat/completions` is chat). `None`: no inference path that we can
+    /// read.
     pub fn from_path(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
         // Triton's generate extension shares the last segment and nothing else.
@@ -100,7 +103,10 @@ impl Dialect {
         match self {
             Dialect::OpenAiCompletions | Dialect::Generate | Dialect::LlamaCpp => "text_completion",
             Dialect::Embeddings => "embeddings",
-            Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Ollama => "chat",
+            Dialect::OpenAiChat
+            | Dialect::OpenAiResponses
+            | Dialect::Anthropic
+            | Dialect::Ollama => "chat",
         }
     }
 
@@ -114,7 +120,8 @@ impl Dialect {
         self == Dialect::OpenAiCompletions
     }
 
-    /// Whether the prompt's token count leaves out what a cache had or got: Anthropic counts these beside it, everything else within it.
+    /// Whether the prompt's token count leaves out what a cache had or got: Anthropic counts these
+    /// beside it, everything else within it.
     pub fn counts_cache_beside_prompt(self) -> bool {
         self == Dialect::Anthropic
     }
@@ -144,22 +151,41 @@ impl Dialect {
         let model = json::escaped(model);
         let messages = "\"messages\":[{\"role\":\"user\",\"content\":\"ok\"}]";
         match self {
-            Dialect::OpenAiChat => ("/v1/chat/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
-            Dialect::OpenAiCompletions => ("/v1/completions", format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"prompt\":\"ok\"}}")),
+            Dialect::OpenAiChat => (
+                "/v1/chat/completions",
+                format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}"),
+            ),
+            Dialect::OpenAiCompletions => (
+                "/v1/completions",
+                format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"prompt\":\"ok\"}}"),
+            ),
             // OpenAI takes no fewer.
-            Dialect::OpenAiResponses => ("/v1/responses", format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}")),
-            Dialect::Anthropic => ("/v1/messages", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}")),
-            Dialect::Generate => ("/generate", "{\"inputs\":\"ok\",\"parameters\":{\"max_new_tokens\":1}}".to_owned()),
-            Dialect::Ollama => {
-                ("/api/chat", format!("{{\"model\":\"{model}\",\"stream\":false,\"options\":{{\"num_predict\":1}},{messages}}}"))
+            Dialect::OpenAiResponses => (
+                "/v1/responses",
+                format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}"),
+            ),
+            Dialect::Anthropic => {
+                ("/v1/messages", format!("{{\"model\":\"{model}\",\"max_tokens\":1,{messages}}}"))
             }
+            Dialect::Generate => (
+                "/generate",
+                "{\"inputs\":\"ok\",\"parameters\":{\"max_new_tokens\":1}}".to_owned(),
+            ),
+            Dialect::Ollama => (
+                "/api/chat",
+                format!(
+                    "{{\"model\":\"{model}\",\"stream\":false,\"options\":{{\"num_predict\":1}},{messages}}}"
+                ),
+            ),
             Dialect::LlamaCpp => ("/completion", "{\"prompt\":\"ok\",\"n_predict\":1}".to_owned()),
-            Dialect::Embeddings => ("/v1/embeddings", format!("{{\"model\":\"{model}\",\"input\":\"ok\"}}")),
+            Dialect::Embeddings => {
+                ("/v1/embeddings", format!("{{\"model\":\"{model}\",\"input\":\"ok\"}}"))
+            }
         }
     }
 
-    /// What to send as the last event when a stream must end in an error, so that a client of this dialect sees a
-    /// failure and not an ending.
+    /// What to send as the last event when a stream must end in an error, so that a client of this
+    /// dialect sees a failure and not an ending.
     pub fn error_event(self, message: &str, code: &str) -> String {
         let (message, code) = (json::escaped(message), json::escaped(code));
         match self {
@@ -169,11 +195,18 @@ impl Dialect {
                 )
             }
             Dialect::OpenAiResponses => {
-                format!("event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":null}}\n\n")
+                format!(
+                    "event: error\ndata: {{\"type\":\"error\",\"code\":\"{code}\",\"message\":\"{message}\",\"param\":null}}\n\n"
+                )
             }
-            Dialect::Generate => format!("data: {{\"error\":\"{message}\",\"error_type\":\"{code}\"}}\n\n"),
+            Dialect::Generate => {
+                format!("data: {{\"error\":\"{message}\",\"error_type\":\"{code}\"}}\n\n")
+            }
             Dialect::Ollama => format!("{{\"error\":\"{message}\",\"code\":\"{code}\"}}\n"),
-            Dialect::OpenAiChat | Dialect::OpenAiCompletions | Dialect::LlamaCpp | Dialect::Embeddings => {
+            Dialect::OpenAiChat
+            | Dialect::OpenAiCompletions
+            | Dialect::LlamaCpp
+            | Dialect::Embeddings => {
                 format!(
                     "data: {{\"error\":{{\"message\":\"{message}\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"{code}\"}}}}\n\n"
                 )
@@ -194,7 +227,12 @@ pub(crate) struct Memory {
 }
 
 /// Read one event or body.
-pub(crate) fn read<L: Listener>(dialect: Dialect, memory: &mut Memory, data: &[u8], tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(crate) fn read<L: Listener>(
+    dialect: Dialect,
+    memory: &mut Memory,
+    data: &[u8],
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let scan = &mut Scan::new(data);
     match dialect {
         Dialect::OpenAiChat => openai_chat::read(memory, scan, tell),

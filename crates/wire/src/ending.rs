@@ -1,8 +1,10 @@
-//! Endings of streams that are cut short: the events that clients of each dialect take for "stopped by a content filter", or for "as long
-//! as it may be".
+//! Endings of streams that are cut short: the events that clients of each dialect take for "stopped
+//! by a content filter", or for "as long as it may be".
 //!
-//! - *In*: the first event of the stream, for the names that every event repeats, and the last one that was passed on.
-//! - *Out*: the bytes of the closing events. An error is not among them where the dialect has a word for a refusal.
+//! - *In*: the first event of the stream, for the names that every event repeats, and the last one
+//!   that was passed on.
+//! - *Out*: the bytes of the closing events. An error is not among them where the dialect has a
+//!   word for a refusal.
 //! - *Never*: text of the answer; a claim about tokens that were not counted.
 
 use std::fmt::Write;
@@ -51,7 +53,9 @@ impl Envelope {
 fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     if matches!(scan.peek(), Some(b'"' | b'0'..=b'9')) {
         let written = scan.verbatim()?.raw();
-        if let Some(text) = std::str::from_utf8(written).ok().filter(|text| text.len() <= MAX_CHOICES) {
+        if let Some(text) =
+            std::str::from_utf8(written).ok().filter(|text| text.len() <= MAX_CHOICES)
+        {
             text.clone_into(into);
         }
         return Ok(());
@@ -115,19 +119,34 @@ impl Ending<'_> {
     pub fn events(&self) -> String {
         let reason = self.dialect.reason(self.why);
         match self.dialect {
-            Dialect::OpenAiChat => self.choices_end("chat.completion.chunk", "\"delta\":{},\"logprobs\":null"),
-            Dialect::OpenAiCompletions => self.choices_end("text_completion", "\"text\":\"\",\"logprobs\":null"),
+            Dialect::OpenAiChat => {
+                self.choices_end("chat.completion.chunk", "\"delta\":{},\"logprobs\":null")
+            }
+            Dialect::OpenAiCompletions => {
+                self.choices_end("text_completion", "\"text\":\"\",\"logprobs\":null")
+            }
             Dialect::OpenAiResponses => self.response_incomplete(),
             Dialect::Anthropic => self.message_stops(),
             Dialect::Ollama => {
-                let nothing =
-                    if self.envelope.message { "\"message\":{\"role\":\"assistant\",\"content\":\"\"}" } else { "\"response\":\"\"" };
-                format!("{{{}{nothing},\"done\":true,\"done_reason\":\"{reason}\"}}\n", self.names(&["model", "created_at"]))
+                let nothing = if self.envelope.message {
+                    "\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
+                } else {
+                    "\"response\":\"\""
+                };
+                format!(
+                    "{{{}{nothing},\"done\":true,\"done_reason\":\"{reason}\"}}\n",
+                    self.names(&["model", "created_at"])
+                )
             }
             Dialect::LlamaCpp => {
-                format!("data: {{{}\"content\":\"\",\"stop\":true,\"stop_type\":\"{reason}\"}}\n\n", self.names(&["model"]))
+                format!(
+                    "data: {{{}\"content\":\"\",\"stop\":true,\"stop_type\":\"{reason}\"}}\n\n",
+                    self.names(&["model"])
+                )
             }
-            Dialect::Generate | Dialect::Embeddings => self.dialect.error_event(self.message, reason),
+            Dialect::Generate | Dialect::Embeddings => {
+                self.dialect.error_event(self.message, reason)
+            }
         }
     }
 
@@ -147,7 +166,9 @@ impl Ending<'_> {
     }
 
     fn response_incomplete(&self) -> String {
-        let number = member(self.last, b"sequence_number").and_then(|n| n.parse::<u64>().ok()).map_or(0, |n| n + 1);
+        let number = member(self.last, b"sequence_number")
+            .and_then(|n| n.parse::<u64>().ok())
+            .map_or(0, |n| n + 1);
         format!(
             "event: response.incomplete\ndata: {{\"type\":\"response.incomplete\",\"sequence_number\":{number},\"response\":{{{}\"object\":\"response\",\
              \"status\":\"incomplete\",\"incomplete_details\":{{\"reason\":\"{}\"}},\"error\":null,\"output\":[],\
@@ -162,10 +183,14 @@ impl Ending<'_> {
         let reason = self.dialect.reason(self.why);
         let mut out = String::new();
         let kind = member(self.last, b"type").unwrap_or_default();
-        if let (true, Some(index)) =
-            (kind.contains("content_block_start") || kind.contains("content_block_delta"), member(self.last, b"index"))
-        {
-            let _ = write!(out, "event: content_block_stop\ndata: {{\"type\":\"content_block_stop\",\"index\":{index}}}\n\n");
+        if let (true, Some(index)) = (
+            kind.contains("content_block_start") || kind.contains("content_block_delta"),
+            member(self.last, b"index"),
+        ) {
+            let _ = write!(
+                out,
+                "event: content_block_stop\ndata: {{\"type\":\"content_block_stop\",\"index\":{index}}}\n\n"
+            );
         }
         let tokens = self.tokens.unwrap_or(0);
         let _ = write!(
@@ -183,7 +208,8 @@ impl Ending<'_> {
             "model" => &self.envelope.model,
             _ => &self.envelope.created,
         };
-        let known = wanted.iter().map(|name| (name, value(name))).filter(|(_, value)| !value.is_empty());
+        let known =
+            wanted.iter().map(|name| (name, value(name))).filter(|(_, value)| !value.is_empty());
         known.map(|(name, value)| format!("\"{name}\":{value},")).collect()
     }
 }
@@ -218,7 +244,9 @@ mod tests {
     impl Listener for Heard {
         fn part(&mut self, part: Part<'_>) {
             match part {
-                Part::Finish { choice, reason } => self.reasons.push((choice, reason.decode().into_owned())),
+                Part::Finish { choice, reason } => {
+                    self.reasons.push((choice, reason.decode().into_owned()))
+                }
                 Part::End(_) => self.ended = true,
                 Part::Text { text, .. } => panic!("text in an ending: {text:?}"),
                 _ => {}
@@ -233,7 +261,8 @@ mod tests {
 
     fn heard(dialect: Dialect, events: &str) -> Heard {
         let framing = if dialect == Dialect::Ollama { Framing::Ndjson } else { Framing::Sse };
-        let (mut reader, mut heard) = (Reader::new(dialect, framing, ReaderLimits::default()), Heard::default());
+        let (mut reader, mut heard) =
+            (Reader::new(dialect, framing, ReaderLimits::default()), Heard::default());
         reader.feed(events.as_bytes(), &mut heard);
         assert_eq!(reader.unterminated(), 0);
         heard
@@ -262,7 +291,12 @@ mod tests {
                 "",
                 "content_filter",
             ),
-            (Dialect::OpenAiCompletions, r#"{"id":"c-1","created":17,"model":"m","choices":[]}"#, "", "content_filter"),
+            (
+                Dialect::OpenAiCompletions,
+                r#"{"id":"c-1","created":17,"model":"m","choices":[]}"#,
+                "",
+                "content_filter",
+            ),
             (
                 Dialect::OpenAiResponses,
                 r#"{"type":"response.created","response":{"id":"r-1","created_at":17,"model":"m"},"sequence_number":0}"#,
@@ -288,23 +322,46 @@ mod tests {
             assert_eq!(heard.reasons, [(0, reason.to_owned())], "{dialect:?}: {events}");
             assert!(heard.ended, "{dialect:?}: {events}");
         }
-        assert_eq!(heard(Dialect::Generate, &ending(Dialect::Generate, "{}", "", &[0])).events, 1, "an error, for want of a word");
+        assert_eq!(
+            heard(Dialect::Generate, &ending(Dialect::Generate, "{}", "", &[0])).events,
+            1,
+            "an error, for want of a word"
+        );
     }
 
     #[test]
     fn what_the_events_before_said_is_said_again() {
-        let chat = ending(Dialect::OpenAiChat, r#"{"choices":[{"id":9}],"id":"c\"1","created":17,"model":"m/x"}"#, "", &[0, 2]);
+        let chat = ending(
+            Dialect::OpenAiChat,
+            r#"{"choices":[{"id":9}],"id":"c\"1","created":17,"model":"m/x"}"#,
+            "",
+            &[0, 2],
+        );
         assert_eq!(chat.matches(r#""id":"c\"1","created":17,"model":"m/x","#).count(), 2, "{chat}");
         assert!(chat.contains(r#""index":2"#));
-        let responses = ending(Dialect::OpenAiResponses, r#"{"response":{"id":"r"}}"#, r#"{"sequence_number":41}"#, &[0]);
+        let responses = ending(
+            Dialect::OpenAiResponses,
+            r#"{"response":{"id":"r"}}"#,
+            r#"{"sequence_number":41}"#,
+            &[0],
+        );
         assert!(responses.contains(r#""sequence_number":42,"response":{"id":"r","#), "{responses}");
-        let open = ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_delta","index":3}"#, &[0]);
-        assert!(open.starts_with("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":3}"), "{open}");
+        let open =
+            ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_delta","index":3}"#, &[0]);
+        assert!(
+            open.starts_with(
+                "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":3}"
+            ),
+            "{open}"
+        );
         assert!(open.contains(r#""output_tokens":7"#));
-        let closed = ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_stop","index":3}"#, &[0]);
+        let closed =
+            ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_stop","index":3}"#, &[0]);
         assert!(closed.starts_with("event: message_delta"), "{closed}");
         // Nothing that is no short scalar is repeated.
-        let odd = Envelope::of(format!(r#"{{"id":{{"a":1}},"model":"{}","created":17"#, "x".repeat(300)).as_bytes());
+        let odd = Envelope::of(
+            format!(r#"{{"id":{{"a":1}},"model":"{}","created":17"#, "x".repeat(300)).as_bytes(),
+        );
         assert_eq!((odd.id.as_str(), odd.model.as_str(), odd.created.as_str()), ("", "", "17"));
     }
 }

@@ -1,7 +1,8 @@
 //! Events of a stream, independent of their dialect.
 //!
 //! - *In*: parts parsed by the dialect readers.
-//! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a [`Listener`].
+//! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a
+//!   [`Listener`].
 //! - *Never*: owned text; a listener copies what it wants to keep.
 
 use crate::json::{Malformed, Scan, Text};
@@ -20,8 +21,9 @@ pub enum Channel {
     ToolName,
     /// A piece of a tool call's arguments.
     ToolArguments,
-    /// Text beside the answer: a second copy of it, a transcript, an annotation. It is no token and starts no clock, but a guard must
-    /// follow it as it follows the rest. The index tells its members apart.
+    /// Text beside the answer: a second copy of it, a transcript, an annotation. It is no token and
+    /// starts no clock, but a guard must follow it as it follows the rest. The index tells its
+    /// members apart.
     Beside,
 }
 
@@ -61,7 +63,8 @@ pub enum Part<'a> {
         /// The engine's code, number or word, as written.
         code: Option<Text<'a>>,
     },
-    /// The dialect's own mark that the stream is complete (`[DONE]`, `message_stop`, `done:true` ...).
+    /// The dialect's own mark that the stream is complete (`[DONE]`, `message_stop`, `done:true`
+    /// ...).
     End(&'static str),
 }
 
@@ -129,8 +132,8 @@ impl Kinds {
         self.0 & other.0 == other.0
     }
 
-    /// Whether the event carries generated text of any kind: a *content event*, the only kind that starts or
-    /// counts as a token.
+    /// Whether the event carries generated text of any kind: a *content event*, the only kind that
+    /// starts or counts as a token.
     #[inline]
     pub fn is_token(self) -> bool {
         self.0 & Self::TOKENS != 0
@@ -164,7 +167,8 @@ pub struct Event {
     pub tokens_so_far: Option<u64>,
     /// Offset just past the event in the chunk that completed it.
     pub end: usize,
-    /// Whether the choices list was present and empty: a usage-only or annotation event of the OpenAI family.
+    /// Whether the choices list was present and empty: a usage-only or annotation event of the
+    /// OpenAI family.
     pub no_choices: bool,
     /// Whether the data could be read as its dialect.
     pub understood: bool,
@@ -174,7 +178,8 @@ pub struct Event {
 
 /// Receiver of events. Every method has an empty default.
 pub trait Listener {
-    /// The data of the event whose parts come next, framing removed. Texts of its parts are slices of it.
+    /// The data of the event whose parts come next, framing removed. Texts of its parts are slices
+    /// of it.
     #[inline]
     fn data(&mut self, data: &[u8]) {
         let _ = data;
@@ -213,16 +218,38 @@ pub(crate) struct Teller<'l, L> {
 
 impl<'l, L: Listener> Teller<'l, L> {
     pub(crate) fn new(listener: &'l mut L) -> Self {
-        Teller { listener, kinds: Kinds::default(), text_bytes: 0, tokens_so_far: None, no_choices: false, slot: None, told: 0 }
+        Teller {
+            listener,
+            kinds: Kinds::default(),
+            text_bytes: 0,
+            tokens_so_far: None,
+            no_choices: false,
+            slot: None,
+            told: 0,
+        }
     }
 
     pub(crate) fn done(self, end: usize, understood: bool, same_shape: bool) {
         let Teller { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
-        listener.event(&Event { kinds, text_bytes, tokens_so_far, end, no_choices, understood, same_shape });
+        listener.event(&Event {
+            kinds,
+            text_bytes,
+            tokens_so_far,
+            end,
+            no_choices,
+            understood,
+            same_shape,
+        });
     }
 
     #[inline]
-    pub(crate) fn text(&mut self, channel: Channel, choice: u32, index: u32, text: Option<Text<'_>>) {
+    pub(crate) fn text(
+        &mut self,
+        channel: Channel,
+        choice: u32,
+        index: u32,
+        text: Option<Text<'_>>,
+    ) {
         let Some(text) = text.filter(|t| !t.is_empty()) else { return };
         self.kinds.add(match channel {
             Channel::Content | Channel::Refusal => Kinds::CONTENT,
@@ -232,12 +259,22 @@ impl<'l, L: Listener> Teller<'l, L> {
         });
         self.text_bytes += text.raw().len();
         self.told += 1;
-        self.slot = Some(Slot { channel, choice, index, at: (text.raw().as_ptr() as usize, text.raw().len()) });
+        self.slot = Some(Slot {
+            channel,
+            choice,
+            index,
+            at: (text.raw().as_ptr() as usize, text.raw().len()),
+        });
         self.listener.part(Part::Text { channel, choice, index, text });
     }
 
     /// Every string of an unknown member: each path of keys below `key` is a text of its own.
-    pub(crate) fn beside(&mut self, choice: u32, key: &[u8], scan: &mut Scan<'_>) -> Result<(), Malformed> {
+    pub(crate) fn beside(
+        &mut self,
+        choice: u32,
+        key: &[u8],
+        scan: &mut Scan<'_>,
+    ) -> Result<(), Malformed> {
         self.below(choice, path(0x811C_9DC5, key), scan)
     }
 
@@ -245,7 +282,12 @@ impl<'l, L: Listener> Teller<'l, L> {
     pub(crate) fn text_beside(&mut self, key: &[u8], text: Text<'_>) {
         if !text.is_empty() {
             self.told += 1;
-            self.listener.part(Part::Text { channel: Channel::Beside, choice: 0, index: path(0x811C_9DC5, key), text });
+            self.listener.part(Part::Text {
+                channel: Channel::Beside,
+                choice: 0,
+                index: path(0x811C_9DC5, key),
+                text,
+            });
         }
     }
 
@@ -254,7 +296,12 @@ impl<'l, L: Listener> Teller<'l, L> {
             Some(b'"') => {
                 if let Some(text) = scan.text()?.filter(|text| !text.is_empty()) {
                     self.told += 1;
-                    self.listener.part(Part::Text { channel: Channel::Beside, choice, index, text });
+                    self.listener.part(Part::Text {
+                        channel: Channel::Beside,
+                        choice,
+                        index,
+                        text,
+                    });
                 }
                 Ok(())
             }
@@ -293,7 +340,12 @@ impl<'l, L: Listener> Teller<'l, L> {
         }
     }
 
-    pub(crate) fn error(&mut self, kind: Option<Text<'_>>, message: Option<Text<'_>>, code: Option<Text<'_>>) {
+    pub(crate) fn error(
+        &mut self,
+        kind: Option<Text<'_>>,
+        message: Option<Text<'_>>,
+        code: Option<Text<'_>>,
+    ) {
         self.told += 1;
         self.kinds.add(Kinds::ERROR);
         self.listener.part(Part::Error { kind, message, code });
@@ -306,7 +358,10 @@ impl<'l, L: Listener> Teller<'l, L> {
     }
 }
 
-/// A number for a path of keys (FNV-1a): two paths that share one share a text, which costs a guard nothing but a wait.
+/// A number for a path of keys (FNV-1a): two paths that share one share a text, which costs a guard
+/// nothing but a wait.
 fn path(above: u32, key: &[u8]) -> u32 {
-    key.iter().chain(b"/").fold(above, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    key.iter()
+        .chain(b"/")
+        .fold(above, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

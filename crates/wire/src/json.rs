@@ -4,9 +4,10 @@
 //! - *Out*: the values a caller asks for, as slices of the input; everything else is skipped.
 //! - *Never*: a tree, an allocation for an unused value, recursion on nested input.
 //!
-//! It reads structure strictly (a bracket that does not match, a string that does not end, a missing comma are
-//! errors) because a lenient scanner and a strict engine behind it would disagree about what a document says.
-//! It does not validate what it skips beyond structure: that is the engine's business.
+//! It reads structure strictly (a bracket that does not match, a string that does not end, a
+//! missing comma are errors) because a lenient scanner and a strict engine behind it would disagree
+//! about what a document says. It does not validate what it skips beyond structure: that is the
+//! engine's business.
 
 mod text;
 
@@ -37,8 +38,8 @@ type Result<T> = std::result::Result<T, Malformed>;
 
 /// A position in a JSON text. Copying it remembers a place to come back to.
 ///
-/// Every method that reads a value consumes exactly one value, whatever its type is: asking for a number where a
-/// string stands yields `None` and moves past the string.
+/// Every method that reads a value consumes exactly one value, whatever its type is: asking for a
+/// number where a string stands yields `None` and moves past the string.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
     bytes: &'a [u8],
@@ -110,7 +111,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Visit the elements of an array with their index. An element that `each` does not read is skipped.
+    /// Visit the elements of an array with their index. An element that `each` does not read is
+    /// skipped.
     ///
     /// # Errors
     /// [`Malformed`] where the text is not JSON, or what `each` returned.
@@ -308,8 +310,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Offset of the first quote or backslash. Most keys and values of an event are shorter than what makes a vectorised search
-/// pay, so the first bytes are looked at a word at a time.
+/// Offset of the first quote or backslash. Most keys and values of an event are shorter than what
+/// makes a vectorised search pay, so the first bytes are looked at a word at a time.
 #[inline]
 pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     const WORDS: usize = 4;
@@ -326,7 +328,8 @@ pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     memchr2(b'"', b'\\', bytes.get(at..)?).map(|hit| at + hit)
 }
 
-/// The high bit of each byte of `word` that equals `byte`, up to the first one; bits above it may be set in error.
+/// The high bit of each byte of `word` that equals `byte`, up to the first one; bits above it may
+/// be set in error.
 #[inline]
 fn bytes_equal(word: u64, byte: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -334,7 +337,8 @@ fn bytes_equal(word: u64, byte: u8) -> u64 {
     zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7)
 }
 
-/// How many objects and lists stand inside one another at most. The document must have been found to be JSON.
+/// How many objects and lists stand inside one another at most. The document must have been found
+/// to be JSON.
 pub fn nesting(document: &[u8]) -> u64 {
     let (mut deepest, mut depth, mut at) = (0u64, 0u64, 0);
     while let Some(byte) = document.get(at) {
@@ -422,7 +426,17 @@ mod tests {
 
     #[test]
     fn structure_is_strict() {
-        for bad in ["{", "{\"n\"}", "{\"n\":1", "{\"n\":1 \"s\":2}", "{\"n\":[}}", "{\"n\":\"x}", "{\"n\":,}", "{n:1}", "{\"a\":[1,{]}]}"] {
+        for bad in [
+            "{",
+            "{\"n\"}",
+            "{\"n\":1",
+            "{\"n\":1 \"s\":2}",
+            "{\"n\":[}}",
+            "{\"n\":\"x}",
+            "{\"n\":,}",
+            "{n:1}",
+            "{\"a\":[1,{]}]}",
+        ] {
             assert!(facts(bad).is_err(), "{bad}");
         }
     }
@@ -432,7 +446,8 @@ mod tests {
         for len in 0..80 {
             for at in 0..len {
                 for quote in [b'"', b'\\'] {
-                    // Bytes that differ from a quote in one bit, and bytes with the high bit, must not be taken for one.
+                    // Bytes that differ from a quote in one bit, and bytes with the high bit, must
+                    // not be taken for one.
                     let mut text = vec![b'#'; len];
                     text.iter_mut().step_by(3).for_each(|b| *b = 0xA2);
                     text[at] = quote;
@@ -456,12 +471,17 @@ mod tests {
         assert!(facts(&deep).is_ok());
         let deeper = format!("{{\"a\":{}1{}}}", "[".repeat(128), "]".repeat(128));
         assert_eq!(facts(&deeper).unwrap_err().why, "nested too deep");
-        assert_eq!(facts(&format!("{{\"n\":{}}}", "1".repeat(513))).unwrap_err().why, "number too long");
+        assert_eq!(
+            facts(&format!("{{\"n\":{}}}", "1".repeat(513))).unwrap_err().why,
+            "number too long"
+        );
     }
 
     proptest::proptest! {
         #[test]
-        fn never_panics_and_skips_what_serde_accepts(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn never_panics_and_skips_what_serde_accepts(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        ) {
             let _ = Scan::new(&bytes).skip();
         }
 

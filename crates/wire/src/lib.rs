@@ -1,11 +1,12 @@
 //! Parsing of bytes: SSE, NDJSON, HTTP/1 heads, dialects, request facts.
 //!
-//! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects that inference engines speak, the facts of a
-//! request, and what each streamed event carries.
+//! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects that inference engines speak, the facts
+//! of a request, and what each streamed event carries.
 //!
 //! - *In*: byte slices, cut anywhere.
 //! - *Out*: [`Part`]s and [`Event`]s given to a [`Listener`], [`RequestFacts`], framing decisions.
-//! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, within a bound.
+//! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, within a
+//!   bound.
 //!
 //! The original bytes are what is forwarded, so nothing here builds or serializes
 //! a document; it only reads.

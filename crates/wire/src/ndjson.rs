@@ -1,7 +1,8 @@
 //! Newline-delimited JSON, cut anywhere.
 //!
 //! - *In*: the body of an `application/x-ndjson` answer, chunk by chunk.
-//! - *Out*: each non-blank line, as a slice of the chunk when it lies in it whole, with its end offset.
+//! - *Out*: each non-blank line, as a slice of the chunk when it lies in it whole, with its end
+//!   offset.
 //! - *Never*: more than one line buffered; a line over the limit ends the reading for good.
 
 use crate::json::Scan;
@@ -30,7 +31,8 @@ impl Decoder {
         self.line.len()
     }
 
-    /// The body has ended: what stands after the last newline, if it is a whole document. It is given once.
+    /// The body has ended: what stands after the last newline, if it is a whole document. It is
+    /// given once.
     pub fn take_last(&mut self) -> Option<Vec<u8>> {
         let mut scan = Scan::new(&self.line);
         let whole = !self.line.trim_ascii().is_empty() && scan.skip().is_ok() && scan.at_end();
@@ -86,7 +88,10 @@ mod tests {
             assert_eq!(lines, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()], "cut at {cut}");
             assert_eq!((decoder.unterminated(), decoder.take_last()), (4, None));
             decoder.feed(b":2} ", |_, _| unreachable!());
-            assert_eq!((decoder.take_last(), decoder.unterminated()), (Some(b"{\"c\":2} ".to_vec()), 0));
+            assert_eq!(
+                (decoder.take_last(), decoder.unterminated()),
+                (Some(b"{\"c\":2} ".to_vec()), 0)
+            );
         }
     }
 }

@@ -30,7 +30,8 @@ impl Framing {
         let is = |name: &str| essence.eq_ignore_ascii_case(name);
         if is("text/event-stream") {
             Framing::Sse
-        } else if is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl") {
+        } else if is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl")
+        {
             Framing::Ndjson
         } else if is("application/json") || essence.to_ascii_lowercase().ends_with("+json") {
             Framing::Json
@@ -43,7 +44,8 @@ impl Framing {
 /// Bounds of a [`Reader`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReaderLimits {
-    /// Most bytes of one event that are kept (default 1 MiB). A larger one ends the reading, never the forwarding.
+    /// Most bytes of one event that are kept (default 1 MiB). A larger one ends the reading, never
+    /// the forwarding.
     pub event: usize,
 }
 
@@ -114,11 +116,15 @@ impl Reader {
         let Reader { dialect, memory, frames, template, limits } = self;
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
-                Item::Frame(frame) => read_event(*dialect, memory, template, (frame.data, frame.end), listener),
+                Item::Frame(frame) => {
+                    read_event(*dialect, memory, template, (frame.data, frame.end), listener)
+                }
                 Item::Comment(end) => listener.comment(end),
             }),
             Frames::Ndjson(decoder) => {
-                decoder.feed(chunk, |line, end| read_event(*dialect, memory, template, (line, end), listener));
+                decoder.feed(chunk, |line, end| {
+                    read_event(*dialect, memory, template, (line, end), listener)
+                });
             }
             Frames::Json { body, overflowed } => {
                 if *overflowed || body.len() + chunk.len() > limits.event {
@@ -132,11 +138,13 @@ impl Reader {
         }
     }
 
-    /// The body is complete. A whole JSON body is read now and told as one event, and so is a last line of NDJSON that is whole
-    /// and lacks its newline; a torn event is not told.
+    /// The body is complete. A whole JSON body is read now and told as one event, and so is a last
+    /// line of NDJSON that is whole and lacks its newline; a torn event is not told.
     pub fn finish<L: Listener>(&mut self, listener: &mut L) {
         let last = match &mut self.frames {
-            Frames::Json { body, overflowed: false } => Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty()),
+            Frames::Json { body, overflowed: false } => {
+                Some(std::mem::take(body)).filter(|body| !body.trim_ascii().is_empty())
+            }
             Frames::Ndjson(decoder) => decoder.take_last(),
             _ => None,
         };
@@ -146,7 +154,13 @@ impl Reader {
     }
 }
 
-fn read_event<L: Listener>(dialect: Dialect, memory: &mut Memory, template: &mut Template, (data, end): (&[u8], usize), listener: &mut L) {
+fn read_event<L: Listener>(
+    dialect: Dialect,
+    memory: &mut Memory,
+    template: &mut Template,
+    (data, end): (&[u8], usize),
+    listener: &mut L,
+) {
     listener.data(data);
     let mut tell = Teller::new(listener);
     if let Some((slot, text)) = template.text(data) {

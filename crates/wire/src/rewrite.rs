@@ -1,8 +1,10 @@
 //! Changes inside an event's bytes, everything around them untouched.
 //!
-//! - *In*: the bytes of one event as they came (of an event stream with its field names and line ends), and [`Edit`]s of its data.
+//! - *In*: the bytes of one event as they came (of an event stream with its field names and line
+//!   ends), and [`Edit`]s of its data.
 //! - *Out*: the same bytes with the edits in them.
-//! - *Never*: a document parsed and written again. What no edit names stays byte for byte, vendor fields and white space included.
+//! - *Never*: a document parsed and written again. What no edit names stays byte for byte, vendor
+//!   fields and white space included.
 
 use std::ops::Range;
 
@@ -23,12 +25,14 @@ type Segment = (usize, Range<usize>);
 
 /// The data of an event, framing removed.
 pub fn data(framing: Framing, event: &[u8]) -> Vec<u8> {
-    let pieces: Vec<&[u8]> = segments(framing, event).into_iter().filter_map(|(_, at)| event.get(at)).collect();
+    let pieces: Vec<&[u8]> =
+        segments(framing, event).into_iter().filter_map(|(_, at)| event.get(at)).collect();
     pieces.join(&b'\n')
 }
 
-/// The event with the edits in it. Of edits that overlap, the later one begins where the earlier ended. `None`: an edit lies in no line of
-/// the data, or in two, and the event must not leave without it.
+/// The event with the edits in it. Of edits that overlap, the later one begins where the earlier
+/// ended. `None`: an edit lies in no line of the data, or in two, and the event must not leave
+/// without it.
 pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Option<Vec<u8>> {
     edits.sort_by_key(|edit| edit.at.start);
     let segments = segments(framing, event);
@@ -54,7 +58,11 @@ fn segments(framing: Framing, event: &[u8]) -> Vec<Segment> {
     let trimmed = event.trim_ascii_start();
     match framing {
         Framing::Sse => data_lines(event),
-        Framing::Ndjson => vec![(0, event.len() - trimmed.len()..event.len() - trimmed.len() + trimmed.trim_ascii_end().len())],
+        Framing::Ndjson => vec![(
+            0,
+            event.len() - trimmed.len()
+                ..event.len() - trimmed.len() + trimmed.trim_ascii_end().len(),
+        )],
         Framing::Json | Framing::Opaque => vec![(0, 0..event.len())],
     }
 }
@@ -89,15 +97,25 @@ fn value_of_data(line: &[u8]) -> Option<usize> {
     Some(value.len())
 }
 
-/// Visit every string of a document with the key it stands under (that of the nearest object around it) and its place, quotes left
-/// off; and every value under a key of `erase`, which is then not looked into.
+/// Visit every string of a document with the key it stands under (that of the nearest object around
+/// it) and its place, quotes left off; and every value under a key of `erase`, which is then not
+/// looked into.
 ///
 /// # Errors
-/// [`Malformed`] where it is no JSON, or something stands behind it; what was visited before stands.
-pub fn strings<'d>(data: &'d [u8], erase: &[&[u8]], found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+/// [`Malformed`] where it is no JSON, or something stands behind it; what was visited before
+/// stands.
+pub fn strings<'d>(
+    data: &'d [u8],
+    erase: &[&[u8]],
+    found: &mut impl FnMut(&[u8], Found<'d>),
+) -> Result<(), Malformed> {
     let mut scan = Scan::new(data);
     visit(&mut scan, (b"", erase), found)?;
-    if scan.at_end() { Ok(()) } else { Err(Malformed { at: scan.offset(), why: "something stands behind the document" }) }
+    if scan.at_end() {
+        Ok(())
+    } else {
+        Err(Malformed { at: scan.offset(), why: "something stands behind the document" })
+    }
 }
 
 /// What [`strings`] visits.
@@ -109,7 +127,11 @@ pub enum Found<'d> {
     Erased(Range<usize>),
 }
 
-fn visit<'d>(scan: &mut Scan<'d>, (key, erase): (&[u8], &[&[u8]]), found: &mut impl FnMut(&[u8], Found<'d>)) -> Result<(), Malformed> {
+fn visit<'d>(
+    scan: &mut Scan<'d>,
+    (key, erase): (&[u8], &[&[u8]]),
+    found: &mut impl FnMut(&[u8], Found<'d>),
+) -> Result<(), Malformed> {
     let first = scan.peek();
     let start = scan.offset();
     if erase.contains(&key) {
@@ -150,17 +172,33 @@ mod tests {
         assert_eq!(apply(Framing::Sse, event, &mut edits).unwrap(), want);
         assert_eq!(apply(Framing::Sse, event, &mut []).unwrap(), event);
         let marked = b"\xEF\xBB\xBFdata:{\"a\":1}\n\n";
-        assert_eq!(apply(Framing::Sse, marked, &mut [edit(b"{\"a\":1}", "1", "null")]).unwrap(), b"\xEF\xBB\xBFdata:{\"a\":null}\n\n");
+        assert_eq!(
+            apply(Framing::Sse, marked, &mut [edit(b"{\"a\":1}", "1", "null")]).unwrap(),
+            b"\xEF\xBB\xBFdata:{\"a\":null}\n\n"
+        );
         let line = b"\n {\"a\":\"x\"}\r\n";
-        assert_eq!(apply(Framing::Ndjson, line, &mut [edit(b"{\"a\":\"x\"}", "x", "y")]).unwrap(), b"\n {\"a\":\"y\"}\r\n");
+        assert_eq!(
+            apply(Framing::Ndjson, line, &mut [edit(b"{\"a\":\"x\"}", "x", "y")]).unwrap(),
+            b"\n {\"a\":\"y\"}\r\n"
+        );
     }
 
     #[test]
     fn what_overlaps_goes_whole_and_what_has_no_place_is_told() {
-        let (event, edit) = (b"data: abcdef\n\n", |at: Range<usize>, with: &str| Edit { at, with: with.into() });
-        assert_eq!(apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..6, "Y")]).unwrap(), b"data: aXY\n\n");
-        assert_eq!(apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..3, "Y")]).unwrap(), b"data: aXef\n\n");
-        assert_eq!(apply(Framing::Sse, event, &mut [edit(0..0, "X"), edit(0..1, "Y")]).unwrap(), b"data: XYbcdef\n\n");
+        let (event, edit) =
+            (b"data: abcdef\n\n", |at: Range<usize>, with: &str| Edit { at, with: with.into() });
+        assert_eq!(
+            apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..6, "Y")]).unwrap(),
+            b"data: aXY\n\n"
+        );
+        assert_eq!(
+            apply(Framing::Sse, event, &mut [edit(1..4, "X"), edit(2..3, "Y")]).unwrap(),
+            b"data: aXef\n\n"
+        );
+        assert_eq!(
+            apply(Framing::Sse, event, &mut [edit(0..0, "X"), edit(0..1, "Y")]).unwrap(),
+            b"data: XYbcdef\n\n"
+        );
         let torn = b"data: {\"a\":\ndata: 1}\n\n";
         assert_eq!(apply(Framing::Sse, torn, &mut [edit(1..7, "X")]), None, "over two lines");
         assert_eq!(apply(Framing::Sse, b": comment\n\n", &mut [edit(0..1, "X")]), None);
@@ -176,7 +214,11 @@ mod tests {
                 Found::Text(text, at) => (text.decode().into_owned(), at),
                 Found::Erased(at) => ("erased".into(), at),
             };
-            seen.push((String::from_utf8_lossy(key).into_owned(), text, String::from_utf8_lossy(&document[at]).into_owned()));
+            seen.push((
+                String::from_utf8_lossy(key).into_owned(),
+                text,
+                String::from_utf8_lossy(&document[at]).into_owned(),
+            ));
         })
         .unwrap();
         let want = [

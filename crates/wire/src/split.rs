@@ -1,8 +1,8 @@
 //! Cuts a stream into whole events, byte for byte.
 //!
 //! - *In*: runs of a body, and where events and comments end in each.
-//! - *Out*: each event whole, with the blank lines before it; each comment that stands between two events; the LF of a line end
-//!   whose CR ended a run.
+//! - *Out*: each event whole, with the blank lines before it; each comment that stands between two
+//!   events; the LF of a line end whose CR ended a run.
 //! - *Never*: a byte lost, doubled or moved. What is torn stays until its rest comes, or is taken.
 
 use std::borrow::Cow;
@@ -28,8 +28,14 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Cut a run. `ends` are the offsets in the run where pieces end, in order: of events with a tag, of comments with `None`.
-    pub fn split<'r, T>(&mut self, run: &'r [u8], ends: impl IntoIterator<Item = (usize, Option<T>)>, mut each: impl FnMut(Split<'r, T>)) {
+    /// Cut a run. `ends` are the offsets in the run where pieces end, in order: of events with a
+    /// tag, of comments with `None`.
+    pub fn split<'r, T>(
+        &mut self,
+        run: &'r [u8],
+        ends: impl IntoIterator<Item = (usize, Option<T>)>,
+        mut each: impl FnMut(Split<'r, T>),
+    ) {
         if run.is_empty() {
             return;
         }
@@ -129,12 +135,22 @@ mod tests {
         let stream = b": hi\n\ndata: {\"a\":1}\r\n\r\n: between\r\nid: 7\r\n: inside\r\ndata: {}\r\n\r\n\ndata: [DONE]\r\r: torn";
         let (whole, bytes) = cut(&[stream]);
         assert_eq!(bytes, stream);
-        assert!(whole.iter().any(|piece| piece == "data: {\"a\":1}") && whole.iter().any(|piece| piece.contains(": inside")), "{whole:?}");
+        assert!(
+            whole.iter().any(|piece| piece == "data: {\"a\":1}")
+                && whole.iter().any(|piece| piece.contains(": inside")),
+            "{whole:?}"
+        );
         for at in 0..stream.len() {
             let (one, other) = stream.split_at(at);
             let (pieces, bytes) = cut(&[one, other]);
-            assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(stream), "cut at {at}");
-            let events = |pieces: &[String]| pieces.iter().filter(|piece| !piece.starts_with(':')).cloned().collect::<Vec<_>>();
+            assert_eq!(
+                String::from_utf8_lossy(&bytes),
+                String::from_utf8_lossy(stream),
+                "cut at {at}"
+            );
+            let events = |pieces: &[String]| {
+                pieces.iter().filter(|piece| !piece.starts_with(':')).cloned().collect::<Vec<_>>()
+            };
             assert_eq!(events(&pieces), events(&whole), "cut at {at}");
         }
         let bytewise: Vec<&[u8]> = stream.chunks(1).collect();

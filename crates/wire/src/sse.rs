@@ -1,14 +1,15 @@
 //! Server-sent events, cut anywhere.
 //!
 //! - *In*: the decoded body of a `text/event-stream`, chunk by chunk.
-//! - *Out*: complete frames as slices (of the chunk itself when the frame lies in it whole), comments, and where
-//!   in the chunk each ended.
+//! - *Out*: complete frames as slices (of the chunk itself when the frame lies in it whole),
+//!   comments, and where in the chunk each ended.
 //! - *Never*: more than one frame buffered. A frame over the limit ends the reading for good
 //!   ([`Decoder::overflowed`]); forwarding the bytes is the caller's work and continues.
 //!
-//! The grammar is the one of the HTML standard, section 9.2 "Server-sent events": lines end in CR, LF or CRLF, a
-//! leading byte order mark is dropped, a field without a colon has an empty value, one space after the colon
-//! belongs to the syntax, several data lines join with LF, and an unfinished frame at the end is not dispatched.
+//! The grammar is the one of the HTML standard, section 9.2 "Server-sent events": lines end in CR,
+//! LF or CRLF, a leading byte order mark is dropped, a field without a colon has an empty value,
+//! one space after the colon belongs to the syntax, several data lines join with LF, and an
+//! unfinished frame at the end is not dispatched.
 
 use memchr::memchr2;
 
@@ -74,7 +75,8 @@ impl Decoder {
         self.overflowed
     }
 
-    /// Bytes after the last dispatched frame or comment. Anything but zero at the end of a stream is a torn frame.
+    /// Bytes after the last dispatched frame or comment. Anything but zero at the end of a stream
+    /// is a torn frame.
     pub fn unterminated(&self) -> usize {
         self.pending
     }
@@ -142,7 +144,13 @@ impl Decoder {
 
     /// Act on one whole line. Returns the data that is still only in the chunk.
     #[inline]
-    fn take_line<'l>(&mut self, line: &'l [u8], held: InChunk<'l>, end: usize, found: &mut impl FnMut(Item<'_>)) -> InChunk<'l> {
+    fn take_line<'l>(
+        &mut self,
+        line: &'l [u8],
+        held: InChunk<'l>,
+        end: usize,
+        found: &mut impl FnMut(Item<'_>),
+    ) -> InChunk<'l> {
         if line.is_empty() {
             self.dispatch(held, end, found);
             return None;
@@ -233,7 +241,10 @@ mod tests {
         for chunk in chunks {
             decoder.feed(chunk, |item| {
                 got.push(match item {
-                    Item::Frame(f) => Got::Frame(String::from_utf8_lossy(f.name).into(), String::from_utf8_lossy(f.data).into()),
+                    Item::Frame(f) => Got::Frame(
+                        String::from_utf8_lossy(f.name).into(),
+                        String::from_utf8_lossy(f.data).into(),
+                    ),
                     Item::Comment(_) => Got::Comment,
                 });
             });

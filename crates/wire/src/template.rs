@@ -1,19 +1,20 @@
 //! The shape that the events of a stream share.
 //!
-//! Most events of a stream differ in one string only: the text. An event that equals the one before it on both sides of that
-//! string says the same about everything else, so it needs no scan.
+//! Most events of a stream differ in one string only: the text. An event that equals the one before
+//! it on both sides of that string says the same about everything else, so it needs no scan.
 //!
 //! - *In*: the data of an event, and what a scan of the one before it told.
 //! - *Out*: the text, when the event has the remembered shape.
-//! - *Never*: a guess. The bytes before and after are compared, and the text between them must end where a scan would end
-//!   it: it holds no quote and no backslash. Anything else is scanned.
+//! - *Never*: a guess. The bytes before and after are compared, and the text between them must end
+//!   where a scan would end it: it holds no quote and no backslash. Anything else is scanned.
 
 use crate::event::Channel;
 use crate::json::{Text, find_quote};
 
 /// Largest shape that is remembered; larger events are dominated by their text.
 const MAX_SHAPE: usize = 2048;
-/// After so many events in a row that differ in more than the text, shapes are not looked for any more.
+/// After so many events in a row that differ in more than the text, shapes are not looked for any
+/// more.
 const MAX_MISSES: u8 = 8;
 
 /// Where a piece of text stood, and what it was.
@@ -40,7 +41,8 @@ impl Template {
     #[inline]
     pub(crate) fn text<'d>(&mut self, data: &'d [u8]) -> Option<(Slot, Text<'d>)> {
         let slot = self.slot?;
-        let text = data.strip_prefix(self.before.as_slice())?.strip_suffix(self.after.as_slice())?;
+        let text =
+            data.strip_prefix(self.before.as_slice())?.strip_suffix(self.after.as_slice())?;
         if text.is_empty() || find_quote(text).is_some() {
             return None;
         }
@@ -57,7 +59,9 @@ impl Template {
         self.misses += 1;
         let (address, len) = slot.at;
         let Some(start) = address.checked_sub(data.as_ptr() as usize) else { return };
-        let (Some(before), Some(after)) = (data.get(..start), data.get(start + len..)) else { return };
+        let (Some(before), Some(after)) = (data.get(..start), data.get(start + len..)) else {
+            return;
+        };
         let in_quotes = before.last() == Some(&b'"') && after.first() == Some(&b'"');
         if in_quotes && before.len() + after.len() <= MAX_SHAPE {
             self.before.clear();
@@ -92,13 +96,15 @@ mod tests {
         #[test]
         fn a_shape_tells_what_a_scan_would(texts in proptest::collection::vec("[a-c\"\\\\ {}\\[\\],:é]{0,6}", 1..12), finish in 0usize..12) {
             let (mut remembered, mut scanned) = (Told::default(), Told::default());
-            let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
+            let mut reader =
+                Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
             for (at, text) in texts.iter().enumerate() {
                 let text = serde_json::to_string(text).unwrap();
                 let reason = if at == finish { "\"stop\"" } else { "null" };
                 let event = format!("data: {{\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}},\"finish_reason\":{reason}}}]}}\n\n");
                 reader.feed(event.as_bytes(), &mut remembered);
-                Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default()).feed(event.as_bytes(), &mut scanned);
+                Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default())
+                    .feed(event.as_bytes(), &mut scanned);
             }
             proptest::prop_assert_eq!(remembered, scanned);
         }

@@ -37,7 +37,8 @@ pub enum BadUrl {
     Query,
 }
 
-/// A URL as errors may repeat it: one that may hold a secret, before `@` or behind `?`, is left out.
+/// A URL as errors may repeat it: one that may hold a secret, before `@` or behind `?`, is left
+/// out.
 pub fn shown(url: &str) -> String {
     if url.contains(['@', '?']) { "the URL".to_owned() } else { format!("{url:?}") }
 }
@@ -76,14 +77,25 @@ mod tests {
     #[test]
     fn parts_of_a_url() {
         let url: BaseUrl = "https://[::1]/v1/".parse().expect("a URL");
-        assert_eq!((url.tls, &*url.host, url.port, &*url.authority, &*url.prefix), (true, "::1", 443, "[::1]", "/v1"));
+        assert_eq!(
+            (url.tls, &*url.host, url.port, &*url.authority, &*url.prefix),
+            (true, "::1", 443, "[::1]", "/v1")
+        );
         let url: BaseUrl = "http://engine:8000".parse().expect("a URL");
-        assert_eq!((url.tls, &*url.host, url.port, &*url.authority, &*url.prefix), (false, "engine", 8000, "engine:8000", ""));
+        assert_eq!(
+            (url.tls, &*url.host, url.port, &*url.authority, &*url.prefix),
+            (false, "engine", 8000, "engine:8000", "")
+        );
     }
 
     #[test]
     fn what_may_be_a_secret_is_not_shown() {
-        for url in ["http://me:secret@engine", "htps://me:secret@engine", "me:secret@engine:8000", "ftp://engine/?key=secret"] {
+        for url in [
+            "http://me:secret@engine",
+            "htps://me:secret@engine",
+            "me:secret@engine:8000",
+            "ftp://engine/?key=secret",
+        ] {
             assert_eq!(shown(url), "the URL");
         }
         assert_eq!(shown("ftp://engine"), "\"ftp://engine\"");

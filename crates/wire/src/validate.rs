@@ -4,7 +4,8 @@
 //! - *Out*: the first member that has a wrong type or value, with what it should be.
 //! - *Never*: an opinion about members that it does not know: engines have their own.
 //!
-//! The types and ranges are those that the APIs' references give (OpenAI's chat, completions, embeddings and Responses, Anthropic's messages).
+//! The types and ranges are those that the APIs' references give (OpenAI's chat, completions,
+//! embeddings and Responses, Anthropic's messages).
 
 use crate::dialect::Dialect;
 use crate::json::{Malformed, Scan};
@@ -83,14 +84,17 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
         }
         let found = look(wanted, v)?;
         if wrong.is_none() {
-            wrong = found.map(|instead| Invalid { param: name, wanted: wanted.describe(), instead });
+            wrong =
+                found.map(|instead| Invalid { param: name, wanted: wanted.describe(), instead });
         }
         Ok(())
     });
     let missing = || required.iter().find(|(name, _)| !seen.contains(name));
     match (wrong, missing()) {
         (Some(wrong), _) => Err(wrong),
-        (None, Some((param, wanted))) => Err(Invalid { param, wanted: wanted.describe(), instead: ", and is missing" }),
+        (None, Some((param, wanted))) => {
+            Err(Invalid { param, wanted: wanted.describe(), instead: ", and is missing" })
+        }
         (None, None) => Ok(()),
     }
 }
@@ -98,9 +102,15 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
 fn required(dialect: Dialect) -> &'static [(&'static str, Wanted)] {
     match dialect {
         Dialect::OpenAiChat => &[("model", Wanted::Text), ("messages", Wanted::Filled)],
-        Dialect::Anthropic => &[("model", Wanted::Text), ("messages", Wanted::Filled), ("max_tokens", Wanted::Whole(1, i64::MAX))],
+        Dialect::Anthropic => &[
+            ("model", Wanted::Text),
+            ("messages", Wanted::Filled),
+            ("max_tokens", Wanted::Whole(1, i64::MAX)),
+        ],
         Dialect::OpenAiCompletions => &[("model", Wanted::Text), ("prompt", Wanted::TextOrList)],
-        Dialect::OpenAiResponses | Dialect::Embeddings => &[("model", Wanted::Text), ("input", Wanted::TextOrList)],
+        Dialect::OpenAiResponses | Dialect::Embeddings => {
+            &[("model", Wanted::Text), ("input", Wanted::TextOrList)]
+        }
         Dialect::Ollama => &[("model", Wanted::Text)],
         Dialect::Generate | Dialect::LlamaCpp => &[],
     }
@@ -112,7 +122,8 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
     if kind == b'n' {
         return v.skip().map(|()| None);
     }
-    let (text, list, object, flag) = (kind == b'"', kind == b'[', kind == b'{', matches!(kind, b't' | b'f'));
+    let (text, list, object, flag) =
+        (kind == b'"', kind == b'[', kind == b'{', matches!(kind, b't' | b'f'));
     let fits = match wanted {
         Wanted::Text => text,
         Wanted::Flag => flag,
@@ -132,8 +143,10 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
         Wanted::Filled => false,
         Wanted::FlagOrWhole | Wanted::Whole(..) | Wanted::Number(..) => {
             let number = v.verbatim()?.raw();
-            let number =
-                std::str::from_utf8(number).ok().filter(|_| matches!(kind, b'-' | b'0'..=b'9')).and_then(|text| text.parse::<f64>().ok());
+            let number = std::str::from_utf8(number)
+                .ok()
+                .filter(|_| matches!(kind, b'-' | b'0'..=b'9'))
+                .and_then(|text| text.parse::<f64>().ok());
             return Ok(match number {
                 None => Some(name_of(kind)),
                 Some(number) => (!wanted.holds(number)).then_some(", and is not"),
@@ -157,7 +170,9 @@ fn name_of(kind: u8) -> &'static str {
 impl Wanted {
     fn holds(self, number: f64) -> bool {
         match self {
-            Wanted::Whole(least, most) => number.fract() == 0.0 && (least as f64..=most as f64).contains(&number),
+            Wanted::Whole(least, most) => {
+                number.fract() == 0.0 && (least as f64..=most as f64).contains(&number)
+            }
             Wanted::Number(least, most) => (least..=most).contains(&number),
             Wanted::FlagOrWhole => number.fract() == 0.0 && number >= 0.0,
             _ => false,
@@ -198,7 +213,10 @@ mod tests {
             ),
             (Dialect::OpenAiCompletions, r#"{"prompt":[1,2],"model":"m","logprobs":3}"#),
             (Dialect::OpenAiResponses, r#"{"input":"x","model":"m","max_output_tokens":9}"#),
-            (Dialect::Anthropic, r#"{"model":"m","messages":[1],"max_tokens":1,"tool_choice":{"type":"auto"}}"#),
+            (
+                Dialect::Anthropic,
+                r#"{"model":"m","messages":[1],"max_tokens":1,"tool_choice":{"type":"auto"}}"#,
+            ),
             (Dialect::Generate, r#"{"inputs":"x","parameters":{"max_new_tokens":3}}"#),
         ] {
             assert_eq!(check(dialect, body.as_bytes()), Ok(()), "{body}");
@@ -211,16 +229,44 @@ mod tests {
             (r#"{"messages":[1]}"#, "\"model\" must be a text, and is missing"),
             (r#"{"model":null,"messages":[1]}"#, "\"model\" must be a text, and is missing"),
             (r#"{"model":7,"messages":[1]}"#, "\"model\" must be a text, not a number"),
-            (r#"{"model":"m","messages":[]}"#, "\"messages\" must be a list with at least one entry, and is empty"),
-            (r#"{"model":"m","messages":"hi"}"#, "\"messages\" must be a list with at least one entry, not a text"),
-            (r#"{"model":"m","messages":[1],"temperature":"hot"}"#, "\"temperature\" must be a number from 0 to 2, not a text"),
-            (r#"{"model":"m","messages":[1],"temperature":3}"#, "\"temperature\" must be a number from 0 to 2, and is not"),
-            (r#"{"model":"m","messages":[1],"n":0}"#, "\"n\" must be a whole number from 1 to 128, and is not"),
-            (r#"{"model":"m","messages":[1],"max_tokens":1.5}"#, "\"max_tokens\" must be a whole number, at least 1, and is not"),
-            (r#"{"model":"m","messages":[1],"stream":"yes"}"#, "\"stream\" must be true or false, not a text"),
-            (r#"{"model":"m","messages":[1],"tools":{}}"#, "\"tools\" must be a list, not an object"),
+            (
+                r#"{"model":"m","messages":[]}"#,
+                "\"messages\" must be a list with at least one entry, and is empty",
+            ),
+            (
+                r#"{"model":"m","messages":"hi"}"#,
+                "\"messages\" must be a list with at least one entry, not a text",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"temperature":"hot"}"#,
+                "\"temperature\" must be a number from 0 to 2, not a text",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"temperature":3}"#,
+                "\"temperature\" must be a number from 0 to 2, and is not",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"n":0}"#,
+                "\"n\" must be a whole number from 1 to 128, and is not",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"max_tokens":1.5}"#,
+                "\"max_tokens\" must be a whole number, at least 1, and is not",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"stream":"yes"}"#,
+                "\"stream\" must be true or false, not a text",
+            ),
+            (
+                r#"{"model":"m","messages":[1],"tools":{}}"#,
+                "\"tools\" must be a list, not an object",
+            ),
         ] {
-            assert_eq!(check(Dialect::OpenAiChat, body.as_bytes()).unwrap_err().to_string(), want, "{body}");
+            assert_eq!(
+                check(Dialect::OpenAiChat, body.as_bytes()).unwrap_err().to_string(),
+                want,
+                "{body}"
+            );
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: the report of each filter, or its failure, with its times.
 //! - *Out*: a [`Verdict`], the findings, the accounts.
-//! - *Never*: a verdict that is lighter than what a filter demands, but in a chain that only observes.
+//! - *Never*: a verdict that is lighter than what a filter demands, but in a chain that only
+//!   observes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -110,7 +111,11 @@ impl Assessment {
                 self.risk.add(&report);
                 for found in report.found.into_iter().filter(|found| found.action != Action::Off) {
                     // What has no place cannot be taken out.
-                    let action = if found.action == Action::Mask && found.span.is_empty() { Action::Block } else { found.action };
+                    let action = if found.action == Action::Mask && found.span.is_empty() {
+                        Action::Block
+                    } else {
+                        found.action
+                    };
                     self.demand(action, || found.kind.clone());
                     self.found.push((link.declared.name.clone(), found));
                 }
@@ -157,8 +162,10 @@ impl Assessment {
         };
         if action == Action::Mask {
             // Of findings that concern a whole text, nothing would be left.
-            let parts =
-                |found: &Found| matches!(found.category, Category::Pii | Category::Secret | Category::Policy) && !found.span.is_empty();
+            let parts = |found: &Found| {
+                matches!(found.category, Category::Pii | Category::Secret | Category::Policy)
+                    && !found.span.is_empty()
+            };
             let places = self.found.iter_mut().filter(|(_, found)| parts(found));
             if places.map(|(_, found)| found.action = found.action.max(Action::Mask)).count() == 0 {
                 return;
@@ -185,11 +192,16 @@ pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
     let (verdict, failure) = match &outcome.report {
         Ok(report) => (report.action().name(), None),
         Err(failure) => {
-            let verdict = if link.failed(*failure) == Verdict::Pass { "failed_open" } else { "failed_closed" };
+            let verdict = if link.failed(*failure) == Verdict::Pass {
+                "failed_open"
+            } else {
+                "failed_closed"
+            };
             (verdict, Some(Cow::Borrowed(failure.name())))
         }
     };
-    let (queue_us, remote_us, wall_us) = (outcome.queue / 1000, outcome.remote / 1000, outcome.wall / 1000);
+    let (queue_us, remote_us, wall_us) =
+        (outcome.queue / 1000, outcome.remote / 1000, outcome.wall / 1000);
     FilterAccount {
         filter: link.declared.name.clone(),
         side: side.name().into(),
@@ -207,7 +219,10 @@ pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
 /// Put accounts to those that are there: windows of one answer make one account for each filter.
 pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
     for account in new {
-        let Some(known) = into.iter_mut().find(|known| known.filter == account.filter && known.side == account.side) else {
+        let Some(known) = into
+            .iter_mut()
+            .find(|known| known.filter == account.filter && known.side == account.side)
+        else {
             into.push(account);
             continue;
         };

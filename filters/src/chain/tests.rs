@@ -80,12 +80,18 @@ impl Filter for Told {
     fn look(&self, _: &Subject) -> Report {
         match self.does {
             Does::Find(action) => Told::found(action),
-            Does::Score(score) => Report { found: Vec::new(), scores: vec![(Category::Injection, score)] },
+            Does::Score(score) => {
+                Report { found: Vec::new(), scores: vec![(Category::Injection, score)] }
+            }
             _ => panic!("a filter that panics"),
         }
     }
 
-    fn judge<'a>(&'a self, _: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        _: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             match self.does {
                 Does::Find(action) => Ok(Told::found(action)),
@@ -94,7 +100,8 @@ impl Filter for Told {
                 Does::Hang => std::future::pending().await,
                 Does::Fail(failure) => Err(failure),
                 Does::Take(ms, action) => {
-                    call.sleep(Duration::from_millis(ms) - Duration::from_nanos(call.now().0)).await;
+                    call.sleep(Duration::from_millis(ms) - Duration::from_nanos(call.now().0))
+                        .await;
                     Ok(Told::found(action))
                 }
             }
@@ -104,7 +111,13 @@ impl Filter for Told {
 
 fn link(name: &str, hooks: Hooks, does: Does, on_failure: OnFailure) -> Link {
     let deadline = Duration::from_millis(50);
-    let declared = Declared { name: name.into(), class: Class::Security, on_failure, deadline, mode: Mode::Cut };
+    let declared = Declared {
+        name: name.into(),
+        class: Class::Security,
+        on_failure,
+        deadline,
+        mode: Mode::Cut,
+    };
     Link::new(declared, Arc::new(Told { hooks, does }))
 }
 
@@ -115,7 +128,10 @@ fn chain(links: Vec<Link>) -> Chain {
 }
 
 fn prompt(chain: &Chain, world: &World, text: &str) -> Assessment {
-    chain.prompt(&Arc::new(Subject::of_user(text)), world).now_or_never().expect("nothing waits for ever")
+    chain
+        .prompt(&Arc::new(Subject::of_user(text)), world)
+        .now_or_never()
+        .expect("nothing waits for ever")
 }
 
 fn blocked() -> Verdict {
@@ -126,16 +142,36 @@ fn blocked() -> Verdict {
 fn a_request_refused_by_detectors_makes_no_call() {
     let world = World::default();
     let dear = || link("dear", Hooks::JUDGE, Does::Find(Action::Block), OnFailure::Closed);
-    let refused = prompt(&chain(vec![link("cheap", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), dear()]), &world, "x");
+    let refused = prompt(
+        &chain(vec![
+            link("cheap", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed),
+            dear(),
+        ]),
+        &world,
+        "x",
+    );
     assert_eq!((refused.verdict, refused.word, refused.accounts.len()), (blocked(), "block", 1));
-    let flagged = prompt(&chain(vec![link("cheap", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed), dear()]), &world, "x");
-    assert_eq!((flagged.verdict, flagged.word, flagged.accounts.len(), flagged.found.len()), (blocked(), "block", 2, 2));
+    let flagged = prompt(
+        &chain(vec![
+            link("cheap", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed),
+            dear(),
+        ]),
+        &world,
+        "x",
+    );
+    assert_eq!(
+        (flagged.verdict, flagged.word, flagged.accounts.len(), flagged.found.len()),
+        (blocked(), "block", 2, 2)
+    );
 }
 
 #[test]
 fn the_severest_action_wins_and_the_first_that_refuses_is_named() {
     let of = |actions: &[Action]| {
-        let links = actions.iter().map(|action| link("f", Hooks::LOOK, Does::Find(*action), OnFailure::Closed)).collect();
+        let links = actions
+            .iter()
+            .map(|action| link("f", Hooks::LOOK, Does::Find(*action), OnFailure::Closed))
+            .collect();
         let said = prompt(&chain(links), &World::default(), "x");
         (said.verdict, said.word, said.found.len())
     };
@@ -153,15 +189,36 @@ fn a_failing_filter_has_the_result_of_its_failure_mode() {
         (Does::Fail(Failure::Unreachable), Failure::Unreachable),
         (Does::Panic, Failure::Panicked),
     ] {
-        let closed = prompt(&chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Closed)]), &World::default(), "x");
+        let closed = prompt(
+            &chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Closed)]),
+            &World::default(),
+            "x",
+        );
         assert_eq!(closed.verdict, Verdict::Failed { filter: "judge".into(), failure }, "{does:?}");
-        assert_eq!((closed.word, closed.accounts[0].verdict.as_ref()), ("failed_closed", "failed_closed"));
-        let open = prompt(&chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Open)]), &World::default(), "x");
-        assert_eq!((open.verdict, open.accounts[0].verdict.as_ref()), (Verdict::Pass, "failed_open"));
+        assert_eq!(
+            (closed.word, closed.accounts[0].verdict.as_ref()),
+            ("failed_closed", "failed_closed")
+        );
+        let open = prompt(
+            &chain(vec![link("judge", Hooks::JUDGE, does, OnFailure::Open)]),
+            &World::default(),
+            "x",
+        );
+        assert_eq!(
+            (open.verdict, open.accounts[0].verdict.as_ref()),
+            (Verdict::Pass, "failed_open")
+        );
         assert_eq!(open.accounts[0].failure.as_deref(), Some(failure.name()));
     }
-    let panicked = prompt(&chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]), &World::default(), "x");
-    assert_eq!(panicked.verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Panicked });
+    let panicked = prompt(
+        &chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]),
+        &World::default(),
+        "x",
+    );
+    assert_eq!(
+        panicked.verdict,
+        Verdict::Failed { filter: "look".into(), failure: Failure::Panicked }
+    );
 }
 
 #[test]
@@ -173,7 +230,10 @@ fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
     ];
     let said = prompt(&chain(links), &world, "x");
     assert_eq!(said.judged, 40_000_000, "not the sum");
-    assert_eq!(said.accounts.iter().map(|a| (a.filter.as_ref(), a.critical)).collect::<Vec<_>>(), [("quick", false), ("slow", true)]);
+    assert_eq!(
+        said.accounts.iter().map(|a| (a.filter.as_ref(), a.critical)).collect::<Vec<_>>(),
+        [("quick", false), ("slow", true)]
+    );
     assert_eq!(said.found.len(), 2);
 }
 
@@ -181,7 +241,11 @@ fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
 fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
     let of = |budget: u64| {
         let links = vec![link("judge", Hooks::JUDGE, Does::Hang, OnFailure::Open)];
-        let said = prompt(&Chain::new(links, false, Duration::from_millis(budget), RISK), &World::default(), "x");
+        let said = prompt(
+            &Chain::new(links, false, Duration::from_millis(budget), RISK),
+            &World::default(),
+            "x",
+        );
         (said.accounts[0].failure.clone().unwrap(), said.accounts[0].wall_us)
     };
     assert_eq!(of(20), ("judges_deadline".into(), 20_000));
@@ -191,11 +255,17 @@ fn a_budget_bounds_all_judges_and_is_named_when_it_was_the_reason() {
 
 #[test]
 fn a_chain_that_observes_tells_what_it_would_have_done() {
-    let links =
-        vec![link("a", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed), link("b", Hooks::JUDGE, Does::Hang, OnFailure::Closed)];
+    let links = vec![
+        link("a", Hooks::LOOK, Does::Find(Action::Block), OnFailure::Closed),
+        link("b", Hooks::JUDGE, Does::Hang, OnFailure::Closed),
+    ];
     let said = prompt(&Chain::new(links, true, Duration::ZERO, RISK), &World::default(), "x");
     assert_eq!((said.verdict, said.word), (Verdict::Pass, "failed_closed"));
-    assert_eq!(said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(), ["block", "failed_closed"], "every judge is called");
+    assert_eq!(
+        said.accounts.iter().map(|a| a.verdict.as_ref()).collect::<Vec<_>>(),
+        ["block", "failed_closed"],
+        "every judge is called"
+    );
 }
 
 #[test]
@@ -215,11 +285,16 @@ fn a_risk_is_acted_on_by_its_level() {
 fn a_risk_may_take_out_what_was_only_flagged() {
     let of = |flags: Vec<Link>| {
         let risk = Risk { on_high: Action::Mask, ..RISK };
-        let links = [flags, vec![link("classifier", Hooks::LOOK, Does::Score(0.9), OnFailure::Closed)]].concat();
+        let links =
+            [flags, vec![link("classifier", Hooks::LOOK, Does::Score(0.9), OnFailure::Closed)]]
+                .concat();
         let said = prompt(&Chain::new(links, false, Duration::ZERO, risk), &World::default(), "x");
         (said.verdict, said.found.iter().map(|(_, found)| found.action).collect::<Vec<_>>())
     };
-    assert_eq!(of(vec![link("f", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]), (Verdict::Mask, vec![Action::Mask]));
+    assert_eq!(
+        of(vec![link("f", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]),
+        (Verdict::Mask, vec![Action::Mask])
+    );
     assert_eq!(of(Vec::new()), (Verdict::Pass, Vec::new()), "there is nothing to take out");
 }
 
@@ -249,25 +324,42 @@ fn a_head_is_refused_by_the_first_that_will_not_have_it() {
         deadline: Duration::ZERO,
         mode: Mode::Cut,
     };
-    let chain = |observe| Chain::new(vec![Link::new(declared("door"), Arc::new(Doorman))], observe, Duration::ZERO, RISK);
+    let chain = |observe| {
+        Chain::new(
+            vec![Link::new(declared("door"), Arc::new(Doorman))],
+            observe,
+            Duration::ZERO,
+            RISK,
+        )
+    };
     let head = |fields| RequestHead { method: "POST", path: "/v1/chat/completions", fields };
     assert_eq!(chain(false).head(&head(&[("x-key", b"sesame")])), Ok(()));
-    assert_eq!(chain(false).head(&head(&[("x-key", b"guess")])).map_err(|refused| refused.code), Err("no_key"));
+    assert_eq!(
+        chain(false).head(&head(&[("x-key", b"guess")])).map_err(|refused| refused.code),
+        Err("no_key")
+    );
     assert_eq!(chain(true).head(&head(&[])), Ok(()));
 }
 
 #[test]
 fn long_prompts_are_looked_at_by_the_pool() {
-    let looks = || chain(vec![link("look", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]);
+    let looks =
+        || chain(vec![link("look", Hooks::LOOK, Does::Find(Action::Flag), OnFailure::Closed)]);
     let (world, long) = (World::default(), "x".repeat(INLINE + 1));
     prompt(&looks(), &world, "short");
     assert_eq!(*world.offloaded.lock().unwrap(), 0);
     assert_eq!(prompt(&looks(), &world, &long).found.len(), 1);
     assert_eq!(*world.offloaded.lock().unwrap(), 1);
     let full = World { pool_is_full: true, ..World::default() };
-    assert_eq!(prompt(&looks(), &full, &long).verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Busy });
+    assert_eq!(
+        prompt(&looks(), &full, &long).verdict,
+        Verdict::Failed { filter: "look".into(), failure: Failure::Busy }
+    );
     let panics = chain(vec![link("look", Hooks::LOOK, Does::Panic, OnFailure::Closed)]);
-    assert_eq!(prompt(&panics, &world, &long).verdict, Verdict::Failed { filter: "look".into(), failure: Failure::Panicked });
+    assert_eq!(
+        prompt(&panics, &world, &long).verdict,
+        Verdict::Failed { filter: "look".into(), failure: Failure::Panicked }
+    );
 }
 
 #[test]
@@ -287,5 +379,8 @@ fn accounts_of_windows_add_up() {
     let mut all = vec![account("flag", 5)];
     merge(&mut all, vec![account("pass", 7)]);
     merge(&mut all, vec![account("block", 1)]);
-    assert_eq!((all.len(), all[0].calls, all[0].wall_us, all[0].verdict.as_ref()), (1, 3, 13, "block"));
+    assert_eq!(
+        (all.len(), all[0].calls, all[0].wall_us, all[0].verdict.as_ref()),
+        (1, 3, 13, "block")
+    );
 }

@@ -1,8 +1,9 @@
 //! Personal data and credentials in prompts, by the tables of `shield`.
 //!
-//! A text is looked at as it was sent, and once more without its disguise where it has one: look-alike and full-width characters
-//! folded, invisible ones taken out, runs in base64, hex, percent signs or entities decoded. What is found in a disguise covers the
-//! characters it was written with.
+//! A text is looked at as it was sent, and once more without its disguise where it has one:
+//! look-alike and full-width characters folded, invisible ones taken out, runs in base64, hex,
+//! percent signs or entities decoded. What is found in a disguise covers the characters it was
+//! written with.
 
 use shield::finding::{Family, Finding};
 use shield::normalise::{Disguise, Normal};
@@ -23,7 +24,10 @@ pub struct FindPatterns {
 
 impl std::fmt::Debug for FindPatterns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FindPatterns").field("pii", &self.pii).field("secrets", &self.secrets).finish_non_exhaustive()
+        f.debug_struct("FindPatterns")
+            .field("pii", &self.pii)
+            .field("secrets", &self.secrets)
+            .finish_non_exhaustive()
     }
 }
 
@@ -34,7 +38,8 @@ impl FindPatterns {
             Family::Pii => pii != Action::Off,
             _ => secrets != Action::Off,
         };
-        let rules: Vec<&'static Pattern> = shield::rules().into_iter().filter(|rule| wanted(rule.family)).collect();
+        let rules: Vec<&'static Pattern> =
+            shield::rules().into_iter().filter(|rule| wanted(rule.family)).collect();
         (!rules.is_empty()).then(|| FindPatterns { scanner: Scanner::new(&rules), pii, secrets })
     }
 
@@ -46,27 +51,37 @@ impl FindPatterns {
         let marks = normal.marks;
         if marks.invisible + marks.tags + marks.confusable + marks.compatibility > 0 {
             self.scanner.find(&normal.text, &mut disguised);
-            disguised.iter_mut().for_each(|finding| finding.span = normal.original(finding.span.clone()));
+            disguised
+                .iter_mut()
+                .for_each(|finding| finding.span = normal.original(finding.span.clone()));
         }
-        // Digits that stand for letters, and letters that stand for others, would make numbers and keys of plain words.
-        let readable = |disguise| !matches!(disguise, Disguise::Leet | Disguise::Rot13 | Disguise::Reversed);
+        // Digits that stand for letters, and letters that stand for others, would make numbers and
+        // keys of plain words.
+        let readable =
+            |disguise| !matches!(disguise, Disguise::Leet | Disguise::Rot13 | Disguise::Reversed);
         for view in normal.views.iter().filter(|view| readable(view.disguise)) {
             let mut inside = Vec::new();
             self.scanner.find(&view.text, &mut inside);
-            disguised.extend(inside.into_iter().map(|finding| Finding { span: view.span.clone(), ..finding }));
+            disguised.extend(
+                inside.into_iter().map(|finding| Finding { span: view.span.clone(), ..finding }),
+            );
         }
         with_disguised(found, disguised)
     }
 }
 
-/// Both in the order of the text. Of the disguised ones those that meet an earlier one of their family are left out: it was seen without
-/// taking the disguise off, or twice in one disguise.
+/// Both in the order of the text. Of the disguised ones those that meet an earlier one of their
+/// family are left out: it was seen without taking the disguise off, or twice in one disguise.
 fn with_disguised(mut found: Vec<Finding>, mut disguised: Vec<Finding>) -> Vec<Finding> {
     if disguised.is_empty() {
         return found;
     }
     for family in [Family::Pii, Family::Secret] {
-        let mut plain = found.iter().filter(|finding| finding.family == family).map(|finding| finding.span.clone()).peekable();
+        let mut plain = found
+            .iter()
+            .filter(|finding| finding.family == family)
+            .map(|finding| finding.span.clone())
+            .peekable();
         disguised.sort_by_key(|finding| (finding.span.start, finding.span.end));
         let mut taken = 0;
         disguised.retain(|finding| {
@@ -74,7 +89,8 @@ fn with_disguised(mut found: Vec<Finding>, mut disguised: Vec<Finding>) -> Vec<F
                 return true;
             }
             while plain.next_if(|span| span.end <= finding.span.start).is_some() {}
-            let meets = plain.peek().is_some_and(|span| span.start < finding.span.end) || finding.span.start < taken;
+            let meets = plain.peek().is_some_and(|span| span.start < finding.span.end)
+                || finding.span.start < taken;
             taken = if meets { taken } else { finding.span.end };
             !meets
         });
@@ -112,7 +128,11 @@ mod tests {
     fn kinds(text: &str) -> Vec<(String, String)> {
         let filter = FindPatterns::new(Action::Flag, Action::Block).unwrap();
         let report = filter.look(&Subject::of_user(text));
-        report.found.iter().map(|found| (found.kind.to_string(), text[found.span.clone()].to_owned())).collect()
+        report
+            .found
+            .iter()
+            .map(|found| (found.kind.to_string(), text[found.span.clone()].to_owned()))
+            .collect()
     }
 
     #[test]
@@ -120,9 +140,18 @@ mod tests {
         let plain = kinds("pay with 4111 1111 1111 1111 now");
         assert_eq!(plain, [("CREDIT_CARD".into(), "4111 1111 1111 1111".into())]);
         for (text, covered) in [
-            ("pay with ４１１１ １１１１ １１１１ １１１１ now", "４１１１ １１１１ １１１１ １１１１"),
-            ("pay with 4111\u{200b} 1111 11\u{200b}11 1111 now", "4111\u{200b} 1111 11\u{200b}11 1111"),
-            ("send NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk please", "NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk"),
+            (
+                "pay with ４１１１ １１１１ １１１１ １１１１ now",
+                "４１１１ １１１１ １１１１ １１１１",
+            ),
+            (
+                "pay with 4111\u{200b} 1111 11\u{200b}11 1111 now",
+                "4111\u{200b} 1111 11\u{200b}11 1111",
+            ),
+            (
+                "send NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk please",
+                "NDExMSAxMTExIDExMTEgMTExMSBpcyBteSBjYXJk",
+            ),
         ] {
             assert_eq!(kinds(text), [("CREDIT_CARD".to_owned(), covered.to_owned())], "{text}");
         }
@@ -130,8 +159,12 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_stays_none_without_its_disguise() {
-        for text in ["the word ｈｅｌｌｏ", "v1.2.3 and l33t sp34k", "aGVsbG8gd29ybGQgaG93IGFyZSB5b3UgdG9kYXk=", "naïve café — résumé"]
-        {
+        for text in [
+            "the word ｈｅｌｌｏ",
+            "v1.2.3 and l33t sp34k",
+            "aGVsbG8gd29ybGQgaG93IGFyZSB5b3UgdG9kYXk=",
+            "naïve café — résumé",
+        ] {
             assert_eq!(kinds(text), [], "{text}");
         }
     }
@@ -139,7 +172,8 @@ mod tests {
     #[test]
     fn each_family_has_its_own_action() {
         let filter = FindPatterns::new(Action::Off, Action::Block).unwrap();
-        let report = filter.look(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
+        let report =
+            filter.look(&Subject::of_user("mail jane.roe@example.org, key AKIAZ5GRQ7T2MXW4KLPB"));
         assert_eq!(
             report.found.iter().map(|found| (found.category, found.action)).collect::<Vec<_>>(),
             [(Category::Secret, Action::Block)]

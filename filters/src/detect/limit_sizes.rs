@@ -32,7 +32,12 @@ impl Filter for LimitSizes {
             ("size.messages", "TOO_MANY_MESSAGES", is.messages, most.messages),
             ("size.tools", "TOO_MANY_TOOLS", is.tools, most.tools),
             ("size.nesting", "NESTED_TOO_DEEP", is.nesting, most.nesting),
-            ("size.output_tokens", "TOO_LONG_AN_ANSWER", is.output_tokens.unwrap_or(0), most.output_tokens),
+            (
+                "size.output_tokens",
+                "TOO_LONG_AN_ANSWER",
+                is.output_tokens.unwrap_or(0),
+                most.output_tokens,
+            ),
         ];
         let over = over.into_iter().filter(|(.., is, most)| *most > 0 && is > most);
         let found = over.map(|(rule, kind, ..)| Found {
@@ -55,12 +60,28 @@ mod tests {
 
     #[test]
     fn only_what_is_over_a_bound_is_found() {
-        let most = Sizes { action: Action::Block, tokens: 3, messages: 2, tools: 0, nesting: 5, output_tokens: 100 };
+        let most = Sizes {
+            action: Action::Block,
+            tokens: 3,
+            messages: 2,
+            tools: 0,
+            nesting: 5,
+            output_tokens: 100,
+        };
         let filter = LimitSizes::new(most).unwrap();
         let rules = |is: Is, text: &str| {
             let mut builder = Subject::build(Side::Input, is, 0);
-            builder.text(crate::Voice::Prompt(wire::request::Speaker::User), crate::Place::default(), text);
-            filter.look(&builder.done()).found.iter().map(|found| found.rule.to_string()).collect::<Vec<_>>()
+            builder.text(
+                crate::Voice::Prompt(wire::request::Speaker::User),
+                crate::Place::default(),
+                text,
+            );
+            filter
+                .look(&builder.done())
+                .found
+                .iter()
+                .map(|found| found.rule.to_string())
+                .collect::<Vec<_>>()
         };
         let fits = Is { messages: 2, tools: 99, nesting: 5, output_tokens: Some(100) };
         assert!(rules(fits, "twelve bytes").is_empty());

@@ -1,6 +1,7 @@
 //! The operator's own rules, in prompts.
 //!
-//! They run as they do in answers, through the streaming scanner, so that one rule means one thing on both sides.
+//! They run as they do in answers, through the streaming scanner, so that one rule means one thing
+//! on both sides.
 
 use shield::stream::{Automata, Channel, Piece};
 
@@ -24,12 +25,17 @@ impl MatchRules {
     /// What is wrong with the rules together.
     pub fn new(rules: &[Rule]) -> Result<Option<Self>, shield::stream::BuildError> {
         let rules: Vec<&Rule> = rules.iter().filter(|rule| rule.input != Action::Off).collect();
-        let patterns: Vec<_> = rules.iter().flat_map(|rule| crate::patterns::of_rule(rule)).collect();
+        let patterns: Vec<_> =
+            rules.iter().flat_map(|rule| crate::patterns::of_rule(rule)).collect();
         if patterns.is_empty() {
             return Ok(None);
         }
-        let actions = rules.iter().map(|rule| (format!("policy.{}", rule.name), rule.input)).collect();
-        Ok(Some(MatchRules { automata: Automata::new(&patterns, crate::guardrail::options(512))?, actions }))
+        let actions =
+            rules.iter().map(|rule| (format!("policy.{}", rule.name), rule.input)).collect();
+        Ok(Some(MatchRules {
+            automata: Automata::new(&patterns, crate::guardrail::options(512))?,
+            actions,
+        }))
     }
 }
 
@@ -43,7 +49,11 @@ impl Filter for MatchRules {
         for (at, (_, text)) in subject.texts().enumerate() {
             let mut note = |piece: Piece<'_>| {
                 let Piece::Mask { finding, .. } = piece else { return };
-                let action = self.actions.iter().find(|(name, _)| *name == finding.rule).map_or(Action::Flag, |(_, action)| *action);
+                let action = self
+                    .actions
+                    .iter()
+                    .find(|(name, _)| *name == finding.rule)
+                    .map_or(Action::Flag, |(_, action)| *action);
                 report.found.push(Found {
                     rule: finding.rule.clone(),
                     kind: finding.kind.clone(),
@@ -81,9 +91,13 @@ mod tests {
             rule("answers-only", "zzz", &[], Action::Off),
         ];
         let filter = MatchRules::new(&rules).unwrap().unwrap();
-        let text = "About BLUE\n moon: TICKET-1234, projekt Übermut; not bluemoon, XTICKET-12, zzz.";
+        let text =
+            "About BLUE\n moon: TICKET-1234, projekt Übermut; not bluemoon, XTICKET-12, zzz.";
         let found = filter.look(&Subject::of_user(text)).found;
-        let seen: Vec<_> = found.iter().map(|found| (found.rule.as_ref(), &text[found.span.clone()], found.action)).collect();
+        let seen: Vec<_> = found
+            .iter()
+            .map(|found| (found.rule.as_ref(), &text[found.span.clone()], found.action))
+            .collect();
         assert_eq!(
             seen,
             [

@@ -1,7 +1,8 @@
 //! Topics of prompts, by words.
 //!
-//! A topic is a set of words and phrases; a text is about it when enough different ones stand in it. Topics that are allowed make a
-//! fence: when there is any, what users say must be about one of them. Likeness to example sentences is a judge's matter (`embeddings`).
+//! A topic is a set of words and phrases; a text is about it when enough different ones stand in
+//! it. Topics that are allowed make a fence: when there is any, what users say must be about one of
+//! them. Likeness to example sentences is a judge's matter (`embeddings`).
 
 use std::collections::BTreeSet;
 
@@ -39,21 +40,39 @@ impl MatchTopics {
     /// # Errors
     /// When the words together need too much memory.
     pub fn new(topics: &[Topic]) -> Result<Option<Self>, String> {
-        let topics: Vec<&Topic> = topics.iter().filter(|topic| topic.action != Action::Off && !topic.words.is_empty()).collect();
+        let topics: Vec<&Topic> = topics
+            .iter()
+            .filter(|topic| topic.action != Action::Off && !topic.words.is_empty())
+            .collect();
         if topics.is_empty() {
             return Ok(None);
         }
-        let words = topics.iter().enumerate().flat_map(|(at, topic)| topic.words.iter().map(move |word| (at, word.to_lowercase())));
+        let words = topics
+            .iter()
+            .enumerate()
+            .flat_map(|(at, topic)| topic.words.iter().map(move |word| (at, word.to_lowercase())));
         let (of_word, words): (Vec<usize>, Vec<String>) = words.unzip();
-        let words = AhoCorasick::builder().match_kind(MatchKind::Standard).build(words).map_err(|error| error.to_string())?;
+        let words = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .build(words)
+            .map_err(|error| error.to_string())?;
         let known = |topic: &&Topic| Known {
             rule: format!("topic.{}", topic.name).into(),
-            kind: format!("TOPIC_{}", topic.name.to_ascii_uppercase().replace(['-', '.', '/'], "_")).into(),
+            kind: format!(
+                "TOPIC_{}",
+                topic.name.to_ascii_uppercase().replace(['-', '.', '/'], "_")
+            )
+            .into(),
             allowed: topic.allowed,
             action: topic.action,
             least: topic.least.max(1),
         };
-        let fence = topics.iter().filter(|topic| topic.allowed).map(|topic| topic.action).max().unwrap_or_default();
+        let fence = topics
+            .iter()
+            .filter(|topic| topic.allowed)
+            .map(|topic| topic.action)
+            .max()
+            .unwrap_or_default();
         Ok(Some(MatchTopics { words, of_word, topics: topics.iter().map(known).collect(), fence }))
     }
 
@@ -63,9 +82,13 @@ impl MatchTopics {
         let mut seen: BTreeSet<(usize, usize)> = BTreeSet::new();
         for found in self.words.find_overlapping_iter(&folded) {
             let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
-            let (before, after) = (folded.get(..found.start()).unwrap_or_default(), folded.get(found.end()..).unwrap_or_default());
+            let (before, after) = (
+                folded.get(..found.start()).unwrap_or_default(),
+                folded.get(found.end()..).unwrap_or_default(),
+            );
             // Chinese and Japanese write no spaces: there a word may stand in the middle of others.
-            let spaceless = |c: Option<char>| c.is_some_and(|c| ('\u{2E80}'..='\u{D7FF}').contains(&c));
+            let spaceless =
+                |c: Option<char>| c.is_some_and(|c| ('\u{2E80}'..='\u{D7FF}').contains(&c));
             let whole = (apart(before.chars().next_back()) && apart(after.chars().next()))
                 || spaceless(folded.get(found.start()..).and_then(|rest| rest.chars().next()));
             if let (Some(topic), true) = (self.of_word.get(found.pattern().as_usize()), whole) {
@@ -89,12 +112,26 @@ impl Filter for MatchTopics {
         let mut report = Report::default();
         let mut found = |rule: &Name, kind: &Name, text: usize, length: usize, action| {
             let (rule, kind, category) = (rule.clone(), kind.clone(), Category::Topic);
-            report.found.push(Found { rule, kind, category, text, span: 0..length, score: 1.0, action });
+            report.found.push(Found {
+                rule,
+                kind,
+                category,
+                text,
+                span: 0..length,
+                score: 1.0,
+                action,
+            });
         };
         // The last words of a user, and whether any of them keep to what is allowed.
         let (mut last, mut inside) = (None, false);
-        for (at, (voice, text)) in subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_foreign()) {
-            for topic in self.topics_of(&subject.normal(at).text).iter().filter_map(|topic| self.topics.get(*topic)) {
+        for (at, (voice, text)) in
+            subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_foreign())
+        {
+            for topic in self
+                .topics_of(&subject.normal(at).text)
+                .iter()
+                .filter_map(|topic| self.topics.get(*topic))
+            {
                 match topic.allowed {
                     true => inside = true,
                     false => found(&topic.rule, &topic.kind, at, text.len(), topic.action),
@@ -122,12 +159,20 @@ mod tests {
 
     fn rules(topics: &[Topic], text: &str) -> Vec<String> {
         let filter = MatchTopics::new(topics).unwrap().unwrap();
-        filter.look(&Subject::of_user(text)).found.iter().map(|found| found.rule.to_string()).collect()
+        filter
+            .look(&Subject::of_user(text))
+            .found
+            .iter()
+            .map(|found| found.rule.to_string())
+            .collect()
     }
 
     #[test]
     fn a_forbidden_topic_needs_its_words_whole_and_enough_of_them() {
-        let topics = [topic("weapons", false, 1, &["gun", "hand grenade"]), topic("tax", false, 2, &["tax", "deduct", "税金"])];
+        let topics = [
+            topic("weapons", false, 1, &["gun", "hand grenade"]),
+            topic("tax", false, 2, &["tax", "deduct", "税金"]),
+        ];
         assert_eq!(rules(&topics, "Where can I buy a GUN or a Hand Grenade?"), ["topic.weapons"]);
         assert!(rules(&topics, "The gunwale has begun to rot; taxonomy is hard.").is_empty());
         assert!(rules(&topics, "One tax is not enough.").is_empty());
@@ -137,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_fence_of_allowed_topics_keeps_the_rest_out() {
-        let topics = [topic("cooking", true, 1, &["soup", "bread"]), topic("weapons", false, 1, &["gun"])];
+        let topics =
+            [topic("cooking", true, 1, &["soup", "bread"]), topic("weapons", false, 1, &["gun"])];
         assert!(rules(&topics, "How do I bake bread?").is_empty());
         assert_eq!(rules(&topics, "Who won the match?"), ["topic.outside"]);
         assert_eq!(rules(&topics, "bread and a gun"), ["topic.weapons"]);

@@ -1,10 +1,12 @@
 //! Ends an answer that repeats itself.
 //!
-//! Small models, and large ones at low temperature, sometimes say the same thing until their tokens run out. A text loops when its end is
-//! one phrase, at least [`SHORTEST`] bytes long, `times` times over. That is looked for at each end of a line or of [`STEP`] bytes, in
-//! the last [`TAIL`] bytes: some microseconds, twice a paragraph.
+//! Small models, and large ones at low temperature, sometimes say the same thing until their tokens
+//! run out. A text loops when its end is one phrase, at least [`SHORTEST`] bytes long, `times`
+//! times over. That is looked for at each end of a line or of [`STEP`] bytes, in the last [`TAIL`]
+//! bytes: some microseconds, twice a paragraph.
 //!
-//! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may say a line a few times).
+//! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may say a
+//! line a few times).
 
 use std::collections::BTreeMap;
 
@@ -36,7 +38,10 @@ impl StopLoops {
         if let Some(unknown) = with.keys().find(|key| *key != "times") {
             return Err(format!("unknown setting {unknown:?}; known: times"));
         }
-        let times = with.get("times").map_or(Ok(20), |times| times.parse()).map_err(|_| "times must be a whole number".to_owned())?;
+        let times = with
+            .get("times")
+            .map_or(Ok(20), |times| times.parse())
+            .map_err(|_| "times must be a whole number".to_owned())?;
         if !(3..=1000).contains(&times) {
             return Err("times must be from 3 to 1000".into());
         }
@@ -50,7 +55,9 @@ impl Filter for StopLoops {
     }
 
     fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn Watch>> {
-        facts.streamed.then(|| Box::new(Watching { times: self.times, channels: Vec::new() }) as Box<dyn Watch>)
+        facts.streamed.then(|| {
+            Box::new(Watching { times: self.times, channels: Vec::new() }) as Box<dyn Watch>
+        })
     }
 }
 
@@ -98,20 +105,27 @@ impl Watch for Watching {
 
 /// Whether the end of a text is one phrase so many times over.
 ///
-/// A text that ends with a phrase of length `p`, `n` times, agrees with itself moved by `p` over its last `(n - 1) * p` bytes; the phrases
-/// to try begin where the last few bytes stood before.
+/// A text that ends with a phrase of length `p`, `n` times, agrees with itself moved by `p` over
+/// its last `(n - 1) * p` bytes; the phrases to try begin where the last few bytes stood before.
 fn loops(text: &[u8], times: usize) -> bool {
-    let Some(end) = text.len().checked_sub(SHORTEST).and_then(|at| text.get(at..)) else { return false };
+    let Some(end) = text.len().checked_sub(SHORTEST).and_then(|at| text.get(at..)) else {
+        return false;
+    };
     let longest = text.len() / times;
     let from = text.len().saturating_sub(longest + SHORTEST);
     let before = text.get(from..text.len() - 1).unwrap_or_default();
-    memchr::memmem::rfind_iter(before, end).map(|at| text.len() - SHORTEST - (from + at)).filter(|period| *period >= SHORTEST).any(
-        |period| {
+    memchr::memmem::rfind_iter(before, end)
+        .map(|at| text.len() - SHORTEST - (from + at))
+        .filter(|period| *period >= SHORTEST)
+        .any(|period| {
             let span = period * (times - 1);
-            let (Some(last), Some(shifted)) = (text.len().checked_sub(span), text.len().checked_sub(span + period)) else { return false };
+            let (Some(last), Some(shifted)) =
+                (text.len().checked_sub(span), text.len().checked_sub(span + period))
+            else {
+                return false;
+            };
             text.get(last..) == text.get(shifted..text.len() - period)
-        },
-    )
+        })
 }
 
 #[cfg(test)]
@@ -148,9 +162,12 @@ mod tests {
 
     #[test]
     fn what_only_resembles_itself_goes_on() {
-        let numbered: String = (0..200).map(|n| format!("{n}. the same words once more\n")).collect();
+        let numbered: String =
+            (0..200).map(|n| format!("{n}. the same words once more\n")).collect();
         let table = "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n".repeat(2);
-        for text in [numbered.as_str(), &table, &"-".repeat(150), &"Row, row, row your boat.\n".repeat(5)] {
+        for text in
+            [numbered.as_str(), &table, &"-".repeat(150), &"Row, row, row your boat.\n".repeat(5)]
+        {
             assert_eq!(ends("20", text, 4), None, "{}", text.get(..40).unwrap_or(text));
         }
     }
@@ -160,7 +177,9 @@ mod tests {
         let mut watch = watch("3");
         for _ in 0..2 {
             for choice in 0..2 {
-                assert!(watch.text(choice, Channel::Content, "one phrase of some length\n").is_ok());
+                assert!(
+                    watch.text(choice, Channel::Content, "one phrase of some length\n").is_ok()
+                );
             }
         }
         assert!(watch.text(0, Channel::Content, "one phrase of some length\n").is_err());

@@ -2,8 +2,9 @@
 //!
 //! - *In*: every text, of any role.
 //! - *Out*: the places of names, addresses and the like, in bytes, so that they can be taken out.
-//! - *Never*: several texts in a question. Newer servers take lists, older ones answer them with an error; one text each is what all
-//!   of them understand. The calls for one subject run concurrently.
+//! - *Never*: several texts in a question. Newer servers take lists, older ones answer them with an
+//!   error; one text each is what all of them understand. The calls for one subject run
+//!   concurrently.
 
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ pub(super) struct Analyzer {
     seat: Seat,
     language: String,
     entities: Vec<String>,
-    /// As written in the settings: 0.8 must not become 0.800000012, which a score of 0.8 does not reach.
+    /// As written in the settings: 0.8 must not become 0.800000012, which a score of 0.8 does not
+    /// reach.
     threshold: f64,
 }
 
@@ -35,7 +37,10 @@ impl Analyzer {
     /// As the settings say.
     pub(super) fn new(settings: &Judge) -> Self {
         Analyzer {
-            seat: Seat::new(settings, Words::new(ENTITIES, &settings.categories, Category::Pii, true)),
+            seat: Seat::new(
+                settings,
+                Words::new(ENTITIES, &settings.categories, Category::Pii, true),
+            ),
             language: settings.language.clone(),
             entities: settings.categories.clone(),
             threshold: settings.threshold.to_string().parse().unwrap_or_default(),
@@ -43,7 +48,8 @@ impl Analyzer {
     }
 
     fn question(&self, text: &str) -> Value {
-        let mut question = json!({ "text": text, "language": self.language, "score_threshold": self.threshold });
+        let mut question =
+            json!({ "text": text, "language": self.language, "score_threshold": self.threshold });
         if let Some(members) = question.as_object_mut().filter(|_| !self.entities.is_empty()) {
             members.insert("entities".into(), json!(self.entities));
         }
@@ -59,7 +65,8 @@ impl Analyzer {
         let offsets = Offsets::of(piece);
         for result in results {
             let span = offsets.span(result.get("start")?, result.get("end")?)?;
-            let (kind, score) = (result.get("entity_type")?.as_str()?, score(result.get("score")?)?);
+            let (kind, score) =
+                (result.get("entity_type")?.as_str()?, score(result.get("score")?)?);
             // Entities that are not configured are ignored, though a server may report them.
             if let Some((kind, _)) = self.seat.words.find(kind) {
                 tally.part(piece.at, span, (kind, Category::Pii), score);
@@ -74,10 +81,15 @@ impl Filter for Analyzer {
         self.seat.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.seat.newest(subject, TEXTS, |_| true)?;
-            let questions: Vec<Value> = pieces.iter().map(|piece| self.question(piece.words)).collect();
+            let questions: Vec<Value> =
+                pieces.iter().map(|piece| self.question(piece.words)).collect();
             let read = |at: usize, answer: &Value| self.read(answer, pieces.get(at)?, subject);
             let (mut found, mut tally) = (Vec::new(), self.seat.tally(subject));
             for report in self.seat.ask_all(call, &questions, read).await? {

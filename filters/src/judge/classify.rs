@@ -1,8 +1,11 @@
 //! Calls a classifier behind `/classify`, as served by vLLM.
 //!
-//! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like an attack.
-//! - *Out*: for each text, its label, if that is one of the operator's categories or, without those, a known word for an attack.
-//! - *Never*: a finding for an unlisted label: most classifiers have more names for harmless text than for harmful text.
+//! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like
+//!   an attack.
+//! - *Out*: for each text, its label, if that is one of the operator's categories or, without
+//!   those, a known word for an attack.
+//! - *Never*: a finding for an unlisted label: most classifiers have more names for harmless text
+//!   than for harmful text.
 
 use std::sync::Arc;
 
@@ -49,10 +52,13 @@ impl Classify {
         Some(tally.done())
     }
 
-    /// The label is harmless; but of two classes the other one has the rest, and the threshold may be that low.
+    /// The label is harmless; but of two classes the other one has the rest, and the threshold may
+    /// be that low.
     fn spare(&self, piece: &Piece<'_>, verdict: &Verdict<'_>, tally: &mut Tally<'_>) {
         match self.seat.words.find("INJECTION") {
-            Some(known) if verdict.classes == 2 && is_harmless(verdict.label) => tally.whole(piece, known, 1.0 - verdict.sure),
+            Some(known) if verdict.classes == 2 && is_harmless(verdict.label) => {
+                tally.whole(piece, known, 1.0 - verdict.sure)
+            }
             _ => tally.seen(Category::Injection, 0.0),
         }
     }
@@ -67,7 +73,9 @@ struct Verdict<'v> {
 
 fn read_verdict(entry: &Value) -> Option<Verdict<'_>> {
     let label = entry.get("label")?.as_str()?;
-    let Some(probs) = optional(entry, "probs", Value::as_array)? else { return Some(Verdict { label, sure: 1.0, classes: 0 }) };
+    let Some(probs) = optional(entry, "probs", Value::as_array)? else {
+        return Some(Verdict { label, sure: 1.0, classes: 0 });
+    };
     if probs.is_empty() || probs.len() > CLASSES {
         return None;
     }
@@ -81,14 +89,20 @@ impl Filter for Classify {
         self.seat.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
-            self.seat.ask(call, &question, |answer| self.read(answer, &pieces, self.seat.tally(subject))).await
+            self.seat
+                .ask(call, &question, |answer| self.read(answer, &pieces, self.seat.tally(subject)))
+                .await
         })
     }
 }

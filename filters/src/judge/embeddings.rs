@@ -2,8 +2,8 @@
 //!
 //! - *In*: what users and tools say, or the window of an answer.
 //! - *Out*: its similarity to the nearest example, as a score.
-//! - *Never*: a second question for the examples, once their vectors are known. Two requests that come first may both ask; the
-//!   vectors are the same.
+//! - *Never*: a second question for the examples, once their vectors are known. Two requests that
+//!   come first may both ask; the vectors are the same.
 
 use std::sync::{Arc, OnceLock};
 
@@ -39,7 +39,11 @@ impl Embeddings {
     pub(super) fn new(settings: &Judge) -> Self {
         // A list of categories has nothing to choose from here.
         let words = Words::new(&[LIKENESS], &[], Category::Topic, false);
-        Embeddings { seat: Seat::new(settings, words), examples: settings.examples.clone(), vectors: OnceLock::new() }
+        Embeddings {
+            seat: Seat::new(settings, words),
+            examples: settings.examples.clone(),
+            vectors: OnceLock::new(),
+        }
     }
 
     async fn examples(&self, call: &Call<'_>) -> Result<&[Vector], Failure> {
@@ -47,7 +51,10 @@ impl Embeddings {
             return Ok(known);
         }
         let question = self.seat.question_about(self.examples.iter().map(String::as_str));
-        let vectors = self.seat.ask(call, &question, |answer| read(answer, self.examples.len(), None)).await?;
+        let vectors = self
+            .seat
+            .ask(call, &question, |answer| read(answer, self.examples.len(), None))
+            .await?;
         Ok(self.vectors.get_or_init(|| vectors))
     }
 
@@ -59,7 +66,8 @@ impl Embeddings {
         let examples = self.examples(call).await?;
         let dimensions = examples.first().map(|vector| vector.numbers.len());
         let question = self.seat.question_about(pieces.iter().map(|piece| piece.words));
-        let vectors = self.seat.ask(call, &question, |answer| read(answer, pieces.len(), dimensions)).await?;
+        let vectors =
+            self.seat.ask(call, &question, |answer| read(answer, pieces.len(), dimensions)).await?;
         let mut tally = self.seat.tally(subject);
         for (piece, vector) in pieces.iter().zip(&vectors) {
             let best = examples.iter().map(|example| example.likeness(vector)).fold(0.0, f32::max);
@@ -79,16 +87,23 @@ struct Vector {
 }
 
 impl Vector {
-    /// The cosine of the angle between two of one length, 0 to 1: what points away is as unlike as what stands across.
+    /// The cosine of the angle between two of one length, 0 to 1: what points away is as unlike as
+    /// what stands across.
     fn likeness(&self, other: &Vector) -> f32 {
-        let product: f64 = self.numbers.iter().zip(&other.numbers).map(|(one, two)| f64::from(*one) * f64::from(*two)).sum();
+        let product: f64 = self
+            .numbers
+            .iter()
+            .zip(&other.numbers)
+            .map(|(one, two)| f64::from(*one) * f64::from(*two))
+            .sum();
         bounded(product / (self.length * other.length)).unwrap_or_default()
     }
 }
 
 /// The vectors of an answer, all of one length: `dimensions`, if it is known.
 fn read(answer: &Value, asked: usize, dimensions: Option<usize>) -> Option<Vec<Vector>> {
-    let vectors = by_index(answer.get("data")?, asked, |entry| read_vector(entry.get("embedding")?))?;
+    let vectors =
+        by_index(answer.get("data")?, asked, |entry| read_vector(entry.get("embedding")?))?;
     let length = dimensions.or_else(|| vectors.first().map(|vector| vector.numbers.len()))?;
     vectors.iter().all(|vector| vector.numbers.len() == length).then_some(vectors)
 }
@@ -106,7 +121,11 @@ impl Filter for Embeddings {
         self.seat.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(self.compare(subject, call))
     }
 }

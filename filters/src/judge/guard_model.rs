@@ -2,10 +2,11 @@
 //!
 //! - *In*: the conversation, or texts of users, tools and answers, as the template requires.
 //! - *Out*: the verdict that the model's reply begins with.
-//! - *Never*: a text that is read as our instructions. Control marks of chat templates are broken up, or a text could
-//!   close its own message and write the verdict.
+//! - *Never*: a text that is read as our instructions. Control marks of chat templates are broken
+//!   up, or a text could close its own message and write the verdict.
 //!
-//! A verdict is about the newest message. A text that is too long for the model is refused by its server, and counts as a failure.
+//! A verdict is about the newest message. A text that is too long for the model is refused by its
+//! server, and counts as a failure.
 
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ const LABEL_TOKENS: u32 = 16;
 /// Tokens for yes or no after some reasoning; models without reasoning stop long before.
 const THOUGHT_TOKENS: u32 = 256;
 
-/// Stands for the question where only an answer is judged. Llama Guard's templates choose the side by whether the number of
-/// messages is even, and some refuse a conversation that an assistant opens.
+/// Stands for the question where only an answer is judged. Llama Guard's templates choose the side
+/// by whether the number of messages is even, and some refuse a conversation that an assistant
+/// opens.
 const UNSEEN: &str = "(This message is not shown.)";
 
 /// The filter.
@@ -54,8 +56,12 @@ impl GuardModel {
     /// As the settings say.
     pub(super) fn new(settings: &Judge) -> Self {
         let words = match settings.template {
-            Template::LlamaGuard => Words::new(HAZARDS, &settings.categories, Category::Unsafe, true),
-            Template::PromptGuard => Words::new(ATTACKS, &settings.categories, Category::Injection, false),
+            Template::LlamaGuard => {
+                Words::new(HAZARDS, &settings.categories, Category::Unsafe, true)
+            }
+            Template::PromptGuard => {
+                Words::new(ATTACKS, &settings.categories, Category::Injection, false)
+            }
             // There is one thing to find; a list of categories has nothing to choose from.
             Template::YesNo => Words::new(&[HARMFUL], &[], Category::Unsafe, false),
         };
@@ -74,9 +80,15 @@ impl GuardModel {
         match self.template {
             Template::LlamaGuard => {
                 let turns = turns(pieces);
-                let unseen = turns.first().filter(|turn| turn.role == "assistant").map(|_| message("user", UNSEEN));
+                let unseen = turns
+                    .first()
+                    .filter(|turn| turn.role == "assistant")
+                    .map(|_| message("user", UNSEEN));
                 let shown = turns.iter().map(|turn| message(turn.role, &joined(turn.pieces)));
-                (unseen.into_iter().chain(shown).collect(), turns.last().map_or(pieces, |turn| turn.pieces))
+                (
+                    unseen.into_iter().chain(shown).collect(),
+                    turns.last().map_or(pieces, |turn| turn.pieces),
+                )
             }
             Template::PromptGuard => (vec![message("user", &joined(pieces))], pieces),
             Template::YesNo => (vec![message("user", &asked(&joined(pieces)))], pieces),
@@ -98,11 +110,14 @@ impl GuardModel {
     }
 
     fn read(&self, answer: &Value, pieces: &[Piece<'_>], mut tally: Tally<'_>) -> Option<Report> {
-        let content = answer.get("choices")?.as_array()?.first()?.get("message")?.get("content")?.as_str()?;
+        let content =
+            answer.get("choices")?.as_array()?.first()?.get("message")?.get("content")?.as_str()?;
         let reply = verdict::spoken(content);
         let (verdict, category) = match self.template {
             Template::LlamaGuard => (verdict::hazards(reply)?, Category::Unsafe),
-            Template::PromptGuard => (verdict::label(reply, &self.seat.words)?, Category::Injection),
+            Template::PromptGuard => {
+                (verdict::label(reply, &self.seat.words)?, Category::Injection)
+            }
             Template::YesNo => (verdict::yes_no(reply)?, Category::Unsafe),
         };
         match verdict {
@@ -124,9 +139,12 @@ impl GuardModel {
 
 /// Neighbours of one role as one message: templates want users and assistants in turns.
 fn turns<'p, 's>(pieces: &'p [Piece<'s>]) -> Vec<Message<'p, 's>> {
-    let speaks = |piece: &Piece<'_>| if role(piece.voice) == "assistant" { "assistant" } else { "user" };
+    let speaks =
+        |piece: &Piece<'_>| if role(piece.voice) == "assistant" { "assistant" } else { "user" };
     let neighbours = pieces.chunk_by(|one, two| speaks(one) == speaks(two));
-    neighbours.map(|pieces| Message { role: pieces.first().map_or("user", speaks), pieces }).collect()
+    neighbours
+        .map(|pieces| Message { role: pieces.first().map_or("user", speaks), pieces })
+        .collect()
 }
 
 fn message(role: &str, content: &str) -> Value {
@@ -139,7 +157,8 @@ fn joined(pieces: &[Piece<'_>]) -> String {
     words.join("\n\n").replace("<|", "< |")
 }
 
-/// The text with our question, before and after it, because models forget the question after a long text.
+/// The text with our question, before and after it, because models forget the question after a long
+/// text.
 fn asked(text: &str) -> String {
     // Three in a row are our marks, so the text may have no more than two.
     let text = text.replace("<<", "< <").replace(">>", "> >");
@@ -156,18 +175,28 @@ impl Filter for GuardModel {
         self.seat.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let mut pieces = self.seat.newest(subject, TEXTS, |voice| self.wants(voice))?;
-            // The last turn is what is judged, and a client can put an answer of its own behind its question.
-            let asked = pieces.iter().rposition(|piece| piece.voice != Voice::Prompt(Speaker::Assistant)).map_or(0, |at| at + 1);
+            // The last turn is what is judged, and a client can put an answer of its own behind its
+            // question.
+            let asked = pieces
+                .iter()
+                .rposition(|piece| piece.voice != Voice::Prompt(Speaker::Assistant))
+                .map_or(0, |at| at + 1);
             pieces.truncate(asked);
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let (messages, judged) = self.messages(&pieces);
             let question = self.question(messages);
-            self.seat.ask(call, &question, |answer| self.read(answer, judged, self.seat.tally(subject))).await
+            self.seat
+                .ask(call, &question, |answer| self.read(answer, judged, self.seat.tally(subject)))
+                .await
         })
     }
 }

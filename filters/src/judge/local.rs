@@ -1,9 +1,10 @@
 //! Calls a model in this process.
 //!
 //! - *In*: the words of users, tools and answers.
-//! - *Out*: a finding for each label that counts and is sure enough, as [`classify`](super::classify) finds them.
-//! - *Never*: the relay's thread. A model takes milliseconds at the least; the texts of a question are one job
-//!   of the pool.
+//! - *Out*: a finding for each label that counts and is sure enough, as
+//!   [`classify`](super::classify) finds them.
+//! - *Never*: the relay's thread. A model takes milliseconds at the least; the texts of a question
+//!   are one job of the pool.
 
 use std::sync::Arc;
 
@@ -45,7 +46,9 @@ impl Local {
         let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
         if !model.labels().iter().any(|label| words.find(label).is_some()) {
             let labels = model.labels().join(", ");
-            return Err(format!("none of the labels {labels} counts; name those that are harmful under categories"));
+            return Err(format!(
+                "none of the labels {labels} counts; name those that are harmful under categories"
+            ));
         }
         Ok(Local { seat: Seat::new(settings, words), model })
     }
@@ -56,11 +59,22 @@ impl Filter for Local {
         self.seat.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.seat.newest(subject, TEXTS, Voice::is_foreign)?;
-            let (model, texts) = (self.model.clone(), pieces.iter().map(|piece| piece.words.to_owned()).collect::<Vec<_>>());
-            let answers = call.offload(move || texts.iter().map(|text| model.read(text)).collect::<Result<Vec<_>, _>>()).await?;
+            let (model, texts) = (
+                self.model.clone(),
+                pieces.iter().map(|piece| piece.words.to_owned()).collect::<Vec<_>>(),
+            );
+            let answers = call
+                .offload(move || {
+                    texts.iter().map(|text| model.read(text)).collect::<Result<Vec<_>, _>>()
+                })
+                .await?;
             let mut tally = self.seat.tally(subject);
             for (piece, (scores, whole)) in pieces.iter().zip(answers?) {
                 // Text that was not read must not pass as harmless where findings have an action.
@@ -69,7 +83,11 @@ impl Filter for Local {
                 }
                 for (label, score) in self.model.labels().iter().zip(scores) {
                     if let Some(known) = self.seat.words.find(label) {
-                        tally.whole(piece, known, if score.is_finite() { score.clamp(0.0, 1.0) } else { 1.0 });
+                        tally.whole(
+                            piece,
+                            known,
+                            if score.is_finite() { score.clamp(0.0, 1.0) } else { 1.0 },
+                        );
                     }
                 }
             }

@@ -29,11 +29,15 @@ pub(super) struct Moderation(Seat);
 impl Moderation {
     /// As the settings say.
     pub(super) fn new(settings: &Judge) -> Self {
-        Moderation(Seat::new(settings, Words::new(MODERATION, &settings.categories, Category::Unsafe, true)))
+        Moderation(Seat::new(
+            settings,
+            Words::new(MODERATION, &settings.categories, Category::Unsafe, true),
+        ))
     }
 
     fn read(&self, answer: &Value, pieces: &[Piece<'_>], mut tally: Tally<'_>) -> Option<Report> {
-        let results = answer.get("results")?.as_array().filter(|results| results.len() == pieces.len())?;
+        let results =
+            answer.get("results")?.as_array().filter(|results| results.len() == pieces.len())?;
         for (piece, result) in pieces.iter().zip(results) {
             self.read_result(result, piece, &mut tally)?;
         }
@@ -47,7 +51,8 @@ impl Moderation {
             return None;
         }
         let mut said: Vec<(&str, f32)> = Vec::new();
-        for (category, value) in scores.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        for (category, value) in scores.into_iter().flatten().filter(|(_, value)| !value.is_null())
+        {
             said.push((category, score(value)?));
         }
         for (category, value) in flags.into_iter().flatten().filter(|(_, value)| !value.is_null()) {
@@ -78,14 +83,20 @@ impl Filter for Moderation {
         self.0.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.0.newest(subject, TEXTS, |_| true)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let question = self.0.question_about(pieces.iter().map(|piece| piece.words));
-            self.0.ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject))).await
+            self.0
+                .ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
+                .await
         })
     }
 }

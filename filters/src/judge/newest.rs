@@ -4,8 +4,8 @@
 //! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.
 //! - *Never*: half a character; a blank text, which several servers refuse.
 //!
-//! The newest words win. Tool definitions often stand behind the messages in a body; they go last here, or a client with many tools
-//! would push its own words out of the question.
+//! The newest words win. Tool definitions often stand behind the messages in a body; they go last
+//! here, or a client with many tools would push its own words out of the question.
 
 use wire::request::Speaker;
 
@@ -13,7 +13,8 @@ use crate::subject::{Subject, Voice};
 
 /// Most texts in a question.
 pub(super) const TEXTS: usize = 64;
-/// Most bytes of text in a question. Judges read far less than this at a time; more would only fill the network.
+/// Most bytes of text in a question. Judges read far less than this at a time; more would only fill
+/// the network.
 pub(super) const BYTES: usize = 256 * 1024;
 
 /// A text, or the end of one that is too long.
@@ -37,11 +38,19 @@ impl Piece<'_> {
 }
 
 /// The newest texts of the wanted roles, at most `most`, and whether these are all.
-pub(super) fn newest<'s>(subject: &'s Subject, most: usize, wanted: impl Fn(Voice) -> bool) -> (Vec<Piece<'s>>, bool) {
+pub(super) fn newest<'s>(
+    subject: &'s Subject,
+    most: usize,
+    wanted: impl Fn(Voice) -> bool,
+) -> (Vec<Piece<'s>>, bool) {
     let (mut pieces, mut left, mut whole) = (Vec::new(), BYTES, true);
     for rank in 0..=LAST_RANK {
         for at in (0..subject.len()).rev() {
-            let Some(voice) = subject.voice(at).filter(|voice| rank_of(*voice) == rank && wanted(*voice)) else { continue };
+            let Some(voice) =
+                subject.voice(at).filter(|voice| rank_of(*voice) == rank && wanted(*voice))
+            else {
+                continue;
+            };
             let text = subject.text(at);
             if text.trim().is_empty() {
                 continue;
@@ -56,7 +65,8 @@ pub(super) fn newest<'s>(subject: &'s Subject, most: usize, wanted: impl Fn(Voic
             if words.trim().is_empty() {
                 continue;
             }
-            // A text that had to be cut is the last: what is left after it is less than a character.
+            // A text that had to be cut is the last: what is left after it is less than a
+            // character.
             left = if from == 0 { left - words.len() } else { 0 };
             pieces.push(Piece { at, voice, from, words });
         }
@@ -99,13 +109,16 @@ mod tests {
 
     fn of(texts: &[(Speaker, &str)]) -> Subject {
         let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
-        texts.iter().for_each(|(speaker, text)| builder.text(Voice::Prompt(*speaker), Place::default(), text));
+        texts.iter().for_each(|(speaker, text)| {
+            builder.text(Voice::Prompt(*speaker), Place::default(), text)
+        });
         builder.done()
     }
 
     #[test]
     fn the_last_texts_win_and_keep_their_order() {
-        let many: Vec<(Speaker, String)> = (0..100).map(|n| (Speaker::User, format!("text {n}"))).collect();
+        let many: Vec<(Speaker, String)> =
+            (0..100).map(|n| (Speaker::User, format!("text {n}"))).collect();
         let subject = of(&many.iter().map(|(s, t)| (*s, t.as_str())).collect::<Vec<_>>());
         let (pieces, whole) = newest(&subject, TEXTS, |_| true);
         assert!(!whole);
@@ -115,7 +128,8 @@ mod tests {
 
     #[test]
     fn tools_that_stand_behind_do_not_push_words_out() {
-        let mut texts = vec![(Speaker::System, "rules"), (Speaker::User, "words"), (Speaker::User, " \n")];
+        let mut texts =
+            vec![(Speaker::System, "rules"), (Speaker::User, "words"), (Speaker::User, " \n")];
         texts.extend([(Speaker::ToolDefinition, "tool"); 70]);
         let subject = of(&texts);
         let at: Vec<usize> = newest(&subject, 3, |_| true).0.iter().map(|piece| piece.at).collect();
@@ -125,11 +139,15 @@ mod tests {
     #[test]
     fn the_oldest_text_that_fits_in_part_is_cut_at_a_character() {
         let long = "é".repeat(BYTES / 2);
-        let subject = of(&[(Speaker::User, "lost"), (Speaker::User, &long), (Speaker::User, "abc")]);
+        let subject =
+            of(&[(Speaker::User, "lost"), (Speaker::User, &long), (Speaker::User, "abc")]);
         let (pieces, whole) = newest(&subject, TEXTS, |_| true);
         assert!(!whole);
         assert_eq!(pieces.len(), 2);
-        assert_eq!((pieces[0].from, pieces[0].words.len(), pieces[0].whole()), (4, BYTES - 4, BYTES));
+        assert_eq!(
+            (pieces[0].from, pieces[0].words.len(), pieces[0].whole()),
+            (4, BYTES - 4, BYTES)
+        );
         assert_eq!(pieces[1].words, "abc");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: offsets of judges: Unicode code points from the start of the text in the call.
 //! - *Out*: bytes of the subject's text, at character boundaries.
-//! - *Never*: a guess. An offset beyond the text means that the judge counts otherwise, and its other offsets are wrong too.
+//! - *Never*: a guess. An offset beyond the text means that the judge counts otherwise, and its
+//!   other offsets are wrong too.
 
 use std::ops::Range;
 
@@ -40,7 +41,8 @@ impl Offsets {
         Offsets { from: piece.from, starts }
     }
 
-    /// The bytes from one character to another; `None` when they are no places of this text, or nothing is between them.
+    /// The bytes from one character to another; `None` when they are no places of this text, or
+    /// nothing is between them.
     pub(super) fn span(&self, start: &Value, end: &Value) -> Option<Range<usize>> {
         let (start, end) = (self.byte(start)?, self.byte(end)?);
         (start < end).then_some(start..end)

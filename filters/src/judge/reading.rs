@@ -23,7 +23,11 @@ pub(super) fn bounded(number: f64) -> Option<f32> {
 }
 
 /// A member that may be missing or `null`, but not be something else.
-pub(super) fn optional<'v, T>(of: &'v Value, name: &str, read: impl FnOnce(&'v Value) -> Option<T>) -> Option<Option<T>> {
+pub(super) fn optional<'v, T>(
+    of: &'v Value,
+    name: &str,
+    read: impl FnOnce(&'v Value) -> Option<T>,
+) -> Option<Option<T>> {
     match of.get(name) {
         None | Some(Value::Null) => Some(None),
         Some(value) => read(value).map(Some),
@@ -35,13 +39,18 @@ pub(super) fn object<'v>(of: &'v Value, name: &str) -> Option<Option<&'v Map<Str
     optional(of, name, Value::as_object)
 }
 
-/// What was said of each of `asked` texts: the list has one entry for each, which says by `index` which one it is about, or else
-/// stands in order.
-pub(super) fn by_index<'v, T>(list: &'v Value, asked: usize, read: impl Fn(&'v Value) -> Option<T>) -> Option<Vec<T>> {
+/// What was said of each of `asked` texts: the list has one entry for each, which says by `index`
+/// which one it is about, or else stands in order.
+pub(super) fn by_index<'v, T>(
+    list: &'v Value,
+    asked: usize,
+    read: impl Fn(&'v Value) -> Option<T>,
+) -> Option<Vec<T>> {
     let list = list.as_array().filter(|list| list.len() == asked)?;
     let mut slots: Vec<Option<T>> = std::iter::repeat_with(|| None).take(asked).collect();
     for (place, entry) in list.iter().enumerate() {
-        let index = optional(entry, "index", Value::as_u64)?.map_or(Some(place), |index| usize::try_from(index).ok())?;
+        let index = optional(entry, "index", Value::as_u64)?
+            .map_or(Some(place), |index| usize::try_from(index).ok())?;
         let slot = slots.get_mut(index).filter(|slot| slot.is_none())?;
         *slot = Some(read(entry)?);
     }
@@ -68,7 +77,10 @@ mod tests {
     #[test]
     fn entries_find_their_place_by_index() {
         let read = |entry: &Value| entry.get("x").and_then(Value::as_u64);
-        assert_eq!(by_index(&json!([{"index": 1, "x": 5}, {"index": 0, "x": 4}]), 2, read), Some(vec![4, 5]));
+        assert_eq!(
+            by_index(&json!([{"index": 1, "x": 5}, {"index": 0, "x": 4}]), 2, read),
+            Some(vec![4, 5])
+        );
         assert_eq!(by_index(&json!([{"x": 5}, {"x": 4}]), 2, read), Some(vec![5, 4]));
         for wrong in [
             json!([{"index": 1, "x": 5}, {"index": 1, "x": 4}]),

@@ -45,7 +45,8 @@ impl Seat {
 
     /// The sides on which something is to be done.
     pub(super) fn hooks(&self) -> Hooks {
-        let on = |action: Action, hook: Hooks| if action == Action::Off { Hooks::NONE } else { hook };
+        let on =
+            |action: Action, hook: Hooks| if action == Action::Off { Hooks::NONE } else { hook };
         on(self.input, Hooks::JUDGE) | on(self.output, Hooks::JUDGE_ANSWER)
     }
 
@@ -76,10 +77,20 @@ impl Seat {
     /// The newest texts of the wanted roles, at most `most`.
     ///
     /// # Errors
-    /// [`Failure::TooLong`], when some are left out and findings would be acted on: a prompt must not be made longer to hide in it.
-    pub(super) fn newest<'s>(&self, subject: &'s Subject, most: usize, wanted: impl Fn(Voice) -> bool) -> Result<Vec<Piece<'s>>, Failure> {
+    /// [`Failure::TooLong`], when some are left out and findings would be acted on: a prompt must
+    /// not be made longer to hide in it.
+    pub(super) fn newest<'s>(
+        &self,
+        subject: &'s Subject,
+        most: usize,
+        wanted: impl Fn(Voice) -> bool,
+    ) -> Result<Vec<Piece<'s>>, Failure> {
         let (pieces, whole) = newest(subject, most, wanted);
-        if whole || self.action(subject.side()) < Action::Mask { Ok(pieces) } else { Err(Failure::TooLong) }
+        if whole || self.action(subject.side()) < Action::Mask {
+            Ok(pieces)
+        } else {
+            Err(Failure::TooLong)
+        }
     }
 
     /// Ask several questions as one; see [`Remote::ask_all`].
@@ -93,7 +104,12 @@ impl Seat {
     }
 
     /// Ask; see [`Remote::ask`].
-    pub(super) async fn ask<T>(&self, call: &Call<'_>, question: &Value, read: impl FnOnce(&Value) -> Option<T>) -> Result<T, Failure> {
+    pub(super) async fn ask<T>(
+        &self,
+        call: &Call<'_>,
+        question: &Value,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T, Failure> {
         self.remote.ask(call, question, read).await
     }
 
@@ -126,11 +142,25 @@ impl Tally<'_> {
     }
 
     /// Something concerns a part of a text of the subject.
-    pub(super) fn part(&mut self, at: usize, span: Range<usize>, (kind, category): Known<'_>, score: f32) {
+    pub(super) fn part(
+        &mut self,
+        at: usize,
+        span: Range<usize>,
+        (kind, category): Known<'_>,
+        score: f32,
+    ) {
         self.seen(category, score);
         if score >= self.seat.threshold && self.action != Action::Off {
             let (rule, kind) = (self.seat.rule.clone(), kind.clone());
-            self.report.found.push(Found { rule, kind, category, text: at, span, score, action: self.action });
+            self.report.found.push(Found {
+                rule,
+                kind,
+                category,
+                text: at,
+                span,
+                score,
+                action: self.action,
+            });
         }
     }
 
@@ -139,8 +169,8 @@ impl Tally<'_> {
         self.part(piece.at, 0..piece.whole(), known, score);
     }
 
-    /// A finding concerns texts that were judged together. It is unknown which of them, so it is attributed to the newest; but where texts
-    /// are taken out, all of them go.
+    /// A finding concerns texts that were judged together. It is unknown which of them, so it is
+    /// attributed to the newest; but where texts are taken out, all of them go.
     pub(super) fn together(&mut self, pieces: &[Piece<'_>], known: Known<'_>, score: f32) {
         let first = if self.action == Action::Mask { 0 } else { pieces.len().saturating_sub(1) };
         pieces.iter().skip(first).for_each(|piece| self.whole(piece, known, score));

@@ -2,7 +2,8 @@
 //!
 //! - *In*: the text of a reply.
 //! - *Out*: a [`Verdict`], or nothing when the reply does not begin with one.
-//! - *Never*: a search for a verdict further on. A model that was talked into a story may say `safe` somewhere in it.
+//! - *Never*: a search for a verdict further on. A model that was talked into a story may say
+//!   `safe` somewhere in it.
 
 use super::reading::bounded;
 use super::words::{Words, is_attack, is_harmless};
@@ -18,7 +19,8 @@ pub(super) enum Verdict<'r> {
     Named(Vec<&'r str>, f32),
 }
 
-/// The reply without its thoughts. Some servers leave out the opening mark, which stands in the prompt.
+/// The reply without its thoughts. Some servers leave out the opening mark, which stands in the
+/// prompt.
 pub(super) fn spoken(content: &str) -> &str {
     content.rsplit_once("</think>").map_or(content, |(_, reply)| reply).trim()
 }
@@ -26,11 +28,18 @@ pub(super) fn spoken(content: &str) -> &str {
 /// `safe`, or `unsafe` and a list of hazards.
 pub(super) fn hazards(reply: &str) -> Option<Verdict<'_>> {
     let (first, rest) = first_word(reply);
-    let mut names = rest.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty()).peekable();
+    let mut names = rest
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|name| !name.is_empty())
+        .peekable();
     match first {
         // The template ends there; a longer reply is unusual.
-        word if word.eq_ignore_ascii_case("safe") => names.peek().is_none().then_some(Verdict::Safe),
-        word if word.eq_ignore_ascii_case("unsafe") && names.peek().is_none() => Some(Verdict::Unnamed),
+        word if word.eq_ignore_ascii_case("safe") => {
+            names.peek().is_none().then_some(Verdict::Safe)
+        }
+        word if word.eq_ignore_ascii_case("unsafe") && names.peek().is_none() => {
+            Some(Verdict::Unnamed)
+        }
         word if word.eq_ignore_ascii_case("unsafe") => Some(Verdict::Named(names.collect(), 1.0)),
         _ => None,
     }
@@ -45,7 +54,10 @@ pub(super) fn label<'r>(reply: &'r str, words: &Words) -> Option<Verdict<'r>> {
     if !is_attack(first) && words.find(first).is_none() {
         return None;
     }
-    let said = rest.split_whitespace().next().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-'));
+    let said = rest
+        .split_whitespace()
+        .next()
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '-'));
     let sure = match said.and_then(|word| word.parse::<f64>().ok()) {
         Some(number) => bounded(number)?,
         None => 1.0,
@@ -80,7 +92,9 @@ mod tests {
         assert_eq!(hazards("unsafe"), Some(Verdict::Unnamed));
         assert_eq!(hazards("unsafe\nS1,S10"), Some(Verdict::Named(vec!["S1", "S10"], 1.0)));
         assert_eq!(hazards("Unsafe\n S1, S10\n"), Some(Verdict::Named(vec!["S1", "S10"], 1.0)));
-        for wrong in ["", "safely", "safe as long as", "I think it is safe", "un safe", "S1", "<think>safe"] {
+        for wrong in
+            ["", "safely", "safe as long as", "I think it is safe", "un safe", "S1", "<think>safe"]
+        {
             assert_eq!(hazards(spoken(wrong)), None, "{wrong}");
         }
     }
@@ -90,11 +104,18 @@ mod tests {
         let words = Words::new(ATTACKS, &[], Category::Injection, false);
         assert_eq!(label("BENIGN 0.99", &words), Some(Verdict::Safe));
         assert_eq!(label("label_1", &words), Some(Verdict::Named(vec!["label_1"], 1.0)));
-        assert_eq!(label("INJECTION (0.75)", &words), Some(Verdict::Named(vec!["INJECTION"], 0.75)));
+        assert_eq!(
+            label("INJECTION (0.75)", &words),
+            Some(Verdict::Named(vec!["INJECTION"], 0.75))
+        );
         assert_eq!(label("INJECTION: 7", &words), Some(Verdict::Named(vec!["INJECTION"], 1.0)));
         assert_eq!(label("INJECTION -7", &words), Some(Verdict::Named(vec!["INJECTION"], 0.0)));
-        assert_eq!(label("INJECTION because", &words), Some(Verdict::Named(vec!["INJECTION"], 1.0)));
-        for wrong in ["", "INJECTION NaN", "INJECTION inf", "LABEL_3", "no INJECTION", "NOT_BENIGN"] {
+        assert_eq!(
+            label("INJECTION because", &words),
+            Some(Verdict::Named(vec!["INJECTION"], 1.0))
+        );
+        for wrong in ["", "INJECTION NaN", "INJECTION inf", "LABEL_3", "no INJECTION", "NOT_BENIGN"]
+        {
             assert_eq!(label(wrong, &words), None, "{wrong}");
         }
     }

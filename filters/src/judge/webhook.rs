@@ -2,7 +2,8 @@
 //!
 //! - *In*: every text with its role, and the sizes of the request.
 //! - *Out*: its verdict, as far as the settings let it go: they are the ceiling.
-//! - *Never*: more than the settings permit. A `block` where the settings have `flag` is recorded as a flag.
+//! - *Never*: more than the settings permit. A `block` where the settings have `flag` is recorded
+//!   as a flag.
 //!
 //! A verdict without a score is sure of itself; one with a score below the threshold is no finding.
 
@@ -29,7 +30,12 @@ pub(super) struct Webhook(Seat);
 impl Webhook {
     /// As the settings say.
     pub(super) fn new(settings: &Judge) -> Self {
-        let words = Words::new(MODERATION.iter().chain(ATTACKS), &settings.categories, Category::Unsafe, true);
+        let words = Words::new(
+            MODERATION.iter().chain(ATTACKS),
+            &settings.categories,
+            Category::Unsafe,
+            true,
+        );
         Webhook(Seat::new(settings, words))
     }
 
@@ -53,7 +59,14 @@ impl Webhook {
         Some(optional(of, "kind", Value::as_str)?.map_or(fallback, |kind| self.0.words.find(kind)))
     }
 
-    fn read_spans(&self, spans: &[Value], pieces: &[Piece<'_>], known: Option<Known<'_>>, score: f32, tally: &mut Tally<'_>) -> Option<()> {
+    fn read_spans(
+        &self,
+        spans: &[Value],
+        pieces: &[Piece<'_>],
+        known: Option<Known<'_>>,
+        score: f32,
+        tally: &mut Tally<'_>,
+    ) -> Option<()> {
         if spans.len() > PLACES {
             return None;
         }
@@ -61,7 +74,9 @@ impl Webhook {
         for span in spans {
             let text = usize::try_from(span.get("text")?.as_u64()?).ok()?;
             let (piece, offsets) = (pieces.get(text)?, counted.get_mut(text)?);
-            let place = offsets.get_or_insert_with(|| Offsets::of(piece)).span(span.get("start")?, span.get("end")?)?;
+            let place = offsets
+                .get_or_insert_with(|| Offsets::of(piece))
+                .span(span.get("start")?, span.get("end")?)?;
             if let Some(known) = self.kind(span, known)? {
                 tally.part(piece.at, place, known, score);
             }
@@ -82,7 +97,10 @@ fn verdict(word: &str) -> Option<Action> {
 }
 
 fn question(subject: &Subject, pieces: &[Piece<'_>]) -> Value {
-    let texts: Vec<Value> = pieces.iter().map(|piece| json!({ "role": role(piece.voice), "text": piece.words })).collect();
+    let texts: Vec<Value> = pieces
+        .iter()
+        .map(|piece| json!({ "role": role(piece.voice), "text": piece.words }))
+        .collect();
     let sizes = subject.sizes();
     json!({
         "phase": subject.side().name(),
@@ -102,14 +120,20 @@ impl Filter for Webhook {
         self.0.hooks()
     }
 
-    fn judge<'a>(&'a self, subject: &'a Arc<Subject>, call: &'a Call<'a>) -> BoxFuture<'a, Result<Report, Failure>> {
+    fn judge<'a>(
+        &'a self,
+        subject: &'a Arc<Subject>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<Report, Failure>> {
         Box::pin(async move {
             let pieces = self.0.newest(subject, TEXTS, |_| true)?;
             if pieces.is_empty() {
                 return Ok(Report::default());
             }
             let question = question(subject, &pieces);
-            self.0.ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject))).await
+            self.0
+                .ask(call, &question, |answer| self.read(answer, &pieces, self.0.tally(subject)))
+                .await
         })
     }
 }

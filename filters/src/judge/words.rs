@@ -1,8 +1,10 @@
 //! Maps the labels of judges to ours.
 //!
-//! - *In*: tables of what each kind of judge is known to say; the categories that the operator wants.
+//! - *In*: tables of what each kind of judge is known to say; the categories that the operator
+//!   wants.
 //! - *Out*: for a word, the name of the finding and its category, or that it does not count.
-//! - *Never*: a name from an unknown label. An unlisted word becomes `OTHER`, or is nothing when the operator gave a list.
+//! - *Never*: a name from an unknown label. An unlisted word becomes `OTHER`, or is nothing when
+//!   the operator gave a list.
 
 use crate::report::{Category, Name};
 
@@ -51,7 +53,8 @@ pub(super) const HAZARDS: &[Line] = &[
     ("S14", "CODE_INTERPRETER_ABUSE", HARM),
 ];
 
-/// The labels of classifiers of attacks. Numbers are those of Prompt Guard, whose models ship without names.
+/// The labels of classifiers of attacks. Numbers are those of Prompt Guard, whose models ship
+/// without names.
 pub(super) const ATTACKS: &[Line] = &[
     ("INJECTION", "INJECTION", ATTACK),
     ("JAILBREAK", "JAILBREAK", ATTACK),
@@ -90,17 +93,27 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Those of `table`, or of the operator's `categories` if there are any. Words that stand in no table are about `category`, which
-    /// is also what unlisted ones are about when `open`.
-    pub(super) fn new<'t>(table: impl IntoIterator<Item = &'t Line>, categories: &[String], category: Category, open: bool) -> Self {
-        let table: Vec<_> = table.into_iter().map(|&(said, kind, about)| (spelled(said), Name::Borrowed(kind), about)).collect();
+    /// Those of `table`, or of the operator's `categories` if there are any. Words that stand in no
+    /// table are about `category`, which is also what unlisted ones are about when `open`.
+    pub(super) fn new<'t>(
+        table: impl IntoIterator<Item = &'t Line>,
+        categories: &[String],
+        category: Category,
+        open: bool,
+    ) -> Self {
+        let table: Vec<_> = table
+            .into_iter()
+            .map(|&(said, kind, about)| (spelled(said), Name::Borrowed(kind), about))
+            .collect();
         if categories.is_empty() {
             return Words { lines: table, others: open.then_some(category) };
         }
         let mut lines = Vec::new();
         for wanted in categories.iter().map(|word| spelled(word)).filter(|word| !word.is_empty()) {
             let before = lines.len();
-            lines.extend(table.iter().filter(|(said, kind, _)| *said == wanted || *kind == wanted).cloned());
+            lines.extend(
+                table.iter().filter(|(said, kind, _)| *said == wanted || *kind == wanted).cloned(),
+            );
             if lines.len() == before {
                 let about = about(&wanted).unwrap_or(category);
                 lines.push((wanted.clone(), Name::Owned(wanted), about));
@@ -112,7 +125,11 @@ impl Words {
     /// What a word means; `None` when it does not count.
     pub(super) fn find(&self, said: &str) -> Option<Known<'_>> {
         let word = if said.len() <= LONGEST { spelled(said) } else { String::new() };
-        let listed = self.lines.iter().find(|(known, _, _)| *known == word).map(|(_, kind, about)| (kind, *about));
+        let listed = self
+            .lines
+            .iter()
+            .find(|(known, _, _)| *known == word)
+            .map(|(_, kind, about)| (kind, *about));
         listed.or_else(|| self.others.map(other))
     }
 }
@@ -134,12 +151,20 @@ pub(super) fn is_attack(label: &str) -> bool {
 
 /// What a word of the operator's is about, if any table has it.
 fn about(wanted: &str) -> Option<Category> {
-    [MODERATION, ATTACKS, HAZARDS, RUDE].into_iter().flatten().find(|(_, kind, _)| *kind == wanted).map(|(_, _, about)| *about)
+    [MODERATION, ATTACKS, HAZARDS, RUDE]
+        .into_iter()
+        .flatten()
+        .find(|(_, kind, _)| *kind == wanted)
+        .map(|(_, _, about)| *about)
 }
 
 /// `harassment/threatening` and `Harassment Threatening` are `HARASSMENT_THREATENING`.
 fn spelled(word: &str) -> String {
-    word.trim().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).flat_map(char::to_uppercase).collect()
+    word.trim()
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c } else { '_' })
+        .flat_map(char::to_uppercase)
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! A host that is played: its clock stands until a test waits, and its servers say what the script says.
+//! A host that is played: its clock stands until a test waits, and its servers say what the script
+//! says.
 //!
 //! - *In*: answers, in the order of the questions.
 //! - *Out*: the questions that were asked.
-//! - *Never*: a thread, a socket or a real wait. When all tasks wait, the clock moves to the next alarm.
+//! - *Never*: a thread, a socket or a real wait. When all tasks wait, the clock moves to the next
+//!   alarm.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -13,7 +15,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use filters::settings::{Action, Class, Declared, Judge, JudgeKind, Mode, OnFailure, Template};
-use filters::{Ask, BoxFuture, Call, Failure, Filter, Host, Job, Place, Reply, Report, Side, Sizes, Subject, Voice};
+use filters::{
+    Ask, BoxFuture, Call, Failure, Filter, Host, Job, Place, Reply, Report, Side, Sizes, Subject,
+    Voice,
+};
 use lens::Tick;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -71,7 +76,10 @@ impl Stage {
 
     /// The documents that were asked since the last time.
     pub fn questions(&self) -> Vec<Value> {
-        self.asks().iter().map(|ask| serde_json::from_slice(&ask.body).expect("a question is JSON")).collect()
+        self.asks()
+            .iter()
+            .map(|ask| serde_json::from_slice(&ask.body).expect("a question is JSON"))
+            .collect()
     }
 
     /// Let time pass.
@@ -110,7 +118,9 @@ impl Host for Stage {
         let stage = self.clone();
         let due = self.now().0 + u64::try_from(time.as_nanos()).expect("a short time");
         self.0.lock().alarms.push(due);
-        Box::pin(std::future::poll_fn(move |_| if stage.now().0 >= due { Poll::Ready(()) } else { Poll::Pending }))
+        Box::pin(std::future::poll_fn(move |_| {
+            if stage.now().0 >= due { Poll::Ready(()) } else { Poll::Pending }
+        }))
     }
 
     fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
@@ -127,7 +137,9 @@ impl Host for Stage {
                     Ok(Reply { status: 200, body: body.into() })
                 })
             }
-            Act::Says(status, body) => Box::pin(std::future::ready(Ok(Reply { status, body: body.into() }))),
+            Act::Says(status, body) => {
+                Box::pin(std::future::ready(Ok(Reply { status, body: body.into() })))
+            }
             Act::Gone => Box::pin(std::future::ready(Err(Failure::Unreachable))),
             Act::Silent => Box::pin(std::future::pending()),
         }
@@ -172,14 +184,23 @@ pub fn filter(settings: &Judge) -> Arc<dyn Filter> {
 /// A prompt of these texts.
 pub fn prompt(texts: &[(wire::request::Speaker, &str)]) -> Arc<Subject> {
     let mut builder = Subject::build(Side::Input, Sizes { messages: 3, ..Sizes::default() }, 0);
-    texts.iter().for_each(|(speaker, text)| builder.text(Voice::Prompt(*speaker), Place::default(), text));
+    texts
+        .iter()
+        .for_each(|(speaker, text)| builder.text(Voice::Prompt(*speaker), Place::default(), text));
     Arc::new(builder.done())
 }
 
 /// A prompt with a text of each voice.
 pub fn talk() -> Arc<Subject> {
     use wire::request::Speaker::{Assistant, System, Tool, ToolDefinition, User};
-    prompt(&[(System, "be nice"), (User, "hi"), (Assistant, "hello"), (Tool, "42"), (User, "go on"), (ToolDefinition, "adds")])
+    prompt(&[
+        (System, "be nice"),
+        (User, "hi"),
+        (Assistant, "hello"),
+        (Tool, "42"),
+        (User, "go on"),
+        (ToolDefinition, "adds"),
+    ])
 }
 
 /// A window of an answer.
@@ -189,7 +210,11 @@ pub fn window(text: &str) -> Arc<Subject> {
 
 /// The findings in short: kind, text, span, score.
 pub fn found(report: &Report) -> Vec<(&str, usize, std::ops::Range<usize>, f32)> {
-    report.found.iter().map(|found| (&*found.kind, found.text, found.span.clone(), found.score)).collect()
+    report
+        .found
+        .iter()
+        .map(|found| (&*found.kind, found.text, found.span.clone(), found.score))
+        .collect()
 }
 
 /// The scores by the category's name.
@@ -201,6 +226,10 @@ pub fn scores(report: &Report) -> BTreeMap<&'static str, f32> {
 pub fn refuses(settings: &Judge, subject: &Arc<Subject>, answers: impl IntoIterator<Item = Value>) {
     for answer in answers {
         let shown: String = answer.to_string().chars().take(200).collect();
-        assert_eq!(Stage::saying([answer]).judge(&*filter(settings), subject), Err(Failure::InvalidResponse), "{shown}");
+        assert_eq!(
+            Stage::saying([answer]).judge(&*filter(settings), subject),
+            Err(Failure::InvalidResponse),
+            "{shown}"
+        );
     }
 }

@@ -4,10 +4,17 @@ use filters::settings::{Action, Judge, JudgeKind};
 use filters::{Category, Failure};
 use serde_json::{Value, json};
 
-use crate::host::{Act, DEADLINE, Stage, filter, found, prompt, refuses, scores, settings, talk, window};
+use crate::host::{
+    Act, DEADLINE, Stage, filter, found, prompt, refuses, scores, settings, talk, window,
+};
 
 fn analyzer() -> Judge {
-    Judge { input: Action::Mask, output: Action::Mask, threshold: 0.8, ..settings(JudgeKind::Analyzer) }
+    Judge {
+        input: Action::Mask,
+        output: Action::Mask,
+        threshold: 0.8,
+        ..settings(JudgeKind::Analyzer)
+    }
 }
 
 fn entity(kind: &str, start: u64, end: u64, score: f64) -> Value {
@@ -24,11 +31,19 @@ fn it_asks_about_each_text_by_itself() {
 
 #[test]
 fn it_asks_about_a_window_for_what_the_operator_wants() {
-    let stage = Stage::saying([json!([entity("EMAIL_ADDRESS", 0, 2, 1.0), entity("PERSON", 0, 2, 1.0)])]);
-    let wanted = Judge { categories: vec!["PERSON".into(), "EMPLOYEE_NUMBER".into()], language: "de".into(), ..analyzer() };
+    let stage =
+        Stage::saying([json!([entity("EMAIL_ADDRESS", 0, 2, 1.0), entity("PERSON", 0, 2, 1.0)])]);
+    let wanted = Judge {
+        categories: vec!["PERSON".into(), "EMPLOYEE_NUMBER".into()],
+        language: "de".into(),
+        ..analyzer()
+    };
     let report = stage.judge(&*filter(&wanted), &window("Jo")).unwrap();
     let entities = ["PERSON", "EMPLOYEE_NUMBER"];
-    assert_eq!(stage.questions(), [json!({"text": "Jo", "language": "de", "score_threshold": 0.8, "entities": entities})]);
+    assert_eq!(
+        stage.questions(),
+        [json!({"text": "Jo", "language": "de", "score_threshold": 0.8, "entities": entities})]
+    );
     assert_eq!(found(&report), [("PERSON", 0, 0..2, 1.0)]);
 }
 
@@ -37,9 +52,15 @@ fn places_in_characters_become_places_in_bytes() {
     let text = "Grüße 👋🏽 an Zoë, é";
     let zoe = text.find("Zoë").unwrap();
     let start = u64::try_from(text[..zoe].chars().count()).unwrap();
-    let stage = Stage::saying([json!([entity("PERSON", start, start + 3, 0.85), entity("PERSON", start + 5, start + 6, 0.8)])]);
+    let stage = Stage::saying([json!([
+        entity("PERSON", start, start + 3, 0.85),
+        entity("PERSON", start + 5, start + 6, 0.8)
+    ])]);
     let report = stage.judge(&*filter(&analyzer()), &window(text)).unwrap();
-    assert_eq!(found(&report), [("PERSON", 0, zoe..zoe + 4, 0.85), ("PERSON", 0, text.len() - 2..text.len(), 0.8)]);
+    assert_eq!(
+        found(&report),
+        [("PERSON", 0, zoe..zoe + 4, 0.85), ("PERSON", 0, text.len() - 2..text.len(), 0.8)]
+    );
     assert_eq!(&text[report.found[0].span.clone()], "Zoë");
     assert_eq!((report.found[0].category, report.found[0].action), (Category::Pii, Action::Mask));
 }
@@ -47,8 +68,13 @@ fn places_in_characters_become_places_in_bytes() {
 #[test]
 fn findings_stand_in_the_texts_of_the_subject() {
     use wire::request::Speaker::{System, User};
-    let stage = Stage::saying([json!([entity("PERSON", 0, 3, 0.9)]), json!([entity("SECRET_AGENT", 3, 6, 1.0), entity("URL", 0, 1, 0.1)])]);
-    let report = stage.judge(&*filter(&analyzer()), &prompt(&[(User, "  "), (System, "Ada."), (User, "Mr Bob")])).unwrap();
+    let stage = Stage::saying([
+        json!([entity("PERSON", 0, 3, 0.9)]),
+        json!([entity("SECRET_AGENT", 3, 6, 1.0), entity("URL", 0, 1, 0.1)]),
+    ]);
+    let report = stage
+        .judge(&*filter(&analyzer()), &prompt(&[(User, "  "), (System, "Ada."), (User, "Mr Bob")]))
+        .unwrap();
     assert_eq!(found(&report), [("PERSON", 1, 0..3, 0.9), ("OTHER", 2, 3..6, 1.0)]);
     assert_eq!(scores(&report), [("pii", 1.0)].into());
 }
@@ -56,12 +82,20 @@ fn findings_stand_in_the_texts_of_the_subject() {
 #[test]
 fn what_is_left_out_may_not_pass_unseen() {
     let texts: Vec<String> = (0..80).map(|n| format!("text {n}")).collect();
-    let texts: Vec<_> = texts.iter().map(|text| (wire::request::Speaker::User, text.as_str())).collect();
-    assert_eq!(Stage::saying([]).judge(&*filter(&analyzer()), &prompt(&texts)), Err(Failure::TooLong));
+    let texts: Vec<_> =
+        texts.iter().map(|text| (wire::request::Speaker::User, text.as_str())).collect();
+    assert_eq!(
+        Stage::saying([]).judge(&*filter(&analyzer()), &prompt(&texts)),
+        Err(Failure::TooLong)
+    );
     let flags = Judge { input: Action::Flag, ..analyzer() };
     let stage = Stage::saying(vec![json!([entity("ID", 5, 7, 1.0)]); 64]);
     let report = stage.judge(&*filter(&flags), &prompt(&texts)).unwrap();
-    assert_eq!(report.found.iter().map(|found| found.text).collect::<Vec<_>>(), (16..80).collect::<Vec<_>>(), "the newest are asked about");
+    assert_eq!(
+        report.found.iter().map(|found| found.text).collect::<Vec<_>>(),
+        (16..80).collect::<Vec<_>>(),
+        "the newest are asked about"
+    );
 }
 
 #[test]
@@ -82,7 +116,10 @@ fn the_end_of_a_huge_text_is_asked_about_and_its_places_are_right() {
 fn one_failing_question_fails_the_judgement() {
     let stage = Stage::saying([json!([]), json!({"error": "?"})]);
     use wire::request::Speaker::User;
-    assert_eq!(stage.judge(&*filter(&analyzer()), &prompt(&[(User, "a"), (User, "b")])), Err(Failure::InvalidResponse));
+    assert_eq!(
+        stage.judge(&*filter(&analyzer()), &prompt(&[(User, "a"), (User, "b")])),
+        Err(Failure::InvalidResponse)
+    );
 }
 
 #[test]

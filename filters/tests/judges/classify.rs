@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::host::{Stage, filter, found, refuses, scores, settings, talk, window};
 
 fn classify(categories: &[&str]) -> Judge {
-    Judge { categories: categories.iter().map(|word| (*word).into()).collect(), ..settings(JudgeKind::Classify) }
+    Judge {
+        categories: categories.iter().map(|word| (*word).into()).collect(),
+        ..settings(JudgeKind::Classify)
+    }
 }
 
 fn one(label: &str, probs: &[f64]) -> Value {
@@ -38,19 +41,29 @@ fn it_asks_about_a_window() {
 #[test]
 fn the_rest_of_two_classes_may_reach_a_low_threshold() {
     let low = Judge { threshold: 0.25, ..classify(&[]) };
-    let report = Stage::saying([one("LABEL_0", &[0.75, 0.25])]).judge(&*filter(&low), &window("x")).unwrap();
+    let report =
+        Stage::saying([one("LABEL_0", &[0.75, 0.25])]).judge(&*filter(&low), &window("x")).unwrap();
     assert_eq!(found(&report), [("INJECTION", 0, 0..1, 0.25)]);
 }
 
 #[test]
 fn the_operators_labels_count_and_no_others() {
     let toxic = classify(&["toxic", "spam"]);
-    let report = Stage::saying([one("toxic", &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
-    assert_eq!((found(&report), report.found[0].category), (vec![("TOXIC", 0, 0..1, 0.8)], Category::Toxicity));
-    let report = Stage::saying([one("Spam", &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
-    assert_eq!((found(&report), report.found[0].category), (vec![("SPAM", 0, 0..1, 0.8)], Category::Unsafe));
+    let report =
+        Stage::saying([one("toxic", &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
+    assert_eq!(
+        (found(&report), report.found[0].category),
+        (vec![("TOXIC", 0, 0..1, 0.8)], Category::Toxicity)
+    );
+    let report =
+        Stage::saying([one("Spam", &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
+    assert_eq!(
+        (found(&report), report.found[0].category),
+        (vec![("SPAM", 0, 0..1, 0.8)], Category::Unsafe)
+    );
     for label in ["INJECTION", "neutral", ""] {
-        let report = Stage::saying([one(label, &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
+        let report =
+            Stage::saying([one(label, &[0.8, 0.2])]).judge(&*filter(&toxic), &window("x")).unwrap();
         assert!(report.found.is_empty() && report.scores.is_empty(), "{label}");
     }
 }
@@ -69,7 +82,19 @@ fn nonsense_is_a_failure() {
         json!("SAFE"),
     ];
     refuses(&classify(&[]), &window("x"), entries.map(|entry| json!({"data": [entry]})));
-    refuses(&classify(&[]), &window("x"), [json!({}), json!({"data": []}), json!({"data": "SAFE"}), json!([])]);
-    refuses(&classify(&[]), &window("x"), [json!({"data": vec![json!({"label": "SAFE"}); 100_000]})]);
-    refuses(&classify(&[]), &talk(), [json!({"data": vec![json!({"index": 0, "label": "SAFE"}); 3]})]);
+    refuses(
+        &classify(&[]),
+        &window("x"),
+        [json!({}), json!({"data": []}), json!({"data": "SAFE"}), json!([])],
+    );
+    refuses(
+        &classify(&[]),
+        &window("x"),
+        [json!({"data": vec![json!({"label": "SAFE"}); 100_000]})],
+    );
+    refuses(
+        &classify(&[]),
+        &talk(),
+        [json!({"data": vec![json!({"index": 0, "label": "SAFE"}); 3]})],
+    );
 }

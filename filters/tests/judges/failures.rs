@@ -15,7 +15,11 @@ fn all() -> Vec<Judge> {
     let kinds = [Moderation, Classify, Analyzer, Webhook, Embeddings].map(settings);
     let guards = [Template::LlamaGuard, Template::PromptGuard, Template::YesNo];
     let guards = guards.map(|template| Judge { template, ..settings(GuardModel) });
-    kinds.into_iter().chain(guards).map(|judge| Judge { examples: vec!["bad".into()], ..judge }).collect()
+    kinds
+        .into_iter()
+        .chain(guards)
+        .map(|judge| Judge { examples: vec!["bad".into()], ..judge })
+        .collect()
 }
 
 /// An answer that each finds good, for one text.
@@ -60,7 +64,12 @@ fn failures_have_their_names() {
     for judge in all() {
         for (act, failure) in &cases {
             let stage = Stage::doing([act.clone()]);
-            assert_eq!(stage.judge(&*filter(&judge), &window("x")), Err(*failure), "{:?} {act:?}", judge.kind);
+            assert_eq!(
+                stage.judge(&*filter(&judge), &window("x")),
+                Err(*failure),
+                "{:?} {act:?}",
+                judge.kind
+            );
         }
     }
 }
@@ -68,7 +77,8 @@ fn failures_have_their_names() {
 #[test]
 fn a_failing_judge_opens_its_breaker_and_is_probed() {
     for judge in all() {
-        let (filter, stage) = (filter(&judge), Stage::doing([Act::Silent, Act::Gone, Act::Says(500, String::new())]));
+        let (filter, stage) =
+            (filter(&judge), Stage::doing([Act::Silent, Act::Gone, Act::Says(500, String::new())]));
         stage.then([Act::Says(503, "<html>".into()), Act::Silent]);
         for _ in 0..5 {
             assert_ne!(stage.judge(&*filter, &window("x")), Err(Failure::Open));
@@ -89,13 +99,18 @@ fn a_failing_judge_opens_its_breaker_and_is_probed() {
     }
 }
 
-/// What one client's text makes of a judge, an error or nonsense, does not silence it for all others.
+/// What one client's text makes of a judge, an error or nonsense, does not silence it for all
+/// others.
 #[test]
 fn a_clients_text_does_not_open_the_breaker() {
     for judge in all() {
         let (filter, stage) = (filter(&judge), Stage::default());
         for number in 0..12 {
-            stage.then([if number % 2 == 0 { Act::Says(400, "{}".into()) } else { Act::Says(200, "Well...".into()) }]);
+            stage.then([if number % 2 == 0 {
+                Act::Says(400, "{}".into())
+            } else {
+                Act::Says(200, "Well...".into())
+            }]);
             assert_ne!(stage.judge(&*filter, &window("x")), Err(Failure::Open), "{:?}", judge.kind);
         }
     }
@@ -127,8 +142,20 @@ fn wild_answers() -> impl Strategy<Value = Value> {
     })
 }
 
-const NAMES: &[&str] =
-    &["results", "data", "choices", "message", "content", "verdict", "spans", "index", "embedding", "text", "start", "end"];
+const NAMES: &[&str] = &[
+    "results",
+    "data",
+    "choices",
+    "message",
+    "content",
+    "verdict",
+    "spans",
+    "index",
+    "embedding",
+    "text",
+    "start",
+    "end",
+];
 
 /// Mostly what is given, else anything.
 fn mostly(values: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Value> {
@@ -145,7 +172,11 @@ fn numbers() -> impl Strategy<Value = Value> + Clone {
 
 /// One part of an answer, as all kinds have it at once.
 fn parts() -> impl Strategy<Value = Value> {
-    let members = prop::collection::btree_map(prop::sample::select(&["hate", "sexual", "made up"][..]), mostly(numbers()), 0..4);
+    let members = prop::collection::btree_map(
+        prop::sample::select(&["hate", "sexual", "made up"][..]),
+        mostly(numbers()),
+        0..4,
+    );
     let scores = mostly(members.prop_map(|members| json!(members)));
     let list = || mostly(prop::collection::vec(numbers(), 3).prop_map(Value::from));
     let place = |range: std::ops::Range<u64>| mostly(range.prop_map(Value::from));
@@ -153,7 +184,16 @@ fn parts() -> impl Strategy<Value = Value> {
         word(&["PERSON", "URL", "made up"]),
         word(&["hate", "made up"]),
         word(&["INJECTION", "SAFE", "LABEL_2", "made up"]),
-        word(&["safe", "unsafe", "unsafe\nS1,S99", "INJECTION 0.7", "LABEL_1 nan", "yes", "no", "<think>no</think>yes"]),
+        word(&[
+            "safe",
+            "unsafe",
+            "unsafe\nS1,S99",
+            "INJECTION 0.7",
+            "LABEL_1 nan",
+            "yes",
+            "no",
+            "<think>no</think>yes",
+        ]),
     );
     let places = (place(0..3), place(2..8), place(0..2));
     (words, places, mostly(numbers()), scores, list(), list()).prop_map(
@@ -170,7 +210,8 @@ fn parts() -> impl Strategy<Value = Value> {
 /// Answers that make sense but for a part here and there.
 fn near_answers() -> impl Strategy<Value = Value> {
     let verdict = word(&["pass", "flag", "redact", "block"]);
-    (prop::collection::vec(parts(), 1..3), verdict, mostly(numbers()), any::<u8>()).prop_map(|(parts, verdict, score, shape)| {
+    let answer = (prop::collection::vec(parts(), 1..3), verdict, mostly(numbers()), any::<u8>());
+    answer.prop_map(|(parts, verdict, score, shape)| {
         let spans = if shape & 1 == 0 { json!([]) } else { json!(parts) };
         let object = json!({"results": parts, "data": parts, "choices": parts, "verdict": verdict, "score": score, "spans": spans});
         if shape & 6 == 0 { json!(parts) } else { object }
@@ -185,7 +226,9 @@ fn keeps_its_promises(judge: &Judge, subject: &Arc<Subject>, answer: &str) {
     for found in &report.found {
         assert!(found.score >= judge.threshold && found.score <= 1.0);
         assert!(found.action <= ceiling && found.action > Action::Off);
-        assert!(subject.text(found.text).get(found.span.clone()).is_some_and(|cut| !cut.is_empty()));
+        assert!(
+            subject.text(found.text).get(found.span.clone()).is_some_and(|cut| !cut.is_empty())
+        );
         assert!(found.kind.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{}", found.kind);
         assert_eq!(found.rule, "judge.guard");
     }
@@ -198,7 +241,8 @@ fn ask_all(answer: &Value) {
     use wire::request::Speaker::{System, User};
     let long = prompt(&[(System, "Grüße 👋🏽"), (User, "an Zoë, é")]);
     for judge in all() {
-        let masks = Judge { input: Action::Mask, output: Action::Flag, threshold: 0.2, ..judge.clone() };
+        let masks =
+            Judge { input: Action::Mask, output: Action::Flag, threshold: 0.2, ..judge.clone() };
         for subject in [&long, &window("é👋x und so"), &talk()] {
             keeps_its_promises(&judge, subject, &answer);
             keeps_its_promises(&masks, subject, &answer);
@@ -207,7 +251,11 @@ fn ask_all(answer: &Value) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 128,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_wild_answer_makes_a_judge_panic(answer in wild_answers()) {

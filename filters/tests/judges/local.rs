@@ -39,7 +39,10 @@ fn judge(text: &str, action: Action) -> Result<Report, Failure> {
 #[test]
 fn it_finds_the_labels_that_count() {
     assert_eq!(judge("all is well", Action::Block).unwrap().found, []);
-    assert_eq!(found(&judge("an evil word", Action::Block).unwrap()), [("INJECTION", 0, 0..12, 0.9)]);
+    assert_eq!(
+        found(&judge("an evil word", Action::Block).unwrap()),
+        [("INJECTION", 0, 0..12, 0.9)]
+    );
     let nan = judge("odd", Action::Block).unwrap();
     assert_eq!(found(&nan), [("INJECTION", 0, 0..3, 1.0)], "what is no number is no clean bill");
 }
@@ -55,11 +58,18 @@ fn unread_text_does_not_pass_where_findings_have_an_action() {
 #[test]
 fn it_hears_users_and_tools_and_must_have_something_to_find() {
     let labels = |labels: &[&str]| labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>();
-    let local = Local::new(&settings(JudgeKind::Onnx), Arc::new(Tiny(labels(&["SAFE", "JAILBREAK"])))).unwrap();
-    let said = prompt(&[(wire::request::Speaker::System, "evil"), (wire::request::Speaker::Tool, "evil")]);
-    assert_eq!(found(&Stage::saying([]).judge(&local, &said).unwrap()), [("JAILBREAK", 1, 0..4, 0.9)]);
+    let local =
+        Local::new(&settings(JudgeKind::Onnx), Arc::new(Tiny(labels(&["SAFE", "JAILBREAK"]))))
+            .unwrap();
+    let said =
+        prompt(&[(wire::request::Speaker::System, "evil"), (wire::request::Speaker::Tool, "evil")]);
+    assert_eq!(
+        found(&Stage::saying([]).judge(&local, &said).unwrap()),
+        [("JAILBREAK", 1, 0..4, 0.9)]
+    );
     assert!(Stage::saying([]).judge(&local, &talk()).unwrap().found.is_empty());
-    let why = Local::new(&settings(JudgeKind::Onnx), Arc::new(Tiny(labels(&["good", "bad"])))).unwrap_err();
+    let why = Local::new(&settings(JudgeKind::Onnx), Arc::new(Tiny(labels(&["good", "bad"]))))
+        .unwrap_err();
     assert!(why.contains("good, bad") && why.contains("categories"), "{why}");
     let listed = Judge { categories: labels(&["bad"]), ..settings(JudgeKind::Onnx) };
     assert!(Local::new(&listed, Arc::new(Tiny(labels(&["good", "bad"])))).is_ok());

@@ -19,7 +19,9 @@ impl Params {
     /// A whole number, or `default` where the query has none.
     pub(super) fn number(&self, name: &'static str, default: u64) -> Result<u64, ApiError> {
         let Some(text) = self.get(name) else { return Ok(default) };
-        text.parse().map_err(|_| ApiError::bad(name, format!("{name} must be a whole number, not {text:?}")))
+        text.parse().map_err(|_| {
+            ApiError::bad(name, format!("{name} must be a whole number, not {text:?}"))
+        })
     }
 
     /// Whether a parameter is `true`.
@@ -32,7 +34,8 @@ impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = Query::try_from_uri(&parts.uri).map_err(|_| ApiError::bad("", "the query string is malformed".into()))?;
+        let query = Query::try_from_uri(&parts.uri)
+            .map_err(|_| ApiError::bad("", "the query string is malformed".into()))?;
         Ok(Params(query.0))
     }
 }
@@ -61,7 +64,11 @@ impl ApiError {
     }
 
     pub(super) fn internal() -> Self {
-        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, param: "", message: "the page failed; the log has the cause".into() }
+        ApiError {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            param: "",
+            message: "the page failed; the log has the cause".into(),
+        }
     }
 }
 
@@ -78,7 +85,8 @@ mod tests {
     use super::*;
 
     async fn read(uri: &str) -> Result<Params, ApiError> {
-        let (mut parts, ()) = axum::http::Request::builder().uri(uri).body(()).expect("a request").into_parts();
+        let (mut parts, ()) =
+            axum::http::Request::builder().uri(uri).body(()).expect("a request").into_parts();
         Params::from_request_parts(&mut parts, &()).await
     }
 
@@ -86,9 +94,16 @@ mod tests {
     async fn parameters_are_decoded_and_numbers_are_checked() {
         let params = read("/api?route=a%2Fb+c&limit=7&tools=true&header=1").await.expect("a query");
         assert_eq!((params.get("route"), params.get("other")), (Some("a/b c"), None));
-        assert_eq!((params.number("limit", 1).ok(), params.number("more", 1).ok()), (Some(7), Some(1)));
+        assert_eq!(
+            (params.number("limit", 1).ok(), params.number("more", 1).ok()),
+            (Some(7), Some(1))
+        );
         assert!(params.is_true("tools") && !params.is_true("header"));
-        let wrong = read("/api?limit=-1").await.expect("a query").number("limit", 1).expect_err("not whole");
+        let wrong = read("/api?limit=-1")
+            .await
+            .expect("a query")
+            .number("limit", 1)
+            .expect_err("not whole");
         assert_eq!((wrong.status, wrong.param), (StatusCode::BAD_REQUEST, "limit"));
         assert!(read("/api").await.expect("no query").get("limit").is_none());
     }

@@ -41,25 +41,45 @@ pub(super) fn backends(shared: &Shared) -> Vec<Value> {
     rows
 }
 
-/// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this, because it cannot set the header.
-pub(super) fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> Result<Value, ApiError> {
+/// Set the share of a route's canary: 1 switches over, 0 rolls back. A web page cannot do this,
+/// because it cannot set the header.
+pub(super) fn release(
+    shared: &Shared,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Value, ApiError> {
     if !headers.contains_key(OPERATOR) {
-        return Err(ApiError::bad(OPERATOR, format!("the header {OPERATOR} is required, with any value")));
+        return Err(ApiError::bad(
+            OPERATOR,
+            format!("the header {OPERATOR} is required, with any value"),
+        ));
     }
     // A host name could resolve to this address by DNS rebinding.
     let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name_of = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
-    if name_of != "localhost" && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
-        return Err(ApiError::bad("host", "use the IP address of the admin listener, not a host name".into()));
+    let name_of = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
+    if name_of != "localhost"
+        && name_of.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
+    {
+        return Err(ApiError::bad(
+            "host",
+            "use the IP address of the admin listener, not a host name".into(),
+        ));
     }
     let plan = shared.plan.load();
     let name = params.get("route").unwrap_or_default();
     let route = plan.routes.iter().find(|route| *route.route.name == *name);
-    let release = route
-        .and_then(|route| route.release.as_ref())
-        .ok_or_else(|| ApiError::bad("route", format!("route {name:?} does not exist or has no canary")))?;
-    let share = params.get("share").and_then(|share| share.parse::<f64>().ok()).filter(|share| (0.0..=1.0).contains(share));
-    let share = share.ok_or_else(|| ApiError::bad("share", "share must be a number from 0 to 1".into()))?;
+    let release = route.and_then(|route| route.release.as_ref()).ok_or_else(|| {
+        ApiError::bad("route", format!("route {name:?} does not exist or has no canary"))
+    })?;
+    let share = params
+        .get("share")
+        .and_then(|share| share.parse::<f64>().ok())
+        .filter(|share| (0.0..=1.0).contains(share));
+    let share =
+        share.ok_or_else(|| ApiError::bad("share", "share must be a number from 0 to 1".into()))?;
     release.set_share(share);
     tracing::info!(route = name, share, "share of the canary set by the admin API");
     Ok(json!({"route": name, "share": release.share()}))
@@ -69,12 +89,22 @@ pub(super) fn release(shared: &Shared, headers: &HeaderMap, params: &Params) -> 
 pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let (plan, now) = (shared.plan.load(), clock::now());
     let name = params.get("route");
-    let known = || plan.routes.iter().map(|route| &*route.route.name).collect::<Vec<_>>().join(", ");
+    let known =
+        || plan.routes.iter().map(|route| &*route.route.name).collect::<Vec<_>>().join(", ");
     let route = plan.routes.iter().find(|route| name.is_none_or(|name| *route.route.name == *name));
-    let route = route.ok_or_else(|| ApiError::bad("route", format!("the route does not exist; known: {}", known())))?;
+    let route = route.ok_or_else(|| {
+        ApiError::bad("route", format!("the route does not exist; known: {}", known()))
+    })?;
     let prompt = params.number("prompt_tokens", 100)?;
-    let question = Question { prompt, output: params.number("output_tokens", route.route.default_output_tokens)? };
-    let traits = RequestTraits { tools: params.is_true("tools"), asks: params.is_true("header"), found: params.is_true("findings") };
+    let question = Question {
+        prompt,
+        output: params.number("output_tokens", route.route.default_output_tokens)?,
+    };
+    let traits = RequestTraits {
+        tools: params.is_true("tools"),
+        asks: params.is_true("header"),
+        found: params.is_true("findings"),
+    };
     let canary = route.route.canary.as_ref().map(|canary| canary.pool);
     let unfit = unfit(route, &question, traits.tools);
     let outlooks: Vec<_> = (0..route.pools.len())
@@ -86,7 +116,13 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
         _ => None,
     };
     let leaves = decided.is_some_and(routing::Offloaded::leaves);
-    let first = outlooks.iter().enumerate().cycle().skip(usize::from(leaves)).take(outlooks.len()).find(|(_, outlook)| outlook.is_there);
+    let first = outlooks
+        .iter()
+        .enumerate()
+        .cycle()
+        .skip(usize::from(leaves))
+        .take(outlooks.len())
+        .find(|(_, outlook)| outlook.is_there);
     let pools = route.pools.iter().zip(&outlooks).map(|(pool, outlook)| {
         let member = |member: &Arc<Member>| {
             let predicted = member.predict(&question);
@@ -98,10 +134,14 @@ pub(super) fn explain(shared: &Shared, params: &Params) -> Result<Value, ApiErro
         json!({"pool": pool.pool.settings.name, "tier": pool.pool.settings.tier, "balance": pool.pool.settings.balance, "outlook": outlook, "backends": members})
     });
     let released = route.release.as_ref().zip(canary.and_then(|number| route.pools.get(number)));
-    let released = released.map(|(release, pool)| json!({"pool": pool.pool.settings.name, "share": release.share()}));
-    let goes = first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
-    Ok(json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
-        "offload": decided.map(|decided| decided.name()), "canary": released, "pools": pools.collect::<Vec<_>>()}))
+    let released = released
+        .map(|(release, pool)| json!({"pool": pool.pool.settings.name, "share": release.share()}));
+    let goes =
+        first.and_then(|(number, _)| Some(route.pools.get(number)?.pool.settings.name.to_string()));
+    Ok(
+        json!({"route": route.route.name, "prompt_tokens": question.prompt, "output_tokens": question.output, "goes_to": goes,
+        "offload": decided.map(|decided| decided.name()), "canary": released, "pools": pools.collect::<Vec<_>>()}),
+    )
 }
 
 /// Backends that cannot serve such a request, as far as the query describes it.
@@ -111,7 +151,8 @@ fn unfit(route: &PlannedRoute, question: &Question, tools: bool) -> Vec<Target> 
         holds && !(tools && backend.unsupported.contains(&Ability::Tools))
     };
     let of_pool = |(number, pool): (usize, &Arc<PlannedPool>)| {
-        let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !can(&upstream.backend));
+        let unfit =
+            pool.upstreams.iter().enumerate().filter(|(_, upstream)| !can(&upstream.backend));
         unfit.map(|(at, _)| Target { pool: number, at }).collect::<Vec<_>>()
     };
     route.pools.iter().enumerate().flat_map(of_pool).collect()

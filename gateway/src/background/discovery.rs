@@ -1,7 +1,8 @@
 //! Keeps discovered backends up to date.
 //!
 //! - *In*: what the sources of the plan's pools report.
-//! - *Out*: plans with the backends that were found; requests in flight keep the plan they entered with.
+//! - *Out*: plans with the backends that were found; requests in flight keep the plan they entered
+//!   with.
 //! - *Never*: a failed lookup taken for an empty answer; a request that waits for discovery.
 
 use std::collections::BTreeMap;
@@ -44,7 +45,8 @@ impl Discovery {
         Discovery { watched: BTreeMap::new(), known: Known::new(), updates, received }
     }
 
-    /// Watch all sources, and wait for their first answers up to `patience`: a gateway that starts should know its backends.
+    /// Watch all sources, and wait for their first answers up to `patience`: a gateway that starts
+    /// should know its backends.
     pub(crate) async fn begin(&mut self, shared: &Arc<Shared>, patience: Duration) {
         self.watch_wanted(shared);
         let until = Instant::now() + patience;
@@ -69,7 +71,8 @@ impl Discovery {
                 }
             }
             self.watch_wanted(&shared);
-            // Also what could not be put in force, or was lost by a reload that took a pool away and gave it back.
+            // Also what could not be put in force, or was lost by a reload that took a pool away
+            // and gave it back.
             reload::found(&shared, &self.known).await;
         }
     }
@@ -84,15 +87,25 @@ impl Discovery {
     /// Watch what the plan in force wants, and nothing else.
     fn watch_wanted(&mut self, shared: &Shared) {
         let plan = shared.plan.load();
-        let wanted = || plan.settings.pools.iter().filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)));
+        let wanted = || {
+            plan.settings
+                .pools
+                .iter()
+                .filter_map(|pool| Some((&pool.settings.name, &pool.discovery.as_ref()?.source)))
+        };
         // A task that has ended, which only a panic can cause, is restarted.
-        self.watched.retain(|pool, (source, task)| task.try_join_next().is_none() && wanted().any(|wanted| wanted == (&*pool, &*source)));
-        self.known.retain(|pool, (said, _)| self.watched.get(pool).is_some_and(|(source, _)| source == said));
+        self.watched.retain(|pool, (source, task)| {
+            task.try_join_next().is_none() && wanted().any(|wanted| wanted == (&*pool, &*source))
+        });
+        self.known.retain(|pool, (said, _)| {
+            self.watched.get(pool).is_some_and(|(source, _)| source == said)
+        });
         for (pool, source) in wanted() {
             if self.watched.contains_key(pool) {
                 continue;
             }
-            // Owned by the map: it ends when the plan does not want it any more, or the gateway ends.
+            // Owned by the map: it ends when the plan does not want it any more, or the gateway
+            // ends.
             let mut task = JoinSet::new();
             task.spawn(discovery::watch(pool.clone(), source.clone(), self.updates.clone()));
             self.watched.insert(pool.clone(), (source.clone(), task));

@@ -2,7 +2,8 @@
 //!
 //! - *In*: the checks and signals of backends, the pools of the plan.
 //! - *Out*: states of backends, engine metrics; tail latencies and slow backends, once a second.
-//! - *Never*: a check for each pool: a backend is checked once; two checks of a backend at a time; a request that waits for one.
+//! - *Never*: a check for each pool: a backend is checked once; two checks of a backend at a time;
+//!   a request that waits for one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ const FORGET: u64 = 60_000_000_000;
 
 /// Run due checks, and tick pools. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
-    let (mut checks, mut signals, mut ways) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let (mut checks, mut signals, mut ways) =
+        (Rounds::default(), Rounds::default(), Rounds::default());
     let (mut ticked, mut forgot) = (clock::now(), clock::now());
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -47,11 +49,30 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if now.nanos_since(forgot) >= FORGET && shared.observatory.forget(now) {
             forgot = now;
         }
-        checks.start_due(&plan, now, |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval), check);
-        signals.start_due(&plan, now, |upstream| upstream.backend.engine_metrics.as_ref().map(|(_, interval)| *interval), listen);
+        checks.start_due(
+            &plan,
+            now,
+            |upstream| upstream.backend.health.as_ref().map(|checks| checks.interval),
+            check,
+        );
+        signals.start_due(
+            &plan,
+            now,
+            |upstream| upstream.backend.engine_metrics.as_ref().map(|(_, interval)| *interval),
+            listen,
+        );
         // Where requests connect anyway, nothing is to be done.
-        let known = |upstream: &Upstream, every| upstream.member.measured_ago(now).is_some_and(|ago| ago < every);
-        ways.start_due(&plan, now, |upstream| plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every)), probe);
+        let known = |upstream: &Upstream, every| {
+            upstream.member.measured_ago(now).is_some_and(|ago| ago < every)
+        };
+        ways.start_due(
+            &plan,
+            now,
+            |upstream| {
+                plan.probed_every(&upstream.backend.name).filter(|every| !known(upstream, *every))
+            },
+            probe,
+        );
     }
 }
 
@@ -62,7 +83,9 @@ fn tick(plan: &Plan, now: Tick) {
             upstream.member.health().clear_checks();
         }
     }
-    for (route, release) in plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?))) {
+    for (route, release) in
+        plan.routes.iter().filter_map(|route| Some((&route.route.name, route.release.as_ref()?)))
+    {
         match release.tick() {
             Some(RollbackCause::Failures(new, old)) => {
                 tracing::error!(%route, failure_ratio = new, stable_failure_ratio = old, "canary rolled back: it fails more often");
@@ -75,7 +98,8 @@ fn tick(plan: &Plan, now: Tick) {
     }
     for pool in plan.pools() {
         for (at, change) in pool.pool.tick(now) {
-            if let (Change::Ejected(cause, span), Some(upstream)) = (change, pool.upstreams.get(at)) {
+            if let (Change::Ejected(cause, span), Some(upstream)) = (change, pool.upstreams.get(at))
+            {
                 let (name, pool) = (&upstream.backend.name, &pool.pool.settings.name);
                 tracing::warn!(backend = %name, %pool, cause = cause.name(), duration = ?span, "backend ejected");
             }
@@ -111,8 +135,11 @@ impl Rounds {
                 self.due.insert(name, Some(later(now, interval)));
             }
         }
-        // Removed backends are not due. A running check is remembered until it ends, so that a backend that returns is not checked twice at a time.
-        self.due.retain(|name, due| due.is_none() || named(name).is_some_and(|upstream| interval(upstream).is_some()));
+        // Removed backends are not due. A running check is remembered until it ends, so that a
+        // backend that returns is not checked twice at a time.
+        self.due.retain(|name, due| {
+            due.is_none() || named(name).is_some_and(|upstream| interval(upstream).is_some())
+        });
         for upstream in plan.routable().iter().filter(|upstream| interval(upstream).is_some()) {
             let due = self.due.entry(upstream.backend.name.clone()).or_insert(Some(now));
             if due.take_if(|due| *due <= now).is_some() {
@@ -137,7 +164,9 @@ async fn listen(upstream: Arc<Upstream>) {
     let page = page.ok().and_then(Result::ok).filter(|page| page.status == 200);
     let signals = page.and_then(|page| Signals::read(std::str::from_utf8(&page.body).ok()?));
     match signals {
-        Some(signals) => upstream.member.record_engine_metrics(signals, *interval * 3, clock::now()),
+        Some(signals) => {
+            upstream.member.record_engine_metrics(signals, *interval * 3, clock::now())
+        }
         None => tracing::debug!(backend = %upstream.backend.name, path, "no engine metrics"),
     }
 }
@@ -147,7 +176,9 @@ async fn probe(upstream: Arc<Upstream>) {
     match tokio::time::timeout(PROBE, reach(&upstream)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(backend = %upstream.backend.name, %error, "probe failed"),
-        Err(_) => tracing::debug!(backend = %upstream.backend.name, timeout = ?PROBE, "probe timed out"),
+        Err(_) => {
+            tracing::debug!(backend = %upstream.backend.name, timeout = ?PROBE, "probe timed out")
+        }
     }
 }
 
@@ -156,7 +187,9 @@ async fn check(upstream: Arc<Upstream>) {
     let asked = async {
         match &checks.probe {
             Probe::Path(path) => client::get_path(&upstream, path).await,
-            Probe::Token(model) => client::ask(&upstream, &one_token(&upstream.backend, model)).await,
+            Probe::Token(model) => {
+                client::ask(&upstream, &one_token(&upstream.backend, model)).await
+            }
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
@@ -174,8 +207,12 @@ async fn check(upstream: Arc<Upstream>) {
     upstream.last_check.lock().clone_from(&why);
     if upstream.member.checked(well, checks, clock::now()) {
         match why {
-            Some(why) => tracing::warn!(backend = %upstream.backend.name, reason = why, "health check failed, backend is unhealthy"),
-            None => tracing::info!(backend = %upstream.backend.name, "health check passed, backend is healthy"),
+            Some(why) => {
+                tracing::warn!(backend = %upstream.backend.name, reason = why, "health check failed, backend is unhealthy")
+            }
+            None => {
+                tracing::info!(backend = %upstream.backend.name, "health check passed, backend is healthy")
+            }
         }
     }
 }
@@ -192,7 +229,8 @@ mod tests {
 
     #[test]
     fn one_token_is_asked_in_the_words_of_each_api() {
-        let settings = config::from_flags("http://127.0.0.1:1", "127.0.0.1:0", "127.0.0.1:0", None).unwrap();
+        let settings =
+            config::from_flags("http://127.0.0.1:1", "127.0.0.1:0", "127.0.0.1:0", None).unwrap();
         let mut backend = Backend::clone(&settings.backends[0]);
         for dialect in Dialect::ALL {
             backend.dialect = Some(dialect);

@@ -1,7 +1,8 @@
 //! Reloads settings while the gateway runs.
 //!
-//! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with. A file that is wrong
-//! changes nothing, is reported with all its problems, and counts. Backends that are found come and go in the same way.
+//! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with.
+//! A file that is wrong changes nothing, is reported with all its problems, and counts. Backends
+//! that are found come and go in the same way.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificat
     }
 }
 
-/// Look at all files, on a thread that may wait for a disk: certificates that changed take effect, the stamps of the others are returned.
+/// Look at all files, on a thread that may wait for a disk: certificates that changed take effect,
+/// the stamps of the others are returned.
 async fn look(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Vec<Option<Stamp>> {
     let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
@@ -53,10 +55,19 @@ fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
     // A database may have what is new in a log beside it.
     let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
     let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
-    shared.file.as_deref().into_iter().chain(keys.map(PathBuf::as_path)).chain(log.as_deref()).chain(pools).map(stamp).collect()
+    shared
+        .file
+        .as_deref()
+        .into_iter()
+        .chain(keys.map(PathBuf::as_path))
+        .chain(log.as_deref())
+        .chain(pools)
+        .map(stamp)
+        .collect()
 }
 
-/// Read the settings again and put them in force. Files may be large and databases busy: a thread of its own reads them.
+/// Read the settings again and put them in force. Files may be large and databases busy: a thread
+/// of its own reads them.
 pub(crate) async fn now(shared: &Arc<Shared>) {
     let shared = shared.clone();
     let read = tokio::task::spawn_blocking(move || read(&shared)).await;
@@ -65,9 +76,12 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     }
 }
 
-/// Backends of pools were found, or are gone: put that in force, where it is not. While settings are read it waits for the next time.
+/// Backends of pools were found, or are gone: put that in force, where it is not. While settings
+/// are read it waits for the next time.
 pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
-    let is_new = |found: &Found| known.iter().any(|(pool, (_, endpoints))| found.get(pool) != Some(endpoints));
+    let is_new = |found: &Found| {
+        known.iter().any(|(pool, (_, endpoints))| found.get(pool) != Some(endpoints))
+    };
     if known.is_empty() || !shared.found.try_lock().is_some_and(|found| is_new(&found)) {
         return;
     }
@@ -83,14 +97,19 @@ fn put_found(shared: &Shared, known: Known) {
     // Settings may have changed meanwhile: endpoints of another source are not for their pools.
     let is_wanted = |pool: &Arc<str>, source: &Source| {
         let mut pools = plan.settings.pools.iter().filter(|known| known.settings.name == *pool);
-        pools.any(|pool| pool.discovery.as_ref().is_some_and(|discovery| discovery.source == *source))
+        pools.any(|pool| {
+            pool.discovery.as_ref().is_some_and(|discovery| discovery.source == *source)
+        })
     };
     let mut next = found.clone();
     for (pool, (source, endpoints)) in known {
         if !is_wanted(&pool, &source) || next.get(&pool) == Some(&endpoints) {
             continue;
         }
-        let places: Vec<String> = endpoints.iter().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect();
+        let places: Vec<String> = endpoints
+            .iter()
+            .map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port))
+            .collect();
         tracing::info!(%pool, count = endpoints.len(), endpoints = places.join(","), "endpoints discovered");
         if endpoints.len() > MAX_FOUND {
             tracing::warn!(%pool, limit = MAX_FOUND, "too many endpoints discovered, the rest is ignored");
@@ -106,19 +125,29 @@ fn put_found(shared: &Shared, known: Known) {
     }
 }
 
-/// Discovered backends that the new settings may use: those of the same pool and source. An api_key is never sent to endpoints of another source.
+/// Discovered backends that the new settings may use: those of the same pool and source. An api_key
+/// is never sent to endpoints of another source.
 fn still_found(found: &Found, before: &Settings, after: &Settings) -> Found {
     let looks = |settings: &Settings, pool: &Arc<str>| {
-        settings.pools.iter().find(|known| known.settings.name == *pool).and_then(|known| known.discovery.clone())
+        settings
+            .pools
+            .iter()
+            .find(|known| known.settings.name == *pool)
+            .and_then(|known| known.discovery.clone())
     };
     let keeps = |pool: &Arc<str>| match (looks(before, pool), looks(after, pool)) {
         (Some(one), Some(other)) => {
             one.source == other.source
-                || one.template.api_key == other.template.api_key && one.template.authority == other.template.authority
+                || one.template.api_key == other.template.api_key
+                    && one.template.authority == other.template.authority
         }
         _ => false,
     };
-    found.iter().filter(|(pool, _)| keeps(pool)).map(|(pool, endpoints)| (pool.clone(), endpoints.clone())).collect()
+    found
+        .iter()
+        .filter(|(pool, _)| keeps(pool))
+        .map(|(pool, endpoints)| (pool.clone(), endpoints.clone()))
+        .collect()
 }
 
 fn read(shared: &Shared) {
@@ -132,7 +161,8 @@ fn read(shared: &Shared) {
     let built = config::load(path).map_err(|e| e.to_string()).and_then(|settings| {
         restart_only(&before.settings, &settings);
         let still = still_found(&found, &before.settings, &settings);
-        let plan = Plan::build(Arc::new(settings), &still, &shared.tools, Some(&before)).map_err(|e| e.to_string())?;
+        let plan = Plan::build(Arc::new(settings), &still, &shared.tools, Some(&before))
+            .map_err(|e| e.to_string())?;
         Ok((plan, still))
     });
     match built {

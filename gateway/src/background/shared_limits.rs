@@ -7,12 +7,14 @@ use pipeline::shared::Shared;
 use plan::clock::when;
 use tokio::sync::watch;
 
-/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is exhausted elsewhere for so long.
+/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is
+/// exhausted elsewhere for so long.
 const CHORES: Duration = Duration::from_millis(100);
 /// Between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Keeps the store connected, pays debts and gives idle slices back until the shutdown signal. Finishes a chore it has begun.
+/// Keeps the store connected, pays debts and gives idle slices back until the shutdown signal.
+/// Finishes a chore it has begun.
 pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     loop {
         tokio::select! {

@@ -38,15 +38,19 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
     remove_leftovers(path);
     match std::fs::read_to_string(path) {
         Ok(text) => {
-            let lines: Vec<Option<Written>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+            let lines: Vec<Option<Written>> =
+                text.lines().map(|line| serde_json::from_str(line).ok()).collect();
             let broken = lines.iter().filter(|line| line.is_none()).count();
-            let left_out = spend.restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
+            let left_out = spend
+                .restore(lines.into_iter().flatten().map(|written| (written.line, written.totals)));
             if broken + left_out > 0 {
                 tracing::error!(path = %path.display(), lines = broken + left_out, "usage file: malformed lines skipped");
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => tracing::error!(path = %path.display(), %error, "usage file cannot be read, usage starts at zero"),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "usage file cannot be read, usage starts at zero")
+        }
     }
     spend
 }
@@ -76,7 +80,9 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
     }
     match replace(&path, &now) {
         Ok(()) => *written = now,
-        Err(error) => tracing::error!(path = %path.display(), %error, "usage file cannot be written, retrying"),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "usage file cannot be written, retrying")
+        }
     }
 }
 
@@ -89,11 +95,17 @@ fn prefix(path: &Path) -> String {
     format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Remove what gateways left that were killed while they wrote. One that runs renames its file within a second.
+/// Remove what gateways left that were killed while they wrote. One that runs renames its file
+/// within a second.
 fn remove_leftovers(path: &Path) {
     let is_old = |entry: &std::fs::DirEntry| {
-        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-        age.is_some_and(|age| age > LEFTOVER_AGE) && entry.file_name().to_string_lossy().starts_with(&prefix(path))
+        let age = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age > LEFTOVER_AGE)
+            && entry.file_name().to_string_lossy().starts_with(&prefix(path))
     };
     let entries = std::fs::read_dir(folder(path)).into_iter().flatten().flatten();
     entries.filter(is_old).for_each(|entry| drop(std::fs::remove_file(entry.path())));
@@ -102,7 +114,10 @@ fn remove_leftovers(path: &Path) {
 fn replace(path: &Path, lines: &[(UsageRow, Totals)]) -> std::io::Result<()> {
     // Readable as the umask allows: other programs read the sums.
     let readable = std::fs::Permissions::from_mode(0o666);
-    let fresh = tempfile::Builder::new().prefix(&prefix(path)).permissions(readable).tempfile_in(folder(path))?;
+    let fresh = tempfile::Builder::new()
+        .prefix(&prefix(path))
+        .permissions(readable)
+        .tempfile_in(folder(path))?;
     let mut file = std::io::BufWriter::new(fresh);
     for (line, totals) in lines {
         serde_json::to_writer(&mut file, &Written { line: line.clone(), totals: *totals })?;

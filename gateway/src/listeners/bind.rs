@@ -1,5 +1,5 @@
-//! Listening sockets: bound before anything runs, so that a taken address is an error and not a retry, and kept in pingora's
-//! table, so that they can be handed to a successor.
+//! Listening sockets: bound before anything runs, so that a taken address is an error and not a
+//! retry, and kept in pingora's table, so that they can be handed to a successor.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -36,7 +36,9 @@ pub enum BindError {
         source: std::io::Error,
     },
     /// No gateway handed its listeners over.
-    #[error("no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one")]
+    #[error(
+        "no running gateway handed its listeners over at {path}: {why}; send QUIT to it after starting this one"
+    )]
     Upgrade {
         /// The socket.
         path: String,
@@ -78,7 +80,11 @@ struct Tls {
 
 impl Tls {
     fn load(files: &ListenerTls) -> Result<Self, BuildError> {
-        Ok(Tls { allow_tls12: files.allow_tls12, certificate: Certificate::load(files)?, clients: verifier(files)? })
+        Ok(Tls {
+            allow_tls12: files.allow_tls12,
+            certificate: Certificate::load(files)?,
+            clients: verifier(files)?,
+        })
     }
 }
 
@@ -94,12 +100,19 @@ impl Sockets {
         let mut inherited = Fds::new();
         if upgrade {
             let path = settings.shutdown.upgrade_socket.display().to_string();
-            inherited.get_from_sock(path.as_str()).map_err(|e| BindError::Upgrade { path, why: e.to_string() })?;
+            inherited
+                .get_from_sock(path.as_str())
+                .map_err(|e| BindError::Upgrade { path, why: e.to_string() })?;
         }
         Ok(Sockets { inherited, table: Fds::new() })
     }
 
-    pub(crate) fn bind(&mut self, wanted: SocketAddr, h2c: bool, tls: Option<&ListenerTls>) -> Result<Bound, BindError> {
+    pub(crate) fn bind(
+        &mut self,
+        wanted: SocketAddr,
+        h2c: bool,
+        tls: Option<&ListenerTls>,
+    ) -> Result<Bound, BindError> {
         let tls = tls.map(Tls::load).transpose()?;
         let (address, name) = match self.take_inherited("", wanted) {
             Some((address, fd)) => (address, self.keep(address.to_string(), fd)),
@@ -129,7 +142,10 @@ impl Sockets {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
         if !closed.is_empty() {
-            tracing::info!(listeners = closed.join(","), "inherited listeners that the settings do not name were closed");
+            tracing::info!(
+                listeners = closed.join(","),
+                "inherited listeners that the settings do not name were closed"
+            );
         }
         Arc::new(Mutex::new(self.table))
     }
@@ -153,10 +169,13 @@ impl Sockets {
 impl Bound {
     /// A pingora service that accepts here.
     pub(crate) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Service<A> {
-        // Reads go through the worker's scratch and writes are whole: buffers of the listener would only be memory.
-        let mut endpoint = ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
+        // Reads go through the worker's scratch and writes are whole: buffers of the listener would
+        // only be memory.
+        let mut endpoint =
+            ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
-            let mut settings = TlsSettings::with_callbacks(Box::new(ReadCertificates)).expect("invariant: it opens no file");
+            let mut settings = TlsSettings::with_callbacks(Box::new(ReadCertificates))
+                .expect("invariant: it opens no file");
             settings.set_cert_resolver(tls.certificate.clone());
             if let Some(clients) = &tls.clients {
                 settings.set_client_cert_verifier(clients.clone());

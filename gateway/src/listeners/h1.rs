@@ -1,8 +1,10 @@
 //! HTTP/1.1 clients: our own reader and writer on a connection that pingora accepted.
 //!
 //! - *In*: a plain or TLS stream.
-//! - *Out*: inference requests for the pipeline; other requests for pingora's proxy, with the bytes that were read.
-//! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was not read.
+//! - *Out*: inference requests for the pipeline; other requests for pingora's proxy, with the bytes
+//!   that were read.
+//! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was
+//!   not read.
 
 mod request;
 
@@ -24,8 +26,8 @@ use transport::buffer;
 use super::pass_through::{Proxy, total_of};
 use request::Next;
 
-/// After an answer that we gave early: how long, and how much, is read of what the client still sends, so that it gets the
-/// answer and not a reset.
+/// After an answer that we gave early: how long, and how much, is read of what the client still
+/// sends, so that it gets the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -39,7 +41,12 @@ struct Connection {
 }
 
 /// Serve a connection to its end.
-pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, shutdown: &ShutdownWatch) {
+pub(crate) async fn serve(
+    shared: &Arc<Shared>,
+    proxy: &Arc<Proxy>,
+    io: Stream,
+    shutdown: &ShutdownWatch,
+) {
     let mut connection = Connection { io, buffer: Vec::new(), empty_lines: 0 };
     let mut leaving = shutdown.clone();
     loop {
@@ -60,17 +67,28 @@ pub(crate) async fn serve(shared: &Arc<Shared>, proxy: &Arc<Proxy>, io: Stream, 
 }
 
 impl Connection {
-    /// Hand the request at the front of the buffer to pingora's proxy. Returns the connection if it can be reused.
-    async fn pass_through(self, shared: &Shared, proxy: &Arc<Proxy>, shutdown: &ShutdownWatch) -> Option<Connection> {
+    /// Hand the request at the front of the buffer to pingora's proxy. Returns the connection if it
+    /// can be reused.
+    async fn pass_through(
+        self,
+        shared: &Shared,
+        proxy: &Arc<Proxy>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Connection> {
         let mut first = self.buffer;
         // Requests that came in the same read stay ours.
-        let rest = request::end_of_first(&first, shared.plan.load().head_limits).map(|end| first.split_off(end)).unwrap_or_default();
+        let rest = request::end_of_first(&first, shared.plan.load().head_limits)
+            .map(|end| first.split_off(end))
+            .unwrap_or_default();
         let total = total_of(shared, &first);
         let mut session = ServerSession::new_http1(self.io);
         session.set_keepalive(Some(60));
         session.set_pipelined_prefix(BytesMut::from(first.as_slice()));
         buffer::give(first);
-        let reused = Box::pin(tokio::time::timeout(total, proxy.process_new_http(session, shutdown))).await.ok()??;
+        let reused =
+            Box::pin(tokio::time::timeout(total, proxy.process_new_http(session, shutdown)))
+                .await
+                .ok()??;
         let (io, _settings) = reused.consume();
         Some(Connection { io, buffer: rest, empty_lines: 0 })
     }
@@ -95,7 +113,11 @@ impl Connection {
 }
 
 /// One read through the worker's scratch: a connection that waits holds no buffer.
-fn poll_read_some(io: &mut Stream, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<std::io::Result<usize>> {
+fn poll_read_some(
+    io: &mut Stream,
+    cx: &mut Context<'_>,
+    into: &mut Vec<u8>,
+) -> Poll<std::io::Result<usize>> {
     buffer::with_scratch(|scratch| {
         let mut buf = ReadBuf::new(scratch);
         ready!(Pin::new(io).poll_read(cx, &mut buf))?;

@@ -1,8 +1,8 @@
 //! HTTP/2 clients, over pingora's sessions.
 //!
 //! - *In*: a stream that pingora accepted.
-//! - *Out*: the same pipeline as HTTP/1.1: the head is rewritten as HTTP/1.1 and goes through the same parser, so
-//!   that both refuse the same.
+//! - *Out*: the same pipeline as HTTP/1.1: the head is rewritten as HTTP/1.1 and goes through the
+//!   same parser, so that both refuse the same.
 //! - *Never*: more of a body than the limit; a DATA frame beyond the client's flow-control window.
 
 use std::net::SocketAddr;
@@ -37,7 +37,10 @@ const BEFORE_RESET: Duration = Duration::from_millis(50);
 pub(super) fn is_ours(session: &H2Session) -> bool {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
-    matches!(accept::server(&RequestLine { method: head.method.as_str(), target }), Server::Exchange(_))
+    matches!(
+        accept::server(&RequestLine { method: head.method.as_str(), target }),
+        Server::Exchange(_)
+    )
 }
 
 /// Serve an inference request.
@@ -46,21 +49,29 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let Looked { mut accepted, head, encoded, shown } =
-        look(shared, &plan, &buffer, session.digest().and_then(|digest| digest.ssl_digest.as_deref()));
-    accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+    let Looked { mut accepted, head, encoded, shown } = look(
+        shared,
+        &plan,
+        &buffer,
+        session.digest().and_then(|digest| digest.ssl_digest.as_deref()),
+    );
+    accepted.client =
+        session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
     let limit = plan.settings.limits.request_body;
     let body_timeout = plan.settings.timeouts.request_body;
     let mut exchange = ExchangeGuard::open(shared, plan, accepted, began);
-    let request = match head.and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head)) {
-        Err(refusal) => Err(refusal),
-        Ok(head) => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
-            Some(Ok(true)) => Ok((head, head_len..buffer.len())),
-            Some(Ok(false)) => return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
-            Some(Err(refusal)) => Err(refusal),
-            None => Err(Refusal::slow_request()),
-        },
-    };
+    let request =
+        match head.and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head)) {
+            Err(refusal) => Err(refusal),
+            Ok(head) => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
+                Some(Ok(true)) => Ok((head, head_len..buffer.len())),
+                Some(Ok(false)) => {
+                    return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+                }
+                Some(Err(refusal)) => Err(refusal),
+                None => Err(Refusal::slow_request()),
+            },
+        };
     let mut sink = H2Sink { session, stream: None, done: false };
     match request {
         Ok((head, body)) => {
@@ -75,7 +86,8 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let client_left = exchange.verdict.outcome() == Some(Outcome::ClientGone);
     drop(exchange);
     if !sink.done {
-        // A reset overtakes what is queued for the connection; a client that is there shall have the error event first.
+        // A reset overtakes what is queued for the connection; a client that is there shall have
+        // the error event first.
         if !client_left {
             tokio::time::sleep(BEFORE_RESET).await;
         }
@@ -99,7 +111,12 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
         Ok(head) => head,
         Err(error) => {
             let accepted = accept::unknown(clock::now(), bytes.len());
-            return Looked { accepted, head: Err(shared.bad_head(error)), encoded: false, shown: None };
+            return Looked {
+                accepted,
+                head: Err(shared.bad_head(error)),
+                encoded: false,
+                shown: None,
+            };
         }
     };
     let dialect = match accept::server(&head.line) {
@@ -134,7 +151,11 @@ pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
 }
 
 /// Read the body behind the head. `false`: the client left.
-async fn read_body(session: &mut H2Session, buffer: &mut Vec<u8>, limit: usize) -> Result<bool, Refusal> {
+async fn read_body(
+    session: &mut H2Session,
+    buffer: &mut Vec<u8>,
+    limit: usize,
+) -> Result<bool, Refusal> {
     let start = buffer.len();
     loop {
         match session.read_body_bytes().await {
@@ -171,13 +192,16 @@ impl H2Sink<'_> {
 impl Sink for H2Sink<'_> {
     fn begin(&mut self, head: &AnswerHead, extra: &str, _: &mut Out) -> Result<(), Gone> {
         let mut header = ResponseHeader::build(head.status, Some(16)).map_err(|_| Gone)?;
-        let lines = head.fields.split(|b| *b == b'\n').chain(extra.as_bytes().split(|b| *b == b'\n'));
+        let lines =
+            head.fields.split(|b| *b == b'\n').chain(extra.as_bytes().split(|b| *b == b'\n'));
         for line in lines {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
             let (name, value) = line.split_at(colon);
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-            header.append_header(name, value.strip_prefix(b": ").unwrap_or_default()).map_err(|_| Gone)?;
+            header
+                .append_header(name, value.strip_prefix(b": ").unwrap_or_default())
+                .map_err(|_| Gone)?;
         }
         if let Some(length) = head.length {
             header.insert_header("content-length", length.to_string()).map_err(|_| Gone)?;

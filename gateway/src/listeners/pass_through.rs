@@ -2,7 +2,8 @@
 //!
 //! - *In*: requests that are not inference.
 //! - *Out*: the backend's answer as it is, timed.
-//! - *Never*: a request that the route's guard would have to read; a client's credential in place of the backend's own.
+//! - *Never*: a request that the route's guard would have to read; a client's credential in place
+//!   of the backend's own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,7 +47,9 @@ pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
 pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     let plan = shared.plan.load();
     let mut room = head::field_room();
-    let route = head::parse_request(head, &mut room, plan.head_limits).ok().and_then(|head| route::find(&plan, &head, None).cloned());
+    let route = head::parse_request(head, &mut room, plan.head_limits)
+        .ok()
+        .and_then(|head| route::find(&plan, &head, None).cloned());
     let total = route.map_or(plan.settings.timeouts, |route| route.route.timeouts).total;
     if total.is_zero() { FOREVER } else { total }
 }
@@ -59,8 +62,8 @@ pub(crate) struct PassThrough {
     shared: Arc<Shared>,
 }
 
-/// One request that passes through. Its ledger is coarse: pingora tells when the connection stood and when the answer began,
-/// and bodies of both directions count as `await_token`.
+/// One request that passes through. Its ledger is coarse: pingora tells when the connection stood
+/// and when the answer began, and bodies of both directions count as `await_token`.
 pub(crate) struct Passing {
     exchange: Option<ExchangeGuard>,
     began: lens::Tick,
@@ -87,14 +90,25 @@ impl ProxyHttp for PassThrough {
         let parsed = head::parse_request(&bytes, &mut room, plan.head_limits);
         let (accepted, found) = match &parsed {
             Ok(head) => (accept::accepted(head, None, clock::now()), self.find(&plan, head)),
-            Err(error) => (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error))),
+            Err(error) => {
+                (accept::unknown(clock::now(), bytes.len()), Err(self.shared.bad_head(*error)))
+            }
         };
         let tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         let preflight = parsed.as_ref().ok().and_then(|head| origin::preflight(&plan, head));
         let certificate = client_certificate(tls.as_deref());
-        let shown = parsed.as_ref().ok().and_then(|head| authenticate::read_credential(&plan, head, certificate));
-        let exchange = ctx.exchange.insert(ExchangeGuard::open(&self.shared, plan.clone(), accepted, ctx.began));
-        exchange.accepted.client = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let shown = parsed
+            .as_ref()
+            .ok()
+            .and_then(|head| authenticate::read_credential(&plan, head, certificate));
+        let exchange = ctx.exchange.insert(ExchangeGuard::open(
+            &self.shared,
+            plan.clone(),
+            accepted,
+            ctx.began,
+        ));
+        exchange.accepted.client =
+            session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
         exchange.enter(State::Connect);
         if let Some((route, fields)) = preflight {
             exchange.set_route(route);
@@ -103,7 +117,8 @@ impl ProxyHttp for PassThrough {
         let admitted = match (found, &parsed) {
             (Ok(route), Ok(head)) => {
                 let id = exchange.accepted.id.clone();
-                current_request::scope(id, pipeline::admit_unread(exchange, route, shown, head)).await
+                current_request::scope(id, pipeline::admit_unread(exchange, route, shown, head))
+                    .await
             }
             (Err(refusal), _) => Err(refusal),
             (Ok(_), Err(error)) => Err(self.shared.bad_head(*error)),
@@ -115,13 +130,20 @@ impl ProxyHttp for PassThrough {
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        let waits = ctx.exchange.as_ref().map_or(plan.settings.timeouts, |exchange| exchange.timeouts());
+        let waits =
+            ctx.exchange.as_ref().map_or(plan.settings.timeouts, |exchange| exchange.timeouts());
         session.set_read_timeout(nonzero(waits.request_body));
         session.set_write_timeout(nonzero(waits.client_write));
         Ok(false)
     }
 
-    async fn request_body_filter(&self, _: &mut Session, _: &mut Option<bytes::Bytes>, end: bool, ctx: &mut Passing) -> Result<()>
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<bytes::Bytes>,
+        end: bool,
+        ctx: &mut Passing,
+    ) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
@@ -129,15 +151,20 @@ impl ProxyHttp for PassThrough {
         let limit = exchange.plan.settings.timeouts.request_body;
         let took = clock::now().nanos_since(exchange.accepted.head_at);
         if !end && !limit.is_zero() && u128::from(took) > limit.as_nanos() {
-            return Err(Error::explain(ErrorType::ReadTimedout, "the body did not arrive in time").into_down());
+            return Err(Error::explain(ErrorType::ReadTimedout, "the body did not arrive in time")
+                .into_down());
         }
         Ok(())
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Passing) -> Result<Box<HttpPeer>> {
         let routed = ctx.exchange.as_ref().and_then(|e| e.routed.as_ref());
-        let Some(routed) = routed else { return Error::e_explain(ErrorType::InternalError, "no route") };
-        let Some(upstream) = routed.upstream() else { return Error::e_explain(ErrorType::HTTPStatus(503), "no backend") };
+        let Some(routed) = routed else {
+            return Error::e_explain(ErrorType::InternalError, "no route");
+        };
+        let Some(upstream) = routed.upstream() else {
+            return Error::e_explain(ErrorType::HTTPStatus(503), "no backend");
+        };
         let timeouts = routed.route.route.timeouts;
         // The place of an attempt before this one is free again.
         ctx.permit = None;
@@ -145,11 +172,26 @@ impl ProxyHttp for PassThrough {
         if ctx.permit.is_none() {
             return Error::e_explain(ErrorType::HTTPStatus(503), "all connections are in use");
         }
-        let looked_up = tokio::time::timeout(nonzero(timeouts.connect).unwrap_or(FOREVER), transport::peer(upstream)).await;
+        let looked_up = tokio::time::timeout(
+            nonzero(timeouts.connect).unwrap_or(FOREVER),
+            transport::peer(upstream),
+        )
+        .await;
         let mut peer = match looked_up {
             Ok(Ok(peer)) => peer,
-            Ok(Err(error)) => return Error::e_because(ErrorType::ConnectError, "the backend's name has no address", error),
-            Err(_) => return Error::e_explain(ErrorType::ConnectTimedout, "looking up the backend's name"),
+            Ok(Err(error)) => {
+                return Error::e_because(
+                    ErrorType::ConnectError,
+                    "the backend's name has no address",
+                    error,
+                );
+            }
+            Err(_) => {
+                return Error::e_explain(
+                    ErrorType::ConnectTimedout,
+                    "looking up the backend's name",
+                );
+            }
         };
         peer.options.connection_timeout = nonzero(timeouts.connect);
         peer.options.total_connection_timeout = nonzero(timeouts.connect);
@@ -173,7 +215,12 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, ctx: &mut Passing) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Passing,
+    ) -> Result<()> {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let Some(routed) = &exchange.routed else { return Ok(()) };
         let Some(upstream) = routed.upstream() else { return Ok(()) };
@@ -194,23 +241,48 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
-    async fn upstream_response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Passing,
+    ) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
         if streams(response)
             && response.status.is_success()
-            && ctx.exchange.as_ref().is_some_and(|exchange| exchange.guardrail().is_some_and(|guardrail| guardrail_input::acts(&guardrail)))
+            && ctx.exchange.as_ref().is_some_and(|exchange| {
+                exchange.guardrail().is_some_and(|guardrail| guardrail_input::acts(&guardrail))
+            })
         {
-            return Err(Error::explain(ErrorType::Custom(UNREADABLE), "a stream that the route's guard cannot read").into_up());
+            return Err(Error::explain(
+                ErrorType::Custom(UNREADABLE),
+                "a stream that the route's guard cannot read",
+            )
+            .into_up());
         }
         let codings: Vec<_> = response.headers.get_all("transfer-encoding").iter().collect();
-        let plain = matches!(codings.as_slice(), [] | [_]) && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let plain = matches!(codings.as_slice(), [] | [_])
+            && codings.iter().all(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if response.status.as_u16() == 101 || !plain {
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch of protocols, or a framing in doubt").into_up());
+            return Err(Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "a switch of protocols, or a framing in doubt",
+            )
+            .into_up());
         }
-        // What belongs to the hop between the backend and us stays there; the framing is pingora's to read.
-        for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer", "upgrade"] {
+        // What belongs to the hop between the backend and us stays there; the framing is pingora's
+        // to read.
+        for name in [
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "upgrade",
+        ] {
             response.remove_header(name);
         }
         let nominated: Vec<String> = response
@@ -220,7 +292,9 @@ impl ProxyHttp for PassThrough {
             .filter_map(|v| v.to_str().ok())
             .flat_map(|v| v.split(','))
             .map(|name| name.trim().to_ascii_lowercase())
-            .filter(|name| !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | ""))
+            .filter(|name| {
+                !matches!(name.as_str(), "close" | "content-length" | "transfer-encoding" | "")
+            })
             .collect();
         for name in nominated {
             response.remove_header(name.as_str());
@@ -228,7 +302,12 @@ impl ProxyHttp for PassThrough {
         Ok(())
     }
 
-    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, ctx: &mut Passing) -> Result<()>
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Passing,
+    ) -> Result<()>
     where
         Self::CTX: Send + Sync,
     {
@@ -238,25 +317,43 @@ impl ProxyHttp for PassThrough {
                 exchange.answer.not_parsed = Some("no_dialect");
             }
             response.insert_header("x-request-id", &*exchange.accepted.id)?;
-            for (name, value) in exchange.cors.iter().flat_map(|fields| fields.lines()).filter_map(|line| line.split_once(": ")) {
+            for (name, value) in exchange
+                .cors
+                .iter()
+                .flat_map(|fields| fields.lines())
+                .filter_map(|line| line.split_once(": "))
+            {
                 response.insert_header(name.to_owned(), value)?;
             }
         }
         Ok(())
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Passing) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Passing,
+    ) -> FailToProxy {
         let refusal = match error.etype() {
-            ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => Refusal::slow_request(),
+            ErrorType::ReadTimedout if *error.esource() == pingora::ErrorSource::Downstream => {
+                Refusal::slow_request()
+            }
             ErrorType::ConnectTimedout => Refusal::connect_timeout(),
             ErrorType::ReadTimedout => Refusal::from(&Failure::FirstByteTimeout),
             ErrorType::Custom(UNREADABLE) => Refusal::from(&Failure::Unreadable),
             ErrorType::HTTPStatus(503) => Refusal::busy(),
-            ErrorType::HTTPStatus(status) => Refusal::new(*status, "refused", "The request was refused."),
+            ErrorType::HTTPStatus(status) => {
+                Refusal::new(*status, "refused", "The request was refused.")
+            }
             ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
                 if *error.esource() == pingora::ErrorSource::Downstream =>
             {
-                Refusal { outcome: Outcome::ClientGone, code: "client_closed", ..Refusal::broken_body() }
+                Refusal {
+                    outcome: Outcome::ClientGone,
+                    code: "client_closed",
+                    ..Refusal::broken_body()
+                }
             }
             _ if *error.esource() == pingora::ErrorSource::Downstream => Refusal::broken_body(),
             ErrorType::InvalidHTTPHeader => Refusal::upstream_invalid(),
@@ -276,7 +373,8 @@ impl ProxyHttp for PassThrough {
         // The permit is released before the client can read the end of the answer.
         ctx.permit = None;
         let Some(mut exchange) = ctx.exchange.take() else { return };
-        exchange.answer.status = session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);
+        exchange.answer.status =
+            session.response_written().map(|r| r.status.as_u16()).or(exchange.answer.status);
         exchange.answer.bytes_to_client = session.body_bytes_sent() as u64;
         exchange.accepted.bytes += session.body_bytes_read() as u64;
         exchange.answer.ended_at = Some(clock::now());
@@ -285,12 +383,16 @@ impl ProxyHttp for PassThrough {
             Some((pingora::ErrorSource::Downstream, ErrorType::WriteTimedout)) => {
                 exchange.verdict.decide(Outcome::Timeout, Some("client_write_timeout"))
             }
-            Some((pingora::ErrorSource::Downstream, _)) => exchange.verdict.decide(Outcome::ClientGone, Some("client_closed")),
+            Some((pingora::ErrorSource::Downstream, _)) => {
+                exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"))
+            }
             Some((_, ErrorType::ReadTimedout | ErrorType::ConnectTimedout)) => {
                 exchange.verdict.decide(Outcome::Timeout, Some("upstream_timeout"))
             }
             Some(_) => exchange.verdict.decide(Outcome::UpstreamFailed, Some("upstream_died")),
-            None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
+            None if status >= 400 => {
+                exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}")))
+            }
             None => exchange.verdict.decide(Outcome::Ok, None),
         }
     }
@@ -301,14 +403,19 @@ impl ProxyHttp for PassThrough {
 }
 
 impl PassThrough {
-    fn find(&self, plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> std::result::Result<Arc<PlannedRoute>, Refusal> {
+    fn find(
+        &self,
+        plan: &Plan,
+        head: &Head<'_, RequestLine<'_>>,
+    ) -> std::result::Result<Arc<PlannedRoute>, Refusal> {
         accept::check(head)?;
         route::find(plan, head, None).cloned().ok_or_else(Refusal::no_route)
     }
 }
 
 fn streams(response: &ResponseHeader) -> bool {
-    let kind = response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind =
+        response.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     matches!(Framing::from_content_type(kind), Framing::Sse | Framing::Ndjson)
 }
 

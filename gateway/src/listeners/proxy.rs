@@ -1,7 +1,7 @@
 //! The app of a listener: takes accepted connections and decides which protocol they speak.
 //!
-//! HTTP/1.1 is read by `h1.rs`; HTTP/2 is pingora's, stream by stream. Requests that are not inference go to a stock proxy
-//! (`pass_through.rs`).
+//! HTTP/1.1 is read by `h1.rs`; HTTP/2 is pingora's, stream by stream. Requests that are not
+//! inference go to a stock proxy (`pass_through.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,12 +52,15 @@ impl ProxyApp {
 }
 
 impl ProxyApp {
-    /// Whether the connection begins as HTTP/2 does, nothing taken from it; `None` when it says too little in time. The wait
-    /// for the first byte is the idle wait, the wait for the rest that of a head.
+    /// Whether the connection begins as HTTP/2 does, nothing taken from it; `None` when it says too
+    /// little in time. The wait for the first byte is the idle wait, the wait for the rest that of
+    /// a head.
     async fn begins_h2(&self, io: &mut Stream) -> Option<bool> {
         let timeouts = self.shared.plan.load().settings.timeouts;
         let mut begins = [0; PREFACE.len()];
-        for (len, wait) in [(1, timeouts.idle), (4, timeouts.request_head), (PREFACE.len(), timeouts.request_head)] {
+        for (len, wait) in
+            [(1, timeouts.idle), (4, timeouts.request_head), (PREFACE.len(), timeouts.request_head)]
+        {
             let part = begins.get_mut(..len)?;
             let wait = if wait.is_zero() { FOREVER } else { wait };
             if !tokio::time::timeout(wait, io.try_peek(part)).await.ok()?.ok()? {
@@ -82,12 +85,20 @@ impl Drop for CountedConnection<'_> {
 
 #[async_trait]
 impl ServerApp for ProxyApp {
-    async fn process_new(self: &Arc<Self>, mut io: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(
+        self: &Arc<Self>,
+        mut io: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
         let gauges = self.shared.observatory.gauges();
         gauges.connections.fetch_add(1, Ordering::Relaxed);
         let _counted = CountedConnection(gauges);
-        let address =
-            io.get_socket_digest().as_deref().and_then(SocketDigest::peer_addr).and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let address = io
+            .get_socket_digest()
+            .as_deref()
+            .and_then(SocketDigest::peer_addr)
+            .and_then(|address| address.as_inet())
+            .map(SocketAddr::ip);
         let limits = self.shared.plan.load().settings.limits;
         let _permitted = self.shared.client_limits.connected(address, &limits)?;
         let tls = io.get_ssl_digest();
@@ -146,7 +157,10 @@ impl HttpServerApp for H2App {
             _ => Vec::new(),
         };
         let total = total_of(&self.shared, &head);
-        tokio::time::timeout(total, self.proxy.process_new_http(session, shutdown)).await.ok().flatten()
+        tokio::time::timeout(total, self.proxy.process_new_http(session, shutdown))
+            .await
+            .ok()
+            .flatten()
     }
 
     fn h2_options(&self) -> Option<H2Options> {

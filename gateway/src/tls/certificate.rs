@@ -35,7 +35,11 @@ pub(crate) struct Certificate {
 impl Certificate {
     pub(crate) fn load(files: &ListenerTls) -> Result<Arc<Self>, BuildError> {
         let stamps = Mutex::new(stamps(files));
-        Ok(Arc::new(Certificate { current: ArcSwap::new(read(files)?), stamps, files: files.clone() }))
+        Ok(Arc::new(Certificate {
+            current: ArcSwap::new(read(files)?),
+            stamps,
+            files: files.clone(),
+        }))
     }
 
     /// Take new files, if they are new and good.
@@ -51,7 +55,9 @@ impl Certificate {
                 self.current.store(fresh);
                 tracing::info!(path = %self.files.cert.display(), "certificate reloaded");
             }
-            Err(error) => tracing::error!(%error, "new certificate is invalid, keeping the previous one"),
+            Err(error) => {
+                tracing::error!(%error, "new certificate is invalid, keeping the previous one")
+            }
         }
     }
 }
@@ -63,7 +69,9 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// Verifier of client certificates, if the listener has authorities.
-pub(crate) fn verifier(files: &ListenerTls) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
+pub(crate) fn verifier(
+    files: &ListenerTls,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, BuildError> {
     let Some(path) = &files.client_ca else { return Ok(None) };
     let wrong = |why: String| pem("client authorities", path, why);
     let mut roots = RootCertStore::empty();
@@ -74,19 +82,26 @@ pub(crate) fn verifier(files: &ListenerTls) -> Result<Option<Arc<dyn ClientCertV
     if !files.client_required {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map(|verifier| Some(verifier as Arc<dyn ClientCertVerifier>)).map_err(|e| wrong(e.to_string()))
+    builder
+        .build()
+        .map(|verifier| Some(verifier as Arc<dyn ClientCertVerifier>))
+        .map_err(|e| wrong(e.to_string()))
 }
 
 /// Certificate and key belong together; pingora would panic over them later.
 fn read(files: &ListenerTls) -> Result<Arc<CertifiedKey>, BuildError> {
     let chain = certificates(&files.cert).map_err(|why| pem("certificate", &files.cert, why))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| pem("private key", &files.key, e.to_string()))?;
-    let both = CertifiedKey::from_der(chain, key, &provider()).map_err(|e| pem("certificate and key", &files.cert, e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|e| pem("private key", &files.key, e.to_string()))?;
+    let both = CertifiedKey::from_der(chain, key, &provider())
+        .map_err(|e| pem("certificate and key", &files.cert, e.to_string()))?;
     Ok(Arc::new(both))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| e.to_string())?;
+    let all: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| e.to_string())?;
     if all.is_empty() { Err("holds no certificate".into()) } else { Ok(all) }
 }
 

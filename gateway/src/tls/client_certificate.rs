@@ -13,7 +13,10 @@ pub(crate) struct ReadCertificates;
 
 #[async_trait]
 impl TlsAccept for ReadCertificates {
-    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+    async fn handshake_complete_callback(
+        &self,
+        tls: &TlsRef,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
         Some(Arc::new(ClientCertificate::read(tls.peer_certificate_der()?)))
     }
 }

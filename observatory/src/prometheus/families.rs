@@ -2,7 +2,8 @@
 //!
 //! - *In*: samples by metric name, with their labels.
 //! - *Out*: the bytes of an exposition, in parts, families sorted by name.
-//! - *Never*: a tree of values. A sample is encoded when it is added, so a scrape holds only the bytes that it sends.
+//! - *Never*: a tree of values. A sample is encoded when it is added, so a scrape holds only the
+//!   bytes that it sends.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -36,7 +37,9 @@ impl Families {
 
     /// Labels for samples of these families.
     pub(super) fn labels<const N: usize>(&self, pairs: [(&str, &str); N]) -> Labels {
-        pairs.into_iter().fold(Labels::none(), |labels, (name, value)| self.with(&labels, name, value))
+        pairs
+            .into_iter()
+            .fold(Labels::none(), |labels, (name, value)| self.with(&labels, name, value))
     }
 
     /// The same labels and one more.
@@ -66,19 +69,31 @@ impl Families {
                 let number = Some(proto::Number { value });
                 let value = match row.kind {
                     Kind::Counter => proto::Value { counter: number, ..Default::default() },
-                    Kind::Gauge | Kind::Histogram => proto::Value { gauge: number, ..Default::default() },
+                    Kind::Gauge | Kind::Histogram => {
+                        proto::Value { gauge: number, ..Default::default() }
+                    }
                 };
                 protobuf_sample(samples, labels, &value);
             }
         }
     }
 
-    /// Nothing is written without values: a histogram of what never happens would cost a line for each bucket.
-    pub(super) fn histogram<const PER_UNIT: u64>(&mut self, name: &'static str, labels: &Labels, values: Option<&Histogram<PER_UNIT>>) {
+    /// Nothing is written without values: a histogram of what never happens would cost a line for
+    /// each bucket.
+    pub(super) fn histogram<const PER_UNIT: u64>(
+        &mut self,
+        name: &'static str,
+        labels: &Labels,
+        values: Option<&Histogram<PER_UNIT>>,
+    ) {
         let Some(values) = values else { return };
         let format = self.format;
         let Some(Family { row, le, samples }) = self.family(name) else { return };
-        debug_assert_eq!(PER_UNIT == 1, row.unit != Unit::Seconds, "{name} is recorded in another unit");
+        debug_assert_eq!(
+            PER_UNIT == 1,
+            row.unit != Unit::Seconds,
+            "{name} is recorded in another unit"
+        );
         match format {
             Format::Text => text_histogram(samples, row, le, labels, values),
             Format::Protobuf => {
@@ -88,7 +103,8 @@ impl Families {
         }
     }
 
-    /// What was added, in parts to be sent one after the other: joined, a large scrape would be held twice.
+    /// What was added, in parts to be sent one after the other: joined, a large scrape would be
+    /// held twice.
     pub(super) fn finish(self) -> Vec<Vec<u8>> {
         let head = match self.format {
             Format::Text => text_family_head,
@@ -106,7 +122,11 @@ impl Families {
                 let row = catalog::find(name);
                 debug_assert!(row.is_some(), "{name} is not in the catalog");
                 let row = row?;
-                Some(place.insert(Family { row, le: row.bounds.iter().map(f64::to_string).collect(), samples: Vec::new() }))
+                Some(place.insert(Family {
+                    row,
+                    le: row.bounds.iter().map(f64::to_string).collect(),
+                    samples: Vec::new(),
+                }))
             }
         }
     }
@@ -118,7 +138,8 @@ fn text_family_head(Family { row, .. }: &Family) -> Vec<u8> {
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
     };
-    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n", name = row.name, help = row.help).into_bytes()
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n", name = row.name, help = row.help)
+        .into_bytes()
 }
 
 /// Everything of a sample but its value.
@@ -132,7 +153,13 @@ fn text_head(out: &mut Vec<u8>, name: &str, labels: &Labels) {
     out.push(b' ');
 }
 
-fn text_histogram<const PER_UNIT: u64>(out: &mut Vec<u8>, row: &Metric, le: &[String], labels: &Labels, values: &Histogram<PER_UNIT>) {
+fn text_histogram<const PER_UNIT: u64>(
+    out: &mut Vec<u8>,
+    row: &Metric,
+    le: &[String],
+    labels: &Labels,
+    values: &Histogram<PER_UNIT>,
+) {
     let mut bucket = format!("{}_bucket{{", row.name).into_bytes();
     bucket.extend_from_slice(labels.encoded());
     if !labels.encoded().is_empty() {
@@ -140,7 +167,9 @@ fn text_histogram<const PER_UNIT: u64>(out: &mut Vec<u8>, row: &Metric, le: &[St
     }
     bucket.extend_from_slice(b"le=\"");
     let infinite = ("+Inf", values.count());
-    for (bound, count) in le.iter().map(String::as_str).zip(values.cumulative(row.bounds)).chain([infinite]) {
+    for (bound, count) in
+        le.iter().map(String::as_str).zip(values.cumulative(row.bounds)).chain([infinite])
+    {
         out.extend_from_slice(&bucket);
         out.extend_from_slice(bound.as_bytes());
         _ = writeln!(out, "\"}} {count}");
@@ -157,7 +186,11 @@ fn protobuf_family_head(Family { row, samples, .. }: &Family) -> Vec<u8> {
         Kind::Gauge => proto::MetricType::Gauge,
         Kind::Histogram => proto::MetricType::Histogram,
     };
-    let head = proto::FamilyHead { name: row.name.to_owned(), help: row.help.to_owned(), kind: kind as i32 };
+    let head = proto::FamilyHead {
+        name: row.name.to_owned(),
+        help: row.help.to_owned(),
+        kind: kind as i32,
+    };
     let mut out = Vec::new();
     encode_varint((head.encoded_len() + samples.len()) as u64, &mut out);
     head.encode_raw(&mut out);

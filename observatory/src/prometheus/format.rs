@@ -14,8 +14,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format for a scraper with that `Accept` header. Protobuf only where the scraper names it and does not prefer text, as Prometheus
-    /// does when it ingests native histograms.
+    /// The format for a scraper with that `Accept` header. Protobuf only where the scraper names it
+    /// and does not prefer text, as Prometheus does when it ingests native histograms.
     pub fn negotiate(accept: &str) -> Format {
         let (mut text, mut protobuf) = (0.0, 0.0);
         for range in accept.split(',') {
@@ -23,10 +23,17 @@ impl Format {
             let media = parts.next().unwrap_or_default();
             let parameters: Vec<String> = parts.collect();
             let has = |parameter: &str| parameters.iter().any(|p| p == parameter);
-            let quality = parameters.iter().find_map(|p| p.strip_prefix("q=")).map_or(Ok(1.0), str::parse).unwrap_or(0.0);
+            let quality = parameters
+                .iter()
+                .find_map(|p| p.strip_prefix("q="))
+                .map_or(Ok(1.0), str::parse)
+                .unwrap_or(0.0);
             match media.as_str() {
                 "text/plain" | "text/*" | "*/*" => text = f64::max(text, quality),
-                "application/vnd.google.protobuf" if has("proto=io.prometheus.client.metricfamily") && has("encoding=delimited") => {
+                "application/vnd.google.protobuf"
+                    if has("proto=io.prometheus.client.metricfamily")
+                        && has("encoding=delimited") =>
+                {
                     protobuf = quality;
                 }
                 _ => {}
@@ -39,7 +46,9 @@ impl Format {
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Format::Protobuf => "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+            Format::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
@@ -56,14 +65,22 @@ mod tests {
             ("*/*", Format::Text),
             (native, Format::Protobuf),
             (
-                &format!("{native},application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+                &format!(
+                    "{native},application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+                ),
                 Format::Protobuf,
             ),
             (&format!("text/plain;version=0.0.4;q=0.8, {native};q=0.5"), Format::Text),
             (&format!("{native};q=0"), Format::Text),
             (&format!("{native};q=often"), Format::Text),
-            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Format::Text),
-            ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", Format::Text),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+                Format::Text,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+                Format::Text,
+            ),
         ] {
             assert_eq!(Format::negotiate(accept), format, "{accept}");
         }

@@ -7,7 +7,8 @@
 use super::format::Format;
 use super::proto;
 
-/// Labels in the order in which they were added. Two of the same format are equal when their names and values are.
+/// Labels in the order in which they were added. Two of the same format are equal when their names
+/// and values are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Labels(Vec<u8>);
 

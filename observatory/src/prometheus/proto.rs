@@ -1,4 +1,5 @@
-//! The messages of `io.prometheus.client` that are written, by their field numbers in Prometheus's `metrics.proto`.
+//! The messages of `io.prometheus.client` that are written, by their field numbers in Prometheus's
+//! `metrics.proto`.
 //!
 //! - *In*: values, and histograms of `lens`.
 //! - *Out*: messages for `prost` to encode.
@@ -8,7 +9,8 @@
 pub(super) const FAMILY_METRIC: u32 = 4;
 /// `Metric.label`.
 pub(super) const METRIC_LABEL: u32 = 1;
-/// Values under it count as zero: the threshold of Prometheus's own client libraries, so that histograms merge with theirs.
+/// Values under it count as zero: the threshold of Prometheus's own client libraries, so that
+/// histograms merge with theirs.
 const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
 
 /// The head of a `MetricFamily`; its samples follow in the same message.
@@ -86,10 +88,12 @@ pub(super) struct BucketSpan {
 }
 
 impl<const PER_UNIT: u64> From<&lens::Histogram<PER_UNIT>> for Histogram {
-    /// A copy of the buckets. Prometheus gives a bucket the index of its upper end, which is one more than ours.
+    /// A copy of the buckets. Prometheus gives a bucket the index of its upper end, which is one
+    /// more than ours.
     fn from(values: &lens::Histogram<PER_UNIT>) -> Histogram {
         let (zero_count, first, counts) = values.buckets();
-        let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) = (Vec::new(), Vec::new());
+        let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) =
+            (Vec::new(), Vec::new());
         let (mut next, mut last) = (0, 0);
         for (index, count) in (first + 1..).zip(counts).filter(|(_, count)| **count > 0) {
             match positive_span.last_mut() {

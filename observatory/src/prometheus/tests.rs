@@ -24,7 +24,11 @@ fn decoded(mut bytes: &[u8]) -> Vec<(String, BTreeMap<String, String>, proto::Va
             let (field, rest) = family.split_at(length);
             family = rest;
             if tag == proto::FAMILY_METRIC {
-                samples.push((head.name.clone(), labels_of(field), proto::Value::decode(field).unwrap()));
+                samples.push((
+                    head.name.clone(),
+                    labels_of(field),
+                    proto::Value::decode(field).unwrap(),
+                ));
             }
         }
     }
@@ -49,9 +53,12 @@ fn labels_of(mut metric: &[u8]) -> BTreeMap<String, String> {
 #[test]
 fn protobuf_has_the_samples_of_the_text() {
     let mut histogram = TimeHistogram::default();
-    [0, 900, 1_000_000, 1_000_000, 90_000_000].into_iter().for_each(|micros| histogram.record(micros));
+    [0, 900, 1_000_000, 1_000_000, 90_000_000]
+        .into_iter()
+        .for_each(|micros| histogram.record(micros));
     let mut out = Families::new(Format::Protobuf);
-    let labels = out.labels([("route", "a \"b\"\n"), ("backend", "b"), ("gen_ai_request_model", "m")]);
+    let labels =
+        out.labels([("route", "a \"b\"\n"), ("backend", "b"), ("gen_ai_request_model", "m")]);
     out.counter("llm_lens_events_total", &labels, 7);
     out.number("llm_lens_stream_buffer_bytes", &Labels::none(), 0.0);
     out.histogram("llm_lens_gateway_seconds", &labels, Some(&histogram));
@@ -65,8 +72,14 @@ fn protobuf_has_the_samples_of_the_text() {
     assert_eq!(samples[2].2.gauge, Some(proto::Number { value: 0.0 }));
     assert_eq!(samples[0].1["route"], "a \"b\"\n");
     let native = samples[1].2.histogram.clone().unwrap();
-    assert_eq!((native.sample_count, native.sample_sum, native.schema, native.zero_count), (5, 92.0009, 5, 1));
-    assert_eq!(buckets(&native), BTreeMap::from([(bucket_of(0.0009), 1), (0, 2), (bucket_of(90.0), 1)]));
+    assert_eq!(
+        (native.sample_count, native.sample_sum, native.schema, native.zero_count),
+        (5, 92.0009, 5, 1)
+    );
+    assert_eq!(
+        buckets(&native),
+        BTreeMap::from([(bucket_of(0.0009), 1), (0, 2), (bucket_of(90.0), 1)])
+    );
 }
 
 /// Prometheus's definition: bucket `i` ends at `2^(i/32)` seconds.

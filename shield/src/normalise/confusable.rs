@@ -6,10 +6,10 @@
 
 /// Characters that show nothing: zero width, direction controls, variation selectors, soft hyphen.
 pub(super) fn invisible(c: char) -> bool {
-    matches!(c,
-        '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{e0100}'..='\u{e01ef}')
+    matches!(c, '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}')
+        || matches!(c, '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+        || matches!(c, '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
 }
 
 /// The ASCII character a tag character stands for. `Some(None)`: a tag without a text.
@@ -38,10 +38,12 @@ fn letter(c: char, base: u32) -> Option<char> {
     char::from_u32((c as u32).checked_sub(base)? + u32::from(b'a'))
 }
 
-/// Whether words of this letter can be folded at all: Cyrillic, Greek, Armenian, phonetic and small capital letters.
+/// Whether words of this letter can be folded at all: Cyrillic, Greek, Armenian, phonetic and small
+/// capital letters.
 pub(super) fn foreign(c: char) -> bool {
-    matches!(c, '\u{0131}' | '\u{0250}'..='\u{02af}' | '\u{0370}'..='\u{03ff}' | '\u{0400}'..='\u{052f}' | '\u{0531}'..='\u{0587}'
-        | '\u{1d00}'..='\u{1d2b}' | '\u{a730}' | '\u{a731}')
+    matches!(c, '\u{0131}' | '\u{0250}'..='\u{02af}' | '\u{0370}'..='\u{03ff}' | '\u{a730}')
+        || matches!(c, '\u{0400}'..='\u{052f}' | '\u{0531}'..='\u{0587}' | '\u{1d00}'..='\u{1d2b}')
+        || c == '\u{a731}'
 }
 
 /// The Latin letter that `c` looks like.

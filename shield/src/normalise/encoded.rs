@@ -15,8 +15,9 @@ use super::Disguise;
 /// Shorter runs are words, numbers and identifiers.
 const MIN_RUN: usize = 16;
 
-const CONFIG: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
+const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
 const PLAIN: GeneralPurpose = GeneralPurpose::new(&STANDARD, CONFIG);
 const URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, CONFIG);
 
@@ -44,7 +45,8 @@ pub(super) fn long_run(token: &[u8]) -> Option<(Disguise, Range<usize>)> {
         return Some((Disguise::Hex, best));
     }
     base64(text)?;
-    let padded = token.get(best.end..).unwrap_or_default().iter().take_while(|b| **b == b'=').count().min(2);
+    let padded =
+        token.get(best.end..).unwrap_or_default().iter().take_while(|b| **b == b'=').count().min(2);
     Some((Disguise::Base64, best.start..best.end + padded))
 }
 
@@ -69,10 +71,14 @@ pub(super) fn hex(run: &str) -> Option<String> {
     if !rest.is_empty() {
         return None;
     }
-    let bytes = pairs.iter().map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?)).collect::<Option<Vec<u8>>>()?;
+    let bytes = pairs
+        .iter()
+        .map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?))
+        .collect::<Option<Vec<u8>>>()?;
     let text = readable(bytes)?;
     // Digits alone would read hexadecimal numbers as signs.
-    (text.bytes().filter(|b| b.is_ascii_alphabetic() || *b >= 0x80).count() * 2 > text.len()).then_some(text)
+    (text.bytes().filter(|b| b.is_ascii_alphabetic() || *b >= 0x80).count() * 2 > text.len())
+        .then_some(text)
 }
 
 fn nibble(b: u8) -> Option<u8> {
@@ -81,7 +87,12 @@ fn nibble(b: u8) -> Option<u8> {
 
 /// Whether a token holds two percent escapes.
 pub(super) fn percents(token: &[u8]) -> bool {
-    token.windows(3).filter(|w| matches!(w, [b'%', a, b] if nibble(*a).is_some() && nibble(*b).is_some())).take(2).count() == 2
+    token
+        .windows(3)
+        .filter(|w| matches!(w, [b'%', a, b] if nibble(*a).is_some() && nibble(*b).is_some()))
+        .take(2)
+        .count()
+        == 2
 }
 
 pub(super) fn percent(run: &str) -> Option<String> {
@@ -99,12 +110,17 @@ pub(super) fn percent(run: &str) -> Option<String> {
             out.push(if *first == b'+' { b' ' } else { *first });
         }
     }
-    Some(String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    Some(
+        String::from_utf8(out)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+    )
 }
 
 /// Whether a token holds an entity.
 pub(super) fn entity(token: &[u8]) -> bool {
-    std::str::from_utf8(token).is_ok_and(|t| t.match_indices('&').take(32).any(|(i, _)| t.get(i..).and_then(one_entity).is_some()))
+    std::str::from_utf8(token).is_ok_and(|t| {
+        t.match_indices('&').take(32).any(|(i, _)| t.get(i..).and_then(one_entity).is_some())
+    })
 }
 
 pub(super) fn entities(run: &str) -> Option<String> {
@@ -149,5 +165,8 @@ pub(super) fn dotted(token: &[u8]) -> bool {
     let mut pairs = token.chunks(2);
     let Some([_, sign]) = token.get(..2) else { return false };
     matches!(sign, b'.' | b'-' | b'_' | b'*' | b'|' | b'/' | b'~')
-        && pairs.all(|p| matches!(p, [a, b] if a.is_ascii_alphabetic() && b == sign) || matches!(p, [a] if a.is_ascii_alphabetic()))
+        && pairs.all(|p| {
+            matches!(p, [a, b] if a.is_ascii_alphabetic() && b == sign)
+                || matches!(p, [a] if a.is_ascii_alphabetic())
+        })
 }

@@ -4,7 +4,9 @@
 //! - *Out*: the folded text with its map and the counts.
 //! - *Never*: a look-alike folded inside a word that is honestly of another script.
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization, char::canonical_combining_class, is_nfkc_quick};
+use unicode_normalization::{
+    IsNormalized, UnicodeNormalization, char::canonical_combining_class, is_nfkc_quick,
+};
 
 use super::Normal;
 use super::confusable::{foreign, invisible, latin, sign, tag};
@@ -14,7 +16,13 @@ const MAX_MARKS: usize = 3;
 
 /// The folded form of `text`, at most `room` bytes.
 pub(super) fn fold(text: &str, room: usize) -> Normal {
-    let mut folder = Folder { text, out: Normal::default(), mostly_latin: mostly_latin(text), word_end: 0, word_folds: false };
+    let mut folder = Folder {
+        text,
+        out: Normal::default(),
+        mostly_latin: mostly_latin(text),
+        word_end: 0,
+        word_folds: false,
+    };
     let mut at = 0;
     while let Some(c) = text.get(at..).and_then(|t| t.chars().next()) {
         if folder.out.text.len() >= room {
@@ -91,7 +99,11 @@ impl Folder<'_> {
         if plain > 0 {
             self.copy(at, at + plain);
         }
-        if joins { self.cluster(at + plain, rest.as_bytes().get(plain).map_or(' ', |b| *b as char)) } else { at + plain }
+        if joins {
+            self.cluster(at + plain, rest.as_bytes().get(plain).map_or(' ', |b| *b as char))
+        } else {
+            at + plain
+        }
     }
 
     /// A character with the marks that join it.
@@ -99,7 +111,9 @@ impl Folder<'_> {
         let mut end = at + first.len_utf8();
         let mut kept = end;
         let mut marks = 0;
-        for c in self.text.get(end..).unwrap_or_default().chars().take_while(|c| joins_back(*c)).take(64) {
+        for c in
+            self.text.get(end..).unwrap_or_default().chars().take_while(|c| joins_back(*c)).take(64)
+        {
             end += c.len_utf8();
             marks += 1;
             if marks <= MAX_MARKS {
@@ -123,7 +137,8 @@ impl Folder<'_> {
     /// Whether the look-alikes of the word at `at` are folded; every word is looked at once.
     fn folds(&mut self, at: usize) -> bool {
         if at >= self.word_end {
-            let latin_before = self.out.text.bytes().next_back().is_some_and(|b| b.is_ascii_alphabetic());
+            let latin_before =
+                self.out.text.bytes().next_back().is_some_and(|b| b.is_ascii_alphabetic());
             let (mut ascii, mut honest, mut end) = (latin_before, false, at);
             for c in self.text.get(at..).unwrap_or_default().chars() {
                 if !c.is_alphabetic() && !invisible(c) {

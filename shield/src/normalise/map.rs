@@ -33,13 +33,23 @@ impl Map {
             last.length += length as u32;
             return;
         }
-        self.pieces.push(Piece { normal: normal as u32, original: original as u32, length: length as u32, copied: true });
+        self.pieces.push(Piece {
+            normal: normal as u32,
+            original: original as u32,
+            length: length as u32,
+            copied: true,
+        });
     }
 
     /// The bytes `original` were replaced by whatever starts at `normal`.
     pub(super) fn replaced(&mut self, normal: usize, original: Range<usize>) {
         let length = (original.end - original.start) as u32;
-        self.pieces.push(Piece { normal: normal as u32, original: original.start as u32, length, copied: false });
+        self.pieces.push(Piece {
+            normal: normal as u32,
+            original: original.start as u32,
+            length,
+            copied: false,
+        });
     }
 
     pub(super) fn original(&self, span: Range<usize>, text: usize) -> Range<usize> {
@@ -60,12 +70,20 @@ impl Map {
 
 impl Piece {
     fn first(&self, normal: usize) -> usize {
-        let inside = if self.copied { (normal - (self.normal as usize).min(normal)).min(self.length as usize) } else { 0 };
+        let inside = if self.copied {
+            (normal - (self.normal as usize).min(normal)).min(self.length as usize)
+        } else {
+            0
+        };
         self.original as usize + inside
     }
 
     fn past(&self, end: usize) -> usize {
-        let inside = if self.copied { (end - (self.normal as usize).min(end)).min(self.length as usize) } else { self.length as usize };
+        let inside = if self.copied {
+            (end - (self.normal as usize).min(end)).min(self.length as usize)
+        } else {
+            self.length as usize
+        };
         self.original as usize + inside
     }
 }

@@ -78,7 +78,13 @@ struct Token {
 
 /// The runs of `text`, at most `limit`.
 pub(super) fn scan(text: &str, limit: usize) -> Vec<Run> {
-    let mut scanner = Scanner { text, common: words::common(), runs: Vec::new(), line: Line::default(), spaced: Spaced::default() };
+    let mut scanner = Scanner {
+        text,
+        common: words::common(),
+        runs: Vec::new(),
+        line: Line::default(),
+        spaced: Spaced::default(),
+    };
     let mut token = Token::default();
     for (at, &byte) in text.as_bytes().iter().enumerate() {
         let class = CLASS.get(byte as usize).copied().unwrap_or(OTHER);
@@ -104,7 +110,8 @@ pub(super) fn scan(text: &str, limit: usize) -> Vec<Run> {
     apart(scanner.runs, limit)
 }
 
-/// Runs in order without overlap: of two the earlier one stays, of two that start together the longer one.
+/// Runs in order without overlap: of two the earlier one stays, of two that start together the
+/// longer one.
 fn apart(mut runs: Vec<Run>, limit: usize) -> Vec<Run> {
     runs.sort_by_key(|r| (r.at.start, std::cmp::Reverse(r.at.end)));
     let mut end = 0;
@@ -175,7 +182,9 @@ impl Scanner<'_> {
 
     /// Counts single letters between blanks.
     fn single(&mut self, token: &Token, length: usize) {
-        let one = length == 1 || (length <= 4 && self.text.get(token.start..token.end).is_some_and(|t| t.chars().count() == 1));
+        let one = length == 1
+            || (length <= 4
+                && self.text.get(token.start..token.end).is_some_and(|t| t.chars().count() == 1));
         if !one {
             return self.end_spaced();
         }
@@ -191,7 +200,8 @@ impl Scanner<'_> {
 
     fn end_spaced(&mut self) {
         let run = std::mem::take(&mut self.spaced);
-        if run.letters >= 3 && words::spaced(self.text.get(run.start..run.end).unwrap_or_default()) {
+        if run.letters >= 3 && words::spaced(self.text.get(run.start..run.end).unwrap_or_default())
+        {
             self.runs.push(Run { disguise: Disguise::Spaced, at: run.start..run.end });
         }
     }
@@ -200,7 +210,8 @@ impl Scanner<'_> {
     fn encoded(&mut self, token: &Token, length: usize) {
         let bytes = self.text.as_bytes().get(token.start..token.end).unwrap_or_default();
         if token.bits & ESCAPE != 0 {
-            let disguise = if encoded::percents(bytes) { Disguise::Percent } else { Disguise::Entities };
+            let disguise =
+                if encoded::percents(bytes) { Disguise::Percent } else { Disguise::Entities };
             if disguise == Disguise::Percent || encoded::entity(bytes) {
                 self.runs.push(Run { disguise, at: token.start..token.end });
                 return;
@@ -239,12 +250,18 @@ impl Scanner<'_> {
     fn end_line(&mut self, _at: usize) {
         let line = std::mem::take(&mut self.line);
         let Some(start) = line.start else { return };
-        if line.rot13 > line.plain * 2 && (line.rot13 >= 2 || line.words <= 4 || self.goes_on(Disguise::Rot13, start)) && line.rot13 >= 1 {
+        if line.rot13 > line.plain * 2
+            && (line.rot13 >= 2 || line.words <= 4 || self.goes_on(Disguise::Rot13, start))
+            && line.rot13 >= 1
+        {
             self.whole(Disguise::Rot13, start, line.end);
-        } else if line.reversed > line.plain * 2 && (line.reversed >= 2 || self.goes_on(Disguise::Reversed, start)) {
+        } else if line.reversed > line.plain * 2
+            && (line.reversed >= 2 || self.goes_on(Disguise::Reversed, start))
+        {
             self.whole(Disguise::Reversed, start, line.end);
         } else if line.leet > 0 {
-            // A sentence full of it writes its numbers the same way; otherwise only the words themselves.
+            // A sentence full of it writes its numbers the same way; otherwise only the words
+            // themselves.
             let heavy = line.leet >= 3 || line.leet * 2 >= line.words;
             let (from, to) = if heavy { (start, line.end) } else { (line.leet_from, line.leet_to) };
             self.runs.push(Run { disguise: Disguise::Leet, at: from..to });
@@ -257,7 +274,9 @@ impl Scanner<'_> {
 
     /// A whole sentence; one that follows another of its kind joins it.
     fn whole(&mut self, disguise: Disguise, start: usize, end: usize) {
-        if let Some(last) = self.runs.last_mut().filter(|r| r.disguise == disguise && r.at.end + 2 >= start) {
+        if let Some(last) =
+            self.runs.last_mut().filter(|r| r.disguise == disguise && r.at.end + 2 >= start)
+        {
             last.at.end = end;
             return;
         }

@@ -2,7 +2,8 @@
 //!
 //! - *In*: one word, or one sentence found by the scan.
 //! - *Out*: whether it is disguised; its text.
-//! - *Never*: a guess about one word alone; sentences are judged by how many common words they hold.
+//! - *Never*: a guess about one word alone; sentences are judged by how many common words they
+//!   hold.
 
 use std::sync::LazyLock;
 
@@ -13,7 +14,8 @@ pub(super) const ROT13: u8 = 2;
 /// A common word, backwards.
 pub(super) const REVERSED: u8 = 3;
 
-/// English words that most sentences hold, the words of orders among them, and some German, Spanish and French ones.
+/// English words that most sentences hold, the words of orders among them, and some German, Spanish
+/// and French ones.
 const WORDS: &str = "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not \
 what all were we when your can said there use an each which she do how their if will up other about out many then them these so \
 some her would make like him into time has look two more write go see number no way could people my than first been call who its \
@@ -112,23 +114,40 @@ fn letter(b: u8) -> Option<u8> {
 
 /// Whether a word has a digit for a letter: one that stands between letters, or before two of them.
 pub(super) fn mixed(word: &[u8]) -> bool {
+    let [is_letter, is_digit] = [|b: &u8| b.is_ascii_alphabetic(), |b: &u8| letter(*b).is_some()];
+    let inner = word
+        .windows(3)
+        .any(|w| matches!(w, [a, d, b] if is_letter(a) && is_digit(d) && is_letter(b)));
     // An address, a price and a number with its unit are written with the same signs.
-    let inner =
-        word.windows(3).any(|w| matches!(w, [a, d, b] if a.is_ascii_alphabetic() && letter(*d).is_some() && b.is_ascii_alphabetic()));
-    let first = matches!(word, [d, a, b, ..] if letter(*d).is_some() && *d != b'$' && *d != b'@' && a.is_ascii_alphabetic() && b.is_ascii_alphabetic())
+    let first = matches!(word, [d, a, b, ..] if is_digit(d) && is_letter(a) && is_letter(b))
+        && !matches!(word.first(), Some(b'$' | b'@'))
         && !matches!(
             word.get(1..).map(|w| w.to_ascii_lowercase()).as_deref(),
-            Some(b"st" | b"nd" | b"rd" | b"th" | b"am" | b"pm" | b"px" | b"kg" | b"km" | b"gb" | b"mb" | b"ms")
+            Some(
+                b"st"
+                    | b"nd"
+                    | b"rd"
+                    | b"th"
+                    | b"am"
+                    | b"pm"
+                    | b"px"
+                    | b"kg"
+                    | b"km"
+                    | b"gb"
+                    | b"mb"
+                    | b"ms"
+            )
         );
     let double = word.windows(4).any(
-        |w| matches!(w, [a, c, d, b] if a.is_ascii_alphabetic() && letter(*c).is_some() && letter(*d).is_some() && b.is_ascii_alphabetic()),
+        |w| matches!(w, [a, c, d, b] if is_letter(a) && is_digit(c) && is_digit(d) && is_letter(b)),
     );
     (inner || first || double)
         && !(word.contains(&b'@') && word.contains(&b'.'))
         && !word.iter().any(|b| matches!(b, b'/' | b'=' | b'_' | b'%' | b'&' | b'(' | b'#'))
 }
 
-/// A sentence with digits read as letters, where a word has letters too or the sentence is full of it.
+/// A sentence with digits read as letters, where a word has letters too or the sentence is full of
+/// it.
 pub(super) fn leet(run: &str) -> String {
     let words = || run.split_inclusive([' ', '\n', '\t']);
     let heavy = words().filter(|w| mixed(w.trim_end().as_bytes())).count() >= 3;
@@ -137,7 +156,9 @@ pub(super) fn leet(run: &str) -> String {
         let letters = word.bytes().any(|b| b.is_ascii_alphabetic());
         let digits = word.bytes().filter(u8::is_ascii_digit).count();
         let fold = if heavy { letters || digits <= 3 } else { mixed(word.trim_end().as_bytes()) };
-        out.extend(word.chars().map(|c| if fold && c.is_ascii() { letter(c as u8).unwrap_or(c as u8) as char } else { c }));
+        out.extend(word.chars().map(|c| {
+            if fold && c.is_ascii() { letter(c as u8).unwrap_or(c as u8) as char } else { c }
+        }));
     }
     out
 }
@@ -145,7 +166,14 @@ pub(super) fn leet(run: &str) -> String {
 /// Whether single characters between blanks are mostly letters: `a = b + c` is not.
 pub(super) fn spaced(run: &str) -> bool {
     let letters = run.chars().filter(|c| c.is_alphabetic()).count();
-    let rest = run.chars().filter(|c| !c.is_alphabetic() && !c.is_whitespace() && !matches!(c, '.' | ',' | '?' | '!' | '\'' | ':')).count();
+    let rest = run
+        .chars()
+        .filter(|c| {
+            !c.is_alphabetic()
+                && !c.is_whitespace()
+                && !matches!(c, '.' | ',' | '?' | '!' | '\'' | ':')
+        })
+        .count();
     letters >= 3 && rest * 4 <= letters
 }
 

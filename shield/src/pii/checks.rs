@@ -44,14 +44,17 @@ pub(crate) fn mod_11_10(digits: &[u32]) -> bool {
     (11 - product) % 10 == *last
 }
 
-/// Whether all digits are the same, or all noughts and ones: 000000000 was never issued, and 01101000 is a byte.
+/// Whether all digits are the same, or all noughts and ones: 000000000 was never issued, and
+/// 01101000 is a byte.
 pub(crate) fn monotone(digits: &[u32]) -> bool {
     digits.windows(2).all(|w| w.first() == w.last()) || digits.iter().all(|d| *d < 2)
 }
 
 /// Whether month and day can stand in a calendar.
 pub(crate) fn month_day(month: u32, day: u32) -> bool {
-    (1..=12).contains(&month) && day >= 1 && day <= [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1]
+    (1..=12).contains(&month)
+        && day >= 1
+        && day <= [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1]
 }
 
 /// Two digits from `at` on as a number.
@@ -76,8 +79,14 @@ fn issuer(d: &[u32]) -> bool {
         400_000..=499_999 => matches!(length, 13 | 16 | 19),
         340_000..=349_999 | 370_000..=379_999 => length == 15,
         510_000..=559_999 | 222_100..=272_099 => length == 16,
-        300_000..=305_999 | 309_500..=309_599 | 360_000..=369_999 | 380_000..=399_999 => (14..=19).contains(&length),
-        350_000..=359_999 | 601_100..=601_199 | 622_126..=622_925 | 644_000..=659_999 | 620_000..=629_999 => (16..=19).contains(&length),
+        300_000..=305_999 | 309_500..=309_599 | 360_000..=369_999 | 380_000..=399_999 => {
+            (14..=19).contains(&length)
+        }
+        350_000..=359_999
+        | 601_100..=601_199
+        | 622_126..=622_925
+        | 644_000..=659_999
+        | 620_000..=629_999 => (16..=19).contains(&length),
         // Old JCB, and enRoute before it.
         180_000..=180_099 | 213_100..=213_199 => length == 15,
         // Maestro, UnionPay and the national schemes.
@@ -182,7 +191,8 @@ const IBAN_LENGTHS: &[(&str, usize)] = &[
 pub(crate) fn iban(text: &str) -> bool {
     let plain = alnum(text);
     let known = plain.get(..2).and_then(|c| IBAN_LENGTHS.iter().find(|(name, _)| *name == c));
-    let one_case = !(text.bytes().any(|b| b.is_ascii_lowercase()) && text.bytes().any(|b| b.is_ascii_uppercase()));
+    let one_case = !(text.bytes().any(|b| b.is_ascii_lowercase())
+        && text.bytes().any(|b| b.is_ascii_uppercase()));
     one_case && known.is_some_and(|(_, length)| *length == plain.len()) && mod_97(&plain) == 1
 }
 
@@ -201,7 +211,9 @@ mod tests {
 
     #[test]
     fn cards() {
-        assert!(card("4111 1111 1111 1111") && card("378282246310005") && card("5555-5555-5555-4444"));
+        assert!(
+            card("4111 1111 1111 1111") && card("378282246310005") && card("5555-5555-5555-4444")
+        );
         assert!(!card("4111 1111 1111 1112") && !card("0000000000000000"));
     }
 
@@ -213,6 +225,12 @@ mod tests {
 
     #[test]
     fn calendars() {
-        assert!(month_day(2, 29) && !month_day(2, 30) && !month_day(13, 1) && !month_day(4, 31) && !month_day(0, 1));
+        assert!(
+            month_day(2, 29)
+                && !month_day(2, 30)
+                && !month_day(13, 1)
+                && !month_day(4, 31)
+                && !month_day(0, 1)
+        );
     }
 }

@@ -10,8 +10,24 @@ use sha2::{Digest, Sha256};
 
 /// The table.
 pub(crate) const PATTERNS: &[Pattern] = &[
-    pii("pii.bitcoin", "CRYPTO", r"[13][1-9A-HJ-NP-Za-km-z]{25,34}", 35, Some(base58check), 0.95, None),
-    pii("pii.bitcoin_segwit", "CRYPTO", r"(?:bc1[02-9ac-hj-np-z]{11,87}|BC1[02-9AC-HJ-NP-Z]{11,87})", 90, Some(bech32), 0.95, None),
+    pii(
+        "pii.bitcoin",
+        "CRYPTO",
+        r"[13][1-9A-HJ-NP-Za-km-z]{25,34}",
+        35,
+        Some(base58check),
+        0.95,
+        None,
+    ),
+    pii(
+        "pii.bitcoin_segwit",
+        "CRYPTO",
+        r"(?:bc1[02-9ac-hj-np-z]{11,87}|BC1[02-9AC-HJ-NP-Z]{11,87})",
+        90,
+        Some(bech32),
+        0.95,
+        None,
+    ),
     pii("pii.ethereum", "CRYPTO", r"0x[0-9A-Fa-f]{40}", 42, Some(ethereum), 0.8, None),
 ];
 

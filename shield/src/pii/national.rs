@@ -2,7 +2,8 @@
 //!
 //! - *In*: nothing; a table, one line a number.
 //! - *Out*: rules whose checks are in [`super::national_checks`].
-//! - *Never*: a plain run of digits with a weak check and no word for it: one number in ten passes any check digit.
+//! - *Never*: a plain run of digits with a weak check and no word for it: one number in ten passes
+//!   any check digit.
 
 use super::national_checks as c;
 use crate::pattern::Pattern;

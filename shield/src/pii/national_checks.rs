@@ -26,7 +26,12 @@ pub(crate) fn luhn(text: &str) -> bool {
 pub(crate) fn us_ssn(text: &str) -> bool {
     let d = digits(text);
     let area = d.iter().take(3).fold(0, |n, x| n * 10 + x);
-    area != 0 && area != 666 && area < 900 && two(&d, 3) != 0 && d.iter().skip(5).any(|x| *x != 0) && !monotone(&d)
+    area != 0
+        && area != 666
+        && area < 900
+        && two(&d, 3) != 0
+        && d.iter().skip(5).any(|x| *x != 0)
+        && !monotone(&d)
 }
 
 pub(crate) fn us_itin(text: &str) -> bool {
@@ -45,7 +50,8 @@ pub(crate) fn us_npi(text: &str) -> bool {
 
 pub(crate) fn aba(text: &str) -> bool {
     let area = two(&digits(text), 0);
-    matches!(area, 0..=12 | 21..=32 | 61..=72 | 80) && divides(text, &[3, 7, 1, 3, 7, 1, 3, 7, 1], 10)
+    matches!(area, 0..=12 | 21..=32 | 61..=72 | 80)
+        && divides(text, &[3, 7, 1, 3, 7, 1, 3, 7, 1], 10)
 }
 
 pub(crate) fn uk_nhs(text: &str) -> bool {
@@ -62,7 +68,9 @@ pub(crate) fn uk_driving(text: &str) -> bool {
     let plain = alnum(text);
     let d = digits(plain.get(5..11).unwrap_or_default());
     let month = two(&d, 1);
-    plain.len() == 16 && d.len() == 6 && month_day(if month > 50 { month - 50 } else { month }, two(&d, 3))
+    plain.len() == 16
+        && d.len() == 6
+        && month_day(if month > 50 { month - 50 } else { month }, two(&d, 3))
 }
 
 /// Eleven digits, one of the first ten twice or thrice, mod 11, 10.
@@ -77,22 +85,32 @@ pub(crate) fn de_tax(text: &str) -> bool {
 pub(crate) fn de_social(text: &str) -> bool {
     let plain = alnum(text);
     let all = digits(&plain);
-    let letter = plain.as_bytes().get(8).filter(|b| b.is_ascii_uppercase()).map(|b| u32::from(b - b'A') + 1);
+    let letter =
+        plain.as_bytes().get(8).filter(|b| b.is_ascii_uppercase()).map(|b| u32::from(b - b'A') + 1);
     let (Some(place), Some(check)) = (letter, all.last()) else { return false };
     let mut d: Vec<u32> = all.iter().take(8).copied().collect();
     d.extend([place / 10, place % 10]);
     d.extend(all.iter().skip(8).take(2));
-    let sum: u32 = d.iter().zip([2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1]).map(|(x, w)| x * w).map(|p| p / 10 + p % 10).sum();
+    let sum: u32 = d
+        .iter()
+        .zip([2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1])
+        .map(|(x, w)| x * w)
+        .map(|p| p / 10 + p % 10)
+        .sum();
     let day = two(&d, 2);
     month_day(two(&d, 4), if day > 50 { day - 50 } else { day }) && sum % 10 == *check
 }
 
 /// A letter, eight digits, and a check by alternating ones and twos.
 pub(crate) fn de_health(text: &str) -> bool {
-    let place = text.bytes().next().map_or(0, |b| u32::from(b.to_ascii_uppercase().saturating_sub(b'A')) + 1);
+    let place = text
+        .bytes()
+        .next()
+        .map_or(0, |b| u32::from(b.to_ascii_uppercase().saturating_sub(b'A')) + 1);
     let d = digits(text);
     let body = [place / 10, place % 10].into_iter().chain(d.iter().take(8).copied());
-    let sum: u32 = body.zip([1, 2].into_iter().cycle()).map(|(x, w)| x * w).map(|p| p / 10 + p % 10).sum();
+    let sum: u32 =
+        body.zip([1, 2].into_iter().cycle()).map(|(x, w)| x * w).map(|p| p / 10 + p % 10).sum();
     d.len() == 9 && d.last() == Some(&(sum % 10))
 }
 
@@ -114,7 +132,9 @@ pub(crate) fn de_lanr(text: &str) -> bool {
 /// The letter is the number mod 23; X, Y, Z stand for 0, 1, 2.
 pub(crate) fn es_nif(text: &str) -> bool {
     let plain = alnum(text);
-    let Some((body, letter)) = plain.split_at_checked(plain.len().saturating_sub(1)) else { return false };
+    let Some((body, letter)) = plain.split_at_checked(plain.len().saturating_sub(1)) else {
+        return false;
+    };
     let number: String = body
         .chars()
         .map(|c| match c {
@@ -130,10 +150,16 @@ pub(crate) fn es_nif(text: &str) -> bool {
 
 /// The last letter is a sum over two tables, one for odd places.
 pub(crate) fn it_fiscal(text: &str) -> bool {
-    const ODD: [u32; 26] = [1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23];
+    const ODD: [u32; 26] = [
+        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24,
+        23,
+    ];
     let plain = alnum(text);
-    let place = |b: u8| usize::from(if b.is_ascii_digit() { b - b'0' } else { b.saturating_sub(b'A') });
-    let value = |(i, b): (usize, u8)| if i % 2 == 0 { ODD.get(place(b)).copied().unwrap_or(0) } else { place(b) as u32 };
+    let place =
+        |b: u8| usize::from(if b.is_ascii_digit() { b - b'0' } else { b.saturating_sub(b'A') });
+    let value = |(i, b): (usize, u8)| {
+        if i % 2 == 0 { ODD.get(place(b)).copied().unwrap_or(0) } else { place(b) as u32 }
+    };
     let sum: u32 = plain.bytes().take(15).enumerate().map(value).sum();
     plain.len() == 16 && plain.bytes().last().is_some_and(|b| place(b) as u32 == sum % 26)
 }
@@ -148,7 +174,8 @@ pub(crate) fn fr_nir(text: &str) -> bool {
 /// The century is in the month.
 pub(crate) fn pl_pesel(text: &str) -> bool {
     let d = digits(text);
-    month_day(two(&d, 2) % 20, two(&d, 4)) && last_is(text, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3], |s| (10 - s % 10) % 10)
+    month_day(two(&d, 2) % 20, two(&d, 4))
+        && last_is(text, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3], |s| (10 - s % 10) % 10)
 }
 
 /// The check character is the nine digits mod 31.
@@ -157,10 +184,13 @@ pub(crate) fn fi_hetu(text: &str) -> bool {
     let number = d.iter().fold(0u32, |n, x| n * 10 + x);
     let place = (number % 31) as usize;
     let serial = number % 1000;
-    month_day(two(&d, 2), two(&d, 0)) && serial >= 2 && "0123456789ABCDEFHJKLMNPRSTUVWXY".get(place..place + 1) == text.get(10..)
+    month_day(two(&d, 2), two(&d, 0))
+        && serial >= 2
+        && "0123456789ABCDEFHJKLMNPRSTUVWXY".get(place..place + 1) == text.get(10..)
 }
 
-/// Luhn over the last ten digits, which begin with a date (a co-ordination number adds sixty to the day).
+/// Luhn over the last ten digits, which begin with a date (a co-ordination number adds sixty to the
+/// day).
 pub(crate) fn se_personal(text: &str) -> bool {
     let d = digits(text);
     let short = d.get(d.len().saturating_sub(10)..).unwrap_or_default();
@@ -175,19 +205,25 @@ pub(crate) fn tr_id(text: &str) -> bool {
     let odd: u32 = d.iter().take(9).step_by(2).sum();
     let even: u32 = d.iter().take(8).skip(1).step_by(2).sum();
     let sum: u32 = d.iter().take(10).sum();
-    d.len() == 11 && d.get(9) == Some(&((odd * 7 + 100 - even) % 10)) && d.get(10) == Some(&(sum % 10))
+    d.len() == 11
+        && d.get(9) == Some(&((odd * 7 + 100 - even) % 10))
+        && d.get(10) == Some(&(sum % 10))
 }
 
 /// A date, a citizenship of nought to two, Luhn.
 pub(crate) fn za_id(text: &str) -> bool {
     let d = digits(text);
-    !monotone(&d) && month_day(two(&d, 2), two(&d, 4)) && d.get(10).is_some_and(|c| *c <= 2) && checks::luhn(&d)
+    !monotone(&d)
+        && month_day(two(&d, 2), two(&d, 4))
+        && d.get(10).is_some_and(|c| *c <= 2)
+        && checks::luhn(&d)
 }
 
 /// Provinces run from 10 to 96.
 pub(crate) fn th_id(text: &str) -> bool {
     let province = two(&digits(text), 1);
-    (10..=96).contains(&province) && last_is(text, &[13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2], |s| (11 - s % 11) % 10)
+    (10..=96).contains(&province)
+        && last_is(text, &[13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2], |s| (11 - s % 11) % 10)
 }
 
 /// A date, then a region; numbers since 2020 carry no check digit, so with a dash the date must do.
@@ -196,7 +232,10 @@ pub(crate) fn kr_resident(text: &str) -> bool {
     let sum = weighted(&d, &[2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5]);
     let foreign = d.get(6).is_some_and(|g| (5..=8).contains(g));
     let check = (11 - sum % 11 + if foreign { 2 } else { 0 }) % 10;
-    !monotone(&d) && month_day(two(&d, 2), two(&d, 4)) && two(&d, 7) <= 96 && (text.contains('-') || d.get(12) == Some(&check))
+    !monotone(&d)
+        && month_day(two(&d, 2), two(&d, 4))
+        && two(&d, 7) <= 96
+        && (text.contains('-') || d.get(12) == Some(&check))
 }
 
 pub(crate) fn kr_firm(text: &str) -> bool {
@@ -273,7 +312,8 @@ fn dihedral(a: u32, b: u32) -> u32 {
 pub(crate) fn br_cpf(text: &str) -> bool {
     let d = digits(text);
     let check = |n: usize| {
-        let sum: u32 = d.iter().take(n).enumerate().map(|(i, x)| x * (n as u32 + 1 - i as u32)).sum();
+        let sum: u32 =
+            d.iter().take(n).enumerate().map(|(i, x)| x * (n as u32 + 1 - i as u32)).sum();
         sum * 10 % 11 % 10
     };
     d.len() == 11 && !monotone(&d) && d.get(9) == Some(&check(9)) && d.get(10) == Some(&check(10))

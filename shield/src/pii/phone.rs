@@ -2,7 +2,8 @@
 //!
 //! - *In*: nothing; a table and its checks.
 //! - *Out*: numbers in international, North American and national writing.
-//! - *Never*: a bare short number without a word that speaks of telephones before it or a label behind it.
+//! - *Never*: a bare short number without a word that speaks of telephones before it or a label
+//!   behind it.
 
 use super::checks::{digits, monotone, month_day};
 use crate::pattern::Pattern;
@@ -14,14 +15,23 @@ macro_rules! extension {
     };
 }
 
-const INTERNATIONAL: &str = concat!(r"\+[1-9][0-9]{0,3}(?:[ .\-/]{0,2}\(?[0-9]{1,14}\)?){1,7}", extension!());
+const INTERNATIONAL: &str =
+    concat!(r"\+[1-9][0-9]{0,3}(?:[ .\-/]{0,2}\(?[0-9]{1,14}\)?){1,7}", extension!());
 const DIALLED: &str = concat!(r"00[1-9][0-9]{0,2}(?:[ .\-]\(?[0-9]{1,10}\)?){2,6}", extension!());
-const NANP: &str = concat!(r"(?:(?:00)?1[ .\-])?(?:\([2-9][0-9]{2}\)[ \-]?|[2-9][0-9]{2}[ .\-])[0-9]{3}[ .\-][0-9]{4}", extension!());
-const TRUNK: &str = concat!(r"(?:0[1-9][0-9]{0,3}|\(0[1-9][0-9]{0,3}\)|0 \([0-9]{3}\))(?:[ .\-/]{1,2}[0-9]{2,8}){1,4}", extension!());
-const AREA: &str = concat!(r"\([1-9][0-9]{1,3}\)[ \-]?[0-9]{2,5}[ .\-][0-9]{2,5}(?:[ .\-][0-9]{2,4})?", extension!());
+const NANP: &str = concat!(
+    r"(?:(?:00)?1[ .\-])?(?:\([2-9][0-9]{2}\)[ \-]?|[2-9][0-9]{2}[ .\-])[0-9]{3}[ .\-][0-9]{4}",
+    extension!()
+);
+const TRUNK: &str = concat!(
+    r"(?:0[1-9][0-9]{0,3}|\(0[1-9][0-9]{0,3}\)|0 \([0-9]{3}\))(?:[ .\-/]{1,2}[0-9]{2,8}){1,4}",
+    extension!()
+);
+const AREA: &str = concat!(
+    r"\([1-9][0-9]{1,3}\)[ \-]?[0-9]{2,5}[ .\-][0-9]{2,5}(?:[ .\-][0-9]{2,4})?",
+    extension!()
+);
 const GROUPED: &str = concat!(r"[1-9][0-9]{1,4}(?:[ .\-][0-9]{2,7}){1,4}", extension!());
-const LABELLED: &str =
-    r"(?:\([0-9]{2,4}\) ?)?[0-9]{2,5}(?:[ .\-]?[0-9]{2,8}){1,4}(?:-| \(|\(| )(?i:office|fax|home|mobile|mob|cell|work|direct|landline)";
+const LABELLED: &str = r"(?:\([0-9]{2,4}\) ?)?[0-9]{2,5}(?:[ .\-]?[0-9]{2,8}){1,4}(?:-| \(|\(| )(?i:office|fax|home|mobile|mob|cell|work|direct|landline)";
 
 /// Words of telephony, in the languages our users write.
 const WORDS: &[&str] = &[
@@ -78,7 +88,15 @@ const BORN: Context = Some((
 
 /// The table.
 pub(crate) const PATTERNS: &[Pattern] = &[
-    pii("pii.phone_international", "PHONE_NUMBER", INTERNATIONAL, 64, Some(international), 0.85, CONTEXT),
+    pii(
+        "pii.phone_international",
+        "PHONE_NUMBER",
+        INTERNATIONAL,
+        64,
+        Some(international),
+        0.85,
+        CONTEXT,
+    ),
     pii("pii.phone_dialled", "PHONE_NUMBER", DIALLED, 64, Some(international), 0.75, CONTEXT),
     pii("pii.phone_nanp", "PHONE_NUMBER", NANP, 48, Some(grouped), 0.75, CONTEXT),
     pii("pii.phone_trunk", "PHONE_NUMBER", TRUNK, 56, Some(national), 0.65, CONTEXT),
@@ -87,7 +105,15 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     pii("pii.phone_labelled", "PHONE_NUMBER", LABELLED, 56, Some(grouped), 0.7, CONTEXT),
     pii("pii.phone_bare", "PHONE_NUMBER", r"[0-9]{9,12}", 12, Some(bare), 0.3, Some((WORDS, 0.7))),
     pii("pii.birth", "DATE_OF_BIRTH", DAY_FIRST, 10, Some(day_first), 0.2, BORN),
-    pii("pii.birth_iso", "DATE_OF_BIRTH", r"(?:19|20)[0-9]{2}[\-/.][01]?[0-9][\-/.][0-3]?[0-9]", 10, Some(year_first), 0.2, BORN),
+    pii(
+        "pii.birth_iso",
+        "DATE_OF_BIRTH",
+        r"(?:19|20)[0-9]{2}[\-/.][01]?[0-9][\-/.][0-3]?[0-9]",
+        10,
+        Some(year_first),
+        0.2,
+        BORN,
+    ),
 ];
 
 const DAY_FIRST: &str = r"[0-3]?[0-9][/.\-][0-3]?[0-9][/.\-](?:19|20)[0-9]{2}";
@@ -103,7 +129,9 @@ fn balanced(text: &str) -> bool {
     let (open, close) = (text.find('('), text.find(')'));
     match (open, close) {
         (None, None) => true,
-        (Some(o), Some(c)) => o < c && text.matches('(').count() == 1 && text.matches(')').count() == 1,
+        (Some(o), Some(c)) => {
+            o < c && text.matches('(').count() == 1 && text.matches(')').count() == 1
+        }
         (Some(_), None) => text.bytes().any(|b| b.is_ascii_alphabetic()),
         (None, Some(_)) => false,
     }
@@ -114,7 +142,11 @@ fn international(text: &str) -> bool {
     let plain = text.replacen("(0)", "", 1);
     let all = number(&plain);
     let d = if text.starts_with("00") { all.get(2..).unwrap_or_default() } else { &all };
-    balanced(&plain) && (8..=15).contains(&d.len()) && d.first() != Some(&0) && !monotone(d) && length_fits(d)
+    balanced(&plain)
+        && (8..=15).contains(&d.len())
+        && d.first() != Some(&0)
+        && !monotone(d)
+        && length_fits(d)
 }
 
 /// Zones whose length is fixed: a number too long or short by a digit is no match.
@@ -160,7 +192,10 @@ fn bare(text: &str) -> bool {
 fn dated(text: &str) -> bool {
     let parts: Vec<u32> = text.split(['-', '.', '/', ' ']).filter_map(|p| p.parse().ok()).collect();
     match (parts.as_slice(), text.len()) {
-        ([a, b, c], _) => (1900..2100).contains(c) && *a < 32 && *b < 32 || (1900..2100).contains(a) && *b < 13 && *c < 32,
+        ([a, b, c], _) => {
+            (1900..2100).contains(c) && *a < 32 && *b < 32
+                || (1900..2100).contains(a) && *b < 13 && *c < 32
+        }
         ([a, b, ..], _) if (1900..2100).contains(a) && (1..13).contains(b) => true,
         ([a, b], 9) => (1500..2100).contains(a) && (1500..2100).contains(b),
         _ => false,
@@ -185,18 +220,29 @@ mod tests {
 
     #[test]
     fn zones() {
-        assert!(international("+44 20 7946 0958") && international("+49 (0)30 901820") && international("+1 212-555-0199 ext. 12"));
+        assert!(
+            international("+44 20 7946 0958")
+                && international("+49 (0)30 901820")
+                && international("+1 212-555-0199 ext. 12")
+        );
         assert!(!international("+1 212 555 019") && !international("+0 212 555 0199"));
     }
 
     #[test]
     fn groups() {
-        assert!(grouped("212-555-0199") && national("(020) 7946 0958") && national("01 70 18 00 00"));
+        assert!(
+            grouped("212-555-0199") && national("(020) 7946 0958") && national("01 70 18 00 00")
+        );
         assert!(!grouped("12-31-1999") && !grouped("1990-1999") && !national("0123 45"));
     }
 
     #[test]
     fn births() {
-        assert!(day_first("31/12/1980") && day_first("12/31/1980") && !day_first("31/31/1980") && year_first("1980-12-31"));
+        assert!(
+            day_first("31/12/1980")
+                && day_first("12/31/1980")
+                && !day_first("31/31/1980")
+                && year_first("1980-12-31")
+        );
     }
 }

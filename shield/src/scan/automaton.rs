@@ -2,7 +2,8 @@
 //!
 //! - *In*: rules; then a text and a place in it.
 //! - *Out*: every end of every rule that begins there.
-//! - *Never*: a search. It walks from the place until no rule is alive, and a budget bounds the sum of the walks.
+//! - *Never*: a search. It walks from the place until no rule is alive, and a budget bounds the sum
+//!   of the walks.
 
 use super::sieve::Sieve;
 use crate::pattern::Pattern;
@@ -35,7 +36,12 @@ struct Machine {
 
 fn build(regexes: &[&str]) -> Option<DFA> {
     DFA::builder()
-        .configure(Config::new().match_kind(MatchKind::All).skip_cache_capacity_check(true).cache_capacity(16 << 20))
+        .configure(
+            Config::new()
+                .match_kind(MatchKind::All)
+                .skip_cache_capacity_check(true)
+                .cache_capacity(16 << 20),
+        )
         .syntax(syntax::Config::new().unicode(false).utf8(false))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(64 << 20)))
         .build_many(regexes)
@@ -52,7 +58,9 @@ pub(super) fn is_wide(pattern: &Pattern) -> bool {
     let Some(dfa) = build(&[&pattern.regex]) else { return false };
     let mut cache = dfa.create_cache();
     let Some(start) = begin(&dfa, &mut cache) else { return false };
-    ["the", "how", "mat", "zip", "you"].iter().all(|word| word.bytes().try_fold(start, |s, b| step(&dfa, &mut cache, s, b)).is_some())
+    ["the", "how", "mat", "zip", "you"]
+        .iter()
+        .all(|word| word.bytes().try_fold(start, |s, b| step(&dfa, &mut cache, s, b)).is_some())
 }
 
 fn begin(dfa: &DFA, cache: &mut Cache) -> Option<LazyStateID> {

@@ -1,12 +1,14 @@
 //! Resolves overlapping findings.
 //!
 //! - *In*: findings in any order.
-//! - *Out*: findings in the order of the text, none overlapping another of its family: a key inside a URL is a key.
+//! - *Out*: findings in the order of the text, none overlapping another of its family: a key inside
+//!   a URL is a key.
 //! - *Never*: a short guess inside a longer certainty.
 
 use crate::finding::{Family, Finding};
 
-/// The longest of a heap of overlapping findings stays; among equals the surer. One that is much surer beats one somewhat longer.
+/// The longest of a heap of overlapping findings stays; among equals the surer. One that is much
+/// surer beats one somewhat longer.
 pub(super) fn resolve(mut found: Vec<Finding>, out: &mut Vec<Finding>) {
     found.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.span.start.cmp(&b.span.start)));
     let mut taken = std::collections::BTreeMap::<(Family, usize), Finding>::new();

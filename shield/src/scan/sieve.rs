@@ -64,7 +64,10 @@ impl Sieve {
 
     /// The next place at or after `from`.
     pub(super) fn next(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        let mut last = from.checked_sub(1).and_then(|i| bytes.get(i)).map_or(OTHER, |b| CLASSES[usize::from(*b)]);
+        let mut last = from
+            .checked_sub(1)
+            .and_then(|i| bytes.get(i))
+            .map_or(OTHER, |b| CLASSES[usize::from(*b)]);
         let rest = bytes.get(from..)?;
         for (i, window) in rest.windows(3).enumerate() {
             let &[a, b, c] = window else { continue };

@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use super::*;
 
 fn found(text: &str) -> Vec<(Cow<'static, str>, String)> {
-    let rules: Vec<&'static Pattern> = crate::pii::patterns().chain(crate::secrets::patterns()).collect();
+    let rules: Vec<&'static Pattern> =
+        crate::pii::patterns().chain(crate::secrets::patterns()).collect();
     let mut out = Vec::new();
     Scanner::new(&rules).find(text, &mut out);
     out.into_iter().map(|f| (f.kind, text[f.span].to_owned())).collect()
@@ -13,15 +14,21 @@ fn found(text: &str) -> Vec<(Cow<'static, str>, String)> {
 fn every_rule_parses_and_no_rule_matches_nothing() {
     for rule in crate::pii::patterns().chain(crate::secrets::patterns()) {
         assert!(automaton::parses(rule), "{}", rule.rule);
-        let regex = regex::Regex::new(&rule.regex).expect("the expressions are those of the regex crate, too");
+        let regex = regex::Regex::new(&rule.regex)
+            .expect("the expressions are those of the regex crate, too");
         assert!(!regex.is_match(""), "{}", rule.rule);
-        assert!(rule.longest > 0 && rule.regex.is_ascii() || rule.context.is_some(), "{}", rule.rule);
+        assert!(
+            rule.longest > 0 && rule.regex.is_ascii() || rule.context.is_some(),
+            "{}",
+            rule.rule
+        );
     }
 }
 
 #[test]
 fn names_are_unique() {
-    let mut names: Vec<_> = crate::pii::patterns().chain(crate::secrets::patterns()).map(|p| &p.rule).collect();
+    let mut names: Vec<_> =
+        crate::pii::patterns().chain(crate::secrets::patterns()).map(|p| &p.rule).collect();
     names.sort_unstable();
     let all = names.len();
     names.dedup();
@@ -31,7 +38,9 @@ fn names_are_unique() {
 #[test]
 fn a_letter_with_everything() {
     let token = concat!("gh", "p_", "R7q2Kd9fT4mX8wB1zLc6VhN3sYpG5jA0uEoi");
-    let text = format!("Write to jo.bloggs@mail.example.org (see https://example.org/a?b=c), ring +44 20 7946 0958; {token}.");
+    let text = format!(
+        "Write to jo.bloggs@mail.example.org (see https://example.org/a?b=c), ring +44 20 7946 0958; {token}."
+    );
     let kinds: Vec<_> = found(&text).into_iter().map(|(k, _)| k).collect();
     assert_eq!(kinds, ["EMAIL_ADDRESS", "URL", "PHONE_NUMBER", "GITHUB_TOKEN"]);
 }

@@ -1,7 +1,8 @@
 //! Values assigned to a name that says what they are.
 //!
 //! - *In*: nothing; a table and its checks.
-//! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for nothing else gives the value away.
+//! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for
+//!   nothing else gives the value away.
 //! - *Never*: code that fetches a credential, prose about one, or a stand-in.
 
 use super::checks::{drawn, entropy, identifier, mixed_hex, no_random_uuid, stands_in};
@@ -34,11 +35,15 @@ macro_rules! quoted {
 }
 
 const PASS_QUOTED: &str = concat!(pass!(), operator!(), quoted!());
-const PASS_NAKED: &str = concat!(pass!(), r"[ \t]{0,8}[=:][ \t]{0,8}", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~]{5,80}");
-const PASS_PROSE: &str =
-    concat!(pass!(), r"(?i: (?:is|was|for the user [\x22'][A-Za-z0-9_.\-]{1,32}[\x22'] is|to))? [\x22'][!#-&(-~]{4,64}[\x22']");
+const PASS_NAKED: &str =
+    concat!(pass!(), r"[ \t]{0,8}[=:][ \t]{0,8}", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~]{5,80}");
+const PASS_PROSE: &str = concat!(
+    pass!(),
+    r"(?i: (?:is|was|for the user [\x22'][A-Za-z0-9_.\-]{1,32}[\x22'] is|to))? [\x22'][!#-&(-~]{4,64}[\x22']"
+);
 const KEY_QUOTED: &str = concat!(key!(), operator!(), quoted!());
-const KEY_NAKED: &str = concat!(key!(), r"(?:[ \t]{0,8}[=:][ \t]{0,8}| )", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~|]{12,200}");
+const KEY_NAKED: &str =
+    concat!(key!(), r"(?:[ \t]{0,8}[=:][ \t]{0,8}| )", r"[!#-&*+\-./0-9:=?@A-Z^_a-z~|]{12,200}");
 
 const NETRC: &str = r"(?i:login|username|user)[ \t]{1,8}[!-~]{1,64}[ \t\r\n]{1,8}(?i:password|passwd)[ \t]{1,8}[!-~]{4,100}";
 
@@ -50,7 +55,14 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     secret("secret.key_quoted", "GENERIC_SECRET", KEY_QUOTED, 280, Some(key_quoted), 0.75),
     secret("secret.key_naked", "GENERIC_SECRET", KEY_NAKED, 260, Some(key_naked), 0.7),
     secret("secret.netrc", "GENERIC_SECRET", NETRC, 260, Some(netrc), 0.7),
-    secret("secret.password_option", "GENERIC_SECRET", r"(?i:psexec)[!-~ ]{1,80} -p [A-Za-z0-9!@#%^&*_\-]{4,64}", 160, None, 0.6),
+    secret(
+        "secret.password_option",
+        "GENERIC_SECRET",
+        r"(?i:psexec)[!-~ ]{1,80} -p [A-Za-z0-9!@#%^&*_\-]{4,64}",
+        160,
+        None,
+        0.6,
+    ),
 ];
 
 /// What stands in quotes at the end.
@@ -104,8 +116,8 @@ fn route(value: &str) -> bool {
 /// Something a program evaluates, a selector, a path or an ARN: no value.
 fn evaluated(value: &str) -> bool {
     let starts = [
-        "$", "#", "%", "{", "(", "[", "&", "@", "*", "arn:", "http", "/", "process.", "os.", "env.", "request.", "self.", "this.", "get",
-        "./",
+        "$", "#", "%", "{", "(", "[", "&", "@", "*", "arn:", "http", "/", "process.", "os.",
+        "env.", "request.", "self.", "this.", "get", "./",
     ];
     let lower = value.to_ascii_lowercase();
     starts.iter().any(|s| lower.starts_with(s))
@@ -116,7 +128,9 @@ fn evaluated(value: &str) -> bool {
 
 fn pass_quoted(text: &str) -> bool {
     let Some(value) = in_quotes(text) else { return false };
-    let prose = value.split(' ').count() > 2 || value.ends_with(['.', ':', '?', ',', ';']) || value.starts_with([' ', ',', ';']);
+    let prose = value.split(' ').count() > 2
+        || value.ends_with(['.', ':', '?', ',', ';'])
+        || value.starts_with([' ', ',', ';']);
     // In quotes a name can stand for a field; without them it is the value.
     !prose && !evaluated(value) && !stands_in(value) && !identifier(value) && entropy(value) >= 1.5
 }
@@ -124,16 +138,26 @@ fn pass_quoted(text: &str) -> bool {
 /// With `=` any word will do, with `:` prose must be told apart: a digit or a sign.
 fn pass_naked(text: &str) -> bool {
     let value = after_operator(text);
-    let told = text.contains('=') || value.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'!' | b'@' | b'$' | b'#' | b'^'));
-    let reference = value.contains('.') && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
-    let loose = value.len() >= 5 && !value.ends_with(['.', ',', '?', ':', '=', '(']) && entropy(value) >= 1.5;
+    let told = text.contains('=')
+        || value
+            .bytes()
+            .any(|b| b.is_ascii_digit() || matches!(b, b'!' | b'@' | b'$' | b'#' | b'^'));
+    let reference = value.contains('.')
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
+    let loose = value.len() >= 5
+        && !value.ends_with(['.', ',', '?', ':', '=', '('])
+        && entropy(value) >= 1.5;
     told && loose && !reference && !evaluated(value) && !stands_in(value) && !value.ends_with(';')
 }
 
-/// `login bob password hunter22`, as in `.netrc`: the password is the last word, and no word of English.
+/// `login bob password hunter22`, as in `.netrc`: the password is the last word, and no word of
+/// English.
 fn netrc(text: &str) -> bool {
     let value = text.rsplit([' ', '\t']).next().unwrap_or_default().trim_matches(['"', '\'']);
-    value.bytes().any(|b| b.is_ascii_digit()) && entropy(value) >= 1.5 && !evaluated(value) && !stands_in(value)
+    value.bytes().any(|b| b.is_ascii_digit())
+        && entropy(value) >= 1.5
+        && !evaluated(value)
+        && !stands_in(value)
 }
 
 fn pass_prose(text: &str) -> bool {
@@ -145,7 +169,8 @@ fn keyish(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
     let code = value.contains(' ') || value.starts_with("http") || value.contains("://");
-    let random = drawn(value) && !mixed_hex(value) && !no_random_uuid(value) && entropy(value) >= 2.7;
+    let random =
+        drawn(value) && !mixed_hex(value) && !no_random_uuid(value) && entropy(value) >= 2.7;
     !code && digits >= 2 && letters >= 2 && random && !evaluated(value)
 }
 
@@ -160,16 +185,25 @@ fn key_quoted(text: &str) -> bool {
 
 fn key_naked(text: &str) -> bool {
     let value = text.rsplit_once([' ', '\t']).map_or_else(|| after_operator(text), |(_, v)| v);
-    let value = if value.contains('=') && !value.ends_with('=') { after_operator(value) } else { value };
+    let value =
+        if value.contains('=') && !value.ends_with('=') { after_operator(value) } else { value };
     // `X25519.secret_length`, `rc0.15.0_1`: dots between words are code.
-    let reference = value.contains('.') && value.bytes().filter(u8::is_ascii_digit).count() * 4 < value.len();
-    value.len() >= 12 && keyish(value) && !reference && !value.ends_with(['.', ',', ';', ':', '-']) && !odd_s3(text, value)
+    let reference =
+        value.contains('.') && value.bytes().filter(u8::is_ascii_digit).count() * 4 < value.len();
+    value.len() >= 12
+        && keyish(value)
+        && !reference
+        && !value.ends_with(['.', ',', ';', ':', '-'])
+        && !odd_s3(text, value)
 }
 
-/// AWS draws 40 characters of base64 for a secret access key; services that speak S3 and draw hexadecimal draw whole words.
+/// AWS draws 40 characters of base64 for a secret access key; services that speak S3 and draw
+/// hexadecimal draw whole words.
 fn odd_s3(text: &str, value: &str) -> bool {
     let starts = |name: &str| text.get(..name.len()).is_some_and(|t| t.eq_ignore_ascii_case(name));
-    (starts("secret_access_key") || starts("access_key")) && !value.len().is_multiple_of(8) && value.bytes().all(|b| b.is_ascii_hexdigit())
+    (starts("secret_access_key") || starts("access_key"))
+        && !value.len().is_multiple_of(8)
+        && value.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -179,8 +213,15 @@ mod tests {
     #[test]
     fn values() {
         assert!(pass_quoted("password = \"hunter22\"") && pass_quoted("pwd='correct horse'"));
-        assert!(!pass_quoted("password = \"Please enter your password\"") && !pass_quoted("password: \"${DB_PASS}\""));
-        assert!(pass_naked("PASSWORD=s3cr3tive") && !pass_naked("password: must") && !pass_naked("password=os.environ"));
+        assert!(
+            !pass_quoted("password = \"Please enter your password\"")
+                && !pass_quoted("password: \"${DB_PASS}\"")
+        );
+        assert!(
+            pass_naked("PASSWORD=s3cr3tive")
+                && !pass_naked("password: must")
+                && !pass_naked("password=os.environ")
+        );
     }
 
     #[test]
@@ -189,7 +230,9 @@ mod tests {
         assert!(key_naked("secret_access_key=9f8a7d6c5b4e3f2a1b0c9a8c7d6e5f4a3b2c1d0e"));
         assert!(!pass_quoted("password = \"field_name\"") && pass_naked("password=field_name"));
         assert!(
-            key_naked("api_key=9f8a7d6c5b4e3f2a1b0c") && !key_naked("token=ACCESS_TOKEN_NAME") && !key_naked("api_key=<your-key-12345>")
+            key_naked("api_key=9f8a7d6c5b4e3f2a1b0c")
+                && !key_naked("token=ACCESS_TOKEN_NAME")
+                && !key_naked("api_key=<your-key-12345>")
         );
     }
 }

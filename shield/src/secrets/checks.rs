@@ -52,10 +52,15 @@ pub(crate) fn stands_in(text: &str) -> bool {
 /// Six times the same character in a row, as no generator would.
 pub(crate) fn monotonous(text: &str) -> bool {
     let bytes = text.as_bytes();
-    bytes.windows(6).any(|w| w.iter().all(|b| Some(b) == w.first()) && w.first() != Some(&b'-') && w.first() != Some(&b'A'))
+    bytes.windows(6).any(|w| {
+        w.iter().all(|b| Some(b) == w.first())
+            && w.first() != Some(&b'-')
+            && w.first() != Some(&b'A')
+    })
 }
 
-/// Ten letters or ten digits that follow one another as on a keyboard: `klmnopqrst`, `1234567890`, `a1b2c3d4e5f6g7h8i9j0`.
+/// Ten letters or ten digits that follow one another as on a keyboard: `klmnopqrst`, `1234567890`,
+/// `a1b2c3d4e5f6g7h8i9j0`.
 pub(crate) fn sequential(text: &str) -> bool {
     let counted = |belongs: fn(&u8) -> bool| {
         let (mut run, mut last) = (0, 0);
@@ -73,21 +78,28 @@ pub(crate) fn mixed_hex(text: &str) -> bool {
     let mut runs = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() >= 32);
     runs.any(|run| {
         let has = |of: fn(&u8) -> bool| run.bytes().any(|b| of(&b));
-        has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && run.bytes().all(|b| b.is_ascii_hexdigit())
+        has(u8::is_ascii_uppercase)
+            && has(u8::is_ascii_lowercase)
+            && run.bytes().all(|b| b.is_ascii_hexdigit())
     })
 }
 
-/// The shape of a UUID without its chance: letters beyond `f`, which people make up, version 1, which is a clock and the address of a
-/// network card, or a part of it only.
+/// The shape of a UUID without its chance: letters beyond `f`, which people make up, version 1,
+/// which is a clock and the address of a network card, or a part of it only.
 pub(crate) fn no_random_uuid(text: &str) -> bool {
     let word = |c: char| !c.is_ascii_alphanumeric();
-    let groups: Vec<&str> = text.split('-').map(|g| g.trim_end_matches(word).rsplit(word).next().unwrap_or_default()).collect();
-    groups.windows(2).position(|w| matches!(w, [a, b] if a.len() == 8 && b.len() == 4)).is_some_and(|at| {
-        let uuid: Vec<&str> = groups.iter().skip(at).take(5).copied().collect();
-        let whole = uuid.iter().skip(1).map(|g| g.len()).eq([4, 4, 4, 12]);
-        let hex = uuid.iter().skip(1).all(|g| g.bytes().all(|b| b.is_ascii_hexdigit()));
-        !whole || !hex || uuid.get(2).is_some_and(|g| g.starts_with('1'))
-    })
+    let groups: Vec<&str> = text
+        .split('-')
+        .map(|g| g.trim_end_matches(word).rsplit(word).next().unwrap_or_default())
+        .collect();
+    groups.windows(2).position(|w| matches!(w, [a, b] if a.len() == 8 && b.len() == 4)).is_some_and(
+        |at| {
+            let uuid: Vec<&str> = groups.iter().skip(at).take(5).copied().collect();
+            let whole = uuid.iter().skip(1).map(|g| g.len()).eq([4, 4, 4, 12]);
+            let hex = uuid.iter().skip(1).all(|g| g.bytes().all(|b| b.is_ascii_hexdigit()));
+            !whole || !hex || uuid.get(2).is_some_and(|g| g.starts_with('1'))
+        },
+    )
 }
 
 /// Words in small letters joined by underscores: the name of a field or of a setting.
@@ -125,16 +137,29 @@ mod tests {
 
     #[test]
     fn a_hat_does_not_write_words() {
-        assert!(random("9f8a7d6c5b4e3f2a1b0c") && !random("your_api_key_here") && !random("xxxxxxxxxxxxxxxx12"));
+        assert!(
+            random("9f8a7d6c5b4e3f2a1b0c")
+                && !random("your_api_key_here")
+                && !random("xxxxxxxxxxxxxxxx12")
+        );
         assert!(!drawn("${API_KEY}") && !drawn("<token>"));
     }
 
     #[test]
     fn what_hands_and_clocks_write_is_not_drawn() {
-        assert!(mixed_hex("aB3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d") && !mixed_hex("ab3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d"));
+        assert!(
+            mixed_hex("aB3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d")
+                && !mixed_hex("ab3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d")
+        );
         assert!(!mixed_hex("zB3f5d7e9c1b2a4f6e8d0c2b4a6f8e1d"));
-        assert!(no_random_uuid("token=2f1acc6a-31d7-11ee-be56-0242ac120002") && no_random_uuid("2f1acc6a-31d7-11ee-be56-0242"));
-        assert!(no_random_uuid("2f1acc6a-31d7-4zee-be56-0242ac120002") && !no_random_uuid("2f1acc6a-31d7-41ee-be56-0242ac120002"));
+        assert!(
+            no_random_uuid("token=2f1acc6a-31d7-11ee-be56-0242ac120002")
+                && no_random_uuid("2f1acc6a-31d7-11ee-be56-0242")
+        );
+        assert!(
+            no_random_uuid("2f1acc6a-31d7-4zee-be56-0242ac120002")
+                && !no_random_uuid("2f1acc6a-31d7-41ee-be56-0242ac120002")
+        );
         assert!(identifier("field_name") && !identifier("field_name_2") && !identifier("field"));
     }
 }

@@ -9,7 +9,12 @@ use crate::pattern::Pattern;
 use crate::table::{checked, secret, vouched};
 
 /// One line of the table: prefix and form carry the certainty.
-const fn key(rule: &'static str, kind: &'static str, regex: &'static str, longest: usize) -> Pattern {
+const fn key(
+    rule: &'static str,
+    kind: &'static str,
+    regex: &'static str,
+    longest: usize,
+) -> Pattern {
     secret(rule, kind, regex, longest, Some(body_random), 0.95)
 }
 
@@ -110,8 +115,10 @@ pub(crate) const PATTERNS: &[Pattern] = &[
 
 /// Old Vault tokens are but a letter and a dot: both cases and digits must mix.
 fn vault_legacy(text: &str) -> bool {
-    let (Some(upper), Some(lower)) = (text.bytes().skip(2).find(u8::is_ascii_uppercase), text.bytes().skip(2).find(u8::is_ascii_lowercase))
-    else {
+    let (Some(upper), Some(lower)) = (
+        text.bytes().skip(2).find(u8::is_ascii_uppercase),
+        text.bytes().skip(2).find(u8::is_ascii_lowercase),
+    ) else {
         return false;
     };
     let digits = text.bytes().filter(u8::is_ascii_digit).count();

@@ -1,4 +1,5 @@
-//! Credentials inside a form of their own: tokens, keys, hashes, headers, connection strings, command lines.
+//! Credentials inside a form of their own: tokens, keys, hashes, headers, connection strings,
+//! command lines.
 //!
 //! - *In*: nothing; a table and its checks.
 //! - *Out*: rules on JWT, PEM, crypt(3), HTTP, URLs and ODBC.
@@ -16,7 +17,8 @@ const URL: &str = concat!(
     r"[A-Za-z0-9\-._~%!*+@]{0,100}:[A-Za-z0-9\-._~%!$&'()*+,;=#?^|\[\]{}<>@]{2,128}@[A-Za-z0-9*\-.]{1,200}"
 );
 const PEM: &str = r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\\\-:,.()\r\n\t \x22'+]{0,6000}";
-const JWT: &str = r"eyJ[A-Za-z0-9_\-]{8,1000}\.eyJ[A-Za-z0-9_\-]{2,2000}(?:\.[A-Za-z0-9_\-]{0,1000})?";
+const JWT: &str =
+    r"eyJ[A-Za-z0-9_\-]{8,1000}\.eyJ[A-Za-z0-9_\-]{2,2000}(?:\.[A-Za-z0-9_\-]{0,1000})?";
 const CRYPT: &str = concat!(
     r"\$(?:2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}|[156789y](?:\$rounds=[0-9]{1,9})?\$[./A-Za-z0-9]{2,32}\$[./A-Za-z0-9]{20,90}|",
     r"argon2(?:id|i|d)\$[A-Za-z0-9+/=,$]{30,200}|krb5(?:tgs|asrep)\$[0-9]{2}\$[A-Za-z0-9@.:*$\-]{60,2000}|apr1\$[./A-Za-z0-9]{8}\$[./A-Za-z0-9]{22})"
@@ -31,11 +33,25 @@ const CURL: &str = r"(?:-u|--user)[ =]{1,2}[\x22']?[A-Za-z0-9.@_\-!#%&+=~]{0,64}
 pub(crate) const PATTERNS: &[Pattern] = &[
     secret("secret.url_credentials", "URL_CREDENTIALS", URL, 460, Some(url), 0.95),
     secret("secret.pem", "PRIVATE_KEY", PEM, 6100, Some(pem), 0.98),
-    secret("secret.pem_base64", "PRIVATE_KEY", r"LS0tLS1CRUdJTiB[A-Za-z0-9+/=]{60,6000}", 6100, Some(pem_base64), 0.95),
+    secret(
+        "secret.pem_base64",
+        "PRIVATE_KEY",
+        r"LS0tLS1CRUdJTiB[A-Za-z0-9+/=]{60,6000}",
+        6100,
+        Some(pem_base64),
+        0.95,
+    ),
     secret("secret.jwt", "JWT", JWT, 4100, Some(jwt), 0.95),
     secret("secret.password_hash", "PASSWORD_HASH", CRYPT, 2100, Some(drawn), 0.95),
     secret("secret.header", "AUTHORIZATION_HEADER", HEADER, 2100, Some(header), 0.8),
-    secret("secret.bearer", "AUTHORIZATION_HEADER", r"(?i:Bearer):? [A-Za-z0-9\-._~+/]{20,2000}={0,2}", 2012, Some(bearer), 0.8),
+    secret(
+        "secret.bearer",
+        "AUTHORIZATION_HEADER",
+        r"(?i:Bearer):? [A-Za-z0-9\-._~+/]{20,2000}={0,2}",
+        2012,
+        Some(bearer),
+        0.8,
+    ),
     secret("secret.curl_user", "PASSWORD", CURL, 160, Some(curl), 0.8),
 ];
 
@@ -45,14 +61,20 @@ fn url(text: &str) -> bool {
     let Some((user_info, host)) = rest.rsplit_once('@') else { return false };
     let Some((_, password)) = user_info.split_once(':') else { return false };
     let blank = password.starts_with(['<', '{', '$', '%', '[', '*']) && !password.starts_with("%2");
-    !blank && !stands_in(password) && !host.is_empty() && !user_info.contains('/') && !user_info.contains('?')
+    !blank
+        && !stands_in(password)
+        && !host.is_empty()
+        && !user_info.contains('/')
+        && !user_info.contains('?')
 }
 
 /// A body of base64 under the header.
 fn pem(text: &str) -> bool {
     let body = text.split_once("KEY").map(|(_, rest)| rest).unwrap_or_default();
     let solid = body.bytes().filter(u8::is_ascii_alphanumeric).count();
-    solid >= 40 && text.trim_end_matches(['"', '\'', ' ', '\n', '\r', '+', '\\', ',', ')']).len() == text.len()
+    solid >= 40
+        && text.trim_end_matches(['"', '\'', ' ', '\n', '\r', '+', '\\', ',', ')']).len()
+            == text.len()
 }
 
 fn pem_base64(text: &str) -> bool {
@@ -60,19 +82,24 @@ fn pem_base64(text: &str) -> bool {
     STANDARD_NO_PAD.decode(usable).is_ok_and(|b| memchr::memmem::find(&b, b"PRIVATE KEY").is_some())
 }
 
-/// The header is base64 of an object that names an algorithm, and the claims name a subject or an expiry.
+/// The header is base64 of an object that names an algorithm, and the claims name a subject or an
+/// expiry.
 fn jwt(text: &str) -> bool {
     let mut parts = text.split('.');
     let decoded = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).unwrap_or_default();
-    let header = decoded.starts_with(b"{") && decoded.ends_with(b"}") && memchr::memmem::find(&decoded, b"\"alg\"").is_some();
+    let header = decoded.starts_with(b"{")
+        && decoded.ends_with(b"}")
+        && memchr::memmem::find(&decoded, b"\"alg\"").is_some();
     header && !parts.next().is_some_and(grants_nothing)
 }
 
-/// Claims without one string, whole number or list: a signed measurement grants nothing. Unreadable claims count as a credential.
+/// Claims without one string, whole number or list: a signed measurement grants nothing. Unreadable
+/// claims count as a credential.
 fn grants_nothing(claims: &str) -> bool {
     let decoded = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
     let empty = |v: &serde_json::Value| v.is_boolean() || v.is_null() || v.is_f64();
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&decoded).is_ok_and(|map| map.values().all(empty))
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&decoded)
+        .is_ok_and(|map| map.values().all(empty))
 }
 
 fn header(text: &str) -> bool {
@@ -83,7 +110,8 @@ fn header(text: &str) -> bool {
     if basic {
         return basic_pair(token);
     }
-    let mixed = token.bytes().any(|b| b.is_ascii_digit()) && token.bytes().any(|b| b.is_ascii_alphabetic());
+    let mixed =
+        token.bytes().any(|b| b.is_ascii_digit()) && token.bytes().any(|b| b.is_ascii_alphabetic());
     token.len() >= 8 && mixed && drawn(token) && !mixed_hex(token) && entropy(token) >= 2.8
 }
 
@@ -100,7 +128,10 @@ fn bearer(text: &str) -> bool {
 
 /// `-u user:password`, neither of them a variable or the word itself.
 fn curl(text: &str) -> bool {
-    let pair = text.trim_start_matches("--user").trim_start_matches("-u").trim_start_matches([' ', '=', '"', '\'']);
+    let pair = text
+        .trim_start_matches("--user")
+        .trim_start_matches("-u")
+        .trim_start_matches([' ', '=', '"', '\'']);
     let Some((user, password)) = pair.split_once(':') else { return false };
     let password = password.trim_start_matches(['"', '\'']);
     let longest = if password.len() > user.len() { password } else { user };
@@ -118,8 +149,15 @@ mod tests {
 
     #[test]
     fn forms_with_holes_are_refused() {
-        assert!(url("postgres://bob:hunter22@db.internal") && !url("postgres://bob:<password>@db") && !url("https://h/a:b@c"));
-        assert!(jwt("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln") && !jwt("eyJhbGciOiJIUzI1NiJ9.eyJzY29yZSI6MC41fQ.c2ln"));
+        assert!(
+            url("postgres://bob:hunter22@db.internal")
+                && !url("postgres://bob:<password>@db")
+                && !url("https://h/a:b@c")
+        );
+        assert!(
+            jwt("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln")
+                && !jwt("eyJhbGciOiJIUzI1NiJ9.eyJzY29yZSI6MC41fQ.c2ln")
+        );
         assert!(basic_pair("Ym9iOmh1bnRlcjI=") && !basic_pair("bm9jb2xvbg=="));
         assert!(curl("-u bob:hunter22") && !curl("-u user:pass") && !curl("-u bob:$PASS"));
     }

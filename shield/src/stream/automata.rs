@@ -43,8 +43,8 @@ const NAMED: usize = 4;
 pub struct Options {
     /// Findings under this score are none.
     pub threshold: f32,
-    /// A channel never holds more bytes. At this bound, what may be a secret is masked, and so is what follows until no match is possible; of what
-    /// may be personal data only, the oldest goes.
+    /// A channel never holds more bytes. At this bound, what may be a secret is masked, and so is
+    /// what follows until no match is possible; of what may be personal data only, the oldest goes.
     pub hold_bytes: usize,
     /// Where matches may begin and end.
     pub edges: Edges,
@@ -117,15 +117,29 @@ impl Shape {
 
 impl Rule {
     fn new(pattern: &Pattern, options: &Options) -> Result<Self, BuildError> {
-        // ASCII classes; a class may take bytes of other characters, but no match begins or ends inside one.
+        // ASCII classes; a class may take bytes of other characters, but no match begins or ends
+        // inside one.
         let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
-        let tree = parser.parse(&pattern.regex).map_err(|error| BuildError::Rule(pattern.rule.to_string(), error.to_string()))?;
+        let tree = parser
+            .parse(&pattern.regex)
+            .map_err(|error| BuildError::Rule(pattern.rule.to_string(), error.to_string()))?;
         if tree.properties().minimum_len().unwrap_or(0) == 0 {
-            return Err(BuildError::Rule(pattern.rule.to_string(), "matches the empty text, or nothing".into()));
+            return Err(BuildError::Rule(
+                pattern.rule.to_string(),
+                "matches the empty text, or nothing".into(),
+            ));
         }
         let found = Extractor::new().extract(&tree);
-        let long = |literals: &&[regex_syntax::hir::literal::Literal]| literals.iter().all(|one| one.as_bytes().len() >= NAMED);
-        let prefixes = found.literals().filter(long).unwrap_or_default().iter().map(|one| one.as_bytes().to_vec()).collect();
+        let long = |literals: &&[regex_syntax::hir::literal::Literal]| {
+            literals.iter().all(|one| one.as_bytes().len() >= NAMED)
+        };
+        let prefixes = found
+            .literals()
+            .filter(long)
+            .unwrap_or_default()
+            .iter()
+            .map(|one| one.as_bytes().to_vec())
+            .collect();
         let masks_at_bound = match pattern.family {
             Family::Secret | Family::Policy | Family::Leak => true,
             Family::Pii | Family::Placeholder => false,
@@ -134,7 +148,10 @@ impl Rule {
         let (tree, shape) = [UNROLLED, LARGE_UNROLLED]
             .into_iter()
             .map(|unrolled| relax(&tree, unrolled))
-            .find_map(|tree| Table::build(&[&tree], &[0], &[pattern.longest], ALONE).map(|table| (tree, Shape::new(pattern, &table))))
+            .find_map(|tree| {
+                Table::build(&[&tree], &[0], &[pattern.longest], ALONE)
+                    .map(|table| (tree, Shape::new(pattern, &table)))
+            })
             .ok_or_else(|| BuildError::Large(pattern.rule.to_string()))?;
         Ok(Rule { pattern: pattern.clone(), plain, masks_at_bound, prefixes, tree, shape })
     }
@@ -150,11 +167,19 @@ fn relax(tree: &Hir, unrolled: u32) -> Hir {
     match tree.kind() {
         HirKind::Repetition(repetition) => {
             let max = repetition.max.filter(|max| *max < unrolled || *max == repetition.min);
-            Hir::repetition(Repetition { max, sub: Box::new(relax(&repetition.sub, unrolled)), ..repetition.clone() })
+            Hir::repetition(Repetition {
+                max,
+                sub: Box::new(relax(&repetition.sub, unrolled)),
+                ..repetition.clone()
+            })
         }
         HirKind::Capture(capture) => relax(&capture.sub, unrolled),
-        HirKind::Concat(parts) => Hir::concat(parts.iter().map(|part| relax(part, unrolled)).collect()),
-        HirKind::Alternation(parts) => Hir::alternation(parts.iter().map(|part| relax(part, unrolled)).collect()),
+        HirKind::Concat(parts) => {
+            Hir::concat(parts.iter().map(|part| relax(part, unrolled)).collect())
+        }
+        HirKind::Alternation(parts) => {
+            Hir::alternation(parts.iter().map(|part| relax(part, unrolled)).collect())
+        }
         _ => tree.clone(),
     }
 }
@@ -187,18 +212,31 @@ impl fmt::Debug for Automata {
 
 impl Automata {
     /// Compile. Rules that cannot reach the threshold are left out.
-    pub fn new<P: Borrow<Pattern>>(patterns: &[P], mut options: Options) -> Result<Self, BuildError> {
+    pub fn new<P: Borrow<Pattern>>(
+        patterns: &[P],
+        mut options: Options,
+    ) -> Result<Self, BuildError> {
         options.hold_bytes = options.hold_bytes.max(64);
-        let reaches = |pattern: &&Pattern| pattern.score.max(pattern.context.map_or(0.0, |context| context.1)) >= options.threshold;
-        let rules: Vec<Rule> =
-            patterns.iter().map(Borrow::borrow).filter(reaches).map(|pattern| Rule::new(pattern, &options)).collect::<Result<_, _>>()?;
+        let reaches = |pattern: &&Pattern| {
+            pattern.score.max(pattern.context.map_or(0.0, |context| context.1)) >= options.threshold
+        };
+        let rules: Vec<Rule> = patterns
+            .iter()
+            .map(Borrow::borrow)
+            .filter(reaches)
+            .map(|pattern| Rule::new(pattern, &options))
+            .collect::<Result<_, _>>()?;
         if rules.len() > 256 {
             return Err(BuildError::Many);
         }
         let contexts = contexts(&rules).ok_or(BuildError::Many)?;
         let mut tables = Vec::new();
         for shape in [Shape::Email, Shape::Narrow, Shape::Number, Shape::Wide] {
-            let chosen: Vec<u16> = (0u16..).zip(&rules).filter(|(_, rule)| rule.shape == shape).map(|(number, _)| number).collect();
+            let chosen: Vec<u16> = (0u16..)
+                .zip(&rules)
+                .filter(|(_, rule)| rule.shape == shape)
+                .map(|(number, _)| number)
+                .collect();
             build(&rules, &chosen, options.table_bytes, &mut tables)?;
         }
         if tables.len() > GROUPS {
@@ -215,11 +253,16 @@ impl Automata {
         let pairs = options.edges.pairs();
         let mut flags = [0; 256];
         for (byte, flags) in (0..=255u8).zip(&mut flags) {
-            let behind_word = |before: u8| before.is_ascii_alphanumeric() && pairs[usize::from(before)] >> (byte & 127) & 1 != 0;
+            let behind_word = |before: u8| {
+                before.is_ascii_alphanumeric()
+                    && pairs[usize::from(before)] >> (byte & 127) & 1 != 0
+            };
             let inner = byte >= 128 || (0..128u8).any(behind_word);
             let begins = begins[usize::from(byte)] != 0;
             let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-            *flags = flag(byte.is_ascii_alphanumeric(), WORD) | flag(begins, OUTER) | flag(begins && inner, INNER);
+            *flags = flag(byte.is_ascii_alphanumeric(), WORD)
+                | flag(begins, OUTER)
+                | flag(begins && inner, INNER);
         }
         Ok(Automata { rules, tables, signs, begins, doubles, pairs, flags, contexts, options })
     }
@@ -228,7 +271,8 @@ impl Automata {
     #[inline]
     pub(super) fn pair(&self, before: u8, byte: u8) -> bool {
         // Bytes of other characters are no ASCII neighbours; what they allow is asked rule by rule.
-        byte >= 128 || self.pairs.get(usize::from(before)).is_none_or(|pairs| pairs >> byte & 1 != 0)
+        byte >= 128
+            || self.pairs.get(usize::from(before)).is_none_or(|pairs| pairs >> byte & 1 != 0)
     }
 
     /// Bytes of the tables.
@@ -243,8 +287,17 @@ impl Automata {
 }
 
 /// Tables for some rules: one when it fits, else two of halves.
-fn build(rules: &[Rule], chosen: &[u16], limit: usize, tables: &mut Vec<Table>) -> Result<(), BuildError> {
-    let trees: Vec<&Hir> = chosen.iter().filter_map(|rule| rules.get(usize::from(*rule))).map(|rule| &rule.tree).collect();
+fn build(
+    rules: &[Rule],
+    chosen: &[u16],
+    limit: usize,
+    tables: &mut Vec<Table>,
+) -> Result<(), BuildError> {
+    let trees: Vec<&Hir> = chosen
+        .iter()
+        .filter_map(|rule| rules.get(usize::from(*rule)))
+        .map(|rule| &rule.tree)
+        .collect();
     let longest: Vec<usize> = rules.iter().map(|rule| rule.pattern.longest).collect();
     if chosen.is_empty() {
         return Ok(());
@@ -254,7 +307,12 @@ fn build(rules: &[Rule], chosen: &[u16], limit: usize, tables: &mut Vec<Table>) 
         return Ok(());
     }
     match chosen {
-        [rule] => Err(BuildError::Large(rules.get(usize::from(*rule)).map(|rule| rule.pattern.rule.to_string()).unwrap_or_default())),
+        [rule] => Err(BuildError::Large(
+            rules
+                .get(usize::from(*rule))
+                .map(|rule| rule.pattern.rule.to_string())
+                .unwrap_or_default(),
+        )),
         _ => {
             let (left, right) = chosen.split_at(chosen.len() / 2);
             build(rules, left, limit, tables)?;

@@ -2,9 +2,11 @@
 //!
 //! - *In*: a start, and the text up to where the thread ended.
 //! - *Out*: the longest match that passes, the surest of equally long ones.
-//! - *Never*: more than [`TRIED`] candidates of a rule, the longest first; a hostile text could offer one per byte.
+//! - *Never*: more than [`TRIED`] candidates of a rule, the longest first; a hostile text could
+//!   offer one per byte.
 //!
-//! A thread only notes that something ended; the ends themselves are found by running it again, which few texts need.
+//! A thread only notes that something ended; the ends themselves are found by running it again,
+//! which few texts need.
 
 use std::cmp::Reverse;
 
@@ -13,7 +15,8 @@ use super::edges::NEAR;
 use super::scan::{Ending, Scan, Thread, has};
 use super::table::{Bits, ENDS, Table, members};
 
-/// Candidates of a rule that are checked for a start. More than in a whole text, whose scanner looks at fewer ends.
+/// Candidates of a rule that are checked for a start. More than in a whole text, whose scanner
+/// looks at fewer ends.
 const TRIED: usize = 32;
 
 /// A match.
@@ -35,22 +38,36 @@ pub(super) enum Choice {
 }
 
 impl Scan<'_> {
-    /// The match of a start, from the text before `limit`; `at_end` when the text ends there, `full` when what is behind `limit` must not
-    /// count.
-    pub(super) fn choose(&mut self, thread: &Thread, limit: usize, at_end: bool, full: bool) -> Choice {
+    /// The match of a start, from the text before `limit`; `at_end` when the text ends there,
+    /// `full` when what is behind `limit` must not count.
+    pub(super) fn choose(
+        &mut self,
+        thread: &Thread,
+        limit: usize,
+        at_end: bool,
+        full: bool,
+    ) -> Choice {
         let text = self.text.as_bytes();
-        let (text, more) = if full { (text.get(..limit).unwrap_or_default(), false) } else { (text, self.ending == Ending::More) };
+        let (text, more) = if full {
+            (text.get(..limit).unwrap_or_default(), false)
+        } else {
+            (text, self.ending == Ending::More)
+        };
         let (mut ends, mut context) = (std::mem::take(&mut self.ends), None);
         ends.clear();
         let groups = if at_end { thread.begun } else { thread.begun & thread.ended };
         let mut later = false;
-        for (_, table) in self.automata.tables.iter().enumerate().filter(|(group, _)| groups & (1 << group) != 0) {
+        for (_, table) in
+            self.automata.tables.iter().enumerate().filter(|(group, _)| groups & (1 << group) != 0)
+        {
             let first = ends.len();
             self.ends(table, thread.start, limit, at_end, &mut ends);
             let mut kept = first;
             for at in first..ends.len() {
                 let (end, number) = ends[at];
-                let fits = self.fits(thread, end, number, &mut context).then(|| self.closes(text, end, number, more));
+                let fits = self
+                    .fits(thread, end, number, &mut context)
+                    .then(|| self.closes(text, end, number, more));
                 later |= fits == Some(None);
                 if fits == Some(Some(true)) {
                     ends[kept] = (end, number);
@@ -59,13 +76,21 @@ impl Scan<'_> {
             }
             ends.truncate(kept);
         }
-        let choice = if later { Choice::Later } else { self.surest(thread.start, &mut ends, &mut context) };
+        let choice =
+            if later { Choice::Later } else { self.surest(thread.start, &mut ends, &mut context) };
         self.ends = ends;
         choice
     }
 
     /// Where rules of a table end.
-    fn ends(&mut self, table: &Table, start: usize, limit: usize, at_end: bool, ends: &mut Vec<(usize, u16)>) {
+    fn ends(
+        &mut self,
+        table: &Table,
+        start: usize,
+        limit: usize,
+        at_end: bool,
+        ends: &mut Vec<(usize, u16)>,
+    ) {
         let mut state = table.start(self.byte_before(start));
         for (at, byte) in self.text.as_bytes().iter().enumerate().take(limit).skip(start) {
             state = table.step(state, *byte);
@@ -85,14 +110,20 @@ impl Scan<'_> {
     /// Whether a rule's candidate may be one, before anyone looks behind it.
     fn fits(&self, thread: &Thread, end: usize, number: u16, context: &mut Option<Bits>) -> bool {
         self.text.is_char_boundary(end)
-            && self.automata.rules.get(usize::from(number)).is_some_and(|rule| end - thread.start <= rule.pattern.longest)
+            && self
+                .automata
+                .rules
+                .get(usize::from(number))
+                .is_some_and(|rule| end - thread.start <= rule.pattern.longest)
             && self.may(thread, number, context)
     }
 
     /// Whether a candidate may end there; `None`: not known yet.
     fn closes(&self, text: &[u8], end: usize, number: u16, more: bool) -> Option<bool> {
-        let (Some(rule), Some(last)) = (self.automata.rules.get(usize::from(number)), end.checked_sub(1).and_then(|at| text.get(at)))
-        else {
+        let (Some(rule), Some(last)) = (
+            self.automata.rules.get(usize::from(number)),
+            end.checked_sub(1).and_then(|at| text.get(at)),
+        ) else {
             return Some(false);
         };
         let behind = text.get(end..text.len().min(end + NEAR)).unwrap_or_default();
@@ -100,12 +131,21 @@ impl Scan<'_> {
     }
 
     /// The longest that passes its check; among those, the best score, then the first rule.
-    fn surest(&self, start: usize, ends: &mut [(usize, u16)], context: &mut Option<Bits>) -> Choice {
+    fn surest(
+        &self,
+        start: usize,
+        ends: &mut [(usize, u16)],
+        context: &mut Option<Bits>,
+    ) -> Choice {
         if ends.is_empty() {
             return Choice::None;
         }
-        let vouched =
-            |(_, number): &(usize, u16)| self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.pattern.context.is_some());
+        let vouched = |(_, number): &(usize, u16)| {
+            self.automata
+                .rules
+                .get(usize::from(*number))
+                .is_some_and(|rule| rule.pattern.context.is_some())
+        };
         if ends.iter().any(vouched) {
             context.get_or_insert_with(|| self.context(start));
         }
@@ -116,20 +156,22 @@ impl Scan<'_> {
             length.then_with(|| score(right.1).total_cmp(&score(left.1))).then(left.1.cmp(&right.1))
         });
         let passes = |(end, number): &(usize, u16)| {
-            let check = self.automata.rules.get(usize::from(*number)).and_then(|rule| rule.pattern.check);
+            let check =
+                self.automata.rules.get(usize::from(*number)).and_then(|rule| rule.pattern.check);
             check.is_none_or(|check| self.text.get(start..*end).is_some_and(check))
         };
         let mut tried: Vec<(u16, usize)> = Vec::new();
-        let mut patient = |(_, number): &(usize, u16)| match tried.iter_mut().find(|(rule, _)| rule == number) {
-            Some((_, tries)) => {
-                *tries += 1;
-                *tries <= TRIED
-            }
-            None => {
-                tried.push((*number, 1));
-                true
-            }
-        };
+        let mut patient =
+            |(_, number): &(usize, u16)| match tried.iter_mut().find(|(rule, _)| rule == number) {
+                Some((_, tries)) => {
+                    *tries += 1;
+                    *tries <= TRIED
+                }
+                None => {
+                    tried.push((*number, 1));
+                    true
+                }
+            };
         match ends.iter().copied().find(|candidate| patient(candidate) && passes(candidate)) {
             Some((end, rule)) => Choice::Hit(Hit { rule, end, score: score(rule) }),
             None => Choice::None,

@@ -95,9 +95,10 @@ impl Contexts {
     }
 }
 
-/// Whether a word is only part of a longer one: a short word (`tel`) must stand whole, a longer one may have an ending (`phones`). The
-/// window's beginning counts as a word's beginning.
+/// Whether a word is only part of a longer one: a short word (`tel`) must stand whole, a longer one
+/// may have an ending (`phones`). The window's beginning counts as a word's beginning.
 fn inside(window: &[u8], start: usize, end: usize) -> bool {
-    let letter = |at: Option<usize>| at.and_then(|at| window.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    let letter =
+        |at: Option<usize>| at.and_then(|at| window.get(at)).is_some_and(u8::is_ascii_alphabetic);
     letter(start.checked_sub(1)) || (end - start <= 3 && letter(Some(end)))
 }

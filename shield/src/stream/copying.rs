@@ -33,7 +33,14 @@ impl<'d> Copying<'d> {
             bytes[usize::from(dfa.byte_classes().get(byte))] = byte;
         }
         // State 0 is the dead one; it leads to itself.
-        Copying { dfa, width, bytes, numbers: HashMap::new(), order: vec![StateID::ZERO], next: vec![DEAD; width] }
+        Copying {
+            dfa,
+            width,
+            bytes,
+            numbers: HashMap::new(),
+            order: vec![StateID::ZERO],
+            next: vec![DEAD; width],
+        }
     }
 
     /// Copy everything. `None`: too many states or sets.
@@ -56,7 +63,13 @@ impl<'d> Copying<'d> {
             at += 1;
         }
         let (marks, sets) = self.marks(rules)?;
-        let bound = |bits: &Bits| members(bits).filter_map(|rule| longest.get(usize::from(rule))).max().copied().unwrap_or(0);
+        let bound = |bits: &Bits| {
+            members(bits)
+                .filter_map(|rule| longest.get(usize::from(rule)))
+                .max()
+                .copied()
+                .unwrap_or(0)
+        };
         let sets = sets.into_iter().map(|bits| (bits, bound(&bits))).collect();
         let mut classes = [0; 256];
         for byte in 0..=255u8 {
@@ -79,11 +92,13 @@ impl<'d> Copying<'d> {
         Some(if self.dfa.is_match_state(state) { number | ENDS } else { number })
     }
 
-    /// The rules that end in each state, and those that can end later: the least fixed point over the transitions.
+    /// The rules that end in each state, and those that can end later: the least fixed point over
+    /// the transitions.
     fn marks(&self, rules: &[u16]) -> Option<(Marks, Vec<Bits>)> {
         let mut ending = vec![[0u64; 4]; self.order.len()];
         for (bits, state) in ending.iter_mut().zip(&self.order).skip(1) {
-            let count = if self.dfa.is_match_state(*state) { self.dfa.match_len(*state) } else { 0 };
+            let count =
+                if self.dfa.is_match_state(*state) { self.dfa.match_len(*state) } else { 0 };
             for index in 0..count {
                 let rule = rules.get(self.dfa.match_pattern(*state, index).as_usize())?;
                 set(bits, *rule);
@@ -113,7 +128,11 @@ impl<'d> Copying<'d> {
                 fresh
             }))
         };
-        let marks = ending.iter().zip(&later).map(|(now, then)| Some((intern(now)?, intern(then)?))).collect::<Option<_>>()?;
+        let marks = ending
+            .iter()
+            .zip(&later)
+            .map(|(now, then)| Some((intern(now)?, intern(then)?)))
+            .collect::<Option<_>>()?;
         Some((marks, sets))
     }
 }

@@ -12,11 +12,13 @@ pub(super) const NEAR: usize = 2;
 /// The owner's rules about the neighbours of a match.
 #[derive(Clone, Copy, Debug)]
 pub struct Edges {
-    /// Whether any match may begin with this byte, given the bytes before it (the nearest last; at most two, fewer at the text's beginning).
+    /// Whether any match may begin with this byte, given the bytes before it (the nearest last; at
+    /// most two, fewer at the text's beginning).
     pub can_begin: fn(&[u8], u8) -> bool,
     /// The same for one rule.
     pub starts: fn(&Pattern, &[u8], u8) -> bool,
-    /// Whether a match of a rule may end with this byte, given the bytes behind it (at most two, fewer at the text's end).
+    /// Whether a match of a rule may end with this byte, given the bytes behind it (at most two,
+    /// fewer at the text's end).
     pub ends: fn(&Pattern, u8, &[u8]) -> bool,
 }
 
@@ -35,7 +37,11 @@ impl Edges {
     /// The questions of [`boundary`](crate::boundary), which the rules of the tables rely on.
     pub fn tables() -> Self {
         use crate::boundary;
-        Edges { can_begin: boundary::can_begin, starts: boundary::starts_clean, ends: boundary::ends_clean }
+        Edges {
+            can_begin: boundary::can_begin,
+            starts: boundary::starts_clean,
+            ends: boundary::ends_clean,
+        }
     }
 }
 

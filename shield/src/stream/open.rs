@@ -23,14 +23,16 @@ pub(super) struct Open {
 impl Scan<'_> {
     /// Begin a mask whose end is not known, and swallow. Where it ended, when it did.
     pub(super) fn open(&mut self, thread: &Thread, rule: u16, state: &mut State) -> Option<usize> {
-        let (start, end) = (self.base + thread.start.max(self.sent), self.base + thread.start + thread.taken);
+        let (start, end) =
+            (self.base + thread.start.max(self.sent), self.base + thread.start + thread.taken);
         let score = score(self.automata, rule, &self.context(thread.start));
         self.mask(thread.start, rule, score, start..end.max(start), true);
         state.open = Some(Open { start, taken: thread.taken, states: thread.states });
         self.swallow(state, thread.start + thread.taken)
     }
 
-    /// Go on with an open mask until no match is possible. Rules are bounded, so it ends; exact to the byte, so that cuts do not matter.
+    /// Go on with an open mask until no match is possible. Rules are bounded, so it ends; exact to
+    /// the byte, so that cuts do not matter.
     pub(super) fn swallow(&mut self, state: &mut State, from: usize) -> Option<usize> {
         let mut open = state.open.take()?;
         let bytes = self.text.as_bytes();
@@ -38,7 +40,12 @@ impl Scan<'_> {
         for (at, byte) in bytes.iter().enumerate().skip(from) {
             open.taken += 1;
             self.steps += 1;
-            for (state, table) in open.states.iter_mut().zip(&self.automata.tables).filter(|(state, _)| **state != DEAD) {
+            for (state, table) in open
+                .states
+                .iter_mut()
+                .zip(&self.automata.tables)
+                .filter(|(state, _)| **state != DEAD)
+            {
                 *state = table.step(*state, *byte);
                 if open.taken > table.bound(*state) {
                     *state = DEAD;

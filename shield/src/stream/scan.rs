@@ -2,9 +2,10 @@
 //!
 //! - *In*: text that begins where the leading thread began, and what the channel remembers.
 //! - *Out*: pieces, and how much of the text is decided.
-//! - *Never*: two threads. The leftmost start that can still become a match decides over everything behind it, so only this one is
-//!   followed; when it fails, the held text behind it is walked again. A start is followed over at most the hold bound, so every byte is
-//!   visited a bounded number of times.
+//! - *Never*: two threads. The leftmost start that can still become a match decides over everything
+//!   behind it, so only this one is followed; when it fails, the held text behind it is walked
+//!   again. A start is followed over at most the hold bound, so every byte is visited a bounded
+//!   number of times.
 
 use super::Piece;
 use super::automata::{Automata, GROUPS};
@@ -84,12 +85,13 @@ pub(super) struct Scan<'s> {
     pub(super) counts: &'s mut Vec<(u16, u32)>,
     /// Bytes stepped through automata.
     pub(super) steps: u64,
-    /// How much of the text has been given out or masked. Behind a mask of personal data it is ahead of the walk, which looks for secrets
-    /// that begin under the mask and go on behind it.
+    /// How much of the text has been given out or masked. Behind a mask of personal data it is
+    /// ahead of the walk, which looks for secrets that begin under the mask and go on behind it.
     pub(super) sent: usize,
     /// Room for candidates.
     pub(super) ends: Vec<(usize, u16)>,
-    /// An `@` that is the first behind all positions between the one it was looked for at and itself; the text's length for none.
+    /// An `@` that is the first behind all positions between the one it was looked for at and
+    /// itself; the text's length for none.
     pub(super) sign: usize,
 }
 
@@ -110,12 +112,18 @@ impl Scan<'_> {
             }
         }
         loop {
-            let Some(mut thread) = state.thread.take().or_else(|| self.begin(at)) else { return self.text.len() };
+            let Some(mut thread) = state.thread.take().or_else(|| self.begin(at)) else {
+                return self.text.len();
+            };
             let next = match self.follow(&mut thread) {
                 Fate::Live if self.ending == Ending::More => Next::Hold,
                 Fate::Over => self.settle(&thread, false),
-                Fate::Live => self.opens_at_pause(&thread).map_or_else(|| self.settle(&thread, false), Next::Open),
-                Fate::Full => self.opens_at_bound(&thread).map_or_else(|| self.settle(&thread, true), Next::Open),
+                Fate::Live => self
+                    .opens_at_pause(&thread)
+                    .map_or_else(|| self.settle(&thread, false), Next::Open),
+                Fate::Full => self
+                    .opens_at_bound(&thread)
+                    .map_or_else(|| self.settle(&thread, true), Next::Open),
             };
             at = match next {
                 Next::At(at) => at,
@@ -136,11 +144,14 @@ impl Scan<'_> {
     fn follow(&mut self, thread: &mut Thread) -> Fate {
         let limit = self.text.len().min(thread.start + self.automata.options.hold_bytes);
         let from = thread.start + thread.taken;
-        for (group, (state, table)) in thread.states.iter_mut().zip(&self.automata.tables).enumerate() {
+        for (group, (state, table)) in
+            thread.states.iter_mut().zip(&self.automata.tables).enumerate()
+        {
             let mut at = from;
             while *state != DEAD && at < limit {
                 let stop = limit.min(at + STRIDE);
-                let (to, took, ended) = table.run(*state, self.text.as_bytes().get(at..stop).unwrap_or_default());
+                let (to, took, ended) =
+                    table.run(*state, self.text.as_bytes().get(at..stop).unwrap_or_default());
                 thread.ended |= u8::from(ended) << group;
                 self.steps += took as u64 + 1;
                 at = stop;
@@ -156,10 +167,19 @@ impl Scan<'_> {
 
     /// Rules that a live thread can still match.
     fn possible<'t>(&'t self, thread: &'t Thread) -> impl Iterator<Item = u16> + 't {
-        let live = thread.states.iter().zip(&self.automata.tables).enumerate().filter(|(_, (state, _))| **state != DEAD);
+        let live = thread
+            .states
+            .iter()
+            .zip(&self.automata.tables)
+            .enumerate()
+            .filter(|(_, (state, _))| **state != DEAD);
         let mut context = None;
         live.flat_map(|(_, (state, table))| members(table.possible(*state))).filter(move |number| {
-            let long = self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.pattern.longest >= thread.taken);
+            let long = self
+                .automata
+                .rules
+                .get(usize::from(*number))
+                .is_some_and(|rule| rule.pattern.longest >= thread.taken);
             long && self.may(thread, *number, &mut context)
         })
     }
@@ -179,14 +199,20 @@ impl Scan<'_> {
         let first = self.text.as_bytes().get(start).copied().unwrap_or(b' ');
         let (near, length) = self.near(start);
         let near = near.get(NEAR - length..).unwrap_or_default();
-        (edges.starts)(&rule.pattern, near, first) && (rule.plain || has(context.get_or_insert_with(|| self.context(start)), number))
+        (edges.starts)(&rule.pattern, near, first)
+            && (rule.plain || has(context.get_or_insert_with(|| self.context(start)), number))
     }
 
-    /// What a failed or finished thread comes to. At the hold bound (`full`) the text behind it does not count.
+    /// What a failed or finished thread comes to. At the hold bound (`full`) the text behind it
+    /// does not count.
     fn settle(&mut self, thread: &Thread, full: bool) -> Next {
         let limit = self.text.len().min(thread.start + self.automata.options.hold_bytes);
         let at_end = self.ending != Ending::More && limit == self.text.len();
-        let choice = if thread.ended != 0 || at_end { self.choose(thread, limit, at_end, full) } else { Choice::None };
+        let choice = if thread.ended != 0 || at_end {
+            self.choose(thread, limit, at_end, full)
+        } else {
+            Choice::None
+        };
         let hit = match choice {
             Choice::Hit(hit) => hit,
             Choice::None => return Next::At(thread.start + 1),
@@ -198,12 +224,18 @@ impl Scan<'_> {
             self.mask(start, hit.rule, hit.score, self.base + start..self.base + hit.end, false);
             self.sent = hit.end;
         }
-        // One that lies under a mask already takes no beginning from another that goes on behind it.
-        let secret = self.automata.rules.get(usize::from(hit.rule)).is_some_and(|rule| rule.pattern.family == Family::Secret);
+        // One that lies under a mask already takes no beginning from another that goes on behind
+        // it.
+        let secret = self
+            .automata
+            .rules
+            .get(usize::from(hit.rule))
+            .is_some_and(|rule| rule.pattern.family == Family::Secret);
         Next::At(if secret && masks { hit.end } else { thread.start + 1 })
     }
 
-    /// At a pause, the rule to open a mask for: a match that may go on, or a secret that has shown its name.
+    /// At a pause, the rule to open a mask for: a match that may go on, or a secret that has shown
+    /// its name.
     fn opens_at_pause(&mut self, thread: &Thread) -> Option<u16> {
         if self.ending != Ending::Pause {
             return None;
@@ -212,29 +244,51 @@ impl Scan<'_> {
             return (hit.end == self.text.len()).then_some(hit.rule);
         }
         let held = self.text.as_bytes().get(thread.start..).unwrap_or_default();
-        self.possible(thread)
-            .find(|number| self.automata.rules.get(usize::from(*number)).is_some_and(|rule| rule.masks_at_bound && rule.names(held)))
+        self.possible(thread).find(|number| {
+            self.automata
+                .rules
+                .get(usize::from(*number))
+                .is_some_and(|rule| rule.masks_at_bound && rule.names(held))
+        })
     }
 
     /// At the bound, the rule to open a mask for: the surest of those that say so.
     fn opens_at_bound(&self, thread: &Thread) -> Option<u16> {
         let rule = |number: &u16| self.automata.rules.get(usize::from(*number));
-        self.possible(thread).filter(|number| rule(number).is_some_and(|rule| rule.masks_at_bound)).max_by(|left, right| {
-            let score = |number| rule(number).map_or(0.0, |rule| rule.pattern.score);
-            score(left).total_cmp(&score(right)).then(right.cmp(left))
-        })
+        self.possible(thread)
+            .filter(|number| rule(number).is_some_and(|rule| rule.masks_at_bound))
+            .max_by(|left, right| {
+                let score = |number| rule(number).map_or(0.0, |rule| rule.pattern.score);
+                score(left).total_cmp(&score(right)).then(right.cmp(left))
+            })
     }
 
     /// Give out a mask, and the text before it.
-    pub(super) fn mask(&mut self, start: usize, number: u16, score: f32, span: std::ops::Range<usize>, open: bool) {
+    pub(super) fn mask(
+        &mut self,
+        start: usize,
+        number: u16,
+        score: f32,
+        span: std::ops::Range<usize>,
+        open: bool,
+    ) {
         self.pass(start);
-        let Some(rule) = self.automata.rules.get(usize::from(number)).map(|rule| &rule.pattern) else { return };
+        let Some(rule) = self.automata.rules.get(usize::from(number)).map(|rule| &rule.pattern)
+        else {
+            return;
+        };
         match self.counts.iter_mut().find(|count| count.0 == number) {
             Some(count) => count.1 = count.1.saturating_add(1),
             None => self.counts.push((number, 1)),
         }
         let text = self.text.get(start..span.end.saturating_sub(self.base)).unwrap_or_default();
-        let finding = Finding { kind: rule.kind.clone(), rule: rule.rule.clone(), family: rule.family, span, score };
+        let finding = Finding {
+            kind: rule.kind.clone(),
+            rule: rule.rule.clone(),
+            family: rule.family,
+            span,
+            score,
+        };
         (self.out)(Piece::Mask { finding: &finding, text, open });
     }
 
@@ -265,7 +319,9 @@ impl Scan<'_> {
 
     /// Rules with a context word before a position.
     pub(super) fn context(&self, at: usize) -> Bits {
-        self.automata.contexts.before(self.before.bytes(), self.text.as_bytes().get(..at).unwrap_or_default())
+        self.automata
+            .contexts
+            .before(self.before.bytes(), self.text.as_bytes().get(..at).unwrap_or_default())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - *In*: a position to go on from.
 //! - *Out*: the next start that can still become a match, as a [`Thread`].
-//! - *Never*: a thread for a word that its first bytes rule out; nearly all are, and large texts are as fast as this is.
+//! - *Never*: a thread for a word that its first bytes rule out; nearly all are, and large texts
+//!   are as fast as this is.
 
 use super::automata::{INNER, OUTER, WORD};
 use super::scan::{Scan, Thread};
@@ -16,7 +17,9 @@ impl Scan<'_> {
         let (start, begun) = self.next_start(at)?;
         let before = self.byte_before(start);
         let mut thread = Thread { start, begun, ..Thread::default() };
-        for (group, (into, table)) in thread.states.iter_mut().zip(&self.automata.tables).enumerate() {
+        for (group, (into, table)) in
+            thread.states.iter_mut().zip(&self.automata.tables).enumerate()
+        {
             if begun & (1 << group) != 0 {
                 *into = table.start(before);
             }
@@ -43,26 +46,38 @@ impl Scan<'_> {
         None
     }
 
-    /// The tables that a first look at a start leaves: most words are none's beginning, and a thread for each would cost more.
+    /// The tables that a first look at a start leaves: most words are none's beginning, and a
+    /// thread for each would cost more.
     #[inline]
     fn survive(&mut self, start: usize, before: u8, tables: u8) -> u8 {
         let bytes = self.text.as_bytes();
         let first = (start > 0 || !self.before.bytes().is_empty()).then_some(before);
-        let double = bytes.get(start).zip(bytes.get(start + 1)).map(|(first, second)| usize::from(u16::from_be_bytes([*first, *second])));
-        let tables = tables & double.and_then(|double| self.automata.doubles.get(double)).copied().unwrap_or(u8::MAX);
+        let double = bytes
+            .get(start)
+            .zip(bytes.get(start + 1))
+            .map(|(first, second)| usize::from(u16::from_be_bytes([*first, *second])));
+        let tables = tables
+            & double
+                .and_then(|double| self.automata.doubles.get(double))
+                .copied()
+                .unwrap_or(u8::MAX);
         let mut left = tables;
-        for (group, (table, sign)) in self.automata.tables.iter().zip(&self.automata.signs).enumerate() {
+        for (group, (table, sign)) in
+            self.automata.tables.iter().zip(&self.automata.signs).enumerate()
+        {
             if tables & (1 << group) == 0 {
                 continue;
             }
             if let Some(far) = sign {
-                // What is behind the hold bound must not count: in other pieces it would not have come yet.
+                // What is behind the hold bound must not count: in other pieces it would not have
+                // come yet.
                 if *far >= self.automata.options.hold_bytes {
                     continue;
                 }
                 let stop = start + far;
                 if self.sign < start {
-                    self.sign = memchr::memchr(b'@', bytes.get(start..).unwrap_or_default()).map_or(bytes.len(), |at| start + at);
+                    self.sign = memchr::memchr(b'@', bytes.get(start..).unwrap_or_default())
+                        .map_or(bytes.len(), |at| start + at);
                 }
                 left &= !(u8::from(stop < bytes.len() && self.sign > stop) << group);
                 continue;

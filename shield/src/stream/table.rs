@@ -1,12 +1,16 @@
-//! A deterministic automaton over several rules, anchored at a start, and what each of its states can still lead to.
+//! A deterministic automaton over several rules, anchored at a start, and what each of its states
+//! can still lead to.
 //!
 //! - *In*: syntax trees of rules.
-//! - *Out*: one flat table; per state the rules that end there and the rules that can still end later.
-//! - *Never*: search. A table is stepped by its user, so a thread can stop at any byte and go on in the next piece.
+//! - *Out*: one flat table; per state the rules that end there and the rules that can still end
+//!   later.
+//! - *Never*: search. A table is stepped by its user, so a thread can stop at any byte and go on in
+//!   the next piece.
 //!
-//! `regex-automata` determinizes; its table is then copied, because a stream needs two answers it does not give: which rules are
-//! still possible in a state, and (cheaply) whether any is. Ends are reported one byte late, as there: a state that a byte at `i` leads to
-//! names the rules that match the text before `i`.
+//! `regex-automata` determinizes; its table is then copied, because a stream needs two answers it
+//! does not give: which rules are still possible in a state, and (cheaply) whether any is. Ends are
+//! reported one byte late, as there: a state that a byte at `i` leads to names the rules that match
+//! the text before `i`.
 
 use regex_automata::MatchKind;
 use regex_automata::dfa::{StartKind, dense};
@@ -41,9 +45,16 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Determinize. `rules` are the numbers the sets speak of, `longest` the bound of each number. `None`: larger than `limit` bytes.
-    pub(super) fn build(trees: &[&Hir], rules: &[u16], longest: &[usize], limit: usize) -> Option<Table> {
-        let compiler = thompson::Config::new().utf8(false).which_captures(thompson::WhichCaptures::None);
+    /// Determinize. `rules` are the numbers the sets speak of, `longest` the bound of each number.
+    /// `None`: larger than `limit` bytes.
+    pub(super) fn build(
+        trees: &[&Hir],
+        rules: &[u16],
+        longest: &[usize],
+        limit: usize,
+    ) -> Option<Table> {
+        let compiler =
+            thompson::Config::new().utf8(false).which_captures(thompson::WhichCaptures::None);
         let nfa = thompson::Compiler::new().configure(compiler).build_many_from_hir(trees).ok()?;
         let config = dense::Config::new()
             .match_kind(MatchKind::All)
@@ -72,7 +83,8 @@ impl Table {
         self.next.get((state & !ENDS) as usize + self.width - 1).copied().unwrap_or(DEAD)
     }
 
-    /// Bytes until the automaton is dead: the state, how many it took, and whether a rule ended in them.
+    /// Bytes until the automaton is dead: the state, how many it took, and whether a rule ended in
+    /// them.
     #[inline]
     pub(super) fn run(&self, mut state: u32, bytes: &[u8]) -> (u32, usize, bool) {
         let mut seen = 0;
@@ -86,8 +98,9 @@ impl Table {
         (state, bytes.len(), seen & ENDS != 0)
     }
 
-    /// Whether the automaton dies in these bytes without an end. Looks at eight bytes at a time, past its death: a branch that hangs on where a
-    /// word ends would be mispredicted at every word.
+    /// Whether the automaton dies in these bytes without an end. Looks at eight bytes at a time,
+    /// past its death: a branch that hangs on where a word ends would be mispredicted at every
+    /// word.
     #[inline]
     pub(super) fn dies(&self, mut state: u32, bytes: &[u8]) -> bool {
         let mut seen = 0;
@@ -132,7 +145,8 @@ impl Table {
     /// Whether a byte can be the first of a match.
     pub(super) fn begins(&self, byte: u8) -> bool {
         // A continuation byte is inside a character.
-        !(0x80..0xC0).contains(&byte) && self.starts.iter().any(|start| *self.possible(self.step(*start, byte)) != [0; 4])
+        !(0x80..0xC0).contains(&byte)
+            && self.starts.iter().any(|start| *self.possible(self.step(*start, byte)) != [0; 4])
     }
 
     /// When every match has a `byte` in it: the most bytes before the first one.
@@ -142,10 +156,20 @@ impl Table {
         while !front.is_empty() {
             front.sort_unstable();
             front.dedup();
-            let others = |state: &u32| (0..=255u8).filter(|other| *other != byte).map(|other| self.step(*state, other)).collect::<Vec<_>>();
-            let next: Vec<u32> = front.iter().flat_map(others).filter(|state| *state != DEAD).collect();
+            let others = |state: &u32| {
+                (0..=255u8)
+                    .filter(|other| *other != byte)
+                    .map(|other| self.step(*state, other))
+                    .collect::<Vec<_>>()
+            };
+            let next: Vec<u32> =
+                front.iter().flat_map(others).filter(|state| *state != DEAD).collect();
             let bound = next.iter().map(|state| self.bound(*state)).max().unwrap_or(0);
-            if front.iter().chain(&next).any(|state| state & ENDS != 0 || self.end(*state) & ENDS != 0) {
+            if front
+                .iter()
+                .chain(&next)
+                .any(|state| state & ENDS != 0 || self.end(*state) & ENDS != 0)
+            {
                 return None;
             }
             if before >= bound {
@@ -182,7 +206,11 @@ pub(super) fn doubles(tables: &[Table], begins: &[u8; 256]) -> Vec<u8> {
     let mut doubles = vec![0; 1 << 16];
     for (at, bits) in doubles.iter_mut().enumerate() {
         let [first, second] = (at as u16).to_be_bytes();
-        for (group, table) in tables.iter().enumerate().filter(|(group, _)| begins[usize::from(first)] & (1 << group) != 0) {
+        for (group, table) in tables
+            .iter()
+            .enumerate()
+            .filter(|(group, _)| begins[usize::from(first)] & (1 << group) != 0)
+        {
             *bits |= u8::from(table.begins_with(first, second)) << group;
         }
     }

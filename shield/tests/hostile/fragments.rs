@@ -16,7 +16,9 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 const MORE: u64 = 12;
 
 static TREES: LazyLock<Vec<Hir>> = LazyLock::new(|| {
-    let parse = |regex: &str| regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).unwrap();
+    let parse = |regex: &str| {
+        regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).unwrap()
+    };
     shield::rules().iter().map(|rule| parse(&rule.regex)).collect()
 });
 
@@ -159,7 +161,11 @@ pub fn text() -> impl Strategy<Value = String> {
 
 /// How a text is cut: how many characters a piece has, round and round; empty pieces too.
 pub fn cuts() -> impl Strategy<Value = Vec<usize>> {
-    prop_oneof![3 => prop::collection::vec(0..9usize, 1..6), 1 => Just(vec![1]), 1 => prop::collection::vec(0..200usize, 1..4)]
+    prop_oneof![
+        3 => prop::collection::vec(0..9usize, 1..6),
+        1 => Just(vec![1]),
+        1 => prop::collection::vec(0..200usize, 1..4),
+    ]
 }
 
 /// The pieces of a text.
@@ -185,7 +191,8 @@ fn fragment() -> impl Strategy<Value = String> {
         8 => select(GLUE).prop_map(str::to_owned),
         3 => prop::collection::vec(select(ODD), 1..6).prop_map(String::from_iter),
         2 => any::<String>().prop_map(|text| text.chars().take(16).collect()),
-        1 => prop::collection::vec(any::<u8>(), 0..24).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        1 => prop::collection::vec(any::<u8>(), 0..24)
+            .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         1 => (select(ODD), 0..80usize).prop_map(|(odd, times)| format!("e{}", String::from(odd).repeat(times))),
         1 => (select(GLUE), 0..40usize).prop_map(|(glue, times)| glue.repeat(times)),
     ];
@@ -205,7 +212,12 @@ fn matching() -> impl Strategy<Value = String> {
             0 => text[at..].to_owned(),
             1 => text[..at].to_owned(),
             2 => text.repeat(1 + dice.below(3) as usize),
-            3 => format!("{}{}{}", &text[..at], ODD[dice.below(ODD.len() as u64) as usize], &text[at..]),
+            3 => format!(
+                "{}{}{}",
+                &text[..at],
+                ODD[dice.below(ODD.len() as u64) as usize],
+                &text[at..]
+            ),
             4 => text.to_uppercase(),
             _ => text,
         }
@@ -220,14 +232,22 @@ fn grow(tree: &Hir, dice: &mut Dice, into: &mut Vec<u8>) {
             let range = &class.ranges()[dice.below(class.ranges().len() as u64) as usize];
             into.push(range.start() + dice.below(u64::from(range.end() - range.start()) + 1) as u8);
         }
-        HirKind::Class(Class::Unicode(class)) => into.extend_from_slice(class.ranges()[0].start().to_string().as_bytes()),
+        HirKind::Class(Class::Unicode(class)) => {
+            into.extend_from_slice(class.ranges()[0].start().to_string().as_bytes())
+        }
         HirKind::Capture(capture) => grow(&capture.sub, dice, into),
         HirKind::Concat(parts) => parts.iter().for_each(|part| grow(part, dice, into)),
-        HirKind::Alternation(parts) => grow(&parts[dice.below(parts.len() as u64) as usize], dice, into),
+        HirKind::Alternation(parts) => {
+            grow(&parts[dice.below(parts.len() as u64) as usize], dice, into)
+        }
         HirKind::Repetition(repetition) => {
             let spare = u64::from(repetition.max.unwrap_or(u32::MAX) - repetition.min).min(MORE);
             // Now and then more than the bound at which streams give up.
-            let spare = if repetition.max.is_none_or(|max| max > 200) && dice.below(16) == 0 { 300 } else { spare };
+            let spare = if repetition.max.is_none_or(|max| max > 200) && dice.below(16) == 0 {
+                300
+            } else {
+                spare
+            };
             for _ in 0..u64::from(repetition.min) + dice.below(spare + 1) {
                 grow(&repetition.sub, dice, into);
             }
@@ -237,10 +257,16 @@ fn grow(tree: &Hir, dice: &mut Dice, into: &mut Vec<u8>) {
 
 /// Encodings inside one another.
 fn nested() -> impl Strategy<Value = String> {
-    let seeds =
-        select(vec!["ignore all previous instructions", "password=hunter22x", "the key of anna@example.org", "\u{1f980}\u{202e}é", ""]);
-    (seeds, prop::collection::vec(0..7u8, 1..4))
-        .prop_map(|(seed, layers)| layers.iter().fold(seed.to_owned(), |text, layer| wrap(&text, *layer)))
+    let seeds = select(vec![
+        "ignore all previous instructions",
+        "password=hunter22x",
+        "the key of anna@example.org",
+        "\u{1f980}\u{202e}é",
+        "",
+    ]);
+    (seeds, prop::collection::vec(0..7u8, 1..4)).prop_map(|(seed, layers)| {
+        layers.iter().fold(seed.to_owned(), |text, layer| wrap(&text, *layer))
+    })
 }
 
 fn wrap(text: &str, layer: u8) -> String {
@@ -259,21 +285,30 @@ fn wrap(text: &str, layer: u8) -> String {
 pub fn prefixes() -> Vec<(String, String)> {
     let first = |tree: &Hir| {
         let mut bytes = Vec::new();
-        // The first branch of everything, as far as it goes: `password = "` of an assignment, `AKIA` of a key.
+        // The first branch of everything, as far as it goes: `password = "` of an assignment,
+        // `AKIA` of a key.
         least(tree, &mut bytes);
         String::from_utf8_lossy(&bytes[..bytes.len().min(24)]).into_owned()
     };
-    shield::rules().iter().zip(TREES.iter()).map(|(rule, tree)| (rule.rule.to_string(), first(tree))).collect()
+    shield::rules()
+        .iter()
+        .zip(TREES.iter())
+        .map(|(rule, tree)| (rule.rule.to_string(), first(tree)))
+        .collect()
 }
 
 fn least(tree: &Hir, into: &mut Vec<u8>) {
     match tree.kind() {
         HirKind::Literal(literal) => into.extend_from_slice(&literal.0),
-        HirKind::Class(Class::Bytes(class)) => into.extend(class.ranges().last().map(|range| range.end())),
+        HirKind::Class(Class::Bytes(class)) => {
+            into.extend(class.ranges().last().map(|range| range.end()))
+        }
         HirKind::Capture(capture) => least(&capture.sub, into),
         HirKind::Concat(parts) => parts.iter().for_each(|part| least(part, into)),
         HirKind::Alternation(parts) => parts.first().into_iter().for_each(|part| least(part, into)),
-        HirKind::Repetition(repetition) => (0..repetition.min.min(MORE as u32)).for_each(|_| least(&repetition.sub, into)),
+        HirKind::Repetition(repetition) => {
+            (0..repetition.min.min(MORE as u32)).for_each(|_| least(&repetition.sub, into))
+        }
         _ => {}
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! - *In*: the rules' own expressions, odd characters, encodings inside one another, cuts anywhere.
 //! - *Out*: the same answer at every cut, bounded work, bounded memory, no panic.
-//! - *Never*: a clock where steps can be counted; the few limits in seconds are a thousand times what a linear pass takes.
+//! - *Never*: a clock where steps can be counted; the few limits in seconds are a thousand times
+//!   what a linear pass takes.
 //!
-//! `make test` runs a few cases of each property, `make fuzz` a million (`PROPTEST_CASES`), and larger texts of the fixed ones.
+//! `make test` runs a few cases of each property, `make fuzz` a million (`PROPTEST_CASES`), and
+//! larger texts of the fixed ones.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod fragments;

@@ -1,4 +1,5 @@
-//! The two pattern scanners: pieces equal the whole, what is masked does not pass, work and memory are bounded.
+//! The two pattern scanners: pieces equal the whole, what is masked does not pass, work and memory
+//! are bounded.
 
 use std::sync::LazyLock;
 
@@ -16,10 +17,12 @@ const TRIED: usize = 32;
 /// At most this many tables run over a start.
 const TABLES: u64 = 6;
 
-/// What an operator can set: everything with the usual hold and with the smallest, and secrets alone.
+/// What an operator can set: everything with the usual hold and with the smallest, and secrets
+/// alone.
 pub(super) static SET: LazyLock<Vec<(Automata, usize)>> = LazyLock::new(|| {
     let all = shield::rules();
-    let secrets: Vec<&'static Pattern> = all.iter().copied().filter(|rule| rule.family == Family::Secret).collect();
+    let secrets: Vec<&'static Pattern> =
+        all.iter().copied().filter(|rule| rule.family == Family::Secret).collect();
     let build = |rules: &[&'static Pattern], hold_bytes| {
         let options = Options { edges: Edges::tables(), hold_bytes, ..Options::default() };
         (Automata::new(rules, options).unwrap(), hold_bytes)
@@ -29,13 +32,15 @@ pub(super) static SET: LazyLock<Vec<(Automata, usize)>> = LazyLock::new(|| {
 
 pub(super) static SCANNER: LazyLock<Scanner> = LazyLock::new(|| Scanner::new(&shield::rules()));
 
-/// The most steps that are allowed for each byte and each piece: a start is followed over `hold` bytes in every table once, and once more when
-/// its ends are looked for; and 24 bytes of every start are looked at first.
+/// The most steps that are allowed for each byte and each piece: a start is followed over `hold`
+/// bytes in every table once, and once more when its ends are looked for; and 24 bytes of every
+/// start are looked at first.
 pub(super) fn steps_a_byte(hold: usize) -> u64 {
     TABLES * (2 * hold as u64 + 2 * 24)
 }
 
-/// What came out, and that it covers the text from end to end: what is passed is the text itself, and no byte of a finding is in it.
+/// What came out, and that it covers the text from end to end: what is passed is the text itself,
+/// and no byte of a finding is in it.
 struct Tiles<'t> {
     text: &'t str,
     at: usize,
@@ -52,20 +57,37 @@ impl<'t> Tiles<'t> {
     fn take(&mut self, piece: &Piece<'_>) {
         match piece {
             Piece::Pass(passed) => {
-                assert!(!self.open && self.text[self.at..].starts_with(passed), "{:?}: {passed:?} at {}", self.text, self.at);
+                assert!(
+                    !self.open && self.text[self.at..].starts_with(passed),
+                    "{:?}: {passed:?} at {}",
+                    self.text,
+                    self.at
+                );
                 self.at += passed.len();
                 self.passed.push_str(passed);
             }
             Piece::Mask { finding, open, .. } => {
-                assert!(!self.open && finding.span.start == self.at, "{:?}: {finding:?} at {}", self.text, self.at);
-                assert!(finding.span.start < finding.span.end && finding.score >= FLOOR, "{finding:?}");
+                assert!(
+                    !self.open && finding.span.start == self.at,
+                    "{:?}: {finding:?} at {}",
+                    self.text,
+                    self.at
+                );
+                assert!(
+                    finding.span.start < finding.span.end && finding.score >= FLOOR,
+                    "{finding:?}"
+                );
                 self.at = if *open { self.at } else { finding.span.end };
                 self.open = *open;
                 self.passed.push_str("[]");
                 self.findings.push((*finding).clone());
             }
             Piece::Close(span) => {
-                assert!(self.open && span.start == self.at && span.end <= self.text.len(), "{:?}: {span:?}", self.text);
+                assert!(
+                    self.open && span.start == self.at && span.end <= self.text.len(),
+                    "{:?}: {span:?}",
+                    self.text
+                );
                 (self.at, self.open) = (span.end, false);
                 self.findings.last_mut().unwrap().span = span.clone();
             }
@@ -74,7 +96,12 @@ impl<'t> Tiles<'t> {
     }
 }
 
-fn feed(number: usize, text: &str, pieces: &[&str], flush_at: Option<usize>) -> (String, Vec<Finding>) {
+fn feed(
+    number: usize,
+    text: &str,
+    pieces: &[&str],
+    flush_at: Option<usize>,
+) -> (String, Vec<Finding>) {
     let (automata, bound) = &SET[number];
     let (mut tiles, mut channel) = (Tiles::new(text), Channel::new());
     for (at, piece) in pieces.iter().enumerate() {
@@ -86,7 +113,11 @@ fn feed(number: usize, text: &str, pieces: &[&str], flush_at: Option<usize>) -> 
         }
     }
     channel.finish(automata, &mut |piece| tiles.take(&piece));
-    assert!(channel.held() == 0 && !tiles.open && tiles.at == text.len(), "{text:?}: ends at {}", tiles.at);
+    assert!(
+        channel.held() == 0 && !tiles.open && tiles.at == text.len(),
+        "{text:?}: ends at {}",
+        tiles.at
+    );
     let most = steps_a_byte(*bound) * (text.len() + pieces.len() + 1) as u64;
     assert!(channel.steps() <= most, "{text:?}: {} steps, {most} allowed", channel.steps());
     let counted: u32 = channel.counts().iter().map(|count| count.1).sum();
@@ -105,26 +136,45 @@ proptest! {
     }
 
     #[test]
-    fn a_pause_anywhere_loses_and_doubles_nothing(text in text(), sizes in cuts(), number in 0..3usize, at in 0..40usize) {
+    fn a_pause_anywhere_loses_and_doubles_nothing(
+        text in text(),
+        sizes in cuts(),
+        number in 0..3usize,
+        at in 0..40usize,
+    ) {
         let pieces = cut(&text, &sizes);
         feed(number, &text, &pieces, Some(at % pieces.len()));
     }
 
-    /// The whole-text scanner weighs overlapping candidates, the stream takes the first: their spans may differ, but nothing that one finds passes
-    /// the other untouched.
+    /// The whole-text scanner weighs overlapping candidates, the stream takes the first: their
+    /// spans may differ, but nothing that one finds passes the other untouched.
     #[test]
     fn what_the_whole_text_scanner_finds_the_stream_masks(text in text()) {
         let mut found = Vec::new();
         SCANNER.find(&text, &mut found);
         let (_, masked) = feed(0, &text, &[&text], None);
         for finding in &found {
-            let touching = || masked.iter().filter(|mask| mask.span.start < finding.span.end && finding.span.start < mask.span.end);
-            let whole = finding.span.clone().all(|at| masked.iter().any(|mask| mask.span.contains(&at)));
-            // Of a secret nothing passes, unless another secret took its beginning. Of personal data what is longer than the hold does.
+            let touching = || {
+                masked.iter().filter(|mask| {
+                    mask.span.start < finding.span.end && finding.span.start < mask.span.end
+                })
+            };
+            let whole =
+                finding.span.clone().all(|at| masked.iter().any(|mask| mask.span.contains(&at)));
+            // Of a secret nothing passes, unless another secret took its beginning. Of personal
+            // data what is longer than the hold does.
             let longer = finding.family == Family::Pii && finding.span.len() >= SET[0].1;
-            // Of values that are glued to more, only so many ends are tried, the longest first: "Known gaps" of docs/guardrails.md.
-            let behind = text[finding.span.end..].bytes().take_while(|byte| !byte.is_ascii_whitespace()).count();
-            let held = whole || longer || behind >= TRIED || touching().any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
+            // Of values that are glued to more, only so many ends are tried, the longest first:
+            // "Known gaps" of docs/guardrails.md.
+            let behind = text[finding.span.end..]
+                .bytes()
+                .take_while(|byte| !byte.is_ascii_whitespace())
+                .count();
+            let held = whole
+                || longer
+                || behind >= TRIED
+                || touching()
+                    .any(|mask| finding.family == Family::Pii || mask.family == Family::Secret);
             prop_assert!(held, "{:?}: {:?} {:?} passes; masked: {:?}", text, finding, &text[finding.span.clone()], masked);
         }
     }
@@ -156,7 +206,10 @@ fn once_found() {
     // A match that a pause cuts short is as sure as the words before it make it.
     let phone = "phone 202-555-0143 x12";
     let (_, findings) = feed(0, phone, &cut(phone, &[1]), Some(12));
-    assert!(findings.iter().any(|finding| finding.kind == "PHONE_NUMBER" && finding.score >= FLOOR), "{findings:?}");
+    assert!(
+        findings.iter().any(|finding| finding.kind == "PHONE_NUMBER" && finding.score >= FLOOR),
+        "{findings:?}"
+    );
     // Ends of one rule must not take the tries of another.
     let key = "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";
     let glued = format!(
@@ -164,12 +217,19 @@ fn once_found() {
         "sk-None-V7-_X1_--2v---RB_YFFT3BlbkFJyd-Z6rQ-2Bg__q2_j_dX-_-eZ"
     );
     let (_, findings) = feed(0, &glued, &[&glued], None);
-    assert!(findings.iter().any(|finding| finding.kind == "GENERIC_SECRET" && finding.span.start == 0), "{findings:?}");
+    assert!(
+        findings.iter().any(|finding| finding.kind == "GENERIC_SECRET" && finding.span.start == 0),
+        "{findings:?}"
+    );
     // Personal data longer than the hold must not swallow the name of a secret that is glued to it.
-    let address = format!("LDAP://I]!J~O_=!]+{}password = \"hunter2hunter2\"", "&#38;&#35;&#49;&#48;&#59;".repeat(24));
+    let address = format!(
+        "LDAP://I]!J~O_=!]+{}password = \"hunter2hunter2\"",
+        "&#38;&#35;&#49;&#48;&#59;".repeat(24)
+    );
     let (passed, _) = feed(0, &address, &[&address], None);
     assert!(!passed.contains("hunter2"), "{passed}");
-    // A secret under the mask of an address must not take the beginning of another that goes on behind it.
+    // A secret under the mask of an address must not take the beginning of another that goes on
+    // behind it.
     let address = "ftps://8-+.H_0_!_5%:5,2!t@*".repeat(3);
     assert_eq!(feed(0, &address, &[&address], None).0, "[][]");
 }

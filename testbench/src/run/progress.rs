@@ -36,7 +36,8 @@ impl Progress {
         let failed = outcome.samples.iter().filter(|s| !s.is_ok()).count();
         let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-9);
         let bar = format!("{}{}", "=".repeat(filled), " ".repeat(WIDTH - filled));
-        let _ = write!(std::io::stderr(), "\r[{bar}] {done} requests, {failed} failed, {rate:.1}/s ");
+        let _ =
+            write!(std::io::stderr(), "\r[{bar}] {done} requests, {failed} failed, {rate:.1}/s ");
     }
 }
 

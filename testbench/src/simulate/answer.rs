@@ -48,9 +48,16 @@ pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<B
     // A few events ahead of the connection, as an engine's own queue would be.
     let (send, receive) = mpsc::channel(16);
     // Ends when the answer is complete, or when the client leaves and its channel closes.
-    tokio::spawn(async move { if streamed { stream(&state, &order, send).await } else { whole(&state, &order, send).await } });
+    tokio::spawn(async move {
+        if streamed {
+            stream(&state, &order, send).await
+        } else {
+            whole(&state, &order, send).await
+        }
+    });
     let mut response = Response::new(Events(receive).boxed());
-    let content_type = if streamed { "text/event-stream; charset=utf-8" } else { "application/json" };
+    let content_type =
+        if streamed { "text/event-stream; charset=utf-8" } else { "application/json" };
     response.headers_mut().insert("content-type", http::HeaderValue::from_static(content_type));
     response
 }
@@ -60,15 +67,23 @@ async fn stream(state: &State, order: &Order, send: mpsc::Sender<Bytes>) {
     let mut random = SmallRng::seed_from_u64(order.number);
     let mut due = Instant::now() + state.profile.first_token(order.prompt_tokens, &mut random);
     let model = &state.profile.model;
-    let head = format!("\"id\":\"sim-{}\",\"object\":\"{}\",\"created\":1760000000,\"model\":\"{model}\"", order.number, order.object());
+    let head = format!(
+        "\"id\":\"sim-{}\",\"object\":\"{}\",\"created\":1760000000,\"model\":\"{model}\"",
+        order.number,
+        order.object()
+    );
     for i in 0..order.tokens {
         wait(due).await;
-        due = due.max(Instant::now() - Duration::from_millis(1)) + state.profile.next_token(&mut random);
+        due = due.max(Instant::now() - Duration::from_millis(1))
+            + state.profile.next_token(&mut random);
         let mut text = String::new();
         if i == 0 && order.chat {
             text.push_str(&format!("data: {{{head},\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"finish_reason\":null}}]}}\n\n"));
         }
-        text.push_str(&format!("data: {{{head},\"choices\":[{{\"index\":0,{},\"finish_reason\":null}}]}}\n\n", order.piece(i)));
+        text.push_str(&format!(
+            "data: {{{head},\"choices\":[{{\"index\":0,{},\"finish_reason\":null}}]}}\n\n",
+            order.piece(i)
+        ));
         if i + 1 == order.tokens {
             text.push_str(&order.ending(&head));
         }
@@ -108,7 +123,11 @@ impl Order {
 
     fn piece(&self, i: u64) -> String {
         let word = word(i);
-        if self.chat { format!("\"delta\":{{\"content\":\"{word}\"}}") } else { format!("\"text\":\"{word}\"") }
+        if self.chat {
+            format!("\"delta\":{{\"content\":\"{word}\"}}")
+        } else {
+            format!("\"text\":\"{word}\"")
+        }
     }
 
     fn counts(&self) -> serde_json::Value {
@@ -118,9 +137,14 @@ impl Order {
     /// The finish event, the usage if it was asked for, and the end mark.
     fn ending(&self, head: &str) -> String {
         let empty = if self.chat { "\"delta\":{}" } else { "\"text\":\"\"" };
-        let mut text = format!("data: {{{head},\"choices\":[{{\"index\":0,{empty},\"finish_reason\":\"length\"}}]}}\n\n");
+        let mut text = format!(
+            "data: {{{head},\"choices\":[{{\"index\":0,{empty},\"finish_reason\":\"length\"}}]}}\n\n"
+        );
         if self.usage {
-            text.push_str(&format!("data: {{{head},\"choices\":[],\"usage\":{}}}\n\n", self.counts()));
+            text.push_str(&format!(
+                "data: {{{head},\"choices\":[],\"usage\":{}}}\n\n",
+                self.counts()
+            ));
         }
         text + "data: [DONE]\n\n"
     }
@@ -128,7 +152,10 @@ impl Order {
 
 /// One token.
 fn word(i: u64) -> &'static str {
-    const WORDS: [&str; 12] = [" the", " sea", " is", " wide", ",", " deep", " and", " cold", ";", " ships", " cross", " it"];
+    const WORDS: [&str; 12] = [
+        " the", " sea", " is", " wide", ",", " deep", " and", " cold", ";", " ships", " cross",
+        " it",
+    ];
     WORDS[(i % WORDS.len() as u64) as usize]
 }
 
@@ -139,7 +166,10 @@ impl HttpBody for Events {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.0.poll_recv(cx).map(|event| event.map(|e| Ok(Frame::data(e))))
     }
 }

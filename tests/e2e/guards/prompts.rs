@@ -19,12 +19,24 @@ async fn what_is_too_much_or_about_something_else_is_refused_by_name() {
     let user = |text: &str| json!([{"role": "user", "content": text}]);
     let tool = json!({"type": "function", "function": {"name": "f"}});
     for (name, body, refused) in [
-        ("fine", json!({"messages": user("how is soup made?"), "max_tokens": 100, "tools": [tool]}), ""),
+        (
+            "fine",
+            json!({"messages": user("how is soup made?"), "max_tokens": 100, "tools": [tool]}),
+            "",
+        ),
         ("tokens", json!({"messages": user(&"soup ".repeat(60))}), "TOO_MANY_TOKENS"),
-        ("messages", json!({"messages": [user("soup")[0], user("soup")[0], user("soup")[0]]}), "TOO_MANY_MESSAGES"),
+        (
+            "messages",
+            json!({"messages": [user("soup")[0], user("soup")[0], user("soup")[0]]}),
+            "TOO_MANY_MESSAGES",
+        ),
         ("tools", json!({"messages": user("soup"), "tools": [tool, tool]}), "TOO_MANY_TOOLS"),
         ("nesting", json!({"messages": user("soup"), "x": [[[[[[[1]]]]]]]}), "NESTED_TOO_DEEP"),
-        ("answer", json!({"messages": user("soup"), "max_completion_tokens": 101}), "TOO_LONG_AN_ANSWER"),
+        (
+            "answer",
+            json!({"messages": user("soup"), "max_completion_tokens": 101}),
+            "TOO_LONG_AN_ANSWER",
+        ),
         ("off-topic", json!({"messages": user("who won the match?")}), "OFF_TOPIC"),
         ("denied", json!({"messages": user("soup with arsenic")}), "TOPIC_POISON"),
         ("rule", json!({"messages": user("soup for TICKET-123")}), "TICKET"),
@@ -33,7 +45,11 @@ async fn what_is_too_much_or_about_something_else_is_refused_by_name() {
         if refused.is_empty() {
             assert_eq!(answer.status, 200, "{name}: {}", answer.text());
         } else {
-            assert_eq!((answer.status, answer.error_code().as_str()), (400, "content_blocked"), "{name}");
+            assert_eq!(
+                (answer.status, answer.error_code().as_str()),
+                (400, "content_blocked"),
+                "{name}"
+            );
             assert!(answer.text().contains(refused), "{name}: {}", answer.text());
         }
     }
@@ -58,7 +74,9 @@ async fn risk_is_told_and_acted_on_by_its_level() {
         assert_eq!(security.level, level, "{name}: {security:?}");
         assert!((0.0..=1.0).contains(&security.risk), "{security:?}");
     }
-    assert!(ask(&gateway, CHAT, "again", &request(attack, false)).await.text().contains("HIGH_RISK"));
+    assert!(
+        ask(&gateway, CHAT, "again", &request(attack, false)).await.text().contains("HIGH_RISK")
+    );
 }
 
 /// Long prompts are checked on other threads; other requests do not wait for them.
@@ -73,11 +91,19 @@ async fn ten_megabytes_block_no_other_request() {
     let mut slowest = Duration::ZERO;
     for number in 0..50 {
         let began = Instant::now();
-        assert_eq!(ask(&gateway, CHAT, &number.to_string(), &request("hi", false)).await.status, 200);
+        assert_eq!(
+            ask(&gateway, CHAT, &number.to_string(), &request("hi", false)).await.status,
+            200
+        );
         slowest = slowest.max(began.elapsed());
     }
     let answer = client.answer().await;
-    assert_eq!((answer.status, answer.error_code().as_str()), (400, "content_blocked"), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (400, "content_blocked"),
+        "{}",
+        answer.text()
+    );
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let security = gateway.record("long").await.security.unwrap();
     assert!(security.filters.iter().all(|filter| filter.wall_us > 0), "{security:?}");
@@ -133,7 +159,8 @@ async fn a_disguise_does_not_get_personal_data_past() {
     }
 }
 
-/// A guard that acts lets nothing pass that it cannot read; one that does not leaves other routes and bodies alone.
+/// A guard that acts lets nothing pass that it cannot read; one that does not leaves other routes
+/// and bodies alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
@@ -144,12 +171,21 @@ async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
         ("tokens", "{\"model\":\"m\",\"prompt\":[1,2,3]}", 400, "guardrail_unreadable_prompt"),
         ("broken", "{\"prompt\":", 400, "invalid_json"),
         ("many", many.as_str(), 413, "too_many_texts"),
-        ("hidden", "{\"prompt\":\"x\",\"suffix\":\"mail jane.roe@example.org\"}", 400, "content_blocked"),
+        (
+            "hidden",
+            "{\"prompt\":\"x\",\"suffix\":\"mail jane.roe@example.org\"}",
+            400,
+            "content_blocked",
+        ),
     ] {
         let answer = ask(&acts, "/v1/completions", name, body).await;
         assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{name}");
         if matches!(name, "tokens" | "broken") {
-            assert_eq!(ask(&flags, "/v1/completions", name, body).await.status, 200, "{name}: no action depends on it");
+            assert_eq!(
+                ask(&flags, "/v1/completions", name, body).await.status,
+                200,
+                "{name}: no action depends on it"
+            );
         }
     }
     assert_eq!(engine.seen().len(), 2);

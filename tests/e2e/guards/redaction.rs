@@ -1,4 +1,5 @@
-//! What is taken out of a prompt never reaches the engine, and comes back into the answer where it is asked for.
+//! What is taken out of a prompt never reaches the engine, and comes back into the answer where it
+//! is asked for.
 
 use kit::{Engine, Step, sse};
 use serde_json::{Value, json};
@@ -31,15 +32,20 @@ async fn the_engine_sees_placeholders_and_the_client_what_it_wrote() {
         width => {
             let text = "Write to [EMAIL_ADDRESS_1], not to [EMAIL_ADDRESS_2] or new@example.net; [this] stays.";
             let width: usize = width.parse().unwrap();
-            let pieces: Vec<&str> = (0..text.len()).step_by(width).map(|at| &text[at..(at + width).min(text.len())]).collect();
+            let pieces: Vec<&str> = (0..text.len())
+                .step_by(width)
+                .map(|at| &text[at..(at + width).min(text.len())])
+                .collect();
             said(&pieces)
         }
     })
     .await;
-    let gateway = guarded(&engine, "input_pii: redact, restore: true, output_pii: mask", "", "").await;
+    let gateway =
+        guarded(&engine, "input_pii: redact, restore: true, output_pii: mask", "", "").await;
     for width in [1, 2, 5, 13, 200] {
         let answer = ask(&gateway, CHAT, &width.to_string(), &prompt(true)).await;
-        let want = format!("Write to {MAIL}, not to john@example.com or [EMAIL_ADDRESS]; [this] stays.");
+        let want =
+            format!("Write to {MAIL}, not to john@example.com or [EMAIL_ADDRESS]; [this] stays.");
         assert_eq!(heard(&answer.text()).0, want, "{width}");
     }
     let sent: Value = serde_json::from_slice(&engine.seen()[0].body).unwrap();
@@ -49,7 +55,10 @@ async fn the_engine_sees_placeholders_and_the_client_what_it_wrote() {
     );
     assert_eq!(sent["messages"][0]["content"], "be brief");
     let whole = ask(&gateway, CHAT, "whole", &prompt(false)).await;
-    assert_eq!(whole.json()["choices"][0]["message"]["content"], "Dear john@example.com, see [EMAIL_ADDRESS_9].");
+    assert_eq!(
+        whole.json()["choices"][0]["message"]["content"],
+        "Dear john@example.com, see [EMAIL_ADDRESS_9]."
+    );
     let tool = ask(&gateway, CHAT, "tool", &prompt(true)).await.text();
     assert!(tool.contains("jane.roe@example.org") && !tool.contains("EMAIL_ADDRESS"), "{tool}");
     let record = gateway.record("1").await;
@@ -66,8 +75,8 @@ async fn without_restoring_placeholders_stay_and_usage_is_still_asked_for() {
         steps
     })
     .await;
-    let text =
-        super::settings(&engine, "input_pii: redact", "", "").replace("guardrail: strict}", "guardrail: strict, include_usage: inject}");
+    let text = super::settings(&engine, "input_pii: redact", "", "")
+        .replace("guardrail: strict}", "guardrail: strict, include_usage: inject}");
     let gateway = kit::Gateway::with_settings(&text).await;
     let answer = ask(&gateway, CHAT, "r", &prompt(true)).await;
     assert_eq!(heard(&answer.text()).0, "Hello [EMAIL_ADDRESS_1].");

@@ -7,7 +7,8 @@ use kit::dns::NameServer;
 use super::*;
 use crate::support::read_until;
 
-/// A gateway with a pool `p` whose backends are found; `discover` says how, `backends` are more that are there in any case.
+/// A gateway with a pool `p` whose backends are found; `discover` says how, `backends` are more
+/// that are there in any case.
 async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str) -> Gateway {
     Gateway::with_settings(&format!(
         "backends: [{{name: like, url: 'http://llm.test:1', models: [m]}}{backends}]\n\
@@ -22,15 +23,28 @@ async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str
 fn members(gateway: &Gateway) -> Vec<String> {
     let (_, body) = gateway.get("/api/backends");
     let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-    all["backends"].as_array().expect("a list").iter().map(|row| row["backend"].as_str().expect("a name").to_owned()).collect()
+    all["backends"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| row["backend"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_stay() {
     let server = NameServer::start().await;
     let slow = |_: &kit::engine::Seen| {
-        let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(sse::content("first "))];
-        steps.extend([Step::ms(4_000), Step::chunk(sse::content("last") + &sse::finish() + &sse::done()), Step::end()]);
+        let mut steps = vec![
+            Step::text(sse::STREAM_HEAD),
+            Step::chunk(sse::role()),
+            Step::chunk(sse::content("first ")),
+        ];
+        steps.extend([
+            Step::ms(4_000),
+            Step::chunk(sse::content("last") + &sse::finish() + &sse::done()),
+            Step::end(),
+        ]);
         steps
     };
     let one = Engine::start(slow).await;
@@ -45,10 +59,17 @@ async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_sta
     client.post(CHAT, "x-request-id: long\r\n", BODY).await;
     let mut stream = read_until(&mut client, "first").await;
     server.addresses("llm.test", 30, &[Ipv4Addr::new(127, 0, 0, 2)]);
-    eventually("the other is there alone", || members(&gateway) == [format!("p/127.0.0.2-{port}")]).await;
+    eventually("the other is there alone", || members(&gateway) == [format!("p/127.0.0.2-{port}")])
+        .await;
     let answer = ask(&gateway, CHAT, "next", BODY).await;
     assert!(answer.complete, "{}", answer.text());
-    assert!(answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with(&format!("p/127.0.0.2-{port};"))), "{}", answer.head);
+    assert!(
+        answer
+            .field("x-llm-lens-backend")
+            .is_some_and(|field| field.starts_with(&format!("p/127.0.0.2-{port};"))),
+        "{}",
+        answer.head
+    );
     assert!(
         other.seen().iter().all(|seen| field(&seen.head, "host") == Some("llm.test:1")),
         "it is asked by the name of the one it is like"
@@ -67,10 +88,17 @@ async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_sta
 async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them() {
     let server = NameServer::start().await;
     let engine = good().await;
-    let gateway = finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "").await;
+    let gateway =
+        finding(&server, &format!("dns: llm.test, port: '{}'", engine.address.port()), "", "")
+            .await;
     assert!(members(&gateway).is_empty());
     let refused = ask(&gateway, CHAT, "early", BODY).await;
-    assert!(refused.status == 503 && refused.text().contains("no_backend"), "{} {}", refused.head, refused.text());
+    assert!(
+        refused.status == 503 && refused.text().contains("no_backend"),
+        "{} {}",
+        refused.head,
+        refused.text()
+    );
     settled(&gateway).await;
     assert_eq!(gateway.record("early").await.backend, None);
 
@@ -114,13 +142,17 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
     // The service is there, its servers' names cannot be looked up: they stay where they were.
     server.fails(true);
     let asked = server.asked("here.test");
-    eventually("their names were looked up in vain", || server.asked("here.test") > asked + 4).await;
+    eventually("their names were looked up in vain", || server.asked("here.test") > asked + 4)
+        .await;
     assert_eq!(members(&gateway).len(), 2);
     for n in 0..60 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     let counts = [&heavy, &light, &standby].map(|engine| engine.seen().len());
-    assert!(counts[0] > 3 * counts[1] && counts[1] > 0 && counts[2] == 0, "nine to one: {counts:?}");
+    assert!(
+        counts[0] > 3 * counts[1] && counts[1] > 0 && counts[2] == 0,
+        "nine to one: {counts:?}"
+    );
 }
 
 /// A reload keeps discovered backends, and uses another source when the settings change.
@@ -147,7 +179,12 @@ async fn a_reload_keeps_discovered_backends() {
                 let mut client = kit::Client::connect(address).await;
                 client.post(CHAT, "", BODY).await;
                 let answer = client.answer().await;
-                assert!(answer.complete && answer.status == 200, "{} {}", answer.head, answer.text());
+                assert!(
+                    answer.complete && answer.status == 200,
+                    "{} {}",
+                    answer.head,
+                    answer.text()
+                );
                 asked += 1;
             }
             asked
@@ -159,12 +196,16 @@ async fn a_reload_keeps_discovered_backends() {
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") > reloads).await;
     }
     gateway.write_settings(&settings(other.address.port(), ""));
-    eventually("the other port is asked", || members(&gateway) == [format!("p/127.0.0.1-{}", other.address.port())]).await;
+    eventually("the other port is asked", || {
+        members(&gateway) == [format!("p/127.0.0.1-{}", other.address.port())]
+    })
+    .await;
     stop.store(true, Ordering::Relaxed);
     assert!(asking.await.expect("no request failed") > 0);
 }
 
-/// The set of backends changes each second, under load: no request fails, and connections and measurements of the others are kept.
+/// The set of backends changes each second, under load: no request fails, and connections and
+/// measurements of the others are kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_backends_come_and_go() {
     let _alone = crate::support::alone().await;
@@ -177,12 +218,19 @@ async fn no_request_fails_while_backends_come_and_go() {
         engines.push(Engine::start_at((address.octets(), port), |_| sse::stream(3, 5)).await);
     }
     server.addresses("llm.test", 1, &[Ipv4Addr::LOCALHOST]);
-    let gateway = finding(&server, &format!("dns: llm.test, port: '{port}'"), "", ", balance: prefix").await;
+    let gateway =
+        finding(&server, &format!("dns: llm.test, port: '{port}'"), "", ", balance: prefix").await;
     let asking = times(&gateway, 4, 1200);
     let changing = async {
         for round in 0..8 {
             let mut now = vec![Ipv4Addr::LOCALHOST];
-            now.extend(others.iter().enumerate().filter(|(n, _)| (round >> n) & 1 == 0).map(|(_, address)| *address));
+            now.extend(
+                others
+                    .iter()
+                    .enumerate()
+                    .filter(|(n, _)| (round >> n) & 1 == 0)
+                    .map(|(_, address)| *address),
+            );
             server.addresses("llm.test", 1, &now);
             tokio::time::sleep(Duration::from_millis(1_050)).await;
         }
@@ -192,7 +240,8 @@ async fn no_request_fails_while_backends_come_and_go() {
     assert!(engines.iter().all(|engine| !engine.seen().is_empty()) && !stays.seen().is_empty());
     settled(&gateway).await;
     // Two workers, four clients: backends that stayed kept their connections.
-    let connections: std::collections::BTreeSet<usize> = stays.seen().iter().map(|seen| seen.connection).collect();
+    let connections: std::collections::BTreeSet<usize> =
+        stays.seen().iter().map(|seen| seen.connection).collect();
     assert!(connections.len() <= 8, "{connections:?}");
 }
 
@@ -205,12 +254,21 @@ async fn a_failed_reload_keeps_discovered_backends() {
     server.addresses("p.test", 300, &[Ipv4Addr::LOCALHOST]);
     server.addresses("q.test", 1, &[Ipv4Addr::LOCALHOST]);
     let pool = |name: &str| {
-        format!("{{name: {name}, template: like, discover: {{dns: {name}.test, port: '{port}', servers: ['{}']}}}}", server.address)
+        format!(
+            "{{name: {name}, template: like, discover: {{dns: {name}.test, port: '{port}', servers: ['{}']}}}}",
+            server.address
+        )
     };
     let settings = |pools: &str, routes: &str, more: &str| {
-        format!("backends: [{{name: like, url: 'http://llm.test:1'}}]\npools: [{pools}]\nroutes: [{routes}]\n{more}\n")
+        format!(
+            "backends: [{{name: like, url: 'http://llm.test:1'}}]\npools: [{pools}]\nroutes: [{routes}]\n{more}\n"
+        )
     };
-    let both = settings(&format!("{}, {}", pool("p"), pool("q")), "{name: r, pool: p, match: {path: '/v1/*'}}, {name: s, pool: q}", "");
+    let both = settings(
+        &format!("{}, {}", pool("p"), pool("q")),
+        "{name: r, pool: p, match: {path: '/v1/*'}}, {name: s, pool: q}",
+        "",
+    );
     let gateway = Gateway::with_settings(&both).await;
     assert_eq!(members(&gateway).len(), 2);
     // Without the pool, and with a judge that this build does not have.
@@ -218,7 +276,10 @@ async fn a_failed_reload_keeps_discovered_backends() {
     gateway.write_settings(&settings(&pool("q"), "{name: s, pool: q, guardrail: s}", judge));
     gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
     server.addresses("q.test", 300, &[Ipv4Addr::new(127, 0, 0, 2)]);
-    eventually("the other pool has changed", || members(&gateway).contains(&format!("q/127.0.0.2-{port}"))).await;
+    eventually("the other pool has changed", || {
+        members(&gateway).contains(&format!("q/127.0.0.2-{port}"))
+    })
+    .await;
     assert!(members(&gateway).contains(&format!("p/127.0.0.1-{port}")));
     assert_eq!(ask(&gateway, CHAT, "x", BODY).await.status, 200);
 }

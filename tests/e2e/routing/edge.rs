@@ -16,7 +16,8 @@ async fn one_by_one(service: Duration) -> Engine {
     .await
 }
 
-/// Requests that come by themselves, in bursts that are more than the edge can do; the mean time to first token.
+/// Requests that come by themselves, in bursts that are more than the edge can do; the mean time to
+/// first token.
 async fn mean_of_bursts(gateway: &Gateway, seconds: u64) -> Duration {
     let (began, times) = (Instant::now(), Mutex::new(Vec::new()));
     let arrivals: Vec<Duration> = (0..seconds)
@@ -35,13 +36,14 @@ async fn mean_of_bursts(gateway: &Gateway, seconds: u64) -> Duration {
             times.lock().expect("no panic").push(time);
         }
     };
-    futures_util::future::join_all(arrivals.into_iter().enumerate().map(|(n, at)| one(at, n))).await;
+    futures_util::future::join_all(arrivals.into_iter().enumerate().map(|(n, at)| one(at, n)))
+        .await;
     let times = times.into_inner().expect("no panic");
     times.iter().sum::<Duration>() / times.len() as u32
 }
 
-/// An edge that is near and has one engine, a cloud that is far and has many: the policy is better than either alone, and knows beforehand how long it
-/// takes.
+/// An edge that is near and has one engine, a cloud that is far and has many: the policy is better
+/// than either alone, and knows beforehand how long it takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policy_beats_edge_and_cloud_alone() {
     let _alone = crate::support::alone().await;
@@ -63,14 +65,18 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     mean_of_bursts(&gateway, 3).await;
     let policy = mean_of_bursts(&gateway, 8).await;
     let told = gateway.get("/api/backends").1;
-    assert!(policy < only_edge && policy < only_cloud, "{policy:?}; edge {only_edge:?}, cloud {only_cloud:?}: {told}");
+    assert!(
+        policy < only_edge && policy < only_cloud,
+        "{policy:?}; edge {only_edge:?}, cloud {only_cloud:?}: {told}"
+    );
     settled(&gateway).await;
     let mut errors: Vec<f64> = gateway
         .records()
         .iter()
         .take(90)
         .filter_map(|record| {
-            let (predicted, took) = (record.routing.predicted_ttft_us? as f64, record.engine_ttft_us? as f64);
+            let (predicted, took) =
+                (record.routing.predicted_ttft_us? as f64, record.engine_ttft_us? as f64);
             Some((predicted - took).abs() / took)
         })
         .collect();
@@ -79,21 +85,37 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     assert!(median < 0.2, "{median} of {}: {told}", errors.len());
     // As it is exported, to the first and to the last token.
     for of in ["ttft", "completion"] {
-        let error = |backend: &str| gateway.metric("llm_lens_prediction_error_ratio", &format!("backend=\"{backend}\",target=\"{of}\""));
+        let error = |backend: &str| {
+            gateway.metric(
+                "llm_lens_prediction_error_ratio",
+                &format!("backend=\"{backend}\",target=\"{of}\""),
+            )
+        };
         let [edge, cloud] = ["e", "c"].map(error);
         assert!(edge > 0.0 && edge < 0.3 && cloud > 0.0 && cloud < 0.3, "{of}: {edge} {cloud}");
     }
-    assert!(gateway.records().iter().any(|record| record.routing.predicted_tpot_us.is_some_and(|tpot| (500.0..20_000.0).contains(&tpot))));
+    assert!(gateway.records().iter().any(|record| {
+        record.routing.predicted_tpot_us.is_some_and(|tpot| (500.0..20_000.0).contains(&tpot))
+    }));
     for (pool, why) in [("edge", "edge_better"), ("cloud", "cloud_better")] {
         assert!(
-            gateway.records().iter().any(|r| r.routing.pool.as_deref() == Some(pool) && r.routing.offload.as_deref() == Some(why)),
+            gateway.records().iter().any(|r| r.routing.pool.as_deref() == Some(pool)
+                && r.routing.offload.as_deref() == Some(why)),
             "{pool} {why}"
         );
     }
-    let explained: serde_json::Value = serde_json::from_str(&gateway.get("/api/routes/explain?route=r&prompt_tokens=7").1).expect("JSON");
-    assert_eq!((explained["goes_to"].as_str(), explained["offload"].as_str()), (Some("edge"), Some("edge_better")), "{explained:#}");
+    let explained: serde_json::Value =
+        serde_json::from_str(&gateway.get("/api/routes/explain?route=r&prompt_tokens=7").1)
+            .expect("JSON");
+    assert_eq!(
+        (explained["goes_to"].as_str(), explained["offload"].as_str()),
+        (Some("edge"), Some("edge_better")),
+        "{explained:#}"
+    );
     assert!(
-        explained["pools"][1]["backends"][0]["predicted"]["ttft"].as_f64().is_some_and(|ttft| (0.1..0.2).contains(&ttft)),
+        explained["pools"][1]["backends"][0]["predicted"]["ttft"]
+            .as_f64()
+            .is_some_and(|ttft| (0.1..0.2).contains(&ttft)),
         "{explained:#}"
     );
     assert_eq!(gateway.get("/api/routes/explain?route=nowhere").0, 400);
@@ -104,7 +126,10 @@ async fn the_policy_beats_edge_and_cloud_alone() {
 async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
     let dead = Arc::new(AtomicBool::new(false));
     let dies = dead.clone();
-    let edge = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { sse::stream(3, 2) }).await;
+    let edge = Engine::start(move |_| {
+        if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { sse::stream(3, 2) }
+    })
+    .await;
     let cloud = good().await;
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: c, url: '{}'}}]\npools: [{{name: edge, backends: [e]}}, {{name: cloud, backends: [c]}}]\n\
@@ -114,14 +139,24 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
     );
     let gateway = Gateway::with_settings(&text).await;
     let request = |content: &str, more: &str| {
-        format!("{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]{more}}}")
+        format!(
+            "{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]{more}}}"
+        )
     };
     for (fields, body, want) in [
         ("", request("hi", ""), "e; pool=edge; reason=only; offload=default"),
         ("x-hard: no\r\n", request("hi", ""), "e; pool=edge; reason=only; offload=default"),
         ("x-hard: Yes\r\n", request("hi", ""), "c; pool=cloud; reason=only; offload=header"),
-        ("", request(&"word ".repeat(100), ""), "c; pool=cloud; reason=only; offload=prompt_tokens"),
-        ("", request("hi", ",\"max_tokens\":601"), "c; pool=cloud; reason=only; offload=output_tokens"),
+        (
+            "",
+            request(&"word ".repeat(100), ""),
+            "c; pool=cloud; reason=only; offload=prompt_tokens",
+        ),
+        (
+            "",
+            request("hi", ",\"max_tokens\":601"),
+            "c; pool=cloud; reason=only; offload=output_tokens",
+        ),
         (
             "",
             request("hi", ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"),
@@ -135,19 +170,26 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
     dead.store(true, Ordering::Relaxed);
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(
-        answer.complete && answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("c; pool=cloud; ")),
+        answer.complete
+            && answer
+                .field("x-llm-lens-backend")
+                .is_some_and(|field| field.starts_with("c; pool=cloud; ")),
         "{}",
         answer.head
     );
 }
 
-/// A guard's judge that only flags is a classifier: what it finds too hard goes to the cloud, the rest stays.
+/// A guard's judge that only flags is a classifier: what it finds too hard goes to the cloud, the
+/// rest stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_classifier_finds_goes_to_the_cloud() {
     let (edge, cloud) = (good().await, good().await);
     let classifier = Engine::start(|seen| {
         let hard = String::from_utf8_lossy(&seen.body).contains("prove");
-        sse::json(200, if hard { "{\"verdict\":\"flag\",\"score\":0.9}" } else { "{\"verdict\":\"pass\"}" })
+        sse::json(
+            200,
+            if hard { "{\"verdict\":\"flag\",\"score\":0.9}" } else { "{\"verdict\":\"pass\"}" },
+        )
     })
     .await;
     let gateway = Gateway::with_settings(&format!(
@@ -160,16 +202,25 @@ async fn what_a_classifier_finds_goes_to_the_cloud() {
         classifier.url()
     ))
     .await;
-    for (id, text, backend, word) in [("easy", "hello", "b0", "default"), ("hard", "prove it", "b1", "findings")] {
+    for (id, text, backend, word) in
+        [("easy", "hello", "b0", "default"), ("hard", "prove it", "b1", "findings")]
+    {
         let body = BODY.replace("hi", text);
         let answer = ask(&gateway, CHAT, id, &body).await;
         assert!(answer.complete, "{}", answer.text());
         settled(&gateway).await;
         let record = gateway.record(id).await;
-        assert_eq!((record.backend.as_deref(), record.routing.offload.as_deref()), (Some(backend), Some(word)));
+        assert_eq!(
+            (record.backend.as_deref(), record.routing.offload.as_deref()),
+            (Some(backend), Some(word))
+        );
     }
     let (_, explained) = gateway.get("/api/routes/explain?route=r&findings=true");
-    assert!(explained.contains("\"offload\":\"findings\"") && explained.contains("\"goes_to\":\"cloud\""), "{explained}");
+    assert!(
+        explained.contains("\"offload\":\"findings\"")
+            && explained.contains("\"goes_to\":\"cloud\""),
+        "{explained}"
+    );
 }
 
 /// Without requests, round trips are measured by probes.
@@ -189,7 +240,8 @@ async fn the_way_is_measured_while_nothing_is_asked() {
     assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
 }
 
-/// An edge that is dead, of one backend, under load, with default settings: no request fails, and soon none is sent there.
+/// An edge that is dead, of one backend, under load, with default settings: no request fails, and
+/// soon none is sent there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_edge_is_found_out_and_passed_over() {
     let _alone = crate::support::alone().await;
@@ -207,14 +259,21 @@ async fn a_dead_edge_is_found_out_and_passed_over() {
         assert_eq!((times.len(), broken), (400, 0), "{}", gateway.stderr());
         settled(&gateway).await;
         let asked = edge.seen().len();
-        assert!((5..30).contains(&asked), "five in a row are enough, and one a second may try: {asked}");
+        assert!(
+            (5..30).contains(&asked),
+            "five in a row are enough, and one a second may try: {asked}"
+        );
         let last = gateway.records().into_iter().next().expect("a record").routing;
         let (chosen, because) = (last.chosen.expect("a choice"), last.offload);
-        assert!(chosen == "fallback" || because.as_deref() == Some("edge_outage"), "{chosen} {because:?}");
+        assert!(
+            chosen == "fallback" || because.as_deref() == Some("edge_outage"),
+            "{chosen} {because:?}"
+        );
     }
 }
 
-/// One of two at the edge is dead, and the other has a queue: that is all there is of the edge, and the cloud is asked.
+/// One of two at the edge is dead, and the other has a queue: that is all there is of the edge, and
+/// the cloud is asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
     let (dead, cloud) = (always(vec![Step::Reset]).await, good().await);

@@ -4,8 +4,17 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_mistakes_are_not_retried_and_eject_no_backend() {
-    let engines = [always(sse::json(400, "{\"error\":{\"message\":\"wrong\"}}")).await, always(sse::json(404, "{}")).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", "", "")).await;
+    let engines = [
+        always(sse::json(400, "{\"error\":{\"message\":\"wrong\"}}")).await,
+        always(sse::json(404, "{}")).await,
+    ];
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        "",
+        "",
+    ))
+    .await;
     for n in 0..40 {
         let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
         assert_eq!(answer.status, if n % 2 == 0 { 400 } else { 404 });
@@ -21,25 +30,37 @@ async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
     let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(wrong), Step::end()];
     let engines = [always(steps.clone()).await, always(steps).await];
     let pool = ", balance: round_robin, ejection: {consecutive: 2}";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, "", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, "", "")).await;
     for n in 0..20 {
         assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.text().contains("BadRequestError"));
     }
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 20);
     for backend in ["b0", "b1"] {
-        assert_eq!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")), 0.0);
+        assert_eq!(
+            gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")),
+            0.0
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_is_obeyed() {
     let busy = |seconds: &'static str| {
-        let head = format!("HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}");
+        let head = format!(
+            "HTTP/1.1 429 X\r\nretry-after: {seconds}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
         always(vec![Step::text(head)])
     };
     let engines = [busy("2").await, good().await];
     let pool = ", balance: round_robin, ejection: {consecutive: 0}";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        pool,
+        ", retries: {min_per_second: 100}",
+        "",
+    ))
+    .await;
     let began = Instant::now();
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -47,7 +68,11 @@ async fn retry_after_is_obeyed() {
     assert!(began.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
     assert_eq!(engines[0].seen().len(), 1, "in backoff, not ejected");
     let (_, backends) = gateway.get("/api/backends");
-    assert!(backends.contains("\"state\":\"backoff\"") && backends.contains("\"cause\":\"retry_after\""), "{backends}");
+    assert!(
+        backends.contains("\"state\":\"backoff\"")
+            && backends.contains("\"cause\":\"retry_after\""),
+        "{backends}"
+    );
     assert_eq!(gateway.metric("llm_lens_backend_state", "state=\"backoff\""), 1.0);
     tokio::time::sleep(Duration::from_millis(2_100).saturating_sub(began.elapsed())).await;
     for n in 20..24 {
@@ -57,18 +82,33 @@ async fn retry_after_is_obeyed() {
 
     // What it says of a client's own key is for that client.
     let engines = [busy("30").await, good().await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        pool,
+        ", retries: {min_per_second: 100}",
+        "",
+    ))
+    .await;
     for n in 0..6 {
         let mut client = gateway.client().await;
-        client.post(CHAT, &format!("x-request-id: k{n}\r\nauthorization: Bearer mine\r\n"), BODY).await;
+        client
+            .post(CHAT, &format!("x-request-id: k{n}\r\nauthorization: Bearer mine\r\n"), BODY)
+            .await;
         assert_eq!(client.answer().await.status, 200);
     }
     assert_eq!(engines[0].seen().len(), 6, "a retry goes on in the circle");
 
-    // All say so: what one says is passed on, and each request is asked of one only, once that is known.
+    // All say so: what one says is passed on, and each request is asked of one only, once that is
+    // known.
     let date = "Sun, 06 Nov 2095 08:49:37 GMT";
     let engines = [busy(date).await, busy("100000").await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], pool, ", retries: {min_per_second: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        pool,
+        ", retries: {min_per_second: 100}",
+        "",
+    ))
+    .await;
     for n in 0..5 {
         let answer = ask(&gateway, CHAT, &n.to_string(), BODY).await;
         assert!(answer.status == 429 && answer.field("retry-after").is_some(), "{}", answer.head);
@@ -76,11 +116,15 @@ async fn retry_after_is_obeyed() {
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
 }
 
-/// What passes through unread tells of its backend as well: four failures and a success, again and again, are no five in a row.
+/// What passes through unread tells of its backend as well: four failures and a success, again and
+/// again, are no five in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_through_tells_of_successes_too() {
     let turn = Arc::new(AtomicUsize::new(0));
-    let shaky = Engine::start(move |_| sse::json(if turn.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 200 } else { 500 }, "{}")).await;
+    let shaky = Engine::start(move |_| {
+        sse::json(if turn.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 200 } else { 500 }, "{}")
+    })
+    .await;
     let well = always(sse::json(200, "{}")).await;
     let pool = ", balance: round_robin, ejection: {failure_rate: 0}";
     let gateway = Gateway::with_settings(&settings(&[&shaky, &well], pool, "", "")).await;
@@ -96,15 +140,26 @@ async fn what_passes_through_tells_of_successes_too() {
 async fn a_failing_backend_is_ejected_and_probed() {
     let sick = Arc::new(AtomicBool::new(true));
     let patient = sick.clone();
-    let engine = Engine::start(move |_| if patient.load(Ordering::Relaxed) { sse::json(500, "{}") } else { sse::stream(3, 2) }).await;
+    let engine = Engine::start(move |_| {
+        if patient.load(Ordering::Relaxed) { sse::json(500, "{}") } else { sse::stream(3, 2) }
+    })
+    .await;
     let other = good().await;
     let pool = ", balance: round_robin, ejection: {consecutive: 3, base: 500ms}";
-    let gateway = Gateway::with_settings(&settings(&[&engine, &other], pool, ", retries: {min_per_second: 100}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engine, &other],
+        pool,
+        ", retries: {min_per_second: 100}",
+        "",
+    ))
+    .await;
     for n in 0..20 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(engine.seen().len(), 3, "ejected after three failures in a row");
-    let state = |gateway: &Gateway, state: &str| gateway.metric("llm_lens_backend_state", &format!("backend=\"b0\",state=\"{state}\""));
+    let state = |gateway: &Gateway, state: &str| {
+        gateway.metric("llm_lens_backend_state", &format!("backend=\"b0\",state=\"{state}\""))
+    };
     assert_eq!(state(&gateway, "ejected"), 1.0);
     assert!(gateway.get("/api/backends").1.contains("consecutive_failures"));
     assert!(gateway.stderr().contains("backend ejected backend=b0"), "{}", gateway.stderr());
@@ -113,7 +168,9 @@ async fn a_failing_backend_is_ejected_and_probed() {
     // The next request tries it.
     let answer = ask(&gateway, CHAT, "trial", BODY).await;
     assert!(
-        answer.field("x-llm-lens-backend").is_some_and(|field| field.starts_with("b0; ") && field.contains("reason=half_open")),
+        answer
+            .field("x-llm-lens-backend")
+            .is_some_and(|field| field.starts_with("b0; ") && field.contains("reason=half_open")),
         "{}",
         answer.head
     );
@@ -138,24 +195,36 @@ async fn checks_take_a_backend_down_and_up() {
     let asked = || engine.seen().iter().filter(|seen| seen.head.starts_with("POST")).count();
     eventually("it is checked", || engine.seen().len() >= 2).await;
     sick.store(true, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;
+    gateway
+        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0)
+        .await;
     let before = asked();
     for n in 0..6 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before);
     sick.store(false, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0).await;
+    gateway
+        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0)
+        .await;
     for n in 0..6 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
     }
     assert_eq!(asked(), before + 3);
-    assert!(gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"it answered 503\""), "{}", gateway.stderr());
+    assert!(
+        gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"it answered 503\""),
+        "{}",
+        gateway.stderr()
+    );
     // Without checks, a backend is no longer unhealthy.
     sick.store(true, Ordering::Relaxed);
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0).await;
+    gateway
+        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0)
+        .await;
     gateway.write_settings(&text.replace(health, ""));
-    gateway.until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0).await;
+    gateway
+        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,7 +245,14 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
         engine.url()
     );
     let gateway = Gateway::with_settings(&text).await;
-    gateway.until(|g| g.get("/metrics").1.lines().any(|line| line.starts_with("llm_lens_engine_waiting{") && line.ends_with(" 7"))).await;
+    gateway
+        .until(|g| {
+            g.get("/metrics")
+                .1
+                .lines()
+                .any(|line| line.starts_with("llm_lens_engine_waiting{") && line.ends_with(" 7"))
+        })
+        .await;
     assert_eq!(gateway.metric("llm_lens_engine_cache_ratio", "backend=\"b0\""), 0.5);
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
     settled(&gateway).await;
@@ -189,7 +265,13 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_refuses_at_once_is_not_preferred_over_hedges() {
     let engines = [Engine::start(|_| after_ms(50)).await, always(sse::json(429, "{}")).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", ", retries: {budget: 0.2}", "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        "",
+        ", retries: {budget: 0.2}",
+        "",
+    ))
+    .await;
     let (_, broken) = times(&gateway, 4, 120).await;
     let [good, refusing] = [&engines[0], &engines[1]].map(|engine| engine.seen().len());
     assert!(refusing <= 30 && good >= 110 && broken <= 2, "{good} {refusing}, {broken} broken");
@@ -200,20 +282,36 @@ async fn a_backend_that_refuses_at_once_is_not_preferred_over_hedges() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
     for (key, want) in [(", api_key: ours", 200), ("", 401)] {
-        let engines = [always(sse::json(401, "{\"error\":{\"message\":\"expired\"}}")).await, good().await];
-        let text = settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", ", retries: {min_per_second: 10}", "");
+        let engines =
+            [always(sse::json(401, "{\"error\":{\"message\":\"expired\"}}")).await, good().await];
+        let text = settings_with(
+            &[&engines[0], &engines[1]],
+            &[key, key],
+            ", balance: round_robin",
+            ", retries: {min_per_second: 10}",
+            "",
+        );
         let gateway = Gateway::with_settings(&text).await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
         assert_eq!(answer.status, want, "{}", answer.text());
         settled(&gateway).await;
-        assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""), f64::from(u8::from(want == 200)));
+        assert_eq!(
+            gateway.metric("llm_lens_backend_failures_total", "backend=\"b0\""),
+            f64::from(u8::from(want == 200))
+        );
     }
     // In a race it wins nothing, and of what passes through nothing is held against it.
     let engines = [Engine::start(|_| promising(500)).await, always(sse::json(401, "{}")).await];
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let key = ", api_key: ours";
-    let gateway =
-        Gateway::with_settings(&settings_with(&[&engines[0], &engines[1]], &[key, key], ", balance: round_robin", route, "")).await;
+    let gateway = Gateway::with_settings(&settings_with(
+        &[&engines[0], &engines[1]],
+        &[key, key],
+        ", balance: round_robin",
+        route,
+        "",
+    ))
+    .await;
     let answer = ask(&gateway, CHAT, "raced", BODY).await;
     assert!(answer.status == 200 && answer.complete, "{}", answer.text());
     settled(&gateway).await;
@@ -221,7 +319,9 @@ async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
     assert_eq!(failures(), 1.0);
     for n in 0..4 {
         let mut client = gateway.client().await;
-        client.send(&format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-request-id: p{n}\r\n\r\n")).await;
+        client
+            .send(&format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-request-id: p{n}\r\n\r\n"))
+            .await;
         client.answer().await;
     }
     settled(&gateway).await;
@@ -232,7 +332,8 @@ async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_upload_is_the_clients_fault() {
     let engine = Engine::start(|_| vec![Step::ms(5_000)]).await;
-    let text = settings(&[&engine], ", ejection: {consecutive: 1}", "", "timeouts: {request_body: 300ms}");
+    let text =
+        settings(&[&engine], ", ejection: {consecutive: 1}", "", "timeouts: {request_body: 300ms}");
     let gateway = Gateway::with_settings(&text).await;
     let mut client = gateway.client().await;
     client.send("POST /v1/audio/transcriptions HTTP/1.1\r\nhost: a\r\nx-request-id: slow\r\ncontent-length: 100\r\n\r\nab").await;
@@ -240,5 +341,10 @@ async fn a_slow_upload_is_the_clients_fault() {
     assert_eq!(record.error_code.as_deref(), Some("request_timeout"), "{record:?}");
     settled(&gateway).await;
     let told = gateway.get("/api/backends").1;
-    assert!(told.contains("\"state\":\"healthy\"") && told.contains("\"attempts\":1") && told.contains("\"failures\":0"), "{told}");
+    assert!(
+        told.contains("\"state\":\"healthy\"")
+            && told.contains("\"attempts\":1")
+            && told.contains("\"failures\":0"),
+        "{told}"
+    );
 }

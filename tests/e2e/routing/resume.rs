@@ -13,23 +13,40 @@ fn text(word: &str) -> String {
     )
 }
 
-/// An engine that goes on with the last message where it is asked to, or with the prompt, and says these words in all; it dies behind so many of them, if it does.
+/// An engine that goes on with the last message where it is asked to, or with the prompt, and says
+/// these words in all; it dies behind so many of them, if it does.
 async fn reciter(dies_behind: Option<usize>) -> Engine {
     Engine::start(move |seen| {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap_or_default();
-        let begun = body["messages"].as_array().and_then(|all| all.last()).filter(|last| last["role"] == "assistant");
+        let begun = body["messages"]
+            .as_array()
+            .and_then(|all| all.last())
+            .filter(|last| last["role"] == "assistant");
         let said = begun.and_then(|last| last["content"].as_str()).unwrap_or_default().to_owned();
-        assert_eq!(begun.is_some(), body["continue_final_message"] == true && body["add_generation_prompt"] == false);
-        let prompt = body["prompt"].as_str().map(|prompt| prompt.strip_prefix("hi ").expect("the prompt").to_owned());
+        assert_eq!(
+            begun.is_some(),
+            body["continue_final_message"] == true && body["add_generation_prompt"] == false
+        );
+        let prompt = body["prompt"]
+            .as_str()
+            .map(|prompt| prompt.strip_prefix("hi ").expect("the prompt").to_owned());
         let word_event = if prompt.is_some() { text } else { sse::content };
         let said = prompt.unwrap_or(said);
         let plain = |word: &str| word.replace("\\u00f6", "ö");
         let mut length = 0;
         let known = WORDS
             .iter()
-            .take_while(|word| (length + plain(word).len() <= said.len()).then(|| length += plain(word).len()).is_some())
+            .take_while(|word| {
+                (length + plain(word).len() <= said.len())
+                    .then(|| length += plain(word).len())
+                    .is_some()
+            })
             .count();
-        assert_eq!(WORDS[..known].concat().replace("\\u00f6", "ö"), said, "nothing is repeated or lost");
+        assert_eq!(
+            WORDS[..known].concat().replace("\\u00f6", "ö"),
+            said,
+            "nothing is repeated or lost"
+        );
         let mut steps = vec![Step::text(sse::STREAM_HEAD)];
         if body["prompt"].is_null() {
             steps.push(Step::chunk(sse::role()));
@@ -45,7 +62,10 @@ async fn reciter(dies_behind: Option<usize>) -> Engine {
         steps.extend([
             Step::chunk(sse::finish()),
             // What was said is a part of the prompt there.
-            Step::chunk(sse::usage(5 + said.len().div_ceil(4) as u64, (WORDS.len() - known) as u64)),
+            Step::chunk(sse::usage(
+                5 + said.len().div_ceil(4) as u64,
+                (WORDS.len() - known) as u64,
+            )),
             Step::chunk(sse::done()),
             Step::end(),
         ]);
@@ -67,13 +87,16 @@ fn heard(text: &str) -> (String, usize, bool) {
         choice["delta"]["content"].as_str().or(choice["text"].as_str()).map(str::to_owned)
     };
     let said = events.iter().filter_map(text).collect();
-    let roles = events.iter().filter(|event| event["choices"][0]["delta"]["role"].is_string()).count();
+    let roles =
+        events.iter().filter(|event| event["choices"][0]["delta"]["role"].is_string()).count();
     (said, roles, events.iter().any(|event| event["error"].is_object()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_survives_the_death_of_its_backend() {
-    for (route, marked) in [(", resume: on", false), (", resume: marked, include_usage: inject", true)] {
+    for (route, marked) in
+        [(", resume: on", false), (", resume: marked, include_usage: inject", true)]
+    {
         let engines = [reciter(Some(3)).await, reciter(Some(6)).await, reciter(None).await];
         let engines: Vec<&Engine> = engines.iter().collect();
         let gateway = Gateway::with_settings(&settings(
@@ -83,29 +106,55 @@ async fn a_stream_survives_the_death_of_its_backend() {
             "",
         ))
         .await;
-        let answer = ask(&gateway, CHAT, "x", &BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
+        let answer = ask(
+            &gateway,
+            CHAT,
+            "x",
+            &BODY.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50"),
+        )
+        .await;
         let (said, roles, failed) = heard(&answer.text());
-        assert_eq!((said.as_str(), roles, failed), ("The sea is wide, deep and cöld.", 1, false), "{}", answer.text());
+        assert_eq!(
+            (said.as_str(), roles, failed),
+            ("The sea is wide, deep and cöld.", 1, false),
+            "{}",
+            answer.text()
+        );
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
         assert_eq!(answer.text().contains(": resumed by b1\n\n"), marked);
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::Ok, Some("b2")));
-        let resumes: Vec<(&str, u64)> = record.routing.resumes.iter().map(|resume| (&*resume.backend, resume.after_tokens)).collect();
-        // The dead engine reported no usage, so its tokens are estimated: a quarter of 25 bytes, which is more than six events.
+        let resumes: Vec<(&str, u64)> = record
+            .routing
+            .resumes
+            .iter()
+            .map(|resume| (&*resume.backend, resume.after_tokens))
+            .collect();
+        // The dead engine reported no usage, so its tokens are estimated: a quarter of 25 bytes,
+        // which is more than six events.
         assert_eq!(resumes, [("b1", 3), ("b2", 7)]);
         let usage = record.usage.as_ref().expect("usage");
-        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.estimated), (Some(5), Some(7 + 2), true));
+        assert_eq!(
+            (usage.prompt_tokens, usage.completion_tokens, usage.estimated),
+            (Some(5), Some(7 + 2), true)
+        );
         assert_eq!(record.finish_reasons, ["stop"]);
         assert_eq!(record.ledger_us.total(), record.total_us);
         // What may still be said is less by what was said.
-        let bodies: Vec<serde_json::Value> =
-            engines.iter().map(|engine| serde_json::from_slice(&engine.seen()[0].body).expect("JSON")).collect();
-        assert_eq!(bodies.iter().map(|body| body["max_tokens"].as_u64()).collect::<Vec<_>>(), [Some(50), Some(47), Some(43)]);
+        let bodies: Vec<serde_json::Value> = engines
+            .iter()
+            .map(|engine| serde_json::from_slice(&engine.seen()[0].body).expect("JSON"))
+            .collect();
+        assert_eq!(
+            bodies.iter().map(|body| body["max_tokens"].as_u64()).collect::<Vec<_>>(),
+            [Some(50), Some(47), Some(43)]
+        );
     }
 }
 
-/// With resume off, for requests that cannot be resumed, and without another backend: the ordinary error, and no end that looks like one.
+/// With resume off, for requests that cannot be resumed, and without another backend: the ordinary
+/// error, and no end that looks like one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_cannot_go_on_ends_with_an_error() {
     let with = |more: &str| BODY.replace("\"stream\":true", &format!("\"stream\":true{more}"));
@@ -114,12 +163,22 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
         (", resume: on", with(",\"response_format\":{\"type\":\"json_object\"}"), 1),
         (", resume: on", with(",\"logprobs\":true"), 1),
         (", resume: on", with(",\"n\":2"), 1),
-        (", resume: on", with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"), 1),
+        (
+            ", resume: on",
+            with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"),
+            1,
+        ),
         // The second dies where the first did.
         (", resume: on", with(""), 2),
     ] {
         let engines = [reciter(Some(3)).await, reciter(Some(3)).await];
-        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            route,
+            "",
+        ))
+        .await;
         let answer = ask(&gateway, CHAT, "x", &body).await;
         let text = answer.text();
         assert!(!answer.complete && !text.contains("[DONE]"), "{route} {body}: {text}");
@@ -129,7 +188,11 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
             .filter_map(|data| serde_json::from_str::<serde_json::Value>(data).ok())
             .find(|event| event["error"].is_object());
         assert!(error.is_some(), "{route} {body}: {text}");
-        assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), asked, "{route} {body}");
+        assert_eq!(
+            engines.iter().map(|engine| engine.seen().len()).sum::<usize>(),
+            asked,
+            "{route} {body}"
+        );
         settled(&gateway).await;
         assert_eq!(gateway.record("x").await.outcome, Outcome::UpstreamFailed);
     }
@@ -139,18 +202,43 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_survives_too() {
     let engines = [reciter(Some(3)).await, reciter(None).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", resume: on", "")).await;
-    let answer = ask(&gateway, COMPLETIONS, "x", &PROMPT.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50")).await;
-    assert_eq!(heard(&answer.text()), ("The sea is wide, deep and cöld.".into(), 0, false), "{}", answer.text());
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        ", resume: on",
+        "",
+    ))
+    .await;
+    let answer = ask(
+        &gateway,
+        COMPLETIONS,
+        "x",
+        &PROMPT.replace("\"stream\":true", "\"stream\":true,\"max_tokens\":50"),
+    )
+    .await;
+    assert_eq!(
+        heard(&answer.text()),
+        ("The sea is wide, deep and cöld.".into(), 0, false),
+        "{}",
+        answer.text()
+    );
     assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
-    let second: serde_json::Value = serde_json::from_slice(&engines[1].seen()[0].body).expect("JSON");
-    assert_eq!((second["prompt"].as_str(), second["max_tokens"].as_u64()), (Some("hi The sea is "), Some(47)));
+    let second: serde_json::Value =
+        serde_json::from_slice(&engines[1].seen()[0].body).expect("JSON");
+    assert_eq!(
+        (second["prompt"].as_str(), second["max_tokens"].as_u64()),
+        (Some("hi The sea is "), Some(47))
+    );
     settled(&gateway).await;
     let record = gateway.record("x").await;
-    assert_eq!((record.outcome, record.routing.resumes.len(), record.finish_reasons), (Outcome::Ok, 1, vec!["stop".to_owned()]));
+    assert_eq!(
+        (record.outcome, record.routing.resumes.len(), record.finish_reasons),
+        (Outcome::Ok, 1, vec!["stop".to_owned()])
+    );
 }
 
-/// An engine that knows nothing of this answers the chat again: the client does not hear the same twice, however it comes, or how little of it.
+/// An engine that knows nothing of this answers the chat again: the client does not hear the same
+/// twice, however it comes, or how little of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_starts_over_is_not_passed_on() {
     let anew = |words: usize, pause: u64| {
@@ -159,33 +247,61 @@ async fn a_backend_that_starts_over_is_not_passed_on() {
             for word in &WORDS[..words] {
                 steps.extend([Step::ms(pause), Step::chunk(sse::content(word))]);
             }
-            steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::usage(5, words as u64)), Step::chunk(sse::done()), Step::end()]);
+            steps.extend([
+                Step::chunk(sse::finish()),
+                Step::chunk(sse::usage(5, words as u64)),
+                Step::chunk(sse::done()),
+                Step::end(),
+            ]);
             if pause > 0 { steps } else { at_once(steps) }
         })
     };
     for (words, pause) in [(WORDS.len(), 3), (WORDS.len(), 0), (5, 3)] {
         let engines = [reciter(Some(6)).await, anew(words, pause).await];
-        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", ", resume: on", "")).await;
+        let gateway = Gateway::with_settings(&settings(
+            &[&engines[0], &engines[1]],
+            ", balance: round_robin",
+            ", resume: on",
+            "",
+        ))
+        .await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
-        assert_eq!(heard(&answer.text()), ("The sea is wide, deep and".into(), 1, true), "{}", answer.text());
+        assert_eq!(
+            heard(&answer.text()),
+            ("The sea is wide, deep and".into(), 1, true),
+            "{}",
+            answer.text()
+        );
         assert!(
-            !answer.complete && answer.text().contains("upstream_resume_failed") && !answer.text().contains("[DONE]"),
+            !answer.complete
+                && answer.text().contains("upstream_resume_failed")
+                && !answer.text().contains("[DONE]"),
             "{}",
             answer.text()
         );
         settled(&gateway).await;
         let record = gateway.record("x").await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::UpstreamFailed, Some("upstream_resume_failed")));
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (Outcome::UpstreamFailed, Some("upstream_resume_failed"))
+        );
         assert_eq!(record.ledger_us.total(), record.total_us);
         // Six events of 25 bytes: discarded text has no tokens.
-        assert_eq!((record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()), (Some(7), 0));
-        let failures = |backend: &str| gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""));
+        assert_eq!(
+            (record.usage.and_then(|usage| usage.completion_tokens), record.finish_reasons.len()),
+            (Some(7), 0)
+        );
+        let failures = |backend: &str| {
+            gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\""))
+        };
         assert_eq!((failures("b0"), failures("b1")), (1.0, 0.0), "who cannot go on is not ill");
     }
 }
 
 /// All that is said in one write, without the pauses.
 fn at_once(steps: Vec<Step>) -> Vec<Step> {
-    let written = steps.into_iter().filter_map(|step| if let Step::Write(bytes) = step { Some(bytes) } else { None });
+    let written = steps
+        .into_iter()
+        .filter_map(|step| if let Step::Write(bytes) = step { Some(bytes) } else { None });
     vec![Step::Write(written.flatten().collect())]
 }

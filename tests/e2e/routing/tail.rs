@@ -9,7 +9,8 @@ fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream: real processes, and the simulation of the same.
+/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream: real
+/// processes, and the simulation of the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_engines_affect_no_client() {
     let _alone = crate::support::alone().await;
@@ -19,17 +20,32 @@ async fn bad_engines_affect_no_client() {
     let (freezes, dies) = (frozen.clone(), dying.clone());
     let freezing = Engine::start(move |_| match freezes.load(Ordering::Relaxed) {
         false => after_ms(100),
-        true => vec![Step::ms(100), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::chunk(sse::content("t0 ")), Step::Hang],
+        true => vec![
+            Step::ms(100),
+            Step::text(sse::STREAM_HEAD),
+            Step::chunk(sse::role()),
+            Step::chunk(sse::content("t0 ")),
+            Step::Hang,
+        ],
     })
     .await;
-    let mortal = Engine::start(move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { after_ms(100) }).await;
+    let mortal =
+        Engine::start(
+            move |_| if dies.load(Ordering::Relaxed) { vec![Step::Reset] } else { after_ms(100) },
+        )
+        .await;
     let engines = [&slow, &good, &freezing, &mortal];
     let more = "timeouts: {between_events: 400ms, first_byte: 5s}";
     let alone = Gateway::with_settings(&settings(&[&good], "", "", more)).await;
     let (without, broken) = times(&alone, 8, 240).await;
     assert_eq!(broken, 0);
-    let gateway =
-        Gateway::with_settings(&settings(&engines, ", ejection: {max_ejected: 0.8}", ", retries: {min_per_second: 50}", more)).await;
+    let gateway = Gateway::with_settings(&settings(
+        &engines,
+        ", ejection: {max_ejected: 0.8}",
+        ", retries: {min_per_second: 50}",
+        more,
+    ))
+    .await;
     // They are known as good, then they are not, and a moment later that is known.
     let (_, broken) = times(&gateway, 8, 80).await;
     assert_eq!(broken, 0);
@@ -39,33 +55,58 @@ async fn bad_engines_affect_no_client() {
     assert!(broken_at_first <= 16, "those that were in the middle of a stream: {broken_at_first}");
     let before = engines.map(|engine| engine.seen().len());
     let (with, broken) = times(&gateway, 8, 400).await;
-    let asked: Vec<usize> = engines.iter().zip(before).map(|(engine, before)| engine.seen().len() - before).collect();
+    let asked: Vec<usize> =
+        engines.iter().zip(before).map(|(engine, before)| engine.seen().len() - before).collect();
     let (with, without) = (p99(&with), p99(&without));
-    assert!(with <= without.mul_f64(1.3), "{with:?} against {without:?}: {}", gateway.get("/api/backends").1);
+    assert!(
+        with <= without.mul_f64(1.3),
+        "{with:?} against {without:?}: {}",
+        gateway.get("/api/backends").1
+    );
     // What a retry can hide is hidden; what froze after its first token cannot be.
     assert!(broken <= 8, "{broken}");
     agrees_with_the_simulation(&asked, (with, without), broken);
     settled(&gateway).await;
     let records = gateway.records();
     assert!(
-        records.iter().any(|record| record.routing.failed_attempts.iter().any(|attempt| &*attempt.backend == "b3")),
+        records.iter().any(|record| record
+            .routing
+            .failed_attempts
+            .iter()
+            .any(|attempt| &*attempt.backend == "b3")),
         "a death is told in records"
     );
     assert!(
-        records.iter().filter(|record| record.outcome != Outcome::Ok).all(|record| record.backend.as_deref() == Some("b2")),
+        records
+            .iter()
+            .filter(|record| record.outcome != Outcome::Ok)
+            .all(|record| record.backend.as_deref() == Some("b2")),
         "only a freeze shows"
     );
     for (backend, cause) in [("b2", "consecutive_failures"), ("b3", "consecutive_failures")] {
-        assert!(gateway.stderr().contains(&format!("backend ejected backend={backend} cause={cause}")), "{cause}: {}", gateway.stderr());
-        assert!(gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\"")) >= 1.0);
+        assert!(
+            gateway.stderr().contains(&format!("backend ejected backend={backend} cause={cause}")),
+            "{cause}: {}",
+            gateway.stderr()
+        );
+        assert!(
+            gateway.metric("llm_lens_backend_ejections_total", &format!("backend=\"{backend}\""))
+                >= 1.0
+        );
     }
 }
 
-/// The same engines, clients and rules in simulated time: requests by backend, tail latency, and failures seen.
-fn agrees_with_the_simulation(asked: &[usize], (tail, good_alone): (Duration, Duration), broken: usize) {
+/// The same engines, clients and rules in simulated time: requests by backend, tail latency, and
+/// failures seen.
+fn agrees_with_the_simulation(
+    asked: &[usize],
+    (tail, good_alone): (Duration, Duration),
+    broken: usize,
+) {
     const MS: Duration = Duration::from_millis(1);
     let ejection = Ejection { max_ejected: 0.8, ..Ejection::default() };
-    let mut scenario = Scenario::new(PoolSettings { ejection, ..PoolSettings::named("p") }, 4, 2, 1);
+    let mut scenario =
+        Scenario::new(PoolSettings { ejection, ..PoolSettings::named("p") }, 4, 2, 1);
     let (slow, good) = (Answers::After(MS * 1000, MS * 6), Answers::After(MS * 100, MS * 6));
     let bad = [slow, good, Answers::Freezes(MS * 100, MS * 400), Answers::Dies];
     assert_eq!(scenario.run(8, 80, &[slow, good, good, good]).broken, 0);
@@ -82,23 +123,35 @@ fn agrees_with_the_simulation(asked: &[usize], (tail, good_alone): (Duration, Du
         simulated.asked, simulated.broken
     );
     println!("processes and simulation: {told}");
-    assert!(real.iter().zip(&ideal).all(|(real, ideal)| (real - ideal).abs() <= 0.05), "shares: {told}");
+    assert!(
+        real.iter().zip(&ideal).all(|(real, ideal)| (real - ideal).abs() <= 0.05),
+        "shares: {told}"
+    );
     assert!(broken.abs_diff(simulated.broken) <= 8, "{told}");
     assert!(tail.div_duration_f64(simulated_tail) >= 0.9, "the tail: {told}");
     // Upwards beside the good one alone, which a busy machine delays as well.
-    let (real, ideal) = (tail.div_duration_f64(good_alone), simulated_tail.div_duration_f64(MS * 100));
+    let (real, ideal) =
+        (tail.div_duration_f64(good_alone), simulated_tail.div_duration_f64(MS * 100));
     assert!(real / ideal < 1.3, "the tail: {told}");
 }
 
-/// One of four stalls now and then: asking another then halves the tail at least, for few more requests.
+/// One of four stalls now and then: asking another then halves the tail at least, for few more
+/// requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hedges_cut_the_tail() {
     const REQUESTS: usize = 480;
     let _alone = crate::support::alone().await;
     let turn = Arc::new(AtomicUsize::new(0));
     // As engines do: the head and the role come at once, whatever comes then.
-    let stalling = Engine::start(move |_| promising(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })).await;
-    let others = [Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await, Engine::start(|_| after_ms(10)).await];
+    let stalling = Engine::start(move |_| {
+        promising(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })
+    })
+    .await;
+    let others = [
+        Engine::start(|_| after_ms(10)).await,
+        Engine::start(|_| after_ms(10)).await,
+        Engine::start(|_| after_ms(10)).await,
+    ];
     let engines = [&stalling, &others[0], &others[1], &others[2]];
     let pool = ", balance: round_robin, ejection: {max_ttft_ratio: 0}";
     let asked = || engines.iter().map(|engine| engine.seen().len()).sum::<usize>();
@@ -106,7 +159,8 @@ async fn hedges_cut_the_tail() {
     let (without, broken) = times(&plain, 4, REQUESTS).await;
     assert_eq!((broken, asked()), (0, REQUESTS));
     let before = asked();
-    let gateway = Gateway::with_settings(&settings(&engines, pool, ", hedge: {after: 100ms}", "")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engines, pool, ", hedge: {after: 100ms}", "")).await;
     let (with, broken) = times(&gateway, 4, REQUESTS).await;
     assert_eq!(broken, 0);
     let (with, without) = (p99(&with), p99(&without));
@@ -126,9 +180,19 @@ async fn hedges_cut_the_tail() {
     settled(&gateway).await;
     assert_eq!(gateway.metric("llm_lens_hedges_total", "pool=\"p\""), extra as f64);
     assert!(gateway.metric("llm_lens_hedges_won_total", "pool=\"p\"") >= extra as f64 * 0.8);
-    let hedged: Vec<_> = gateway.records().into_iter().filter_map(|record| Some((record.backend?, record.routing.hedge?))).collect();
+    let hedged: Vec<_> = gateway
+        .records()
+        .into_iter()
+        .filter_map(|record| Some((record.backend?, record.routing.hedge?)))
+        .collect();
     assert_eq!(hedged.len(), extra);
-    assert!(hedged.iter().all(|(backend, hedge)| hedge.won == (*backend == hedge.backend) && hedge.after_us >= 99_000), "{hedged:?}");
+    assert!(
+        hedged
+            .iter()
+            .all(|(backend, hedge)| hedge.won == (*backend == hedge.backend)
+                && hedge.after_us >= 99_000),
+        "{hedged:?}"
+    );
     eventually("who lost is cut off at once", || stalling.closed_early() >= extra * 8 / 10).await;
     // The percentile of the backend itself serves as well, when it is known.
     let by_itself = Gateway::with_settings(&settings(&engines, pool, ", hedge: {}", "")).await;
@@ -138,12 +202,16 @@ async fn hedges_cut_the_tail() {
     assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
 }
 
-/// What an engine says before its first token wins no race; when it wins, all it has said is heard, at the times at which it was said.
+/// What an engine says before its first token wins no race; when it wins, all it has said is heard,
+/// at the times at which it was said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_is_no_first_token() {
     let _alone = crate::support::alone().await;
     for (first, second, winner) in [(2_000, 10, "b1"), (300, 2_000, "b0")] {
-        let engines = [Engine::start(move |_| promising(first)).await, Engine::start(move |_| promising(second)).await];
+        let engines = [
+            Engine::start(move |_| promising(first)).await,
+            Engine::start(move |_| promising(second)).await,
+        ];
         let gateway = Gateway::with_settings(&settings(
             &[&engines[0], &engines[1]],
             ", balance: round_robin",
@@ -152,22 +220,43 @@ async fn a_role_is_no_first_token() {
         ))
         .await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
-        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        assert!(
+            answer.complete && answer.text().ends_with("data: [DONE]\n\n"),
+            "{}",
+            answer.text()
+        );
         let once = |what: &str| answer.text().matches(what).count() == 1;
-        assert!(once("\"role\"") && once(": still there") && once("t0 ") && once("t2 "), "{}", answer.text());
+        assert!(
+            once("\"role\"") && once(": still there") && once("t0 ") && once("t2 "),
+            "{}",
+            answer.text()
+        );
         settled(&gateway).await;
         let record = gateway.record("x").await;
         let hedge = record.routing.hedge.expect("a second was asked");
-        assert_eq!((record.backend.as_deref(), hedge.won, &*hedge.backend), (Some(winner), winner == "b1", "b1"));
+        assert_eq!(
+            (record.backend.as_deref(), hedge.won, &*hedge.backend),
+            (Some(winner), winner == "b1", "b1")
+        );
         assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
         if winner == "b0" {
             let ttft = record.engine_ttft_us.expect("a stream");
             assert!((290_000..600_000).contains(&ttft), "{ttft}");
             let spent = |state| record.ledger_us.micros(state);
-            assert!(spent(State::AwaitToken) > 250_000, "what came after the head was waited for: {:?}", record.ledger_us);
-            assert!(spent(State::AwaitFirstByte) < 100_000 && spent(State::Gateway) < 100_000, "{:?}", record.ledger_us);
+            assert!(
+                spent(State::AwaitToken) > 250_000,
+                "what came after the head was waited for: {:?}",
+                record.ledger_us
+            );
+            assert!(
+                spent(State::AwaitFirstByte) < 100_000 && spent(State::Gateway) < 100_000,
+                "{:?}",
+                record.ledger_us
+            );
             let marks = &record.marks_us;
-            let arrival = |mark: Option<lens::record::MarkUs>| mark.and_then(|mark| mark.arrival).expect("it came");
+            let arrival = |mark: Option<lens::record::MarkUs>| {
+                mark.and_then(|mark| mark.arrival).expect("it came")
+            };
             let (byte, token) = (arrival(marks.first_byte), arrival(marks.first_token));
             assert!(token - byte > 250_000, "the head came long before: {marks:?}");
         }
@@ -177,12 +266,19 @@ async fn a_role_is_no_first_token() {
 /// Both have begun and then say nothing: that is silence between events, and no missing first byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_promise_and_keep_silent_are_too_late() {
-    let engines = [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
+    let engines =
+        [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
     let more = "timeouts: {first_byte: 20s, between_events: 400ms}";
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, more)).await;
+    let gateway =
+        Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, more)).await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert!(answer.status == 504 && answer.text().contains("upstream_idle_timeout"), "{} {}", answer.head, answer.text());
+    assert!(
+        answer.status == 504 && answer.text().contains("upstream_idle_timeout"),
+        "{} {}",
+        answer.head,
+        answer.text()
+    );
     for engine in &engines {
         eventually("both are cut off", || engine.closed_early() == 1).await;
     }
@@ -201,72 +297,139 @@ async fn a_call_that_is_not_hedged_is_measured_as_usual() {
         }
         let engines = [always(steps.clone()).await, always(steps).await];
         let route = ", hedge: {after: 200ms, budget: 0}";
-        let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, "")).await;
+        let gateway =
+            Gateway::with_settings(&settings(&[&engines[0], &engines[1]], "", route, "")).await;
         let answer = ask(&gateway, CHAT, "x", BODY).await;
-        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        assert!(
+            answer.complete && answer.text().ends_with("data: [DONE]\n\n"),
+            "{}",
+            answer.text()
+        );
         settled(&gateway).await;
         let record = gateway.record("x").await;
         assert!(record.routing.hedge.is_none());
         let spent = |state| record.ledger_us.micros(state);
-        assert!(spent(State::AwaitToken) > 450_000 && spent(State::Gateway) < 60_000, "role {role}: {:?}", record.ledger_us);
+        assert!(
+            spent(State::AwaitToken) > 450_000 && spent(State::Gateway) < 60_000,
+            "role {role}: {:?}",
+            record.ledger_us
+        );
         assert_eq!(record.ledger_us.total(), record.total_us);
     }
 }
 
-/// A second that says its head and a role and closes has won nothing, and a first that answers 429 while another is asked was not slow to its first token.
+/// A second that says its head and a role and closes has won nothing, and a first that answers 429
+/// while another is asked was not slow to its first token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     let _alone = crate::support::alone().await;
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let empty = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
     let engines = [Engine::start(|_| promising(500)).await, always(empty).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        route,
+        "",
+    ))
+    .await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
     assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
     settled(&gateway).await;
     assert_eq!(gateway.record("x").await.backend.as_deref(), Some("b0"));
-    assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"b1\""), 1.0, "which is its fault");
+    assert_eq!(
+        gateway.metric("llm_lens_backend_failures_total", "backend=\"b1\""),
+        1.0,
+        "which is its fault"
+    );
 
     let mut busy = vec![Step::ms(250)];
     busy.extend(sse::json(429, "{}"));
     let engines = [always(busy).await, Engine::start(|_| promising(500)).await];
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        route,
+        "",
+    ))
+    .await;
     assert!(ask(&gateway, CHAT, "y", BODY).await.complete);
     settled(&gateway).await;
     let record = gateway.record("y").await;
-    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("b1"), Some(true)));
-    let failed: Vec<_> = record.routing.failed_attempts.iter().map(|attempt| (&*attempt.backend, &*attempt.code)).collect();
+    assert_eq!(
+        (record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)),
+        (Some("b1"), Some(true))
+    );
+    let failed: Vec<_> = record
+        .routing
+        .failed_attempts
+        .iter()
+        .map(|attempt| (&*attempt.backend, &*attempt.code))
+        .collect();
     assert_eq!(failed, [("b0", "http_429")]);
-    let all: serde_json::Value = serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
-    assert!(all["backends"][0]["ttft_ms"].is_null() && all["backends"][1]["ttft_ms"].is_number(), "{all}");
+    let all: serde_json::Value =
+        serde_json::from_str(&gateway.get("/api/backends").1).expect("JSON");
+    assert!(
+        all["backends"][0]["ttft_ms"].is_null() && all["backends"][1]["ttft_ms"].is_number(),
+        "{all}"
+    );
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
 }
 
-/// When both fail, what an engine has said of it is the client's, and not that the other one said nothing.
+/// When both fail, what an engine has said of it is the client's, and not that the other one said
+/// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engines_own_error_is_heard_though_another_was_asked() {
     let mut fails = vec![Step::ms(250)];
     fails.extend(sse::json(500, "{\"error\":{\"message\":\"out of memory\"}}"));
     let engines = [always(fails).await, always(vec![Step::ms(400), Step::Reset]).await];
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
-    let gateway = Gateway::with_settings(&settings(&[&engines[0], &engines[1]], ", balance: round_robin", route, "")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &[&engines[0], &engines[1]],
+        ", balance: round_robin",
+        route,
+        "",
+    ))
+    .await;
     let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert!(answer.status == 500 && answer.text().contains("out of memory"), "{} {}", answer.head, answer.text());
+    assert!(
+        answer.status == 500 && answer.text().contains("out of memory"),
+        "{} {}",
+        answer.head,
+        answer.text()
+    );
     settled(&gateway).await;
     let record = gateway.record("x").await;
     assert_eq!((record.outcome, record.backend.as_deref()), (Outcome::UpstreamError, Some("b0")));
-    assert_eq!(record.routing.hedge.as_ref().map(|hedge| (&*hedge.backend, hedge.won)), Some(("b1", false)));
-    assert!(record.ledger_us.micros(State::Gateway) < 60_000, "the wait for the other one is not the gateway's: {:?}", record.ledger_us);
+    assert_eq!(
+        record.routing.hedge.as_ref().map(|hedge| (&*hedge.backend, hedge.won)),
+        Some(("b1", false))
+    );
+    assert!(
+        record.ledger_us.micros(State::Gateway) < 60_000,
+        "the wait for the other one is not the gateway's: {:?}",
+        record.ledger_us
+    );
     for backend in ["b0", "b1"] {
-        assert_eq!(gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")), 1.0, "{backend}");
+        assert_eq!(
+            gateway.metric("llm_lens_backend_failures_total", &format!("backend=\"{backend}\"")),
+            1.0,
+            "{backend}"
+        );
     }
 }
 
-/// A stream that ends without a word is no error to be heard of: a third is asked when the second fails too.
+/// A stream that ends without a word is no error to be heard of: a third is asked when the second
+/// fails too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_backend_is_not_used_although_the_other_failed() {
-    let empty = vec![Step::ms(200), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
-    let engines = [always(empty).await, always(vec![Step::ms(300), Step::Reset]).await, Engine::start(|_| promising(10)).await];
+    let empty =
+        vec![Step::ms(200), Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
+    let engines = [
+        always(empty).await,
+        always(vec![Step::ms(300), Step::Reset]).await,
+        Engine::start(|_| promising(10)).await,
+    ];
     let more = settings_with(
         &[&engines[0], &engines[1], &engines[2]],
         &["", ", weight: 1", ""],
@@ -277,7 +440,12 @@ async fn a_silent_backend_is_not_used_although_the_other_failed() {
     let gateway = Gateway::with_settings(&more).await;
     for n in 0..6 {
         let answer = ask(&gateway, CHAT, &format!("e{n}"), BODY).await;
-        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{n}: {} {}", answer.head, answer.text());
+        assert!(
+            answer.complete && answer.text().ends_with("data: [DONE]\n\n"),
+            "{n}: {} {}",
+            answer.head,
+            answer.text()
+        );
     }
     settled(&gateway).await;
 }
@@ -296,11 +464,23 @@ async fn a_backend_that_does_not_accept_is_late() {
     let gateway = Gateway::with_settings(&text).await;
     let began = Instant::now();
     let answer = ask(&gateway, CHAT, "x", BODY).await;
-    assert!(answer.complete && began.elapsed() < Duration::from_secs(2), "{:?} {}", began.elapsed(), answer.text());
+    assert!(
+        answer.complete && began.elapsed() < Duration::from_secs(2),
+        "{:?} {}",
+        began.elapsed(),
+        answer.text()
+    );
     settled(&gateway).await;
     let record = gateway.record("x").await;
-    assert_eq!((record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)), (Some("other"), Some(true)));
+    assert_eq!(
+        (record.backend.as_deref(), record.routing.hedge.map(|hedge| hedge.won)),
+        (Some("other"), Some(true))
+    );
     let spent = |state| record.ledger_us.micros(state);
-    assert!(spent(State::Connect) > 90_000 && spent(State::Gateway) < 60_000, "{:?}", record.ledger_us);
+    assert!(
+        spent(State::Connect) > 90_000 && spent(State::Gateway) < 60_000,
+        "{:?}",
+        record.ledger_us
+    );
     assert_eq!(record.ledger_us.total(), record.total_us);
 }

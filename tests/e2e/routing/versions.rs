@@ -2,11 +2,15 @@
 
 use super::*;
 
-/// Blue and green under load: by the admin listener and by the file, back and forth, without a failed request.
+/// Blue and green under load: by the admin listener and by the file, back and forth, without a
+/// failed request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_switched_and_taken_back_under_load() {
     let _alone = crate::support::alone().await;
-    let engines = [Engine::start(|_| sse::stream(10, 10)).await, Engine::start(|_| sse::stream(10, 10)).await];
+    let engines = [
+        Engine::start(|_| sse::stream(10, 10)).await,
+        Engine::start(|_| sse::stream(10, 10)).await,
+    ];
     let text = format!(
         "backends: [{{name: b, url: '{}'}}, {{name: g, url: '{}'}}]\npools: [{{name: blue, backends: [b]}}, {{name: green, backends: [g]}}]\n\
          routes: [{{name: r, pool: blue, canary: {{pool: green, share: 0}}}}]\n",
@@ -25,8 +29,15 @@ async fn a_version_is_switched_and_taken_back_under_load() {
                 }
                 let at = began.elapsed();
                 let answer = ask(gateway, CHAT, &format!("{number}-{n}"), BODY).await;
-                assert!(answer.status == 200 && answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.head);
-                let backend = field(&answer.head, "x-llm-lens-backend").unwrap_or_default().starts_with("g;");
+                assert!(
+                    answer.status == 200
+                        && answer.complete
+                        && answer.text().ends_with("data: [DONE]\n\n"),
+                    "{}",
+                    answer.head
+                );
+                let backend =
+                    field(&answer.head, "x-llm-lens-backend").unwrap_or_default().starts_with("g;");
                 heads.lock().expect("no panic").push((at, began.elapsed(), backend));
             }
         }
@@ -40,7 +51,10 @@ async fn a_version_is_switched_and_taken_back_under_load() {
             if by_file {
                 gateway.write_settings(&text.replace("share: 0", &format!("share: {share}")));
             } else {
-                let (status, told) = gateway.post(&format!("/api/routes/release?route=r&share={share}"), "x-llm-lens-operator: me\r\n");
+                let (status, told) = gateway.post(
+                    &format!("/api/routes/release?route=r&share={share}"),
+                    "x-llm-lens-operator: me\r\n",
+                );
                 assert_eq!(status, 200, "{told}");
             }
             after(1500).await;
@@ -53,18 +67,27 @@ async fn a_version_is_switched_and_taken_back_under_load() {
     for (number, (at, to_green)) in switched.iter().enumerate() {
         let until = switched.get(number + 1).map_or(Duration::MAX, |(next, _)| *next);
         // From a second after it on, all are where they should be.
-        let late: Vec<_> = heads.iter().filter(|(begun, ended, _)| *begun > *at + Duration::from_secs(1) && *ended < until).collect();
-        assert!(!late.is_empty() && late.iter().all(|(_, _, green)| green == to_green), "{number}: {late:?}");
+        let late: Vec<_> = heads
+            .iter()
+            .filter(|(begun, ended, _)| *begun > *at + Duration::from_secs(1) && *ended < until)
+            .collect();
+        assert!(
+            !late.is_empty() && late.iter().all(|(_, _, green)| green == to_green),
+            "{number}: {late:?}"
+        );
     }
     // What the page of a stranger could send does nothing.
     assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "").0, 400);
     assert_eq!(gateway.metric("llm_lens_canary_share", "route=\"r\""), 0.0);
 }
 
-/// A new version gets a share by key, and loses it when it is worse; what it fails at, the old one answers.
+/// A new version gets a share by key, and loses it when it is worse; what it fails at, the old one
+/// answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_that_is_worse_is_taken_back() {
-    for (canary, why) in [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")] {
+    for (canary, why) in
+        [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")]
+    {
         let (old, new) = (good().await, always(canary).await);
         let text = format!(
             "backends: [{{name: o, url: '{}'}}, {{name: n, url: '{}'}}]\npools: [{{name: old, backends: [o]}}, {{name: new, backends: [n]}}]\n\
@@ -80,13 +103,21 @@ async fn a_canary_that_is_worse_is_taken_back() {
             client.post(CHAT, &format!("x-user: {user}\r\n"), BODY).await;
             let answer = client.answer().await;
             assert!(answer.status == 200 && answer.complete, "{why}: {}", answer.text());
-            if why == "it is slower" && gateway.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 0.0 {
-                let new = answer.field("x-llm-lens-backend").is_some_and(|field| field.contains("version=canary"));
+            if why == "it is slower"
+                && gateway.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 0.0
+            {
+                let new = answer
+                    .field("x-llm-lens-backend")
+                    .is_some_and(|field| field.contains("version=canary"));
                 assert_eq!(*homes.entry(user).or_insert(new), new, "a user stays with a version");
             }
         }
         gateway.until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
-        assert!(gateway.stderr().contains(&format!("canary rolled back: {why}")), "{}", gateway.stderr());
+        assert!(
+            gateway.stderr().contains(&format!("canary rolled back: {why}")),
+            "{}",
+            gateway.stderr()
+        );
         let before = new.seen().len();
         for n in 0..20 {
             let mut client = gateway.client().await;
@@ -113,12 +144,19 @@ async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"));
     }
     assert!(began.elapsed() < Duration::from_millis(1000), "no client waits for it");
-    gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\",result=\"success\"") == 5.0).await;
+    gateway
+        .until(|g| {
+            g.metric("llm_lens_mirrored_requests_total", "route=\"r\",result=\"success\"") == 5.0
+        })
+        .await;
     let mean = gateway.metric("llm_lens_mirrored_ttft_seconds_total", "route=\"r\"")
         / gateway.metric("llm_lens_mirrored_first_tokens_total", "route=\"r\"");
     assert!((0.3..0.6).contains(&mean), "{mean}");
     let body: serde_json::Value = serde_json::from_slice(&shadow.seen()[0].body).expect("JSON");
-    assert_eq!((body["model"].as_str(), engine.seen().len(), shadow.seen().len()), (Some("new"), 5, 5));
+    assert_eq!(
+        (body["model"].as_str(), engine.seen().len(), shadow.seen().len()),
+        (Some("new"), 5, 5)
+    );
     assert_eq!(gateway.records().len(), 5);
 }
 
@@ -126,7 +164,8 @@ async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_is_not_to_blame_for_its_client() {
     for status in [400, 429] {
-        let (engine, shadow) = (good().await, always(sse::json(status, "{\"error\":{\"message\":\"no\"}}")).await);
+        let (engine, shadow) =
+            (good().await, always(sse::json(status, "{\"error\":{\"message\":\"no\"}}")).await);
         let gateway = Gateway::with_settings(&format!(
             "backends: [{{name: e, url: '{}'}}, {{name: s, url: '{}'}}]\npools: [{{name: p, backends: [e]}}, {{name: q, backends: [s, e]}}]\n\
              routes: [{{name: r, pool: p, mirror: {{pool: q, share: 1}}}}]\n",
@@ -137,14 +176,28 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
         for n in 0..30 {
             assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
         }
-        gateway.until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0).await;
-        assert!(gateway.metric("llm_lens_mirrored_requests_total", "result=\"failure\"") > 0.0, "{status}");
-        assert_eq!(gateway.metric("llm_lens_backend_failures_total", "backend=\"s\""), 0.0, "{status}");
-        assert_eq!(gateway.metric("llm_lens_backend_ejections_total", "backend=\"s\""), 0.0, "{status}");
+        gateway
+            .until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0)
+            .await;
+        assert!(
+            gateway.metric("llm_lens_mirrored_requests_total", "result=\"failure\"") > 0.0,
+            "{status}"
+        );
+        assert_eq!(
+            gateway.metric("llm_lens_backend_failures_total", "backend=\"s\""),
+            0.0,
+            "{status}"
+        );
+        assert_eq!(
+            gateway.metric("llm_lens_backend_ejections_total", "backend=\"s\""),
+            0.0,
+            "{status}"
+        );
     }
 }
 
-/// What the operator has decided by a call stands when something else of the route changes in the file, and only another share there is another decision.
+/// What the operator has decided by a call stands when something else of the route changes in the
+/// file, and only another share there is another decision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_outlives_changes_that_are_none() {
     let engines = [good().await, good().await, good().await];
@@ -160,12 +213,25 @@ async fn a_switch_outlives_changes_that_are_none() {
     };
     let gateway = Gateway::with_settings(&text("0.05", "", "")).await;
     let share = || gateway.metric("llm_lens_canary_share", "route=\"r\"");
-    assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "x-llm-lens-operator: me\r\n").0, 200);
-    for (number, (rest, fallback)) in [("", ", fallback: [spare]"), (", min_requests: 7", ", fallback: [spare]")].into_iter().enumerate() {
+    assert_eq!(
+        gateway.post("/api/routes/release?route=r&share=1", "x-llm-lens-operator: me\r\n").0,
+        200
+    );
+    for (number, (rest, fallback)) in
+        [("", ", fallback: [spare]"), (", min_requests: 7", ", fallback: [spare]")]
+            .into_iter()
+            .enumerate()
+    {
         gateway.write_settings(&text("0.05", rest, fallback));
         gateway.until(|gateway| gateway.metric("llm_lens_reloads_total", "") > number as f64).await;
         assert_eq!(share(), 1.0, "{rest}{fallback}");
-        assert_eq!(ask(&gateway, CHAT, "x", BODY).await.field("x-llm-lens-backend").map(|field| &field[..2]), Some("g;"));
+        assert_eq!(
+            ask(&gateway, CHAT, "x", BODY)
+                .await
+                .field("x-llm-lens-backend")
+                .map(|field| &field[..2]),
+            Some("g;")
+        );
     }
     gateway.write_settings(&text("0.0", ", min_requests: 7", ", fallback: [spare]"));
     gateway.until(|_| share() == 0.0).await;
@@ -185,12 +251,16 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     );
     let gateway = Gateway::with_settings(&text).await;
     let long = BODY.replace("hi", &"word ".repeat(200));
-    for (body, want) in
-        [(BODY, "n; pool=new; reason=only; version=canary; offload=default"), (&long, "c; pool=cloud; reason=only; offload=prompt_tokens")]
-    {
+    for (body, want) in [
+        (BODY, "n; pool=new; reason=only; version=canary; offload=default"),
+        (&long, "c; pool=cloud; reason=only; offload=prompt_tokens"),
+    ] {
         assert_eq!(ask(&gateway, CHAT, "x", body).await.field("x-llm-lens-backend"), Some(want));
     }
-    assert_eq!(gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""), 1.0);
+    assert_eq!(
+        gateway.metric("llm_lens_offload_decisions_total", "decision=\"prompt_tokens\""),
+        1.0
+    );
     assert_eq!(gateway.metric("llm_lens_version_requests", "version=\"canary\""), 1.0);
     // After a full switch, the canary is the edge.
     let old = good().await;
@@ -200,7 +270,12 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
         &format!("url: '{}', health: {{path: /health, interval: 50ms, unhealthy: 1}}", old.url()),
     ))
     .await;
-    gateway.until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"unhealthy\"")).await;
+    gateway
+        .until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"unhealthy\""))
+        .await;
     let answer = ask(&gateway, CHAT, "y", BODY).await;
-    assert_eq!(answer.field("x-llm-lens-backend"), Some("n; pool=new; reason=only; version=canary; offload=default"));
+    assert_eq!(
+        answer.field("x-llm-lens-backend"),
+        Some("n; pool=new; reason=only; version=canary; offload=default")
+    );
 }

@@ -1,4 +1,5 @@
-//! Where a message ends: early answers, doubtful framings, chunks, cuts. No request is ever parsed out of a body.
+//! Where a message ends: early answers, doubtful framings, chunks, cuts. No request is ever parsed
+//! out of a body.
 
 use super::*;
 
@@ -13,18 +14,40 @@ async fn an_unread_body_is_never_parsed_as_a_request() {
     let gateway = Gateway::with_settings(&text).await;
     let address = gateway.address();
     let body = SMUGGLED.repeat(60);
-    let with = |line: &str, fields: &str, body: &str| format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n{body}");
+    let with = |line: &str, fields: &str, body: &str| {
+        format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n{body}")
+    };
     let length = format!("content-length: {}\r\n", body.len());
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     for (name, status, bytes) in [
         ("413 by length", 413, with("POST /v1/chat/completions", &length, &body)),
-        ("413 by chunks", 413, with("POST /v1/chat/completions", "transfer-encoding: chunked\r\n", &chunked)),
+        (
+            "413 by chunks",
+            413,
+            with("POST /v1/chat/completions", "transfer-encoding: chunked\r\n", &chunked),
+        ),
         ("404 on the other way", 404, with("POST /nowhere", &length, &body)),
         ("404 with chunks", 404, with("POST /nowhere", "transfer-encoding: chunked\r\n", &chunked)),
-        ("400 for both framings", 400, with("POST /v1/chat/completions", &format!("{length}transfer-encoding: chunked\r\n"), &body)),
+        (
+            "400 for both framings",
+            400,
+            with(
+                "POST /v1/chat/completions",
+                &format!("{length}transfer-encoding: chunked\r\n"),
+                &body,
+            ),
+        ),
         ("417", 417, with("POST /v1/chat/completions", &format!("expect: tea\r\n{length}"), &body)),
         ("501", 501, with("POST /nowhere", &format!("upgrade: tea\r\n{length}"), &body)),
-        ("malformed chunks", 400, with("POST /v1/chat/completions", "transfer-encoding: chunked\r\n", &format!("zz\r\n{body}"))),
+        (
+            "malformed chunks",
+            400,
+            with(
+                "POST /v1/chat/completions",
+                "transfer-encoding: chunked\r\n",
+                &format!("zz\r\n{body}"),
+            ),
+        ),
     ] {
         let heard = say(address, &bytes).await;
         assert_eq!(heard.statuses, [status], "{name}: {heard:?}");
@@ -51,7 +74,9 @@ async fn an_engine_that_answers_before_the_body_leaves_no_body_behind() {
                 let mut answered = false;
                 while matches!(socket.read(&mut bytes).await, Ok(n) if n > 0) {
                     if !std::mem::replace(&mut answered, true) {
-                        let _ = socket.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno").await;
+                        let _ = socket
+                            .write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno")
+                            .await;
                     }
                 }
             });
@@ -62,7 +87,8 @@ async fn an_engine_that_answers_before_the_body_leaves_no_body_behind() {
         let body = SMUGGLED.repeat(20);
         let (now, later) = body.split_at(100);
         let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
         socket.write_all(format!("{head}{now}").as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let _ = socket.write_all(later.as_bytes()).await;
@@ -89,7 +115,11 @@ async fn requests_in_one_packet_are_all_answered() {
         let heard = say(gateway.address(), all).await;
         assert!(heard.statuses.iter().all(|s| *s == 200), "{name}: {heard:?}");
         // A server may close instead of answering pipelined requests; it must not be silent.
-        assert!(heard.statuses.len() == requests.len() || heard.closed, "{name}: {} answers, left open", heard.statuses.len());
+        assert!(
+            heard.statuses.len() == requests.len() || heard.closed,
+            "{name}: {} answers, left open",
+            heard.statuses.len()
+        );
         assert_eq!(origin.take().len(), heard.statuses.len(), "{name}");
     }
 }
@@ -160,8 +190,9 @@ async fn a_framing_that_two_could_read_differently_is_refused() {
             let old = ["transfer-encoding: chunked"];
             let more = if version == "1.0" { &old[..] } else { &[] };
             for fields in FRAMINGS.iter().chain(more) {
-                let bytes =
-                    format!("POST {path} HTTP/{version}\r\nhost: a\r\nconnection: keep-alive\r\n{fields}\r\n\r\n0\r\n\r\n{SMUGGLED}");
+                let bytes = format!(
+                    "POST {path} HTTP/{version}\r\nhost: a\r\nconnection: keep-alive\r\n{fields}\r\n\r\n0\r\n\r\n{SMUGGLED}"
+                );
                 let name = format!("{path} {version} {fields:?}");
                 let heard = say(gateway.address(), bytes).await;
                 assert_eq!(heard.statuses, [400], "{name}: {heard:?}");
@@ -184,39 +215,91 @@ enum Fate {
 }
 use Fate::{Either, One, Refused};
 
-/// Heads: `{}` stands for a path. Each is followed by [`SMUGGLED`], and none may let it through as a request when the
-/// message says that it is a body.
+/// Heads: `{}` stands for a path. Each is followed by [`SMUGGLED`], and none may let it through as
+/// a request when the message says that it is a body.
 const HEADS: &[(&str, &[u8], Fate)] = &[
     ("bare LF everywhere", b"POST {} HTTP/1.1\nhost: a\ncontent-length: 35\n\n", Refused),
     ("bare LF at the end", b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\n", Refused),
-    ("bare LF after the target", b"POST {}\n HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("bare CR in a value", b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\rb\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("bare CR hides a field", b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\rcontent-length: 0\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "bare LF after the target",
+        b"POST {}\n HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
+    (
+        "bare CR in a value",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\rb\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
+    (
+        "bare CR hides a field",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\rcontent-length: 0\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("CR CR LF", b"POST {} HTTP/1.1\r\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("CR CR before a field", b"POST {} HTTP/1.1\r\nhost: a\r\n\r\r;ABCD\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("NUL in a value", b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\0b\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("NUL in a name", b"POST {} HTTP/1.1\r\nhost: a\r\nx\0: a\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "CR CR before a field",
+        b"POST {} HTTP/1.1\r\nhost: a\r\n\r\r;ABCD\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
+    (
+        "NUL in a value",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\0b\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
+    (
+        "NUL in a name",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx\0: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("NUL in the target", b"POST {}\0 HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("obs-fold", b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "obs-fold",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("folded first field", b"POST {} HTTP/1.1\r\n host: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("field without a colon", b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length\r\n\r\n", Refused),
-    ("empty field name", b"POST {} HTTP/1.1\r\nhost: a\r\n: 35\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("space in a field name", b"POST {} HTTP/1.1\r\nhost: a\r\nx y: 1\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "empty field name",
+        b"POST {} HTTP/1.1\r\nhost: a\r\n: 35\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
+    (
+        "space in a field name",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nx y: 1\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("no Host", b"POST {} HTTP/1.1\r\ncontent-length: 35\r\n\r\n", Refused),
     ("two Hosts", b"POST {} HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("two equal Hosts", b"POST {} HTTP/1.1\r\nhost: a\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "two equal Hosts",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("empty Host", b"POST {} HTTP/1.1\r\nhost:\r\ncontent-length: 35\r\n\r\n", Refused),
     ("Host with userinfo", b"POST {} HTTP/1.1\r\nhost: u@a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("Host with a path", b"POST {} HTTP/1.1\r\nhost: a/b\r\ncontent-length: 35\r\n\r\n", Refused),
     ("Host list", b"POST {} HTTP/1.1\r\nhost: a, b\r\ncontent-length: 35\r\n\r\n", Refused),
     ("CONNECT", b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", Refused),
-    ("CONNECT with a path", b"CONNECT {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "CONNECT with a path",
+        b"CONNECT {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("authority form", b"POST a:80 HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("no slash", b"POST v1 HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("asterisk", b"POST * HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("another scheme", b"POST gopher://a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "another scheme",
+        b"POST gopher://a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("fragment", b"POST {}#x HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("space in the target", b"POST {} x HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
+    (
+        "space in the target",
+        b"POST {} x HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Refused,
+    ),
     ("tab for a space", b"POST\t{}\tHTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("two spaces", b"POST  {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("HTTP/0.9", b"GET {}\r\n\r\n", Refused),
@@ -225,21 +308,57 @@ const HEADS: &[(&str, &[u8], Fate)] = &[
     ("HTTP/01.1", b"POST {} HTTP/01.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("http/1.1", b"POST {} http/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
     ("method with a colon", b"PO:ST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Refused),
-    ("absolute form", b"POST http://a:1{} HTTP/1.1\r\nhost: a:1\r\ncontent-length: 35\r\n\r\n", One),
-    ("absolute form, other case", b"POST HTTP://a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", One),
-    ("absolute form of another host", b"POST http://b{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Either),
-    ("absolute form with userinfo", b"POST http://u:p@a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Either),
+    (
+        "absolute form",
+        b"POST http://a:1{} HTTP/1.1\r\nhost: a:1\r\ncontent-length: 35\r\n\r\n",
+        One,
+    ),
+    (
+        "absolute form, other case",
+        b"POST HTTP://a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        One,
+    ),
+    (
+        "absolute form of another host",
+        b"POST http://b{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
+    (
+        "absolute form with userinfo",
+        b"POST http://u:p@a{} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
     ("empty line first", b"\r\nPOST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", One),
     ("leading zeros", b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 0035\r\n\r\n", Either),
-    ("space after the length", b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35 \t\r\n\r\n", One),
+    (
+        "space after the length",
+        b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35 \t\r\n\r\n",
+        One,
+    ),
     ("GET with a body", b"GET {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Either),
-    ("OPTIONS with a body", b"OPTIONS {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Either),
+    (
+        "OPTIONS with a body",
+        b"OPTIONS {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
     ("DELETE with a body", b"DELETE {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\r\n", Either),
     ("HTTP/1.0 with a length", b"POST {} HTTP/1.0\r\ncontent-length: 35\r\n\r\n", One),
     ("HTTP/1.0 without one, to be closed", b"POST {} HTTP/1.0\r\nhost: a\r\n\r\n", Either),
-    ("underscore for a dash", b"POST {} HTTP/1.1\r\nhost: a\r\ntransfer_encoding: chunked\r\ncontent-length: 35\r\n\r\n", Either),
-    ("nominated length", b"POST {} HTTP/1.1\r\nhost: a\r\nconnection: content-length\r\ncontent-length: 35\r\n\r\n", Either),
-    ("nominated Host", b"POST {} HTTP/1.1\r\nhost: a\r\nconnection: host, close\r\ncontent-length: 35\r\n\r\n", Either),
+    (
+        "underscore for a dash",
+        b"POST {} HTTP/1.1\r\nhost: a\r\ntransfer_encoding: chunked\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
+    (
+        "nominated length",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nconnection: content-length\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
+    (
+        "nominated Host",
+        b"POST {} HTTP/1.1\r\nhost: a\r\nconnection: host, close\r\ncontent-length: 35\r\n\r\n",
+        Either,
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,7 +388,11 @@ const CHUNKS: &[(&str, &[u8], Fate)] = &[
     ("quoted extension", b"2;a=\"b;c\"\r\n{}\r\n0;x\r\n\r\n", One),
     ("upper case and zeros", b"002\r\n{}\r\n000\r\n\r\n", One),
     ("trailers", b"2\r\n{}\r\n0\r\nx: y\r\nz: 1\r\n\r\n", One),
-    ("trailers that lie", b"2\r\n{}\r\n0\r\ncontent-length: 99\r\ntransfer-encoding: x\r\nhost: b\r\n\r\n", One),
+    (
+        "trailers that lie",
+        b"2\r\n{}\r\n0\r\ncontent-length: 99\r\ntransfer-encoding: x\r\nhost: b\r\n\r\n",
+        One,
+    ),
     ("space after the size", b"2 \r\n{}\r\n0\r\n\r\n", Either),
     ("underscore", b"0_2e\r\n{}\r\n0\r\n\r\n", Refused),
     ("plus", b"+2\r\n{}\r\n0\r\n\r\n", Refused),
@@ -298,29 +421,42 @@ async fn chunks_of_smugglers() {
     let mut wrong = Vec::new();
     for path in WAYS {
         for (name, body, fate) in CHUNKS {
-            let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").into_bytes();
+            let mut bytes =
+                format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+                    .into_bytes();
             bytes.extend_from_slice(body);
             bytes.extend_from_slice(SMUGGLED.replace("/smuggled", "/next").as_bytes());
-            // Here the last request is a real one, pipelined, after a body that ended well; it must not be served after one
-            // that did not.
+            // Here the last request is a real one, pipelined, after a body that ended well; it must
+            // not be served after one that did not.
             let heard = say(gateway.address(), bytes).await;
             let seen = origin.take();
             let good = |s: &u16| *s == 200;
             let unserved = heard.closed && !heard.statuses.iter().any(good) && seen.is_empty();
             let fine = match fate {
-                // Pingora's proxy takes some of these. Then it is one request, framed anew, and the connection ends.
+                // Pingora's proxy takes some of these. Then it is one request, framed anew, and the
+                // connection ends.
                 Refused if path != WAYS[0] => {
-                    unserved || (heard.closed && heard.statuses.len() == 1 && seen.len() == 1 && seen[0].0.contains(path))
+                    unserved
+                        || (heard.closed
+                            && heard.statuses.len() == 1
+                            && seen.len() == 1
+                            && seen[0].0.contains(path))
                 }
                 Refused => unserved,
                 _ if heard.statuses.iter().any(good) => {
-                    seen.len() <= 2 && seen.first().is_some_and(|(head, body)| head.contains(path) && body == b"{}")
+                    seen.len() <= 2
+                        && seen
+                            .first()
+                            .is_some_and(|(head, body)| head.contains(path) && body == b"{}")
                 }
                 One => false,
                 Either => unserved,
             };
             if !fine {
-                wrong.push(format!("{path}: {name} ({fate:?}): {:?}, closed: {}, seen: {seen:?}", heard.statuses, heard.closed));
+                wrong.push(format!(
+                    "{path}: {name} ({fate:?}): {:?}, closed: {}, seen: {seen:?}",
+                    heard.statuses, heard.closed
+                ));
             }
         }
     }
@@ -331,17 +467,25 @@ async fn chunks_of_smugglers() {
 /// What is wrong with what became of a message, if anything.
 fn judge(name: &str, fate: Fate, heard: &Heard, seen: &[(String, Vec<u8>)]) -> Option<String> {
     let forwarded = heard.statuses.contains(&200);
-    let refused = heard.closed && seen.is_empty() && matches!(heard.statuses[..], [400..=499 | 501 | 505]);
+    let refused =
+        heard.closed && seen.is_empty() && matches!(heard.statuses[..], [400..=499 | 501 | 505]);
     let whole = |(head, body): &(String, Vec<u8>)| {
         let lower = head.to_ascii_lowercase();
-        !lower.contains("smuggled") && !lower.contains("http://") && (body.is_empty() || body == SMUGGLED.as_bytes())
+        !lower.contains("smuggled")
+            && !lower.contains("http://")
+            && (body.is_empty() || body == SMUGGLED.as_bytes())
     };
     let fine = match fate {
         Refused => refused,
         Either if !forwarded => refused,
         One | Either => heard.statuses == [200] && seen.len() == 1 && whole(&seen[0]),
     };
-    (!fine).then(|| format!("{name} ({fate:?}): {:?}, closed: {}, the engine got {seen:?}", heard.statuses, heard.closed))
+    (!fine).then(|| {
+        format!(
+            "{name} ({fate:?}): {:?}, closed: {}, the engine got {seen:?}",
+            heard.statuses, heard.closed
+        )
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -356,7 +500,10 @@ async fn a_body_may_be_cut_anywhere_and_the_next_request_still_counts() {
             client.send(format!("{head}{}", &tail[..cut])).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             client.send(&tail[cut..]).await;
-            let answer = client.maybe_answer().await.unwrap_or_else(|| panic!("{path}: closed at cut {cut}"));
+            let answer = client
+                .maybe_answer()
+                .await
+                .unwrap_or_else(|| panic!("{path}: closed at cut {cut}"));
             assert_eq!((answer.status, answer.complete), (200, true), "{path}: cut at {cut}");
             assert_eq!(origin.take()[0].1, b"{}", "{path}: cut at {cut}");
             if answer.field("connection") == Some("close") {
@@ -381,7 +528,11 @@ async fn an_answer_may_be_cut_anywhere_and_the_connection_still_counts() {
         for cut in 0..=TAIL.len() {
             client.post(path, &format!("cut: {cut}\r\n"), CHAT).await;
             let answer = client.answer().await;
-            assert_eq!((answer.status, answer.complete, answer.text().as_str()), (200, true, "{}"), "{path}: cut at {cut}");
+            assert_eq!(
+                (answer.status, answer.complete, answer.text().as_str()),
+                (200, true, "{}"),
+                "{path}: cut at {cut}"
+            );
         }
     }
     let connections = engine.seen().iter().map(|s| s.connection).max().unwrap() + 1;
@@ -403,7 +554,9 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
             format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"),
             format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5"),
             format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"),
-            format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n"),
+            format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n"
+            ),
             "PRI * HTTP/2.0\r\n\r\n".to_owned(),
         ] {
             // Half a goodbye, and a whole one.
@@ -424,7 +577,8 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_line_too_many_is_no_request() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_head: 300ms}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_head: 300ms}")).await;
     let mut client = gateway.client().await;
     client.send(post(WAYS[0], "", CHAT) + "\r\n").await;
     assert_eq!(client.answer().await.status, 200);

@@ -5,7 +5,10 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_cannot_nominate_our_fields_away() {
     let origin = Origin::start().await;
-    let text = format!("backends: [{{name: e, url: '{}', api_key: operators-own}}]\nroutes: [{{name: r, backend: e}}]\n", origin.url());
+    let text = format!(
+        "backends: [{{name: e, url: '{}', api_key: operators-own}}]\nroutes: [{{name: r, backend: e}}]\n",
+        origin.url()
+    );
     let gateway = Gateway::with_settings(&text).await;
     for path in WAYS {
         for nominated in [
@@ -19,7 +22,10 @@ async fn a_client_cannot_nominate_our_fields_away() {
             let heard = say(gateway.address(), post(path, &fields, CHAT)).await;
             assert_eq!(heard.statuses, [200], "{path} {nominated:?}: {heard:?}");
             let head = origin.take()[0].0.to_ascii_lowercase();
-            assert!(head.contains("\r\nauthorization: bearer operators-own\r\n"), "{path} {nominated:?}: {head}");
+            assert!(
+                head.contains("\r\nauthorization: bearer operators-own\r\n"),
+                "{path} {nominated:?}: {head}"
+            );
             assert!(head.contains("\r\nx-request-id: "), "{path} {nominated:?}: {head}");
             for gone in ["x-secret", "clients", "proxy-authorization", "keep-alive:", "\r\nte:"] {
                 assert!(!head.contains(gone), "{path} {nominated:?}: {gone} in {head}");
@@ -44,8 +50,9 @@ async fn closing_clients_do_not_close_the_way_to_the_engine() {
         let mut used: Vec<usize> = engine.seen()[before..].iter().map(|s| s.connection).collect();
         used.sort_unstable();
         used.dedup();
-        // Pingora's pool cannot always give out what a task of another thread still watches, whatever the client says: it
-        // opens up to a dozen. A pool that `Connection: close` destroys would take a hundred.
+        // Pingora's pool cannot always give out what a task of another thread still watches,
+        // whatever the client says: it opens up to a dozen. A pool that `Connection: close`
+        // destroys would take a hundred.
         let most = if path == WAYS[0] { 5 } else { 25 };
         assert!(used.len() <= most, "{path}: {} connections for 100 requests", used.len());
     }
@@ -63,7 +70,11 @@ async fn nothing_is_upgraded_and_nothing_tunnelled() {
             "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
         ] {
             let name = format!("{line} {fields:?}");
-            let heard = say(gateway.address(), format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n{SMUGGLED}")).await;
+            let heard = say(
+                gateway.address(),
+                format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n{SMUGGLED}"),
+            )
+            .await;
             assert_eq!(heard.statuses, [501], "{name}: {heard:?}");
             assert_refused(&name, &heard, &origin);
         }
@@ -82,7 +93,10 @@ async fn an_engine_that_switches_protocols_unasked_does_not_reach_the_client() {
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for path in WAYS {
         let heard = say(gateway.address(), post(path, "", CHAT)).await;
-        assert!(!heard.text.contains("TUNNEL") && !heard.statuses.contains(&101), "{path}: {heard:?}");
+        assert!(
+            !heard.text.contains("TUNNEL") && !heard.statuses.contains(&101),
+            "{path}: {heard:?}"
+        );
         assert_eq!(heard.statuses, [502], "{path}: {heard:?}");
     }
 }
@@ -106,8 +120,12 @@ async fn an_engine_that_says_too_much_is_not_asked_again_on_that_connection() {
             let gateway = Gateway::in_front_of(&engine.url()).await;
             for path in WAYS {
                 for turn in 0..4 {
-                    let heard = say(gateway.address(), post(path, "connection: close\r\n", CHAT)).await;
-                    assert!(!heard.text.contains("evil") && heard.statuses.len() == 1, "{path}, {turn}, late {late}: {heard:?}");
+                    let heard =
+                        say(gateway.address(), post(path, "connection: close\r\n", CHAT)).await;
+                    assert!(
+                        !heard.text.contains("evil") && heard.statuses.len() == 1,
+                        "{path}, {turn}, late {late}: {heard:?}"
+                    );
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -130,13 +148,18 @@ async fn answers_whose_length_is_in_doubt_are_not_passed_on() {
         "x: a\0b",
         "x: a\rcontent-length: 4",
     ] {
-        let engine =
-            Engine::start(move |_| vec![Step::text(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n4\r\ngood\r\n0\r\n\r\n")), Step::Close])
-                .await;
+        let engine = Engine::start(move |_| {
+            vec![
+                Step::text(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n4\r\ngood\r\n0\r\n\r\n")),
+                Step::Close,
+            ]
+        })
+        .await;
         let gateway = Gateway::in_front_of(&engine.url()).await;
         for path in WAYS {
             let heard = say(gateway.address(), post(path, "", CHAT)).await;
-            // A length beside chunks may be dropped (RFC 9112 section 6.3), as pingora's proxy does.
+            // A length beside chunks may be dropped (RFC 9112 section 6.3), as pingora's proxy
+            // does.
             let dropped = path != WAYS[0]
                 && fields.starts_with("content-length: 4\r\ntransfer")
                 && !heard.text.to_ascii_lowercase().contains("content-length");
@@ -150,20 +173,30 @@ async fn answers_whose_length_is_in_doubt_are_not_passed_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_client_gets_a_stream_until_the_close_and_sends_no_body_that_way() {
-    let engine = Engine::start(|r| if r.head.starts_with("POST") { sse::stream(3, 10) } else { sse::chat_answer() }).await;
+    let engine = Engine::start(|r| {
+        if r.head.starts_with("POST") { sse::stream(3, 10) } else { sse::chat_answer() }
+    })
+    .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
-    let request =
-        format!("POST {} HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: {}\r\n\r\n{CHAT_STREAM}", WAYS[0], CHAT_STREAM.len());
+    let request = format!(
+        "POST {} HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: {}\r\n\r\n{CHAT_STREAM}",
+        WAYS[0],
+        CHAT_STREAM.len()
+    );
     let heard = say(gateway.address(), request).await;
     assert_eq!(heard.statuses, [200]);
     assert!(
-        heard.closed && heard.text.ends_with("data: [DONE]\n\n") && !heard.text.to_ascii_lowercase().contains("transfer-encoding"),
+        heard.closed
+            && heard.text.ends_with("data: [DONE]\n\n")
+            && !heard.text.to_ascii_lowercase().contains("transfer-encoding"),
         "{heard:?}"
     );
-    // Without a length there is no body: what follows is not taken for one, and not for a request either.
+    // Without a length there is no body: what follows is not taken for one, and not for a request
+    // either.
     for path in WAYS {
         let before = engine.seen().len();
-        let heard = say_and_end(gateway.address(), format!("POST {path} HTTP/1.0\r\n\r\n{CHAT}")).await;
+        let heard =
+            say_and_end(gateway.address(), format!("POST {path} HTTP/1.0\r\n\r\n{CHAT}")).await;
         assert!(heard.statuses.len() <= 1, "{path}: {heard:?}");
         assert!(engine.seen()[before..].iter().all(|s| s.body.is_empty()), "{path}");
     }

@@ -5,7 +5,8 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_heads_are_ended_and_others_are_served() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_head: 300ms}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_head: 300ms}")).await;
     let address = gateway.address();
     let mut slow = Vec::new();
     for path in WAYS {
@@ -14,12 +15,20 @@ async fn slow_heads_are_ended_and_others_are_served() {
                 let mut socket = TcpStream::connect(address).await.unwrap();
                 let begun = Instant::now();
                 for byte in post(path, "", CHAT).bytes() {
-                    if socket.write_all(&[byte]).await.is_err() || begun.elapsed() > Duration::from_secs(2) {
+                    if socket.write_all(&[byte]).await.is_err()
+                        || begun.elapsed() > Duration::from_secs(2)
+                    {
                         break;
                     }
                     let mut bytes = [0; 1024];
-                    if let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut bytes)).await {
-                        return (begun.elapsed(), String::from_utf8_lossy(&bytes[..n]).into_owned());
+                    if let Ok(Ok(n)) =
+                        tokio::time::timeout(Duration::from_millis(50), socket.read(&mut bytes))
+                            .await
+                    {
+                        return (
+                            begun.elapsed(),
+                            String::from_utf8_lossy(&bytes[..n]).into_owned(),
+                        );
                     }
                 }
                 panic!("{path}: still taken after {:?}", begun.elapsed());
@@ -40,12 +49,27 @@ async fn slow_heads_are_ended_and_others_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_never_gets_on_is_ended_wherever_it_stops() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_head: 300ms, idle: 20s}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &origin.url(),
+        "timeouts: {request_head: 300ms, idle: 20s}",
+    ))
+    .await;
     let mut left_open = Vec::new();
-    for piece in ["G", "GET", "GET ", "GET / HTTP/1.1\r\nhost", "P", "PRI ", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+    for piece in [
+        "G",
+        "GET",
+        "GET ",
+        "GET / HTTP/1.1\r\nhost",
+        "P",
+        "PRI ",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r",
+    ] {
         let mut client = gateway.client().await;
         client.send(piece).await;
-        left_open.push((piece, tokio::spawn(async move { client.is_closed_within(Duration::from_secs(3)).await })));
+        left_open.push((
+            piece,
+            tokio::spawn(async move { client.is_closed_within(Duration::from_secs(3)).await }),
+        ));
     }
     let mut wrong = Vec::new();
     for (piece, closed) in left_open {
@@ -59,7 +83,11 @@ async fn a_head_that_never_gets_on_is_ended_wherever_it_stops() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_without_requests_are_ended() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {idle: 300ms, request_head: 300ms}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &origin.url(),
+        "timeouts: {idle: 300ms, request_head: 300ms}",
+    ))
+    .await;
     let mut fresh = gateway.client().await;
     let mut used = gateway.client().await;
     used.post(WAYS[0], "", CHAT).await;
@@ -67,24 +95,47 @@ async fn connections_without_requests_are_ended() {
     let mut passed = gateway.client().await;
     passed.post(WAYS[1], "", CHAT).await;
     passed.answer().await;
-    for (name, client) in [("without a request", &mut fresh), ("after one of ours", &mut used), ("after another", &mut passed)] {
-        assert!(client.is_closed_within(Duration::from_secs(3)).await, "{name}: open long after idle had passed");
+    for (name, client) in [
+        ("without a request", &mut fresh),
+        ("after one of ours", &mut used),
+        ("after another", &mut passed),
+    ] {
+        assert!(
+            client.is_closed_within(Duration::from_secs(3)).await,
+            "{name}: open long after idle had passed"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_connections_without_requests_are_ended() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {idle: 300ms, request_head: 300ms}")).await;
+    let gateway = Gateway::with_settings(&settings(
+        &origin.url(),
+        "timeouts: {idle: 300ms, request_head: 300ms}",
+    ))
+    .await;
     let mut silent = gateway.client().await;
     silent.send(h2raw::hello(&[])).await;
     let mut used = gateway.client().await;
-    used.send([h2raw::hello(&[]), frame(HEADERS, END_HEADERS, 1, &h2raw::post(WAYS[0])), frame(DATA, END_STREAM, 1, b"{}")].concat()).await;
+    used.send(
+        [
+            h2raw::hello(&[]),
+            frame(HEADERS, END_HEADERS, 1, &h2raw::post(WAYS[0])),
+            frame(DATA, END_STREAM, 1, b"{}"),
+        ]
+        .concat(),
+    )
+    .await;
     let mut half = gateway.client().await;
     // A head that never ends is no request either.
     half.send([h2raw::hello(&[]), frame(HEADERS, 0, 1, &h2raw::post(WAYS[0]))].concat()).await;
     let mut open = Vec::new();
-    for (name, client) in [("after the preface", &mut silent), ("after a request", &mut used), ("in a head", &mut half)] {
+    for (name, client) in [
+        ("after the preface", &mut silent),
+        ("after a request", &mut used),
+        ("in a head", &mut half),
+    ] {
         if !client.is_closed_within(Duration::from_secs(2)).await {
             open.push(name);
         }
@@ -95,37 +146,55 @@ async fn http2_connections_without_requests_are_ended() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_bodies_are_ended() {
     let origin = Origin::start().await;
-    let gateway = Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_body: 300ms}")).await;
+    let gateway =
+        Gateway::with_settings(&settings(&origin.url(), "timeouts: {request_body: 300ms}")).await;
     let address = gateway.address();
     let mut wrong = Vec::new();
     for path in WAYS {
         for framing in ["content-length: 1000\r\n", "transfer-encoding: chunked\r\n"] {
             let mut socket = TcpStream::connect(address).await.unwrap();
-            socket.write_all(format!("POST {path} HTTP/1.1\r\nhost: a\r\n{framing}\r\n").as_bytes()).await.unwrap();
+            socket
+                .write_all(format!("POST {path} HTTP/1.1\r\nhost: a\r\n{framing}\r\n").as_bytes())
+                .await
+                .unwrap();
             let begun = Instant::now();
             let mut answer = None;
             while begun.elapsed() < Duration::from_secs(2) && answer.is_none() {
-                let _ = socket.write_all(if framing.contains("chunked") { b"1\r\nx\r\n" } else { b"x" }).await;
+                let _ = socket
+                    .write_all(if framing.contains("chunked") { b"1\r\nx\r\n" } else { b"x" })
+                    .await;
                 let mut bytes = [0; 1024];
-                if let Ok(read) = tokio::time::timeout(Duration::from_millis(50), socket.read(&mut bytes)).await {
-                    answer = Some(String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned());
+                if let Ok(read) =
+                    tokio::time::timeout(Duration::from_millis(50), socket.read(&mut bytes)).await
+                {
+                    answer =
+                        Some(String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned());
                 }
             }
             if !answer.as_ref().is_some_and(|a| a.is_empty() || a.starts_with("HTTP/1.1 408 ")) {
                 wrong.push(format!("{path} {framing:?}: {answer:?}"));
             }
         }
-        // Over HTTP/2 pingora's proxy has no such wait; `timeouts.total` ends what passes through there.
+        // Over HTTP/2 pingora's proxy has no such wait; `timeouts.total` ends what passes through
+        // there.
         if path == WAYS[1] {
             continue;
         }
         // HTTP/2: the stream ends, the connection need not.
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket
-            .write_all(&[h2raw::hello(&[]), frame(HEADERS, END_HEADERS, 1, &h2raw::post(path)), frame(DATA, 0, 1, b"x")].concat())
+            .write_all(
+                &[
+                    h2raw::hello(&[]),
+                    frame(HEADERS, END_HEADERS, 1, &h2raw::post(path)),
+                    frame(DATA, 0, 1, b"x"),
+                ]
+                .concat(),
+            )
             .await
             .unwrap();
-        let (frames, closed) = h2raw::listen(&mut socket, Duration::from_secs(2), |f| f.stream == 1).await;
+        let (frames, closed) =
+            h2raw::listen(&mut socket, Duration::from_secs(2), |f| f.stream == 1).await;
         if !closed && !frames.iter().any(|f| f.stream == 1) {
             wrong.push(format!("{path} over HTTP/2: nothing"));
         }
@@ -152,19 +221,33 @@ async fn bombs_of_fields_are_refused() {
             ("no end", format!("{start}x: {}", "x".repeat(1 << 20))),
         ] {
             let mut heard = Heard { statuses: Vec::new(), closed: false, text: String::new() };
-            let grown = growth(&gateway, async { heard = say(gateway.address(), &bytes).await }).await;
-            assert_eq!(heard.statuses, [431], "{path}: {name}: {} {:?}", heard.closed, heard.statuses);
+            let grown =
+                growth(&gateway, async { heard = say(gateway.address(), &bytes).await }).await;
+            assert_eq!(
+                heard.statuses,
+                [431],
+                "{path}: {name}: {} {:?}",
+                heard.closed,
+                heard.statuses
+            );
             assert_refused(name, &heard, &origin);
             assert!(grown < MAX_KIB, "{name}: {grown} KiB");
         }
         // A hundred are fine.
-        let heard = say(gateway.address(), format!("{start}content-length: {}\r\n{}\r\n{CHAT}", CHAT.len(), "x: y\r\n".repeat(98))).await;
+        let heard = say(
+            gateway.address(),
+            format!("{start}content-length: {}\r\n{}\r\n{CHAT}", CHAT.len(), "x: y\r\n".repeat(98)),
+        )
+        .await;
         assert_eq!(heard.statuses, [200], "{heard:?}");
         origin.take();
         // And in HTTP/2.
         let many = [h2raw::post(path), h2raw::literal(b"x", b"y").repeat(101)].concat();
-        let (good, _) =
-            h2raw::one_stream(gateway.address(), &[frame(HEADERS, END_HEADERS, 1, &many), frame(DATA, END_STREAM, 1, b"{}")]).await;
+        let (good, _) = h2raw::one_stream(
+            gateway.address(),
+            &[frame(HEADERS, END_HEADERS, 1, &many), frame(DATA, END_STREAM, 1, b"{}")],
+        )
+        .await;
         assert!(!good && origin.take().is_empty(), "{path}: 101 fields over HTTP/2");
     }
 }
@@ -178,8 +261,18 @@ async fn bombs_of_json_are_answered_soon() {
     for (name, body) in [
         ("open brackets", "[".repeat(N)),
         ("open braces", "{\"a\":".repeat(N)),
-        ("nested and closed", format!("{{\"model\":\"m\",\"x\":{}{}}}", "[".repeat(N), "]".repeat(N))),
-        ("nested messages", format!("{{\"model\":\"m\",\"messages\":{}1{}}}", "[{\"content\":".repeat(N), "}]".repeat(N))),
+        (
+            "nested and closed",
+            format!("{{\"model\":\"m\",\"x\":{}{}}}", "[".repeat(N), "]".repeat(N)),
+        ),
+        (
+            "nested messages",
+            format!(
+                "{{\"model\":\"m\",\"messages\":{}1{}}}",
+                "[{\"content\":".repeat(N),
+                "}]".repeat(N)
+            ),
+        ),
         ("many keys", format!("{{{keys}\"model\":\"m\"}}")),
         ("the same key often", format!("{{{}\"model\":\"m\"}}", "\"k\":1,".repeat(N))),
         ("the model often", format!("{{{}\"model\":\"m\"}}", "\"model\":\"m\",".repeat(N / 4))),
@@ -201,7 +294,11 @@ async fn bombs_of_json_are_answered_soon() {
             let took = begun.elapsed();
             assert!([200, 400].contains(&answer.status), "{path}: {name}: {}", answer.head);
             assert!(took < Duration::from_secs(1), "{path}: {name}: {took:?}");
-            assert!(answer.status == 200 || answer.body.len() < 2_000, "{path}: {name}: the refusal has {} bytes", answer.body.len());
+            assert!(
+                answer.status == 200 || answer.body.len() < 2_000,
+                "{path}: {name}: the refusal has {} bytes",
+                answer.body.len()
+            );
         }
     }
     assert_eq!(gateway.metric("llm_lens_panics_total", ""), 0.0, "{}", gateway.stderr());
@@ -225,7 +322,11 @@ async fn what_is_kept_of_a_request_has_a_bound() {
     let model = "m".repeat(1 << 20);
     let grown = growth(&gateway, async {
         for _ in 0..100 {
-            assert!(try_chat(gateway.address(), &CHAT.replace("\"m\"", &format!("\"{model}\""))).await.is_ok());
+            assert!(
+                try_chat(gateway.address(), &CHAT.replace("\"m\"", &format!("\"{model}\"")))
+                    .await
+                    .is_ok()
+            );
         }
     })
     .await;
@@ -267,8 +368,13 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
         say(address, format!("POST {path}\r\n{forged}\r\n\r\n")).await;
     }
     // Pass through the whole of an engine's nonsense as well.
-    let engine =
-        Engine::start(move |_| vec![Step::text(format!("HTTP/1.1 200 \x1b[2J\r\nx\x1b: {forged}\r\n\r\n{forged}\n")), Step::Close]).await;
+    let engine = Engine::start(move |_| {
+        vec![
+            Step::text(format!("HTTP/1.1 200 \x1b[2J\r\nx\x1b: {forged}\r\n\r\n{forged}\n")),
+            Step::Close,
+        ]
+    })
+    .await;
     gateway.write_settings(&settings(&engine.url(), ""));
     gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     for path in WAYS {
@@ -285,7 +391,12 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
     }
     assert!(!log.contains(['\x1b', '\r', '\u{85}', '\u{2028}']), "{log:?}");
     let (_, metrics) = gateway.get("/metrics");
-    assert!(metrics.lines().all(|l| l.starts_with(['#']) || l.starts_with("llm_lens_") || l.starts_with("gen_ai_")), "{metrics}");
+    assert!(
+        metrics.lines().all(|l| l.starts_with(['#'])
+            || l.starts_with("llm_lens_")
+            || l.starts_with("gen_ai_")),
+        "{metrics}"
+    );
     assert!(!metrics.contains("FORGED"), "an unknown model is a label");
     assert!(gateway.records().iter().all(|r| !r.id.contains('\x1b')));
 }
@@ -295,7 +406,8 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
 async fn a_flood_of_empty_lines_is_cut() {
     let origin = Origin::start().await;
     let gateway = Gateway::in_front_of(&origin.url()).await;
-    let heard = say(gateway.address(), "\r\n".repeat(3) + "GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let heard =
+        say(gateway.address(), "\r\n".repeat(3) + "GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(heard.statuses, [200], "{heard:?}");
     let mut flooding = gateway.client().await;
     let _ = flooding.socket().write_all("\r\n".repeat(1 << 19).as_bytes()).await;

@@ -26,7 +26,8 @@ fn admission(engine: &Engine, members: &str) -> String {
     settings(&engine.url(), &format!(", models: [m], admission: {{{members}}}"), "", "")
 }
 
-/// Clients that ask again as soon as they have an answer, for a while; the answers' status with what the client said of itself.
+/// Clients that ask again as soon as they have an answer, for a while; the answers' status with
+/// what the client said of itself.
 async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(String, u16, Duration)> {
     let until = Instant::now() + time;
     let one = |fields: String| async move {
@@ -46,7 +47,9 @@ async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(Strin
         }
         answers
     };
-    let all = futures_util::future::join_all(clients.iter().map(|fields| one((*fields).to_owned()))).await;
+    let all =
+        futures_util::future::join_all(clients.iter().map(|fields| one((*fields).to_owned())))
+            .await;
     all.into_iter().flatten().collect()
 }
 
@@ -57,52 +60,91 @@ async fn overload_costs_no_goodput_and_the_important_go_first() {
     let members = format!("max_requests: {PLACES}, queue: 8, max_wait: 200ms");
     let gateway = Gateway::with_settings(&admission(&engine, &members)).await;
     let time = Duration::from_secs(3);
-    let served = |answers: &[(String, u16, Duration)]| answers.iter().filter(|(_, status, _)| *status == 200).count();
-    // As many clients as there are places: the engine is as busy as it can be, and no request waits.
+    let served = |answers: &[(String, u16, Duration)]| {
+        answers.iter().filter(|(_, status, _)| *status == 200).count()
+    };
+    // As many clients as there are places: the engine is as busy as it can be, and no request
+    // waits.
     let peak = served(&load(&gateway, &[""; PLACES], time).await);
     let low = "x-llm-lens-priority: 1\r\n";
     let mut clients = vec![low; 5 * PLACES - 2];
     clients.extend(["x-llm-lens-priority: 5\r\n"; 2]);
     let answers = load(&gateway, &clients, time).await;
     let goodput = served(&answers);
-    assert!(goodput * 10 >= peak * 9, "{goodput} served at five times the capacity, {peak} at the peak");
-    let (high, lower): (Vec<_>, Vec<_>) = answers.iter().cloned().partition(|(fields, ..)| fields != low);
+    assert!(
+        goodput * 10 >= peak * 9,
+        "{goodput} served at five times the capacity, {peak} at the peak"
+    );
+    let (high, lower): (Vec<_>, Vec<_>) =
+        answers.iter().cloned().partition(|(fields, ..)| fields != low);
     assert!(high.iter().all(|(_, status, _)| *status == 200), "the important are never shed");
     let mut waits: Vec<Duration> = high.iter().map(|(.., took)| *took).collect();
     waits.sort_unstable();
-    assert!(waits[waits.len() / 2] < SERVICE * 3, "and wait for one place only: {:?}", waits[waits.len() / 2]);
+    assert!(
+        waits[waits.len() / 2] < SERVICE * 3,
+        "and wait for one place only: {:?}",
+        waits[waits.len() / 2]
+    );
     let shed = lower.iter().filter(|(_, status, _)| *status == 503).count();
     assert!(shed > 0);
-    // What the gateway took for those it shed, by its own ledger: a client on this machine is as slow as the machine.
+    // What the gateway took for those it shed, by its own ledger: a client on this machine is as
+    // slow as the machine.
     let mut took: Vec<u64> = gateway
         .records()
         .iter()
-        .filter(|r| r.error_code.as_deref() == Some("overloaded") && r.ledger_us.micros(lens::State::Queue) < 1000)
+        .filter(|r| {
+            r.error_code.as_deref() == Some("overloaded")
+                && r.ledger_us.micros(lens::State::Queue) < 1000
+        })
         .map(|r| r.total_us)
         .collect();
     took.sort_unstable();
     assert!(!took.is_empty() && took[took.len() / 2] < 5000, "{took:?}");
     settled(&gateway).await;
-    let count = |reason: &str| gateway.metric("llm_lens_shed_requests_total", &format!("reason=\"{reason}\""));
-    assert_eq!((count("queue_full") + count("too_late") + count("timed_out")) as usize, shed, "the metrics tell the story");
-    assert!(gateway.metric("llm_lens_queued_requests_total", "") > 0.0 && gateway.metric("llm_lens_queue_seconds_count", "") > 0.0);
-    assert_eq!((gateway.metric("llm_lens_queue_depth", ""), gateway.metric("llm_lens_admitted_in_flight", "")), (0.0, 0.0));
+    let count = |reason: &str| {
+        gateway.metric("llm_lens_shed_requests_total", &format!("reason=\"{reason}\""))
+    };
+    assert_eq!(
+        (count("queue_full") + count("too_late") + count("timed_out")) as usize,
+        shed,
+        "the metrics tell the story"
+    );
+    assert!(
+        gateway.metric("llm_lens_queued_requests_total", "") > 0.0
+            && gateway.metric("llm_lens_queue_seconds_count", "") > 0.0
+    );
+    assert_eq!(
+        (
+            gateway.metric("llm_lens_queue_depth", ""),
+            gateway.metric("llm_lens_admitted_in_flight", "")
+        ),
+        (0.0, 0.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_task_is_accounted_as_waiting() {
     let engine = endless().await;
-    let gateway = Gateway::with_settings(&admission(&engine, "max_requests: 1, max_wait: 300ms")).await;
+    let gateway =
+        Gateway::with_settings(&admission(&engine, "max_requests: 1, max_wait: 300ms")).await;
     let mut first = gateway.client().await;
     first.post(CHAT, "", &request(",\"stream\":true")).await;
     read_until(&mut first, "t1").await;
     let shed = ask(&gateway, CHAT, "late", &request("")).await;
     assert_eq!((shed.status, shed.error_code().as_str()), (503, "overloaded"));
-    assert!(shed.field("retry-after").is_some_and(|after| after.parse::<u64>().is_ok_and(|after| after >= 1)));
+    assert!(
+        shed.field("retry-after")
+            .is_some_and(|after| after.parse::<u64>().is_ok_and(|after| after >= 1))
+    );
     let late = gateway.record("late").await;
-    assert!((300_000..2_000_000).contains(&late.ledger_us.micros(lens::State::Queue)), "{:?}", late.ledger_us);
+    assert!(
+        (300_000..2_000_000).contains(&late.ledger_us.micros(lens::State::Queue)),
+        "{:?}",
+        late.ledger_us
+    );
     assert_eq!((late.outcome, late.ledger_us.total()), (Outcome::Rejected, late.total_us));
-    // One that waits and leaves leaves the queue, and one that waits is served when the first leaves.
+    // One that waits and leaves leaves the queue, and one that waits is served when the first
+    // leaves.
     let mut leaves = gateway.client().await;
     leaves.post(CHAT, "", &request("")).await;
     gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;
@@ -129,7 +171,14 @@ async fn tenants_take_turns() {
         steps
     })
     .await;
-    let (keyed, keys) = Keyed::start_with(&engine, ", admission: {max_requests: 1}", "", "", &[&["--owner", "a"], &["--owner", "b"]]).await;
+    let (keyed, keys) = Keyed::start_with(
+        &engine,
+        ", admission: {max_requests: 1}",
+        "",
+        "",
+        &[&["--owner", "a"], &["--owner", "b"]],
+    )
+    .await;
     let gateway = &keyed.gateway;
     let ask = |key: usize, name: String, tokens: u32| {
         let fields = format!("x-request-id: {name}\r\n{}", bearer(&keys[key]));
@@ -145,7 +194,11 @@ async fn tenants_take_turns() {
         ask(1, "short".into(), 10).await;
     };
     tokio::join!(long, short);
-    let order: Vec<String> = engine.seen().iter().map(|seen| field(&seen.head, "x-request-id").unwrap_or_default().to_owned()).collect();
+    let order: Vec<String> = engine
+        .seen()
+        .iter()
+        .map(|seen| field(&seen.head, "x-request-id").unwrap_or_default().to_owned())
+        .collect();
     let at = order.iter().position(|name| name == "short").expect("it was served");
     assert!(at <= 2, "{order:?}");
 }

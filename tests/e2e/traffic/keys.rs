@@ -10,8 +10,13 @@ use crate::support::{eventually, field};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_passes_and_stays_here() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "search", "--id", "k1"]]).await;
-    for fields in [bearer(&keys[0]), format!("x-api-key: {}\r\n", keys[0]), format!("api-key: {}\r\n", keys[0])] {
+    let (keyed, keys) =
+        Keyed::start(&engine, "", "", &[&["--owner", "search", "--id", "k1"]]).await;
+    for fields in [
+        bearer(&keys[0]),
+        format!("x-api-key: {}\r\n", keys[0]),
+        format!("api-key: {}\r\n", keys[0]),
+    ] {
         let mut client = keyed.gateway.client().await;
         client.post(CHAT, &format!("x-request-id: a\r\n{fields}"), &request("")).await;
         let answer = client.answer().await;
@@ -26,8 +31,13 @@ async fn a_key_passes_and_stays_here() {
     let record = keyed.gateway.record("a").await;
     assert_eq!((record.caller.as_deref(), record.owner.as_deref()), (Some("k1"), Some("search")));
     assert_eq!(record.ledger_us.total(), record.total_us, "the ledger closes");
-    let everything = format!("{}{}", keyed.gateway.get("/metrics").1, keyed.gateway.get("/api/settings").1);
-    assert!(!everything.contains(&keys[0]) && !everything.contains(super::SECRET) && !keyed.gateway.stderr().contains(&keys[0]));
+    let everything =
+        format!("{}{}", keyed.gateway.get("/metrics").1, keyed.gateway.get("/api/settings").1);
+    assert!(
+        !everything.contains(&keys[0])
+            && !everything.contains(super::SECRET)
+            && !keyed.gateway.stderr().contains(&keys[0])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,9 +45,11 @@ async fn invalid_credentials_are_refused_before_the_body_is_read() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let (keyed, keys) = Keyed::start(&engine, "", "", &[&["--owner", "a"]]).await;
     let wrong = keys[0].replace("llk_", "llk-");
-    for (fields, code) in
-        [("", "missing_api_key"), (&*bearer(&wrong), "invalid_api_key"), ("authorization: Basic eDp5\r\n", "invalid_api_key")]
-    {
+    for (fields, code) in [
+        ("", "missing_api_key"),
+        (&*bearer(&wrong), "invalid_api_key"),
+        ("authorization: Basic eDp5\r\n", "invalid_api_key"),
+    ] {
         let mut client = keyed.gateway.client().await;
         // The body never comes; the answer does.
         client.send(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-request-id: b\r\ncontent-length: 1000\r\n{fields}\r\n")).await;
@@ -56,14 +68,20 @@ async fn invalid_credentials_are_refused_before_the_body_is_read() {
     assert_eq!(engine.seen().len(), 1, "and no engine heard of the others");
     assert!(!engine.seen()[0].head.contains(&keys[0]));
     let record = keyed.gateway.record("b").await;
-    assert_eq!((record.outcome, record.ledger_us.micros(State::AwaitFirstByte)), (Outcome::Rejected, 0));
+    assert_eq!(
+        (record.outcome, record.ledger_us.micros(State::AwaitFirstByte)),
+        (Outcome::Rejected, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_and_models_are_for_those_who_may() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let routes = "{name: open, match: {headers: {x-open: '*'}}, backend: e, auth: optional}, {name: free, match: {headers: {x-free: '*'}}, backend: e, auth: off}, {name: r, backend: e}";
-    let flags: &[&[&str]] = &[&["--owner", "a", "--route", "open", "--model", "m*"], &["--owner", "b", "--route", "r", "--model", "other"]];
+    let flags: &[&[&str]] = &[
+        &["--owner", "a", "--route", "open", "--model", "m*"],
+        &["--owner", "b", "--route", "r", "--model", "other"],
+    ];
     let (keyed, keys) = Keyed::start(&engine, routes, "", flags).await;
     for (fields, want) in [
         ("x-open: 1\r\n".to_owned(), 200),
@@ -99,12 +117,16 @@ async fn keys_of_a_database_do_as_well() {
     let file = std::fs::metadata(keyed.config.with_file_name("keys.db")).expect("it is there");
     assert_eq!(file.permissions().mode() & 0o777, 0o600, "its owner's alone");
     let twice = key_command(&["create", "--owner", "c", "--id", "first"], &keyed.config);
-    assert!(!twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("keys.db"), "{twice:?}");
+    assert!(
+        !twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("keys.db"),
+        "{twice:?}"
+    );
 }
 
 async fn keys_come_and_go(file: &str) -> Keyed {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let (keyed, keys) = Keyed::start_in(file, &engine, "", "", "", &[&["--owner", "a", "--id", "first"]]).await;
+    let (keyed, keys) =
+        Keyed::start_in(file, &engine, "", "", "", &[&["--owner", "a", "--id", "first"]]).await;
     let address = keyed.gateway.address();
     let status = move |key: String| {
         std::thread::spawn(move || {
@@ -129,8 +151,12 @@ async fn keys_come_and_go(file: &str) -> Keyed {
     eventually("the revoked key is not", || status(keys[0].clone()) == "401").await;
     assert_eq!(status(second), "200");
     eventually("the other has expired", || status(brief.clone()) == "401").await;
-    let listed = String::from_utf8_lossy(&key_command(&["list"], &keyed.config).stdout).into_owned();
-    assert!(listed.contains(" b ") && !listed.contains("first") && !listed.contains("llk_"), "{listed}");
+    let listed =
+        String::from_utf8_lossy(&key_command(&["list"], &keyed.config).stdout).into_owned();
+    assert!(
+        listed.contains(" b ") && !listed.contains("first") && !listed.contains("llk_"),
+        "{listed}"
+    );
     keyed
 }
 
@@ -139,9 +165,14 @@ async fn keys_come_and_go(file: &str) -> Keyed {
 async fn bad_keys_leave_nothing_behind() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let limits =
-        "rate_limits: [{name: n, unit: requests, amount: 5, window: 1s, per: key}, {name: t, unit: total_tokens, amount: 5, per: owner}]";
-    let (keyed, _) = Keyed::start(&engine, "{name: r, backend: e, auth: optional}", limits, &[&["--owner", "a"]]).await;
+    let limits = "rate_limits: [{name: n, unit: requests, amount: 5, window: 1s, per: key}, {name: t, unit: total_tokens, amount: 5, per: owner}]";
+    let (keyed, _) = Keyed::start(
+        &engine,
+        "{name: r, backend: e, auth: optional}",
+        limits,
+        &[&["--owner", "a"]],
+    )
+    .await;
     let strangers = |from: usize, n: usize| {
         let gateway = &keyed.gateway;
         async move {
@@ -174,12 +205,19 @@ async fn pages_may_read_what_the_route_lets_them_and_hosts_are_checked() {
     let mut client = keyed.gateway.client().await;
     client.send(preflight("https://app.example.com")).await;
     let allowed = client.answer().await;
-    assert_eq!((allowed.status, allowed.field("access-control-allow-origin")), (200, Some("https://app.example.com")));
+    assert_eq!(
+        (allowed.status, allowed.field("access-control-allow-origin")),
+        (200, Some("https://app.example.com"))
+    );
     assert_eq!(allowed.field("access-control-allow-headers"), Some("authorization"));
     let mut client = keyed.gateway.client().await;
     client.send(preflight("https://evil.example")).await;
     let other = client.answer().await;
-    assert!(other.status == 401 && other.field("access-control-allow-origin").is_none(), "{}", other.head);
+    assert!(
+        other.status == 401 && other.field("access-control-allow-origin").is_none(),
+        "{}",
+        other.head
+    );
     let ask = |host: &str, origin: &str| {
         let body = request("");
         let head = format!(
@@ -202,16 +240,20 @@ async fn pages_may_read_what_the_route_lets_them_and_hosts_are_checked() {
     let silent = ask("a.inner.example", "https://evil.example").await;
     assert!(silent.status == 200 && silent.field("access-control-allow-origin").is_none());
     for wrong in ["inner.example", "evil.example", "xllm.example.com"] {
-        assert_eq!(ask(wrong, "https://app.example.com").await.error_code(), "host_not_served", "{wrong}");
+        assert_eq!(
+            ask(wrong, "https://app.example.com").await.error_code(),
+            "host_not_served",
+            "{wrong}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let routes =
-        "{name: strict, match: {headers: {x-strict: '*'}}, backend: e, auth: off, validation: strict}, {name: r, backend: e, auth: off}";
-    let (keyed, _) = Keyed::start_with(&engine, ", context_length: 100", routes, "", &[&["--owner", "a"]]).await;
+    let routes = "{name: strict, match: {headers: {x-strict: '*'}}, backend: e, auth: off, validation: strict}, {name: r, backend: e, auth: off}";
+    let (keyed, _) =
+        Keyed::start_with(&engine, ", context_length: 100", routes, "", &[&["--owner", "a"]]).await;
     for (body, status, code, param) in [
         (request(",\"temperature\":\"hot\""), 400, "invalid_value", "temperature"),
         (request(",\"max_tokens\":0"), 400, "invalid_value", "max_tokens"),
@@ -224,7 +266,11 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
         client.post(CHAT, "x-strict: 1\r\n", &body).await;
         let answer = client.answer().await;
         let error = answer.json()["error"].clone();
-        assert_eq!((answer.status, error["code"].as_str(), error["param"].as_str().unwrap_or("")), (status, Some(code), param), "{body}");
+        assert_eq!(
+            (answer.status, error["code"].as_str(), error["param"].as_str().unwrap_or("")),
+            (status, Some(code), param),
+            "{body}"
+        );
         assert_eq!(error["type"], "invalid_request_error");
     }
     assert_eq!(engine.seen().len(), 0);
@@ -244,7 +290,8 @@ async fn what_cannot_be_counted_does_not_pass() {
     let flags: &[&[&str]] = &[&["--owner", "a", "--model", "m"], &["--owner", "b"]];
     let (keyed, keys) = Keyed::start(&engine, routes, "", flags).await;
     let limited = "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 30d}]";
-    let (counted, counted_keys) = Keyed::start(&engine, routes, limited, &[&["--owner", "a"]]).await;
+    let (counted, counted_keys) =
+        Keyed::start(&engine, routes, limited, &[&["--owner", "a"]]).await;
     for (gateway, key, path, status) in [
         (&keyed, &keys[0], "/v1/chat/completion%73", 403),
         (&keyed, &keys[0], "/v1//chat/completions", 403),
@@ -262,14 +309,22 @@ async fn what_cannot_be_counted_does_not_pass() {
         assert!(status == 200 || answer.error_code() == "uncountable_endpoint");
     }
     // Counts that an engine may read otherwise than we do are none.
-    for odd in [",\"max_tokens\":\"32000\"", ",\"n\":8.0", ",\"max_tokens\":1,\"Max_Tokens\":32000"] {
+    for odd in [",\"max_tokens\":\"32000\"", ",\"n\":8.0", ",\"max_tokens\":1,\"Max_Tokens\":32000"]
+    {
         let mut client = counted.gateway.client().await;
         client.post(CHAT, &bearer(&counted_keys[0]), &request(odd)).await;
         assert_eq!(client.answer().await.status, 400, "{odd}");
     }
     let mut client = counted.gateway.client().await;
-    client.post(CHAT, &bearer(&counted_keys[0]), &request(",\"n_predict\":5000,\"max_tokens\":1")).await;
+    client
+        .post(CHAT, &bearer(&counted_keys[0]), &request(",\"n_predict\":5000,\"max_tokens\":1"))
+        .await;
     let answer = client.answer().await;
     // The larger bound counts, cut to what the limit holds.
-    assert_eq!((answer.status, answer.field("x-ratelimit-remaining-tokens")), (200, Some("0")), "{}", answer.head);
+    assert_eq!(
+        (answer.status, answer.field("x-ratelimit-remaining-tokens")),
+        (200, Some("0")),
+        "{}",
+        answer.head
+    );
 }

@@ -15,7 +15,10 @@ fn limited(engine: &Engine, route: &str, limits: &str) -> String {
 
 /// What is left of a limit on tokens, by asking for as little as can be asked.
 fn left(answer: &kit::client::Answer) -> u64 {
-    answer.field("x-ratelimit-remaining-tokens").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{}", answer.head))
+    answer
+        .field("x-ratelimit-remaining-tokens")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{}", answer.head))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,13 +42,20 @@ async fn a_limit_on_requests_says_which_and_when() {
     assert!(first.field("x-llm-lens-limit-warning").is_none(), "half of it is taken");
     let second = ask(&gateway, CHAT, "b", &request("")).await;
     assert_eq!(
-        second.field("x-llm-lens-limit-warning").map(|told| told.starts_with("slow-down; taken=9") || told.ends_with("100%")),
+        second
+            .field("x-llm-lens-limit-warning")
+            .map(|told| told.starts_with("slow-down; taken=9") || told.ends_with("100%")),
         Some(true)
     );
     let no = ask(&gateway, CHAT, "c", &request("")).await;
     assert_eq!((no.status, no.error_code().as_str()), (429, "rate_limit_exceeded"));
     let message = no.json()["error"]["message"].as_str().expect("a text").to_owned();
-    assert!(message.contains("\"slow-down\"") && message.contains("2 requests every 10m") && message.contains("Try again in"), "{message}");
+    assert!(
+        message.contains("\"slow-down\"")
+            && message.contains("2 requests every 10m")
+            && message.contains("Try again in"),
+        "{message}"
+    );
     let wait: u64 = no.field("retry-after").and_then(|n| n.parse().ok()).expect("a number");
     assert!((290..=300).contains(&wait), "{wait}");
     assert_eq!(gateway.record("c").await.outcome, Outcome::Rejected);
@@ -56,7 +66,12 @@ async fn a_limit_on_requests_says_which_and_when() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, unit: total_tokens, amount: 1000, window: 30d, per: all}")).await;
+    let gateway = Gateway::with_settings(&limited(
+        &engine,
+        "",
+        "{name: t, unit: total_tokens, amount: 1000, window: 30d, per: all}",
+    ))
+    .await;
     // The engine says 5 + 2 tokens, the request may take 400.
     let first = ask(&gateway, CHAT, "a", &request(",\"max_tokens\":400")).await;
     assert!((590..=595).contains(&left(&first)), "{}", first.head);
@@ -66,7 +81,10 @@ async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
     assert_eq!(left(&second), 1000 - 7 - prompt - output);
     // What an engine refused costs nothing.
     settled(&gateway).await;
-    assert_eq!(left(&ask(&gateway, CHAT, "c", &request(",\"max_tokens\":1")).await), 1000 - 14 - prompt - output);
+    assert_eq!(
+        left(&ask(&gateway, CHAT, "c", &request(",\"max_tokens\":1")).await),
+        1000 - 14 - prompt - output
+    );
 }
 
 /// A tokenizer of whole words.
@@ -84,14 +102,26 @@ fn tokenizer() -> std::path::PathBuf {
     file
 }
 
-/// What the tokenizer says is reserved: short prompts, long ones, those with escapes, one that stands alone, and one beyond what is counted.
+/// What the tokenizer says is reserved: short prompts, long ones, those with escapes, one that
+/// stands alone, and one beyond what is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let route = format!(", validation: strict, tokenizer: '{}'", tokenizer().display());
-    let limits = "rate_limits: [{name: t, unit: input_tokens, amount: 10000000, window: 30d, per: all}]";
-    let gateway = Gateway::with_settings(&settings(&engine.url(), ", models: [m], context_length: 6000", &route, limits)).await;
-    let chat = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
+    let limits =
+        "rate_limits: [{name: t, unit: input_tokens, amount: 10000000, window: 30d, per: all}]";
+    let gateway = Gateway::with_settings(&settings(
+        &engine.url(),
+        ", models: [m], context_length: 6000",
+        &route,
+        limits,
+    ))
+    .await;
+    let chat = |text: &str| {
+        format!(
+            "{{\"model\":\"m\",\"max_tokens\":1,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
+        )
+    };
     let alone = |text: &str| format!("{{\"model\":\"m\",\"max_tokens\":1,\"prompt\":\"{text}\"}}");
     let mut expected = 10_000_000;
     for (path, body, words) in [
@@ -101,13 +131,23 @@ async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
         ("/v1/completions", alone("hello there"), 1 + 2),
     ] {
         let answer = ask(&gateway, path, "x", &body).await;
-        assert_eq!((answer.status, left(&answer)), (200, expected - words), "{path} {}: {}", &body[..80.min(body.len())], answer.text());
+        assert_eq!(
+            (answer.status, left(&answer)),
+            (200, expected - words),
+            "{path} {}: {}",
+            &body[..80.min(body.len())],
+            answer.text()
+        );
         // The engine says that every prompt has five tokens.
         settled(&gateway).await;
         expected -= 5;
     }
     let large = ask(&gateway, CHAT, "x", &chat(&"hello there ".repeat(2998))).await;
-    assert_eq!((large.status, large.error_code().as_str()), (400, "context_length_exceeded"), "5,996 and 4 and one more");
+    assert_eq!(
+        (large.status, large.error_code().as_str()),
+        (400, "context_length_exceeded"),
+        "5,996 and 4 and one more"
+    );
     let fits = ask(&gateway, CHAT, "x", &chat(&"a ".repeat(5995))).await;
     assert_eq!(fits.status, 200, "{}", fits.text());
 }
@@ -115,29 +155,56 @@ async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_tokenizer_is_reported_at_startup() {
     let file = kit::gateway::folder().join("gateway.yaml");
-    let text = settings("http://127.0.0.1:9", "", &format!(", tokenizer: '{}'", file.display()), "");
+    let text =
+        settings("http://127.0.0.1:9", "", &format!(", tokenizer: '{}'", file.display()), "");
     std::fs::write(&file, text).expect("it is written");
-    let said = std::process::Command::new(kit::gateway::binary()).args(["gateway", "--config"]).arg(&file).output().expect("it runs");
+    let said = std::process::Command::new(kit::gateway::binary())
+        .args(["gateway", "--config"])
+        .arg(&file)
+        .output()
+        .expect("it runs");
     let told = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.status.success() && told.contains("tokenizer") && told.contains("gateway.yaml"), "{told}");
+    assert!(
+        !said.status.success() && told.contains("tokenizer") && told.contains("gateway.yaml"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
     let engine = endless().await;
-    for (at_end, reason, outcome) in [("length", "length", Outcome::Limited), ("error", "", Outcome::Limited)] {
-        let limit = format!("{{name: t, unit: output_tokens, amount: 40, window: 30d, per: all, on_exhausted: {at_end}}}");
+    for (at_end, reason, outcome) in
+        [("length", "length", Outcome::Limited), ("error", "", Outcome::Limited)]
+    {
+        let limit = format!(
+            "{{name: t, unit: output_tokens, amount: 40, window: 30d, per: all, on_exhausted: {at_end}}}"
+        );
         let gateway = Gateway::with_settings(&limited(&engine, "", &limit)).await;
         let answer = ask(&gateway, CHAT, "a", &request(",\"stream\":true")).await;
-        let events: Vec<Value> =
-            answer.text().lines().filter_map(|l| l.strip_prefix("data: ")).filter_map(|d| serde_json::from_str(d).ok()).collect();
-        let said = events.iter().filter(|e| e["choices"][0]["delta"]["content"].as_str().is_some_and(|c| !c.is_empty())).count();
+        let events: Vec<Value> = answer
+            .text()
+            .lines()
+            .filter_map(|l| l.strip_prefix("data: "))
+            .filter_map(|d| serde_json::from_str(d).ok())
+            .collect();
+        let said = events
+            .iter()
+            .filter(|e| e["choices"][0]["delta"]["content"].as_str().is_some_and(|c| !c.is_empty()))
+            .count();
         assert!((40..=48).contains(&said), "{said} tokens at {at_end}");
         let last = events.last().expect("events");
         if at_end == "length" {
-            assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+            assert!(
+                answer.complete && answer.text().ends_with("data: [DONE]\n\n"),
+                "{}",
+                answer.text()
+            );
             assert_eq!(
-                (last["choices"][0]["finish_reason"].as_str(), last["id"].as_str(), last["model"].as_str()),
+                (
+                    last["choices"][0]["finish_reason"].as_str(),
+                    last["id"].as_str(),
+                    last["model"].as_str()
+                ),
                 (Some(reason), Some("c1"), Some("m"))
             );
         } else {
@@ -145,8 +212,15 @@ async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
             assert_eq!(last["error"]["code"], "budget_exhausted");
         }
         let record = gateway.record("a").await;
-        assert_eq!((record.outcome, record.error_code.as_deref()), (outcome, Some("budget_exhausted")));
-        assert_eq!(record.usage.and_then(|usage| usage.completion_tokens), Some(said as u64), "the charge equals what the client got");
+        assert_eq!(
+            (record.outcome, record.error_code.as_deref()),
+            (outcome, Some("budget_exhausted"))
+        );
+        assert_eq!(
+            record.usage.and_then(|usage| usage.completion_tokens),
+            Some(said as u64),
+            "the charge equals what the client got"
+        );
         let next = ask(&gateway, CHAT, "b", &request(",\"stream\":true")).await;
         assert_eq!((next.status, next.error_code().as_str()), (429, "rate_limit_exceeded"));
         assert_eq!(gateway.metric("llm_lens_rate_limited_streams_total", "limit=\"t\""), 1.0);
@@ -170,13 +244,26 @@ async fn a_budget_ends_torn_streams_where_an_event_ends() {
     })
     .await;
     for size in [61, 150, 331] {
-        let gateway =
-            Gateway::with_settings(&limited(&engine, "", "{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}")).await;
+        let gateway = Gateway::with_settings(&limited(
+            &engine,
+            "",
+            "{name: t, unit: output_tokens, amount: 20, window: 30d, per: all}",
+        ))
+        .await;
         let answer = ask(&gateway, CHAT, &size.to_string(), &request(",\"stream\":true")).await;
-        for data in answer.text().lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
+        for data in answer
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter(|data| *data != "[DONE]")
+        {
             serde_json::from_str::<Value>(data).unwrap_or_else(|e| panic!("{size}: {e}: {data}"));
         }
-        assert!(answer.text().contains("\"finish_reason\":\"length\""), "{size}: {}", answer.text());
+        assert!(
+            answer.text().contains("\"finish_reason\":\"length\""),
+            "{size}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -194,15 +281,30 @@ async fn a_budget_ends_the_choices_that_have_not_ended() {
         steps
     })
     .await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: t, unit: output_tokens, amount: 40, window: 30d, per: all}")).await;
+    let gateway = Gateway::with_settings(&limited(
+        &engine,
+        "",
+        "{name: t, unit: output_tokens, amount: 40, window: 30d, per: all}",
+    ))
+    .await;
     let answer = ask(&gateway, CHAT, "n", &request(",\"stream\":true,\"n\":3")).await;
     let ends: Vec<(u64, String)> = answer
         .text()
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
-        .filter_map(|event| Some((event["choices"][0]["index"].as_u64()?, event["choices"][0]["finish_reason"].as_str()?.to_owned())))
+        .filter_map(|event| {
+            Some((
+                event["choices"][0]["index"].as_u64()?,
+                event["choices"][0]["finish_reason"].as_str()?.to_owned(),
+            ))
+        })
         .collect();
-    assert_eq!(ends, [(1, "stop".to_owned()), (0, "length".to_owned()), (2, "length".to_owned())], "{}", answer.text());
+    assert_eq!(
+        ends,
+        [(1, "stop".to_owned()), (0, "length".to_owned()), (2, "length".to_owned())],
+        "{}",
+        answer.text()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +312,8 @@ async fn those_who_leave_pay_what_they_got() {
     let _alone = crate::support::alone().await;
     let engine = endless().await;
     let limits = "{name: t, unit: output_tokens, amount: 100000, window: 30d, per: key}, {name: s, unit: streams, amount: 100, per: key}";
-    let (keyed, keys) = Keyed::start(&engine, "", &format!("rate_limits: [{limits}]"), &[&["--owner", "a"]]).await;
+    let (keyed, keys) =
+        Keyed::start(&engine, "", &format!("rate_limits: [{limits}]"), &[&["--owner", "a"]]).await;
     let gateway = &keyed.gateway;
     // In rounds of a hundred, each leaves after some tokens.
     for round in 0..10 {
@@ -225,14 +328,26 @@ async fn those_who_leave_pay_what_they_got() {
         futures_util::future::join_all((0..100).map(leave)).await;
         settled(gateway).await;
     }
-    let spent: u64 = gateway.records().iter().filter_map(|record| record.usage.as_ref()?.completion_tokens).sum();
-    assert_eq!(gateway.records().iter().filter(|record| record.outcome == Outcome::ClientGone).count(), 1000);
+    let spent: u64 = gateway
+        .records()
+        .iter()
+        .filter_map(|record| record.usage.as_ref()?.completion_tokens)
+        .sum();
+    assert_eq!(
+        gateway.records().iter().filter(|record| record.outcome == Outcome::ClientGone).count(),
+        1000
+    );
     let mut client = gateway.client().await;
     client.post(CHAT, &bearer(&keys[0]), &request(",\"max_tokens\":1,\"stream\":true")).await;
     let head = read_until(&mut client, "\r\n\r\n").await;
-    let left: u64 = crate::support::field(&head, "x-ratelimit-remaining-tokens").and_then(|n| n.parse().ok()).expect("it is told");
+    let left: u64 = crate::support::field(&head, "x-ratelimit-remaining-tokens")
+        .and_then(|n| n.parse().ok())
+        .expect("it is told");
     // The rate gives back some two tokens a minute.
-    assert!((100_000 - spent - 1..=100_000 - spent + 2).contains(&left), "{left} left, {spent} spent");
+    assert!(
+        (100_000 - spent - 1..=100_000 - spent + 2).contains(&left),
+        "{left} left, {spent} spent"
+    );
     drop(client);
     settled(gateway).await;
     eventually("no stream is left at the engine", || engine.open() == 0).await;
@@ -241,7 +356,12 @@ async fn those_who_leave_pay_what_they_got() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_at_a_time_are_counted_and_freed() {
     let engine = endless().await;
-    let gateway = Gateway::with_settings(&limited(&engine, "", "{name: s, unit: streams, amount: 1, per: address}")).await;
+    let gateway = Gateway::with_settings(&limited(
+        &engine,
+        "",
+        "{name: s, unit: streams, amount: 1, per: address}",
+    ))
+    .await;
     let mut client = gateway.client().await;
     client.post(CHAT, "", &request(",\"stream\":true")).await;
     read_until(&mut client, "t3").await;
@@ -258,10 +378,17 @@ async fn streams_at_a_time_are_counted_and_freed() {
 async fn money_is_a_limit_too() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let more = "prices: [{models: [m], input: 1, output: 1000000}, {input: 9, output: 9}]\nrate_limits: [{name: purse, unit: cost, amount: 5, window: day, per: owner}]";
-    let (keyed, keys) = Keyed::start(&engine, "", more, &[&["--owner", "a"], &["--owner", "a"]]).await;
+    let (keyed, keys) =
+        Keyed::start(&engine, "", more, &[&["--owner", "a"], &["--owner", "a"]]).await;
     for (key, status) in [(0, 200), (1, 200), (0, 429)] {
         let mut client = keyed.gateway.client().await;
-        client.post(CHAT, &format!("x-request-id: k{key}\r\n{}", bearer(&keys[key])), &request(",\"max_tokens\":2")).await;
+        client
+            .post(
+                CHAT,
+                &format!("x-request-id: k{key}\r\n{}", bearer(&keys[key])),
+                &request(",\"max_tokens\":2"),
+            )
+            .await;
         let answer = client.answer().await;
         assert_eq!(answer.status, status, "{}", answer.text());
         settled(&keyed.gateway).await;
@@ -292,7 +419,9 @@ async fn an_address_has_limits_on_connections_and_requests() {
     let mut statuses = Vec::new();
     for at in 0..12 {
         let mut client = gateway.client().await;
-        client.post(CHAT, &if at % 2 == 0 { bearer(&keys[0]) } else { String::new() }, &request("")).await;
+        client
+            .post(CHAT, &if at % 2 == 0 { bearer(&keys[0]) } else { String::new() }, &request(""))
+            .await;
         statuses.push(client.answer().await.status);
         drop(client);
         gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
@@ -306,9 +435,15 @@ async fn usage_survives_a_restart() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let file = kit::gateway::folder().join("usage.jsonl");
     let month = "{name: month, unit: output_tokens, amount: 9000, window: month, per: key}";
-    let more =
-        format!("prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'\nrate_limits: [{month}]", file.display());
-    let flags: &[&[&str]] = &[&["--owner", "a", "--id", "k1"], &["--owner", "a", "--id", "k2"], &["--owner", "b", "--id", "k3"]];
+    let more = format!(
+        "prices: [{{models: [m], input: 100000, output: 200000}}]\nusage_file: '{}'\nrate_limits: [{month}]",
+        file.display()
+    );
+    let flags: &[&[&str]] = &[
+        &["--owner", "a", "--id", "k1"],
+        &["--owner", "a", "--id", "k2"],
+        &["--owner", "b", "--id", "k3"],
+    ];
     let (mut keyed, keys) = Keyed::start(&engine, "", &more, flags).await;
     for key in [&keys[0], &keys[1], &keys[1], &keys[2]] {
         let mut client = keyed.gateway.client().await;
@@ -316,12 +451,17 @@ async fn usage_survives_a_restart() {
         assert_eq!(client.answer().await.status, 200);
     }
     settled(&keyed.gateway).await;
-    let usage =
-        |gateway: &Gateway, query: &str| -> Value { serde_json::from_str(&gateway.get(&format!("/api/usage{query}")).1).expect("JSON") };
+    let usage = |gateway: &Gateway, query: &str| -> Value {
+        serde_json::from_str(&gateway.get(&format!("/api/usage{query}")).1).expect("JSON")
+    };
     let rows = |usage: &Value| -> Vec<(String, u64, f64)> {
         let row = |row: &Value| {
             (
-                format!("{}{}", row["owner"].as_str().unwrap_or(""), row["key"].as_str().unwrap_or("")),
+                format!(
+                    "{}{}",
+                    row["owner"].as_str().unwrap_or(""),
+                    row["key"].as_str().unwrap_or("")
+                ),
                 row["requests"].as_u64().unwrap_or(0),
                 row["cost"].as_f64().unwrap_or(0.0),
             )
@@ -331,18 +471,25 @@ async fn usage_survives_a_restart() {
     // 5 tokens in and 2 out, at ten and twenty cents.
     let by_owner = usage(&keyed.gateway, "");
     let said = rows(&by_owner);
-    assert_eq!(said.iter().map(|(name, requests, _)| (name.as_str(), *requests)).collect::<Vec<_>>(), [("a", 3), ("b", 1)]);
+    assert_eq!(
+        said.iter().map(|(name, requests, _)| (name.as_str(), *requests)).collect::<Vec<_>>(),
+        [("a", 3), ("b", 1)]
+    );
     assert!((said[0].2 - 3.0 * 0.9).abs() < 1e-9, "{said:?}");
     assert_eq!(rows(&usage(&keyed.gateway, "?by=key&per=month")).len(), 3);
     assert_eq!(keyed.gateway.get("/api/usage?by=colour").0, 400);
     keyed.gateway.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(keyed.gateway.ended(Duration::from_secs(10)).await.is_some());
-    let again = Gateway::with_settings(&std::fs::read_to_string(&keyed.config).expect("it is there")).await;
+    let again =
+        Gateway::with_settings(&std::fs::read_to_string(&keyed.config).expect("it is there")).await;
     assert_eq!(usage(&again, ""), by_owner);
     // The month goes on: of its tokens, k2 has taken two times two.
     for (key, left) in [(&keys[1], 9000 - 4 - 1), (&keys[2], 9000 - 2 - 1)] {
         let mut client = again.client().await;
         client.post(CHAT, &bearer(key), &request(",\"max_tokens\":1")).await;
-        assert_eq!(client.answer().await.field("x-ratelimit-remaining-tokens"), Some(format!("{left}").as_str()));
+        assert_eq!(
+            client.answer().await.field("x-ratelimit-remaining-tokens"),
+            Some(format!("{left}").as_str())
+        );
     }
 }

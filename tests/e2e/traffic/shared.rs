@@ -27,7 +27,8 @@ fn shared(engine: &Engine, redis: &Redis, limit: &str, store: &str) -> String {
 }
 
 async fn gateways(text: &str) -> Vec<Gateway> {
-    let all = futures_util::future::join_all((0..GATEWAYS).map(|_| Gateway::with_settings(text))).await;
+    let all =
+        futures_util::future::join_all((0..GATEWAYS).map(|_| Gateway::with_settings(text))).await;
     for gateway in &all {
         gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     }
@@ -46,7 +47,10 @@ async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
             }
         }
     };
-    futures_util::future::join_all(gateways.iter().flat_map(|gateway| [one(gateway), one(gateway)])).await;
+    futures_util::future::join_all(
+        gateways.iter().flat_map(|gateway| [one(gateway), one(gateway)]),
+    )
+    .await;
     counts.into_inner().expect("no panic")
 }
 
@@ -54,7 +58,8 @@ async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
 async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     let _alone = crate::support::alone().await;
     let (engine, redis) = (Engine::start(|_| sse::chat_answer()).await, Redis::start().await);
-    let mut gateways = gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), "")).await;
+    let mut gateways =
+        gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), "")).await;
     let first = load(&gateways, 30).await;
     assert_eq!(first, [(200, 4 * 30)].into());
     // One crashes; its leased units are lost, and not granted twice.
@@ -62,12 +67,18 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     let second = load(&gateways, 60).await;
     let admitted = first[&200] + second[&200];
     let slice = BURST / 20;
-    assert!((BURST - GATEWAYS * slice..=BURST).contains(&admitted), "{admitted} of {BURST}: {second:?}");
+    assert!(
+        (BURST - GATEWAYS * slice..=BURST).contains(&admitted),
+        "{admitted} of {BURST}: {second:?}"
+    );
     assert_eq!(second.keys().copied().collect::<Vec<_>>(), [200, 429]);
     // Slices that lie idle go back, and the last of the limit can be had anywhere.
     let left = (BURST - slice).saturating_sub(admitted);
     let last = &gateways[0];
-    eventually("what lay idle elsewhere is there", || last.metric("llm_lens_store_successes_total", "") > 0.0).await;
+    eventually("what lay idle elsewhere is there", || {
+        last.metric("llm_lens_store_successes_total", "") > 0.0
+    })
+    .await;
     let (mut third, until) = (0, std::time::Instant::now() + PATIENCE);
     while third < left {
         assert!(std::time::Instant::now() < until, "{third} of {left}");
@@ -75,7 +86,8 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
     }
     third += load(std::slice::from_ref(last), 2 * BURST).await.get(&200).copied().unwrap_or(0);
     assert!(admitted + third <= BURST, "{admitted} and {third}");
-    let questions: f64 = gateways.iter().map(|gateway| gateway.metric("llm_lens_store_successes_total", "")).sum();
+    let questions: f64 =
+        gateways.iter().map(|gateway| gateway.metric("llm_lens_store_successes_total", "")).sum();
     assert!(questions < 700.0, "most requests pass without a call to the store: {questions}");
     let no = ask(last, CHAT, "no", &request("")).await;
     assert!(no.text().contains("\"all\\\"") || no.text().contains("all"), "{}", no.text());
@@ -88,8 +100,13 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     for (mode, more_than_all) in [("local", false), ("open", true), ("closed", false)] {
         let mut redis = Redis::start().await;
-        let gateways =
-            gateways(&shared(&engine, &redis, &format!("unit: requests, amount: {BURST}"), &format!(", on_failure: {mode}"))).await;
+        let gateways = gateways(&shared(
+            &engine,
+            &redis,
+            &format!("unit: requests, amount: {BURST}"),
+            &format!(", on_failure: {mode}"),
+        ))
+        .await;
         let before = load(&gateways, 10).await;
         assert_eq!(before, [(200, 40)].into());
         redis.kill();
@@ -105,15 +122,23 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
         assert_eq!(passed > BURST + slices, more_than_all);
         assert!(without.keys().all(|status| matches!(status, 200 | 429)), "no 5xx: {without:?}");
         assert!(gateways.iter().all(|gateway| gateway.metric("llm_lens_store_up", "") == 0.0));
-        assert!(gateways.iter().any(|gateway| gateway.metric("llm_lens_store_fallbacks_total", "") > 0.0));
+        assert!(
+            gateways
+                .iter()
+                .any(|gateway| gateway.metric("llm_lens_store_fallbacks_total", "") > 0.0)
+        );
         redis.restart().await;
         for gateway in &gateways {
             gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         }
-        // The store has forgotten what was taken: it may admit its burst once more, and no more than that. What passed as a debt is paid first.
+        // The store has forgotten what was taken: it may admit its burst once more, and no more
+        // than that. What passed as a debt is paid first.
         let after = load(&gateways, 150).await;
         let passed = after.get(&200).copied().unwrap_or(0);
-        assert!(passed <= BURST && after.keys().all(|status| matches!(status, 200 | 429)), "{mode}: {after:?}");
+        assert!(
+            passed <= BURST && after.keys().all(|status| matches!(status, 200 | 429)),
+            "{mode}: {after:?}"
+        );
         // Each gateway pays its own debt of some 150 before it admits a request.
         assert!(mode != "open" || passed <= BURST - 150 + slices, "{after:?}");
     }
@@ -127,17 +152,22 @@ async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
     let gateways = gateways(&text).await;
     let stream = |gateway| async move {
         let answer = ask(gateway, CHAT, "s", &request(",\"stream\":true,\"max_tokens\":10")).await;
-        (answer.status, answer.text().matches("\"content\":\"t").count(), answer.text().contains("\"finish_reason\":\"length\""))
+        (
+            answer.status,
+            answer.text().matches("\"content\":\"t").count(),
+            answer.text().contains("\"finish_reason\":\"length\""),
+        )
     };
     let answers = futures_util::future::join_all(gateways.iter().map(stream)).await;
     assert!(answers.iter().all(|(status, _, length)| *status == 200 && *length), "{answers:?}");
     let said: usize = answers.iter().map(|(_, said, _)| said).sum();
-    // What streams say until the store is asked again is beyond the limit: a tenth of a second of four streams, on a busy machine.
+    // What streams say until the store is asked again is beyond the limit: a tenth of a second of
+    // four streams, on a busy machine.
     assert!((290..300 + GATEWAYS * 150).contains(&said), "{said}");
 }
 
-/// Random arrivals, some of which leave in the middle, clocks that step by weeks, and one gateway that crashes: what all streams took together stays
-/// within the documented bound.
+/// Random arrivals, some of which leave in the middle, clocks that step by weeks, and one gateway
+/// that crashes: what all streams took together stays within the documented bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let _alone = crate::support::alone().await;
@@ -146,11 +176,14 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     const SECONDS: u64 = 10;
     const PROMPT: u64 = 7;
     const ANSWER: u64 = 30;
-    let (engine, redis) = (Engine::start(|_| sse::stream(ANSWER as usize, 2)).await, Redis::start().await);
+    let (engine, redis) =
+        (Engine::start(|_| sse::stream(ANSWER as usize, 2)).await, Redis::start().await);
     let limit = format!("unit: total_tokens, amount: {AMOUNT}, burst: {BURST}");
-    let text = shared(&engine, &redis, &limit, "").replace("window: 30d", &format!("window: {SECONDS}s"));
+    let text =
+        shared(&engine, &redis, &limit, "").replace("window: 30d", &format!("window: {SECONDS}s"));
     let clocks = [(); GATEWAYS].map(|()| SteppingClock::right());
-    let started = clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.govern(command)));
+    let started =
+        clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.govern(command)));
     let mut gateways = futures_util::future::join_all(started).await;
     for gateway in &gateways {
         gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
@@ -174,22 +207,29 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
             let _ = tokio::time::timeout(Duration::from_millis(patience), asked).await;
         }
     };
-    let visitors = gateways.iter().enumerate().flat_map(|(at, gateway)| (0..4).map(move |n| visitor(gateway, (4 * at + n) as u64)));
+    let visitors = gateways
+        .iter()
+        .enumerate()
+        .flat_map(|(at, gateway)| (0..4).map(move |n| visitor(gateway, (4 * at + n) as u64)));
     tokio::join!(futures_util::future::join_all(visitors), stepping);
     let lasted = began.elapsed().as_secs_f64();
     for gateway in &gateways {
         crate::support::settled(gateway).await;
     }
     let records: Vec<_> = gateways.iter().flat_map(Gateway::records).collect();
-    let days: std::collections::BTreeSet<u64> = records.iter().map(|record| record.started_at / 1_000_000 / DAY).collect();
+    let days: std::collections::BTreeSet<u64> =
+        records.iter().map(|record| record.started_at / 1_000_000 / DAY).collect();
     assert!(days.len() > 2, "the clocks did step: {days:?}");
     let taken: u64 = records
         .iter()
         .filter(|record| record.sent_us.is_some())
-        .map(|record| PROMPT + record.usage.as_ref().and_then(|usage| usage.completion_tokens).unwrap_or(0))
+        .map(|record| {
+            PROMPT + record.usage.as_ref().and_then(|usage| usage.completion_tokens).unwrap_or(0)
+        })
         .sum();
     let slices = GATEWAYS as u64 * BURST / 20;
-    // Streams that began to run beyond their reservation when the last debt was asked for: at most one of each visitor.
+    // Streams that began to run beyond their reservation when the last debt was asked for: at most
+    // one of each visitor.
     let running = 4 * GATEWAYS as u64 * ANSWER;
     let bound = BURST as f64 + AMOUNT as f64 * lasted / SECONDS as f64 + (slices + running) as f64;
     assert!(taken as f64 <= bound, "{taken} taken, {bound} allowed");
@@ -204,21 +244,30 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
 fn drawing(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut random = seed;
     move |most| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % most
     }
 }
 
-/// So many streams at a time at all gateways together; those of one that crashed are free after ten seconds, those of all others stay taken, also when the
-/// store forgets everything.
+/// So many streams at a time at all gateways together; those of one that crashed are free after ten
+/// seconds, those of all others stay taken, also when the store forgets everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_at_a_time_are_counted_across_gateways() {
     const STREAMS: usize = 10;
     let (engine, mut redis) = (
-        Engine::start(|_| vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]).await,
+        Engine::start(|_| {
+            vec![
+                Step::text(sse::STREAM_HEAD),
+                Step::chunk(sse::role()),
+                Step::AwaitClose(Duration::from_secs(120)),
+            ]
+        })
+        .await,
         Redis::start().await,
     );
-    let text = shared(&engine, &redis, &format!("unit: streams, amount: {STREAMS}"), "").replace(", window: 30d", "");
+    let text = shared(&engine, &redis, &format!("unit: streams, amount: {STREAMS}"), "")
+        .replace(", window: 30d", "");
     let mut gateways = gateways(&text).await;
     let mut streams: Vec<Vec<Client>> = Vec::new();
     for gateway in &gateways {
@@ -276,14 +325,20 @@ async fn eventually_open(gateway: &Gateway, streams: &mut Vec<Client>, more: usi
 }
 
 fn waiting() -> Vec<Step> {
-    vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::AwaitClose(Duration::from_secs(120))]
+    vec![
+        Step::text(sse::STREAM_HEAD),
+        Step::chunk(sse::role()),
+        Step::AwaitClose(Duration::from_secs(120)),
+    ]
 }
 
-/// The store does what it was asked and its answer comes too late: the stream is not counted, and not lost.
+/// The store does what it was asked and its answer comes too late: the stream is not counted, and
+/// not lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_keeps_no_place() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
-    let text = shared(&engine, &redis, "unit: streams, amount: 4", ", on_failure: closed").replace(", window: 30d", "");
+    let text = shared(&engine, &redis, "unit: streams, amount: 4", ", on_failure: closed")
+        .replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
     gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams = vec![open(&gateway).await.expect("a place")];
@@ -294,30 +349,40 @@ async fn an_answer_that_is_lost_keeps_no_place() {
     assert!(open(&gateway).await.is_none());
 }
 
-/// A changed number of replicas keeps the limit: running streams are counted, and released at their end.
+/// A changed number of replicas keeps the limit: running streams are counted, and released at their
+/// end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_live_through_a_reload() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
     let text = shared(&engine, &redis, "unit: streams, amount: 2", "").replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
     gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
-    let mut streams = vec![open(&gateway).await.expect("a place"), open(&gateway).await.expect("another")];
+    let mut streams =
+        vec![open(&gateway).await.expect("a place"), open(&gateway).await.expect("another")];
     gateway.write_settings(&text.replace("replicas: 4", "replicas: 3"));
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0 && g.metric("llm_lens_store_up", "") == 1.0).await;
+    gateway
+        .until(|g| {
+            g.metric("llm_lens_reloads_total", "") >= 1.0
+                && g.metric("llm_lens_store_up", "") == 1.0
+        })
+        .await;
     assert!(open(&gateway).await.is_none());
     streams.clear();
     eventually_open(&gateway, &mut streams, 2).await;
     assert!(open(&gateway).await.is_none());
 }
 
-/// A stream that goes on while its gateway drains is paid for, one that is cut at the grace as well, and nothing that was leased is lost: the store has
-/// exactly what was used.
+/// A stream that goes on while its gateway drains is paid for, one that is cut at the grace as
+/// well, and nothing that was leased is lost: the store has exactly what was used.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
     for (grace, events) in [("20s", 60), ("1s", 2000)] {
-        let (engine, redis) = (Engine::start(move |_| sse::stream(events, 20)).await, Redis::start().await);
-        let text = shared(&engine, &redis, "unit: output_tokens, amount: 100000", "").replace("window: 30d", "window: month");
-        let mut gateway = Gateway::with_settings(&format!("{text}shutdown: {{grace: {grace}}}\n")).await;
+        let (engine, redis) =
+            (Engine::start(move |_| sse::stream(events, 20)).await, Redis::start().await);
+        let text = shared(&engine, &redis, "unit: output_tokens, amount: 100000", "")
+            .replace("window: 30d", "window: month");
+        let mut gateway =
+            Gateway::with_settings(&format!("{text}shutdown: {{grace: {grace}}}\n")).await;
         gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         let mut client = gateway.client().await;
         client.post(CHAT, "", &request(",\"stream\":true,\"max_tokens\":10")).await;
@@ -328,9 +393,13 @@ async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
         said.push_str(&String::from_utf8_lossy(&rest));
         assert!(gateway.ended(Duration::from_secs(20)).await.is_some());
         let key = redis.command(&["KEYS", "*"]);
-        let used: usize = redis.command(&["GET", &key]).parse().unwrap_or_else(|_| panic!("{key:?}"));
+        let used: usize =
+            redis.command(&["GET", &key]).parse().unwrap_or_else(|_| panic!("{key:?}"));
         let tokens = said.matches("\"content\":\"t").count();
         // Of a stream that is cut some tokens may have been read and not written.
-        assert!(if events == 60 { used == tokens } else { used >= tokens && used <= tokens + 3 }, "{used} in the store, {tokens} said");
+        assert!(
+            if events == 60 { used == tokens } else { used >= tokens && used <= tokens + 3 },
+            "{used} in the store, {tokens} said"
+        );
     }
 }

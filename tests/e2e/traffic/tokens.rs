@@ -37,15 +37,27 @@ impl Signer {
     }
 
     fn token_with(&self, header: &Value, claims: &Value) -> String {
-        let text = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+        let text = format!(
+            "{}.{}",
+            base64url(header.to_string().as_bytes()),
+            base64url(claims.to_string().as_bytes())
+        );
         std::fs::write(self.folder.join("text"), &text).expect("it is writable");
         run(&self.folder, "pkeyutl -sign -inkey key.pem -rawin -in text -out signature");
-        format!("{text}.{}", base64url(&std::fs::read(self.folder.join("signature")).expect("it is there")))
+        format!(
+            "{text}.{}",
+            base64url(&std::fs::read(self.folder.join("signature")).expect("it is there"))
+        )
     }
 }
 
 fn run(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).stderr(Stdio::null()).status().expect("openssl runs");
+    let done = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .status()
+        .expect("openssl runs");
     assert!(done.success(), "openssl {arguments}");
 }
 
@@ -53,8 +65,10 @@ fn base64url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for piece in bytes.chunks(3) {
-        let bits = piece.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - piece.len()));
-        (0..=piece.len()).for_each(|at| out.push(char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize])));
+        let bits = piece.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - piece.len()));
+        (0..=piece.len())
+            .for_each(|at| out.push(char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize])));
     }
     out
 }
@@ -77,7 +91,9 @@ fn with(change: Value) -> Value {
 
 async fn status(gateway: &Gateway, token: &str) -> (u16, String) {
     let mut client = gateway.client().await;
-    client.post(CHAT, &format!("x-request-id: {}\r\n{}", token.len(), bearer(token)), &request("")).await;
+    client
+        .post(CHAT, &format!("x-request-id: {}\r\n{}", token.len(), bearer(token)), &request(""))
+        .await;
     let answer = client.answer().await;
     (answer.status, if answer.status == 200 { String::new() } else { answer.error_code() })
 }
@@ -96,16 +112,23 @@ struct Issued {
 async fn issued() -> Issued {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let (old, new) = (Signer::new("one"), Signer::new("two"));
-    let (rotated, sets) = (Arc::new(AtomicBool::new(false)), [json!({"keys": [old.jwk()]}), json!({"keys": [new.jwk()]})]);
+    let (rotated, sets) = (
+        Arc::new(AtomicBool::new(false)),
+        [json!({"keys": [old.jwk()]}), json!({"keys": [new.jwk()]})],
+    );
     let provider = {
         let rotated = rotated.clone();
-        Engine::start(move |_| sse::json(200, &sets[usize::from(rotated.load(Ordering::Relaxed))].to_string())).await
+        Engine::start(move |_| {
+            sse::json(200, &sets[usize::from(rotated.load(Ordering::Relaxed))].to_string())
+        })
+        .await
     };
     let auth = format!(
         "auth: {{jwt: [{{issuer: 'https://id.example', audience: llm, jwks: '{}/keys', owner_claim: team, models_claim: models}}]}}",
         provider.url()
     );
-    let gateway = Gateway::with_settings(&settings(&engine.url(), ", models: [m]", "", &auth)).await;
+    let gateway =
+        Gateway::with_settings(&settings(&engine.url(), ", models: [m]", "", &auth)).await;
     let good = old.token(&claims());
     let began = std::time::Instant::now();
     // At first the keys are on their way: that is a 503, and not the client's fault.
@@ -122,7 +145,10 @@ async fn issued() -> Issued {
 async fn tokens_authenticate_the_caller() {
     let Issued { engine, gateway, old, good, .. } = issued().await;
     let record = gateway.record(&good.len().to_string()).await;
-    assert_eq!((record.owner.as_deref(), record.caller.as_deref()), (Some("search"), Some("https://id.example#ada")));
+    assert_eq!(
+        (record.owner.as_deref(), record.caller.as_deref()),
+        (Some("search"), Some("https://id.example#ada"))
+    );
     assert!(engine.seen().iter().all(|seen| !seen.head.contains(&good)), "the token stays here");
 
     let forged = format!("{}.{}", good.rsplit_once('.').expect("three parts").0, "A".repeat(86));
@@ -141,7 +167,11 @@ async fn tokens_authenticate_the_caller() {
         ("without owner", old.token(&with(json!({"team": ""}))), 401),
         ("forged", forged, 401),
         ("of no algorithm", none, 401),
-        ("signed as if with a secret", old.token_with(&json!({"alg": "HS256", "kid": "one"}), &claims()), 401),
+        (
+            "signed as if with a secret",
+            old.token_with(&json!({"alg": "HS256", "kid": "one"}), &claims()),
+            401,
+        ),
         ("for another model", old.token(&with(json!({"models": ["x"]}))), 403),
         ("for no model", old.token(&with(json!({"models": []}))), 401),
     ] {
@@ -179,7 +209,12 @@ async fn what_a_key_signed_is_nothing_when_the_key_is_gone() {
     // An unknown key id causes a fetch now and then, not each time.
     let before = provider.seen().len();
     for at in 0..30 {
-        status(&gateway, &Signer { folder: old.folder.clone(), kid: "three" }.token(&with(json!({"sub": at.to_string()})))).await;
+        status(
+            &gateway,
+            &Signer { folder: old.folder.clone(), kid: "three" }
+                .token(&with(json!({"sub": at.to_string()}))),
+        )
+        .await;
     }
     assert!(provider.seen().len() <= before + 2, "{} fetches", provider.seen().len() - before);
 }

@@ -4,7 +4,8 @@
 //! - *Out*: nothing, or a panic that names what does not hold.
 //! - *Never*: a clock, a file.
 //!
-//! `make fuzz-parsers` runs them under libFuzzer; `make test` runs them on the captures of real engines, with bytes changed.
+//! `make fuzz-parsers` runs them under libFuzzer; `make test` runs them on the captures of real
+//! engines, with bytes changed.
 #![allow(clippy::missing_panics_doc, reason = "a property panics where it does not hold")]
 
 use serde_json::Value;
@@ -17,14 +18,19 @@ use wire::{Split, Splitter};
 /// Bytes of one frame that a decoder holds at most; no input is longer.
 const NO_LIMIT: usize = 1 << 24;
 
-/// A head is found at the same place however it comes; what is parsed of it has no line end in a field and names each framing once.
+/// A head is found at the same place however it comes; what is parsed of it has no line end in a
+/// field and names each framing once.
 pub fn head(data: &[u8]) {
     let Some((cut, data)) = cut_at(data) else { return };
     let limits = HeadLimits::default();
     let whole = find_end(data, 0, limits);
     let (first, _) = data.split_at(cut);
     match find_end(first, 0, limits) {
-        Ok(None) => assert_eq!(find_end(data, first.len(), limits).ok(), whole.ok(), "a head that comes in two"),
+        Ok(None) => assert_eq!(
+            find_end(data, first.len(), limits).ok(),
+            whole.ok(),
+            "a head that comes in two"
+        ),
         Ok(Some(end)) => assert_eq!(whole, Ok(Some(end)), "a head that is found early"),
         Err(_) => assert!(whole.is_err(), "a head that was refused early"),
     }
@@ -34,8 +40,12 @@ pub fn head(data: &[u8]) {
     if let Ok(request) = parse_request(head, &mut room, limits) {
         assert!(!request.line.target.contains([' ', '\r', '\n']), "{:?}", request.line);
         request.fields.iter().for_each(|field| check_field(field.name, field.value));
-        assert!(request.framing != BodyFraming::UntilClose, "a request does not end with its connection");
-        let both = request.get("content-length").is_some() && request.get("transfer-encoding").is_some();
+        assert!(
+            request.framing != BodyFraming::UntilClose,
+            "a request does not end with its connection"
+        );
+        let both =
+            request.get("content-length").is_some() && request.get("transfer-encoding").is_some();
         assert!(!both, "two framings");
     }
     for to_head in [false, true] {
@@ -48,7 +58,10 @@ pub fn head(data: &[u8]) {
 }
 
 fn check_field(name: &str, value: &[u8]) {
-    assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'), "{name:?}");
+    assert!(
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'),
+        "{name:?}"
+    );
     assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{name}: {value:?}");
 }
 
@@ -88,7 +101,9 @@ fn read_body(framing: BodyFraming, runs: &[&[u8]]) -> Body {
                 Ok(Progress::Data { skip, len }) => {
                     assert!(len > 0, "no payload");
                     let end = skip + len;
-                    body.payload.extend_from_slice(rest.get(skip..end).expect("payload outside of the run"));
+                    body.payload.extend_from_slice(
+                        rest.get(skip..end).expect("payload outside of the run"),
+                    );
                     body.framing += skip;
                     rest = rest.get(end..).unwrap_or_default();
                 }
@@ -147,7 +162,11 @@ fn frames(runs: &[&[u8]]) -> Frames {
                     end
                 }
             };
-            assert!((last..=run.len()).contains(&end), "ends go forward: {end} behind {last} in a run of {}", run.len());
+            assert!(
+                (last..=run.len()).contains(&end),
+                "ends go forward: {end} behind {last} in a run of {}",
+                run.len()
+            );
             last = end;
         });
     }
@@ -157,7 +176,8 @@ fn frames(runs: &[&[u8]]) -> Frames {
     all
 }
 
-/// Whatever `serde_json` reads, the scanner passes over; strings are read as `serde_json` reads them, and written so that they are read again.
+/// Whatever `serde_json` reads, the scanner passes over; strings are read as `serde_json` reads
+/// them, and written so that they are read again.
 pub fn json(data: &[u8]) {
     let mut scan = Scan::new(data);
     let passed = scan.skip().is_ok() && scan.at_end();
@@ -168,7 +188,9 @@ pub fn json(data: &[u8]) {
     let read = Scan::new(written.as_bytes()).text().ok().flatten();
     assert_eq!(read.map(|read| read.decode().into_owned()).as_deref(), Some(text), "{written}");
     let Ok(value) = serde_json::from_str::<Value>(text) else { return };
-    let long = text.split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).any(|scalar| scalar.len() > MAX_SCALAR);
+    let long = text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
+        .any(|scalar| scalar.len() > MAX_SCALAR);
     let deep = nesting(data) > u64::from(MAX_DEPTH);
     assert!(passed || long || deep, "JSON that is not passed over");
     if let (Value::String(want), true) = (&value, passed) {

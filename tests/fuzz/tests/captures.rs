@@ -18,7 +18,8 @@ fn meant(numbers: &mut SmallRng) -> u8 {
 }
 
 fn captures() -> Vec<Vec<u8>> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/wire/tests/captures")];
+    let mut folders =
+        vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/wire/tests/captures")];
     let mut files: Vec<PathBuf> = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {

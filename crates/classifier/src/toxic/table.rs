@@ -82,7 +82,9 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn line(&mut self, line: &'static str) {
-        let Some((what, rest)) = line.split_once(": ").filter(|_| !line.starts_with('#')) else { return };
+        let Some((what, rest)) = line.split_once(": ").filter(|_| !line.starts_with('#')) else {
+            return;
+        };
         match what.split_once(' ') {
             Some(("class", name)) => self.class(name, rest),
             Some((categories, weight)) => self.phrase(categories, weight, rest),
@@ -97,7 +99,9 @@ impl Reader {
             self.rare.extend(words.split_whitespace());
         }
         self.names.push(bare);
-        words.split_whitespace().for_each(|word| *self.words.entry(word_hash(word)).or_default() |= bit);
+        words
+            .split_whitespace()
+            .for_each(|word| *self.words.entry(word_hash(word)).or_default() |= bit);
         match bare {
             "group" => self.known.group = bit,
             "trait" => self.known.prefix = bit,
@@ -114,8 +118,12 @@ impl Reader {
     }
 
     fn phrase(&mut self, categories: &str, weight: &str, parts: &'static str) {
-        let categories = categories.split('+').filter_map(|name| Toxic::ALL.into_iter().find(|toxic| toxic.name() == name)).collect();
-        let mut phrase = Phrase { categories, weight: weight.parse().unwrap_or(0.0), parts: Vec::new() };
+        let categories = categories
+            .split('+')
+            .filter_map(|name| Toxic::ALL.into_iter().find(|toxic| toxic.name() == name))
+            .collect();
+        let mut phrase =
+            Phrase { categories, weight: weight.parse().unwrap_or(0.0), parts: Vec::new() };
         let mut gap = Gap::Nothing;
         for part in parts.split_whitespace() {
             gap = match part {
@@ -133,12 +141,17 @@ impl Reader {
 
     fn part(&mut self, part: &'static str, gap: Gap) -> Part {
         let optional = part.starts_with('[');
-        let (part, rare) =
-            part.trim_matches(['[', ']']).strip_prefix('*').map_or((part.trim_matches(['[', ']']), false), |part| (part, true));
+        let (part, rare) = part
+            .trim_matches(['[', ']'])
+            .strip_prefix('*')
+            .map_or((part.trim_matches(['[', ']']), false), |part| (part, true));
         let mut read = Part { met: Met::default(), words: Vec::new(), gap, optional };
         for word in part.split('|') {
             match word.strip_prefix('{').and_then(|word| word.strip_suffix('}')) {
-                Some(class) => read.met.classes |= self.names.iter().position(|name| *name == class).map_or(0, |bit| 1 << bit),
+                Some(class) => {
+                    read.met.classes |=
+                        self.names.iter().position(|name| *name == class).map_or(0, |bit| 1 << bit)
+                }
                 None => {
                     let hash = word_hash(word);
                     read.met = read.met.with(0, hash);
@@ -166,7 +179,10 @@ mod tests {
         assert_eq!(lines, reader.names.len() + reader.phrases.len());
         assert!(reader.names.len() <= Classes::BITS as usize);
         for phrase in &reader.phrases {
-            assert!(!phrase.categories.is_empty() && phrase.weight > 0.0 && phrase.weight <= 6.0, "{phrase:?}");
+            assert!(
+                !phrase.categories.is_empty() && phrase.weight > 0.0 && phrase.weight <= 6.0,
+                "{phrase:?}"
+            );
         }
         for name in text.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
             assert!(name == "class" || reader.names.contains(&name), "{name}");
@@ -175,10 +191,16 @@ mod tests {
         let rare: Vec<u64> = reader.rare.iter().map(|word| word_hash(word)).collect();
         for phrase in &reader.phrases {
             let members = |part: &Part| -> Vec<u64> {
-                let of_class = reader.words.iter().filter(|(_, classes)| **classes & part.met.classes != 0).map(|(word, _)| *word);
+                let of_class = reader
+                    .words
+                    .iter()
+                    .filter(|(_, classes)| **classes & part.met.classes != 0)
+                    .map(|(word, _)| *word);
                 of_class.chain(part.words.iter().copied()).collect()
             };
-            let sure = |part: &&Part| !part.optional && members(part).iter().all(|word| rare.contains(word));
+            let sure = |part: &&Part| {
+                !part.optional && members(part).iter().all(|word| rare.contains(word))
+            };
             assert!(phrase.parts.iter().any(|part| sure(&part)), "{phrase:?}");
         }
     }

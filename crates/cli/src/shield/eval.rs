@@ -1,7 +1,9 @@
-//! How good the detectors are on labelled rows: `pii.jsonl`, `secrets.jsonl`, `benign.jsonl` of a folder.
+//! How good the detectors are on labelled rows: `pii.jsonl`, `secrets.jsonl`, `benign.jsonl` of a
+//! folder.
 //!
-//! A hit is a predicted span of the same type with an intersection over union of at least one half, matched one to one; a URL inside a
-//! labelled e-mail address is ignored; where a row names `check_types`, only these are judged.
+//! A hit is a predicted span of the same type with an intersection over union of at least one half,
+//! matched one to one; a URL inside a labelled e-mail address is ignored; where a row names
+//! `check_types`, only these are judged.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +19,17 @@ use super::in_characters;
 use crate::say;
 
 /// The types of the headline figure.
-const CORE: [&str; 9] =
-    ["EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS", "URL", "MAC_ADDRESS", "CRYPTO"];
+const CORE: [&str; 9] = [
+    "EMAIL_ADDRESS",
+    "PHONE_NUMBER",
+    "CREDIT_CARD",
+    "IBAN_CODE",
+    "US_SSN",
+    "IP_ADDRESS",
+    "URL",
+    "MAC_ADDRESS",
+    "CRYPTO",
+];
 /// Types that need a model of the language, and numbers that are no national identifiers.
 const NOT_JUDGED: [&str; 15] = [
     "PERSON",
@@ -88,7 +99,11 @@ impl Tally {
         let share = |of: usize| self.hit as f64 / (self.hit + of).max(1) as f64;
         let f1 = 2.0 * self.hit as f64 / (2 * self.hit + self.extra + self.missed).max(1) as f64;
         let (hit, extra, missed) = (self.hit, self.extra, self.missed);
-        format!("precision {:.4}  recall {:.4}  F1 {f1:.4}  ({hit} hit, {extra} extra, {missed} missed)", share(extra), share(missed))
+        format!(
+            "precision {:.4}  recall {:.4}  F1 {f1:.4}  ({hit} hit, {extra} extra, {missed} missed)",
+            share(extra),
+            share(missed)
+        )
     }
 }
 
@@ -99,8 +114,13 @@ pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<
     let mut out = pii(&scanner, &rows(folder, "pii.jsonl")?);
     out.push_str(&secrets(&scanner, &rows(folder, "secrets.jsonl")?));
     for (name, family) in [("pii", Family::Pii), ("secrets", Family::Secret)] {
-        let flagged = benign.iter().filter(|row| !found(&scanner, &row.text, family).is_empty()).count();
-        out.push_str(&format!("benign: {name} flags {flagged} of {} = {:.4}\n", benign.len(), flagged as f64 / benign.len().max(1) as f64));
+        let flagged =
+            benign.iter().filter(|row| !found(&scanner, &row.text, family).is_empty()).count();
+        out.push_str(&format!(
+            "benign: {name} flags {flagged} of {} = {:.4}\n",
+            benign.len(),
+            flagged as f64 / benign.len().max(1) as f64
+        ));
     }
     out.push_str(&speed(&scanner, &benign));
     let prose: Vec<&str> = benign.iter().map(|row| row.text.as_str()).collect();
@@ -113,8 +133,11 @@ pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<
 
 fn rows(folder: &Path, name: &str) -> Result<Vec<Row>> {
     let path = folder.join(name);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let row = |(at, line): (usize, &str)| serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), at + 1));
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let row = |(at, line): (usize, &str)| {
+        serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), at + 1))
+    };
     text.lines().enumerate().map(row).collect()
 }
 
@@ -139,11 +162,16 @@ fn pii(scanner: &Scanner, rows: &[Row]) -> String {
         let predicted = found(scanner, &row.text, Family::Pii);
         let checked: Vec<String> = row.check_types.iter().map(|kind| merged(kind)).collect();
         let judged = |kind: &String| checked.is_empty() || checked.contains(kind);
-        let gold: Vec<Span> = row.spans.iter().map(|span| Span { kind: merged(&span.kind), ..span.clone() }).collect();
+        let gold: Vec<Span> = row
+            .spans
+            .iter()
+            .map(|span| Span { kind: merged(&span.kind), ..span.clone() })
+            .collect();
         judge(&gold, &predicted, judged, &mut table);
         for span in gold.iter().filter(|span| CORE.contains(&span.kind.as_str())) {
             characters += span.end - span.start;
-            leaked += (span.start..span.end).filter(|at| !predicted.iter().any(|p| p.holds(*at))).count();
+            leaked +=
+                (span.start..span.end).filter(|at| !predicted.iter().any(|p| p.holds(*at))).count();
         }
         if row.label == "none" {
             quiet += 1;
@@ -156,20 +184,36 @@ fn pii(scanner: &Scanner, rows: &[Row]) -> String {
         sum.text()
     };
     let core = |kind: &str| CORE.contains(&kind);
-    let mut out: String =
-        table.iter().filter(|(kind, _)| core(kind)).map(|(kind, tally)| format!("  {kind:14} {}\n", tally.text())).collect();
+    let mut out: String = table
+        .iter()
+        .filter(|(kind, _)| core(kind))
+        .map(|(kind, tally)| format!("  {kind:14} {}\n", tally.text()))
+        .collect();
     out.push_str(&format!("pii, core types: {}\n", sum(&core)));
-    out.push_str(&format!("pii, national identifiers: {}\n", sum(&|kind| !core(kind) && !NOT_JUDGED.contains(&kind))));
-    out.push_str(&format!("pii, characters leaked: {:.4}\n", leaked as f64 / f64::from(characters.max(1) as u32)));
+    out.push_str(&format!(
+        "pii, national identifiers: {}\n",
+        sum(&|kind| !core(kind) && !NOT_JUDGED.contains(&kind))
+    ));
+    out.push_str(&format!(
+        "pii, characters leaked: {:.4}\n",
+        leaked as f64 / f64::from(characters.max(1) as u32)
+    ));
     out.push_str(&format!("pii, rows without any that are flagged: {flagged} of {quiet}\n"));
     out
 }
 
-fn judge(gold: &[Span], predicted: &[Span], judged: impl Fn(&String) -> bool, table: &mut BTreeMap<String, Tally>) {
+fn judge(
+    gold: &[Span],
+    predicted: &[Span],
+    judged: impl Fn(&String) -> bool,
+    table: &mut BTreeMap<String, Tally>,
+) {
     let mut left: Vec<&Span> = predicted.iter().collect();
     for span in gold.iter().filter(|span| judged(&span.kind)) {
-        let near = left.iter().enumerate().filter(|(_, p)| p.kind == span.kind && p.overlap(span) >= 0.5);
-        let best = near.max_by(|a, b| a.1.overlap(span).total_cmp(&b.1.overlap(span))).map(|(at, _)| at);
+        let near =
+            left.iter().enumerate().filter(|(_, p)| p.kind == span.kind && p.overlap(span) >= 0.5);
+        let best =
+            near.max_by(|a, b| a.1.overlap(span).total_cmp(&b.1.overlap(span))).map(|(at, _)| at);
         let tally = table.entry(span.kind.clone()).or_default();
         match best {
             Some(at) => {
@@ -179,8 +223,12 @@ fn judge(gold: &[Span], predicted: &[Span], judged: impl Fn(&String) -> bool, ta
             None => tally.missed += 1,
         }
     }
-    let in_mail = |span: &Span| gold.iter().any(|g| g.kind == "EMAIL_ADDRESS" && g.start <= span.start && span.end <= g.end);
-    for span in left.into_iter().filter(|span| judged(&span.kind) && !(span.kind == "URL" && in_mail(span))) {
+    let in_mail = |span: &Span| {
+        gold.iter().any(|g| g.kind == "EMAIL_ADDRESS" && g.start <= span.start && span.end <= g.end)
+    };
+    for span in
+        left.into_iter().filter(|span| judged(&span.kind) && !(span.kind == "URL" && in_mail(span)))
+    {
         table.entry(span.kind.clone()).or_default().extra += 1;
     }
 }
@@ -191,7 +239,8 @@ fn secrets(scanner: &Scanner, rows: &[Row]) -> String {
         let predicted = found(scanner, &row.text, Family::Secret);
         for span in &row.spans {
             characters += span.end - span.start;
-            covered += (span.start..span.end).filter(|at| predicted.iter().any(|p| p.holds(*at))).count();
+            covered +=
+                (span.start..span.end).filter(|at| predicted.iter().any(|p| p.holds(*at))).count();
         }
         match (row.label == "secret", !predicted.is_empty()) {
             (true, true) => tally.hit += 1,
@@ -202,7 +251,10 @@ fn secrets(scanner: &Scanner, rows: &[Row]) -> String {
     }
     let rate = tally.extra as f64 / (tally.extra + quiet).max(1) as f64;
     let share = covered as f64 / f64::from(characters.max(1) as u32);
-    format!("secrets: {}  FPR {rate:.4}\nsecrets, labelled characters covered: {share:.4}\n", tally.text())
+    format!(
+        "secrets: {}  FPR {rate:.4}\nsecrets, labelled characters covered: {share:.4}\n",
+        tally.text()
+    )
 }
 
 fn speed(scanner: &Scanner, rows: &[Row]) -> String {

@@ -1,9 +1,11 @@
-//! What the stream scanner holds, and what it costs, on texts in pieces as language models cut them.
+//! What the stream scanner holds, and what it costs, on texts in pieces as language models cut
+//! them.
 //!
 //! - *In*: texts: prose, the same prose inside JSON documents, and source files of a folder.
 //! - *Out*: held bytes after an event, the share of events with nothing held, speed.
-//! - *Never*: a tokeniser. Pieces are made by one rule, so that a figure can be had again: a word with the space before it, long words in
-//!   parts of six letters, signs one by one, digits in threes.
+//! - *Never*: a tokeniser. Pieces are made by one rule, so that a figure can be had again: a word
+//!   with the space before it, long words in parts of six letters, signs one by one, digits in
+//!   threes.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,7 +38,8 @@ pub(super) fn streams(prose: &[&str], code: Option<&Path>) -> Result<String> {
     }
     samples.push(("JSON", documents.iter().map(String::as_str).collect()));
     let rules = ::shield::rules();
-    let secrets: Vec<&'static Pattern> = rules.iter().copied().filter(|rule| rule.family == Family::Secret).collect();
+    let secrets: Vec<&'static Pattern> =
+        rules.iter().copied().filter(|rule| rule.family == Family::Secret).collect();
     let mut out = String::new();
     for (name, rules) in [("all rules", &rules), ("secrets only", &secrets)] {
         let options = Options { edges: Edges::tables(), ..Options::default() };
@@ -60,7 +63,11 @@ fn measure(automata: &Automata, texts: &[&str]) -> String {
     };
     let best = (0..TIMES).map(timed).fold(f64::MAX, f64::min);
     let events = held.len().max(1) as f64;
-    let at = |share: f64| held.get(((events * share) as usize).min(held.len().saturating_sub(1))).copied().unwrap_or(0);
+    let at = |share: f64| {
+        held.get(((events * share) as usize).min(held.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0)
+    };
     let none = held.partition_point(|held| *held == 0) as f64 / events * 100.0;
     let bytes: usize = texts.iter().map(|text| text.len()).sum();
     format!(
@@ -121,13 +128,17 @@ impl Class {
     }
 }
 
-/// The text in pieces. A run of blanks is one, but for a last space before a word or a sign, which goes with that.
+/// The text in pieces. A run of blanks is one, but for a last space before a word or a sign, which
+/// goes with that.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut start, mut count) = (Vec::new(), 0, 0);
     let mut last = None;
     for (at, c) in text.char_indices() {
         let class = Class::of(c);
-        let leads = last == Some(Class::Space) && matches!(class, Class::Letter | Class::Sign) && c != '\n' && text[..at].ends_with(' ');
+        let leads = last == Some(Class::Space)
+            && matches!(class, Class::Letter | Class::Sign)
+            && c != '\n'
+            && text[..at].ends_with(' ');
         if leads {
             pieces.extend(text.get(start..at - 1).filter(|blanks| !blanks.is_empty()));
             (start, count) = (at - 1, 0);
@@ -146,9 +157,15 @@ fn pieces(text: &str) -> Vec<&str> {
 fn sources(folder: &Path) -> Result<Vec<String>> {
     let (mut files, mut folders) = (Vec::<PathBuf>::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        for entry in std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+        {
             let path = entry?.path();
-            if path.is_dir() && path.file_name().is_some_and(|name| name != "target" && !name.to_string_lossy().starts_with('.')) {
+            if path.is_dir()
+                && path.file_name().is_some_and(|name| {
+                    name != "target" && !name.to_string_lossy().starts_with('.')
+                })
+            {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
@@ -158,7 +175,8 @@ fn sources(folder: &Path) -> Result<Vec<String>> {
     files.sort();
     let (mut texts, mut bytes) = (Vec::new(), 0);
     for file in files {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         bytes += text.len();
         texts.push(text);
         if bytes > MAX_FILE {
@@ -176,8 +194,8 @@ mod tests {
     fn text_is_cut_as_models_cut_it() {
         let text = "It costs 12345 or  so: unbelievable, (really).\n    x = a_b";
         let want = [
-            "It", " costs", " ", "123", "45", " or", " ", " so", ":", " unbeli", "evable", ",", " (", "really", ")", ".", "\n", "   ",
-            " x", " =", " a", "_", "b",
+            "It", " costs", " ", "123", "45", " or", " ", " so", ":", " unbeli", "evable", ",",
+            " (", "really", ")", ".", "\n", "   ", " x", " =", " a", "_", "b",
         ];
         assert_eq!(pieces(text), want);
         assert_eq!(pieces(text).concat(), text);

@@ -19,7 +19,10 @@ pub(crate) fn train(folder: &Path, out: &Path) -> Result<()> {
     say(&format!("{}: {} bytes from {} rows\n", out.display(), bytes.len(), rows.len()))?;
     for question in Question::ALL {
         let measured = model.measured(question);
-        say(&format!("{question:?}: AUC {:.4}, TPR at 1 % FPR {:.3}, over five folds\n", measured.auc, measured.tpr))?;
+        say(&format!(
+            "{question:?}: AUC {:.4}, TPR at 1 % FPR {:.3}, over five folds\n",
+            measured.auc, measured.tpr
+        ))?;
     }
     Ok(())
 }
@@ -40,6 +43,11 @@ fn read(folder: &Path) -> Result<Vec<Row>> {
         let path = folder.join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let (injection, toxicity, benign) = (file("injection.jsonl")?, file("toxicity.jsonl")?, file("benign.jsonl")?);
-    Ok(data::rows([(File::Injection, &injection), (File::Toxicity, &toxicity), (File::Benign, &benign)])?)
+    let (injection, toxicity, benign) =
+        (file("injection.jsonl")?, file("toxicity.jsonl")?, file("benign.jsonl")?);
+    Ok(data::rows([
+        (File::Injection, &injection),
+        (File::Toxicity, &toxicity),
+        (File::Benign, &benign),
+    ])?)
 }

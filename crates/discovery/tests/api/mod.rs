@@ -3,9 +3,16 @@
 use kit::Step;
 
 /// A slice as the API says it.
-pub fn slice(name: &str, version: u32, kind: &str, port: u16, addresses: &[(&str, Option<bool>)]) -> String {
+pub fn slice(
+    name: &str,
+    version: u32,
+    kind: &str,
+    port: u16,
+    addresses: &[(&str, Option<bool>)],
+) -> String {
     let endpoint = |(address, ready): &(&str, Option<bool>)| {
-        let conditions = ready.map_or_else(String::new, |ready| format!(",\"conditions\":{{\"ready\":{ready}}}"));
+        let conditions = ready
+            .map_or_else(String::new, |ready| format!(",\"conditions\":{{\"ready\":{ready}}}"));
         format!("{{\"addresses\":[\"{address}\"],\"zone\":\"z1\"{conditions}}}")
     };
     let endpoints: Vec<String> = addresses.iter().map(endpoint).collect();
@@ -19,7 +26,10 @@ pub fn slice(name: &str, version: u32, kind: &str, port: u16, addresses: &[(&str
 
 /// A whole answer.
 pub fn json(status: &str, body: &str) -> Vec<Step> {
-    vec![Step::text(format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()))]
+    vec![Step::text(format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))]
 }
 
 /// A list of slices.
@@ -39,4 +49,5 @@ pub fn event(kind: &str, object: &str) -> Step {
 }
 
 /// The beginning of a watch.
-pub const WATCHING: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const WATCHING: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";

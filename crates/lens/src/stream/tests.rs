@@ -2,7 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-/// Plays a chat stream: `(arrival us, written us, events in the read)`; the client may take bytes much later.
+/// Plays a chat stream: `(arrival us, written us, events in the read)`; the client may take bytes
+/// much later.
 fn play(reads: &[(u64, u64, &str)]) -> StreamLens {
     let mut lens = StreamLens::new(true, 1_000_000_000);
     let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
@@ -40,15 +41,34 @@ fn only_generated_text_is_a_first_token() {
         (20, 21, &delta("\"role\":\"assistant\",\"content\":\"\"")),
         (30, 31, &delta("\"reasoning\":\"hm\"")),
         (50, 55, &content()),
-        (60, 66, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":9}}\n\n"),
+        (
+            60,
+            66,
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":9}}\n\n",
+        ),
         (61, 67, "data: [DONE]\n\n"),
     ]);
     let m = lens.marks();
-    assert_eq!((us(m.first_event.arrival), us(m.role.arrival), us(m.role.written)), (Some(20), Some(20), Some(21)));
-    assert_eq!((us(m.reasoning.arrival), us(m.content.arrival), us(m.content.written)), (Some(30), Some(50), Some(55)));
-    assert_eq!((us(m.first_token.arrival), us(m.last_token.arrival), us(m.last_token.written)), (Some(30), Some(50), Some(55)));
-    assert_eq!((lens.counts().events, lens.counts().content_events, lens.counts().comments), (5, 2, 1));
-    assert_eq!((lens.completion_tokens(), lens.end(), m.tool_call), ((Some(9), false), Some("[DONE]"), Mark::default()));
+    assert_eq!(
+        (us(m.first_event.arrival), us(m.role.arrival), us(m.role.written)),
+        (Some(20), Some(20), Some(21))
+    );
+    assert_eq!(
+        (us(m.reasoning.arrival), us(m.content.arrival), us(m.content.written)),
+        (Some(30), Some(50), Some(55))
+    );
+    assert_eq!(
+        (us(m.first_token.arrival), us(m.last_token.arrival), us(m.last_token.written)),
+        (Some(30), Some(50), Some(55))
+    );
+    assert_eq!(
+        (lens.counts().events, lens.counts().content_events, lens.counts().comments),
+        (5, 2, 1)
+    );
+    assert_eq!(
+        (lens.completion_tokens(), lens.end(), m.tool_call),
+        ((Some(9), false), Some("[DONE]"), Mark::default())
+    );
     assert_eq!(lens.tpot_us(), Some(20.0 / 8.0));
 }
 
@@ -73,7 +93,8 @@ fn one_read_is_no_tpot_and_its_events_are_coalesced() {
 #[test]
 fn hidden_reasoning_is_not_divided_by() {
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":103,\"completion_tokens_details\":{\"reasoning_tokens\":100}}}\n\n";
-    let lens = play(&[(0, 0, &content()), (10, 10, &content()), (20, 20, &content()), (21, 21, usage)]);
+    let lens =
+        play(&[(0, 0, &content()), (10, 10, &content()), (20, 20, &content()), (21, 21, usage)]);
     assert_eq!(lens.tpot_us(), Some(10.0));
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - *In*: how many positions it knows.
 //! - *Out*: a model whose first token attends to the text: it judges by the mean of the words.
-//! - *Never*: a fixed length; shapes are computed from the input in the graph, which is where compilers stumble.
+//! - *Never*: a fixed length; shapes are computed from the input in the graph, which is where
+//!   compilers stumble.
 
 use crate::graph::{Attribute, FLOAT, Graph};
 use crate::tiny;
@@ -23,17 +24,32 @@ pub fn model(positions: i64) -> Vec<u8> {
 /// Batch and length out of the input, and the shapes made of them.
 fn shapes(graph: &mut Graph) {
     graph.ints("scalar_0", &[], &[0]).ints("scalar_1", &[], &[1]);
-    graph.ints("list_0", &[1], &[0]).ints("list_1", &[1], &[1]).ints("list_2", &[1], &[2]).ints("list_1_2", &[2], &[1, 2]);
+    graph.ints("list_0", &[1], &[0]).ints("list_1", &[1], &[1]).ints("list_2", &[1], &[2]).ints(
+        "list_1_2",
+        &[2],
+        &[1, 2],
+    );
     graph.node("Shape", &["input_ids"], "shape", &[]);
     graph.node("Gather", &["shape", "scalar_0"], "batch", &[]);
     graph.node("Gather", &["shape", "scalar_1"], "length", &[]);
     graph.node("Unsqueeze", &["batch", "list_0"], "batch_list", &[]);
     graph.node("Unsqueeze", &["length", "list_0"], "length_list", &[]);
-    graph.node("Concat", &["batch_list", "length_list", "list_2", "list_1"], "by_head", &[Attribute::Int("axis", 0)]);
-    graph.node("Concat", &["batch_list", "length_list", "list_2"], "by_token", &[Attribute::Int("axis", 0)]);
+    graph.node(
+        "Concat",
+        &["batch_list", "length_list", "list_2", "list_1"],
+        "by_head",
+        &[Attribute::Int("axis", 0)],
+    );
+    graph.node(
+        "Concat",
+        &["batch_list", "length_list", "list_2"],
+        "by_token",
+        &[Attribute::Int("axis", 0)],
+    );
 }
 
-/// Position embeddings (all zero), sliced to the length; a longer window than positions cannot be added.
+/// Position embeddings (all zero), sliced to the length; a longer window than positions cannot be
+/// added.
 fn add_positions(graph: &mut Graph, positions: i64) {
     graph.ints("position_ids", &[1, positions], &(0..positions).collect::<Vec<_>>());
     graph.floats("position_table", &[positions, 2], &vec![0.0; 2 * positions as usize]);

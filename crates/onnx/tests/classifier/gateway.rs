@@ -1,4 +1,5 @@
-//! The gateway with a local model as a judge: prompts and windows of answers, on threads of the pool.
+//! The gateway with a local model as a judge: prompts and windows of answers, on threads of the
+//! pool.
 
 use crate::tiny::{ANY, Home, model, wordpiece};
 use kit::{Client, Engine, Gateway, Step, sse};
@@ -20,7 +21,9 @@ async fn gateway(engine: &Engine, home: &Home, judge: &str) -> Gateway {
 
 async fn ask(gateway: &Gateway, text: &str, stream: bool) -> kit::client::Answer {
     let mut client: Client = gateway.client().await;
-    let body = format!("{{\"model\":\"m\",\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
+    let body = format!(
+        "{{\"model\":\"m\",\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
+    );
     client.post(CHAT, "x-request-id: r\r\n", &body).await;
     client.answer().await
 }
@@ -34,7 +37,8 @@ async fn a_local_model_judges_prompts() {
     let refused = ask(&gateway, "bad awful bad", false).await;
     assert_eq!((refused.status, refused.error_code().as_str()), (400, "content_blocked"));
     let security = gateway.record("r").await.security.expect("a guard");
-    let account = security.filters.iter().find(|filter| filter.filter.as_ref() == "tiny").expect("the judge");
+    let account =
+        security.filters.iter().find(|filter| filter.filter.as_ref() == "tiny").expect("the judge");
     assert!(account.remote_us == 0 && account.wall_us > 0, "{account:?}");
     assert_eq!(engine.seen().len(), 1);
 }
@@ -43,7 +47,8 @@ async fn a_local_model_judges_prompts() {
 async fn a_local_model_judges_windows_of_answers() {
     let home = Home::new(&model(&ANY, true), &wordpiece());
     let engine = Engine::start(|_| {
-        let pieces = ["a good and fine table, good and fine. ", "bad awful bad awful bad awful bad awful"];
+        let pieces =
+            ["a good and fine table, good and fine. ", "bad awful bad awful bad awful bad awful"];
         let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];
         steps.extend(pieces.iter().map(|piece| Step::chunk(sse::content(piece))));
         steps.extend([Step::chunk(sse::finish()), Step::chunk(sse::done()), Step::end()]);
@@ -67,7 +72,14 @@ async fn a_model_that_cannot_be_loaded_is_told_before_anything_listens() {
         files.tokenizer.display(),
     );
     std::fs::write(&file, text).expect("the folder is writable");
-    let checked = std::process::Command::new(kit::gateway::binary()).arg("check").arg(&file).output().expect("the binary runs");
+    let checked = std::process::Command::new(kit::gateway::binary())
+        .arg("check")
+        .arg(&file)
+        .output()
+        .expect("the binary runs");
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-    assert!(!checked.status.success() && said.contains("judge tiny") && said.contains("model.onnx"), "{said}");
+    assert!(
+        !checked.status.success() && said.contains("judge tiny") && said.contains("model.onnx"),
+        "{said}"
+    );
 }

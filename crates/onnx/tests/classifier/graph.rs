@@ -39,7 +39,13 @@ impl Graph {
     }
 
     /// A node with one output, which gives it its name.
-    pub fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: &[Attribute]) -> &mut Self {
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: &[Attribute],
+    ) -> &mut Self {
         let mut node = Vec::new();
         for input in inputs {
             nested(&mut node, 1, input.as_bytes());
@@ -55,11 +61,21 @@ impl Graph {
     }
 
     pub fn floats(&mut self, name: &str, dims: &[i64], values: &[f32]) -> &mut Self {
-        self.tensor(name, FLOAT, dims, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+        self.tensor(
+            name,
+            FLOAT,
+            dims,
+            &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>(),
+        )
     }
 
     pub fn ints(&mut self, name: &str, dims: &[i64], values: &[i64]) -> &mut Self {
-        self.tensor(name, INT64, dims, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+        self.tensor(
+            name,
+            INT64,
+            dims,
+            &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>(),
+        )
     }
 
     fn tensor(&mut self, name: &str, kind: i64, dims: &[i64], raw: &[u8]) -> &mut Self {

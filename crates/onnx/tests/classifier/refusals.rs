@@ -20,7 +20,12 @@ fn with_inputs(inputs: impl FnOnce(&mut Graph)) -> Vec<u8> {
 #[test]
 fn a_broken_model_file_is_refused() {
     let whole = tiny::model(&ANY, true);
-    for (name, bytes) in [("empty", &b""[..]), ("text", b"not a model"), ("noise", &[0xff; 64]), ("half", &whole[..whole.len() / 2])] {
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("text", b"not a model"),
+        ("noise", &[0xff; 64]),
+        ("half", &whole[..whole.len() / 2]),
+    ] {
         let refused = refusal(bytes);
         assert!(matches!(refused, LoadError::Model { .. }), "{name}: {refused}");
     }
@@ -47,7 +52,10 @@ fn a_missing_file_is_named() {
     let home = Home::plain();
     std::fs::remove_file(home.path().join("tokenizer.json")).unwrap();
     let refused = home.load().unwrap_err();
-    assert!(matches!(&refused, LoadError::File { path, .. } if path.ends_with("tokenizer.json")), "{refused}");
+    assert!(
+        matches!(&refused, LoadError::File { path, .. } if path.ends_with("tokenizer.json")),
+        "{refused}"
+    );
     let home = Home::plain();
     std::fs::remove_file(home.path().join("model.onnx")).unwrap();
     let refused = home.load().unwrap_err().to_string();
@@ -65,10 +73,17 @@ fn a_broken_tokenizer_file_is_refused() {
 #[test]
 fn files_over_their_bound_are_refused() {
     let home = Home::plain();
-    let refused = Classifier::load(&Settings { max_model_bytes: 100, ..home.settings() }).unwrap_err();
+    let refused =
+        Classifier::load(&Settings { max_model_bytes: 100, ..home.settings() }).unwrap_err();
     assert!(matches!(refused, LoadError::FileTooLarge { most: 100, .. }), "{refused}");
-    let refused = Classifier::load(&Settings { max_tokenizer_bytes: 100, ..home.settings() }).unwrap_err();
-    assert!(refused.to_string().ends_with("tokenizer.json has more than 100 bytes, the most that the settings allow"), "{refused}");
+    let refused =
+        Classifier::load(&Settings { max_tokenizer_bytes: 100, ..home.settings() }).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("tokenizer.json has more than 100 bytes, the most that the settings allow"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -99,9 +114,15 @@ fn inputs_that_we_cannot_fill_are_refused() {
         .to_string()
     };
     assert_eq!(typed(INT32, &ANY), "model input \"input_ids\": holds int32, we fill int64");
-    assert_eq!(typed(INT64, &ANY[..1]), "model input \"input_ids\": has 1 dimensions, we fill [batch, sequence]");
+    assert_eq!(
+        typed(INT64, &ANY[..1]),
+        "model input \"input_ids\": has 1 dimensions, we fill [batch, sequence]"
+    );
     let batch = [Dim::Fixed(8), Dim::Symbol("s")];
-    assert_eq!(typed(INT64, &batch), "model input \"input_ids\": wants a batch of 8, we judge one window at a time");
+    assert_eq!(
+        typed(INT64, &batch),
+        "model input \"input_ids\": wants a batch of 8, we judge one window at a time"
+    );
 }
 
 #[test]
@@ -117,9 +138,15 @@ fn outputs_that_are_no_logits_are_refused() {
     };
     assert_eq!(of(&[]), "model output: 0 outputs and none is called \"logits\"");
     assert_eq!(of(&[("nowhere", FLOAT, &LOGITS)]), "model output: no node makes \"nowhere\"");
-    assert_eq!(of(&[("words", INT64, &LOGITS)]), "model output: \"words\" holds int64, we read float32");
+    assert_eq!(
+        of(&[("words", INT64, &LOGITS)]),
+        "model output: \"words\" holds int64, we read float32"
+    );
     let by_token = of(&[("words", FLOAT, &[ANY[0], ANY[1], Dim::Fixed(2)])]);
-    assert!(by_token.contains("its output has the shape [1, 2, 2], we read [1, labels]"), "{by_token}");
+    assert!(
+        by_token.contains("its output has the shape [1, 2, 2], we read [1, labels]"),
+        "{by_token}"
+    );
 }
 
 #[test]
@@ -130,7 +157,10 @@ fn weights_in_another_file_are_refused() {
     graph.node("Gather", &["word_table", "input_ids"], "words", &[]);
     tiny::judge(&mut graph, "words");
     let refused = refusal(&graph.file()).to_string();
-    assert!(refused.ends_with("its weights lie in another file; save it with the weights inside"), "{refused}");
+    assert!(
+        refused.ends_with("its weights lie in another file; save it with the weights inside"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -141,10 +171,14 @@ fn an_operator_that_tract_lacks_is_named() {
     graph.node("Conjure", &["words"], "magic", &[]);
     tiny::judge(&mut graph, "magic");
     let refused = refusal(&graph.file()).to_string();
-    assert!(refused.contains("is not a usable ONNX model") && refused.contains("Conjure"), "{refused}");
+    assert!(
+        refused.contains("is not a usable ONNX model") && refused.contains("Conjure"),
+        "{refused}"
+    );
 }
 
-/// The tokenizer knows a word that the model has no row for: tract panics, the caller gets an error, the classifier lives on.
+/// The tokenizer knows a word that the model has no row for: tract panics, the caller gets an
+/// error, the classifier lives on.
 #[test]
 fn a_token_that_the_model_does_not_know_is_an_error() {
     let tokenizer = tiny::wordpiece().replace("\"good\":4", "\"good\":4,\"later\":4000");

@@ -5,7 +5,10 @@ use onnx::{Activation, Classifier, ScoreError, Settings};
 
 fn harm(classifier: &Classifier, text: &str) -> f32 {
     let scores = classifier.score(text).unwrap();
-    assert!(scores.len() == 2 && scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
+    assert!(
+        scores.len() == 2 && scores.iter().all(|score| (0.0..=1.0).contains(score)),
+        "{scores:?}"
+    );
     scores[1]
 }
 
@@ -24,7 +27,15 @@ fn unknown_words_and_odd_texts_are_scored_by_the_bias() {
     let classifier = Home::plain().load().unwrap();
     let bias = harm(&classifier, "");
     assert!((bias - 0.1192).abs() < 1e-3, "{bias}");
-    for text in ["zebra", "   \n\t ", "\u{0}\u{1}", "\u{4f60}\u{597d}", "\u{1f980}\u{1f980}", "[CLS] [SEP] [PAD]", &"x".repeat(5000)] {
+    for text in [
+        "zebra",
+        "   \n\t ",
+        "\u{0}\u{1}",
+        "\u{4f60}\u{597d}",
+        "\u{1f980}\u{1f980}",
+        "[CLS] [SEP] [PAD]",
+        &"x".repeat(5000),
+    ] {
         assert!((harm(&classifier, text) - bias).abs() < 1e-6, "{text:?}");
     }
 }
@@ -34,7 +45,8 @@ fn softmax_sums_to_one_and_sigmoid_does_not() {
     let home = Home::plain();
     let soft = home.load().unwrap().score("bad table").unwrap();
     assert!((soft.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-    let single = Classifier::load(&Settings { activation: Activation::Sigmoid, ..home.settings() }).unwrap();
+    let single =
+        Classifier::load(&Settings { activation: Activation::Sigmoid, ..home.settings() }).unwrap();
     let scores = single.score("good good bad bad").unwrap();
     assert!(scores[0] > 0.8 && scores[1] > 0.9, "{scores:?}");
 }
@@ -43,7 +55,12 @@ fn softmax_sums_to_one_and_sigmoid_does_not() {
 fn one_bad_word_in_a_long_text_is_found_wherever_it_stands() {
     let home = Home::plain();
     let classifier = Classifier::load(&Settings { max_windows: 100, ..home.settings() }).unwrap();
-    let words = |bad: usize| (0..300).map(|index| if index == bad { "bad" } else { "good" }).collect::<Vec<_>>().join(" ");
+    let words = |bad: usize| {
+        (0..300)
+            .map(|index| if index == bad { "bad" } else { "good" })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     for bad in 0..300 {
         assert!(harm(&classifier, &words(bad)) > 0.2, "{bad}");
     }
@@ -87,7 +104,9 @@ fn threads_share_one_classifier() {
     let alone = classifier.score("good bad table").unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..50).for_each(|_| assert_eq!(classifier.score("good bad table").unwrap(), alone)));
+            scope.spawn(|| {
+                (0..50).for_each(|_| assert_eq!(classifier.score("good bad table").unwrap(), alone))
+            });
         }
     });
 }

@@ -29,13 +29,20 @@ fn a_fixed_length_is_padded_and_the_padding_does_not_count() {
     assert_judges(&fixed);
     for text in ["", "good bad table", "awful"] {
         let (one, other) = (any.score(text).unwrap(), fixed.score(text).unwrap());
-        assert!(one.iter().zip(&other).all(|(one, other)| (one - other).abs() < 1e-6), "{text}: {one:?} {other:?}");
+        assert!(
+            one.iter().zip(&other).all(|(one, other)| (one - other).abs() < 1e-6),
+            "{text}: {one:?} {other:?}"
+        );
     }
     let refused = Classifier::load(&Settings { max_tokens: 41, ..home.settings() }).unwrap_err();
-    assert_eq!(refused.to_string(), "setting max_tokens: 41 is more than the 40 tokens that the model's inputs are fixed to");
+    assert_eq!(
+        refused.to_string(),
+        "setting max_tokens: 41 is more than the 40 tokens that the model's inputs are fixed to"
+    );
 }
 
-/// The inputs are symbolic, yet a reshape inside takes 16 tokens only: compiled for `max_tokens` instead.
+/// The inputs are symbolic, yet a reshape inside takes 16 tokens only: compiled for `max_tokens`
+/// instead.
 #[test]
 fn a_length_that_is_fixed_inside_is_found_and_padded() {
     let mut graph = Graph::default();

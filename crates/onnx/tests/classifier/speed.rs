@@ -1,5 +1,5 @@
-//! What a call costs on the tiny models, that is without a real model's arithmetic: the price of tokenizer, plan and windows.
-//! `cargo test --release -- --nocapture speed` prints it.
+//! What a call costs on the tiny models, that is without a real model's arithmetic: the price of
+//! tokenizer, plan and windows. `cargo test --release -- --nocapture speed` prints it.
 
 use crate::encoder;
 use crate::tiny::{self, Home};
@@ -21,7 +21,10 @@ fn per_call(classifier: &Classifier, text: &str) -> Duration {
 
 #[test]
 fn a_call_is_cheap_beside_any_real_model() {
-    for (name, model) in [("mean of words", tiny::model(&tiny::ANY, true)), ("transformer block", encoder::model(64))] {
+    for (name, model) in [
+        ("mean of words", tiny::model(&tiny::ANY, true)),
+        ("transformer block", encoder::model(64)),
+    ] {
         let home = Home::new(&model, &tiny::wordpiece());
         let start = Instant::now();
         let classifier = home.load().unwrap();

@@ -1,7 +1,8 @@
 //! Tiny classifiers that the tests make: a folder with a `model.onnx` and a `tokenizer.json`.
 //!
 //! - *In*: what shall be odd about the model.
-//! - *Out*: [`Home`], the folder, and [`Home::settings`] for it; the folder goes when the value does.
+//! - *Out*: [`Home`], the folder, and [`Home::settings`] for it; the folder goes when the value
+//!   does.
 //! - *Never*: a trained weight: "good" points one way, "bad" the other, every other word nowhere.
 
 use crate::graph::{Attribute, Dim, FLOAT, Graph, INT64};
@@ -9,7 +10,8 @@ use onnx::{Classifier, LoadError, Settings};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const WORDS: [&str; 10] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "fine", "bad", "awful", "table", "##ish"];
+const WORDS: [&str; 10] =
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "fine", "bad", "awful", "table", "##ish"];
 pub const ANY: [Dim; 2] = [Dim::Symbol("batch_size"), Dim::Symbol("sequence_length")];
 pub const LOGITS: [Dim; 2] = [Dim::Symbol("batch_size"), Dim::Fixed(2)];
 const AXIS_1: &str = "axis_1";
@@ -46,7 +48,8 @@ pub fn embed(graph: &mut Graph, types: bool) {
     }
 }
 
-/// The mean of `words` where the mask is 1, then the linear layer to the logits of `[safe, unsafe]`.
+/// The mean of `words` where the mask is 1, then the linear layer to the logits of
+/// `[safe, unsafe]`.
 pub fn judge(graph: &mut Graph, words: &str) {
     graph.ints(AXIS_1, &[1], &[1]).ints("axis_2", &[1], &[2]);
     graph.node("Cast", &["attention_mask"], "mask", &[Attribute::Int("to", FLOAT)]);
@@ -77,7 +80,9 @@ pub fn model(shape: &[Dim], types: bool) -> Vec<u8> {
 
 /// WordPiece in lower case with `[CLS]` and `[SEP]` around, as BERT has it.
 pub fn wordpiece() -> String {
-    let special = |id: usize, word: &str| format!(r#""{word}":{{"id":"{word}","ids":[{id}],"tokens":["{word}"]}}"#);
+    let special = |id: usize, word: &str| {
+        format!(r#""{word}":{{"id":"{word}","ids":[{id}],"tokens":["{word}"]}}"#)
+    };
     format!(
         r###"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
         "normalizer":{{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true}},
@@ -105,7 +110,12 @@ pub fn wordlevel() -> String {
 }
 
 fn vocabulary() -> String {
-    WORDS.iter().enumerate().map(|(id, word)| format!(r#""{word}":{id}"#)).collect::<Vec<_>>().join(",")
+    WORDS
+        .iter()
+        .enumerate()
+        .map(|(id, word)| format!(r#""{word}":{id}"#))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// A folder of its own for each test.
@@ -134,7 +144,11 @@ impl Home {
     /// Windows of 16 tokens, 14 of them text, 4 shared.
     pub fn settings(&self) -> Settings {
         let labels = vec!["safe".to_owned(), "unsafe".to_owned()];
-        Settings { max_tokens: 16, overlap: 4, ..Settings::new(self.0.join("model.onnx"), self.0.join("tokenizer.json"), labels) }
+        Settings {
+            max_tokens: 16,
+            overlap: 4,
+            ..Settings::new(self.0.join("model.onnx"), self.0.join("tokenizer.json"), labels)
+        }
     }
 
     pub fn load(&self) -> Result<Classifier, LoadError> {

@@ -33,13 +33,19 @@ impl UpstreamRequest {
     }
 }
 
-/// Work on a head. It is made of its offsets for each use: with room for its fields it is larger than a stream that waits.
-pub(crate) fn with_head<T>(index: &HeadIndex, buffer: &[u8], work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T) -> T {
+/// Work on a head. It is made of its offsets for each use: with room for its fields it is larger
+/// than a stream that waits.
+pub(crate) fn with_head<T>(
+    index: &HeadIndex,
+    buffer: &[u8],
+    work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T,
+) -> T {
     let mut room = head::field_room();
     work(&index.head(buffer, &mut room))
 }
 
-/// Where a request was sent, and why; where it may go next. Written by `select`, `hedge` and `resume`.
+/// Where a request was sent, and why; where it may go next. Written by `select`, `hedge` and
+/// `resume`.
 #[derive(Debug, Default)]
 pub struct Attempts {
     /// The attempt that runs, and when it began.
@@ -57,7 +63,8 @@ pub struct Attempts {
     pub prefix: Vec<u64>,
     /// Backends that cannot serve the request.
     pub unfit: Vec<Target>,
-    /// The version of the route that the request is for, and the one that is used: the stable one takes over for the canary.
+    /// The version of the route that the request is for, and the one that is used: the stable one
+    /// takes over for the canary.
     pub assigned: Option<Side>,
     /// Edge or cloud, where the pool has both.
     pub side: Option<Side>,

@@ -2,7 +2,8 @@
 //!
 //! - *In*: a request that is ready to be sent.
 //! - *Out*: an answer for the client: a backend's, or the gateway's own where none has one.
-//! - *Never*: another backend for a request whose answer has begun for the client, but to resume it.
+//! - *Never*: another backend for a request whose answer has begun for the client, but to resume
+//!   it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 enum AttemptEnd {
     /// The client was answered, or is gone; whether its connection can be reused.
     Done(bool),
-    /// No answer has begun: the result for the backend, and the client's error if no other backend is tried.
+    /// No answer has begun: the result for the backend, and the client's error if no other backend
+    /// is tried.
     Failed(AttemptResult, Refusal),
     /// It answered with an error, and another backend is chosen.
     Again(u16),
@@ -39,7 +41,11 @@ enum AttemptEnd {
 }
 
 /// Try backends, one after the other, until one answers or no other may be tried.
-pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, sink: &mut D) -> bool {
+pub(super) async fn until_answered<D: Sink>(
+    exchange: &mut Exchange,
+    request: UpstreamRequest,
+    sink: &mut D,
+) -> bool {
     let mut request = Some(request);
     let mut cut = None;
     loop {
@@ -58,7 +64,12 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
             AttemptEnd::Cut => {
-                select::failed(exchange, Failure::UpstreamDied.code(), None, AttemptResult::Failure);
+                select::failed(
+                    exchange,
+                    Failure::UpstreamDied.code(),
+                    None,
+                    AttemptResult::Failure,
+                );
                 continue;
             }
             AttemptEnd::Again(status) if cut.is_none() => {
@@ -68,13 +79,20 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
             }
             AttemptEnd::Again(status) => {
                 // A backend that cannot resume an answer has not failed.
-                let ended = if status < 500 && status != 429 { AttemptResult::Unknown } else { exchange.fault(status) };
+                let ended = if status < 500 && status != 429 {
+                    AttemptResult::Unknown
+                } else {
+                    exchange.fault(status)
+                };
                 (ended, Refusal::from(&Failure::UpstreamDied), Some(status))
             }
             AttemptEnd::Failed(ended, refusal) => (ended, refusal, None),
         };
         let again = match &cut {
-            Some(cut) => cut.text().map(str::to_owned).is_some_and(|text| select::may_resume(exchange, &text)),
+            Some(cut) => cut
+                .text()
+                .map(str::to_owned)
+                .is_some_and(|text| select::may_resume(exchange, &text)),
             None => select::may_retry(exchange),
         };
         if !again {
@@ -83,13 +101,20 @@ pub(super) async fn until_answered<D: Sink>(exchange: &mut Exchange, request: Up
             }
             return give_up(exchange, &refusal, cut, sink).await;
         }
-        let code = status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
+        let code =
+            status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
         select::failed(exchange, &code, status, ended);
     }
 }
 
-/// No other backend is tried: the client gets the gateway's error or, in mid-stream, an error event.
-async fn give_up<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, cut: Option<Box<Cut>>, sink: &mut D) -> bool {
+/// No other backend is tried: the client gets the gateway's error or, in mid-stream, an error
+/// event.
+async fn give_up<D: Sink>(
+    exchange: &mut Exchange,
+    refusal: &Refusal,
+    cut: Option<Box<Cut>>,
+    sink: &mut D,
+) -> bool {
     let Some(cut) = cut else { return refuse(exchange, refusal, sink).await };
     let mut out = cut.out;
     exchange.verdict.decide(Outcome::UpstreamFailed, Some(refusal.code));
@@ -107,7 +132,12 @@ async fn give_up<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, cut: Optio
 }
 
 /// Ask the backend that was chosen: wait for a permit, send, and relay its answer.
-async fn ask<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, cut: &mut Option<Box<Cut>>, sink: &mut D) -> AttemptEnd {
+async fn ask<D: Sink>(
+    exchange: &mut Exchange,
+    request: UpstreamRequest,
+    cut: &mut Option<Box<Cut>>,
+    sink: &mut D,
+) -> AttemptEnd {
     // Boxed, so that requests that need not wait do not carry its size.
     if let Some(queue) = admission::queue(exchange) {
         let waited = tokio::select! {
@@ -126,7 +156,10 @@ async fn ask<D: Sink>(exchange: &mut Exchange, request: UpstreamRequest, cut: &m
     let UpstreamRequest { head, body: (buffer, body) } = request;
     drop(head);
     let request = Request { head: outgoing.head, buffer, body, edits: outgoing.edits };
-    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.upstream().cloned()) else { return AttemptEnd::Done(false) };
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.upstream().cloned())
+    else {
+        return AttemptEnd::Done(false);
+    };
     call(exchange, &upstream, (request, hedge, reads), cut, sink).await
 }
 
@@ -156,7 +189,9 @@ async fn call<D: Sink>(
             None => tokio::select! {
                 biased;
                 opened = Call::open(upstream, request, limits, timeout, fresh) => opened,
-                () = poll_fn(|cx| sink.poll_gone(cx)) => return AttemptEnd::Done(client_gone(exchange)),
+                () = poll_fn(|cx| sink.poll_gone(cx)) => {
+                    return AttemptEnd::Done(client_gone(exchange));
+                }
             },
         };
         let mut source = match opened {
@@ -195,9 +230,14 @@ async fn call<D: Sink>(
 fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
     match end {
         End::Refused(failure) => {
-            let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout) && failure != Failure::TotalTimeout;
+            let is_fault = matches!(failure.outcome(), Outcome::UpstreamFailed | Outcome::Timeout)
+                && failure != Failure::TotalTimeout;
             let refusal = Refusal::from(&failure);
-            if is_fault { AttemptEnd::Failed(AttemptResult::Failure, refusal) } else { AttemptEnd::Refused(refusal) }
+            if is_fault {
+                AttemptEnd::Failed(AttemptResult::Failure, refusal)
+            } else {
+                AttemptEnd::Refused(refusal)
+            }
         }
         End::Again(status) => AttemptEnd::Again(status),
         End::Cut => AttemptEnd::Cut,
@@ -210,13 +250,18 @@ fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
 }
 
 fn failed(upstream: &Upstream, error: &UpstreamError) -> AttemptEnd {
-    let ended = if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
+    let ended =
+        if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown };
     tracing::warn!(backend = %upstream.backend.name, %error, "backend call failed");
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 
 /// No backend answered, of one or of two hedged ones; the first of two has its own result.
-fn both_failed(upstream: &Upstream, error: &UpstreamError, first: Option<AttemptResult>) -> AttemptEnd {
+fn both_failed(
+    upstream: &Upstream,
+    error: &UpstreamError,
+    first: Option<AttemptResult>,
+) -> AttemptEnd {
     match (failed(upstream, error), first) {
         (AttemptEnd::Failed(_, refusal), Some(ended)) => AttemptEnd::Failed(ended, refusal),
         (end, _) => end,
@@ -233,13 +278,23 @@ fn completed(exchange: &mut Exchange) -> bool {
     let answer = &exchange.answer;
     let status = answer.status.unwrap_or(0);
     let choices = u32::try_from(rate_limit::choices(exchange)).unwrap_or(u32::MAX);
-    let engine = answer.lens.error().map(|e| e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into()));
-    let incomplete = answer.streamed && answer.measured && answer.not_parsed.is_none() && !answer.lens.is_complete(choices);
+    let engine = answer.lens.error().map(|e| {
+        e.code.clone().or_else(|| e.kind.clone()).unwrap_or_else(|| "engine_error".into())
+    });
+    let incomplete = answer.streamed
+        && answer.measured
+        && answer.not_parsed.is_none()
+        && !answer.lens.is_complete(choices);
     match engine {
         Some(code) => exchange.verdict.decide(Outcome::UpstreamError, Some(&code)),
-        None if status >= 400 => exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}"))),
-        // The stream ended as HTTP requires, without a finish reason or end marker: some engines fail this way.
-        None if incomplete => exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream")),
+        None if status >= 400 => {
+            exchange.verdict.decide(Outcome::UpstreamError, Some(&format!("http_{status}")))
+        }
+        // The stream ended as HTTP requires, without a finish reason or end marker: some engines
+        // fail this way.
+        None if incomplete => {
+            exchange.verdict.decide(Outcome::UpstreamError, Some("incomplete_stream"))
+        }
         None => exchange.verdict.decide(Outcome::Ok, None),
     }
     true
@@ -259,7 +314,11 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
         first_byte: clock::now(),
     };
     let mut out = Out::default();
-    let mut extra = format!("x-request-id: {}\r\n{}", exchange.accepted.id, exchange.cors.as_deref().unwrap_or_default());
+    let mut extra = format!(
+        "x-request-id: {}\r\n{}",
+        exchange.accepted.id,
+        exchange.cors.as_deref().unwrap_or_default()
+    );
     if exchange.attempts.was_tried() {
         extra.push_str(&select::field(exchange));
     }
@@ -268,7 +327,9 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
         Ok(()) => {
             out.push(body.as_bytes());
             out.finish();
-            tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out)).await.is_ok_and(|w| w.is_ok())
+            tokio::time::timeout(REFUSAL_WRITE, write_all(sink, &mut out))
+                .await
+                .is_ok_and(|w| w.is_ok())
         }
         Err(Gone) => false,
     };

@@ -48,7 +48,9 @@ impl Drop for ExchangeGuard {
             exchange.verdict.decide(Outcome::Rejected, Some("internal_error"));
         }
         let total = exchange.timeouts().total;
-        if !total.is_zero() && u128::from(clock::now().nanos_since(exchange.accepted.head_at)) >= total.as_nanos() {
+        if !total.is_zero()
+            && u128::from(clock::now().nanos_since(exchange.accepted.head_at)) >= total.as_nanos()
+        {
             exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
         }
         // Dropped without an outcome: the connection's task was cancelled, so the client is gone.

@@ -33,13 +33,17 @@ pub fn server(line: &RequestLine<'_>) -> Server {
     }
 }
 
-/// Whether a path can be another to the engine than to us: it has escapes, empty segments, or steps.
+/// Whether a path can be another to the engine than to us: it has escapes, empty segments, or
+/// steps.
 fn is_odd(path: &str) -> bool {
-    path.contains(['%', '\\', ';']) || path.contains("//") || path.split('/').any(|segment| matches!(segment, "." | ".."))
+    path.contains(['%', '\\', ';'])
+        || path.contains("//")
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
-/// Whether a request that is no inference may pass a guardrail unread. What is not known to be harmless may be an inference API that we do not
-/// read, or one that gives out once more what an answer was.
+/// Whether a request that is no inference may pass a guardrail unread. What is not known to be
+/// harmless may be an inference API that we do not read, or one that gives out once more what an
+/// answer was.
 pub fn passes_unread(guardrail: &filters::settings::GuardrailSettings, path: &str) -> bool {
     let named = |pattern: &String| match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
@@ -64,26 +68,49 @@ fn is_harmless(path: &str) -> bool {
         "/detokenize",
         "/metrics",
     ];
-    !is_odd(path) && (HARMLESS.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/health"))
+    !is_odd(path)
+        && (HARMLESS.contains(&path)
+            || path.starts_with("/v1/models/")
+            || path.starts_with("/health"))
 }
 
-/// Whether a request that is not parsed may pass where its model, tokens or permits must be counted.
+/// Whether a request that is not parsed may pass where its model, tokens or permits must be
+/// counted.
 pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let path = exchange.accepted.endpoint.as_str();
-    let named = || !is_odd(path) && routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path));
+    let named = || {
+        !is_odd(path) && routed.route.route.passthrough.iter().any(|pattern| pattern.matches(path))
+    };
     let for_some_models = exchange.caller.as_ref().is_some_and(|caller| !caller.models.is_empty());
     let matters = for_some_models
         || routed.route.counts_tokens
-        || routed.route.pools.iter().any(|pool| pool.upstreams.iter().any(|upstream| upstream.queue.is_some()));
-    if matters && !is_harmless(path) && !named() { Err(Refusal::uncountable_endpoint()) } else { Ok(()) }
+        || routed
+            .route
+            .pools
+            .iter()
+            .any(|pool| pool.upstreams.iter().any(|upstream| upstream.queue.is_some()));
+    if matters && !is_harmless(path) && !named() {
+        Err(Refusal::uncountable_endpoint())
+    } else {
+        Ok(())
+    }
 }
 
-/// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere, Triton. Such requests pass through,
-/// are counted, and their records have `not_parsed`.
+/// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere,
+/// Triton. Such requests pass through, are counted, and their records have `not_parsed`.
 pub fn is_foreign_inference(path: &str) -> bool {
-    let ends = [":generateContent", ":streamGenerateContent", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"];
-    ends.iter().any(|end| path.ends_with(end)) || path == "/v2/chat" || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
+    let ends = [
+        ":generateContent",
+        ":streamGenerateContent",
+        "/converse",
+        "/converse-stream",
+        "/invoke",
+        "/invoke-with-response-stream",
+    ];
+    ends.iter().any(|end| path.ends_with(end))
+        || path == "/v2/chat"
+        || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
 }
 
 /// Refuse what no request may contain.
@@ -103,7 +130,11 @@ pub fn expects_continue(head: &Head<'_, RequestLine<'_>>) -> bool {
 }
 
 /// What the record needs of the head.
-pub fn accepted(head: &Head<'_, RequestLine<'_>>, dialect: Option<Dialect>, head_at: Tick) -> Accepted {
+pub fn accepted(
+    head: &Head<'_, RequestLine<'_>>,
+    dialect: Option<Dialect>,
+    head_at: Tick,
+) -> Accepted {
     let given = head.get("x-request-id").and_then(usable_id);
     let endpoint = path(head.line.target);
     Accepted {
@@ -148,12 +179,16 @@ fn usable_id(value: &[u8]) -> Option<&str> {
     fits.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// A W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later versions may have more parts; ids of zeros are none.
+/// A W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later
+/// versions may have more parts; ids of zeros are none.
 fn trace_parent(value: &[u8]) -> Option<TraceParent> {
     let text = std::str::from_utf8(value).ok()?.trim();
     let mut parts = text.split('-');
     let mut hex = |len: usize| {
-        let is_hex = |part: &&str| part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_hex = |part: &&str| {
+            part.len() == len
+                && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
         parts.next().filter(is_hex)
     };
     let version = hex(2)?;
@@ -182,7 +217,10 @@ mod tests {
     #[test]
     fn traces_are_read_as_w3c_writes_them() {
         let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-        let read = |text: String| trace_parent(text.as_bytes()).map(|parent| (parent.trace_id, parent.span_id, parent.flags));
+        let read = |text: String| {
+            trace_parent(text.as_bytes())
+                .map(|parent| (parent.trace_id, parent.span_id, parent.flags))
+        };
         let want = |flags| Some((trace.to_owned(), span.to_owned(), flags));
         assert_eq!(read(format!("00-{trace}-{span}-01")), want(1));
         assert_eq!(read(format!("cc-{trace}-{span}-00-what-the-future-brings")), want(0));
@@ -203,11 +241,20 @@ mod tests {
     #[test]
     fn only_posts_on_inference_paths_are_ours() {
         let of = |method, target| server(&RequestLine { method, target });
-        assert_eq!(of("POST", "/v1/chat/completions?api-version=1"), Server::Exchange(Dialect::OpenAiChat));
+        assert_eq!(
+            of("POST", "/v1/chat/completions?api-version=1"),
+            Server::Exchange(Dialect::OpenAiChat)
+        );
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
-        // A path that the engine may read otherwise is not inference, and no guardrail lets it pass.
-        for odd in ["/v1/chat//completions", "/v1/chat/completion%73", "/v1/./chat/completions", "/v1/x/../chat/completions"] {
+        // A path that the engine may read otherwise is not inference, and no guardrail lets it
+        // pass.
+        for odd in [
+            "/v1/chat//completions",
+            "/v1/chat/completion%73",
+            "/v1/./chat/completions",
+            "/v1/x/../chat/completions",
+        ] {
             assert_eq!(of("POST", odd), Server::PassThrough, "{odd}");
         }
     }

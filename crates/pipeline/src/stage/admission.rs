@@ -1,7 +1,8 @@
 //! Stage 8: takes an admission permit of the backend, or waits in its queue.
 //!
 //! - *In*: the backend's queue; priority and patience of the request.
-//! - *Out*: a permit, which the end of the exchange releases; or a refusal, at once if the wait would be too long.
+//! - *Out*: a permit, which the end of the exchange releases; or a refusal, at once if the wait
+//!   would be too long.
 //! - *Never*: a permit held while a guardrail checks the prompt: guardrails come before.
 
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use plan::clock;
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     let number = |name| std::str::from_utf8(head.get(name)?.trim_ascii()).ok()?.parse::<u32>().ok();
     ClientHints {
-        priority: number("x-llm-lens-priority").map(|priority| u8::try_from(priority.min(9)).unwrap_or(9)),
+        priority: number("x-llm-lens-priority")
+            .map(|priority| u8::try_from(priority.min(9)).unwrap_or(9)),
         max_wait: number("x-llm-lens-max-wait").map(|millis| Duration::from_millis(millis.into())),
     }
 }
@@ -43,7 +45,11 @@ pub async fn enter(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>) -> Resu
     Ok(())
 }
 
-async fn wait(exchange: &mut Exchange, queue: &Arc<AdmissionQueue>, tokens: u64) -> Result<Permit, Shed> {
+async fn wait(
+    exchange: &mut Exchange,
+    queue: &Arc<AdmissionQueue>,
+    tokens: u64,
+) -> Result<Permit, Shed> {
     exchange.enter(State::Queue);
     let mut waiting = queue.wait(queue_request(exchange, tokens), clock::now())?;
     match tokio::time::timeout(waiting.max_wait(), waiting.turn()).await {
@@ -56,9 +62,22 @@ fn queue_request(exchange: &Exchange, tokens: u64) -> QueueRequest {
     let caller = exchange.caller.as_deref();
     let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
     // A caller without a key is known by its network address.
-    let known = caller.filter(|caller| caller.id != exchange.plan.anonymous.id).map(|caller| caller.id.clone());
-    let tenant = known.unwrap_or_else(|| exchange.accepted.client.map_or_else(String::new, |address| network(address).to_string()).into());
-    QueueRequest { tenant, priority: exchange.hints.priority.unwrap_or(most).min(most), tokens, max_wait: exchange.hints.max_wait }
+    let known = caller
+        .filter(|caller| caller.id != exchange.plan.anonymous.id)
+        .map(|caller| caller.id.clone());
+    let tenant = known.unwrap_or_else(|| {
+        exchange
+            .accepted
+            .client
+            .map_or_else(String::new, |address| network(address).to_string())
+            .into()
+    });
+    QueueRequest {
+        tenant,
+        priority: exchange.hints.priority.unwrap_or(most).min(most),
+        tokens,
+        max_wait: exchange.hints.max_wait,
+    }
 }
 
 fn refusal(shed: &Shed) -> Refusal {
@@ -70,6 +89,10 @@ fn refusal(shed: &Shed) -> Refusal {
     let seconds = shed.retry_after.as_secs_f64().ceil();
     Refusal {
         fields: format!("retry-after: {seconds}\r\n").into(),
-        ..Refusal::new(503, "overloaded", format!("The backend is at capacity, {why}. Try again in {seconds} seconds."))
+        ..Refusal::new(
+            503,
+            "overloaded",
+            format!("The backend is at capacity, {why}. Try again in {seconds} seconds."),
+        )
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! - *In*: the credential of the head, the keys of the plan.
 //! - *Out*: a caller, the anonymous caller, or a refusal that does not reveal which keys exist.
-//! - *Never*: a credential stored, logged or forwarded. Known and unknown credentials take the same time.
+//! - *Never*: a credential stored, logged or forwarded. Known and unknown credentials take the same
+//!   time.
 //!
-//! The head alone identifies the caller, before the body is read. The route decides whether that is enough.
+//! The head alone identifies the caller, before the body is read. The route decides whether that is
+//! enough.
 
 use config::settings::Auth;
 use lens::State;
@@ -17,14 +19,20 @@ use crate::respond::Refusal;
 use plan::Plan;
 use plan::clock;
 
-/// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which the handshake has verified; a credential
-/// in the head comes first.
-pub fn read_credential(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificate: Option<&ClientCertificate>) -> Option<ShownCredential> {
+/// Read the credential of a head; `None` without `auth`. `certificate` is the connection's, which
+/// the handshake has verified; a credential in the head comes first.
+pub fn read_credential(
+    plan: &Plan,
+    head: &Head<'_, RequestLine<'_>>,
+    certificate: Option<&ClientCertificate>,
+) -> Option<ShownCredential> {
     let keys = plan.keys.as_ref()?;
     let began = clock::now();
     let who = match credential(|name| head.get(name)) {
         None => {
-            let known = certificate.and_then(|certificate| keys.find_certificate(&certificate.proves, clock::wall_us()));
+            let known = certificate.and_then(|certificate| {
+                keys.find_certificate(&certificate.proves, clock::wall_us())
+            });
             known.map_or(Who::Anonymous, Who::Known)
         }
         Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.jwks) {
@@ -43,9 +51,14 @@ pub fn read_credential(plan: &Plan, head: &Head<'_, RequestLine<'_>>, certificat
     Some(ShownCredential { who, began, ended: clock::now() })
 }
 
-/// Refuse an address beyond its client limit, keep the credential, and refuse at once what no route accepts.
+/// Refuse an address beyond its client limit, keep the credential, and refuse at once what no route
+/// accepts.
 pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<(), Refusal> {
-    if !exchange.shared.client_limits.admits(exchange.accepted.client, &exchange.plan.settings.limits) {
+    if !exchange
+        .shared
+        .client_limits
+        .admits(exchange.accepted.client, &exchange.plan.settings.limits)
+    {
         return Err(Refusal::address_too_fast());
     }
     let Some(shown) = shown else { return Ok(()) };

@@ -2,8 +2,8 @@
 //!
 //! - *In*: the texts of the body, the tokenizer of the route.
 //! - *Out*: the exchange's estimate, counted exactly.
-//! - *Never*: a worker busy with a long prompt: separate threads count it, for at most [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted;
-//!   a guardrail that waits for it.
+//! - *Never*: a worker busy with a long prompt: separate threads count it, for at most
+//!   [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted; a guardrail that waits for it.
 //!
 //! The tokens that a chat template adds stay an estimate.
 
@@ -35,14 +35,22 @@ struct Prompt {
     framed: bool,
 }
 
-/// Count the prompt, where the route has a tokenizer for it. What cannot be counted stays estimated.
+/// Count the prompt, where the route has a tokenizer for it. What cannot be counted stays
+/// estimated.
 ///
 /// # Cancel safety
 /// Dropping the future spares the count, unless it has begun.
 pub async fn count(exchange: &mut Exchange, body: &[u8]) {
-    let Some(tokenizer) = exchange.routed.as_ref().and_then(|routed| routed.route.tokenizer.clone()) else { return };
-    let Some(facts) = exchange.inspected.facts.as_ref().filter(|facts| !facts.tokens) else { return };
-    let framed = matches!(exchange.accepted.dialect, Some(Dialect::OpenAiCompletions | Dialect::Embeddings));
+    let Some(tokenizer) =
+        exchange.routed.as_ref().and_then(|routed| routed.route.tokenizer.clone())
+    else {
+        return;
+    };
+    let Some(facts) = exchange.inspected.facts.as_ref().filter(|facts| !facts.tokens) else {
+        return;
+    };
+    let framed =
+        matches!(exchange.accepted.dialect, Some(Dialect::OpenAiCompletions | Dialect::Embeddings));
     let besides = if framed { 0 } else { TOKENS_A_MESSAGE * facts.messages as u64 };
     // Of a batch each has a context of its own.
     let is_one = !framed || facts.messages <= 1;
@@ -62,7 +70,9 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
             }
         });
         match exchange.shared.tools.counting.offload(job) {
-            Ok(()) => tokio::time::timeout(PATIENCE, counted).await.ok().and_then(Result::ok).flatten(),
+            Ok(()) => {
+                tokio::time::timeout(PATIENCE, counted).await.ok().and_then(Result::ok).flatten()
+            }
             Err(_) => None,
         }
     };
@@ -80,7 +90,11 @@ impl Prompt {
             prompt.all += raw.len();
             let room = MAX_COUNTED - prompt.read;
             // A space is never within an escape.
-            let end = if raw.len() <= room { raw.len() } else { raw[..room].iter().rposition(|byte| *byte == b' ').unwrap_or(0) };
+            let end = if raw.len() <= room {
+                raw.len()
+            } else {
+                raw[..room].iter().rposition(|byte| *byte == b' ').unwrap_or(0)
+            };
             prompt.read += end;
             if end > 0 {
                 prompt.texts.push(raw[..end].to_vec());
@@ -111,7 +125,11 @@ mod tests {
         let facts = wire::RequestFacts::scan(body.as_bytes()).unwrap();
         let prompt = Prompt::of(&facts, body.as_bytes(), true);
         assert_eq!(prompt.all, words.len() + 4);
-        assert!(prompt.read <= MAX_COUNTED && prompt.read > MAX_COUNTED - 20 && prompt.texts.len() <= 2, "{}", prompt.read);
+        assert!(
+            prompt.read <= MAX_COUNTED && prompt.read > MAX_COUNTED - 20 && prompt.texts.len() <= 2,
+            "{}",
+            prompt.read
+        );
         assert!(prompt.texts[0].ends_with(b"\\u00e9"));
         let small = b"{\"messages\":[{\"role\":\"user\",\"content\":\"a b\"}],\"response_format\":{\"type\":\"text\"}}";
         let prompt = Prompt::of(&wire::RequestFacts::scan(small).unwrap(), small, false);

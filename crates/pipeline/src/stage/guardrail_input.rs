@@ -1,7 +1,8 @@
 //! Stage 6: the guardrail checks the prompt.
 //!
-//! All texts of the request are checked, of any role: system and user, earlier answers, tool results, tool
-//! definitions. Where findings change or refuse a request, `inspect` refuses bodies that cannot be parsed.
+//! All texts of the request are checked, of any role: system and user, earlier answers, tool
+//! results, tool definitions. Where findings change or refuse a request, `inspect` refuses bodies
+//! that cannot be parsed.
 //!
 //! - *In*: the body, and the filters of the route.
 //! - *Out*: the body, redacted if needed; or a refusal.
@@ -9,7 +10,10 @@
 
 use std::sync::Arc;
 
-use filters::{Assessment, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes, Subject, Verdict, Voice};
+use filters::{
+    Assessment, Failure, Guardrail, Hooks, Place, Redacted, RequestHead, Side, Sizes, Subject,
+    Verdict, Voice,
+};
 use lens::State;
 use relay::Note;
 use wire::RequestFacts;
@@ -21,20 +25,29 @@ use crate::respond::Refusal;
 use crate::stage::accept;
 use crate::stage::audit;
 
-/// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on what a body of empty ones costs.
+/// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on
+/// what a body of empty ones costs.
 const MAX_TEXTS: usize = 16 << 10;
 /// Most choices of an answer that is guarded: each has texts of its own.
 const MAX_CHOICES: u64 = 64;
 
 /// Look at the head, with the filters that want it.
-pub fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
+pub fn check_head(
+    exchange: &mut Exchange,
+    head: &Head<'_, RequestLine<'_>>,
+) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail() else { return Ok(()) };
     if !guardrail.chain().has(Hooks::HEAD) {
         return Ok(());
     }
     exchange.enter(State::GuardrailInput);
-    let fields: Vec<(&str, &[u8])> = head.fields.iter().map(|field| (field.name, field.value)).collect();
-    let head = RequestHead { method: head.line.method, path: accept::path(head.line.target), fields: &fields };
+    let fields: Vec<(&str, &[u8])> =
+        head.fields.iter().map(|field| (field.name, field.value)).collect();
+    let head = RequestHead {
+        method: head.line.method,
+        path: accept::path(head.line.target),
+        fields: &fields,
+    };
     let looked = guardrail.chain().head(&head).map_err(Refusal::by_filter);
     exchange.enter(State::Gateway);
     looked
@@ -42,7 +55,9 @@ pub fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> 
 
 /// A request that passes through unread, where the guardrail acts on what it reads.
 pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
-    let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else { return Ok(()) };
+    let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
+        return Ok(());
+    };
     if accept::passes_unread(&guardrail.settings, &exchange.accepted.endpoint) {
         return Ok(());
     }
@@ -59,7 +74,10 @@ pub fn acts(guardrail: &Guardrail) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future drops the questions to judges.
-pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+pub async fn check_prompt(
+    exchange: &mut Exchange,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(guardrail) = exchange.guardrail() else { return Ok(None) };
     if let Some(facts) = &exchange.inspected.facts {
         readable(facts, &guardrail)?;
@@ -72,19 +90,26 @@ pub async fn check_prompt(exchange: &mut Exchange, body: &[u8]) -> Result<Option
     let assessment = guardrail.chain().prompt(&subject, &*host).await;
     let verdict = assessment.verdict.clone();
     let redacted = match verdict {
-        Verdict::Mask => filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found)),
+        Verdict::Mask => {
+            filters::redact(body, &subject, assessment.found.iter().map(|(_, found)| found))
+        }
         _ => Redacted::Nothing,
     };
     note(exchange, &subject, assessment);
     match verdict {
         Verdict::Pass => Ok(None),
         Verdict::Block { kind } => Err(refusal(&guardrail, &kind)),
-        Verdict::Failed { failure: Failure::TooLong, filter } => Err(Refusal::too_much_to_judge(&filter)),
-        Verdict::Failed { filter, failure } => Err(Refusal::guardrail_unavailable(&filter, failure)),
+        Verdict::Failed { failure: Failure::TooLong, filter } => {
+            Err(Refusal::too_much_to_judge(&filter))
+        }
+        Verdict::Failed { filter, failure } => {
+            Err(Refusal::guardrail_unavailable(&filter, failure))
+        }
         Verdict::Mask => match redacted {
             Redacted::Body(body, vault) => {
                 // Redaction moved the offsets in the body.
-                exchange.inspected.facts = Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
+                exchange.inspected.facts =
+                    Some(RequestFacts::scan(&body).map_err(|refused| Refusal::bad_body(&refused))?);
                 exchange.guarded.vault = Arc::new(vault);
                 Ok(Some(body))
             }
@@ -101,10 +126,18 @@ fn readable(facts: &RequestFacts, guardrail: &Guardrail) -> Result<(), Refusal> 
         return Err(Refusal::blocked(400, "guardrail_unreadable_prompt", message));
     }
     if facts.texts.len() > MAX_TEXTS {
-        return Err(Refusal::blocked(413, "too_many_texts", format!("The guardrail checks at most {MAX_TEXTS} texts in a request.")));
+        return Err(Refusal::blocked(
+            413,
+            "too_many_texts",
+            format!("The guardrail checks at most {MAX_TEXTS} texts in a request."),
+        ));
     }
     if guardrail.alters_answers() && facts.n.is_some_and(|n| n > MAX_CHOICES) {
-        return Err(Refusal::blocked(400, "too_many_choices", format!("The guardrail checks at most {MAX_CHOICES} choices of an answer.")));
+        return Err(Refusal::blocked(
+            400,
+            "too_many_choices",
+            format!("The guardrail checks at most {MAX_CHOICES} choices of an answer."),
+        ));
     }
     Ok(())
 }
@@ -142,7 +175,13 @@ fn note(exchange: &mut Exchange, subject: &Subject, assessment: Assessment) {
                 .filter(|matched| !matched.is_empty() && matched.len() < text.len())
                 .map(|matched| audit.hasher.hash(matched))
         };
-        let note = |(filter, found)| Note { side: Side::Input, hash: hash(&found), filter, found, channel: None };
+        let note = |(filter, found)| Note {
+            side: Side::Input,
+            hash: hash(&found),
+            filter,
+            found,
+            channel: None,
+        };
         let notes: Vec<Note> = found.into_iter().map(note).collect();
         audit::write_findings(exchange, &notes);
     }

@@ -1,8 +1,10 @@
-//! Hedging: a second backend gets the same request, and the first to produce a token gives the answer.
+//! Hedging: a second backend gets the same request, and the first to produce a token gives the
+//! answer.
 //!
 //! - *In*: a call to one backend, and the plan of a second when the first is late.
 //! - *Out*: the answer of one, as if it were the only one; the result of the other.
-//! - *Never*: a third backend; a second one after the first token, beyond the budget, or where it would wait in a queue.
+//! - *Never*: a third backend; a second one after the first token, beyond the budget, or where it
+//!   would wait in a queue.
 
 mod outcome;
 
@@ -19,7 +21,9 @@ use relay::{FirstTokenProbe, Reads};
 use routing::{Attempt, AttemptResult, BalanceRequest, Question};
 use tokio::time::Sleep;
 use traffic::Permit;
-use transport::{AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError};
+use transport::{
+    AnswerHead, BodyListener, BodyStep, Call, Edits, Request, Source, Upstream, UpstreamError,
+};
 use wire::http1::head::HeadLimits;
 
 use crate::exchange::UpstreamRequest;
@@ -158,8 +162,12 @@ impl Hedge {
     fn begin(&self) -> Option<State> {
         let (plan, now) = (&self.plan, clock::now());
         let pool = plan.route.pools.get(plan.first.pool)?;
-        let request =
-            BalanceRequest { tokens: plan.question.tokens(), tried: &[plan.first.at], unfit: &plan.unfit, ..BalanceRequest::default() };
+        let request = BalanceRequest {
+            tokens: plan.question.tokens(),
+            tried: &[plan.first.at],
+            unfit: &plan.unfit,
+            ..BalanceRequest::default()
+        };
         let target = Target { pool: plan.first.pool, at: pool.pool.select_hedge(&request, now)? };
         let upstream = plan.route.upstream(target)?.clone();
         let permit = match &upstream.queue {
@@ -173,13 +181,17 @@ impl Hedge {
         let attempt = pool.pool.begin(target.at, plan.question)?;
         pool.hedged(plan.question.prompt);
         let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
-        Some(State::Asking(Box::new(Probe::new(call, plan.reads)), Asked { target, attempt, permit, sent_at: None }))
+        Some(State::Asking(
+            Box::new(Probe::new(call, plan.reads)),
+            Asked { target, attempt, permit, sent_at: None },
+        ))
     }
 
     /// The second has failed: its pool learns that.
     fn failed(self, begun: &Result<u16, UpstreamError>) {
         let State::Asking(probe, asked) = self.state else { return };
-        if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target)) {
+        if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target))
+        {
             upstream.heed(head, self.plan.with_credential);
         }
         let ended = match begun {
@@ -204,10 +216,15 @@ impl Hedge {
     }
 }
 
-/// The result of an error for the backend: unknown, where the gateway's own limit or a stale idle connection may be the cause.
+/// The result of an error for the backend: unknown, where the gateway's own limit or a stale idle
+/// connection may be the cause.
 fn blame(probe: Probe, error: &UpstreamError) -> AttemptResult {
     let is_old = || probe.into_inner().into_unanswered().is_some();
-    if !error.blames_backend() || is_old() { AttemptResult::Unknown } else { AttemptResult::Failure }
+    if !error.blames_backend() || is_old() {
+        AttemptResult::Unknown
+    } else {
+        AttemptResult::Failure
+    }
 }
 
 impl HedgePlan {
@@ -218,21 +235,30 @@ impl HedgePlan {
 
     /// The result of an error status for the backend.
     fn fault(&self, target: Target, status: u16) -> AttemptResult {
-        self.route.upstream(target).map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.with_credential))
+        self.route
+            .upstream(target)
+            .map_or(AttemptResult::Unknown, |upstream| upstream.fault(status, self.with_credential))
     }
 
     fn request(&self, target: Target) -> Option<Request> {
         let body_len = self.request.body().len();
-        let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &self.edits };
+        let facts = HeadFacts {
+            id: &self.id,
+            keeps_credentials: self.keeps_credentials,
+            body_len,
+            edits: &self.edits,
+        };
         let backend = &self.route.upstream(target)?.backend;
-        let head = self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
+        let head =
+            self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
         let (buffer, body) = self.request.body.clone();
         Some(Request { head, buffer, body, edits: self.edits.clone() })
     }
 }
 
 impl HedgedCall {
-    /// A call that may be hedged. With `holds` the answer is held until its first token in any case.
+    /// A call that may be hedged. With `holds` the answer is held until its first token in any
+    /// case.
     pub fn new(call: Call, hedge: Option<Box<Hedge>>, reads: Option<Reads>, holds: bool) -> Self {
         let reads = reads.filter(|_| holds || hedge.is_some());
         HedgedCall {
@@ -265,24 +291,38 @@ impl HedgedCall {
     fn drop_first(&mut self, error: &UpstreamError) {
         tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
-        let failure = |probe| HedgeFailure { ended: blame(probe, error), code, status: None, at: clock::now() };
+        let failure = |probe| HedgeFailure {
+            ended: blame(probe, error),
+            code,
+            status: None,
+            at: clock::now(),
+        };
         self.first_failure = self.first.take().map(failure);
     }
 
-    /// Whether the first has begun to answer, or has failed in a way that only a second can make good.
+    /// Whether the first has begun to answer, or has failed in a way that only a second can make
+    /// good.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
         let hedge = self.hedge.as_ref();
         let asked = hedge.and_then(|hedge| hedge.asked());
         let Some(first) = &mut self.first else { return Poll::Pending };
         match ready!(first.poll_begun(cx)) {
             // An error of the first is no answer while the second may give one.
-            Ok(status) if asked.is_some() && hedge.is_some_and(|hedge| hedge.plan.is_worth_another(hedge.plan.first, status)) => {
+            Ok(status)
+                if asked.is_some()
+                    && hedge.is_some_and(|hedge| {
+                        hedge.plan.is_worth_another(hedge.plan.first, status)
+                    }) =>
+            {
                 let Some(plan) = hedge.map(|hedge| &hedge.plan) else { return Poll::Pending };
-                if let (Some(head), Some(upstream)) = (first.head(), plan.route.upstream(plan.first)) {
+                if let (Some(head), Some(upstream)) =
+                    (first.head(), plan.route.upstream(plan.first))
+                {
                     upstream.heed(head, plan.with_credential);
                 }
                 let (ended, code) = (plan.fault(plan.first, status), format!("http_{status}"));
-                self.first_failure = Some(HedgeFailure { ended, code, status: Some(status), at: clock::now() });
+                self.first_failure =
+                    Some(HedgeFailure { ended, code, status: Some(status), at: clock::now() });
                 self.error = self.first.take().filter(Probe::has_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
@@ -290,7 +330,8 @@ impl HedgedCall {
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
                 // Dropping the second cuts it off.
-                self.outcome.lost = self.hedge.take().and_then(|lost| Some((asked?, lost.plan.after)));
+                self.outcome.lost =
+                    self.hedge.take().and_then(|lost| Some((asked?, lost.plan.after)));
                 return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
             }
         }
@@ -302,7 +343,9 @@ impl HedgedCall {
         let Some(hedge) = &mut self.hedge else { return Poll::Pending };
         let begun = ready!(hedge.poll(cx));
         let Some(mut hedge) = self.hedge.take() else { return Poll::Pending };
-        let is_error = |status| hedge.asked().is_some_and(|target| hedge.plan.is_worth_another(target, status));
+        let is_error = |status| {
+            hedge.asked().is_some_and(|target| hedge.plan.is_worth_another(target, status))
+        };
         let has_won = matches!(begun, Ok(status) if self.first.is_none() || !is_error(status));
         if let (true, State::Asking(probe, _)) = (has_won, &mut hedge.state) {
             let head = probe.take_head().ok_or(UpstreamError::ClosedEarly);
@@ -332,7 +375,8 @@ impl HedgedCall {
         let Asked { target, attempt, permit, sent_at } = asked;
         plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
         let first = self.first_failure.take();
-        self.outcome.switch = Some(Switch { target, attempt, permit, sent_at, after, first, began, first_connects });
+        self.outcome.switch =
+            Some(Switch { target, attempt, permit, sent_at, after, first, began, first_connects });
     }
 }
 
@@ -340,7 +384,9 @@ impl Source for HedgedCall {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match &mut self.first {
             Some(first) => match first.poll_send(cx) {
-                Poll::Ready(Err(error)) if self.hedge.as_ref().is_some_and(|hedge| hedge.asked().is_some()) => {
+                Poll::Ready(Err(error))
+                    if self.hedge.as_ref().is_some_and(|hedge| hedge.asked().is_some()) =>
+                {
                     self.drop_first(&error);
                     Poll::Ready(Ok(()))
                 }
@@ -362,14 +408,19 @@ impl Source for HedgedCall {
             self.hedge.take_if(|hedge| hedge.is_out());
             match (&mut self.first, &self.hedge) {
                 (None, None) => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
-                // No second can win any more: what the first has sent so far is the beginning of the answer.
+                // No second can win any more: what the first has sent so far is the beginning of
+                // the answer.
                 (Some(first), None) if was_hedged && !self.holds => first.release(),
                 _ => return Poll::Pending,
             }
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
         match &mut self.first {
             Some(first) => first.poll_body(cx, listener),
             None => Poll::Ready(Err(UpstreamError::ClosedEarly)),

@@ -1,8 +1,8 @@
 //! Stage 3: reads and inspects the body.
 //!
-//! An invalid body is forwarded for the engine to judge, unless a stage must act on what it
-//! says. Then it is refused, because acting on a guess would bypass the rules. Documents that are built to hurt a
-//! parser are refused in any case.
+//! An invalid body is forwarded for the engine to judge, unless a stage must act on what it says.
+//! Then it is refused, because acting on a guess would bypass the rules. Documents that are built
+//! to hurt a parser are refused in any case.
 
 use wire::RequestFacts;
 use wire::request::Refused;
@@ -10,9 +10,13 @@ use wire::request::Refused;
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 
-/// Read the facts of the body into the exchange. An invalid body is recorded, and refused at once if no route can be matched
-/// without it, or when it is meant to hurt.
-pub fn read_body(exchange: &mut Exchange, encoded: bool, body: &[u8]) -> Result<Option<Refusal>, Refusal> {
+/// Read the facts of the body into the exchange. An invalid body is recorded, and refused at once
+/// if no route can be matched without it, or when it is meant to hurt.
+pub fn read_body(
+    exchange: &mut Exchange,
+    encoded: bool,
+    body: &[u8],
+) -> Result<Option<Refusal>, Refusal> {
     let unreadable = if encoded {
         let message = "Compressed request bodies are not supported on this route. Send the body without Content-Encoding.";
         Some(Refusal::new(415, "unsupported_encoding", message))

@@ -92,7 +92,10 @@ impl Copied {
     /// Whether the answer was good; `None`: no backend, or no permit for it.
     async fn ask(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
-        let choice = pool.choose(&BalanceRequest { tokens: question.tokens(), ..BalanceRequest::default() }, clock::now())?;
+        let choice = pool.choose(
+            &BalanceRequest { tokens: question.tokens(), ..BalanceRequest::default() },
+            clock::now(),
+        )?;
         let upstream = self.mirror.pool.upstreams.get(choice.at)?;
         // Requests that a client waits for go first.
         let permit = match &upstream.queue {
@@ -101,14 +104,23 @@ impl Copied {
         };
         let attempt = pool.begin(choice.at, question)?;
         let mut measured = Measured::default();
-        let done = tokio::time::timeout(TOTAL, self.exchange(upstream, choice.at, &mut measured)).await;
-        if let (Some(first), Some(sent)) = (measured.answer.lens.marks().first_token.arrival, measured.sent_at) {
+        let done =
+            tokio::time::timeout(TOTAL, self.exchange(upstream, choice.at, &mut measured)).await;
+        if let (Some(first), Some(sent)) =
+            (measured.answer.lens.marks().first_token.arrival, measured.sent_at)
+        {
             let took = first.nanos_since(sent);
             pool.first_token(&attempt, Duration::from_nanos(took), first);
             self.mirror.counts.first_tokens.fetch_add(1, Ordering::Relaxed);
             self.mirror.counts.first_token_us.fetch_add(took / 1000, Ordering::Relaxed);
         }
-        let status = measured.answer.lens.error().map(EngineError::status).or(measured.answer.status).unwrap_or(0);
+        let status = measured
+            .answer
+            .lens
+            .error()
+            .map(EngineError::status)
+            .or(measured.answer.status)
+            .unwrap_or(0);
         let ended = match done {
             // A client's mistake is no fault of this backend either.
             Ok(Ok(())) if status >= 400 => upstream.fault(status, self.with_credential),
@@ -123,10 +135,17 @@ impl Copied {
     }
 
     /// Call the backend and read its answer to the end; an error has the result for the backend.
-    async fn exchange(&self, upstream: &Arc<Upstream>, at: usize, measured: &mut Measured) -> Result<(), AttemptResult> {
+    async fn exchange(
+        &self,
+        upstream: &Arc<Upstream>,
+        at: usize,
+        measured: &mut Measured,
+    ) -> Result<(), AttemptResult> {
         let request = self.upstream_request(at).ok_or(AttemptResult::Unknown)?;
         let opened = Call::open(upstream, request, self.limits.0, self.connect, false).await;
-        let mut source = opened.map_err(|error| if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown })?;
+        let mut source = opened.map_err(|error| {
+            if error.blames_backend() { AttemptResult::Failure } else { AttemptResult::Unknown }
+        })?;
         let began = async {
             poll_fn(|cx| source.poll_send(cx)).await?;
             measured.sent_at = Some(clock::now());
@@ -141,11 +160,15 @@ impl Copied {
         upstream.heed(&head, self.with_credential);
         let answer = &mut measured.answer;
         answer.status = Some(head.status);
-        answer.lens = StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);
+        answer.lens =
+            StreamLens::new(matches!(head.framing, Framing::Sse | Framing::Ndjson), u64::MAX);
         let mut reader = Reader::new(self.dialect, head.framing, self.limits.1);
         loop {
             let mut out = Out::default();
-            let step = poll_fn(|cx| source.poll_body(cx, &mut Forward::unchanged(answer, &mut out, &mut reader))).await;
+            let step = poll_fn(|cx| {
+                source.poll_body(cx, &mut Forward::unchanged(answer, &mut out, &mut reader))
+            })
+            .await;
             if step.map_err(|_| AttemptResult::Failure)? == BodyStep::End {
                 source.settle(upstream);
                 return Ok(());
@@ -155,11 +178,18 @@ impl Copied {
 
     fn upstream_request(&self, at: usize) -> Option<Request> {
         let backend = &self.mirror.pool.upstreams.get(at)?.backend;
-        let mut edits: Edits = [send::model_of(&self.mirror.pool, self.model_at.clone()), self.usage.clone()];
+        let mut edits: Edits =
+            [send::model_of(&self.mirror.pool, self.model_at.clone()), self.usage.clone()];
         edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
         let body_len = self.request.body().len();
-        let facts = HeadFacts { id: &self.id, keeps_credentials: self.keeps_credentials, body_len, edits: &edits };
-        let head = self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
+        let facts = HeadFacts {
+            id: &self.id,
+            keeps_credentials: self.keeps_credentials,
+            body_len,
+            edits: &edits,
+        };
+        let head =
+            self.request.with_head(|head| send::head_for(&self.route.route, backend, head, &facts));
         let (buffer, body) = self.request.body.clone();
         Some(Request { head, buffer, body, edits })
     }

@@ -1,8 +1,10 @@
 //! Checks `Host`, and answers CORS.
 //!
 //! - *In*: `Host`, `Origin`; the route.
-//! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch standard's CORS protocol).
-//! - *Never*: `*` where an origin was named, or credentials of a browser: pages send keys themselves.
+//! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch
+//!   standard's CORS protocol).
+//! - *Never*: `*` where an origin was named, or credentials of a browser: pages send keys
+//!   themselves.
 
 use std::sync::Arc;
 
@@ -18,14 +20,26 @@ const REMEMBER: u32 = 600;
 
 /// Whether the route answers to the host that the request names.
 pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
-    let named = head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
+    let named =
+        head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
     // The port is not part of the name; an IPv6 address has colons of its own.
-    let name = if named.ends_with(']') { named } else { named.rsplit_once(':').map_or(named, |(name, _)| name) };
+    let name = if named.ends_with(']') {
+        named
+    } else {
+        named.rsplit_once(':').map_or(named, |(name, _)| name)
+    };
     let fits = |host: &String| match host.strip_prefix("*.") {
-        Some(domain) => name.len() > domain.len() + 1 && name.to_ascii_lowercase().ends_with(&format!(".{domain}")),
+        Some(domain) => {
+            name.len() > domain.len() + 1
+                && name.to_ascii_lowercase().ends_with(&format!(".{domain}"))
+        }
         None => host.eq_ignore_ascii_case(name),
     };
-    if route.hosts.is_empty() || route.hosts.iter().any(fits) { Ok(()) } else { Err(Refusal::wrong_host()) }
+    if route.hosts.is_empty() || route.hosts.iter().any(fits) {
+        Ok(())
+    } else {
+        Err(Refusal::wrong_host())
+    }
 }
 
 /// The fields for an answer to a page that may read it.
@@ -36,19 +50,31 @@ pub fn fields(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Option<String>
     ))
 }
 
-/// The answer to a CORS preflight: the route and the fields. A preflight has neither the headers nor the body of the request, so the
-/// path alone decides.
-pub fn preflight(plan: &Plan, head: &Head<'_, RequestLine<'_>>) -> Option<(Arc<PlannedRoute>, String)> {
+/// The answer to a CORS preflight: the route and the fields. A preflight has neither the headers
+/// nor the body of the request, so the path alone decides.
+pub fn preflight(
+    plan: &Plan,
+    head: &Head<'_, RequestLine<'_>>,
+) -> Option<(Arc<PlannedRoute>, String)> {
     let asked = head.get("access-control-request-method")?;
     let origin = origin(head)?;
     let path = accept::path(head.line.target);
     let fits = |route: &Route| {
-        route.path.as_ref().is_none_or(|pattern| pattern.matches(path)) && allows(route, origin) && host(route, head).is_ok()
+        route.path.as_ref().is_none_or(|pattern| pattern.matches(path))
+            && allows(route, origin)
+            && host(route, head).is_ok()
     };
-    let route = plan.routes.iter().find(|route| head.line.method == "OPTIONS" && fits(&route.route))?;
-    let method = std::str::from_utf8(asked).ok().filter(|method| method.bytes().all(|b| b.is_ascii_alphabetic()))?;
-    let wanted = head.get("access-control-request-headers").and_then(|names| std::str::from_utf8(names).ok());
-    let names = wanted.filter(|names| names.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b',' | b' ' | b'_')));
+    let route =
+        plan.routes.iter().find(|route| head.line.method == "OPTIONS" && fits(&route.route))?;
+    let method = std::str::from_utf8(asked)
+        .ok()
+        .filter(|method| method.bytes().all(|b| b.is_ascii_alphabetic()))?;
+    let wanted = head
+        .get("access-control-request-headers")
+        .and_then(|names| std::str::from_utf8(names).ok());
+    let names = wanted.filter(|names| {
+        names.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b',' | b' ' | b'_'))
+    });
     let fields = format!(
         "access-control-allow-origin: {origin}\r\naccess-control-allow-methods: {method}\r\naccess-control-allow-headers: {}\r\naccess-control-max-age: {REMEMBER}\r\nvary: origin\r\n",
         names.unwrap_or("authorization, content-type"),

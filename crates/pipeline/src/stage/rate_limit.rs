@@ -1,7 +1,7 @@
 //! Stage 5: reserves rate limits.
 //!
-//! The estimated use is reserved in every limit that applies; `relay` reports what the stream has used, and the
-//! end of the exchange settles it.
+//! The estimated use is reserved in every limit that applies; `relay` reports what the stream has
+//! used, and the end of the exchange settles it.
 //!
 //! - *In*: the caller, the facts of the body, the limits of the plan.
 //! - *Out*: a charge in the exchange, or a refusal with the limit and the time to wait.
@@ -110,19 +110,27 @@ fn try_reserve(exchange: &Exchange, away: Option<Away>) -> Result<Charge, Denied
 pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let Some(facts) = &exchange.inspected.facts else { return Used::default() };
     let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
-    let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN) + TOKENS_A_MESSAGE * facts.messages as u64;
+    let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN)
+        + TOKENS_A_MESSAGE * facts.messages as u64;
     // A prompt of token numbers: each takes some digits and a comma.
-    let input = if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
+    let input =
+        if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
     let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
-    let each = facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.default_output_tokens));
-    let answers = choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
+    let each =
+        facts.max_tokens.unwrap_or_else(|| route.map_or(0, |route| route.default_output_tokens));
+    let answers =
+        choices(exchange).max(facts.best_of.unwrap_or(1).saturating_mul(prompts(exchange)));
     let output = if generates { each.saturating_mul(answers) } else { 0 };
     Used { input, output, ..Used::default() }
 }
 
 /// Prompts of a batch, of the dialect that has them.
 fn prompts(exchange: &Exchange) -> u64 {
-    let facts = exchange.inspected.facts.as_ref().filter(|_| exchange.accepted.dialect.is_some_and(Dialect::batches_prompts));
+    let facts = exchange
+        .inspected
+        .facts
+        .as_ref()
+        .filter(|_| exchange.accepted.dialect.is_some_and(Dialect::batches_prompts));
     facts.map_or(1, |facts| facts.messages.max(1) as u64)
 }
 
@@ -136,8 +144,16 @@ pub fn choices(exchange: &Exchange) -> u64 {
 pub fn used(exchange: &Exchange) -> Used {
     let (expected, lens) = (&exchange.expected, &exchange.answer.lens);
     let stated = lens.usage().unwrap_or_default();
-    let is_beside = exchange.routed.as_ref().and_then(|routed| routed.dialect).is_some_and(Dialect::counts_cache_beside_prompt);
-    let beside = if is_beside { [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum() } else { 0 };
+    let is_beside = exchange
+        .routed
+        .as_ref()
+        .and_then(|routed| routed.dialect)
+        .is_some_and(Dialect::counts_cache_beside_prompt);
+    let beside = if is_beside {
+        [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum()
+    } else {
+        0
+    };
     Used {
         input: stated.prompt_tokens.map_or(expected.input, |tokens| tokens.saturating_add(beside)),
         cached: stated.cached_tokens.unwrap_or(0),
@@ -148,7 +164,11 @@ pub fn used(exchange: &Exchange) -> Used {
 
 /// The request is over: charge its use. A request that reached no engine counts as a request only.
 pub fn settle(exchange: &mut Exchange) -> Used {
-    let used = if exchange.sent.at.is_none() || was_refused(exchange) { Used::default() } else { used_in_all(exchange) };
+    let used = if exchange.sent.at.is_none() || was_refused(exchange) {
+        Used::default()
+    } else {
+        used_in_all(exchange)
+    };
     if !exchange.charge.is_empty() {
         exchange.charge.settle(&used, when());
     }
@@ -165,8 +185,8 @@ fn was_refused(exchange: &Exchange) -> bool {
     }
 }
 
-/// Billable usage: reported, else estimated. Unreadable answers are billed by estimate or by bytes, so that hiding an answer, or its end,
-/// does not make it free.
+/// Billable usage: reported, else estimated. Unreadable answers are billed by estimate or by bytes,
+/// so that hiding an answer, or its end, does not make it free.
 fn used_in_all(exchange: &Exchange) -> Used {
     let answer = &exchange.answer;
     let mut used = used(exchange);
@@ -174,7 +194,8 @@ fn used_in_all(exchange: &Exchange) -> Used {
     let unread = answer.not_parsed.is_some() || !answer.measured;
     if !stated && answer.lens.marks().first_byte.arrival.is_some() && (unread || !answer.streamed) {
         let by_bytes = answer.bytes_to_client.div_ceil(BYTES_A_TOKEN);
-        used.output = used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
+        used.output =
+            used.output.max(by_bytes).max(if unread { exchange.expected.output } else { 0 });
     }
     used
 }
@@ -198,7 +219,10 @@ pub fn fields(exchange: &Exchange) -> String {
         return out;
     }
     let now = when();
-    for (word, left) in [("requests", exchange.charge.requests_left(now)), ("tokens", exchange.charge.tokens_left(now))] {
+    for (word, left) in [
+        ("requests", exchange.charge.requests_left(now)),
+        ("tokens", exchange.charge.tokens_left(now)),
+    ] {
         if let Some(left) = left {
             // Writing to a string does not fail.
             let _ = write!(
@@ -249,7 +273,10 @@ fn refusal(limited: &Limited) -> Refusal {
         Unit::Cost => ("insufficient_quota", "cost"),
         _ => ("tokens", "tokens"),
     };
-    let mut fields = format!("x-ratelimit-limit-{unit}: {}\r\nx-ratelimit-remaining-{unit}: {}\r\n", limited.quota.burst, limited.left);
+    let mut fields = format!(
+        "x-ratelimit-limit-{unit}: {}\r\nx-ratelimit-remaining-{unit}: {}\r\n",
+        limited.quota.burst, limited.left
+    );
     if let Some(wait) = limited.retry_after {
         // Whole seconds, never too early; the clients of OpenAI and Anthropic prefer the finer one.
         fields.push_str(&format!(
@@ -259,7 +286,11 @@ fn refusal(limited: &Limited) -> Refusal {
             (wait.as_secs_f64() * 1000.0).ceil()
         ));
     }
-    Refusal { kind: Some(kind), fields: fields.into(), ..Refusal::new(429, "rate_limit_exceeded", message) }
+    Refusal {
+        kind: Some(kind),
+        fields: fields.into(),
+        ..Refusal::new(429, "rate_limit_exceeded", message)
+    }
 }
 
 /// `1h2m3s`, `1.5s`, `20ms`: the form of OpenAI's headers.
@@ -272,7 +303,9 @@ fn span(time: Duration) -> String {
         _ => {
             let seconds = seconds + u64::from(millis > 0);
             let mut out = String::new();
-            for (unit, part) in [("h", seconds / 3600), ("m", seconds / 60 % 60), ("s", seconds % 60)] {
+            for (unit, part) in
+                [("h", seconds / 3600), ("m", seconds / 60 % 60), ("s", seconds % 60)]
+            {
                 if part > 0 {
                     let _ = write!(out, "{part}{unit}");
                 }

@@ -31,11 +31,16 @@ pub fn write(exchange: &mut Exchange, used: &Used) {
     exchange.shared.observatory.finished(worker(), key, record, clock::now());
 }
 
-/// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end is not known yet.
+/// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end
+/// is not known yet.
 pub fn flush_gaps(exchange: &mut Exchange) {
     let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
-    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let key = SeriesKey {
+        group: counted.id,
+        model: counted.group.model_number(model),
+        outcome: Outcome::Ok,
+    };
     let (itl, client_itl) = exchange.answer.lens.drain_gaps();
     if itl.len() + client_itl.len() > 0 {
         exchange.shared.observatory.gaps(worker(), key, itl, client_itl);
@@ -46,18 +51,24 @@ pub fn flush_gaps(exchange: &mut Exchange) {
 pub fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
     let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
-    let key = SeriesKey { group: counted.id, model: counted.group.model_number(model), outcome: Outcome::Ok };
+    let key = SeriesKey {
+        group: counted.id,
+        model: counted.group.model_number(model),
+        outcome: Outcome::Ok,
+    };
     let holds = holds.drain();
     if holds.len() > 0 {
         exchange.shared.observatory.holds(worker(), key, holds);
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a record has a line for each field")]
 fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
     let cost = cost(exchange, used);
     let now = clock::now();
     let ledger_us = exchange.ledger.clone().close(now);
-    let (accepted, answer, sent_at) = (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
+    let (accepted, answer, sent_at) =
+        (&mut exchange.accepted, &mut exchange.answer, exchange.sent.at);
     let head = accepted.head_at;
     let marks = answer.lens.final_marks();
     let since_sent = |at: Option<lens::Tick>| Some(at?.micros_since(sent_at?));
@@ -75,15 +86,27 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         trace_flags: accepted.trace.as_ref().map(|trace| trace.flags),
         trace_id: accepted.trace.take().map(|trace| trace.trace_id),
         started_at: accepted.started_at,
-        route: exchange.routed.as_ref().map_or_else(|| exchange.plan.nowhere.group.route.clone(), |r| r.route.route.name.clone()),
+        route: exchange.routed.as_ref().map_or_else(
+            || exchange.plan.nowhere.group.route.clone(),
+            |r| r.route.route.name.clone(),
+        ),
         backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),
         routing: select::write_down(&mut exchange.attempts, exchange.routed.as_ref()),
-        dialect: exchange.routed.as_ref().map_or(accepted.dialect, |r| r.dialect).map(|d| Cow::Borrowed(d.name())),
+        dialect: exchange
+            .routed
+            .as_ref()
+            .map_or(accepted.dialect, |r| r.dialect)
+            .map(|d| Cow::Borrowed(d.name())),
         endpoint: std::mem::take(&mut accepted.endpoint),
         caller: exchange.caller.as_ref().map(|caller| caller.id.clone()),
         owner: exchange.caller.take().map(|caller| caller.owner.clone()),
         cost,
-        model_requested: exchange.inspected.facts.as_mut().and_then(|f| f.model.take()).map(bounded),
+        model_requested: exchange
+            .inspected
+            .facts
+            .as_mut()
+            .and_then(|f| f.model.take())
+            .map(bounded),
         model_answered: answer.lens.model().map(str::to_owned),
         http_status: answer.status,
         stream: answer.streamed,
@@ -108,9 +131,15 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         stalls: streamed(counts.stalls),
         coalesced_events: streamed(counts.coalesced),
         read_lag_us: answer.read_lag.summary(),
-        security_overhead: guardrail
-            .map(|_| overhead(&exchange.guarded, &ledger_us, marks.first_token.written.map(|at| at.micros_since(head)))),
-        security: guardrail.map(|guardrail| Box::new(security(guardrail, std::mem::take(&mut exchange.guarded)))),
+        security_overhead: guardrail.map(|_| {
+            overhead(
+                &exchange.guarded,
+                &ledger_us,
+                marks.first_token.written.map(|at| at.micros_since(head)),
+            )
+        }),
+        security: guardrail
+            .map(|guardrail| Box::new(security(guardrail, std::mem::take(&mut exchange.guarded)))),
         total_us: ledger_us.total(),
         ledger_us,
     }
@@ -125,7 +154,11 @@ fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> S
 /// In dollars, where the model has a price.
 fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
     let model = exchange.inspected.facts.as_ref()?.model.as_deref().unwrap_or_default();
-    exchange.plan.rate_limits.price(model).map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
+    exchange
+        .plan
+        .rate_limits
+        .price(model)
+        .map(|price| used.cost(Some(price)) as f64 / DOLLAR as f64)
 }
 
 fn security(guardrail: &Guardrail, found: Guarded) -> Security {
@@ -148,7 +181,11 @@ fn security(guardrail: &Guardrail, found: Guarded) -> Security {
 /// What was done, or would have been, on either side.
 fn verdict(found: &Guarded) -> Cow<'static, str> {
     let word = if found.word.is_empty() { "pass" } else { found.word };
-    found.accounts.iter().map(|account| account.verdict.clone()).fold(Cow::Borrowed(word), filters::worse)
+    found
+        .accounts
+        .iter()
+        .map(|account| account.verdict.clone())
+        .fold(Cow::Borrowed(word), filters::worse)
 }
 
 /// A client's word, cut: records are kept by the thousand.

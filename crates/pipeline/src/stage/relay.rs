@@ -53,7 +53,8 @@ impl Request<HedgedCall> for Exchange {
 
     fn retry(&mut self, status: u16) -> bool {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
-        upstream.is_some_and(|upstream| upstream.is_worth_another(status)) && select::may_retry(self)
+        upstream.is_some_and(|upstream| upstream.is_worth_another(status))
+            && select::may_retry(self)
     }
 
     fn commit(&mut self) {
@@ -107,7 +108,10 @@ impl Request<HedgedCall> for Exchange {
     }
 
     fn guardrail_tools(&self) -> GuardrailTools {
-        GuardrailTools { host: self.plan.host.clone(), hasher: self.shared.audit.as_ref().map(|audit| audit.hasher.clone()) }
+        GuardrailTools {
+            host: self.plan.host.clone(),
+            hasher: self.shared.audit.as_ref().map(|audit| audit.hasher.clone()),
+        }
     }
 
     fn audit(&mut self, notes: &[Note]) {
@@ -122,10 +126,14 @@ fn fields(exchange: &Exchange, first_byte: Tick) -> String {
     fields.push_str(&rate_limit::fields(exchange));
     fields.push_str(&select::field(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
-        let (guarded, measured) = (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
+        let (guarded, measured) =
+            (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });
         if exchange.guardrail().is_some() {
             let word = if guarded.word.is_empty() { "pass" } else { guarded.word };
-            fields.push_str(&format!("x-security-validated: {word}; risk={:.2}; level={}\r\n", guarded.risk, guarded.level));
+            fields.push_str(&format!(
+                "x-security-validated: {word}; risk={:.2}; level={}\r\n",
+                guarded.risk, guarded.level
+            ));
         }
         fields.push_str(&format!("x-latency-monitored: {measured}\r\n"));
     }

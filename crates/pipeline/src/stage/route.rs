@@ -19,14 +19,20 @@ pub fn select(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Resu
 }
 
 /// The first route that matches.
-pub fn find<'p>(plan: &'p Plan, head: &Head<'_, RequestLine<'_>>, model: Option<&str>) -> Option<&'p Arc<PlannedRoute>> {
+pub fn find<'p>(
+    plan: &'p Plan,
+    head: &Head<'_, RequestLine<'_>>,
+    model: Option<&str>,
+) -> Option<&'p Arc<PlannedRoute>> {
     plan.routes.iter().find(|r| matches(&r.route, head, model))
 }
 
 fn matches(route: &Route, head: &Head<'_, RequestLine<'_>>, model: Option<&str>) -> bool {
     let path = route.path.as_ref().is_none_or(|p| p.matches(accept::path(head.line.target)));
-    let headers =
-        route.headers.iter().all(|(name, want)| head.get(name).is_some_and(|got| want.as_ref().is_none_or(|want| want.as_bytes() == got)));
-    let models = route.models.is_empty() || model.is_some_and(|m| route.models.iter().any(|p| p.matches(m)));
+    let headers = route.headers.iter().all(|(name, want)| {
+        head.get(name).is_some_and(|got| want.as_ref().is_none_or(|want| want.as_bytes() == got))
+    });
+    let models =
+        route.models.is_empty() || model.is_some_and(|m| route.models.iter().any(|p| p.matches(m)));
     path && headers && models
 }

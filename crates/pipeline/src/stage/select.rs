@@ -4,7 +4,8 @@
 //!
 //! - *In*: the route's pools, the facts of the request, the result of an attempt.
 //! - *Out*: a target in the exchange, or a refusal when no backend can serve the request.
-//! - *Never*: another backend for a request whose answer has reached the client, whose client has left, or beyond the retry budget.
+//! - *Never*: another backend for a request whose answer has reached the client, whose client has
+//!   left, or beyond the retry budget.
 
 mod fit;
 mod resume;
@@ -21,13 +22,13 @@ use lens::record::{Outcome, RecordAttempt, RecordRouting};
 use lens::{EngineError, State, Tick};
 use routing::member::Change;
 use routing::{
-    AnswerTimes, Attempt, AttemptResult, BalanceRequest, Choice, Offloaded, Question, Reason, RequestTraits, Side, TierOffer, VersionResult,
+    AnswerTimes, Attempt, AttemptResult, BalanceRequest, Choice, Offloaded, Question, Reason,
+    RequestTraits, Side, TierOffer, VersionResult,
 };
 
 use crate::exchange::{Attempts, Exchange, Routed};
 use crate::respond::Refusal;
-use plan::clock;
-use plan::{PlannedPool, PlannedRoute, Target};
+use plan::{PlannedPool, PlannedRoute, Target, clock};
 
 /// How often a backend that has no room is passed over for another of its pool.
 const PASSED_OVER: usize = 4;
@@ -55,7 +56,9 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     exchange.set_target(target);
     let question = question(exchange);
     let attempts = &mut exchange.attempts;
-    let side = |canary: &config::settings::CanarySettings| if canary.pool == target.pool { Side::Canary } else { Side::Stable };
+    let side = |canary: &config::settings::CanarySettings| {
+        if canary.pool == target.pool { Side::Canary } else { Side::Stable }
+    };
     attempts.side = attempts.assigned.and(route.route.canary.as_ref()).map(side);
     if let (Some(release), true) = (&route.release, canary_failed) {
         release.seen(Side::Canary, VersionResult::Failure, None);
@@ -85,19 +88,29 @@ fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reaso
     }
 }
 
-/// Whether the canary has failed one of its requests: all of its backends that fit are ejected, and the stable version takes over at once.
+/// Whether the canary has failed one of its requests: all of its backends that fit are ejected, and
+/// the stable version takes over at once.
 fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
     let canary = route.route.canary.as_ref().filter(|canary| canary.pool != target.pool);
     let is_its = attempts.assigned == Some(Side::Canary) && attempts.tried.is_empty();
-    let Some(pool) = canary.filter(|_| is_its).and_then(|canary| route.pools.get(canary.pool)) else { return false };
-    let unfit = attempts.unfit.iter().filter(|target| canary.is_some_and(|canary| canary.pool == target.pool));
+    let Some(pool) = canary.filter(|_| is_its).and_then(|canary| route.pools.get(canary.pool))
+    else {
+        return false;
+    };
+    let unfit = attempts
+        .unfit
+        .iter()
+        .filter(|target| canary.is_some_and(|canary| canary.pool == target.pool));
     pool.pool.has_failed(&unfit.map(|target| target.at).collect::<Vec<_>>(), now)
 }
 
 /// Size of the request.
 pub fn question(exchange: &Exchange) -> Question {
     // Clients can claim any size: beyond this bound, all other requests would look like nothing.
-    Question { prompt: exchange.expected.input.min(MAX_TOKENS), output: exchange.expected.output.min(MAX_TOKENS) }
+    Question {
+        prompt: exchange.expected.input.min(MAX_TOKENS),
+        output: exchange.expected.output.min(MAX_TOKENS),
+    }
 }
 
 /// Whether the first pool is passed over for the second, where the route has a policy for that.
@@ -109,29 +122,51 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let traits = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
         asks: exchange.attempts.asks_cloud,
-        found: wanted.into_iter().any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
+        found: wanted
+            .into_iter()
+            .any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
     };
     // Requests of the canary are predicted for its pool, not for the stable version's.
-    let version = route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Canary));
-    let [edge, cloud] =
-        [version.map_or(0, |canary| canary.pool), 1].map(|number| tier_offer(route, number, &question, &exchange.attempts.unfit, now));
+    let version =
+        route.route.canary.as_ref().filter(|_| exchange.attempts.assigned == Some(Side::Canary));
+    let [edge, cloud] = [version.map_or(0, |canary| canary.pool), 1]
+        .map(|number| tier_offer(route, number, &question, &exchange.attempts.unfit, now));
     Some(offload.decide(&question, traits, &edge?, &cloud?))
 }
 
 /// What a pool of a route offers for a request.
-pub fn tier_offer(route: &PlannedRoute, number: usize, question: &Question, unfit: &[Target], now: Tick) -> Option<TierOffer> {
+pub fn tier_offer(
+    route: &PlannedRoute,
+    number: usize,
+    question: &Question,
+    unfit: &[Target],
+    now: Tick,
+) -> Option<TierOffer> {
     let pool = route.pools.get(number)?;
-    let unfit: Vec<usize> = unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
+    let unfit: Vec<usize> =
+        unfit.iter().filter(|target| target.pool == number).map(|target| target.at).collect();
     let (is_there, predicted) = pool.pool.tier_offer(question, &unfit, now);
-    let well = || pool.upstreams.iter().enumerate().filter(|(at, _)| pool.pool.can_serve(*at, &unfit, now)).map(|(_, upstream)| upstream);
-    let cheapest = well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
+    let well = || {
+        pool.upstreams
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| pool.pool.can_serve(*at, &unfit, now))
+            .map(|(_, upstream)| upstream)
+    };
+    let cheapest =
+        well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
     let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
     // Dollars for a million tokens: cents for these.
-    Some(TierOffer { is_there, is_saturated, predicted, cost: cheapest * question.tokens() as f64 / 1e4 })
+    Some(TierOffer {
+        is_there,
+        is_saturated,
+        predicted,
+        cost: cheapest * question.tokens() as f64 / 1e4,
+    })
 }
 
-/// The first pool with a healthy backend that can serve the request; without any, the first with a backend that can. A request
-/// that leaves the first pool for the second tries it last.
+/// The first pool with a healthy backend that can serve the request; without any, the first with a
+/// backend that can. A request that leaves the first pool for the second tries it last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
     if !route.has_choice() {
         return exchange.attempts.tried.is_empty().then_some((Target::default(), Reason::Only));
@@ -149,7 +184,9 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
         }
     }
     let first = order.first().copied();
-    for (number, pool) in order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?))) {
+    for (number, pool) in
+        order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?)))
+    {
         let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
         let reason = if Some(number) == first { choice.reason } else { Reason::Fallback };
         if choice.reason != Reason::Panic {
@@ -160,14 +197,30 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     last_resort
 }
 
-fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tick) -> Option<Choice> {
+fn pick_of(
+    exchange: &Exchange,
+    number: usize,
+    pool: &Arc<PlannedPool>,
+    now: Tick,
+) -> Option<Choice> {
     let attempts = &exchange.attempts;
-    let of = |targets: &[Target]| -> Vec<usize> { targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect() };
+    let of = |targets: &[Target]| -> Vec<usize> {
+        targets.iter().filter(|target| target.pool == number).map(|target| target.at).collect()
+    };
     let (tried, unfit) = (of(&attempts.tried), of(&attempts.unfit));
     let (tokens, again) = (question(exchange).tokens(), !attempts.tried.is_empty());
     let choose = |unfit: &[usize]| {
-        pool.pool
-            .choose(&BalanceRequest { tokens, key: attempts.key.as_deref(), prefix: &attempts.prefix, tried: &tried, again, unfit }, now)
+        pool.pool.choose(
+            &BalanceRequest {
+                tokens,
+                key: attempts.key.as_deref(),
+                prefix: &attempts.prefix,
+                tried: &tried,
+                again,
+                unfit,
+            },
+            now,
+        )
     };
     let first = choose(&unfit)?;
     // A backend with a queue is skipped if another has none.
@@ -185,7 +238,8 @@ fn pick_of(exchange: &Exchange, number: usize, pool: &Arc<PlannedPool>, now: Tic
     Some(first)
 }
 
-/// Whether another backend may be tried after this one has failed. Selection spends the retry budget.
+/// Whether another backend may be tried after this one has failed. Selection spends the retry
+/// budget.
 pub fn may_retry(exchange: &mut Exchange) -> bool {
     !exchange.attempts.committed && choose_next(exchange)
 }
@@ -195,14 +249,19 @@ fn choose_next(exchange: &mut Exchange) -> bool {
     if exchange.attempts.next.is_some() {
         return true;
     }
-    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return false };
+    let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else {
+        return false;
+    };
     let retries = &route.route.retries;
     if exchange.attempts.tried.len() > retries.max as usize {
         return false;
     }
     let now = clock::now();
     let Some(next) = pick(exchange, &route, now) else { return false };
-    let paid = route.pools.first().is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.min_per_second, now));
+    let paid = route
+        .pools
+        .first()
+        .is_some_and(|pool| pool.pool.retries.spend(retries.budget, retries.min_per_second, now));
     if !paid {
         route.counters.retries_denied.fetch_add(1, Ordering::Relaxed);
         exchange.attempts.retry_denied = true;
@@ -221,7 +280,9 @@ pub fn can_retry(exchange: &Exchange) -> bool {
     let pools = routed.route.pools.iter().enumerate().filter(|(number, _)| !hidden(*number));
     let targets: usize = pools.map(|(_, pool)| pool.upstreams.len()).sum();
     let tried = exchange.attempts.tried.len();
-    !exchange.attempts.committed && tried <= routed.route.route.retries.max as usize && tried < targets
+    !exchange.attempts.committed
+        && tried <= routed.route.route.retries.max as usize
+        && tried < targets
 }
 
 /// Tell the pool how long the first token took, once it was read.
@@ -231,8 +292,14 @@ pub fn report_first_token(exchange: &mut Exchange) {
     }
     let Some(first) = exchange.answer.lens.marks().first_token.arrival else { return };
     exchange.attempts.first_token_reported = true;
-    if let (Some(attempt), Some(sent), Some(routed)) = (&exchange.attempts.attempt, exchange.sent.at, &exchange.routed) {
-        routed.pool().pool.first_token(attempt, Duration::from_nanos(first.nanos_since(sent)), first);
+    if let (Some(attempt), Some(sent), Some(routed)) =
+        (&exchange.attempts.attempt, exchange.sent.at, &exchange.routed)
+    {
+        routed.pool().pool.first_token(
+            attempt,
+            Duration::from_nanos(first.nanos_since(sent)),
+            first,
+        );
     }
 }
 
@@ -253,20 +320,34 @@ pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: A
 }
 
 /// What is known of an attempt that has failed.
-pub(super) fn write_attempt(exchange: &mut Exchange, (code, http_status): (&str, Option<u16>), ended: AttemptResult, at: Tick) {
+pub(super) fn write_attempt(
+    exchange: &mut Exchange,
+    (code, http_status): (&str, Option<u16>),
+    ended: AttemptResult,
+    at: Tick,
+) {
     let Some(routed) = &exchange.routed else { return };
     let Some(upstream) = routed.upstream() else { return };
-    if let (Some(release), Some(side), true) = (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure) {
+    if let (Some(release), Some(side), true) =
+        (&routed.route.release, exchange.attempts.side, ended == AttemptResult::Failure)
+    {
         release.seen(side, VersionResult::Failure, None);
     }
     let (backend, us) = (upstream.backend.name.clone(), at.micros_since(exchange.attempts.began));
     tracing::debug!(%backend, code, "attempt failed");
-    exchange.attempts.failed.push(RecordAttempt { backend, code: code.to_owned(), http_status, us });
+    exchange.attempts.failed.push(RecordAttempt {
+        backend,
+        code: code.to_owned(),
+        http_status,
+        us,
+    });
 }
 
 /// Where the answer comes from, and why: on routes that have a choice.
 pub fn field(exchange: &Exchange) -> String {
-    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else { return String::new() };
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else {
+        return String::new();
+    };
     let Some(upstream) = routed.upstream() else { return String::new() };
     let (backend, pool) = (&upstream.backend.name, &routed.pool().pool.settings.name);
     let reason = exchange.attempts.reason.map_or("", Reason::name);
@@ -291,9 +372,17 @@ pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRou
         pool: chosen_of.map(|routed| routed.pool().pool.settings.name.clone()),
         chosen: chosen_of.and(attempts.reason).map(|reason| Cow::Borrowed(reason.name())),
         offload: attempts.offloaded.map(|offloaded| Cow::Borrowed(offloaded.name())),
-        engine_waiting: attempts.signals.and_then(|signals| signals.waiting).map(|waiting| waiting as u64),
-        predicted_ttft_us: chosen_of.and(attempts.last_predicted).map(|predicted| (predicted.ttft * 1e6) as u64),
-        predicted_tpot_us: chosen_of.and(attempts.last_predicted).and_then(|predicted| predicted.tpot).map(|tpot| tpot * 1e6),
+        engine_waiting: attempts
+            .signals
+            .and_then(|signals| signals.waiting)
+            .map(|waiting| waiting as u64),
+        predicted_ttft_us: chosen_of
+            .and(attempts.last_predicted)
+            .map(|predicted| (predicted.ttft * 1e6) as u64),
+        predicted_tpot_us: chosen_of
+            .and(attempts.last_predicted)
+            .and_then(|predicted| predicted.tpot)
+            .map(|tpot| tpot * 1e6),
         retry_denied: attempts.retry_denied,
         hedge: attempts.hedge.take(),
         resumes: std::mem::take(&mut attempts.resumes),
@@ -309,20 +398,36 @@ pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
 /// The exchange is over: so is its last attempt.
 pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
-    if let (Some(release), Some(side)) = (exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()), exchange.attempts.side)
-        && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
+    if let (Some(release), Some(side)) = (
+        exchange.routed.as_ref().and_then(|routed| routed.route.release.as_ref()),
+        exchange.attempts.side,
+    ) && !matches!(ended, AttemptResult::Unknown | AttemptResult::Overloaded)
     {
-        let first = exchange.answer.lens.marks().first_token.arrival.zip(exchange.sent.at).filter(|_| exchange.attempts.resumes.is_empty());
+        let first = exchange
+            .answer
+            .lens
+            .marks()
+            .first_token
+            .arrival
+            .zip(exchange.sent.at)
+            .filter(|_| exchange.attempts.resumes.is_empty());
         let refused = exchange.answer.status.is_some_and(|status| (400..500).contains(&status));
         let went = match ended {
             AttemptResult::Success if refused => VersionResult::Refused,
             AttemptResult::Success => VersionResult::Success,
-            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => VersionResult::Failure,
+            AttemptResult::Failure | AttemptResult::Overloaded | AttemptResult::Unknown => {
+                VersionResult::Failure
+            }
         };
-        release.seen(side, went, first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))));
+        release.seen(
+            side,
+            went,
+            first.map(|(first, sent)| Duration::from_nanos(first.nanos_since(sent))),
+        );
     }
     let of_one = exchange.answer.streamed && exchange.attempts.resumes.is_empty();
-    if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one) {
+    if let (Some(attempt), Some(pace), true) = (&exchange.attempts.attempt, pace(exchange), of_one)
+    {
         attempt.paced(&pace);
     }
     end(exchange, ended, clock::now());
@@ -333,10 +438,15 @@ fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
     let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
     let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
     let since = |mark: Option<Tick>| mark.map(|at| Duration::from_nanos(at.nanos_since(sent)));
-    Some(AnswerTimes { first: since(lens.marks().first_token.arrival)?, last: since(lens.marks().last_token.arrival)?, each })
+    Some(AnswerTimes {
+        first: since(lens.marks().first_token.arrival)?,
+        last: since(lens.marks().last_token.arrival)?,
+        each,
+    })
 }
 
-/// The result of an exchange for its backend. Client mistakes, and clients that leave, are not its fault.
+/// The result of an exchange for its backend. Client mistakes, and clients that leave, are not its
+/// fault.
 fn verdict(exchange: &Exchange) -> AttemptResult {
     // An error in a stream has a status of its own.
     let told = exchange.answer.lens.error().map(EngineError::status);
@@ -344,14 +454,26 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => AttemptResult::Success,
         // A request that is passed through may need other permissions than our credential has.
-        Some(Outcome::UpstreamError) if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) => AttemptResult::Success,
+        Some(Outcome::UpstreamError)
+            if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) =>
+        {
+            AttemptResult::Success
+        }
         Some(Outcome::UpstreamError) => exchange.fault(status),
         // A backend that cannot resume an answer has not failed.
-        Some(Outcome::UpstreamFailed) if exchange.verdict.code.as_deref() == Some("upstream_resume_failed") => AttemptResult::Unknown,
+        Some(Outcome::UpstreamFailed)
+            if exchange.verdict.code.as_deref() == Some("upstream_resume_failed") =>
+        {
+            AttemptResult::Unknown
+        }
         Some(Outcome::UpstreamFailed) => AttemptResult::Failure,
-        // A client that does not read or send, and an answer longer than permitted, are no fault of the backend.
+        // A client that does not read or send, and an answer longer than permitted, are no fault of
+        // the backend.
         Some(Outcome::Timeout)
-            if !matches!(exchange.verdict.code.as_deref(), Some("client_write_timeout" | "total_timeout" | "request_timeout")) =>
+            if !matches!(
+                exchange.verdict.code.as_deref(),
+                Some("client_write_timeout" | "total_timeout" | "request_timeout")
+            ) =>
         {
             AttemptResult::Failure
         }
@@ -360,13 +482,18 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
 }
 
 pub(super) fn end(exchange: &mut Exchange, ended: AttemptResult, now: Tick) {
-    let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else { return };
+    let (Some(attempt), Some(routed)) = (exchange.attempts.attempt.take(), &exchange.routed) else {
+        return;
+    };
     let name = attempt.member().name.clone();
     // An attempt that was never sent does not count for the backend's health.
     let was_asked = exchange.sent.at.is_some() || exchange.attempts.passes;
-    let ended = if !was_asked && ended == AttemptResult::Success { AttemptResult::Unknown } else { ended };
+    let ended =
+        if !was_asked && ended == AttemptResult::Success { AttemptResult::Unknown } else { ended };
     match routed.pool().pool.end(attempt, ended, now) {
-        Some(Change::Ejected(cause, span)) => tracing::warn!(backend = %name, cause = cause.name(), duration = ?span, "backend ejected"),
+        Some(Change::Ejected(cause, span)) => {
+            tracing::warn!(backend = %name, cause = cause.name(), duration = ?span, "backend ejected")
+        }
         Some(Change::Recovered) => tracing::info!(backend = %name, "backend recovered"),
         None => {}
     }

@@ -1,7 +1,8 @@
 //! Stage 10: builds the request for the backend.
 //!
-//! The body is the client's. The head is new: hop-by-hop fields and those that `Connection` names are
-//! removed before ours are added; the length is ours, and the credential if the backend has one.
+//! The body is the client's. The head is new: hop-by-hop fields and those that `Connection` names
+//! are removed before ours are added; the length is ours, and the credential if the backend has
+//! one.
 
 use config::settings::{Backend, Route};
 use transport::{Edit, Edits};
@@ -20,26 +21,39 @@ pub struct Outgoing {
 }
 
 /// Fields that the backend must not get from the client, or gets from us.
-const OURS: [&str; 6] = ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
+const OURS: [&str; 6] =
+    ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
 /// Where clients put keys. They are the operator's to give when the backend has its own.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// Make the request for the backend that was chosen.
-pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body_len: usize) -> Outgoing {
+pub fn prepare(
+    exchange: &mut Exchange,
+    head: &Head<'_, RequestLine<'_>>,
+    body_len: usize,
+) -> Outgoing {
     let usage = usage_edit(exchange);
     exchange.sent.usage_asked = usage.is_some();
     let mut edits = [model_edit(exchange), usage];
     edits.sort_by_key(|edit| edit.as_ref().map(|edit| edit.range.start));
-    let chosen = exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
+    let chosen =
+        exchange.routed.as_ref().and_then(|routed| Some((&routed.route.route, routed.upstream()?)));
     let Some((route, upstream)) = chosen else { return Outgoing { head: Vec::new(), edits } };
     // A credential for the gateway is not forwarded.
-    let facts = HeadFacts { id: &exchange.accepted.id, keeps_credentials: exchange.plan.keys.is_some(), body_len, edits: &edits };
+    let facts = HeadFacts {
+        id: &exchange.accepted.id,
+        keeps_credentials: exchange.plan.keys.is_some(),
+        body_len,
+        edits: &edits,
+    };
     Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
 }
 
 /// Whether a client shows a credential.
 pub fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
-    head.fields.iter().any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
+    head.fields
+        .iter()
+        .any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
 }
 
 /// What goes into the head for any backend.
@@ -53,9 +67,25 @@ pub struct HeadFacts<'s> {
 }
 
 /// The head of the request to a backend.
-pub fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_>>, facts: &HeadFacts<'_>) -> Vec<u8> {
+pub fn head_for(
+    route: &Route,
+    backend: &Backend,
+    head: &Head<'_, RequestLine<'_>>,
+    facts: &HeadFacts<'_>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len + 256);
-    push(&mut out, &[head.line.method, " ", &backend.prefix, head.line.target, " HTTP/1.1\r\nhost: ", &backend.authority, "\r\n"]);
+    push(
+        &mut out,
+        &[
+            head.line.method,
+            " ",
+            &backend.prefix,
+            head.line.target,
+            " HTTP/1.1\r\nhost: ",
+            &backend.authority,
+            "\r\n",
+        ],
+    );
     let withheld = backend.api_key.is_some() || facts.keeps_credentials;
     for field in head.fields {
         let name = field.name;
@@ -75,8 +105,15 @@ pub fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_
     if let Some((name, value)) = backend.credential() {
         push(&mut out, &[name, ": ", &value, "\r\n"]);
     }
-    let length = facts.edits.iter().flatten().fold(facts.body_len, |len, edit| len + edit.text.len() - edit.range.len());
-    push(&mut out, &["x-request-id: ", facts.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"]);
+    let length = facts
+        .edits
+        .iter()
+        .flatten()
+        .fold(facts.body_len, |len, edit| len + edit.text.len() - edit.range.len());
+    push(
+        &mut out,
+        &["x-request-id: ", facts.id, "\r\ncontent-length: ", &length.to_string(), "\r\n\r\n"],
+    );
     out
 }
 
@@ -84,7 +121,8 @@ pub fn head_for(route: &Route, backend: &Backend, head: &Head<'_, RequestLine<'_
 pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
-    let wanted = routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
+    let wanted =
+        routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
     if !wanted || !routed.dialect.is_some_and(Dialect::takes_stream_options) {
         return None;
     }

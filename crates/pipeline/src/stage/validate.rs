@@ -14,19 +14,30 @@ const MAX_SHOWN: usize = 64;
 
 /// Look at a body.
 pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
-    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
-    let (Some(dialect), Some(facts)) = (routed.dialect, &exchange.inspected.facts) else { return Ok(()) };
-    validate::check(dialect, body).map_err(|invalid| Refusal::invalid(400, "invalid_value", invalid.param, format!("{invalid}.")))?;
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else {
+        return Ok(());
+    };
+    let (Some(dialect), Some(facts)) = (routed.dialect, &exchange.inspected.facts) else {
+        return Ok(());
+    };
+    validate::check(dialect, body).map_err(|invalid| {
+        Refusal::invalid(400, "invalid_value", invalid.param, format!("{invalid}."))
+    })?;
     let model = facts.model.as_deref().unwrap_or_default();
     let route = &routed.route.route;
     // A pool with a model name of its own accepts any name of the client.
-    let names_any = route.backends().any(|backend| backend.models.is_empty()) || route.pools.iter().any(|pool| pool.model.is_some());
-    if !names_any && !route.backends().any(|backend| backend.models.iter().any(|known| known == model)) {
-        let mut known: Vec<&str> = route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
+    let names_any = route.backends().any(|backend| backend.models.is_empty())
+        || route.pools.iter().any(|pool| pool.model.is_some());
+    if !names_any
+        && !route.backends().any(|backend| backend.models.iter().any(|known| known == model))
+    {
+        let mut known: Vec<&str> =
+            route.backends().flat_map(|backend| &backend.models).map(String::as_str).collect();
         known.sort_unstable();
         known.dedup();
         let shown: String = model.chars().take(MAX_SHOWN).collect();
-        let message = format!("The model `{shown}` does not exist. Available models: {}.", known.join(", "));
+        let message =
+            format!("The model `{shown}` does not exist. Available models: {}.", known.join(", "));
         return Err(Refusal::invalid(404, "model_not_found", "model", message));
     }
     Ok(())
@@ -34,18 +45,25 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
 
 /// Whether prompt and answer fit into the model's context, as far as that is known.
 pub fn fits(exchange: &Exchange) -> Result<(), Refusal> {
-    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else { return Ok(()) };
+    let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else {
+        return Ok(());
+    };
     let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.max_tokens).unwrap_or(0);
     // A backend without a declared context length accepts any.
     let contexts = || routed.route.route.backends().map(|backend| backend.context_length);
-    let context = if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
-    // The estimate of a prompt may be too high by half; a request is refused only if it is far too long.
-    let least = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    let context =
+        if contexts().any(|context| context == 0) { 0 } else { contexts().max().unwrap_or(0) };
+    // The estimate of a prompt may be too high by half; a request is refused only if it is far too
+    // long.
+    let least =
+        if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     if context > 0 && asked.saturating_add(least) > context {
         let counted = if exchange.prompt_counted { "" } else { "about " };
         let prompt = exchange.expected.input;
         let message = match asked {
-            0 => format!("The prompt has {counted}{prompt} tokens, and the model has a context of {context}."),
+            0 => format!(
+                "The prompt has {counted}{prompt} tokens, and the model has a context of {context}."
+            ),
             _ => format!(
                 "The prompt has {counted}{prompt} tokens and the request asks for {asked} more; the model has a context of {context}."
             ),

@@ -9,7 +9,8 @@ use routing::AttemptResult;
 use super::kit::{CHAT, Read, chat, of, shared};
 
 fn backend(exchange: &ExchangeGuard) -> String {
-    let upstream = exchange.routed.as_ref().and_then(|routed| routed.upstream()).expect("a backend");
+    let upstream =
+        exchange.routed.as_ref().and_then(|routed| routed.upstream()).expect("a backend");
     upstream.backend.name.to_string()
 }
 
@@ -62,7 +63,8 @@ async fn a_request_that_no_backend_can_serve_is_refused() {
 
 #[tokio::test]
 async fn the_head_is_made_anew_and_credentials_are_the_operators() {
-    let shared = of("backends: [{name: b, url: 'https://engine.test:8443/base', api_key: the-operators}]\n\
+    let shared =
+        of("backends: [{name: b, url: 'https://engine.test:8443/base', api_key: the-operators}]\n\
          routes: [{name: r, backend: b, include_usage: inject}]\n");
     let fields = "authorization: Bearer the-clients\r\nx-api-key: the-clients\r\nconnection: x-private, close\r\nx-private: 1\r\n\
                   te: trailers\r\nx-kept: yes\r\nx-request-id: known\r\naccept-encoding: gzip\r\nexpect: 100-continue\r\n";
@@ -72,8 +74,15 @@ async fn the_head_is_made_anew_and_credentials_are_the_operators() {
     select::select(&mut exchange).expect("a backend");
     let outgoing = read.with_head(|head| send::prepare(&mut exchange, head, body.len()));
     let head = String::from_utf8(outgoing.head).expect("text");
-    assert!(head.starts_with(&format!("POST /base{CHAT}?a=b HTTP/1.1\r\nhost: engine.test:8443\r\n")), "{head}");
-    let names: Vec<String> = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0.to_ascii_lowercase())).collect();
+    assert!(
+        head.starts_with(&format!("POST /base{CHAT}?a=b HTTP/1.1\r\nhost: engine.test:8443\r\n")),
+        "{head}"
+    );
+    let names: Vec<String> = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| Some(line.split_once(':')?.0.to_ascii_lowercase()))
+        .collect();
     for gone in ["x-api-key", "connection", "x-private", "te", "expect"] {
         assert!(!names.contains(&gone.to_owned()), "{gone}: {head}");
     }
@@ -82,7 +91,13 @@ async fn the_head_is_made_anew_and_credentials_are_the_operators() {
         ("x-kept", "x-kept: yes"),
         ("x-request-id", "x-request-id: known"),
         ("accept-encoding", "accept-encoding: identity"),
-        ("content-length", &format!("content-length: {}", body.len() + "\"stream_options\":{\"include_usage\":true},".len())),
+        (
+            "content-length",
+            &format!(
+                "content-length: {}",
+                body.len() + "\"stream_options\":{\"include_usage\":true},".len()
+            ),
+        ),
     ] {
         assert_eq!(names.iter().filter(|name| *name == once).count(), 1, "{once}: {head}");
         assert!(head.lines().any(|have| have == line), "{line}: {head}");

@@ -1,4 +1,5 @@
-//! A gateway's shared state from a text of settings, requests from text, and a client that keeps what it is answered.
+//! A gateway's shared state from a text of settings, requests from text, and a client that keeps
+//! what it is answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,19 +22,25 @@ use wire::http1::head::{self, HeadIndex, HeadLimits};
 
 pub const CHAT: &str = "/v1/chat/completions";
 
-/// The state that requests share. `backend`, `route` and `more` are more members of the backend `b`, of the route `r`, and of the settings.
+/// The state that requests share. `backend`, `route` and `more` are more members of the backend
+/// `b`, of the route `r`, and of the settings.
 pub fn shared(backend: &str, route: &str, more: &str) -> Arc<Shared> {
     let text = format!(
         "backends: [{{name: b, url: 'http://127.0.0.1:1', models: [m]{backend}}}, {{name: c, url: 'http://127.0.0.1:2', models: [m, n]}}]\n\
          pools: [{{name: p, balance: round_robin, backends: [b, c]}}]\nroutes: [{{name: r{route}}}]\n{more}\n"
     );
-    let text = if route.contains("pool:") { text } else { text.replace("{name: r", "{name: r, backend: b") };
+    let text = if route.contains("pool:") {
+        text
+    } else {
+        text.replace("{name: r", "{name: r, backend: b")
+    };
     of(&text)
 }
 
 /// The same of a whole text of settings.
 pub fn of(text: &str) -> Arc<Shared> {
-    let settings = Arc::new(config::parse("test", text).unwrap_or_else(|problems| panic!("{problems}")));
+    let settings =
+        Arc::new(config::parse("test", text).unwrap_or_else(|problems| panic!("{problems}")));
     let observatory = Arc::new(Observatory::new(1, 16, Vec::new()));
     let threads = |name| Arc::new(ThreadPool::new(name, 1, 16));
     let tools = Tools {
@@ -66,14 +73,23 @@ pub struct Read {
 
 impl Read {
     pub fn post(path: &str, fields: &str, body: &str) -> Read {
-        let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n",
+            body.len()
+        );
         let mut room = head::field_room();
-        let index =
-            HeadIndex::new(&head::parse_request(head.as_bytes(), &mut room, HeadLimits::default()).expect("a head"), head.as_bytes());
+        let index = HeadIndex::new(
+            &head::parse_request(head.as_bytes(), &mut room, HeadLimits::default())
+                .expect("a head"),
+            head.as_bytes(),
+        );
         Read { buffer: (head + body).into_bytes(), index }
     }
 
-    pub fn with_head<T>(&self, work: impl FnOnce(&head::Head<'_, head::RequestLine<'_>>) -> T) -> T {
+    pub fn with_head<T>(
+        &self,
+        work: impl FnOnce(&head::Head<'_, head::RequestLine<'_>>) -> T,
+    ) -> T {
         let mut room = head::field_room();
         work(&self.index.head(&self.buffer, &mut room))
     }
@@ -96,7 +112,11 @@ impl Read {
                 accept::Server::Exchange(dialect) => Some(dialect),
                 accept::Server::PassThrough => None,
             };
-            (accept::accepted(head, dialect, now), authenticate::read_credential(&plan, head, None), accept::check(head))
+            (
+                accept::accepted(head, dialect, now),
+                authenticate::read_credential(&plan, head, None),
+                accept::check(head),
+            )
         });
         accepted.client = Some([127, 0, 0, 1].into());
         let mut exchange = ExchangeGuard::open(shared, plan, accepted, now);
@@ -108,8 +128,10 @@ impl Read {
     pub fn routed(&self, shared: &Arc<Shared>) -> ExchangeGuard {
         let (mut exchange, admitted) = self.open(shared);
         admitted.expect("admitted");
-        pipeline::stage::inspect::read_body(&mut exchange, false, self.body()).expect("not refused");
-        self.with_head(|head| pipeline::stage::route::select(&mut exchange, head)).expect("a route");
+        pipeline::stage::inspect::read_body(&mut exchange, false, self.body())
+            .expect("not refused");
+        self.with_head(|head| pipeline::stage::route::select(&mut exchange, head))
+            .expect("a route");
         exchange.expected = pipeline::stage::rate_limit::expected(&exchange, self.body());
         exchange
     }
@@ -117,7 +139,11 @@ impl Read {
 
 /// A chat with that text.
 pub fn chat(text: &str) -> Read {
-    Read::post(CHAT, "", &format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"))
+    Read::post(
+        CHAT,
+        "",
+        &format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"),
+    )
 }
 
 /// The records that were written.

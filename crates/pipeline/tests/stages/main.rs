@@ -29,14 +29,25 @@ async fn a_key_is_asked_for_where_every_route_asks_for_one() {
         assert_eq!(admitted.err().map(|refusal| refusal.code), code, "{fields}{more}");
         assert!(exchange.caller.is_none(), "which route it is for is not known yet");
     }
-    for (more, code) in [(", routes: [other]", Some("route_not_allowed")), (", models: [n]", Some("model_not_allowed")), ("", None)] {
+    for (more, code) in [
+        (", routes: [other]", Some("route_not_allowed")),
+        (", models: [n]", Some("model_not_allowed")),
+        ("", None),
+    ] {
         std::fs::write(&file, key(more)).expect("written");
         let shared = shared("", "", &auth);
-        let read = Read::post(CHAT, "authorization: Bearer llk_known\r\n", "{\"model\":\"m\",\"messages\":[]}");
+        let read = Read::post(
+            CHAT,
+            "authorization: Bearer llk_known\r\n",
+            "{\"model\":\"m\",\"messages\":[]}",
+        );
         let mut exchange = read.routed(&shared);
         let authorized = pipeline::stage::authenticate::authorize(&mut exchange);
         assert_eq!(authorized.err().map(|refusal| refusal.code), code, "{more}");
-        assert_eq!(exchange.caller.as_ref().map(|caller| &*caller.owner), code.is_none().then_some("o"));
+        assert_eq!(
+            exchange.caller.as_ref().map(|caller| &*caller.owner),
+            code.is_none().then_some("o")
+        );
     }
 }
 
@@ -44,12 +55,16 @@ async fn a_key_is_asked_for_where_every_route_asks_for_one() {
 async fn a_body_that_cannot_be_read_is_told_and_one_that_is_built_to_hurt_is_refused() {
     let shared = shared("", "", "");
     let deep = format!("{{\"model\":\"m\",\"messages\":{}{}}}", "[".repeat(200), "]".repeat(200));
-    for (body, refused, code) in [("not json", false, "invalid_json"), (deep.as_str(), true, "invalid_json")] {
+    for (body, refused, code) in
+        [("not json", false, "invalid_json"), (deep.as_str(), true, "invalid_json")]
+    {
         let read = Read::post(CHAT, "", body);
         let (mut exchange, _) = read.open(&shared);
         let looked = inspect::read_body(&mut exchange, false, read.body());
         match (looked, refused) {
-            (Err(refusal), true) | (Ok(Some(refusal)), false) => assert_eq!((refusal.status, refusal.code), (400, code), "{body:.20}"),
+            (Err(refusal), true) | (Ok(Some(refusal)), false) => {
+                assert_eq!((refusal.status, refusal.code), (400, code), "{body:.20}")
+            }
             other => panic!("{body:.20}: {other:?}"),
         }
         assert!(exchange.inspected().facts.is_none());
@@ -79,34 +94,45 @@ async fn the_first_route_whose_conditions_hold_is_chosen() {
         let selected = read.with_head(|head| route::select(&mut exchange, head));
         let name = exchange.routed.as_ref().map(|routed| routed.route.route.name.to_string());
         assert_eq!(name.as_deref(), want, "{path} {fields}{model}");
-        assert_eq!(selected.err().map(|refusal| refusal.code), want.is_none().then_some("no_route"));
+        assert_eq!(
+            selected.err().map(|refusal| refusal.code),
+            want.is_none().then_some("no_route")
+        );
     }
 }
 
 #[tokio::test]
 async fn pages_and_hosts_are_those_that_the_route_names() {
-    let shared = shared("", ", hosts: [gateway, '*.example.org'], cors: ['https://app.example.org']", "");
+    let shared =
+        shared("", ", hosts: [gateway, '*.example.org'], cors: ['https://app.example.org']", "");
     let plan = shared.plan.load_full();
     let route = &plan.routes[0].route;
     let host = |name: &str| {
         let read = Read::post(CHAT, "", "");
-        let text = String::from_utf8(read.buffer).expect("text").replace("host: gateway", &format!("host: {name}"));
+        let text = String::from_utf8(read.buffer)
+            .expect("text")
+            .replace("host: gateway", &format!("host: {name}"));
         let mut room = wire::http1::head::field_room();
-        let head = wire::http1::head::parse_request(text.as_bytes(), &mut room, Default::default()).expect("a head");
+        let head = wire::http1::head::parse_request(text.as_bytes(), &mut room, Default::default())
+            .expect("a head");
         origin::host(route, &head).is_ok()
     };
     assert!(host("gateway") && host("GATEWAY:8080") && host("a.example.org"));
     assert!(!host("example.org") && !host("evil-example.org") && !host("other"));
-    let fields = |origin: &str| Read::post(CHAT, &format!("origin: {origin}\r\n"), "").with_head(|head| origin::fields(route, head));
-    assert!(
-        fields("https://app.example.org").is_some_and(|fields| fields.contains("access-control-allow-origin: https://app.example.org\r\n"))
-    );
+    let fields = |origin: &str| {
+        Read::post(CHAT, &format!("origin: {origin}\r\n"), "")
+            .with_head(|head| origin::fields(route, head))
+    };
+    assert!(fields("https://app.example.org").is_some_and(|fields| {
+        fields.contains("access-control-allow-origin: https://app.example.org\r\n")
+    }));
     assert_eq!(fields("https://evil.example.org"), None);
 }
 
 #[tokio::test]
 async fn a_limit_is_reserved_told_of_and_given_back() {
-    let shared = shared("", "", "rate_limits: [{name: t, unit: input_tokens, amount: 250, window: 1h}]");
+    let shared =
+        shared("", "", "rate_limits: [{name: t, unit: input_tokens, amount: 250, window: 1h}]");
     let read = chat(&"x".repeat(400));
     let mut running = Vec::new();
     for _ in 0..2 {
@@ -117,7 +143,10 @@ async fn a_limit_is_reserved_told_of_and_given_back() {
     let mut third = read.routed(&shared);
     let refusal = rate_limit::reserve(&mut third).await.expect_err("two are all");
     assert_eq!((refusal.status, refusal.code), (429, "rate_limit_exceeded"));
-    assert!(refusal.fields.contains("retry-after: ") && refusal.message.contains("\"t\""), "{refusal:?}");
+    assert!(
+        refusal.fields.contains("retry-after: ") && refusal.message.contains("\"t\""),
+        "{refusal:?}"
+    );
     // What never reached an engine costs nothing.
     drop(running);
     rate_limit::reserve(&mut third).await.expect("they gave it back");
@@ -126,11 +155,15 @@ async fn a_limit_is_reserved_told_of_and_given_back() {
 #[tokio::test]
 async fn prompts_are_refused_changed_or_passed_as_the_guardrail_says() {
     let off = "input_injection: off, input_toxicity: off, output_pii: off, output_secrets: off, input_secrets: off";
-    let guarded = |members: &str| shared("", ", guardrail: s", &format!("guardrails: [{{name: s, {off}, {members}}}]"));
+    let guarded = |members: &str| {
+        shared("", ", guardrail: s", &format!("guardrails: [{{name: s, {off}, {members}}}]"))
+    };
     let mail = chat("write to jane.roe@example.org today");
-    for (members, code) in
-        [("input_pii: block", Some("content_blocked")), ("mode: observe, input_pii: block", None), ("input_pii: off", None)]
-    {
+    for (members, code) in [
+        ("input_pii: block", Some("content_blocked")),
+        ("mode: observe, input_pii: block", None),
+        ("input_pii: off", None),
+    ] {
         let shared = guarded(members);
         let mut exchange = mail.routed(&shared);
         let checked = guardrail_input::check_prompt(&mut exchange, mail.body()).await;
@@ -145,12 +178,21 @@ async fn prompts_are_refused_changed_or_passed_as_the_guardrail_says() {
     }
     let shared = guarded("input_pii: redact");
     let mut exchange = mail.routed(&shared);
-    let body = guardrail_input::check_prompt(&mut exchange, mail.body()).await.expect("it passes").expect("another body");
+    let body = guardrail_input::check_prompt(&mut exchange, mail.body())
+        .await
+        .expect("it passes")
+        .expect("another body");
     let body = String::from_utf8(body).expect("text");
-    assert!(!body.contains("jane") && body.contains("today") && body.starts_with("{\"model\":\"m\""), "{body}");
+    assert!(
+        !body.contains("jane") && body.contains("today") && body.starts_with("{\"model\":\"m\""),
+        "{body}"
+    );
     let harmless = chat("nothing to see");
     let mut exchange = harmless.routed(&shared);
-    assert_eq!(guardrail_input::check_prompt(&mut exchange, harmless.body()).await.expect("it passes"), None);
+    assert_eq!(
+        guardrail_input::check_prompt(&mut exchange, harmless.body()).await.expect("it passes"),
+        None
+    );
 }
 
 #[tokio::test]
@@ -158,7 +200,10 @@ async fn a_strict_route_names_the_member_that_is_wrong() {
     let strict = shared(", context_length: 100", ", validation: strict", "");
     for (body, want) in [
         ("{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", None),
-        ("{\"model\":\"other\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", Some((404, "model_not_found", "model"))),
+        (
+            "{\"model\":\"other\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
+            Some((404, "model_not_found", "model")),
+        ),
         (
             "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"temperature\":9}",
             Some((400, "invalid_value", "temperature")),
@@ -170,8 +215,11 @@ async fn a_strict_route_names_the_member_that_is_wrong() {
     ] {
         let read = Read::post(CHAT, "", body);
         let exchange = read.routed(&strict);
-        let checked = validate::check(&exchange, read.body()).and_then(|()| validate::fits(&exchange));
-        let got = checked.err().map(|refusal| (refusal.status, refusal.code, refusal.param.unwrap_or_default()));
+        let checked =
+            validate::check(&exchange, read.body()).and_then(|()| validate::fits(&exchange));
+        let got = checked
+            .err()
+            .map(|refusal| (refusal.status, refusal.code, refusal.param.unwrap_or_default()));
         assert_eq!(got, want, "{body}");
         // A transparent route passes on what it is given.
         let shared = shared("", "", "");
@@ -184,7 +232,8 @@ async fn a_strict_route_names_the_member_that_is_wrong() {
 async fn a_prompt_is_counted_by_the_file_of_its_route() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokenizer.json");
-    let model = "{\"type\":\"WordLevel\",\"vocab\":{\"<unk>\":0,\"hello\":1},\"unk_token\":\"<unk>\"}";
+    let model =
+        "{\"type\":\"WordLevel\",\"vocab\":{\"<unk>\":0,\"hello\":1},\"unk_token\":\"<unk>\"}";
     let text = format!(
         "{{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],\"normalizer\":null,\
          \"pre_tokenizer\":{{\"type\":\"WhitespaceSplit\"}},\"post_processor\":null,\"decoder\":null,\"model\":{model}}}"
@@ -196,10 +245,15 @@ async fn a_prompt_is_counted_by_the_file_of_its_route() {
     let estimated = exchange.expected.input;
     pipeline::stage::count_tokens::count(&mut exchange, read.body()).await;
     assert!(exchange.prompt_counted && estimated != 84, "{estimated}");
-    assert_eq!(exchange.expected.input, 80 + 4, "its words, and what a template puts around a message");
+    assert_eq!(
+        exchange.expected.input,
+        80 + 4,
+        "its words, and what a template puts around a message"
+    );
 }
 
-/// One request runs, one waits, a third is shed at once. A request that waits too long leaves the queue.
+/// One request runs, one waits, a third is shed at once. A request that waits too long leaves the
+/// queue.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_full_queues_and_sheds() {
     let shared = shared(", admission: {max_requests: 1, queue: 1, max_wait: 5s}", "", "");

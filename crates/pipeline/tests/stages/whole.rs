@@ -18,10 +18,28 @@ async fn a_refusal_is_one_error_object_and_one_record() {
     let key = "AKIAIOSFODNN7EXAMPLQ";
     for (route, more, read, status, code) in [
         (", match: {path: /nowhere}", "", chat("x"), 404, "no_route"),
-        (", pool: p", "", Read::post(CHAT, "", "{\"model\":\"unknown\",\"messages\":[]}"), 503, "no_backend"),
+        (
+            ", pool: p",
+            "",
+            Read::post(CHAT, "", "{\"model\":\"unknown\",\"messages\":[]}"),
+            503,
+            "no_backend",
+        ),
         (", guardrail: s", secrets, chat(&format!("my key is {key}")), 400, "content_blocked"),
-        (", validation: strict", "", Read::post(CHAT, "", "{\"model\":\"m\"}"), 400, "invalid_value"),
-        ("", "rate_limits: [{name: t, unit: input_tokens, amount: 5, window: 1h}]", chat(&"x".repeat(400)), 429, "rate_limit_exceeded"),
+        (
+            ", validation: strict",
+            "",
+            Read::post(CHAT, "", "{\"model\":\"m\"}"),
+            400,
+            "invalid_value",
+        ),
+        (
+            "",
+            "rate_limits: [{name: t, unit: input_tokens, amount: 5, window: 1h}]",
+            chat(&"x".repeat(400)),
+            429,
+            "rate_limit_exceeded",
+        ),
         // Nothing listens there.
         ("", "", chat("x"), 502, "upstream_connect_failed"),
     ] {
@@ -31,13 +49,24 @@ async fn a_refusal_is_one_error_object_and_one_record() {
         admitted.expect("admitted");
         let id = exchange.accepted.id.clone();
         serve(exchange, read, &mut client).await;
-        assert_eq!((client.status, client.code().as_str(), client.ended), (Some(status), code, Some(true)), "{code}");
-        assert!(client.fields.contains(&format!("x-request-id: {id}\r\n")), "{code}: {}", client.fields);
+        assert_eq!(
+            (client.status, client.code().as_str(), client.ended),
+            (Some(status), code, Some(true)),
+            "{code}"
+        );
+        assert!(
+            client.fields.contains(&format!("x-request-id: {id}\r\n")),
+            "{code}: {}",
+            client.fields
+        );
         assert!(!String::from_utf8_lossy(&client.body).contains(key));
         let records = records(&shared);
         assert_eq!(records.len(), 1, "{code}");
         let record = &records[0];
-        assert_eq!((&*record.id, record.http_status, record.error_code.as_deref()), (&*id, Some(status), Some(code)));
+        assert_eq!(
+            (&*record.id, record.http_status, record.error_code.as_deref()),
+            (&*id, Some(status), Some(code))
+        );
         assert_eq!(record.ledger_us.total(), record.total_us, "{code}: the ledger closes");
         assert_eq!(shared.observatory.gauges().panics.load(Ordering::Relaxed), 0);
     }
@@ -45,7 +74,8 @@ async fn a_refusal_is_one_error_object_and_one_record() {
 
 #[tokio::test]
 async fn a_request_that_is_dropped_anywhere_settles() {
-    let shared = shared("", "", "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 1h}]");
+    let shared =
+        shared("", "", "rate_limits: [{name: t, unit: total_tokens, amount: 1000, window: 1h}]");
     for step in 0..3 {
         let read = chat("x");
         let mut exchange = if step == 0 { read.open(&shared).0 } else { read.routed(&shared) };
@@ -62,7 +92,11 @@ async fn a_request_that_is_dropped_anywhere_settles() {
 /// A client that leaves while its prompt is checked gets no answer, and its request ends there.
 #[tokio::test]
 async fn a_client_that_left_is_not_answered() {
-    let shared = shared("", ", guardrail: s", "guardrails: [{name: s, judges: [{name: j, backend: c, input: block}]}]");
+    let shared = shared(
+        "",
+        ", guardrail: s",
+        "guardrails: [{name: s, judges: [{name: j, backend: c, input: block}]}]",
+    );
     let read = chat("x");
     let (exchange, _) = read.open(&shared);
     let mut client = Client::default();
@@ -70,5 +104,8 @@ async fn a_client_that_left_is_not_answered() {
     assert!(!serve(exchange, read, &mut client).await);
     assert_eq!(client.status, None);
     let record = &records(&shared)[0];
-    assert_eq!((record.outcome, record.error_code.as_deref()), (Outcome::ClientGone, Some("client_closed")));
+    assert_eq!(
+        (record.outcome, record.error_code.as_deref()),
+        (Outcome::ClientGone, Some("client_closed"))
+    );
 }

@@ -1,4 +1,5 @@
-//! One question to a backend, outside of any exchange: over the same connections, pool and parser as everything else.
+//! One question to a backend, outside of any exchange: over the same connections, pool and parser
+//! as everything else.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,11 +9,14 @@ use filters::{Ask, Reply};
 use wire::http1::head::HeadLimits;
 
 use lens::Tick;
-use transport::{BodyListener, BodyStep, H1Source, H2Source, Request, Source, Upstream, UpstreamError, connect};
+use transport::{
+    BodyListener, BodyStep, H1Source, H2Source, Request, Source, Upstream, UpstreamError, connect,
+};
 
 /// Maximum bytes of an answer. Embeddings of a hundred sentences are the largest.
 pub const MAX_REPLY: usize = 8 << 20;
-/// The caller bounds the whole call; this bounds a connection to a dead address where no deadline is set.
+/// The caller bounds the whole call; this bounds a connection to a dead address where no deadline
+/// is set.
 const CONNECT: Duration = Duration::from_secs(5);
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
 
@@ -44,7 +48,9 @@ pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError>
                 source.settle(upstream);
                 return Ok(reply);
             }
-            Err(AskError::Upstream(_)) if !fresh && source.into_unanswered().is_some() => fresh = true,
+            Err(AskError::Upstream(_)) if !fresh && source.into_unanswered().is_some() => {
+                fresh = true
+            }
             Err(error) => return Err(error),
         }
     }
@@ -67,8 +73,16 @@ pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, Ask
     }
     head.push_str("\r\n");
     let connection = connect(upstream, CONNECT, true).await?;
-    let mut source =
-        H1Source::new(connection, Request { head: head.into_bytes(), buffer: Arc::default(), body: 0..0, edits: [None, None] }, LIMITS);
+    let mut source = H1Source::new(
+        connection,
+        Request {
+            head: head.into_bytes(),
+            buffer: Arc::default(),
+            body: 0..0,
+            edits: [None, None],
+        },
+        LIMITS,
+    );
     exchange(&mut source).await
 }
 
@@ -85,7 +99,12 @@ fn request(upstream: &Upstream, ask: &Ask) -> Request {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    Request { head: head.into_bytes(), buffer: Arc::new(ask.body.to_vec()), body: 0..ask.body.len(), edits: [None, None] }
+    Request {
+        head: head.into_bytes(),
+        buffer: Arc::new(ask.body.to_vec()),
+        body: 0..ask.body.len(),
+        edits: [None, None],
+    }
 }
 
 async fn exchange<S: Source>(source: &mut S) -> Result<Reply, AskError> {

@@ -2,7 +2,8 @@
 //!
 //! - *In*: jobs, from any worker.
 //! - *Out*: their effects, in about the order they came.
-//! - *Never*: more jobs that wait than its queue has; what is beyond is refused at once, and its filter's declared mode applies.
+//! - *Never*: more jobs that wait than its queue has; what is beyond is refused at once, and its
+//!   filter's declared mode applies.
 //!
 //! Threads of the pool are made with the first job: a gateway without guardrails has none.
 
@@ -37,13 +38,21 @@ struct Running {
 impl ThreadPool {
     /// A pool of that many threads, 0 for half of the cores, and jobs that wait.
     pub fn new(name: &'static str, threads: usize, queue: usize) -> Self {
-        let half = || std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2).max(1);
-        ThreadPool { name, threads: if threads == 0 { half() } else { threads }, queue, running: OnceLock::new() }
+        let half = || {
+            std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2).max(1)
+        };
+        ThreadPool {
+            name,
+            threads: if threads == 0 { half() } else { threads },
+            queue,
+            running: OnceLock::new(),
+        }
     }
 
     /// Have a job done.
     pub fn offload(&self, job: Job) -> Result<(), Failure> {
-        let running = self.running.get_or_init(|| Running::start(self.name, self.threads, self.queue));
+        let running =
+            self.running.get_or_init(|| Running::start(self.name, self.threads, self.queue));
         match running.jobs.lock().as_ref().map(|jobs| jobs.try_send(job)) {
             Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => Err(Failure::Busy),
@@ -62,7 +71,13 @@ impl Running {
             Builder::new().name(format!("llm-lens-{name}-{number}")).spawn(move || work(&take))
         };
         let threads = (0..threads)
-            .filter_map(|number| work(number).inspect_err(|e| tracing::error!(error = %e, "cannot start a thread of the pool")).ok())
+            .filter_map(|number| {
+                work(number)
+                    .inspect_err(
+                        |e| tracing::error!(error = %e, "cannot start a thread of the pool"),
+                    )
+                    .ok()
+            })
             .collect();
         Running { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(threads) }
     }

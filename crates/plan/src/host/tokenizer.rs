@@ -55,13 +55,16 @@ impl Tokenizer {
             inner.with_truncation(None).map_err(|e| e.to_string())?;
             Ok(inner)
         };
-        let inner = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("the tokenizer panicked".into())).map_err(wrong)?;
+        let inner = catch_unwind(AssertUnwindSafe(read))
+            .unwrap_or_else(|_| Err("the tokenizer panicked".into()))
+            .map_err(wrong)?;
         Ok(Arc::new(Tokenizer { path: path.to_owned(), stamp, inner }))
     }
 
     /// Tokens of a text, with special tokens when it is a prompt of its own; `None`: unknown.
     pub fn count(&self, text: &str, framed: bool) -> Option<u64> {
-        let encoded = catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, framed))).ok()?;
+        let encoded =
+            catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, framed))).ok()?;
         Some(encoded.ok()?.len() as u64)
     }
 }

@@ -1,4 +1,5 @@
-//! A build without the feature `jwt`: tokens of identity providers cannot be set up, so that there are none to judge.
+//! A build without the feature `jwt`: tokens of identity providers cannot be set up, so that there
+//! are none to judge.
 
 use std::convert::Infallible;
 

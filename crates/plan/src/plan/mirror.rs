@@ -41,7 +41,11 @@ pub struct MirrorSlot(Arc<MirrorCounts>);
 impl Mirror {
     /// A mirror of `share` (0 to 1) of the requests; counts continue from `before`.
     pub fn new(pool: Arc<PlannedPool>, share: f64, before: Option<&Mirror>) -> Self {
-        Mirror { pool, share, counts: before.map(|before| before.counts.clone()).unwrap_or_default() }
+        Mirror {
+            pool,
+            share,
+            counts: before.map(|before| before.counts.clone()).unwrap_or_default(),
+        }
     }
 
     /// A slot, if this request is to be copied.
@@ -50,7 +54,11 @@ impl Mirror {
             return None;
         }
         let running = &self.counts.running;
-        let fits = running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < MAX_RUNNING).then_some(n + 1)).is_ok();
+        let fits = running
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < MAX_RUNNING).then_some(n + 1)
+            })
+            .is_ok();
         if !fits {
             self.counts.left_out.fetch_add(1, Ordering::Relaxed);
         }

@@ -33,7 +33,9 @@ pub struct RouteCounters {
 impl RouteCounters {
     /// What was decided between edge and cloud, and how often.
     pub fn decisions(&self) -> impl Iterator<Item = (Offloaded, u64)> {
-        Offloaded::ALL.into_iter().zip(self.offloaded.iter().map(|count| count.load(Ordering::Relaxed)))
+        Offloaded::ALL
+            .into_iter()
+            .zip(self.offloaded.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// It was decided between edge and cloud.
@@ -49,16 +51,22 @@ impl RouteCounters {
 pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
     let mut probes = HashMap::new();
     for route in &settings.routes {
-        for every in route.offload.iter().map(|offload| offload.probe).filter(|every| !every.is_zero()) {
+        for every in
+            route.offload.iter().map(|offload| offload.probe).filter(|every| !every.is_zero())
+        {
             for backend in route.backends() {
-                probes.entry(backend.name.clone()).and_modify(|known: &mut Duration| *known = every.min(*known)).or_insert(every);
+                probes
+                    .entry(backend.name.clone())
+                    .and_modify(|known: &mut Duration| *known = every.min(*known))
+                    .or_insert(every);
             }
         }
     }
     probes
 }
 
-/// Tell pools whether there is another behind them, in any route: the old version is behind the new one.
+/// Tell pools whether there is another behind them, in any route: the old version is behind the new
+/// one.
 pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
     let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
         let canary = route.route.canary.as_ref().and_then(|canary| route.pools.get(canary.pool));
@@ -74,19 +82,29 @@ pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
 /// The policy of edge and cloud, with what it remembers, where nothing about it has changed.
 pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Offload>> {
     let wanted = route.offload.as_ref()?;
-    let known = known.filter(|known| known.route.offload == route.offload).and_then(|known| known.offload.clone());
+    let known = known
+        .filter(|known| known.route.offload == route.offload)
+        .and_then(|known| known.offload.clone());
     Some(known.unwrap_or_else(|| Arc::new(Offload::new(wanted.objective, wanted.complexity))))
 }
 
-/// How a new version of a route is released: as it is, where nothing about it has changed, with the share that the operator gave it meanwhile. With other rules
-/// it continues under these; only another share in the settings is another decision.
+/// How a new version of a route is released: as it is, where nothing about it has changed, with the
+/// share that the operator gave it meanwhile. With other rules it continues under these; only
+/// another share in the settings is another decision.
 pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
     let wanted = route.canary.as_ref()?;
-    let pool_of = |route: &Route| Some(route.pools.get(route.canary.as_ref()?.pool)?.settings.name.clone());
-    let known = known.and_then(|known| Some((known.route.canary.as_ref()?, known.release.as_ref()?, pool_of(&known.route))));
+    let pool_of =
+        |route: &Route| Some(route.pools.get(route.canary.as_ref()?.pool)?.settings.name.clone());
+    let known = known.and_then(|known| {
+        Some((known.route.canary.as_ref()?, known.release.as_ref()?, pool_of(&known.route)))
+    });
     let (rollback, seed) = (Some(wanted.rollback), rand::random());
     Some(match known.filter(|(.., pool)| *pool == pool_of(route)) {
-        Some((canary, release, _)) if canary.share == wanted.share && canary.rollback == wanted.rollback => release.clone(),
+        Some((canary, release, _))
+            if canary.share == wanted.share && canary.rollback == wanted.rollback =>
+        {
+            release.clone()
+        }
         Some((canary, release, _)) => {
             let share = (canary.share != wanted.share).then_some(wanted.share);
             Arc::new(Release::after(release, share, rollback, seed))

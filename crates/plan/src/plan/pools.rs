@@ -1,7 +1,8 @@
 //! Pools of a plan, and how they survive a reload.
 //!
 //! - *In*: pools of the settings, prepared backends, the previous plan.
-//! - *Out*: the same pool if nothing changed; else a new one with the measurements and budgets of the old one.
+//! - *Out*: the same pool if nothing changed; else a new one with the measurements and budgets of
+//!   the old one.
 //! - *Never*: a backend in two states: all pools with it share its upstream.
 
 use std::sync::Arc;
@@ -55,15 +56,25 @@ impl PlannedPool {
     }
 }
 
-/// Makes pools: those of a plan before this live on, with all they know, where nothing about them has changed.
+/// Makes pools. A pool of the plan before is kept, with its health and counters, where nothing
+/// about it has changed.
 pub(super) struct Pools<'p> {
-    pub(super) upstreams: &'p [Arc<Upstream>],
-    pub(super) zone: Option<&'p str>,
-    pub(super) known: Vec<Arc<PlannedPool>>,
-    pub(super) made: Vec<Arc<PlannedPool>>,
+    upstreams: &'p [Arc<Upstream>],
+    zone: Option<&'p str>,
+    known: Vec<Arc<PlannedPool>>,
+    made: Vec<Arc<PlannedPool>>,
 }
 
-impl Pools<'_> {
+impl<'p> Pools<'p> {
+    pub(super) fn new(
+        upstreams: &'p [Arc<Upstream>],
+        zone: Option<&'p str>,
+        before: Option<&Plan>,
+    ) -> Self {
+        let known = before.map(Plan::pools).unwrap_or_default();
+        Pools { upstreams, zone, known, made: Vec::new() }
+    }
+
     pub(super) fn of(&mut self, route: &Route) -> Vec<Arc<PlannedPool>> {
         route.pools.iter().map(|pool| self.pool(pool)).collect()
     }
@@ -83,28 +94,52 @@ impl Pools<'_> {
     pub(super) fn mirror(&mut self, route: &Route, before: Option<&Plan>) -> Option<Arc<Mirror>> {
         let wanted = route.mirror.as_ref()?;
         let pool = self.pool(&wanted.pool);
-        let known = before.and_then(|plan| plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone());
+        let known = before.and_then(|plan| {
+            plan.routes.iter().find(|known| known.route.name == route.name)?.mirror.clone()
+        });
         Some(Arc::new(Mirror::new(pool, wanted.share, known.as_deref())))
     }
 
     fn pool(&mut self, wanted: &config::settings::Pool) -> Arc<PlannedPool> {
-        let upstreams: Vec<Arc<Upstream>> =
-            wanted.backends.iter().filter_map(|backend| self.upstreams.get(backend.index).cloned()).collect();
+        let upstreams: Vec<Arc<Upstream>> = wanted
+            .backends
+            .iter()
+            .filter_map(|backend| self.upstreams.get(backend.index).cloned())
+            .collect();
         let same = |pool: &&Arc<PlannedPool>| {
             let members = pool.upstreams.len() == upstreams.len()
-                && pool.upstreams.iter().zip(&upstreams).all(|(one, other)| Arc::ptr_eq(one, other));
-            members && pool.pool.settings == wanted.settings && pool.model == wanted.model && pool.zone.as_deref() == self.zone
+                && pool
+                    .upstreams
+                    .iter()
+                    .zip(&upstreams)
+                    .all(|(one, other)| Arc::ptr_eq(one, other));
+            members
+                && pool.pool.settings == wanted.settings
+                && pool.model == wanted.model
+                && pool.zone.as_deref() == self.zone
         };
         if let Some(pool) = self.made.iter().chain(&self.known).find(same).cloned() {
             self.made.push(pool.clone());
             return pool;
         }
-        let abilities = |backend: &config::settings::Backend| (backend.models.clone(), backend.context_length, backend.unsupported.clone());
-        let uniform = wanted.backends.windows(2).all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
+        let abilities = |backend: &config::settings::Backend| {
+            (backend.models.clone(), backend.context_length, backend.unsupported.clone())
+        };
+        let uniform = wanted
+            .backends
+            .windows(2)
+            .all(|pair| matches!(pair, [one, other] if abilities(one) == abilities(other)));
         let members = upstreams.iter().map(|upstream| upstream.member.clone()).collect();
-        let near = upstreams.iter().map(|upstream| self.zone.is_some() && upstream.backend.zone.as_deref() == self.zone).collect();
-        let mut pool = routing::Pool::new(wanted.settings.clone(), members, rand::random()).preferring(near);
-        let before = self.known.iter().find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
+        let near = upstreams
+            .iter()
+            .map(|upstream| self.zone.is_some() && upstream.backend.zone.as_deref() == self.zone)
+            .collect();
+        let mut pool =
+            routing::Pool::new(wanted.settings.clone(), members, rand::random()).preferring(near);
+        let before = self
+            .known
+            .iter()
+            .find(|known| known.pool.settings == wanted.settings && known.model == wanted.model);
         if let Some(before) = before {
             pool = pool.after(&before.pool);
         }

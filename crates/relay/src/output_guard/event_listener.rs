@@ -49,8 +49,22 @@ impl<'g> EventListener<'g> {
         (judges, filters): (Option<&'g mut JudgeWindows>, &'g mut StreamFilters),
         closing: &'g mut Closing,
     ) -> Self {
-        let (content, ended, ends, opening) = (Content::default(), Vec::new(), Vec::new(), String::new());
-        EventListener { lens, context, texts, judges, filters, closing, data: 0, content, ended, ends, failure: None, opening }
+        let (content, ended, ends, opening) =
+            (Content::default(), Vec::new(), Vec::new(), String::new());
+        EventListener {
+            lens,
+            context,
+            texts,
+            judges,
+            filters,
+            closing,
+            data: 0,
+            content,
+            ended,
+            ends,
+            failure: None,
+            opening,
+        }
     }
 
     /// What the run held.
@@ -75,15 +89,25 @@ impl Listener for EventListener<'_> {
         match part {
             Part::Text { channel, choice, index, text } => {
                 let (key, decoded) = ((choice, channel, index), text.decode());
-                let slot = self.texts.text(self.context, key, &decoded, (self.place(text.raw()), text.is_escaped()));
+                let slot = self.texts.text(
+                    self.context,
+                    key,
+                    &decoded,
+                    (self.place(text.raw()), text.is_escaped()),
+                );
                 if let Some(judges) = &mut self.judges {
                     judges.text(slot.channel, key, &decoded);
                 }
-                if let (Err(failure), None) = (self.filters.text(choice, channel, &decoded), &self.failure) {
+                if let (Err(failure), None) =
+                    (self.filters.text(choice, channel, &decoded), &self.failure)
+                {
                     self.failure = Some(failure);
                 }
                 if slot.opens && choice == 0 && channel == Channel::Content {
-                    let end = (0..=OPENING.min(decoded.len())).rev().find(|at| decoded.is_char_boundary(*at)).unwrap_or(0);
+                    let end = (0..=OPENING.min(decoded.len()))
+                        .rev()
+                        .find(|at| decoded.is_char_boundary(*at))
+                        .unwrap_or(0);
                     self.opening = decoded.get(..end).unwrap_or_default().to_owned();
                 }
                 self.content.slots.push(slot);

@@ -2,16 +2,21 @@
 //!
 //! - *In*: pieces of text by channel; time, through the relay's polls.
 //! - *Out*: how far each text may be sent; the reason to end the answer.
-//! - *Never*: more than one question of a mode under way; text beyond a window's context that no judge wants any more.
+//! - *Never*: more than one question of a mode under way; text beyond a window's context that no
+//!   judge wants any more.
 //!
-//! The judges of each mode are a group of their own. *hold*: an event leaves when its text was judged. *cut*: it leaves at once, and only the answer's
-//! ending waits for the last verdict. *end*: everything is judged together before the ending leaves.
+//! The judges of each mode are a group of their own. *hold*: an event leaves when its text was
+//! judged. *cut*: it leaves at once, and only the answer's ending waits for the last verdict.
+//! *end*: everything is judged together before the ending leaves.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use filters::settings::{Mode, OnFailure};
-use filters::{Assessment, BoxFuture, Failure, Found, Guardrail, Hooks, Host, Place, Side, Sizes, Subject, Verdict, Voice, merge};
+use filters::{
+    Assessment, BoxFuture, Failure, Found, Guardrail, Hooks, Host, Place, Side, Sizes, Subject,
+    Verdict, Voice, merge,
+};
 use lens::security::FilterAccount;
 
 use super::text_channels::{Key, Slot};
@@ -124,7 +129,10 @@ impl JudgeWindows {
 
     /// A choice is complete, or all are.
     pub(super) fn end(&mut self, choice: Option<u32>) {
-        let ended = self.channels.iter_mut().filter(|channel| choice.is_none_or(|choice| channel.key.0 == choice));
+        let ended = self
+            .channels
+            .iter_mut()
+            .filter(|channel| choice.is_none_or(|choice| channel.key.0 == choice));
         ended.for_each(|channel| channel.ended = true);
         self.ask(false);
     }
@@ -148,7 +156,11 @@ impl JudgeWindows {
                 }
                 let (from, text) = channel.from(judged.saturating_sub(window));
                 let to = channel.floor(judged + room);
-                builder.text(Voice::Answer(channel.key.0), Place::default(), text.get(..to - from).unwrap_or(text));
+                builder.text(
+                    Voice::Answer(channel.key.0),
+                    Place::default(),
+                    text.get(..to - from).unwrap_or(text),
+                );
                 places.push((line, from));
                 upto.push(to);
                 room -= (to - judged).min(room);
@@ -156,13 +168,16 @@ impl JudgeWindows {
             if places.is_empty() {
                 continue;
             }
-            let (guardrail, host, mode, subject) = (self.guardrail.clone(), self.host.clone(), group.mode, Arc::new(builder.done()));
-            let future = Box::pin(async move { guardrail.chain().window(mode, &subject, &*host).await });
+            let (guardrail, host, mode, subject) =
+                (self.guardrail.clone(), self.host.clone(), group.mode, Arc::new(builder.done()));
+            let future =
+                Box::pin(async move { guardrail.chain().window(mode, &subject, &*host).await });
             group.running = Some(Running { future, places, upto });
         }
     }
 
-    /// Go on with the questions. Ready when one was answered; with what ends the answer, if something does.
+    /// Go on with the questions. Ready when one was answered; with what ends the answer, if
+    /// something does.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut answered = false;
         let mut stop = None;
@@ -184,7 +199,9 @@ impl JudgeWindows {
             stop = stop.or(match verdict {
                 Verdict::Pass | Verdict::Mask => None,
                 Verdict::Block { kind } => Some(End::Blocked { kind: kind.into_owned() }),
-                Verdict::Failed { filter, failure } => Some(End::GuardrailUnavailable { filter, failure }),
+                Verdict::Failed { filter, failure } => {
+                    Some(End::GuardrailUnavailable { filter, failure })
+                }
             });
         }
         if !answered {
@@ -198,18 +215,32 @@ impl JudgeWindows {
     /// Whether the texts of an event were judged as far as they must be before it leaves.
     pub(super) fn admits(&self, slots: &[Slot]) -> bool {
         let holds = self.groups.iter().filter(|group| group.mode == Mode::Hold);
-        holds.into_iter().all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
+        holds
+            .into_iter()
+            .all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
     }
 
     /// Whether text has not been judged yet, and no call is in flight that would lead to it.
     pub(super) fn has_unasked(&self) -> bool {
-        let unasked = |group: &JudgeGroup| self.channels.iter().enumerate().any(|(line, channel)| group.judged(line) < channel.end());
-        self.groups.iter().any(|group| group.mode == Mode::Hold && group.running.is_none() && unasked(group))
+        let unasked = |group: &JudgeGroup| {
+            self.channels
+                .iter()
+                .enumerate()
+                .any(|(line, channel)| group.judged(line) < channel.end())
+        };
+        self.groups
+            .iter()
+            .any(|group| group.mode == Mode::Hold && group.running.is_none() && unasked(group))
     }
 
     /// Whether all text is judged.
     pub(super) fn is_settled(&self) -> bool {
-        let judged = |group: &JudgeGroup| self.channels.iter().enumerate().all(|(line, channel)| group.judged(line) >= channel.end());
+        let judged = |group: &JudgeGroup| {
+            self.channels
+                .iter()
+                .enumerate()
+                .all(|(line, channel)| group.judged(line) >= channel.end())
+        };
         self.groups.iter().all(|group| group.running.is_none() && judged(group))
     }
 
@@ -231,16 +262,27 @@ impl JudgeWindows {
             group.judged.clone_from(&ends);
         }
         self.forget();
-        let links = self.guardrail.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
-        let closed = links.into_iter().find(|link| link.declared.on_failure == OnFailure::Closed)?;
-        Some(End::GuardrailUnavailable { filter: closed.declared.name.clone(), failure: Failure::TooLong })
+        let links =
+            self.guardrail.chain().links().iter().filter(|link| link.has(Hooks::JUDGE_ANSWER));
+        let closed =
+            links.into_iter().find(|link| link.declared.on_failure == OnFailure::Closed)?;
+        Some(End::GuardrailUnavailable {
+            filter: closed.declared.name.clone(),
+            failure: Failure::TooLong,
+        })
     }
 
     /// Let go of text that no judge needs any more, as what comes next or as what came before it.
     fn forget(&mut self) {
         let window = self.guardrail.settings.judge_window;
         for (line, channel) in self.channels.iter_mut().enumerate() {
-            let needed = self.groups.iter().map(|group| group.judged(line)).min().unwrap_or(0).saturating_sub(window);
+            let needed = self
+                .groups
+                .iter()
+                .map(|group| group.judged(line))
+                .min()
+                .unwrap_or(0)
+                .saturating_sub(window);
             let (from, _) = channel.from(needed.min(channel.end()));
             channel.text.drain(..from - channel.base);
             channel.base = from;

@@ -22,11 +22,19 @@ impl OutputGuard {
     }
 
     /// An event is complete.
-    pub(super) fn event(&mut self, bytes: &[u8], content: Content, upto: u64, now: Tick, out: &mut Out) {
+    pub(super) fn event(
+        &mut self,
+        bytes: &[u8],
+        content: Content,
+        upto: u64,
+        now: Tick,
+        out: &mut Out,
+    ) {
         if self.stopped && self.context.framing != Framing::Json {
             return;
         }
-        let opens = !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
+        let opens =
+            !self.context.disclaimer.is_empty() && content.slots.iter().any(|slot| slot.opens);
         let plain = !content.strange
             && content.ends.is_empty()
             && !opens
@@ -50,10 +58,22 @@ impl OutputGuard {
 
     /// Release what is decided, in order.
     pub(super) fn release(&mut self, now: Tick, out: &mut Out) {
-        while !self.stopped && self.queue.front().is_some_and(|held| !self.context.acts || self.may_leave(&held.content)) {
+        while !self.stopped
+            && self
+                .queue
+                .front()
+                .is_some_and(|held| !self.context.acts || self.may_leave(&held.content))
+        {
             let Some(held) = self.queue.pop_front() else { break };
             if !held.content.goes {
-                match render::event(&self.context, &self.texts, &self.opening, &held.bytes, &held.content, &mut self.elsewhere) {
+                match render::event(
+                    &self.context,
+                    &self.texts,
+                    &self.opening,
+                    &held.bytes,
+                    &held.content,
+                    &mut self.elsewhere,
+                ) {
                     Ok(bytes) => {
                         self.passed(&bytes, &held.content);
                         out.push(&bytes);

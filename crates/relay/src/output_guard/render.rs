@@ -1,4 +1,5 @@
-//! Renders released events: masked text replaced, redacted text restored, everything else unchanged.
+//! Renders released events: masked text replaced, redacted text restored, everything else
+//! unchanged.
 //!
 //! - *In*: an event's bytes, its slots, what of them is replaced.
 //! - *Out*: the bytes to queue; or for what the answer ends here.
@@ -31,8 +32,18 @@ const SPELLED: [&[u8]; 10] = [
     b"prompt_token_ids",
 ];
 /// Members of the engine's own bookkeeping; a request's id looks like a key to a scanner.
-const ENVELOPE: [&[u8]; 10] =
-    [b"id", b"object", b"type", b"role", b"model", b"status", b"item_id", b"response_id", b"system_fingerprint", b"finish_reason"];
+const ENVELOPE: [&[u8]; 10] = [
+    b"id",
+    b"object",
+    b"type",
+    b"role",
+    b"model",
+    b"status",
+    b"item_id",
+    b"response_id",
+    b"system_fingerprint",
+    b"finish_reason",
+];
 /// Members that repeat an answer's text at its end.
 const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
 
@@ -80,22 +91,29 @@ pub(super) fn event<'b>(
         return Ok(Cow::Borrowed(bytes));
     }
     let data = rewrite::data(context.framing, bytes);
-    let mut edits: Vec<Edit> = content.slots.iter().flat_map(|slot| in_slot(context, texts, &data, slot)).collect();
+    let mut edits: Vec<Edit> =
+        content.slots.iter().flat_map(|slot| in_slot(context, texts, &data, slot)).collect();
     let mut blocked = None;
-    let read = rewrite::strings(&data, if masked { &SPELLED } else { &[] }, &mut |key, found| match found {
-        Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
-        Found::Text(text, at) => match content.slots.iter().find(|slot| slot.raw.start < at.end && at.start < slot.raw.end) {
+    let spelled = if masked { &SPELLED[..] } else { &[] };
+    let read = rewrite::strings(&data, spelled, &mut |key, found| {
+        let (text, at) = match found {
+            Found::Erased(at) => return edits.push(Edit { at, with: b"null".to_vec() }),
+            Found::Text(text, at) => (text, at),
+        };
+        let overlaps = |slot: &&Slot| slot.raw.start < at.end && at.start < slot.raw.end;
+        if let Some(slot) = content.slots.iter().find(overlaps) {
             // A text that grows from event to event: what was masked before is masked again.
-            Some(slot) if slot.raw.start > at.start => edits.extend(before_slot(texts, &text, at.start, slot)),
-            Some(_) => {}
-            None if !content.strange || ENVELOPE.contains(&key) => {}
-            None => {
-                if disclaims && REPEATED.contains(&key) && !opening.is_empty() && text.decode().starts_with(opening) {
-                    edits.push(disclaimer(context, at.start));
-                }
-                blocked = blocked.take().or(in_text(context, &text, at.start, &mut edits, elsewhere));
+            if slot.raw.start > at.start {
+                edits.extend(before_slot(texts, &text, at.start, slot));
             }
-        },
+        } else if content.strange && !ENVELOPE.contains(&key) {
+            let repeats = disclaims && REPEATED.contains(&key) && !opening.is_empty();
+            if repeats && text.decode().starts_with(opening) {
+                edits.push(disclaimer(context, at.start));
+            }
+            let found = in_text(context, &text, at.start, &mut edits, elsewhere);
+            blocked = blocked.take().or(found);
+        }
     });
     if let Some(kind) = blocked {
         return Err(kind);
@@ -109,35 +127,54 @@ pub(super) fn event<'b>(
     }
     let mut changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
     if rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {}).is_err() {
-        // The arguments of a tool may stand there as JSON of their own: what is masked in them goes with all of them.
-        let whole = content.slots.iter().filter(|slot| data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
+        // The arguments of a tool may stand there as JSON of their own: what is masked in them goes
+        // with all of them.
+        let whole = content.slots.iter().filter(|slot| {
+            data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'['))
+        });
         edits.extend(whole.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
         edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
         changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
-        rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {}).map_err(|_| UNREADABLE)?;
+        rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {})
+            .map_err(|_| UNREADABLE)?;
     }
     Ok(Cow::Owned(changed))
 }
 
 /// Bytes that are not an event, scanned as one text.
-fn whole<'b>(context: &GuardContext, bytes: &'b [u8], elsewhere: &mut Elsewhere) -> Result<Cow<'b, [u8]>, Name> {
+fn whole<'b>(
+    context: &GuardContext,
+    bytes: &'b [u8],
+    elsewhere: &mut Elsewhere,
+) -> Result<Cow<'b, [u8]>, Name> {
     let mut edits = Vec::new();
     match in_text(context, &Text::of(bytes, false), 0, &mut edits, elsewhere) {
         Some(kind) => Err(kind),
         None if edits.is_empty() => Ok(Cow::Borrowed(bytes)),
-        None => rewrite::apply(Framing::Opaque, bytes, &mut edits).map(Cow::Owned).ok_or(UNREADABLE),
+        None => {
+            rewrite::apply(Framing::Opaque, bytes, &mut edits).map(Cow::Owned).ok_or(UNREADABLE)
+        }
     }
 }
 
 /// A whole answer that is not shown: without its texts, and with the dialect's word for why.
 pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec<u8> {
-    let mut edits: Vec<Edit> = content.reasons.iter().map(|(_, at)| Edit { at: at.clone(), with: dialect.filtered().into() }).collect();
+    let mut edits: Vec<Edit> = content
+        .reasons
+        .iter()
+        .map(|(_, at)| Edit { at: at.clone(), with: dialect.filtered().into() })
+        .collect();
     let is_reason = |at: &Range<usize>| content.reasons.iter().any(|(_, reason)| reason == at);
-    let objects = content.slots.iter().filter(|slot| bytes.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
+    let objects = content
+        .slots
+        .iter()
+        .filter(|slot| bytes.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
     edits.extend(objects.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
     let read = rewrite::strings(bytes, &SPELLED, &mut |key, found| match found {
         Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
-        Found::Text(_, at) if !ENVELOPE.contains(&key) && !is_reason(&at) => edits.push(Edit { at, with: Vec::new() }),
+        Found::Text(_, at) if !ENVELOPE.contains(&key) && !is_reason(&at) => {
+            edits.push(Edit { at, with: Vec::new() })
+        }
         Found::Text(..) => {}
     });
     edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
@@ -145,19 +182,28 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
     shown.unwrap_or_else(|| b"{}".to_vec())
 }
 
-/// The edits of a slot. A match that began in an earlier event is replaced there; here its text is removed.
+/// The edits of a slot. A match that began in an earlier event is replaced there; here its text is
+/// removed.
 fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slot) -> Vec<Edit> {
     let Some(raw) = data.get(slot.raw.clone()) else { return Vec::new() };
     let text = Text::of(raw, slot.escaped);
     let mut masks: Vec<&Mask> = texts.masks(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
-    let place = |mask: &Mask| mask.span.start.max(slot.span.start) - slot.span.start..mask.end().min(slot.span.end) - slot.span.start;
+    let place = |mask: &Mask| {
+        mask.span.start.max(slot.span.start) - slot.span.start
+            ..mask.end().min(slot.span.end) - slot.span.start
+    };
     let written = text.raw_ranges(masks.iter().map(|mask| place(mask)));
     let edit = |(mask, raw): (&&Mask, Range<usize>)| {
-        let with = if mask.span.start >= slot.span.start { json::escaped(&mask.instead) } else { String::new() };
+        let with = if mask.span.start >= slot.span.start {
+            json::escaped(&mask.instead)
+        } else {
+            String::new()
+        };
         Edit { at: slot.raw.start + raw.start..slot.raw.start + raw.end, with: with.into_bytes() }
     };
-    let opening = (slot.opens && !context.disclaimer.is_empty()).then(|| disclaimer(context, slot.raw.start));
+    let opening =
+        (slot.opens && !context.disclaimer.is_empty()).then(|| disclaimer(context, slot.raw.start));
     opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
 }
 
@@ -165,9 +211,12 @@ fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slo
 fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
     let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
-    let written = text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
-    let edit =
-        |(mask, raw): (&&Mask, Range<usize>)| Edit { at: at + raw.start..at + raw.end, with: json::escaped(&mask.instead).into_bytes() };
+    let written =
+        text.raw_ranges(masks.iter().map(|mask| mask.span.start..mask.end().min(slot.span.start)));
+    let edit = |(mask, raw): (&&Mask, Range<usize>)| Edit {
+        at: at + raw.start..at + raw.end,
+        with: json::escaped(&mask.instead).into_bytes(),
+    };
     masks.iter().zip(written).map(edit).collect()
 }
 
@@ -176,7 +225,13 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
 }
 
 /// The edits of a text of its own at `at`; or the kind of finding that ends the answer.
-fn in_text(context: &GuardContext, text: &Text<'_>, at: usize, edits: &mut Vec<Edit>, elsewhere: &mut Elsewhere) -> Option<Name> {
+fn in_text(
+    context: &GuardContext,
+    text: &Text<'_>,
+    at: usize,
+    edits: &mut Vec<Edit>,
+    elsewhere: &mut Elsewhere,
+) -> Option<Name> {
     let mut report = |finding: &Finding, matched: &str| elsewhere.add(context, finding, matched);
     let (found, blocked) = context.guardrail.find(&text.decode(), &context.vault, &mut report);
     let written = text.raw_ranges(found.iter().map(|(span, _)| span.clone()));

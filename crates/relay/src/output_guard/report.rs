@@ -8,7 +8,8 @@ use super::render::Elsewhere;
 use super::text_channels::channel_name;
 use crate::request::{Note, Request};
 
-/// The name of the scanners of answers in accounts: they have the same rules as the filter of that name for prompts.
+/// The name of the scanners of answers in accounts: they have the same rules as the filter of that
+/// name for prompts.
 const SCANNERS: &str = "patterns";
 
 impl OutputGuard {
@@ -25,7 +26,8 @@ impl OutputGuard {
         let is_new = |rule: &filters::Name| in_channels.iter().all(|(known, _)| known != rule);
         let Elsewhere { counts, notes: elsewhere } = std::mem::take(&mut self.elsewhere);
         let more: Vec<_> = counts.into_iter().filter(|(rule, _)| is_new(rule)).collect();
-        let elsewhere: Vec<Note> = elsewhere.into_iter().filter(|note| is_new(&note.found.rule)).collect();
+        let elsewhere: Vec<Note> =
+            elsewhere.into_iter().filter(|note| is_new(&note.found.rule)).collect();
         for (rule, count) in in_channels.into_iter().chain(more) {
             word = filters::worse(word, self.context.guardrail.asked(&rule).name());
             *into.output.entry(rule).or_default() += u64::from(count);
@@ -41,7 +43,13 @@ impl OutputGuard {
             filters::merge(&mut into.accounts, std::mem::take(&mut judges.accounts));
             for (filter, key, found) in std::mem::take(&mut judges.found) {
                 *into.output.entry(found.rule.clone()).or_default() += 1;
-                notes.push(Note { side: Side::Output, filter, found, channel: Some(channel_name(key.1)), hash: None });
+                notes.push(Note {
+                    side: Side::Output,
+                    filter,
+                    found,
+                    channel: Some(channel_name(key.1)),
+                    hash: None,
+                });
             }
         }
         request.audit(&notes);

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use filters::settings::OnFailure;
-use filters::{AnswerFacts, Failure, Guardrail, Hooks, Link, Outcome, Refused, Report, Side, Watch, account};
+use filters::{
+    AnswerFacts, Failure, Guardrail, Hooks, Link, Outcome, Refused, Report, Side, Watch, account,
+};
 use lens::security::FilterAccount;
 use transport::clock;
 use wire::Channel;
@@ -30,13 +32,22 @@ impl StreamFilters {
         if !guardrail.chain().has(Hooks::WATCH) {
             return StreamFilters::default();
         }
-        let watching = |(link, watch)| StreamFilter { link, watch, calls: 0, nanos: 0, refused: false, failed: false };
+        let watching = |(link, watch)| StreamFilter {
+            link,
+            watch,
+            calls: 0,
+            nanos: 0,
+            refused: false,
+            failed: false,
+        };
         StreamFilters(guardrail.chain().watch(facts).into_iter().map(watching).collect())
     }
 
     /// A piece of text.
     pub(super) fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), End> {
-        self.0.iter_mut().try_for_each(|watching| watching.call(|watch| watch.text(choice, channel, text)))
+        self.0
+            .iter_mut()
+            .try_for_each(|watching| watching.call(|watch| watch.text(choice, channel, text)))
     }
 
     /// The answer is complete.
@@ -46,7 +57,11 @@ impl StreamFilters {
 
     /// What each cost.
     pub(super) fn take_accounts(&mut self) -> Vec<FilterAccount> {
-        std::mem::take(&mut self.0).iter().filter(|watching| watching.calls > 0).map(StreamFilter::account).collect()
+        std::mem::take(&mut self.0)
+            .iter()
+            .filter(|watching| watching.calls > 0)
+            .map(StreamFilter::account)
+            .collect()
     }
 }
 
@@ -69,9 +84,10 @@ impl StreamFilter {
                 self.failed = true;
                 match self.link.declared.on_failure {
                     OnFailure::Open => Ok(()),
-                    OnFailure::Closed => {
-                        Err(End::GuardrailUnavailable { filter: self.link.declared.name.clone(), failure: Failure::Panicked })
-                    }
+                    OnFailure::Closed => Err(End::GuardrailUnavailable {
+                        filter: self.link.declared.name.clone(),
+                        failure: Failure::Panicked,
+                    }),
                 }
             }
         }
@@ -79,7 +95,8 @@ impl StreamFilter {
 
     fn account(&self) -> FilterAccount {
         let report = if self.failed { Err(Failure::Panicked) } else { Ok(Report::default()) };
-        let outcome = Outcome { report, wall: self.nanos, queue: 0, remote: 0, ended: clock::now() };
+        let outcome =
+            Outcome { report, wall: self.nanos, queue: 0, remote: 0, ended: clock::now() };
         let mut account = account(&self.link, Side::Output, &outcome);
         account.calls = self.calls;
         if self.refused {

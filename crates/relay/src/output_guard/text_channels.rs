@@ -2,7 +2,8 @@
 //!
 //! - *In*: pieces of text as events bring them.
 //! - *Out*: how far each text is decided, its replacements, and whether it may continue.
-//! - *Never*: text, but for what is put back. The scanner holds what it must; a text channel knows offsets.
+//! - *Never*: text, but for what is put back. The scanner holds what it must; a text channel knows
+//!   offsets.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -73,11 +74,23 @@ struct TextChannel {
 
 impl TextChannels {
     /// A piece of text, decoded, which is written at `raw` in its event's data.
-    pub(super) fn text(&mut self, context: &GuardContext, key: Key, decoded: &str, (raw, escaped): (Range<usize>, bool)) -> Slot {
+    pub(super) fn text(
+        &mut self,
+        context: &GuardContext,
+        key: Key,
+        decoded: &str,
+        (raw, escaped): (Range<usize>, bool),
+    ) -> Slot {
         let at = self.all.iter().position(|text| text.key == key).unwrap_or_else(|| {
             if self.all.len() < MAX_TEXTS {
                 let scans = context.guardrail.scanners().iter().map(|_| Scan::new()).collect();
-                self.all.push(TextChannel { key, scans, pushed: 0, base: 0, masks: VecDeque::new() });
+                self.all.push(TextChannel {
+                    key,
+                    scans,
+                    pushed: 0,
+                    base: 0,
+                    masks: VecDeque::new(),
+                });
             } else {
                 self.overflowed = true;
             }
@@ -88,14 +101,18 @@ impl TextChannels {
             span = text.pushed..text.pushed + decoded.len();
             opens = span.start == 0 && key.1 == Channel::Content;
             text.pushed = span.end;
-            text.scan(context, &mut self.notes, |scan, automata, out| scan.push(automata, decoded, out));
+            text.scan(context, &mut self.notes, |scan, automata, out| {
+                scan.push(automata, decoded, out)
+            });
         }
         Slot { channel: at, span, raw, escaped, opens }
     }
 
     /// A choice has ended, or all have: its texts are decided.
     pub(super) fn finish(&mut self, context: &GuardContext, choice: Option<u32>) {
-        for text in self.all.iter_mut().filter(|text| choice.is_none_or(|choice| text.key.0 == choice)) {
+        for text in
+            self.all.iter_mut().filter(|text| choice.is_none_or(|choice| text.key.0 == choice))
+        {
             text.scan(context, &mut self.notes, |scan, automata, out| scan.finish(automata, out));
             text.close();
             text.base = text.pushed;
@@ -104,12 +121,18 @@ impl TextChannels {
 
     /// Decide what is held as well as it can be decided now.
     pub(super) fn flush(&mut self, context: &GuardContext) {
-        self.all.iter_mut().for_each(|text| text.scan(context, &mut self.notes, |scan, automata, out| scan.flush(automata, out)));
+        self.all.iter_mut().for_each(|text| {
+            text.scan(context, &mut self.notes, |scan, automata, out| scan.flush(automata, out))
+        });
     }
 
     /// The ends of the texts of a choice, or of all.
     pub(super) fn ends(&self, choice: Option<u32>) -> Vec<(usize, usize)> {
-        let chosen = self.all.iter().enumerate().filter(|(_, text)| choice.is_none_or(|choice| text.key.0 == choice));
+        let chosen = self
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(_, text)| choice.is_none_or(|choice| text.key.0 == choice));
         chosen.map(|(at, text)| (at, text.pushed)).collect()
     }
 
@@ -123,12 +146,15 @@ impl TextChannels {
 
     /// Whether the texts of an event are decided.
     pub(super) fn is_decided(&self, context: &GuardContext, slots: &[Slot]) -> bool {
-        slots.iter().all(|slot| self.all.get(slot.channel).is_none_or(|text| text.decided(context) >= slot.span.end))
+        slots.iter().all(|slot| {
+            self.all.get(slot.channel).is_none_or(|text| text.decided(context) >= slot.span.end)
+        })
     }
 
     /// Whether they are decided, and nothing of them is replaced.
     pub(super) fn is_clear(&self, context: &GuardContext, slots: &[Slot]) -> bool {
-        self.is_decided(context, slots) && slots.iter().all(|slot| self.masks(slot).next().is_none())
+        self.is_decided(context, slots)
+            && slots.iter().all(|slot| self.masks(slot).next().is_none())
     }
 
     /// For what the answer ends at an event.
@@ -146,7 +172,11 @@ impl TextChannels {
     /// What of the same text is replaced before a slot.
     pub(super) fn masks_before(&self, slot: &Slot) -> impl Iterator<Item = &Mask> {
         let start = slot.span.start;
-        self.all.get(slot.channel).into_iter().flat_map(|text| &text.masks).filter(move |mask| mask.span.start < start)
+        self.all
+            .get(slot.channel)
+            .into_iter()
+            .flat_map(|text| &text.masks)
+            .filter(move |mask| mask.span.start < start)
     }
 
     /// No event is left that a mask could concern, but for those whose end is not known.
@@ -157,8 +187,11 @@ impl TextChannels {
     /// Findings by rule, over all texts.
     pub(super) fn found(&self, context: &GuardContext) -> Vec<(Name, u32)> {
         let mut all: Vec<(Name, u32)> = Vec::new();
-        let scans = self.all.iter().flat_map(|text| text.scans.iter().zip(context.guardrail.scanners()));
-        for (&(number, count), scanner) in scans.flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner))) {
+        let scans =
+            self.all.iter().flat_map(|text| text.scans.iter().zip(context.guardrail.scanners()));
+        for (&(number, count), scanner) in scans
+            .flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner)))
+        {
             let rule = scanner.automata.rule(number);
             // What is put back is no finding.
             let Some(rule) = rule.filter(|rule| *rule != filters::PLACEHOLDER) else { continue };
@@ -173,24 +206,44 @@ impl TextChannels {
 
 impl TextChannel {
     /// Let the scanners work, and note what they find.
-    fn scan(&mut self, context: &GuardContext, notes: &mut Vec<Note>, work: impl Fn(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>))) {
+    fn scan(
+        &mut self,
+        context: &GuardContext,
+        notes: &mut Vec<Note>,
+        work: impl Fn(&mut Scan, &Automata, &mut dyn FnMut(Piece<'_>)),
+    ) {
         let (base, key, masks) = (self.base, self.key, &mut self.masks);
-        for (scan, Scanner { action, automata }) in self.scans.iter_mut().zip(context.guardrail.scanners()) {
+        for (scan, Scanner { action, automata }) in
+            self.scans.iter_mut().zip(context.guardrail.scanners())
+        {
             work(scan, automata, &mut |piece| match piece {
                 Piece::Mask { finding, text, open } => {
                     notes.extend(note(context, Some(key), base, (finding, text), notes.len()));
                     let blocks = (*action == Action::Block).then(|| finding.kind.clone());
                     let acts = *action >= Action::Mask;
-                    if let Some(instead) = acts.then(|| filters::instead(finding, text, &context.vault)).flatten() {
+                    if let Some(instead) =
+                        acts.then(|| filters::instead(finding, text, &context.vault)).flatten()
+                    {
                         // The arguments of a tool are JSON within the text.
-                        let instead = if key.1 == Channel::ToolArguments { Cow::Owned(wire::json::escaped(&instead)) } else { instead };
-                        masks.push_back(Mask { span: base + finding.span.start..base + finding.span.end, open, blocks, instead });
+                        let instead = if key.1 == Channel::ToolArguments {
+                            Cow::Owned(wire::json::escaped(&instead))
+                        } else {
+                            instead
+                        };
+                        masks.push_back(Mask {
+                            span: base + finding.span.start..base + finding.span.end,
+                            open,
+                            blocks,
+                            instead,
+                        });
                     }
                 }
                 Piece::Pass(_) => {}
                 Piece::Close(span) => {
                     let start = base + span.start;
-                    if let Some(mask) = masks.iter_mut().rev().find(|mask| mask.open && mask.span.start == start) {
+                    if let Some(mask) =
+                        masks.iter_mut().rev().find(|mask| mask.open && mask.span.start == start)
+                    {
                         mask.span.end = base + span.end;
                         mask.open = false;
                     }
@@ -201,7 +254,11 @@ impl TextChannel {
 
     /// Bytes about which all scanners that act have decided.
     fn decided(&self, context: &GuardContext) -> usize {
-        let acting = self.scans.iter().zip(context.guardrail.scanners()).filter(|(_, scanner)| scanner.action >= Action::Mask);
+        let acting = self
+            .scans
+            .iter()
+            .zip(context.guardrail.scanners())
+            .filter(|(_, scanner)| scanner.action >= Action::Mask);
         self.pushed - acting.map(|(scan, _)| scan.held()).max().unwrap_or(0)
     }
 
@@ -214,8 +271,15 @@ impl TextChannel {
     }
 }
 
-/// A finding for the audit log, if there is one and it has room. `key` is `None` for a text that is in no channel.
-pub(super) fn note(context: &GuardContext, key: Option<Key>, base: usize, (finding, text): (&Finding, &str), there: usize) -> Option<Note> {
+/// A finding for the audit log, if there is one and it has room. `key` is `None` for a text that is
+/// in no channel.
+pub(super) fn note(
+    context: &GuardContext,
+    key: Option<Key>,
+    base: usize,
+    (finding, text): (&Finding, &str),
+    there: usize,
+) -> Option<Note> {
     let hasher = context.hasher.as_ref().filter(|_| there < filters::audit::MAX_FINDINGS)?;
     let category = match finding.family {
         Family::Pii => Category::Pii,

@@ -1,7 +1,9 @@
-//! The ways in which an answer begins: passed on at once, held until its kind is known, or resumed where another one broke off.
+//! The ways in which an answer begins: passed on at once, held until its kind is known, or resumed
+//! where another one broke off.
 //!
 //! - *In*: the head of an answer, and what comes of it before its first token.
-//! - *Out*: what reads and changes the answer from here on; the head for the client, or an [`End`] that leaves the client for another backend.
+//! - *Out*: what reads and changes the answer from here on; the head for the client, or an [`End`]
+//!   that leaves the client for another backend.
 //! - *Never*: a head given to the client while another backend could still give a better answer.
 
 use std::task::Context as TaskContext;
@@ -19,7 +21,11 @@ use crate::strip::Strip;
 
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     /// The answer begins. Its head and the body bytes that came with it leave together.
-    pub(super) fn begin(&mut self, mut head: AnswerHead, cx: &mut TaskContext<'_>) -> Result<Step, End> {
+    pub(super) fn begin(
+        &mut self,
+        mut head: AnswerHead,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<Step, End> {
         self.request.head_received(&head, self.source);
         let status = self.source.error_status().unwrap_or(head.status);
         if self.request.retry(status) {
@@ -30,13 +36,19 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
         self.first_byte_read(head.first_byte);
         self.open_answer(&head);
-        if let (Some(dialect), None) = (self.context.dialect, self.request.parts().answer.not_parsed) {
+        if let (Some(dialect), None) =
+            (self.context.dialect, self.request.parts().answer.not_parsed)
+        {
             self.read_events(dialect, &mut head);
-        } else if head.status < 400 && self.context.guardrail.as_ref().is_some_and(|guardrail| guardrail.alters_answers()) {
+        } else if head.status < 400
+            && self.context.guardrail.as_ref().is_some_and(|guardrail| guardrail.alters_answers())
+        {
             return Err(End::Refused(Failure::Unreadable));
         }
-        // A whole answer is decided before the client gets any of it: until then it may still be another one.
-        let is_judged = head.framing == Framing::Json && self.guardrail.as_ref().is_some_and(OutputGuard::acts);
+        // A whole answer is decided before the client gets any of it: until then it may still be
+        // another one.
+        let is_judged =
+            head.framing == Framing::Json && self.guardrail.as_ref().is_some_and(OutputGuard::acts);
         if is_judged {
             self.head = Some(head);
         } else {
@@ -68,18 +80,32 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         parts.answer.measured = true;
         let streamed = parts.answer.streamed;
         let takes_usage = parts.sent.usage_asked && streamed;
-        self.reader = Some(Reader::new(dialect, head.framing, self.context.reader_limits).expecting_echo(self.context.echoes_prompt));
+        self.reader = Some(
+            Reader::new(dialect, head.framing, self.context.reader_limits)
+                .expecting_echo(self.context.echoes_prompt),
+        );
         match self.context.guardrail.clone().filter(|guardrail| guardrail.reads_answers()) {
-            Some(guardrail) => self.guardrail = Some(OutputGuard::new(self.request, guardrail, (dialect, head.framing), takes_usage)),
+            Some(guardrail) => {
+                self.guardrail = Some(OutputGuard::new(
+                    self.request,
+                    guardrail,
+                    (dialect, head.framing),
+                    takes_usage,
+                ))
+            }
             None => {
                 self.is_resumable = streamed && head.status == 200 && self.request.is_resumable();
-                self.strip = (takes_usage || self.is_resumable).then(|| Strip::new(takes_usage, self.is_resumable));
+                self.strip = (takes_usage || self.is_resumable)
+                    .then(|| Strip::new(takes_usage, self.is_resumable));
             }
         }
         if streamed && self.request.is_charged() {
             self.closing = Some(Closing::new(dialect, head.framing));
         }
-        if self.guardrail.as_ref().is_some_and(OutputGuard::alters) || self.strip.is_some() || self.closing.is_some() {
+        if self.guardrail.as_ref().is_some_and(OutputGuard::alters)
+            || self.strip.is_some()
+            || self.closing.is_some()
+        {
             head.length = None;
         }
     }
@@ -95,8 +121,14 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Another backend resumes a stream. It must answer as the one before it did; else the next one may.
-    fn begin_resumed(&mut self, head: &AnswerHead, status: u16, cx: &mut TaskContext<'_>) -> Result<Step, End> {
+    /// Another backend resumes a stream. It must answer as the one before it did; else the next one
+    /// may.
+    fn begin_resumed(
+        &mut self,
+        head: &AnswerHead,
+        status: u16,
+        cx: &mut TaskContext<'_>,
+    ) -> Result<Step, End> {
         if status != 200 || head.framing != Framing::Sse || head.encoded {
             return Err(End::Again(status));
         }
@@ -129,6 +161,13 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
 /// An engine's own limits are the operator's business, and would contradict ours.
 fn without_rate_limits(fields: &[u8]) -> Vec<u8> {
-    let is_one = |line: &&[u8]| line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"));
-    fields.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_one(line)).flatten().copied().collect()
+    let is_one = |line: &&[u8]| {
+        line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"))
+    };
+    fields
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| !is_one(line))
+        .flatten()
+        .copied()
+        .collect()
 }

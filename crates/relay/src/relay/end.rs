@@ -1,4 +1,5 @@
-//! The ways in which an answer ends: whole, blocked, broken off, too late, or because the client left.
+//! The ways in which an answer ends: whole, blocked, broken off, too late, or because the client
+//! left.
 //!
 //! - *In*: why it ends, and how much the client has got.
 //! - *Out*: the last events in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
@@ -36,7 +37,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// Write a head that was held, before its body, which is in the queue already, to its end or not.
+    /// Write a head that was held, before its body, which is in the queue already, to its end or
+    /// not.
     pub(super) fn write_held_head(&mut self, is_whole: bool) -> Result<(), End> {
         let Some(mut head) = self.head.take() else { return Ok(()) };
         let mut body = std::mem::take(&mut self.out);
@@ -50,11 +52,17 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// The backend has died. Whether another one resumes the stream: some text was passed on, not all, and nothing that cannot be resumed.
+    /// The backend has died. Whether another one resumes the stream: some text was passed on, not
+    /// all, and nothing that cannot be resumed.
     pub(super) fn may_resume(&mut self) -> bool {
-        let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none()) else { return false };
+        let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none())
+        else {
+            return false;
+        };
         let lens = &mut self.request.parts().answer.lens;
-        let is_over = lens.is_complete(1) || lens.error().is_some() || self.reader.as_ref().is_none_or(Reader::overflowed);
+        let is_over = lens.is_complete(1)
+            || lens.error().is_some()
+            || self.reader.as_ref().is_none_or(Reader::overflowed);
         if is_over || strip.resume_failed() || strip.text().is_none() {
             return false;
         }
@@ -66,7 +74,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         resumes
     }
 
-    /// The guardrail has ended the answer. `Some`: the client has got nothing of it yet and gets another.
+    /// The guardrail has ended the answer. `Some`: the client has got nothing of it yet and gets
+    /// another.
     pub(super) fn end_by_guard(&mut self) -> Option<End> {
         let guardrail = self.guardrail.as_mut()?;
         let failure = guardrail.take_failure()?;
@@ -90,7 +99,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                 return None;
             }
             (_, false) => {
-                let closing = guardrail.closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
+                let closing = guardrail
+                    .closing_events((Why::Filtered, &failure.message()), &parts.answer.lens);
                 self.separate();
                 self.out.push(closing.as_bytes());
             }
@@ -105,7 +115,11 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         let torn = self.reader.as_ref().is_none_or(|reader: &Reader| reader.unterminated() > 0);
         let choices = u32::try_from(self.context.choices).unwrap_or(u32::MAX);
         let over = self.request.parts().answer.lens.is_complete(choices);
-        let Some(Exhausted { limit, on_exhausted, .. }) = self.exhausted.take_if(|_| !torn && !over) else { return Ok(()) };
+        let Some(Exhausted { limit, on_exhausted, .. }) =
+            self.exhausted.take_if(|_| !torn && !over)
+        else {
+            return Ok(());
+        };
         let failure = Failure::BudgetExhausted { limit };
         if on_exhausted == OnExhausted::Error {
             return self.end_early(failure);
@@ -122,7 +136,9 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
                 guardrail.release_all(clock::now(), &mut self.out);
                 guardrail.closing_events((Why::Length, &message), lens)
             }
-            (None, Some(closing)) => closing.events(&closing.open_choices(choices, lens), lens, (Why::Length, &message)),
+            (None, Some(closing)) => {
+                closing.events(&closing.open_choices(choices, lens), lens, (Why::Length, &message))
+            }
             (None, None) => return Ok(()),
         };
         self.out.push(events.as_bytes());
@@ -131,7 +147,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// The answer ends here for a reason of the gateway's or the backend's: by an answer of the gateway's own where none has begun.
+    /// The answer ends here for a reason of the gateway's or the backend's: by an answer of the
+    /// gateway's own where none has begun.
     pub(super) fn end_early(&mut self, failure: Failure) -> Result<(), End> {
         if self.head.is_some() {
             return Err(End::Refused(failure));
@@ -148,8 +165,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.request.release_backend();
     }
 
-    /// The answer ends here, and the client shall see that it is no proper end: an error event in its own dialect where
-    /// events flow, and a connection that closes without the end of the body.
+    /// The answer ends here, and the client shall see that it is no proper end: an error event in
+    /// its own dialect where events flow, and a connection that closes without the end of the body.
     fn break_off(&mut self, failure: &Failure) {
         self.end_upstream(failure);
         let answer = self.request.parts().answer;
@@ -183,8 +200,10 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     }
 
     pub(super) fn gone(&mut self) -> End {
-        // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may still be on its way.
-        let held = self.guardrail.as_ref().is_some_and(|guardrail| !guardrail.is_empty()) || self.strip.as_ref().is_some_and(Strip::holds);
+        // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may
+        // still be on its way.
+        let held = self.guardrail.as_ref().is_some_and(|guardrail| !guardrail.is_empty())
+            || self.strip.as_ref().is_some_and(Strip::holds);
         let parts = self.request.parts();
         if parts.answer.lens.end().is_some() && self.out.is_empty() && !held {
             return End::Served;
@@ -193,7 +212,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         End::Gone
     }
 
-    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that must still be written.
+    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that
+    /// must still be written.
     pub(super) fn timed_out(&mut self, expired: Expired) -> Option<End> {
         match (self.phase, expired) {
             (_, Expired::ClientWrite) => {

@@ -21,8 +21,13 @@ pub struct Body {
 pub fn streams() -> Vec<Body> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/tests/captures");
     let mut files = Vec::new();
-    for engine in std::fs::read_dir(root).expect("captures").flatten().filter(|entry| entry.path().is_dir()) {
-        let cases = std::fs::read_dir(engine.path()).expect("an engine's captures").flatten().map(|entry| entry.path());
+    for engine in
+        std::fs::read_dir(root).expect("captures").flatten().filter(|entry| entry.path().is_dir())
+    {
+        let cases = std::fs::read_dir(engine.path())
+            .expect("an engine's captures")
+            .flatten()
+            .map(|entry| entry.path());
         files.extend(cases.filter(|path| path.extension().is_some_and(|end| end == "json")));
     }
     files.sort();
@@ -30,7 +35,8 @@ pub fn streams() -> Vec<Body> {
 }
 
 fn body(file: &Path) -> Option<Body> {
-    let meta: Value = serde_json::from_slice(&std::fs::read(file).expect("readable")).expect("JSON");
+    let meta: Value =
+        serde_json::from_slice(&std::fs::read(file).expect("readable")).expect("JSON");
     let expected = &meta["expected"];
     let dialect = match expected["protocol"].as_str()? {
         "tgi-generate" => Dialect::Generate,
@@ -40,16 +46,27 @@ fn body(file: &Path) -> Option<Body> {
     let raw = std::fs::read(file.with_extension("http")).expect("readable");
     let len = head::find_end(&raw, 0, HeadLimits::default()).ok()??;
     let mut room = head::field_room();
-    let head = head::parse_response(raw.get(..len)?, &mut room, HeadLimits::default(), false).ok()?;
-    let kind = head.get("content-type").and_then(|kind| std::str::from_utf8(kind).ok()).unwrap_or_default();
+    let head =
+        head::parse_response(raw.get(..len)?, &mut room, HeadLimits::default(), false).ok()?;
+    let kind = head
+        .get("content-type")
+        .and_then(|kind| std::str::from_utf8(kind).ok())
+        .unwrap_or_default();
     let framing = Framing::from_content_type(kind);
     if head.line.status != 200 || !matches!(framing, Framing::Sse | Framing::Ndjson) {
         return None;
     }
-    let (mut reader, mut rest, mut bytes) = (BodyReader::new(head.framing), raw.get(len..)?, Vec::new());
+    let (mut reader, mut rest, mut bytes) =
+        (BodyReader::new(head.framing), raw.get(len..)?, Vec::new());
     while let Ok(Progress::Data { skip, len }) = reader.next(rest) {
         bytes.extend_from_slice(rest.get(skip..skip + len)?);
         rest = rest.get(skip + len..)?;
     }
-    Some(Body { name: file.display().to_string(), dialect, framing, bytes, complete: expected["complete"] == true })
+    Some(Body {
+        name: file.display().to_string(),
+        dialect,
+        framing,
+        bytes,
+        complete: expected["complete"] == true,
+    })
 }

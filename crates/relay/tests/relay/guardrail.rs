@@ -8,7 +8,9 @@ use lens::record::Outcome;
 use relay::{Context, End};
 use wire::{Dialect, Framing};
 
-use crate::script::{ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings};
+use crate::script::{
+    ScriptedRequest, ScriptedSink, ScriptedSource, Step, Takes, context, run, settings,
+};
 
 fn guarded(guardrail: &str) -> Context {
     let settings = settings(&format!("guardrails: [{{name: s, {guardrail}}}]\n"));
@@ -19,7 +21,9 @@ fn guarded(guardrail: &str) -> Context {
 }
 
 fn event(content: &str) -> String {
-    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n")
+    format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n"
+    )
 }
 
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
@@ -27,7 +31,8 @@ const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason
 /// The text of all events.
 fn text(taken: &[u8]) -> String {
     let all = String::from_utf8_lossy(taken).into_owned();
-    let data = all.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    let data =
+        all.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
     data.map(|data| {
         let event: serde_json::Value = serde_json::from_str(data).expect("JSON");
         event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
@@ -38,47 +43,86 @@ fn text(taken: &[u8]) -> String {
 #[tokio::test(start_paused = true)]
 async fn what_is_masked_never_reaches_the_client_however_it_is_cut() {
     let words = ["Write to ", "ann.", "lee@", "example", ".com", " and be", " well."];
-    let body: String = words.iter().map(|word| event(word)).chain([": ping\n\n".into(), END.into()]).collect();
+    let body: String =
+        words.iter().map(|word| event(word)).chain([": ping\n\n".into(), END.into()]).collect();
     for size in [1, 3, 10, 64, body.len()] {
         let mut request = ScriptedRequest::new();
         let steps = body.as_bytes().chunks(size).map(|piece| Step::Read(piece.to_vec())).collect();
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
-        let (end, _) = run(&mut request, guarded("output_pii: mask"), &mut source, &mut sink, None).await;
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (end, _) =
+            run(&mut request, guarded("output_pii: mask"), &mut source, &mut sink, None).await;
         assert!(matches!(end, End::Complete), "in pieces of {size}: {end:?}");
-        assert_eq!(text(&sink.taken), "Write to [EMAIL_ADDRESS] and be well.", "in pieces of {size}");
+        assert_eq!(
+            text(&sink.taken),
+            "Write to [EMAIL_ADDRESS] and be well.",
+            "in pieces of {size}"
+        );
         let all = String::from_utf8_lossy(&sink.taken).into_owned();
         assert!(all.contains(": ping\n") && all.ends_with("data: [DONE]\n\n"), "{all}");
-        assert!(request.guarded.output.values().sum::<u64>() == 1 && request.guarded.word == "redact", "{:?}", request.guarded);
+        assert!(
+            request.guarded.output.values().sum::<u64>() == 1 && request.guarded.word == "redact",
+            "{:?}",
+            request.guarded
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_blocked_stream_ends_as_filtered_and_shows_nothing_of_it() {
-    let body: String = ["The key is ", "AKIA", "IOSFODNN7", "EXAMPLQ", " ok"].iter().map(|word| event(word)).chain([END.into()]).collect();
+    let body: String = ["The key is ", "AKIA", "IOSFODNN7", "EXAMPLQ", " ok"]
+        .iter()
+        .map(|word| event(word))
+        .chain([END.into()])
+        .collect();
     let mut request = ScriptedRequest::new();
-    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
-    let (end, _) = run(&mut request, guarded("output_secrets: block"), &mut source, &mut sink, None).await;
+    let (mut source, mut sink) = (
+        ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]),
+        ScriptedSink::new(Takes::All),
+    );
+    let (end, _) =
+        run(&mut request, guarded("output_secrets: block"), &mut source, &mut sink, None).await;
     let all = String::from_utf8_lossy(&sink.taken).into_owned();
     assert!(matches!(end, End::Complete) && !all.contains("AKIA"), "{end:?}: {all}");
-    assert!(all.contains("\"finish_reason\":\"content_filter\"") && all.ends_with("data: [DONE]\n\n"), "{all}");
-    assert_eq!((request.verdict.outcome(), request.verdict.code.as_deref()), (Some(Outcome::Blocked), Some("content_blocked")));
+    assert!(
+        all.contains("\"finish_reason\":\"content_filter\"") && all.ends_with("data: [DONE]\n\n"),
+        "{all}"
+    );
+    assert_eq!(
+        (request.verdict.outcome(), request.verdict.code.as_deref()),
+        (Some(Outcome::Blocked), Some("content_blocked"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn text_is_held_no_longer_than_the_hold_time() {
     let mut request = ScriptedRequest::new();
-    let steps =
-        vec![Step::Read(event("mail ann.lee@exam").into_bytes()), Step::Wait(Duration::from_secs(30)), Step::Read(END.as_bytes().to_vec())];
-    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+    let steps = vec![
+        Step::Read(event("mail ann.lee@exam").into_bytes()),
+        Step::Wait(Duration::from_secs(30)),
+        Step::Read(END.as_bytes().to_vec()),
+    ];
+    let (mut source, mut sink) =
+        (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
     let began = transport::clock::now();
-    let (end, _) = run(&mut request, guarded("output_pii: mask, hold_time: 200ms"), &mut source, &mut sink, None).await;
+    let (end, _) = run(
+        &mut request,
+        guarded("output_pii: mask, hold_time: 200ms"),
+        &mut source,
+        &mut sink,
+        None,
+    )
+    .await;
     assert!(matches!(end, End::Complete), "{end:?}");
-    let written = request.answer.lens.marks().first_token.written.expect("written").micros_since(began) / 1000;
+    let written =
+        request.answer.lens.marks().first_token.written.expect("written").micros_since(began)
+            / 1000;
     assert!((200..210).contains(&written), "{written} ms");
     assert_eq!(request.guarded.held_events, 1);
 }
 
-/// Text that is in no channel, of an error or of an engine that writes its own, is checked, and its findings are recorded.
+/// Text that is in no channel, of an error or of an engine that writes its own, is checked, and its
+/// findings are recorded.
 #[tokio::test(start_paused = true)]
 async fn findings_outside_of_channels_are_recorded() {
     for odd in [
@@ -86,15 +130,31 @@ async fn findings_outside_of_channels_are_recorded() {
         "data: {\"id\":\"x\",\"text\":\"mail bob@example.com\"}\n\n",
         "data: {\"error\":{\"message\":\"failed on mail bob@example.com\"}}\n\n",
     ] {
-        for (action, word, code) in [("mask", "redact", None), ("block", "block", Some("content_blocked"))] {
+        for (action, word, code) in
+            [("mask", "redact", None), ("block", "block", Some("content_blocked"))]
+        {
             let mut request = ScriptedRequest::new();
             let body = event("hello") + odd + END;
-            let (mut source, mut sink) =
-                (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
-            run(&mut request, guarded(&format!("output_pii: {action}")), &mut source, &mut sink, None).await;
+            let (mut source, mut sink) = (
+                ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]),
+                ScriptedSink::new(Takes::All),
+            );
+            run(
+                &mut request,
+                guarded(&format!("output_pii: {action}")),
+                &mut source,
+                &mut sink,
+                None,
+            )
+            .await;
             let all = String::from_utf8_lossy(&sink.taken).into_owned();
             assert!(!all.contains("bob@"), "{odd}: {all}");
-            assert_eq!((request.guarded.word, request.guarded.output.get("pii.email")), (word, Some(&1)), "{odd}: {:?}", request.guarded);
+            assert_eq!(
+                (request.guarded.word, request.guarded.output.get("pii.email")),
+                (word, Some(&1)),
+                "{odd}: {:?}",
+                request.guarded
+            );
             if code.is_some() {
                 assert_eq!(request.verdict.code.as_deref(), code, "{odd}");
             }
@@ -108,7 +168,10 @@ async fn repeated_text_is_counted_once() {
     let repeated = "data: {\"note\":\"mail bob@example.com\",\"choices\":[]}\n\n";
     let body = event("mail bob@example.com, please") + repeated + END;
     let mut request = ScriptedRequest::new();
-    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]), ScriptedSink::new(Takes::All));
+    let (mut source, mut sink) = (
+        ScriptedSource::new(Framing::Sse, vec![Step::Read(body.into_bytes())]),
+        ScriptedSink::new(Takes::All),
+    );
     run(&mut request, guarded("output_pii: mask"), &mut source, &mut sink, None).await;
     assert!(!String::from_utf8_lossy(&sink.taken).contains("bob@"));
     assert_eq!(request.guarded.output.get("pii.email"), Some(&1), "{:?}", request.guarded);

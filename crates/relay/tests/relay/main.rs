@@ -19,10 +19,19 @@ const MS: Duration = Duration::from_millis(1);
 
 /// A chat stream of so many tokens.
 fn chat(tokens: usize) -> Vec<u8> {
-    let event =
-        |delta: &str, reason: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}},\"finish_reason\":{reason}}}]}}\n\n");
-    let words: String = (0..tokens).map(|n| event(&format!("\"content\":\"w{n} \""), "null")).collect();
-    format!("{}{words}{}data: [DONE]\n\n", event("\"role\":\"assistant\"", "null"), event("", "\"stop\"")).into_bytes()
+    let event = |delta: &str, reason: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{{delta}}},\"finish_reason\":{reason}}}]}}\n\n"
+        )
+    };
+    let words: String =
+        (0..tokens).map(|n| event(&format!("\"content\":\"w{n} \""), "null")).collect();
+    format!(
+        "{}{words}{}data: [DONE]\n\n",
+        event("\"role\":\"assistant\"", "null"),
+        event("", "\"stop\"")
+    )
+    .into_bytes()
 }
 
 /// One read for each event, a wait before each.
@@ -38,7 +47,11 @@ fn paced(body: &[u8], wait: Duration) -> Vec<Step> {
 
 /// A body in two reads.
 fn in_two(body: &[u8], at: usize) -> Vec<Step> {
-    [&body[..at], &body[at..]].into_iter().filter(|part| !part.is_empty()).map(|part| Step::Read(part.to_vec())).collect()
+    [&body[..at], &body[at..]]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| Step::Read(part.to_vec()))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +60,11 @@ async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
     assert!(streams.len() > 50, "{} streams were found", streams.len());
     for body in streams {
         let cuts = (0..body.bytes.len()).step_by((body.bytes.len() / 24).max(1));
-        let ways = cuts.map(|at| in_two(&body.bytes, at)).chain([body.bytes.chunks(1).map(|byte| Step::Read(byte.to_vec())).collect()]);
+        let ways = cuts.map(|at| in_two(&body.bytes, at)).chain([body
+            .bytes
+            .chunks(1)
+            .map(|byte| Step::Read(byte.to_vec()))
+            .collect()]);
         let mut seen = None;
         for (way, steps) in ways.enumerate() {
             let takes = match way % 3 {
@@ -58,20 +75,44 @@ async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
             let mut request = ScriptedRequest::new();
             let mut source = ScriptedSource::new(body.framing, steps);
             let mut sink = ScriptedSink::new(takes);
-            let (end, cut) = run(&mut request, context(body.dialect), &mut source, &mut sink, None).await;
-            assert!(matches!(end, End::Complete) && cut.is_none() && sink.ended == Some(true), "{}: {end:?}", body.name);
-            assert_eq!(String::from_utf8_lossy(&sink.taken), String::from_utf8_lossy(&body.bytes), "{}: {takes:?}", body.name);
+            let (end, cut) =
+                run(&mut request, context(body.dialect), &mut source, &mut sink, None).await;
+            assert!(
+                matches!(end, End::Complete) && cut.is_none() && sink.ended == Some(true),
+                "{}: {end:?}",
+                body.name
+            );
+            assert_eq!(
+                String::from_utf8_lossy(&sink.taken),
+                String::from_utf8_lossy(&body.bytes),
+                "{}: {takes:?}",
+                body.name
+            );
             assert_eq!(request.answer.bytes_to_client, body.bytes.len() as u64, "{}", body.name);
             assert!(request.backend_released && request.committed);
-            // However it was cut, the same is counted, and each mark lies between the first and the last read.
+            // However it was cut, the same is counted, and each mark lies between the first and the
+            // last read.
             let counts = *request.answer.lens.counts();
-            let read = (counts.events, counts.content_events, request.answer.lens.usage(), request.answer.lens.finish_reasons().to_vec());
+            let read = (
+                counts.events,
+                counts.content_events,
+                request.answer.lens.usage(),
+                request.answer.lens.finish_reasons().to_vec(),
+            );
             assert_eq!(*seen.get_or_insert_with(|| read.clone()), read, "{}", body.name);
             if let Some(first) = request.answer.lens.marks().first_token.arrival {
-                assert!(source.reads.contains(&first), "{}: a token arrives when a read returns", body.name);
+                assert!(
+                    source.reads.contains(&first),
+                    "{}: a token arrives when a read returns",
+                    body.name
+                );
             }
             let is_error = request.answer.lens.error().is_some();
-            assert!(!body.complete || is_error || request.answer.lens.is_complete(1), "{}", body.name);
+            assert!(
+                !body.complete || is_error || request.answer.lens.is_complete(1),
+                "{}",
+                body.name
+            );
         }
     }
 }
@@ -79,19 +120,26 @@ async fn every_stream_passes_unchanged_however_it_is_cut_and_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_changes_its_own_marks_and_no_other() {
     let body = chat(5);
-    let steps: Vec<Step> = [Step::Wait(100 * MS)].into_iter().chain(paced(&body, 10 * MS)).collect();
+    let steps: Vec<Step> =
+        [Step::Wait(100 * MS)].into_iter().chain(paced(&body, 10 * MS)).collect();
     let mut marks = Vec::new();
     for takes in [Takes::All, Takes::Slowly(16, 50 * MS)] {
         let mut request = ScriptedRequest::new();
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps.clone()), ScriptedSink::new(takes));
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps.clone()), ScriptedSink::new(takes));
         let began = transport::clock::now();
         run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
         assert_eq!(sink.taken, body);
         let lens = request.answer.lens.marks();
         let since = |at: Option<lens::Tick>| at.expect("a mark").micros_since(began) / 1000;
-        let times = (since(lens.first_token.arrival), since(lens.last_token.arrival), since(lens.first_token.written));
+        let times = (
+            since(lens.first_token.arrival),
+            since(lens.last_token.arrival),
+            since(lens.first_token.written),
+        );
         let (arrival, client) = request.answer.lens.drain_gaps();
-        let longest = |gaps: &mut dyn Iterator<Item = u64>| gaps.max().expect("five tokens have gaps") / 1000;
+        let longest =
+            |gaps: &mut dyn Iterator<Item = u64>| gaps.max().expect("five tokens have gaps") / 1000;
         marks.push((times, longest(&mut arrival.into_iter()), longest(&mut client.into_iter())));
         let waited = request.ledger.nanos(State::ClientWrite) / 1_000_000;
         assert_eq!(waited > 0, matches!(takes, Takes::Slowly(..)), "{takes:?}: {waited} ms");
@@ -100,15 +148,29 @@ async fn a_slow_client_changes_its_own_marks_and_no_other() {
         let whole = transport::clock::now().nanos_since(request.ledger.started());
         assert!(spent <= whole && whole - spent < 1_000_000, "{spent} of {whole}");
     }
-    let [((first, last, taken), gap, client_gap), ((slow_first, slow_last, slow_taken), slow_gap, slow_client_gap)] = marks[..] else {
+    let [
+        ((first, last, taken), gap, client_gap),
+        ((slow_first, slow_last, slow_taken), slow_gap, slow_client_gap),
+    ] = marks[..]
+    else {
         panic!("two runs")
     };
-    // The head after 100 ms and a role event, then a token each 10 ms; timers count whole milliseconds.
-    assert!((118..=121).contains(&first) && (158..=161).contains(&last) && taken == first, "{first} {last} {taken}");
-    assert!(slow_first.abs_diff(first) <= 1 && slow_last.abs_diff(last) <= 1, "arrival is the engine's: {slow_first} {slow_last}");
+    // The head after 100 ms and a role event, then a token each 10 ms; timers count whole
+    // milliseconds.
+    assert!(
+        (118..=121).contains(&first) && (158..=161).contains(&last) && taken == first,
+        "{first} {last} {taken}"
+    );
+    assert!(
+        slow_first.abs_diff(first) <= 1 && slow_last.abs_diff(last) <= 1,
+        "arrival is the engine's: {slow_first} {slow_last}"
+    );
     assert!(slow_taken > taken, "what is written late is late on the client's side");
     assert!((9..=11).contains(&gap) && gap == client_gap, "{gap} {client_gap}");
-    assert!(slow_gap.abs_diff(gap) <= 1 && slow_client_gap >= 50, "gaps, too: {slow_gap} {slow_client_gap}");
+    assert!(
+        slow_gap.abs_diff(gap) <= 1 && slow_client_gap >= 50,
+        "gaps, too: {slow_gap} {slow_client_gap}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,11 +180,17 @@ async fn upstream_is_read_while_the_client_takes_nothing_up_to_the_ring() {
     context.ring = 4 << 10;
     context.timeouts.client_write = Duration::from_secs(7);
     let mut request = ScriptedRequest::new();
-    let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, paced(&body, MS)), ScriptedSink::new(Takes::StopsAfter(200)));
+    let (mut source, mut sink) = (
+        ScriptedSource::new(Framing::Sse, paced(&body, MS)),
+        ScriptedSink::new(Takes::StopsAfter(200)),
+    );
     let began = tokio::time::Instant::now();
     let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
     assert!(matches!(end, End::Gone), "{end:?}");
-    assert_eq!((request.verdict.outcome(), request.verdict.code.as_deref()), (Some(Outcome::Timeout), Some("client_write_timeout")));
+    assert_eq!(
+        (request.verdict.outcome(), request.verdict.code.as_deref()),
+        (Some(Outcome::Timeout), Some("client_write_timeout"))
+    );
     assert!((7..8).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     let read: usize = source.reads.len() * (body.len() / 402);
     assert!((4 << 10..8 << 10).contains(&read), "reading stops when the ring is full: {read}");
@@ -134,15 +202,18 @@ async fn an_engine_that_dies_ends_the_stream_with_an_error_event_at_every_cut() 
     for at in 1..body.len() - "data: [DONE]\n\n".len() {
         let mut request = ScriptedRequest::new();
         let steps = vec![Step::Read(body[..at].to_vec()), Step::Die];
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
-        let (end, cut) = run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (end, cut) =
+            run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
         assert!(matches!(end, End::Broken) && cut.is_none(), "cut at {at}: {end:?}");
         assert_eq!(sink.ended, Some(false), "the body must not look whole");
         let text = String::from_utf8_lossy(&sink.taken).into_owned();
         assert!(text.starts_with(&*String::from_utf8_lossy(&body[..at])), "cut at {at}");
         // The error event stands alone, whatever was torn before it.
         let last = text.trim_end().rsplit("\n\n").next().expect("an event");
-        let error: serde_json::Value = serde_json::from_str(last.strip_prefix("data: ").expect("data")).expect("JSON");
+        let error: serde_json::Value =
+            serde_json::from_str(last.strip_prefix("data: ").expect("data")).expect("JSON");
         assert_eq!(error["error"]["code"], "upstream_died", "cut at {at}: {text}");
         assert_eq!(request.verdict.outcome(), Some(Outcome::UpstreamFailed));
     }
@@ -167,7 +238,8 @@ async fn deadlines_hold_to_the_millisecond() {
         context.timeouts.between_events = Duration::from_secs(2);
         context.timeouts.total = Duration::from_secs(9);
         let mut request = ScriptedRequest::new();
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
         let began = tokio::time::Instant::now();
         let (end, _) = run(&mut request, context, &mut source, &mut sink, None).await;
         let told = match &end {
@@ -184,14 +256,24 @@ async fn deadlines_hold_to_the_millisecond() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_is_gone_and_one_that_has_everything_was_served() {
     let body = chat(3);
-    for (leaves_after, want) in [(1, "client_closed"), (body.len() / 2, "client_closed"), (body.len(), "served")] {
+    for (leaves_after, want) in
+        [(1, "client_closed"), (body.len() / 2, "client_closed"), (body.len(), "served")]
+    {
         let mut steps = paced(&body, MS);
         // The end of the body comes late, as a last chunk may.
         steps.push(Step::Wait(Duration::from_secs(60)));
         let mut request = ScriptedRequest::new();
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::LeavesAfter(leaves_after)));
-        let (end, _) = run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
-        let got = if matches!(end, End::Served) { "served" } else { request.verdict.code.as_deref().unwrap_or_default() };
+        let (mut source, mut sink) = (
+            ScriptedSource::new(Framing::Sse, steps),
+            ScriptedSink::new(Takes::LeavesAfter(leaves_after)),
+        );
+        let (end, _) =
+            run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
+        let got = if matches!(end, End::Served) {
+            "served"
+        } else {
+            request.verdict.code.as_deref().unwrap_or_default()
+        };
         assert_eq!(got, want, "after {leaves_after}: {end:?}");
         assert_eq!(sink.ended, Some(false));
     }
@@ -204,11 +286,16 @@ async fn a_stream_that_used_its_limit_ends_in_its_dialects_words_at_an_event() {
         let steps = body.chunks(size).map(|piece| Step::Read(piece.to_vec())).collect();
         let mut request = ScriptedRequest::new();
         request.budget = Some(3);
-        let (mut source, mut sink) = (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
-        let (end, _) = run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
+        let (mut source, mut sink) =
+            (ScriptedSource::new(Framing::Sse, steps), ScriptedSink::new(Takes::All));
+        let (end, _) =
+            run(&mut request, context(Dialect::OpenAiChat), &mut source, &mut sink, None).await;
         assert!(matches!(end, End::Complete), "{end:?}");
         let text = String::from_utf8_lossy(&sink.taken).into_owned();
-        assert!(text.ends_with("\"finish_reason\":\"length\"}]}\n\ndata: [DONE]\n\n"), "in pieces of {size}: {text}");
+        assert!(
+            text.ends_with("\"finish_reason\":\"length\"}]}\n\ndata: [DONE]\n\n"),
+            "in pieces of {size}: {text}"
+        );
         let words = text.matches("\"content\"").count();
         // What came in the same read counts, and the event that was torn then.
         assert!((3..=8).contains(&words), "in pieces of {size}: {words} words");

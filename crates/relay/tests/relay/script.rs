@@ -1,4 +1,5 @@
-//! A scripted request between a scripted source and a scripted sink. No socket, and time is tokio's, which tests pause.
+//! A scripted request between a scripted source and a scripted sink. No socket, and time is
+//! tokio's, which tests pause.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,10 +9,14 @@ use std::time::Duration;
 
 use lens::gaps::Gaps;
 use lens::{Ledger, State, Tick};
-use relay::{Answer, Context, Cut, End, Guarded, GuardrailTools, Note, Parts, Relay, Request, Sent, Verdict};
+use relay::{
+    Answer, Context, Cut, End, Guarded, GuardrailTools, Note, Parts, Relay, Request, Sent, Verdict,
+};
 use tokio::time::Sleep;
 use traffic::Exhausted;
-use transport::{AnswerHead, BodyListener, BodyStep, Gone, Out, Sink, Source, Upstream, UpstreamError, clock};
+use transport::{
+    AnswerHead, BodyListener, BodyStep, Gone, Out, Sink, Source, Upstream, UpstreamError, clock,
+};
 use wire::{Dialect, Framing, ReaderLimits};
 
 /// What a source does next.
@@ -71,7 +76,11 @@ impl Source for ScriptedSource {
         }))
     }
 
-    fn poll_body(&mut self, cx: &mut TaskContext<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
         ready!(self.poll_wait(cx));
         match self.steps.pop_front() {
             Some(Step::Read(bytes)) => {
@@ -192,7 +201,10 @@ impl filters::Host for NoHost {
         Box::pin(tokio::time::sleep(time))
     }
 
-    fn ask(&self, _: filters::Ask) -> filters::BoxFuture<'static, Result<filters::Reply, filters::Failure>> {
+    fn ask(
+        &self,
+        _: filters::Ask,
+    ) -> filters::BoxFuture<'static, Result<filters::Reply, filters::Failure>> {
         Box::pin(async { Err(filters::Failure::Unreachable) })
     }
 
@@ -258,7 +270,8 @@ impl<S> Request<S> for ScriptedRequest {
     fn charge(&mut self) -> Option<Exhausted> {
         let used = self.answer.lens.completion_tokens().0.unwrap_or(0);
         let exhausted = self.budget.is_some_and(|budget| used >= budget);
-        let (unit, on_exhausted) = (traffic::settings::Unit::OutputTokens, traffic::settings::OnExhausted::Length);
+        let (unit, on_exhausted) =
+            (traffic::settings::Unit::OutputTokens, traffic::settings::OnExhausted::Length);
         exhausted.then(|| Exhausted { limit: "tokens \"a day\"".into(), unit, on_exhausted })
     }
 
@@ -305,7 +318,9 @@ impl<S> Request<S> for ScriptedRequest {
 
 /// Settings of a gateway with these lines, for timeouts and guardrails.
 pub fn settings(more: &str) -> config::Settings {
-    let text = format!("backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\n{more}");
+    let text = format!(
+        "backends: [{{name: b, url: 'http://127.0.0.1:1'}}]\nroutes: [{{name: r, backend: b}}]\n{more}"
+    );
     config::parse("test", &text).expect("good settings")
 }
 

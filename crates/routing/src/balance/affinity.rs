@@ -1,7 +1,8 @@
 //! Selects the same backend for the same key.
 //!
-//! Rendezvous hashing (Thaler and Ravishankar, 1998): each backend gets a number from its name and the key, and the largest wins. When a backend
-//! joins or leaves, only its own keys move. Weights apply as in Schindelhauer and Schomaker (2005).
+//! Rendezvous hashing (Thaler and Ravishankar, 1998): each backend gets a number from its name and
+//! the key, and the largest wins. When a backend joins or leaves, only its own keys move. Weights
+//! apply as in Schindelhauer and Schomaker (2005).
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -29,7 +30,10 @@ pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Choice>
         -f64::from(member.weight) / share.ln()
     };
     let best = |may: &dyn Fn(&Member) -> bool| {
-        let scored = candidates.all().filter(|(_, member)| may(member)).map(|(at, member)| (score(member), at));
+        let scored = candidates
+            .all()
+            .filter(|(_, member)| may(member))
+            .map(|(at, member)| (score(member), at));
         scored.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, at)| at)
     };
     let home = best(&|_| true)?;

@@ -1,6 +1,7 @@
 //! Selects the least loaded backend, of all or of two random ones.
 //!
-//! Two random choices are almost as good as all, and do not send every request to the same backend between two updates (Mitzenmacher, 2001).
+//! Two random choices are almost as good as all, and do not send every request to the same backend
+//! between two updates (Mitzenmacher, 2001).
 
 use super::{Candidates, DRAWS};
 use crate::member::Member;
@@ -32,13 +33,17 @@ pub(crate) fn of_two(candidates: &Candidates<'_>) -> Option<usize> {
     let (one, other) = two(candidates)?;
     let Some(other) = other else { return Some(one) };
     let prior = prior(candidates, one, other);
-    let cost = |at| candidates.at(at).map_or(f64::INFINITY, |member| cost(candidates, member, prior));
+    let cost =
+        |at| candidates.at(at).map_or(f64::INFINITY, |member| cost(candidates, member, prior));
     Some(if cost(other) < cost(one) { other } else { one })
 }
 
-/// Cost of a backend: its time to first token times the requests in flight, in requests of mean size, plus this one.
+/// Cost of a backend: its time to first token times the requests in flight, in requests of mean
+/// size, plus this one.
 fn cost(candidates: &Candidates<'_>, member: &Member, prior: f64) -> f64 {
-    let waiting = (member.tokens() as f64 + candidates.request.tokens as f64) / candidates.pool.size() + candidates.faults(member);
+    let waiting = (member.tokens() as f64 + candidates.request.tokens as f64)
+        / candidates.pool.size()
+        + candidates.faults(member);
     candidates.ttft(member).unwrap_or(prior) * (1.0 + waiting) / candidates.effective_weight(member)
 }
 

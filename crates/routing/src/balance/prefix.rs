@@ -1,8 +1,10 @@
-//! Selects the backend that was sent the longest prefix of the prompt before, and so may have it in its cache.
+//! Selects the backend that was sent the longest prefix of the prompt before, and so may have it in
+//! its cache.
 //!
 //! - *In*: hashes of a prompt's blocks, each of all blocks before it.
 //! - *Out*: the backend that was last sent the longest of these prefixes, unless it is busy.
-//! - *Never*: a lock, a text, growing memory: the table has [`SLOTS`] words, and newer entries replace older ones.
+//! - *Never*: a lock, a text, growing memory: the table has [`SLOTS`] words, and newer entries
+//!   replace older ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,13 +13,15 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{Candidates, least};
 use crate::pool::{Choice, Reason};
 
-/// Bytes of a block, about a hundred tokens. Engines cache blocks of sixteen tokens and more; shared prefixes are longer.
+/// Bytes of a block, about a hundred tokens. Engines cache blocks of sixteen tokens and more;
+/// shared prefixes are longer.
 const BLOCK: usize = 512;
 /// Maximum blocks of a prompt: 64 KiB.
 const MAX_BLOCKS: usize = 128;
 /// Slots of the table: 2 MiB, enough for the prefixes of thirty thousand prompts of 4 KiB.
 const SLOTS: usize = 1 << 18;
-/// Requests above its share that a backend may have if it has the prefix cached. In the simulation, fewer lose cache hits and more gain little.
+/// Requests above its share that a backend may have if it has the prefix cached. In the simulation,
+/// fewer lose cache hits and more gain little.
 const SLACK: f64 = 4.0;
 /// One request in so many is balanced without the cache, so that new backends get prefixes.
 const EXPLORE: usize = 20;
@@ -27,7 +31,8 @@ const WHO: u32 = 16;
 /// Separates texts. No text contains it.
 const BETWEEN: u8 = 0xFF;
 
-/// Hashes of a prompt's blocks, for one model, because caches of models are separate. A partial block has no hash.
+/// Hashes of a prompt's blocks, for one model, because caches of models are separate. A partial
+/// block has no hash.
 pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut Vec<u64>) {
     let (mut hash, mut begun) = (xxh3_64_with_seed(model, 0), Vec::with_capacity(BLOCK));
     let mut seal = |block: &[u8]| {
@@ -36,7 +41,8 @@ pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut
         out.len() < MAX_BLOCKS
     };
     for text in texts {
-        let (head, rest) = text.split_at(if begun.is_empty() { 0 } else { text.len().min(BLOCK - begun.len()) });
+        let (head, rest) =
+            text.split_at(if begun.is_empty() { 0 } else { text.len().min(BLOCK - begun.len()) });
         begun.extend_from_slice(head);
         if begun.len() == BLOCK {
             if !seal(&begun) {
@@ -77,14 +83,19 @@ impl Prefixes {
         Prefixes { slots, looked: AtomicU64::new(0), found: AtomicU64::new(0) }
     }
 
-    /// The table for a pool whose backends have other indexes now. `places` maps old indexes to new ones. Entries of removed backends are dropped.
+    /// The table for a pool whose backends have other indexes now. `places` maps old indexes to new
+    /// ones. Entries of removed backends are dropped.
     pub(crate) fn moved(&self, places: &[Option<usize>]) -> Prefixes {
         let moved = |word: u64| {
             let place = places.get((word & ((1 << WHO) - 1)) as usize).copied().flatten();
             let place = place.filter(|_| word != 0).and_then(|at| u16::try_from(at).ok());
             place.map_or(0, |at| word >> WHO << WHO | u64::from(at))
         };
-        let slots = self.slots.iter().map(|slot| AtomicU64::new(moved(slot.load(Ordering::Relaxed)))).collect();
+        let slots = self
+            .slots
+            .iter()
+            .map(|slot| AtomicU64::new(moved(slot.load(Ordering::Relaxed))))
+            .collect();
         let (looked, found) = self.counts();
         Prefixes { slots, looked: AtomicU64::new(looked), found: AtomicU64::new(found) }
     }
@@ -122,7 +133,9 @@ pub(super) fn choose(candidates: &Candidates<'_>) -> Option<Choice> {
     // Without this, a new backend would never get a known prefix.
     let explores = candidates.pool.random.below(EXPLORE) == 0;
     let seen = prefixes.longest(candidates.request.prefix).filter(|_| !explores);
-    let taken = seen.filter(|(_, at)| candidates.at(*at).is_some_and(|member| candidates.is_within_share(SLACK)(member)));
+    let taken = seen.filter(|(_, at)| {
+        candidates.at(*at).is_some_and(|member| candidates.is_within_share(SLACK)(member))
+    });
     prefixes.looked.fetch_add(candidates.request.prefix.len() as u64, Ordering::Relaxed);
     match taken {
         Some((blocks, at)) => {
@@ -151,10 +164,17 @@ mod tests {
         assert_eq!(one[..3], other[..3]);
         assert!(one[3..].iter().zip(&other[3..]).all(|(one, other)| one != other));
         assert_ne!(of(&[&a])[1..], of(&[&a[..1000], &a[1000..]])[1..], "two texts are not one");
-        assert_eq!(of(&[&a])[..2], of(&[&a[..1500]])[..2], "a prompt that grows keeps its beginning");
+        assert_eq!(
+            of(&[&a])[..2],
+            of(&[&a[..1500]])[..2],
+            "a prompt that grows keeps its beginning"
+        );
         let mut of_another = Vec::new();
         blocks(b"n", [a.as_bytes()].into_iter(), &mut of_another);
-        assert!(of(&[&a]).iter().zip(&of_another).all(|(one, other)| one != other), "another model reads it anew");
+        assert!(
+            of(&[&a]).iter().zip(&of_another).all(|(one, other)| one != other),
+            "another model reads it anew"
+        );
         assert!(of(&["short"]).is_empty());
         assert_eq!(of(&[&"x".repeat(1 << 20)]).len(), MAX_BLOCKS);
     }
@@ -168,7 +188,10 @@ mod tests {
         assert_eq!(prefixes.longest(&long[..4]), Some((4, 3)));
         assert_eq!(prefixes.longest(&other), None);
         prefixes.remember(&long[..2], 5);
-        assert_eq!((prefixes.longest(&long), prefixes.longest(&long[..2])), (Some((9, 3)), Some((2, 5))));
+        assert_eq!(
+            (prefixes.longest(&long), prefixes.longest(&long[..2])),
+            (Some((9, 3)), Some((2, 5)))
+        );
         assert!(Prefixes::new(false).slots.is_empty());
     }
 

@@ -10,7 +10,8 @@ use crate::settings::{By, Ejection};
 const SECOND: u64 = 1_000_000_000;
 
 fn pool(balance: Balance, members: usize) -> Pool {
-    let members = (0..members).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(0)))).collect();
+    let members =
+        (0..members).map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(0)))).collect();
     Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members, 42)
 }
 
@@ -41,7 +42,12 @@ fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
     let mut counts = vec![0; pool.members().len()];
     for n in 0..1000u64 {
         let key = n.to_le_bytes();
-        let choice = pool.choose(&BalanceRequest { tokens: 10, key: Some(&key), ..BalanceRequest::default() }, now).unwrap();
+        let choice = pool
+            .choose(
+                &BalanceRequest { tokens: 10, key: Some(&key), ..BalanceRequest::default() },
+                now,
+            )
+            .unwrap();
         counts[choice.at] += 1;
     }
     counts
@@ -51,7 +57,11 @@ fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
 fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 5);
-        assert!(shares(&pool, Tick(0)).iter().all(|count| (120..300).contains(count)), "{balance:?} {:?}", shares(&pool, Tick(0)));
+        assert!(
+            shares(&pool, Tick(0)).iter().all(|count| (120..300).contains(count)),
+            "{balance:?} {:?}",
+            shares(&pool, Tick(0))
+        );
         down(&pool, 2, Tick(0));
         let counts = shares(&pool, Tick(1));
         assert_eq!(counts[2], 0, "{balance:?}");
@@ -60,7 +70,10 @@ fn every_rule_spreads_requests_and_leaves_the_ejected_alone() {
         let choice = pool.choose(&BalanceRequest::default(), Tick(2)).unwrap();
         assert_eq!(choice.reason, Reason::Panic, "{balance:?}");
         let tried: Vec<usize> = (0..5).collect();
-        assert_eq!(pool.choose(&BalanceRequest { tried: &tried, ..BalanceRequest::default() }, Tick(2)), None);
+        assert_eq!(
+            pool.choose(&BalanceRequest { tried: &tried, ..BalanceRequest::default() }, Tick(2)),
+            None
+        );
     }
 }
 
@@ -69,7 +82,10 @@ fn the_ejected_are_tried_once_a_second() {
     let pool = pool(Balance::PeakEwma, 3);
     down(&pool, 1, Tick(0));
     let later = Tick(5 * SECOND);
-    assert_eq!(pool.choose(&BalanceRequest::default(), later), Some(Choice { at: 1, reason: Reason::HalfOpen }));
+    assert_eq!(
+        pool.choose(&BalanceRequest::default(), later),
+        Some(Choice { at: 1, reason: Reason::HalfOpen })
+    );
     assert!((0..50).all(|_| pool.choose(&BalanceRequest::default(), later).unwrap().at != 1));
     let attempt = pool.begin(1, size(0)).unwrap();
     assert_eq!(pool.end(attempt, AttemptResult::Success, later), Some(Change::Recovered));
@@ -102,12 +118,17 @@ fn trials_in_vain_become_rarer_at_the_bound() {
         let choice = pool.choose(&BalanceRequest::default(), now).unwrap();
         trials += usize::from(choice.at == 0);
         let attempt = pool.begin(choice.at, size(0)).unwrap();
-        pool.end(attempt, if choice.at == 0 { AttemptResult::Failure } else { AttemptResult::Success }, now);
+        pool.end(
+            attempt,
+            if choice.at == 0 { AttemptResult::Failure } else { AttemptResult::Success },
+            now,
+        );
     }
     assert!(trials < 20, "{trials} in ten minutes");
 }
 
-/// A request that has failed in another pool is not the one to find out whether a backend is well again.
+/// A request that has failed in another pool is not the one to find out whether a backend is well
+/// again.
 #[test]
 fn a_retry_does_not_probe() {
     let pool = pool(Balance::RoundRobin, 2);
@@ -117,7 +138,8 @@ fn a_retry_does_not_probe() {
     }
     let now = Tick(60 * SECOND);
     assert_eq!(pool.members()[0].health().state(now), State::HalfOpen);
-    let choose = |again| pool.choose(&BalanceRequest { again, ..BalanceRequest::default() }, now).unwrap();
+    let choose =
+        |again| pool.choose(&BalanceRequest { again, ..BalanceRequest::default() }, now).unwrap();
     assert_eq!((choose(true).at, choose(true).at), (1, 1));
     assert_eq!(choose(false), Choice { at: 0, reason: Reason::HalfOpen });
 }
@@ -128,14 +150,20 @@ fn one_slow_answer_is_not_for_ever() {
     let pool = pool(Balance::PeakEwma, 2);
     for at in 0..2 {
         let attempt = pool.begin(at, size(10)).unwrap();
-        pool.first_token(&attempt, Duration::from_millis(if at == 0 { 20_000 } else { 100 }), Tick(0));
+        pool.first_token(
+            &attempt,
+            Duration::from_millis(if at == 0 { 20_000 } else { 100 }),
+            Tick(0),
+        );
         pool.end(attempt, AttemptResult::Success, Tick(0));
     }
     let asked = |from: u64| {
         (0..600u64)
             .filter(|n| {
                 let now = Tick((from + n / 10) * SECOND);
-                let choice = pool.choose(&BalanceRequest { tokens: 10, ..BalanceRequest::default() }, now).unwrap();
+                let choice = pool
+                    .choose(&BalanceRequest { tokens: 10, ..BalanceRequest::default() }, now)
+                    .unwrap();
                 let attempt = pool.begin(choice.at, size(10)).unwrap();
                 pool.first_token(&attempt, Duration::from_millis(100), now);
                 pool.end(attempt, AttemptResult::Success, now);
@@ -144,7 +172,8 @@ fn one_slow_answer_is_not_for_ever() {
             .count()
     };
     let again = asked(120);
-    // Its mean is a hair above the other's for ever, which answers alike to the nanosecond: at least once a second it is asked all the same.
+    // Its mean is a hair above the other's for ever, which answers alike to the nanosecond: at
+    // least once a second it is asked all the same.
     assert!((50..=550).contains(&again), "{again}");
 }
 
@@ -166,9 +195,11 @@ fn a_slow_backend_is_ejected_and_weights_hold() {
     assert!(pool.tick(Tick(1)).is_empty(), "two long prompts do not make a backend slow");
     slow();
     assert_eq!(pool.tick(Tick(1)), [(3, Change::Ejected(Cause::Slow, Duration::from_secs(5)))]);
-    let members = [1, 3].map(|weight| Arc::new(Member::new(format!("w{weight}").into(), weight, Tick(0))));
+    let members =
+        [1, 3].map(|weight| Arc::new(Member::new(format!("w{weight}").into(), weight, Tick(0))));
     for balance in [Balance::Weighted, Balance::Hash(By::Caller), Balance::Session(By::Caller)] {
-        let pool = Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members.to_vec(), 1);
+        let pool =
+            Pool::new(PoolSettings { balance, ..PoolSettings::named("p") }, members.to_vec(), 1);
         let counts = shares(&pool, Tick(0));
         assert!((670..830).contains(&counts[1]), "{counts:?}");
     }
@@ -177,7 +208,14 @@ fn a_slow_backend_is_ejected_and_weights_hold() {
 #[test]
 fn a_key_stays_where_it_is_when_others_come_and_go() {
     let pool = pool(Balance::Session(By::Caller), 6);
-    let home = |key: u64| pool.choose(&BalanceRequest { key: Some(&key.to_le_bytes()), ..BalanceRequest::default() }, Tick(1)).unwrap().at;
+    let home = |key: u64| {
+        pool.choose(
+            &BalanceRequest { key: Some(&key.to_le_bytes()), ..BalanceRequest::default() },
+            Tick(1),
+        )
+        .unwrap()
+        .at
+    };
     let before: Vec<usize> = (0..300).map(home).collect();
     down(&pool, 4, Tick(0));
     for (key, at) in before.iter().enumerate() {
@@ -187,7 +225,9 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
 
 #[test]
 fn hash_avoids_a_busy_backend_and_session_does_not() {
-    for (balance, moves) in [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)] {
+    for (balance, moves) in
+        [(Balance::Hash(By::Caller), true), (Balance::Session(By::Caller), false)]
+    {
         let pool = pool(balance, 4);
         let request = BalanceRequest { tokens: 100, key: Some(b"k"), ..BalanceRequest::default() };
         let mut held = Vec::new();
@@ -215,19 +255,29 @@ fn prompts_go_where_their_beginning_was() {
     };
     assert_eq!(ask().unwrap().reason, Reason::Balanced);
     let again: Vec<Choice> = (0..400).filter_map(|_| ask()).collect();
-    let kept = again.windows(2).filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at).count();
-    assert!((360..=395).contains(&kept), "one in twenty goes elsewhere, and is looked for there then: {kept}");
+    let kept = again
+        .windows(2)
+        .filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at)
+        .count();
+    assert!(
+        (360..=395).contains(&kept),
+        "one in twenty goes elsewhere, and is looked for there then: {kept}"
+    );
     let home = again.last().unwrap().at;
     let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(home, size(100))).collect();
-    assert_eq!(pool.choose(&request, Tick(0)).unwrap().reason, Reason::Balanced, "busy: another one reads it");
+    assert_eq!(
+        pool.choose(&request, Tick(0)).unwrap().reason,
+        Reason::Balanced,
+        "busy: another one reads it"
+    );
     let (looked, found) = pool.prefix_blocks();
     assert_eq!(looked, 402 * 7);
     assert!(found >= kept as u64 * 7);
 }
 
 proptest! {
-    /// Whatever ends however: what is in flight is what was begun and not ended, a choice is never one that was tried or is unfit, and nothing but
-    /// panic mode selects an unhealthy one.
+    /// Whatever ends however: what is in flight is what was begun and not ended, a choice is never
+    /// one that was tried or is unfit, and nothing but panic mode selects an unhealthy one.
     #[test]
     fn choices_are_among_those_that_may(
         rule in 0usize..8,
@@ -240,23 +290,51 @@ proptest! {
             now += wait;
             let tried: Vec<usize> = if how == 3 { vec![pick % members] } else { vec![] };
             let key = tokens.to_le_bytes();
-            let request = BalanceRequest { tokens, key: Some(&key), tried: &tried, ..BalanceRequest::default() };
-            let well: Vec<bool> = pool.members().iter().map(|member| member.health.is_in_rotation()).collect();
+            let request = BalanceRequest {
+                tokens,
+                key: Some(&key),
+                tried: &tried,
+                ..BalanceRequest::default()
+            };
+            let well: Vec<bool> =
+                pool.members().iter().map(|member| member.health.is_in_rotation()).collect();
             match pool.choose(&request, Tick(now)) {
                 Some(choice) => {
                     prop_assert!(!tried.contains(&choice.at));
-                    prop_assert!(well[choice.at] || matches!(choice.reason, Reason::HalfOpen | Reason::Panic | Reason::Only));
+                    prop_assert!(
+                        well[choice.at]
+                            || matches!(
+                                choice.reason,
+                                Reason::HalfOpen | Reason::Panic | Reason::Only
+                            )
+                    );
                     running.push((pool.begin(choice.at, size(tokens)).unwrap(), choice.at, tokens));
                 }
                 None => prop_assert!(members == 1 && !tried.is_empty()),
             }
             if running.len() > 3 {
                 let (attempt, ..) = running.swap_remove(pick % running.len());
-                pool.end(attempt, [AttemptResult::Success, AttemptResult::Failure, AttemptResult::Unknown, AttemptResult::Failure][usize::from(how)], Tick(now));
+                pool.end(
+                    attempt,
+                    [
+                        AttemptResult::Success,
+                        AttemptResult::Failure,
+                        AttemptResult::Unknown,
+                        AttemptResult::Failure,
+                    ][usize::from(how)],
+                    Tick(now),
+                );
             }
             for (at, member) in pool.members().iter().enumerate() {
-                let mine: Vec<u64> = running.iter().filter(|(_, place, _)| *place == at).map(|(.., tokens)| *tokens).collect();
-                prop_assert_eq!((member.requests(), member.tokens()), (mine.len() as u64, mine.iter().sum::<u64>()));
+                let mine: Vec<u64> = running
+                    .iter()
+                    .filter(|(_, place, _)| *place == at)
+                    .map(|(.., tokens)| *tokens)
+                    .collect();
+                prop_assert_eq!(
+                    (member.requests(), member.tokens()),
+                    (mine.len() as u64, mine.iter().sum::<u64>())
+                );
             }
         }
     }
@@ -269,14 +347,24 @@ fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
         let health = |at: usize| &pool.members()[at].health;
         health(1).back_off(Duration::from_secs(2), Tick(0));
         health(1).back_off(Duration::from_secs(1), Tick(0));
-        assert_eq!((health(1).state(Tick(1)), health(1).cause(Tick(1))), (State::Backoff, Cause::RetryAfter));
+        assert_eq!(
+            (health(1).state(Tick(1)), health(1).cause(Tick(1))),
+            (State::Backoff, Cause::RetryAfter)
+        );
         assert_eq!(shares(&pool, Tick(SECOND))[1], 0, "{balance:?}");
         assert!(shares(&pool, Tick(2 * SECOND))[1] > 0, "{balance:?}");
         // All are in backoff: one is tried, and after it no other.
         (0..3).for_each(|at| health(at).back_off(Duration::from_secs(1), Tick(3 * SECOND)));
         let first = pool.choose(&BalanceRequest::default(), Tick(3 * SECOND)).unwrap();
         assert_eq!(first.reason, Reason::Panic, "{balance:?}");
-        assert_eq!(pool.choose(&BalanceRequest { tried: &[first.at], ..BalanceRequest::default() }, Tick(3 * SECOND)), None, "{balance:?}");
+        assert_eq!(
+            pool.choose(
+                &BalanceRequest { tried: &[first.at], ..BalanceRequest::default() },
+                Tick(3 * SECOND)
+            ),
+            None,
+            "{balance:?}"
+        );
         assert_eq!(pool.tier_offer(&size(1), &[], Tick(3 * SECOND)), (false, None));
         health(0).back_off(Duration::from_secs(86_400), Tick(3 * SECOND));
         assert!(!health(0).is_in_backoff(Tick(303 * SECOND)), "a day is not believed");
@@ -287,8 +375,17 @@ fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
 fn an_empty_pool_selects_nothing() {
     for balance in all_balances() {
         let pool = pool(balance, 0);
-        assert_eq!(pool.choose(&BalanceRequest { key: Some(b"k"), prefix: &[1, 2], ..BalanceRequest::default() }, Tick(1)), None);
-        assert!(pool.tick(Tick(1)).is_empty() && pool.select_hedge(&BalanceRequest::default(), Tick(1)).is_none());
+        assert_eq!(
+            pool.choose(
+                &BalanceRequest { key: Some(b"k"), prefix: &[1, 2], ..BalanceRequest::default() },
+                Tick(1)
+            ),
+            None
+        );
+        assert!(
+            pool.tick(Tick(1)).is_empty()
+                && pool.select_hedge(&BalanceRequest::default(), Tick(1)).is_none()
+        );
     }
 }
 
@@ -303,7 +400,8 @@ fn a_pool_goes_on_when_others_are_in_it() {
     before.remember(&prefix, home);
     (0..10).for_each(|_| before.retries.earn(Tick(0)));
     // All others are gone, and a new one has joined.
-    let members = vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
+    let members =
+        vec![Arc::new(Member::new("new".into(), 1, Tick(0))), before.members()[home].clone()];
     let after = Pool::new(before.settings.clone(), members, 7).after(&before);
     assert_eq!(after.choose(&request, Tick(0)), Some(Choice { at: 1, reason: Reason::Prefix }));
     assert_eq!(after.retries.recent(Tick(0)).0, 10);
@@ -341,11 +439,20 @@ fn a_pool_with_a_fallback_may_be_ejected_as_a_whole() {
 fn backends_of_the_zone_are_preferred_while_one_is_healthy_and_fits() {
     for balance in all_balances() {
         let pool = pool(balance.clone(), 5).preferring(vec![true, false, true, false, false]);
-        let of = |counts: Vec<usize>| counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(at, _)| at).collect::<Vec<_>>();
+        let of = |counts: Vec<usize>| {
+            counts
+                .iter()
+                .enumerate()
+                .filter(|(_, count)| **count > 0)
+                .map(|(at, _)| at)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of(shares(&pool, Tick(0))), [0, 2], "{balance:?}");
         down(&pool, 0, Tick(0));
         assert_eq!(of(shares(&pool, Tick(1))), [2], "{balance:?}");
-        let elsewhere = pool.choose(&BalanceRequest { unfit: &[2], ..BalanceRequest::default() }, Tick(1)).unwrap();
+        let elsewhere = pool
+            .choose(&BalanceRequest { unfit: &[2], ..BalanceRequest::default() }, Tick(1))
+            .unwrap();
         assert!([1, 3, 4].contains(&elsewhere.at), "{balance:?}");
         down(&pool, 2, Tick(1));
         assert_eq!(of(shares(&pool, Tick(2))), [1, 3, 4], "{balance:?}");

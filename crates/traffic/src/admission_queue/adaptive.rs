@@ -4,15 +4,18 @@
 //! - *Out*: how many may be.
 //! - *Never*: a cap outside of the operator's bounds; growth while the cap is not used.
 //!
-//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with the floor of time to first token for its long-term mean:
-//! a gradient `g = clamp(TOLERANCE x floor / recent, 0.5, 1)`, and every [`PERIOD`] `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`. The floor is the least
-//! mean of one to two [`WINDOW`]s, so that an engine that became slower for good is not throttled for ever.
+//! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with the floor of time
+//! to first token for its long-term mean: a gradient
+//! `g = clamp(TOLERANCE x floor / recent, 0.5, 1)`, and every [`PERIOD`]
+//! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`. The floor is the least mean of one to two
+//! [`WINDOW`]s, so that an engine that became slower for good is not throttled for ever.
 
 use std::time::Duration;
 
 use lens::Tick;
 
-/// How much slower than its floor the engine may be before the cap shrinks. Prompts differ in length, and with them time to first token.
+/// How much slower than its floor the engine may be before the cap shrinks. Prompts differ in
+/// length, and with them time to first token.
 const TOLERANCE: f64 = 2.0;
 /// How far a step goes.
 const SMOOTH: f64 = 0.2;
@@ -39,7 +42,15 @@ impl Adaptive {
     pub(super) fn new(least: u64, most: u64) -> Self {
         let (least, most) = (least.max(1) as f64, most as f64);
         let cap = (least * 4.0).min(most);
-        Adaptive { least, most, cap, recent: 0.0, floors: [f64::INFINITY; 2], window: Tick(0), stepped: Tick(0) }
+        Adaptive {
+            least,
+            most,
+            cap,
+            recent: 0.0,
+            floors: [f64::INFINITY; 2],
+            window: Tick(0),
+            stepped: Tick(0),
+        }
     }
 
     pub(super) fn cap(&self) -> u64 {
@@ -49,7 +60,8 @@ impl Adaptive {
     /// A request is over; so many were in flight with it.
     pub(super) fn learn(&mut self, in_flight: u64, now: Tick, ttft: Duration) {
         let ttft = ttft.as_secs_f64().max(1e-6);
-        self.recent = if self.recent == 0.0 { ttft } else { self.recent + NEW * (ttft - self.recent) };
+        self.recent =
+            if self.recent == 0.0 { ttft } else { self.recent + NEW * (ttft - self.recent) };
         if now.nanos_since(self.window) >= WINDOW {
             self.floors = [f64::INFINITY, self.floors[0]];
             self.window = now;
@@ -78,7 +90,11 @@ mod tests {
         for step in 0..seconds * 20 {
             let load = adaptive.cap();
             let ttft = base_ms * (load as f64 / slots).max(1.0).powi(2);
-            adaptive.learn(load, Tick(from + step * 50_000_000), Duration::from_secs_f64(ttft / 1e3));
+            adaptive.learn(
+                load,
+                Tick(from + step * 50_000_000),
+                Duration::from_secs_f64(ttft / 1e3),
+            );
         }
     }
 

@@ -8,7 +8,14 @@ use super::*;
 const MS: u64 = 1_000_000;
 
 fn settings(max_requests: u64, queue: usize) -> Admission {
-    Admission { max_requests, max_tokens: 0, adaptive: false, min_requests: 1, queue, max_wait: Duration::from_secs(10) }
+    Admission {
+        max_requests,
+        max_tokens: 0,
+        adaptive: false,
+        min_requests: 1,
+        queue,
+        max_wait: Duration::from_secs(10),
+    }
 }
 
 fn wish(tenant: &str, priority: u8, tokens: u64) -> QueueRequest {
@@ -21,12 +28,18 @@ fn turn(waiting: &mut Waiting) -> Option<Permit> {
 }
 
 /// Admitted requests, in order.
-fn order(admission: &Arc<AdmissionQueue>, permit: Permit, mut waiting: Vec<(&'static str, Waiting)>) -> Vec<&'static str> {
+fn order(
+    admission: &Arc<AdmissionQueue>,
+    permit: Permit,
+    mut waiting: Vec<(&'static str, Waiting)>,
+) -> Vec<&'static str> {
     let (mut order, mut inside, mut now) = (Vec::new(), vec![permit], 0);
     while let Some(permit) = inside.pop() {
         now += 10 * MS;
         permit.leave(Tick(now), None);
-        if let Some((at, permit)) = waiting.iter_mut().enumerate().find_map(|(at, (_, waiting))| Some((at, turn(waiting)?))) {
+        if let Some((at, permit)) =
+            waiting.iter_mut().enumerate().find_map(|(at, (_, waiting))| Some((at, turn(waiting)?)))
+        {
             order.push(waiting.remove(at).0);
             inside.push(permit);
         }
@@ -40,7 +53,9 @@ fn the_important_go_first_and_tenants_take_turns() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 100)));
     let permit = admission.enter(10).unwrap();
     assert!(admission.enter(10).is_none());
-    let wait = |name: &'static str, tenant, priority, tokens| (name, admission.wait(wish(tenant, priority, tokens), Tick(1)).unwrap());
+    let wait = |name: &'static str, tenant, priority, tokens| {
+        (name, admission.wait(wish(tenant, priority, tokens), Tick(1)).unwrap())
+    };
     let waiting = vec![
         wait("a1", "a", 5, 1000),
         wait("a2", "a", 5, 1000),
@@ -58,7 +73,8 @@ fn the_important_go_first_and_tenants_take_turns() {
 fn a_request_that_would_wait_too_long_is_shed_at_once() {
     let admission = Arc::new(AdmissionQueue::new(settings(1, 100)));
     let mut inside = admission.enter(1).unwrap();
-    let mut queue: Vec<Waiting> = (0..5).map(|_| admission.wait(wish("a", 5, 1), Tick(1)).unwrap()).collect();
+    let mut queue: Vec<Waiting> =
+        (0..5).map(|_| admission.wait(wish("a", 5, 1), Tick(1)).unwrap()).collect();
     // One leaves every two seconds.
     for second in 1..4u64 {
         inside.leave(Tick(2 * second * 1000 * MS), None);
@@ -69,9 +85,15 @@ fn a_request_that_would_wait_too_long_is_shed_at_once() {
     assert!(patient.is_ok(), "two ahead, some six seconds");
     let hasty = QueueRequest { max_wait: Some(Duration::from_secs(3)), ..wish("a", 5, 1) };
     assert_eq!(admission.wait(hasty.clone(), now).unwrap_err().reason, ShedReason::TooLate);
-    assert!(admission.wait(QueueRequest { priority: 9, ..hasty }, now).is_ok(), "the important overtakes");
+    assert!(
+        admission.wait(QueueRequest { priority: 9, ..hasty }, now).is_ok(),
+        "the important overtakes"
+    );
     // An engine that is silent is as slow as it shows.
-    assert_eq!(admission.wait(wish("a", 5, 1), Tick(60_000 * MS)).unwrap_err().reason, ShedReason::TooLate);
+    assert_eq!(
+        admission.wait(wish("a", 5, 1), Tick(60_000 * MS)).unwrap_err().reason,
+        ShedReason::TooLate
+    );
     assert_eq!(admission.counts().shed, [0, 2, 0]);
 }
 
@@ -111,27 +133,37 @@ fn a_request_that_leaves_in_any_way_releases_its_permit() {
     permit.leave(Tick(2), None);
     // It was let in and never looked.
     drop(told);
-    assert_eq!(admission.counts(), QueueCounts { cap: 1, admitted: 2, queued: 1, ..QueueCounts::default() });
+    assert_eq!(
+        admission.counts(),
+        QueueCounts { cap: 1, admitted: 2, queued: 1, ..QueueCounts::default() }
+    );
     assert!(admission.enter(1).is_some());
 }
 
 proptest! {
-    /// Whatever comes, waits, leaves, gives up or vanishes: never more in flight than the limit, no request is forgotten, and at the end all permits are free.
+    /// Whatever comes, waits, leaves, gives up or vanishes: never more in flight than the limit, no
+    /// request is forgotten, and at the end all permits are free.
     #[test]
     fn the_limit_holds_and_no_request_is_forgotten(
         (cap, max_tokens, queue) in (1u64..5, 0u64..200, 0usize..8),
         steps in prop::collection::vec((0u8..6, 0u8..10, 0u64..120, 0u64..4, 0usize..8), 1..120),
     ) {
-        let admission = Arc::new(AdmissionQueue::new(Admission { max_tokens, ..settings(cap, queue) }));
+        let admission =
+            Arc::new(AdmissionQueue::new(Admission { max_tokens, ..settings(cap, queue) }));
         let (mut inside, mut waiting, mut now) = (Vec::new(), Vec::new(), 1);
         for (step, priority, tokens, tenant, at) in steps {
             now += 3 * MS;
             match step {
                 0..=2 => match admission.enter(tokens) {
                     Some(permit) => inside.push(permit),
-                    None => waiting.extend(admission.wait(wish(&tenant.to_string(), priority, tokens), Tick(now))),
+                    None => {
+                        let asks = wish(&tenant.to_string(), priority, tokens);
+                        waiting.extend(admission.wait(asks, Tick(now)));
+                    }
                 },
-                3 if !inside.is_empty() => inside.swap_remove(at % inside.len()).leave(Tick(now), None),
+                3 if !inside.is_empty() => {
+                    inside.swap_remove(at % inside.len()).leave(Tick(now), None);
+                }
                 4 if !inside.is_empty() => drop(inside.swap_remove(at % inside.len())),
                 5 if !waiting.is_empty() => drop(waiting.swap_remove(at % waiting.len())),
                 _ => {}

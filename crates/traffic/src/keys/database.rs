@@ -4,7 +4,8 @@
 //! - *Out*: [`Key`]s, or every problem with the id of its key.
 //! - *Never*: an entry written that could not be read afterwards.
 //!
-//! The gateway watches the file and its write-ahead log, so that a change takes effect like one of a key file.
+//! The gateway watches the file and its write-ahead log, so that a change takes effect like one of
+//! a key file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -65,7 +66,8 @@ impl Database {
     /// # Errors
     /// All problems of the rows, or the one that kept the database from being read.
     pub fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(DatabaseError::Read)?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(DatabaseError::Read)?;
         connection.busy_timeout(BUSY).map_err(DatabaseError::Read)?;
         check(&read(&connection).map_err(DatabaseError::Read)?, limits)
     }
@@ -76,7 +78,12 @@ impl Database {
     /// What kept it from being opened.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
-        std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY)?;
@@ -121,12 +128,18 @@ impl Database {
     /// What kept it from being written.
     pub fn revoke(&mut self, id: &str) -> Result<bool, DatabaseError> {
         // An invalid entry must not prevent revoking another one.
-        let changed = self.change(None, |change| change.execute("UPDATE keys SET revoked = 1 WHERE id = ?1 AND revoked = 0", [id]))?;
+        let changed = self.change(None, |change| {
+            change.execute("UPDATE keys SET revoked = 1 WHERE id = ?1 AND revoked = 0", [id])
+        })?;
         Ok(changed > 0)
     }
 
     /// Change the table; where `limits` are given, only to what would be read.
-    fn change<T>(&mut self, limits: Option<&[Limit]>, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DatabaseError> {
+    fn change<T>(
+        &mut self,
+        limits: Option<&[Limit]>,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, DatabaseError> {
         let transaction = self.connection.transaction().map_err(DatabaseError::Change)?;
         let done = change(&transaction).map_err(DatabaseError::Change)?;
         if let Some(limits) = limits {
@@ -138,7 +151,8 @@ impl Database {
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
-    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM keys ORDER BY rowid LIMIT {}", MAX_KEYS + 1))?;
+    let mut query = connection
+        .prepare(&format!("SELECT {COLUMNS} FROM keys ORDER BY rowid LIMIT {}", MAX_KEYS + 1))?;
     query.query_map([], entry)?.collect()
 }
 
@@ -146,7 +160,8 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
         let at = row.as_ref().column_index(column)?;
         let text: String = row.get(at)?;
-        serde_json::from_str(&text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, e.into()))
+        serde_json::from_str(&text)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, e.into()))
     }
     Ok(Entry {
         id: row.get("id")?,
@@ -162,7 +177,9 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         priority: row.get("priority")?,
         limits: json::<serde_json::Map<String, serde_json::Value>>(row, "limits")?
             .into_iter()
-            .map(|(name, amount)| (name, amount.as_str().map_or_else(|| amount.to_string(), str::to_owned)))
+            .map(|(name, amount)| {
+                (name, amount.as_str().map_or_else(|| amount.to_string(), str::to_owned))
+            })
             .collect(),
     })
 }
@@ -176,7 +193,11 @@ fn check(entries: &[Entry], limits: &[Limit]) -> Result<Vec<Key>, DatabaseError>
     for entry in entries {
         match checker.key(entry) {
             Ok(key) => keys.extend(key),
-            Err(wrong) => problems.extend(wrong.into_iter().map(|(field, message)| format!("key {:?}: {field}: {message}", entry.id))),
+            Err(wrong) => problems.extend(
+                wrong
+                    .into_iter()
+                    .map(|(field, message)| format!("key {:?}: {field}: {message}", entry.id)),
+            ),
         }
     }
     if problems.is_empty() { Ok(keys) } else { Err(DatabaseError::Rows(problems)) }
@@ -194,7 +215,13 @@ mod tests {
     }
 
     fn entry(id: &str, byte: u8) -> Entry {
-        Entry { id: id.into(), hash: Some(format!("{byte:02x}").repeat(32)), owner: "x".into(), priority: 5, ..Entry::default() }
+        Entry {
+            id: id.into(),
+            hash: Some(format!("{byte:02x}").repeat(32)),
+            owner: "x".into(),
+            priority: 5,
+            ..Entry::default()
+        }
     }
 
     #[test]
@@ -215,14 +242,33 @@ mod tests {
         assert_eq!(read(&database.connection).unwrap(), [whole, subject]);
         assert!(is_database(&path));
         assert_eq!(Database::keys(&path, &[]).unwrap().len(), 2);
-        assert_eq!([database.revoke("a").unwrap(), database.revoke("a").unwrap(), database.revoke("c").unwrap()], [true, false, false]);
+        assert_eq!(
+            [
+                database.revoke("a").unwrap(),
+                database.revoke("a").unwrap(),
+                database.revoke("c").unwrap()
+            ],
+            [true, false, false]
+        );
         assert_eq!(Database::keys(&path, &[]).unwrap().len(), 1);
         // Entries of other programs are validated, too, and reported with the key's id.
-        assert!(database.add(&entry("d e", 2), &[]).unwrap_err().to_string().contains("key \"d e\": id:"));
+        assert!(
+            database
+                .add(&entry("d e", 2), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("key \"d e\": id:")
+        );
         assert!(database.add(&entry("a", 3), &[]).is_err());
-        database.connection.execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", []).unwrap();
+        database
+            .connection
+            .execute("INSERT INTO keys (id, owner, expires) VALUES ('z', 'x', 'soon')", [])
+            .unwrap();
         let problems = Database::keys(&path, &[]).unwrap_err().to_string();
-        assert!(problems.contains("key \"z\": expires") && problems.contains("key \"z\": hash"), "{problems}");
+        assert!(
+            problems.contains("key \"z\": expires") && problems.contains("key \"z\": hash"),
+            "{problems}"
+        );
         std::fs::remove_file(path).unwrap();
     }
 

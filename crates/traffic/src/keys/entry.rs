@@ -40,7 +40,8 @@ impl Entry {
     /// The entry as a line of a file.
     pub fn line(&self) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let list = |texts: &[String]| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
+        let list =
+            |texts: &[String]| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
         let mut line = format!("- {{id: {}, owner: {}", quoted(&self.id), quoted(&self.owner));
         let texts = [
             ("hash", &self.hash),
@@ -61,7 +62,11 @@ impl Entry {
             }
         }
         if !self.limits.is_empty() {
-            let limits: Vec<_> = self.limits.iter().map(|(name, amount)| format!("{}: {}", quoted(name), quoted(amount))).collect();
+            let limits: Vec<_> = self
+                .limits
+                .iter()
+                .map(|(name, amount)| format!("{}: {}", quoted(name), quoted(amount)))
+                .collect();
             let _ = write!(line, ", limits: {{{}}}", limits.join(", "));
         }
         if self.revoked {
@@ -106,7 +111,10 @@ impl<'l> Checker<'l> {
         }
         let expires = entry.expires.as_deref().map(instant);
         if expires == Some(None) {
-            wrong.push(("expires", "is no time; write for example \"2027-01-31\" or \"2027-01-31T12:00:00Z\"".into()));
+            wrong.push((
+                "expires",
+                "is no time; write for example \"2027-01-31\" or \"2027-01-31T12:00:00Z\"".into(),
+            ));
         }
         if entry.priority > 9 {
             wrong.push(("priority", "must be 0 to 9".into()));
@@ -137,8 +145,16 @@ impl<'l> Checker<'l> {
 
     fn names(&mut self, entry: &Entry) -> Wrong {
         let (id, owner, mut wrong) = (&entry.id, &entry.owner, Wrong::new());
-        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            wrong.push(("id", format!("{id:?} is not a name; use up to 64 letters, digits, \"-\", \"_\" and \".\"")));
+        if id.is_empty()
+            || id.len() > 64
+            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        {
+            wrong.push((
+                "id",
+                format!(
+                    "{id:?} is not a name; use up to 64 letters, digits, \"-\", \"_\" and \".\""
+                ),
+            ));
         }
         if id == "anonymous" {
             wrong.push(("id", "is the name of those who show no key".into()));
@@ -153,27 +169,39 @@ impl<'l> Checker<'l> {
     }
 
     fn own_limit(&self, name: &str, amount: &str) -> Result<u64, String> {
-        let Some(limit) = self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key) else {
+        let Some(limit) =
+            self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key)
+        else {
             return Err(format!("the settings have no limit {name:?} with per: key"));
         };
-        let units = amount.parse::<f64>().ok().map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
+        let units = amount
+            .parse::<f64>()
+            .ok()
+            .map(|n| if limit.unit == Unit::Cost { n * DOLLAR as f64 } else { n });
         let units = units.filter(|units| (1.0..9e18).contains(units));
-        units.map(|units| units as u64).ok_or_else(|| format!("{amount:?} is not an amount of {}", limit.unit.name()))
+        units
+            .map(|units| units as u64)
+            .ok_or_else(|| format!("{amount:?} is not an amount of {}", limit.unit.name()))
     }
 }
 
 fn proof(entry: &Entry) -> Option<Proof> {
     match (&entry.hash, &entry.certificate, &entry.subject) {
         (Some(hash), None, None) => unhex(hash).map(Proof::Key),
-        (None, Some(fingerprint), None) => unhex(&fingerprint.replace(':', "")).map(Proof::Certificate),
-        (None, None, Some(name)) => (!name.is_empty() && name.len() <= 1024).then(|| Proof::subject(name)),
+        (None, Some(fingerprint), None) => {
+            unhex(&fingerprint.replace(':', "")).map(Proof::Certificate)
+        }
+        (None, None, Some(name)) => {
+            (!name.is_empty() && name.len() <= 1024).then(|| Proof::subject(name))
+        }
         _ => None,
     }
 }
 
 /// A date, which begins at midnight by UTC, or an instant; as Unix microseconds.
 fn instant(text: &str) -> Option<u64> {
-    let at = text.parse::<jiff::Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse()).ok()?;
+    let at =
+        text.parse::<jiff::Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse()).ok()?;
     u64::try_from(at.as_microsecond()).ok()
 }
 

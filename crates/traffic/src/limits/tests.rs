@@ -3,6 +3,7 @@
 use lens::Tick;
 use proptest::prelude::*;
 
+use super::limit::{MAX_ADDRESSES, SHARDS, Subject};
 use super::*;
 use crate::settings::{DOLLAR, OnExhausted, Window};
 
@@ -13,7 +14,11 @@ fn at(nanos: u64) -> When {
 }
 
 fn limit(name: &str, unit: Unit, amount: u64, per: Per) -> settings::Limit {
-    let window = if unit == Unit::Streams { Window::AtATime } else { Window::Rolling(Duration::from_secs(60)) };
+    let window = if unit == Unit::Streams {
+        Window::AtATime
+    } else {
+        Window::Rolling(Duration::from_secs(60))
+    };
     settings::Limit {
         name: name.into(),
         unit,
@@ -32,7 +37,13 @@ fn caller(id: &str) -> Caller {
     Caller { id: id.into(), owner: "team".into(), ..Caller::anonymous() }
 }
 
-fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u64) -> Result<Charge, Limited> {
+fn reserve(
+    limits: &RateLimits,
+    caller: &Caller,
+    input: u64,
+    output: u64,
+    now: u64,
+) -> Result<Charge, Limited> {
     let (route, other): (Arc<str>, Arc<str>) = ("chat".into(), "other".into());
     let asked = LimitRequest {
         caller,
@@ -48,16 +59,20 @@ fn reserve(limits: &RateLimits, caller: &Caller, input: u64, output: u64, now: u
     })
 }
 
-/// A restart in the middle of a month: what was used of it counts, what was used before it does not.
+/// A restart in the middle of a month: what was used of it counts, what was used before it does
+/// not.
 #[test]
 fn a_month_goes_on_after_a_restart() {
     let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
     let spend = UsageSums::default();
     let used = Used { input: 100, output: 20, ..Used::default() };
     let name = |text: &str| -> Arc<str> { text.into() };
-    for (key, time) in
-        [("a", "2026-01-31T23:00:00Z"), ("a", "2026-02-01T01:00:00Z"), ("a", "2026-02-03T01:00:00Z"), ("b", "2026-02-03T01:00:00Z")]
-    {
+    for (key, time) in [
+        ("a", "2026-01-31T23:00:00Z"),
+        ("a", "2026-02-01T01:00:00Z"),
+        ("a", "2026-02-03T01:00:00Z"),
+        ("b", "2026-02-03T01:00:00Z"),
+    ] {
         spend.add((&name("team"), &name(key), &name("m")), &used, 5, us(time));
     }
     let month = |name: &str, unit, per| settings::Limit {
@@ -67,8 +82,14 @@ fn a_month_goes_on_after_a_restart() {
     let settings = [
         month("keys", Unit::TotalTokens, Per::Key),
         month("owners", Unit::Requests, Per::Owner),
-        settings::Limit { models: vec![Pattern::new("x")], ..month("another model", Unit::Requests, Per::All) },
-        settings::Limit { routes: vec![Pattern::new("chat")], ..month("a route", Unit::Requests, Per::All) },
+        settings::Limit {
+            models: vec![Pattern::new("x")],
+            ..month("another model", Unit::Requests, Per::All)
+        },
+        settings::Limit {
+            routes: vec![Pattern::new("chat")],
+            ..month("a route", Unit::Requests, Per::All)
+        },
         limit("no month", Unit::Requests, 1000, Per::All),
     ];
     let limits = RateLimits::new(&settings, &[], None);
@@ -91,7 +112,10 @@ fn what_is_reserved_and_not_used_comes_back() {
     let (a, b) = (caller("a"), caller("b"));
     let mut charge = reserve(&limits, &a, 100, 900, 0).unwrap();
     let limited = reserve(&limits, &a, 1, 0, 0).unwrap_err();
-    assert_eq!((&*limited.limit, limited.left, limited.retry_after), ("tokens", 0, Some(Duration::from_millis(60))));
+    assert_eq!(
+        (&*limited.limit, limited.left, limited.retry_after),
+        ("tokens", 0, Some(Duration::from_millis(60)))
+    );
     assert!(reserve(&limits, &b, 100, 900, 0).is_ok(), "another key has its own");
     charge.settle(&Used { input: 90, output: 10, ..Used::default() }, at(0));
     assert_eq!(reserve(&limits, &a, 0, 0, 0).unwrap().tokens_left(at(0)).unwrap().remaining, 900);
@@ -99,9 +123,22 @@ fn what_is_reserved_and_not_used_comes_back() {
 
 #[test]
 fn a_refusal_takes_nothing_of_the_limits_before_it() {
-    let limits = RateLimits::new(&[limit("many", Unit::Requests, 10, Per::All), limit("few", Unit::InputTokens, 5, Per::All)], &[], None);
-    assert!(reserve(&limits, &caller("a"), 6, 0, 0).unwrap_err().retry_after.is_none(), "a prompt larger than the limit never fits");
-    assert_eq!(reserve(&limits, &caller("a"), 1, 0, 0).unwrap().requests_left(at(0)).unwrap().remaining, 9);
+    let limits = RateLimits::new(
+        &[
+            limit("many", Unit::Requests, 10, Per::All),
+            limit("few", Unit::InputTokens, 5, Per::All),
+        ],
+        &[],
+        None,
+    );
+    assert!(
+        reserve(&limits, &caller("a"), 6, 0, 0).unwrap_err().retry_after.is_none(),
+        "a prompt larger than the limit never fits"
+    );
+    assert_eq!(
+        reserve(&limits, &caller("a"), 1, 0, 0).unwrap().requests_left(at(0)).unwrap().remaining,
+        9
+    );
 }
 
 #[test]
@@ -112,7 +149,10 @@ fn a_stream_is_told_where_its_budget_ends_and_is_charged_all_it_took() {
     assert_eq!(charge.grow(&used(100), at(0)), None);
     assert_eq!(charge.grow(&used(103), at(0)).unwrap().limit, "out".into());
     charge.settle(&used(103), at(0));
-    assert_eq!(reserve(&limits, &caller("a"), 0, 1, 0).unwrap_err().retry_after, Some(Duration::from_nanos(4 * 600_000_000)));
+    assert_eq!(
+        reserve(&limits, &caller("a"), 0, 1, 0).unwrap_err().retry_after,
+        Some(Duration::from_nanos(4 * 600_000_000))
+    );
 }
 
 #[test]
@@ -120,7 +160,10 @@ fn callers_are_warned_before_a_limit_is_reached() {
     let soft = settings::Limit { warn_at: 80, ..limit("purse", Unit::TotalTokens, 100, Per::Key) };
     let limits = RateLimits::new(&[soft], &[], None);
     assert_eq!(reserve(&limits, &caller("a"), 70, 0, 0).unwrap().warnings(at(0)).next(), None);
-    assert_eq!(reserve(&limits, &caller("a"), 15, 0, 0).unwrap().warnings(at(0)).next(), Some(("purse", 85)));
+    assert_eq!(
+        reserve(&limits, &caller("a"), 15, 0, 0).unwrap().warnings(at(0)).next(),
+        Some(("purse", 85))
+    );
     assert_eq!(limits.counts().next().unwrap().warned, 1);
 }
 
@@ -135,7 +178,13 @@ fn places_are_free_when_a_stream_is_over() {
 
 #[test]
 fn keys_have_amounts_of_their_own_and_prices_count() {
-    let price = Price { models: vec![], input: DOLLAR / 100, cached_input: 0, output: DOLLAR / 10, reasoning: DOLLAR / 10 };
+    let price = Price {
+        models: vec![],
+        input: DOLLAR / 100,
+        cached_input: 0,
+        output: DOLLAR / 10,
+        reasoning: DOLLAR / 10,
+    };
     let limits = RateLimits::new(&[limit("money", Unit::Cost, DOLLAR, Per::Key)], &[price], None);
     let rich = Caller { limits: [("money".into(), 5 * DOLLAR)].into(), ..caller("rich") };
     assert!(reserve(&limits, &caller("poor"), 0, 10, 0).is_ok());
@@ -149,17 +198,32 @@ fn limits_that_do_not_change_keep_their_accounts() {
     let settings = [limit("a", Unit::Requests, 1, Per::All)];
     let limits = RateLimits::new(&settings, &[], None);
     reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
-    assert!(reserve(&RateLimits::new(&settings, &[], Some(&limits)), &caller("a"), 0, 0, 0).is_err());
+    assert!(
+        reserve(&RateLimits::new(&settings, &[], Some(&limits)), &caller("a"), 0, 0, 0).is_err()
+    );
     // More of it is more of the same account; of another kind it is another.
     let more = RateLimits::new(&[limit("a", Unit::Requests, 2, Per::All)], &[], Some(&limits));
-    assert!(reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_ok() && reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_err());
-    assert!(reserve(&RateLimits::new(&[limit("a", Unit::InputTokens, 2, Per::All)], &[], Some(&limits)), &caller("a"), 1, 0, 0).is_ok());
+    assert!(
+        reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_ok()
+            && reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_err()
+    );
+    assert!(
+        reserve(
+            &RateLimits::new(&[limit("a", Unit::InputTokens, 2, Per::All)], &[], Some(&limits)),
+            &caller("a"),
+            1,
+            0,
+            0
+        )
+        .is_ok()
+    );
 }
 
 #[test]
 fn strangers_make_no_memory_grow() {
     let limits = RateLimits::new(&[limit("a", Unit::Requests, 1, Per::Address)], &[], None);
-    let (anonymous, route, other): (_, Arc<str>, Arc<str>) = (Caller::anonymous(), "r".into(), "other".into());
+    let (anonymous, route, other): (_, Arc<str>, Arc<str>) =
+        (Caller::anonymous(), "r".into(), "other".into());
     for stranger in 0..300_000u32 {
         let asked = LimitRequest {
             caller: &anonymous,
@@ -176,15 +240,20 @@ fn strangers_make_no_memory_grow() {
 }
 
 proptest! {
-    /// Random arrivals, streams that take more or less than they reserved, settle late or vanish: in every span the account gave at most its
-    /// burst, its rate, and what streams took beyond their reservation in one look each.
+    /// Random arrivals, streams that take more or less than they reserved, settle late or vanish:
+    /// in every span the account gave at most its burst, its rate, and what streams took beyond
+    /// their reservation in one look each.
     #[test]
     fn never_over_budget_by_more_than_a_look(
-        steps in prop::collection::vec((0u64..4 * SECOND, 0u64..30, 0u64..60, 0u64..90, 0usize..3), 1..60),
+        steps in prop::collection::vec(
+            (0u64..4 * SECOND, 0u64..30, 0u64..60, 0u64..90, 0usize..3),
+            1..60,
+        ),
     ) {
         let (amount, look) = (60, 8);
         let limits = RateLimits::new(&[limit("t", Unit::TotalTokens, amount, Per::All)], &[], None);
-        let (mut now, mut open, mut used) = (0, Vec::<(Charge, Used, u64)>::new(), Vec::<(u64, u64)>::new());
+        let (mut now, mut open, mut used) =
+            (0, Vec::<(Charge, Used, u64)>::new(), Vec::<(u64, u64)>::new());
         let mut looks = 0;
         for (wait, input, output, takes, settles) in steps {
             now += wait;
@@ -193,7 +262,9 @@ proptest! {
                 open.push((charge, Used { input, output: takes, ..Used::default() }, 0));
             }
             // Streams take `look` tokens at a time until they have all or their budget ends.
-            for (charge, wants, got) in open.iter_mut().filter(|(_, wants, got)| *got < wants.output) {
+            for (charge, wants, got) in
+                open.iter_mut().filter(|(_, wants, got)| *got < wants.output)
+            {
                 let before = *got;
                 *got = (*got + look).min(wants.output);
                 used.push((now, *got - before));
@@ -207,9 +278,11 @@ proptest! {
                 charge.settle(&Used { output: got, ..wants }, at(now));
             }
         }
-        // What was reserved and came later counts at its reservation; so the span is all of the run.
+        // What was reserved and came later counts at its reservation; so the span is all of the
+        // run.
         let sum: u64 = used.iter().map(|(_, units)| units).sum();
-        let allowed = amount as f64 * (1.0 + now as f64 / (60.0 * SECOND as f64)) + (looks * look) as f64;
+        let allowed =
+            amount as f64 * (1.0 + now as f64 / (60.0 * SECOND as f64)) + (looks * look) as f64;
         prop_assert!(sum as f64 <= allowed + 1.0, "{sum} taken, {allowed} allowed");
     }
 }

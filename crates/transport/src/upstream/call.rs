@@ -13,7 +13,10 @@ use super::{H1Source, H2Source, Upstream, connect};
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 
 /// One exchange with a backend.
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would be an allocation for each request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and a box would be an allocation for each request"
+)]
 pub enum Call {
     /// The connection does not stand yet.
     Opening(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>),
@@ -25,9 +28,17 @@ pub enum Call {
 
 impl Call {
     /// The same as [`open`](Self::open), while another call is pending.
-    pub fn opening(upstream: &Arc<Upstream>, request: Request, limits: HeadLimits, timeout: Duration, fresh: bool) -> Call {
+    pub fn opening(
+        upstream: &Arc<Upstream>,
+        request: Request,
+        limits: HeadLimits,
+        timeout: Duration,
+        fresh: bool,
+    ) -> Call {
         let upstream = upstream.clone();
-        Call::Opening(Box::pin(async move { Call::open(&upstream, request, limits, timeout, fresh).await }))
+        Call::Opening(Box::pin(async move {
+            Call::open(&upstream, request, limits, timeout, fresh).await
+        }))
     }
 
     /// Take or make a connection. `fresh` wants a new one.
@@ -42,7 +53,9 @@ impl Call {
             let opening = Box::pin(H2Source::open(upstream, request));
             let opened = match timeout.is_zero() {
                 true => opening.await,
-                false => tokio::time::timeout(timeout, opening).await.map_err(|_| UpstreamError::ConnectTimeout)?,
+                false => tokio::time::timeout(timeout, opening)
+                    .await
+                    .map_err(|_| UpstreamError::ConnectTimeout)?,
             };
             return opened.map(|source| Call::H2(Box::new(source)));
         }
@@ -79,7 +92,11 @@ impl Source for Call {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
         match self {
             Call::Opening(_) => Poll::Pending,
             Call::H1(source) => source.poll_body(cx, listener),

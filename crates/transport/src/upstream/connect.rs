@@ -42,7 +42,11 @@ pub struct Connection {
 }
 
 /// Take or make a connection. `fresh` wants a new one.
-pub async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: bool) -> Result<Connection, UpstreamError> {
+pub async fn connect(
+    upstream: &Arc<Upstream>,
+    timeout: Duration,
+    fresh: bool,
+) -> Result<Connection, UpstreamError> {
     let permit = upstream.permit().ok_or(UpstreamError::Busy)?;
     let kernel_timestamps = upstream.limits.kernel_timestamps && upstream.tls.is_none();
     if let Some(io) = (!fresh).then(|| pool::take(upstream.number)).flatten() {
@@ -60,15 +64,25 @@ pub async fn connect(upstream: &Arc<Upstream>, timeout: Duration, fresh: bool) -
         }
     };
     let io = match (!timeout.is_zero()).then_some(timeout) {
-        Some(timeout) => tokio::time::timeout(timeout, dial).await.map_err(|_| UpstreamError::ConnectTimeout)?,
+        Some(timeout) => {
+            tokio::time::timeout(timeout, dial).await.map_err(|_| UpstreamError::ConnectTimeout)?
+        }
         None => dial.await,
     };
-    Ok(Connection { io: io.map_err(UpstreamError::Connect)?, reused: false, kernel_timestamps, _permit: permit })
+    Ok(Connection {
+        io: io.map_err(UpstreamError::Connect)?,
+        reused: false,
+        kernel_timestamps,
+        _permit: permit,
+    })
 }
 
 /// Connect, and measure how far it is. To find its address is no part of the way.
 pub async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port)).await?.collect();
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port))
+            .await?
+            .collect();
     let began = clock::now();
     let socket = TcpStream::connect(&*addresses).await?;
     let now = clock::now();
@@ -84,7 +98,11 @@ impl Connection {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
@@ -93,14 +111,22 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),

@@ -2,8 +2,9 @@
 //!
 //! - *In*: a connection and a request that is ready.
 //! - *Out*: the answer's head, and runs of payload as slices of the read buffer.
-//! - *Never*: a buffer that belongs to a stream which is waiting. Reads go into the worker's scratch; what must be kept
-//!   between reads (a torn head) is copied, which happens once an answer at most.
+//! - *Never*: a buffer that belongs to a stream which is waiting. Reads go into the worker's
+//!   scratch; what must be kept between reads (a torn head) is copied, which happens once an answer
+//!   at most.
 
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -79,7 +80,8 @@ pub struct H1Source {
     request: Option<Request>,
     sent: usize,
     is_sent: bool,
-    /// Bytes of the answer that were read and not looked at: a torn head, or body bytes that came with the head.
+    /// Bytes of the answer that were read and not looked at: a torn head, or body bytes that came
+    /// with the head.
     left: Vec<u8>,
     first_byte: Option<Tick>,
     body: BodyReader,
@@ -102,12 +104,18 @@ impl H1Source {
         }
     }
 
-    /// The request, if no byte of an answer has come on a connection that had served before: it may be sent again.
+    /// The request, if no byte of an answer has come on a connection that had served before: it may
+    /// be sent again.
     pub fn into_unanswered(mut self) -> Option<Request> {
         if self.connection.reused && self.first_byte.is_none() { self.request.take() } else { None }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], lag: &mut Option<u64>) -> Poll<Result<usize, UpstreamError>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        lag: &mut Option<u64>,
+    ) -> Poll<Result<usize, UpstreamError>> {
         match &mut self.connection.io {
             Io::Tcp(socket) if self.connection.kernel_timestamps => {
                 let (len, late) = ready!(kernel::poll_read(socket, cx, scratch))?;
@@ -131,7 +139,9 @@ impl H1Source {
             self.left.drain(..end);
             seen = 0;
             match answer.status {
-                101 => return Err(head::HeadError::Malformed("it switched protocols unasked").into()),
+                101 => {
+                    return Err(head::HeadError::Malformed("it switched protocols unasked").into());
+                }
                 100..=199 => {}
                 _ => {
                     self.body = BodyReader::new(framing);
@@ -151,7 +161,9 @@ impl H1Source {
         let head = head::parse_response(bytes, &mut room, self.limits, false)?;
         let mut fields = buffer::take();
         for field in head.fields {
-            let ours = ["content-length", "x-request-id"].iter().any(|n| n.eq_ignore_ascii_case(field.name));
+            let ours = ["content-length", "x-request-id"]
+                .iter()
+                .any(|n| n.eq_ignore_ascii_case(field.name));
             if !ours && !head.is_hop_by_hop(field.name) {
                 fields.extend_from_slice(field.name.as_bytes());
                 fields.extend_from_slice(b": ");
@@ -159,8 +171,10 @@ impl H1Source {
                 fields.extend_from_slice(b"\r\n");
             }
         }
-        let content_type = head.get("content-type").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
-        self.reusable = self.is_sent && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
+        let content_type =
+            head.get("content-type").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
+        self.reusable =
+            self.is_sent && head.keeps_alive() && head.framing != BodyFraming::UntilClose;
         let answer = AnswerHead {
             status: head.line.status,
             fields,
@@ -170,18 +184,28 @@ impl H1Source {
                 BodyFraming::Chunked | BodyFraming::UntilClose => None,
             },
             framing: Framing::from_content_type(content_type),
-            encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+            encoded: head
+                .get("content-encoding")
+                .is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
             first_byte: self.first_byte.unwrap_or_default(),
         };
         Ok((answer, head.framing))
     }
 
     /// Give the payload in `bytes` to `listener`, run by run.
-    fn decode(&mut self, mut bytes: &[u8], listener: &mut impl BodyListener) -> Result<BodyStep, UpstreamError> {
+    fn decode(
+        &mut self,
+        mut bytes: &[u8],
+        listener: &mut impl BodyListener,
+    ) -> Result<BodyStep, UpstreamError> {
         loop {
             match self.body.next(bytes)? {
                 Progress::Data { skip, len } => {
-                    let (run, rest) = bytes.get(skip..).unwrap_or_default().split_at_checked(len).unwrap_or_default();
+                    let (run, rest) = bytes
+                        .get(skip..)
+                        .unwrap_or_default()
+                        .split_at_checked(len)
+                        .unwrap_or_default();
                     listener.payload(run);
                     bytes = rest;
                 }
@@ -211,7 +235,11 @@ impl Source for H1Source {
                 IoSlice::new(rest)
             });
             match ready!(Pin::new(&mut self.connection.io).poll_write_vectored(cx, &slices)) {
-                Ok(0) => return Poll::Ready(Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into())),
+                Ok(0) => {
+                    return Poll::Ready(Err(
+                        std::io::Error::from(std::io::ErrorKind::WriteZero).into()
+                    ));
+                }
                 Ok(n) => self.sent += n,
                 Err(e) => return Poll::Ready(Err(e.into())),
             }
@@ -239,7 +267,11 @@ impl Source for H1Source {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
         if self.body.is_done() {
             self.reusable &= self.left.is_empty();
             return Poll::Ready(Ok(BodyStep::End));

@@ -1,6 +1,7 @@
 //! HTTP/2 to backends, by pingora's client.
 //!
-//! The head is sent when the stream is opened; the body is sent and the answer polled like any other.
+//! The head is sent when the stream is opened; the body is sent and the answer polled like any
+//! other.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -49,8 +50,14 @@ impl Client {
 /// The operator's authorities in pingora's form.
 pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, BuildError> {
     let Some(path) = backend.tls.as_ref().and_then(|t| t.ca.as_ref()) else { return Ok(None) };
-    let pem = |why: String| BuildError::Pem { what: "certificate authorities", path: path.display().to_string(), why };
-    let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|e| pem(e.to_string()))?;
+    let pem = |why: String| BuildError::Pem {
+        what: "certificate authorities",
+        path: path.display().to_string(),
+        why,
+    };
+    let all = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| pem(e.to_string()))?;
     Ok(Some(all.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect()))
 }
 
@@ -77,12 +84,23 @@ impl H2Source {
             None => match client.connector.new_http_session::<_, ()>(&peer).await {
                 Ok(HttpSession::H2(session)) => session,
                 Ok(_) => return Err(UpstreamError::H2("the backend does not speak HTTP/2".into())),
-                Err(e) => return Err(UpstreamError::Connect(std::io::Error::other(e.etype().as_str().to_owned()))),
+                Err(e) => {
+                    return Err(UpstreamError::Connect(std::io::Error::other(
+                        e.etype().as_str().to_owned(),
+                    )));
+                }
             },
         };
         let header = request_header(&request).map_err(h2)?;
         let body = whole_body(&request);
-        let mut source = H2Source { session: Some(session), writer: None, body, peer, upstream: upstream.clone(), _permit: permit };
+        let mut source = H2Source {
+            session: Some(session),
+            writer: None,
+            body,
+            peer,
+            upstream: upstream.clone(),
+            _permit: permit,
+        };
         let Some(session) = source.session.as_mut() else { return Err(UpstreamError::ClosedEarly) };
         session.write_request_header(Box::new(header), source.body.is_empty()).map_err(h2)?;
         source.writer = session.take_request_body_writer();
@@ -114,7 +132,9 @@ impl Source for H2Source {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         let h2 = |e: h2::Error| UpstreamError::H2(e.to_string());
         while !self.body.is_empty() {
-            let Some(writer) = &mut self.writer else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+            let Some(writer) = &mut self.writer else {
+                return Poll::Ready(Err(UpstreamError::ClosedEarly));
+            };
             writer.reserve_capacity(self.body.len());
             while writer.capacity() == 0 {
                 match ready!(writer.poll_capacity(cx)) {
@@ -129,13 +149,26 @@ impl Source for H2Source {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
-        let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
-        ready!(session.poll_read_response_header(cx)).map_err(|e| UpstreamError::H2(e.to_string()))?;
+        let Some(session) = self.session.as_mut() else {
+            return Poll::Ready(Err(UpstreamError::ClosedEarly));
+        };
+        ready!(session.poll_read_response_header(cx))
+            .map_err(|e| UpstreamError::H2(e.to_string()))?;
         let first_byte = clock::now();
-        let Some(head) = session.response_header() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+        let Some(head) = session.response_header() else {
+            return Poll::Ready(Err(UpstreamError::ClosedEarly));
+        };
         let mut fields = Vec::with_capacity(512);
         for (name, value) in &head.headers {
-            if !matches!(name.as_str(), "content-length" | "x-request-id" | "connection" | "transfer-encoding" | "keep-alive" | "upgrade") {
+            if !matches!(
+                name.as_str(),
+                "content-length"
+                    | "x-request-id"
+                    | "connection"
+                    | "transfer-encoding"
+                    | "keep-alive"
+                    | "upgrade"
+            ) {
                 fields.extend_from_slice(name.as_str().as_bytes());
                 fields.extend_from_slice(b": ");
                 fields.extend_from_slice(value.as_bytes());
@@ -153,8 +186,14 @@ impl Source for H2Source {
         }))
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, listener: &mut impl BodyListener) -> Poll<Result<BodyStep, UpstreamError>> {
-        let Some(session) = self.session.as_mut() else { return Poll::Ready(Err(UpstreamError::ClosedEarly)) };
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut impl BodyListener,
+    ) -> Poll<Result<BodyStep, UpstreamError>> {
+        let Some(session) = self.session.as_mut() else {
+            return Poll::Ready(Err(UpstreamError::ClosedEarly));
+        };
         match ready!(session.poll_read_response_body(cx)) {
             Some(Ok(run)) => {
                 listener.begin_read(clock::now(), None);
@@ -172,10 +211,13 @@ impl Source for H2Source {
 }
 
 impl Drop for H2Source {
-    /// The connection returns to the pool; an incomplete stream is reset, so that the engine stops generating.
+    /// The connection returns to the pool; an incomplete stream is reset, so that the engine stops
+    /// generating.
     fn drop(&mut self) {
         self.writer = None;
-        let (Some(session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else { return };
+        let (Some(session), Some(client)) = (self.session.take(), self.upstream.h2.as_ref()) else {
+            return;
+        };
         client.connector.release_http_session(session, &self.peer, Some(IDLE));
     }
 }

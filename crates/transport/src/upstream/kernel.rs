@@ -1,7 +1,9 @@
-//! Kernel receive timestamps: when the last bytes of a read reached this host, by the kernel's own clock.
+//! Kernel receive timestamps: when the last bytes of a read reached this host, by the kernel's own
+//! clock.
 //!
-//! The difference to our own stamp is what scheduling and the event loop cost us. It is recorded as `read_lag_us`; our marks
-//! stay our own, because the kernel stamps by the wall clock and only the last segment of a read.
+//! The difference to our own stamp is what scheduling and the event loop cost us. It is recorded as
+//! `read_lag_us`; our marks stay our own, because the kernel stamps by the wall clock and only the
+//! last segment of a read.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -19,13 +21,22 @@ pub(super) fn enable(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// Read, and how long ago the kernel had the bytes, in microseconds.
-pub(super) fn poll_read(socket: &TcpStream, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, Option<u64>)>> {
+pub(super) fn poll_read(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut [u8],
+) -> Poll<io::Result<(usize, Option<u64>)>> {
     loop {
         ready!(socket.poll_read_ready(cx))?;
         let read = socket.try_io(Interest::READABLE, || {
             let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
             let mut slices = [IoSliceMut::new(buf)];
-            let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
+            let message = recvmsg::<()>(
+                socket.as_raw_fd(),
+                &mut slices,
+                Some(&mut control),
+                MsgFlags::empty(),
+            )?;
             let stamp = message.cmsgs().ok().and_then(|mut all| {
                 all.find_map(|c| match c {
                     ControlMessageOwned::ScmTimestampns(at) => Some(at),
@@ -33,7 +44,8 @@ pub(super) fn poll_read(socket: &TcpStream, cx: &mut Context<'_>, buf: &mut [u8]
                 })
             });
             let lag = stamp.and_then(|at| {
-                let us = u64::try_from(at.tv_sec()).ok()? * 1_000_000 + u64::try_from(at.tv_nsec()).ok()? / 1_000;
+                let us = u64::try_from(at.tv_sec()).ok()? * 1_000_000
+                    + u64::try_from(at.tv_nsec()).ok()? / 1_000;
                 clock::wall_us().checked_sub(us)
             });
             Ok((message.bytes, lag))

@@ -1,9 +1,10 @@
 //! Idle connections, a list for each worker and backend. No lock, no task for each connection.
 //!
 //! - *In*: a connection whose answer was read to its end.
-//! - *Out*: the one used last, if it is still alive: a read that would wait proves that neither a close nor a stray byte
-//!   has come.
-//! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`; one older than [`MAX_IDLE`].
+//! - *Out*: the one used last, if it is still alive: a read that would wait proves that neither a
+//!   close nor a stray byte has come.
+//! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`; one older
+//!   than [`MAX_IDLE`].
 //!
 //! A worker that has idle connections runs one sweeper, which ends with the last of them.
 
@@ -56,7 +57,8 @@ pub(super) fn put(backend: usize, io: Io, most: usize) {
         }
     });
     if !SWEEPING.replace(true) {
-        // Owned by the worker's runtime; it ends with the last idle connection, or with the runtime.
+        // Owned by the worker's runtime; it ends with the last idle connection, or with the
+        // runtime.
         tokio::spawn(sweep(Sweeper));
     }
 }

@@ -1,4 +1,5 @@
-//! TLS to backends: always verified, TLS 1.2 or newer, by the operator's authorities or the system's.
+//! TLS to backends: always verified, TLS 1.2 or newer, by the operator's authorities or the
+//! system's.
 
 use std::io;
 use std::path::Path;
@@ -50,8 +51,9 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(super) fn build(backend: &str, tls: &BackendTls) -> Result<Self, BuildError> {
-        let name = ServerName::try_from(tls.server_name.clone())
-            .map_err(|_| BuildError::ServerName { backend: backend.to_owned(), name: tls.server_name.clone() })?;
+        let name = ServerName::try_from(tls.server_name.clone()).map_err(|_| {
+            BuildError::ServerName { backend: backend.to_owned(), name: tls.server_name.clone() }
+        })?;
         let roots = match &tls.ca {
             Some(path) => roots_from(path)?,
             None => system_roots(),
@@ -72,7 +74,11 @@ impl Client {
 }
 
 fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
-    let pem = |why: String| BuildError::Pem { what: "certificate authorities", path: path.display().to_string(), why };
+    let pem = |why: String| BuildError::Pem {
+        what: "certificate authorities",
+        path: path.display().to_string(),
+        why,
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|e| pem(e.to_string()))? {
         let certificate = certificate.map_err(|e| pem(e.to_string()))?;
@@ -81,13 +87,16 @@ fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
     if roots.is_empty() { Err(pem("holds no certificate".into())) } else { Ok(roots) }
 }
 
-/// The system's authorities. Unreadable ones are skipped; without any, every handshake fails with that reason.
+/// The system's authorities. Unreadable ones are skipped; without any, every handshake fails with
+/// that reason.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (added, _ignored) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        tracing::warn!("no certificate authorities found on this system; name some as backends[].tls.ca");
+        tracing::warn!(
+            "no certificate authorities found on this system; name some as backends[].tls.ca"
+        );
     }
     roots
 }

@@ -1,7 +1,8 @@
 //! Anthropic Messages: typed events and the whole message.
 //!
-//! `message_start` carries the prompt's tokens and a placeholder for the output's, which is not believed;
-//! `message_delta` carries the output's count. A ping may stand anywhere. The end is `message_stop`.
+//! `message_start` carries the prompt's tokens and a placeholder for the output's, which is not
+//! believed; `message_delta` carries the output's count. A ping may stand anywhere. The end is
+//! `message_stop`.
 
 use super::openai_chat::to_u32;
 use super::{Memory, shared};
@@ -43,7 +44,11 @@ struct Members<'a> {
     detail: Option<Scan<'a>>,
 }
 
-pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<'a, L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'a>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut whole = *scan;
     let mut m = Members::default();
     scan.object(|key, v| {
@@ -88,7 +93,11 @@ pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, te
     }
 }
 
-fn block_delta<L: Listener>(scan: &mut Scan<'_>, tool: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn block_delta<L: Listener>(
+    scan: &mut Scan<'_>,
+    tool: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
             b"text" => tell.text(Channel::Content, 0, 0, v.text()?),
@@ -100,7 +109,12 @@ fn block_delta<L: Listener>(scan: &mut Scan<'_>, tool: u32, tell: &mut Teller<'_
     })
 }
 
-fn block_start<L: Listener>(scan: &mut Scan<'_>, blocks: &mut Blocks, block: u64, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn block_start<L: Listener>(
+    scan: &mut Scan<'_>,
+    blocks: &mut Blocks,
+    block: u64,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let (mut kind, mut name, mut text, mut thinking) = (None, None, None, None);
     scan.object(|key, v| {
         match key {
@@ -124,7 +138,10 @@ fn block_start<L: Listener>(scan: &mut Scan<'_>, blocks: &mut Blocks, block: u64
     Ok(())
 }
 
-fn message_start<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn message_start<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
             b"model" => tell.model(v.text()?),
@@ -139,7 +156,11 @@ fn message_start<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> 
     })
 }
 
-fn message_delta<L: Listener>(delta: Option<Scan<'_>>, usage: Option<Scan<'_>>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn message_delta<L: Listener>(
+    delta: Option<Scan<'_>>,
+    usage: Option<Scan<'_>>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     if let Some(mut delta) = delta {
         delta.object(|key, v| {
             if key == b"stop_reason" {
@@ -169,7 +190,11 @@ fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
     })
 }
 
-fn content_block<L: Listener>(scan: &mut Scan<'_>, tools: &mut u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn content_block<L: Listener>(
+    scan: &mut Scan<'_>,
+    tools: &mut u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let (mut kind, mut name, mut input, mut text, mut thinking) = (None, None, None, None, None);
     scan.object(|key, v| {
         match key {

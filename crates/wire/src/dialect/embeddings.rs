@@ -4,7 +4,10 @@ use super::shared;
 use crate::event::{Listener, Teller};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
             b"usage" => tell.usage(shared::usage(v)?),

@@ -1,7 +1,8 @@
 //! `/generate` and `/generate_stream`: TGI's native interface, and SGLang's, which shares the path.
 //!
-//! TGI: one token an event; a token marked `special` is no text; the last event repeats everything in `generated_text`.
-//! SGLang: `text` is cumulative, so an event carries text when it grew; `meta_info` rides on every event.
+//! TGI: one token an event; a token marked `special` is no text; the last event repeats everything
+//! in `generated_text`. SGLang: `text` is cumulative, so an event carries text when it grew;
+//! `meta_info` rides on every event.
 
 use super::{Memory, shared};
 use crate::event::{Channel, Listener, Teller, Usage};
@@ -19,14 +20,22 @@ struct Members<'a> {
     detail: Option<Scan<'a>>,
 }
 
-pub(super) fn read<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     if scan.peek() == Some(b'[') {
         return scan.array(|_, v| one(memory, v, tell));
     }
     one(memory, scan, tell)
 }
 
-fn one<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn one<L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut m = Members::default();
     scan.object(|key, v| {
         match key {
@@ -97,8 +106,8 @@ fn details<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
     Ok(())
 }
 
-/// Only what is new since the last event is text. Lengths are of the text as written; an engine that re-writes
-/// earlier escapes would be misread by a few bytes, never by an event.
+/// Only what is new since the last event is text. Lengths are of the text as written; an engine
+/// that re-writes earlier escapes would be misread by a few bytes, never by an event.
 fn grown<L: Listener>(memory: &mut Memory, text: Text<'_>, tell: &mut Teller<'_, L>) {
     let raw = text.raw();
     if raw.len() > memory.cumulative {

@@ -1,10 +1,14 @@
-//! llama.cpp's native `/completion`, streamed and whole. No `[DONE]`: the last event has `stop:true` and the counts.
+//! llama.cpp's native `/completion`, streamed and whole. No `[DONE]`: the last event has
+//! `stop:true` and the counts.
 
 use super::shared;
 use crate::event::{Channel, Listener, Teller, Usage};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     if scan.peek() == Some(b'[') {
         return scan.array(|_, v| one(v, tell));
     }

@@ -1,11 +1,15 @@
-//! Ollama's native `/api/chat` and `/api/generate`: one JSON object a line, the last one with `done:true` and the counts.
+//! Ollama's native `/api/chat` and `/api/generate`: one JSON object a line, the last one with
+//! `done:true` and the counts.
 
 use super::openai_chat::to_u32;
 use super::shared;
 use crate::event::{Channel, Listener, Teller, Usage};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut usage = Usage::default();
     let mut done = false;
     scan.object(|key, v| {
@@ -47,13 +51,19 @@ fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
 }
 
 /// A whole call in one line, its arguments an object and not a string.
-fn tool_call<L: Listener>(scan: &mut Scan<'_>, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn tool_call<L: Listener>(
+    scan: &mut Scan<'_>,
+    index: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         if key == b"function" {
             v.object(|key, v| {
                 match key {
                     b"name" => tell.text(Channel::ToolName, 0, index, v.text()?),
-                    b"arguments" => tell.text(Channel::ToolArguments, 0, index, Some(v.verbatim()?)),
+                    b"arguments" => {
+                        tell.text(Channel::ToolArguments, 0, index, Some(v.verbatim()?))
+                    }
                     _ => {}
                 }
                 Ok(())

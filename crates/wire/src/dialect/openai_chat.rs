@@ -1,15 +1,20 @@
-//! OpenAI chat completions, streamed (`delta`) and whole (`message`): OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp,
-//! DeepSeek, Mistral, OpenRouter, Groq and Ollama's `/v1`.
+//! OpenAI chat completions, streamed (`delta`) and whole (`message`): OpenAI, Azure, vLLM, SGLang,
+//! TGI, llama.cpp, DeepSeek, Mistral, OpenRouter, Groq and Ollama's `/v1`.
 //!
-//! What differs between them, and is read here: reasoning as `reasoning` or `reasoning_content`; content as a string
-//! or as a list of parts (Mistral, while thinking); annotation events with no choice, or a choice without delta (Azure);
-//! usage inside `x_groq`; an error beside choices (OpenRouter); a role on every event (TGI) or on none.
+//! What differs between them, and is read here: reasoning as `reasoning` or `reasoning_content`;
+//! content as a string or as a list of parts (Mistral, while thinking); annotation events with no
+//! choice, or a choice without delta (Azure); usage inside `x_groq`; an error beside choices
+//! (OpenRouter); a role on every event (TGI) or on none.
 
 use super::{Memory, shared};
 use crate::event::{Channel, Listener, Teller};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<'a, L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'a>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut whole = *scan;
     let (mut error, mut error_type, mut is_error) = (None, None, false);
     scan.object(|key, v| {
@@ -49,8 +54,14 @@ pub(super) fn read<'a, L: Listener>(memory: &mut Memory, scan: &mut Scan<'a>, te
     }
 }
 
-/// One choice. Its index may stand after its text, so the text's place is remembered until the index is known.
-fn choice<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+/// One choice. Its index may stand after its text, so the text's place is remembered until the
+/// index is known.
+fn choice<L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'_>,
+    at: usize,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut index = None;
     let mut body = None;
     let mut reason = None;
@@ -74,7 +85,12 @@ fn choice<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, at: usize, tell
     Ok(())
 }
 
-fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn message<L: Listener>(
+    memory: &mut Memory,
+    scan: &mut Scan<'_>,
+    choice: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut reasoned = false;
     scan.object(|key, v| {
         match key {
@@ -103,7 +119,11 @@ fn message<L: Listener>(memory: &mut Memory, scan: &mut Scan<'_>, choice: u32, t
     })
 }
 
-fn content<L: Listener>(scan: &mut Scan<'_>, choice: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn content<L: Listener>(
+    scan: &mut Scan<'_>,
+    choice: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     if scan.peek() != Some(b'[') {
         tell.text(Channel::Content, choice, 0, scan.text()?);
         return Ok(());
@@ -127,7 +147,12 @@ fn content<L: Listener>(scan: &mut Scan<'_>, choice: u32, tell: &mut Teller<'_, 
     })
 }
 
-fn tool_call<L: Listener>(scan: &mut Scan<'_>, choice: u32, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn tool_call<L: Listener>(
+    scan: &mut Scan<'_>,
+    choice: u32,
+    at: usize,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut index = None;
     let mut call = None;
     scan.object(|key, v| {
@@ -144,7 +169,12 @@ fn tool_call<L: Listener>(scan: &mut Scan<'_>, choice: u32, at: usize, tell: &mu
     }
 }
 
-fn function<L: Listener>(scan: &mut Scan<'_>, choice: u32, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn function<L: Listener>(
+    scan: &mut Scan<'_>,
+    choice: u32,
+    index: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
             b"name" => tell.text(Channel::ToolName, choice, index, v.text()?),

@@ -1,12 +1,15 @@
-//! OpenAI completions (`text_completion`), streamed and whole. There is no role event: the first event is the first token,
-//! and with `echo` it holds the prompt as well.
+//! OpenAI completions (`text_completion`), streamed and whole. There is no role event: the first
+//! event is the first token, and with `echo` it holds the prompt as well.
 
 use super::openai_chat::to_u32;
 use super::shared;
 use crate::event::{Channel, Listener, Teller};
 use crate::json::{Malformed, Scan};
 
-pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
             b"choices" => {
@@ -28,8 +31,13 @@ pub(super) fn read<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -
     })
 }
 
-fn choice<L: Listener>(scan: &mut Scan<'_>, at: usize, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
-    let (mut index, mut text, mut reasoning, mut reason, mut again) = (None, None, None, None, None);
+fn choice<L: Listener>(
+    scan: &mut Scan<'_>,
+    at: usize,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
+    let (mut index, mut text, mut reasoning, mut reason, mut again) =
+        (None, None, None, None, None);
     scan.object(|key, v| {
         match key {
             b"index" => index = v.uint()?,

@@ -1,7 +1,7 @@
 //! OpenAI Responses: typed events, and the whole object.
 //!
-//! `.done` events repeat what the deltas said and carry nothing new. The end is `response.completed`, `.incomplete`
-//! or `.failed`; there is no `[DONE]`.
+//! `.done` events repeat what the deltas said and carry nothing new. The end is
+//! `response.completed`, `.incomplete` or `.failed`; there is no `[DONE]`.
 
 use super::openai_chat::to_u32;
 use super::shared;
@@ -23,7 +23,10 @@ struct Members<'a> {
     is_response: bool,
 }
 
-pub(super) fn read<'a, L: Listener>(scan: &mut Scan<'a>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn read<'a, L: Listener>(
+    scan: &mut Scan<'a>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut whole = *scan;
     let mut m = Members::default();
     scan.object(|key, v| {
@@ -56,7 +59,9 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
             tell.text(Channel::Reasoning, 0, 0, m.delta);
         }
         b"response.refusal.delta" => tell.text(Channel::Refusal, 0, 0, m.delta),
-        b"response.function_call_arguments.delta" | b"response.mcp_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
+        b"response.function_call_arguments.delta"
+        | b"response.mcp_call_arguments.delta"
+        | b"response.custom_tool_call_input.delta" => {
             tell.text(Channel::ToolArguments, 0, index, m.delta)
         }
         b"response.output_item.added" => {
@@ -98,7 +103,11 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
     Ok(())
 }
 
-fn item_added<L: Listener>(item: &mut Scan<'_>, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn item_added<L: Listener>(
+    item: &mut Scan<'_>,
+    index: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let (mut kind, mut name, mut role) = (None, None, false);
     item.object(|key, v| {
         match key {
@@ -109,7 +118,8 @@ fn item_added<L: Listener>(item: &mut Scan<'_>, index: u32, tell: &mut Teller<'_
         }
         Ok(())
     })?;
-    if kind.is_some_and(|k| matches!(k.raw(), b"function_call" | b"custom_tool_call" | b"mcp_call")) {
+    if kind.is_some_and(|k| matches!(k.raw(), b"function_call" | b"custom_tool_call" | b"mcp_call"))
+    {
         tell.text(Channel::ToolName, 0, index, name);
     } else if role {
         tell.role();
@@ -117,7 +127,11 @@ fn item_added<L: Listener>(item: &mut Scan<'_>, index: u32, tell: &mut Teller<'_
     Ok(())
 }
 
-fn finished<L: Listener>(at: Option<Scan<'_>>, marker: &'static str, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn finished<L: Listener>(
+    at: Option<Scan<'_>>,
+    marker: &'static str,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     if let Some(mut at) = at {
         response(&mut at, false, tell)?;
     }
@@ -125,8 +139,13 @@ fn finished<L: Listener>(at: Option<Scan<'_>>, marker: &'static str, tell: &mut 
     Ok(())
 }
 
-/// The response object: with its output when it is the whole answer, without when it only closes a stream.
-fn response<L: Listener>(scan: &mut Scan<'_>, with_output: bool, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+/// The response object: with its output when it is the whole answer, without when it only closes a
+/// stream.
+fn response<L: Listener>(
+    scan: &mut Scan<'_>,
+    with_output: bool,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let (mut status, mut incomplete) = (None, None);
     scan.object(|key, v| {
         match key {
@@ -149,7 +168,11 @@ fn response<L: Listener>(scan: &mut Scan<'_>, with_output: bool, tell: &mut Tell
     Ok(())
 }
 
-fn output_item<L: Listener>(scan: &mut Scan<'_>, index: u32, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn output_item<L: Listener>(
+    scan: &mut Scan<'_>,
+    index: u32,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let mut kind = None;
     let (mut name, mut arguments) = (None, None);
     let (mut content, mut summary) = (None, None);

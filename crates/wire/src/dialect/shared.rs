@@ -1,10 +1,14 @@
-//! Pieces that several dialects write the same way: the error object and the two spellings of usage.
+//! Pieces that several dialects write the same way: the error object and the two spellings of
+//! usage.
 
 use crate::event::{Listener, Teller, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// An error as engines write it: an object, or a bare string.
-pub(super) fn error<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn error<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     error_of_kind(None, scan, tell)
 }
 
@@ -38,7 +42,10 @@ pub(super) fn error_of_kind<'a, L: Listener>(
 }
 
 /// `detail` of FastAPI servers: a string for an unknown path, a list for a failed validation.
-pub(super) fn detail<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+pub(super) fn detail<L: Listener>(
+    scan: &mut Scan<'_>,
+    tell: &mut Teller<'_, L>,
+) -> Result<(), Malformed> {
     let message = scan.text()?;
     tell.error(None, message, None);
     Ok(())
@@ -53,7 +60,8 @@ pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>
     }
 }
 
-/// `usage` in OpenAI's spelling, and in the newer one of Responses and Anthropic (`input_tokens`, `output_tokens`).
+/// `usage` in OpenAI's spelling, and in the newer one of Responses and Anthropic (`input_tokens`,
+/// `output_tokens`).
 pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
     let mut usage = Usage::default();
     scan.object(|key, v| {

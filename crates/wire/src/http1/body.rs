@@ -111,7 +111,8 @@ impl BodyReader {
         }
     }
 
-    /// Look at the next bytes. The caller passes over what the answer says and asks again with the rest.
+    /// Look at the next bytes. The caller passes over what the answer says and asks again with the
+    /// rest.
     ///
     /// # Errors
     /// [`BodyError`] where the framing is broken; nothing after that can be trusted.
@@ -223,7 +224,11 @@ mod tests {
         let wire = b"5;ext=\"1\"\r\nhello\r\n00a\r\n, my world\r\n0\r\nX: y\r\n\r\nGET";
         for cut in 0..=wire.len() {
             let (a, b) = wire.split_at(cut);
-            assert_eq!(read(BodyFraming::Chunked, &[a, b]), Ok((b"hello, my world".to_vec(), true, 3)), "cut at {cut}");
+            assert_eq!(
+                read(BodyFraming::Chunked, &[a, b]),
+                Ok((b"hello, my world".to_vec(), true, 3)),
+                "cut at {cut}"
+            );
         }
         let single: Vec<&[u8]> = wire.chunks(1).collect();
         assert_eq!(read(BodyFraming::Chunked, &single), Ok((b"hello, my world".to_vec(), true, 3)));
@@ -249,7 +254,11 @@ mod tests {
             b"\xa05\r\n",
             b"0\r\n\rX",
         ] {
-            assert!(read(BodyFraming::Chunked, &[bad]).is_err(), "{:?}", String::from_utf8_lossy(bad));
+            assert!(
+                read(BodyFraming::Chunked, &[bad]).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bad)
+            );
         }
         assert_eq!(read(BodyFraming::Chunked, &[b"1;", &[b'a'; 2000]]), Err(BodyError::TooLong));
     }

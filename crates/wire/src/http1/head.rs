@@ -2,8 +2,8 @@
 //!
 //! - *In*: the bytes of a connection from the start of a message.
 //! - *Out*: a [`Head`] of slices with its framing, or the one fact that makes it unacceptable.
-//! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer coding beside a
-//!   length, and anything but `chunked` as a coding are refused.
+//! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer
+//!   coding beside a length, and anything but `chunked` as a coding are refused.
 
 mod index;
 pub use index::HeadIndex;
@@ -48,7 +48,8 @@ pub enum HeadError {
     /// A version that is neither 1.0 nor 1.1.
     #[error("unsupported HTTP version")]
     Version,
-    /// `Content-Length` beside `Transfer-Encoding`, a doubled or malformed length, an unknown coding.
+    /// `Content-Length` beside `Transfer-Encoding`, a doubled or malformed length, an unknown
+    /// coding.
     #[error("ambiguous message framing: {0}")]
     Framing(&'static str),
     /// No `Host`, two, or one that is no host.
@@ -98,18 +99,24 @@ impl<'a, L> Head<'a, L> {
 
     /// Whether a comma-separated list field holds a token.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        self.fields
-            .iter()
-            .filter(|f| f.name.eq_ignore_ascii_case(name))
-            .any(|f| f.value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes())))
+        self.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).any(|f| {
+            f.value
+                .split(|b| *b == b',')
+                .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        })
     }
 
     /// Whether the sender wants the connection to stay open after this message.
     pub fn keeps_alive(&self) -> bool {
-        if self.http10 { self.lists("connection", "keep-alive") } else { !self.lists("connection", "close") }
+        if self.http10 {
+            self.lists("connection", "keep-alive")
+        } else {
+            !self.lists("connection", "close")
+        }
     }
 
-    /// Whether a field must not travel on: the hop-by-hop fields of RFC 9110 section 7.6.1, and what `Connection` nominates.
+    /// Whether a field must not travel on: the hop-by-hop fields of RFC 9110 section 7.6.1, and
+    /// what `Connection` nominates.
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
         const ALWAYS: [&str; 9] = [
             "connection",
@@ -134,22 +141,25 @@ pub fn field_room<'a>() -> FieldRoom<'a> {
     [httparse::EMPTY_HEADER; MAX_FIELDS]
 }
 
-/// Where the head in `bytes` ends, if it is all there. The first `seen` bytes were looked at by an earlier call, so a head
-/// that comes a byte at a time is not searched again and again.
+/// Where the head in `bytes` ends, if it is all there. The first `seen` bytes were looked at by an
+/// earlier call, so a head that comes a byte at a time is not searched again and again.
 ///
 /// # Errors
-/// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] as soon as one is seen, so that a head that can never end
-/// is not waited for.
+/// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] as soon as one is seen, so that a head
+/// that can never end is not waited for.
 pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<usize>, HeadError> {
     let from = seen.min(bytes.len()).saturating_sub(3);
-    let end = memmem::find(bytes.get(from..).unwrap_or_default(), b"\r\n\r\n").map(|at| from + at + 4);
+    let end =
+        memmem::find(bytes.get(from..).unwrap_or_default(), b"\r\n\r\n").map(|at| from + at + 4);
     if end.unwrap_or(bytes.len()) > limits.bytes {
         return Err(HeadError::TooLarge);
     }
     let fresh = bytes.get(from..end.unwrap_or(bytes.len())).unwrap_or_default();
     let stray = memchr3_iter(b'\r', b'\n', 0, fresh).any(|at| match fresh.get(at) {
         Some(b'\r') => fresh.get(at + 1).is_some_and(|b| *b != b'\n'),
-        Some(b'\n') => (from + at).checked_sub(1).and_then(|before| bytes.get(before)) != Some(&b'\r'),
+        Some(b'\n') => {
+            (from + at).checked_sub(1).and_then(|before| bytes.get(before)) != Some(&b'\r')
+        }
         _ => true,
     });
     if stray {
@@ -162,10 +172,16 @@ pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn parse_request<'a>(head: &'a [u8], room: &'a mut FieldRoom<'a>, limits: HeadLimits) -> Result<Head<'a, RequestLine<'a>>, HeadError> {
-    let mut parsed = httparse::Request::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
+pub fn parse_request<'a>(
+    head: &'a [u8],
+    room: &'a mut FieldRoom<'a>,
+    limits: HeadLimits,
+) -> Result<Head<'a, RequestLine<'a>>, HeadError> {
+    let mut parsed =
+        httparse::Request::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
     complete(parsed.parse(head), head.len())?;
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
         return Err(HeadError::Malformed("no request line"));
     };
     let fields: &'a [httparse::Header<'a>] = parsed.headers;
@@ -186,7 +202,8 @@ pub fn parse_response<'a>(
     limits: HeadLimits,
     to_head: bool,
 ) -> Result<Head<'a, StatusLine>, HeadError> {
-    let mut parsed = httparse::Response::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
+    let mut parsed =
+        httparse::Response::new(room.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default());
     complete(parsed.parse(head), head.len())?;
     let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
         return Err(HeadError::Malformed("no status line"));
@@ -208,14 +225,19 @@ fn complete(parsed: httparse::Result<usize>, len: usize) -> Result<(), HeadError
         Ok(_) => Err(HeadError::Malformed("the head does not end where it should")),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooManyFields),
         Err(httparse::Error::Version) => Err(HeadError::Version),
-        Err(httparse::Error::HeaderName) => Err(HeadError::Malformed("invalid field name or folded line")),
+        Err(httparse::Error::HeaderName) => {
+            Err(HeadError::Malformed("invalid field name or folded line"))
+        }
         Err(httparse::Error::HeaderValue) => Err(HeadError::Malformed("invalid field value")),
         Err(_) => Err(HeadError::Malformed("invalid first line")),
     }
 }
 
 /// The framing that the fields state, if any (RFC 9112 section 6.3, without its repairs).
-fn framing(fields: &[httparse::Header<'_>], http10: bool) -> Result<Option<BodyFraming>, HeadError> {
+fn framing(
+    fields: &[httparse::Header<'_>],
+    http10: bool,
+) -> Result<Option<BodyFraming>, HeadError> {
     let mut length = None;
     let mut chunked = false;
     for field in fields {
@@ -256,7 +278,10 @@ fn check_host(fields: &[httparse::Header<'_>], http10: bool) -> Result<(), HeadE
         (None, None) if http10 => return Ok(()),
         _ => return Err(HeadError::Host),
     };
-    let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%');
+    let fine = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
+    };
     if host.is_empty() || !host.iter().all(fine) {
         return Err(HeadError::Host);
     }
@@ -300,14 +325,22 @@ mod tests {
             request(b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"),
             Ok(("POST /".into(), BodyFraming::Chunked))
         );
-        assert_eq!(request(b"GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("GET /p".into(), BodyFraming::Empty)));
-        assert_eq!(request(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(("OPTIONS *".into(), BodyFraming::Empty)));
+        assert_eq!(
+            request(b"GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Ok(("GET /p".into(), BodyFraming::Empty))
+        );
+        assert_eq!(
+            request(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Ok(("OPTIONS *".into(), BodyFraming::Empty))
+        );
         assert_eq!(request(b"GET / HTTP/1.0\r\n\r\n"), Ok(("GET /".into(), BodyFraming::Empty)));
     }
 
     #[test]
     fn every_ambiguity_is_refused() {
-        let post = |fields: &str| request(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes());
+        let post = |fields: &str| {
+            request(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes())
+        };
         for fields in [
             "Content-Length: 5\r\nContent-Length: 5",
             "Content-Length: 5, 5",
@@ -363,10 +396,19 @@ mod tests {
     #[test]
     fn limits_hold() {
         let fields = "A: b\r\n".repeat(100);
-        assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()), Err(HeadError::TooManyFields));
+        assert_eq!(
+            request(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()),
+            Err(HeadError::TooManyFields)
+        );
         let long = "x".repeat(65 << 10);
-        assert_eq!(request(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes()), Err(HeadError::TooLarge));
-        assert_eq!(find_end(b"GET / HTTP/1.1\n", 0, HeadLimits::default()), Err(HeadError::StrayControl));
+        assert_eq!(
+            request(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes()),
+            Err(HeadError::TooLarge)
+        );
+        assert_eq!(
+            find_end(b"GET / HTTP/1.1\n", 0, HeadLimits::default()),
+            Err(HeadError::StrayControl)
+        );
         assert_eq!(find_end(b"GET / HTTP/1.1\r", 14, HeadLimits::default()), Ok(None));
     }
 
@@ -383,12 +425,25 @@ mod tests {
     fn responses() {
         let parse = |text: &[u8], to_head| {
             let mut room = field_room();
-            parse_response(text, &mut room, HeadLimits::default(), to_head).map(|h| (h.line.status, h.framing))
+            parse_response(text, &mut room, HeadLimits::default(), to_head)
+                .map(|h| (h.line.status, h.framing))
         };
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n", false), Ok((200, BodyFraming::UntilClose)));
-        assert_eq!(parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", false), Ok((204, BodyFraming::Empty)));
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true), Ok((200, BodyFraming::Empty)));
+        assert_eq!(
+            parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", false),
+            Ok((204, BodyFraming::Empty))
+        );
+        assert_eq!(
+            parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true),
+            Ok((200, BodyFraming::Empty))
+        );
         assert!(parse(b"SSH-2.0-x\r\n\r\n", false).is_err());
-        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", false).is_err());
+        assert!(
+            parse(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false
+            )
+            .is_err()
+        );
     }
 }

@@ -43,7 +43,8 @@ impl<'a> Text<'a> {
         self.raw.get(at..).map(|raw| Text { raw, escaped: self.escaped })
     }
 
-    /// The text with its escapes resolved. A lone surrogate and bytes that are not UTF-8 become U+FFFD.
+    /// The text with its escapes resolved. A lone surrogate and bytes that are not UTF-8 become
+    /// U+FFFD.
     pub fn decode(&self) -> Cow<'a, str> {
         if !self.escaped {
             return String::from_utf8_lossy(self.raw);
@@ -56,8 +57,9 @@ impl<'a> Text<'a> {
         Cow::Owned(String::from_utf8_lossy(&out).into_owned())
     }
 
-    /// The raw bytes cut into characters: for each how many bytes it takes as written, and what it decodes to. The characters
-    /// are those of [`decode`](Self::decode), the lengths sum to the raw length.
+    /// The raw bytes cut into characters: for each how many bytes it takes as written, and what it
+    /// decodes to. The characters are those of [`decode`](Self::decode), the lengths sum to the raw
+    /// length.
     pub fn units(&self) -> impl Iterator<Item = (usize, char)> + 'a {
         let (mut rest, escaped) = (self.raw, self.escaped);
         std::iter::from_fn(move || {
@@ -71,13 +73,17 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// Where bytes of the decoded text lie in the raw text. Ends inside a character are moved out to its borders.
+    /// Where bytes of the decoded text lie in the raw text. Ends inside a character are moved out
+    /// to its borders.
     pub fn raw_range(&self, decoded: std::ops::Range<usize>) -> std::ops::Range<usize> {
         self.raw_ranges(std::iter::once(decoded)).next().unwrap_or(self.raw.len()..self.raw.len())
     }
 
     /// The same for many, in one pass: they must be in order and must not overlap.
-    pub fn raw_ranges(&self, decoded: impl Iterator<Item = std::ops::Range<usize>>) -> impl Iterator<Item = std::ops::Range<usize>> {
+    pub fn raw_ranges(
+        &self,
+        decoded: impl Iterator<Item = std::ops::Range<usize>>,
+    ) -> impl Iterator<Item = std::ops::Range<usize>> {
         let (mut units, mut raw, mut at) = (self.units().peekable(), 0, 0);
         decoded.map(move |span| {
             while let Some((len, c)) = units.next_if(|(_, c)| at + c.len_utf8() <= span.start) {
@@ -128,14 +134,17 @@ impl<'a> Text<'a> {
 
 /// The character at the front, which is not escaped: as lossy as the standard library is.
 fn plain(rest: &[u8]) -> (usize, char) {
-    let Some(chunk) = rest.get(..rest.len().min(4)).unwrap_or_default().utf8_chunks().next() else { return (rest.len(), ' ') };
+    let Some(chunk) = rest.get(..rest.len().min(4)).unwrap_or_default().utf8_chunks().next() else {
+        return (rest.len(), ' ');
+    };
     match chunk.valid().chars().next() {
         Some(c) => (c.len_utf8(), c),
         None => (chunk.invalid().len().max(1), char::REPLACEMENT_CHARACTER),
     }
 }
 
-/// The escape at the front: its bytes, and what it means. A backslash that nothing follows means nothing.
+/// The escape at the front: its bytes, and what it means. A backslash that nothing follows means
+/// nothing.
 fn escape(tail: &[u8]) -> (usize, char) {
     match tail.get(1) {
         Some(b'n') => (2, '\n'),
@@ -149,9 +158,12 @@ fn escape(tail: &[u8]) -> (usize, char) {
     }
 }
 
-/// The code point of `\uXXXX`, or of a surrogate pair of two such escapes, and how many bytes it took.
+/// The code point of `\uXXXX`, or of a surrogate pair of two such escapes, and how many bytes it
+/// took.
 fn code_point(tail: &[u8]) -> (usize, char) {
-    let Some(high) = hex4(tail.get(2..6)) else { return (tail.len().min(2), char::REPLACEMENT_CHARACTER) };
+    let Some(high) = hex4(tail.get(2..6)) else {
+        return (tail.len().min(2), char::REPLACEMENT_CHARACTER);
+    };
     if (0xD800..0xDC00).contains(&high)
         && tail.get(6..8) == Some(b"\\u")
         && let Some(low @ 0xDC00..0xE000) = hex4(tail.get(8..12))
@@ -184,7 +196,10 @@ mod tests {
             proptest::prop_assert_eq!(&*decoded, &*text.decode());
             proptest::prop_assert_eq!(text.units().map(|(len, _)| len).sum::<usize>(), raw.len());
             let range = text.raw_range(from..from + len);
-            let before: String = Text { raw: &raw.as_bytes()[..range.start], escaped: true }.units().map(|(_, c)| c).collect();
+            let before: String = Text { raw: &raw.as_bytes()[..range.start], escaped: true }
+                .units()
+                .map(|(_, c)| c)
+                .collect();
             proptest::prop_assert!(before.len() <= from.min(decoded.len()));
             proptest::prop_assert!(decoded.starts_with(&*before));
         }
@@ -195,7 +210,15 @@ mod tests {
         let raw = br"a\n\u00e9\ud83d\ude00b";
         let text = Text::escaped(raw);
         assert_eq!(text.decode(), "a\n\u{e9}\u{1f600}b");
-        let want = [(0..1, "a"), (1..2, r"\n"), (2..4, r"\u00e9"), (2..3, r"\u00e9"), (4..8, r"\ud83d\ude00"), (8..9, "b"), (8..8, "")];
+        let want = [
+            (0..1, "a"),
+            (1..2, r"\n"),
+            (2..4, r"\u00e9"),
+            (2..3, r"\u00e9"),
+            (4..8, r"\ud83d\ude00"),
+            (8..9, "b"),
+            (8..8, ""),
+        ];
         for (decoded, want) in want {
             let range = text.raw_range(decoded.clone());
             assert_eq!(std::str::from_utf8(&raw[range]), Ok(want), "{decoded:?}");

@@ -1,7 +1,9 @@
-//! Every capture, replayed whole, byte by byte and cut at every position, against its golden reading.
+//! Every capture, replayed whole, byte by byte and cut at every position, against its golden
+//! reading.
 //!
-//! The captures under `captures/` come from real servers (vLLM, llama.cpp, llama-cpp-python, transformers) or were made by
-//! hand after the named sources of others; `captures/README.md` tells what each field of `expected` means.
+//! The captures under `captures/` come from real servers (vLLM, llama.cpp, llama-cpp-python,
+//! transformers) or were made by hand after the named sources of others; `captures/README.md` tells
+//! what each field of `expected` means.
 
 #![expect(clippy::unwrap_used, reason = "a capture that is not as it should be fails its test")]
 
@@ -10,7 +12,8 @@ mod traps;
 
 use replay::{Capture, Reading};
 
-/// Dialects that wait for the adapters that will need them; their streams are forwarded and marked "not parsed".
+/// Dialects that wait for the adapters that will need them; their streams are forwarded and marked
+/// "not parsed".
 const NOT_READ: [&str; 5] = ["bedrock-converse", "cohere-v2", "gemini", "triton-generate", "other"];
 
 fn readable() -> Vec<Capture> {
@@ -33,11 +36,17 @@ fn whole_captures_match_their_golden_reading() {
 fn byte_by_byte_reads_the_same() {
     for capture in readable() {
         let bytes: Vec<&[u8]> = capture.bytes().chunks(1).collect();
-        assert_eq!(Reading::of(&capture, &bytes), Reading::of(&capture, &[capture.bytes()]), "{}", capture.name());
+        assert_eq!(
+            Reading::of(&capture, &bytes),
+            Reading::of(&capture, &[capture.bytes()]),
+            "{}",
+            capture.name()
+        );
     }
 }
 
-/// Cut in two at every position of the small captures, and at every position of a window of the large ones.
+/// Cut in two at every position of the small captures, and at every position of a window of the
+/// large ones.
 #[test]
 fn cut_at_every_position_reads_the_same() {
     const EVERY: usize = 6_000;

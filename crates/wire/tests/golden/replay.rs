@@ -19,7 +19,9 @@ impl Capture {
     pub fn all() -> Vec<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
         let mut all = Vec::new();
-        for engine in std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()) {
+        for engine in
+            std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir())
+        {
             for file in std::fs::read_dir(engine).unwrap().map(|e| e.unwrap().path()) {
                 if file.extension().is_some_and(|e| e == "json") {
                     all.push(Self::load(file));
@@ -31,7 +33,11 @@ impl Capture {
     }
 
     pub fn named(name: &str) -> Self {
-        Self::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(format!("{name}.json")))
+        Self::load(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/captures")
+                .join(format!("{name}.json")),
+        )
     }
 
     fn load(path: PathBuf) -> Self {
@@ -41,7 +47,11 @@ impl Capture {
     }
 
     pub fn name(&self) -> String {
-        format!("{}/{}", self.path.parent().unwrap().file_name().unwrap().display(), self.path.file_stem().unwrap().display())
+        format!(
+            "{}/{}",
+            self.path.parent().unwrap().file_name().unwrap().display(),
+            self.path.file_stem().unwrap().display()
+        )
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -73,7 +83,14 @@ impl Capture {
             let irrelevant = want.is_null()
                 && matches!(
                     key.as_str(),
-                    "events" | "comments" | "content_events" | "complete" | "error" | "usage" | "unterminated_tail" | "content_t_us"
+                    "events"
+                        | "comments"
+                        | "content_events"
+                        | "complete"
+                        | "error"
+                        | "usage"
+                        | "unterminated_tail"
+                        | "content_t_us"
                 );
             let whole_body = want.is_null()
                 && matches!(key.as_str(), "first_content_event" | "last_content_event")
@@ -86,7 +103,8 @@ impl Capture {
         wrong
     }
 
-    /// Replays the recorded reads with their times; what differs from the golden times, if anything does.
+    /// Replays the recorded reads with their times; what differs from the golden times, if anything
+    /// does.
     pub fn content_times_differ(&self) -> Option<String> {
         let want = self.expected().get("content_t_us")?.as_array()?.clone();
         let reads = self.meta["reads"].as_array()?;
@@ -98,7 +116,8 @@ impl Capture {
             })
             .collect();
         let reading = Reading::of(self, &chunks);
-        let got: Vec<Value> = reading.content_reads.0.iter().map(|read| reads[*read]["t_us"].clone()).collect();
+        let got: Vec<Value> =
+            reading.content_reads.0.iter().map(|read| reads[*read]["t_us"].clone()).collect();
         (got != want).then(|| format!("content times: want {want:?} got {got:?}"))
     }
 }
@@ -120,7 +139,11 @@ fn normalised(key: &str, value: &Value) -> Value {
             .collect(),
         ("usage", Value::Object(usage)) if usage.values().all(Value::is_null) => Value::Null,
         ("usage", Value::Object(usage)) => Value::Object(
-            usage.iter().filter(|(k, v)| !v.is_null() && k.as_str() != "total_tokens").map(|(k, v)| (k.clone(), v.clone())).collect(),
+            usage
+                .iter()
+                .filter(|(k, v)| !v.is_null() && k.as_str() != "total_tokens")
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
         ),
         // Absent, null and empty are one; a code is compared as text.
         ("error", Value::Object(error)) => ["type", "message", "code"]
@@ -139,10 +162,26 @@ fn normalised(key: &str, value: &Value) -> Value {
 
 /// Where we read something else than the golden reading on purpose: capture, member, reason.
 const KNOWN: [(&str, &str, &str); 5] = [
-    ("tgi/generate_stream_length_no_details", "end_marker", "generated_text is TGI's mark of the last event, with details or without"),
-    ("vllm/responses_stream", "finish_reason", "the reason in incomplete_details says more than the status"),
-    ("vllm/responses_stream_reasoning", "finish_reason", "the reason in incomplete_details says more than the status"),
-    ("anthropic/messages_stream_overloaded_midway", "usage", "the output_tokens of message_start are a placeholder and not believed"),
+    (
+        "tgi/generate_stream_length_no_details",
+        "end_marker",
+        "generated_text is TGI's mark of the last event, with details or without",
+    ),
+    (
+        "vllm/responses_stream",
+        "finish_reason",
+        "the reason in incomplete_details says more than the status",
+    ),
+    (
+        "vllm/responses_stream_reasoning",
+        "finish_reason",
+        "the reason in incomplete_details says more than the status",
+    ),
+    (
+        "anthropic/messages_stream_overloaded_midway",
+        "usage",
+        "the output_tokens of message_start are a placeholder and not believed",
+    ),
     ("azure/error_400_content_filter", "error", "the golden reading took the status for the type"),
 ];
 
@@ -164,7 +203,8 @@ pub struct Reading {
     pub events: usize,
     pub comments: usize,
     pub content: Vec<usize>,
-    /// For each content event the read that completed it; does not depend on the meaning, so it is not compared.
+    /// For each content event the read that completed it; does not depend on the meaning, so it is
+    /// not compared.
     pub content_reads: Reads,
     pub roles: Vec<usize>,
     pub text: BTreeMap<u32, String>,
@@ -191,7 +231,9 @@ impl Reading {
             reading.current_read = at;
             buffer.extend_from_slice(piece);
             if open.is_none() {
-                let Some(len) = head::find_end(&buffer, 0, HeadLimits::default()).unwrap() else { continue };
+                let Some(len) = head::find_end(&buffer, 0, HeadLimits::default()).unwrap() else {
+                    continue;
+                };
                 open = Some(reading.open(capture, &buffer[..len]));
                 buffer.drain(..len);
             }
@@ -210,7 +252,8 @@ impl Reading {
         let mut room = head::field_room();
         let head = head::parse_response(bytes, &mut room, HeadLimits::default(), false).unwrap();
         self.status = head.line.status;
-        let content_type = head.get("content-type").map(String::from_utf8_lossy).unwrap_or_default();
+        let content_type =
+            head.get("content-type").map(String::from_utf8_lossy).unwrap_or_default();
         let framing = Framing::from_content_type(&content_type);
         self.framing = match framing {
             Framing::Sse => "sse",
@@ -218,7 +261,10 @@ impl Reading {
             Framing::Json => "json",
             Framing::Opaque => "text",
         };
-        (BodyReader::new(head.framing), Reader::new(capture.dialect(), framing, ReaderLimits::default()))
+        (
+            BodyReader::new(head.framing),
+            Reader::new(capture.dialect(), framing, ReaderLimits::default()),
+        )
     }
 
     fn body(&mut self, body: &mut BodyReader, reader: &mut Reader, buffer: &mut Vec<u8>) {
@@ -231,8 +277,9 @@ impl Reading {
     }
 
     fn golden(&self) -> Map<String, Value> {
-        let by_choice =
-            |map: &BTreeMap<u32, String>| -> Value { map.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<Map<_, _>>().into() };
+        let by_choice = |map: &BTreeMap<u32, String>| -> Value {
+            map.iter().map(|(k, v)| (k.to_string(), json!(v))).collect::<Map<_, _>>().into()
+        };
         let calls: Vec<Value> = self
             .tool_calls
             .iter()
@@ -240,7 +287,10 @@ impl Reading {
             .collect();
         let stream = matches!(self.framing, "sse" | "ndjson");
         let is_error = self.error.is_some() || self.status >= 400;
-        let code = |c: &Option<String>| c.as_ref().map_or(Value::Null, |c| c.parse::<i64>().map_or_else(|_| json!(c), |n| json!(n)));
+        let code = |c: &Option<String>| {
+            c.as_ref()
+                .map_or(Value::Null, |c| c.parse::<i64>().map_or_else(|_| json!(c), |n| json!(n)))
+        };
         let golden = json!({
             "http_status": self.status,
             "framing": self.framing,
@@ -271,7 +321,10 @@ fn usage_json(u: Usage) -> Value {
         ("cached_tokens", u.cached_tokens),
         ("reasoning_tokens", u.reasoning_tokens),
     ];
-    all.into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v?)))).collect::<Map<_, _>>().into()
+    all.into_iter()
+        .filter_map(|(k, v)| Some((k.to_owned(), json!(v?))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 impl Listener for Reading {
@@ -281,11 +334,17 @@ impl Listener for Reading {
             Part::Text { channel, choice, index, text } => {
                 let text = text.decode();
                 match channel {
-                    Channel::Content | Channel::Refusal => self.text.entry(choice).or_default().push_str(&text),
+                    Channel::Content | Channel::Refusal => {
+                        self.text.entry(choice).or_default().push_str(&text)
+                    }
                     Channel::Reasoning => self.reasoning.entry(choice).or_default().push_str(&text),
-                    Channel::ToolName => self.tool_calls.entry((choice, index)).or_default().0.push_str(&text),
+                    Channel::ToolName => {
+                        self.tool_calls.entry((choice, index)).or_default().0.push_str(&text)
+                    }
                     Channel::Beside => {}
-                    Channel::ToolArguments => self.tool_calls.entry((choice, index)).or_default().1.push_str(&text),
+                    Channel::ToolArguments => {
+                        self.tool_calls.entry((choice, index)).or_default().1.push_str(&text)
+                    }
                 }
             }
             Part::Finish { choice, reason } => {

@@ -26,11 +26,17 @@ fn a_missing_done_does_not_mean_failure() {
 
 #[test]
 fn an_error_with_status_200_comes_as_object_string_named_event_or_nothing() {
-    assert_eq!(read("vllm/chat_stream_engine_death").error.unwrap().0.as_deref(), Some("InternalServerError"));
+    assert_eq!(
+        read("vllm/chat_stream_engine_death").error.unwrap().0.as_deref(),
+        Some("InternalServerError")
+    );
     let (kind, message, _) = read("transformers-serve/chat_stream_eos_at_once").error.unwrap();
     assert_eq!(kind, None);
     assert!(message.unwrap().contains("sequence_bias"));
-    assert_eq!(read("anthropic/messages_stream_overloaded_midway").error.unwrap().0.as_deref(), Some("overloaded_error"));
+    assert_eq!(
+        read("anthropic/messages_stream_overloaded_midway").error.unwrap().0.as_deref(),
+        Some("overloaded_error")
+    );
     let silent = read("llama-cpp-python/error_too_long_stream");
     assert_eq!((silent.status, silent.events, silent.error), (200, 0, None));
     let silent = read("ollama/v1_chat_error_silent");
@@ -48,7 +54,11 @@ fn an_error_may_stand_beside_choices() {
 fn events_are_not_tokens() {
     let speculative = read("vllm/chat_stream_speculative");
     let tokens = speculative.usage.unwrap().completion_tokens.unwrap();
-    assert!((speculative.content.len() as u64) < tokens, "{} events for {tokens} tokens", speculative.content.len());
+    assert!(
+        (speculative.content.len() as u64) < tokens,
+        "{} events for {tokens} tokens",
+        speculative.content.len()
+    );
     let held_back = read("llama-cpp/scripted_utf8_chat_stream");
     assert!((held_back.content.len() as u64) < held_back.usage.unwrap().completion_tokens.unwrap());
 }
@@ -57,7 +67,10 @@ fn events_are_not_tokens() {
 fn a_token_can_ride_with_finish_reason_or_with_role() {
     let last = read("vllm/chat_stream");
     assert_eq!(last.finish[&0], "length");
-    assert!(last.content.contains(&(last.events - 2)) || last.content.contains(&(last.events - 3)), "the finish event carries text");
+    assert!(
+        last.content.contains(&(last.events - 2)) || last.content.contains(&(last.events - 3)),
+        "the finish event carries text"
+    );
     let first = read("ollama/v1_chat_stream_usage");
     assert_eq!((first.roles[0], first.content[0]), (0, 0));
     let every = read("tgi/chat_stream");
@@ -88,9 +101,14 @@ fn prompt_progress_repeats_the_role_and_is_no_token() {
 
 #[test]
 fn what_is_never_a_token() {
-    // A padding field, annotations without a choice or a delta, a named event, a signature, a special token.
-    for name in ["openai/chat_stream_obfuscation", "azure/chat_stream_async_filter", "sglang/chat_stream_ids_event", "tgi/generate_stream"]
-    {
+    // A padding field, annotations without a choice or a delta, a named event, a signature, a
+    // special token.
+    for name in [
+        "openai/chat_stream_obfuscation",
+        "azure/chat_stream_async_filter",
+        "sglang/chat_stream_ids_event",
+        "tgi/generate_stream",
+    ] {
         assert_eq!(read(name).content.len(), 9, "{name}");
     }
     assert_eq!(read("anthropic/messages_stream_thinking").content.len(), 5);
@@ -116,12 +134,15 @@ fn an_echoed_prompt_in_a_chat_stream_is_no_token() {
         data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"first\"}}]}\n\n";
     for (echo, want) in [(true, 1), (false, 2)] {
         let mut tokens = Tokens(0);
-        Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default()).expecting_echo(echo).feed(stream, &mut tokens);
+        Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default())
+            .expecting_echo(echo)
+            .feed(stream, &mut tokens);
         assert_eq!(tokens.0, want);
     }
 }
 
-/// For each dialect: a role-only event, a reasoning event, a usage-only event, a ping and a comment, and what they are.
+/// For each dialect: a role-only event, a reasoning event, a usage-only event, a ping and a
+/// comment, and what they are.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table, a dialect a row")]
 fn kinds_of_each_dialect() {
@@ -151,7 +172,11 @@ fn kinds_of_each_dialect() {
         (
             Dialect::OpenAiCompletions,
             Framing::Sse,
-            [NONE, r#"{"choices":[{"reasoning":"hm","index":0}]}"#, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#],
+            [
+                NONE,
+                r#"{"choices":[{"reasoning":"hm","index":0}]}"#,
+                r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+            ],
         ),
         (
             Dialect::OpenAiResponses,
@@ -184,14 +209,21 @@ fn kinds_of_each_dialect() {
         let mut kept = Kept::default();
         let mut reader = Reader::new(dialect, framing, ReaderLimits::default());
         for event in events {
-            let text = if framing == Framing::Sse { format!(": ping\nevent: ping\ndata: {event}\n\n") } else { format!("\n{event}\n") };
+            let text = if framing == Framing::Sse {
+                format!(": ping\nevent: ping\ndata: {event}\n\n")
+            } else {
+                format!("\n{event}\n")
+            };
             reader.feed(text.as_bytes(), &mut kept);
         }
         let name = dialect.name();
         assert_eq!(kept.1, if framing == Framing::Sse { 3 } else { 0 }, "{name}: comments");
         assert!(!kept.0[role].is_token(), "{name}: role");
         assert_eq!(kept.0[role].is_role_only(), events[role] != NONE, "{name}: role");
-        assert!(kept.0[reasoning].has(Kinds::REASONING) && kept.0[reasoning].is_token(), "{name}: reasoning");
+        assert!(
+            kept.0[reasoning].has(Kinds::REASONING) && kept.0[reasoning].is_token(),
+            "{name}: reasoning"
+        );
         assert!(!kept.0[usage].is_token(), "{name}: usage");
     }
 }

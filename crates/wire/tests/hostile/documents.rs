@@ -2,7 +2,8 @@
 //!
 //! - *In*: the names that the scanners act on.
 //! - *Out*: strategies for documents, for what nearly is one, and for events that carry one.
-//! - *Never*: a serialiser; documents are written here, with white space and escapes that no serialiser writes.
+//! - *Never*: a serialiser; documents are written here, with white space and escapes that no
+//!   serialiser writes.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -80,7 +81,8 @@ const NAMES: &[&str] = &[
     "a",
 ];
 
-const SCALARS: &[&str] = &["0", "-1", "18446744073709551616", "1.5e+3", "-0", "true", "false", "null", "7"];
+const SCALARS: &[&str] =
+    &["0", "-1", "18446744073709551616", "1.5e+3", "-0", "true", "false", "null", "7"];
 
 const SPACE: &[&str] = &["", "", "", " ", "\n", "\t ", "\r\n", "  "];
 
@@ -128,7 +130,8 @@ fn quoted() -> impl Strategy<Value = String> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof![6 => select(NAMES).prop_map(str::to_owned), 1 => content()].prop_map(|name| format!("\"{name}\""))
+    prop_oneof![6 => select(NAMES).prop_map(str::to_owned), 1 => content()]
+        .prop_map(|name| format!("\"{name}\""))
 }
 
 fn space() -> impl Strategy<Value = &'static str> {
@@ -141,7 +144,10 @@ pub fn value() -> impl Strategy<Value = String> {
     leaf.prop_recursive(5, 40, 5, |inner| {
         prop_oneof![
             prop::collection::vec((space(), inner.clone(), space()), 0..5).prop_map(|each| {
-                let each: Vec<String> = each.into_iter().map(|(before, value, behind)| [before, &value, behind].concat()).collect();
+                let each: Vec<String> = each
+                    .into_iter()
+                    .map(|(before, value, behind)| [before, &value, behind].concat())
+                    .collect();
                 format!("[{}]", each.join(","))
             }),
             members(inner),
@@ -151,8 +157,12 @@ pub fn value() -> impl Strategy<Value = String> {
 
 fn members(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     prop::collection::vec((space(), name(), space(), value), 0..6).prop_map(|each| {
-        let each: Vec<String> =
-            each.into_iter().map(|(before, name, behind, value)| format!("{before}{name}{behind}:{behind}{value}{before}")).collect();
+        let each: Vec<String> = each
+            .into_iter()
+            .map(|(before, name, behind, value)| {
+                format!("{before}{name}{behind}:{behind}{value}{before}")
+            })
+            .collect();
         format!("{{{}}}", each.join(","))
     })
 }
@@ -171,19 +181,23 @@ pub fn broken() -> impl Strategy<Value = Vec<u8>> {
         2 => prop::collection::vec(any::<u8>(), 0..12),
         1 => (select(TROUBLE), 0..200usize).prop_map(|(piece, times)| piece.repeat(times)),
     ];
-    (prop::collection::vec(piece, 0..6), any::<(u16, u16)>(), 0..4u8).prop_map(|(pieces, (from, to), fate)| {
-        let mut bytes = pieces.concat();
-        let (from, to) = (usize::from(from) % (bytes.len() + 1), usize::from(to) % (bytes.len() + 1));
-        match fate {
-            0 => bytes.truncate(to),
-            1 => drop(bytes.drain(from.min(to)..from.max(to))),
-            _ => {}
-        }
-        bytes
-    })
+    (prop::collection::vec(piece, 0..6), any::<(u16, u16)>(), 0..4u8).prop_map(
+        |(pieces, (from, to), fate)| {
+            let mut bytes = pieces.concat();
+            let (from, to) =
+                (usize::from(from) % (bytes.len() + 1), usize::from(to) % (bytes.len() + 1));
+            match fate {
+                0 => bytes.truncate(to),
+                1 => drop(bytes.drain(from.min(to)..from.max(to))),
+                _ => {}
+            }
+            bytes
+        },
+    )
 }
 
-/// An event that carries `document`, and the framing it is in. Documents of event streams go over several lines.
+/// An event that carries `document`, and the framing it is in. Documents of event streams go over
+/// several lines.
 pub fn framed(document: &str, kind: u8) -> (Framing, Vec<u8>) {
     let lines = |prefix: &str, end: &str| {
         let lines = document.replace("\r\n", "\n");
@@ -191,9 +205,15 @@ pub fn framed(document: &str, kind: u8) -> (Framing, Vec<u8>) {
     };
     match kind % 6 {
         0 => (Framing::Sse, format!("{}\n", lines("data: ", "\n")).into_bytes()),
-        1 => (Framing::Sse, format!(": note\r\nid: 7\r\n{}retry: 1\r\n\r\n", lines("data:", "\r\n")).into_bytes()),
+        1 => (
+            Framing::Sse,
+            format!(": note\r\nid: 7\r\n{}retry: 1\r\n\r\n", lines("data:", "\r\n")).into_bytes(),
+        ),
         2 => (Framing::Sse, format!("event: delta\r{}\r", lines("data: ", "\r")).into_bytes()),
-        3 => (Framing::Ndjson, format!(" \n{}\r\n", document.replace(['\n', '\r'], " ")).into_bytes()),
+        3 => (
+            Framing::Ndjson,
+            format!(" \n{}\r\n", document.replace(['\n', '\r'], " ")).into_bytes(),
+        ),
         4 => (Framing::Json, document.as_bytes().to_vec()),
         _ => (Framing::Opaque, document.as_bytes().to_vec()),
     }
@@ -205,7 +225,9 @@ pub fn strings_of(value: &Value, into: &mut Vec<String>, skipped: &[&str]) {
         Value::String(text) => into.push(text.clone()),
         Value::Array(each) => each.iter().for_each(|value| strings_of(value, into, skipped)),
         Value::Object(each) => {
-            each.iter().filter(|(name, _)| !skipped.contains(&name.as_str())).for_each(|(_, value)| strings_of(value, into, skipped));
+            each.iter()
+                .filter(|(name, _)| !skipped.contains(&name.as_str()))
+                .for_each(|(_, value)| strings_of(value, into, skipped));
         }
         _ => {}
     }

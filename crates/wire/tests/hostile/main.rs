@@ -1,6 +1,8 @@
-//! Hostile bytes: the rewriter makes only the edits it is given, and the request scanner misses no prompt.
+//! Hostile bytes: the rewriter makes only the edits it is given, and the request scanner misses no
+//! prompt.
 //!
-//! - *In*: documents with odd strings and names, framed in every way; the same with bytes changed, cut and nested.
+//! - *In*: documents with odd strings and names, framed in every way; the same with bytes changed,
+//!   cut and nested.
 //! - *Out*: equality with `serde_json` where the input is JSON, and no panic where it is not.
 //! - *Never*: a clock; what could grow is bounded by counts.
 //!

@@ -28,7 +28,12 @@ const NO_WORDS: [&str; 11] = [
 fn sound(body: &[u8], facts: &RequestFacts) {
     for text in &facts.texts {
         assert!(!text.range.is_empty() && text.range.end < body.len());
-        assert_eq!((body[text.range.start - 1], body[text.range.end]), (b'"', b'"'), "{:?}", String::from_utf8_lossy(body));
+        assert_eq!(
+            (body[text.range.start - 1], body[text.range.end]),
+            (b'"', b'"'),
+            "{:?}",
+            String::from_utf8_lossy(body)
+        );
     }
     assert!(facts.texts.is_sorted_by_key(|text| text.range.start));
     assert_eq!(body[facts.inside - 1], b'{');
@@ -37,7 +42,11 @@ fn sound(body: &[u8], facts: &RequestFacts) {
 }
 
 fn decoded(body: &[u8], facts: &RequestFacts) -> Vec<String> {
-    facts.texts.iter().map(|text| Text::of(&body[text.range.clone()], true).decode().into_owned()).collect()
+    facts
+        .texts
+        .iter()
+        .map(|text| Text::of(&body[text.range.clone()], true).decode().into_owned())
+        .collect()
 }
 
 proptest! {
@@ -51,7 +60,8 @@ proptest! {
         }
     }
 
-    /// What is a JSON object is read, or refused for what stands twice; and what is read is what `serde_json` reads.
+    /// What is a JSON object is read, or refused for what stands twice; and what is read is what
+    /// `serde_json` reads.
     #[test]
     fn facts_are_those_of_the_document(body in object()) {
         let parsed: Value = serde_json::from_str(&body).unwrap();
@@ -95,9 +105,17 @@ proptest! {
 fn a_hundred_thousand_brackets() {
     for piece in ["[", "{\"messages\":", "{\"messages\":[", "{\"prompt\":[[", "{\"a\":["] {
         let body = piece.repeat(100_000);
-        assert_eq!(RequestFacts::scan(body.as_bytes()).unwrap_err().code(), "invalid_json", "{piece}");
+        assert_eq!(
+            RequestFacts::scan(body.as_bytes()).unwrap_err().code(),
+            "invalid_json",
+            "{piece}"
+        );
         let inside = format!("{{\"messages\":[{{\"content\":{body}");
-        assert_eq!(RequestFacts::scan(inside.as_bytes()).unwrap_err().code(), "invalid_json", "{piece}");
+        assert_eq!(
+            RequestFacts::scan(inside.as_bytes()).unwrap_err().code(),
+            "invalid_json",
+            "{piece}"
+        );
     }
 }
 

@@ -55,14 +55,16 @@ proptest! {
         prop_assert_eq!(apply(FRAMINGS[number], &event, &mut []), Some(event));
     }
 
-    /// Whatever the edits: what comes out between the marks are pieces of the event, in order, and no more is missing than was to go.
+    /// Whatever the edits: what comes out between the marks are pieces of the event, in order, and
+    /// no more is missing than was to go.
     #[test]
     fn only_what_is_edited_changes(
         event in broken(),
         number in 0..4usize,
         spans in prop::collection::vec((0..300usize, 0..300usize), 0..6),
     ) {
-        let mut edits: Vec<Edit> = spans.iter().map(|span| Edit { at: span.0..span.1, with: MARK.to_vec() }).collect();
+        let mut edits: Vec<Edit> =
+            spans.iter().map(|span| Edit { at: span.0..span.1, with: MARK.to_vec() }).collect();
         let most: usize = edits.iter().map(|edit| edit.at.len()).sum();
         // An edit without a place is told, and nothing leaves.
         let Some(out) = apply(FRAMINGS[number], &event, &mut edits) else { return Ok(()) };
@@ -72,7 +74,9 @@ proptest! {
             let piece = &rest[..at.unwrap_or(rest.len())];
             let place = match (first, at) {
                 // The end of the event, at its end.
-                (_, None) => event.len().checked_sub(piece.len()).filter(|_| event.ends_with(piece)),
+                (_, None) => {
+                    event.len().checked_sub(piece.len()).filter(|_| event.ends_with(piece))
+                }
                 (true, _) => event.starts_with(piece).then_some(0),
                 (false, _) => (from..=event.len()).find(|at| event[*at..].starts_with(piece)),
             };
@@ -88,7 +92,8 @@ proptest! {
         prop_assert!(event.windows(2).any(|two| two == MARK) || missing <= most, "{:?}: {:?}", event, out);
     }
 
-    /// Strings become others and members go to `null`: the document around them is the same, in every framing, and parses.
+    /// Strings become others and members go to `null`: the document around them is the same, in
+    /// every framing, and parses.
     #[test]
     fn edited_documents_stay_documents(
         document in value(),
@@ -102,7 +107,8 @@ proptest! {
         prop_assert!(serde_json::from_slice::<Value>(&bytes).is_ok(), "{:?}", String::from_utf8_lossy(&event));
         let (texts, erased) = places(&bytes, erase).unwrap();
         let texts = texts.into_iter().enumerate().filter(|(at, _)| chosen >> (at % 64) & 1 == 1);
-        let mut edits: Vec<Edit> = texts.map(|(_, at)| Edit { at, with: with.clone().into_bytes() }).collect();
+        let mut edits: Vec<Edit> =
+            texts.map(|(_, at)| Edit { at, with: with.clone().into_bytes() }).collect();
         let in_a_line = |at: &Range<usize>| !bytes[at.clone()].contains(&b'\n');
         edits.extend(erased.into_iter().filter(in_a_line).map(|at| Edit { at, with: b"null".to_vec() }));
         edits.sort_by_key(|edit| edit.at.start);

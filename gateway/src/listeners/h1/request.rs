@@ -25,7 +25,8 @@ use super::Connection;
 use crate::listeners::left;
 use crate::tls::client_certificate;
 
-/// Empty lines before a request that a client in good faith may leave: old ones end a body with one too many.
+/// Empty lines before a request that a client in good faith may leave: old ones end a body with one
+/// too many.
 const MAX_EMPTY_LINES: usize = 8;
 /// A body grows by at most this ahead of what has come, so that a length alone reserves nothing.
 const BODY_STEP: usize = 256 << 10;
@@ -68,7 +69,9 @@ impl Connection {
         if !self.drop_empty_lines() {
             return Next::Close;
         }
-        if self.buffer.is_empty() && !self.wait_for_request(plan.settings.timeouts.idle, leaving).await {
+        if self.buffer.is_empty()
+            && !self.wait_for_request(plan.settings.timeouts.idle, leaving).await
+        {
             return Next::Close;
         }
         let began = clock::now();
@@ -118,8 +121,14 @@ impl Connection {
         self.empty_lines <= MAX_EMPTY_LINES
     }
 
-    /// Read on until the head is complete; its length, or `None` when the client left in the middle of it.
-    async fn read_head(&mut self, shared: &Shared, plan: &Plan, limit: Duration) -> Result<Option<usize>, Refusal> {
+    /// Read on until the head is complete; its length, or `None` when the client left in the middle
+    /// of it.
+    async fn read_head(
+        &mut self,
+        shared: &Shared,
+        plan: &Plan,
+        limit: Duration,
+    ) -> Result<Option<usize>, Refusal> {
         let reading = async {
             let mut seen = 0;
             loop {
@@ -146,7 +155,9 @@ impl Connection {
         let bytes = self.buffer.get(..len).unwrap_or_default();
         let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
             Ok(head) => head,
-            Err(error) => return Entered::Refused(accept::unknown(head_at, len), shared.bad_head(error)),
+            Err(error) => {
+                return Entered::Refused(accept::unknown(head_at, len), shared.bad_head(error));
+            }
         };
         let server = accept::server(&head.line);
         let dialect = match server {
@@ -161,27 +172,48 @@ impl Connection {
         }
         let mut accepted = accept::accepted(&head, dialect, head_at);
         let socket = self.io.get_socket_digest();
-        accepted.client = socket.as_deref().and_then(SocketDigest::peer_addr).and_then(|a| a.as_inet()).map(SocketAddr::ip);
+        accepted.client = socket
+            .as_deref()
+            .and_then(SocketDigest::peer_addr)
+            .and_then(|a| a.as_inet())
+            .map(SocketAddr::ip);
         Entered::Ours(Accept {
             accepted,
             framing: head.framing,
             keep_alive: head.keeps_alive(),
             http10: head.http10,
             expects_continue: accept::expects_continue(&head),
-            encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
-            shown: authenticate::read_credential(plan, &head, client_certificate(self.io.get_ssl_digest().as_deref())),
+            encoded: head
+                .get("content-encoding")
+                .is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),
+            shown: authenticate::read_credential(
+                plan,
+                &head,
+                client_certificate(self.io.get_ssl_digest().as_deref()),
+            ),
             head: HeadIndex::new(&head, bytes),
         })
     }
 
-    async fn exchange(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, accept: Accept, began: Tick) -> Next {
+    async fn exchange(
+        &mut self,
+        shared: &Arc<Shared>,
+        plan: Arc<Plan>,
+        accept: Accept,
+        began: Tick,
+    ) -> Next {
         let limits = plan.settings.limits;
         let body_timeout = plan.settings.timeouts.request_body;
         let mut exchange = ExchangeGuard::open(shared, plan, accept.accepted, began);
         if let Err(refusal) = authenticate::admit(&mut exchange, accept.shown) {
             return self.refuse(exchange, refusal).await;
         }
-        let reading = self.read_body(accept.framing, accept.head.head_len(), limits.request_body, accept.expects_continue);
+        let reading = self.read_body(
+            accept.framing,
+            accept.head.head_len(),
+            limits.request_body,
+            accept.expects_continue,
+        );
         let body = match within(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,
             Some(Ok(None)) => {
@@ -193,16 +225,23 @@ impl Connection {
         };
         exchange.accepted.bytes = body.end as u64;
         let rest = self.buffer.split_off(body.end);
-        let incoming = Incoming { buffer: std::mem::replace(&mut self.buffer, rest), head: accept.head, body, encoded: accept.encoded };
+        let incoming = Incoming {
+            buffer: std::mem::replace(&mut self.buffer, rest),
+            head: accept.head,
+            body,
+            encoded: accept.encoded,
+        };
         let keep_alive = accept.keep_alive && !shared.is_draining();
         // TLS gathers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();
-        let mut sink = H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive, buffers);
+        let mut sink =
+            H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive, buffers);
         let proper = pipeline::serve(&mut exchange, incoming, &mut sink).await;
         if proper && sink.keeps_alive() { Next::KeepAlive } else { Next::Close }
     }
 
-    /// Read the body behind the head, decoded in place; where it lies in the buffer. `None`: the client left.
+    /// Read the body behind the head, decoded in place; where it lies in the buffer. `None`: the
+    /// client left.
     async fn read_body(
         &mut self,
         framing: BodyFraming,
@@ -228,7 +267,10 @@ impl Connection {
         // Payload lies in head_len..end; what is read and not decoded begins at raw.
         let (mut end, mut raw) = (head_len, head_len);
         loop {
-            match reader.next(self.buffer.get(raw..).unwrap_or_default()).map_err(|_| Refusal::broken_body())? {
+            match reader
+                .next(self.buffer.get(raw..).unwrap_or_default())
+                .map_err(|_| Refusal::broken_body())?
+            {
                 Progress::Data { skip, len } => {
                     let from = raw + skip;
                     if from > end {
@@ -258,13 +300,20 @@ impl Connection {
     }
 
     /// Answer a request whose head is malformed.
-    async fn refuse_head(&mut self, shared: &Arc<Shared>, plan: Arc<Plan>, began: Tick, refusal: Refusal) -> Next {
+    async fn refuse_head(
+        &mut self,
+        shared: &Arc<Shared>,
+        plan: Arc<Plan>,
+        began: Tick,
+        refusal: Refusal,
+    ) -> Next {
         let accepted = accept::unknown(clock::now(), self.buffer.len());
         let exchange = ExchangeGuard::open(shared, plan, accepted, began);
         self.refuse(exchange, refusal).await
     }
 
-    /// Answer ourselves while the client may still be sending: the connection cannot serve another request.
+    /// Answer ourselves while the client may still be sending: the connection cannot serve another
+    /// request.
     async fn refuse(&mut self, mut exchange: ExchangeGuard, refusal: Refusal) -> Next {
         let mut pipelined = Vec::new();
         // TLS gathers bytes until it is flushed.

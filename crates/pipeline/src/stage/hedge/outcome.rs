@@ -14,13 +14,19 @@ use plan::Target;
 use plan::clock;
 
 /// The plan of a hedge, if the route wants one.
-pub fn plan(exchange: &Exchange, request: &UpstreamRequest, edits: &Edits, reads: Option<Reads>) -> Option<Box<Hedge>> {
+pub fn plan(
+    exchange: &Exchange,
+    request: &UpstreamRequest,
+    edits: &Edits,
+    reads: Option<Reads>,
+) -> Option<Box<Hedge>> {
     let routed = exchange.routed.as_ref()?;
     let hedges = routed.route.route.hedges?;
     routed.pool().pool.hedges.earn(clock::now());
     let after = hedges.after.or_else(|| routed.upstream()?.member.p95())?;
     let others = exchange.attempts.unfit.iter().chain(&exchange.attempts.tried);
-    let unfit = others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
+    let unfit =
+        others.filter(|target| target.pool == routed.target.pool).map(|target| target.at).collect();
     Some(Hedge::new(HedgePlan {
         route: routed.route.clone(),
         first: routed.target,
@@ -54,10 +60,13 @@ pub fn apply(exchange: &mut Exchange, outcome: HedgeOutcome) {
     }
 }
 
-/// The second backend has answered first: the exchange belongs to it. Its pool learns that the first was late.
+/// The second backend has answered first: the exchange belongs to it. Its pool learns that the
+/// first was late.
 fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
-    if let (Some(attempt), None, Some(routed)) = (&exchange.attempts.attempt, &switch.first, &exchange.routed) {
+    if let (Some(attempt), None, Some(routed)) =
+        (&exchange.attempts.attempt, &switch.first, &exchange.routed)
+    {
         let sent = exchange.sent.at.unwrap_or(switch.began);
         routed.pool().pool.first_token(attempt, Duration::from_nanos(now.nanos_since(sent)), now);
     }
@@ -65,25 +74,34 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
         write_attempt(exchange, (&failure.code, failure.status), failure.ended, failure.at);
     }
     // A backend that is still connecting has not failed, and is not retried.
-    let late = if switch.first_connects { AttemptResult::Overloaded } else { AttemptResult::Unknown };
+    let late =
+        if switch.first_connects { AttemptResult::Overloaded } else { AttemptResult::Unknown };
     end(exchange, switch.first.map_or(late, |failure| failure.ended), now);
     if let Some(permit) = exchange.permit.take() {
         permit.leave(now, None);
     }
     exchange.set_target(switch.target);
     let attempts = &mut exchange.attempts;
-    (attempts.signals, attempts.last_predicted) = (switch.attempt.member().signals(now), switch.attempt.predicted());
+    (attempts.signals, attempts.last_predicted) =
+        (switch.attempt.member().signals(now), switch.attempt.predicted());
     (attempts.attempt, attempts.reason) = (Some(switch.attempt), Some(Reason::Balanced));
     attempts.tried.push(switch.target);
-    if let Some(backend) = exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone())) {
-        exchange.attempts.hedge = Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
+    if let Some(backend) =
+        exchange.routed.as_ref().and_then(|routed| Some(routed.upstream()?.backend.name.clone()))
+    {
+        exchange.attempts.hedge =
+            Some(RecordHedge { backend, won: true, after_us: switch.after.as_micros() as u64 });
     }
     (exchange.permit, exchange.sent.at) = (switch.permit, switch.sent_at);
 }
 
 /// The hedge lost.
 fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
-    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target)) else { return };
+    let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target))
+    else {
+        return;
+    };
     let backend = upstream.backend.name.clone();
-    exchange.attempts.hedge = Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
+    exchange.attempts.hedge =
+        Some(RecordHedge { backend, won: false, after_us: after.as_micros() as u64 });
 }

@@ -19,8 +19,12 @@ use plan::{PlannedPool, Target};
 pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: &[u8]) {
     let Some(route) = exchange.routed.as_ref().map(|routed| routed.route.clone()) else { return };
     exchange.attempts.with_credential = exchange.plan.keys.is_none() && has_credential(head);
-    if let Some((name, value)) = route.route.offload.as_ref().and_then(|offload| offload.header.as_ref()) {
-        exchange.attempts.asks_cloud = head.get(name).is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
+    if let Some((name, value)) =
+        route.route.offload.as_ref().and_then(|offload| offload.header.as_ref())
+    {
+        exchange.attempts.asks_cloud = head
+            .get(name)
+            .is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
     if let (Some(release), Some(canary)) = (&route.release, &route.route.canary) {
         let key = key(exchange, &canary.key, head);
@@ -32,11 +36,23 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
     let images = OnceCell::new();
     for (number, pool) in route.pools.iter().enumerate() {
         match &pool.pool.settings.balance {
-            Balance::Session(by) | Balance::Hash(by) if exchange.attempts.key.is_none() => exchange.attempts.key = key(exchange, by, head),
+            Balance::Session(by) | Balance::Hash(by) if exchange.attempts.key.is_none() => {
+                exchange.attempts.key = key(exchange, by, head)
+            }
             Balance::Prefix if exchange.attempts.prefix.is_empty() => {
-                let texts = exchange.inspected.facts.iter().flat_map(|facts| &facts.texts).filter(|text| !text.beside);
+                let texts = exchange
+                    .inspected
+                    .facts
+                    .iter()
+                    .flat_map(|facts| &facts.texts)
+                    .filter(|text| !text.beside);
                 let texts = texts.map(|text| body.get(text.range.clone()).unwrap_or_default());
-                let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref()).unwrap_or_default();
+                let model = exchange
+                    .inspected
+                    .facts
+                    .as_ref()
+                    .and_then(|facts| facts.model.as_deref())
+                    .unwrap_or_default();
                 routing::blocks(model.as_bytes(), texts, &mut exchange.attempts.prefix);
             }
             _ => {}
@@ -44,7 +60,11 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
         // Equal backends are not filtered; another pool may have more abilities.
         if !pool.uniform || route.pools.len() > 1 {
             let shows_images = || *images.get_or_init(|| shows_images(body));
-            let unfit = pool.upstreams.iter().enumerate().filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
+            let unfit = pool
+                .upstreams
+                .iter()
+                .enumerate()
+                .filter(|(_, upstream)| !fits(exchange, &upstream.backend, pool, shows_images));
             let unfit: Vec<Target> = unfit.map(|(at, _)| Target { pool: number, at }).collect();
             exchange.attempts.unfit.extend(unfit);
         }
@@ -61,7 +81,8 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
             pairs.find(|(known, _)| known == name).map(|(_, value)| value.as_bytes().to_vec())
         }
         By::Caller => {
-            let known = exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
+            let known =
+                exchange.caller.as_ref().filter(|caller| caller.id != exchange.plan.anonymous.id);
             let address = || exchange.accepted.client.map(|address| network(address).to_string());
             known.map(|caller| caller.id.to_string()).or_else(address).map(String::into_bytes)
         }
@@ -69,12 +90,21 @@ fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option
 }
 
 /// Whether a backend can serve the request, by its declared abilities.
-fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images: impl Fn() -> bool) -> bool {
+fn fits(
+    exchange: &Exchange,
+    backend: &Backend,
+    pool: &PlannedPool,
+    shows_images: impl Fn() -> bool,
+) -> bool {
     let Some(facts) = &exchange.inspected.facts else { return true };
     let model = facts.model.as_deref().unwrap_or_default();
-    let knows = pool.model.is_some() || backend.models.is_empty() || backend.models.iter().any(|known| known == model);
-    // The estimate may be too high by half; a backend is skipped only if the prompt is far too long for it.
-    let prompt = if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
+    let knows = pool.model.is_some()
+        || backend.models.is_empty()
+        || backend.models.iter().any(|known| known == model);
+    // The estimate may be too high by half; a backend is skipped only if the prompt is far too long
+    // for it.
+    let prompt =
+        if exchange.prompt_counted { exchange.expected.input } else { exchange.expected.input / 2 };
     let tokens = prompt.saturating_add(facts.max_tokens.unwrap_or(0));
     let holds = backend.context_length == 0 || tokens <= backend.context_length;
     let can = backend.unsupported.iter().all(|ability| match ability {
@@ -88,19 +118,31 @@ fn fits(exchange: &Exchange, backend: &Backend, pool: &PlannedPool, shows_images
 /// Whether a body has parts that are images, in the words of the APIs.
 fn shows_images(body: &[u8]) -> bool {
     let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
-    // The kind of a part in all but Ollama's API, which has a list beside the text; a name of the client's own is neither.
-    let is_kind = || memchr::memmem::find_iter(body, b"\"image\"").any(|at| body.get(..at).is_some_and(ends_in_type));
-    let is_list = || memchr::memmem::find_iter(body, b"\"images\"").any(|at| body.get(at + 8..).is_some_and(begins_a_list));
+    // The kind of a part in all but Ollama's API, which has a list beside the text; a name of the
+    // client's own is neither.
+    let is_kind = || {
+        memchr::memmem::find_iter(body, b"\"image\"")
+            .any(|at| body.get(..at).is_some_and(ends_in_type))
+    };
+    let is_list = || {
+        memchr::memmem::find_iter(body, b"\"images\"")
+            .any(|at| body.get(at + 8..).is_some_and(begins_a_list))
+    };
     has(b"\"image_url\"") || has(b"\"input_image\"") || is_list() || is_kind()
 }
 
 fn begins_a_list(rest: &[u8]) -> bool {
-    rest.trim_ascii_start().strip_prefix(b":").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"["))
+    rest.trim_ascii_start()
+        .strip_prefix(b":")
+        .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"["))
 }
 
 /// Whether what comes next is the value of `type`.
 fn ends_in_type(before: &[u8]) -> bool {
-    before.trim_ascii_end().strip_suffix(b":").is_some_and(|before| before.trim_ascii_end().ends_with(b"\"type\""))
+    before
+        .trim_ascii_end()
+        .strip_suffix(b":")
+        .is_some_and(|before| before.trim_ascii_end().ends_with(b"\"type\""))
 }
 
 #[cfg(test)]
@@ -117,7 +159,11 @@ mod tests {
         ] {
             assert!(shows_images(body.as_bytes()), "{body}");
         }
-        for body in [r#"{"properties":{"image":{"type":"string"},"images":{"type":"array"}}}"#, r#"{"content":"an \"image\" of"}"#, "{}"] {
+        for body in [
+            r#"{"properties":{"image":{"type":"string"},"images":{"type":"array"}}}"#,
+            r#"{"content":"an \"image\" of"}"#,
+            "{}",
+        ] {
             assert!(!shows_images(body.as_bytes()), "{body}");
         }
     }

@@ -1,8 +1,10 @@
 //! Resumes the stream of a dead backend on another one.
 //!
 //! - *In*: the request, and the text so far.
-//! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by that; where the seam is.
-//! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on with.
+//! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by
+//!   that; where the seam is.
+//! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on
+//!   with.
 
 use std::sync::Arc;
 
@@ -19,24 +21,38 @@ use plan::clock;
 pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
-    let can = facts.is_some_and(|facts| facts.stream == Some(true) && facts.n.is_none_or(|n| n == 1) && facts.tools == 0 && !facts.echo);
+    let can = facts.is_some_and(|facts| {
+        facts.stream == Some(true)
+            && facts.n.is_none_or(|n| n == 1)
+            && facts.tools == 0
+            && !facts.echo
+    });
     let known = exchange.accepted.dialect.is_some_and(Dialect::can_resume);
     if routed.route.route.resume != Resume::Off && can && known {
         exchange.attempts.resumable = Some(asked.clone());
     }
 }
 
-/// The backend died after `text`. Whether another one may resume; it is chosen and paid for then, and its request is ready.
+/// The backend died after `text`. Whether another one may resume; it is chosen and paid for then,
+/// and its request is ready.
 pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
     let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
     let Some(request) = exchange.attempts.resumable.clone() else { return false };
-    let continued = exchange.accepted.dialect.and_then(|dialect| continued(dialect, request.body(), text, tokens));
-    let Some((body, facts)) = continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts))) else { return false };
+    let continued = exchange
+        .accepted
+        .dialect
+        .and_then(|dialect| continued(dialect, request.body(), text, tokens));
+    let Some((body, facts)) =
+        continued.and_then(|body| RequestFacts::scan(&body).ok().map(|facts| (body, facts)))
+    else {
+        return false;
+    };
     let may = choose_next(exchange);
     if may {
         exchange.inspected.facts = Some(facts);
         let whole = 0..body.len();
-        exchange.attempts.request = Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
+        exchange.attempts.request =
+            Some(UpstreamRequest { head: request.head, body: (Arc::new(body), whole) });
     }
     may
 }
@@ -71,7 +87,9 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
     let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
     body.retain(|_, value| !value.is_null());
     let is_set = |name: &&str| body.get(*name).is_some_and(|value| *value != Value::Bool(false));
-    let is_plain = body.get("response_format").is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
+    let is_plain = body
+        .get("response_format")
+        .is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
     let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
     if !is_plain || !is_one || ODD.iter().any(is_set) {
         return None;
@@ -101,7 +119,9 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
 fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let messages = body.get_mut("messages")?.as_array_mut()?;
     // One that went on once has a beginning already.
-    if messages.last().and_then(|last| last.get("role")).and_then(Value::as_str) == Some("assistant") {
+    if messages.last().and_then(|last| last.get("role")).and_then(Value::as_str)
+        == Some("assistant")
+    {
         return None;
     }
     messages.push(serde_json::json!({"role": "assistant", "content": said}));
@@ -110,7 +130,8 @@ fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     Some(())
 }
 
-/// The text so far is appended to the prompt. Prompts of tokens, and several prompts, cannot be extended.
+/// The text so far is appended to the prompt. Prompts of tokens, and several prompts, cannot be
+/// extended.
 fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let prompt = match body.get_mut("prompt")? {
         Value::Array(prompts) if prompts.len() == 1 => prompts.first_mut()?,
@@ -135,7 +156,8 @@ pub fn resumed(exchange: &mut Exchange) {
     exchange.sent.at = exchange.attempts.first_sent.or(exchange.sent.at);
 }
 
-/// The comment that marks the resume point for the client, with `resume: marked`. Clients ignore comments.
+/// The comment that marks the resume point for the client, with `resume: marked`. Clients ignore
+/// comments.
 pub fn resume_mark(exchange: &Exchange) -> Option<String> {
     let routed = exchange.routed.as_ref()?;
     let marked = routed.route.route.resume == Resume::Marked;
@@ -149,27 +171,53 @@ mod tests {
 
     #[test]
     fn a_chat_is_continued_where_that_can_be_right() {
-        let body = |more: &str| format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}");
-        let continued = |body: &[u8], said, tokens| super::continued(Dialect::OpenAiChat, body, said, tokens);
-        let made = continued(body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(), "a \"b", 4).unwrap();
+        let body = |more: &str| {
+            format!(
+                "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}"
+            )
+        };
+        let continued =
+            |body: &[u8], said, tokens| super::continued(Dialect::OpenAiChat, body, said, tokens);
+        let made = continued(
+            body(",\"max_tokens\":10,\"response_format\":{\"type\":\"text\"}").as_bytes(),
+            "a \"b",
+            4,
+        )
+        .unwrap();
         let made: serde_json::Value = serde_json::from_slice(&made).unwrap();
-        assert_eq!((made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()), (Some(6), Some(true)));
-        assert_eq!(made["messages"][1], serde_json::json!({"role": "assistant", "content": "a \"b"}));
-        for odd in
-            [",\"response_format\":{\"type\":\"json_object\"}", ",\"logprobs\":true", ",\"guided_regex\":\"a+\"", ",\"max_tokens\":4"]
-        {
+        assert_eq!(
+            (made["max_tokens"].as_u64(), made["continue_final_message"].as_bool()),
+            (Some(6), Some(true))
+        );
+        assert_eq!(
+            made["messages"][1],
+            serde_json::json!({"role": "assistant", "content": "a \"b"})
+        );
+        for odd in [
+            ",\"response_format\":{\"type\":\"json_object\"}",
+            ",\"logprobs\":true",
+            ",\"guided_regex\":\"a+\"",
+            ",\"max_tokens\":4",
+        ] {
             assert!(continued(body(odd).as_bytes(), "a", 4).is_none(), "{odd}");
         }
         assert!(continued(body(",\"logprobs\":false").as_bytes(), "a", 4).is_some());
-        assert!(continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4).is_none());
+        assert!(
+            continued(b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "a", 4)
+                .is_none()
+        );
     }
 
     #[test]
     fn a_prompt_is_written_on() {
-        let continued = |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
+        let continued =
+            |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
         let made = continued("{\"prompt\":\"It is\",\"max_tokens\":10,\"min_tokens\":3,\"best_of\":1,\"logprobs\":null}").unwrap();
         let made: Value = serde_json::from_slice(&made).unwrap();
-        assert_eq!((made["prompt"].as_str(), made["max_tokens"].as_u64()), (Some("It is a \"b"), Some(6)));
+        assert_eq!(
+            (made["prompt"].as_str(), made["max_tokens"].as_u64()),
+            (Some("It is a \"b"), Some(6))
+        );
         assert_eq!(made["min_tokens"].as_u64(), Some(0));
         let one = continued("{\"prompt\":[\"It is\"],\"n_predict\":10,\"max_tokens\":-1}").unwrap();
         let one: Value = serde_json::from_slice(&one).unwrap();
@@ -178,7 +226,10 @@ mod tests {
             (Some("It is a \"b"), Some(6), Some(-1))
         );
         for prompt in ["[\"a\",\"b\"]", "[1,2]", "[[1]]", "7"] {
-            assert!(continued(&format!("{{\"prompt\":{prompt},\"max_tokens\":10}}")).is_none(), "{prompt}");
+            assert!(
+                continued(&format!("{{\"prompt\":{prompt},\"max_tokens\":10}}")).is_none(),
+                "{prompt}"
+            );
         }
         for odd in [
             "\"max_tokens\":10,\"logprobs\":0",

@@ -1,6 +1,7 @@
 //! A request head that was parsed, kept beside its bytes.
 //!
-//! A [`Head`] borrows, so it cannot be kept with the buffer it was read from; offsets can. Reading them again costs a tenth of parsing.
+//! A [`Head`] borrows, so it cannot be kept with the buffer it was read from; offsets can. Reading
+//! them again costs a tenth of parsing.
 
 use std::ops::Range;
 
@@ -32,7 +33,11 @@ impl HeadIndex {
             http10: head.http10,
             framing: head.framing,
             len: head.len,
-            fields: head.fields.iter().map(|field| (span(field.name.as_bytes()), span(field.value))).collect(),
+            fields: head
+                .fields
+                .iter()
+                .map(|field| (span(field.name.as_bytes()), span(field.value)))
+                .collect(),
         }
     }
 
@@ -42,14 +47,22 @@ impl HeadIndex {
     }
 
     /// The head again, from bytes that begin with those it was parsed from.
-    pub fn head<'a>(&self, bytes: &'a [u8], room: &'a mut FieldRoom<'a>) -> Head<'a, RequestLine<'a>> {
-        let part = |span: &Span| bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
+    pub fn head<'a>(
+        &self,
+        bytes: &'a [u8],
+        room: &'a mut FieldRoom<'a>,
+    ) -> Head<'a, RequestLine<'a>> {
+        let part =
+            |span: &Span| bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
         // Parsing has found these to be ASCII.
         let text = |span: &Span| std::str::from_utf8(part(span)).unwrap_or_default();
         for (field, (name, value)) in room.iter_mut().zip(&self.fields) {
             *field = httparse::Header { name: text(name), value: part(value) };
         }
-        let line = RequestLine { method: text(&self.method), target: self.target.as_ref().map_or("/", text) };
+        let line = RequestLine {
+            method: text(&self.method),
+            target: self.target.as_ref().map_or("/", text),
+        };
         let fields = room.get(..self.fields.len()).unwrap_or_default();
         Head { line, http10: self.http10, fields, framing: self.framing, len: self.len }
     }
@@ -76,7 +89,8 @@ mod tests {
             "OPTIONS * HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
             let (mut first, mut second) = (field_room(), field_room());
-            let parsed = parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
+            let parsed =
+                parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
             let index = HeadIndex::new(&parsed, text.as_bytes());
             // The body comes behind it, elsewhere in memory.
             let moved = format!("{text}hello").into_bytes();

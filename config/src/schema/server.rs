@@ -1,0 +1,245 @@
+//! Sections of the process itself: listeners, logs, timeouts, limits, shutdown.
+
+use super::{Kind, Section, field};
+
+/// `audit`
+pub static AUDIT: Section = Section {
+    doc: "The audit log of guardrails: caller, rule, place and a keyed hash of each match, never the text.",
+    fields: &[
+        field(
+            "file",
+            Kind::Text,
+            "",
+            "The file. Default: none, nothing is written. Only the owner of the process can read it.",
+        ),
+        field(
+            "key",
+            Kind::Secret,
+            "",
+            "Key of the hashes. Without it, each start makes a new key, and hashes of two runs cannot be compared.",
+        ),
+        field(
+            "max_size",
+            Kind::Size,
+            "64MiB",
+            "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on.",
+        ),
+        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
+    ],
+};
+
+/// `access_log`
+pub static ACCESS_LOG: Section = Section {
+    doc: "The access log: time, route, backend, outcome and durations of each request, never a prompt, an answer or a credential.",
+    fields: &[
+        field(
+            "file",
+            Kind::Text,
+            "",
+            "The file. Default: none, nothing is written. Only the owner of the process can read it.",
+        ),
+        field(
+            "max_size",
+            Kind::Size,
+            "64MiB",
+            "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on.",
+        ),
+        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
+    ],
+};
+
+/// `listeners[]`
+pub static LISTENER: Section = Section {
+    doc: "An address that clients connect to.",
+    fields: &[
+        field(
+            "address",
+            Kind::RequiredText,
+            "127.0.0.1:8080",
+            "IP address and port. Port 0 takes a free one.",
+        ),
+        field(
+            "h2c",
+            Kind::Flag,
+            "true",
+            "Accept HTTP/2 without TLS (prior knowledge) beside HTTP/1.1.",
+        ),
+        field(
+            "tls",
+            Kind::Section(&LISTENER_TLS),
+            "",
+            "Serve TLS, with ALPN for HTTP/2 and HTTP/1.1.",
+        ),
+    ],
+};
+
+/// `listeners[].tls`
+pub static LISTENER_TLS: Section = Section {
+    doc: "Certificate and key of a listener, in PEM files.",
+    fields: &[
+        field(
+            "cert",
+            Kind::RequiredText,
+            "",
+            "File with the certificate chain. A changed file takes effect within a second, without a restart.",
+        ),
+        field("key", Kind::RequiredText, "", "File with the private key."),
+        field(
+            "min_version",
+            Kind::Word(&["1.2", "1.3"]),
+            "1.3",
+            "Minimum TLS version. Clients with an older one are refused.",
+        ),
+        field(
+            "client_ca",
+            Kind::Text,
+            "",
+            "PEM file with the authorities of client certificates. Without it, no certificate is requested.",
+        ),
+        field(
+            "client_certificates",
+            Kind::Word(&["required", "optional"]),
+            "required",
+            "With `client_ca`: whether a client must present a certificate. Entries of the key file map certificates to owners.",
+        ),
+    ],
+};
+
+/// `admin`
+pub static ADMIN: Section = Section {
+    doc: "Metrics, health and recent requests. The listener has no login: keep it off public networks.",
+    fields: &[field(
+        "address",
+        Kind::Text,
+        "127.0.0.1:9090",
+        "IP address and port. Port 0 takes a free one.",
+    )],
+};
+
+/// `timeouts`
+pub static TIMEOUTS: Section = Section {
+    doc: "Timeouts. 0s disables one.",
+    fields: &[
+        field(
+            "request_head",
+            Kind::Duration,
+            "10s",
+            "From a request's first byte to the end of its head. Bounds slow-header attacks.",
+        ),
+        field(
+            "request_body",
+            Kind::Duration,
+            "60s",
+            "From the end of the head to the end of the body.",
+        ),
+        field("idle", Kind::Duration, "60s", "Between two requests on a client connection."),
+        field("connect", Kind::Duration, "5s", "To connect to a backend, TLS included."),
+        field(
+            "first_byte",
+            Kind::Duration,
+            "10m",
+            "From the request sent to the first byte of the answer. Long, because a prefill may wait in the engine's queue.",
+        ),
+        field(
+            "between_events",
+            Kind::Duration,
+            "2m",
+            "Between two reads of an answer. For requests that are not inference, `first_byte` applies to each read instead.",
+        ),
+        field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
+        field(
+            "client_write",
+            Kind::Duration,
+            "60s",
+            "For a client that reads nothing while bytes are ready for it.",
+        ),
+    ],
+};
+
+/// `limits`
+pub static LIMITS: Section = Section {
+    doc: "Bounds on sizes, connections and memory.",
+    fields: &[
+        field(
+            "request_head",
+            Kind::Size,
+            "64KiB",
+            "Maximum size of a request's head, and of an answer's.",
+        ),
+        field(
+            "header_fields",
+            Kind::Count(1, 256),
+            "100",
+            "Maximum header fields of a request, and of an answer.",
+        ),
+        field(
+            "request_body",
+            Kind::Size,
+            "32MiB",
+            "Maximum body of an inference request, which is held in memory once. Images need megabytes.",
+        ),
+        field(
+            "event",
+            Kind::Size,
+            "1MiB",
+            "Maximum size of one event, or of one JSON answer, that is parsed. Larger ones are forwarded unparsed, and the record says so.",
+        ),
+        field(
+            "stream_buffer",
+            Kind::Size,
+            "256KiB",
+            "Maximum bytes read from a backend ahead of a slow client, for each stream.",
+        )
+        .was("ring"),
+        field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
+        field(
+            "connections",
+            Kind::Count(0, 10_000_000),
+            "0",
+            "Maximum client connections. One beyond it is closed. 0 means as many as the system allows.",
+        ),
+        field(
+            "connections_per_address",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Maximum client connections of one address (of an IPv6 /64). 0 means no limit.",
+        ),
+        field(
+            "requests_per_address",
+            Kind::Count(0, 1_000_000),
+            "0",
+            "Maximum requests of one address in a second, checked before authentication. 0 means no limit.",
+        ),
+        field(
+            "h2_streams",
+            Kind::Count(1, 10_000),
+            "100",
+            "Maximum concurrent streams of one HTTP/2 client connection.",
+        ),
+        field(
+            "kernel_timestamps",
+            Kind::Flag,
+            "false",
+            "Record how long bytes waited in the kernel before they were read (`read_lag_us`). Costs a larger system call for each read.",
+        ),
+    ],
+};
+
+/// `shutdown`
+pub static SHUTDOWN: Section = Section {
+    doc: "The end of the process.",
+    fields: &[
+        field(
+            "grace",
+            Kind::Duration,
+            "30s",
+            "How long running streams may continue after SIGTERM, or after a successor took over.",
+        ),
+        field(
+            "upgrade_socket",
+            Kind::Text,
+            "/tmp/llm-lens-upgrade.sock",
+            "Unix socket over which listeners pass to a successor started with `--upgrade`.",
+        ),
+    ],
+};

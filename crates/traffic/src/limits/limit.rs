@@ -1,0 +1,249 @@
+//! One rate limit and its accounts.
+//!
+//! - *In*: requests that the limit applies to.
+//! - *Out*: the account of a request's caller, route, model or address.
+//! - *Never*: an account for every stranger: a bounded number of addresses have one of their own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::LimitRequest;
+use crate::Pattern;
+use crate::account::{self, Account, When};
+use crate::lease::{self, Lease, StoreTask};
+use crate::network::network;
+use crate::settings::{self, Per, Quota, Shared, Window};
+use crate::usage::{GroupBy, UsageSums};
+
+/// Locks of a limit's accounts.
+pub(super) const SHARDS: usize = 16;
+/// Nanoseconds between two looks for idle accounts: one takes some tenths of a millisecond.
+const SWEEP_AGAIN: u64 = 100_000_000;
+/// Most addresses of a shard with an account of their own; more share one.
+pub(super) const MAX_ADDRESSES: usize = 4096;
+
+/// A limit with its accounts.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) settings: settings::Limit,
+    /// Requests refused and streams ended for it.
+    pub(crate) refused: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    /// Requests that got a warning.
+    pub(crate) warned: AtomicU64,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    accounts: HashMap<Subject, Arc<Held>>,
+    /// Accounts at which it is looked for idle ones, and when again at the earliest.
+    sweep_at: usize,
+    sweep_again: u64,
+}
+
+/// An account with the quota it has: a key may have one of its own.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) quota: Quota,
+    pub(crate) account: Arc<Account>,
+}
+
+impl Held {
+    /// The account, where gateways share it.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        match &*self.account {
+            Account::Leased(lease) => Some(lease),
+            _ => None,
+        }
+    }
+}
+
+/// Key of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    All,
+    Name(Arc<str>),
+    Address(IpAddr),
+}
+
+impl Limit {
+    /// Accounts that are kept.
+    pub(super) fn accounts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
+    }
+
+    /// A limit; what `before` has of accounts goes on.
+    pub(super) fn new(settings: settings::Limit, before: Option<&Limit>) -> Self {
+        let mut limit = Limit {
+            settings,
+            refused: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            warned: AtomicU64::new(0),
+            hasher: before.map_or_else(RandomState::new, |before| before.hasher.clone()),
+            shards: Default::default(),
+        };
+        if let Some(before) = before {
+            limit.refused = AtomicU64::new(before.refused.load(Ordering::Relaxed));
+            limit.ended = AtomicU64::new(before.ended.load(Ordering::Relaxed));
+            limit.warned = AtomicU64::new(before.warned.load(Ordering::Relaxed));
+            for (mine, theirs) in limit.shards.iter_mut().zip(&before.shards) {
+                mine.get_mut().accounts = theirs.lock().accounts.clone();
+                for held in mine.get_mut().accounts.values() {
+                    if let (Account::Leased(lease), Some(shared)) =
+                        (&*held.account, &limit.settings.shared)
+                    {
+                        lease.share_with(shared);
+                    }
+                }
+            }
+        }
+        limit
+    }
+
+    /// Whether accounts of this limit say the same under those settings.
+    pub(super) fn counts_as(&self, other: &settings::Limit) -> bool {
+        let mine = &self.settings;
+        let kind = |window: Window| std::mem::discriminant(&window);
+        let store = |settings: &settings::Limit| {
+            settings.shared.as_ref().map(|shared| shared.prefix.clone())
+        };
+        (&mine.name, mine.unit, mine.per, store(mine))
+            == (&other.name, other.unit, other.per, store(other))
+            && kind(mine.quota.window) == kind(other.quota.window)
+    }
+
+    pub(super) fn resume(&self, spend: &UsageSums, now: When) {
+        let settings = &self.settings;
+        let Some(first) = account::first_day(settings.quota.window, now) else { return };
+        if settings.shared.is_some() || !settings.routes.is_empty() {
+            return;
+        }
+        for (line, totals) in spend.lines(GroupBy::EVERYTHING, Some(first)) {
+            let subject = match settings.per {
+                Per::All => Subject::All,
+                Per::Key => Subject::Name(line.key),
+                Per::Owner => Subject::Name(line.owner.clone()),
+                Per::Model => Subject::Name(line.model.clone()),
+                Per::Route | Per::Address => return,
+            };
+            if Pattern::allow(&settings.models, &line.model)
+                && Pattern::allow(&settings.owners, &line.owner)
+            {
+                let held = self.held(subject, settings.quota, now);
+                held.account.charge(&held.quota, totals.in_units(settings.unit), now);
+            }
+        }
+    }
+
+    pub(super) fn concerns(&self, asked: &LimitRequest<'_>) -> bool {
+        let settings = &self.settings;
+        Pattern::allow(&settings.routes, asked.route)
+            && Pattern::allow(&settings.models, asked.model)
+            && Pattern::allow(&settings.owners, &asked.caller.owner)
+    }
+
+    pub(super) fn subject(&self, asked: &LimitRequest<'_>) -> Subject {
+        match (self.settings.per, asked.address) {
+            (Per::All, _) | (Per::Address, None) => Subject::All,
+            (Per::Key, _) => Subject::Name(asked.caller.id.clone()),
+            (Per::Owner, _) => Subject::Name(asked.caller.owner.clone()),
+            (Per::Route, _) => Subject::Name(asked.route.clone()),
+            (Per::Model, _) => Subject::Name(asked.declared_model.clone()),
+            (Per::Address, Some(address)) => Subject::Address(network(address)),
+        }
+    }
+
+    /// The name of an account in the store.
+    pub(super) fn key(&self, asked: &LimitRequest<'_>, now: When) -> String {
+        self.key_of(&self.subject(asked), now)
+    }
+
+    pub(super) fn key_of(&self, subject: &Subject, now: When) -> String {
+        let prefix = self.settings.shared.as_ref().map_or("", |shared| &*shared.prefix);
+        lease::key(
+            prefix,
+            &self.settings.name,
+            &subject.to_string(),
+            self.settings.quota.window,
+            now,
+        )
+    }
+
+    pub(super) fn chores(&self, now: When, stays: Option<When>) -> Vec<StoreTask> {
+        let of = |(subject, held): (&Subject, &Arc<Held>)| {
+            StoreTask::of(held, &self.key_of(subject, now), stays)
+        };
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.lock().accounts.iter().filter_map(of).collect::<Vec<_>>())
+            .collect()
+    }
+
+    pub(super) fn account(&self, asked: &LimitRequest<'_>, now: When) -> Arc<Held> {
+        let subject = self.subject(asked);
+        let quota = match (self.settings.per, asked.caller.limits.get(&self.settings.name)) {
+            (Per::Key, Some(amount)) => own(self.settings.quota, *amount),
+            _ => self.settings.quota,
+        };
+        self.held(subject, quota, now)
+    }
+
+    pub(super) fn held(&self, subject: Subject, quota: Quota, now: When) -> Arc<Held> {
+        let shard = &self.shards[(self.hasher.hash_one(&subject) % SHARDS as u64) as usize];
+        shard.lock().account(subject, quota, self.settings.shared.as_ref(), now)
+    }
+}
+
+impl Shard {
+    fn account(
+        &mut self,
+        subject: Subject,
+        quota: Quota,
+        shared: Option<&Shared>,
+        now: When,
+    ) -> Arc<Held> {
+        if let Some(held) = self.accounts.get_mut(&subject) {
+            // Another amount for the same subject goes on with what was taken.
+            if held.quota != quota {
+                *held = Arc::new(Held { quota, account: held.account.clone() });
+            }
+            return held.clone();
+        }
+        if self.accounts.len() >= self.sweep_at.max(64) && now.tick.0 >= self.sweep_again {
+            self.sweep_again = now.tick.0.saturating_add(SWEEP_AGAIN);
+            self.accounts
+                .retain(|_, held| Arc::strong_count(held) > 1 || !held.account.is_as_new(now));
+            self.sweep_at = (2 * self.accounts.len()).min(MAX_ADDRESSES);
+        }
+        let crowded =
+            matches!(subject, Subject::Address(_)) && self.accounts.len() >= MAX_ADDRESSES;
+        let subject = if crowded { Subject::All } else { subject };
+        let fresh = || Arc::new(Held { quota, account: Arc::new(Account::new(&quota, shared)) });
+        self.accounts.entry(subject).or_insert_with(fresh).clone()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::All => f.write_str("all"),
+            Subject::Name(name) => f.write_str(name),
+            Subject::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A key's own amount; its burst grows with it.
+fn own(general: Quota, amount: u64) -> Quota {
+    let amount = amount.max(1);
+    let burst = u128::from(general.burst) * u128::from(amount) / u128::from(general.amount.max(1));
+    Quota { amount, burst: u64::try_from(burst).unwrap_or(u64::MAX).max(1), ..general }
+}
