@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration; write for example \"250ms\", \"5s\", \"10m\", \"1h\" or \"30d\"")]
+#[error("{0:?} is not a duration (for example 250ms, 5s, 10m, 1h, 30d)")]
 pub struct BadDuration(String);
 
 /// Read `250ms`, `5s`, `10m`, `1h`, `30d`; a fraction is allowed, `us` too.

@@ -116,7 +116,7 @@ impl Timing {
             Timing::Hold => "hold",
             Timing::Security => "security",
             Timing::AddedTtft => "added_ttft",
-            Timing::TtftWithoutGuard => "ttft_without_guard",
+            Timing::TtftWithoutGuard => "ttft_without_guardrail",
             Timing::EventHold => "event_hold",
         }
     }

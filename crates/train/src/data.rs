@@ -109,7 +109,10 @@ fn row(file: File, line: &str) -> io::Result<Row> {
     let field = |name: &str| {
         let text = value.get(name).and_then(|v| v.as_str()).map(str::to_owned);
         text.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("no {name} in {line:.60}"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("missing field {name:?} in {line:.60}"),
+            )
         })
     };
     let text = field("text")?;

@@ -35,7 +35,7 @@ pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasic
 /// For every source, what a model finds in it that saw no row of it.
 pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::BuildError> {
     let mut out = String::from(
-        "leave one source out: share above 0.5 by a model that saw none of the source\n",
+        "leave one source out: share above 0.5 by a model trained without the source\n",
     );
     let mut names: Vec<&str> = rows.iter().filter(|r| !r.own).map(|r| r.source.as_str()).collect();
     names.sort_unstable();

@@ -1,13 +1,11 @@
 //! The dialects of inference engines, one module each.
 //!
 //! - *In*: the data of one event, or a whole JSON body.
-//! - *Out*: parts of events, passed to a listener in the order of the bytes where the dialect
-//!   allows it.
-//! - *Never*: state shared between dialects. What a dialect must remember from event to event is
-//!   its own.
+//! - *Out*: parts of events, passed to a listener in byte order where the dialect allows it.
+//! - *Never*: state shared between dialects. Each dialect keeps its own state between events.
 //!
-//! Members may come in any order: what must be known first (a choice's index, an event's type) is
-//! found first, and the scanner goes back to the place it remembered.
+//! Members may come in any order. Members that must be known first (a choice's index, an event's
+//! type) are read first; then the scanner returns to a saved position.
 
 mod anthropic;
 mod embeddings;
@@ -22,7 +20,7 @@ mod shared;
 use crate::event::{Listener, Teller};
 use crate::json::{self, Malformed, Scan};
 
-/// What an engine speaks on a path.
+/// The API that an engine serves on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// `/v1/chat/completions` of OpenAI and compatible engines.
@@ -70,17 +68,17 @@ impl Dialect {
         }
     }
 
-    /// The dialect of that [`name`](Self::name).
+    /// The dialect with this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|d| d.name() == name)
     }
 
-    /// The dialect that a request path speaks by convention, whatever prefix stands before it
-    /// (`/openai/deployments/x/chat/completions` is chat). `None`: no inference path that we can
-    /// read.
+    /// The conventional dialect of a request path, after any prefix
+    /// (`/openai/deployments/x/chat/completions` is chat). `None` if the path is not a known
+    /// inference path.
     pub fn from_path(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        // Triton's generate extension shares the last segment and nothing else.
+        // Triton's generate extension has the same last segment, but another format.
         if path.starts_with("/v2/models/") {
             return None;
         }
@@ -110,43 +108,44 @@ impl Dialect {
         }
     }
 
-    /// Whether answers hold generated text: all but embeddings.
+    /// Whether answers contain generated text: all but embeddings.
     pub fn generates(self) -> bool {
         self != Dialect::Embeddings
     }
 
-    /// Whether a request may hold several prompts, each with choices of its own.
+    /// Whether a request may contain several prompts, each with its own choices.
     pub fn batches_prompts(self) -> bool {
         self == Dialect::OpenAiCompletions
     }
 
-    /// Whether the prompt's token count leaves out what a cache had or got: Anthropic counts these
-    /// beside it, everything else within it.
+    /// Whether the prompt token count excludes tokens read from or written to a cache. Anthropic
+    /// reports these separately; all other dialects include them.
     pub fn counts_cache_beside_prompt(self) -> bool {
         self == Dialect::Anthropic
     }
 
-    /// Whether `stream_options.include_usage` asks for token usage.
+    /// Whether the dialect supports `stream_options.include_usage`.
     pub fn takes_stream_options(self) -> bool {
         matches!(self, Dialect::OpenAiChat | Dialect::OpenAiCompletions)
     }
 
-    /// Whether another backend can resume a stream, given what was generated so far.
+    /// Whether another backend can resume a stream from the text generated so far.
     pub fn can_resume(self) -> bool {
         matches!(self, Dialect::OpenAiChat | Dialect::OpenAiCompletions)
     }
 
-    /// Whether an event may repeat all text before it, so that events depend on those before them.
+    /// Whether an event may repeat all earlier text, so that its new text depends on earlier
+    /// events.
     pub fn text_is_cumulative(self) -> bool {
         self == Dialect::Generate
     }
 
-    /// Whether the events that end a stream number things as its last event did.
+    /// Whether the closing events depend on the index or sequence number of the last event.
     pub fn closing_needs_last_event(self) -> bool {
         matches!(self, Dialect::Anthropic | Dialect::OpenAiResponses)
     }
 
-    /// Path and body of the shortest request: one token of output.
+    /// Path and body of the smallest request: one output token, where the API allows it.
     pub fn probe(self, model: &str) -> (&'static str, String) {
         let model = json::escaped(model);
         let messages = "\"messages\":[{\"role\":\"user\",\"content\":\"ok\"}]";
@@ -159,7 +158,7 @@ impl Dialect {
                 "/v1/completions",
                 format!("{{\"model\":\"{model}\",\"max_tokens\":1,\"prompt\":\"ok\"}}"),
             ),
-            // OpenAI takes no fewer.
+            // The API's minimum is 16.
             Dialect::OpenAiResponses => (
                 "/v1/responses",
                 format!("{{\"model\":\"{model}\",\"max_output_tokens\":16,\"input\":\"ok\"}}"),
@@ -184,8 +183,8 @@ impl Dialect {
         }
     }
 
-    /// What to send as the last event when a stream must end in an error, so that a client of this
-    /// dialect sees a failure and not an ending.
+    /// The error event that ends a failed stream, so that a client of this dialect detects a
+    /// failure and not a normal end.
     pub fn error_event(self, message: &str, code: &str) -> String {
         let (message, code) = (json::escaped(message), json::escaped(code));
         match self {
@@ -215,10 +214,10 @@ impl Dialect {
     }
 }
 
-/// What a dialect remembers between the events of one stream.
+/// State that a dialect keeps between the events of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// Anthropic: the tool calls seen, by block.
+    /// Anthropic: the blocks that are tool calls.
     pub(crate) blocks: anthropic::Blocks,
     /// SGLang: length of the cumulative text so far.
     pub(crate) cumulative: usize,
@@ -226,7 +225,7 @@ pub(crate) struct Memory {
     pub(crate) echo_pending: bool,
 }
 
-/// Read one event or body.
+/// Parse one event or body.
 pub(crate) fn read<L: Listener>(
     dialect: Dialect,
     memory: &mut Memory,

@@ -1,35 +1,35 @@
-//! Endings of streams that are cut short: the events that clients of each dialect take for "stopped
-//! by a content filter", or for "as long as it may be".
+//! Closing events for streams that the gateway ends early. Clients of each dialect read them as
+//! "stopped by a content filter" or "length limit reached".
 //!
-//! - *In*: the first event of the stream, for the names that every event repeats, and the last one
-//!   that was passed on.
-//! - *Out*: the bytes of the closing events. An error is not among them where the dialect has a
-//!   word for a refusal.
-//! - *Never*: text of the answer; a claim about tokens that were not counted.
+//! - *In*: the first event of the stream, for the members that every event repeats, and the last
+//!   event that was forwarded.
+//! - *Out*: the bytes of the closing events. They contain an error only if the dialect has no
+//!   finish reason for this case.
+//! - *Never*: answer text; a token count that was not measured.
 
 use std::fmt::Write;
 
 use crate::dialect::Dialect;
 use crate::json::{Malformed, Scan};
 
-/// Longest name that is repeated.
+/// Maximum bytes of a member value that is repeated.
 const MAX_CHOICES: usize = 256;
 
-/// What events repeat, as it stood in the first.
+/// Members that every event repeats, taken from the first event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     id: String,
     model: String,
     created: String,
-    /// Ollama's chat, not its generate.
+    /// Whether the first event has a `message` object: for Ollama, chat and not generate.
     message: bool,
 }
 
 impl Envelope {
-    /// From the data of the first event; what is not there stays away.
+    /// Read the members from the data of the first event. Missing members stay empty.
     pub fn of(data: &[u8]) -> Self {
         let mut envelope = Envelope::default();
-        // What was read before it broke stands.
+        // Members read before an error are kept.
         let _ = envelope.read(&mut Scan::new(data), true);
         envelope
     }
@@ -39,7 +39,7 @@ impl Envelope {
             b"id" => keep(&mut self.id, v),
             b"model" => keep(&mut self.model, v),
             b"created" | b"created_at" => keep(&mut self.created, v),
-            // Responses and Anthropic say it one level further in.
+            // Responses and Anthropic nest these members one level deeper.
             b"response" | b"message" if outer && v.peek() == Some(b'{') => {
                 self.message = key == b"message";
                 self.read(v, false)
@@ -49,7 +49,7 @@ impl Envelope {
     }
 }
 
-/// Keep a scalar as it is written.
+/// Store a scalar as written, unless it is too long.
 fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     if matches!(scan.peek(), Some(b'"' | b'0'..=b'9')) {
         let written = scan.verbatim()?.raw();
@@ -63,36 +63,36 @@ fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     scan.skip()
 }
 
-/// For what a stream ends.
+/// Why the gateway ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// For its content.
+    /// A guardrail stopped it.
     Filtered,
-    /// For its length.
+    /// A token or cost limit was reached.
     Length,
 }
 
-/// A stream that is to end.
+/// The closing events of a stream that the gateway ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Ending<'e> {
-    /// What it speaks.
+    /// Dialect of the stream.
     pub dialect: Dialect,
-    /// What its events repeat.
+    /// Members that every event repeats.
     pub envelope: &'e Envelope,
-    /// The data of the last event that was passed on.
+    /// Data of the last forwarded event.
     pub last: &'e [u8],
-    /// Choices that have not ended; the first is 0.
+    /// Indices of the choices that have not ended.
     pub choices: &'e [u32],
-    /// Generated tokens that were passed on, as far as they are known.
+    /// Generated tokens that were forwarded, if known.
     pub tokens: Option<u64>,
-    /// For dialects without a word of their own.
+    /// Error message, for dialects without a finish reason.
     pub message: &'e str,
-    /// For what it ends.
+    /// Why the stream ends.
     pub why: Why,
 }
 
 impl Dialect {
-    /// The dialect's word for an answer that a filter stopped.
+    /// The dialect's value for an answer that a filter stopped.
     pub fn filtered(self) -> &'static str {
         match self {
             Dialect::Anthropic => "refusal",
@@ -101,7 +101,7 @@ impl Dialect {
         }
     }
 
-    /// The dialect's word in the event that ends an answer.
+    /// The dialect's finish reason in the closing event.
     fn reason(self, why: Why) -> &'static str {
         match (why, self) {
             (Why::Filtered, Dialect::OpenAiResponses) => "content_filter",
@@ -115,7 +115,7 @@ impl Dialect {
 }
 
 impl Ending<'_> {
-    /// The closing events, framed.
+    /// The closing events, with their framing.
     pub fn events(&self) -> String {
         let reason = self.dialect.reason(self.why);
         match self.dialect {
@@ -155,7 +155,7 @@ impl Ending<'_> {
         let names = self.names(&["id", "created", "model"]);
         let reason = self.dialect.reason(self.why);
         for choice in self.choices {
-            // Writing to a string does not fail.
+            // Writing to a `String` never fails.
             let _ = write!(
                 out,
                 "data: {{{names}\"object\":\"{object}\",\"choices\":[{{\"index\":{choice},{body},\"finish_reason\":\"{reason}\"}}]}}\n\n"
@@ -178,7 +178,7 @@ impl Ending<'_> {
         )
     }
 
-    /// A block that is open is closed first.
+    /// Anthropic's closing events. An open content block is closed first.
     fn message_stops(&self) -> String {
         let reason = self.dialect.reason(self.why);
         let mut out = String::new();
@@ -201,7 +201,7 @@ impl Ending<'_> {
         out
     }
 
-    /// The members that every event has, each with its comma.
+    /// The wanted members that are known, each with a trailing comma.
     fn names(&self, wanted: &[&str]) -> String {
         let value = |name: &str| match name {
             "id" => &self.envelope.id,
@@ -233,7 +233,7 @@ mod tests {
     use crate::event::{Kinds, Listener, Part};
     use crate::reader::{Framing, Reader, ReaderLimits};
 
-    /// What our own reader makes of it: the finish reasons, and whether an end mark was there.
+    /// What [`Reader`] reports: the finish reasons, and whether there was an end marker.
     #[derive(Default)]
     struct Heard {
         reasons: Vec<(u32, String)>,
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(
             heard(Dialect::Generate, &ending(Dialect::Generate, "{}", "", &[0])).events,
             1,
-            "an error, for want of a word"
+            "an error event, because the dialect has no finish reason"
         );
     }
 
@@ -358,7 +358,7 @@ mod tests {
         let closed =
             ending(Dialect::Anthropic, "{}", r#"{"type":"content_block_stop","index":3}"#, &[0]);
         assert!(closed.starts_with("event: message_delta"), "{closed}");
-        // Nothing that is no short scalar is repeated.
+        // Only short scalars are repeated.
         let odd = Envelope::of(
             format!(r#"{{"id":{{"a":1}},"model":"{}","created":17"#, "x".repeat(300)).as_bytes(),
         );

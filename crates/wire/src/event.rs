@@ -1,92 +1,90 @@
 //! Events of a stream, independent of their dialect.
 //!
 //! - *In*: parts parsed by the dialect readers.
-//! - *Out*: [`Part`]s in the order of the bytes, then the [`Event`] that sums them up, to a
-//!   [`Listener`].
-//! - *Never*: owned text; a listener copies what it wants to keep.
+//! - *Out*: [`Part`]s in byte order, then the [`Event`] that summarizes them, to a [`Listener`].
+//! - *Never*: owned text; a listener copies what it keeps.
 
 use crate::json::{Malformed, Scan, Text};
 use crate::template::Slot;
 
-/// Where a piece of generated text belongs.
+/// The kind of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// The answer.
     Content,
-    /// Thinking shown to the caller.
+    /// Reasoning shown to the client.
     Reasoning,
-    /// A refusal that stands in place of an answer.
+    /// A refusal in place of an answer.
     Refusal,
     /// The name of a called tool or function.
     ToolName,
     /// A piece of a tool call's arguments.
     ToolArguments,
-    /// Text beside the answer: a second copy of it, a transcript, an annotation. It is no token and
-    /// starts no clock, but a guard must follow it as it follows the rest. The index tells its
-    /// members apart.
+    /// Text outside the answer itself: a second copy of it, a transcript, an annotation. It does
+    /// not count as a token and sets no mark, but guardrails scan it like all other text. The index
+    /// distinguishes its members.
     Beside,
 }
 
 /// One fact found in an event.
 #[derive(Clone, Copy, Debug)]
 pub enum Part<'a> {
-    /// A role was announced.
+    /// The event has a role.
     Role,
     /// Generated text; never empty.
     Text {
-        /// What the text is.
+        /// The kind of text.
         channel: Channel,
-        /// The choice it belongs to (0 where the dialect has one).
+        /// The choice it belongs to; 0 if the dialect has a single choice.
         choice: u32,
-        /// The tool call within the choice; 0 for other channels.
+        /// The tool call within the choice; a hash of the key path for [`Channel::Beside`]; else 0.
         index: u32,
         /// The text as written.
         text: Text<'a>,
     },
-    /// A choice ended, with the engine's own word for why.
+    /// A choice ended, with the engine's finish reason.
     Finish {
         /// The choice that ended.
         choice: u32,
-        /// The engine's word: `stop`, `length`, `tool_calls`, `end_turn` ...
+        /// The engine's value: `stop`, `length`, `tool_calls`, `end_turn` ...
         reason: Text<'a>,
     },
     /// Token counts. Later ones replace earlier ones field by field.
     Usage(Usage),
-    /// The model that answers, by its own name.
+    /// The model name that the engine reports.
     Model(Text<'a>),
     /// The engine reports an error inside a stream or body.
     Error {
-        /// The engine's class of error.
+        /// The error type.
         kind: Option<Text<'a>>,
-        /// The text for people.
+        /// The human-readable message.
         message: Option<Text<'a>>,
-        /// The engine's code, number or word, as written.
+        /// The error code, a number or a string, as written.
         code: Option<Text<'a>>,
     },
-    /// The dialect's own mark that the stream is complete (`[DONE]`, `message_stop`, `done:true`
-    /// ...).
+    /// The dialect's marker for the end of the stream (`[DONE]`, `message_stop`, `done:true` ...).
     End(&'static str),
 }
 
-/// Token counts as an engine states them; absent is not zero.
+/// Token counts as reported by the engine. Absent is not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt, cached ones as the engine counts them.
+    /// Prompt tokens. The dialect decides whether cached tokens are included.
     pub prompt_tokens: Option<u64>,
-    /// Tokens generated, reasoning included.
+    /// Generated tokens, including reasoning.
     pub completion_tokens: Option<u64>,
-    /// The engine's own total.
+    /// Total tokens, as reported by the engine.
     pub total_tokens: Option<u64>,
-    /// Prompt tokens served from a cache.
+    /// Prompt tokens read from a cache.
     pub cached_tokens: Option<u64>,
-    /// Prompt tokens written to a cache, where an engine counts them beside the prompt (Anthropic).
+    /// Prompt tokens written to a cache, if the engine reports them separately (Anthropic).
     pub cache_creation_tokens: Option<u64>,
     /// Generated tokens spent on reasoning.
     pub reasoning_tokens: Option<u64>,
 }
 
 impl Usage {
-    /// Take what `newer` knows.
+    /// Overwrite with the counts that `newer` has.
     pub fn update(&mut self, newer: Usage) {
         self.prompt_tokens = newer.prompt_tokens.or(self.prompt_tokens);
         self.completion_tokens = newer.completion_tokens.or(self.completion_tokens);
@@ -96,13 +94,13 @@ impl Usage {
         self.reasoning_tokens = newer.reasoning_tokens.or(self.reasoning_tokens);
     }
 
-    /// Whether nothing is known, or only zeros: some engines put a zeroed object on every chunk.
+    /// Whether both counts are absent or zero: some engines attach a zeroed object to every chunk.
     pub fn is_blank(&self) -> bool {
         self.prompt_tokens.unwrap_or(0) == 0 && self.completion_tokens.unwrap_or(0) == 0
     }
 }
 
-/// What an event carries, as a set.
+/// Set of the kinds of parts in an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds(u8);
 
@@ -121,7 +119,7 @@ impl Kinds {
     pub const FINISH: Kinds = Kinds(32);
     /// An error.
     pub const ERROR: Kinds = Kinds(64);
-    /// The end mark.
+    /// The end marker.
     pub const END: Kinds = Kinds(128);
 
     const TOKENS: u8 = Self::REASONING.0 | Self::CONTENT.0 | Self::TOOL_CALL.0;
@@ -132,20 +130,20 @@ impl Kinds {
         self.0 & other.0 == other.0
     }
 
-    /// Whether the event carries generated text of any kind: a *content event*, the only kind that
-    /// starts or counts as a token.
+    /// Whether the event carries generated text of any kind: a *content event*. Only content events
+    /// count as tokens and set token marks.
     #[inline]
     pub fn is_token(self) -> bool {
         self.0 & Self::TOKENS != 0
     }
 
-    /// Whether the event announces a role and carries nothing generated.
+    /// Whether the event has a role and no generated text.
     #[inline]
     pub fn is_role_only(self) -> bool {
         self.has(Self::ROLE) && !self.is_token()
     }
 
-    /// Whether the event carries usage and nothing else that a client could want.
+    /// Whether the event carries usage and nothing else.
     #[inline]
     pub fn is_usage_only(self) -> bool {
         self.0 == Self::USAGE.0
@@ -156,40 +154,40 @@ impl Kinds {
     }
 }
 
-/// A whole event, after its parts.
+/// Summary of a complete event, reported after its parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// What it carried.
+    /// The kinds of its parts.
     pub kinds: Kinds,
     /// Bytes of generated text, escapes not resolved; for estimates only.
     pub text_bytes: usize,
-    /// Generated tokens so far, where the event itself tells (`continuous_usage_stats` and alike).
+    /// Generated tokens so far, if the event reports them (for example `continuous_usage_stats`).
     pub tokens_so_far: Option<u64>,
     /// Offset just past the event in the chunk that completed it.
     pub end: usize,
     /// Whether the choices list was present and empty: a usage-only or annotation event of the
     /// OpenAI family.
     pub no_choices: bool,
-    /// Whether the data could be read as its dialect.
+    /// Whether the data could be parsed in its dialect.
     pub understood: bool,
-    /// Whether the event has the shape of the one before it: it differs from it in one text only.
+    /// Whether the event differs from the previous one in one text only.
     pub same_shape: bool,
 }
 
 /// Receiver of events. Every method has an empty default.
 pub trait Listener {
-    /// The data of the event whose parts come next, framing removed. Texts of its parts are slices
-    /// of it.
+    /// The data of the event whose parts follow, without framing. Texts of the parts are slices of
+    /// it.
     #[inline]
     fn data(&mut self, data: &[u8]) {
         let _ = data;
     }
-    /// One fact of the event being read.
+    /// One part of the current event.
     #[inline]
     fn part(&mut self, part: Part<'_>) {
         let _ = part;
     }
-    /// The event is complete; all its parts were given before.
+    /// The event is complete; all its parts have been reported.
     #[inline]
     fn event(&mut self, event: &Event) {
         let _ = event;
@@ -201,18 +199,19 @@ pub trait Listener {
     }
 }
 
-/// A listener that ignores everything, for measuring the readers themselves.
+/// A listener that ignores everything, for benchmarks of the readers.
 impl Listener for () {}
 
-/// Passes parts on and sums up their kinds. Dialect readers speak to this.
+/// Forwards the parts of one event to the listener and summarizes them. Dialects report to it.
 pub(crate) struct Teller<'l, L> {
     listener: &'l mut L,
     pub(crate) kinds: Kinds,
     pub(crate) text_bytes: usize,
     pub(crate) tokens_so_far: Option<u64>,
     pub(crate) no_choices: bool,
-    /// The last text told, and how many things were told, the model not counted.
+    /// The last text reported.
     pub(crate) slot: Option<Slot>,
+    /// Number of parts reported, not counting the model.
     pub(crate) told: u32,
 }
 
@@ -268,7 +267,7 @@ impl<'l, L: Listener> Teller<'l, L> {
         self.listener.part(Part::Text { channel, choice, index, text });
     }
 
-    /// Every string of an unknown member: each path of keys below `key` is a text of its own.
+    /// Report every string of an unknown member. Each path of keys below `key` is a separate text.
     pub(crate) fn beside(
         &mut self,
         choice: u32,
@@ -278,7 +277,7 @@ impl<'l, L: Listener> Teller<'l, L> {
         self.below(choice, path(0x811C_9DC5, key), scan)
     }
 
-    /// A text that stands beside the answer.
+    /// Report a text outside the answer itself.
     pub(crate) fn text_beside(&mut self, key: &[u8], text: Text<'_>) {
         if !text.is_empty() {
             self.told += 1;
@@ -358,8 +357,8 @@ impl<'l, L: Listener> Teller<'l, L> {
     }
 }
 
-/// A number for a path of keys (FNV-1a): two paths that share one share a text, which costs a guard
-/// nothing but a wait.
+/// Hash of a path of keys (FNV-1a). Two paths with the same hash share one text, which only makes a
+/// guardrail hold it longer.
 fn path(above: u32, key: &[u8]) -> u32 {
     key.iter()
         .chain(b"/")

@@ -1,13 +1,12 @@
 //! HTTP/1.1 messages as bytes: heads, and the framing of bodies.
 //!
 //! - *In*: bytes of one direction of a connection.
-//! - *Out*: a checked [`Head`](head::Head), and for bodies the runs of payload inside the bytes
+//! - *Out*: a validated [`Head`](head::Head), and for bodies the ranges of payload in the bytes
 //!   that were read.
-//! - *Never*: a socket, a decision about what to do with a bad message; facts only.
+//! - *Never*: a socket, or a decision about how to handle a bad message.
 //!
-//! The gateway parses both its sides with this, so both sides are equally strict. Where RFC 9112
-//! leaves a choice between repairing and rejecting, this rejects: every repair is a way for two
-//! parsers to disagree.
+//! Downstream and upstream use the same parser, so both are equally strict. Where RFC 9112 allows
+//! repairing or rejecting, it rejects: every repair is a chance for two parsers to disagree.
 
 pub mod body;
 pub mod head;

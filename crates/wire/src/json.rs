@@ -1,13 +1,13 @@
 //! A pull scanner over raw JSON bytes.
 //!
 //! - *In*: a complete JSON text (an event's data, a request body).
-//! - *Out*: the values a caller asks for, as slices of the input; everything else is skipped.
+//! - *Out*: the values that the caller requests, as slices of the input; everything else is
+//!   skipped.
 //! - *Never*: a tree, an allocation for an unused value, recursion on nested input.
 //!
-//! It reads structure strictly (a bracket that does not match, a string that does not end, a
-//! missing comma are errors) because a lenient scanner and a strict engine behind it would disagree
-//! about what a document says. It does not validate what it skips beyond structure: that is the
-//! engine's business.
+//! Structure is checked strictly: a mismatched bracket, an unterminated string or a missing comma
+//! is an error, because a lenient scanner and a strict engine would read the same document
+//! differently. Skipped values are checked for structure only; the engine validates the rest.
 
 mod text;
 
@@ -17,29 +17,29 @@ use std::fmt::Write as _;
 
 use memchr::memchr2;
 
-/// Deepest nesting that is followed. The value serde_json uses; deeper documents are attacks.
+/// Maximum nesting depth, as in serde_json. A deeper document is rejected.
 pub const MAX_DEPTH: u8 = 128;
-/// Longest number or literal, in bytes. No number that means anything is longer.
+/// Maximum bytes of a number or literal. No meaningful number is longer.
 pub const MAX_SCALAR: usize = 512;
-/// Longest key that is compared when it is written with escapes; longer ones match nothing we know.
+/// Maximum decoded bytes of a key that contains escapes. A longer key matches no known member.
 const MAX_ESCAPED_KEY: usize = 64;
 
-/// Why a text is not JSON as we read it.
+/// Why a text is not valid JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{why} at byte {at}")]
 pub struct Malformed {
     /// Offset in the scanned bytes.
     pub at: usize,
-    /// The fact, as a short phrase.
+    /// Short description of the problem.
     pub why: &'static str,
 }
 
 type Result<T> = std::result::Result<T, Malformed>;
 
-/// A position in a JSON text. Copying it remembers a place to come back to.
+/// A position in a JSON text. A copy is a bookmark to return to.
 ///
-/// Every method that reads a value consumes exactly one value, whatever its type is: asking for a
-/// number where a string stands yields `None` and moves past the string.
+/// Every method that reads a value consumes exactly one value of any type: reading a number at a
+/// string returns `None` and skips the string.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
     bytes: &'a [u8],
@@ -63,7 +63,7 @@ impl<'a> Scan<'a> {
         self.peek().is_none()
     }
 
-    /// The first byte of the next value, white space skipped.
+    /// Skip white space and return the first byte of the next value.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         while let Some(&b) = self.bytes.get(self.at) {
@@ -78,7 +78,7 @@ impl<'a> Scan<'a> {
     /// Visit the members of an object. A value that `each` does not read is skipped.
     ///
     /// # Errors
-    /// [`Malformed`] where the text is not JSON, or what `each` returned.
+    /// [`Malformed`] if the text is not JSON, or the error of `each`.
     #[inline]
     pub fn object(&mut self, mut each: impl FnMut(&[u8], &mut Self) -> Result<()>) -> Result<()> {
         if self.peek() != Some(b'{') {
@@ -115,7 +115,7 @@ impl<'a> Scan<'a> {
     /// skipped.
     ///
     /// # Errors
-    /// [`Malformed`] where the text is not JSON, or what `each` returned.
+    /// [`Malformed`] if the text is not JSON, or the error of `each`.
     #[inline]
     pub fn array(&mut self, mut each: impl FnMut(usize, &mut Self) -> Result<()>) -> Result<()> {
         if self.peek() != Some(b'[') {
@@ -153,7 +153,7 @@ impl<'a> Scan<'a> {
         self.skip().map(|()| None)
     }
 
-    /// The next value as written, quotes and all.
+    /// The next value as written, including quotes.
     ///
     /// # Errors
     /// [`Malformed`] where the text is not JSON.
@@ -164,7 +164,7 @@ impl<'a> Scan<'a> {
         Ok(Text::plain(self.bytes.get(start..self.at).unwrap_or_default()))
     }
 
-    /// The next value if it is a whole number that fits.
+    /// The next value if it is a non-negative integer that fits `u64`.
     ///
     /// # Errors
     /// [`Malformed`] where the text is not JSON.
@@ -192,7 +192,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Move past the next value.
+    /// Skip the next value.
     ///
     /// # Errors
     /// [`Malformed`] where the text is not JSON.
@@ -206,7 +206,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Skip an object or array by its brackets: one bit a level says which kind is open.
+    /// Skip an object or array by matching brackets. One bit per level records which kind is open.
     fn skip_nested(&mut self) -> Result<()> {
         let mut open: u128 = 0;
         let mut levels: u8 = 0;
@@ -226,7 +226,7 @@ impl<'a> Scan<'a> {
                 }
                 b'}' | b']' => {
                     if (open & 1 == 1) != (b == b'}') {
-                        return self.fail("bracket does not match");
+                        return self.fail("mismatched bracket");
                     }
                     open >>= 1;
                     levels -= 1;
@@ -251,7 +251,7 @@ impl<'a> Scan<'a> {
         let mut escaped = false;
         loop {
             let rest = self.bytes.get(from..).unwrap_or_default();
-            let Some(hit) = find_quote(rest) else { return self.fail("string does not end") };
+            let Some(hit) = find_quote(rest) else { return self.fail("unterminated string") };
             let at = from + hit;
             if self.bytes.get(at) == Some(&b'"') {
                 self.at = at + 1;
@@ -310,8 +310,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Offset of the first quote or backslash. Most keys and values of an event are shorter than what
-/// makes a vectorised search pay, so the first bytes are looked at a word at a time.
+/// Offset of the first quote or backslash. Checks the first 32 bytes a word at a time: most keys
+/// and values of an event are too short for a vectorized search to pay off.
 #[inline]
 pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     const WORDS: usize = 4;
@@ -328,8 +328,8 @@ pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     memchr2(b'"', b'\\', bytes.get(at..)?).map(|hit| at + hit)
 }
 
-/// The high bit of each byte of `word` that equals `byte`, up to the first one; bits above it may
-/// be set in error.
+/// Set the high bit of each byte of `word` that equals `byte`. Only the lowest set bit is reliable;
+/// the ones above it may be false positives.
 #[inline]
 fn bytes_equal(word: u64, byte: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -337,8 +337,7 @@ fn bytes_equal(word: u64, byte: u8) -> u64 {
     zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7)
 }
 
-/// How many objects and lists stand inside one another at most. The document must have been found
-/// to be JSON.
+/// Maximum nesting depth of objects and arrays. `document` must be valid JSON.
 pub fn nesting(document: &[u8]) -> u64 {
     let (mut deepest, mut depth, mut at) = (0u64, 0u64, 0);
     while let Some(byte) = document.get(at) {
@@ -347,7 +346,7 @@ pub fn nesting(document: &[u8]) -> u64 {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                // To the closing quote; an escape takes the byte behind it along.
+                // Skip to the closing quote; a backslash escapes the byte after it.
                 while let Some(hit) = find_quote(document.get(at..).unwrap_or_default()) {
                     let escape = document.get(at + hit) == Some(&b'\\');
                     at += hit + 1 + usize::from(escape);
@@ -363,13 +362,13 @@ pub fn nesting(document: &[u8]) -> u64 {
     deepest
 }
 
-/// Whether a byte may stand in a number or a literal.
+/// Whether a byte may occur in a number or a literal.
 #[inline]
 fn is_scalar(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')
 }
 
-/// JSON string content that says `text`: quotes, backslashes and control characters escaped.
+/// `text` as JSON string content: quotes, backslashes and control characters escaped.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -380,7 +379,7 @@ pub fn escaped(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             c if c < ' ' => {
-                // Writing to a string does not fail.
+                // Writing to a `String` never fails.
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -446,8 +445,8 @@ mod tests {
         for len in 0..80 {
             for at in 0..len {
                 for quote in [b'"', b'\\'] {
-                    // Bytes that differ from a quote in one bit, and bytes with the high bit, must
-                    // not be taken for one.
+                    // Bytes that differ from a quote in one bit, and bytes with the high bit set,
+                    // must not match.
                     let mut text = vec![b'#'; len];
                     text.iter_mut().step_by(3).for_each(|b| *b = 0xA2);
                     text[at] = quote;

@@ -1,15 +1,15 @@
 //! Parsing of bytes: SSE, NDJSON, HTTP/1 heads, dialects, request facts.
 //!
-//! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects that inference engines speak, the facts
-//! of a request, and what each streamed event carries.
+//! Framing (SSE, NDJSON, HTTP/1.1 messages), the dialects of inference engines, the facts of a
+//! request, and the contents of each streamed event.
 //!
 //! - *In*: byte slices, cut anywhere.
-//! - *Out*: [`Part`]s and [`Event`]s given to a [`Listener`], [`RequestFacts`], framing decisions.
-//! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, within a
-//!   bound.
+//! - *Out*: [`Part`]s and [`Event`]s passed to a [`Listener`], [`RequestFacts`], framing decisions.
+//! - *Never*: a clock, a socket, a thread, a JSON tree. At most one event is buffered, up to a
+//!   limit.
 //!
-//! The original bytes are what is forwarded, so nothing here builds or serializes
-//! a document; it only reads.
+//! The gateway forwards the original bytes, so this crate only reads; it never builds or serializes
+//! a document.
 #![deny(clippy::indexing_slicing)]
 
 pub mod http1;

@@ -1,9 +1,9 @@
 //! Newline-delimited JSON, cut anywhere.
 //!
 //! - *In*: the body of an `application/x-ndjson` answer, chunk by chunk.
-//! - *Out*: each non-blank line, as a slice of the chunk when it lies in it whole, with its end
-//!   offset.
-//! - *Never*: more than one line buffered; a line over the limit ends the reading for good.
+//! - *Out*: each non-blank line with its end offset, as a slice of the chunk if the chunk contains
+//!   the whole line.
+//! - *Never*: more than one line buffered; a line over the limit stops parsing permanently.
 
 use crate::json::Scan;
 
@@ -21,25 +21,24 @@ impl Decoder {
         Decoder { line: Vec::new(), limit, overflowed: false }
     }
 
-    /// Whether a line was over the limit; nothing is read any more.
+    /// Whether a line exceeded the limit. Parsing has then stopped.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
 
-    /// Bytes of a line that has not ended.
+    /// Bytes of the incomplete last line.
     pub fn unterminated(&self) -> usize {
         self.line.len()
     }
 
-    /// The body has ended: what stands after the last newline, if it is a whole document. It is
-    /// given once.
+    /// Take the text after the last newline at the end of the body, if it is a complete document.
     pub fn take_last(&mut self) -> Option<Vec<u8>> {
         let mut scan = Scan::new(&self.line);
         let whole = !self.line.trim_ascii().is_empty() && scan.skip().is_ok() && scan.at_end();
         whole.then(|| std::mem::take(&mut self.line))
     }
 
-    /// Read the next chunk; `found` gets each line and the offset just past it.
+    /// Parse the next chunk; `found` receives each line and the offset just past it.
     pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(&[u8], usize)) {
         if self.overflowed {
             return;

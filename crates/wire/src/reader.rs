@@ -1,8 +1,9 @@
-//! One answer, read as it passes: framing and dialect together.
+//! Parses one answer while it is forwarded: framing and dialect together.
 //!
 //! - *In*: the decoded body of an answer (transfer coding removed), chunk by chunk.
 //! - *Out*: parts, events and comments to a [`Listener`], with end offsets in the chunk.
-//! - *Never*: a copy of what lies whole in a chunk; more than [`ReaderLimits::event`] bytes kept.
+//! - *Never*: a copy of an event that lies within one chunk; more than [`ReaderLimits::event`]
+//!   bytes buffered.
 
 use crate::dialect::{self, Dialect, Memory};
 use crate::event::{Listener, Teller};
@@ -10,21 +11,21 @@ use crate::sse::{self, Item};
 use crate::template::Template;
 use crate::{json, ndjson};
 
-/// How the events of an answer are told apart.
+/// How the events of an answer are delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// `text/event-stream`.
     Sse,
-    /// One JSON document a line.
+    /// One JSON document per line.
     Ndjson,
     /// The body is one JSON document.
     Json,
-    /// Nothing that we read: HTML, plain text, binary event streams, compressed bodies.
+    /// Not parsed: HTML, plain text, binary event streams, compressed bodies.
     Opaque,
 }
 
 impl Framing {
-    /// The framing that a `Content-Type` announces; parameters and case do not matter.
+    /// The framing of a `Content-Type`, ignoring parameters and case.
     pub fn from_content_type(value: &str) -> Self {
         let essence = value.split(';').next().unwrap_or_default().trim();
         let is = |name: &str| essence.eq_ignore_ascii_case(name);
@@ -41,11 +42,11 @@ impl Framing {
     }
 }
 
-/// Bounds of a [`Reader`].
+/// Limits of a [`Reader`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReaderLimits {
-    /// Most bytes of one event that are kept (default 1 MiB). A larger one ends the reading, never
-    /// the forwarding.
+    /// Maximum bytes of one event that are buffered. Default 1 MiB. A larger event stops parsing,
+    /// but not forwarding.
     pub event: usize,
 }
 
@@ -63,7 +64,7 @@ enum Frames {
     Opaque,
 }
 
-/// Reads one answer.
+/// Parses one answer.
 #[derive(Debug)]
 pub struct Reader {
     dialect: Dialect,
@@ -74,7 +75,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader for an answer of that dialect and framing.
+    /// A reader for an answer of this dialect and framing.
     pub fn new(dialect: Dialect, framing: Framing, limits: ReaderLimits) -> Self {
         let frames = match framing {
             Framing::Sse => Frames::Sse(sse::Decoder::new(limits.event)),
@@ -85,14 +86,15 @@ impl Reader {
         Reader { dialect, memory: Memory::default(), frames, template: Template::default(), limits }
     }
 
-    /// The request has `echo`: in a chat stream the first text is the prompt, not output.
+    /// Set whether the request has `echo`: the first text of a chat stream is then the prompt, not
+    /// output.
     #[must_use]
     pub fn expecting_echo(mut self, echo: bool) -> Self {
         self.memory.echo_pending = echo && self.dialect == Dialect::OpenAiChat;
         self
     }
 
-    /// Whether reading stopped because an event was over the limit.
+    /// Whether parsing stopped because an event exceeded the limit.
     pub fn overflowed(&self) -> bool {
         match &self.frames {
             Frames::Sse(d) => d.overflowed(),
@@ -111,7 +113,7 @@ impl Reader {
         }
     }
 
-    /// Read the next piece of the body.
+    /// Parse the next piece of the body.
     pub fn feed<L: Listener>(&mut self, chunk: &[u8], listener: &mut L) {
         let Reader { dialect, memory, frames, template, limits } = self;
         match frames {
@@ -138,8 +140,8 @@ impl Reader {
         }
     }
 
-    /// The body is complete. A whole JSON body is read now and told as one event, and so is a last
-    /// line of NDJSON that is whole and lacks its newline; a torn event is not told.
+    /// Handle the end of the body. A JSON body is reported as one event, and so is a complete last
+    /// NDJSON line without a newline. An incomplete event is not reported.
     pub fn finish<L: Listener>(&mut self, listener: &mut L) {
         let last = match &mut self.frames {
             Frames::Json { body, overflowed: false } => {
@@ -174,7 +176,7 @@ fn read_event<L: Listener>(
         let read = dialect::read(dialect, memory, data, &mut tell);
         read.is_ok() || json::Scan::new(data).at_end()
     };
-    // What depends on the events before it has no shape of its own.
+    // An event whose meaning depends on earlier events cannot serve as a template.
     let alone = tell.told == 1 && !dialect.text_is_cumulative() && !memory.echo_pending;
     if let (Some(slot), true) = (tell.slot, alone && understood) {
         template.learn(data, slot);

@@ -1,34 +1,35 @@
 //! The facts of an inference request, scanned from its raw bytes.
 //!
 //! - *In*: a whole request body.
-//! - *Out*: [`RequestFacts`]: what routing, admission, measurement and guards need to know, and
-//!   where each prompt text lies in the body.
-//! - *Never*: a tree, a copy of a text, a changed byte. What is scanned is what is forwarded.
+//! - *Out*: [`RequestFacts`]: the facts that routing, admission, measurement and guardrails
+//!   require, and the range of each prompt text in the body.
+//! - *Never*: a tree, a copy of a text, a changed byte. The scanned bytes are the forwarded bytes.
 //!
-//! A member that we act on and that stands twice is refused ([`Refused::Duplicate`]): engines take
-//! the last, other parsers the first, and a gateway that guesses is a way around its own rules.
+//! A duplicate of a member that the gateway acts on is rejected ([`Refused::Duplicate`]): engines
+//! take the last value, other parsers the first, so a guess would let a client bypass the gateway's
+//! rules.
 
 use std::ops::Range;
 
 use crate::json::{Malformed, Scan};
 
-/// Why a body is not a request that can be passed on as read.
+/// Why a request body is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Not JSON.
     #[error("the request body is not valid JSON: {0}")]
     Malformed(#[from] Malformed),
-    /// JSON, but no object.
+    /// JSON, but not an object.
     #[error("the request body must be a JSON object")]
     NotAnObject,
     /// Bytes after the document.
-    #[error("the request body has bytes after its end at byte {0}")]
+    #[error("the request body has trailing bytes at byte {0}")]
     Trailing(usize),
-    /// UTF-16 or UTF-32, or a byte order mark: engines differ in what they make of it.
+    /// UTF-16 or UTF-32, or a byte order mark: engines handle these differently.
     #[error("the request body must be UTF-8 without a byte order mark")]
     Encoding,
-    /// A member that we act on stands twice.
-    #[error("the request body has {0:?} twice")]
+    /// A member that the gateway acts on is duplicated.
+    #[error("the request body has a duplicate member {0:?}")]
     Duplicate(&'static str),
 }
 
@@ -46,7 +47,7 @@ impl Refused {
 /// Role of a prompt text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// `system` or `developer`, or the dialect's own field for it.
+    /// `system` or `developer`, or the dialect's separate member for it.
     System,
     /// `user`, or the bare prompt.
     User,
@@ -63,10 +64,10 @@ pub enum Speaker {
 pub struct PromptText {
     /// Its role.
     pub speaker: Speaker,
-    /// Where in the body; the bytes are JSON string content with its escapes.
+    /// Byte range in the body: JSON string content, including escapes.
     pub range: Range<usize>,
-    /// It stands beside the prompt: a stop sequence, a schema of the answer, a member that we do
-    /// not know.
+    /// Whether it is outside the prompt itself: a stop sequence, an answer schema, an unknown
+    /// member.
     pub beside: bool,
 }
 
@@ -75,43 +76,42 @@ pub struct PromptText {
 pub struct RequestFacts {
     /// The model's name, decoded.
     pub model: Option<String>,
-    /// Where it stands in the body, without its quotes.
+    /// Range of the model's name in the body, without quotes.
     pub model_at: Option<Range<usize>>,
     /// `stream`; Ollama streams by default, so absent and false differ.
     pub stream: Option<bool>,
     /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `n_predict`,
     /// `parameters.max_new_tokens` or `options.num_predict`.
     pub max_tokens: Option<u64>,
-    /// Asked choices.
+    /// Number of requested choices.
     pub n: Option<u64>,
-    /// Answers that the engine generates to choose from.
+    /// Number of answers that the engine generates to select from.
     pub best_of: Option<u64>,
-    /// A count of tokens or choices is given and is no whole number: engines differ in what they
-    /// make of it.
+    /// Whether a token or choice count is not a whole number: engines handle this differently.
     pub odd_count: bool,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
-    /// `include_usage` stands there in any form, or `stream_options` does and is no object: a stage
-    /// that injects usage has no place to do so.
+    /// Whether `include_usage` is present, or `stream_options` is present and not an object: usage
+    /// cannot be injected then.
     pub usage_settled: bool,
-    /// Offset just inside the braces of `stream_options`, where a member can be put; `None` without
-    /// such an object.
+    /// Offset just after the opening brace of `stream_options`, where a member can be inserted;
+    /// `None` if there is no such object.
     pub stream_options_at: Option<usize>,
     /// Whether `stream_options` is an object with no member.
     pub stream_options_empty: bool,
-    /// Tools and functions offered.
+    /// Number of tools and functions.
     pub tools: u64,
-    /// The prompt is to be repeated in the answer.
+    /// Whether the engine repeats the prompt in the answer.
     pub echo: bool,
-    /// Some of the prompt is no text: token numbers, or embeddings.
+    /// Whether part of the prompt is token ids or embeddings instead of text.
     pub tokens: bool,
-    /// Messages, or prompts of a batch.
+    /// Number of messages, or of prompts in a batch.
     pub messages: usize,
     /// The texts of the prompt, in order.
     pub texts: Vec<PromptText>,
-    /// Offset just inside the outermost brace.
+    /// Offset just after the opening brace of the body.
     pub inside: usize,
-    /// Whether the outermost object has no member.
+    /// Whether the body is an empty object.
     pub empty: bool,
 }
 
@@ -119,14 +119,14 @@ impl RequestFacts {
     /// Scan a body.
     ///
     /// # Errors
-    /// [`Refused`]; a stage that acts on the facts must not forward the body then.
+    /// [`Refused`]. A stage that acts on the facts must then not forward the body.
     pub fn scan(body: &[u8]) -> Result<Self, Refused> {
         if body.starts_with(b"\xEF\xBB\xBF") || body.iter().take(4).any(|b| *b == 0 || *b >= 0xFE) {
             return Err(Refused::Encoding);
         }
         let mut scan = Scan::new(body);
         if scan.peek() != Some(b'{') {
-            // Tell broken JSON from a valid document of another type.
+            // Distinguish broken JSON from a valid document of another type.
             scan.skip()?;
             return Err(Refused::NotAnObject);
         }
@@ -193,7 +193,7 @@ impl RequestFacts {
                 self.prompt(v)?
             }
             b"input" => self.input(v)?,
-            // The client's own bookkeeping: no known engine writes it into a prompt.
+            // Client metadata: no known engine adds it to a prompt.
             b"user"
             | b"service_tier"
             | b"previous_response_id"
@@ -202,7 +202,7 @@ impl RequestFacts {
             | b"encoding_format" => {
                 v.skip()?;
             }
-            // Numbers and flags are skipped in there, and with them embeddings of a prompt.
+            // Embeddings of a prompt contain no text.
             b"prompt_embeds" => {
                 self.tokens = v.peek() != Some(b'n');
                 v.skip()?;
@@ -216,8 +216,8 @@ impl RequestFacts {
         Ok(())
     }
 
-    /// A count, and whether it is invalid; `null` and negative ones, which stand for no bound, are
-    /// absent.
+    /// Read a count and record whether it is invalid. `null` and negative numbers mean no limit and
+    /// read as absent.
     fn count(&mut self, v: &mut Scan<'_>) -> Result<Option<u64>, Malformed> {
         let absent = matches!(v.peek(), Some(b'n' | b'-'));
         let count = v.uint()?;
@@ -225,7 +225,7 @@ impl RequestFacts {
         Ok(count)
     }
 
-    /// Of several bounds on tokens the largest counts: which one an engine heeds, it alone knows.
+    /// Keep the largest of several token limits: the engine decides which one applies.
     fn allow(&mut self, tokens: Option<u64>) {
         self.max_tokens = self.max_tokens.max(tokens);
     }
@@ -247,7 +247,7 @@ impl RequestFacts {
         })
     }
 
-    /// A message of chat, Anthropic or Responses; its role may stand after its content.
+    /// A message of chat, Anthropic or Responses. Its role may follow its content.
     fn message(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
         if v.peek() != Some(b'{') {
             return self.every_text(v, Speaker::User, Place::Known);
@@ -284,7 +284,7 @@ impl RequestFacts {
         })
     }
 
-    /// A prompt: a string, a list of strings, or token ids (which hold no text).
+    /// A prompt: a string, a list of strings, or token ids (no text).
     fn prompt(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
         let (before, mut lists) = (self.texts.len(), 0);
         if v.peek() == Some(b'[') {
@@ -299,7 +299,7 @@ impl RequestFacts {
         Ok(())
     }
 
-    /// Remember every string value below here.
+    /// Record every string in this value as a prompt text.
     fn every_text(
         &mut self,
         v: &mut Scan<'_>,
@@ -318,7 +318,7 @@ impl RequestFacts {
             }
             Some(b'[') => v.array(|_, v| self.every_text(v, speaker, place)),
             Some(b'{') => v.object(|key, v| self.member_text(key, v, speaker, place)),
-            // A list of numbers is a prompt in tokens.
+            // Numbers in a prompt are token ids.
             Some(b'0'..=b'9' | b'-') if place == Place::Known => {
                 self.tokens = true;
                 v.skip()
@@ -327,9 +327,9 @@ impl RequestFacts {
         }
     }
 
-    /// The strings of a member. Identifiers and the bytes of images and sounds are passed over,
-    /// where they look like what they are and stand where the API has them; below the client's own
-    /// names (arguments, schemas) nothing is.
+    /// Record the strings of a member. Identifiers and image or audio data are skipped if the API
+    /// defines the member and the value has that form. Below names that the client defines
+    /// (arguments, schemas) nothing is skipped.
     fn member_text(
         &mut self,
         key: &[u8],
@@ -369,18 +369,18 @@ impl RequestFacts {
     }
 }
 
-/// Where a value stands.
+/// Position of a value in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Where a prompt is.
+    /// In a prompt or message.
     Known,
-    /// Below a member of the API's.
+    /// Below a member that the API defines.
     Other,
-    /// Below names that the client chose.
+    /// Below names that the client defines.
     Free,
 }
 
-/// A word as APIs make them: no room for a sentence, and not a number.
+/// Whether a value looks like an API identifier: no room for a sentence, and not a number.
 fn is_identifier(raw: &[u8]) -> bool {
     raw.len() <= 128
         && raw
@@ -389,7 +389,7 @@ fn is_identifier(raw: &[u8]) -> bool {
         && raw.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// Base64, or a link or data URL without room for a sentence.
+/// Whether a value is at least 256 bytes of base64, or a data URL with only base64.
 fn is_binary(raw: &[u8]) -> bool {
     let link = raw.strip_prefix(b"data:");
     let data = link.map_or(raw, |rest| {
@@ -409,7 +409,7 @@ fn speaker(role: &[u8]) -> Speaker {
     }
 }
 
-/// Which members that we act on have been seen, one bit each.
+/// The members seen so far that the gateway acts on, one bit each.
 #[derive(Default)]
 struct Seen(u32);
 
@@ -436,8 +436,8 @@ impl Seen {
         "echo",
     ];
 
-    /// Note a key; its name if it was noted before. One that differs in case alone is the same to
-    /// engines written in Go, and so it always stands twice.
+    /// Record a key. Returns its name if it is a duplicate. A key that differs from a known name in
+    /// case only always counts as a duplicate: engines written in Go treat it as the same member.
     fn again(&mut self, key: &[u8]) -> Option<&'static str> {
         let at = Self::NAMES.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key))?;
         if Self::NAMES.get(at).is_some_and(|name| name.as_bytes() != key) {
@@ -518,7 +518,7 @@ mod tests {
         );
     }
 
-    /// Wherever words can stand that a model reads, or a client could hide them.
+    /// Covers every place where a client can put text that a model reads.
     #[test]
     fn no_text_is_out_of_sight() {
         let seen =

@@ -1,26 +1,26 @@
-//! Changes inside an event's bytes, everything around them untouched.
+//! Edits of an event's data; all other bytes stay unchanged.
 //!
-//! - *In*: the bytes of one event as they came (of an event stream with its field names and line
-//!   ends), and [`Edit`]s of its data.
-//! - *Out*: the same bytes with the edits in them.
-//! - *Never*: a document parsed and written again. What no edit names stays byte for byte, vendor
-//!   fields and white space included.
+//! - *In*: the bytes of one event as received (for SSE including field names and line ends), and
+//!   [`Edit`]s of its data.
+//! - *Out*: the same bytes with the edits applied.
+//! - *Never*: a document parsed and serialized again. Bytes outside the edits stay as they are,
+//!   including vendor fields and white space.
 
 use std::ops::Range;
 
 use crate::json::{Malformed, Scan, Text};
 use crate::reader::Framing;
 
-/// Bytes of an event's data that are to be others.
+/// A replacement of bytes in an event's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// Where in the data.
+    /// Byte range in the data.
     pub at: Range<usize>,
-    /// What to put there.
+    /// Replacement bytes.
     pub with: Vec<u8>,
 }
 
-/// A piece of data: where it begins in the data, and where it lies in the event's bytes.
+/// A piece of data: its offset in the data, and its range in the event's bytes.
 type Segment = (usize, Range<usize>);
 
 /// The data of an event, framing removed.
@@ -30,9 +30,9 @@ pub fn data(framing: Framing, event: &[u8]) -> Vec<u8> {
     pieces.join(&b'\n')
 }
 
-/// The event with the edits in it. Of edits that overlap, the later one begins where the earlier
-/// ended. `None`: an edit lies in no line of the data, or in two, and the event must not leave
-/// without it.
+/// Apply the edits to the event. If two edits overlap, the later one starts where the earlier one
+/// ends; an edit inside an earlier one is dropped. Returns `None` if an edit is outside the data or
+/// spans two data lines; the event must then not be forwarded.
 pub fn apply(framing: Framing, event: &[u8], edits: &mut [Edit]) -> Option<Vec<u8>> {
     edits.sort_by_key(|edit| edit.at.start);
     let segments = segments(framing, event);
@@ -97,13 +97,13 @@ fn value_of_data(line: &[u8]) -> Option<usize> {
     Some(value.len())
 }
 
-/// Visit every string of a document with the key it stands under (that of the nearest object around
-/// it) and its place, quotes left off; and every value under a key of `erase`, which is then not
-/// looked into.
+/// Visit every string of a document with its key (of the nearest enclosing object) and its range
+/// without quotes. A value whose key is in `erase` is visited as a whole, without descending into
+/// it.
 ///
 /// # Errors
-/// [`Malformed`] where it is no JSON, or something stands behind it; what was visited before
-/// stands.
+/// [`Malformed`] if the data is not JSON or bytes follow the document. `found` may have been called
+/// before.
 pub fn strings<'d>(
     data: &'d [u8],
     erase: &[&[u8]],
@@ -114,16 +114,16 @@ pub fn strings<'d>(
     if scan.at_end() {
         Ok(())
     } else {
-        Err(Malformed { at: scan.offset(), why: "something stands behind the document" })
+        Err(Malformed { at: scan.offset(), why: "trailing bytes after the document" })
     }
 }
 
 /// What [`strings`] visits.
 #[derive(Clone, Debug)]
 pub enum Found<'d> {
-    /// A string and the place of its bytes.
+    /// A string and the range of its bytes.
     Text(Text<'d>, Range<usize>),
-    /// A value under the key that is erased.
+    /// The range of a value whose key is in `erase`.
     Erased(Range<usize>),
 }
 

@@ -1,35 +1,38 @@
-//! Cuts a stream into whole events, byte for byte.
+//! Splits a stream into whole events without changing a byte.
 //!
-//! - *In*: runs of a body, and where events and comments end in each.
-//! - *Out*: each event whole, with the blank lines before it; each comment that stands between two
-//!   events; the LF of a line end whose CR ended a run.
-//! - *Never*: a byte lost, doubled or moved. What is torn stays until its rest comes, or is taken.
+//! - *In*: consecutive pieces ("runs") of a body, and the end offsets of events and comments in
+//!   each.
+//! - *Out*: each whole event with the blank lines before it; each comment between two events; the
+//!   LF of a CRLF that two runs split.
+//! - *Never*: a byte lost, duplicated or reordered. An incomplete event is kept until its rest
+//!   arrives or the caller takes it.
 
 use std::borrow::Cow;
 
 /// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Split<'r, T> {
-    /// An event, what its end was tagged with, and where it ends in the run.
+    /// An event, its tag, and its end offset in the run.
     Event(Cow<'r, [u8]>, T, usize),
-    /// A comment between two events. One inside of an event is a part of that.
+    /// A comment between two events. A comment inside an event is part of that event.
     Comment(Cow<'r, [u8]>),
-    /// The LF behind a CR that ended the piece before: it shares the fate of that piece.
+    /// The LF after the CR that ended the previous piece. Forward or drop it together with that
+    /// piece.
     LineFeed,
 }
 
 /// The state between two runs.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    /// The beginning of an event that is not complete.
+    /// Start of an incomplete event.
     torn: Vec<u8>,
-    /// The run before ended in the CR that ended a piece.
+    /// The previous run ended in a CR that ended a piece.
     after_cr: bool,
 }
 
 impl Splitter {
-    /// Cut a run. `ends` are the offsets in the run where pieces end, in order: of events with a
-    /// tag, of comments with `None`.
+    /// Split a run. `ends` are the end offsets of pieces in the run, ascending: events with a tag,
+    /// comments with `None`.
     pub fn split<'r, T>(
         &mut self,
         run: &'r [u8],
@@ -57,22 +60,22 @@ impl Splitter {
         self.torn.extend_from_slice(run.get(at..).unwrap_or_default());
     }
 
-    /// Take what is torn.
+    /// Take the incomplete event.
     pub fn take_torn(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.torn)
     }
 
-    /// Whether what is torn holds a comment, or nothing but line ends before one.
+    /// Whether the incomplete piece is a comment, after optional blank lines.
     pub fn torn_is_comment(&self) -> bool {
         self.is_comment(&[])
     }
 
-    /// Whether the client has half a line end, whose LF has not come.
+    /// Whether the last piece ended in a CR whose LF may follow in the next run.
     pub fn is_after_cr(&self) -> bool {
         self.after_cr
     }
 
-    /// Forget the piece before: another stream comes.
+    /// Drop all state, because another stream follows.
     pub fn reset(&mut self) {
         self.torn.clear();
         self.after_cr = false;
@@ -87,7 +90,7 @@ impl Splitter {
         Cow::Owned(whole)
     }
 
-    /// Whether what is torn and `rest` hold no field of an event, only blank lines and a comment.
+    /// Whether the incomplete piece followed by `rest` is a comment, after optional blank lines.
     fn is_comment(&self, rest: &[u8]) -> bool {
         self.torn.iter().chain(rest).find(|byte| !matches!(byte, b'\r' | b'\n')) == Some(&b':')
     }

@@ -1,15 +1,15 @@
 //! Server-sent events, cut anywhere.
 //!
 //! - *In*: the decoded body of a `text/event-stream`, chunk by chunk.
-//! - *Out*: complete frames as slices (of the chunk itself when the frame lies in it whole),
-//!   comments, and where in the chunk each ended.
-//! - *Never*: more than one frame buffered. A frame over the limit ends the reading for good
-//!   ([`Decoder::overflowed`]); forwarding the bytes is the caller's work and continues.
+//! - *Out*: complete frames as slices (of the chunk if it contains the whole frame), comments, and
+//!   the end offset of each in the chunk.
+//! - *Never*: more than one frame buffered. A frame over the limit stops parsing permanently
+//!   ([`Decoder::overflowed`]); the caller continues to forward the bytes.
 //!
-//! The grammar is the one of the HTML standard, section 9.2 "Server-sent events": lines end in CR,
-//! LF or CRLF, a leading byte order mark is dropped, a field without a colon has an empty value,
-//! one space after the colon belongs to the syntax, several data lines join with LF, and an
-//! unfinished frame at the end is not dispatched.
+//! The grammar is that of the HTML standard, section 9.2 "Server-sent events": lines end in CR, LF
+//! or CRLF, a leading byte order mark is dropped, a field without a colon has an empty value, one
+//! space after the colon is dropped, multiple data lines are joined with LF, and an incomplete
+//! frame at the end is not dispatched.
 
 use memchr::memchr2;
 
@@ -36,13 +36,13 @@ pub enum Item<'a> {
 /// An incremental reader of frames.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The beginning of a line whose end has not come yet.
+    /// Start of an incomplete line.
     line: Vec<u8>,
     /// Data lines of the open frame that had to be copied.
     data: Vec<u8>,
     name: Vec<u8>,
     has_data: bool,
-    /// The previous chunk ended in CR: an LF that follows belongs to it.
+    /// The previous chunk ended in CR; a following LF belongs to that line end.
     after_cr: bool,
     started: bool,
     overflowed: bool,
@@ -51,7 +51,7 @@ pub struct Decoder {
     pending: usize,
 }
 
-/// A data line that still lies in the current chunk.
+/// A data line that is still a slice of the current chunk.
 type InChunk<'c> = Option<&'c [u8]>;
 
 impl Decoder {
@@ -70,18 +70,18 @@ impl Decoder {
         }
     }
 
-    /// Whether a frame was over the limit; nothing is read any more.
+    /// Whether a frame exceeded the limit. Parsing has then stopped.
     pub fn overflowed(&self) -> bool {
         self.overflowed
     }
 
-    /// Bytes after the last dispatched frame or comment. Anything but zero at the end of a stream
-    /// is a torn frame.
+    /// Bytes after the last dispatched frame or comment. Nonzero at the end of a stream means an
+    /// incomplete frame.
     pub fn unterminated(&self) -> usize {
         self.pending
     }
 
-    /// Read the next chunk.
+    /// Parse the next chunk.
     pub fn feed<'c>(&mut self, chunk: &'c [u8], mut found: impl FnMut(Item<'_>)) {
         if self.overflowed {
             return;
@@ -121,7 +121,7 @@ impl Decoder {
         }
     }
 
-    /// The line that begins at `at`, without its end, and the offset after its end.
+    /// The line at `at` without its line end, and the offset after the line end.
     #[inline]
     fn next_line<'c>(&mut self, chunk: &'c [u8], at: usize) -> Option<(&'c [u8], usize)> {
         let rest = chunk.get(at..)?;
@@ -142,7 +142,7 @@ impl Decoder {
         if self.started { line } else { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) }
     }
 
-    /// Act on one whole line. Returns the data that is still only in the chunk.
+    /// Process one complete line. Returns the data line that has not been copied from the chunk.
     #[inline]
     fn take_line<'l>(
         &mut self,
@@ -182,7 +182,7 @@ impl Decoder {
         held
     }
 
-    /// Copy a data line out of the chunk, because the frame goes on beyond it.
+    /// Copy a data line out of the chunk, because it is not the whole data of the frame.
     fn keep(&mut self, held: InChunk<'_>) {
         if let Some(held) = held {
             self.data.extend_from_slice(held);

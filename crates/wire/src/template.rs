@@ -1,29 +1,29 @@
-//! The shape that the events of a stream share.
+//! Recognizes events that differ from the previous one in their text only.
 //!
-//! Most events of a stream differ in one string only: the text. An event that equals the one before
-//! it on both sides of that string says the same about everything else, so it needs no scan.
+//! Most events of a stream differ in one string only: the text. If the bytes before and after that
+//! string equal those of the previous event, nothing else has changed and no scan is required.
 //!
-//! - *In*: the data of an event, and what a scan of the one before it told.
-//! - *Out*: the text, when the event has the remembered shape.
-//! - *Never*: a guess. The bytes before and after are compared, and the text between them must end
-//!   where a scan would end it: it holds no quote and no backslash. Anything else is scanned.
+//! - *In*: the data of an event, and the result of scanning an earlier one.
+//! - *Out*: the text, if the event has the stored shape.
+//! - *Never*: a guess. The bytes before and after must match, and the text between them must
+//!   contain no quote and no backslash, so that it ends where a scan would end it. Any other event
+//!   is scanned.
 
 use crate::event::Channel;
 use crate::json::{Text, find_quote};
 
-/// Largest shape that is remembered; larger events are dominated by their text.
+/// Maximum bytes of a stored shape. Events with a larger shape are always scanned.
 const MAX_SHAPE: usize = 2048;
-/// After so many events in a row that differ in more than the text, shapes are not looked for any
-/// more.
+/// Consecutive stored shapes without a match after which matching stops for the stream.
 const MAX_MISSES: u8 = 8;
 
-/// Where a piece of text stood, and what it was.
+/// Kind and position of a piece of text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) channel: Channel,
     pub(crate) choice: u32,
     pub(crate) index: u32,
-    /// Address and length of the text, to find its place in the event.
+    /// Address and length of the text, to compute its offset in the event.
     pub(crate) at: (usize, usize),
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// The text of an event of the remembered shape.
+    /// The text of an event that matches the stored shape.
     #[inline]
     pub(crate) fn text<'d>(&mut self, data: &'d [u8]) -> Option<(Slot, Text<'d>)> {
         let slot = self.slot?;
@@ -50,7 +50,7 @@ impl Template {
         Some((slot, Text::plain(text)))
     }
 
-    /// Remember the shape of an event that told nothing but one text.
+    /// Store the shape of an event whose only part was one text.
     pub(crate) fn learn(&mut self, data: &[u8], slot: Slot) {
         self.slot = None;
         if self.misses >= MAX_MISSES {
@@ -82,7 +82,7 @@ mod tests {
 
     impl Listener for Told {
         fn part(&mut self, part: Part<'_>) {
-            // A repeated model is the one thing that a remembered shape does not say again.
+            // A matched event does not report its model again.
             if !matches!(part, Part::Model(_)) {
                 self.0.push(format!("{part:?}"));
             }

@@ -1,44 +1,44 @@
-//! Base URLs of servers, as settings and command lines name them.
+//! Base URLs of servers, in settings and command-line arguments.
 
 use http::Uri;
 
-/// A base URL, taken apart.
+/// A parsed base URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// `https`.
+    /// Whether the scheme is `https`.
     pub tls: bool,
-    /// The host; of an IPv6 address without brackets.
+    /// The host; an IPv6 address without brackets.
     pub host: String,
-    /// The port; 80 or 443 where none is named.
+    /// The port. Default 80 for `http`, 443 for `https`.
     pub port: u16,
-    /// Host and port as they were written, for the `Host` field.
+    /// Host and port as written, for the `Host` field.
     pub authority: String,
-    /// The path without slashes at its end.
+    /// The path without trailing slashes.
     pub prefix: String,
 }
 
-/// Why a text is no base URL.
+/// Why a text is not a base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
-    /// It does not parse.
+    /// The text does not parse as a URL.
     #[error("is not a URL")]
     Malformed,
-    /// Its scheme is another.
+    /// The scheme is neither `http` nor `https`.
     #[error("is neither http nor https")]
     Scheme,
-    /// It has no host.
+    /// The URL has no host.
     #[error("has no host")]
     NoHost,
-    /// It has credentials.
-    #[error("has a user name in it")]
+    /// The URL contains credentials.
+    #[error("contains credentials")]
     User,
-    /// It has a query.
-    #[error("has a query, which would be lost")]
+    /// The URL has a query.
+    #[error("has a query, which is not supported")]
     Query,
 }
 
-/// A URL as errors may repeat it: one that may hold a secret, before `@` or behind `?`, is left
-/// out.
+/// The URL for error messages. A URL that may contain a secret (before `@` or after `?`) is
+/// replaced by a placeholder.
 pub fn shown(url: &str) -> String {
     if url.contains(['@', '?']) { "the URL".to_owned() } else { format!("{url:?}") }
 }

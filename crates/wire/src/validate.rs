@@ -1,46 +1,46 @@
-//! Strict validation of requests: errors that an engine would report, or worse, ignore.
+//! Strict validation of requests: rejects errors that an engine would reject late or ignore.
 //!
-//! - *In*: a body whose facts were scanned, and its dialect.
-//! - *Out*: the first member that has a wrong type or value, with what it should be.
-//! - *Never*: an opinion about members that it does not know: engines have their own.
+//! - *In*: a body that [`RequestFacts::scan`](crate::RequestFacts::scan) accepted, and its dialect.
+//! - *Out*: the first member with a wrong type or value, and the expected one.
+//! - *Never*: a check of unknown members: engines have their own.
 //!
-//! The types and ranges are those that the APIs' references give (OpenAI's chat, completions,
-//! embeddings and Responses, Anthropic's messages).
+//! Types and ranges follow the API references (OpenAI's chat, completions, embeddings and
+//! Responses, Anthropic's messages).
 
 use crate::dialect::Dialect;
 use crate::json::{Malformed, Scan};
 
-/// A member that is wrong.
+/// An invalid member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{param:?} must be {wanted}{instead}")]
 pub struct Invalid {
-    /// Its name.
+    /// Name of the member.
     pub param: &'static str,
-    /// What it should be.
+    /// The expected type and range.
     pub wanted: &'static str,
-    /// What it is; the value itself is not repeated.
+    /// The type found instead. The value itself is not included.
     pub instead: &'static str,
 }
 
-/// What a member may be.
+/// Expected type and range of a member.
 #[derive(Clone, Copy)]
 enum Wanted {
     Text,
     Flag,
-    /// A whole number in a range.
+    /// An integer in a range.
     Whole(i64, i64),
     /// A number in a range.
     Number(f64, f64),
     List,
     Object,
-    /// A list with something in it.
+    /// A non-empty list.
     Filled,
     TextOrList,
     TextOrObject,
     FlagOrWhole,
 }
 
-/// Members with one meaning in all dialects that have them. `null` stands for an absent one.
+/// Members with the same meaning in every dialect that has them. `null` counts as absent.
 const MEMBERS: &[(&str, Wanted)] = &[
     ("model", Wanted::Text),
     ("messages", Wanted::Filled),
@@ -69,12 +69,12 @@ const MEMBERS: &[(&str, Wanted)] = &[
 /// Check a body.
 ///
 /// # Errors
-/// The first member that is wrong, or one that is missing.
+/// The first invalid member, or a missing required one.
 pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
     let mut wrong = None;
     let mut seen: Vec<&'static str> = Vec::new();
     let required = required(dialect);
-    // What is no JSON was refused before.
+    // The body has been scanned before, so it is valid JSON.
     let _ = Scan::new(body).object(|key, v| {
         let known = MEMBERS.iter().find(|(name, _)| name.as_bytes() == key);
         let needed = required.iter().find(|(name, _)| name.as_bytes() == key);
@@ -93,7 +93,7 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
     match (wrong, missing()) {
         (Some(wrong), _) => Err(wrong),
         (None, Some((param, wanted))) => {
-            Err(Invalid { param, wanted: wanted.describe(), instead: ", and is missing" })
+            Err(Invalid { param, wanted: wanted.describe(), instead: ", but is missing" })
         }
         (None, None) => Ok(()),
     }
@@ -116,7 +116,7 @@ fn required(dialect: Dialect) -> &'static [(&'static str, Wanted)] {
     }
 }
 
-/// Read a value; what it is instead of what was wanted.
+/// Check a value. Returns a description of what was found instead, if it does not fit.
 fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malformed> {
     let kind = v.peek().unwrap_or_default();
     if kind == b'n' {
@@ -138,7 +138,7 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
                 filled = true;
                 v.skip()
             })?;
-            return Ok((!filled).then_some(", and is empty"));
+            return Ok((!filled).then_some(", but is empty"));
         }
         Wanted::Filled => false,
         Wanted::FlagOrWhole | Wanted::Whole(..) | Wanted::Number(..) => {
@@ -149,7 +149,7 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
                 .and_then(|text| text.parse::<f64>().ok());
             return Ok(match number {
                 None => Some(name_of(kind)),
-                Some(number) => (!wanted.holds(number)).then_some(", and is not"),
+                Some(number) => (!wanted.holds(number)).then_some(""),
             });
         }
     };
@@ -159,8 +159,8 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
 
 fn name_of(kind: u8) -> &'static str {
     match kind {
-        b'"' => ", not a text",
-        b'[' => ", not a list",
+        b'"' => ", not a string",
+        b'[' => ", not an array",
         b'{' => ", not an object",
         b't' | b'f' => ", not true or false",
         _ => ", not a number",
@@ -181,21 +181,21 @@ impl Wanted {
 
     fn describe(self) -> &'static str {
         match self {
-            Wanted::Text => "a text",
+            Wanted::Text => "a string",
             Wanted::Flag => "true or false",
-            Wanted::Whole(1, 128) => "a whole number from 1 to 128",
-            Wanted::Whole(1, _) => "a whole number, at least 1",
-            Wanted::Whole(0, 20) => "a whole number from 0 to 20",
-            Wanted::Whole(..) => "a whole number",
+            Wanted::Whole(1, 128) => "an integer from 1 to 128",
+            Wanted::Whole(1, _) => "an integer of at least 1",
+            Wanted::Whole(0, 20) => "an integer from 0 to 20",
+            Wanted::Whole(..) => "an integer",
             Wanted::Number(0.0, 1.0) => "a number from 0 to 1",
             Wanted::Number(0.0, _) => "a number from 0 to 2",
             Wanted::Number(..) => "a number from -2 to 2",
-            Wanted::List => "a list",
+            Wanted::List => "an array",
             Wanted::Object => "an object",
-            Wanted::Filled => "a list with at least one entry",
-            Wanted::TextOrList => "a text or a list",
-            Wanted::TextOrObject => "a text or an object",
-            Wanted::FlagOrWhole => "true, false or a whole number",
+            Wanted::Filled => "a non-empty array",
+            Wanted::TextOrList => "a string or an array",
+            Wanted::TextOrObject => "a string or an object",
+            Wanted::FlagOrWhole => "true, false or an integer",
         }
     }
 }
@@ -226,40 +226,37 @@ mod tests {
     #[test]
     fn wrong_ones_are_told_with_the_member() {
         for (body, want) in [
-            (r#"{"messages":[1]}"#, "\"model\" must be a text, and is missing"),
-            (r#"{"model":null,"messages":[1]}"#, "\"model\" must be a text, and is missing"),
-            (r#"{"model":7,"messages":[1]}"#, "\"model\" must be a text, not a number"),
+            (r#"{"messages":[1]}"#, "\"model\" must be a string, but is missing"),
+            (r#"{"model":null,"messages":[1]}"#, "\"model\" must be a string, but is missing"),
+            (r#"{"model":7,"messages":[1]}"#, "\"model\" must be a string, not a number"),
             (
                 r#"{"model":"m","messages":[]}"#,
-                "\"messages\" must be a list with at least one entry, and is empty",
+                "\"messages\" must be a non-empty array, but is empty",
             ),
             (
                 r#"{"model":"m","messages":"hi"}"#,
-                "\"messages\" must be a list with at least one entry, not a text",
+                "\"messages\" must be a non-empty array, not a string",
             ),
             (
                 r#"{"model":"m","messages":[1],"temperature":"hot"}"#,
-                "\"temperature\" must be a number from 0 to 2, not a text",
+                "\"temperature\" must be a number from 0 to 2, not a string",
             ),
             (
                 r#"{"model":"m","messages":[1],"temperature":3}"#,
-                "\"temperature\" must be a number from 0 to 2, and is not",
+                "\"temperature\" must be a number from 0 to 2",
             ),
-            (
-                r#"{"model":"m","messages":[1],"n":0}"#,
-                "\"n\" must be a whole number from 1 to 128, and is not",
-            ),
+            (r#"{"model":"m","messages":[1],"n":0}"#, "\"n\" must be an integer from 1 to 128"),
             (
                 r#"{"model":"m","messages":[1],"max_tokens":1.5}"#,
-                "\"max_tokens\" must be a whole number, at least 1, and is not",
+                "\"max_tokens\" must be an integer of at least 1",
             ),
             (
                 r#"{"model":"m","messages":[1],"stream":"yes"}"#,
-                "\"stream\" must be true or false, not a text",
+                "\"stream\" must be true or false, not a string",
             ),
             (
                 r#"{"model":"m","messages":[1],"tools":{}}"#,
-                "\"tools\" must be a list, not an object",
+                "\"tools\" must be an array, not an object",
             ),
         ] {
             assert_eq!(

@@ -1,15 +1,14 @@
 //! Anthropic Messages: typed events and the whole message.
 //!
-//! `message_start` carries the prompt's tokens and a placeholder for the output's, which is not
-//! believed; `message_delta` carries the output's count. A ping may stand anywhere. The end is
-//! `message_stop`.
+//! `message_start` has the prompt tokens and a placeholder for the output tokens, which is ignored;
+//! `message_delta` has the output tokens. A ping may occur anywhere. The end is `message_stop`.
 
 use super::openai_chat::to_u32;
 use super::{Memory, shared};
 use crate::event::{Channel, Listener, Teller, Usage};
 use crate::json::{Malformed, Scan, Text};
 
-/// Most content blocks whose tool index is remembered; beyond it the block's own index is used.
+/// Maximum tool calls whose index is tracked. Beyond it, the block's own index is used.
 const MAX_BLOCKS: usize = 256;
 
 /// Which blocks of the stream are tool calls, in the order they opened.
@@ -25,7 +24,7 @@ impl Blocks {
         }
     }
 
-    /// The number of the tool call that a block is, counted from 0.
+    /// Index of a block's tool call among the tool calls of the stream, from 0.
     fn tool_index(&self, block: u64) -> u32 {
         let at = self.tools.iter().position(|b| *b == block);
         to_u32(at.map_or(block, |at| at as u64))
@@ -175,7 +174,7 @@ fn message_delta<L: Listener>(
     Ok(())
 }
 
-/// The whole message of a request that was not streamed.
+/// The message of a request that was not streamed.
 fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
     let mut tools = 0;
     scan.object(|key, v| {

@@ -1,8 +1,8 @@
 //! `/generate` and `/generate_stream`: TGI's native interface, and SGLang's, which shares the path.
 //!
-//! TGI: one token an event; a token marked `special` is no text; the last event repeats everything
-//! in `generated_text`. SGLang: `text` is cumulative, so an event carries text when it grew;
-//! `meta_info` rides on every event.
+//! TGI: one token per event; a token marked `special` is not text; the last event repeats the whole
+//! text in `generated_text`. SGLang: `text` is cumulative, so only its growth is new text; every
+//! event has `meta_info`.
 
 use super::{Memory, shared};
 use crate::event::{Channel, Listener, Teller, Usage};
@@ -106,8 +106,8 @@ fn details<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
     Ok(())
 }
 
-/// Only what is new since the last event is text. Lengths are of the text as written; an engine
-/// that re-writes earlier escapes would be misread by a few bytes, never by an event.
+/// Report only the text added since the last event. Lengths are of the raw text: if an engine
+/// changes earlier escapes, the text is off by a few bytes, but no event is lost.
 fn grown<L: Listener>(memory: &mut Memory, text: Text<'_>, tell: &mut Teller<'_, L>) {
     let raw = text.raw();
     if raw.len() > memory.cumulative {

@@ -1,4 +1,4 @@
-//! llama.cpp's native `/completion`, streamed and whole. No `[DONE]`: the last event has
+//! llama.cpp's native `/completion`, streamed and whole. There is no `[DONE]`: the last event has
 //! `stop:true` and the counts.
 
 use super::shared;

@@ -1,4 +1,4 @@
-//! Ollama's native `/api/chat` and `/api/generate`: one JSON object a line, the last one with
+//! Ollama's native `/api/chat` and `/api/generate`: one JSON object per line. The last one has
 //! `done:true` and the counts.
 
 use super::openai_chat::to_u32;
@@ -50,7 +50,7 @@ fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
     })
 }
 
-/// A whole call in one line, its arguments an object and not a string.
+/// A complete tool call. Its arguments are an object, not a string.
 fn tool_call<L: Listener>(
     scan: &mut Scan<'_>,
     index: u32,

@@ -1,10 +1,10 @@
 //! OpenAI chat completions, streamed (`delta`) and whole (`message`): OpenAI, Azure, vLLM, SGLang,
 //! TGI, llama.cpp, DeepSeek, Mistral, OpenRouter, Groq and Ollama's `/v1`.
 //!
-//! What differs between them, and is read here: reasoning as `reasoning` or `reasoning_content`;
-//! content as a string or as a list of parts (Mistral, while thinking); annotation events with no
-//! choice, or a choice without delta (Azure); usage inside `x_groq`; an error beside choices
-//! (OpenRouter); a role on every event (TGI) or on none.
+//! Differences between engines that are handled here: reasoning as `reasoning` or
+//! `reasoning_content`; content as a string or as a list of parts (Mistral, while thinking);
+//! annotation events with no choice, or a choice without delta (Azure); usage inside `x_groq`; an
+//! error next to choices (OpenRouter); a role on every event (TGI) or on none.
 
 use super::{Memory, shared};
 use crate::event::{Channel, Listener, Teller};
@@ -54,8 +54,8 @@ pub(super) fn read<'a, L: Listener>(
     }
 }
 
-/// One choice. Its index may stand after its text, so the text's place is remembered until the
-/// index is known.
+/// One choice. Its index may follow its text, so the position of the text is saved until the index
+/// is known.
 fn choice<L: Listener>(
     memory: &mut Memory,
     scan: &mut Scan<'_>,
@@ -185,7 +185,7 @@ fn function<L: Listener>(
     })
 }
 
-/// Indices beyond any real one fold into the last: they are labels for grouping, not sizes.
+/// Convert an index, saturating at `u32::MAX`. Indices only group parts; they are never sizes.
 pub(super) fn to_u32(index: u64) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,5 @@
 //! OpenAI completions (`text_completion`), streamed and whole. There is no role event: the first
-//! event is the first token, and with `echo` it holds the prompt as well.
+//! event is the first token, and with `echo` it also contains the prompt.
 
 use super::openai_chat::to_u32;
 use super::shared;

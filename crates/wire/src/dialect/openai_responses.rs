@@ -1,14 +1,14 @@
 //! OpenAI Responses: typed events, and the whole object.
 //!
-//! `.done` events repeat what the deltas said and carry nothing new. The end is
-//! `response.completed`, `.incomplete` or `.failed`; there is no `[DONE]`.
+//! `.done` events repeat the deltas and carry nothing new. The end is `response.completed`,
+//! `.incomplete` or `.failed`; there is no `[DONE]`.
 
 use super::openai_chat::to_u32;
 use super::shared;
 use crate::event::{Channel, Listener, Teller};
 use crate::json::{Malformed, Scan, Text};
 
-/// The members of an event that matter, wherever they stood.
+/// The members of an event that are used, whatever their order.
 #[derive(Default)]
 struct Members<'a> {
     kind: Option<Text<'a>>,
@@ -93,7 +93,7 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
                 shared::detail(&mut detail, tell)?;
             }
         }
-        // Transcripts, code, and what is yet to come.
+        // Transcripts, code, and kinds that are not known yet.
         kind => {
             if let Some(delta) = m.delta {
                 tell.text_beside(kind, delta);
@@ -139,8 +139,7 @@ fn finished<L: Listener>(
     Ok(())
 }
 
-/// The response object: with its output when it is the whole answer, without when it only closes a
-/// stream.
+/// The response object. `with_output`: it is the whole answer and not the end of a stream.
 fn response<L: Listener>(
     scan: &mut Scan<'_>,
     with_output: bool,

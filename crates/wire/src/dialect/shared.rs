@@ -1,10 +1,9 @@
-//! Pieces that several dialects write the same way: the error object and the two spellings of
-//! usage.
+//! Objects that several dialects share: errors, and usage with both sets of member names.
 
 use crate::event::{Listener, Teller, Usage};
 use crate::json::{Malformed, Scan, Text};
 
-/// An error as engines write it: an object, or a bare string.
+/// An error: an object, or a bare string.
 pub(super) fn error<L: Listener>(
     scan: &mut Scan<'_>,
     tell: &mut Teller<'_, L>,
@@ -12,7 +11,7 @@ pub(super) fn error<L: Listener>(
     error_of_kind(None, scan, tell)
 }
 
-/// The same where the kind stands beside the error and not in it.
+/// Like [`error`], with the kind given outside the error object.
 pub(super) fn error_of_kind<'a, L: Listener>(
     mut kind: Option<Text<'a>>,
     scan: &mut Scan<'a>,
@@ -51,7 +50,7 @@ pub(super) fn detail<L: Listener>(
     Ok(())
 }
 
-/// A string's text or a number as written; `None` for null and everything else.
+/// A string, or a number as written; `None` for every other value.
 pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>, Malformed> {
     match scan.peek() {
         Some(b'"') => scan.text(),
@@ -60,7 +59,7 @@ pub(super) fn word_or_number<'a>(scan: &mut Scan<'a>) -> Result<Option<Text<'a>>
     }
 }
 
-/// `usage` in OpenAI's spelling, and in the newer one of Responses and Anthropic (`input_tokens`,
+/// `usage` with OpenAI's member names, or with those of Responses and Anthropic (`input_tokens`,
 /// `output_tokens`).
 pub(super) fn usage(scan: &mut Scan<'_>) -> Result<Usage, Malformed> {
     let mut usage = Usage::default();

@@ -1,7 +1,7 @@
-//! Bodies: where the payload lies in the bytes that were read.
+//! Message bodies: locates the payload in the bytes that were read.
 //!
-//! - *In*: the bytes after a head, as they come.
-//! - *Out*: runs of payload, and the point where the body ends.
+//! - *In*: the bytes after a head, cut anywhere.
+//! - *Out*: ranges of payload, and the offset at which the body ends.
 //! - *Never*: a copy. Chunk extensions and trailers are bounded and dropped.
 
 /// How a message body is framed.
@@ -13,38 +13,38 @@ pub enum BodyFraming {
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
-    /// Until the sender closes; responses only.
+    /// Until the sender closes the connection; responses only.
     UntilClose,
 }
 
-/// Why a body cannot be read on.
+/// Why a body is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// A chunk size that is no plain hexadecimal number.
+    /// A chunk size is not a plain hexadecimal number.
     #[error("malformed chunk size")]
     ChunkSize,
-    /// What should be CRLF is not.
+    /// A CRLF is missing or malformed.
     #[error("malformed chunk end")]
     ChunkEnd,
-    /// Extensions or trailers over their bound.
+    /// Chunk extensions or trailers exceed their limit.
     #[error("chunk extensions or trailers are too long")]
     TooLong,
-    /// The sender closed before the body was complete.
+    /// The sender closed the connection before the body was complete.
     #[error("the body ended early")]
     Truncated,
 }
 
-/// What the next bytes are.
+/// Result of [`BodyReader::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// After `skip` bytes of framing come `len` bytes of payload (at least one).
     Data {
-        /// Framing bytes to pass over.
+        /// Framing bytes to skip.
         skip: usize,
         /// Payload bytes after them.
         len: usize,
     },
-    /// All given bytes were framing, or there were none; read more.
+    /// No payload in the given bytes; read more.
     More,
     /// The body ended; `used` of the given bytes belonged to it.
     Done {
@@ -53,8 +53,9 @@ pub enum Progress {
     },
 }
 
-/// Most bytes of one chunk's extension, and of all trailers together.
+/// Maximum bytes of one chunk's extension.
 const MAX_EXTENSION: u16 = 1024;
+/// Maximum bytes of all trailers together.
 const MAX_TRAILER: u16 = 8192;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl BodyReader {
         self.state == State::Done
     }
 
-    /// The sender closed.
+    /// Handle the end of the connection.
     ///
     /// # Errors
     /// [`BodyError::Truncated`] unless the body was complete or delimited by the close.
@@ -111,11 +112,11 @@ impl BodyReader {
         }
     }
 
-    /// Look at the next bytes. The caller passes over what the answer says and asks again with the
-    /// rest.
+    /// Classify the next bytes. The caller advances by the returned lengths and calls again with
+    /// the rest.
     ///
     /// # Errors
-    /// [`BodyError`] where the framing is broken; nothing after that can be trusted.
+    /// [`BodyError`] if the framing is invalid. The connection is unusable after that.
     #[inline]
     pub fn next(&mut self, bytes: &[u8]) -> Result<Progress, BodyError> {
         match &mut self.state {
@@ -152,14 +153,14 @@ impl BodyReader {
     }
 }
 
-/// Take at most `available` from what is left; how much that was.
+/// Subtract at most `available` from `left` and return the number subtracted.
 fn take(left: &mut u64, available: usize) -> usize {
     let len = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
     *left -= len as u64;
     len
 }
 
-/// One byte of chunk framing.
+/// The state after one byte of chunk framing.
 fn step(state: State, b: u8) -> Result<State, BodyError> {
     Ok(match state {
         State::Size { value, digits } => match (char::from(b).to_digit(16), b) {
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Payload, whether the body ended, and how many bytes were not part of it.
+    /// Payload, whether the body ended, and the number of bytes after it.
     fn read(framing: BodyFraming, pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), BodyError> {
         let mut reader = BodyReader::new(framing);
         let (mut out, mut surplus) = (Vec::new(), 0);

@@ -1,9 +1,10 @@
-//! Message heads, checked.
+//! Parsing and validation of message heads.
 //!
 //! - *In*: the bytes of a connection from the start of a message.
-//! - *Out*: a [`Head`] of slices with its framing, or the one fact that makes it unacceptable.
-//! - *Never*: repair. Bare CR or LF, NUL, folded lines, doubled or malformed lengths, a transfer
-//!   coding beside a length, and anything but `chunked` as a coding are refused.
+//! - *Out*: a [`Head`] of slices with its body framing, or the [`HeadError`] that rejects it.
+//! - *Never*: repair. It rejects bare CR or LF, NUL, folded lines, a duplicate or malformed
+//!   `Content-Length`, `Transfer-Encoding` together with `Content-Length`, and any transfer coding
+//!   other than `chunked`.
 
 mod index;
 pub use index::HeadIndex;
@@ -12,12 +13,12 @@ use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;
 
-/// Bounds of a head.
+/// Limits of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// Most bytes of start line and fields (default 64 KiB).
+    /// Maximum bytes of start line and fields. Default 64 KiB.
     pub bytes: usize,
-    /// Most fields (default 100, at most [`MAX_FIELDS`]).
+    /// Maximum number of fields. Default 100, at most [`MAX_FIELDS`].
     pub fields: usize,
 }
 
@@ -27,10 +28,10 @@ impl Default for HeadLimits {
     }
 }
 
-/// The most fields that any limit can allow.
+/// Upper bound of [`HeadLimits::fields`].
 pub const MAX_FIELDS: usize = 256;
 
-/// Why a head is not accepted.
+/// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     /// More bytes than the limit.
@@ -39,24 +40,24 @@ pub enum HeadError {
     /// More fields than the limit.
     #[error("the message has more header fields than the limit")]
     TooManyFields,
-    /// A carriage return or line feed that is not half of a CRLF, or a NUL.
-    #[error("the message head has a bare CR, a bare LF or a NUL")]
+    /// A CR or LF outside a CRLF pair, or a NUL.
+    #[error("the message head contains a bare CR, a bare LF or a NUL")]
     StrayControl,
-    /// Not the grammar of RFC 9112.
+    /// The head violates the grammar of RFC 9112.
     #[error("the message head is malformed: {0}")]
     Malformed(&'static str),
     /// A version that is neither 1.0 nor 1.1.
     #[error("unsupported HTTP version")]
     Version,
-    /// `Content-Length` beside `Transfer-Encoding`, a doubled or malformed length, an unknown
-    /// coding.
+    /// `Content-Length` together with `Transfer-Encoding`, a duplicate or malformed length, or an
+    /// unsupported coding.
     #[error("ambiguous message framing: {0}")]
     Framing(&'static str),
-    /// No `Host`, two, or one that is no host.
-    #[error("missing, doubled or invalid Host")]
+    /// `Host` is missing, duplicate or invalid.
+    #[error("missing, duplicate or invalid Host header")]
     Host,
-    /// A target that is no path: CONNECT's authority form, control characters, a fragment.
-    #[error("unacceptable request target")]
+    /// The target is not a path: the authority form of CONNECT, control characters, a fragment.
+    #[error("invalid request target")]
     Target,
 }
 
@@ -65,7 +66,7 @@ pub enum HeadError {
 pub struct RequestLine<'a> {
     /// The method, a token.
     pub method: &'a str,
-    /// Path and query, or `*`. An absolute form is reduced to them.
+    /// Path and query, or `*`. An absolute-form target is reduced to its path and query.
     pub target: &'a str,
 }
 
@@ -87,17 +88,17 @@ pub struct Head<'a, L> {
     pub fields: &'a [httparse::Header<'a>],
     /// How the body is framed.
     pub framing: BodyFraming,
-    /// Bytes of the head, its empty line included.
+    /// Length of the head in bytes, including the empty line.
     pub len: usize,
 }
 
 impl<'a, L> Head<'a, L> {
-    /// The first field of that name.
+    /// Value of the first field with this name.
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
     }
 
-    /// Whether a comma-separated list field holds a token.
+    /// Whether a comma-separated list field contains a token.
     pub fn lists(&self, name: &str, token: &str) -> bool {
         self.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).any(|f| {
             f.value
@@ -106,7 +107,7 @@ impl<'a, L> Head<'a, L> {
         })
     }
 
-    /// Whether the sender wants the connection to stay open after this message.
+    /// Whether the connection stays open after this message.
     pub fn keeps_alive(&self) -> bool {
         if self.http10 {
             self.lists("connection", "keep-alive")
@@ -115,8 +116,8 @@ impl<'a, L> Head<'a, L> {
         }
     }
 
-    /// Whether a field must not travel on: the hop-by-hop fields of RFC 9110 section 7.6.1, and
-    /// what `Connection` nominates.
+    /// Whether a field is hop-by-hop and must not be forwarded: the fields of RFC 9110 section
+    /// 7.6.1, and those that `Connection` names.
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
         const ALWAYS: [&str; 9] = [
             "connection",
@@ -133,20 +134,20 @@ impl<'a, L> Head<'a, L> {
     }
 }
 
-/// Room for the fields of one head, made by the caller so that nothing is allocated here.
+/// Buffer for the fields of one head. The caller provides it, so that parsing does not allocate.
 pub type FieldRoom<'a> = [httparse::Header<'a>; MAX_FIELDS];
 
-/// Empty room.
+/// An empty field buffer.
 pub fn field_room<'a>() -> FieldRoom<'a> {
     [httparse::EMPTY_HEADER; MAX_FIELDS]
 }
 
-/// Where the head in `bytes` ends, if it is all there. The first `seen` bytes were looked at by an
-/// earlier call, so a head that comes a byte at a time is not searched again and again.
+/// Offset just past the head in `bytes`, or `None` if the head is incomplete. The first `seen`
+/// bytes were searched by an earlier call and are not searched again.
 ///
 /// # Errors
-/// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] as soon as one is seen, so that a head
-/// that can never end is not waited for.
+/// [`HeadError::TooLarge`], or [`HeadError::StrayControl`] at the first stray control byte, so that
+/// the caller does not wait for a head that can never become valid.
 pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<usize>, HeadError> {
     let from = seen.min(bytes.len()).saturating_sub(3);
     let end =
@@ -171,7 +172,7 @@ pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<
 /// Parse the request head that [`find_end`] delimited.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first problem found, as a [`HeadError`].
 pub fn parse_request<'a>(
     head: &'a [u8],
     room: &'a mut FieldRoom<'a>,
@@ -192,10 +193,10 @@ pub fn parse_request<'a>(
     Ok(Head { line, http10, fields, framing, len: head.len() })
 }
 
-/// Parse the response head that [`find_end`] delimited. `to_head` says that the request was HEAD.
+/// Parse the response head that [`find_end`] delimited. `to_head`: the request method was HEAD.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first problem found, as a [`HeadError`].
 pub fn parse_response<'a>(
     head: &'a [u8],
     room: &'a mut FieldRoom<'a>,
@@ -222,7 +223,7 @@ pub fn parse_response<'a>(
 fn complete(parsed: httparse::Result<usize>, len: usize) -> Result<(), HeadError> {
     match parsed {
         Ok(httparse::Status::Complete(n)) if n == len => Ok(()),
-        Ok(_) => Err(HeadError::Malformed("the head does not end where it should")),
+        Ok(_) => Err(HeadError::Malformed("the head does not end at its empty line")),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooManyFields),
         Err(httparse::Error::Version) => Err(HeadError::Version),
         Err(httparse::Error::HeaderName) => {
@@ -233,7 +234,7 @@ fn complete(parsed: httparse::Result<usize>, len: usize) -> Result<(), HeadError
     }
 }
 
-/// The framing that the fields state, if any (RFC 9112 section 6.3, without its repairs).
+/// Body framing declared by the fields, if any (RFC 9112 section 6.3, without its repairs).
 fn framing(
     fields: &[httparse::Header<'_>],
     http10: bool,
@@ -243,12 +244,12 @@ fn framing(
     for field in fields {
         if field.name.eq_ignore_ascii_case("content-length") {
             if length.is_some() {
-                return Err(HeadError::Framing("two Content-Length fields"));
+                return Err(HeadError::Framing("duplicate Content-Length"));
             }
             length = Some(parse_length(field.value)?);
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(HeadError::Framing("a Transfer-Encoding other than one \"chunked\""));
+                return Err(HeadError::Framing("Transfer-Encoding is not a single \"chunked\""));
             }
             chunked = true;
         }

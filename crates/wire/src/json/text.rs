@@ -1,4 +1,4 @@
-//! A JSON string as it stands in the input: a slice and whether it holds escapes.
+//! A JSON string as written in the input: a slice, and whether it contains escapes.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// Bytes that were taken from between two quotes; `escaped` when they hold escapes.
+    /// Text from the bytes between two quotes. `escaped`: they contain escapes.
     pub fn of(raw: &'a [u8], escaped: bool) -> Self {
         Text { raw, escaped }
     }
@@ -38,7 +38,7 @@ impl<'a> Text<'a> {
         self.raw.is_empty()
     }
 
-    /// The part from byte `at` of the raw text on, if there is one.
+    /// The raw text from byte `at` on; `None` if it is shorter.
     pub fn from_byte(&self, at: usize) -> Option<Text<'a>> {
         self.raw.get(at..).map(|raw| Text { raw, escaped: self.escaped })
     }
@@ -57,9 +57,8 @@ impl<'a> Text<'a> {
         Cow::Owned(String::from_utf8_lossy(&out).into_owned())
     }
 
-    /// The raw bytes cut into characters: for each how many bytes it takes as written, and what it
-    /// decodes to. The characters are those of [`decode`](Self::decode), the lengths sum to the raw
-    /// length.
+    /// The text split into characters: for each, its length in raw bytes and its decoded value. The
+    /// characters are those of [`decode`](Self::decode); the lengths sum to the raw length.
     pub fn units(&self) -> impl Iterator<Item = (usize, char)> + 'a {
         let (mut rest, escaped) = (self.raw, self.escaped);
         std::iter::from_fn(move || {
@@ -73,13 +72,14 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// Where bytes of the decoded text lie in the raw text. Ends inside a character are moved out
-    /// to its borders.
+    /// Range in the raw text of a byte range of the decoded text. An end inside a character is
+    /// widened to the boundary of that character.
     pub fn raw_range(&self, decoded: std::ops::Range<usize>) -> std::ops::Range<usize> {
         self.raw_ranges(std::iter::once(decoded)).next().unwrap_or(self.raw.len()..self.raw.len())
     }
 
-    /// The same for many, in one pass: they must be in order and must not overlap.
+    /// Like [`raw_range`](Self::raw_range), for many ranges in one pass. They must be sorted and
+    /// disjoint.
     pub fn raw_ranges(
         &self,
         decoded: impl Iterator<Item = std::ops::Range<usize>>,
@@ -111,7 +111,8 @@ impl<'a> Text<'a> {
         fits.then(|| room.get(..len)).flatten()
     }
 
-    /// Give each decoded piece to `sink` until it refuses one; whether none was refused.
+    /// Pass each decoded piece to `sink` until it returns false. Returns whether it accepted all of
+    /// them.
     fn unescape(&self, mut sink: impl FnMut(&[u8]) -> bool) -> bool {
         let mut rest = self.raw;
         loop {
@@ -132,7 +133,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The character at the front, which is not escaped: as lossy as the standard library is.
+/// The unescaped character at the front. Invalid UTF-8 is replaced as in `String::from_utf8_lossy`.
 fn plain(rest: &[u8]) -> (usize, char) {
     let Some(chunk) = rest.get(..rest.len().min(4)).unwrap_or_default().utf8_chunks().next() else {
         return (rest.len(), ' ');
@@ -143,8 +144,8 @@ fn plain(rest: &[u8]) -> (usize, char) {
     }
 }
 
-/// The escape at the front: its bytes, and what it means. A backslash that nothing follows means
-/// nothing.
+/// The escape at the front: its length in bytes and its character. A trailing backslash stands for
+/// itself.
 fn escape(tail: &[u8]) -> (usize, char) {
     match tail.get(1) {
         Some(b'n') => (2, '\n'),
@@ -158,8 +159,7 @@ fn escape(tail: &[u8]) -> (usize, char) {
     }
 }
 
-/// The code point of `\uXXXX`, or of a surrogate pair of two such escapes, and how many bytes it
-/// took.
+/// Length in bytes and character of `\uXXXX`, or of a surrogate pair of two such escapes.
 fn code_point(tail: &[u8]) -> (usize, char) {
     let Some(high) = hex4(tail.get(2..6)) else {
         return (tail.len().min(2), char::REPLACEMENT_CHARACTER);

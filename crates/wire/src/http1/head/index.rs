@@ -1,7 +1,7 @@
-//! A request head that was parsed, kept beside its bytes.
+//! Offsets of a parsed request head, stored next to its bytes.
 //!
-//! A [`Head`] borrows, so it cannot be kept with the buffer it was read from; offsets can. Reading
-//! them again costs a tenth of parsing.
+//! A [`Head`] borrows from its buffer, so the two cannot be stored together; offsets can.
+//! Rebuilding a head from its offsets costs a tenth of parsing it.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ type Span = Range<u32>;
 #[derive(Clone, Debug)]
 pub struct HeadIndex {
     method: Span,
-    /// `None`: the target is `/`, which an absolute form without a path stands for.
+    /// `None`: the target is `/`, derived from an absolute-form target without a path.
     target: Option<Span>,
     http10: bool,
     framing: BodyFraming,
@@ -41,12 +41,12 @@ impl HeadIndex {
         }
     }
 
-    /// Bytes of the head, its empty line included.
+    /// Length of the head in bytes, including the empty line.
     pub fn head_len(&self) -> usize {
         self.len
     }
 
-    /// The head again, from bytes that begin with those it was parsed from.
+    /// Rebuild the head. `bytes` must start with the bytes that it was parsed from.
     pub fn head<'a>(
         &self,
         bytes: &'a [u8],
@@ -68,7 +68,7 @@ impl HeadIndex {
     }
 }
 
-/// Where a part lies in the bytes that it is a slice of.
+/// Offsets of `part` in `bytes`; `None` if it is not a slice of `bytes`.
 fn span(part: &[u8], bytes: &[u8]) -> Option<Span> {
     let start = part.as_ptr().addr().checked_sub(bytes.as_ptr().addr())?;
     let end = start.checked_add(part.len()).filter(|end| *end <= bytes.len())?;
@@ -92,7 +92,7 @@ mod tests {
             let parsed =
                 parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
             let index = HeadIndex::new(&parsed, text.as_bytes());
-            // The body comes behind it, elsewhere in memory.
+            // The head is followed by its body and at another address.
             let moved = format!("{text}hello").into_bytes();
             let again = index.head(&moved, &mut second);
             assert_eq!(format!("{again:?}"), format!("{parsed:?}"), "{text}");
