@@ -65,7 +65,7 @@ impl Refusal {
         let (status, code) = match error {
             HeadError::TooLarge | HeadError::TooManyFields => (431, "header_too_large"),
             HeadError::Version => (505, "http_version_not_supported"),
-            HeadError::Target => (400, "invalid_target"),
+            HeadError::Target | HeadError::Path(_) => (400, "invalid_target"),
             HeadError::Host => (400, "invalid_host"),
             HeadError::Framing(_) => (400, "ambiguous_framing"),
             HeadError::StrayControl | HeadError::Malformed(_) => (400, "malformed_request"),

@@ -12,6 +12,7 @@ pub use index::HeadIndex;
 use memchr::{memchr3_iter, memmem};
 
 use super::body::BodyFraming;
+use super::path;
 
 /// Limits of a head.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,9 @@ pub enum HeadError {
     /// The target is not a path: the authority form of CONNECT, control characters, a fragment.
     #[error("invalid request target")]
     Target,
+    /// Servers can read the path as different paths.
+    #[error("the path contains {0}, which servers read differently")]
+    Path(&'static str),
 }
 
 /// The first line of a request.
@@ -293,7 +297,17 @@ fn reduce_target<'a>(method: &str, target: &'a str) -> Result<&'a str, HeadError
     if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return Err(HeadError::Target);
     }
-    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+    if target == "*" && method == "OPTIONS" {
+        return Ok(target);
+    }
+    let target = strip_origin(target)?;
+    path::check(method, target).map_err(HeadError::Path)?;
+    Ok(target)
+}
+
+/// The origin form of a target in origin or absolute form.
+fn strip_origin(target: &str) -> Result<&str, HeadError> {
+    if target.starts_with('/') {
         return Ok(target);
     }
     let rest = ["http://", "https://"].iter().find_map(|s| {
@@ -301,7 +315,10 @@ fn reduce_target<'a>(method: &str, target: &'a str) -> Result<&'a str, HeadError
         scheme.eq_ignore_ascii_case(s).then_some(rest)
     });
     let rest = rest.ok_or(HeadError::Target)?;
-    Ok(rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"))
+    match rest.find(['/', '?']) {
+        Some(at) if rest.as_bytes().get(at) == Some(&b'?') => Err(HeadError::Target),
+        at => Ok(at.and_then(|at| rest.get(at..)).unwrap_or("/")),
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +405,9 @@ mod tests {
             "GET / HTTP/2.0\r\nHost: a",
             "GET  / HTTP/1.1\r\nHost: a",
             "GET ftp://a/ HTTP/1.1\r\nHost: a",
+            "GET http://a?b/c HTTP/1.1\r\nHost: a",
+            "GET /a/../b HTTP/1.1\r\nHost: a",
+            "GET http://a/b//c HTTP/1.1\r\nHost: a",
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked",
         ] {
             assert!(request(format!("{bad}\r\n\r\n").as_bytes()).is_err(), "{bad:?}");
