@@ -101,13 +101,13 @@ pub static ROOT: Section = Section {
             "guardrails",
             Kind::List(&GUARDRAIL),
             "",
-            "Guardrails, which routes refer to by name: what they look for in prompts and answers, and what they do about it.",
+            "Guardrails: what to detect in prompts and answers, and the action for it. Routes refer to them by name.",
         )
         .was("shields"),
         field("auth", Kind::Section(&AUTH), "", "Authentication of clients."),
         field("rate_limits", Kind::List(&RATE_LIMIT), "", "Limits on requests, tokens, cost and concurrent streams."),
         field("store", Kind::Section(&STORE), "", "Redis or Valkey, for rate limits that several gateways share."),
-        field("usage_file", Kind::Text, "", "File that keeps the usage sums over a restart. Without it, they start at zero."),
+        field("usage_file", Kind::Text, "", "File that keeps the usage sums across restarts. Without it, sums start at zero."),
         field("prices", Kind::List(&PRICE), "", "Prices of tokens, for rate limits by `cost` and for the usage report."),
         field("routes", Kind::List(&ROUTE), "", "Rules that send requests to backends. The first that matches is used."),
         field("audit", Kind::Section(&AUDIT), "", "A log of guardrail findings, one JSON line each."),
@@ -118,10 +118,10 @@ pub static ROOT: Section = Section {
             "guardrail_threads",
             Kind::Count(0, 256),
             "0",
-            "Threads for guardrail work that takes longer than microseconds. 0 starts one for every two cores, at least one.",
+            "Threads for long guardrail work, such as prompts over 16 KiB and local models. 0 starts one for every two cores, at least one.",
         )
         .was("shield_threads"),
-        field("shutdown", Kind::Section(&SHUTDOWN), "", "Draining at the end of the process, and handing over to a successor."),
+        field("shutdown", Kind::Section(&SHUTDOWN), "", "Draining, and passing the listeners to a successor."),
     ],
 };
 
@@ -145,14 +145,14 @@ pub static BACKEND: Section = Section {
                 "embeddings",
             ]),
             "auto",
-            "API that answers to inference requests are parsed as. auto chooses by the path. The path alone decides which requests are inference.",
+            "API format of inference answers. auto selects it by the path. The path alone determines which requests are inference.",
         ),
-        field("provider", Kind::Text, "openai", "`gen_ai.provider.name` in metrics."),
+        field("provider", Kind::Text, "openai", "Value of the metric label `gen_ai_provider_name`. With `anthropic`, `api_key` is sent as `x-api-key`."),
         field(
             "api_key",
             Kind::Secret,
             "",
-            "Credential that replaces the client's: `Authorization: Bearer`, or `x-api-key` where `provider` is `anthropic`. `${ENV}` or `file:PATH`.",
+            "Credential that replaces the client's: `Authorization: Bearer`, or `x-api-key` if `provider` is `anthropic`. Can be `${NAME}` or `file:PATH`.",
         ),
         field(
             "zone",
@@ -164,14 +164,14 @@ pub static BACKEND: Section = Section {
             "http2",
             Kind::Flag,
             "false",
-            "Use HTTP/2 to the engine. Set it for a proxy in front of engines; engines themselves do not gain from it.",
+            "Use HTTP/2 to the backend. Set it if the backend is a proxy in front of engines; engines do not benefit from it.",
         ),
         field("tls", Kind::Section(&BACKEND_TLS), "", "Verification of the certificate, for `https` URLs."),
         field(
             "max_connections",
             Kind::Count(1, 1_000_000),
             "10000",
-            "Maximum connections in use. A request beyond it is answered with 503.",
+            "Maximum connections in use. Further requests get 503.",
         ),
         field("idle_connections", Kind::Count(0, 100_000), "128", "Idle connections that each worker keeps open."),
         field("admission", Kind::Section(&ADMISSION), "", "Limits concurrent requests to this backend and queues the rest."),
@@ -182,8 +182,8 @@ pub static BACKEND: Section = Section {
             "Maximum tokens of prompt and answer together, for routes with strict validation. 0 means unknown.",
         ),
         field("weight", Kind::Count(1, 1000), "1", "Weight of this backend in its pools."),
-        field("health", Kind::Section(&HEALTH), "", "Active health checks. Without them, only answers to requests decide."),
-        field("engine_metrics", Kind::Section(&ENGINE_METRICS), "", "Scrape the engine's own metrics. Without it, nothing is scraped.")
+        field("health", Kind::Section(&HEALTH), "", "Active health checks. Without them, only the results of requests determine health."),
+        field("engine_metrics", Kind::Section(&ENGINE_METRICS), "", "Scraping of the engine's own metrics. Default: off.")
             .was("signals"),
         field(
             "unsupported",
@@ -196,13 +196,13 @@ pub static BACKEND: Section = Section {
             "cost",
             Kind::Number,
             "0",
-            "Dollars for a million tokens, prompts and answers alike. `offload` compares edge and cloud by it.",
+            "Dollars per million tokens, for prompts and answers. `offload` compares the cost of edge and cloud with it.",
         ),
         field(
             "models",
             Kind::Texts,
             "",
-            "Models that it serves. They become values of the metric label for models; other names become `other`.",
+            "Models that the backend serves. Only these names are values of the metric label `gen_ai_request_model`; others become `other`.",
         ),
     ],
 };
@@ -215,9 +215,14 @@ pub static BACKEND_TLS: Section = Section {
             "ca",
             Kind::Text,
             "",
-            "PEM file with the authorities to trust instead of the system's.",
+            "PEM file with the certificate authorities to trust instead of the system's.",
         ),
-        field("server_name", Kind::Text, "", "Name to verify if it is not the URL's host."),
+        field(
+            "server_name",
+            Kind::Text,
+            "",
+            "Name in the certificate, if it is not the URL's host.",
+        ),
     ],
 };
 
@@ -229,36 +234,36 @@ pub static ROUTE: Section = Section {
         field("match", Kind::Section(&MATCH), "", "Conditions, which must all hold. Without them, every request matches."),
         field("backend", Kind::Text, "", "Backend that serves the route. Name either `backend` or `pool`."),
         field("pool", Kind::Text, "", "Pool that serves the route."),
-        field("fallback", Kind::Texts, "", "Pools to try, in this order, when no backend of the first pool can serve a request."),
+        field("fallback", Kind::Texts, "", "Pools to try, in this order, when no backend of the first pool can serve a request, and for retries."),
         field("canary", Kind::Section(&CANARY), "", "A new version that gets a share of the route's requests.").was("candidate"),
         field("mirror", Kind::Section(&MIRROR), "", "A pool that gets copies of some requests. Its answers are measured and dropped."),
-        field("retries", Kind::Section(&RETRIES), "", "Retries on other backends. A route with a pool has some by default."),
+        field("retries", Kind::Section(&RETRIES), "", "Retries on other backends. On by default if the route has `pool`, `fallback` or `canary`."),
         field(
             "resume",
             Kind::Word(routing::RESUME),
             "off",
-            "on: when a backend dies in mid-stream, another one resumes the answer. Works for plain text, and for chats only with engines that continue a final message (vLLM, SGLang, llama.cpp). marked: the same, with a comment in the stream where it resumes.",
+            "on: if a backend fails mid-stream, another one resumes the answer. Chats need engines that continue a final message (vLLM, SGLang, llama.cpp). marked: as on, with a comment in the stream where it resumes.",
         )
         .was("continuation"),
-        field("hedge", Kind::Section(&HEDGE), "", "A second request when the first token is late. Without it, none is sent."),
+        field("hedge", Kind::Section(&HEDGE), "", "A second request to another backend when the first token is late. Default: off."),
         field(
             "offload",
             Kind::Section(&OFFLOAD),
             "",
-            "When requests skip the first pool (the edge) for the first fallback (the cloud). Without it, only when the edge cannot serve them.",
+            "Conditions for sending requests to the first fallback pool (the cloud) instead of the first pool (the edge). Default: only if the edge cannot serve them.",
         ),
         field(
             "include_usage",
             Kind::Word(&["forward", "inject"]),
             "forward",
-            "inject: ask the engine for token usage where a streamed request does not, and remove the extra event from the answer. forward: leave requests as they are.",
+            "inject: request token usage from the engine if a streamed request does not, and remove the extra event from the answer. forward: do not change requests.",
         )
         .was("usage"),
         field(
             "compression",
             Kind::Word(&["identity", "forward"]),
             "identity",
-            "identity: ask the engine for uncompressed answers, so that they can be parsed. forward: pass Accept-Encoding on; compressed answers are then not measured.",
+            "identity: request uncompressed answers from the engine, so that they can be parsed. forward: forward Accept-Encoding; compressed answers are not measured.",
         ),
         field(
             "auth",
@@ -270,39 +275,39 @@ pub static ROUTE: Section = Section {
             "passthrough",
             Kind::Texts,
             "",
-            "Paths that are forwarded unparsed although models or tokens are counted, or the backend has admission. A `*` at the end matches any rest.",
+            "Paths that are forwarded unparsed even if models or tokens are counted, or a backend has `admission`. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field(
             "hosts",
             Kind::Texts,
             "",
-            "Values of `Host`, without ports, that the route accepts. `*.example.com` matches all names below it. Without it, any.",
+            "Values of `Host`, without ports, that the route accepts. `*.example.com` matches all names below it. Default: any.",
         ),
         field(
             "cors",
             Kind::Texts,
             "",
-            "Origins of web pages that may read answers, such as `https://app.example.com`. `*` allows any. Without it, none.",
+            "Origins of web pages that may read answers, such as `https://app.example.com`. `*` allows any. Default: none.",
         ),
         field(
             "validation",
             Kind::Word(&["transparent", "strict"]),
             "transparent",
-            "strict: refuse wrong types and values, models that the backend does not declare, and prompts beyond its context length. transparent: leave that to the engine.",
+            "strict: refuse wrong types and values, models that the backend does not declare, and prompts that exceed its context length. transparent: leave these checks to the engine.",
         ),
         field(
             "default_output_tokens",
             Kind::Count(1, 1_000_000),
             "512",
-            "Estimated output tokens of a request without `max_tokens`. Rate limits reserve as many, and charge the rest as it is generated.",
+            "Estimated output tokens of a request without `max_tokens`. Rate limits reserve this number, and charge further tokens as they are generated.",
         )
         .was("expected_output"),
         field(
             "tokenizer",
             Kind::Text,
             "",
-            "The model's `tokenizer.json`. It counts prompts for rate limits, admission and the context length. Without it, four bytes count as a token.",
+            "Path of the model's `tokenizer.json`, which counts prompts for rate limits, admission and the context length. Without it, four bytes count as one token.",
         ),
         field("guardrail", Kind::Text, "", "Guardrail of this route, by its name under `guardrails`. Without it, nothing is checked.").was("shield"),
         field(
@@ -312,8 +317,8 @@ pub static ROUTE: Section = Section {
             "Add `x-security-validated` (the guardrail's verdict on the prompt) and `x-latency-monitored` (how the answer is measured) to answers.",
         ),
         field("server_timing", Kind::Flag, "false", "Add a `Server-Timing` header with the durations known when the answer begins."),
-        field("stall", Kind::Duration, "1s", "A gap between two tokens longer than this counts as a stall."),
-        field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Timeouts of this route. Those not named are the general ones."),
+        field("stall", Kind::Duration, "1s", "Minimum gap between two events with generated text that counts as a stall."),
+        field("timeouts", Kind::Section(&ROUTE_TIMEOUTS), "", "Timeouts of this route. Default: those of the top-level `timeouts`."),
         field("labels", Kind::TextMap, "", "Constant labels of this route, exported in `llm_lens_route_info`."),
     ],
 };
@@ -340,22 +345,32 @@ pub static MATCH: Section = Section {
 
 /// `routes[].timeouts`
 pub static ROUTE_TIMEOUTS: Section = Section {
-    doc: "Timeouts after the route is known. 0s disables one.",
+    doc: "Timeouts that apply after route matching. Default: those of the top-level `timeouts`. 0s disables one.",
     fields: &[
-        field("connect", Kind::Duration, "", "To connect to the backend, TLS included."),
+        field(
+            "connect",
+            Kind::Duration,
+            "",
+            "Maximum time to connect to the backend, including TLS.",
+        ),
         field(
             "first_byte",
             Kind::Duration,
             "",
-            "From the request sent to the first byte of the answer.",
+            "Maximum time from the request sent to the first byte of the answer.",
         ),
-        field("between_events", Kind::Duration, "", "Between two reads of an answer."),
-        field("total", Kind::Duration, "", "From the request's head to the end of the answer."),
+        field("between_events", Kind::Duration, "", "Maximum time between two reads of an answer."),
+        field(
+            "total",
+            Kind::Duration,
+            "",
+            "Maximum time from the request's head to the end of the answer.",
+        ),
         field(
             "client_write",
             Kind::Duration,
             "",
-            "For a client that reads nothing while bytes are ready for it.",
+            "Maximum time that the client reads nothing while bytes are ready for it.",
         ),
     ],
 };

@@ -67,7 +67,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_request_model",
             "error_type",
         ],
-        "Request sent to the engine to the end of its answer.",
+        "Time from the request sent to the engine to the end of its answer.",
     ),
     histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
@@ -93,7 +93,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_provider_name",
             "gen_ai_request_model",
         ],
-        "Request sent to the first event of a stream, of any kind.",
+        "Time from the request sent to the first event of a stream, of any kind.",
     ),
     histogram(
         "gen_ai_client_token_usage",
@@ -121,7 +121,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_request_model",
             "error_type",
         ],
-        "Time of the engine for a request, observed by the gateway.",
+        "Time that the engine takes for a request, as observed by the gateway.",
     ),
     histogram(
         "gen_ai_server_time_per_output_token_seconds",
@@ -134,7 +134,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_provider_name",
             "gen_ai_request_model",
         ],
-        "Time for each output token after the first event, one value a request.",
+        "Mean time per output token after the first event, one value per request.",
     ),
     histogram(
         "gen_ai_server_time_to_first_token_seconds",
@@ -147,7 +147,7 @@ pub const CATALOG: &[Metric] = &[
             "gen_ai_provider_name",
             "gen_ai_request_model",
         ],
-        "Request sent to the first generated text of any kind.",
+        "Time from the request sent to the first generated text of any kind.",
     ),
     metric(
         "llm_lens_admission_limit",
@@ -295,7 +295,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "Request head read to the first generated text written to the client.",
+        "Time from the request head read to the first generated text written to the client.",
     ),
     metric(
         "llm_lens_coalesced_events_total",
@@ -323,21 +323,21 @@ pub const CATALOG: &[Metric] = &[
         Kind::Gauge,
         Unit::One,
         &["pool", "backend"],
-        "Share of its key-value cache that the engine reports in use, 0 to 1.",
+        "Used share of the key-value cache, 0 to 1, as reported by the engine.",
     ),
     metric(
         "llm_lens_engine_running",
         Kind::Gauge,
         Unit::One,
         &["pool", "backend"],
-        "Requests that the engine reports running.",
+        "Running requests, as reported by the engine.",
     ),
     metric(
         "llm_lens_engine_waiting",
         Kind::Gauge,
         Unit::One,
         &["pool", "backend"],
-        "Requests that the engine reports waiting.",
+        "Waiting requests, as reported by the engine.",
     ),
     metric(
         "llm_lens_estimated_tokens_total",
@@ -379,7 +379,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &["route", "backend", "gen_ai_request_model", "filter", "side"],
-        "Calls of filters.",
+        "Calls of a filter.",
     ),
     histogram(
         "llm_lens_guardrail_event_hold_seconds",
@@ -414,7 +414,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Bytes,
         BYTES,
         &["route", "backend", "gen_ai_request_model"],
-        "Maximum bytes of events held at a time, one value a request.",
+        "Maximum bytes of events held at a time, one value per request.",
     ),
     histogram(
         "llm_lens_guardrail_overhead_seconds",
@@ -484,7 +484,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         SERVER_TTFT_SECONDS,
         &["route", "backend", "gen_ai_request_model", "mark"],
-        "Request sent to the first event of a kind, on arrival.",
+        "Time from the request sent to the first event of a kind, on arrival.",
     ),
     metric(
         "llm_lens_mirrored_first_tokens_total",
@@ -533,21 +533,21 @@ pub const CATALOG: &[Metric] = &[
         Kind::Gauge,
         Unit::One,
         &["pool", "backend", "target"],
-        "Median relative error of the last 128 predicted times to the first and to the last token.",
+        "Median relative error of the last 128 predictions by `target`: time to the first token, or to the last.",
     ),
     metric(
         "llm_lens_prefix_block_hits_total",
         Kind::Counter,
         Unit::One,
         &["pool", "tier"],
-        "Prompt blocks that the selected backend was sent before.",
+        "Prompt blocks that the selected backend had received before.",
     ),
     metric(
         "llm_lens_prefix_blocks_total",
         Kind::Counter,
         Unit::One,
         &["pool", "tier"],
-        "Prompt blocks looked up.",
+        "Prompt blocks looked up by prefix balancing.",
     ),
     metric(
         "llm_lens_queue_depth",
@@ -575,7 +575,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Gauge,
         Unit::One,
         &["limit", "unit"],
-        "Accounts of the rate limit in memory.",
+        "Keys, owners, routes, models or addresses that the rate limit tracks.",
     ),
     metric(
         "llm_lens_rate_limit_warnings_total",
@@ -603,7 +603,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &[],
-        "Records dropped from the list of recent ones.",
+        "Records dropped from the list of recent records because it was full.",
     ),
     metric(
         "llm_lens_reload_failures_total",
@@ -624,7 +624,7 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "First byte of the request to the end of the exchange.",
+        "Time from the first byte of the request to the end of the exchange.",
     ),
     metric(
         "llm_lens_requests_total",
@@ -638,7 +638,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &["route"],
-        "Backends that were asked to resume a stream.",
+        "Attempts to resume a stream on another backend.",
     ),
     metric(
         "llm_lens_retries_denied_total",
@@ -652,7 +652,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &["route"],
-        "Attempts that repeated a failed one.",
+        "Attempts that retried a failed one.",
     ),
     metric(
         "llm_lens_route_info",
@@ -680,7 +680,7 @@ pub const CATALOG: &[Metric] = &[
         Kind::Counter,
         Unit::One,
         &[],
-        "Records that no sink got because the queue was full.",
+        "Records that reached no sink because the queue was full.",
     ),
     metric(
         "llm_lens_sink_records_total",
@@ -736,14 +736,14 @@ pub const CATALOG: &[Metric] = &[
         Unit::Seconds,
         CLIENT_SECONDS,
         &["route", "backend", "gen_ai_request_model"],
-        "Client TTFT without guardrail time.",
+        "Time to first token at the client, without guardrail time.",
     ),
     metric(
         "llm_lens_version_requests",
         Kind::Gauge,
         Unit::One,
         &["route", "version", "result"],
-        "Requests of a version since the canary's share was set, by result.",
+        "Requests of a version by result, since the canary's share was set.",
     ),
 ];
 

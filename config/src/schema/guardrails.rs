@@ -2,18 +2,18 @@
 
 use super::{Kind, Section, field};
 
-/// Actions on a finding in a prompt that has a place.
+/// Actions on a finding with a position in a prompt.
 const IN_PROMPT: Kind = Kind::Word(&["off", "flag", "redact", "block"]);
 /// Actions on a finding that concerns the whole text.
 const WITHOUT_PLACE: Kind = Kind::Word(&["off", "flag", "block"]);
-/// Actions on a finding in an answer that has a place.
+/// Actions on a finding with a position in an answer.
 const IN_ANSWER: Kind = Kind::Word(&["off", "flag", "mask", "block"]);
 /// How answers are judged.
 const MODES: Kind = Kind::Word(&["hold", "cut", "end"]);
 
 /// `guardrails[]`
 pub static GUARDRAIL: Section = Section {
-    doc: "A guardrail. Patterns and checksums find personal data (addresses, card, account, phone and citizen numbers) and secrets (keys, tokens, passwords).",
+    doc: "A guardrail: what to detect in prompts and answers, and the action for it. Patterns and checksums find personal data (addresses, card, account, phone and citizen numbers) and secrets (keys, tokens, passwords).",
     fields: &[
         field("name", Kind::RequiredText, "", "Name in routes and records."),
         field("mode", Kind::Word(&["enforce", "observe"]), "enforce", "enforce: apply the actions. observe: record findings and change nothing."),
@@ -33,15 +33,15 @@ pub static GUARDRAIL: Section = Section {
             "input_pii",
             IN_PROMPT,
             "flag",
-            "Action on personal data in a prompt. redact replaces it by a placeholder such as `[EMAIL_ADDRESS_1]`, block refuses the request with 400.",
+            "Action on personal data in a prompt. redact: replace it with a placeholder such as `[EMAIL_ADDRESS_1]`. block: refuse the request with 400.",
         ),
         field("input_secrets", IN_PROMPT, "flag", "Action on credentials in a prompt."),
-        field("restore", Kind::Flag, "false", "Replace placeholders in the answer by the text that was redacted from the prompt."),
+        field("restore", Kind::Flag, "false", "Replace placeholders in the answer with the text that was redacted from the prompt."),
         field(
             "output_pii",
             IN_ANSWER,
             "mask",
-            "Action on personal data in an answer. mask replaces it by `[EMAIL_ADDRESS]` in the stream, block ends the answer. Text that may still become a match is held.",
+            "Action on personal data in an answer. mask: replace it with a text such as `[EMAIL_ADDRESS]` in the stream. block: end the answer. Text that can still become a match is held.",
         ),
         field("output_secrets", IN_ANSWER, "mask", "Action on credentials in an answer."),
         field("output_toxicity", WITHOUT_PLACE, "off", "Action on toxic language in an answer, judged by the embedded classifier in windows."),
@@ -50,56 +50,56 @@ pub static GUARDRAIL: Section = Section {
             "output_mode",
             MODES,
             "cut",
-            "How the embedded classifier judges answers. hold: each window is held until it is judged. cut: text flows, and a bad verdict ends the answer. end: the end of the answer is held until the whole is judged.",
+            "How the embedded classifier judges answers. hold: each window is held until it is judged. cut: text is sent immediately, and a finding with `block` ends the answer. end: the end of the answer is held until all of it is judged.",
         ),
         field(
             "judge_window",
             Kind::Size,
             "400B",
-            "Text of an answer that is judged at a time, together with as much text before it. About a paragraph; shorter windows are judged less exactly.",
+            "Size of the text of an answer that is judged at a time, together with as much preceding text. The default is about a paragraph; shorter windows are less accurate.",
         )
         .was("window"),
         field(
             "hold_bytes",
             Kind::Size,
             "512B",
-            "Maximum bytes of one text that are held. Beyond it, personal data may pass, and possible secrets are masked. The default exceeds any e-mail address.",
+            "Maximum bytes of one text that are held. Beyond it, personal data can pass, and possible secrets are masked. The default is longer than any e-mail address.",
         ),
         field(
             "hold_time",
             Kind::Duration,
             "1s",
-            "Maximum time that text is held while the engine is silent. Then it is decided by what has arrived. The default exceeds the gaps of slow engines.",
+            "Maximum time that text is held while the engine sends nothing. Then the guardrail decides with the text that has arrived. The default exceeds the gaps of slow engines.",
         ),
         field(
             "judges_deadline",
             Kind::Duration,
             "0s",
-            "Deadline of all judges of a prompt or window together. After it, the `on_failure` of each judge applies. 0s leaves only their own deadlines.",
+            "Deadline of all judges of a prompt or window together. After it, the `on_failure` of each unfinished judge applies. 0s applies only the deadline of each judge.",
         )
         .was("budget"),
         field("risk", Kind::Section(&RISK), "", "Combined risk of all findings in a prompt."),
         field("sizes", Kind::Section(&SIZES), "", "Bounds on prompts."),
-        field("topics", Kind::List(&TOPIC), "", "Topics that prompts may or may not be about."),
+        field("topics", Kind::List(&TOPIC), "", "Topics that prompts must or must not be about."),
         field("rules", Kind::List(&RULE), "", "Your own patterns, for prompts and answers."),
         field(
             "honeytokens",
             Kind::Texts,
             "",
-            "Secret words planted in system prompts, which no answer may show. At least 8 characters each. They are never shown or logged.",
+            "Secret words, placed in system prompts, that no answer may contain. Each has at least 8 characters. They are never printed or logged.",
         )
         .was("canaries"),
-        field("on_honeytoken", IN_ANSWER, "block", "Action on a honeytoken in an answer: it proves that the system prompt leaked.").was("on_canary"),
+        field("on_honeytoken", IN_ANSWER, "block", "Action on a honeytoken in an answer, which proves that the system prompt leaked.").was("on_canary"),
         field("disclaimer", Kind::Text, "", "Text that every answer begins with."),
         field(
             "passthrough",
             Kind::Texts,
             "",
-            "Paths that are forwarded unchecked although they are not inference, besides models, health and token counts. A `*` at the end matches any rest.",
+            "Paths of unknown APIs that are forwarded unchecked. Models, health and token counts always are. A `*` at the end matches any rest.",
         )
         .was("pass"),
         field("judges", Kind::List(&JUDGE), "", "Remote servers and local models that judge prompts and answers."),
-        field("filters", Kind::List(&FILTER), "", "Filters that were compiled into this build, by name (docs/write-a-filter.md)."),
+        field("filters", Kind::List(&FILTER), "", "Custom filters that are compiled into this build (docs/write-a-filter.md)."),
     ],
 };
 
@@ -111,12 +111,12 @@ pub static TOXICITY: Section = Section {
             "hate",
             Kind::Share,
             "0.5",
-            "Contempt for or violence against people because of what they are.",
+            "Threshold for contempt for, or violence against, people because of a group they belong to.",
         ),
-        field("insult", Kind::Share, "0.5", "Contempt for a person."),
-        field("threat", Kind::Share, "0.5", "Announced or wished violence."),
-        field("self_harm", Kind::Share, "0.5", "Encouragement of self-harm."),
-        field("sexual", Kind::Share, "0.5", "Sexual harassment."),
+        field("insult", Kind::Share, "0.5", "Threshold for contempt for a person."),
+        field("threat", Kind::Share, "0.5", "Threshold for announced or wished violence."),
+        field("self_harm", Kind::Share, "0.5", "Threshold for encouragement of self-harm."),
+        field("sexual", Kind::Share, "0.5", "Threshold for sexual harassment."),
     ],
 };
 
@@ -128,14 +128,14 @@ pub static RISK: Section = Section {
             "medium",
             Kind::Share,
             "0.4",
-            "Minimum score of MEDIUM. A flagged attack alone exceeds it; an e-mail address and a key do not.",
+            "Minimum score of MEDIUM. A flagged attack alone exceeds it; an e-mail address alone does not.",
         ),
         field("high", Kind::Share, "0.8", "Minimum score of HIGH."),
         field(
             "on_medium",
             IN_PROMPT,
             "off",
-            "Action at MEDIUM, in addition to those of the detectors. redact replaces every finding that has a place.",
+            "Action at MEDIUM, in addition to those of the detectors. redact replaces every finding that has a position.",
         ),
         field("on_high", IN_PROMPT, "flag", "Action at HIGH."),
     ],
@@ -191,12 +191,17 @@ pub static TOPIC: Section = Section {
             "deny: prompts must not be about it. allow: prompts must be about an allowed topic.",
         ),
         field("action", WITHOUT_PLACE, "block", "Action on a violation."),
-        field("words", Kind::Texts, "", "Whole words and phrases, in any case."),
+        field(
+            "words",
+            Kind::Texts,
+            "",
+            "Words and phrases of the topic, matched as whole words in any case.",
+        ),
         field(
             "min_matches",
             Kind::Count(1, 1000),
             "1",
-            "Minimum number of different words that make up the topic.",
+            "Minimum number of different words of the topic in a text.",
         )
         .was("least"),
     ],
@@ -217,7 +222,7 @@ pub static RULE: Section = Section {
             "phrases",
             Kind::Texts,
             "",
-            "Phrases in any case. Any white space matches any other.",
+            "Phrases, matched in any case. White space matches any white space.",
         ),
         field("input", IN_PROMPT, "off", "Action on a match in a prompt."),
         field("output", IN_ANSWER, "mask", "Action on a match in an answer."),
@@ -255,7 +260,7 @@ pub static JUDGE: Section = Section {
             "",
             "Path to call. Default: that of the kind, see docs/judges.md.",
         ),
-        field("model", Kind::Text, "", "Model to name in calls."),
+        field("model", Kind::Text, "", "Model name in calls."),
         field(
             "template",
             Kind::Word(&["llama-guard", "prompt-guard", "yes-no"]),
@@ -266,9 +271,9 @@ pub static JUDGE: Section = Section {
             "input",
             IN_PROMPT,
             "flag",
-            "Action on its findings in prompts. redact replaces findings that have a place and blocks on others.",
+            "Action on the judge's findings in prompts. redact replaces findings that have a position, and blocks on others.",
         ),
-        field("output", WITHOUT_PLACE, "off", "Action on its findings in answers."),
+        field("output", WITHOUT_PLACE, "off", "Action on the judge's findings in answers."),
         field(
             "mode",
             MODES,
@@ -279,7 +284,7 @@ pub static JUDGE: Section = Section {
             "on_failure",
             Kind::Word(&["closed", "open"]),
             "closed",
-            "When it is late, unreachable or invalid. closed: refuse the request with 503, or end the answer. open: let the text pass and count the failure.",
+            "Behavior when the judge is late, unreachable or invalid. closed: refuse the request with 503, or end the answer. open: pass the text and count the failure.",
         ),
         field("deadline", Kind::Duration, "2s", "Maximum duration of one call."),
         field("threshold", Kind::Share, "0.5", "Minimum score of a finding."),
@@ -287,17 +292,12 @@ pub static JUDGE: Section = Section {
             "categories",
             Kind::Texts,
             "",
-            "Categories, labels or entities that are findings. Default: all that the kind considers harmful.",
+            "Categories, labels or entities that count as findings. Default: all harmful ones of the kind.",
         ),
-        field(
-            "examples",
-            Kind::Texts,
-            "",
-            "Sentences that forbidden prompts resemble (embeddings).",
-        ),
+        field("examples", Kind::Texts, "", "Example sentences of forbidden prompts (embeddings)."),
         field("language", Kind::Text, "en", "Language of the texts (analyzer)."),
-        field("model_file", Kind::Text, "", "The `model.onnx` file (onnx)."),
-        field("tokenizer_file", Kind::Text, "", "The `tokenizer.json` file (onnx)."),
+        field("model_file", Kind::Text, "", "Path of the `model.onnx` file (onnx)."),
+        field("tokenizer_file", Kind::Text, "", "Path of the `tokenizer.json` file (onnx)."),
         field("labels", Kind::Texts, "", "Labels of the model's outputs, in order (onnx)."),
     ],
 };
@@ -312,13 +312,13 @@ pub static FILTER: Section = Section {
             "class",
             Kind::Word(&["security", "traffic"]),
             "security",
-            "Account that its time counts for. security: guardrail overhead. traffic: rate limiting.",
+            "Category of the filter's time in records. security: guardrail overhead. traffic: rate limiting.",
         ),
         field(
             "on_failure",
             Kind::Word(&["closed", "open"]),
             "closed",
-            "When it is late or fails: see `judges[].on_failure`.",
+            "Behavior when the filter is late or fails, as in `judges[].on_failure`.",
         ),
         field("deadline", Kind::Duration, "1s", "Maximum duration of one call."),
         field(

@@ -12,23 +12,23 @@ pub static POOL: Section = Section {
             "backends_file",
             Kind::Text,
             "",
-            "File with more backends, one URL a line, written by any program. Changes take effect within a second. Empty lines and lines that start with # are ignored.",
+            "File with more backends, one URL per line. Any program can write it; changes take effect within a second. Empty lines and lines that start with # are ignored.",
         ),
         field("discover", Kind::Section(&DISCOVER), "", "More backends, discovered while the gateway runs."),
         field(
             "template",
             Kind::Text,
             "",
-            "Backend whose settings apply to those from the file and from discovery, except for address and port. They get its `Host` and TLS name.",
+            "Backend whose settings apply to backends from the file and from discovery, including `Host` and TLS name, but not address and port.",
         )
         .was("like"),
         field("tier", Kind::Text, "", "Label in records and metrics, such as `edge` or `cloud`."),
-        field("model", Kind::Text, "", "Name of the model at these backends. It replaces the client's in requests."),
+        field("model", Kind::Text, "", "Model name at these backends. It replaces the client's model name in requests."),
         field(
             "balance",
             Kind::Word(&["peak_ewma", "prefix", "least_tokens", "least_requests", "round_robin", "weighted", "session", "hash"]),
             "peak_ewma",
-            "How a backend is selected. peak_ewma: the better of two random ones, by time to first token and tokens in flight. prefix: the one that was sent the longest part of the prompt before, unless it is busy. session: always the same for a key. hash: the same for a key, unless it is busy.",
+            "How a backend is selected. peak_ewma: the better of two random ones, by time to first token and tokens in flight. prefix: the one that received the longest prefix of the prompt before, unless it is busy. session: always the same for a key. hash: the same for a key, unless it is busy. docs/routing.md describes all of them.",
         ),
         field(
             "key",
@@ -40,9 +40,9 @@ pub static POOL: Section = Section {
             "slow_start",
             Kind::Duration,
             "0s",
-            "How long the share of a new or recovered backend grows from a tenth to the whole. 0s gives it the whole at once.",
+            "Time in which the share of a new or recovered backend grows from a tenth to the full share. 0s gives it the full share immediately.",
         ),
-        field("decay", Kind::Duration, "10s", "Time constant with which a measured time to first token falls when newer ones are lower.").was("forget"),
+        field("decay", Kind::Duration, "10s", "Time constant with which the average time to first token of a backend falls after a peak.").was("forget"),
         field("ejection", Kind::Section(&EJECTION), "", "When failing backends are taken out of rotation."),
     ],
 };
@@ -55,13 +55,13 @@ pub static DISCOVER: Section = Section {
             "dns",
             Kind::Text,
             "",
-            "Name whose addresses (A, AAAA) are the backends. It is resolved again when its time to live is over.",
+            "Name whose addresses (A, AAAA) are the backends. It is resolved again when its time to live expires.",
         ),
         field(
             "srv",
             Kind::Text,
             "",
-            "SRV name, `_service._tcp.domain`. The targets of the best priority are the backends, with their ports and weights.",
+            "SRV name, `_service._tcp.domain`. The targets with the best priority are the backends, with their ports and weights.",
         ),
         field(
             "kubernetes",
@@ -87,9 +87,9 @@ pub static DISCOVER: Section = Section {
 
 /// `pools[].ejection`
 pub static EJECTION: Section = Section {
-    doc: "When backends are ejected. Mistakes of clients, and clients that leave, do not count as failures.",
+    doc: "When backends are ejected. Mistakes and disconnects of clients do not count as failures.",
     fields: &[
-        field("consecutive", Kind::Count(0, 1000), "5", "Failures in a row that eject a backend. 0 disables this rule."),
+        field("consecutive", Kind::Count(0, 1000), "5", "Consecutive failures that eject a backend. 0 disables this rule."),
         field("failure_rate", Kind::Share, "0.5", "Share of failures within ten seconds that ejects a backend. 0 disables this rule."),
         field("min_requests", Kind::Count(1, 100_000), "20", "Minimum requests within ten seconds before `failure_rate` applies."),
         field(
@@ -99,13 +99,13 @@ pub static EJECTION: Section = Section {
             "Ejects a backend whose time to first token exceeds the pool's median by this factor. Needs three backends. 0 disables this rule.",
         )
         .was("slower_than"),
-        field("base", Kind::Duration, "5s", "Duration of the first ejection. It doubles with each one that follows soon."),
+        field("base", Kind::Duration, "5s", "Duration of the first ejection. It doubles with each further one, until the backend stays healthy for `max`."),
         field("max", Kind::Duration, "5m", "Maximum duration of an ejection, and how long a backend must stay healthy to start from `base` again."),
         field(
             "max_ejected",
             Kind::Share,
             "0.5",
-            "Maximum share of the pool that is ejected at a time. One backend may always be ejected, the last one never.",
+            "Maximum share of the pool that is ejected at a time. At least one backend can be ejected, but never the last one. With a fallback pool, all failing backends can be.",
         )
         .was("most"),
     ],
@@ -120,17 +120,22 @@ pub static HEALTH: Section = Section {
             "model",
             Kind::Text,
             "",
-            "Model to generate one token with, instead of the GET. Checks the whole engine.",
+            "Model that generates one token, instead of the GET. This checks the whole engine.",
         ),
-        field("interval", Kind::Duration, "5s", "Time between two checks, with a tenth of jitter."),
+        field("interval", Kind::Duration, "5s", "Time between two checks, with 10 % jitter."),
         field("timeout", Kind::Duration, "2s", "Maximum duration of a check."),
         field(
             "healthy",
             Kind::Count(1, 100),
             "2",
-            "Successes in a row that make a backend healthy.",
+            "Consecutive successes that make a backend healthy.",
         ),
-        field("unhealthy", Kind::Count(1, 100), "3", "Failures in a row that make it unhealthy."),
+        field(
+            "unhealthy",
+            Kind::Count(1, 100),
+            "3",
+            "Consecutive failures that make a backend unhealthy.",
+        ),
     ],
 };
 
@@ -143,7 +148,7 @@ pub static ENGINE_METRICS: Section = Section {
             "interval",
             Kind::Duration,
             "2s",
-            "Time between two scrapes, with a tenth of jitter. Values older than three intervals are not shown.",
+            "Time between two scrapes, with 10 % jitter. Values older than three intervals are dropped.",
         ),
     ],
 };
@@ -152,7 +157,7 @@ pub static ENGINE_METRICS: Section = Section {
 pub static MIRROR: Section = Section {
     doc: "A pool that gets copies of requests. Its answers are measured and dropped.",
     fields: &[
-        field("pool", Kind::RequiredText, "", "The pool."),
+        field("pool", Kind::RequiredText, "", "Pool that gets the copies."),
         field(
             "share",
             Kind::Share,
@@ -169,7 +174,13 @@ pub(super) const RESUME: &[&str] = &["off", "on", "marked"];
 pub static RETRIES: Section = Section {
     doc: "Retries on another backend, for requests that fail before their first token.",
     fields: &[
-        field("max", Kind::Count(0, 10), "2", "Maximum retries of a request.").was("most"),
+        field(
+            "max",
+            Kind::Count(0, 10),
+            "2",
+            "Maximum retries of a request, before its first token.",
+        )
+        .was("most"),
         field(
             "budget",
             Kind::Share,
@@ -180,7 +191,7 @@ pub static RETRIES: Section = Section {
             "min_per_second",
             Kind::Count(0, 1000),
             "3",
-            "Retries in a second that are allowed whatever the budget says.",
+            "Retries per second that are allowed even if the budget is used up.",
         )
         .was("always"),
     ],
@@ -188,7 +199,7 @@ pub static RETRIES: Section = Section {
 
 /// `routes[].hedge`
 pub static HEDGE: Section = Section {
-    doc: "A second request to another backend when the first token is late. The first to produce a token is used, the other is canceled.",
+    doc: "A second request to another backend when the first token is late. The first backend to produce a token is used; the other request is canceled.",
     fields: &[
         field(
             "after",
@@ -207,13 +218,13 @@ pub static HEDGE: Section = Section {
 
 /// `routes[].offload`
 pub static OFFLOAD: Section = Section {
-    doc: "When a request goes to the second pool (the cloud) although the first (the edge) is available. One condition that holds is enough.",
+    doc: "When a request goes to the first fallback pool (the cloud) although the first pool (the edge) is available. One condition is enough.",
     fields: &[
         field(
             "ttft",
             Kind::Duration,
             "0s",
-            "Objective for the time to first token. The edge is used while it is predicted to meet it. 0s uses the faster one.",
+            "Objective for the time to first token. The edge is used while it is predicted to meet the objective. Without objectives, the weights decide.",
         ),
         field(
             "completion",
@@ -250,19 +261,29 @@ pub static OFFLOAD: Section = Section {
             "probe",
             Kind::Duration,
             "10s",
-            "How often the round trip to each backend is measured by connecting, if no request connected meanwhile. 0s disables it.",
+            "Interval at which the round trip to each backend is measured by connecting, unless a request has connected. 0s disables it.",
         ),
         field(
             "ttft_weight",
             Kind::Number,
             "1",
-            "Without objectives: weight of a second to the first token.",
+            "Weight of a second to the first token, used without objectives.",
         )
         .was("weigh_ttft"),
-        field("tpot_weight", Kind::Number, "0", "Weight of a second for each hundred tokens.")
-            .was("weigh_tpot"),
-        field("cost_weight", Kind::Number, "0", "Weight of a cent, by `backends[].cost`.")
-            .was("weigh_cost"),
+        field(
+            "tpot_weight",
+            Kind::Number,
+            "0",
+            "Weight of a second per hundred output tokens, used without objectives.",
+        )
+        .was("weigh_tpot"),
+        field(
+            "cost_weight",
+            Kind::Number,
+            "0",
+            "Weight of a cent of `backends[].cost`, used without objectives.",
+        )
+        .was("weigh_cost"),
     ],
 };
 
@@ -271,20 +292,20 @@ pub static CANARY: Section = Section {
     doc: "A new version that gets a share of requests. `POST /api/routes/release?route=NAME&share=S` on the admin listener changes the share at once: 1 switches over, 0 rolls back.",
     fields: &[
         field("pool", Kind::RequiredText, "", "Pool of the new version."),
-        field("share", Kind::Share, "0.05", "Share of requests that it gets. A change in the file takes effect within a second."),
+        field("share", Kind::Share, "0.05", "Share of requests that the canary gets. A change in the file takes effect within a second."),
         field("key", Kind::Text, "caller", "Key that keeps a client on one version: `header:NAME`, `cookie:NAME` or `caller`."),
         field(
             "max_failure_increase",
             Kind::Share,
             "0.05",
-            "Rolls back when its share of failed requests exceeds the old version's by this much.",
+            "Rolls back when the canary's share of failed requests exceeds the stable version's by this much.",
         )
         .was("failures"),
         field(
             "max_ttft_ratio",
             Kind::Number,
             "1.5",
-            "Rolls back when the 95th percentile of its time to first token exceeds the old version's by this factor. 0 disables this rule.",
+            "Rolls back when the 95th percentile of the canary's time to first token exceeds the stable version's by this factor. 0 disables this rule.",
         )
         .was("slower"),
         field("min_requests", Kind::Count(1, 1_000_000), "50", "Minimum requests of each version before they are compared."),

@@ -4,19 +4,19 @@ use super::{Kind, Section, field};
 
 /// `audit`
 pub static AUDIT: Section = Section {
-    doc: "The audit log of guardrails: caller, rule, place and a keyed hash of each match, never the text.",
+    doc: "The audit log of guardrails: caller, rule, position and a keyed hash of each match, never the text.",
     fields: &[
         field(
             "file",
             Kind::Text,
             "",
-            "The file. Default: none, nothing is written. Only the owner of the process can read it.",
+            "Path of the log file. Default: none, no log. Only the user of the process can read the file.",
         ),
         field(
             "key",
             Kind::Secret,
             "",
-            "Key of the hashes. Without it, each start makes a new key, and hashes of two runs cannot be compared.",
+            "Key of the hashes. Without it, each start generates a new key, so hashes of two runs cannot be compared.",
         ),
         field(
             "max_size",
@@ -24,7 +24,7 @@ pub static AUDIT: Section = Section {
             "64MiB",
             "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on.",
         ),
-        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
+        field("keep", Kind::Count(0, 100), "4", "Number of renamed files to keep."),
     ],
 };
 
@@ -36,7 +36,7 @@ pub static ACCESS_LOG: Section = Section {
             "file",
             Kind::Text,
             "",
-            "The file. Default: none, nothing is written. Only the owner of the process can read it.",
+            "Path of the log file. Default: none, no log. Only the user of the process can read the file.",
         ),
         field(
             "max_size",
@@ -44,7 +44,7 @@ pub static ACCESS_LOG: Section = Section {
             "64MiB",
             "Maximum size of the file before it is renamed to `.1`, an older one to `.2`, and so on.",
         ),
-        field("keep", Kind::Count(0, 100), "4", "Renamed files that are kept."),
+        field("keep", Kind::Count(0, 100), "4", "Number of renamed files to keep."),
     ],
 };
 
@@ -62,7 +62,7 @@ pub static LISTENER: Section = Section {
             "h2c",
             Kind::Flag,
             "true",
-            "Accept HTTP/2 without TLS (prior knowledge) beside HTTP/1.1.",
+            "Accept HTTP/2 without TLS (prior knowledge) in addition to HTTP/1.1.",
         ),
         field(
             "tls",
@@ -94,7 +94,7 @@ pub static LISTENER_TLS: Section = Section {
             "client_ca",
             Kind::Text,
             "",
-            "PEM file with the authorities of client certificates. Without it, no certificate is requested.",
+            "PEM file with the certificate authorities for client certificates. Without it, the listener requests no certificate.",
         ),
         field(
             "client_certificates",
@@ -107,7 +107,7 @@ pub static LISTENER_TLS: Section = Section {
 
 /// `admin`
 pub static ADMIN: Section = Section {
-    doc: "Metrics, health and recent requests. The listener has no login: keep it off public networks.",
+    doc: "The admin listener, for metrics, health, records, usage and releases. It has no login: keep it off public networks.",
     fields: &[field(
         "address",
         Kind::Text,
@@ -124,34 +124,49 @@ pub static TIMEOUTS: Section = Section {
             "request_head",
             Kind::Duration,
             "10s",
-            "From a request's first byte to the end of its head. Bounds slow-header attacks.",
+            "Maximum time from a request's first byte to the end of its head. Bounds slow-header attacks.",
         ),
         field(
             "request_body",
             Kind::Duration,
             "60s",
-            "From the end of the head to the end of the body.",
+            "Maximum time from the end of the head to the end of the body.",
         ),
-        field("idle", Kind::Duration, "60s", "Between two requests on a client connection."),
-        field("connect", Kind::Duration, "5s", "To connect to a backend, TLS included."),
+        field(
+            "idle",
+            Kind::Duration,
+            "60s",
+            "Maximum time between two requests on a client connection.",
+        ),
+        field(
+            "connect",
+            Kind::Duration,
+            "5s",
+            "Maximum time to connect to a backend, including TLS.",
+        ),
         field(
             "first_byte",
             Kind::Duration,
             "10m",
-            "From the request sent to the first byte of the answer. Long, because a prefill may wait in the engine's queue.",
+            "Maximum time from the request sent to the first byte of the answer. The default is long, because a prefill can wait in the engine's queue.",
         ),
         field(
             "between_events",
             Kind::Duration,
             "2m",
-            "Between two reads of an answer. For requests that are not inference, `first_byte` applies to each read instead.",
+            "Maximum time between two reads of an answer. For requests that are not inference, `first_byte` applies to each read instead.",
         ),
-        field("total", Kind::Duration, "1h", "From the request's head to the end of the answer."),
+        field(
+            "total",
+            Kind::Duration,
+            "1h",
+            "Maximum time from the request's head to the end of the answer.",
+        ),
         field(
             "client_write",
             Kind::Duration,
             "60s",
-            "For a client that reads nothing while bytes are ready for it.",
+            "Maximum time that a client reads nothing while bytes are ready for it.",
         ),
     ],
 };
@@ -176,13 +191,13 @@ pub static LIMITS: Section = Section {
             "request_body",
             Kind::Size,
             "32MiB",
-            "Maximum body of an inference request, which is held in memory once. Images need megabytes.",
+            "Maximum size of an inference request's body, which is held in memory once. Prompts with images need megabytes.",
         ),
         field(
             "event",
             Kind::Size,
             "1MiB",
-            "Maximum size of one event, or of one JSON answer, that is parsed. Larger ones are forwarded unparsed, and the record says so.",
+            "Maximum size of one event, or of one JSON answer, that is parsed. Larger ones are forwarded unparsed (`not_parsed` in the record), or refused if a guardrail has actions.",
         ),
         field(
             "stream_buffer",
@@ -191,24 +206,29 @@ pub static LIMITS: Section = Section {
             "Maximum bytes read from a backend ahead of a slow client, for each stream.",
         )
         .was("ring"),
-        field("records", Kind::Count(0, 1_000_000), "1000", "Records kept for `/api/requests`."),
+        field(
+            "records",
+            Kind::Count(0, 1_000_000),
+            "1000",
+            "Number of records kept for `/api/requests`.",
+        ),
         field(
             "connections",
             Kind::Count(0, 10_000_000),
             "0",
-            "Maximum client connections. One beyond it is closed. 0 means as many as the system allows.",
+            "Maximum client connections. Further ones are closed. 0 means as many as the system allows.",
         ),
         field(
             "connections_per_address",
             Kind::Count(0, 1_000_000),
             "0",
-            "Maximum client connections of one address (of an IPv6 /64). 0 means no limit.",
+            "Maximum client connections per address (for IPv6, per /64). 0 means no limit.",
         ),
         field(
             "requests_per_address",
             Kind::Count(0, 1_000_000),
             "0",
-            "Maximum requests of one address in a second, checked before authentication. 0 means no limit.",
+            "Maximum requests per second and address, checked before authentication. 0 means no limit.",
         ),
         field(
             "h2_streams",
@@ -227,13 +247,13 @@ pub static LIMITS: Section = Section {
 
 /// `shutdown`
 pub static SHUTDOWN: Section = Section {
-    doc: "The end of the process.",
+    doc: "Draining at shutdown and upgrade.",
     fields: &[
         field(
             "grace",
             Kind::Duration,
             "30s",
-            "How long running streams may continue after SIGTERM, or after a successor took over.",
+            "Maximum time that running streams continue after SIGTERM, or after a successor has taken the listeners.",
         ),
         field(
             "upgrade_socket",

@@ -4,7 +4,7 @@ use super::{Kind, Section, field};
 
 /// `auth`
 pub static AUTH: Section = Section {
-    doc: "Authentication. With this section, every route requires a credential unless it says otherwise, and credentials of clients never reach a backend.",
+    doc: "Authentication. With this section, every route requires a credential unless its `auth` is set, and credentials of clients never reach a backend.",
     fields: &[
         field(
             "keys",
@@ -16,15 +16,15 @@ pub static AUTH: Section = Section {
             "secret",
             Kind::Secret,
             "",
-            "Secret of the HMAC that keys are stored as, at least 16 characters. Without it, the key file is useless to a thief. Required with `keys`.",
+            "HMAC secret under which keys are stored, at least 16 characters. A stolen key file is useless without it. Required with `keys`.",
         ),
-        field("jwt", Kind::List(&JWT), "", "Identity providers whose tokens are accepted."),
+        field("jwt", Kind::List(&JWT), "", "Identity providers whose JWTs are accepted."),
     ],
 };
 
 /// `auth.jwt[]`
 pub static JWT: Section = Section {
-    doc: "An identity provider. Its tokens must have `exp`, `iss`, `aud` and `sub`, and be signed with an asymmetric key of its key set.",
+    doc: "An identity provider. Its JWTs must have `exp`, `iss`, `aud` and `sub`, and be signed with an asymmetric key of its key set.",
     fields: &[
         field("issuer", Kind::RequiredText, "", "Required value of `iss`."),
         field("audience", Kind::RequiredText, "", "Required value of `aud`."),
@@ -32,27 +32,32 @@ pub static JWT: Section = Section {
             "jwks",
             Kind::RequiredText,
             "",
-            "Key set: an http or https URL, or a file. It is fetched every ten minutes, and when a token names an unknown key.",
+            "Key set: an http or https URL, or a file. It is fetched every ten minutes, and when a JWT has an unknown key id.",
         ),
         field(
             "owner_claim",
             Kind::Text,
             "sub",
-            "Claim with the owner, whose usage and limits the request counts for.",
+            "Claim with the owner. The request counts towards the owner's usage and limits.",
         ),
         field(
             "routes_claim",
             Kind::Text,
             "",
-            "Claim with the permitted routes: an array, or words separated by spaces. Without it, all.",
+            "Claim with the permitted routes: an array, or words separated by spaces. Default: all routes are permitted.",
         ),
-        field("models_claim", Kind::Text, "", "Claim with the permitted models. Without it, all."),
+        field(
+            "models_claim",
+            Kind::Text,
+            "",
+            "Claim with the permitted models. Default: all models are permitted.",
+        ),
         field("priority_claim", Kind::Text, "", "Claim with the priority in queues, 0 to 9."),
         field(
             "limits_claim",
             Kind::Text,
             "",
-            "Claim with an object of amounts by limit name, which replace those of limits that are `per: key`.",
+            "Claim with an object of amounts by limit name. They replace the amounts of limits that are `per: key`.",
         ),
     ],
 };
@@ -61,7 +66,7 @@ pub static JWT: Section = Section {
 pub static RATE_LIMIT: Section = Section {
     doc: "A limit on requests, tokens, cost or concurrent streams. All limits that match a request apply to it.",
     fields: &[
-        field("name", Kind::RequiredText, "", "Name in answers, metrics and keys."),
+        field("name", Kind::RequiredText, "", "Name in error messages, headers, metrics and keys."),
         field(
             "unit",
             Kind::Word(&["requests", "input_tokens", "output_tokens", "total_tokens", "cost", "streams"]),
@@ -69,7 +74,7 @@ pub static RATE_LIMIT: Section = Section {
             "What is limited. `cost` is in dollars, by `prices`. `streams` are concurrent requests.",
         )
         .was("of"),
-        field("amount", Kind::Number, "", "Amount per window."),
+        field("amount", Kind::Number, "", "Maximum amount per window, in `unit`; for `streams`, at a time."),
         field("window", Kind::Text, "1m", "A duration, over which the amount refills evenly; or `day` or `month`, which reset by the UTC calendar.")
             .was("every"),
         field("burst", Kind::Number, "", "Maximum amount at once, for windows that are durations. Default: `amount`."),
@@ -77,12 +82,12 @@ pub static RATE_LIMIT: Section = Section {
             "per",
             Kind::Word(&["all", "key", "owner", "route", "model", "address"]),
             "key",
-            "Requests that share an amount: those of one key, owner, route, model or client address, or all. Undeclared models share one.",
+            "Requests that share an amount: those of one key, owner, route, model or client address, or all. Models that no backend declares share one amount.",
         ),
         field("routes", Kind::Texts, "", "Apply to these routes only. A `*` at the end matches any rest."),
         field("models", Kind::Texts, "", "Apply to these models only."),
         field("owners", Kind::Texts, "", "Apply to these owners only."),
-        field("warn_at", Kind::Share, "0", "Share of the amount from which answers carry `x-llm-lens-limit-warning`. 0 disables it."),
+        field("warn_at", Kind::Share, "0", "Used share of the amount from which answers have the header `x-llm-lens-limit-warning`. 0 disables it."),
         field("shared", Kind::Flag, "false", "Share the limit with all gateways that use the same `store`."),
         field(
             "on_exhausted",
@@ -102,33 +107,33 @@ pub static STORE: Section = Section {
             "url",
             Kind::Secret,
             "",
-            "`redis://[user:password@]host:port/database`. `${ENV}` or `file:PATH`.",
+            "`redis://[user:password@]host:port/database`. Can be `${NAME}` or `file:PATH`.",
         ),
         field(
             "prefix",
             Kind::Text,
             "llm-lens",
-            "Prefix of all names in the store. Gateways that share limits have the same.",
+            "Prefix of all keys in the store. Gateways that share limits need the same prefix.",
         ),
-        field("timeout", Kind::Duration, "100ms", "Maximum wait for an answer of the store."),
+        field("timeout", Kind::Duration, "100ms", "Maximum wait for a reply of the store."),
         field(
             "on_failure",
             Kind::Word(&["local", "open", "closed"]),
             "local",
-            "When the store is unreachable. local: each gateway applies its part of each limit. open: requests pass and are charged later. closed: requests are refused.",
+            "Behavior while the store is unreachable. local: each gateway applies its part of each limit. open: requests pass and are charged later. closed: requests get 429.",
         ),
         field(
             "replicas",
             Kind::Count(1, 10_000),
             "2",
-            "Number of gateways. The local part of a limit is its amount divided by it.",
+            "Number of gateways that share the store. With `on_failure: local`, each applies the amount divided by this number.",
         ),
     ],
 };
 
 /// `prices[]`
 pub static PRICE: Section = Section {
-    doc: "Prices of a model's tokens, in dollars for a million.",
+    doc: "Prices of a model's tokens, in dollars per million tokens.",
     fields: &[
         field(
             "models",
@@ -168,20 +173,20 @@ pub static ADMISSION: Section = Section {
             "adaptive",
             Kind::Flag,
             "false",
-            "Adapt the limit to the engine: it grows while the time to first token stays near its minimum, and shrinks when that rises. `max_requests` is the upper bound.",
+            "Adapt the limit to the engine: it grows while the time to first token stays near its minimum, and shrinks when the time rises. `max_requests` is the upper bound.",
         ),
         field("min_requests", Kind::Count(1, 1_000_000), "2", "Lower bound of an adaptive limit."),
         field(
             "queue",
             Kind::Count(0, 100_000),
             "256",
-            "Maximum requests that wait. Beyond it, the request of the lowest priority is answered with 503.",
+            "Maximum requests in the queue. When it is full, the request with the lowest priority gets 503.",
         ),
         field(
             "max_wait",
             Kind::Duration,
             "10s",
-            "Maximum wait in the queue. A request that would wait longer at the current rate is answered with 503 at once.",
+            "Maximum wait in the queue. A request that would wait longer at the current rate gets 503 immediately.",
         ),
     ],
 };
@@ -194,7 +199,7 @@ pub static KEYS: Section = Section {
 
 /// `keys[]` of the key file.
 pub static KEY: Section = Section {
-    doc: "A key.",
+    doc: "An API key or a client certificate, with its owner and permissions.",
     fields: &[
         field(
             "id",
@@ -224,9 +229,9 @@ pub static KEY: Section = Section {
             "owner",
             Kind::RequiredText,
             "",
-            "Owner of the key, whose usage and limits its requests count for.",
+            "Owner of the key. Its requests count towards the owner's usage and limits.",
         ),
-        field("created", Kind::Text, "", "Time of creation, for information."),
+        field("created", Kind::Text, "", "Time of creation. Informational only."),
         field(
             "expires",
             Kind::Text,
@@ -234,14 +239,19 @@ pub static KEY: Section = Section {
             "Expiry time: a date, or a date with a time and an offset.",
         ),
         field("revoked", Kind::Flag, "false", "Whether the key is revoked."),
-        field("routes", Kind::Texts, "", "Permitted routes. Without it, all."),
-        field("models", Kind::Texts, "", "Permitted models. Without it, all."),
-        field("priority", Kind::Count(0, 9), "5", "Priority in queues. Higher goes first."),
+        field("routes", Kind::Texts, "", "Permitted routes. Default: all."),
+        field("models", Kind::Texts, "", "Permitted models. Default: all."),
+        field(
+            "priority",
+            Kind::Count(0, 9),
+            "5",
+            "Priority in admission queues. The highest is admitted first.",
+        ),
         field(
             "limits",
             Kind::TextMap,
             "",
-            "Amounts by limit name, which replace those of limits that are `per: key`.",
+            "Amounts by limit name. They replace the amounts of limits that are `per: key`.",
         ),
     ],
 };

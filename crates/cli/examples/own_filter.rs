@@ -1,4 +1,4 @@
-//! A gateway with a filter of its own: it refuses prompts that shout, and ends answers that do.
+//! A gateway with a custom filter: it refuses prompts and ends answers that are mostly capitals.
 //!
 //! `cargo run --example own_filter -- gateway.yaml`
 
@@ -10,22 +10,24 @@ use filters::{
 };
 use wire::Channel;
 
-/// Finds texts of which too large a share is capital letters.
+/// Finds texts in which too many letters are capitals.
 #[derive(Debug)]
 struct Shouting {
-    /// Percent of the letters.
-    most: usize,
+    /// Maximum percentage of capitals.
+    max_percent: usize,
 }
 
 impl Shouting {
     fn new(with: &BTreeMap<String, String>) -> Result<Self, String> {
-        let most = with.get("most").map_or("60", String::as_str);
-        let most = most.parse().map_err(|_| format!("most must be a percentage, not {most:?}"))?;
-        Ok(Shouting { most })
+        let text = with.get("max_percent").map_or("60", String::as_str);
+        let max_percent = text
+            .parse()
+            .map_err(|_| format!("max_percent: {text:?} is not a percentage (for example 60)"))?;
+        Ok(Shouting { max_percent })
     }
 }
 
-/// Letters, and how many of them are capitals.
+/// Number of letters, and number of capitals among them.
 fn letters(text: &str) -> (usize, usize) {
     text.chars()
         .filter(|c| c.is_alphabetic())
@@ -37,11 +39,11 @@ impl Filter for Shouting {
         Hooks::LOOK | Hooks::WATCH
     }
 
-    /// Prompts. What is found has a place, so that it can be redacted, and says what is to be done.
+    /// Checks a prompt. A finding has a position, so that it can be redacted, and an action.
     fn look(&self, subject: &Subject) -> Report {
         let shouts = |text: &str| {
             let (all, capitals) = letters(text);
-            all >= 20 && capitals * 100 > all * self.most
+            all >= 20 && capitals * 100 > all * self.max_percent
         };
         let loud = subject
             .texts()
@@ -59,28 +61,28 @@ impl Filter for Shouting {
         Report { found: found.collect(), scores: Vec::new() }
     }
 
-    /// Answers: what is remembered of one lives in the watch.
+    /// Checks an answer. The watch holds the state of one answer.
     fn watch(&self, _: &AnswerFacts) -> Option<Box<dyn Watch>> {
-        Some(Box::new(Listening { most: self.most, all: 0, capitals: 0 }))
+        Some(Box::new(ShoutingWatch { max_percent: self.max_percent, all: 0, capitals: 0 }))
     }
 }
 
 #[derive(Debug)]
-struct Listening {
-    most: usize,
+struct ShoutingWatch {
+    max_percent: usize,
     all: usize,
     capitals: usize,
 }
 
-impl Watch for Listening {
+impl Watch for ShoutingWatch {
     fn text(&mut self, _choice: u32, channel: Channel, text: &str) -> Result<(), Refused> {
         if channel == Channel::Content {
             let (all, capitals) = letters(text);
             self.all += all;
             self.capitals += capitals;
         }
-        if self.all >= 40 && self.capitals * 100 > self.all * self.most {
-            let message = "The answer was shouting and was ended.".to_owned();
+        if self.all >= 40 && self.capitals * 100 > self.all * self.max_percent {
+            let message = "The answer was ended because it is mostly capitals.".to_owned();
             return Err(Refused { status: 502, code: "answer_shouts", message });
         }
         Ok(())

@@ -33,10 +33,14 @@ const QUEUE: usize = 1024;
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// Crates of ours. Libraries may warn; what they inform about is not ours to say.
-const OURS: [&str; 8] = [
+const OURS: [&str; 12] = [
+    "config",
+    "filters",
     "gateway",
     "pipeline",
+    "plan",
     "relay",
+    "traffic",
     "transport",
     "discovery",
     "observatory",

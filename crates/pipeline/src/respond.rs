@@ -81,7 +81,7 @@ impl Refusal {
         Refusal { param, ..Refusal::new(400, refused.code(), format!("{refused}.")) }
     }
 
-    /// 413: the body is longer than `limits.body`.
+    /// 413: the body is longer than `limits.request_body`.
     pub fn body_too_large(limit: usize) -> Self {
         Refusal::new(
             413,
@@ -99,7 +99,7 @@ impl Refusal {
         )
     }
 
-    /// 408: the request did not come within `limits.request_timeout`.
+    /// 408: the request did not come within `timeouts.request_head` or `timeouts.request_body`.
     pub fn slow_request() -> Self {
         Refusal {
             outcome: Outcome::Timeout,
