@@ -1,5 +1,5 @@
-//! The layers, held: which crate may use which, which module of the gateway may use which, and what
-//! pure crates never name.
+//! Checks the layers: which crates and which modules may use each other, and what pure crates do
+//! not depend on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -95,11 +95,11 @@ const CRATES: [(&str, &[&str]); 22] = [
     ("fuzz", &["wire"]),
 ];
 
-/// What pure crates never name: runtimes, sockets.
+/// Dependencies that pure crates do not have: runtimes, sockets.
 const IMPURE: [&str; 7] = ["tokio", "pingora", "hyper", "socket2", "nix", "reqwest", "rustls"];
 const PURE: [&str; 7] = ["wire", "lens", "shield", "classifier", "filters", "routing", "traffic"];
 
-/// The modules of large crates, lowest first. A module uses modules before it, never one behind it.
+/// The modules of large crates, lowest first. A module may use only modules before it.
 const MODULES: [(&str, &[&str]); 3] = [
     (
         "crates/plan",
@@ -120,7 +120,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("gateway", &["tls", "listeners", "admin", "background", "server"]),
 ];
 
-/// The longest crate, in lines of its sources without their tests.
+/// Maximum lines of a crate, without tests.
 const MAX_CRATE_LINES: usize = 6_000;
 
 fn root() -> PathBuf {
@@ -190,15 +190,14 @@ fn only_gateway_and_transport_know_pingora() {
     }
 }
 
-/// The top-level modules of its crate that a source names as `crate::NAME`, comments and everything
-/// behind `mod tests` left out.
+/// The top-level modules that a source uses as `crate::NAME`, comments and tests excluded.
 fn used_modules(source: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
     let text = lines.collect::<Vec<_>>().join("\n");
     let mut used = BTreeSet::new();
     for (at, word) in text.match_indices("crate::") {
-        // `tests_crate::` is no path of this crate's own.
+        // `tests_crate::` is not a path in this crate.
         if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
             continue;
         }
@@ -220,7 +219,7 @@ fn top_level(list: &str) -> Vec<&str> {
     list.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// Every use of a module that stands behind its user in `order`, or is not in it.
+/// Uses of a module that comes after its user in `order`, and modules that are not in it.
 fn upward(order: &[&str], sources: &[(String, String)]) -> Vec<String> {
     let rank = |name: &str| order.iter().position(|known| *known == name);
     let mut found = Vec::new();
@@ -240,7 +239,7 @@ fn upward(order: &[&str], sources: &[(String, String)]) -> Vec<String> {
     found
 }
 
-/// The sources of a crate with the top-level module that each belongs to; `lib.rs` belongs to none.
+/// The sources of a crate with their top-level modules, without `lib.rs`.
 fn sources(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -276,7 +275,7 @@ fn modules_use_only_what_stands_lower() {
     }
 }
 
-/// The test above can fail.
+/// Checks that the test above can fail.
 #[test]
 fn an_upward_use_is_found_however_it_is_written() {
     let order = ["low", "middle", "high"];
@@ -334,7 +333,7 @@ fn no_crate_is_longer_than_its_limit() {
     }
 }
 
-/// A file that is longer says why in its head.
+/// A file that is longer has the reason in its head.
 #[test]
 fn no_source_file_is_longer_than_500_lines() {
     for folder in crate_folders() {
@@ -348,7 +347,7 @@ fn no_source_file_is_longer_than_500_lines() {
     }
 }
 
-/// `cargo deny check` says the same; this needs no tool.
+/// `cargo deny check` tests the same; this test needs no tool.
 #[test]
 fn each_crate_has_one_version_but_for_those_that_deny_toml_names() {
     let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("readable");

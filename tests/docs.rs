@@ -30,7 +30,7 @@ fn pages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Labels of the GenAI conventions look like metrics.
+/// Labels of the GenAI conventions, which look like metrics.
 const LABELS: [&str; 5] = [
     "gen_ai_operation_name",
     "gen_ai_provider_name",
@@ -39,7 +39,7 @@ const LABELS: [&str; 5] = [
     "gen_ai_response_model",
 ];
 
-/// Names of metrics in a text: words that begin as ours do, whole ones only.
+/// Names of metrics in a text: whole words that start with `llm_lens_` or `gen_ai_`.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_' || c == '*'));
     let is_name = |word: &&str| {
@@ -88,7 +88,7 @@ fn the_filter_of_the_documentation_is_the_one_that_is_compiled() {
     );
 }
 
-/// Replaces what stands between two marks of a page, or compares it.
+/// Compares the text between two markers of a page; with `UPDATE_DOCS` replaces it.
 fn generated(page: &str, begin: &str, end: &str, want: &str) {
     let path = root().join(page);
     let text = std::fs::read_to_string(&path).expect("the page");
@@ -114,7 +114,8 @@ fn the_reference_of_settings_is_up_to_date() {
     );
 }
 
-/// Settings in the documentation are valid but for files and variables that the reader has.
+/// Settings in the documentation are valid, except for files and environment variables that are
+/// missing here.
 #[test]
 fn every_settings_example_is_valid() {
     let may_be = ["cannot open", "cannot read", "is not set"];
@@ -167,7 +168,7 @@ fn every_link_leads_somewhere() {
     }
 }
 
-/// The fragment of a heading, as hosts of repositories make it.
+/// The fragment of a heading, as repository hosts generate it.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     text.chars()

@@ -1,16 +1,15 @@
-//! The words of the code and of what people read: one word for one thing, and sentences whose
-//! subject is a component.
+//! Checks the vocabulary of code and documentation.
 //!
-//! The number of a pattern is how many places have a reason to be there. It must be exact, so that
-//! it does not grow by accident.
+//! Each pattern has a number of permitted places. It must be exact, so that it does not grow by
+//! accident.
 
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// Patterns that must not be written, what to write instead, and how many places have a reason.
+/// Forbidden patterns, their replacements, and the number of permitted places.
 const REPLACED: &[(&str, &str, usize)] = &[
-    // One thing, one word. What is left is the test of old settings keys.
+    // One thing, one word. Permitted: the test of old settings keys.
     (r"(?i)\bturnstile", "admission, AdmissionQueue", 0),
     (
         r"\b(Shield(Input|Output)|shield_(input|output|threads|unreadable\w*)|llm_lens_shield\w*)\b",
@@ -29,7 +28,7 @@ const REPLACED: &[(&str, &str, usize)] = &[
     (r"\bMOST(_[A-Z]+)?\b|\b[A-Z]+_MOST\b", "MAX_...", 0),
     (r"\bLEAST(_[A-Z]+)?\b|\bFEWEST\b", "MIN_...", 0),
     // Sentences.
-    // What is left are texts that classifiers and parsers read in tests.
+    // Permitted: texts for classifiers and parsers in tests.
     (
         r"(?i)\b(whoever|whom|nobody|somebody|everybody|anybody)\b",
         "the component: client, backend, request, operator",
@@ -39,8 +38,7 @@ const REPLACED: &[(&str, &str, usize)] = &[
     (r"\bis none\b|\bit is none\b|\bsays nothing\b|\bof which nothing\b", "a plain statement", 0),
 ];
 
-/// Files in which they are looked for: code and pages, but for history, captures and the lists of
-/// words themselves.
+/// The files to check: code and documentation, without ADRs, captures and these lists of words.
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
@@ -111,7 +109,7 @@ fn replaced_words_do_not_come_back() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// A pattern that matches nothing would hold nothing.
+/// Each pattern matches its example.
 #[test]
 fn the_patterns_find_what_they_name() {
     let examples = [
@@ -137,11 +135,11 @@ fn the_patterns_find_what_they_name() {
     assert_eq!(REPLACED.len(), examples.len());
 }
 
-/// The longest line. `rustfmt` wraps code; it leaves comments and macros as they are.
+/// Maximum columns of a line. `rustfmt` wraps code, but not comments and macros.
 const MAX_COLUMNS: usize = 100;
 
-/// Lines that are too long: comments, and code that could be wrapped. A text that stands in quotes,
-/// or goes on in the next line, may be longer.
+/// Lines that are too long: comments, and code that could be wrapped. String literals and lines
+/// that end in a backslash may be longer.
 fn long_lines(source: &str) -> Vec<(usize, &str)> {
     let is_text = |line: &str| line.contains('"') || line.ends_with('\\');
     let is_comment = |line: &str| line.trim_start().starts_with("//");

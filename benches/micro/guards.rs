@@ -1,6 +1,6 @@
-//! What a guard costs: the detectors of prompts, and the scanner of streams.
+//! Cost of a guardrail: the detectors for prompts and the scanner for streams.
 //!
-//! - *In*: English prose in which nothing is found, which is what most texts are.
+//! - *In*: English prose without findings, like most texts.
 //! - *Out*: time for a prompt of 4 KiB, bytes a second of the patterns, time for an event.
 //! - *Never*: a hostile text; `make fuzz` bounds those.
 
@@ -18,7 +18,7 @@ pier was rebuilt at a cost of 2.5 million; since then it has carried some 300 ca
 five sections, explain which of them should come first, and keep the tone friendly? Please don't use headings longer than four words. \
 Also: my neighbour says \"nobody reads guides\", so make the first sentence count. ";
 
-/// Events of a stream, as language models cut them.
+/// Text of the events of a stream, cut like the tokens of a language model.
 const PIECES: [&str; 24] = [
     "The", " harbour", " lies", " below", " the", " old", " town", ",", " and", " most", " morn",
     "ings", " a", " dozen", " boats", " go", " out", " before", " it", " is", " light", ".",
@@ -29,7 +29,7 @@ fn prose(bytes: usize) -> String {
     PROSE.chars().cycle().take(bytes).collect()
 }
 
-/// What is done to a prompt under default settings.
+/// Checks of a prompt with default settings.
 pub fn prompts(c: &mut Criterion) {
     let scanner = Scanner::new(&shield::rules());
     let model = Model::from_bytes(classifier::WEIGHTS).expect("the weights of this version");
@@ -60,7 +60,7 @@ pub fn prompts(c: &mut Criterion) {
     group.finish();
 }
 
-/// What is done to the text of an event.
+/// Scanning of the text of an event.
 pub fn streams(c: &mut Criterion) {
     let options = Options { edges: Edges::tables(), ..Options::default() };
     let automata = Automata::new(&shield::rules(), options).expect("the tables compile");

@@ -1,6 +1,6 @@
 //! Microbenchmarks: the cost of one event, one request, one head, without a socket.
 //!
-//! `cargo bench -p llm-lens-benches --bench micro`. The aims stand in `docs/performance.md`.
+//! `cargo bench -p llm-lens-benches --bench micro`. The targets are in `docs/performance.md`.
 
 mod guards;
 #[path = "routing.rs"]
@@ -41,7 +41,7 @@ fn classify(c: &mut Criterion) {
         let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
         b.iter(|| reader.feed(black_box(EVENT.as_bytes()), &mut ()));
     });
-    // A reader that has met nothing yet has no shape to go by: its first event is scanned.
+    // A new reader has no known shape of an event: it scans the first one.
     group.bench_function("the same, scanned", |b| {
         let fresh = || Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());
         b.iter_batched_ref(
@@ -81,7 +81,7 @@ fn marks(c: &mut Criterion) {
     group.finish();
 }
 
-/// An event as the reader tells it.
+/// An event as reported by the reader.
 fn token_event() -> Event {
     struct Last(Option<Event>);
     impl Listener for Last {

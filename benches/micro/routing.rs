@@ -1,4 +1,4 @@
-//! A choice among many backends: what it costs, without a socket.
+//! Cost of selecting among many backends, without sockets.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Keys and limits: what a decision costs, without a socket.
+//! Cost of authentication and rate limit decisions, without sockets.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use traffic::settings::{
 };
 use traffic::{Caller, Denied, KeyHasher, Keys, LimitRequest, RateLimits, TokenCache, Used, When};
 
-/// Keys that are known.
+/// Number of keys.
 const KEYS: usize = 10_000;
 
 pub fn identity(c: &mut Criterion) {
@@ -36,7 +36,7 @@ pub fn identity(c: &mut Criterion) {
     group.bench_function("by an unknown key", |b| {
         b.iter(|| assert!(keys.find(black_box("llk_none"), 1).is_none()))
     });
-    // A token of some eight hundred bytes, one of 10,000 that are remembered.
+    // A token of about 800 bytes, one of 10,000 in the cache.
     let remembered = TokenCache::default();
     let token = |at: usize| format!("{}.{at:08}{}", "h".repeat(60), "p".repeat(740));
     let caller = Arc::new(Caller::anonymous());
@@ -126,7 +126,7 @@ pub fn decision(c: &mut Criterion) {
                 };
                 let mut charge = match limits.reserve(black_box(&asked), None, when) {
                     Ok(charge) => charge,
-                    // The first time of each account; a slice that lasts.
+                    // The first request of each account: grant a slice for the whole bench.
                     Err(Denied::Short(wanted)) => {
                         wanted.iter().for_each(|wanted| wanted.granted(1 << 40));
                         limits.reserve(&asked, None, when).expect("it was granted")

@@ -3,7 +3,7 @@
 //! In: the address of a proxy and a request made once by `request`.
 //! Out: checked answers; for streams the count of events, the time to the
 //! first content event and the age of each event as it was read.
-//! Never: takes a short, refused or damaged answer for a good one.
+//! Never: accepts a truncated, refused or damaged answer.
 
 use crate::engine::answer::{JSON_TEXT, LAST_CHUNK};
 use crate::plan::{HEADER, Plan};
@@ -39,7 +39,7 @@ pub fn request(plan: Plan, text: usize) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-/// What was seen of one or more streams.
+/// Measurements of one or more streams.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// All events, `[DONE]` included.
@@ -48,7 +48,7 @@ pub struct Seen {
     pub content: u64,
     /// From the request's write to the first content event of the last stream.
     pub first: Option<Duration>,
-    /// Age of content events in nanoseconds, if it is wanted.
+    /// Age of content events in nanoseconds, if recorded.
     pub ages: Option<Histogram<u64>>,
     finished: bool,
     done: bool,
@@ -179,7 +179,7 @@ impl Client {
             let ended = body.decode(&mut self.input, &mut self.payload)?;
             ensure!(!ended, "an idle stream that ended at once");
             if self.payload.ends_with(b"\n\n") {
-                // Thousands of idle clients keep no buffers.
+                // Free the buffers of thousands of idle clients.
                 (self.input, self.payload) = (BytesMut::new(), Vec::new());
                 return Ok(());
             }
@@ -187,8 +187,7 @@ impl Client {
         }
     }
 
-    /// Whether an idle stream is still open; comments that keep it alive are
-    /// let through.
+    /// Whether an idle stream is still open. Keep-alive comments are skipped.
     #[must_use]
     pub fn is_open(&self) -> bool {
         let mut bytes = [0_u8; 1024];

@@ -1,9 +1,9 @@
 //! Parts shared by the load benches: a mock engine, a client and a measurer.
 //!
-//! In: nothing but loopback addresses and paths given on a command line.
+//! In: loopback addresses, and paths from the command line.
 //! Out: the mock engine, the proxies it is compared with, the load cells and
 //! the report that the binaries of this package are made of.
-//! Never: reaches beyond 127.0.0.1, nor depends on the gateway's own crates.
+//! Never: connects beyond 127.0.0.1. Of the gateway's crates it uses only `traffic`, to hash keys.
 
 pub mod cells;
 pub mod client;

@@ -1,4 +1,4 @@
-//! What the figures were taken on, for the head of the report.
+//! The machine of a run, for the head of the report.
 //!
 //! In: /proc, and the version lines of the peers.
 //! Out: CPU model, cores, memory, kernel, load at the start, peer versions.
@@ -24,14 +24,14 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Kernel release.
     pub kernel: String,
-    /// Load averages when the run began; more than a little means noise.
+    /// Load averages at the start of the run; a high load means noisy figures.
     pub load: String,
     /// Version line of each peer.
     pub versions: BTreeMap<&'static str, String>,
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Reads the properties of this machine.
     #[must_use]
     pub fn look() -> Self {
         let number = |text: String| text.split_whitespace().next()?.parse::<u64>().ok();
@@ -74,17 +74,16 @@ fn first_line(program: &Path, flag: &str) -> String {
     let Ok(output) = Command::new(program).arg(flag).output() else {
         return "unknown".to_owned();
     };
-    // nginx says its version on stderr.
+    // nginx prints its version on stderr.
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     text.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
-/// Raises the limit of open files as far as `wanted`, if that is allowed, and
-/// returns the limit that then holds.
+/// Raises the limit of open files to `wanted`, or as far as permitted; returns the new limit.
 ///
 /// # Errors
-/// When a limit that is allowed cannot be set.
+/// When a permitted limit cannot be set.
 pub fn raise_open_files(wanted: u64) -> Result<u64> {
     let now = getrlimit(Resource::Nofile);
     let soft = now.current.unwrap_or(u64::MAX);

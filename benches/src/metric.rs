@@ -1,9 +1,9 @@
-//! The figures that a run yields, and how rounds are made into one figure.
+//! The figures of a run, and how the values of its rounds are combined.
 //!
 //! In: one value for each round.
-//! Out: the median, or for tail latencies the quietest round, since a shared
-//! machine can only make a tail longer; and the rows of the report.
-//! Never: averages, and never drops a round in silence.
+//! Out: the median, or for tail latencies the lowest round, since noise on a shared machine can
+//! only make a tail longer; and the rows of the report.
+//! Never: an average; a round that is dropped silently.
 
 use serde::Serialize;
 
@@ -43,9 +43,9 @@ pub enum Metric {
     TtftP50,
     /// 99th percentile of that time, µs.
     TtftP99,
-    /// What the median is above the direct way's, µs.
+    /// Median above that of `Direct`, µs.
     AddedP50,
-    /// What the 99th percentile is above the direct way's, µs.
+    /// 99th percentile above that of `Direct`, µs.
     AddedP99,
     /// Resident memory after the start, MiB.
     RssIdle,
@@ -56,7 +56,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Makes one figure of the rounds' values.
+    /// Combines the values of the rounds into one figure.
     #[must_use]
     pub fn pick(self, rounds: &[f64]) -> Option<f64> {
         let mut sorted = rounds.to_vec();
@@ -67,7 +67,7 @@ impl Metric {
         }
     }
 
-    /// The figure whose excess over the direct way's this one is.
+    /// For a figure relative to `Direct`: the figure that it is computed from.
     #[must_use]
     pub fn above_direct(self) -> Option<Self> {
         match self {
@@ -86,7 +86,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
 
 /// One row of the report.
 pub struct Row {
-    /// What it says.
+    /// Its title.
     pub title: &'static str,
     /// Its figure, or the user part of it.
     pub metric: Metric,

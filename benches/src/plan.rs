@@ -1,4 +1,4 @@
-//! What the mock engine is asked to answer, as one request header says it.
+//! The answer of the mock engine, as selected by a request header.
 //!
 //! In: a header value such as `stream;events=500;gap_us=20000;per=1`.
 //! Out: a `Plan`; its `Display` writes the same header value back.
@@ -15,32 +15,32 @@ const MAX_EVENTS: u64 = 10_000_000;
 const MAX_PER: u64 = 64;
 const MAX_TIME: u64 = 600_000_000;
 
-/// One way of answering.
+/// A kind of answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// A whole chat completion of about 400 bytes.
     Json,
     /// A stream of chat completion chunks.
     Stream {
-        /// Content events, beside the role, finish and `[DONE]` events.
+        /// Content events, in addition to the role, finish and `[DONE]` events.
         events: u64,
-        /// Pause between two writes; zero floods. The timer ticks in ms.
+        /// Pause between two writes; zero means no pause. Resolution 1 ms.
         gap: Duration,
         /// Content events in one write, each its own HTTP chunk.
         per: u64,
     },
-    /// A stream that says one event and then falls silent.
+    /// A stream that sends one event and is idle afterwards.
     Idle {
-        /// How long the silence lasts, unless the client leaves earlier.
+        /// How long it is idle, unless the client disconnects earlier.
         hold: Duration,
     },
 }
 
 impl Plan {
-    /// Reads a header value; unknown names and odd numbers are errors.
+    /// Parses a header value. Unknown names and invalid numbers are errors.
     ///
     /// # Errors
-    /// When the value is not a plan, or goes beyond the caps.
+    /// When the value is not a plan. Numbers above the caps are reduced to them.
     pub fn parse(value: &str) -> Result<Self> {
         let mut parts = value.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! CPU time and memory of other processes, as /proc tells them.
+//! CPU time and memory of other processes, from /proc.
 //!
 //! In: process ids.
-//! Out: user and kernel time spent between two looks, and resident memory.
-//! The total is the scheduler's own run time of every thread (nanoseconds);
-//! /proc/PID/stat only says how to split it, since its ticks are 10 ms.
-//! Never: counts the load client or the engine; reads only what it is told.
+//! Out: user and kernel time between two samples, and resident memory. The total is the scheduler's
+//! own run time of every thread (nanoseconds); /proc/PID/stat is only used to split it, since its
+//! ticks are 10 ms.
+//! Never: includes the load client or the engine; reads other processes.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::fs;
 #[derive(Clone, Debug)]
 pub struct Pids(pub Vec<u32>);
 
-/// CPU time of a set of processes up to one moment.
+/// Total CPU time of a set of processes at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Cpu {
     threads: BTreeMap<u32, u64>,
@@ -32,10 +32,10 @@ pub struct Spent {
 }
 
 impl Pids {
-    /// CPU time up to now.
+    /// Total CPU time so far.
     ///
     /// # Errors
-    /// When a process has gone.
+    /// When a process has exited.
     pub fn cpu(&self) -> Result<Cpu> {
         let mut cpu = Cpu::default();
         for pid in &self.0 {
@@ -60,7 +60,7 @@ impl Pids {
     /// Resident memory in KiB, summed over the processes.
     ///
     /// # Errors
-    /// When a process has gone.
+    /// When a process has exited.
     pub fn rss_kib(&self) -> Result<u64> {
         let mut sum = 0;
         for pid in &self.0 {
@@ -79,7 +79,7 @@ impl Pids {
 }
 
 impl Cpu {
-    /// What was spent from `self` until `later`.
+    /// CPU time between `self` and `later`.
     #[must_use]
     pub fn until(&self, later: &Self) -> Spent {
         let run: u64 = later
@@ -92,8 +92,8 @@ impl Cpu {
         let kernel = to_f64(later.kernel_ticks.saturating_sub(self.kernel_ticks));
         let ticked = (user + kernel) * tick;
         let run = to_f64(run) / 1e3;
-        // Threads that have ended are in the ticks only, as is everything on
-        // a kernel without scheduler statistics.
+        // The time of threads that have ended is only in the ticks, as is all time on a kernel
+        // without scheduler statistics.
         let total = if ticked > run + 3.0 * tick { ticked } else { run };
         let share = if ticked > 0.0 { user / (user + kernel) } else { 0.0 };
         Spent { user: total * share, kernel: total * (1.0 - share) }
@@ -131,7 +131,7 @@ impl Stat {
         Self::parse(&text).context("/proc/PID/stat")
     }
 
-    /// The command may hold spaces and brackets, so fields count from its end.
+    /// The command may contain spaces and parentheses, so fields are counted from its end.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();

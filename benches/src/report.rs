@@ -1,8 +1,8 @@
-//! The report: all values, the figure made of them, a table and the ratios.
+//! The report: all values, the figures made of them, a table and ratios.
 //!
 //! In: the machine, the load and the values as the cells yield them.
 //! Out: JSON with every round's value, and Markdown for people.
-//! Never: rounds a value in the JSON, or shows a figure that was not taken.
+//! Never: rounds a value in the JSON; shows a figure that was not measured.
 
 use crate::cells::Load;
 use crate::machine::Machine;
@@ -46,7 +46,7 @@ impl Report {
         Self { seconds: 0, machine, load, rounds, kinds: Vec::new(), values: BTreeMap::new() }
     }
 
-    /// Gives a proxy its column.
+    /// Adds a column for a proxy.
     pub fn add_kind(&mut self, kind: Kind) {
         self.kinds.push(kind);
     }
@@ -56,7 +56,7 @@ impl Report {
         self.values.entry((kind, metric)).or_default().push(value);
     }
 
-    /// The figure made of all rounds.
+    /// The figure combined from all rounds.
     #[must_use]
     pub fn figure(&self, kind: Kind, metric: Metric) -> Option<f64> {
         if let Some(whole) = metric.above_direct() {
@@ -88,7 +88,7 @@ impl Report {
         Some(format!("{value:.digits$}+{kernel:.digits$} = {total:.digits$}"))
     }
 
-    /// What the run yields, for programs.
+    /// The report as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let mut proxies = BTreeMap::new();
@@ -119,7 +119,7 @@ impl Report {
         })
     }
 
-    /// What the run yields, for people.
+    /// The report as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = self.head();
@@ -176,13 +176,13 @@ impl Report {
         text
     }
 
-    /// One proxy's figures as multiples of another's.
+    /// Ratios of one proxy's figures to another's.
     fn ratios(&self, who: Kind, rival: Kind) -> Vec<(&'static str, f64)> {
         ROWS.iter()
             .filter_map(|row| {
                 let ours = self.total(who, row)?;
                 let theirs = self.total(rival, row)?;
-                // A difference below zero makes no sensible multiple.
+                // A ratio of differences below zero is meaningless.
                 (ours > 0.0 && theirs > 0.0).then_some((row.title, ours / theirs))
             })
             .collect()

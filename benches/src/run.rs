@@ -1,9 +1,9 @@
-//! The course of a run: rounds, in each of them every proxy with every cell.
+//! Runs the benches: in each round, every cell on every proxy.
 //!
-//! In: the proxies and cells that were asked for, and their load.
+//! In: the selected proxies and cells, and their load.
 //! Out: a report, and a line of progress for each cell on stderr.
-//! The order of the proxies moves on by one each round, so that none is
-//! always the first. Never: leaves a process or a folder behind.
+//! The order of the proxies rotates by one each round, so that none is always the first. Never:
+//! leaves a process or a folder behind.
 
 use crate::cells::{Cell, Load};
 use crate::machine::{Machine, raise_open_files};
@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Longest time that one cell may take.
+/// Timeout of a cell.
 const CELL: Duration = Duration::from_secs(180);
 
-/// Open files beside those of the idle streams.
+/// Open files in addition to those of the idle streams.
 const SPARE_FILES: u64 = 1024;
 
-/// What is asked of a run.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Binary of the gateway, if it takes part.
@@ -49,7 +49,7 @@ struct Run {
     cells: Vec<Cell>,
 }
 
-/// A folder that goes when its owner goes.
+/// A folder that is deleted when dropped.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -58,7 +58,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs it all.
+/// Runs all rounds.
 ///
 /// # Errors
 /// When a process does not start or an answer is wrong.
@@ -106,7 +106,7 @@ fn find(options: &Options, machine: &mut Machine) -> Vec<Competitor> {
     contenders
 }
 
-/// Opens the limit of open files, or takes fewer streams if it stays low.
+/// Raises the limit of open files, or reduces the idle streams to fit it.
 fn fit(mut load: Load) -> Result<Load> {
     let wanted = u64::from(load.idle_streams) * 2 + SPARE_FILES;
     let allowed = raise_open_files(wanted)?;
@@ -122,7 +122,7 @@ impl Run {
         let mut peer = None;
         for cell in self.cells.iter().copied() {
             let at = format!("round {}, {}, {cell:?}", round + 1, who.kind.name());
-            // Memory is looked at in a process that has seen no other load.
+            // Memory is measured in a process without previous load.
             if cell == Cell::Memory || peer.is_none() {
                 drop(peer.take());
                 let folder = self.folder.join(format!("{:?}", who.kind));

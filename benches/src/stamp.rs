@@ -1,4 +1,4 @@
-//! Send times written into event texts, so that a reader can tell their age.
+//! Send times in event texts, so that a reader can compute their age.
 //!
 //! In: the wall clock, which client and engine share on one machine.
 //! Out: a fixed-width decimal stamp, and the age of a stamp found in an event.

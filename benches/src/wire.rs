@@ -1,4 +1,4 @@
-//! The little of HTTP/1.1 that both ends of the bench need: framed bodies.
+//! The part of HTTP/1.1 that both ends of the bench need: framed bodies.
 //!
 //! In: header fields of a parsed head, then raw bytes as they arrive.
 //! Out: payload bytes without their framing, and whether the body has ended.
@@ -8,10 +8,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BytesMut};
 
-/// Header fields a head may have.
+/// Maximum header fields of a head.
 pub const MAX_HEADERS: usize = 64;
 
-/// Longest head, chunk-size line or trailer line that is waited for.
+/// Maximum bytes of a head, chunk-size line or trailer line.
 pub const MAX_HEAD: usize = 16 * 1024;
 
 const MAX_CHUNK: usize = 1 << 30;
@@ -26,7 +26,7 @@ enum Step {
     Done,
 }
 
-/// Takes the framing off one message body.
+/// Decodes the framing of a message body.
 #[derive(Debug)]
 pub struct Body {
     step: Step,
@@ -58,7 +58,7 @@ impl Body {
         self.step == Step::Size
     }
 
-    /// Moves what can be moved from `input` to `out`; true at the body's end.
+    /// Decodes as much of `input` as possible into `out`; returns true at the end of the body.
     ///
     /// # Errors
     /// When the chunk framing is broken.
@@ -112,7 +112,7 @@ fn take(input: &mut BytesMut, out: &mut Vec<u8>, left: usize) -> usize {
     count
 }
 
-/// Length of the first line of `input` without its CRLF, once it is whole.
+/// Length of the first line of `input` without its CRLF; `None` while it is incomplete.
 fn line(input: &[u8]) -> Result<Option<usize>> {
     match input.iter().position(|byte| *byte == b'\n') {
         Some(end) if end > 0 && input[end - 1] == b'\r' => Ok(Some(end - 1)),

@@ -1,7 +1,7 @@
-//! The access log: a JSON line for each request that ended, appended to a file. Off by default.
+//! The access log: appends a JSON line for each finished request to a file. Off by default.
 //!
 //! - *In*: records.
-//! - *Out*: when, what, where to, how it ended, how long it took.
+//! - *Out*: time, request, route, backend, outcome, sizes, tokens, duration.
 //! - *Never*: a prompt, an answer, or a credential.
 
 use std::io;
@@ -20,7 +20,7 @@ pub struct AccessLog {
     file: RotatingFile,
 }
 
-/// A line.
+/// A line of the access log.
 #[derive(Serialize)]
 struct Line<'r> {
     /// Wall-clock time of the first byte of the request, RFC 3339 in UTC.
@@ -54,11 +54,11 @@ struct Line<'r> {
 }
 
 impl AccessLog {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files
-    /// set aside are kept.
+    /// Opens or creates the file. It rotates before it exceeds `max_size` bytes and keeps `keep`
+    /// rotated files.
     ///
     /// # Errors
-    /// The system's error.
+    /// The I/O error.
     pub fn open(path: &Path, max_size: u64, keep: usize) -> io::Result<Self> {
         Ok(AccessLog { file: RotatingFile::open(path.to_owned(), max_size, keep)? })
     }

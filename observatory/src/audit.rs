@@ -1,8 +1,8 @@
-//! The audit log: a sink of findings, a line each, appended to a file.
+//! The audit log: a sink that appends a line for each finding to a file.
 //!
 //! - *In*: lines, by the pump.
-//! - *Out*: the file, set aside as `.1`, `.2` ... when it has grown to its bound.
-//! - *Never*: a file that others than the owner of the process may read.
+//! - *Out*: the file, rotated to `.1`, `.2` ... at its maximum size.
+//! - *Never*: a file that other users can read.
 
 use std::io;
 use std::path::Path;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use crate::rotating_file::RotatingFile;
 use crate::sink::{Queued, Sink, SinkError};
 
-/// A finding.
+/// A line of the audit log: one finding.
 #[derive(Debug)]
 pub struct AuditLine {
     /// When it was found, Unix microseconds.
     pub at: u64,
-    /// JSON, without the end of the line.
+    /// JSON, without the line feed.
     pub text: String,
 }
 
@@ -26,18 +26,18 @@ impl Queued for AuditLine {
     }
 }
 
-/// The file.
+/// The file of the audit log.
 #[derive(Debug)]
 pub struct AuditLog {
     file: RotatingFile,
 }
 
 impl AuditLog {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes; `keep` files
-    /// set aside are kept.
+    /// Opens or creates the file. It rotates before it exceeds `max_size` bytes and keeps `keep`
+    /// rotated files.
     ///
     /// # Errors
-    /// The system's error.
+    /// The I/O error.
     pub fn open(path: &Path, max_size: u64, keep: usize) -> io::Result<Self> {
         Ok(AuditLog { file: RotatingFile::open(path.to_owned(), max_size, keep)? })
     }

@@ -1,5 +1,5 @@
-//! Every metric: its name, kind, unit, labels and help. Exporters walk this table; other metrics
-//! cannot be exported.
+//! Every metric: its name, kind, unit, labels and help. Exporters iterate over this table; a metric
+//! that is not in it is not exported.
 //!
 //! - *In*: nothing; it is data.
 //! - *Out*: rows for Prometheus, for `docs/metrics.md`, and for any other exporter.
@@ -11,7 +11,7 @@ mod bounds;
 
 use bounds::{BYTES, CLIENT_SECONDS, SERVER_TPOT_SECONDS, SERVER_TTFT_SECONDS, TOKENS};
 
-/// What a metric is.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows.
@@ -22,7 +22,7 @@ pub enum Kind {
     Histogram,
 }
 
-/// What a value counts.
+/// Unit of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Seconds. Series keep microseconds.
@@ -40,16 +40,16 @@ pub enum Unit {
 pub struct Metric {
     /// Its name, with the unit or `_total` at the end.
     pub name: &'static str,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What its values count.
+    /// Unit of its values.
     pub unit: Unit,
     /// The labels that a sample may have; `*` stands for labels of the settings.
     pub labels: &'static [&'static str],
     /// What is counted, in a sentence.
     pub help: &'static str,
-    /// The upper bounds of a histogram's classic buckets, in its unit, without the infinite one.
-    /// Empty for other kinds.
+    /// Upper bounds of a histogram's classic buckets, in its unit, without `+Inf`. Empty for other
+    /// kinds.
     pub bounds: &'static [f64],
 }
 

@@ -1,13 +1,13 @@
-//! Gauges of the process, and counts that belong to no request.
+//! Gauges of the process, and counters without a route.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// The gauges of a group.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    /// Requests between their head and their record.
+    /// Requests in flight: from their head to their record.
     pub requests: AtomicI64,
-    /// Bytes taken from the backend that clients have not taken yet.
+    /// Bytes read from the backend and not yet written to clients.
     pub ring_bytes: AtomicI64,
 }
 
@@ -16,18 +16,18 @@ pub struct InFlight {
 pub struct Gauges {
     /// Connections of clients.
     pub connections: AtomicI64,
-    /// Requests that were refused before they had a route, by nothing but their head.
+    /// Requests refused before routing because their head is invalid.
     pub bad_heads: AtomicU64,
     /// Panics that ended a request.
     pub panics: AtomicU64,
-    /// Changes of settings that took effect.
+    /// Reloads of the settings that took effect.
     pub reloads: AtomicU64,
-    /// Changes of settings that were refused.
+    /// Reloads of the settings that were refused.
     pub reload_failures: AtomicU64,
 }
 
 impl Gauges {
-    /// Count one.
+    /// Increments a counter.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Groups: the closed set of label values that a request can count under.
+//! Groups: the closed set of label sets under which requests are counted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,10 +18,10 @@ pub struct Group {
     pub backend: Arc<str>,
     /// `gen_ai.provider.name`.
     pub provider: Arc<str>,
-    /// `gen_ai.operation.name`; empty for requests that are no inference.
+    /// `gen_ai.operation.name`; empty for requests other than inference.
     pub operation: &'static str,
-    /// Models with a label of their own. A request's model number is its position here plus one; 0
-    /// means other or none.
+    /// Models with their own label value. A model's number is its position here plus one; 0 is the
+    /// label value `other`.
     pub models: Arc<[String]>,
     /// Constant labels of the route.
     pub labels: Arc<[(String, String)]>,
@@ -30,7 +30,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The number of a model.
+    /// The number of a model; 0 if it has no label value of its own.
     pub fn model_number(&self, model: Option<&str>) -> u16 {
         let at = model.and_then(|m| self.models.iter().position(|known| known == m));
         at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or(0)
@@ -49,7 +49,7 @@ impl Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupId(u32);
 
-/// What a series is counted under.
+/// Key of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesKey {
     /// The group.
@@ -66,7 +66,7 @@ pub(crate) struct Groups(RwLock<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By number; `None`: forgotten, and free for another.
+    /// By number. `None`: expired, and free for reuse.
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     numbers: HashMap<Arc<Group>, u32>,
@@ -75,7 +75,7 @@ struct Known {
 #[derive(Debug)]
 struct Slot {
     group: Arc<Group>,
-    /// Users of the group hold it.
+    /// Shared with the users of the group.
     in_flight: Arc<InFlight>,
     unused_since: Option<Tick>,
 }
@@ -102,7 +102,7 @@ impl Groups {
         (GroupId(number), slot.in_flight.clone())
     }
 
-    /// `None`: it was forgotten.
+    /// `None`: the group has expired.
     pub(crate) fn group(&self, id: GroupId) -> Option<Arc<Group>> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         known.slots.get(id.0 as usize)?.as_ref().map(|slot| slot.group.clone())
@@ -118,13 +118,13 @@ impl Groups {
             .collect()
     }
 
-    /// Remove groups of backends that were not used for that long; `gone` is called with them
-    /// before their numbers are reused.
+    /// Removes groups of backends that have been unused for `after`. Calls `gone` with their ids
+    /// before these are reused.
     pub(crate) fn forget(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Known { slots, free, numbers } = &mut *known;
-        // Counters that lose a part of what they sum look like new ones that have counted the rest
-        // at once: a backend's groups go together.
+        // All groups of a backend expire together: Prometheus would take the drop of a counter that
+        // sums over them for a reset.
         let place = |slot: &Slot| (slot.group.route.clone(), slot.group.backend.clone());
         let mut kept = HashSet::new();
         for slot in slots.iter_mut().flatten() {

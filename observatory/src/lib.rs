@@ -1,7 +1,7 @@
 //! Observatory: series, metrics and sinks of records.
 //!
 //! - *In*: finished [`lens::Record`]s, batches of gaps, changes of gauges.
-//! - *Out*: the recent records, the series of each route and backend, what Prometheus scrapes.
+//! - *Out*: the recent records, the series of each route and backend, the Prometheus exposition.
 //! - *Never*: a label from a client. Labels are interned when settings are built
 //!   ([`Observatory::group`]), and a request carries their number.
 
@@ -47,24 +47,24 @@ use rate::Rate;
 use recent::{Recent, RecentSink};
 use sink::Pump;
 
-/// How long a backend that is not there any more stays in metrics: some scrapes, so that its last
-/// counts are seen.
+/// How long the series of a removed backend are kept: several scrapes, so that its last counts are
+/// exported.
 pub const FORGET: Duration = Duration::from_secs(600);
 
-/// What was counted, of one worker or of all.
+/// Series and rates, of one worker or of all.
 #[derive(Debug, Default)]
 struct Shard {
     series: HashMap<SeriesKey, Series>,
     rates: HashMap<GroupId, Rate>,
 }
 
-/// Everything that is known about the traffic of one process.
+/// Records, series and gauges of one process.
 #[derive(Debug)]
 pub struct Observatory {
     groups: Groups,
-    /// What each worker has counted since it was last drained.
+    /// Counts of each worker since the last drain.
     shards: Sharded<Shard>,
-    /// What was drained from all workers.
+    /// Counts drained from all workers.
     total: Mutex<Shard>,
     recent: Arc<Recent>,
     pump: Pump,
@@ -73,7 +73,8 @@ pub struct Observatory {
 }
 
 impl Observatory {
-    /// For that many workers, keeping that many records; finished records go to these sinks, too.
+    /// An observatory for `workers` workers that keeps the last `records` records and delivers each
+    /// finished record to `sinks`.
     pub fn new(workers: usize, records: usize, sinks: Vec<Box<dyn Sink>>) -> Self {
         let recent = Arc::new(Recent::new(records));
         let own: Box<dyn Sink> = Box::new(RecentSink(recent.clone()));
@@ -88,7 +89,7 @@ impl Observatory {
         }
     }
 
-    /// The same, with a log of findings from that many workers.
+    /// Adds an audit log that receives findings from `workers` workers.
     #[must_use]
     pub fn with_audit_log(self, workers: usize, log: AuditLog) -> Self {
         Observatory {
@@ -97,16 +98,16 @@ impl Observatory {
         }
     }
 
-    /// The number of a group of labels, and its gauges. The same labels have the same number, so
-    /// that counters go on over a change of settings; it is reserved while the gauges are held, and
-    /// [`FORGET`] longer.
+    /// Interns a group of labels; returns its id and its gauges. Equal labels get the same id, so
+    /// counters continue across reloads. The id stays reserved while the gauges are held and for
+    /// [`FORGET`] after that.
     pub fn group(&self, group: Group) -> (GroupId, Arc<InFlight>) {
         self.groups.intern(group)
     }
 
-    /// Forget backends that nothing was counted for during [`FORGET`]: those that come and go would
-    /// fill the memory, and every scrape. To be called now and then. Returns false, having done
-    /// nothing, while a scrape is made: the caller's thread does not wait for one.
+    /// Expires the series of backends that have been unused for [`FORGET`], so that removed
+    /// backends do not grow memory and scrapes. Call it periodically. Returns false and does
+    /// nothing while a scrape holds the lock: the calling thread does not wait.
     pub fn forget(&self, now: Tick) -> bool {
         // The order of locks is that of a scrape: the total, then the groups.
         let mut total = match self.total.try_lock() {
@@ -134,7 +135,8 @@ impl Observatory {
         }
     }
 
-    /// Count gaps of a stream that still runs, or has just ended.
+    /// Records gaps between events of a stream, in microseconds. The stream is running or has just
+    /// ended.
     pub fn gaps(
         &self,
         worker: usize,
@@ -148,14 +150,14 @@ impl Observatory {
         client_itl.for_each(|gap| series.record(Timing::ClientItl, gap));
     }
 
-    /// Count how long a guard kept events back.
+    /// Records how long the guardrail held events, in microseconds.
     pub fn holds(&self, worker: usize, key: SeriesKey, micros: impl Iterator<Item = u64>) {
         let mut shard = self.shards.shard(worker);
         let series = shard.series.entry(key).or_default();
         micros.for_each(|held| series.record(Timing::EventHold, held));
     }
 
-    /// Take in a request that finished at `now`.
+    /// Records a request that finished at `now`.
     pub fn finished(&self, worker: usize, key: SeriesKey, record: Record, now: Tick) {
         let mut shard = self.shards.shard(worker);
         shard.series.entry(key).or_default().observe(&record);
@@ -167,7 +169,7 @@ impl Observatory {
     /// The last records, newest first.
     pub fn recent(&self, limit: usize) -> Vec<Arc<Record>> {
         let mut newest: Vec<Arc<Record>> = self.pump.waiting().into_iter().rev().collect();
-        // One that was delivered meanwhile is in both.
+        // A record that was delivered in between is in both lists.
         let listed = self.recent.newest(limit);
         newest.retain(|record| !listed.iter().any(|known| Arc::ptr_eq(known, record)));
         newest.extend(listed);
@@ -175,7 +177,7 @@ impl Observatory {
         newest
     }
 
-    /// What became of the records of each sink.
+    /// Delivery counts of each sink.
     pub fn sinks(&self) -> impl Iterator<Item = &Arc<SinkCounts>> {
         self.pump.counts().iter().chain(self.audit.iter().flat_map(Pump::counts))
     }
@@ -190,13 +192,13 @@ impl Observatory {
         overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, per_second)
     }
 
-    /// What guards cost each route, or the one of that name.
+    /// Guardrail cost of each route, or only of `route`.
     pub fn security(&self, route: Option<&str>) -> Vec<SecurityOverview> {
         security::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
     }
 
-    /// What Prometheus scrapes, in that format and in parts to be sent one after the other. `more`
-    /// are counts and gauges that others keep.
+    /// The Prometheus exposition in `format`, in parts to send in order. `more` are samples of
+    /// other components.
     pub fn prometheus(&self, format: Format, more: Vec<Sample>) -> Vec<Vec<u8>> {
         let total = self.drained();
         prometheus::render(
@@ -209,8 +211,8 @@ impl Observatory {
         )
     }
 
-    /// What all workers have counted. A worker waits only while its counts are taken away, never
-    /// while they are merged.
+    /// Counts of all workers. A worker is blocked only while its counts are taken, not while they
+    /// are merged.
     fn drained(&self) -> MutexGuard<'_, Shard> {
         let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
         self.drain_into(&mut total);
@@ -227,7 +229,7 @@ impl Observatory {
         });
     }
 
-    /// All series, merged by what `by` keeps of their keys.
+    /// All series, merged by the key that `by` returns.
     fn merged(
         &self,
         by: impl Fn(&SeriesKey) -> (GroupId, u16, Outcome),
@@ -241,7 +243,7 @@ impl Observatory {
     }
 }
 
-/// Generated tokens that the engine stated.
+/// Generated tokens reported by the engine; 0 if they were estimated.
 fn stated_tokens(record: &Record) -> u64 {
     let stated = record.usage.as_ref().filter(|usage| !usage.estimated);
     stated.and_then(|usage| usage.completion_tokens).unwrap_or(0)

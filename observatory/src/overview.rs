@@ -13,11 +13,11 @@ use crate::group::{Group, GroupId, Groups};
 /// Percentiles of one timing, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TimingOverview {
-    /// Values.
+    /// Number of values.
     pub count: u64,
     /// Arithmetic mean.
     pub mean_us: f64,
-    /// Percentiles, exact to 1.1 %.
+    /// 50th percentile. Percentiles are exact to 1.1 %.
     pub p50_us: u64,
     /// 90th.
     pub p90_us: u64,
@@ -30,30 +30,30 @@ pub struct TimingOverview {
     pub p999_us: u64,
 }
 
-/// A route with a backend and an operation.
+/// Figures of a route with a backend and an operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Overview {
     /// The route.
     pub route: String,
     /// The backend.
     pub backend: String,
-    /// The operation; empty for requests that are no inference.
+    /// The operation; empty for requests other than inference.
     pub operation: &'static str,
     /// Requests that have not ended.
     pub in_flight: i64,
     /// Requests that ended.
     pub requests: u64,
-    /// The same for each second of the last minute.
+    /// Finished requests per second over the last minute.
     pub requests_per_s: f64,
-    /// Generated tokens that engines stated, for each second of the last minute.
+    /// Generated tokens reported by engines, per second over the last minute.
     pub output_tokens_per_s: f64,
     /// Requests by outcome; those that did not occur are absent.
     pub outcomes: BTreeMap<&'static str, u64>,
     /// Events with generated text.
     pub content_events: u64,
-    /// Generated tokens that engines stated.
+    /// Generated tokens reported by engines.
     pub output_tokens: u64,
-    /// Gaps over the route's threshold.
+    /// Gaps over the stall threshold of the route.
     pub stalls: u64,
     /// Timings that have values.
     pub timings: BTreeMap<&'static str, TimingOverview>,
@@ -61,7 +61,7 @@ pub struct Overview {
     pub ledger_share: BTreeMap<&'static str, f64>,
 }
 
-/// Groups that a reload split count as one for operators.
+/// One overview per route, backend and operation: groups that a reload has split are merged.
 pub(crate) fn of(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,

@@ -1,11 +1,12 @@
 //! The Prometheus exposition, made from the histograms of series.
 //!
-//! - *In*: series, gauges, and samples that others keep.
-//! - *Out*: families in the format that the scraper asked for. The text has classic buckets with
-//!   the bounds of the OpenTelemetry GenAI conventions and finer ones below 10 ms; protobuf has
-//!   native histograms, a twelfth of the bytes.
-//! - *Never*: a second count of the same thing. Native buckets are copies. Classic ones are read
-//!   off them on each scrape, so a bucket's edge is exact to 2.2 %, and sums and counts are exact.
+//! - *In*: series, gauges, and samples of other components.
+//! - *Out*: metric families in the format negotiated with the scraper. The text has classic buckets
+//!   with the bounds of the OpenTelemetry GenAI conventions and finer ones below 10 ms; protobuf
+//!   has native histograms, a twelfth of the bytes.
+//! - *Never*: a second count of the same thing. Native buckets are copies. Classic buckets are
+//!   computed from them on each scrape, so their bounds are exact to 2.2 %; sums and counts are
+//!   exact.
 
 mod families;
 mod format;
@@ -53,8 +54,8 @@ pub(crate) fn render(
     out.finish()
 }
 
-/// Groups differ in more than what a family names, and a sample may stand there once: series meet
-/// under their labels.
+/// Several groups can have the same labels in a family, and a family must not repeat a label set:
+/// their series are merged.
 fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
     let [mut outcomes, mut errors, mut inference, mut all] = [const { Meeting::new() }; 4];
     for (SeriesKey { group, model, outcome }, one) in series {
@@ -78,7 +79,7 @@ fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &G
     all.iter().for_each(|(labels, met)| ours(out, labels, &merged(met)));
 }
 
-/// Most series meet no other, and are not copied.
+/// Merges series with equal labels. A single series, the usual case, is borrowed.
 fn merged<'a>(met: &[&'a Series]) -> Cow<'a, Series> {
     match met {
         [one] => Cow::Borrowed(one),
@@ -171,7 +172,7 @@ fn ours(out: &mut Families, labels: &Labels, s: &Series) {
     }
 }
 
-/// What guards did and cost.
+/// Timings, calls, verdicts and failures of guardrails.
 fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     for phase in [
         Timing::Validation,

@@ -1,8 +1,8 @@
-//! Requests and tokens for each second, over the last minute.
+//! Requests and tokens per second, over the last minute.
 //!
 //! - *In*: a request that ended, with its tokens.
 //! - *Out*: rates over the last minute, or over the time since the start if that is shorter.
-//! - *Never*: memory that grows: twelve slots of five seconds, and the one that is being filled.
+//! - *Never*: growing memory: twelve slots of five seconds and the current one.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const SLOTS: usize = 13;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Which slot since the clock began.
+    /// Number of the slot since the start of the clock.
     number: u64,
     requests: u64,
     tokens: u64,
 }
 
-/// What ended in the last minute.
+/// Requests and tokens of the last minute.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rate([Slot; SLOTS]);
 
@@ -31,7 +31,7 @@ impl Rate {
         self.count(Slot { number: now.0 / SLOT, requests: 1, tokens });
     }
 
-    /// Add what another worker counted.
+    /// Adds the counts of another worker.
     pub(crate) fn merge(&mut self, other: &Rate) {
         other.0.iter().filter(|slot| slot.requests > 0).for_each(|slot| self.count(*slot));
     }
@@ -47,7 +47,7 @@ impl Rate {
         }
     }
 
-    /// Requests and tokens for each second; `up` is how long there was anything to count.
+    /// Requests and tokens per second; `up` is the uptime of the process.
     pub(crate) fn per_second(&self, now: Tick, up: Duration) -> (f64, f64) {
         let current = now.0 / SLOT;
         let first = current.saturating_sub(SLOTS as u64 - 1);

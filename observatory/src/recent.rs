@@ -2,8 +2,8 @@
 //!
 //! - *In*: records from the pump.
 //! - *Out*: the newest ones.
-//! - *Never*: more than the given number; what falls out is counted as dropped from the list, not
-//!   lost: it was counted in the series before.
+//! - *Never*: more than the given number. A record that drops out of the list is counted as
+//!   dropped, but it is not lost: the series have counted it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +42,7 @@ impl Recent {
         records.iter().rev().take(limit).cloned().collect()
     }
 
-    /// How many are kept.
+    /// Maximum number of records.
     pub(crate) fn keep(&self) -> usize {
         self.keep
     }
@@ -52,7 +52,7 @@ impl Recent {
     }
 }
 
-/// Fills the list.
+/// Appends delivered records to the list.
 pub(crate) struct RecentSink(pub(crate) Arc<Recent>);
 
 impl Sink for RecentSink {

@@ -1,12 +1,11 @@
-//! Lines appended to a file, which is set aside as `.1`, `.2` ... when it has grown to its bound.
-//! Only the owner of the process can read it.
+//! A log file that rotates: at its maximum size it is renamed to `.1`, `.2` ... Its mode is 0600.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file that is set aside when it is full.
+/// An append-only file that rotates at its maximum size.
 #[derive(Debug)]
 pub(crate) struct RotatingFile {
     path: PathBuf,
@@ -17,8 +16,8 @@ pub(crate) struct RotatingFile {
 }
 
 impl RotatingFile {
-    /// Open or make the file. It is set aside before it grows beyond `max_size` bytes, at least 1
-    /// KiB; `keep` files set aside are kept.
+    /// Opens or creates the file. It rotates before it exceeds `max_size` bytes (minimum 1 KiB) and
+    /// keeps `keep` rotated files.
     pub(crate) fn open(path: PathBuf, max_size: u64, keep: usize) -> io::Result<Self> {
         let max_size = max_size.max(1024);
         let file = append(&path)?;
@@ -26,7 +25,7 @@ impl RotatingFile {
         Ok(RotatingFile { path, file, size, max_size, keep })
     }
 
-    /// One write a line, so that a crash leaves whole lines.
+    /// Appends a line with a single write, so that a crash leaves whole lines.
     pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + line.len() as u64 > self.max_size {
             self.set_aside()?;
@@ -34,7 +33,7 @@ impl RotatingFile {
         match self.file.write_all(line) {
             Ok(()) => self.size += line.len() as u64,
             Err(error) => {
-                // What was written of the line is taken back, so that the next begins one.
+                // Truncate the partial line, so that the next one starts on a line of its own.
                 let _ = self.file.set_len(self.size);
                 return Err(error);
             }

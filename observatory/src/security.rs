@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::group::{GroupId, Groups};
 use crate::overview::{Key, TimingOverview, key, timing};
 
-/// A guarded route with a backend and an operation.
+/// Guardrail cost of a route with a backend and an operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SecurityOverview {
     /// The route.
@@ -18,19 +18,19 @@ pub struct SecurityOverview {
     pub backend: String,
     /// The operation.
     pub operation: &'static str,
-    /// Requests that a guard looked at.
+    /// Requests checked by the guardrail.
     pub requests: u64,
-    /// Requests that it ended.
+    /// Requests blocked by the guardrail.
     pub blocked: u64,
-    /// Time of the guard in a request, by phase; `security` is all of it, `added_ttft` what lay
-    /// before the first token.
+    /// Guardrail time of a request, by phase. `security` is the total, `added_ttft` the part before
+    /// the first token.
     pub overhead: BTreeMap<&'static str, TimingOverview>,
-    /// The client's TTFT, to hold it against.
+    /// The client's TTFT, for comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ttft: Option<TimingOverview>,
-    /// The guard's share of all request time, 0 to 100.
+    /// Guardrail share of all request time, 0 to 100.
     pub security_impact_percent: f64,
-    /// Each filter, the one that took longest in all first.
+    /// Filters, by total time, longest first.
     pub filters: Vec<FilterOverview>,
     /// Findings in prompts, by rule.
     pub found_in: BTreeMap<String, u64>,
@@ -45,21 +45,21 @@ pub struct FilterOverview {
     pub filter: String,
     /// `input` or `output`.
     pub side: String,
-    /// Requests it took part in.
+    /// Requests in which it ran.
     pub requests: u64,
     /// Calls.
     pub calls: u64,
-    /// Share of its requests whose stage ended when it did, 0 to 1.
+    /// Share of its requests in which it finished last in its stage, 0 to 1.
     pub critical_share: f64,
     /// Requests by verdict.
     pub verdicts: BTreeMap<String, u64>,
     /// Requests by failure.
     pub failures: BTreeMap<String, u64>,
-    /// Time on a thread, for a thread, for another server, and in all.
+    /// Time by part: `cpu`, `queue`, `remote`, and `wall`, which includes the others.
     pub parts: BTreeMap<&'static str, TimingOverview>,
 }
 
-/// The guarded routes; of one name, if one is given.
+/// Routes with a guardrail; only `route`, if given.
 pub(crate) fn of(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,

@@ -1,10 +1,10 @@
 //! Delivery of finished records: a queue for each worker, one pump thread, any number of sinks.
 //!
 //! - *In*: records from workers; lines of the audit log have a pump of their own.
-//! - *Out*: batches for each [`Sink`], in about the order in which the requests ended; what became
-//!   of them, counted.
-//! - *Never*: a request that waits for a sink; more than [`QUEUE`] records waiting for each worker:
-//!   what is beyond is dropped, and counted.
+//! - *Out*: batches for each [`Sink`], roughly in the order in which the requests ended; counts of
+//!   delivered and dropped records.
+//! - *Never*: a request that waits for a sink; more than [`QUEUE`] queued records per worker: the
+//!   excess is dropped and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use lens::Record;
 
-/// Records that wait for each worker at most. A sink that stalls for a second costs nothing at
-/// 4,000 requests a second for each worker.
+/// Maximum queued records per worker. At 4,000 requests per second and worker, a sink may stall for
+/// a second without loss.
 const QUEUE: usize = 4096;
-/// The pump looks at the queues this often; a queue that is half full wakes it before.
+/// Interval at which the pump drains the queues. A half-full queue wakes it earlier.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Takes finished records, or lines of the audit log, on the pump's thread, where it may block.
@@ -28,16 +28,16 @@ pub trait Sink<T = Record>: Send {
     /// Take a batch.
     ///
     /// # Errors
-    /// How many of the batch are lost, and why. The pump counts them and goes on.
+    /// The number of lost records of the batch, and the reason. The pump counts them and continues.
     fn deliver(&mut self, batch: &[Arc<T>]) -> Result<(), SinkError>;
 
-    /// Nothing more comes: write what is held.
+    /// Called once at shutdown: writes buffered records.
     fn flush(&mut self) {}
 }
 
-/// What can wait in a queue.
+/// An item of a queue.
 pub(crate) trait Queued: Send + Sync + 'static {
-    /// When it came to be, Unix microseconds: the order of a batch from many workers.
+    /// Time of the item in Unix microseconds. A batch from several workers is sorted by it.
     fn at(&self) -> u64;
 }
 
@@ -51,20 +51,20 @@ impl Queued for Record {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{lost} records lost: {why}")]
 pub struct SinkError {
-    /// How many.
+    /// Number of lost records.
     pub lost: u64,
-    /// What happened.
+    /// The reason.
     pub why: String,
 }
 
-/// What became of the records of one sink.
+/// Delivered and dropped records of one sink, and its last error.
 #[derive(Debug)]
 pub struct SinkCounts {
     /// The sink.
     pub name: &'static str,
     delivered: AtomicU64,
     dropped: AtomicU64,
-    /// Why records were lost last; empty while all is well.
+    /// Error of the last batch; empty if it was delivered completely.
     trouble: Mutex<String>,
 }
 
@@ -78,24 +78,24 @@ impl SinkCounts {
         }
     }
 
-    /// Records that it took.
+    /// Records delivered.
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Records that it lost.
+    /// Records lost.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Why the last batch was not taken whole; `None` when it was.
+    /// Error of the last batch; `None` if it was delivered completely.
     pub fn trouble(&self) -> Option<String> {
         Some(lock(&self.trouble).clone()).filter(|why| !why.is_empty())
     }
 }
 
-/// The queues, the thread and the counts of all sinks. Dropping it delivers what waits, and
-/// flushes.
+/// Queues, thread and counts of a set of sinks. Dropping it delivers the queued records and flushes
+/// the sinks.
 #[derive(Debug)]
 pub(crate) struct Pump<T: Queued = Record> {
     queues: Arc<Queues<T>>,
@@ -103,13 +103,13 @@ pub(crate) struct Pump<T: Queued = Record> {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Sinks, and what became of what they were given.
+/// Sinks with their counts.
 type Sinks<T> = Vec<(Box<dyn Sink<T>>, Arc<SinkCounts>)>;
 
 #[derive(Debug)]
 struct Queues<T> {
     workers: Vec<Mutex<Vec<Arc<T>>>>,
-    /// What was taken from the queues and is not in all sinks yet.
+    /// Records taken from the queues and not yet delivered to all sinks.
     delivering: Mutex<Vec<Arc<T>>>,
     dropped: AtomicU64,
     ends: Mutex<bool>,
@@ -121,7 +121,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<T: Queued> Pump<T> {
-    /// `thread` is the name of its thread.
+    /// Starts the pump's thread, named `thread`.
     pub(crate) fn start(thread: &str, workers: usize, sinks: Vec<Box<dyn Sink<T>>>) -> Self {
         let queues = Arc::new(Queues {
             workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
@@ -158,7 +158,7 @@ impl<T: Queued> Pump<T> {
 
     /// Records that are not in all sinks yet, oldest first.
     pub(crate) fn waiting(&self) -> Vec<Arc<T>> {
-        // The lock keeps the pump from taking records away meanwhile.
+        // Holding this lock prevents the pump from taking records in between.
         let delivering = lock(&self.queues.delivering);
         let mut all = delivering.clone();
         self.queues.workers.iter().for_each(|queue| all.extend(lock(queue).iter().cloned()));
@@ -170,7 +170,7 @@ impl<T: Queued> Pump<T> {
         &self.counts
     }
 
-    /// Records that found their queue full.
+    /// Records dropped because their queue was full.
     pub(crate) fn dropped(&self) -> u64 {
         self.queues.dropped.load(Ordering::Relaxed)
     }
@@ -212,7 +212,7 @@ impl<T: Queued> Queues<T> {
         let batch = delivering.clone();
         drop(delivering);
         for (sink, counts) in sinks {
-            // A sink that panics loses its batch and keeps the others going.
+            // A sink that panics loses its batch; the others still get theirs.
             let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver(&batch)));
             let all = batch.len() as u64;
             let result = delivered
@@ -230,7 +230,7 @@ impl SinkCounts {
         self.delivered.fetch_add(all - lost, Ordering::Relaxed);
         self.dropped.fetch_add(lost, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
-        // Once for each time it breaks: a full disk is not filled by saying so.
+        // Logged once per failure: log lines must not make a full disk worse.
         if trouble.is_empty() && !why.is_empty() {
             tracing::error!(
                 sink = self.name,
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::tests::record;
 
-    /// Tells what it gets; stalls until it is let go.
+    /// Reports the size of each batch; blocks until it is released.
     struct Telling {
         name: &'static str,
         batches: SyncSender<usize>,

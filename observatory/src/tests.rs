@@ -110,7 +110,7 @@ fn what_is_exported_is_in_the_catalog() {
     }
 }
 
-/// Two samples under one name and the same labels make a scrape worthless.
+/// Prometheus rejects a scrape with duplicate samples.
 #[test]
 fn no_sample_stands_there_twice() {
     let o = observed();
@@ -170,8 +170,7 @@ fn the_overview_sums_over_workers_models_and_outcomes() {
     assert!((shares - 1.0).abs() < 1e-9);
 }
 
-/// Backends that come and go leave nothing behind; what another group of theirs still counts in
-/// stays.
+/// Series of a removed backend expire, unless the backend has another group in use.
 #[test]
 fn series_of_removed_backends_expire() {
     let (o, at) =
@@ -193,14 +192,14 @@ fn series_of_removed_backends_expire() {
     drop(pod);
     assert!(o.forget(at(700)));
     assert!(shows("gone"), "it was held until now");
-    // The backend returns before it is forgotten: its counts continue.
+    // The backend returns before its series expire: its counts continue.
     assert_eq!(o.group(of("gone", "chat")).0, gone);
     assert!(o.forget(at(1299)));
     assert!(shows("gone"));
     assert!(o.forget(at(1300)));
     assert!(!shows("gone") && shows("stays"));
     assert_eq!(o.groups.all().len(), 2, "all of a backend, or nothing");
-    // The number is another's now, which begins anew.
+    // The number is reused by another group, whose counts start at zero.
     let (next, _) = o.group(of("next", "chat"));
     assert_eq!(next, gone);
     assert!(!text(&o).contains("llm_lens_requests_total{route=\"r\",backend=\"next\""));

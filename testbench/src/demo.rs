@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use lens::{Record, State};
 
-/// Widest bar of the waterfall.
+/// Maximum width of a bar, in characters.
 const WIDTH: u64 = 60;
 
-/// One request's ledger, drawn as what came after what.
+/// The ledger of one request as a waterfall.
 pub fn waterfall(record: &Record) -> String {
     let total = record.total_us.max(1);
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! A client connection that stamps what it reads: hyper's HTTP/1.1 over tokio's sockets.
+//! A client connection: hyper's HTTP/1.1 over tokio's sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use wire::url::{self, BadUrl, BaseUrl};
 
-/// How long a connection may take.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Why a request has no answer.
@@ -29,7 +29,7 @@ pub(crate) enum ClientError {
     Http(#[from] hyper::Error),
 }
 
-/// Where requests go.
+/// The server that requests are sent to.
 #[derive(Clone)]
 pub(crate) struct Target {
     host: String,
@@ -96,7 +96,7 @@ where
 }
 
 impl Connection {
-    /// Send a request; the answer's head.
+    /// Sends a request; returns the head of the answer.
     pub(crate) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,

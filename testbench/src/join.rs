@@ -1,10 +1,10 @@
-//! The two ends side by side: each request's figures at the client minus those of the gateway,
-//! joined by request id.
+//! Compares both ends: joins client and gateway measurements by request id and subtracts the
+//! gateway's from the client's.
 //!
 //! - *In*: samples of a run, the gateway's records from `/api/requests`.
 //! - *Out*: the distribution of client minus gateway for each timing that both have.
-//! - *Never*: a correction of either. A difference is a finding: the way between the two, or an
-//!   error in one of them.
+//! - *Never*: a correction of either. A difference shows the network between the two, or a
+//!   measurement error.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use serde::Serialize;
 use crate::http1::Target;
 use crate::measure::Sample;
 
-/// Most bytes of records that are read.
+/// Maximum bytes of an admin page.
 const MAX_ANSWER: usize = 256 << 20;
-/// How long the gateway may take to give its records.
+/// Timeout for an admin page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A difference in microseconds, over all requests that have both figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// What is compared.
+    /// The two timings that are compared.
     pub timing: &'static str,
     /// Requests compared.
     pub count: usize,
@@ -40,7 +40,7 @@ pub struct Difference {
     pub max_us: f64,
 }
 
-/// What the join found.
+/// Result of the join.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Joined {
     /// Requests of the run that the gateway has a record of.
@@ -53,10 +53,10 @@ pub struct Joined {
     pub differences: Vec<Difference>,
 }
 
-/// Ask the gateway for its records.
+/// Fetches the gateway's records.
 ///
 /// # Errors
-/// Why it did not give them.
+/// Why the records cannot be read.
 pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
     let mut all = page(admin, "/api/requests?limit=1000000").await?;
     serde_json::from_value(all["requests"].take())
@@ -66,7 +66,7 @@ pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
 /// A JSON page of the gateway's admin listener.
 ///
 /// # Errors
-/// Why it did not give it.
+/// Why the page cannot be read.
 pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> {
     let target = Target::new(admin)?;
     let get = async {
@@ -89,7 +89,7 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
 
 /// Join a run with the gateway's records.
 pub fn join(samples: &[Sample], records: &[Record]) -> Joined {
-    // They come newest first: of two with one id the first is meant.
+    // Records are sorted newest first; of two records with the same id, the newest counts.
     let by_id: HashMap<&str, &Record> = records.iter().rev().map(|r| (r.id.as_str(), r)).collect();
     let pairs: Vec<(&Sample, &Record)> =
         samples.iter().filter_map(|s| Some((s, *by_id.get(s.id.as_str())?))).collect();

@@ -1,10 +1,9 @@
 //! Load generator: measures a gateway or an engine as a client.
 //!
-//! - *In*: a base URL and a workload; or what a simulated engine shall be like.
+//! - *In*: a base URL and a workload, or the profile of a simulated engine.
 //! - *Out*: figures made with the same readers and definitions as the gateway's own ([`wire`],
-//!   [`lens`]), so that the two ends can be held against each other; reports as a table, JSON, CSV
-//!   and Markdown.
-//! - *Never*: the gateway's insides. Its figures come from its admin listener.
+//!   [`lens`]), so that both ends are comparable; reports as a table, JSON, CSV and Markdown.
+//! - *Never*: access to the gateway's internals. Its figures come from its admin listener.
 
 pub mod simulate;
 

@@ -11,19 +11,19 @@ use wire::{Dialect, Framing, Reader, ReaderLimits};
 
 use crate::http1::{ClientError, Connection, Target};
 
-/// What the client saw of one request. Times are microseconds; absent means not known.
+/// Measurements of one request at the client. Times are microseconds; absent means unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// The request id, by which a gateway's record is found.
+    /// The request id, by which the sample is joined with the gateway's record.
     pub id: String,
     /// From the start of the run to the moment the request was due.
     pub due_us: u64,
-    /// How long after that it was really sent.
+    /// Delay between due and sent.
     pub late_us: u64,
     /// The status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What went wrong, if something did.
+    /// The error, if the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Request due to first generated text. For a request sent on time this is the client's TTFT.
@@ -43,14 +43,14 @@ pub struct Sample {
     /// Generated tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// `tokens` was not stated by the engine.
+    /// Whether `tokens` is an estimate because the engine reported no usage.
     pub estimated: bool,
     /// Events with generated text.
     pub content_events: u64,
 }
 
 impl Sample {
-    /// Whether the answer was a good one.
+    /// Whether the request succeeded.
     pub fn is_ok(&self) -> bool {
         self.error.is_none()
     }
@@ -65,13 +65,13 @@ pub(crate) struct Ask {
     pub(crate) due: Instant,
 }
 
-/// Everything that comes of a request: the sample, and the gaps for the histogram of all.
+/// The sample of a request, and its gaps for the histogram of all requests.
 pub(crate) struct Measured {
     pub(crate) sample: Sample,
     pub(crate) gaps: Vec<u64>,
 }
 
-/// Ask, and read the answer to its end. The connection comes back if it can be used again.
+/// Sends a request and reads the answer to its end. `connection` is left open if it can be reused.
 pub(crate) async fn ask(
     target: &Target,
     connection: &mut Option<Connection>,
@@ -131,7 +131,7 @@ impl Seen {
         drop(client);
     }
 
-    /// What is wrong with an answer that was read to its end.
+    /// The error of an answer that was read to its end, if any.
     fn fault(&self) -> Option<String> {
         match (self.status, self.lens.error()) {
             (Some(200..=299), None) => None,

@@ -6,18 +6,18 @@ use std::str::FromStr;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-/// Lengths of prompts in tokens, roughly: one word stands for one token.
+/// Distribution of prompt lengths in words. A word is about one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Length {
     /// All the same.
     Fixed(u32),
-    /// Evenly between two.
+    /// Uniform between two lengths, both included.
     Uniform(u32, u32),
-    /// Around a mean with a deviation, at least 1.
+    /// Normal, with mean and standard deviation; at least 1.
     Normal(f64, f64),
 }
 
-/// Longest prompt that is made, in words.
+/// Maximum words of a generated prompt.
 const LONGEST: u32 = 1_000_000;
 
 impl FromStr for Length {
@@ -52,7 +52,7 @@ impl FromStr for Length {
 /// Where prompts come from.
 #[derive(Clone, Debug)]
 pub enum Prompts {
-    /// Made of words, of these lengths.
+    /// Generated from random words.
     Made(Length),
     /// Taken from a file in turn.
     Given(Vec<Given>),
@@ -63,7 +63,7 @@ pub enum Prompts {
 pub enum Given {
     /// `{"prompt": "..."}` or a bare JSON string.
     Text(String),
-    /// `{"messages": [...]}`, as the JSON stands.
+    /// `{"messages": [...]}`, sent unchanged.
     Messages(serde_json::Value),
 }
 
@@ -95,7 +95,7 @@ impl Prompts {
         }
     }
 
-    /// The prompt of the request with that number.
+    /// The prompt of request `number`.
     pub(crate) fn of(&self, number: u64, random: &mut SmallRng) -> Given {
         match self {
             Prompts::Made(length) => Given::Text(words(length.sample(random), random)),

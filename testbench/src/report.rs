@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use crate::join::Joined;
 use crate::run::{Config, Outcome};
 
-/// What counts as good for a user.
+/// Service level objectives, for goodput.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slo {
-    /// Longest time to first token.
+    /// Maximum time to first token.
     pub ttft: Option<Duration>,
-    /// Longest time for each output token.
+    /// Maximum time per output token.
     pub tpot: Option<Duration>,
-    /// Longest whole request.
+    /// Maximum time of a whole request.
     pub total: Option<Duration>,
 }
 
 impl std::str::FromStr for Slo {
     type Err = String;
 
-    /// `ttft=500ms,tpot=50ms,total=10s`; any of them may be missing.
+    /// `ttft=500ms,tpot=50ms,total=10s`; each is optional.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut slo = Slo::default();
         for part in text.split(',') {
@@ -45,15 +45,15 @@ impl std::str::FromStr for Slo {
     }
 }
 
-/// A finished run, ready to be written down.
+/// A finished run, ready for output.
 pub struct Report<'r> {
-    /// What was run.
+    /// Configuration of the run.
     pub config: &'r Config,
-    /// What it saw.
+    /// Results of the run.
     pub outcome: &'r Outcome,
-    /// What was wanted.
+    /// Objectives, if given.
     pub slo: Option<Slo>,
-    /// The gateway's view.
+    /// Comparison with the gateway's records, if joined.
     pub joined: Option<&'r Joined>,
 }
 
@@ -91,7 +91,7 @@ impl Report<'_> {
         [("TTFT", &o.ttft), ("TPOT", &o.tpot), ("ITL", &o.itl), ("request", &o.total)]
     }
 
-    /// The errors that occurred, with how often.
+    /// Errors with their counts.
     fn errors(&self) -> Vec<(String, usize)> {
         let mut all: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
         for error in self.outcome.samples.iter().filter_map(|s| s.error.as_deref()) {
@@ -100,7 +100,7 @@ impl Report<'_> {
         all.into_iter().map(|(e, n)| (e.to_owned(), n)).collect()
     }
 
-    /// The table that a person reads.
+    /// The report as a text table.
     pub fn table(&self) -> String {
         let mut out = String::new();
         let total = self.outcome.samples.len();
@@ -145,7 +145,7 @@ impl Report<'_> {
         out
     }
 
-    /// The same in Markdown.
+    /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut out = format!(
             "| requests | failed | requests/s | output tokens/s |\n|---|---|---|---|\n| {} | {} | {:.2} | {:.1} |\n\n| ms | count | mean | p50 | p90 | p95 | p99 | p99.9 |\n|---|---|---|---|---|---|---|---|\n",
@@ -164,7 +164,7 @@ impl Report<'_> {
         out
     }
 
-    /// One line a request.
+    /// The samples as CSV, one line per request.
     pub fn csv(&self) -> String {
         let mut out = String::from(
             "id,due_us,late_us,status,error,ttft_us,tpot_us,itl_mean_us,total_us,tokens,estimated,content_events\n",
@@ -191,7 +191,7 @@ impl Report<'_> {
         out
     }
 
-    /// Everything.
+    /// The full report as JSON.
     pub fn json(&self) -> Value {
         let c = self.config;
         let percentiles = |m: &Micros| -> Value {
@@ -237,7 +237,7 @@ impl Report<'_> {
     }
 }
 
-/// What the run ran on.
+/// The machine of the run.
 fn environment() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo")
@@ -288,7 +288,7 @@ fn ms(us: Option<f64>) -> String {
     us.map_or_else(|| "-".into(), |us| format!("{:.3}", us / 1000.0))
 }
 
-/// The histograms of a report that was written as JSON, by timing.
+/// The histograms of a JSON report, by timing.
 ///
 /// # Errors
 /// What is wrong with the document.

@@ -1,8 +1,8 @@
-//! The run: one loop for every schedule and every stop.
+//! Runs a load test, in a closed or an open loop.
 //!
 //! - *In*: a [`Config`].
 //! - *Out*: an [`Outcome`]: every request, and the histograms of all.
-//! - *Never*: latency counted from when we got round to sending. Open loops count from when a
+//! - *Never*: in an open loop, latency from when a request was sent: it is measured from when the
 //!   request was due.
 
 mod progress;
@@ -23,11 +23,11 @@ use crate::measure::{Ask, Measured, Sample, ask};
 use crate::prompts::{Given, Prompts};
 use crate::schedule::{Arrival, Stop};
 
-/// Most requests of an open loop that are under way at a time. Beyond it the generator, not the
-/// server, would be measured; requests that find no place wait, and their wait counts.
+/// Maximum requests in flight in an open loop. Beyond it the run would measure the generator
+/// instead of the server. Further requests wait, and the wait counts.
 const MAX_UNDER_WAY: usize = 4096;
 
-/// A run.
+/// Configuration of a run.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `http://host:port`, with or without `/v1`.
@@ -42,7 +42,7 @@ pub struct Config {
     pub warm_up: u64,
     /// Stream the answers.
     pub stream: bool,
-    /// What is asked.
+    /// Prompts of the requests.
     pub prompts: Prompts,
     /// `max_tokens` of each request.
     pub max_tokens: Option<u32>,
@@ -54,15 +54,15 @@ pub struct Config {
     pub progress: bool,
 }
 
-/// Why a run cannot be made.
+/// Why a run cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A setting that makes no sense.
+    /// An invalid setting.
     #[error("{0}")]
     Config(String),
 }
 
-/// What a run saw.
+/// Results of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Every request, in the order they ended.
@@ -75,7 +75,7 @@ pub struct Outcome {
     pub itl: Micros,
     /// Whole requests, from when they were due.
     pub total: Micros,
-    /// From the first request that counts to the end of the last.
+    /// From the start of the measured requests to the end of the last one.
     pub took: Duration,
 }
 
@@ -92,11 +92,11 @@ impl Outcome {
     }
 }
 
-/// Make a run.
+/// Runs a load test.
 ///
 /// # Errors
-/// [`RunError`] when the configuration makes no sense. A server that fails is no error: the samples
-/// say so.
+/// [`RunError`] if the configuration is invalid. A failing server is not an error: it is in the
+/// samples.
 pub async fn run(config: Config) -> Result<Outcome, RunError> {
     let target = Target::new(&config.base_url).map_err(RunError::Config)?;
     check(&config)?;
@@ -128,7 +128,7 @@ fn check(config: &Config) -> Result<(), RunError> {
 struct Runner {
     config: Config,
     target: Target,
-    /// Tells the requests of this run from those of others.
+    /// Distinguishes the request ids of this run from those of others.
     run: u32,
     number: AtomicU64,
 }
@@ -136,8 +136,8 @@ struct Runner {
 impl Runner {
     async fn round(self: Arc<Self>, stop: Stop, progress: Option<progress::Progress>) -> Outcome {
         let start = Instant::now();
-        // Bounded: a worker that finds it full waits, which a collector that only adds numbers
-        // never lets last.
+        // Bounded: a worker waits while it is full, but never for long, since the collector only
+        // adds numbers.
         let (send, mut receive) = mpsc::channel(1024);
         let collect = async {
             let mut outcome = Outcome::default();
@@ -165,7 +165,7 @@ impl Runner {
         outcome
     }
 
-    /// Workers that each ask again when answered.
+    /// Closed loop: each worker sends its next request after the answer to the last one.
     async fn closed(
         self: &Arc<Self>,
         concurrency: usize,
@@ -196,7 +196,7 @@ impl Runner {
                         return;
                     }
                     if failed {
-                        // A server that is away must not be asked a million times a second.
+                        // Limits the rate of retries while the server is unreachable.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }
@@ -206,7 +206,7 @@ impl Runner {
         while workers.join_next().await.is_some() {}
     }
 
-    /// Requests that come when they are due.
+    /// Open loop: sends each request when it is due.
     async fn open(self: &Arc<Self>, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
         let mut random = SmallRng::seed_from_u64(self.config.seed);
         let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();

@@ -1,4 +1,4 @@
-//! The schedule of requests: a value, so that one loop serves all of them.
+//! When requests are sent, and when a run stops.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use rand::rngs::SmallRng;
 /// How requests arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// That many workers, each starting its next request when the last one ended. Closed loop: a
-    /// slow server is asked less.
+    /// Closed loop: each worker starts its next request when the last one ended, so a slow server
+    /// receives fewer requests.
     Closed {
         /// Workers.
         concurrency: usize,
     },
-    /// Open loop at a mean rate with exponential gaps: requests come whether or not the server
-    /// keeps up, and latency counts from the moment a request was due, so that a stall is not
-    /// hidden by requests that were never sent.
+    /// Open loop with exponential gaps at a mean rate: requests are sent whether or not the server
+    /// keeps up. Latency is measured from when a request was due, so that a stall also counts for
+    /// the requests that it delayed.
     Poisson {
         /// Requests a second.
         rate: f64,
@@ -33,7 +33,7 @@ pub enum Arrival {
 pub enum Stop {
     /// After that many requests.
     Requests(u64),
-    /// When that much time has passed since the start; requests under way are waited for.
+    /// After this time; requests in flight are completed.
     After(Duration),
 }
 

@@ -1,11 +1,10 @@
-//! A simulated engine: the OpenAI API, at the speed of an engine.
+//! A simulated engine: the OpenAI API, at realistic speed.
 //!
-//! - *In*: a [`Profile`]: how fast it prefills and decodes, how much that varies, how often it
-//!   stalls.
+//! - *In*: a [`Profile`]: speed of prefill and decoding, jitter, and stalls.
 //! - *Out*: `/v1/chat/completions` (streamed and not), `/v1/completions`, `/v1/models`, `/health`
 //!   on an address.
-//! - *Never*: a claim to be an engine: the words mean nothing. Token counts are exact by
-//!   construction, one word one token.
+//! - *Never*: meaningful text. Output token counts are exact by construction: one word is one
+//!   token.
 
 mod answer;
 mod profile;
@@ -28,9 +27,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// Largest request body.
+/// Maximum bytes of a request body.
 const MAX_BODY: usize = 64 << 20;
-/// Most connections at a time.
+/// Maximum concurrent connections.
 const MAX_CONNECTIONS: usize = 8192;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -43,7 +42,7 @@ pub struct Engine {
 
 struct State {
     profile: Profile,
-    /// Slots in which requests run; the others queue, as in an engine.
+    /// Limits concurrent requests; further ones queue, as in an engine.
     slots: Semaphore,
     number: AtomicU64,
 }
@@ -57,10 +56,10 @@ impl Engine {
         Ok(Engine { listener: TcpListener::bind(address).await?, profile })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// What the system says.
+    /// The I/O error.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }

@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// It fails at once, and says so in a line or a few, without a panic.
+/// The command fails at once, with a short error and without a panic.
 fn fails_with(args: &[&str], wanted: &[&str]) {
     let begun = Instant::now();
     let output = run(args);
@@ -40,7 +40,7 @@ fn check_tells_every_problem_with_its_place() {
         .map(|p| format!("{name}{p}"));
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     fails_with(&["check", &name], &[&places[..], &["did you mean \"address\"?"]].concat());
-    // A gateway says the same.
+    // A gateway reports the same problems.
     fails_with(&["gateway", "--config", &name], &places);
 }
 
@@ -63,7 +63,7 @@ fn check_tells_what_is_no_settings_file() {
         let file = folder.file("odd.yaml", content).display().to_string();
         fails_with(&["check", &file], &[&file, wanted]);
     }
-    // Aliases that unfold a thousandfold, and nesting without an end.
+    // An alias bomb, and unlimited nesting.
     let bomb: String = (0..12)
         .map(|i| {
             format!(
@@ -131,14 +131,14 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
 
 #[test]
 fn every_commented_line_of_init_is_a_field() {
-    // What is offered as a comment must be accepted when it is uncommented.
+    // Every setting in a comment must be valid when it is uncommented.
     let folder = Folder::new();
     let name = folder.0.join("gateway.yaml").display().to_string();
     run(&["init", "--full", &name]);
     let written = std::fs::read_to_string(&name).unwrap();
     let mut uncommented = String::new();
     let mut is_field = false;
-    // After the two lines about the file, each field is a line about it and the line that it is.
+    // After two lines about the file, each setting has one comment line, followed by the setting.
     for line in written.lines().skip(2).filter(|l| !l.trim().is_empty()) {
         match line.trim() {
             "-" | "# -" => uncommented.push_str(&line.replacen("# ", "", 1)),
@@ -158,8 +158,8 @@ fn every_commented_line_of_init_is_a_field() {
         .output()
         .unwrap();
     let told = text(&output.stderr);
-    // Files need not be there, a plain URL has no TLS, a route has a backend or a pool, and
-    // backends are found in one place; nothing else may be wrong.
+    // Permitted: missing files, TLS for a plain URL, both a backend and a pool, several sources of
+    // discovery.
     let may_be = [
         "cannot open",
         "cannot read /etc",
@@ -197,7 +197,7 @@ fn a_taken_address_is_named() {
         &["gateway", "--upstream", url, "--listen", "192.0.2.1:80", "--admin", "127.0.0.1:0"],
         &["192.0.2.1:80"],
     );
-    // Data and operator on one address.
+    // The same address for clients and admin.
     let both = free_address().to_string();
     fails_with(&["gateway", "--upstream", url, "--listen", &both, "--admin", &both], &[&both]);
     let folder = Folder::new();
@@ -234,7 +234,7 @@ fn a_bad_certificate_is_named() {
         &["gateway", "--config", &file],
         &[&format!("{file}:4:"), &format!("{file}:5:"), "/no/such/cert.pem"],
     );
-    // Authorities of a backend.
+    // CA file of a backend.
     let text = format!(
         "backends: [{{name: e, url: 'https://127.0.0.1:1', tls: {{ca: '{}'}}}}]\nroutes: [{{name: r, backend: e}}]\nlisteners: [{{address: '127.0.0.1:0'}}]\nadmin: {{address: '127.0.0.1:0'}}\n",
         garbage.display()
@@ -313,8 +313,7 @@ fn a_full_disk_is_an_error() {
     assert!(text(&output.stderr).contains("No space"), "{}", text(&output.stderr));
 }
 
-/// A run is evidence: it is written down whatever else fails, and it does not pass when everything
-/// in it failed.
+/// Reports are written even if something else fails, and a run without a successful request fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_is_written_down_and_judged() {
     let engine = kit::Engine::start(|_| kit::sse::stream(3, 1)).await;

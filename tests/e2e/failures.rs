@@ -1,5 +1,5 @@
-//! What happens when an engine, or a client, does not do its part: what the client gets, and what
-//! the record says. Long because it is a list: one test for each way to fail.
+//! Failures of engines and clients: what the client gets, and what the record has. Long because it
+//! is a list: one test for each failure.
 
 use std::time::{Duration, Instant};
 
@@ -87,11 +87,11 @@ async fn an_invalid_answer_is_a_502_and_not_retried() {
         );
     }
     assert_eq!(engine.seen().len(), CASES.len(), "a request was sent twice");
-    // A connection that answered like that is not kept.
+    // A connection with an invalid answer is closed.
     eventually("all are closed", || engine.open() == 0).await;
 }
 
-/// A path, what an engine says there before it dies, and where the error stands in the last event.
+/// A path, the engine's output before it fails, and the place of the error in the last event.
 struct Dying {
     path: &'static str,
     content_type: &'static str,
@@ -206,7 +206,8 @@ async fn a_stream_that_breaks_off_ends_in_an_error_event_of_its_dialect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_with_a_length_that_breaks_off_never_looks_complete() {
-    // What is missing is shorter than any error event: an error event must not fill the length up.
+    // The missing part is shorter than any error event: an error event must not complete the
+    // length.
     let engine = Engine::start(|_| {
         let body = short_chat();
         let Step::Write(mut all) = with_length(&body) else { unreachable!() };
@@ -362,7 +363,7 @@ async fn a_stream_that_just_stops_is_incomplete() {
             "{case}"
         );
     }
-    // Some engines never say [DONE]; a finish reason is an end as well.
+    // Some engines never send [DONE]; a finish reason is an end, too.
     ask(&gateway, "/v1/chat/completions", "finished", CHAT_STREAM).await;
     assert_eq!(gateway.record("finished").await.outcome, Outcome::Ok);
 }
@@ -433,7 +434,7 @@ async fn waits_have_an_end() {
         (Some("upstream_idle_timeout"), Some(1))
     );
 
-    // No event stream: nothing may be put into it.
+    // Not an event stream: no error event is added.
     let (answer, _) = ask("silent", "between").await;
     assert_eq!((answer.complete, answer.text().as_str()), (false, "{"));
 
@@ -495,7 +496,7 @@ async fn a_client_that_never_reads_is_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
-    // An engine that lets a large body wait in the sockets for a moment.
+    // An engine that reads a large body late, so that it stays in the socket buffers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     nix::sys::socket::setsockopt(&listener, nix::sys::socket::sockopt::RcvBuf, &(64 << 10))
         .unwrap();
@@ -523,8 +524,7 @@ async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
     let request = post("/v1/chat/completions", "x-request-id: slow\r\n", &body);
     let mut client = gateway.client().await;
     client.send(&request[..1000]).await;
-    // The client's upload takes longer than an engine may take for its first byte: that is another
-    // wait.
+    // The upload takes longer than the timeout for the first byte, which does not include it.
     tokio::time::sleep(Duration::from_millis(1700)).await;
     client.send(&request[1000..]).await;
     let answer = client.answer().await;
@@ -583,7 +583,7 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
     ask(&mut client, "b").await;
     let seen: Vec<_> = engine.seen().iter().map(|s| (id(s).to_owned(), s.connection)).collect();
     assert_eq!(seen, [("a".to_owned(), 0), ("b".to_owned(), 1)]);
-    // Whether the engine read the request before it closed cannot be told from here.
+    // The gateway cannot know whether the engine read the request before it closed.
     let answer = ask(&mut client, "c").await;
     assert_eq!(engine.seen().last().map(|s| s.connection), Some(2));
     assert_eq!(
@@ -621,7 +621,7 @@ async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
         let answer = client.answer().await;
         assert!(answer.complete && !answer.text().contains("wrong"), "{case}: {}", answer.text());
         if case == "later" {
-            // The connection is given up at the next read.
+            // The connection is closed at the next read.
             eventually("swept", || engine.open() == 0).await;
         }
         assert_eq!(
@@ -740,7 +740,7 @@ async fn a_client_may_wait_for_leave_to_send_its_body() {
     assert!(engine.seen().is_empty());
     client.send(CHAT).await;
     assert_eq!(client.answer().await.status, 200);
-    // A client that does not wait is not answered.
+    // A client that does not wait gets no 100 Continue.
     client.send(head("100-Continue", CHAT.len()) + CHAT).await;
     assert_eq!(client.answer().await.status, 200);
     for seen in engine.seen() {
@@ -749,7 +749,7 @@ async fn a_client_may_wait_for_leave_to_send_its_body() {
     client.send(head("a-miracle", CHAT.len()) + CHAT).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.error_code().as_str()), (417, "expectation_failed"));
-    // A body that is too large is refused instead of asked for.
+    // A body that is too large is refused without a 100 Continue.
     let mut client = gateway.client().await;
     client.send(head("100-continue", 1 << 30)).await;
     let began = Instant::now();
@@ -841,8 +841,8 @@ async fn what_passes_through_has_an_end() {
         false => sse::json(200, &large),
     })
     .await;
-    // Two gateways: filling the sockets' buffers takes its time on a busy machine, and none of that
-    // is the silent one's.
+    // Two gateways: filling the socket buffers takes time on a busy machine, which must not count
+    // for the silent backend.
     for (id, timeouts, code) in [
         ("large", "client_write: 500ms", "client_write_timeout"),
         ("silent", "total: 1s", "total_timeout"),

@@ -1,5 +1,5 @@
-//! Guarded routes: matches never reach the client, everything else does byte for byte, and the
-//! record tells what it cost.
+//! Routes with a guardrail: matches never reach the client, everything else passes byte for byte,
+//! and the record has the cost.
 
 use std::time::{Duration, Instant};
 
@@ -223,7 +223,7 @@ async fn a_prompt_is_refused_before_the_engine_hears_of_it() {
     let record = gateway.record("blocked").await;
     assert_eq!(record.outcome, Outcome::Blocked);
     assert!(record.ledger_us.micros(State::GuardrailInput) <= record.total_us);
-    // What must be read and cannot be is refused, not passed unread.
+    // A body that must be checked and cannot be parsed is refused.
     assert_eq!(ask(&gateway, CHAT, "unread", "{\"messages\": [").await.status, 400);
     assert_eq!(engine.seen().len(), 0);
     let key = format!("ghp_{}", "x7Kq2mZ9pL4vT8wR1yB6nC3dF5gH0jS2aQ9e");
@@ -280,7 +280,7 @@ async fn text_waits_no_longer_than_it_may_and_comments_do_not_wait() {
     let hold = Duration::from_micros(record.ledger_us.micros(State::Hold));
     assert!((Duration::from_millis(300)..Duration::from_millis(800)).contains(&hold), "{record:?}");
     assert_eq!(record.ledger_us.total(), record.total_us);
-    // The engine's figures know nothing of it; the client's do.
+    // The hold is in the client's figures, and not in the engine's.
     assert!(
         record.engine_ttft_us.unwrap() + 300_000 < record.client_ttft_us.unwrap(),
         "{record:?}"
@@ -329,7 +329,7 @@ async fn what_cannot_be_read_does_not_pass() {
         (&gateway, "/v1/chat/completion%73", 403),
         (&gateway, "/v1/chat//completions", 403),
         (&gateway, "/v1/messages/batches", 403),
-        // What is named may pass, but no stream does unread.
+        // Named paths pass, but no stream passes unchecked.
         (&named, "/custom/stream", 502),
         (&named, "/custom/../v1/chat/completions", 403),
     ] {
@@ -367,7 +367,7 @@ async fn attacks_on_the_model_are_told_from_prompts_and_from_the_operators_words
     assert!(record.ledger_us.micros(State::GuardrailInput) > 0);
 }
 
-/// A choice that waits for ever cannot pile up the events of another.
+/// A choice that is held without end cannot accumulate the events of another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_has_a_bound() {
     let engine = Engine::start(|_| {

@@ -1,5 +1,5 @@
-//! Guarded routes beyond masking: judges that are asked, the operator's own rules, what ends an
-//! answer, what is taken out and put back, and what all of it cost.
+//! Guardrails beyond masking: judges, rules of the operator, blocked answers, redaction and
+//! restoring, and their cost.
 
 mod account;
 mod endings;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// A gateway whose one route has this guard; `backends` are more entries of their list.
+/// A gateway whose only route has this guardrail; `backends` are further entries of the list.
 async fn guarded(engine: &Engine, guardrail: &str, backends: &str, more: &str) -> Gateway {
     Gateway::with_settings(&settings(engine, guardrail, backends, more)).await
 }
@@ -32,7 +32,7 @@ fn settings(engine: &Engine, guardrail: &str, backends: &str, more: &str) -> Str
     )
 }
 
-/// The members of both, those of the second in place of the first's.
+/// Merges the members of both; those of `second` win.
 fn merged(first: &str, second: &str) -> String {
     let key = |member: &str| member.split(':').next().unwrap_or_default().trim().to_owned();
     let kept = first.split(", ").filter(|member| !second.contains(&format!("{}:", key(member))));

@@ -1,4 +1,4 @@
-//! HTTP/2 to the backend: the same walk and the same figures as over HTTP/1.1.
+//! HTTP/2 to the backend: the same pipeline and the same figures as over HTTP/1.1.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::support::{ask, eventually, read_until, settings, settled};
 /// What the backend does after its first two events.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
-    /// Says the rest, with usage.
+    /// Sends the rest, with usage.
     Ends,
     /// Resets the stream.
     Resets,
-    /// Says nothing more, and waits for the reset of a client that left.
+    /// Sends nothing more, and waits for the reset after the client has disconnected.
     Hangs,
-    /// Says nothing but its head, and waits for that reset.
+    /// Sends only its head, and waits for that reset.
     Promises,
 }
 
-/// What the backend saw.
+/// What the backend received.
 #[derive(Debug, PartialEq)]
 enum Saw {
     /// A request: method, path, request id, body.
@@ -211,7 +211,7 @@ async fn a_backend_without_http2_is_a_502() {
         .await;
 }
 
-/// One that has said its head and no more is raced by another, over HTTP/2 or not, and cut off.
+/// A backend that has sent only its head is hedged, over HTTP/2 or not, and canceled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_backend_is_raced_and_another_pool_is_mirrored_to() {
     let (late, mut at_late) = backend(Then::Promises).await;

@@ -1,5 +1,5 @@
-//! Whichever side dies, at any time: nothing of the request is left, and there is exactly one
-//! record of it.
+//! If either side fails at any stage, nothing of the request is left, and it has exactly one
+//! record.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 
 use crate::support::{eventually, id, read_until, settings, tarpit};
 
-/// How soon an engine must be rid of a client that left.
+/// How soon the connection to the engine must be closed after the client disconnects.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Longer than any test: a gateway that waits that long has not noticed.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// Where a request is when one side dies.
+/// Stage of a request at which one side fails.
 const STAGES: [&str; 6] = ["unanswered", "headers", "prefill", "middle", "full", "done"];
 
 /// The engine's script up to a stage.
@@ -47,8 +47,8 @@ fn until_stage(stage: &str) -> Vec<Step> {
     steps
 }
 
-/// Content events that must be on record when a client dies at a stage; `None`: not known, or up to
-/// the sockets.
+/// Content events that the record must have if a client disconnects at a stage; `None`: unknown, or
+/// dependent on socket buffers.
 fn content_events(stage: &str) -> Option<u64> {
     match stage {
         "headers" | "prefill" => Some(0),
@@ -57,7 +57,7 @@ fn content_events(stage: &str) -> Option<u64> {
     }
 }
 
-/// Send a request and wait until it is where it is to die.
+/// Sends a request and waits until it reaches the stage.
 async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str) -> Client {
     let mut client = gateway.client().await;
     if stage == "full" {
@@ -85,7 +85,7 @@ async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str
     client
 }
 
-/// Everything is as it was before the first request.
+/// Waits until gauges and open files are as before the first request.
 async fn nothing_is_left(gateway: &Gateway, engine: &Engine, files: usize) {
     for gauge in [
         "llm_lens_in_flight_requests",
@@ -99,7 +99,7 @@ async fn nothing_is_left(gateway: &Gateway, engine: &Engine, files: usize) {
     assert_eq!(gateway.metric("llm_lens_panics_total", ""), 0.0, "{}", gateway.stderr());
 }
 
-/// The open files of a gateway at rest.
+/// Open files of an idle gateway.
 async fn files_at_rest(gateway: &Gateway) -> usize {
     let mut least = usize::MAX;
     for _ in 0..20 {
@@ -126,7 +126,7 @@ async fn a_client_that_leaves_takes_its_upstream_connection_along() {
         let took = eventually(stage, || engine.closed_early() == number + 1).await;
         assert!(took < SOON, "{stage}: the engine went on for {took:?}");
         let record = gateway.record(stage).await;
-        // A client that has its `[DONE]` has what it came for.
+        // A client that received `[DONE]` has the whole answer.
         let want = if stage == "done" {
             (Outcome::Ok, None)
         } else {
@@ -213,8 +213,7 @@ async fn a_client_that_leaves_while_we_connect_is_noticed() {
     eventually("the gateway has no file more", || gateway.open_files() <= files).await;
 }
 
-/// The script of an engine that dies, or whose client does, as the request's id says: stage, side,
-/// round.
+/// The script of an engine for a failure named by the request id: stage, side, round.
 fn deadly(seen: &Seen) -> Vec<Step> {
     let mut words = id(seen).split('-');
     let (stage, who) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -231,7 +230,7 @@ fn deadly(seen: &Seen) -> Vec<Step> {
     steps
 }
 
-/// The record names the side that died.
+/// Asserts that the record names the side that failed.
 fn tells_how_it_ended(record: &Record) {
     let mut words = record.id.split('-');
     let (stage, who) =
@@ -259,7 +258,7 @@ fn tells_how_it_ended(record: &Record) {
             matches!(record.outcome, Outcome::ClientGone | Outcome::UpstreamFailed),
             "{record:?}"
         ),
-        // A stream that ended without a finish reason is the engine's fault, and still it ended.
+        // A stream without a finish reason is a failure of the engine, although it ended.
         _ => assert!(matches!(record.outcome, Outcome::Ok | Outcome::UpstreamError), "{record:?}"),
     }
 }
@@ -267,7 +266,7 @@ fn tells_how_it_ended(record: &Record) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_deaths_leave_nothing() {
     const ROUNDS: usize = 6;
-    // The side that dies: the client, the engine with FIN, the engine with RST, both, none.
+    // The side that fails: the client, the engine with FIN, the engine with RST, both, neither.
     const WHO: [&str; 5] = ["client", "fin", "rst", "both", "none"];
     let engine = Engine::start(deadly).await;
     let engine = Arc::new(engine);
@@ -335,7 +334,8 @@ async fn a_hundred_deaths_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_last_do_not_grow_the_gateway() {
-    // The ring is bounded: a client that does not read holds the engine back, not our memory.
+    // The ring is bounded: a client that does not read slows the engine down and does not grow the
+    // gateway.
     let engine = Engine::start(|_| {
         let mut steps = vec![Step::text(sse::STREAM_HEAD)];
         (0..256).for_each(|_| steps.push(Step::chunk(sse::content(&"x".repeat(256 << 10)))));

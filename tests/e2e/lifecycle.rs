@@ -1,5 +1,4 @@
-//! From start to end: draining, reloading, running out of what the system lends, and clocks that
-//! jump.
+//! From start to exit: drains, reloads, exhausted system resources, and clocks that jump.
 //!
 //! Upgrades and waits of seconds are in `slow.rs`.
 
@@ -57,8 +56,7 @@ async fn a_drain_ends_every_stream_well_and_then_the_process() {
     assert_eq!(status.code(), Some(0), "{}", gateway.stderr());
 }
 
-/// A client cannot know that the gateway leaves: what it sends in the same moment is answered, on a
-/// connection that is new and on one that is not.
+/// Requests sent at the moment a drain begins are answered, on new and on existing connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
@@ -202,7 +200,7 @@ async fn killed_and_started_again_it_serves_within_a_second() {
     let (address, admin) = (free_address(), free_address());
     let text = settings_at(address, admin, &engine.url(), "");
     let mut first = Gateway::with_settings(&text).await;
-    // A stream and an idle connection, so that the port is not clean when its owner dies.
+    // A stream and an idle connection, so that the address is in use when the process is killed.
     let _stream = running_stream(address).await;
     let _idle = first.client().await;
     first.signal(Signal::SIGKILL);
@@ -232,13 +230,13 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_place() {
     let line = 1 + written.lines().position(|l| l.contains("conect")).unwrap();
     assert!(log.contains(&format!("{}:{line}:3: timeouts.conect", file.display())), "{log}");
     assert!(log.contains("did you mean \"connect\"?"), "{log}");
-    // Not YAML at all, and by signal.
+    // Invalid YAML, and a reload by signal.
     gateway.write_settings("backends: [");
     gateway.signal(Signal::SIGHUP);
     gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 2.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     assert_eq!(gateway.metric("llm_lens_reloads_total", ""), 0.0);
-    // A file that is gone is no change either.
+    // A missing file changes nothing either.
     std::fs::remove_file(&file).unwrap();
     gateway.signal(Signal::SIGHUP);
     gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 3.0).await;
@@ -271,8 +269,8 @@ async fn new_settings_are_for_new_requests() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
-    // Old settings send route a to engine a and b to b; the new ones swap them. No request may see
-    // half of that.
+    // The old settings route a to engine a and b to b; the new ones swap them. No request may see a
+    // mixture.
     let a = Engine::start(|_| sse::json(200, "{\"engine\":\"a\"}")).await;
     let b = Engine::start(|_| sse::json(200, "{\"engine\":\"b\"}")).await;
     let routes = |first: &str, second: &str| {
@@ -311,8 +309,8 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
         gateway.until(|g| g.metric("llm_lens_reloads_total", "") > f64::from(turn)).await;
     }
     let seen = asking.await.unwrap();
-    // One client asks in turns: with whole changes, what it sees is runs of (a, b) and of (b, a),
-    // and a change between the two questions of a turn shows once for each reload, at most.
+    // The client queries both routes in turn. A reload between the two queries of a turn shows as a
+    // mixed pair, at most once per reload.
     let mixed = seen.chunks(2).filter(|pair| pair[0].1 == pair[1].1).count();
     assert!(mixed <= gateway.metric("llm_lens_reloads_total", "") as usize, "{mixed} of {seen:?}");
     assert!(seen.iter().any(|(m, e)| *m == "x" && e == "b"), "no reload was seen");
@@ -370,7 +368,7 @@ async fn without_file_descriptors_for_the_backend_the_client_is_told() {
     assert_eq!(try_chat(address, CHAT).await, Ok(200));
 }
 
-/// Where an output leads.
+/// Target of an output stream.
 #[derive(Clone, Copy, Debug)]
 enum Output {
     Null,
@@ -383,7 +381,7 @@ enum Output {
 }
 
 impl Output {
-    /// The output, and what must live as long as it is used.
+    /// The output, and a value that must live as long as it is used.
     fn open(self) -> (Stdio, Option<std::io::PipeReader>) {
         match self {
             Output::Null => (Stdio::null(), None),
@@ -407,7 +405,7 @@ impl Output {
     }
 }
 
-/// Start with these outputs, make it log, and ask.
+/// Starts a gateway with these outputs, makes it log, and sends requests.
 async fn serves_with(out: Output, err: Output) {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let (address, admin, gone) = (free_address(), free_address(), free_address());

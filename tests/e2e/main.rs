@@ -2,38 +2,37 @@
 
 #![expect(clippy::too_many_lines, reason = "a scenario reads top to bottom")]
 
-/// The commands besides the gateway, and what a gateway that cannot start says.
+/// The other commands, and errors of a gateway that cannot start.
 mod config_cli;
-/// What goes wrong between the two ends, and what each of them and the record is told.
+/// Failures between client and engine: what both get, and what the record has.
 mod failures;
-/// Guards: what is masked, what is refused, and that nothing else changes.
+/// Guardrails: masking, refusals, and everything else unchanged.
 mod guardrail;
-/// Guards: judges, rules, risk, redaction, what ends an answer, and the account of it all.
+/// Guardrails: judges, rules, risk, redaction, blocked answers, and their cost.
 mod guards;
 /// HTTP/2 to the backend.
 mod h2_backend;
-/// Whatever is killed, nothing is left behind.
+/// A failure of either side leaves nothing behind.
 mod leaks;
 /// Signals, upgrades, reloads, exhausted descriptors, hanging logs.
 mod lifecycle;
-/// Definition by definition: what a known schedule must measure.
+/// Measurements of a known schedule, for each definition.
 mod measure;
-/// Raw connections and frames, a strict engine, processes: for the modules that must be exact about
-/// bytes.
+/// Raw connections and frames, a strict engine, processes: for tests that need exact bytes.
 mod raw;
-/// Heads and bodies on their way: ids, credentials, routes, what is added and what is taken away.
+/// Requests and heads of answers: ids, credentials, routes, added and removed fields.
 mod requests;
-/// Pools: selection, ejection, and what retries hide from the client.
+/// Pools: selection, ejection, and retries.
 mod routing;
-/// What an attacker may try on the wire, in both directions.
+/// Attacks on the wire, in both directions.
 mod safety;
-/// Where records go.
+/// Sinks of records.
 mod sinks;
-/// What takes whole seconds because a wait of the gateway's or of pingora's does.
+/// Tests that take seconds because of a wait in the gateway or in pingora.
 mod slow;
-/// Answers on their way, cut and framed in every manner.
+/// Answers, split and framed in every way.
 mod streams;
-/// What the tests share and the kit is too general for.
+/// Helpers of the tests that are not in the kit.
 mod support;
 /// TLS on both sides.
 mod tls;

@@ -1,4 +1,4 @@
-//! A scripted engine with a known schedule, and what the record says of it.
+//! Records of a scripted engine with a known schedule.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use lens::record::Outcome;
 use crate::raw::h2raw;
 use crate::support::{ask, settings};
 
-/// How far a scheduled time may be off on a busy machine with two cores.
+/// Tolerance for scheduled times on a busy machine with two cores.
 const SLACK_US: u64 = 60_000;
 
 fn near(got: u64, want_ms: u64) -> bool {
@@ -88,7 +88,7 @@ async fn a_whole_answer_has_usage_and_no_token_times() {
     assert_eq!(record.finish_reasons, ["stop"]);
 }
 
-/// The kernel's stamps are compared with ours where the operator asks for it, and only there.
+/// The kernel's timestamps are compared with the gateway's only where configured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_kernel_says_is_kept_beside_what_we_say() {
     let _alone = crate::support::alone().await;
@@ -108,8 +108,7 @@ async fn what_the_kernel_says_is_kept_beside_what_we_say() {
     }
 }
 
-/// What a read brings may be nothing that can be forwarded: the wait goes on, and it is the
-/// engine's.
+/// A read may bring no complete event: the wait continues, and counts as the engine's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_without_an_event_does_not_end_the_wait() {
     let _alone = crate::support::alone().await;
@@ -133,7 +132,7 @@ async fn a_read_without_an_event_does_not_end_the_wait() {
         assert_eq!(ask(&gateway, "/v1/chat/completions", id, CHAT_STREAM).await.status, 200);
         waited_for_the_engine(&gateway.record(id).await, WAIT);
     }
-    // The head of an answer over HTTP/2 is no byte in the ring.
+    // Over HTTP/2, the head of the answer adds no bytes to the ring.
     let frames = [
         h2raw::frame(h2raw::HEADERS, h2raw::END_HEADERS, 1, &h2raw::post("/v1/chat/completions")),
         h2raw::frame(h2raw::DATA, h2raw::END_STREAM, 1, CHAT_STREAM.as_bytes()),

@@ -1,5 +1,4 @@
-//! What these modules need beyond the kit: processes with odd outputs, raw conversations, HTTP/2 by
-//! hand.
+//! Helpers beyond the kit: processes with unusual outputs, raw connections, hand-made HTTP/2.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,13 +11,13 @@ use kit::{Client, Gateway};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An address of loopback that was free a moment ago, for what cannot use port 0: two processes on
-/// one address, or one without a reader of its output.
+/// A loopback address that was free a moment ago, for tests that cannot use port 0: two processes
+/// at one address, or one whose output is not read.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port")
 }
 
-/// A folder that is gone when its test is.
+/// A folder that is deleted at the end of its test.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -62,7 +61,7 @@ pub fn through_shell(command: &mut Command, script: &str) {
     *command = shell;
 }
 
-/// A gateway whose outputs are the test's business. It is killed with the test.
+/// A gateway with outputs chosen by the test. It is killed at the end of the test.
 pub struct Process(pub Child);
 
 impl Process {
@@ -98,7 +97,7 @@ impl Drop for Process {
     }
 }
 
-/// What came back on a connection.
+/// What was received on a connection.
 #[derive(Debug)]
 pub struct Heard {
     /// The statuses of the answers, in order.
@@ -109,15 +108,15 @@ pub struct Heard {
     pub text: String,
 }
 
-/// Write bytes on a new connection and listen until the gateway closes or has been silent for a
-/// while after its last answer. Writing may fail: the gateway may have closed already.
+/// Writes bytes on a new connection and reads until the gateway closes it, or is silent for a while
+/// after its last answer. Writing may fail: the gateway may have closed already.
 pub async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard {
     let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
     let _ = socket.write_all(bytes.as_ref()).await;
     hear(&mut socket).await
 }
 
-/// Write bytes, say that nothing more comes, listen.
+/// Writes bytes, closes the sending side, and reads.
 pub async fn say_and_end(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard {
     let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
     let _ = socket.write_all(bytes.as_ref()).await;
@@ -125,11 +124,11 @@ pub async fn say_and_end(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard 
     hear(&mut socket).await
 }
 
-/// How long a gateway that has nothing more to say is listened to.
+/// Silence after which the gateway is assumed to send nothing more.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
-/// Listen until the gateway closes, or is silent after an answer, or is silent for the longest
-/// patience.
+/// Reads until the gateway closes the connection, is silent after an answer, or is silent for
+/// [`PATIENCE`].
 pub async fn hear(socket: &mut TcpStream) -> Heard {
     let mut all = Vec::new();
     let mut closed = false;
@@ -155,7 +154,7 @@ fn statuses(bytes: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// A whole request on a connection of its own; its status, or what went wrong.
+/// Sends a whole request on a new connection; returns its status or the error.
 pub async fn try_chat(address: SocketAddr, body: &str) -> Result<u16, String> {
     let request = kit::client::post("/v1/chat/completions", "connection: close\r\n", body);
     let exchange = async {
@@ -186,13 +185,13 @@ pub async fn running_stream(address: SocketAddr) -> Client {
     client
 }
 
-/// Whether a running stream came to its proper end.
+/// Whether a running stream ended properly.
 pub async fn ends_well(mut client: Client) -> bool {
     let Some(answer) = client.maybe_answer().await else { return false };
     answer.status == 200 && answer.complete && answer.text().ends_with("data: [DONE]\n\n")
 }
 
-/// No request is counted as being served.
+/// Waits until no request is in flight.
 pub async fn nothing_in_flight(gateway: &Gateway) {
     gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
 }
@@ -200,8 +199,8 @@ pub async fn nothing_in_flight(gateway: &Gateway) {
 /// Head and body of a request.
 pub type Whole = (String, Vec<u8>);
 
-/// An engine that reads as strictly as RFC 9112 wants, chunked bodies included, so that what it saw
-/// is what any engine would have seen at most. It answers every whole request with `{"path": …}`.
+/// An engine that parses strictly by RFC 9112, chunked bodies included, so that it sees at most the
+/// requests that any engine would see. It answers every whole request with `{"path": …}`.
 pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
@@ -310,7 +309,7 @@ async fn take_bytes(socket: &mut TcpStream, buffer: &mut Vec<u8>, n: usize) -> O
     Some(std::mem::replace(buffer, rest))
 }
 
-/// HTTP/2 by hand, for what no library would send.
+/// Hand-made HTTP/2, for frames that no library sends.
 pub mod h2raw {
     use super::*;
 
@@ -324,7 +323,7 @@ pub mod h2raw {
     pub const CONTINUATION: u8 = 9;
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
-    /// What a client says first, its settings left out.
+    /// The preface of a client, without its settings.
     pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     /// A frame.
@@ -350,7 +349,7 @@ pub mod h2raw {
         [&[0][..], &length(name.len()), name, &length(value.len()), value].concat()
     }
 
-    /// A length in HPACK's integers of seven bits.
+    /// A length as an HPACK integer with a prefix of seven bits.
     pub fn length(n: usize) -> Vec<u8> {
         if n < 127 {
             return vec![n as u8];
@@ -380,7 +379,7 @@ pub mod h2raw {
         ])
     }
 
-    /// A frame that came.
+    /// A received frame.
     #[derive(Clone, Debug)]
     pub struct Frame {
         pub kind: u8,
@@ -405,8 +404,8 @@ pub mod h2raw {
         }
     }
 
-    /// Read frames until `enough`, the end of the connection, or a while. Settings and pings are
-    /// acknowledged.
+    /// Reads frames until `enough` returns true, the connection ends, or `time` has passed.
+    /// Settings and pings are acknowledged.
     pub async fn listen(
         socket: &mut TcpStream,
         time: Duration,
@@ -436,8 +435,8 @@ pub mod h2raw {
         (frames, closed)
     }
 
-    /// One stream with these frames on a new connection: whether it was answered 200, and what
-    /// came.
+    /// Sends these frames for one stream on a new connection; returns whether it was answered with
+    /// 200, and the received frames.
     pub async fn one_stream(address: SocketAddr, frames: &[Vec<u8>]) -> (bool, Vec<Frame>) {
         let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
         let mut bytes = hello(&[]);

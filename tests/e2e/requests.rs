@@ -1,5 +1,5 @@
-//! What the engine gets of a request, what the client gets of an answer's head, and which backend
-//! gets which request. Long because it is a list: one test for each promise about a head.
+//! Forwarded requests, heads of answers, and routing. Long because it is a list: one test for each
+//! guarantee about a head.
 
 use kit::client::{CHAT, CHAT_STREAM, PATIENCE};
 use kit::{Client, Engine, Gateway, Step, sse};
@@ -31,7 +31,7 @@ fn is_uuid7(id: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_has_one_id_everywhere() {
-    // The engine's own idea of the id is not the client's business.
+    // The engine's own request id is not passed to the client.
     let engine = Engine::start(|_| {
         vec![Step::text("HTTP/1.1 200 OK\r\nX-Request-Id: the-engines\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")]
     })
@@ -69,7 +69,7 @@ async fn every_request_has_one_id_everywhere() {
     client.post(PATH, "", CHAT).await;
     let id = client.answer().await.field("x-request-id").unwrap().to_owned();
     assert!(is_uuid7(&id));
-    // Our own answers and what passes through have one as well.
+    // Answers of the gateway and passthrough answers have an id, too.
     client.send("GET /v1/models HTTP/1.1\r\nhost: g\r\nx-request-id: passing\r\n\r\n").await;
     assert_eq!(client.answer().await.field("x-request-id"), Some("passing"));
     assert_eq!(field(&engine.seen().pop().unwrap().head, "x-request-id"), Some("passing"));
@@ -164,8 +164,8 @@ async fn the_operators_key_is_never_shown() {
     .await;
     let theirs = "authorization: Bearer clients\r\nx-api-key: clients\r\napi-key: clients\r\n";
     let mut client = gateway.client().await;
-    // The name goes by whose backend it is, not by the path: vLLM serves /v1/messages and takes
-    // bearers only.
+    // The field depends on the provider of the backend, not on the path: vLLM serves /v1/messages
+    // and takes bearers only.
     for (line, more, name) in [
         ("POST /v1/chat/completions", "", "authorization"),
         ("POST /v1/messages", "", "authorization"),
@@ -182,7 +182,7 @@ async fn the_operators_key_is_never_shown() {
             "{head}"
         );
     }
-    // Without a key of the operator's, the client's goes on.
+    // Without a key of the operator, the client's is forwarded.
     raw(
         &mut client,
         "POST /v1/chat/completions",
@@ -192,7 +192,7 @@ async fn the_operators_key_is_never_shown() {
     .await;
     client.answer().await;
     assert_eq!(engine.seen().pop().unwrap().head.matches("clients").count(), 3);
-    // Not in errors, pages, logs.
+    // The key is not in errors, pages or logs.
     let mut told = String::new();
     for line in ["POST /v1/chat/completions", "GET /v1/models"] {
         let mut client = gateway.client().await;
@@ -250,7 +250,7 @@ async fn usage_is_asked_for_and_taken_out_again() {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).expect("JSON");
         let asked = body["stream_options"]["include_usage"] == true;
         let mut steps = vec![Step::text(sse::STREAM_HEAD)];
-        // Torn events, so that the usage event is held back in pieces.
+        // Events are split, so that the usage event is held in pieces.
         let text = events(asked).concat();
         steps.extend(text.as_bytes().chunks(37).map(Step::chunk));
         steps.push(Step::end());
@@ -313,7 +313,7 @@ async fn usage_is_asked_for_and_taken_out_again() {
             "{case}"
         );
     }
-    // Nothing is asked for an answer that is not streamed, or of a dialect that has no such thing.
+    // Usage is not requested for answers that are not streamed, or in dialects without that option.
     for (path, body) in
         [(PATH, r#"{"stream":false}"#), (PATH, "{}"), ("/v1/messages", r#"{"stream":true}"#)]
     {
@@ -437,14 +437,14 @@ async fn a_body_is_validated_only_where_a_stage_acts_on_it() {
         }
         assert_eq!(engine.seen().len(), before);
     }
-    // What is built to hurt a parser goes nowhere.
+    // Bodies that attack a parser are refused.
     for gateway in [&plain, &by_model] {
         for body in [&deep, &deep_in_object] {
             let answer = ask(gateway, PATH, "deep", body).await;
             assert_eq!((answer.status, answer.error_code().as_str()), (400, "invalid_json"));
         }
     }
-    // Bytes that are no UTF-8 inside a text are not ours to mend.
+    // Invalid UTF-8 in a text is forwarded unchanged.
     let mut client = plain.client().await;
     raw(&mut client, "POST /v1/chat/completions", "", latin1).await;
     client.answer().await;
@@ -620,7 +620,7 @@ async fn everything_else_passes_through() {
         (field(&seen.head, "authorization"), field(&seen.head, "x-request-id")),
         (Some("Bearer mine"), Some("get"))
     );
-    // The connection goes on, from one kind of request to the other.
+    // The connection stays open between both kinds of requests.
     client.post(PATH, "x-request-id: chat\r\n", "{}").await;
     assert_eq!(client.answer().await.text(), MODELS);
     client
@@ -665,7 +665,8 @@ async fn everything_else_passes_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_unknown_requests_stream_through() {
-    // The engine answers the beginning before it has the end: nothing is held back on either way.
+    // The engine answers the first part before it has the last: nothing is held in either
+    // direction.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let engine = tokio::spawn(async move {
@@ -785,7 +786,7 @@ async fn names_in_requests_make_no_series() {
         (requests("gen_ai_request_model=\"other\""), requests("gen_ai_request_model=\"known-a\"")),
         (52.0, 1.0)
     );
-    // The records know the names.
+    // The records have the names.
     assert!(gateway.records().iter().any(|r| r.model_requested.as_deref() == Some("made-up-49")));
     eventually("the answer's model is known as well", || {
         gateway.records().iter().all(|r| r.model_answered.as_deref() == Some("m"))
@@ -793,7 +794,7 @@ async fn names_in_requests_make_no_series() {
     .await;
 }
 
-/// A scraper that ingests native histograms asks for protobuf first.
+/// A scraper that ingests native histograms prefers protobuf.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scraper_gets_the_format_that_it_asks_for() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

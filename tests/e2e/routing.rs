@@ -1,4 +1,4 @@
-//! Pools over real sockets: selection, ejection, and what a retry hides.
+//! Pools over real sockets: selection, ejection, retries.
 
 mod discovery;
 mod edge;
@@ -57,7 +57,7 @@ async fn always(steps: Vec<Step>) -> Engine {
     Engine::start(move |_| steps.clone()).await
 }
 
-/// A head, a role and a comment at once, and a first token after that time.
+/// Head, role and comment at once, and the first token after `ms` milliseconds.
 fn promising(ms: u64) -> Vec<Step> {
     let mut steps = vec![
         Step::text(sse::STREAM_HEAD),
@@ -255,7 +255,7 @@ async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
     assert!(gateway.get("/api/backends").1.contains("\"zone\":\"far\""));
 }
 
-/// A budget that ends with the very first read, while the head is kept back for that read's sake.
+/// A budget that ends with the first read, while the head is held for that read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
     let mut body = sse::role();
@@ -416,7 +416,7 @@ async fn backends_come_and_go_under_running_streams() {
     assert_eq!(engines[0].seen().len(), before);
 }
 
-/// The time to the first token of a stream that is read to its end; whether that was a proper one.
+/// TTFT of a stream that is read to its end, and whether it ended properly.
 async fn ttft(gateway: &Gateway, id: &str) -> (Duration, bool) {
     let began = Instant::now();
     let mut client = gateway.client().await;
@@ -435,8 +435,8 @@ async fn ttft(gateway: &Gateway, id: &str) -> (Duration, bool) {
     (first.unwrap_or_else(|| began.elapsed()), false)
 }
 
-/// So many requests of so many clients; times to first token in order, and how many did not end
-/// well.
+/// Sends `requests` requests from `clients` clients; returns the sorted TTFTs and the number of
+/// streams that did not end properly.
 async fn times(gateway: &Gateway, clients: usize, requests: usize) -> (Vec<Duration>, usize) {
     let all = Mutex::new(Vec::new());
     let client = |number: usize| {

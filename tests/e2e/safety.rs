@@ -1,16 +1,16 @@
 //! Hostile clients and engines: whatever they send, no other request or answer is affected, and
 //! nothing grows.
 //!
-//! Each test has both ways through the gateway in mind: our own exchange (POST on an inference
-//! path) and pingora's proxy behind our parser (everything else).
+//! Each test covers both paths through the gateway: its own exchange (POST on an inference path),
+//! and pingora's proxy behind its parser (everything else).
 
 /// Where a message ends.
 mod framing;
 /// HTTP/2.
 mod h2;
-/// Fields and promises of one hop.
+/// Hop-by-hop fields.
 mod hops;
-/// Slow, large and strange.
+/// Slow, large and malformed input.
 mod limits;
 
 use std::time::{Duration, Instant};
@@ -26,14 +26,14 @@ use crate::raw::h2raw::{
 };
 use crate::raw::{Heard, Origin, hear, nothing_in_flight, say, say_and_end, settings, try_chat};
 
-/// Both ways through the gateway.
+/// Both paths through the gateway.
 const WAYS: [&str; 2] = ["/v1/chat/completions", "/tokenize"];
-/// A request that must stay what it is: a part of a body.
+/// A request that must remain a part of a body.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
-/// What an attack may cost in memory.
+/// Maximum memory that an attack may use.
 const MAX_KIB: u64 = 64 << 10;
 
-/// Refused, closed, and nothing went on.
+/// Asserts that the request was refused, the connection closed, and nothing forwarded.
 fn assert_refused(name: &str, heard: &Heard, origin: &Origin) {
     assert_eq!(heard.statuses.len(), 1, "{name}: {heard:?}");
     assert!(
@@ -45,7 +45,7 @@ fn assert_refused(name: &str, heard: &Heard, origin: &Origin) {
     assert!(seen.is_empty(), "{name}: the engine got {seen:?}");
 }
 
-/// The worst resident memory while `attack` runs, over that before it, in KiB.
+/// Maximum growth of resident memory while `attack` runs, in KiB.
 async fn growth(gateway: &Gateway, attack: impl Future<Output = ()>) -> u64 {
     let before = gateway.resident_kib();
     let mut most = before;

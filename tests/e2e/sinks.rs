@@ -31,7 +31,7 @@ async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() 
     }
     let (status, sinks) = gateway.get("/api/sinks");
     assert!(status == 200 && sinks.contains("access_log"), "{sinks}");
-    // The end of the gateway writes what waits.
+    // Shutdown writes the queued records.
     gateway.signal(Signal::SIGTERM);
     assert!(gateway.ended(PATIENCE).await.is_some());
     let text = std::fs::read_to_string(&file).expect("the log");

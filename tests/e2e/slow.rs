@@ -1,5 +1,5 @@
-//! What cannot be tested in five seconds: a successor looks for its listeners once a second and is
-//! given a second to take over.
+//! Tests that take more than five seconds: a successor polls for its listeners once a second, and
+//! has a second to take over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::raw::{Folder, ends_well, free_address, running_stream, settings_at, try_chat};
 
-/// Addresses and a socket that generations of gateways share.
+/// Addresses and the upgrade socket shared by successive gateways.
 struct House {
     folder: Folder,
     text: String,
@@ -28,7 +28,8 @@ impl House {
         House { folder, text }
     }
 
-    /// Start a successor, and tell `old` to hand over as soon as it waits for the listeners.
+    /// Starts a successor, and signals `old` to hand over once the successor waits for the
+    /// listeners.
     async fn successor(&self, old: &Gateway) -> Gateway {
         let socket = self.folder.0.join("upgrade.sock");
         let starting = Gateway::with_command(&self.text, |command| {
@@ -106,7 +107,8 @@ async fn after_an_upgrade_the_operator_hears_the_new_one_only() {
     let old = Gateway::with_settings(&house.text).await;
     let stream = running_stream(old.address()).await;
     let new = house.successor(&old).await;
-    // The old one still has a stream to serve. Let its second of handing over pass.
+    // The old gateway still has a stream to serve. Wait until its second for handing over has
+    // passed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let statuses: Vec<u16> = (0..30).map(|_| new.get("/readyz").0).collect();
     assert!(statuses.iter().all(|s| *s == 200), "{statuses:?}");
@@ -124,7 +126,7 @@ async fn without_a_successor_the_old_one_goes_on() {
     assert!(stream.await.unwrap());
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     assert_eq!(gateway.get("/readyz").0, 200);
-    // It still reloads, and it still ends when it is told to.
+    // It still reloads, and still ends on a signal.
     gateway.signal(Signal::SIGHUP);
     gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     gateway.signal(Signal::SIGTERM);

@@ -1,5 +1,5 @@
-//! The bytes of answers, to every kind of client, and what the records say of them. Long because it
-//! is a list: one test for each way to cut and frame an answer.
+//! The bytes of answers for every kind of client, and their records. Long because it is a list: one
+//! test for each way to split and frame an answer.
 
 use std::future::poll_fn;
 
@@ -23,7 +23,7 @@ fn chunked(content_type: &str, pieces: &[&[u8]]) -> Vec<Step> {
     steps
 }
 
-/// Cut a text in three around a place.
+/// Splits a text in three around a position.
 fn thirds(text: &[u8], at: usize) -> [&[u8]; 3] {
     [&text[..at - 1], &text[at - 1..at + 1], &text[at + 1..]]
 }
@@ -189,7 +189,7 @@ async fn engine_of_cases() -> Engine {
 async fn the_client_gets_the_engines_bytes() {
     let engine = engine_of_cases().await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
-    // All on one connection: what follows shows that each ended where it should.
+    // All on one connection: each answer shows that the previous one ended properly.
     let mut client = gateway.client().await;
     for (name, path, body, _) in cases() {
         client.post(path, &format!("x-request-id: {name}\r\n"), CHAT_STREAM).await;
@@ -245,7 +245,7 @@ async fn an_old_client_knows_the_end_by_the_close() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_leaves_when_it_comes() {
-    // The engine goes on only when the client has what was said so far.
+    // The engine continues only after the client has everything sent so far.
     let (go, _) = tokio::sync::broadcast::channel::<()>(1);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -306,7 +306,7 @@ async fn requests_in_a_row_are_answered_in_a_row() {
         client.send(of(id)).await;
         assert_eq!(client.answer().await.field("x-request-id"), Some(id));
     }
-    // The next request may come while an answer is under way.
+    // The next request may arrive while an answer is in flight.
     client.send(of("a")).await;
     read_until_sent(&engine, 8).await;
     client.send(of("h")).await;
@@ -353,7 +353,8 @@ async fn h2c(gateway: &Gateway) -> h2::client::SendRequest<Bytes> {
     send
 }
 
-/// Ask on a stream; status, fields and body, and whether the stream ended well.
+/// Sends a request on a stream; returns status, fields and body, and whether the stream ended
+/// properly.
 async fn ask_h2(
     send: &h2::client::SendRequest<Bytes>,
     path: &str,
@@ -462,7 +463,7 @@ async fn http2_streams_fail_one_by_one() {
     assert!(String::from_utf8_lossy(&body).contains("upstream_closed"));
     let (parts, _, _) = ask_h2(&send, PATH, "large", &"x".repeat(65 << 10)).await;
     assert_eq!(parts.status.as_u16(), 413);
-    // A stream that the client resets takes its upstream connection along, and no other.
+    // A stream reset by the client closes its own upstream connection, and no other.
     let request = http::Request::post(format!("http://gateway{PATH}"))
         .header("x-request-id", "left")
         .body(())
@@ -506,14 +507,14 @@ struct Dialect {
     name: &'static str,
     path: &'static str,
     content_type: &'static str,
-    /// The stream; a `|` stands before the first event with generated text.
+    /// The stream; a `|` is before the first event with generated text.
     stream: String,
     /// Marks that must be there: role, reasoning, content, tool call.
     marks: [bool; 4],
     events: u64,
     content_events: u64,
     comments: u64,
-    /// Prompt and completion tokens as stated.
+    /// Prompt and completion tokens in the usage.
     usage: [u64; 2],
     finish: &'static str,
 }
@@ -668,10 +669,9 @@ fn dialects() -> Vec<Dialect> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_generated_text_is_a_first_token() {
-    // Between what comes before the first token and the token itself the engine is silent for so
-    // long.
+    // Silence of the engine before the first token.
     const SILENCE_MS: u64 = 120;
-    /// How late the gateway may read what came before the silence, on a busy machine.
+    /// Tolerance for reading the bytes before the silence late, on a busy machine.
     const SLACK_MS: u64 = 60;
     let engine = Engine::start(|seen| {
         let dialect = dialects().into_iter().find(|d| d.name == id(seen)).expect("a dialect");
@@ -750,8 +750,7 @@ async fn only_generated_text_is_a_first_token() {
     }
 }
 
-/// A head and a body that came in one read leave in one write: two would be two wake-ups for every
-/// client.
+/// A head and a body from one read are sent in one write: two writes would wake every client twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_together_leaves_together() {
     let engine = Engine::start(|seen| {

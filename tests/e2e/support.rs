@@ -1,4 +1,4 @@
-//! What the modules share beyond the kit.
+//! Helpers of the test modules that are not in the kit.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-/// The request id that an engine saw: scripts go by it.
+/// The request id that an engine received. Scripts use it to select their answer.
 pub fn id(seen: &Seen) -> &str {
     field(&seen.head, "x-request-id").unwrap_or_default()
 }
@@ -29,14 +29,15 @@ pub fn settings(url: &str, backend: &str, route: &str, more: &str) -> String {
     )
 }
 
-/// Ask on a connection of its own.
+/// Sends a request on a new connection; returns the answer.
 pub async fn ask(gateway: &Gateway, path: &str, id: &str, body: &str) -> Answer {
     let mut client = gateway.client().await;
     client.post(path, &format!("x-request-id: {id}\r\n"), body).await;
     client.answer().await
 }
 
-/// Read from a client's socket until a text has come. What was read is gone for [`Client::answer`].
+/// Reads from a client's socket until it contains `needle`. These bytes are lost for
+/// [`Client::answer`].
 pub async fn read_until(client: &mut Client, needle: &str) -> String {
     let mut read = Vec::new();
     let reading = async {
@@ -55,7 +56,7 @@ pub async fn read_until(client: &mut Client, needle: &str) -> String {
     String::from_utf8_lossy(&read).into_owned()
 }
 
-/// Wait until something holds; how long it took.
+/// Waits until `holds` returns true; returns the time that it took.
 pub async fn eventually(what: &str, holds: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
@@ -65,18 +66,18 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) -> Duration {
     began.elapsed()
 }
 
-/// Tests that measure, and those that load the machine, take turns.
+/// Serializes the tests that measure and those that load the machine.
 pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
     static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// Work that must end in time.
+/// Awaits `work`, at most [`PATIENCE`].
 pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")
 }
 
-/// Nothing of any request is left.
+/// Waits until nothing of any request is left.
 pub async fn settled(gateway: &Gateway) {
     gateway
         .until(|g| {

@@ -21,7 +21,8 @@ use crate::support::{ask, in_time, settings, short_chat};
 
 const PATH: &str = "/v1/chat/completions";
 
-/// An authority, and a certificate for 127.0.0.1 and localhost that it signed; gone with its test.
+/// A CA, and a certificate for 127.0.0.1 and localhost signed by it; deleted at the end of the
+/// test.
 struct Certificates(PathBuf);
 
 impl Certificates {
@@ -175,7 +176,7 @@ async fn clients_may_come_over_tls() {
     connect(&gateway, &certificates, &[], rustls::ALL_VERSIONS).await;
 }
 
-/// An engine behind TLS that answers each request with a short stream; where it is.
+/// An engine behind TLS that answers each request with a short stream; returns its URL.
 async fn tls_engine(certificates: &Certificates) -> String {
     let key = PrivateKeyDer::from_pem_file(certificates.file("key.pem")).expect("a key");
     let config = rustls::ServerConfig::builder_with_provider(provider())
@@ -299,7 +300,7 @@ async fn a_certificate_that_does_not_fit_its_key_is_said_at_once() {
     }
 }
 
-/// A client's configuration with a certificate of its own, if it has one.
+/// Configuration of a client, with a client certificate if `own` is given.
 fn client(
     certificates: &Certificates,
     versions: &[&'static rustls::SupportedProtocolVersion],
@@ -323,8 +324,8 @@ fn client(
     TlsConnector::from(Arc::new(config))
 }
 
-/// Ask over a connection; the answer's status, and the serial number of the server's certificate.
-/// `None`: there was no connection.
+/// Sends a request over TLS; returns the status and the serial number of the server's certificate.
+/// `None`: the handshake failed.
 async fn status(gateway: &Gateway, connector: &TlsConnector) -> Option<(String, Vec<u8>)> {
     let socket = TcpStream::connect(gateway.address()).await.ok()?;
     let name = ServerName::try_from("localhost").expect("a name");
@@ -351,7 +352,7 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
         status(&gateway, &client(&certificates, &[&rustls::version::TLS12], None)).await.is_none(),
         "1.2 is not, by default"
     );
-    // One that does not fit its key changes nothing; one that does is in force soon.
+    // A certificate that does not match its key changes nothing; one that matches is used soon.
     let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
     std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem"))
         .expect("it is writable");
@@ -381,7 +382,7 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
 async fn a_client_is_known_by_its_certificate() {
     let certificates = Certificates::make();
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
-    // The gateway's own is one that the authority signed, too.
+    // The gateway's certificate is signed by the CA, too.
     let printed = Command::new("openssl")
         .args(["x509", "-in", &certificates.shown("cert.pem"), "-noout", "-fingerprint", "-sha256"])
         .output();

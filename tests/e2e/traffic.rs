@@ -15,7 +15,7 @@ use kit::{Engine, Gateway, Step, sse};
 const CHAT: &str = "/v1/chat/completions";
 const SECRET: &str = "a-secret-for-tests-only";
 
-/// A gateway with keys, and how to make them.
+/// A gateway with keys, and its settings file.
 struct Keyed {
     gateway: Gateway,
     config: PathBuf,
@@ -43,7 +43,7 @@ impl Keyed {
         Keyed::start_in("keys.yaml", engine, backend, routes, more, first).await
     }
 
-    /// `file` is where the keys are.
+    /// `file` is the file of the keys.
     async fn start_in(
         file: &str,
         engine: &Engine,
@@ -94,7 +94,7 @@ fn request(more: &str) -> String {
     )
 }
 
-/// An engine that streams for as long as it is let.
+/// An engine that streams 2,000 events, unless the client disconnects.
 async fn endless() -> Engine {
     Engine::start(|_| {
         let mut steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role())];

@@ -1,4 +1,4 @@
-//! A client that writes raw bytes and notes when what came.
+//! A client that writes raw bytes and records when each part of an answer arrives.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longest wait for anything in a test.
+/// Timeout of every wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection to a gateway.
@@ -24,9 +24,9 @@ pub struct Answer {
     pub head: String,
     /// The body, transfer coding removed.
     pub body: Vec<u8>,
-    /// For each read: when it came and how long the body was then.
+    /// For each read: its time, and the length of the body after it.
     pub reads: Vec<(Instant, usize)>,
-    /// Whether the body ended as its framing says.
+    /// Whether the body is complete by its framing.
     pub complete: bool,
 }
 
@@ -64,7 +64,7 @@ impl Client {
         Client { socket, buffer: Vec::new() }
     }
 
-    /// The socket, for what only it can do.
+    /// The underlying socket.
     pub fn socket(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
@@ -87,14 +87,14 @@ impl Client {
             .expect("an answer before the connection ended")
     }
 
-    /// The same, `None` when the connection ends without an answer.
+    /// Like [`Client::answer`]; `None` if the connection ends without an answer.
     pub async fn maybe_answer(&mut self) -> Option<Answer> {
         tokio::time::timeout(PATIENCE, self.read_answer())
             .await
             .expect("an answer or an end in time")
     }
 
-    /// Whether the gateway closes, within a while; bytes that come before are dropped.
+    /// Whether the gateway closes the connection within `time`; received bytes are dropped.
     pub async fn is_closed_within(&mut self, time: Duration) -> bool {
         let mut sink = [0; 4096];
         let closed = async {
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Move whole chunks into the body; whether the last one came.
+    /// Moves complete chunks into the body; returns whether the last chunk was received.
     fn take_chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
             let Some(line) = self.buffer.windows(2).position(|w| w == b"\r\n") else {

@@ -1,31 +1,31 @@
-//! A wall clock that steps, for one process: by Debian's libfaketime. The monotonic clock goes on
-//! as it is.
+//! A wall clock that steps, for one process, by Debian's libfaketime. The monotonic clock is not
+//! affected.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::gateway::folder;
 
-/// How far a process is from the time.
+/// A wall clock with an offset to the real time.
 pub struct SteppingClock {
     file: PathBuf,
 }
 
 impl SteppingClock {
-    /// A clock that goes right.
+    /// A clock without an offset.
     pub fn right() -> Self {
         let clock = SteppingClock { file: folder().join("clock") };
         clock.step_to(0);
         clock
     }
 
-    /// Have a process go by it.
+    /// Makes a process use this clock.
     pub fn govern(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library()).env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     }
 
-    /// Step, to so many seconds before or after the time.
+    /// Sets the offset in seconds; a negative one is in the past.
     pub fn step_to(&self, seconds: i64) {
         let next = self.file.with_extension("next");
         std::fs::write(&next, format!("{seconds:+}s\n")).expect("the folder is writable");
@@ -33,7 +33,7 @@ impl SteppingClock {
     }
 }
 
-/// Where Debian puts it, on whatever architecture.
+/// The path of libfaketime on Debian, on any architecture.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").expect("a Debian-like system");
     let mut paths =

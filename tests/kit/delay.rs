@@ -1,4 +1,4 @@
-//! The way to a far place: what goes through takes its time, in each direction, and stays in order.
+//! A proxy that simulates a distant server: bytes are delayed in each direction and stay in order.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// To an address, with that time for each direction.
+    /// Forwards to `target` with a delay of `each_way` in each direction.
     pub async fn to(target: SocketAddr, each_way: Duration) -> Delay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");

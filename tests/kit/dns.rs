@@ -1,4 +1,4 @@
-//! A name server that says what it was told to, over UDP, on a free port.
+//! A scripted name server, over UDP on a free port.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +26,7 @@ struct Zone {
 }
 
 impl NameServer {
-    /// One that knows nothing yet.
+    /// Starts a name server without records.
     pub async fn start() -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
@@ -43,7 +43,7 @@ impl NameServer {
         NameServer { address, zone, answering }
     }
 
-    /// The addresses of a name, and for how many seconds they hold.
+    /// Sets the addresses of a name, with a TTL in seconds.
     pub fn addresses(&self, name: &str, seconds: u32, addresses: &[Ipv4Addr]) {
         let name = fully(name);
         let records = addresses
@@ -57,7 +57,8 @@ impl NameServer {
             .insert((name, RecordType::A), records);
     }
 
-    /// The servers of a service: priority, weight, port, and the name of each.
+    /// Sets the servers of a service: priority, weight, port and name of each, with a TTL in
+    /// seconds.
     pub fn service(&self, name: &str, seconds: u32, servers: &[(u16, u16, u16, &str)]) {
         let name = fully(name);
         let server = |(priority, weight, port, target): &(u16, u16, u16, &str)| {
@@ -75,13 +76,13 @@ impl NameServer {
             .insert((name, RecordType::SRV), records);
     }
 
-    /// Whether it answers a question for addresses that something is wrong with it. To those for
-    /// newer ones it says that there are none.
+    /// Whether queries for A records are answered with SERVFAIL. Queries for AAAA records are
+    /// answered as usual.
     pub fn fails(&self, fails: bool) {
         self.zone.lock().expect("no test panicked in here").fails = fails;
     }
 
-    /// How often it was asked for a name.
+    /// Number of queries for a name.
     pub fn asked(&self, name: &str) -> usize {
         self.zone
             .lock()

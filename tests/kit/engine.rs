@@ -1,4 +1,4 @@
-//! A scripted engine: raw bytes on a socket, exactly when the script says.
+//! A scripted engine: raw bytes on a socket, at the times that the script sets.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,13 +20,13 @@ pub enum Step {
     At(Duration),
     /// Wait until the client closes or resets, at most that long.
     AwaitClose(Duration),
-    /// Wait until the test says so.
+    /// Wait until the test sets the flag.
     Until(Arc<AtomicBool>),
     /// Close with FIN, nothing more is read.
     Close,
     /// Close with RST.
     Reset,
-    /// Take nothing more and say nothing more until the test ends.
+    /// Neither read nor write until the test ends.
     Hang,
 }
 
@@ -56,7 +56,7 @@ impl Step {
     }
 }
 
-/// A request as the engine saw it.
+/// A request as the engine received it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Start line and fields, with the empty line.
@@ -65,7 +65,7 @@ pub struct Seen {
     pub body: Vec<u8>,
     /// When its last byte was read.
     pub at: Instant,
-    /// Which connection it came on, counted from 0.
+    /// Number of the connection that it came on, from 0.
     pub connection: usize,
 }
 
@@ -88,8 +88,8 @@ impl Engine {
         Engine::start_at(([127, 0, 0, 1], 0), script).await
     }
 
-    /// The same at an address of loopback, such as one that another engine has under another
-    /// number.
+    /// Like [`Engine::start`], at a given loopback address, such as the port of another engine on
+    /// another IP address.
     pub async fn start_at(
         address: ([u8; 4], u16),
         script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
@@ -139,7 +139,7 @@ impl Engine {
         self.closed_early.load(Ordering::SeqCst)
     }
 
-    /// Stop listening; connections that are open go on.
+    /// Stops listening; open connections stay open.
     pub fn stop_listening(&self) {
         self.accepting.abort();
     }
@@ -151,7 +151,7 @@ impl Drop for Engine {
     }
 }
 
-/// Serve a connection. `None`: the other side left while a script was running.
+/// Serves a connection. `None`: the peer closed it while a script was running.
 async fn serve(
     mut socket: TcpStream,
     connection: usize,
@@ -193,14 +193,14 @@ async fn serve(
     Some(())
 }
 
-/// Sleep; `None` when the other side closes meanwhile.
+/// Sleeps; `None` if the peer closes the connection in between.
 async fn sleep_or_close(socket: &TcpStream, time: Duration) -> Option<()> {
     let closed = async {
         let mut byte = [0; 1];
         loop {
             match socket.peek(&mut byte).await {
                 Ok(0) | Err(_) => return,
-                // Bytes of a next request: not a close. Look again later.
+                // Bytes of the next request are not a close: check again later.
                 Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }

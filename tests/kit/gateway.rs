@@ -1,4 +1,4 @@
-//! The real binary on free ports, ended with its test.
+//! The real binary on free ports, killed at the end of its test.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::client::PATIENCE;
 /// A running gateway.
 pub struct Gateway {
     child: Child,
-    /// Where clients connect, one for each listener.
+    /// Addresses of the listeners.
     pub addresses: Vec<SocketAddr>,
-    /// Where the operator connects.
+    /// Address of the admin listener.
     pub admin: SocketAddr,
     folder: PathBuf,
 }
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// The binary under test: `LLM_LENS_BIN`, or the one that cargo put beside this test.
+/// The binary under test: `LLM_LENS_BIN`, or the one that cargo built next to this test.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("LLM_LENS_BIN") {
         return path.into();
@@ -49,7 +49,7 @@ pub fn folder() -> PathBuf {
 }
 
 impl Gateway {
-    /// In front of one engine, as `--upstream` does, on free ports.
+    /// Starts a gateway in front of one engine, by `--upstream`, on free ports.
     pub async fn in_front_of(url: &str) -> Gateway {
         Gateway::with_flags(&[
             "--upstream",
@@ -64,12 +64,13 @@ impl Gateway {
         .await
     }
 
-    /// With a settings file. Listeners and admin are on free ports unless the text says otherwise.
+    /// Starts a gateway with a settings file. Listeners and admin use free ports unless `text` sets
+    /// them.
     pub async fn with_settings(text: &str) -> Gateway {
         Gateway::with_command(text, |_| {}).await
     }
 
-    /// With a settings file and a changed command: environment, limits.
+    /// Like [`Gateway::with_settings`], with a changed command: environment, limits.
     pub async fn with_command(text: &str, change: impl FnOnce(&mut Command)) -> Gateway {
         let folder = folder();
         let file = folder.join("gateway.yaml");
@@ -80,7 +81,7 @@ impl Gateway {
         Gateway::start(command, folder).await
     }
 
-    /// A binary of the test kit's own that takes a settings file.
+    /// Starts another binary of the test kit with a settings file.
     pub async fn of_binary(binary: &Path, text: &str) -> Gateway {
         let folder = folder();
         let file = folder.join("gateway.yaml");
@@ -90,14 +91,14 @@ impl Gateway {
         Gateway::start(command, folder).await
     }
 
-    /// With flags.
+    /// Starts a gateway with flags.
     pub async fn with_flags(flags: &[&str]) -> Gateway {
         let mut command = Command::new(binary());
         command.arg("gateway").args(flags);
         Gateway::start(command, folder()).await
     }
 
-    /// Start any command that ends up as a gateway, and wait until it says where it listens.
+    /// Starts any command that becomes a gateway, and waits until it is ready.
     pub async fn start(mut command: Command, folder: PathBuf) -> Gateway {
         let (out, err) = (folder.join("stdout"), folder.join("stderr"));
         let file = |path: &Path| std::fs::File::create(path).expect("the folder is writable");
@@ -154,7 +155,7 @@ impl Gateway {
         std::fs::rename(next, self.settings_file()).expect("the folder is writable");
     }
 
-    /// What it logged.
+    /// Its standard error.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.folder.join("stderr")).unwrap_or_default()
     }
@@ -169,7 +170,7 @@ impl Gateway {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("the gateway runs");
     }
 
-    /// Wait for its end.
+    /// Waits for its exit, at most `within`.
     pub async fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + within;
         while Instant::now() < until {
@@ -210,7 +211,7 @@ impl Gateway {
             .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
     }
 
-    /// The same with POST; `fields` are more header fields, each with its CRLF.
+    /// Like [`Gateway::get`] with POST; `fields` are additional header fields, each with its CRLF.
     pub fn post(&self, path: &str, fields: &str) -> (u16, String) {
         self.ask_admin("POST", path, fields)
             .unwrap_or_else(|| panic!("the admin listener does not answer: {}", self.stderr()))
@@ -256,7 +257,7 @@ impl Gateway {
         serde_json::from_value(all["requests"].take()).expect("records")
     }
 
-    /// The record of a request id, waited for.
+    /// Waits for the record of a request id.
     pub async fn record(&self, id: &str) -> Record {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -268,7 +269,7 @@ impl Gateway {
         }
     }
 
-    /// The value of a metric, summed over its series; `filter` must stand in the series' text.
+    /// The value of a metric, summed over the series whose text contains `filter`.
     pub fn metric(&self, name: &str, filter: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let of_name =
@@ -280,7 +281,7 @@ impl Gateway {
             .sum()
     }
 
-    /// Wait until something holds.
+    /// Waits until `holds` returns true.
     pub async fn until(&self, holds: impl Fn(&Gateway) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds(self) {
@@ -298,7 +299,7 @@ impl Drop for Gateway {
     }
 }
 
-/// The text with listeners and admin on free ports, where it does not name its own.
+/// Adds listeners and admin on free ports, unless the text sets them.
 fn settings(text: &str) -> String {
     let mut all = String::new();
     if !text.contains("listeners:") {

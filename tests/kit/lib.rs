@@ -1,10 +1,8 @@
-//! The scripted world around a gateway: engines that do as they are told, clients that look
-//! closely, and the real binary between them.
+//! The test kit: scripted engines, raw clients, and the real gateway binary between them.
 //!
 //! - *In*: scripts.
-//! - *Out*: what happened, with times.
-//! - *Never*: a fixed port, a sleep that a test's truth depends on, a process that outlives its
-//!   test.
+//! - *Out*: what was received, with times.
+//! - *Never*: a fixed port, a sleep that a result depends on, a process that outlives its test.
 
 pub mod client;
 pub mod clock;

@@ -1,10 +1,10 @@
-//! The gateway with a filter that panics when a request asks for it: a stand-in for a bug of ours.
+//! The gateway with a filter that panics on request, which simulates a bug of the gateway.
 
 use std::collections::BTreeMap;
 
 use filters::{Filter, Hooks, Refused, Registry, RequestHead};
 
-/// Panics on the field `x-test-panic`, outside of what the chain of filters catches.
+/// Panics on the field `x-test-panic`, where the filter chain does not catch panics.
 #[derive(Debug)]
 struct Panicking;
 

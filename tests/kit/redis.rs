@@ -1,4 +1,4 @@
-//! A real Redis, on a free port, ended with its test.
+//! A real Redis on a free port, killed at the end of its test.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Have it do something; what it says.
+    /// Runs a command; returns its output.
     pub fn command(&self, words: &[&str]) -> String {
         let port = self.port.to_string();
         let done = Command::new("redis-cli")
@@ -45,13 +45,13 @@ impl Redis {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
-    /// It dies at once, with all it had.
+    /// Kills the server; its data is lost.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Another one, with nothing in it, at the same address.
+    /// Starts an empty server at the same address.
     pub async fn restart(&mut self) {
         self.child = Redis::spawn(self.port, &self.folder);
         self.until_it_listens().await;

@@ -1,7 +1,7 @@
-//! The rules of routing with simulated backends and clients, in simulated time: what real processes
-//! are held against.
+//! Simulates routing with scripted backends and clients in simulated time, as a reference for tests
+//! with real processes.
 //!
-//! Clients ask one request after the other. Backends answer as scripted.
+//! Each client sends one request after another. Backends answer as scripted.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,15 +15,16 @@ use routing::{Attempt, AttemptResult, BalanceRequest, Member, Pool, Question};
 /// How a backend answers.
 #[derive(Clone, Copy, Debug)]
 pub enum Answers {
-    /// The first token after so long, and the end so long after it.
+    /// First token after the first duration, end after the second one.
     After(Duration, Duration),
-    /// The first token, and then nothing, which is noticed after so long.
+    /// First token after the first duration, then nothing; the failure is detected after the second
+    /// one.
     Freezes(Duration, Duration),
-    /// Not at all, at once.
+    /// Fails at once.
     Dies,
 }
 
-/// What came of some requests.
+/// Results of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Times to first token, sorted.
@@ -38,7 +39,7 @@ pub struct Outcome {
 pub struct Scenario {
     pool: Pool,
     now: u64,
-    /// Backends that a request may be asked of after the first.
+    /// Maximum retries of a request.
     retries: usize,
 }
 
@@ -53,7 +54,7 @@ struct Client {
 const SECOND: u64 = 1_000_000_000;
 
 impl Scenario {
-    /// A pool of so many.
+    /// A pool of `backends` backends.
     pub fn new(settings: PoolSettings, backends: usize, retries: usize, seed: u64) -> Scenario {
         let members = (0..backends)
             .map(|n| Arc::new(Member::new(format!("b{n}").into(), 1, Tick(1))))
@@ -61,7 +62,7 @@ impl Scenario {
         Scenario { pool: Pool::new(settings, members, seed), now: 1, retries }
     }
 
-    /// So many clients ask so many requests together.
+    /// Runs `requests` requests of `clients` concurrent clients.
     pub fn run(&mut self, clients: usize, requests: usize, backends: &[Answers]) -> Outcome {
         let mut outcome = Outcome { asked: vec![0; backends.len()], ..Outcome::default() };
         let new =
@@ -84,7 +85,7 @@ impl Scenario {
         outcome
     }
 
-    /// What a client sees next; after how long there is more to see.
+    /// Processes the next event of a client; returns the time until its event after that.
     fn step(
         &mut self,
         client: &mut Client,
@@ -120,7 +121,7 @@ impl Scenario {
         })
     }
 
-    /// Ask one after the other, until one does not die at once.
+    /// Tries backends until one of them does not fail at once.
     fn ask(
         &self,
         client: &mut Client,

@@ -1,4 +1,4 @@
-//! A pingora reverse proxy that does nothing: the floor of the framework.
+//! A pingora reverse proxy that only forwards: the baseline of the framework.
 //!
 //! In: `--listen ADDR` and `--upstream ADDR`, both plain TCP addresses.
 //! Out: every request passed on to that one upstream, on one worker thread.

@@ -1,9 +1,9 @@
-//! Sets the gateway beside other proxies and beside no proxy at all.
+//! Compares the gateway with other proxies and with no proxy.
 //!
-//! In: the gateway's binary, which may be left out, and a few choices.
+//! In: the gateway's binary (optional), and a selection of proxies and cells.
 //! Out: a Markdown table on stdout, and JSON and Markdown files if wanted;
 //! progress goes to stderr.
-//! Never: leaves 127.0.0.1; never counts a run with one wrong answer in it.
+//! Never: connects beyond 127.0.0.1; reports a run with a wrong answer.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
     if let Some(gateway) = args.gateway.as_ref().filter(|path| !path.is_file()) {
         bail!("no such binary: {}", gateway.display());
     }
-    // Before the minutes of measuring, not after them.
+    // Fail here instead of after minutes of measuring.
     for path in [&args.out, &args.markdown].into_iter().flatten() {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)

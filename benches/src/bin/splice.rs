@@ -2,7 +2,7 @@
 //!
 //! In: `--upstream ADDR`, and an optional `--listen ADDR`.
 //! Out: the bound address as the only line on stdout, then bytes both ways.
-//! Never: looks at a byte, shares an upstream connection or keeps one.
+//! Never: inspects a byte; shares or reuses an upstream connection.
 
 use anyhow::{Context, Result};
 use clap::Parser;

@@ -1,9 +1,9 @@
-//! Memory: a fresh proxy, then thousands of idle streams, then none again.
+//! Memory of a fresh proxy: idle, with thousands of idle streams, and after them.
 //!
 //! In: a proxy that has only just started, and a number of streams.
 //! Out: resident memory before, for each stream, and five seconds after.
-//! The direct way has no proxy, so its cell is empty.
-//! Never: counts a stream that did not stay open, nor opens all at once.
+//! `Direct` has no proxy, so its cell is empty.
+//! Never: counts a stream that did not stay open; opens all of them at once.
 
 use super::{Figures, Load, SMALL, all};
 use crate::client::{Client, request};
@@ -21,7 +21,7 @@ const HOLD: Duration = Duration::from_secs(180);
 const SETTLE: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(5);
 
-/// Opens idle streams, looks, closes them and looks again.
+/// Measures memory before, with and after thousands of idle streams.
 ///
 /// # Errors
 /// When a stream cannot be opened or does not stay open.

@@ -2,8 +2,7 @@
 //!
 //! In: a running proxy and how much load to give.
 //! Out: named figures, all of them taken from checked answers.
-//! Never: gives load without a bound in count and time, or reports a cell in
-//! which one answer was wrong.
+//! Never: gives unbounded load; reports a cell with a wrong answer.
 
 pub mod memory;
 pub mod requests;
@@ -33,9 +32,9 @@ pub enum Cell {
     Body,
     /// Streams at the pace of an engine.
     Paced,
-    /// Streams as fast as they go, one event a write.
+    /// Streams without pauses, one event per write.
     Flood,
-    /// Streams as fast as they go, eight events a write.
+    /// Streams without pauses, eight events per write.
     Batch,
     /// Time to the first content event.
     Ttft,
@@ -76,27 +75,27 @@ pub struct Load {
     pub body: u32,
     /// Streams of the paced cell.
     pub paced_streams: u32,
-    /// Events of each of them.
+    /// Events of each paced stream.
     pub paced_events: u32,
-    /// Pause between two of their events. The engine's timer ticks in ms, so
-    /// at one stream for each ms of it every event is a wake-up of its own.
+    /// Pause between two events of a paced stream. The engine's timer has a resolution of 1 ms:
+    /// with one stream per ms of pause, each event is a wake-up of its own.
     pub paced_gap: Duration,
     /// Streams of the two flooding cells.
     pub flood_streams: u32,
-    /// Events of each, one a write.
+    /// Events of each stream, one per write.
     pub flood_events: u32,
-    /// Events of each, eight a write.
+    /// Events of each stream, eight per write.
     pub batch_events: u32,
     /// Requests of the TTFT cell.
     pub ttft: u32,
-    /// Pause between two of them.
+    /// Pause between two requests of the TTFT cell.
     pub ttft_pause: Duration,
     /// Streams of the memory cell.
     pub idle_streams: u32,
 }
 
 impl Load {
-    /// The load of a run that is worth to be kept.
+    /// The load of a full run.
     pub const FULL: Self = Self {
         connections: 8,
         small: 64_000,
@@ -124,12 +123,12 @@ impl Load {
     };
 }
 
-/// CPU time of a proxy up to now; none for the direct way.
+/// CPU time of a proxy so far; `None` for `Direct`.
 pub(crate) fn look(peer: &Peer) -> Result<Option<Cpu>> {
     peer.pids.as_ref().map(|pids| pids.cpu()).transpose()
 }
 
-/// Figures of the CPU time since `before`, for each of `count` things.
+/// CPU time since `before`, divided by `count`.
 pub(crate) fn spent(
     peer: &Peer,
     before: Option<&Cpu>,
@@ -143,7 +142,7 @@ pub(crate) fn spent(
     Ok(vec![(user, spent.user / count), (kernel, spent.kernel / count)])
 }
 
-/// Connections that have all been used once.
+/// Connections, each already used once.
 pub(crate) async fn warm(peer: &Peer, count: u32) -> Result<Vec<Client>> {
     let ask = request(Plan::Json, SMALL);
     let mut clients = Vec::new();

@@ -1,4 +1,4 @@
-//! Whole requests and answers: what a call costs a proxy.
+//! Cost of a whole request with its answer.
 //!
 //! In: a running proxy and a number of requests.
 //! Out: user and kernel CPU time of one request, small or with 16 KiB.

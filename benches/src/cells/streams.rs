@@ -1,10 +1,10 @@
-//! Event streams: what an event costs a proxy, and how long it is held.
+//! Cost and latency of an event of a stream.
 //!
 //! In: a running proxy, a number of streams and of events in each.
 //! Out: CPU time of one event, its one-way latency, the throughput, and the
 //! time to the first content event. The CPU time of a stream's request is
 //! shared out among its hundreds or thousands of events.
-//! Never: reports a stream that lost, doubled or cut an event.
+//! Never: reports a stream with a lost, duplicated or truncated event.
 
 use super::{Figures, Load, SMALL, all, look, spent, warm};
 use crate::client::{Seen, request};

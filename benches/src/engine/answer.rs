@@ -1,4 +1,4 @@
-//! The bytes the mock engine answers with, made once and patched when sent.
+//! Answers of the mock engine, built once and stamped when sent.
 //!
 //! In: how many events a write holds.
 //! Out: response heads, and chunk-framed events shaped like those of common
@@ -16,14 +16,14 @@ pub const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nserver: mock-engine\r\n\
 content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
 transfer-encoding: chunked\r\n\r\n";
 
-/// Whole answer to a request that does not make sense.
+/// The answer to an invalid request.
 pub const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
 content-length: 0\r\nconnection: close\r\n\r\n";
 
-/// What closes a chunked body.
+/// The last chunk of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Text of the completion in the whole answer; clients look for it.
+/// Text of the completion in the JSON answer, checked by clients.
 pub const JSON_TEXT: &str = "The mock engine says hello.";
 
 /// A whole answer with head and a JSON body of about 400 bytes.
@@ -90,7 +90,7 @@ impl Content {
         Self { length: one.len(), bytes: one.repeat(per), slot }
     }
 
-    /// Bytes of the first `count` events, stamped with the time of now.
+    /// Bytes of the first `count` events, stamped with the current time.
     pub fn stamped(&mut self, count: usize) -> &[u8] {
         let now = stamp::now();
         let end = self.bytes.len().min(count * self.length);

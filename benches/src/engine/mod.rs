@@ -1,9 +1,9 @@
 //! A cheap imitation of an OpenAI-compatible engine, over raw HTTP/1.1.
 //!
-//! In: requests on kept-alive connections; the `x-mock` header says what to
-//! answer, and a request without it gets a small JSON completion.
+//! In: requests on kept-alive connections; the `x-mock` header selects the answer. A request
+//! without it gets a small JSON completion.
 //! Out: a JSON answer, a paced or flooding event stream, or an idle stream.
-//! Never: looks into a request body, or spends CPU that could be spent once.
+//! Never: parses a request body; computes per request what can be computed once.
 
 pub mod answer;
 
@@ -18,16 +18,16 @@ use tokio::time::Instant;
 
 const READ: usize = 32 * 1024;
 
-/// Answers every connection of `listener`, for ever.
+/// Serves every connection of `listener`. Returns only on an error.
 ///
 /// # Errors
-/// When the listener itself breaks.
+/// When the listener fails.
 pub async fn serve(listener: TcpListener) -> Result<()> {
     loop {
         let (socket, _) = listener.accept().await.context("accept")?;
         tokio::spawn(async move {
             if let Ok(mut talk) = Talk::new(socket) {
-                // A peer may leave in the middle.
+                // The peer may disconnect in mid-answer.
                 let _ = talk.run().await;
             }
         });
@@ -67,7 +67,7 @@ impl Talk {
         }
     }
 
-    /// Reads one request to its end; none when the peer has closed.
+    /// Reads one request to its end; `None` if the peer closed the connection.
     async fn request(&mut self) -> Result<Option<Plan>> {
         loop {
             if let Some((length, plan, mut body)) = head(&self.input)? {

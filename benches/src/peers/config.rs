@@ -1,25 +1,25 @@
-//! Configurations that make nginx and HAProxy good streaming proxies, and the
-//! ones that put a guard, or keys and limits, on the gateway's route.
+//! Configurations of nginx and HAProxy as good streaming proxies, and of the gateway with a
+//! guardrail, or with keys and limits.
 //!
 //! In: where to listen, the engine, a folder and a connection bound.
 //! Out: the text of a configuration with one worker, kept-alive upstream
 //! connections, no response buffering and no access log.
-//! Never: tunes a peer to lose; every setting is one an operator would use.
+//! Never: a handicap for a peer; every setting is one that an operator would use.
 
 use crate::peers::port::BACKLOG;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What a peer is told.
+/// Options of a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerOptions<'a> {
     /// Where to listen.
     pub listen: SocketAddr,
     /// The engine.
     pub engine: SocketAddr,
-    /// A folder of the peer's own.
+    /// Working folder of the peer.
     pub folder: &'a Path,
-    /// Client connections at one time.
+    /// Maximum concurrent client connections.
     pub connections: u64,
 }
 
@@ -92,8 +92,8 @@ backend engines
     )
 }
 
-/// Settings of the gateway with a guard; all that the guard does is the
-/// default: find in prompts, mask in answers, both classifiers.
+/// Settings of the gateway with a default guardrail: findings in prompts are flagged, those in
+/// answers masked, and both classifiers run.
 #[must_use]
 pub fn shielded(options: &PeerOptions<'_>, admin: SocketAddr) -> String {
     let (listen, engine) = (options.listen, options.engine);
@@ -108,8 +108,8 @@ routes: [{{name: default, backend: engine, guardrail: default}}]
     )
 }
 
-/// Settings of the gateway with 10,000 keys and five limits that no load here
-/// reaches. The client's key, which all peers get, is one of them.
+/// Settings of the gateway with 10,000 keys, and five limits that no load here reaches. The key
+/// that the client sends to every peer is one of them.
 ///
 /// # Errors
 /// When the file of keys cannot be written.

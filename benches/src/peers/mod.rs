@@ -1,9 +1,9 @@
 //! The proxies that are compared, and how each is found and started.
 //!
-//! In: where the gateway's binary is, the engine's address, a folder.
+//! In: path of the gateway's binary, address of the engine, a folder.
 //! Out: a running proxy that has answered one request, and what to measure.
-//! Never: starts a proxy with more than one worker thread; never fails for a
-//! peer that is not installed, which is skipped with a line that says so.
+//! Never: starts a proxy with more than one worker thread; fails because a peer is not installed:
+//! it is skipped with a message.
 
 pub mod config;
 pub mod port;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 const READY: Duration = Duration::from_secs(15);
 const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// A way from the client to the engine.
+/// A proxy between the client and the engine, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -37,13 +37,13 @@ pub enum Kind {
     Nginx,
     /// HAProxy, one thread.
     Haproxy,
-    /// The pingora proxy of this package that does nothing.
+    /// The pingora proxy of this package that only forwards.
     IdlePingora,
     /// The gateway under test.
     LlmLens,
-    /// The same with a guard on its route, every setting of it the default.
+    /// The gateway with a default guardrail on its route.
     Shielded,
-    /// The same with 10,000 keys and five limits on each request.
+    /// The gateway with 10,000 keys and five limits on each request.
     Limited,
 }
 
@@ -78,7 +78,7 @@ impl Kind {
     /// Finds the program of this kind; none for `Direct`.
     ///
     /// # Errors
-    /// With a line for the operator when there is no such program.
+    /// When there is no such program, with a hint for the operator.
     pub fn find(self, gateway: Option<&Path>) -> Result<Option<PathBuf>> {
         let (found, hint) = match self {
             Self::Direct => return Ok(None),
@@ -128,14 +128,14 @@ impl Kind {
     }
 }
 
-/// A program built beside the running one.
+/// A program in the folder of the running one.
 #[must_use]
 pub fn sibling(name: &str) -> Option<PathBuf> {
     let path = env::current_exe().ok()?.with_file_name(name);
     path.is_file().then_some(path)
 }
 
-/// A program on the path, or where Debian keeps its daemons.
+/// A program in `PATH`, or in Debian's folder for daemons.
 fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -156,7 +156,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts a proxy before `engine`, and waits for its first answer.
+    /// Starts a proxy in front of `engine`, and waits for its first answer.
     ///
     /// # Errors
     /// When it does not start or does not answer in time.
@@ -178,7 +178,7 @@ impl Peer {
         peer.ready().await.with_context(|| kind.name())?;
         let below = children(root)?;
         peer.pids = Some(match kind {
-            // The master of nginx only waits; all the work is its worker's.
+            // The nginx master only waits; its worker does all the work.
             Kind::Nginx => Pids(below),
             _ => Pids([vec![root], below].concat()),
         });

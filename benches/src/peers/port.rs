@@ -1,15 +1,15 @@
 //! Loopback listeners and free ports.
 //!
 //! In: an address, or nothing.
-//! Out: a listener whose backlog takes thousands of connections at once, or a
-//! port that was free a moment ago, for programs that must be told one.
+//! Out: a listener whose backlog takes thousands of connections at once, or a port that was free a
+//! moment ago, for programs that require one.
 //! Never: binds a fixed port of its own choice.
 
 use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that may wait to be accepted, here and in every peer.
+/// Maximum connections that wait to be accepted, here and in every peer.
 pub const BACKLOG: u32 = 4096;
 
 /// Listens with a deep backlog.

@@ -1,10 +1,10 @@
 //! A child process with its log, which never outlives its owner.
 //!
 //! In: a command.
-//! Out: its process id, the first line it prints if that is asked for, and
-//! the tail of its log when something went wrong.
-//! Never: ends a process that it did not start; children are asked with
-//! SIGTERM first, so that an nginx master takes its worker along.
+//! Out: its process id, on request the first line that it prints, and the tail of its log after a
+//! failure.
+//! Never: ends a process that it did not start. Children get SIGTERM first, so that an nginx master
+//! also ends its worker.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -51,7 +51,7 @@ impl Process {
     /// Waits for the first whole line that the process has printed.
     ///
     /// # Errors
-    /// When it exits or is silent for too long.
+    /// When it exits, or prints nothing in time.
     pub fn first_line(&mut self) -> Result<String> {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -18,7 +18,7 @@ const REQUESTS: u64 = 24;
 /// Workers that send them.
 const CONCURRENCY: usize = 4;
 
-/// Show it.
+/// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let runtime = runtime()?;
     let (fast, slow) = runtime.block_on(async {
@@ -46,12 +46,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let shown = runtime.block_on(async {
         tokio::select! {
             shown = show(listen, admin) => shown,
-            // The gateway hears the signal as well as we do, and there is nothing left to show.
+            // The gateway receives the signal too, and there is nothing left to show.
             signal = tokio::signal::ctrl_c() => signal.map_err(Into::into),
         }
     });
     if shown.is_ok() && !args.once {
-        // The gateway ends with Ctrl-C: it hears the signal as well as we do.
+        // The gateway receives Ctrl-C too, and ends.
         running.join().map_err(|_| anyhow::anyhow!("the gateway's thread panicked"))??;
     }
     let _ = std::fs::remove_file(file);

@@ -1,7 +1,7 @@
 //! `llm-lens key`: making, listing and revoking API keys in the file or database that the gateway
 //! watches.
 //!
-//! A key is shown once, when it is made. The file has its keyed hash.
+//! A key is printed once, when it is created. The file contains only its keyed hash.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -16,7 +16,7 @@ use traffic::keys::{Entry, is_database};
 
 use crate::args::{KeyCommand, NewKeyArgs};
 
-/// What every key begins with: secret scanners know it, ours too.
+/// Prefix of every key, by which secret scanners can recognize it.
 const PREFIX: &str = "llk_";
 
 pub(crate) fn run(command: &KeyCommand) -> Result<()> {
@@ -137,7 +137,7 @@ fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
     })
 }
 
-/// Change the file whole or not at all, by one at a time; what would not be read is not written.
+/// Edits the file atomically and under a lock. Invalid content is not written.
 fn change(
     path: &Path,
     settings: &Settings,
@@ -162,14 +162,13 @@ fn change(
     };
     let after = edit(before)?;
     config::parse_keys(&path.display().to_string(), &after, &settings.rate_limits)?;
-    // What the gateway reads now, it shall read then: a link stays a link, and the file stays its
-    // owner's.
+    // Follow a symlink and keep owner and mode, so that the gateway can still read the file.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known = fs::metadata(path).ok();
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The lock is ours: what is there was left by one that was killed.
+    // The lock is held, so an existing file was left by a process that was killed.
     let _ = fs::remove_file(folder.join(format!("{name}.new")));
     let mut fresh = tempfile::Builder::new()
         .prefix(&*name)

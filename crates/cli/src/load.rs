@@ -13,7 +13,7 @@ use testbench::{Config, join};
 use crate::args::{RunArgs, Spacing};
 use crate::{runtime, say};
 
-/// Make a run and write its reports. Fails when no request succeeded.
+/// Runs a load test and writes its reports. Fails if no request succeeded.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     let config = config(&args)?;
     let runtime = runtime()?;
@@ -22,8 +22,8 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         let records = runtime.block_on(join::records(admin)).map_err(anyhow::Error::msg)?;
         anyhow::Ok(join::join(&outcome.samples, &records))
     });
-    // A run whose gateway does not give its records is still a run: it is written down before the
-    // error is told.
+    // If the gateway's records cannot be read, the reports are written before the error is
+    // returned.
     let found = joined.as_ref().and_then(|joined| joined.as_ref().ok());
     let report = Report { config: &config, outcome: &outcome, slo: args.slo, joined: found };
     let write = |path: &Option<std::path::PathBuf>, text: &dyn Fn() -> String| match path {
@@ -77,8 +77,8 @@ fn config(args: &RunArgs) -> Result<Config> {
     })
 }
 
-/// Compare two reports. Fails when the new one is slower than `percent` allows, and the difference
-/// is no chance.
+/// Compares two reports. Fails if the new one is slower than `percent` allows and the difference is
+/// statistically significant.
 pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode> {
     let (base, new) = (read(base)?, read(new)?);
     let (base_failures, new_failures) = (base.failures, new.failures);
@@ -135,10 +135,10 @@ fn is_slower(comparison: &Comparison, percent: f64) -> bool {
     comparison.significant && over
 }
 
-/// So much more of all requests may fail before a run counts as worse, as a share.
+/// Maximum increase of the share of failed requests before a run counts as worse.
 const MORE_FAILURES: f64 = 0.01;
 
-/// What a report says, as far as it is compared.
+/// The part of a report that is compared.
 struct Reported {
     timings: Vec<(String, lens::Micros)>,
     /// Share of requests that failed.

@@ -5,9 +5,9 @@
 //!   has its `request_id`.
 //! - *Never*: a request that waits for standard error; a control character.
 //!
-//! A thread of its own writes the lines. Those that find its queue full, or standard error closed,
-//! are dropped, and the next line that can be written says how many. tracing-appender would do
-//! this, but its end waits without a bound when nothing reads.
+//! A thread of its own writes the lines. Lines are dropped while its queue is full or standard
+//! error is closed; the next line reports how many. tracing-appender does this too, but its
+//! shutdown waits without a bound if the output is not read.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -26,13 +26,13 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-/// Longest value of a line, in bytes. A list of settings problems is the longest we write.
+/// Maximum bytes of a value. Lists of settings problems are the longest values.
 const MAX_VALUE: usize = 8 << 10;
-/// Lines that wait to be written.
+/// Maximum lines in the queue.
 const QUEUE: usize = 1024;
-/// How long the end of the process waits for the last lines.
+/// Maximum time that shutdown waits for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
-/// Crates of ours. Libraries may warn; what they inform about is not ours to say.
+/// Crates of this project. Other crates are logged from level `warn`.
 const OURS: [&str; 12] = [
     "config",
     "filters",
@@ -48,7 +48,7 @@ const OURS: [&str; 12] = [
     "llm_lens",
 ];
 
-/// What log lines look like.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// `TIME LEVEL event key=value`.
@@ -58,7 +58,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Log from now on, down to that level. The last lines are written when the guard is dropped.
+/// Installs the logger for `level` and above. Dropping the guard writes the last lines.
 pub(crate) fn install(
     level: LevelFilter,
     format: LogFormat,
@@ -67,8 +67,8 @@ pub(crate) fn install(
     let (queue, entries) = sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let lost = dropped.clone();
-    // Ends with the process: the subscriber, which has the other end, is never dropped. Without the
-    // thread nothing is logged.
+    // Ends with the process: the subscriber holds the sender and is never dropped. If the thread
+    // cannot start, nothing is logged.
     let _ =
         std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
     let guard = Guard(queue.clone());
@@ -76,7 +76,7 @@ pub(crate) fn install(
         .with_default(level.min(LevelFilter::WARN))
         .with_targets(OURS.map(|ours| (ours, level)));
     let lines = Lines { format, request_id, queue, dropped };
-    // Both fail only where something else has been installed, and nothing else is.
+    // Both fail only if another logger is installed, which never happens.
     let installed = tracing::subscriber::set_global_default(
         tracing_subscriber::registry().with(lines.with_filter(targets)),
     );
@@ -88,11 +88,11 @@ pub(crate) fn install(
 
 enum Entry {
     Line(String),
-    /// What came before this is written when the other end hears of it.
+    /// Acknowledged when all earlier entries are written.
     Written(SyncSender<()>),
 }
 
-/// Dropping it waits, within [`LAST_LINES`], until what was logged is written.
+/// Dropping it waits, at most [`LAST_LINES`], until the queued lines are written.
 pub(crate) struct Guard(SyncSender<Entry>);
 
 impl Drop for Guard {
@@ -130,7 +130,7 @@ struct Lines {
     format: LogFormat,
     request_id: fn() -> Option<Arc<str>>,
     queue: SyncSender<Entry>,
-    /// Lines that were dropped since the last one that told of it.
+    /// Lines dropped since the last line that reported them.
     dropped: Arc<AtomicU64>,
 }
 
@@ -157,7 +157,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// An event, taken apart.
+/// Message and fields of an event.
 #[derive(Default)]
 struct Parts {
     message: String,
@@ -166,7 +166,7 @@ struct Parts {
 
 impl Parts {
     fn set(&mut self, name: &str, value: Value) {
-        // The place in the source is what the bridge from `log` adds.
+        // The bridge from `log` adds the source location, which is not logged.
         if !name.starts_with("log.") {
             self.fields.insert(name.to_owned(), value);
         }
@@ -174,7 +174,8 @@ impl Parts {
 
     fn text(&self, level: &Level) -> String {
         let mut line = format!("{} {level} ", now());
-        // A list of problems keeps its lines, set in so that none can pass for an entry of its own.
+        // A list of problems keeps its line breaks. They are indented, so that no line looks like
+        // an entry of its own.
         escape(&self.message, &mut line, "\n  ");
         for (name, value) in &self.fields {
             let _ = write!(line, " {name}=");

@@ -1,4 +1,4 @@
-//! The command line: parses arguments and starts the product that they name.
+//! The command line: parses arguments and runs the command.
 
 mod args;
 mod demo;
@@ -17,7 +17,7 @@ use clap::Parser;
 use args::{Args, Command, GatewayArgs, ShieldCommand, SimulateArgs};
 
 /// jemalloc returns freed memory of streams to the system within seconds, on its own thread;
-/// `.cargo/config.toml` sets the decay. The C library's allocator keeps it.
+/// `.cargo/config.toml` sets the decay. glibc's allocator does not.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -84,7 +84,7 @@ fn gateway(args: GatewayArgs) -> Result<()> {
         upgrade: args.upgrade,
         filters: filters(),
     })?;
-    // A closed standard output is no reason not to serve.
+    // Serve even if standard output is closed.
     let _ = say(&format!("{}\n", gateway.summary()));
     gateway.run().context("the gateway ended")
 }
@@ -144,7 +144,7 @@ fn read_standard() -> Result<String> {
     Ok(text)
 }
 
-/// The runtime of the load generator. Two workers: one that takes every core would measure itself.
+/// Runtime of the load generator. Two workers, so that it leaves cores to the server under test.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }

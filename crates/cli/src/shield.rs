@@ -1,4 +1,4 @@
-//! `shield`: the detectors at the command line, over texts and over labelled data.
+//! `llm-lens shield`: runs the detectors on texts and on labelled rows.
 
 mod eval;
 mod streams;
@@ -22,10 +22,10 @@ use crate::say;
 pub(crate) use eval::eval;
 pub(crate) use train::train;
 
-/// Most bytes of one text, and of one row.
+/// Maximum bytes of an input that is not a `.jsonl` file.
 const MAX_INPUT: u64 = 64 << 20;
 
-/// Look for findings in a text, or in each row of a JSONL file.
+/// Prints the findings of a text, or of each row of a JSONL file.
 pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
     let detectors = Detectors::new()?;
     let input = open(file)?;
@@ -42,14 +42,14 @@ pub(crate) fn scan(file: &Path) -> Result<ExitCode> {
     text(&detectors, &first)
 }
 
-/// Everything that looks at a text, as a guard with all of it switched on does.
+/// All detectors, as in a guardrail with everything switched on.
 struct Detectors {
     patterns: FindPatterns,
-    /// From a risk to its level, as a guard has it by default.
+    /// Risk thresholds of a guardrail with default settings.
     thresholds: filters::settings::Risk,
 }
 
-/// What they say of it.
+/// Results of the detectors for one text.
 struct Judged {
     found: Vec<Finding>,
     injection: f32,
@@ -97,7 +97,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
     ))
 }
 
-/// A table of findings; the exit code is that of `grep`: success when something was found.
+/// Prints a table of findings. The exit code is that of `grep`: success if something was found.
 fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
     let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
     let mut out = String::new();
@@ -158,7 +158,7 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A finding's place in Unicode code points.
+/// The span of a finding in Unicode code points.
 fn in_characters(text: &str, finding: &Finding) -> (usize, usize) {
     let count = |to: usize| text.get(..to).map_or(0, |before| before.chars().count());
     (count(finding.span.start), count(finding.span.end))

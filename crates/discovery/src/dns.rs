@@ -1,9 +1,10 @@
-//! Backends by their names in DNS: addresses (A, AAAA), and services (SRV, RFC 2782).
+//! Discovery by DNS: addresses (A, AAAA) and services (SRV, RFC 2782).
 //!
 //! - *In*: a fully qualified name, and name servers.
-//! - *Out*: its addresses, each time the time to live is over.
-//! - *Never*: the system's cache, which has no time to live; its search list, in which a failure
-//!   looks like an empty answer. An answer older than its time to live, but for [`OFTEN`].
+//! - *Out*: its endpoints, again whenever the TTL has expired.
+//! - *Never*: the cache of the system's resolver, which has no TTL, or its search list, with which
+//!   a failure looks like an empty answer; an answer older than its TTL, except for the minimum of
+//!   [`OFTEN`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,17 +22,17 @@ use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 
 use crate::Reporter;
 
-/// Between two tries of a source that gives no answer: the first, and the longest.
+/// Delay before a retry after a failed lookup: the first, and the maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A time to live is not believed to be shorter, nor longer.
+/// Bounds of the TTL.
 const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(300);
-/// A name that is not there is looked for again after so long.
+/// TTL of an empty answer.
 const EMPTY_TTL: Duration = Duration::from_secs(5);
-/// Names that are looked up at a time.
+/// Maximum concurrent lookups.
 const TOGETHER: usize = 16;
 
-/// What is asked.
+/// The lookup.
 #[derive(Debug)]
 pub(super) enum Question {
     /// All addresses of a name, at one port.
@@ -40,15 +41,15 @@ pub(super) enum Question {
     Service { name: String },
 }
 
-/// Addresses, and the end of their time to live.
+/// Results, and when their TTL ends.
 type Answer<T> = Result<(Vec<T>, Instant), NetError>;
 
-/// Ask for ever.
+/// Repeats the lookup and reports each result. Never ends.
 pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: Reporter) {
     let mut retry = RETRY.0;
     let mut known = HashMap::new();
     loop {
-        // Made anew after a failure: the system may have been told of other servers since.
+        // Rebuilt after a failure: the name servers of the system may have changed.
         let resolver = match resolver(servers) {
             Ok(resolver) => resolver,
             Err(error) => {
@@ -111,12 +112,12 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
             provider,
         )
     };
-    // We ask when an answer is over, and no sooner: there is nothing to be remembered.
+    // No cache: names are looked up only after their TTL.
     builder.options_mut().cache_size = 0;
     builder.build()
 }
 
-/// A name as it stands, without a search list.
+/// The fully qualified name, so that no search list applies.
 fn whole(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
 }
@@ -134,8 +135,8 @@ async fn endpoints(
     ))
 }
 
-/// The addresses of a name: an engine that has two is one engine, so those of the newer kind count
-/// only where there are none of the older.
+/// The addresses of a name. IPv6 is used only without IPv4, so that an engine with both counts
+/// once.
 async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
     let of = |answer: Lookup| {
         (
@@ -151,9 +152,9 @@ async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
     resolver.ipv6_lookup(whole(name)).await.map(of).or_else(empty_or_failed)
 }
 
-/// The servers of the best priority: the others are for when none of these is there, which is a
-/// pool's fallback to say. A server whose name cannot be looked up stays where it was; the service
-/// fails only where nothing is known of any.
+/// The servers of the best priority. The others are ignored: failover is the job of a pool's
+/// fallback. A server whose lookup fails keeps its previous addresses; the service lookup fails
+/// only if no server has any.
 async fn service(
     resolver: &TokioResolver,
     name: &str,
@@ -194,7 +195,7 @@ async fn service(
                 continue;
             }
         };
-        // A target of weight 0 gets almost nothing.
+        // Weight 0 becomes 1: the target gets almost no requests.
         let weight = u32::from(weight).max(1);
         found.extend(there.iter().map(|address| Endpoint {
             address: *address,

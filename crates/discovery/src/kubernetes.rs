@@ -1,11 +1,11 @@
 //! Discovery of the ready endpoints of a Kubernetes service.
 //!
-//! - *In*: the name of a service; the cluster's API, by what the pod or `KUBECONFIG` says of it.
+//! - *In*: the name of a service; the cluster's API, configured by the pod or by `KUBECONFIG`.
 //! - *Out*: its endpoints that are ready, and again whenever they change.
 //! - *Never*: an endpoint whose pod is not ready; an empty set because the API was unreachable.
 //!
-//! EndpointSlices (`discovery.k8s.io/v1`) are listed once and watched from there on. Permission to
-//! `list` and `watch` them in the service's namespace is all that is wanted.
+//! EndpointSlices (`discovery.k8s.io/v1`) are listed once and then watched. This requires
+//! permission to `list` and `watch` them in the service's namespace.
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::Reporter;
 
-/// Between two looks for a cluster.
+/// Delay between attempts to find a cluster.
 const RETRY: Duration = Duration::from_secs(10);
 /// The label of a slice that names its service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -27,7 +27,7 @@ const SERVICE: &str = "kubernetes.io/service-name";
 /// A service.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Its namespace; `None`: our own.
+    /// Its namespace; `None`: the one of the pod or of `KUBECONFIG`.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
@@ -35,13 +35,13 @@ pub struct Service {
     pub port: Option<String>,
 }
 
-/// The endpoints of a service that are ready, each time something about them changes: by the
-/// cluster that the process runs in, or `KUBECONFIG` names. Never ends.
+/// Streams the ready endpoints of a service whenever they change, from the cluster that the process
+/// runs in or that `KUBECONFIG` names. Never ends.
 pub fn endpoints(service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
     async move { endpoints_in(client().await, service) }.flatten_stream()
 }
 
-/// The same in a cluster that is known.
+/// Like [`endpoints`], in a given cluster.
 pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec<Endpoint>> + Send {
     let namespace =
         service.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
@@ -83,12 +83,13 @@ async fn client() -> Client {
 #[derive(Debug, Default)]
 struct Slices {
     known: BTreeMap<String, EndpointSlice>,
-    /// Those of a list that is not complete.
+    /// Slices of a list that is not complete yet.
     listed: BTreeMap<String, EndpointSlice>,
 }
 
 impl Slices {
-    /// Whether the set is known: an incomplete list is not.
+    /// Applies an event; returns whether the known slices may have changed. A list that is not
+    /// complete does not change them.
     fn heed(&mut self, event: watcher::Event<EndpointSlice>) -> bool {
         match event {
             watcher::Event::Init => self.listed.clear(),
@@ -122,22 +123,22 @@ impl Slices {
     }
 }
 
-/// Those that are ready, each with its port; `None`: it has none that is meant.
+/// The ready endpoints of a slice; `None` for those without a matching port.
 fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Option<Endpoint>> {
     let port = port_of(slice, service);
-    // Not to know is to be ready, says the API.
+    // By the API's definition, an absent condition means ready.
     let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
     let endpoint = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
-        // The addresses of an endpoint are one server's.
+        // All addresses of an endpoint belong to one server; the first is used.
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         Some(port.map(|port| Endpoint { address, port, weight: 0, zone: endpoint.zone.clone() }))
     };
     slice.endpoints.iter().filter(is_ready).filter_map(endpoint).collect()
 }
 
-/// The port of a slice that is asked.
+/// The port of a slice that requests are sent to.
 fn port_of(slice: &EndpointSlice, service: &Service) -> Option<u16> {
     let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
     let ports = slice.ports.iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));

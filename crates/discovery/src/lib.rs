@@ -1,8 +1,8 @@
 //! Finds the backends of pools while the gateway runs: DNS, SRV, Kubernetes.
 //!
-//! - *In*: where a pool's backends are looked for.
-//! - *Out*: an [`Update`] whenever what is there changes, or was looked up again.
-//! - *Never*: a failed look-up taken for an empty answer: the backends that are known stay.
+//! - *In*: the source of a pool's backends.
+//! - *Out*: an [`Update`] after each change or lookup.
+//! - *Never*: a failed lookup treated as an empty answer: known backends stay.
 
 #[cfg(feature = "dns")]
 mod dns;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 use config::{Endpoint, Source};
 use tokio::sync::mpsc;
 
-/// What a source says: all backends of a pool.
+/// All backends of a pool, as reported by its source.
 #[derive(Debug)]
 pub struct Update {
     /// The pool.
     pub pool: Arc<str>,
-    /// Where they were found.
+    /// The source that reported them.
     pub source: Source,
-    /// Where they listen, sorted.
+    /// Their addresses and ports, sorted.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Whether this build can look there.
+/// Whether this build supports the source.
 ///
 /// # Errors
-/// What to do about it, if not.
+/// If not, the feature to build with.
 pub fn is_supported(source: &Source) -> Result<(), &'static str> {
     match source {
         Source::Dns { .. } | Source::Srv { .. } if cfg!(feature = "dns") => Ok(()),
@@ -42,8 +42,8 @@ pub fn is_supported(source: &Source) -> Result<(), &'static str> {
     }
 }
 
-/// Watch a source for a pool. Never ends; a source that this build cannot watch is silent, see
-/// [`is_supported`].
+/// Watches a source for a pool. Never ends. A source that this build does not support reports
+/// nothing, see [`is_supported`].
 ///
 /// # Cancel safety
 /// Dropping the future ends the watch.

@@ -4,9 +4,9 @@
 //! - *Out*: scores by label, in the order of the settings.
 //! - *Never*: a threshold, a decision; a text kept or logged.
 //!
-//! Loading ends with two trial runs, on the shortest and the longest window there can be. They cost
-//! what two scores cost, and find at the start what would otherwise fail under traffic: a wrong
-//! number of labels, fewer positions than `max_tokens`.
+//! Loading ends with two trial runs, on the shortest and the longest possible window. They take as
+//! long as two scores and detect at startup what would otherwise fail under traffic: a wrong number
+//! of labels, fewer positions than `max_tokens`.
 
 use crate::error::{LoadError, ScoreError};
 use crate::model::Model;
@@ -24,24 +24,24 @@ pub struct Classifier {
     max_text_bytes: usize,
 }
 
-/// What a text was judged to be, and on what ground.
+/// Scores of a text, and how much of it was read for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     /// From 0 to 1 by label, in the order of the settings: the highest of any window.
     pub scores: Vec<f32>,
     /// Windows that were read, at least 1.
     pub windows: usize,
-    /// Windows that the bound left out, between the first and the last ones. Above 0 a low score is
-    /// not a clean bill.
+    /// Windows in the middle of the text that were skipped because of `max_windows`. If above 0,
+    /// low scores do not cover the whole text.
     pub unread: usize,
 }
 
 impl Classifier {
-    /// Loads tokenizer and model, and tries them.
+    /// Loads tokenizer and model, and makes the trial runs.
     ///
     /// # Errors
-    /// A setting out of range, a file that is missing, too large or not what it should be, a model
-    /// whose inputs, output or number of labels are not as expected.
+    /// A setting out of range; a file that is missing, too large or invalid; a model with
+    /// unexpected inputs, output or number of labels.
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
         settings.check()?;
         let cutter = Cutter::load(settings)?;
@@ -76,8 +76,8 @@ impl Classifier {
         &self.labels
     }
 
-    /// Scores from 0 to 1 by label. Of a text with more windows than allowed this speaks for the
-    /// windows read only; [`Classifier::read`] tells.
+    /// Scores from 0 to 1 by label. They cover only the windows that were read;
+    /// [`Classifier::read`] reports how many were skipped.
     ///
     /// # Errors
     /// As [`Classifier::read`].
@@ -85,9 +85,9 @@ impl Classifier {
         Ok(self.read(text)?.scores)
     }
 
-    /// Scores with the number of windows that were read and left out. A long text is cut in
-    /// overlapping windows; the highest score of each label wins, so with several windows the
-    /// scores of a softmax may sum to more than 1.
+    /// Scores, with the number of windows that were read and skipped. A long text is cut into
+    /// overlapping windows and the maximum score of each label is returned, so with several windows
+    /// the scores of a softmax may sum to more than 1.
     ///
     /// # Errors
     /// A text larger than allowed or without any token; a tokenizer or a model that fails on it.

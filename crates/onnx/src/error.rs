@@ -1,9 +1,9 @@
-//! What can go wrong, once for loading and once for scoring.
+//! Errors of loading and of scoring.
 //!
 //! - *In*: facts from the other modules.
 //! - *Out*: sentences an operator can act upon; they name the file, the setting or the tensor at
 //!   fault.
-//! - *Never*: a word of the text that was judged, a status code.
+//! - *Never*: text that was scored; a status code.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub enum LoadError {
     File {
         /// The file as the settings name it.
         path: PathBuf,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// A file is larger than the settings allow.
@@ -34,7 +34,7 @@ pub enum LoadError {
         /// The bound, in bytes.
         most: u64,
     },
-    /// The tokenizer file is not a tokenizer that we can use.
+    /// The tokenizer file is not a usable tokenizer.
     #[error("{} is not a usable tokenizer: {reason}", path.display())]
     Tokenizer {
         /// The file as the settings name it.
@@ -50,7 +50,7 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An input of the model is missing, unknown, or of another type or shape than ours.
+    /// An input of the model is missing, unknown, or of an unexpected type or shape.
     #[error("model input {name:?}: {reason}")]
     Input {
         /// The input's name in the graph.
@@ -64,10 +64,10 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The model scores another number of labels than the settings name.
+    /// The model has a different number of scores than the settings have labels.
     #[error("the model gives {model} scores, the settings name {settings} labels")]
     Labels {
-        /// Scores that the model gives.
+        /// Scores of the model.
         model: usize,
         /// Labels in the settings.
         settings: usize,
@@ -85,26 +85,26 @@ pub enum ScoreError {
         /// The bound, in bytes.
         most: usize,
     },
-    /// The text has no tokens and the tokenizer frames texts with none, so there is nothing to
-    /// judge.
+    /// The text has no tokens and the tokenizer adds no special tokens, so there is nothing to
+    /// score.
     #[error("the text has no tokens, there is nothing to judge")]
     NoTokens,
     /// The tokenizer failed.
     #[error("the tokenizer failed: {reason}")]
     Tokenizer {
-        /// What it said.
+        /// The tokenizer's error.
         reason: String,
     },
     /// The model failed.
     #[error("the model failed: {reason}")]
     Model {
-        /// What it said.
+        /// The model's error.
         reason: String,
     },
-    /// The model gave a score that is no number.
+    /// The model returned a score that is not finite.
     #[error("the model gave a score that is not finite for label {label:?}")]
     NotFinite {
-        /// The first label it happened for.
+        /// The first label with such a score.
         label: String,
     },
 }

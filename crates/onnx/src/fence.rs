@@ -1,17 +1,17 @@
-//! The fence around foreign code: its errors and panics become one short line.
+//! Isolates third-party code: its errors and panics become one short line.
 //!
 //! - *In*: a call into tract or tokenizers.
 //! - *Out*: its value, or the reason for the failure, cut to the length of a log line.
-//! - *Never*: state of ours inside the fence that a panic could leave half-written; callers pass
-//!   what is read only, or made for the call.
+//! - *Never*: shared state that a panic could leave inconsistent: callers pass values that are
+//!   read-only or made for the call.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Characters of a reason that are kept: tract's can be a page, with its cause in the first lines.
+/// Maximum characters of a reason. Those of tract can be a page, with the cause in the first lines.
 const MAX_REASON: usize = 400;
 
-/// Runs `call`; a panic in it is an error.
+/// Calls `call`. A panic becomes an error.
 pub(crate) fn fenced<T, E: Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         // The alternate form prints the whole chain of causes where there is one.

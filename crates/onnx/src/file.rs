@@ -1,9 +1,9 @@
-//! One file, read whole, within a bound.
+//! Reads a whole file, up to a maximum size.
 //!
-//! - *In*: a path and the most bytes that may be read.
+//! - *In*: a path and the maximum size in bytes.
 //! - *Out*: the bytes, or an error that names the path.
-//! - *Never*: trust in the size that the file system tells: the read itself is bounded, so a pipe
-//!   or a growing file ends too.
+//! - *Never*: trust in the size that the file system reports: the read itself is bounded, so
+//!   reading a pipe or a growing file also ends.
 
 use crate::error::LoadError;
 use std::fs::File;

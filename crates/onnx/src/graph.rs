@@ -1,13 +1,12 @@
 //! Checks that a graph is a text classifier.
 //!
-//! - *In*: a model as protobuf has parsed it.
-//! - *Out*: its [`Signature`]: which of our tensors it wants, in its own order, and where its
-//!   logits come out.
-//! - *Never*: the nodes between; tract decides whether they can run.
+//! - *In*: a parsed ONNX model.
+//! - *Out*: its [`Signature`]: the input tensors that it requires, in its order, and the name of
+//!   the output with the logits.
+//! - *Never*: a check of the other nodes; tract decides whether they can run.
 //!
-//! The check runs before tract translates the graph, because it reports a sentence ("input
-//! \"pixel_values\" is not one that we can fill") where tract reports a chain of failed
-//! unifications.
+//! The check runs before tract translates the graph, because its errors are readable and those of
+//! tract are chains of failed unifications.
 
 use crate::error::LoadError;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
@@ -15,7 +14,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
 use tract_onnx::pb::type_proto::{self, Value as Type};
 use tract_onnx::pb::{GraphProto, ModelProto, ValueInfoProto};
 
-/// What an input is filled with.
+/// The content of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `input_ids`: the tokens.
@@ -38,18 +37,19 @@ impl Role {
     }
 }
 
-/// What goes in and what comes out.
+/// Inputs and output of a graph.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
     /// In the graph's order.
     pub roles: Vec<Role>,
-    /// The window length that the graph fixes; none where it is symbolic.
+    /// Window length, if the graph fixes it; `None` if it is symbolic.
     pub length: Option<usize>,
     /// The name of the output that holds the logits.
     pub output: String,
 }
 
-/// Reads the signature. The inner error is about the file as a whole.
+/// Reads the signature. The outer error concerns the file as a whole, the inner one an input or
+/// output.
 pub(crate) fn signature(model: &ModelProto) -> Result<Result<Signature, LoadError>, String> {
     let graph = model.graph.as_ref().ok_or("it holds no graph")?;
     if graph
@@ -99,8 +99,8 @@ fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
     Ok((roles, fixed))
 }
 
-/// Checks for int64 of shape `[batch, sequence]` with a batch of 1 or symbolic; gives the sequence
-/// where it is a number.
+/// Checks that an input is int64 of shape `[batch, sequence]` with a batch of 1 or symbolic;
+/// returns the sequence length if it is fixed.
 fn window_length(input: &ValueInfoProto) -> Result<Option<usize>, String> {
     let tensor = tensor(input).ok_or("is no tensor")?;
     if tensor.elem_type != DataType::Int64 as i32 {
@@ -135,7 +135,7 @@ fn output(graph: &GraphProto) -> Result<String, LoadError> {
         return wrong(format!("no node makes {:?}", found.name));
     }
     match tensor(found).map(|tensor| tensor.elem_type) {
-        // Some exporters leave the type to the reader; the trial run at load will show it.
+        // Some exporters omit the type; the trial run at load detects a wrong one.
         None => Ok(found.name.clone()),
         Some(kind) if kind == DataType::Float as i32 => Ok(found.name.clone()),
         Some(kind) => wrong(format!("{:?} holds {}, we read float32", found.name, type_name(kind))),

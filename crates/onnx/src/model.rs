@@ -1,4 +1,4 @@
-//! A model that tract has compiled, and one run of it.
+//! A compiled model, and runs of it.
 //!
 //! - *In*: the bytes of an ONNX file; windows of tokens.
 //! - *Out*: the logits of a window.
@@ -23,7 +23,7 @@ use tract_onnx::prelude::*;
 pub(crate) struct Model {
     plan: Arc<TypedRunnableModel>,
     roles: Vec<Role>,
-    /// The only length that the plan takes; none where it takes any.
+    /// Window length that the plan requires; `None` if it accepts any.
     length: Option<usize>,
     pad: i64,
 }
@@ -48,8 +48,8 @@ impl Model {
         let (plan, length) = match (compiled(fixed), fixed) {
             (Ok(plan), length) => (plan, length),
             (Err(reason), Some(_)) => return Err(unusable(path, reason)),
-            // The first reason is kept: it tells what stands in the way, the second only that
-            // nothing helped.
+            // The first error is reported: it names the cause. The second only shows that a fixed
+            // length did not help.
             (Err(reason), None) => match compiled(Some(settings.max_tokens)) {
                 Ok(plan) => (plan, Some(settings.max_tokens)),
                 Err(_) => return Err(unusable(path, reason)),
@@ -103,8 +103,7 @@ fn compile(
     output: &str,
     length: Option<usize>,
 ) -> TractResult<Arc<TypedRunnableModel>> {
-    // What the file notes about inner shapes speaks of its own symbols for batch and length, which
-    // are not ours.
+    // Ignores the shape annotations of the file: they use its own symbols for batch and length.
     let framework = onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let mut model = framework.model_for_proto_model(proto)?;
     let length =

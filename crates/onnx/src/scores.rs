@@ -1,4 +1,4 @@
-//! Combines the scores of windows to scores of the text.
+//! Combines the scores of windows into scores of the text.
 //!
 //! - *In*: the logits of one window after the other.
 //! - *Out*: for each label the highest score of any window: one bad passage in a long text is not
@@ -25,7 +25,8 @@ pub(crate) fn raise(highest: &mut [f32], window: &[f32]) {
     }
 }
 
-/// Shifted by the largest logit, so that no exponential overflows and the sum is at least 1.
+/// Logits are shifted by the largest one, so that no exponential overflows and the sum is at least
+/// 1.
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::MIN, f32::max);
     let powers: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();

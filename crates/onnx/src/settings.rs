@@ -2,41 +2,43 @@
 //!
 //! - *In*: paths, labels, bounds.
 //! - *Out*: [`Settings`] whose ranges [`Classifier::load`](crate::Classifier::load) has checked.
-//! - *Never*: a file read; what can only be known from the files is checked where they are read.
+//! - *Never*: a file read; checks that need the files happen when these are loaded.
 
 use crate::error::LoadError;
 use std::path::PathBuf;
 
-/// Positions of BERT and most of its descendants.
+/// Default window length: the positions of BERT and most models derived from it.
 const MAX_TOKENS: usize = 512;
-/// Longest window that may be asked for: the attention of one window grows with its square.
+/// Maximum window length: the cost of attention grows with its square.
 const MAX_TOKENS: usize = 8192;
-/// A phrase of some fifty words that is cut by a window's end is whole in the next one.
+/// Default overlap: a phrase of about fifty words that is cut by the end of a window is whole in
+/// the next one.
 const OVERLAP: usize = 64;
-/// About 3,600 tokens with the other defaults, a long message; each window costs one run of the
-/// model.
+/// Default maximum windows: about 3,600 tokens with the other defaults, a long message. Each window
+/// costs one run of the model.
 const MAX_WINDOWS: usize = 8;
-/// Tokenizing it takes about a second (measured: a Unigram vocabulary of 128,000, dev build), and
-/// much less than reading it all would.
+/// Default maximum text. Tokenizing it takes about a second (measured: a Unigram vocabulary of
+/// 128,000, dev build), much less than scoring all of it.
 const MAX_TEXT_BYTES: usize = 1 << 20;
-/// A base-size model in 32-bit floats (DeBERTa with its vocabulary) has 740 MB.
+/// Default maximum model file. A base-size model in 32-bit floats (DeBERTa with its vocabulary) has
+/// 740 MB.
 const MAX_MODEL_BYTES: u64 = 1 << 30;
-/// The largest multilingual vocabularies have about 35 MB.
+/// Default maximum tokenizer file. The largest multilingual vocabularies have about 35 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-/// A classifier of texts has tens; more is a language model by mistake.
+/// Maximum labels. Text classifiers have tens; more means a language model by mistake.
 const MAX_LABELS: usize = 1024;
 
-/// How the numbers that a model gives become scores from 0 to 1.
+/// How logits become scores from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// One label is right: the scores of a window sum to 1.
     #[default]
     Softmax,
-    /// Each label is right or not by itself (multi-label).
+    /// Labels apply independently (multi-label).
     Sigmoid,
 }
 
-/// What to load, and the bounds to keep. [`Settings::new`] gives the defaults.
+/// Files, labels and bounds. [`Settings::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The `model.onnx`. Weights must be inside: external data files are refused.
@@ -45,22 +47,22 @@ pub struct Settings {
     pub tokenizer: PathBuf,
     /// Names by index of the model's output; 1 to 1024, distinct.
     pub labels: Vec<String>,
-    /// Default softmax.
+    /// Activation of the logits. Default softmax.
     pub activation: Activation,
     /// Tokens in a window, special tokens included; 1 to 8192, default 512. Not more than the model
     /// has positions.
     pub max_tokens: usize,
-    /// Tokens that neighbouring windows share; at most half of a window, default 64.
+    /// Tokens shared by neighboring windows; at most half of a window, default 64.
     pub overlap: usize,
-    /// Windows read of one text, at least 1, default 8. Of a longer text the first and the last
-    /// windows are read.
+    /// Maximum windows read of a text; at least 1, default 8. Of a longer text the first and the
+    /// last windows are read.
     pub max_windows: usize,
-    /// Longer texts are refused, in bytes, default 1 MiB.
+    /// Maximum size of a text in bytes; larger ones are refused. Default 1 MiB.
     pub max_text_bytes: usize,
-    /// A larger model file is refused, in bytes, default 1 GiB. Loading needs about three times the
-    /// file's size for a moment.
+    /// Maximum size of the model file in bytes; a larger one is refused. Default 1 GiB. Loading
+    /// briefly needs about three times the file's size.
     pub max_model_bytes: u64,
-    /// A larger tokenizer file is refused, in bytes, default 64 MiB.
+    /// Maximum size of the tokenizer file in bytes; a larger one is refused. Default 64 MiB.
     pub max_tokenizer_bytes: u64,
 }
 
@@ -85,7 +87,7 @@ impl Settings {
         }
     }
 
-    /// The ranges that need no file.
+    /// Checks the ranges that do not depend on the files.
     pub(crate) fn check(&self) -> Result<(), LoadError> {
         let wrong = |name, reason: String| Err(LoadError::Setting { name, reason });
         if self.labels.is_empty() || self.labels.len() > MAX_LABELS {

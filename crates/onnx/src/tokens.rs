@@ -1,15 +1,15 @@
-//! From a text to the windows of tokens that the model reads.
+//! Tokenizes texts and cuts them into windows for the model.
 //!
 //! - *In*: a `tokenizer.json` in HuggingFace's format; texts.
-//! - *Out*: [`Window`]s, each framed with the special tokens that the tokenizer's post-processor
-//!   wants (`[CLS] .. [SEP]`).
-//! - *Never*: truncation or padding of the tokenizer's own (files carry those of some training
-//!   run); a special token out of the text itself: `[SEP]` in a prompt is tokenized as letters, not
-//!   as a separator.
+//! - *Out*: [`Window`]s, each with the special tokens that the tokenizer's post-processor adds
+//!   (`[CLS] .. [SEP]`).
+//! - *Never*: truncation or padding by the tokenizer file, whose values come from training; a
+//!   special token parsed from the text: `[SEP]` in a prompt is tokenized as letters, not as a
+//!   separator.
 //!
-//! A text is tokenized once and cut afterwards. The frame is learnt at load by post-processing a
-//! marker and looking at what was put around it, which serves every kind of post-processor and
-//! costs nothing per window.
+//! A text is tokenized once and then cut. The special tokens are determined at load, by
+//! post-processing a marker token. This supports every kind of post-processor and costs nothing per
+//! window.
 
 use crate::error::{LoadError, ScoreError};
 use crate::fence::fenced;
@@ -19,24 +19,24 @@ use crate::windows::{self, Shape};
 use std::path::Path;
 use tokenizers::{Encoding, Token, Tokenizer};
 
-/// An id that no vocabulary reaches.
+/// A token id outside of any vocabulary.
 const MARKER: u32 = u32::MAX;
 
-/// What the model reads in one run: ids and token types, equally long.
+/// Input of one run of the model: ids and token types, of equal length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     pub ids: Vec<i64>,
     pub types: Vec<i64>,
 }
 
-/// The windows of a text in its order, and how many more would have been needed to read all of it.
+/// The windows of a text in order, and the number of windows that were skipped.
 #[derive(Debug)]
 pub(crate) struct Cut {
     pub windows: Vec<Window>,
     pub unread: usize,
 }
 
-/// The tokenizer with its frame and the shape of the windows.
+/// The tokenizer, the special tokens around a window, and the shape of the windows.
 pub(crate) struct Cutter {
     tokenizer: Tokenizer,
     before: Window,
@@ -112,17 +112,16 @@ impl Cutter {
         Ok(Cut { windows: windows.collect(), unread })
     }
 
-    /// The shortest and the longest window that [`Cutter::cut`] can give, for trying a model.
-    /// Filled with an ordinary word: some models give padding no position, and would hide that they
-    /// have too few.
+    /// The shortest and the longest window that [`Cutter::cut`] can return, for the trial runs.
+    /// They are filled with an ordinary word: in some models padding has no position, which would
+    /// hide that the model has too few.
     pub fn extremes(&self) -> [Window; 2] {
         let shortest = usize::from(self.before.ids.is_empty() && self.after.ids.is_empty());
         [shortest, self.shape.room]
             .map(|length| self.framed(std::iter::repeat_n(self.ordinary, length)))
     }
 
-    /// The id for positions after a window's end; 0 where the tokenizer names none (the mask hides
-    /// them).
+    /// The id that windows are padded with; 0 if the tokenizer has none (the mask hides it).
     pub fn pad(&self) -> i64 {
         self.pad
     }
@@ -137,8 +136,8 @@ impl Cutter {
     }
 }
 
-/// What stands before and after the marker, and the marker's type; none unless there is exactly one
-/// marker.
+/// The tokens before and after the marker, and the marker's type; `None` unless the marker occurs
+/// exactly once.
 fn frame(encoding: &Encoding) -> Option<(Window, i64, Window)> {
     let ids = encoding.get_ids();
     let types = encoding.get_type_ids();
@@ -162,8 +161,8 @@ fn unusable(path: &Path, reason: String) -> LoadError {
 mod tests {
     use super::*;
 
-    /// Words by whitespace, `[CLS]` and `[SEP]` around, with a truncation and a padding that must
-    /// not count.
+    /// Splits words at whitespace, adds `[CLS]` and `[SEP]`, and has a truncation and a padding
+    /// that must be ignored.
     const JSON: &str = r#"{"version":"1.0",
         "truncation":{"direction":"Right","max_length":3,"strategy":"LongestFirst","stride":0},
         "padding":{"strategy":{"Fixed":9},"direction":"Right","pad_to_multiple_of":null,"pad_id":1,"pad_type_id":0,"pad_token":"[PAD]"},

@@ -1,13 +1,12 @@
-//! Where the windows of a long text lie.
+//! Positions of the windows of a long text.
 //!
-//! - *In*: how many tokens the text has, how many a window takes, how many neighbours share, how
-//!   many windows may be read.
+//! - *In*: number of tokens, window length, overlap, maximum number of windows.
 //! - *Out*: ranges of tokens in text order, and how many windows were left out.
-//! - *Never*: a token; this is arithmetic.
+//! - *Never*: the tokens themselves.
 //!
-//! The last window ends where the text ends and is as full as the others. When there are too many,
-//! the first half and the last half of the allowed ones are kept: instructions stand at the start
-//! of a text, and what was smuggled in is mostly appended.
+//! The last window ends at the end of the text and is as full as the others. If there are too many
+//! windows, half of the maximum is taken from the start and half from the end: instructions are at
+//! the start of a text, injections are mostly appended.
 
 use std::ops::Range;
 
@@ -16,14 +15,14 @@ use std::ops::Range;
 pub(crate) struct Shape {
     /// Tokens of the text in one window, without the special ones.
     pub room: usize,
-    /// Tokens that neighbours share.
+    /// Tokens shared by neighboring windows.
     pub overlap: usize,
-    /// Windows that may be read.
+    /// Maximum number of windows.
     pub most: usize,
 }
 
-/// The ranges to read of `total` tokens, and how many ranges are left unread. No tokens are one
-/// empty range.
+/// The ranges to read of `total` tokens, and the number of ranges that are skipped. A text without
+/// tokens has one empty range.
 pub(crate) fn cut(total: usize, shape: Shape) -> (Vec<Range<usize>>, usize) {
     let step = shape.room.saturating_sub(shape.overlap).max(1);
     let last = total.saturating_sub(shape.room);

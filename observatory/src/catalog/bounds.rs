@@ -1,6 +1,5 @@
-//! Bucket boundaries: those of the OpenTelemetry GenAI conventions, v1.41, with finer ones below 10
-//! ms and coarser ones above where the conventions stop short. Adding boundaries keeps every query
-//! on the standard ones true.
+//! Bucket boundaries of the OpenTelemetry GenAI conventions, v1.41, with finer ones below 10 ms and
+//! larger ones where the conventions stop short. Queries on the standard boundaries stay valid.
 
 /// Durations on the client side, in seconds.
 pub(super) const CLIENT_SECONDS: &[f64] = &[

@@ -25,7 +25,7 @@ pub(super) struct Families {
 
 struct Family {
     row: &'static Metric,
-    /// The bounds of its classic buckets as they are written.
+    /// Bounds of the classic buckets, formatted as `le` values.
     le: Vec<String>,
     samples: Vec<u8>,
 }
@@ -51,12 +51,12 @@ impl Families {
         self.number(name, labels, value as f64);
     }
 
-    /// A sum of microseconds, shown in seconds.
+    /// A counter of microseconds, exported in seconds.
     pub(super) fn seconds(&mut self, name: &'static str, labels: &Labels, micros: u64) {
         self.number(name, labels, micros as f64 / 1e6);
     }
 
-    /// A counter or a gauge, as the catalog says.
+    /// A counter or a gauge; the catalog defines which.
     pub(super) fn number(&mut self, name: &'static str, labels: &Labels, value: f64) {
         let format = self.format;
         let Some(Family { row, samples, .. }) = self.family(name) else { return };
@@ -78,8 +78,7 @@ impl Families {
         }
     }
 
-    /// Nothing is written without values: a histogram of what never happens would cost a line for
-    /// each bucket.
+    /// A histogram without values is omitted: it would cost a line for each bucket.
     pub(super) fn histogram<const PER_UNIT: u64>(
         &mut self,
         name: &'static str,
@@ -103,8 +102,8 @@ impl Families {
         }
     }
 
-    /// What was added, in parts to be sent one after the other: joined, a large scrape would be
-    /// held twice.
+    /// The encoded families, in parts to send in order. Joining them would hold a large scrape
+    /// twice.
     pub(super) fn finish(self) -> Vec<Vec<u8>> {
         let head = match self.format {
             Format::Text => text_family_head,
@@ -113,7 +112,7 @@ impl Families {
         self.families.into_values().flat_map(|family| [head(&family), family.samples]).collect()
     }
 
-    /// The family of that name. What is not in the catalog is not exported.
+    /// The family named `name`. Metrics that are not in the catalog are not exported.
     fn family(&mut self, name: &'static str) -> Option<&mut Family> {
         use std::collections::btree_map::Entry;
         match self.families.entry(name) {
@@ -142,7 +141,7 @@ fn text_family_head(Family { row, .. }: &Family) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Everything of a sample but its value.
+/// Writes the name and the labels of a sample.
 fn text_head(out: &mut Vec<u8>, name: &str, labels: &Labels) {
     out.extend_from_slice(name.as_bytes());
     if !labels.encoded().is_empty() {

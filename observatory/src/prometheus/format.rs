@@ -1,4 +1,4 @@
-//! The two formats of an exposition, and which of them a scraper gets.
+//! The two exposition formats and their negotiation.
 //!
 //! - *In*: the scraper's `Accept` header.
 //! - *Out*: a format and its `Content-Type`.
@@ -14,8 +14,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format for a scraper with that `Accept` header. Protobuf only where the scraper names it
-    /// and does not prefer text, as Prometheus does when it ingests native histograms.
+    /// Selects the format for an `Accept` header. Protobuf requires that the scraper lists it and
+    /// does not prefer text, as Prometheus does when it ingests native histograms.
     pub fn negotiate(accept: &str) -> Format {
         let (mut text, mut protobuf) = (0.0, 0.0);
         for range in accept.split(',') {

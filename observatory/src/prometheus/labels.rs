@@ -1,14 +1,14 @@
 //! The labels of a sample, encoded once for all samples that share them.
 //!
-//! - *In*: names from our code, values of any kind.
+//! - *In*: names from the code, arbitrary values.
 //! - *Out*: bytes in one format.
-//! - *Never*: a value that can end its quotes: the text format escapes it.
+//! - *Never*: a value that breaks out of its quotes: the text format escapes it.
 
 use super::format::Format;
 use super::proto;
 
-/// Labels in the order in which they were added. Two of the same format are equal when their names
-/// and values are.
+/// Encoded labels in insertion order. Two sets in the same format are equal if their names and
+/// values are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Labels(Vec<u8>);
 
@@ -17,7 +17,7 @@ impl Labels {
         Labels(Vec::new())
     }
 
-    /// The same and one more.
+    /// These labels plus one more.
     pub(super) fn with(&self, format: Format, name: &str, value: &str) -> Labels {
         let mut encoded = Vec::with_capacity(self.0.len() + name.len() + value.len() + 8);
         encoded.extend_from_slice(&self.0);
@@ -31,7 +31,7 @@ impl Labels {
                 escape(value, &mut encoded);
                 encoded.push(b'"');
             }
-            // A field of the sample's message: those that follow are appended.
+            // A field of the sample's message; further fields are appended.
             Format::Protobuf => {
                 let pair = proto::LabelPair { name: name.to_owned(), value: value.to_owned() };
                 prost::encoding::message::encode(proto::METRIC_LABEL, &pair, &mut encoded);

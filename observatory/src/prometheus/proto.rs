@@ -1,16 +1,16 @@
-//! The messages of `io.prometheus.client` that are written, by their field numbers in Prometheus's
+//! The exported messages of `io.prometheus.client`, with the field numbers of Prometheus's
 //! `metrics.proto`.
 //!
 //! - *In*: values, and histograms of `lens`.
 //! - *Out*: messages for `prost` to encode.
-//! - *Never*: classic buckets, or a bucket counted anew: native buckets are copies.
+//! - *Never*: classic buckets, or recounted buckets: native buckets are copies.
 
 /// `MetricFamily.metric`.
 pub(super) const FAMILY_METRIC: u32 = 4;
 /// `Metric.label`.
 pub(super) const METRIC_LABEL: u32 = 1;
-/// Values under it count as zero: the threshold of Prometheus's own client libraries, so that
-/// histograms merge with theirs.
+/// Smaller values count as zero. It is the threshold of Prometheus's client libraries, so that
+/// histograms can be merged with theirs.
 const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
 
 /// The head of a `MetricFamily`; its samples follow in the same message.
@@ -40,7 +40,7 @@ pub(super) struct LabelPair {
     pub(super) value: String,
 }
 
-/// What follows the labels in a `Metric`: one of the three.
+/// The value of a `Metric`, which follows its labels. Exactly one field is set.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Value {
     #[prost(message, optional, tag = "2")]
@@ -77,7 +77,7 @@ pub(super) struct Histogram {
     pub(super) positive_delta: Vec<i64>,
 }
 
-/// Buckets in a row that are not empty.
+/// A run of non-empty buckets.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct BucketSpan {
     /// Empty buckets since the last span; for the first span, the index of its first bucket.
@@ -88,8 +88,8 @@ pub(super) struct BucketSpan {
 }
 
 impl<const PER_UNIT: u64> From<&lens::Histogram<PER_UNIT>> for Histogram {
-    /// A copy of the buckets. Prometheus gives a bucket the index of its upper end, which is one
-    /// more than ours.
+    /// Copies the buckets. Prometheus indexes a bucket by its upper bound, which is one more than
+    /// the index in `lens`.
     fn from(values: &lens::Histogram<PER_UNIT>) -> Histogram {
         let (zero_count, first, counts) = values.buckets();
         let (mut positive_span, mut positive_delta): (Vec<BucketSpan>, _) =

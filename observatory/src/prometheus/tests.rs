@@ -13,7 +13,7 @@ fn decoded(mut bytes: &[u8]) -> Vec<(String, BTreeMap<String, String>, proto::Va
         let length = decode_varint(&mut bytes).unwrap() as usize;
         let (mut family, rest) = bytes.split_at(length);
         bytes = rest;
-        // An unknown field is skipped, so the head can be read off the whole.
+        // Unknown fields are skipped, so the head can be decoded from the whole family.
         let head = proto::FamilyHead::decode(family).unwrap();
         while !family.is_empty() {
             let (tag, wire) = decode_key(&mut family).unwrap();

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::Outcome;
 use crate::schedule::Stop;
 
-/// How often the line changes.
+/// Minimum interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// The progress line; nothing where standard error is no terminal.
+/// The progress line. It is not shown if standard error is not a terminal.
 pub(super) struct Progress {
     stop: Stop,
     shown: Option<Instant>,

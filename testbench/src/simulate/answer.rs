@@ -17,10 +17,10 @@ use wire::RequestFacts;
 
 use super::{Body, State, error};
 
-/// Longest answer, in tokens.
+/// Maximum tokens of an answer.
 const LONGEST: u64 = 32_768;
 
-/// A request that was understood.
+/// A parsed request.
 struct Order {
     chat: bool,
     usage: bool,
@@ -45,9 +45,9 @@ pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<B
         number: state.next(),
     };
     let streamed = facts.stream == Some(true);
-    // A few events ahead of the connection, as an engine's own queue would be.
+    // Buffers a few events ahead of the connection, like the output queue of an engine.
     let (send, receive) = mpsc::channel(16);
-    // Ends when the answer is complete, or when the client leaves and its channel closes.
+    // Ends when the answer is complete, or when the client disconnects and the channel closes.
     tokio::spawn(async move {
         if streamed {
             stream(&state, &order, send).await
@@ -134,7 +134,7 @@ impl Order {
         json!({"prompt_tokens": self.prompt_tokens, "completion_tokens": self.tokens, "total_tokens": self.prompt_tokens + self.tokens})
     }
 
-    /// The finish event, the usage if it was asked for, and the end mark.
+    /// The finish event, the usage event if requested, and the end marker.
     fn ending(&self, head: &str) -> String {
         let empty = if self.chat { "\"delta\":{}" } else { "\"text\":\"\"" };
         let mut text = format!(

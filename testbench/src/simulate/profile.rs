@@ -8,28 +8,28 @@ use rand::rngs::SmallRng;
 /// An engine's speeds.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// The model it says it is.
+    /// Name of the model.
     pub model: String,
-    /// Before anything: scheduling, tokenising.
+    /// Fixed time per request: scheduling, tokenizing.
     pub base: Duration,
-    /// For each prompt token (a word, or four bytes).
+    /// Time per prompt token. A prompt token is four bytes.
     pub prefill: Duration,
-    /// For each output token.
+    /// Time per output token.
     pub decode: Duration,
-    /// Relative deviation of each of these, 0 to 1.
+    /// Relative jitter of these times, 0 to 1.
     pub jitter: f64,
-    /// Share of tokens before which it stalls.
+    /// Share of tokens with a stall before them.
     pub stall_share: f64,
     /// How long a stall lasts.
     pub stall: Duration,
-    /// Requests that run at a time; others queue.
+    /// Maximum concurrent requests; further ones queue.
     pub slots: usize,
     /// Tokens of an answer without `max_tokens`.
     pub tokens: u32,
 }
 
 impl Profile {
-    /// A small model on an accelerator nearby: 20 ms to begin, 8 ms a token.
+    /// A small model on a fast accelerator: 20 ms to the first token, 8 ms per token.
     pub fn fast() -> Self {
         Profile {
             model: "sim-8b".into(),
@@ -44,7 +44,8 @@ impl Profile {
         }
     }
 
-    /// A large model, loaded: 90 ms to begin, 25 ms a token, and a stall of 400 ms now and then.
+    /// A large model under load: 90 ms to the first token, 25 ms per token, occasional stalls of
+    /// 400 ms.
     pub fn slow() -> Self {
         Profile {
             model: "sim-70b".into(),

@@ -1,5 +1,5 @@
-//! How an answer ends that may not go on: in every dialect, streamed and whole, by rules,
-//! honeytokens, watches.
+//! How a blocked answer ends: in every dialect, streamed and whole, by rules, honeytokens and
+//! filters.
 
 use kit::{Engine, Step, sse};
 use lens::record::Outcome;
@@ -10,7 +10,7 @@ use crate::support::{ask, id, settled};
 
 const RULES: &str = "rules: [{name: code-name, phrases: ['blue heron'], output: block}]";
 
-/// Event streams in each dialect whose third piece of text completes the forbidden words.
+/// Event streams in each dialect. The third piece of text completes the forbidden words.
 fn dialects() -> Vec<(&'static str, &'static str, Vec<String>)> {
     let sse = |event: Value| format!("data: {event}\n\n");
     let named = |event: Value| {
@@ -112,7 +112,7 @@ async fn every_dialect_ends_in_its_own_words_before_what_is_forbidden() {
             "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
         ))];
         steps.extend(events.iter().map(Step::chunk));
-        // An engine that goes on and on: only the gateway can end it.
+        // An engine that never stops: only the gateway can end the answer.
         steps.push(Step::AwaitClose(std::time::Duration::from_secs(5)));
         steps
     })
@@ -337,8 +337,8 @@ async fn an_answer_that_goes_round_in_circles_is_ended() {
     drop(gateway);
 }
 
-/// Text that stands beside the answer, grows from event to event, or spells it once more is
-/// followed as the answer is.
+/// Text in other fields, cumulative text, and repetitions of the answer are checked like the
+/// answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_copy_of_a_text_is_out_of_sight() {
     let event = |value: Value| Step::chunk(format!("data: {value}\n\n"));
@@ -408,7 +408,7 @@ fn sse_done() -> Step {
     Step::chunk(sse::done())
 }
 
-/// An engine that dies while something forbidden is held: the client sees a failure, not an ending.
+/// An engine that fails while forbidden text is held: the client sees a failure, not a regular end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_is_no_ending_whatever_was_held() {
     let engine = Engine::start(|_| {
@@ -431,7 +431,7 @@ async fn a_death_is_no_ending_whatever_was_held() {
     settled(&gateway).await;
 }
 
-/// More texts than can be followed do not pass as one.
+/// More choices than can be tracked are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_choices_than_can_be_followed_do_not_pass() {
     let engine = Engine::start(|_| {

@@ -1,5 +1,5 @@
-//! Judges: what they say is done; when they cannot say, what was declared is done, and the account
-//! shows where the time went.
+//! Judges: their verdict is applied, a failure has the configured effect, and the record has the
+//! time that they took.
 
 use std::time::{Duration, Instant};
 
@@ -213,7 +213,7 @@ async fn a_client_that_leaves_takes_the_questions_along() {
 
 const ANSWERS: &str = "judge_window: 32B, judges: [{name: hook, kind: webhook, backend: j, input: off, output: block, deadline: 1s";
 
-/// The judge takes its time over each window.
+/// A judge that takes `ms` milliseconds for each window.
 fn ponders(ms: u64) -> impl Fn(&kit::engine::Seen) -> Vec<Step> + Send + Sync + 'static {
     move |seen| [vec![Step::ms(ms)], hook(&String::from_utf8_lossy(&seen.body))].concat()
 }

@@ -1,4 +1,4 @@
-//! Prompts: sizes, topics, rules, risk, disguises, and what is hostile in size or shape.
+//! Checks of prompts: sizes, topics, rules, risk, obfuscation, and hostile input.
 
 use std::time::{Duration, Instant};
 
@@ -159,8 +159,7 @@ async fn a_disguise_does_not_get_personal_data_past() {
     }
 }
 
-/// A guard that acts lets nothing pass that it cannot read; one that does not leaves other routes
-/// and bodies alone.
+/// A guardrail that blocks refuses bodies that it cannot parse; one that only flags passes them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
     let engine = Engine::start(|_| sse::chat_answer()).await;

@@ -1,5 +1,4 @@
-//! What is taken out of a prompt never reaches the engine, and comes back into the answer where it
-//! is asked for.
+//! Redacted parts of a prompt never reach the engine, and are restored in the answer if configured.
 
 use kit::{Engine, Step, sse};
 use serde_json::{Value, json};

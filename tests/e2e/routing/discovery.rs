@@ -1,4 +1,4 @@
-//! Backends that come and go: names in DNS.
+//! Backends that are added and removed by DNS.
 
 use std::net::Ipv4Addr;
 
@@ -7,8 +7,8 @@ use kit::dns::NameServer;
 use super::*;
 use crate::support::read_until;
 
-/// A gateway with a pool `p` whose backends are found; `discover` says how, `backends` are more
-/// that are there in any case.
+/// A gateway with a pool `p` of discovered backends; `discover` is the source, `backends` are
+/// further, static ones.
 async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str) -> Gateway {
     Gateway::with_settings(&format!(
         "backends: [{{name: like, url: 'http://llm.test:1', models: [m]}}{backends}]\n\
@@ -19,7 +19,7 @@ async fn finding(server: &NameServer, discover: &str, backends: &str, pool: &str
     .await
 }
 
-/// The backends of the pool, as the operator is told.
+/// The backends of the pool, as reported by the admin listener.
 fn members(gateway: &Gateway) -> Vec<String> {
     let (_, body) = gateway.get("/api/backends");
     let all: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -78,7 +78,7 @@ async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_sta
     assert!(stream.contains("last"), "{stream}");
     settled(&gateway).await;
     assert_eq!(gateway.record("long").await.outcome, Outcome::Ok);
-    // Its time to live is half a minute: it is not asked again meanwhile.
+    // The TTL is 30 seconds: no further query until then.
     let asked = server.asked("llm.test");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(server.asked("llm.test"), asked);
@@ -139,7 +139,7 @@ async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_eng
     let mut found = members(&gateway);
     found.sort();
     assert_eq!(found, wanted, "{}", gateway.stderr());
-    // The service is there, its servers' names cannot be looked up: they stay where they were.
+    // The service is found, but the names of its servers are not: the servers keep their addresses.
     server.fails(true);
     let asked = server.asked("here.test");
     eventually("their names were looked up in vain", || server.asked("here.test") > asked + 4)

@@ -1,8 +1,8 @@
-//! An edge that is near and a cloud that is far.
+//! A near edge and a distant cloud.
 
 use super::*;
 
-/// An engine that does one request after the other, each in that time.
+/// An engine that serves one request at a time, each in `service`.
 async fn one_by_one(service: Duration) -> Engine {
     let (began, busy_until) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
     Engine::start(move |seen| {
@@ -16,8 +16,7 @@ async fn one_by_one(service: Duration) -> Engine {
     .await
 }
 
-/// Requests that come by themselves, in bursts that are more than the edge can do; the mean time to
-/// first token.
+/// Sends bursts beyond the capacity of the edge; returns the mean time to first token.
 async fn mean_of_bursts(gateway: &Gateway, seconds: u64) -> Duration {
     let (began, times) = (Instant::now(), Mutex::new(Vec::new()));
     let arrivals: Vec<Duration> = (0..seconds)
@@ -42,8 +41,8 @@ async fn mean_of_bursts(gateway: &Gateway, seconds: u64) -> Duration {
     times.iter().sum::<Duration>() / times.len() as u32
 }
 
-/// An edge that is near and has one engine, a cloud that is far and has many: the policy is better
-/// than either alone, and knows beforehand how long it takes.
+/// A near edge with one engine and a distant cloud with many: the policy is faster than either
+/// alone, and predicts its times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policy_beats_edge_and_cloud_alone() {
     let _alone = crate::support::alone().await;
@@ -83,7 +82,7 @@ async fn the_policy_beats_edge_and_cloud_alone() {
     errors.sort_by(f64::total_cmp);
     let median = errors[errors.len() / 2];
     assert!(median < 0.2, "{median} of {}: {told}", errors.len());
-    // As it is exported, to the first and to the last token.
+    // The exported error, for the first and for the last token.
     for of in ["ttft", "completion"] {
         let error = |backend: &str| {
             gateway.metric(
@@ -179,8 +178,7 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
     );
 }
 
-/// A guard's judge that only flags is a classifier: what it finds too hard goes to the cloud, the
-/// rest stays.
+/// A judge that only flags is a classifier: flagged requests go to the cloud, the others stay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_classifier_finds_goes_to_the_cloud() {
     let (edge, cloud) = (good().await, good().await);
@@ -240,8 +238,8 @@ async fn the_way_is_measured_while_nothing_is_asked() {
     assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
 }
 
-/// An edge that is dead, of one backend, under load, with default settings: no request fails, and
-/// soon none is sent there.
+/// A dead edge with one backend, under load, with default settings: no request fails, and soon none
+/// is sent to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_edge_is_found_out_and_passed_over() {
     let _alone = crate::support::alone().await;
@@ -272,8 +270,8 @@ async fn a_dead_edge_is_found_out_and_passed_over() {
     }
 }
 
-/// One of two at the edge is dead, and the other has a queue: that is all there is of the edge, and
-/// the cloud is asked.
+/// One of two edge backends is dead, and the other one has a queue: the edge is saturated, and the
+/// request goes to the cloud.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
     let (dead, cloud) = (always(vec![Step::Reset]).await, good().await);
@@ -287,7 +285,7 @@ async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
         cloud.url()
     );
     let gateway = Gateway::with_settings(&text).await;
-    // The first two find the dead one out, have the place, and wait for it.
+    // The first two requests eject the dead backend; one gets the permit, the other one is queued.
     let after = |ms: u64, id: &'static str| {
         let gateway = &gateway;
         async move {

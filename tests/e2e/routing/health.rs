@@ -80,7 +80,7 @@ async fn retry_after_is_obeyed() {
     }
     assert_eq!(engines[0].seen().len(), 2);
 
-    // What it says of a client's own key is for that client.
+    // A 429 for a client's own key starts no backoff of the backend.
     let engines = [busy("30").await, good().await];
     let gateway = Gateway::with_settings(&settings(
         &[&engines[0], &engines[1]],
@@ -98,8 +98,8 @@ async fn retry_after_is_obeyed() {
     }
     assert_eq!(engines[0].seen().len(), 6, "a retry goes on in the circle");
 
-    // All say so: what one says is passed on, and each request is asked of one only, once that is
-    // known.
+    // All backends refuse: the answer of one is forwarded, and in backoff each request tries only
+    // one.
     let date = "Sun, 06 Nov 2095 08:49:37 GMT";
     let engines = [busy(date).await, busy("100000").await];
     let gateway = Gateway::with_settings(&settings(
@@ -116,8 +116,8 @@ async fn retry_after_is_obeyed() {
     assert_eq!(engines.iter().map(|engine| engine.seen().len()).sum::<usize>(), 2 + 4);
 }
 
-/// What passes through unread tells of its backend as well: four failures and a success, again and
-/// again, are no five in a row.
+/// Passthrough answers count for ejection as well: four failures and a success, repeated, are not
+/// five consecutive failures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_through_tells_of_successes_too() {
     let turn = Arc::new(AtomicUsize::new(0));
@@ -165,7 +165,7 @@ async fn a_failing_backend_is_ejected_and_probed() {
     assert!(gateway.stderr().contains("backend ejected backend=b0"), "{}", gateway.stderr());
     sick.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(600)).await;
-    // The next request tries it.
+    // The next request is its trial.
     let answer = ask(&gateway, CHAT, "trial", BODY).await;
     assert!(
         answer
@@ -216,7 +216,7 @@ async fn checks_take_a_backend_down_and_up() {
         "{}",
         gateway.stderr()
     );
-    // Without checks, a backend is no longer unhealthy.
+    // When health checks are removed, the backend is not unhealthy any more.
     sick.store(true, Ordering::Relaxed);
     gateway
         .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0)
@@ -261,7 +261,8 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
 }
 
-/// A backend that refuses at once has nothing to do, and is not taken for the one to ask therefore.
+/// A backend that refuses at once has no requests in flight, and must not be preferred because of
+/// that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_refuses_at_once_is_not_preferred_over_hedges() {
     let engines = [Engine::start(|_| after_ms(50)).await, always(sse::json(429, "{}")).await];
@@ -300,7 +301,7 @@ async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
             f64::from(u8::from(want == 200))
         );
     }
-    // In a race it wins nothing, and of what passes through nothing is held against it.
+    // It does not win a hedge, and its passthrough answers do not count against it.
     let engines = [Engine::start(|_| promising(500)).await, always(sse::json(401, "{}")).await];
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let key = ", api_key: ours";

@@ -1,4 +1,4 @@
-//! Streams that survive the death of their backend, and those that cannot.
+//! Streams that are resumed after their backend fails, and those that cannot be.
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn text(word: &str) -> String {
     )
 }
 
-/// An engine that goes on with the last message where it is asked to, or with the prompt, and says
-/// these words in all; it dies behind so many of them, if it does.
+/// An engine that continues the last message, if requested, or the prompt, and generates [`WORDS`]
+/// in all. It fails after `dies_behind` words.
 async fn reciter(dies_behind: Option<usize>) -> Engine {
     Engine::start(move |seen| {
         let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap_or_default();
@@ -61,7 +61,7 @@ async fn reciter(dies_behind: Option<usize>) -> Engine {
         }
         steps.extend([
             Step::chunk(sse::finish()),
-            // What was said is a part of the prompt there.
+            // Previously generated text counts as prompt.
             Step::chunk(sse::usage(
                 5 + said.len().div_ceil(4) as u64,
                 (WORDS.len() - known) as u64,
@@ -74,7 +74,7 @@ async fn reciter(dies_behind: Option<usize>) -> Engine {
     .await
 }
 
-/// What a client has heard of a stream.
+/// Text of a stream, number of roles, and whether it has an error.
 fn heard(text: &str) -> (String, usize, bool) {
     let events: Vec<serde_json::Value> = text
         .lines()
@@ -141,7 +141,7 @@ async fn a_stream_survives_the_death_of_its_backend() {
         );
         assert_eq!(record.finish_reasons, ["stop"]);
         assert_eq!(record.ledger_us.total(), record.total_us);
-        // What may still be said is less by what was said.
+        // The maximum tokens are reduced by those already generated.
         let bodies: Vec<serde_json::Value> = engines
             .iter()
             .map(|engine| serde_json::from_slice(&engine.seen()[0].body).expect("JSON"))
@@ -153,8 +153,8 @@ async fn a_stream_survives_the_death_of_its_backend() {
     }
 }
 
-/// With resume off, for requests that cannot be resumed, and without another backend: the ordinary
-/// error, and no end that looks like one.
+/// With resume off, for requests that cannot be resumed, and without another backend: the usual
+/// error, and no regular end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_cannot_go_on_ends_with_an_error() {
     let with = |more: &str| BODY.replace("\"stream\":true", &format!("\"stream\":true{more}"));
@@ -168,7 +168,7 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
             with(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"),
             1,
         ),
-        // The second dies where the first did.
+        // The second one fails at the same word.
         (", resume: on", with(""), 2),
     ] {
         let engines = [reciter(Some(3)).await, reciter(Some(3)).await];
@@ -198,7 +198,7 @@ async fn a_stream_that_cannot_go_on_ends_with_an_error() {
     }
 }
 
-/// A text completion is gone on with by a longer prompt, which every engine understands.
+/// A text completion is resumed with a longer prompt, which every engine supports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_survives_too() {
     let engines = [reciter(Some(3)).await, reciter(None).await];
@@ -237,8 +237,8 @@ async fn a_completion_survives_too() {
     );
 }
 
-/// An engine that knows nothing of this answers the chat again: the client does not hear the same
-/// twice, however it comes, or how little of it.
+/// An engine that cannot resume starts the answer over: the client does not receive text twice, in
+/// whatever pieces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_starts_over_is_not_passed_on() {
     let anew = |words: usize, pause: u64| {
@@ -298,7 +298,7 @@ async fn a_backend_that_starts_over_is_not_passed_on() {
     }
 }
 
-/// All that is said in one write, without the pauses.
+/// All writes in one, without the pauses.
 fn at_once(steps: Vec<Step>) -> Vec<Step> {
     let written = steps
         .into_iter()

@@ -1,4 +1,4 @@
-//! The tail: engines that are bad, and a second one when the first is late.
+//! Tail latency: bad engines, and hedges.
 
 use kit::scenario::{Answers, Scenario};
 use routing::settings::{Ejection, PoolSettings};
@@ -9,8 +9,8 @@ fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Of four engines one is ten times slower, one dies, and one freezes in mid-stream: real
-/// processes, and the simulation of the same.
+/// Of four engines one is ten times slower, one fails, and one freezes in mid-stream: as real
+/// processes, and simulated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_engines_affect_no_client() {
     let _alone = crate::support::alone().await;
@@ -46,7 +46,8 @@ async fn bad_engines_affect_no_client() {
         more,
     ))
     .await;
-    // They are known as good, then they are not, and a moment later that is known.
+    // The backends are healthy, then two of them fail, and a moment later the gateway has detected
+    // it.
     let (_, broken) = times(&gateway, 8, 80).await;
     assert_eq!(broken, 0);
     frozen.store(true, Ordering::Relaxed);
@@ -63,7 +64,7 @@ async fn bad_engines_affect_no_client() {
         "{with:?} against {without:?}: {}",
         gateway.get("/api/backends").1
     );
-    // What a retry can hide is hidden; what froze after its first token cannot be.
+    // Retries hide failures before the first token; a freeze after it cannot be hidden.
     assert!(broken <= 8, "{broken}");
     agrees_with_the_simulation(&asked, (with, without), broken);
     settled(&gateway).await;
@@ -129,20 +130,20 @@ fn agrees_with_the_simulation(
     );
     assert!(broken.abs_diff(simulated.broken) <= 8, "{told}");
     assert!(tail.div_duration_f64(simulated_tail) >= 0.9, "the tail: {told}");
-    // Upwards beside the good one alone, which a busy machine delays as well.
+    // The upper bound is relative to the good backend alone, which a busy machine delays as well.
     let (real, ideal) =
         (tail.div_duration_f64(good_alone), simulated_tail.div_duration_f64(MS * 100));
     assert!(real / ideal < 1.3, "the tail: {told}");
 }
 
-/// One of four stalls now and then: asking another then halves the tail at least, for few more
+/// One of four backends stalls now and then: hedging at least halves the tail, with few additional
 /// requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hedges_cut_the_tail() {
     const REQUESTS: usize = 480;
     let _alone = crate::support::alone().await;
     let turn = Arc::new(AtomicUsize::new(0));
-    // As engines do: the head and the role come at once, whatever comes then.
+    // Like real engines: head and role come at once, the first token later.
     let stalling = Engine::start(move |_| {
         promising(if turn.fetch_add(1, Ordering::Relaxed) % 7 == 6 { 800 } else { 10 })
     })
@@ -194,7 +195,7 @@ async fn hedges_cut_the_tail() {
         "{hedged:?}"
     );
     eventually("who lost is cut off at once", || stalling.closed_early() >= extra * 8 / 10).await;
-    // The percentile of the backend itself serves as well, when it is known.
+    // The percentile of the backend itself works as well, once it is known.
     let by_itself = Gateway::with_settings(&settings(&engines, pool, ", hedge: {}", "")).await;
     times(&by_itself, 4, 160).await;
     by_itself.until(|g| g.get("/api/backends").1.contains("\"ttft_p95_ms\":1")).await;
@@ -202,8 +203,8 @@ async fn hedges_cut_the_tail() {
     assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
 }
 
-/// What an engine says before its first token wins no race; when it wins, all it has said is heard,
-/// at the times at which it was said.
+/// Bytes before the first token do not win a hedge. If the backend wins, they are forwarded and
+/// recorded with the times of their arrival.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_is_no_first_token() {
     let _alone = crate::support::alone().await;
@@ -263,7 +264,8 @@ async fn a_role_is_no_first_token() {
     }
 }
 
-/// Both have begun and then say nothing: that is silence between events, and no missing first byte.
+/// Both backends start and then stall: the timeout is that between events, not that for the first
+/// byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_promise_and_keep_silent_are_too_late() {
     let engines =
@@ -285,7 +287,7 @@ async fn two_that_promise_and_keep_silent_are_too_late() {
     settled(&gateway).await;
 }
 
-/// Without a second backend the first is given up; the wait is attributed to the engine.
+/// Without a second backend the first one is canceled; the wait is attributed to the engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_not_hedged_is_measured_as_usual() {
     let _alone = crate::support::alone().await;
@@ -318,8 +320,8 @@ async fn a_call_that_is_not_hedged_is_measured_as_usual() {
     }
 }
 
-/// A second that says its head and a role and closes has won nothing, and a first that answers 429
-/// while another is asked was not slow to its first token.
+/// A hedge that sends head and role and closes does not win, and a first backend that answers 429
+/// during a hedge is not recorded as slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     let _alone = crate::support::alone().await;
@@ -376,8 +378,7 @@ async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
     assert_eq!(gateway.metric("llm_lens_backend_failures_total", ""), 0.0);
 }
 
-/// When both fail, what an engine has said of it is the client's, and not that the other one said
-/// nothing.
+/// If both fail, the client gets the engine's own error, not that of the backend without an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engines_own_error_is_heard_though_another_was_asked() {
     let mut fails = vec![Step::ms(250)];
@@ -419,8 +420,8 @@ async fn an_engines_own_error_is_heard_though_another_was_asked() {
     }
 }
 
-/// A stream that ends without a word is no error to be heard of: a third is asked when the second
-/// fails too.
+/// An empty stream is not an error to forward: a third backend is tried when the second one fails,
+/// too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_backend_is_not_used_although_the_other_failed() {
     let empty =
@@ -450,7 +451,7 @@ async fn a_silent_backend_is_not_used_although_the_other_failed() {
     settled(&gateway).await;
 }
 
-/// A host that has vanished takes no connection: that is late as well.
+/// A host that does not accept connections is late, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_does_not_accept_is_late() {
     let _alone = crate::support::alone().await;

@@ -1,4 +1,4 @@
-//! Versions: a share, a switch, the way back, and a mirror.
+//! Versions: a share, a switch, a rollback, and a mirror.
 
 use super::*;
 
@@ -66,7 +66,7 @@ async fn a_version_is_switched_and_taken_back_under_load() {
     let heads = heads.into_inner().expect("no panic");
     for (number, (at, to_green)) in switched.iter().enumerate() {
         let until = switched.get(number + 1).map_or(Duration::MAX, |(next, _)| *next);
-        // From a second after it on, all are where they should be.
+        // One second after a switch, all requests use the selected version.
         let late: Vec<_> = heads
             .iter()
             .filter(|(begun, ended, _)| *begun > *at + Duration::from_secs(1) && *ended < until)
@@ -76,13 +76,13 @@ async fn a_version_is_switched_and_taken_back_under_load() {
             "{number}: {late:?}"
         );
     }
-    // What the page of a stranger could send does nothing.
+    // A request that a foreign web page could send is refused.
     assert_eq!(gateway.post("/api/routes/release?route=r&share=1", "").0, 400);
     assert_eq!(gateway.metric("llm_lens_canary_share", "route=\"r\""), 0.0);
 }
 
-/// A new version gets a share by key, and loses it when it is worse; what it fails at, the old one
-/// answers.
+/// A canary gets a share by key and is rolled back if it is worse; requests that it fails are
+/// answered by the old version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_that_is_worse_is_taken_back() {
     for (canary, why) in
@@ -160,7 +160,7 @@ async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
     assert_eq!(gateway.records().len(), 5);
 }
 
-/// What a mirror answers to a client's mistake, and its overload, does not affect real requests.
+/// Client errors and overload at a mirror do not affect real requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_is_not_to_blame_for_its_client() {
     for status in [400, 429] {
@@ -196,8 +196,7 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
     }
 }
 
-/// What the operator has decided by a call stands when something else of the route changes in the
-/// file, and only another share there is another decision.
+/// A share set through the admin listener survives a reload, unless the reload changes the share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_outlives_changes_that_are_none() {
     let engines = [good().await, good().await, good().await];
@@ -237,7 +236,7 @@ async fn a_switch_outlives_changes_that_are_none() {
     gateway.until(|_| share() == 0.0).await;
 }
 
-/// A prompt that is too much for the edge is too much for its new version as well.
+/// A prompt that is too large for the edge is too large for its canary as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     let engines = [good().await, good().await, good().await];

@@ -1,4 +1,4 @@
-//! Where a message ends: early answers, doubtful framings, chunks, cuts. No request is ever parsed
+//! Where a message ends: early answers, ambiguous framings, chunks, cuts. No request is ever parsed
 //! out of a body.
 
 use super::*;
@@ -203,7 +203,7 @@ async fn a_framing_that_two_could_read_differently_is_refused() {
     nothing_in_flight(&gateway).await;
 }
 
-/// What may become of a message.
+/// What may happen to a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     /// Refused and closed.
@@ -215,8 +215,8 @@ enum Fate {
 }
 use Fate::{Either, One, Refused};
 
-/// Heads: `{}` stands for a path. Each is followed by [`SMUGGLED`], and none may let it through as
-/// a request when the message says that it is a body.
+/// Heads: `{}` stands for a path. Each is followed by [`SMUGGLED`], which must not be parsed as a
+/// request if it belongs to the body.
 const HEADS: &[(&str, &[u8], Fate)] = &[
     ("bare LF everywhere", b"POST {} HTTP/1.1\nhost: a\ncontent-length: 35\n\n", Refused),
     ("bare LF at the end", b"POST {} HTTP/1.1\r\nhost: a\r\ncontent-length: 35\r\n\n", Refused),
@@ -368,7 +368,7 @@ async fn heads_of_smugglers() {
     assert!(ours.is_empty() && others.is_empty(), "{}\n{}", ours.join("\n"), others.join("\n"));
 }
 
-/// The heads that had another fate than they should.
+/// Heads whose fate is not the expected one.
 async fn wrong_fates(path: &str) -> Vec<String> {
     let origin = Origin::start().await;
     let gateway = Gateway::in_front_of(&origin.url()).await;
@@ -433,8 +433,8 @@ async fn chunks_of_smugglers() {
             let good = |s: &u16| *s == 200;
             let unserved = heard.closed && !heard.statuses.iter().any(good) && seen.is_empty();
             let fine = match fate {
-                // Pingora's proxy takes some of these. Then it is one request, framed anew, and the
-                // connection ends.
+                // Pingora's proxy accepts some of these. Then they are one request with new
+                // framing, and the connection ends.
                 Refused if path != WAYS[0] => {
                     unserved
                         || (heard.closed
@@ -464,7 +464,7 @@ async fn chunks_of_smugglers() {
     nothing_in_flight(&gateway).await;
 }
 
-/// What is wrong with what became of a message, if anything.
+/// The difference from the expected fate, if any.
 fn judge(name: &str, fate: Fate, heard: &Heard, seen: &[(String, Vec<u8>)]) -> Option<String> {
     let forwarded = heard.statuses.contains(&200);
     let refused =
@@ -559,7 +559,7 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
             ),
             "PRI * HTTP/2.0\r\n\r\n".to_owned(),
         ] {
-            // Half a goodbye, and a whole one.
+            // First half closed, then closed.
             let heard = say_and_end(gateway.address(), &piece).await;
             if !heard.closed || heard.statuses.iter().any(|s| *s < 400) {
                 wrong.push(format!("{piece:?}: {heard:?}"));

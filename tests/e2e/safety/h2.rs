@@ -1,9 +1,9 @@
-//! HTTP/2: floods, bombs, and what it can say that HTTP/1.1 cannot.
+//! HTTP/2: floods, bombs, and fields that HTTP/1.1 cannot express.
 
 use super::*;
 
-/// Write all of it on a connection, as long as it is taken, and listen meanwhile. What came, and
-/// whether the connection was ended.
+/// Writes all bytes while the gateway accepts them, and reads meanwhile. Returns the received
+/// frames, and whether the connection was closed.
 async fn pour(
     address: std::net::SocketAddr,
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What belongs to one hop only, and engines that do not keep to their part of it.
+//! Hop-by-hop fields, and engines that violate HTTP.
 
 use super::*;
 
@@ -50,9 +50,9 @@ async fn closing_clients_do_not_close_the_way_to_the_engine() {
         let mut used: Vec<usize> = engine.seen()[before..].iter().map(|s| s.connection).collect();
         used.sort_unstable();
         used.dedup();
-        // Pingora's pool cannot always give out what a task of another thread still watches,
-        // whatever the client says: it opens up to a dozen. A pool that `Connection: close`
-        // destroys would take a hundred.
+        // Pingora's pool cannot reuse a connection that a task of another thread still watches, so
+        // it opens up to a dozen. If clients' `Connection: close` closed upstream connections,
+        // there would be a hundred.
         let most = if path == WAYS[0] { 5 } else { 25 };
         assert!(used.len() <= most, "{path}: {} connections for 100 requests", used.len());
     }
@@ -101,7 +101,7 @@ async fn an_engine_that_switches_protocols_unasked_does_not_reach_the_client() {
     }
 }
 
-// What engines do to each other's clients.
+// Engines must not affect other clients.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_says_too_much_is_not_asked_again_on_that_connection() {
@@ -191,8 +191,8 @@ async fn an_old_client_gets_a_stream_until_the_close_and_sends_no_body_that_way(
             && !heard.text.to_ascii_lowercase().contains("transfer-encoding"),
         "{heard:?}"
     );
-    // Without a length there is no body: what follows is not taken for one, and not for a request
-    // either.
+    // Without a length there is no body: the bytes that follow are taken neither for one nor for a
+    // request.
     for path in WAYS {
         let before = engine.seen().len();
         let heard =

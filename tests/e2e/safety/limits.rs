@@ -1,4 +1,4 @@
-//! Slow, large and strange: every wait and every size has an end.
+//! Slow, large and malformed input: every wait and every size is bounded.
 
 use super::*;
 
@@ -367,7 +367,7 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
         say(address, format!("POST {path} HTTP/1.1\r\nhost: a\x1b[2J\r\n\r\n")).await;
         say(address, format!("POST {path}\r\n{forged}\r\n\r\n")).await;
     }
-    // Pass through the whole of an engine's nonsense as well.
+    // Invalid answers of an engine cannot forge lines either.
     let engine = Engine::start(move |_| {
         vec![
             Step::text(format!("HTTP/1.1 200 \x1b[2J\r\nx\x1b: {forged}\r\n\r\n{forged}\n")),
@@ -401,7 +401,7 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
     assert!(gateway.records().iter().all(|r| !r.id.contains('\x1b')));
 }
 
-/// Empty lines before a request are forgiven, a few of them.
+/// A few empty lines before a request are accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_empty_lines_is_cut() {
     let origin = Origin::start().await;

@@ -10,7 +10,7 @@ use crate::support::{ask, field, read_until, settings, settled};
 
 /// How long the engine takes for a request.
 const SERVICE: Duration = Duration::from_millis(40);
-/// Places at it.
+/// Maximum concurrent requests of the engine.
 const PLACES: usize = 4;
 
 async fn slow_engine() -> Engine {
@@ -26,8 +26,8 @@ fn admission(engine: &Engine, members: &str) -> String {
     settings(&engine.url(), &format!(", models: [m], admission: {{{members}}}"), "", "")
 }
 
-/// Clients that ask again as soon as they have an answer, for a while; the answers' status with
-/// what the client said of itself.
+/// Clients that send their next request as soon as they have an answer, for `time`; returns fields,
+/// status and duration of each request.
 async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(String, u16, Duration)> {
     let until = Instant::now() + time;
     let one = |fields: String| async move {
@@ -41,7 +41,7 @@ async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(Strin
             };
             answers.push((fields.clone(), answer.status, asked.elapsed()));
             if answer.status != 200 {
-                // A polite client; at five times the capacity all the same.
+                // Clients back off; the load is still five times the capacity.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -63,8 +63,7 @@ async fn overload_costs_no_goodput_and_the_important_go_first() {
     let served = |answers: &[(String, u16, Duration)]| {
         answers.iter().filter(|(_, status, _)| *status == 200).count()
     };
-    // As many clients as there are places: the engine is as busy as it can be, and no request
-    // waits.
+    // As many clients as permits: the engine is as busy as it can be, and no request waits.
     let peak = served(&load(&gateway, &[""; PLACES], time).await);
     let low = "x-llm-lens-priority: 1\r\n";
     let mut clients = vec![low; 5 * PLACES - 2];
@@ -87,8 +86,8 @@ async fn overload_costs_no_goodput_and_the_important_go_first() {
     );
     let shed = lower.iter().filter(|(_, status, _)| *status == 503).count();
     assert!(shed > 0);
-    // What the gateway took for those it shed, by its own ledger: a client on this machine is as
-    // slow as the machine.
+    // Time of the gateway for shed requests, from its ledger: that of the client includes the load
+    // of this machine.
     let mut took: Vec<u64> = gateway
         .records()
         .iter()
@@ -143,8 +142,8 @@ async fn a_waiting_task_is_accounted_as_waiting() {
         late.ledger_us
     );
     assert_eq!((late.outcome, late.ledger_us.total()), (Outcome::Rejected, late.total_us));
-    // One that waits and leaves leaves the queue, and one that waits is served when the first
-    // leaves.
+    // A queued request whose client disconnects leaves the queue, and a queued one is served when
+    // the first stream ends.
     let mut leaves = gateway.client().await;
     leaves.post(CHAT, "", &request("")).await;
     gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;

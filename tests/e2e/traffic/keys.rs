@@ -51,14 +51,14 @@ async fn invalid_credentials_are_refused_before_the_body_is_read() {
         ("authorization: Basic eDp5\r\n", "invalid_api_key"),
     ] {
         let mut client = keyed.gateway.client().await;
-        // The body never comes; the answer does.
+        // The answer arrives although the body is never sent.
         client.send(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-request-id: b\r\ncontent-length: 1000\r\n{fields}\r\n")).await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.error_code().as_str()), (401, code));
         assert_eq!(answer.field("www-authenticate"), Some("Bearer"));
         assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
     }
-    // What is no inference is no way around.
+    // Requests other than inference need a key, too.
     let mut client = keyed.gateway.client().await;
     client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 401);
@@ -101,7 +101,7 @@ async fn routes_and_models_are_for_those_who_may() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_come_and_go_without_a_restart() {
     let keyed = keys_come_and_go("keys.yaml").await;
-    // A file that is wrong changes nothing.
+    // An invalid file changes nothing.
     let file = keyed.config.with_file_name("keys.yaml");
     let good = std::fs::read_to_string(&file).expect("it is there");
     assert!(!good.contains("llk_"), "no key is in the file");
@@ -160,7 +160,7 @@ async fn keys_come_and_go(file: &str) -> Keyed {
     keyed
 }
 
-/// A million different bad keys, on a few connections, leave the memory where it was.
+/// Thousands of different bad keys, on a few connections, do not grow the memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_keys_leave_nothing_behind() {
     let _alone = crate::support::alone().await;
@@ -282,7 +282,7 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
     assert_eq!(client.answer().await.status, 200);
 }
 
-/// Requests that cannot be parsed are no way around models, limits and queues.
+/// Requests that cannot be parsed do not bypass models, limits and queues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_counted_does_not_pass() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
@@ -308,7 +308,7 @@ async fn what_cannot_be_counted_does_not_pass() {
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
         assert!(status == 200 || answer.error_code() == "uncountable_endpoint");
     }
-    // Counts that an engine may read otherwise than we do are none.
+    // Counts that an engine may read differently are refused.
     for odd in [",\"max_tokens\":\"32000\"", ",\"n\":8.0", ",\"max_tokens\":1,\"Max_Tokens\":32000"]
     {
         let mut client = counted.gateway.client().await;
@@ -320,7 +320,7 @@ async fn what_cannot_be_counted_does_not_pass() {
         .post(CHAT, &bearer(&counted_keys[0]), &request(",\"n_predict\":5000,\"max_tokens\":1"))
         .await;
     let answer = client.answer().await;
-    // The larger bound counts, cut to what the limit holds.
+    // The larger bound counts, capped at the limit.
     assert_eq!(
         (answer.status, answer.field("x-ratelimit-remaining-tokens")),
         (200, Some("0")),

@@ -1,4 +1,4 @@
-//! Rate limits: refusals, reservations, the end of streams, charges of clients that leave.
+//! Rate limits: refusals, reservations, ended streams, charges of clients that disconnect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn limited(engine: &Engine, route: &str, limits: &str) -> String {
     settings(&engine.url(), ", models: [m]", route, &format!("rate_limits: [{limits}]"))
 }
 
-/// What is left of a limit on tokens, by asking for as little as can be asked.
+/// What is left of a limit on tokens, from the head of an answer.
 fn left(answer: &kit::client::Answer) -> u64 {
     answer
         .field("x-ratelimit-remaining-tokens")
@@ -72,14 +72,14 @@ async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
         "{name: t, unit: total_tokens, amount: 1000, window: 30d, per: all}",
     ))
     .await;
-    // The engine says 5 + 2 tokens, the request may take 400.
+    // The engine reports 5 + 2 tokens; the request may use 400.
     let first = ask(&gateway, CHAT, "a", &request(",\"max_tokens\":400")).await;
     assert!((590..=595).contains(&left(&first)), "{}", first.head);
     settled(&gateway).await;
     let second = ask(&gateway, CHAT, "b", &request(",\"max_tokens\":1")).await;
     let (prompt, output) = (3 + 4, 1);
     assert_eq!(left(&second), 1000 - 7 - prompt - output);
-    // What an engine refused costs nothing.
+    // A request that the engine refused costs nothing.
     settled(&gateway).await;
     assert_eq!(
         left(&ask(&gateway, CHAT, "c", &request(",\"max_tokens\":1")).await),
@@ -102,8 +102,8 @@ fn tokenizer() -> std::path::PathBuf {
     file
 }
 
-/// What the tokenizer says is reserved: short prompts, long ones, those with escapes, one that
-/// stands alone, and one beyond what is counted.
+/// The tokenizer's count is reserved: for short prompts, long ones, those with escapes, a plain
+/// string, and one beyond the maximum count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
@@ -138,7 +138,7 @@ async fn prompts_are_counted_by_the_tokenizer_of_the_route() {
             &body[..80.min(body.len())],
             answer.text()
         );
-        // The engine says that every prompt has five tokens.
+        // The engine reports five tokens for every prompt.
         settled(&gateway).await;
         expected -= 5;
     }
@@ -228,7 +228,7 @@ async fn a_stream_ends_at_its_budget_and_pays_what_it_got() {
     }
 }
 
-/// Every dialect ends in its own words, in whatever pieces the stream comes.
+/// Every dialect ends by its own rules, however the stream is split.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_ends_torn_streams_where_an_event_ends() {
     let engine = Engine::start(|seen| {
@@ -267,7 +267,8 @@ async fn a_budget_ends_torn_streams_where_an_event_ends() {
     }
 }
 
-/// Of three choices one has ended by itself: its word stays, the others end at the budget.
+/// One of three choices has ended by itself: it keeps its finish reason, the others end at the
+/// budget.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_ends_the_choices_that_have_not_ended() {
     let engine = Engine::start(|_| {
@@ -415,7 +416,7 @@ async fn an_address_has_limits_on_connections_and_requests() {
     assert!(gateway.metric("llm_lens_client_limited_connections_total", "") >= 1.0);
     drop(held);
     gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
-    // The credential does not matter: it is not looked at.
+    // The credential is not checked, so it does not matter.
     let mut statuses = Vec::new();
     for at in 0..12 {
         let mut client = gateway.client().await;
@@ -483,7 +484,7 @@ async fn usage_survives_a_restart() {
     let again =
         Gateway::with_settings(&std::fs::read_to_string(&keyed.config).expect("it is there")).await;
     assert_eq!(usage(&again, ""), by_owner);
-    // The month goes on: of its tokens, k2 has taken two times two.
+    // The monthly window continues after the restart.
     for (key, left) in [(&keys[1], 9000 - 4 - 1), (&keys[2], 9000 - 2 - 1)] {
         let mut client = again.client().await;
         client.post(CHAT, &bearer(key), &request(",\"max_tokens\":1")).await;

@@ -12,7 +12,7 @@ use kit::{Client, Engine, Gateway, Step, sse};
 use super::{CHAT, endless, request};
 use crate::support::{ask, eventually, read_until, settings};
 
-/// What all gateways may admit at once, and how many gateways there are.
+/// Burst of the limit over all gateways, and number of gateways.
 const BURST: usize = 200;
 const GATEWAYS: usize = 4;
 /// Seconds.
@@ -35,7 +35,8 @@ async fn gateways(text: &str) -> Vec<Gateway> {
     all
 }
 
-/// So many requests at each gateway, two clients each; how many had which status.
+/// Sends `requests` requests to each gateway from two clients; returns the number of answers by
+/// status.
 async fn load(gateways: &[Gateway], requests: usize) -> BTreeMap<u16, usize> {
     let counts = Mutex::new(BTreeMap::new());
     let one = |gateway| {
@@ -72,7 +73,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
         "{admitted} of {BURST}: {second:?}"
     );
     assert_eq!(second.keys().copied().collect::<Vec<_>>(), [200, 429]);
-    // Slices that lie idle go back, and the last of the limit can be had anywhere.
+    // Idle slices are returned, and any gateway can use the rest of the limit.
     let left = (BURST - slice).saturating_sub(admitted);
     let last = &gateways[0];
     eventually("what lay idle elsewhere is there", || {
@@ -114,7 +115,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
         let passed = without.get(&200).copied().unwrap_or(0);
         let slices = GATEWAYS * BURST / 20;
         match mode {
-            // Each its share, and what it had leased.
+            // Each gateway admits its share and what it had leased.
             "local" => assert!(passed <= BURST + slices && passed >= BURST / 2, "{without:?}"),
             "open" => assert_eq!(passed, GATEWAYS * 150),
             _ => assert!(passed <= slices, "{without:?}"),
@@ -131,8 +132,8 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
         for gateway in &gateways {
             gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         }
-        // The store has forgotten what was taken: it may admit its burst once more, and no more
-        // than that. What passed as a debt is paid first.
+        // The store has lost its counts: it may admit its burst once more, but not more. Debts are
+        // paid first.
         let after = load(&gateways, 150).await;
         let passed = after.get(&200).copied().unwrap_or(0);
         assert!(
@@ -161,13 +162,13 @@ async fn a_stream_ends_when_the_tokens_of_all_gateways_are_gone() {
     let answers = futures_util::future::join_all(gateways.iter().map(stream)).await;
     assert!(answers.iter().all(|(status, _, length)| *status == 200 && *length), "{answers:?}");
     let said: usize = answers.iter().map(|(_, said, _)| said).sum();
-    // What streams say until the store is asked again is beyond the limit: a tenth of a second of
+    // Tokens generated before the next call to the store exceed the limit: a tenth of a second of
     // four streams, on a busy machine.
     assert!((290..300 + GATEWAYS * 150).contains(&said), "{said}");
 }
 
-/// Random arrivals, some of which leave in the middle, clocks that step by weeks, and one gateway
-/// that crashes: what all streams took together stays within the documented bound.
+/// Random arrivals, some of which disconnect, clocks that step by weeks, and a gateway that
+/// crashes: the usage of all streams stays within the documented bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let _alone = crate::support::alone().await;
@@ -202,7 +203,7 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
             tokio::time::sleep(Duration::from_millis(draw(30))).await;
             let body = request(&format!(",\"stream\":true,\"max_tokens\":{}", 1 + draw(60)));
             let asked = ask(gateway, CHAT, "x", &body);
-            // One in three leaves.
+            // One in three clients disconnects.
             let patience = if draw(3) == 0 { 10 + draw(50) } else { 10_000 };
             let _ = tokio::time::timeout(Duration::from_millis(patience), asked).await;
         }
@@ -228,8 +229,8 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
         })
         .sum();
     let slices = GATEWAYS as u64 * BURST / 20;
-    // Streams that began to run beyond their reservation when the last debt was asked for: at most
-    // one of each visitor.
+    // Streams that already exceeded their reservation when the last debt was reported: at most one
+    // per client.
     let running = 4 * GATEWAYS as u64 * ANSWER;
     let bound = BURST as f64 + AMOUNT as f64 * lasted / SECONDS as f64 + (slices + running) as f64;
     assert!(taken as f64 <= bound, "{taken} taken, {bound} allowed");
@@ -240,7 +241,7 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     assert!(statuses.keys().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
 }
 
-/// Numbers that look random, the same each time.
+/// Deterministic pseudo-random numbers.
 fn drawing(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut random = seed;
     move |most| {
@@ -250,8 +251,8 @@ fn drawing(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// So many streams at a time at all gateways together; those of one that crashed are free after ten
-/// seconds, those of all others stay taken, also when the store forgets everything.
+/// A limit on concurrent streams over all gateways. Those of a crashed gateway are released after
+/// ten seconds; all others stay counted, even if the store loses its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_at_a_time_are_counted_across_gateways() {
     const STREAMS: usize = 10;
@@ -282,7 +283,7 @@ async fn streams_at_a_time_are_counted_across_gateways() {
     streams[0].pop();
     let other = &gateways[3];
     eventually_open(other, &mut streams[3], 1).await;
-    // A store that begins anew hears from all gateways what is taken.
+    // All gateways report their streams to a restarted store.
     redis.kill();
     redis.restart().await;
     for gateway in &gateways {
@@ -293,14 +294,14 @@ async fn streams_at_a_time_are_counted_across_gateways() {
         gateway.until(|g| g.metric("llm_lens_store_successes_total", "") > answered + 1.0).await;
     }
     assert!(open(&gateways[0]).await.is_none());
-    // One crashes with three.
+    // One gateway crashes with three streams.
     gateways.remove(1).signal(nix::sys::signal::Signal::SIGKILL);
     assert!(open(&gateways[0]).await.is_none());
     eventually_open(&gateways[0], &mut streams[0], 3).await;
     assert!(open(&gateways[0]).await.is_none());
 }
 
-/// Open one more, if there is a place.
+/// Opens another stream; `None` if the limit is reached.
 async fn open(gateway: &Gateway) -> Option<Client> {
     let mut client = gateway.client().await;
     client.post(CHAT, "", &request(",\"stream\":true")).await;
@@ -309,7 +310,7 @@ async fn open(gateway: &Gateway) -> Option<Client> {
     head.contains(" 200 ").then_some(client)
 }
 
-/// Open more, as places become free.
+/// Opens more streams, as earlier ones are released.
 async fn eventually_open(gateway: &Gateway, streams: &mut Vec<Client>, more: usize) {
     let until = std::time::Instant::now() + Duration::from_secs(30);
     for _ in 0..more {
@@ -332,8 +333,7 @@ fn waiting() -> Vec<Step> {
     ]
 }
 
-/// The store does what it was asked and its answer comes too late: the stream is not counted, and
-/// not lost.
+/// The store executes a command, but its answer is late: the stream is not counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_lost_keeps_no_place() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
@@ -349,8 +349,8 @@ async fn an_answer_that_is_lost_keeps_no_place() {
     assert!(open(&gateway).await.is_none());
 }
 
-/// A changed number of replicas keeps the limit: running streams are counted, and released at their
-/// end.
+/// A change of the number of replicas keeps the limit: running streams stay counted, and are
+/// released at their end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_live_through_a_reload() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
@@ -372,8 +372,8 @@ async fn places_live_through_a_reload() {
     assert!(open(&gateway).await.is_none());
 }
 
-/// A stream that goes on while its gateway drains is paid for, one that is cut at the grace as
-/// well, and nothing that was leased is lost: the store has exactly what was used.
+/// Streams that run during a drain are charged, also those cut at the end of the grace, and leases
+/// are returned: the store has exactly the usage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
     for (grace, events) in [("20s", 60), ("1s", 2000)] {

@@ -1,4 +1,4 @@
-//! Tokens of an identity provider, signed here with a key that openssl makes.
+//! JWTs of an identity provider, signed with a key made by openssl.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -98,7 +98,7 @@ async fn status(gateway: &Gateway, token: &str) -> (u16, String) {
     (answer.status, if answer.status == 200 { String::new() } else { answer.error_code() })
 }
 
-/// An issuer with its key set, a gateway that takes its tokens, and one that it took.
+/// An issuer with its key set, a gateway that accepts its tokens, and an accepted token.
 struct Issued {
     engine: Engine,
     provider: Engine,
@@ -131,7 +131,7 @@ async fn issued() -> Issued {
         Gateway::with_settings(&settings(&engine.url(), ", models: [m]", "", &auth)).await;
     let good = old.token(&claims());
     let began = std::time::Instant::now();
-    // At first the keys are on their way: that is a 503, and not the client's fault.
+    // Until the keys are fetched, the answer is 503, not a refusal.
     let mut said = status(&gateway, &good).await;
     while said.0 == 503 && began.elapsed() < kit::client::PATIENCE {
         assert_eq!(said.1, "identity_unavailable");
@@ -182,7 +182,7 @@ async fn tokens_authenticate_the_caller() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_key_signed_is_nothing_when_the_key_is_gone() {
     let Issued { provider, gateway, old, new, rotated, good, .. } = issued().await;
-    // The issuer changes its key: new tokens are taken soon, old ones no longer.
+    // The issuer changes its key: new tokens are accepted soon, old ones are refused.
     rotated.store(true, Ordering::Relaxed);
     let fresh = new.token(&claims());
     eventually("the new key is fetched", || {

@@ -1,7 +1,7 @@
-//! What must hold for any bytes: one property for each parser that reads what a peer sent.
+//! Properties that hold for any input: one for each parser of data from a peer.
 //!
-//! - *In*: bytes. The first ones say how the rest is cut.
-//! - *Out*: nothing, or a panic that names what does not hold.
+//! - *In*: bytes. The first ones select where the rest is split.
+//! - *Out*: nothing, or a panic that names the violated property.
 //! - *Never*: a clock, a file.
 //!
 //! `make fuzz-parsers` runs them under libFuzzer; `make test` runs them on the captures of real
@@ -15,11 +15,11 @@ use wire::json::{MAX_DEPTH, MAX_SCALAR, Scan, escaped, nesting};
 use wire::sse::{Decoder, Item};
 use wire::{Split, Splitter};
 
-/// Bytes of one frame that a decoder holds at most; no input is longer.
+/// Maximum bytes of a frame in a decoder; no input is longer.
 const NO_LIMIT: usize = 1 << 24;
 
-/// A head is found at the same place however it comes; what is parsed of it has no line end in a
-/// field and names each framing once.
+/// The end of a head does not depend on how the input is split. A parsed head has no line end in a
+/// field, and at most one framing.
 pub fn head(data: &[u8]) {
     let Some((cut, data)) = cut_at(data) else { return };
     let limits = HeadLimits::default();
@@ -65,7 +65,7 @@ fn check_field(name: &str, value: &[u8]) {
     assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{name}: {value:?}");
 }
 
-/// The same payload is found, and the same end, however a body is cut.
+/// Payload and end of a body do not depend on how it is split.
 pub fn body(data: &[u8]) {
     let [kind, size, rest @ ..] = data else { return };
     let Some((cut, data)) = cut_at(rest) else { return };
@@ -116,7 +116,7 @@ fn read_body(framing: BodyFraming, runs: &[&[u8]]) -> Body {
                     break 'runs;
                 }
                 Err(error) => {
-                    // Where in the run it was found depends on the cut.
+                    // The position of the error in the run depends on the split.
                     body.framing = 0;
                     body.error = Some(error);
                     break 'runs;
@@ -128,7 +128,7 @@ fn read_body(framing: BodyFraming, runs: &[&[u8]]) -> Body {
     body
 }
 
-/// The same frames are found however a stream is cut.
+/// The frames of a stream do not depend on how it is split.
 pub fn sse(data: &[u8]) {
     let Some((cut, data)) = cut_at(data) else { return };
     let whole = frames(&[data]);
@@ -138,7 +138,7 @@ pub fn sse(data: &[u8]) {
     assert_eq!(frames(&bytewise), whole, "byte by byte");
 }
 
-/// What a stream holds.
+/// Frames and comments of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Frames {
     /// Names and data.
@@ -171,13 +171,14 @@ fn frames(runs: &[&[u8]]) -> Frames {
         });
     }
     assert!(!decoder.overflowed());
-    // The LF of a CRLF that is cut counts where it comes: one byte more or less is no torn frame.
+    // The LF of a split CRLF counts in the run in which it arrives: a difference of one byte is not
+    // a torn frame.
     all.is_torn = decoder.unterminated() > 1;
     all
 }
 
-/// Whatever `serde_json` reads, the scanner passes over; strings are read as `serde_json` reads
-/// them, and written so that they are read again.
+/// The scanner accepts whatever `serde_json` parses. Strings are decoded as `serde_json` decodes
+/// them, and escaped strings survive a round trip.
 pub fn json(data: &[u8]) {
     let mut scan = Scan::new(data);
     let passed = scan.skip().is_ok() && scan.at_end();
@@ -199,7 +200,7 @@ pub fn json(data: &[u8]) {
     }
 }
 
-/// The pieces of a stream, put together, are the stream; its events are the same however it is cut.
+/// The concatenated pieces of a stream are the stream. Its events do not depend on how it is split.
 pub fn splitter(data: &[u8]) {
     let Some((cut, data)) = cut_at(data) else { return };
     let (first, second) = data.split_at(cut);
@@ -236,7 +237,7 @@ fn pieces(runs: &[&[u8]]) -> (Vec<Vec<u8>>, Vec<u8>) {
     (events, all)
 }
 
-/// The first two bytes say where the rest is cut.
+/// The first two bytes select where the rest is split.
 fn cut_at(data: &[u8]) -> Option<(usize, &[u8])> {
     let [high, low, rest @ ..] = data else { return None };
     Some((usize::from(u16::from_be_bytes([*high, *low])) % (rest.len() + 1), rest))

@@ -1,14 +1,14 @@
-//! The properties on what real engines sent, with bytes changed: few cases, the same each time.
+//! The properties on captures of real engines, with changed bytes: few cases, deterministic.
 
 use std::path::{Path, PathBuf};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// Bytes that mean something to one of the parsers.
+/// Bytes that are special for one of the parsers.
 const MEANT: &[u8] = b"\r\n\0: {}[]\",\\0fF;\xff";
 
-/// The bytes before an input, which say where it is cut, and of a body how it is framed.
+/// The prefix of an input, which selects the split and, for a body, the framing.
 fn before(len: usize, numbers: &mut SmallRng) -> Vec<u8> {
     (0..len).map(|_| numbers.random()).collect()
 }
@@ -31,7 +31,7 @@ fn captures() -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).expect("readable")).collect()
 }
 
-/// Each capture's beginning, then with some bytes changed, through a property.
+/// Checks a property on the start of each capture, unchanged and with some bytes changed.
 fn run(len: usize, property: fn(&[u8])) {
     let mut numbers = SmallRng::seed_from_u64(7);
     let captures = captures();
@@ -50,7 +50,7 @@ fn run(len: usize, property: fn(&[u8])) {
     }
 }
 
-/// Small inputs made of nothing but bytes that mean something.
+/// Checks a property on small inputs of special bytes.
 fn run_small(len: usize, property: fn(&[u8])) {
     let mut numbers = SmallRng::seed_from_u64(11);
     for _ in 0..20_000 {

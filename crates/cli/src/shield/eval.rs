@@ -1,9 +1,9 @@
-//! How good the detectors are on labelled rows: `pii.jsonl`, `secrets.jsonl`, `benign.jsonl` of a
+//! Measures the detectors on labelled rows: `pii.jsonl`, `secrets.jsonl`, `benign.jsonl` of a
 //! folder.
 //!
 //! A hit is a predicted span of the same type with an intersection over union of at least one half,
-//! matched one to one; a URL inside a labelled e-mail address is ignored; where a row names
-//! `check_types`, only these are judged.
+//! matched one to one. A URL inside a labelled e-mail address is ignored. If a row has
+//! `check_types`, only these types are scored.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +30,8 @@ const CORE: [&str; 9] = [
     "MAC_ADDRESS",
     "CRYPTO",
 ];
-/// Types that need a model of the language, and numbers that are no national identifiers.
+/// Types that are not scored: they need a language model, or are numbers other than national
+/// identifiers.
 const NOT_JUDGED: [&str; 15] = [
     "PERSON",
     "LOCATION",
@@ -48,7 +49,7 @@ const NOT_JUDGED: [&str; 15] = [
     "TR_PHONE_NUMBER",
     "US_DRIVER_LICENSE",
 ];
-/// Texts are timed this often; the best time counts.
+/// Number of timed runs; the fastest counts.
 const TIMES: usize = 5;
 
 #[derive(Deserialize)]
@@ -107,7 +108,7 @@ impl Tally {
     }
 }
 
-/// Print the figures.
+/// Measures the detectors and prints the figures.
 pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<ExitCode> {
     let scanner = Scanner::new(&::shield::rules());
     let benign = rows(folder, "benign.jsonl")?;

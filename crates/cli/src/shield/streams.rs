@@ -1,9 +1,9 @@
-//! What the stream scanner holds, and what it costs, on texts in pieces as language models cut
-//! them.
+//! Held bytes and cost of the stream scanner, on texts cut into pieces like the tokens of a
+//! language model.
 //!
 //! - *In*: texts: prose, the same prose inside JSON documents, and source files of a folder.
 //! - *Out*: held bytes after an event, the share of events with nothing held, speed.
-//! - *Never*: a tokeniser. Pieces are made by one rule, so that a figure can be had again: a word
+//! - *Never*: a tokenizer. Pieces are cut by one rule, so that figures are reproducible: a word
 //!   with the space before it, long words in parts of six letters, signs one by one, digits in
 //!   threes.
 
@@ -16,16 +16,16 @@ use ::shield::stream::{Automata, Channel, Edges, Options};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-/// Letters of a piece.
+/// Maximum letters of a piece.
 const LETTERS: usize = 6;
-/// Digits of a piece.
+/// Maximum digits of a piece.
 const DIGITS: usize = 3;
-/// Source files are read up to this many bytes together.
+/// Maximum bytes of all source files together.
 const MAX_FILE: usize = 4 << 20;
-/// Texts are timed this often; the best time counts.
+/// Number of timed runs; the fastest counts.
 const TIMES: usize = 3;
 
-/// The section of the report.
+/// The stream section of the report.
 pub(super) fn streams(prose: &[&str], code: Option<&Path>) -> Result<String> {
     let wrap = |(at, text): (usize, &&str)| {
         json!({"id": at, "kind": "note", "ok": true, "score": 0.25, "text": text, "tags": ["a", "b"]}).to_string()
@@ -98,7 +98,7 @@ fn feed(automata: &Automata, pieces: &[&str], mut after: impl FnMut(usize)) {
     channel.finish(automata, &mut |_| {});
 }
 
-/// What a character can stand in a piece with.
+/// Character classes. A piece has characters of one class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Letter,
@@ -117,7 +117,7 @@ impl Class {
         }
     }
 
-    /// Characters of this class in a piece.
+    /// Maximum characters of this class in a piece.
     fn most(self) -> usize {
         match self {
             Class::Letter => LETTERS,
@@ -128,8 +128,8 @@ impl Class {
     }
 }
 
-/// The text in pieces. A run of blanks is one, but for a last space before a word or a sign, which
-/// goes with that.
+/// Cuts a text into pieces. A run of blanks is one piece, without a last space before a word or a
+/// sign, which starts the next piece.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut start, mut count) = (Vec::new(), 0, 0);
     let mut last = None;

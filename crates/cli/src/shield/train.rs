@@ -27,7 +27,7 @@ pub(crate) fn train(folder: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How good classifiers are that did not see what they are measured on.
+/// Measures classifiers by cross-validation: each is tested on rows that it was not trained on.
 pub(super) fn measure(folder: &Path, sources: bool) -> Result<String> {
     let rows = read(folder)?;
     let samples = Samples::new(&rows)?;
