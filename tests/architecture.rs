@@ -151,7 +151,7 @@ fn short_name(package: &str) -> Option<&str> {
 }
 
 #[test]
-fn crates_use_only_what_stands_lower() {
+fn crates_use_only_lower_layers() {
     let allowed: BTreeMap<_, _> = CRATES.into_iter().collect();
     for (package, dependencies) in dependencies() {
         let this =
@@ -178,7 +178,7 @@ fn pure_crates_name_no_runtime_and_no_socket() {
 }
 
 #[test]
-fn only_gateway_and_transport_know_pingora() {
+fn only_gateway_and_transport_depend_on_pingora() {
     for (package, dependencies) in dependencies() {
         let knows = dependencies.iter().any(|d| d.starts_with("pingora"));
         // The benches run an idle pingora as a peer to compare with.
@@ -267,7 +267,7 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn modules_use_only_what_stands_lower() {
+fn modules_use_only_lower_modules() {
     for (folder, order) in MODULES {
         let sources = sources(&root().join(folder).join("src"));
         assert!(sources.len() > 10, "{folder}: {} files were found", sources.len());
@@ -349,7 +349,7 @@ fn no_source_file_is_longer_than_500_lines() {
 
 /// `cargo deny check` tests the same; this test needs no tool.
 #[test]
-fn each_crate_has_one_version_but_for_those_that_deny_toml_names() {
+fn dependencies_have_one_version_except_those_in_deny_toml() {
     let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("readable");
     let (lock, deny) = (read("Cargo.lock"), read("deny.toml"));
     let value = |line: &str, key: &str| {

@@ -59,7 +59,7 @@ fn metrics_of_the_documentation_exist() {
 }
 
 #[test]
-fn every_metric_stands_in_the_documentation() {
+fn every_metric_is_documented() {
     generated(
         "docs/metrics.md",
         "<!-- catalog -->\n",
@@ -70,7 +70,7 @@ fn every_metric_stands_in_the_documentation() {
 
 /// The code in `docs/write-a-filter.md` is the example, to the letter.
 #[test]
-fn the_filter_of_the_documentation_is_the_one_that_is_compiled() {
+fn documented_filter_is_the_compiled_example() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let read = |path: &str| {
         std::fs::read_to_string(format!("{root}/{path}")).unwrap_or_else(|e| panic!("{path}: {e}"))

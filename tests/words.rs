@@ -111,7 +111,7 @@ fn replaced_words_do_not_come_back() {
 
 /// Each pattern matches its example.
 #[test]
-fn the_patterns_find_what_they_name() {
+fn each_pattern_matches_its_example() {
     let examples = [
         "the turnstile",
         "State::ShieldInput",

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Timeout of a cell.
-const CELL: Duration = Duration::from_secs(180);
+const CELL_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Open files in addition to those of the idle streams.
 const SPARE_FILES: u64 = 1024;
@@ -130,9 +130,9 @@ impl Run {
             }
             let begin = Instant::now();
             let Some(peer) = &peer else { continue };
-            let figures = tokio::time::timeout(CELL, cell.run(peer, &self.load))
+            let figures = tokio::time::timeout(CELL_TIMEOUT, cell.run(peer, &self.load))
                 .await
-                .with_context(|| format!("{at}: not done within {CELL:?}"))?
+                .with_context(|| format!("{at}: not done within {CELL_TIMEOUT:?}"))?
                 .with_context(|| at.clone())?;
             eprint!("{at} ({:.1} s):", begin.elapsed().as_secs_f64());
             for (metric, value) in figures {

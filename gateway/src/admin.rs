@@ -187,7 +187,7 @@ fn security(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
 
 /// What became of the records of each sink.
 fn sinks(shared: &Shared) -> Vec<Value> {
-    let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "trouble": counts.trouble()});
+    let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "last_error": counts.last_error()});
     shared.observatory.sinks().map(row).collect()
 }
 

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_whole_files_are_bounded_and_old_ones_go() {
+    fn lines_stay_whole_and_files_rotate_within_their_bounds() {
         let folder = folder("rotate");
         let path = folder.join("audit.jsonl");
         let mut log = AuditLog::open(&path, 1024, 2).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_costs_lines_and_nothing_else() {
+    fn lines_lost_to_a_full_disk_are_counted() {
         let mut log = AuditLog::open(Path::new("/dev/full"), 1 << 20, 1).unwrap();
         let lines: Vec<_> = (0..10).map(|number| line(number.to_string())).collect();
         let error = log.deliver(&lines).expect_err("the disk is full");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// The gauges of a group.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub struct GroupGauges {
     /// Requests in flight: from their head to their record.
     pub requests: AtomicI64,
     /// Bytes read from the backend and not yet written to clients.

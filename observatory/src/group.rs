@@ -7,7 +7,7 @@ use std::time::Duration;
 use lens::Tick;
 use lens::record::Outcome;
 
-use crate::gauges::InFlight;
+use crate::gauges::GroupGauges;
 
 /// The labels of a route with a backend and an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,10 +62,10 @@ pub struct SeriesKey {
 
 /// Groups in use, or used recently. They come from settings and from discovered backends.
 #[derive(Debug, Default)]
-pub(crate) struct Groups(RwLock<Known>);
+pub(crate) struct Groups(RwLock<GroupTable>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct GroupTable {
     /// By number. `None`: expired, and free for reuse.
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
@@ -76,14 +76,14 @@ struct Known {
 struct Slot {
     group: Arc<Group>,
     /// Shared with the users of the group.
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<GroupGauges>,
     unused_since: Option<Tick>,
 }
 
 impl Groups {
-    pub(crate) fn intern(&self, group: Group) -> (GroupId, Arc<InFlight>) {
+    pub(crate) fn intern(&self, group: Group) -> (GroupId, Arc<GroupGauges>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Known { slots, free, numbers } = &mut *known;
+        let GroupTable { slots, free, numbers } = &mut *known;
         let group = Arc::new(group);
         let number = *numbers.entry(group.clone()).or_insert_with(|| {
             free.pop().unwrap_or_else(|| {
@@ -108,7 +108,7 @@ impl Groups {
         known.slots.get(id.0 as usize)?.as_ref().map(|slot| slot.group.clone())
     }
 
-    pub(crate) fn all(&self) -> Vec<(Arc<Group>, Arc<InFlight>)> {
+    pub(crate) fn all(&self) -> Vec<(Arc<Group>, Arc<GroupGauges>)> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         known
             .slots
@@ -120,9 +120,9 @@ impl Groups {
 
     /// Removes groups of backends that have been unused for `after`. Calls `gone` with their ids
     /// before these are reused.
-    pub(crate) fn forget(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
+    pub(crate) fn expire(&self, now: Tick, after: Duration, gone: impl FnOnce(&HashSet<GroupId>)) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Known { slots, free, numbers } = &mut *known;
+        let GroupTable { slots, free, numbers } = &mut *known;
         // All groups of a backend expire together: Prometheus would take the drop of a counter that
         // sums over them for a reset.
         let place = |slot: &Slot| (slot.group.route.clone(), slot.group.backend.clone());

@@ -13,7 +13,7 @@ pub mod catalog;
 pub use audit::{AuditLine, AuditLog};
 
 mod gauges;
-pub use gauges::{Gauges, InFlight};
+pub use gauges::{Gauges, GroupGauges};
 
 mod group;
 pub use group::{Group, GroupId, SeriesKey};
@@ -49,7 +49,7 @@ use sink::Pump;
 
 /// How long the series of a removed backend are kept: several scrapes, so that its last counts are
 /// exported.
-pub const FORGET: Duration = Duration::from_secs(600);
+pub const REMOVED_BACKEND_TTL: Duration = Duration::from_secs(600);
 
 /// Series and rates, of one worker or of all.
 #[derive(Debug, Default)]
@@ -100,15 +100,15 @@ impl Observatory {
 
     /// Interns a group of labels; returns its id and its gauges. Equal labels get the same id, so
     /// counters continue across reloads. The id stays reserved while the gauges are held and for
-    /// [`FORGET`] after that.
-    pub fn group(&self, group: Group) -> (GroupId, Arc<InFlight>) {
+    /// [`REMOVED_BACKEND_TTL`] after that.
+    pub fn group(&self, group: Group) -> (GroupId, Arc<GroupGauges>) {
         self.groups.intern(group)
     }
 
-    /// Expires the series of backends that have been unused for [`FORGET`], so that removed
+    /// Expires the series of backends that have been unused for [`REMOVED_BACKEND_TTL`], so that removed
     /// backends do not grow memory and scrapes. Call it periodically. Returns false and does
     /// nothing while a scrape holds the lock: the calling thread does not wait.
-    pub fn forget(&self, now: Tick) -> bool {
+    pub fn expire(&self, now: Tick) -> bool {
         // The order of locks is that of a scrape: the total, then the groups.
         let mut total = match self.total.try_lock() {
             Ok(total) => total,
@@ -116,7 +116,7 @@ impl Observatory {
             Err(TryLockError::WouldBlock) => return false,
         };
         self.drain_into(&mut total);
-        self.groups.forget(now, FORGET, |gone| {
+        self.groups.expire(now, REMOVED_BACKEND_TTL, |gone| {
             total.series.retain(|key, _| !gone.contains(&key.group));
             total.rates.retain(|group, _| !gone.contains(group));
         });
@@ -189,12 +189,16 @@ impl Observatory {
         let per_second = |group: GroupId| {
             rates.get(&group).map(|rate| rate.per_second(now, up)).unwrap_or_default()
         };
-        overview::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, per_second)
+        overview::overviews(
+            &self.merged(|key| (key.group, 0, Outcome::Ok)),
+            &self.groups,
+            per_second,
+        )
     }
 
     /// Guardrail cost of each route, or only of `route`.
     pub fn security(&self, route: Option<&str>) -> Vec<SecurityOverview> {
-        security::of(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
+        security::overviews(&self.merged(|key| (key.group, 0, Outcome::Ok)), &self.groups, route)
     }
 
     /// The Prometheus exposition in `format`, in parts to send in order. `more` are samples of

@@ -62,7 +62,7 @@ pub struct Overview {
 }
 
 /// One overview per route, backend and operation: groups that a reload has split are merged.
-pub(crate) fn of(
+pub(crate) fn overviews(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,
     per_second: impl Fn(GroupId) -> (f64, f64),

@@ -31,7 +31,7 @@ pub use format::Format;
 use labels::Labels;
 
 /// Series that share their labels.
-type Meeting<'a> = BTreeMap<Labels, Vec<&'a Series>>;
+type SeriesByLabels<'a> = BTreeMap<Labels, Vec<&'a Series>>;
 
 pub(crate) fn render(
     format: Format,
@@ -57,7 +57,7 @@ pub(crate) fn render(
 /// Several groups can have the same labels in a family, and a family must not repeat a label set:
 /// their series are merged.
 fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &Groups) {
-    let [mut outcomes, mut errors, mut inference, mut all] = [const { Meeting::new() }; 4];
+    let [mut outcomes, mut errors, mut inference, mut all] = [const { SeriesByLabels::new() }; 4];
     for (SeriesKey { group, model, outcome }, one) in series {
         let Some(group) = groups.group(*group) else { continue };
         let model = group.model_label(*model);
@@ -76,7 +76,7 @@ fn of_series(out: &mut Families, series: &HashMap<SeriesKey, Series>, groups: &G
     }
     errors.iter().for_each(|(labels, met)| durations(out, labels, &merged(met)));
     inference.iter().for_each(|(labels, met)| gen_ai(out, labels, &merged(met)));
-    all.iter().for_each(|(labels, met)| ours(out, labels, &merged(met)));
+    all.iter().for_each(|(labels, met)| gateway_metrics(out, labels, &merged(met)));
 }
 
 /// Merges series with equal labels. A single series, the usual case, is borrowed.
@@ -124,7 +124,7 @@ fn gen_ai(out: &mut Families, labels: &Labels, s: &Series) {
     }
 }
 
-fn ours(out: &mut Families, labels: &Labels, s: &Series) {
+fn gateway_metrics(out: &mut Families, labels: &Labels, s: &Series) {
     for (name, timing) in [
         ("llm_lens_request_duration_seconds", Timing::Total),
         ("llm_lens_client_ttft_seconds", Timing::ClientTtft),

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_just_begun_counts_over_its_own_time() {
+    fn young_process_averages_over_its_uptime() {
         let mut rate = Rate::default();
         (0..20).for_each(|n| rate.add(Tick(n * SECOND / 2), 0));
         let (requests, _) = rate.per_second(Tick(10 * SECOND), Duration::from_secs(10));

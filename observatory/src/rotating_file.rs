@@ -28,7 +28,7 @@ impl RotatingFile {
     /// Appends a line with a single write, so that a crash leaves whole lines.
     pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + line.len() as u64 > self.max_size {
-            self.set_aside()?;
+            self.rotate_files()?;
         }
         match self.file.write_all(line) {
             Ok(()) => self.size += line.len() as u64,
@@ -45,21 +45,21 @@ impl RotatingFile {
         &self.path
     }
 
-    fn set_aside(&mut self) -> io::Result<()> {
+    fn rotate_files(&mut self) -> io::Result<()> {
         if self.keep == 0 {
             self.file.set_len(0)?;
         } else {
             for number in (1..self.keep).rev() {
-                let _ = std::fs::rename(self.numbered(number), self.numbered(number + 1));
+                let _ = std::fs::rename(self.rotated_path(number), self.rotated_path(number + 1));
             }
-            std::fs::rename(&self.path, self.numbered(1))?;
+            std::fs::rename(&self.path, self.rotated_path(1))?;
             self.file = append(&self.path)?;
         }
         self.size = 0;
         Ok(())
     }
 
-    fn numbered(&self, number: usize) -> PathBuf {
+    fn rotated_path(&self, number: usize) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{number}"));
         name.into()

@@ -60,7 +60,7 @@ pub struct FilterOverview {
 }
 
 /// Routes with a guardrail; only `route`, if given.
-pub(crate) fn of(
+pub(crate) fn overviews(
     series: &HashMap<(GroupId, u16, Outcome), Series>,
     groups: &Groups,
     route: Option<&str>,
@@ -76,7 +76,7 @@ pub(crate) fn of(
 }
 
 fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOverview {
-    let of = |which: Timing| series.timing(which).and_then(timing);
+    let timing = |which: Timing| series.timing(which).and_then(timing);
     let phases = [
         Timing::Validation,
         Timing::ThreatDetection,
@@ -97,8 +97,11 @@ fn one(((route, backend, operation), series): (&Key, &Series)) -> SecurityOvervi
         operation,
         requests: series.timing(Timing::Security).map_or(0, |micros| micros.count()),
         blocked: series.outcomes.get(Outcome::Blocked as usize).copied().unwrap_or(0),
-        overhead: phases.into_iter().filter_map(|phase| Some((phase.name(), of(phase)?))).collect(),
-        client_ttft: of(Timing::ClientTtft),
+        overhead: phases
+            .into_iter()
+            .filter_map(|phase| Some((phase.name(), timing(phase)?)))
+            .collect(),
+        client_ttft: timing(Timing::ClientTtft),
         security_impact_percent: sum(Timing::Security) as f64 * 100.0
             / sum(Timing::Total).max(1) as f64,
         filters: filters

@@ -3,7 +3,7 @@
 //! - *In*: records from workers; lines of the audit log have a pump of their own.
 //! - *Out*: batches for each [`Sink`], roughly in the order in which the requests ended; counts of
 //!   delivered and dropped records.
-//! - *Never*: a request that waits for a sink; more than [`QUEUE`] queued records per worker: the
+//! - *Never*: a request that waits for a sink; more than [`MAX_QUEUED_RECORDS`] queued records per worker: the
 //!   excess is dropped and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use lens::Record;
 
 /// Maximum queued records per worker. At 4,000 requests per second and worker, a sink may stall for
 /// a second without loss.
-const QUEUE: usize = 4096;
+const MAX_QUEUED_RECORDS: usize = 4096;
 /// Interval at which the pump drains the queues. A half-full queue wakes it earlier.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -65,7 +65,7 @@ pub struct SinkCounts {
     delivered: AtomicU64,
     dropped: AtomicU64,
     /// Error of the last batch; empty if it was delivered completely.
-    trouble: Mutex<String>,
+    last_error: Mutex<String>,
 }
 
 impl SinkCounts {
@@ -74,7 +74,7 @@ impl SinkCounts {
             name,
             delivered: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            trouble: Mutex::default(),
+            last_error: Mutex::default(),
         }
     }
 
@@ -89,8 +89,8 @@ impl SinkCounts {
     }
 
     /// Error of the last batch; `None` if it was delivered completely.
-    pub fn trouble(&self) -> Option<String> {
-        Some(lock(&self.trouble).clone()).filter(|why| !why.is_empty())
+    pub fn last_error(&self) -> Option<String> {
+        Some(lock(&self.last_error).clone()).filter(|why| !why.is_empty())
     }
 }
 
@@ -144,13 +144,13 @@ impl<T: Queued> Pump<T> {
         let queues = &self.queues;
         let Some(queue) = queues.workers.get(worker % queues.workers.len()) else { return };
         let mut queue = lock(queue);
-        if queue.len() >= QUEUE {
+        if queue.len() >= MAX_QUEUED_RECORDS {
             drop(queue);
             queues.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         queue.push(Arc::new(record));
-        if queue.len() == QUEUE / 2 {
+        if queue.len() == MAX_QUEUED_RECORDS / 2 {
             drop(queue);
             queues.wakes.notify_one();
         }
@@ -229,9 +229,9 @@ impl SinkCounts {
             result.map_or_else(|error| (error.lost.min(all), error.why), |()| (0, String::new()));
         self.delivered.fetch_add(all - lost, Ordering::Relaxed);
         self.dropped.fetch_add(lost, Ordering::Relaxed);
-        let mut trouble = lock(&self.trouble);
+        let mut last_error = lock(&self.last_error);
         // Logged once per failure: log lines must not make a full disk worse.
-        if trouble.is_empty() && !why.is_empty() {
+        if last_error.is_empty() && !why.is_empty() {
             tracing::error!(
                 sink = self.name,
                 lost,
@@ -239,7 +239,7 @@ impl SinkCounts {
                 "records lost; further losses are counted"
             );
         }
-        *trouble = why;
+        *last_error = why;
     }
 }
 
@@ -280,26 +280,30 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_stalls_costs_what_is_beyond_its_queue() {
+    fn records_beyond_the_queue_of_a_stalled_sink_are_dropped() {
         let (sink, told, go) = telling("slow", Ok(()));
         let pump = Pump::start("test", 1, vec![sink]);
         pump.push(0, record("m", "ok"));
         assert_eq!(told.recv(), Ok(1));
-        (0..QUEUE + 10).for_each(|_| pump.push(0, record("m", "ok")));
+        (0..MAX_QUEUED_RECORDS + 10).for_each(|_| pump.push(0, record("m", "ok")));
         assert_eq!(pump.dropped(), 10);
-        assert_eq!(pump.waiting().len(), QUEUE + 1, "what is being delivered is seen, too");
+        assert_eq!(
+            pump.waiting().len(),
+            MAX_QUEUED_RECORDS + 1,
+            "what is being delivered is seen, too"
+        );
         drop(go);
         let counts = pump.counts()[0].clone();
         drop(pump);
         assert_eq!(
             (counts.delivered(), counts.dropped()),
-            (QUEUE as u64 + 1, 0),
+            (MAX_QUEUED_RECORDS as u64 + 1, 0),
             "the end delivers what waits"
         );
     }
 
     #[test]
-    fn a_sink_that_fails_or_panics_hurts_no_other() {
+    fn failing_or_panicking_sink_does_not_affect_others() {
         let lost = Err(SinkError { lost: 1, why: "no space".into() });
         let sinks =
             [telling("failing", lost), telling("panicking", Ok(())), telling("good", Ok(()))];
@@ -315,8 +319,11 @@ mod tests {
         assert_eq!(counts[0].delivered() + counts[0].dropped(), 3);
         assert!(
             counts[0].dropped() > 0
-                && counts[0].trouble().is_some_and(|why| why.contains("no space"))
+                && counts[0].last_error().is_some_and(|why| why.contains("no space"))
         );
-        assert_eq!((counts[1].dropped(), counts[2].delivered(), counts[2].trouble()), (3, 3, None));
+        assert_eq!(
+            (counts[1].dropped(), counts[2].delivered(), counts[2].last_error()),
+            (3, 3, None)
+        );
     }
 }

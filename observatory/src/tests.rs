@@ -42,7 +42,7 @@ fn observed() -> Observatory {
 }
 
 #[test]
-fn the_text_counts_what_happened_and_has_no_foreign_label() {
+fn text_has_all_counts_and_no_label_from_a_client() {
     let o = observed();
     // The list of recent records is a sink, which gets them a moment later.
     let until = std::time::Instant::now() + Duration::from_secs(10);
@@ -67,7 +67,7 @@ fn the_text_counts_what_happened_and_has_no_foreign_label() {
 
 /// The names and labels of samples are those of the catalog.
 #[test]
-fn what_is_exported_is_in_the_catalog() {
+fn exported_metrics_and_labels_are_in_the_catalog() {
     let o = observed();
     let (group, _) = o.group(group("guarded"));
     let mut guarded = record("m1", "ok");
@@ -112,7 +112,7 @@ fn what_is_exported_is_in_the_catalog() {
 
 /// Prometheus rejects a scrape with duplicate samples.
 #[test]
-fn no_sample_stands_there_twice() {
+fn no_sample_is_exported_twice() {
     let o = observed();
     for changed in [
         Group { operation: "", ..group("r") },
@@ -188,15 +188,15 @@ fn series_of_removed_backends_expire() {
         );
     }
     let shows = |backend: &str| text(&o).contains(&format!("backend=\"{backend}\""));
-    assert!(o.forget(at(1)));
+    assert!(o.expire(at(1)));
     drop(pod);
-    assert!(o.forget(at(700)));
+    assert!(o.expire(at(700)));
     assert!(shows("gone"), "it was held until now");
     // The backend returns before its series expire: its counts continue.
     assert_eq!(o.group(of("gone", "chat")).0, gone);
-    assert!(o.forget(at(1299)));
+    assert!(o.expire(at(1299)));
     assert!(shows("gone"));
-    assert!(o.forget(at(1300)));
+    assert!(o.expire(at(1300)));
     assert!(!shows("gone") && shows("stays"));
     assert_eq!(o.groups.all().len(), 2, "all of a backend, or nothing");
     // The number is reused by another group, whose counts start at zero.

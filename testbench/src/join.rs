@@ -19,7 +19,7 @@ use crate::measure::Sample;
 /// Maximum bytes of an admin page.
 const MAX_ANSWER: usize = 256 << 20;
 /// Timeout for an admin page.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A difference in microseconds, over all requests that have both figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,9 +81,9 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
             .to_bytes();
         serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
     };
-    let got = tokio::time::timeout(PATIENCE, get)
+    let got = tokio::time::timeout(ADMIN_TIMEOUT, get)
         .await
-        .unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}")));
+        .unwrap_or_else(|_| Err(format!("no answer in {ADMIN_TIMEOUT:?}")));
     got.map_err(|e: String| format!("cannot read {path} from {admin}: {e}"))
 }
 

@@ -57,7 +57,7 @@ impl Sample {
 }
 
 /// A request to make.
-pub(crate) struct Ask {
+pub(crate) struct LoadRequest {
     pub(crate) id: String,
     pub(crate) body: Bytes,
     pub(crate) key: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) struct Measured {
 pub(crate) async fn ask(
     target: &Target,
     connection: &mut Option<Connection>,
-    ask: Ask,
+    ask: LoadRequest,
     start: Instant,
 ) -> Measured {
     let sent = Instant::now();
@@ -147,7 +147,7 @@ impl Seen {
 async fn talk(
     target: &Target,
     connection: &mut Option<Connection>,
-    ask: &Ask,
+    ask: &LoadRequest,
     seen: &mut Seen,
 ) -> Result<(), ClientError> {
     if connection.is_none() {

@@ -18,7 +18,7 @@ pub enum Length {
 }
 
 /// Maximum words of a generated prompt.
-const LONGEST: u32 = 1_000_000;
+const MAX_PROMPT_WORDS: u32 = 1_000_000;
 
 impl FromStr for Length {
     type Err = String;
@@ -31,7 +31,11 @@ impl FromStr for Length {
             )
         };
         let number = |s: &str| {
-            s.trim().parse::<u32>().ok().filter(|n| (1..=LONGEST).contains(n)).ok_or_else(bad)
+            s.trim()
+                .parse::<u32>()
+                .ok()
+                .filter(|n| (1..=MAX_PROMPT_WORDS).contains(n))
+                .ok_or_else(bad)
         };
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (number(from)?, number(to)?);
@@ -55,12 +59,12 @@ pub enum Prompts {
     /// Generated from random words.
     Made(Length),
     /// Taken from a file in turn.
-    Given(Vec<Given>),
+    FilePrompt(Vec<FilePrompt>),
 }
 
 /// A line of a prompt file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Given {
+pub enum FilePrompt {
     /// `{"prompt": "..."}` or a bare JSON string.
     Text(String),
     /// `{"messages": [...]}`, sent unchanged.
@@ -81,8 +85,8 @@ impl Prompts {
                 .map_err(|e| format!("{name}:{}:{}: {e}", at + 1, e.column()))?;
             let prompt = value.as_str().or_else(|| value["prompt"].as_str());
             given.push(match (prompt, value.get("messages")) {
-                (Some(text), _) => Given::Text(text.to_owned()),
-                (None, Some(messages)) => Given::Messages(messages.clone()),
+                (Some(text), _) => FilePrompt::Text(text.to_owned()),
+                (None, Some(messages)) => FilePrompt::Messages(messages.clone()),
                 (None, None) => {
                     return Err(format!("{name}:{}: neither \"prompt\" nor \"messages\"", at + 1));
                 }
@@ -91,15 +95,15 @@ impl Prompts {
         if given.is_empty() {
             Err(format!("{name}: no prompt in it"))
         } else {
-            Ok(Prompts::Given(given))
+            Ok(Prompts::FilePrompt(given))
         }
     }
 
     /// The prompt of request `number`.
-    pub(crate) fn of(&self, number: u64, random: &mut SmallRng) -> Given {
+    pub(crate) fn of(&self, number: u64, random: &mut SmallRng) -> FilePrompt {
         match self {
-            Prompts::Made(length) => Given::Text(words(length.sample(random), random)),
-            Prompts::Given(all) => all[(number % all.len() as u64) as usize].clone(),
+            Prompts::Made(length) => FilePrompt::Text(words(length.sample(random), random)),
+            Prompts::FilePrompt(all) => all[(number % all.len() as u64) as usize].clone(),
         }
     }
 }
@@ -114,7 +118,7 @@ impl Length {
                 let (u, v): (f64, f64) =
                     (random.random_range(f64::MIN_POSITIVE..1.0), random.random());
                 let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-                (mean + deviation * normal).round().clamp(1.0, f64::from(LONGEST)) as u32
+                (mean + deviation * normal).round().clamp(1.0, f64::from(MAX_PROMPT_WORDS)) as u32
             }
         }
     }

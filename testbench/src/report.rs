@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_come_back_as_they_were() {
+    fn histograms_survive_a_json_round_trip() {
         let mut outcome = Outcome::default();
         [1_000, 2_000, 2_000, 70_000].into_iter().for_each(|v| outcome.ttft.record(v));
         let config = Config {

@@ -19,13 +19,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::http1::{Connection, Target};
-use crate::measure::{Ask, Measured, Sample, ask};
-use crate::prompts::{Given, Prompts};
+use crate::measure::{LoadRequest, Measured, Sample, ask};
+use crate::prompts::{FilePrompt, Prompts};
 use crate::schedule::{Arrival, Stop};
 
 /// Maximum requests in flight in an open loop. Beyond it the run would measure the generator
 /// instead of the server. Further requests wait, and the wait counts.
-const MAX_UNDER_WAY: usize = 4096;
+const MAX_IN_FLIGHT: usize = 4096;
 
 /// Configuration of a run.
 #[derive(Clone, Debug)]
@@ -210,7 +210,7 @@ impl Runner {
     async fn open(self: &Arc<Self>, stop: Stop, start: Instant, send: mpsc::Sender<Measured>) {
         let mut random = SmallRng::seed_from_u64(self.config.seed);
         let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();
-        let places = Arc::new(tokio::sync::Semaphore::new(MAX_UNDER_WAY));
+        let places = Arc::new(tokio::sync::Semaphore::new(MAX_IN_FLIGHT));
         let mut under_way = tokio::task::JoinSet::new();
         let mut due = start;
         for sent in 0_u64.. {
@@ -242,13 +242,13 @@ impl Runner {
         while under_way.join_next().await.is_some() {}
     }
 
-    fn ask(&self, due: Instant) -> Ask {
+    fn ask(&self, due: Instant) -> LoadRequest {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let mut random =
             SmallRng::seed_from_u64(self.config.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let messages = match self.config.prompts.of(number, &mut random) {
-            Given::Text(text) => json!([{"role": "user", "content": text}]),
-            Given::Messages(messages) => messages,
+            FilePrompt::Text(text) => json!([{"role": "user", "content": text}]),
+            FilePrompt::Messages(messages) => messages,
         };
         let mut body =
             json!({"model": self.config.model, "messages": messages, "stream": self.config.stream});
@@ -259,6 +259,6 @@ impl Runner {
             body["max_tokens"] = n.into();
         }
         let id = format!("bench-{:08x}-{number}", self.run);
-        Ask { id, body: Bytes::from(body.to_string()), key: self.config.key.clone(), due }
+        LoadRequest { id, body: Bytes::from(body.to_string()), key: self.config.key.clone(), due }
     }
 }

@@ -40,7 +40,7 @@ pub struct Engine {
     profile: Profile,
 }
 
-struct State {
+struct EngineState {
     profile: Profile,
     /// Limits concurrent requests; further ones queue, as in an engine.
     slots: Semaphore,
@@ -67,7 +67,8 @@ impl Engine {
     /// Serve until dropped.
     pub async fn serve(self) {
         let slots = Semaphore::new(self.profile.slots);
-        let state = Arc::new(State { profile: self.profile, slots, number: AtomicU64::new(0) });
+        let state =
+            Arc::new(EngineState { profile: self.profile, slots, number: AtomicU64::new(0) });
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
         loop {
@@ -89,7 +90,7 @@ impl Engine {
 }
 
 async fn answer(
-    state: Arc<State>,
+    state: Arc<EngineState>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
@@ -132,7 +133,7 @@ fn error(status: StatusCode, message: &str) -> Response<Body> {
     )
 }
 
-impl State {
+impl EngineState {
     fn next(&self) -> u64 {
         self.number.fetch_add(1, Ordering::Relaxed)
     }

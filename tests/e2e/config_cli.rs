@@ -32,7 +32,7 @@ fn fails_with(args: &[&str], wanted: &[&str]) {
 }
 
 #[test]
-fn check_tells_every_problem_with_its_place() {
+fn check_reports_every_problem_with_its_position() {
     let folder = Folder::new();
     let file = folder.file("bad.yaml", "listeners:\n  - adress: 127.0.0.1:80\nbackends:\n  - name: a\n    url: ftp://x\nroutes:\n  - name: r\n    backend: a\n    stall: 5 parsecs\nworkers: many\n");
     let name = file.display().to_string();
@@ -45,7 +45,7 @@ fn check_tells_every_problem_with_its_place() {
 }
 
 #[test]
-fn check_tells_what_is_no_settings_file() {
+fn check_rejects_files_that_are_not_settings() {
     let folder = Folder::new();
     let missing = folder.0.join("missing.yaml").display().to_string();
     fails_with(&["check", &missing], &[&missing]);
@@ -244,7 +244,7 @@ fn a_bad_certificate_is_named() {
 }
 
 #[test]
-fn help_and_version_are_there_and_wrong_arguments_are_told() {
+fn help_and_version_work_and_wrong_arguments_are_reported() {
     for args in [
         &["--help"][..],
         &["gateway", "--help"],
@@ -315,7 +315,7 @@ fn a_full_disk_is_an_error() {
 
 /// Reports are written even if something else fails, and a run without a successful request fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_is_written_down_and_judged() {
+async fn run_writes_its_reports_and_fails_without_success() {
     let engine = kit::Engine::start(|_| kit::sse::stream(3, 1)).await;
     let folder = Folder::new();
     let (good, lost, bad) =

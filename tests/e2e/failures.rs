@@ -230,7 +230,7 @@ async fn a_stream_with_a_length_that_breaks_off_never_looks_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_answer_that_breaks_off_is_cut_and_gets_nothing_put_in() {
+async fn truncated_json_answer_gets_no_error_event() {
     const TRUNK: &str = "{\"choices\":[{\"index\":0,\"mess";
     let engine = Engine::start(|seen| {
         let frame = match id(seen) {
@@ -369,7 +369,7 @@ async fn a_stream_that_just_stops_is_incomplete() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waits_have_an_end() {
+async fn every_wait_has_a_timeout() {
     let engine = Engine::start(|seen| match id(seen) {
         "first" => vec![Step::Hang],
         "between" => vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Hang],
@@ -447,7 +447,7 @@ async fn waits_have_an_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connecting_has_an_end() {
+async fn connect_has_a_timeout() {
     let (address, _full) = tarpit().await;
     let gateway = Gateway::with_settings(&settings(
         &format!("http://{address}"),
@@ -532,7 +532,7 @@ async fn a_slow_upload_does_not_use_up_the_wait_for_the_first_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_dawdles_is_cut() {
+async fn slow_client_is_disconnected() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::with_settings(&settings(
         &engine.url(),
@@ -596,7 +596,7 @@ async fn an_idle_connection_that_the_engine_closed_costs_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_said_more_than_it_was_asked_is_not_used_again() {
+async fn connection_with_surplus_bytes_is_not_reused() {
     const SMUGGLED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong";
     let engine = Engine::start(|seen| {
         let Step::Write(mut answer) = sse::chat_answer().remove(0) else { unreachable!() };
@@ -689,7 +689,7 @@ async fn a_backend_takes_no_more_than_its_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_over_the_limit_is_refused_before_the_engine_hears_of_it() {
+async fn body_over_the_limit_does_not_reach_the_engine() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway =
         Gateway::with_settings(&settings(&engine.url(), "", "", "limits: {request_body: 64KiB}"))
@@ -724,7 +724,7 @@ async fn a_body_over_the_limit_is_refused_before_the_engine_hears_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_may_wait_for_leave_to_send_its_body() {
+async fn expect_100_continue_is_answered() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let head = |expect: &str, length: usize| {
@@ -759,7 +759,7 @@ async fn a_client_may_wait_for_leave_to_send_its_body() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
+async fn early_answer_of_the_engine_is_forwarded() {
     // It refuses a large body by its head and closes without reading the rest.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -786,7 +786,7 @@ async fn an_engine_that_answers_before_it_has_the_whole_request_is_heard() {
 
 /// Requests that are passed through count for `max_connections`, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_through_takes_a_place_too() {
+async fn passthrough_counts_for_max_connections() {
     let engine = Engine::start(|_| vec![Step::ms(400), sse::chat_answer().remove(0)]).await;
     let gateway =
         Gateway::with_settings(&settings(&engine.url(), ", max_connections: 1", "", "")).await;
@@ -803,7 +803,7 @@ async fn what_passes_through_takes_a_place_too() {
         assert_eq!((answer.status, answer.error_code().as_str()), (503, "backend_busy"));
     }
     assert_eq!(holder.answer().await.status, 200);
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
     let mut client = gateway.client().await;
     client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 200);
@@ -834,7 +834,7 @@ async fn a_backend_whose_name_has_no_address_is_a_502() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_through_has_an_end() {
+async fn passthrough_has_timeouts() {
     let large = "x".repeat(32 << 20);
     let engine = Engine::start(move |seen| match seen.head.contains("/silent") {
         true => vec![Step::ms(20_000)],

@@ -175,7 +175,7 @@ async fn a_stream_that_is_reset_ends_in_an_error_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_takes_its_stream_along_and_leaves_the_connection() {
+async fn client_disconnect_resets_its_stream_and_keeps_the_connection() {
     let (address, mut seen) = backend(Then::Hangs).await;
     let gateway = in_front_of(address).await;
     for id in ["first", "second"] {
@@ -243,6 +243,6 @@ async fn a_late_backend_is_raced_and_another_pool_is_mirrored_to() {
     assert_eq!(at_late.recv().await, Some(Saw::Reset(Reason::CANCEL)));
     assert!(matches!(at_mirror.recv().await, Some(Saw::Request(..))));
     gateway
-        .until(|g| g.metric("llm_lens_mirrored_requests_total", "result=\"success\"") == 1.0)
+        .wait_until(|g| g.metric("llm_lens_mirrored_requests_total", "result=\"success\"") == 1.0)
         .await;
 }

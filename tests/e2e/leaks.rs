@@ -78,7 +78,7 @@ async fn bring_to(gateway: &Gateway, engine: &Engine, stage: &str, request: &str
         "middle" => drop(read_until(&mut client, "t2").await),
         "full" => {
             client.socket().readable().await.expect("the answer begins");
-            gateway.until(|g| g.metric("llm_lens_stream_buffer_bytes", "") > 0.0).await;
+            gateway.wait_until(|g| g.metric("llm_lens_stream_buffer_bytes", "") > 0.0).await;
         }
         _ => drop(read_until(&mut client, "[DONE]\n\n").await),
     }
@@ -92,7 +92,7 @@ async fn nothing_is_left(gateway: &Gateway, engine: &Engine, files: usize) {
         "llm_lens_stream_buffer_bytes",
         "llm_lens_client_connections",
     ] {
-        gateway.until(|g| g.metric(gauge, "") == 0.0).await;
+        gateway.wait_until(|g| g.metric(gauge, "") == 0.0).await;
     }
     eventually("the engine has no connection", || engine.open() == 0).await;
     eventually("the gateway has no file more", || gateway.open_files() <= files).await;
@@ -110,7 +110,7 @@ async fn files_at_rest(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_takes_its_upstream_connection_along() {
+async fn client_disconnect_closes_the_upstream_connection() {
     let engine = Engine::start(|seen| {
         let mut steps = until_stage(id(seen));
         steps.push(Step::AwaitClose(NEVER));
@@ -182,7 +182,7 @@ async fn a_client_that_leaves_before_its_request_is_whole_never_reaches_the_engi
         );
         client.send(&request[..cut]).await;
         if cut > 1000 {
-            gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 1.0).await;
+            gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "") == 1.0).await;
         }
     }
     let record = gateway.record(&format!("cut-{}", 1 << 16)).await;
@@ -204,7 +204,7 @@ async fn a_client_that_leaves_while_we_connect_is_noticed() {
     let files = files_at_rest(&gateway).await;
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", "x-request-id: tar\r\n", CHAT).await;
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "route=\"r\"") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "route=\"r\"") == 1.0).await;
     let began = Instant::now();
     drop(client);
     let record = gateway.record("tar").await;
@@ -231,7 +231,7 @@ fn deadly(seen: &Seen) -> Vec<Step> {
 }
 
 /// Asserts that the record names the side that failed.
-fn tells_how_it_ended(record: &Record) {
+fn assert_record_names_failed_side(record: &Record) {
     let mut words = record.id.split('-');
     let (stage, who) =
         (words.next().expect("stage-who-round"), words.next().expect("stage-who-round"));
@@ -264,7 +264,7 @@ fn tells_how_it_ended(record: &Record) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_deaths_leave_nothing() {
+async fn failures_at_every_stage_leak_nothing() {
     const ROUNDS: usize = 6;
     // The side that fails: the client, the engine with FIN, the engine with RST, both, neither.
     const WHO: [&str; 5] = ["client", "fin", "rst", "both", "none"];
@@ -327,7 +327,7 @@ async fn a_hundred_deaths_leave_nothing() {
     assert_eq!(records.len(), asked.len(), "one record for each request");
     assert_eq!(records.iter().map(|r| r.id.clone()).collect::<HashSet<_>>(), asked);
     for record in &records {
-        tells_how_it_ended(record);
+        assert_record_names_failed_side(record);
         assert_eq!(record.ledger_us.total(), record.total_us);
     }
 }
@@ -360,14 +360,16 @@ async fn streams_that_last_do_not_grow_the_gateway() {
             .await;
         clients.push(client);
     }
-    gateway.until(|g| g.metric("llm_lens_stream_buffer_bytes", "") >= 16.0 * 128.0 * 1024.0).await;
+    gateway
+        .wait_until(|g| g.metric("llm_lens_stream_buffer_bytes", "") >= 16.0 * 128.0 * 1024.0)
+        .await;
     let ring = gateway.metric("llm_lens_stream_buffer_bytes", "");
     assert!(ring < 16.0 * 256.0 * 1024.0, "{ring} bytes for 16 rings of 128 KiB");
     let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB for 16 clients that do not read");
     drop(clients);
     gateway
-        .until(|g| {
+        .wait_until(|g| {
             g.metric("llm_lens_in_flight_requests", "") == 0.0
                 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0
         })

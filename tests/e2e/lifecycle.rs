@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::raw::h2raw::{self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame};
 use crate::raw::{
-    Folder, Process, ends_well, free_address, nothing_in_flight, running_stream, say, settings,
-    settings_at, through_shell, try_chat,
+    Folder, Process, ends_well, free_address, nothing_in_flight, running_stream, send_raw,
+    settings, settings_at, through_shell, try_chat,
 };
 
 /// Long enough for a process on a busy machine to do what it does "at once".
@@ -65,9 +65,9 @@ async fn what_is_on_its_way_when_a_drain_begins_is_answered() {
     known.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(known.answer().await.status, 200);
     let mut new = gateway.client().await;
-    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 2.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 2.0).await;
     gateway.signal(Signal::SIGTERM);
-    gateway.until(|g| g.get("/readyz").0 == 503).await;
+    gateway.wait_until(|g| g.get("/readyz").0 == 503).await;
     for client in [&mut known, &mut new] {
         client.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
     }
@@ -98,7 +98,7 @@ async fn a_drain_ends_http2_as_well() {
     busy.write_all(&request.concat()).await.unwrap();
     let mut idle = TcpStream::connect(address).await.unwrap();
     idle.write_all(&h2raw::hello(&[])).await.unwrap();
-    gateway.until(|_| engine.seen().len() == 1).await;
+    gateway.wait_until(|_| engine.seen().len() == 1).await;
     gateway.signal(Signal::SIGTERM);
     let idle =
         tokio::spawn(
@@ -118,12 +118,12 @@ async fn a_drain_ends_http2_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_says_half_a_preface_holds_no_drain_up() {
+async fn partial_http2_preface_does_not_delay_a_drain() {
     let mut gateway =
         Gateway::with_settings(&settings("http://127.0.0.1:9", "shutdown: {grace: 15s}")).await;
     let mut half = gateway.client().await;
     half.send("PRI * HTTP/2.0\r\n").await;
-    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 1.0).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     gateway.signal(Signal::SIGTERM);
     assert!(
@@ -133,7 +133,7 @@ async fn a_connection_that_says_half_a_preface_holds_no_drain_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_tells_clients_that_the_connection_ends() {
+async fn drain_announces_the_close_to_clients() {
     let engine = Engine::start(|_| {
         let mut steps = vec![kit::Step::ms(600)];
         steps.extend(sse::chat_answer());
@@ -145,7 +145,7 @@ async fn a_drain_tells_clients_that_the_connection_ends() {
     ours.post("/v1/chat/completions", "", CHAT).await;
     let mut passing = gateway.client().await;
     passing.send("GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    gateway.until(|_| engine.seen().len() == 2).await;
+    gateway.wait_until(|_| engine.seen().len() == 2).await;
     gateway.signal(Signal::SIGTERM);
     for client in [&mut ours, &mut passing] {
         let answer = client.answer().await;
@@ -181,7 +181,7 @@ async fn int_ends_at_once_also_while_draining() {
         let stream = running_stream(gateway.address()).await;
         if drain_first {
             gateway.signal(Signal::SIGTERM);
-            gateway.until(|g| g.get("/readyz").0 == 503).await;
+            gateway.wait_until(|g| g.get("/readyz").0 == 503).await;
         }
         gateway.signal(Signal::SIGINT);
         let status = gateway.ended(AT_ONCE).await.expect("INT does not wait for streams");
@@ -207,7 +207,7 @@ async fn killed_and_started_again_it_serves_within_a_second() {
     assert!(first.ended(AT_ONCE).await.is_some());
     let begun = Instant::now();
     let second = Gateway::with_settings(&text).await;
-    let heard = say(address, "GET /v1/models HTTP/1.0\r\n\r\n").await;
+    let heard = send_raw(address, "GET /v1/models HTTP/1.0\r\n\r\n").await;
     assert_eq!(heard.statuses, [200], "{}", heard.text);
     assert!(
         begun.elapsed() < Duration::from_secs(1) + crate::raw::SILENCE,
@@ -222,7 +222,7 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_place() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::with_settings(&settings(&engine.url(), "")).await;
     gateway.write_settings(&settings(&engine.url(), "timeouts:\n  conect: 1s"));
-    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     let log = gateway.stderr();
     let file = gateway.settings_file();
@@ -233,18 +233,18 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_place() {
     // Invalid YAML, and a reload by signal.
     gateway.write_settings("backends: [");
     gateway.signal(Signal::SIGHUP);
-    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 2.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 2.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     assert_eq!(gateway.metric("llm_lens_reloads_total", ""), 0.0);
     // A missing file changes nothing either.
     std::fs::remove_file(&file).unwrap();
     gateway.signal(Signal::SIGHUP);
-    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 3.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 3.0).await;
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_settings_are_for_new_requests() {
+async fn reload_applies_to_new_requests() {
     let old = Engine::start(|_| sse::stream(15, 100)).await;
     let new = Engine::start(|_| sse::chat_answer()).await;
     let newest = Engine::start(|_| sse::chat_answer()).await;
@@ -253,14 +253,14 @@ async fn new_settings_are_for_new_requests() {
     // A connection that stays open takes the new settings too.
     let mut kept = gateway.client().await;
     gateway.write_settings(&settings(&new.url(), ""));
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     kept.post("/v1/chat/completions", "", CHAT).await;
     assert_eq!(kept.answer().await.status, 200);
     assert_eq!((old.seen().len(), new.seen().len()), (1, 1));
     gateway.write_settings(&settings(&newest.url(), ""));
     let before = gateway.metric("llm_lens_reloads_total", "");
     gateway.signal(Signal::SIGHUP);
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") > before).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") > before).await;
     kept.post("/v1/chat/completions", "", CHAT).await;
     assert_eq!(kept.answer().await.status, 200);
     assert_eq!((old.seen().len(), new.seen().len(), newest.seen().len()), (1, 1, 1));
@@ -268,7 +268,7 @@ async fn new_settings_are_for_new_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
+async fn reload_is_atomic() {
     // The old settings route a to engine a and b to b; the new ones swap them. No request may see a
     // mixture.
     let a = Engine::start(|_| sse::json(200, "{\"engine\":\"a\"}")).await;
@@ -306,7 +306,7 @@ async fn a_change_of_settings_is_seen_whole_or_not_at_all() {
             routes(&a.url(), &b.url())
         });
         gateway.signal(Signal::SIGHUP);
-        gateway.until(|g| g.metric("llm_lens_reloads_total", "") > f64::from(turn)).await;
+        gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") > f64::from(turn)).await;
     }
     let seen = asking.await.unwrap();
     // The client queries both routes in turn. A reload between the two queries of a turn shows as a
@@ -344,11 +344,11 @@ async fn without_file_descriptors_it_waits_and_recovers() {
     assert!(stream.await.unwrap(), "a stream that runs needs no new descriptor");
     drop(crowd);
     assert_eq!(try_chat(address, CHAT).await, Ok(200));
-    gateway.until(|g| g.open_files() < 40).await;
+    gateway.wait_until(|g| g.open_files() < 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_file_descriptors_for_the_backend_the_client_is_told() {
+async fn exhausted_file_descriptors_give_the_client_an_error() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limited =

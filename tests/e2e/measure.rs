@@ -18,7 +18,7 @@ fn near(got: u64, want_ms: u64) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_firsts_of_a_stream_are_told_apart() {
+async fn first_byte_event_role_and_token_are_distinguished() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| {
         let at = |ms| Step::At(Duration::from_millis(ms));
@@ -90,7 +90,7 @@ async fn a_whole_answer_has_usage_and_no_token_times() {
 
 /// The kernel's timestamps are compared with the gateway's only where configured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_kernel_says_is_kept_beside_what_we_say() {
+async fn kernel_timestamps_are_recorded_if_configured() {
     let _alone = crate::support::alone().await;
     const EVENTS: usize = 10;
     let engine = Engine::start(|_| sse::stream(EVENTS, 20)).await;

@@ -99,7 +99,7 @@ impl Drop for Process {
 
 /// What was received on a connection.
 #[derive(Debug)]
-pub struct Heard {
+pub struct Received {
     /// The statuses of the answers, in order.
     pub statuses: Vec<u16>,
     /// Whether the gateway closed.
@@ -110,18 +110,18 @@ pub struct Heard {
 
 /// Writes bytes on a new connection and reads until the gateway closes it, or is silent for a while
 /// after its last answer. Writing may fail: the gateway may have closed already.
-pub async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard {
+pub async fn send_raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Received {
     let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
     let _ = socket.write_all(bytes.as_ref()).await;
-    hear(&mut socket).await
+    receive(&mut socket).await
 }
 
 /// Writes bytes, closes the sending side, and reads.
-pub async fn say_and_end(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Heard {
+pub async fn send_and_shut_down(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Received {
     let mut socket = TcpStream::connect(address).await.expect("the gateway accepts");
     let _ = socket.write_all(bytes.as_ref()).await;
     let _ = socket.shutdown().await;
-    hear(&mut socket).await
+    receive(&mut socket).await
 }
 
 /// Silence after which the gateway is assumed to send nothing more.
@@ -129,7 +129,7 @@ pub const SILENCE: Duration = Duration::from_millis(400);
 
 /// Reads until the gateway closes the connection, is silent after an answer, or is silent for
 /// [`PATIENCE`].
-pub async fn hear(socket: &mut TcpStream) -> Heard {
+pub async fn receive(socket: &mut TcpStream) -> Received {
     let mut all = Vec::new();
     let mut closed = false;
     loop {
@@ -143,7 +143,7 @@ pub async fn hear(socket: &mut TcpStream) -> Heard {
             Err(_) => break,
         }
     }
-    Heard { statuses: statuses(&all), closed, text: String::from_utf8_lossy(&all).into_owned() }
+    Received { statuses: statuses(&all), closed, text: String::from_utf8_lossy(&all).into_owned() }
 }
 
 /// Statuses of all answers in the bytes. Bodies of these tests never hold a status line.
@@ -193,7 +193,7 @@ pub async fn ends_well(mut client: Client) -> bool {
 
 /// Waits until no request is in flight.
 pub async fn nothing_in_flight(gateway: &Gateway) {
-    gateway.until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_in_flight_requests", "") == 0.0).await;
 }
 
 /// Head and body of a request.

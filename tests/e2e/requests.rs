@@ -78,7 +78,7 @@ async fn every_request_has_one_id_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_goes_on() {
+async fn trace_context_is_forwarded() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     let mut client = gateway.client().await;
@@ -106,7 +106,7 @@ async fn a_trace_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_between_two_hops_stays_there() {
+async fn hop_by_hop_fields_are_not_forwarded() {
     let engine = Engine::start(|_| {
         vec![Step::text("HTTP/1.1 200 OK\r\nconnection: x-private, keep-alive\r\nkeep-alive: timeout=5\r\nx-private: 1\r\nproxy-authenticate: Basic\r\ntrailer: x-sum\r\nx-public: yes\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")]
     })
@@ -209,7 +209,7 @@ async fn the_operators_key_is_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_are_asked_for_as_plain_text_unless_told_otherwise() {
+async fn uncompressed_answers_are_requested_by_default() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     for (compression, given, want) in [
         ("identity", "gzip, br", Some("identity")),
@@ -236,7 +236,7 @@ async fn answers_are_asked_for_as_plain_text_unless_told_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn usage_is_asked_for_and_taken_out_again() {
+async fn usage_is_injected_and_removed_from_the_answer() {
     let events = |usage: bool| {
         [
             sse::role(),
@@ -323,7 +323,7 @@ async fn usage_is_asked_for_and_taken_out_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_we_put_into_a_body_never_stands_there_twice() {
+async fn injected_members_are_not_duplicated() {
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
     let gateway =
         Gateway::with_settings(&settings(&engine.url(), "", ", include_usage: inject", "")).await;
@@ -529,7 +529,7 @@ async fn bodies_in_chunks_reach_the_engine_with_a_length() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answers_head_tells_what_is_known_when_it_leaves() {
+async fn server_timing_has_the_timings_known_at_the_head() {
     let engine = Engine::start(|_| {
         vec![
             Step::ms(120),
@@ -581,7 +581,7 @@ async fn a_backend_may_stand_behind_a_prefix() {
         assert_eq!(client.answer().await.status, 200, "{line}");
         assert_eq!(engine.seen().pop().unwrap().head.lines().next(), Some(want));
     }
-    gateway.until(|g| g.records().len() == 3).await;
+    gateway.wait_until(|g| g.records().len() == 3).await;
     let paths: Vec<_> = gateway.records().into_iter().map(|r| r.endpoint).collect();
     assert!(
         paths.iter().all(|p| p.starts_with("/v1/")),
@@ -749,7 +749,7 @@ async fn what_cannot_be_served_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_in_requests_make_no_series() {
+async fn client_names_create_no_metric_series() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway =
         Gateway::with_settings(&settings(&engine.url(), ", models: [known-a, known-b]", "", ""))
@@ -764,15 +764,15 @@ async fn names_in_requests_make_no_series() {
     };
     ask(PATH, "stranger").await;
     ask("/odd/one/chat/completions", "stranger").await;
-    gateway.until(|g| g.records().len() == 2).await;
+    gateway.wait_until(|g| g.records().len() == 2).await;
     let before = series(&gateway);
     for n in 0..50 {
         ask(&format!("/p{n}/chat/completions"), &format!("made-up-{n}")).await;
     }
-    gateway.until(|g| g.records().len() == 52).await;
+    gateway.wait_until(|g| g.records().len() == 52).await;
     assert_eq!(series(&gateway), before);
     ask(PATH, "known-a").await;
-    gateway.until(|g| g.records().len() == 53).await;
+    gateway.wait_until(|g| g.records().len() == 53).await;
     let text = gateway.get("/metrics").1;
     assert!(
         text.contains("gen_ai_request_model=\"known-a\"")
@@ -802,7 +802,7 @@ async fn a_scraper_gets_the_format_that_it_asks_for() {
     let mut client = gateway.client().await;
     client.post(PATH, "", CHAT).await;
     client.answer().await;
-    gateway.until(|g| g.records().len() == 1).await;
+    gateway.wait_until(|g| g.records().len() == 1).await;
     let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
     for (accept, kind) in [
         (format!("{native},text/plain;q=0.5"), "application/vnd.google.protobuf"),

@@ -142,7 +142,7 @@ async fn every_rule_spreads_requests_over_the_pool() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_before_the_first_token_is_asked_of_another() {
+async fn failures_before_the_first_token_are_retried() {
     let refusing = {
         let engine = good().await;
         engine.stop_listening();
@@ -245,7 +245,7 @@ async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
     assert!(counts()[0] == 0 && counts()[1] > 0 && counts()[2] > 0, "{:?}", counts());
     let elsewhere = gateway.metric("llm_lens_reloads_total", "");
     gateway.write_settings(&settings_with(&all, &members, "", "", "zone: far"));
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") > elsewhere).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") > elsewhere).await;
     let before = counts();
     for n in 20..40 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -257,7 +257,7 @@ async fn backends_of_the_same_zone_are_preferred_while_one_is_healthy() {
 
 /// A budget that ends with the first read, while the head is held for that read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_that_ends_before_the_head_is_told_ends_the_stream_properly() {
+async fn budget_that_ends_with_the_first_read_ends_the_stream_properly() {
     let mut body = sse::role();
     (0..60).for_each(|n| body.push_str(&sse::content(&format!("t{n}"))));
     let steps = vec![
@@ -402,7 +402,7 @@ async fn backends_come_and_go_under_running_streams() {
         })
         .await;
         gateway.write_settings(&two.replace("backends: [b0, b1]", "backends: [b1]"));
-        gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
     };
     let (answers, ()) = tokio::join!(streams, changes);
     assert!(
@@ -488,13 +488,13 @@ async fn backends_of_a_file_come_and_go() {
     assert_eq!(counts(), [3, 3, 0]);
     assert_eq!(field(&engines[0].seen()[0].head, "authorization"), Some("Bearer the-key"));
     write(&[engines[1].url(), engines[2].url()]);
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") >= 1.0).await;
     for n in 0..6 {
         assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
     }
     assert_eq!(counts(), [3, 6, 3]);
     write(&["ftp://nowhere".to_owned()]);
-    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
     assert!(gateway.stderr().contains("edge.txt:3: \"ftp://nowhere\""), "{}", gateway.stderr());
     assert!(ask(&gateway, CHAT, "x", BODY).await.complete);
 }

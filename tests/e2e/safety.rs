@@ -24,7 +24,9 @@ use crate::raw::h2raw::{
     self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM,
     WINDOW_UPDATE, frame,
 };
-use crate::raw::{Heard, Origin, hear, nothing_in_flight, say, say_and_end, settings, try_chat};
+use crate::raw::{
+    Origin, Received, nothing_in_flight, receive, send_and_shut_down, send_raw, settings, try_chat,
+};
 
 /// Both paths through the gateway.
 const WAYS: [&str; 2] = ["/v1/chat/completions", "/tokenize"];
@@ -34,7 +36,7 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
 const MAX_KIB: u64 = 64 << 10;
 
 /// Asserts that the request was refused, the connection closed, and nothing forwarded.
-fn assert_refused(name: &str, heard: &Heard, origin: &Origin) {
+fn assert_refused(name: &str, heard: &Received, origin: &Origin) {
     assert_eq!(heard.statuses.len(), 1, "{name}: {heard:?}");
     assert!(
         (400..500).contains(&heard.statuses[0]) || [501, 505].contains(&heard.statuses[0]),

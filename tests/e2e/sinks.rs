@@ -8,7 +8,7 @@ const BODY: &str =
     r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a secret prompt"}]}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_access_log_has_a_line_for_each_request_and_nothing_that_was_said() {
+async fn access_log_has_a_line_per_request_and_no_content() {
     let engine = Engine::start(|_| sse::stream(3, 1)).await;
     let file = gateway::folder().join("access.jsonl");
     let settings = format!(
@@ -66,7 +66,7 @@ async fn lines_of_the_log_are_json_and_name_their_request() {
     let mut client = gateway.client().await;
     client.post("/v1/chat/completions", "x-request-id: lost\r\n", BODY).await;
     assert_eq!(client.answer().await.status, 502);
-    gateway.until(|g| g.stderr().contains("backend call failed")).await;
+    gateway.wait_until(|g| g.stderr().contains("backend call failed")).await;
     let log = gateway.stderr();
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();

@@ -12,20 +12,20 @@ use nix::sys::signal::Signal;
 use crate::raw::{Folder, ends_well, free_address, running_stream, settings_at, try_chat};
 
 /// Addresses and the upgrade socket shared by successive gateways.
-struct House {
+struct UpgradeSetup {
     folder: Folder,
     text: String,
 }
 
-impl House {
-    fn new(url: &str) -> House {
+impl UpgradeSetup {
+    fn new(url: &str) -> UpgradeSetup {
         let folder = Folder::new();
         let more = format!(
             "shutdown: {{grace: 15s, upgrade_socket: '{}'}}",
             folder.0.join("upgrade.sock").display()
         );
         let text = settings_at(free_address(), free_address(), url, &more);
-        House { folder, text }
+        UpgradeSetup { folder, text }
     }
 
     /// Starts a successor, and signals `old` to hand over once the successor waits for the
@@ -59,7 +59,7 @@ async fn two_upgrades_in_a_row_lose_nothing() {
         if streamed { sse::stream(40, 100) } else { sse::chat_answer() }
     })
     .await;
-    let house = House::new(&engine.url());
+    let house = UpgradeSetup::new(&engine.url());
     let mut running = Gateway::with_settings(&house.text).await;
     let address = running.address();
     let stop = Arc::new(AtomicBool::new(false));
@@ -101,9 +101,9 @@ async fn two_upgrades_in_a_row_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_an_upgrade_the_operator_hears_the_new_one_only() {
+async fn admin_listener_is_served_only_by_the_successor() {
     let engine = Engine::start(|_| sse::stream(60, 100)).await;
-    let house = House::new(&engine.url());
+    let house = UpgradeSetup::new(&engine.url());
     let old = Gateway::with_settings(&house.text).await;
     let stream = running_stream(old.address()).await;
     let new = house.successor(&old).await;
@@ -118,29 +118,29 @@ async fn after_an_upgrade_the_operator_hears_the_new_one_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_successor_the_old_one_goes_on() {
     let engine = Engine::start(|_| sse::stream(20, 100)).await;
-    let house = House::new(&engine.url());
+    let house = UpgradeSetup::new(&engine.url());
     let mut gateway = Gateway::with_settings(&house.text).await;
     let stream = tokio::spawn(ends_well(running_stream(gateway.address()).await));
     gateway.signal(Signal::SIGQUIT);
-    gateway.until(|g| g.stderr().contains("no successor took the listeners")).await;
+    gateway.wait_until(|g| g.stderr().contains("no successor took the listeners")).await;
     assert!(stream.await.unwrap());
     assert_eq!(try_chat(gateway.address(), CHAT).await, Ok(200));
     assert_eq!(gateway.get("/readyz").0, 200);
     // It still reloads, and still ends on a signal.
     gateway.signal(Signal::SIGHUP);
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     gateway.signal(Signal::SIGTERM);
     let status = gateway.ended(Duration::from_secs(3)).await.expect("it ends");
     assert_eq!(status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
+async fn sigterm_during_an_upgrade_is_not_lost() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
-    let house = House::new(&engine.url());
+    let house = UpgradeSetup::new(&engine.url());
     let mut gateway = Gateway::with_settings(&house.text).await;
     gateway.signal(Signal::SIGQUIT);
-    gateway.until(|g| g.stderr().contains("handing the listeners over")).await;
+    gateway.wait_until(|g| g.stderr().contains("handing the listeners over")).await;
     gateway.signal(Signal::SIGTERM);
     let status = gateway
         .ended(Duration::from_secs(9))
@@ -151,7 +151,7 @@ async fn a_term_while_it_looks_for_a_successor_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_without_a_running_gateway_reports_it_and_exits() {
-    let house = House::new("http://127.0.0.1:9");
+    let house = UpgradeSetup::new("http://127.0.0.1:9");
     let file = house.folder.file("gateway.yaml", &house.text);
     let mut command = std::process::Command::new(kit::gateway::binary());
     command.args(["gateway", "--upgrade", "--config"]).arg(file);

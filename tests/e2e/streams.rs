@@ -139,7 +139,7 @@ fn cases() -> Vec<Case> {
     all
 }
 
-fn what_records_say(name: &str, record: &Record) {
+fn check_record(name: &str, record: &Record) {
     let not_parsed = record.not_parsed.as_deref();
     match name {
         "large" => assert_eq!(
@@ -204,7 +204,7 @@ async fn the_client_gets_the_engines_bytes() {
         );
         let record = gateway.record(name).await;
         assert_eq!(record.bytes_to_client, body.len() as u64, "{name}");
-        what_records_say(name, &record);
+        check_record(name, &record);
         match name {
             "length" => {
                 assert_eq!(answer.field("content-length"), Some(body.len().to_string().as_str()))
@@ -217,7 +217,7 @@ async fn the_client_gets_the_engines_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_client_knows_the_end_by_the_close() {
+async fn http10_client_gets_the_end_by_close() {
     let engine = engine_of_cases().await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for (name, path, body, _) in cases()
@@ -239,12 +239,12 @@ async fn an_old_client_knows_the_end_by_the_close() {
         );
         assert!(answer.complete && answer.body == body, "{name}: {}", answer.text());
         assert!(client.is_closed_within(PATIENCE).await);
-        what_records_say(name, &gateway.record(name).await);
+        check_record(name, &gateway.record(name).await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_leaves_when_it_comes() {
+async fn events_are_forwarded_at_once() {
     // The engine continues only after the client has everything sent so far.
     let (go, _) = tokio::sync::broadcast::channel::<()>(1);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -395,7 +395,7 @@ async fn http2_clients_get_the_same() {
         }
         let record = gateway.record(&id).await;
         assert_eq!(record.bytes_to_client, body.len() as u64, "{name}");
-        what_records_say(name, &record);
+        check_record(name, &record);
     }
     let seen = engine.seen().pop().unwrap();
     assert_eq!(
@@ -438,7 +438,7 @@ async fn many_streams_share_an_http2_connection() {
     while let Some(ended) = all.join_next().await {
         ended.unwrap();
     }
-    gateway.until(|g| g.records().len() == 80).await;
+    gateway.wait_until(|g| g.records().len() == 80).await;
     assert!(
         gateway.records().iter().all(|r| r.outcome == Outcome::Ok && r.content_events == Some(10))
     );
@@ -484,7 +484,7 @@ async fn http2_streams_fail_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_http2_stream_that_breaks_off_first_says_what_came() {
+async fn http2_reset_follows_the_data() {
     let engine = Engine::start(|_| {
         vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::content("x")), Step::Close]
     })
@@ -752,7 +752,7 @@ async fn only_generated_text_is_a_first_token() {
 
 /// A head and a body from one read are sent in one write: two writes would wake every client twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_together_leaves_together() {
+async fn one_read_is_one_write() {
     let engine = Engine::start(|seen| {
         if id(seen).starts_with("whole") {
             sse::chat_answer()

@@ -80,7 +80,7 @@ pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
 /// Waits until nothing of any request is left.
 pub async fn settled(gateway: &Gateway) {
     gateway
-        .until(|g| {
+        .wait_until(|g| {
             g.metric("llm_lens_in_flight_requests", "") == 0.0
                 && g.metric("llm_lens_stream_buffer_bytes", "") == 0.0
         })

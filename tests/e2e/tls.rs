@@ -271,7 +271,7 @@ async fn what_passes_through_is_verified_the_same_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_does_not_fit_its_key_is_said_at_once() {
+async fn mismatched_certificate_and_key_fail_at_startup() {
     let (one, other) = (Certificates::make(), Certificates::make());
     for (cert, key) in [
         (one.shown("cert.pem"), other.shown("key.pem")),
@@ -356,7 +356,7 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
     let old = std::fs::read(certificates.file("cert.pem")).expect("it is there");
     std::fs::copy(certificates.file("ca.pem"), certificates.file("cert.pem"))
         .expect("it is writable");
-    gateway.until(|g| g.stderr().contains("new certificate is invalid")).await;
+    gateway.wait_until(|g| g.stderr().contains("new certificate is invalid")).await;
     assert_eq!(status(&gateway, &modern).await.expect("the old one holds").1, first);
     std::fs::write(certificates.file("cert.pem"), old).expect("it is writable");
     let done = Command::new("openssl")
@@ -379,7 +379,7 @@ async fn certificates_change_without_a_restart_and_old_versions_stay_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_is_known_by_its_certificate() {
+async fn client_certificate_authenticates() {
     let certificates = Certificates::make();
     let engine = Engine::start(|_| sse::stream(1, 0)).await;
     // The gateway's certificate is signed by the CA, too.

@@ -13,14 +13,14 @@ pub struct SteppingClock {
 
 impl SteppingClock {
     /// A clock without an offset.
-    pub fn right() -> Self {
+    pub fn without_offset() -> Self {
         let clock = SteppingClock { file: folder().join("clock") };
         clock.step_to(0);
         clock
     }
 
     /// Makes a process use this clock.
-    pub fn govern(&self, command: &mut Command) {
+    pub fn apply_to(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library()).env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     }

@@ -121,7 +121,7 @@ impl Gateway {
                     .map(|l| address_in(l.split_once("//").expect("a URL").1))
                     .collect();
                 gateway
-                    .until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200))
+                    .wait_until(|g| g.try_get("/readyz").is_some_and(|(status, _)| status == 200))
                     .await;
                 return gateway;
             }
@@ -282,7 +282,7 @@ impl Gateway {
     }
 
     /// Waits until `holds` returns true.
-    pub async fn until(&self, holds: impl Fn(&Gateway) -> bool) {
+    pub async fn wait_until(&self, holds: impl Fn(&Gateway) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds(self) {
             assert!(Instant::now() < until, "it did not come to hold: {}", self.stderr());

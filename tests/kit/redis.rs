@@ -24,7 +24,7 @@ impl Redis {
             .port();
         let folder = folder();
         let mut redis = Redis { child: Redis::spawn(port, &folder), port, folder };
-        redis.until_it_listens().await;
+        redis.wait_until_listening().await;
         redis
     }
 
@@ -54,7 +54,7 @@ impl Redis {
     /// Starts an empty server at the same address.
     pub async fn restart(&mut self) {
         self.child = Redis::spawn(self.port, &self.folder);
-        self.until_it_listens().await;
+        self.wait_until_listening().await;
     }
 
     fn spawn(port: u16, folder: &PathBuf) -> Child {
@@ -79,7 +79,7 @@ impl Redis {
             .expect("redis-server is there: `make test` installs it")
     }
 
-    async fn until_it_listens(&mut self) {
+    async fn wait_until_listening(&mut self) {
         let began = Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             assert!(began.elapsed() < PATIENCE, "redis-server does not listen");

@@ -26,7 +26,7 @@ pub async fn serve(listener: TcpListener) -> Result<()> {
     loop {
         let (socket, _) = listener.accept().await.context("accept")?;
         tokio::spawn(async move {
-            if let Ok(mut talk) = Talk::new(socket) {
+            if let Ok(mut talk) = Connection::new(socket) {
                 // The peer may disconnect in mid-answer.
                 let _ = talk.run().await;
             }
@@ -34,13 +34,13 @@ pub async fn serve(listener: TcpListener) -> Result<()> {
     }
 }
 
-struct Talk {
+struct Connection {
     socket: TcpStream,
     input: BytesMut,
     json: Vec<u8>,
 }
 
-impl Talk {
+impl Connection {
     fn new(socket: TcpStream) -> Result<Self> {
         socket.set_nodelay(true)?;
         Ok(Self { socket, input: BytesMut::new(), json: Vec::new() })

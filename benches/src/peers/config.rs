@@ -95,7 +95,7 @@ backend engines
 /// Settings of the gateway with a default guardrail: findings in prompts are flagged, those in
 /// answers masked, and both classifiers run.
 #[must_use]
-pub fn shielded(options: &PeerOptions<'_>, admin: SocketAddr) -> String {
+pub fn with_guardrail(options: &PeerOptions<'_>, admin: SocketAddr) -> String {
     let (listen, engine) = (options.listen, options.engine);
     format!(
         "listeners: [{{address: '{listen}'}}]

@@ -118,7 +118,7 @@ impl Kind {
                 .args(["--upstream", &format!("http://{engine}")]),
             Self::Shielded => command
                 .args(["gateway", "--config"])
-                .arg(write(config::shielded(options, port::free()?))?),
+                .arg(write(config::with_guardrail(options, port::free()?))?),
             Self::Limited => command
                 .args(["gateway", "--config"])
                 .arg(write(config::limited(options, port::free()?)?)?),

@@ -11,7 +11,7 @@ use testbench::simulate::{Engine, Profile};
 use testbench::{Config, demo, join};
 
 use crate::args::DemoArgs;
-use crate::{runtime, say};
+use crate::{runtime, write_stdout};
 
 /// Requests to each engine.
 const REQUESTS: u64 = 24;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         upgrade: false,
         filters: crate::filters(),
     })?;
-    say(&format!("{}\n\n", gateway.summary()))?;
+    write_stdout(&format!("{}\n\n", gateway.summary()))?;
     let running =
         std::thread::Builder::new().name("gateway".into()).spawn(move || gateway.run())?;
     let shown = runtime.block_on(async {
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 }
 
 async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
-    say(&format!(
+    write_stdout(&format!(
         "sending {REQUESTS} requests each to sim-8b (fast) and sim-70b (slow), {CONCURRENCY} at a time\n"
     ))?;
     for model in ["sim-8b", "sim-70b"] {
@@ -67,12 +67,12 @@ async fn show(listen: SocketAddr, admin: SocketAddr) -> Result<()> {
     }
     let admin_url = format!("http://{admin}");
     let routes = join::page(&admin_url, "/api/routes").await.map_err(anyhow::Error::msg)?;
-    say(&format!("\n{}\n", demo::routes(&routes)))?;
+    write_stdout(&format!("\n{}\n", demo::routes(&routes)))?;
     let records = join::records(&admin_url).await.map_err(anyhow::Error::msg)?;
     if let Some(record) = records.iter().find(|r| r.stream && &*r.route == "slow") {
-        say(&format!("{}\n", demo::waterfall(record)))?;
+        write_stdout(&format!("{}\n", demo::waterfall(record)))?;
     }
-    say(&format!(
+    write_stdout(&format!(
         "try:\n  curl -N http://{listen}/v1/chat/completions -H content-type:application/json -d '{{\"model\":\"sim-8b\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  curl -s http://{admin}/metrics | grep time_to_first_token\n  curl -s 'http://{admin}/api/requests?limit=1'\n"
     ))
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(command: &KeyCommand) -> Result<()> {
 
 fn create(args: &NewKeyArgs) -> Result<()> {
     let settings = config::load(&args.config)?;
-    let (keys, secret) = file_of(&settings, &args.config)?;
+    let (keys, secret) = key_file(&settings, &args.config)?;
     let key = format!("{PREFIX}{}", hex(&rand::random::<[u8; 32]>()));
     let now = jiff::Timestamp::now();
     let new = Entry {
@@ -67,7 +67,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
 }
 
 fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
-    change(keys, settings, |text| {
+    edit_locked(keys, settings, |text| {
         let mut text = if text.trim().is_empty() {
             "# API keys of llm-lens gateway, written by llm-lens key.\nkeys:\n".to_owned()
         } else {
@@ -84,7 +84,7 @@ fn add_line(keys: &Path, settings: &Settings, new: &Entry) -> Result<()> {
 
 fn list(config: &Path) -> Result<()> {
     let settings = config::load(config)?;
-    let (keys, _) = file_of(&settings, config)?;
+    let (keys, _) = key_file(&settings, config)?;
     let mut out = format!("{:<16} {:<24} {:<22} priority\n", "id", "owner", "expires");
     for key in config::load_keys(keys, &settings.rate_limits)?
         .into_iter()
@@ -103,7 +103,7 @@ fn list(config: &Path) -> Result<()> {
 
 fn revoke(config: &Path, id: &str) -> Result<()> {
     let settings = config::load(config)?;
-    let (keys, _) = file_of(&settings, config)?;
+    let (keys, _) = key_file(&settings, config)?;
     if is_database(keys) {
         if !database::revoke(keys, id)? {
             bail!("{} has no key {id:?}, or it is revoked already", keys.display());
@@ -117,7 +117,7 @@ fn revoke(config: &Path, id: &str) -> Result<()> {
 
 fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
     let wanted = format!("id: {}", serde_json::Value::from(id));
-    change(keys, settings, |text| {
+    edit_locked(keys, settings, |text| {
         let mut found = false;
         let lines = text.lines().map(|line| {
             if !line.contains(&wanted) || line.contains("revoked: true") {
@@ -138,7 +138,7 @@ fn revoke_line(keys: &Path, settings: &Settings, id: &str) -> Result<()> {
 }
 
 /// Edits the file atomically and under a lock. Invalid content is not written.
-fn change(
+fn edit_locked(
     path: &Path,
     settings: &Settings,
     edit: impl FnOnce(String) -> Result<String>,
@@ -236,7 +236,7 @@ mod database {
     }
 }
 
-fn file_of<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, Secret)> {
+fn key_file<'s>(settings: &'s Settings, config: &Path) -> Result<&'s (PathBuf, Secret)> {
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref());
     keys.with_context(|| format!("{} has no auth.keys", config.display()))
 }

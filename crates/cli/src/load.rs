@@ -11,7 +11,7 @@ use testbench::schedule::{Arrival, Stop};
 use testbench::{Config, join};
 
 use crate::args::{RunArgs, Spacing};
-use crate::{runtime, say};
+use crate::{runtime, write_stdout};
 
 /// Runs a load test and writes its reports. Fails if no request succeeded.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     write(&args.json, &|| report.json().to_string())?;
     write(&args.csv, &|| report.csv())?;
     write(&args.markdown, &|| report.markdown())?;
-    say(&report.table())?;
+    write_stdout(&report.table())?;
     joined.transpose()?;
     let any = outcome.samples.iter().any(testbench::Sample::is_ok);
     Ok(if any { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -113,7 +113,7 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
             slower = true;
         }
     }
-    if new_failures > base_failures + MORE_FAILURES {
+    if new_failures > base_failures + MAX_FAILURE_INCREASE {
         text.push_str(&format!(
             "failed requests: {:.1} % instead of {:.1} %\n",
             new_failures * 100.0,
@@ -121,7 +121,7 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
         ));
         slower = true;
     }
-    say(&text)?;
+    write_stdout(&text)?;
     Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -136,7 +136,7 @@ fn is_slower(comparison: &Comparison, percent: f64) -> bool {
 }
 
 /// Maximum increase of the share of failed requests before a run counts as worse.
-const MORE_FAILURES: f64 = 0.01;
+const MAX_FAILURE_INCREASE: f64 = 0.01;
 
 /// The part of a report that is compared.
 struct Reported {

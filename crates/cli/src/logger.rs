@@ -5,7 +5,7 @@
 //!   has its `request_id`.
 //! - *Never*: a request that waits for standard error; a control character.
 //!
-//! A thread of its own writes the lines. Lines are dropped while its queue is full or standard
+//! A thread of its own writes the lines. LineLayer are dropped while its queue is full or standard
 //! error is closed; the next line reports how many. tracing-appender does this too, but its
 //! shutdown waits without a bound if the output is not read.
 
@@ -31,9 +31,9 @@ const MAX_VALUE: usize = 8 << 10;
 /// Maximum lines in the queue.
 const QUEUE: usize = 1024;
 /// Maximum time that shutdown waits for the last lines.
-const LAST_LINES: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Crates of this project. Other crates are logged from level `warn`.
-const OURS: [&str; 12] = [
+const OWN_CRATES: [&str; 12] = [
     "config",
     "filters",
     "gateway",
@@ -63,7 +63,7 @@ pub(crate) fn install(
     level: LevelFilter,
     format: LogFormat,
     request_id: fn() -> Option<Arc<str>>,
-) -> Guard {
+) -> FlushGuard {
     let (queue, entries) = sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let lost = dropped.clone();
@@ -71,11 +71,11 @@ pub(crate) fn install(
     // cannot start, nothing is logged.
     let _ =
         std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&entries, &lost));
-    let guard = Guard(queue.clone());
+    let guard = FlushGuard(queue.clone());
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        .with_targets(OURS.map(|ours| (ours, level)));
-    let lines = Lines { format, request_id, queue, dropped };
+        .with_targets(OWN_CRATES.map(|name| (name, level)));
+    let lines = LineLayer { format, request_id, queue, dropped };
     // Both fail only if another logger is installed, which never happens.
     let installed = tracing::subscriber::set_global_default(
         tracing_subscriber::registry().with(lines.with_filter(targets)),
@@ -89,17 +89,17 @@ pub(crate) fn install(
 enum Entry {
     Line(String),
     /// Acknowledged when all earlier entries are written.
-    Written(SyncSender<()>),
+    Flush(SyncSender<()>),
 }
 
-/// Dropping it waits, at most [`LAST_LINES`], until the queued lines are written.
-pub(crate) struct Guard(SyncSender<Entry>);
+/// Dropping it waits, at most [`FLUSH_TIMEOUT`], until the queued lines are written.
+pub(crate) struct FlushGuard(SyncSender<Entry>);
 
-impl Drop for Guard {
+impl Drop for FlushGuard {
     fn drop(&mut self) {
         let (done, written) = sync_channel(1);
-        if self.0.try_send(Entry::Written(done)).is_ok() {
-            let _ = written.recv_timeout(LAST_LINES);
+        if self.0.try_send(Entry::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -113,7 +113,7 @@ fn write_lines(entries: &Receiver<Entry>, lost: &AtomicU64) {
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Entry::Written(done) => {
+            Entry::Flush(done) => {
                 let _ = done.send(());
             }
         }
@@ -126,19 +126,19 @@ fn log_level(level: LevelFilter) -> tracing_log::log::LevelFilter {
 }
 
 /// Writes a line for each event.
-struct Lines {
+struct LineLayer {
     format: LogFormat,
     request_id: fn() -> Option<Arc<str>>,
     queue: SyncSender<Entry>,
-    /// Lines dropped since the last line that reported them.
+    /// LineLayer dropped since the last line that reported them.
     dropped: Arc<AtomicU64>,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        let mut parts = Parts::default();
+        let mut parts = EventFields::default();
         event.record(&mut parts);
         if let Some(id) = (self.request_id)() {
             parts.set("request_id", Value::from(&*id));
@@ -159,12 +159,12 @@ impl<S: Subscriber> Layer<S> for Lines {
 
 /// Message and fields of an event.
 #[derive(Default)]
-struct Parts {
+struct EventFields {
     message: String,
     fields: Map<String, Value>,
 }
 
-impl Parts {
+impl EventFields {
     fn set(&mut self, name: &str, value: Value) {
         // The bridge from `log` adds the source location, which is not logged.
         if !name.starts_with("log.") {
@@ -207,7 +207,7 @@ impl Parts {
     }
 }
 
-impl Visit for Parts {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
     }
@@ -262,8 +262,9 @@ fn escape(text: &str, line: &mut String, newline: &str) {
 mod tests {
     use super::*;
 
-    fn parts() -> Parts {
-        let mut parts = Parts { message: "backend\nejected\x1b[2J".into(), ..Parts::default() };
+    fn parts() -> EventFields {
+        let mut parts =
+            EventFields { message: "backend\nejected\x1b[2J".into(), ..EventFields::default() };
         parts.set("backend", "b 0\n\"x\"".into());
         parts.set("count", 3.into());
         parts.set("log.file", "a.rs".into());
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_line_that_nothing_can_forge() {
+    fn text_entries_cannot_be_forged() {
         let text = parts().text(&Level::WARN);
         let (time, rest) = text.split_once(' ').expect("a time");
         assert!(time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'), "{time}");
@@ -290,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_end_its_own_quotes_and_a_field_cannot_pass_for_the_level() {
-        let mut parts = Parts::default();
+    fn values_are_quoted_and_fields_cannot_replace_the_level() {
+        let mut parts = EventFields::default();
         parts.set("error", "x\\\" level=ERROR".into());
         parts.set("level", "TRACE".into());
         assert!(
@@ -303,10 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_could_not_be_written_are_told_of_once() {
+    fn dropped_lines_are_reported_once() {
         let (queue, entries) = sync_channel(1);
-        let lines =
-            Lines { format: LogFormat::Text, request_id: || None, queue, dropped: Arc::default() };
+        let lines = LineLayer {
+            format: LogFormat::Text,
+            request_id: || None,
+            queue,
+            dropped: Arc::default(),
+        };
         let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, || {
             (0..4).for_each(|number| tracing::warn!(number, "one"));

@@ -47,7 +47,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 config::load(&file)?
             };
             gateway::check(&settings, &filters()).with_context(|| file.display().to_string())?;
-            say(&format!(
+            write_stdout(&format!(
                 "{}: valid (routes: {}, backends: {})\n",
                 file.display(),
                 settings.routes.len(),
@@ -55,7 +55,7 @@ fn run(command: Command) -> Result<ExitCode> {
             ))?;
         }
         Command::Init { file, full, force } => init(&file, full, force)?,
-        Command::Schema => say(&format!("{:#}\n", config::json_schema()))?,
+        Command::Schema => write_stdout(&format!("{:#}\n", config::json_schema()))?,
         Command::Run(args) => return load::run(*args),
         Command::Compare { base, new, percent } => return load::compare(&base, &new, percent),
         Command::Shield(ShieldCommand::Scan { file }) => return shield::scan(&file),
@@ -85,7 +85,7 @@ fn gateway(args: GatewayArgs) -> Result<()> {
         filters: filters(),
     })?;
     // Serve even if standard output is closed.
-    let _ = say(&format!("{}\n", gateway.summary()));
+    let _ = write_stdout(&format!("{}\n", gateway.summary()));
     gateway.run().context("the gateway ended")
 }
 
@@ -101,7 +101,7 @@ fn simulate(args: SimulateArgs) -> Result<()> {
         let engine = testbench::simulate::Engine::bind(args.listen, profile)
             .await
             .with_context(|| format!("cannot listen on {}", args.listen))?;
-        say(&format!("simulated engine on http://{}\n", engine.address()?))?;
+        write_stdout(&format!("simulated engine on http://{}\n", engine.address()?))?;
         tokio::select! {
             () = engine.serve() => {}
             _ = tokio::signal::ctrl_c() => {}
@@ -113,7 +113,7 @@ fn simulate(args: SimulateArgs) -> Result<()> {
 fn init(file: &Path, full: bool, force: bool) -> Result<()> {
     let text = if full { config::example() } else { config::STARTER.to_owned() };
     if is_standard(file) {
-        return say(&text);
+        return write_stdout(&text);
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(force).create_new(!force);
@@ -121,7 +121,7 @@ fn init(file: &Path, full: bool, force: bool) -> Result<()> {
         format!("cannot create {}; if it exists, --force replaces it", file.display())
     })?;
     out.write_all(text.as_bytes())?;
-    say(&format!(
+    write_stdout(&format!(
         "wrote {}; start with: llm-lens gateway --config {}\n",
         file.display(),
         file.display()
@@ -149,7 +149,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-fn say(text: &str) -> Result<()> {
+fn write_stdout(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;

@@ -17,7 +17,7 @@ use filters::settings::Action;
 use filters::{Category, NORMALISED, Report, Risk};
 use serde_json::{Value, json};
 
-use crate::say;
+use crate::write_stdout;
 
 pub(crate) use eval::eval;
 pub(crate) use train::train;
@@ -50,7 +50,7 @@ struct Detectors {
 }
 
 /// Results of the detectors for one text.
-struct Judged {
+struct DetectorScores {
     found: Vec<Finding>,
     injection: f32,
     toxicity: f32,
@@ -68,7 +68,7 @@ impl Detectors {
         Ok(Detectors { patterns, thresholds })
     }
 
-    fn judge(&self, text: &str) -> Judged {
+    fn judge(&self, text: &str) -> DetectorScores {
         let began = Instant::now();
         let normal = normalise(text, &NORMALISED);
         let found = self.patterns.find(text, &normal);
@@ -84,7 +84,13 @@ impl Detectors {
             (Category::Secret, family(Family::Secret)),
         ];
         risk.add(&Report { found: Vec::new(), scores });
-        Judged { found, injection, toxicity, risk, us: began.elapsed().as_nanos() as f64 / 1000.0 }
+        DetectorScores {
+            found,
+            injection,
+            toxicity,
+            risk,
+            us: began.elapsed().as_nanos() as f64 / 1000.0,
+        }
     }
 }
 
@@ -99,7 +105,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>> {
 
 /// Prints a table of findings. The exit code is that of `grep`: success if something was found.
 fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
-    let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
+    let DetectorScores { found, injection, toxicity, risk, us } = detectors.judge(text);
     let mut out = String::new();
     for finding in &found {
         let before = text.get(..finding.span.start).unwrap_or_default();
@@ -124,7 +130,7 @@ fn text(detectors: &Detectors, text: &str) -> Result<ExitCode> {
         found.len() + judged,
         text.len()
     ));
-    say(&out)?;
+    write_stdout(&out)?;
     Ok(if found.len() + judged == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -138,7 +144,7 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
             .with_context(|| format!("line {} is not JSON", number + 1))?;
         let text =
             row["text"].as_str().with_context(|| format!("line {} has no \"text\"", number + 1))?;
-        let Judged { found, injection, toxicity, risk, us } = detectors.judge(text);
+        let DetectorScores { found, injection, toxicity, risk, us } = detectors.judge(text);
         let spans: Vec<Value> = found
             .iter()
             .map(|f| {
@@ -153,7 +159,7 @@ fn rows(detectors: &Detectors, input: Box<dyn Read + '_>) -> Result<ExitCode> {
             "secrets": risk.score(Category::Secret),
         });
         let row = json!({"id": row["id"], "scores": scores, "risk": risk.value(), "level": risk.level(&detectors.thresholds).name(), "spans": spans, "us": us});
-        say(&format!("{row}\n"))?;
+        write_stdout(&format!("{row}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@
 //! - *Out*: its endpoints, again whenever the TTL has expired.
 //! - *Never*: the cache of the system's resolver, which has no TTL, or its search list, with which
 //!   a failure looks like an empty answer; an answer older than its TTL, except for the minimum of
-//!   [`OFTEN`].
+//!   [`MIN_TTL`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,16 +25,16 @@ use crate::Reporter;
 /// Delay before a retry after a failed lookup: the first, and the maximum.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Bounds of the TTL.
-const OFTEN: Duration = Duration::from_secs(1);
-const SELDOM: Duration = Duration::from_secs(300);
+const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_secs(300);
 /// TTL of an empty answer.
 const EMPTY_TTL: Duration = Duration::from_secs(5);
 /// Maximum concurrent lookups.
-const TOGETHER: usize = 16;
+const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
 /// The lookup.
 #[derive(Debug)]
-pub(super) enum Question {
+pub(super) enum DnsName {
     /// All addresses of a name, at one port.
     Addresses { name: String, port: u16 },
     /// The servers of a service.
@@ -45,7 +45,7 @@ pub(super) enum Question {
 type Answer<T> = Result<(Vec<T>, Instant), NetError>;
 
 /// Repeats the lookup and reports each result. Never ends.
-pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: Reporter) {
+pub(super) async fn watch(question: DnsName, servers: &[SocketAddr], reporter: Reporter) {
     let mut retry = RETRY.0;
     let mut known = HashMap::new();
     loop {
@@ -60,15 +60,15 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: 
         };
         loop {
             let answer = match &question {
-                Question::Addresses { name, port } => endpoints(&resolver, name, *port, 0).await,
-                Question::Service { name } => service(&resolver, name, &mut known).await,
+                DnsName::Addresses { name, port } => endpoints(&resolver, name, *port, 0).await,
+                DnsName::Service { name } => service(&resolver, name, &mut known).await,
             };
             match answer {
                 Ok((found, until)) => {
                     retry = RETRY.0;
                     reporter.report(found).await;
                     tokio::time::sleep(
-                        until.saturating_duration_since(Instant::now()).clamp(OFTEN, SELDOM),
+                        until.saturating_duration_since(Instant::now()).clamp(MIN_TTL, MAX_TTL),
                     )
                     .await;
                 }
@@ -83,10 +83,10 @@ pub(super) async fn watch(question: Question, servers: &[SocketAddr], reporter: 
     }
 }
 
-impl Question {
+impl DnsName {
     fn name(&self) -> &str {
         match self {
-            Question::Addresses { name, .. } | Question::Service { name } => name,
+            DnsName::Addresses { name, .. } | DnsName::Service { name } => name,
         }
     }
 }
@@ -118,7 +118,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
 }
 
 /// The fully qualified name, so that no search list applies.
-fn whole(name: &str) -> String {
+fn fully_qualified(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
 }
 
@@ -145,11 +145,11 @@ async fn addresses(resolver: &TokioResolver, name: &str) -> Answer<IpAddr> {
         )
     };
     let (found, until) =
-        resolver.ipv4_lookup(whole(name)).await.map(of).or_else(empty_or_failed)?;
+        resolver.ipv4_lookup(fully_qualified(name)).await.map(of).or_else(empty_or_failed)?;
     if !found.is_empty() {
         return Ok((found, until));
     }
-    resolver.ipv6_lookup(whole(name)).await.map(of).or_else(empty_or_failed)
+    resolver.ipv6_lookup(fully_qualified(name)).await.map(of).or_else(empty_or_failed)
 }
 
 /// The servers of the best priority. The others are ignored: failover is the job of a pool's
@@ -160,7 +160,7 @@ async fn service(
     name: &str,
     known: &mut HashMap<String, Vec<IpAddr>>,
 ) -> Answer<Endpoint> {
-    let answer = match resolver.srv_lookup(whole(name)).await {
+    let answer = match resolver.srv_lookup(fully_qualified(name)).await {
         Ok(answer) => answer,
         Err(error) => return empty_or_failed(error),
     };
@@ -178,7 +178,8 @@ async fn service(
     let look = |(target, port, weight): (String, u16, u16)| async move {
         (addresses(resolver, &target).await, target, port, weight)
     };
-    let looked: Vec<_> = stream::iter(wanted).map(look).buffered(TOGETHER).collect().await;
+    let looked: Vec<_> =
+        stream::iter(wanted).map(look).buffered(MAX_CONCURRENT_LOOKUPS).collect().await;
     let (mut found, mut until, mut now, mut failure) =
         (Vec::new(), answer.valid_until(), HashMap::new(), None);
     for (looked, target, port, weight) in looked {

@@ -22,7 +22,7 @@ use crate::Reporter;
 /// Delay between attempts to find a cluster.
 const RETRY: Duration = Duration::from_secs(10);
 /// The label of a slice that names its service.
-const SERVICE: &str = "kubernetes.io/service-name";
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// A service.
 #[derive(Clone, Debug)]
@@ -46,10 +46,11 @@ pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec
     let namespace =
         service.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
     let slices: Api<EndpointSlice> = Api::namespaced(cluster, &namespace);
-    let wanted = watcher::Config::default().labels(&format!("{SERVICE}={}", service.name));
-    let heed = move |slices: &mut Slices, event| {
+    let wanted =
+        watcher::Config::default().labels(&format!("{SERVICE_NAME_LABEL}={}", service.name));
+    let apply = move |slices: &mut Slices, event| {
         let changed = match event {
-            Ok(event) => slices.heed(event),
+            Ok(event) => slices.apply(event),
             Err(error) => {
                 tracing::warn!(namespace, service = %service.name, %error, "Kubernetes API unavailable, keeping the previous endpoints");
                 false
@@ -57,7 +58,7 @@ pub fn endpoints_in(cluster: Client, service: Service) -> impl Stream<Item = Vec
         };
         ready(Some(changed.then(|| slices.endpoints(&service)).flatten()))
     };
-    watcher(slices, wanted).default_backoff().scan(Slices::default(), heed).filter_map(ready)
+    watcher(slices, wanted).default_backoff().scan(Slices::default(), apply).filter_map(ready)
 }
 
 pub(crate) async fn watch(service: Service, reporter: Reporter) {
@@ -90,7 +91,7 @@ struct Slices {
 impl Slices {
     /// Applies an event; returns whether the known slices may have changed. A list that is not
     /// complete does not change them.
-    fn heed(&mut self, event: watcher::Event<EndpointSlice>) -> bool {
+    fn apply(&mut self, event: watcher::Event<EndpointSlice>) -> bool {
         match event {
             watcher::Event::Init => self.listed.clear(),
             watcher::Event::InitApply(slice) => drop(self.listed.insert(slice.name_any(), slice)),
@@ -114,7 +115,7 @@ impl Slices {
             self.known
                 .values()
                 .filter(|slice| slice.address_type == *kind)
-                .flat_map(|slice| of_slice(slice, service))
+                .flat_map(|slice| ready_endpoints(slice, service))
                 .collect()
         });
         let found = found.find(|found| !found.is_empty()).unwrap_or_default();
@@ -124,7 +125,7 @@ impl Slices {
 }
 
 /// The ready endpoints of a slice; `None` for those without a matching port.
-fn of_slice(slice: &EndpointSlice, service: &Service) -> Vec<Option<Endpoint>> {
+fn ready_endpoints(slice: &EndpointSlice, service: &Service) -> Vec<Option<Endpoint>> {
     let port = port_of(slice, service);
     // By the API's definition, an absent condition means ready.
     let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {

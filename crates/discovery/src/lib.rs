@@ -52,11 +52,11 @@ pub async fn watch(pool: Arc<str>, source: Source, updates: mpsc::Sender<Update>
     match source {
         #[cfg(feature = "dns")]
         Source::Dns { name, port, servers } => {
-            dns::watch(dns::Question::Addresses { name, port }, &servers, reporter).await
+            dns::watch(dns::DnsName::Addresses { name, port }, &servers, reporter).await
         }
         #[cfg(feature = "dns")]
         Source::Srv { name, servers } => {
-            dns::watch(dns::Question::Service { name }, &servers, reporter).await
+            dns::watch(dns::DnsName::Service { name }, &servers, reporter).await
         }
         #[cfg(feature = "kubernetes")]
         Source::Kubernetes { namespace, service, port } => {

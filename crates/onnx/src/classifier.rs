@@ -26,14 +26,14 @@ pub struct Classifier {
 
 /// Scores of a text, and how much of it was read for them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct TextScores {
     /// From 0 to 1 by label, in the order of the settings: the highest of any window.
     pub scores: Vec<f32>,
     /// Windows that were read, at least 1.
     pub windows: usize,
     /// Windows in the middle of the text that were skipped because of `max_windows`. If above 0,
     /// low scores do not cover the whole text.
-    pub unread: usize,
+    pub skipped_windows: usize,
 }
 
 impl Classifier {
@@ -46,7 +46,7 @@ impl Classifier {
         settings.check()?;
         let cutter = Cutter::load(settings)?;
         let model = Model::load(settings, cutter.pad())?;
-        for window in cutter.extremes() {
+        for window in cutter.trial_windows() {
             let logits = model.run(&window).map_err(|error| LoadError::Model {
                 path: settings.model.clone(),
                 reason: format!(
@@ -91,9 +91,12 @@ impl Classifier {
     ///
     /// # Errors
     /// A text larger than allowed or without any token; a tokenizer or a model that fails on it.
-    pub fn read(&self, text: &str) -> Result<Reading, ScoreError> {
+    pub fn read(&self, text: &str) -> Result<TextScores, ScoreError> {
         if text.len() > self.max_text_bytes {
-            return Err(ScoreError::TextTooLarge { bytes: text.len(), most: self.max_text_bytes });
+            return Err(ScoreError::TextTooLarge {
+                bytes: text.len(),
+                max_bytes: self.max_text_bytes,
+            });
         }
         let cut = self.cutter.cut(text)?;
         let mut highest = vec![0.0; self.labels.len()];
@@ -103,7 +106,11 @@ impl Classifier {
                 .map_err(|index| self.not_finite(index))?;
             scores::raise(&mut highest, &scores);
         }
-        Ok(Reading { scores: highest, windows: cut.windows.len(), unread: cut.unread })
+        Ok(TextScores {
+            scores: highest,
+            windows: cut.windows.len(),
+            skipped_windows: cut.skipped_windows,
+        })
     }
 
     fn not_finite(&self, index: usize) -> ScoreError {

@@ -27,12 +27,12 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A file is larger than the settings allow.
-    #[error("{} has more than {most} bytes, the most that the settings allow", path.display())]
+    #[error("{} has more than {max_bytes} bytes, the max_bytes that the settings allow", path.display())]
     FileTooLarge {
         /// The file as the settings name it.
         path: PathBuf,
         /// The bound, in bytes.
-        most: u64,
+        max_bytes: u64,
     },
     /// The tokenizer file is not a usable tokenizer.
     #[error("{} is not a usable tokenizer: {reason}", path.display())]
@@ -78,12 +78,12 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
     /// The text is larger than the settings allow; it was not tokenized.
-    #[error("the text has {bytes} bytes, the settings allow {most}")]
+    #[error("the text has {bytes} bytes, the settings allow {max_bytes}")]
     TextTooLarge {
         /// Size of the text, in bytes.
         bytes: usize,
         /// The bound, in bytes.
-        most: usize,
+        max_bytes: usize,
     },
     /// The text has no tokens and the tokenizer adds no special tokens, so there is nothing to
     /// score.

@@ -21,6 +21,6 @@ mod settings;
 mod tokens;
 mod windows;
 
-pub use classifier::{Classifier, Reading};
+pub use classifier::{Classifier, TextScores};
 pub use error::{LoadError, ScoreError};
 pub use settings::{Activation, Settings};

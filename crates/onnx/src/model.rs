@@ -90,7 +90,7 @@ impl Model {
     }
 }
 
-fn parse(path: &Path, most: u64) -> Result<ModelProto, LoadError> {
+fn parse(path: &Path, max_bytes: u64) -> Result<ModelProto, LoadError> {
     let bytes = file::read(path, most)?;
     fenced(|| onnx().proto_model_for_read(&mut bytes.as_slice()))
         .map_err(|reason| unusable(path, reason))

@@ -8,12 +8,12 @@ use crate::error::LoadError;
 use std::path::PathBuf;
 
 /// Default window length: the positions of BERT and most models derived from it.
-const MAX_TOKENS: usize = 512;
+const DEFAULT_MAX_TOKENS: usize = 512;
 /// Maximum window length: the cost of attention grows with its square.
 const MAX_TOKENS: usize = 8192;
 /// Default overlap: a phrase of about fifty words that is cut by the end of a window is whole in
 /// the next one.
-const OVERLAP: usize = 64;
+const DEFAULT_OVERLAP: usize = 64;
 /// Default maximum windows: about 3,600 tokens with the other defaults, a long message. Each window
 /// costs one run of the model.
 const MAX_WINDOWS: usize = 8;
@@ -78,8 +78,8 @@ impl Settings {
             tokenizer: tokenizer.into(),
             labels,
             activation: Activation::default(),
-            max_tokens: MAX_TOKENS,
-            overlap: OVERLAP,
+            max_tokens: DEFAULT_MAX_TOKENS,
+            overlap: DEFAULT_OVERLAP,
             max_windows: MAX_WINDOWS,
             max_text_bytes: MAX_TEXT_BYTES,
             max_model_bytes: MAX_MODEL_BYTES,

@@ -33,7 +33,7 @@ pub(crate) struct Window {
 #[derive(Debug)]
 pub(crate) struct Cut {
     pub windows: Vec<Window>,
-    pub unread: usize,
+    pub skipped_windows: usize,
 }
 
 /// The tokenizer, the special tokens around a window, and the shape of the windows.
@@ -93,7 +93,7 @@ impl Cutter {
             .ok()
             .and_then(|word| word.get_ids().first().copied());
         let ordinary = word.map_or(pad, i64::from);
-        let shape = Shape { room, overlap: settings.overlap, most: settings.max_windows };
+        let shape = Shape { room, overlap: settings.overlap, max_windows: settings.max_windows };
         Ok(Self { tokenizer, before, after, kind, shape, pad, ordinary })
     }
 
@@ -105,17 +105,17 @@ impl Cutter {
         if ids.is_empty() && self.before.ids.is_empty() && self.after.ids.is_empty() {
             return Err(ScoreError::NoTokens);
         }
-        let (ranges, unread) = windows::cut(ids.len(), self.shape);
+        let (ranges, skipped_windows) = windows::cut(ids.len(), self.shape);
         let windows = ranges.into_iter().map(|range| {
             self.framed(ids.get(range).unwrap_or_default().iter().map(|id| i64::from(*id)))
         });
-        Ok(Cut { windows: windows.collect(), unread })
+        Ok(Cut { windows: windows.collect(), skipped_windows })
     }
 
     /// The shortest and the longest window that [`Cutter::cut`] can return, for the trial runs.
     /// They are filled with an ordinary word: in some models padding has no position, which would
     /// hide that the model has too few.
-    pub fn extremes(&self) -> [Window; 2] {
+    pub fn trial_windows(&self) -> [Window; 2] {
         let shortest = usize::from(self.before.ids.is_empty() && self.after.ids.is_empty());
         [shortest, self.shape.room]
             .map(|length| self.framed(std::iter::repeat_n(self.ordinary, length)))
@@ -188,7 +188,10 @@ mod tests {
         assert_eq!(cutter.pad(), 1);
         assert_eq!(ids(cutter.cut("a b a b a").unwrap()), [[2, 4, 5, 4, 3], [2, 4, 5, 4, 3]]);
         assert_eq!(ids(cutter.cut("").unwrap()), [[2, 3]]);
-        assert_eq!(cutter.extremes().map(|window| window.ids), [vec![2, 3], vec![2, 0, 0, 0, 3]]);
+        assert_eq!(
+            cutter.trial_windows().map(|window| window.ids),
+            [vec![2, 3], vec![2, 0, 0, 0, 3]]
+        );
     }
 
     #[test]
@@ -205,7 +208,7 @@ mod tests {
         let cutter = cutter(&bare, |_| ()).unwrap();
         assert!(matches!(cutter.cut("  "), Err(ScoreError::NoTokens)));
         assert_eq!(ids(cutter.cut("a").unwrap()), [[4]]);
-        assert_eq!(cutter.extremes()[0].ids, [0]);
+        assert_eq!(cutter.trial_windows()[0].ids, [0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-/// The shape of windows; `overlap` is at most half of `room`, and `room` at least 1.
+/// The shape of windows; `overlap` is at max_windows half of `room`, and `room` at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// Tokens of the text in one window, without the special ones.
@@ -18,7 +18,7 @@ pub(crate) struct Shape {
     /// Tokens shared by neighboring windows.
     pub overlap: usize,
     /// Maximum number of windows.
-    pub most: usize,
+    pub max_windows: usize,
 }
 
 /// The ranges to read of `total` tokens, and the number of ranges that are skipped. A text without
@@ -31,25 +31,25 @@ pub(crate) fn cut(total: usize, shape: Shape) -> (Vec<Range<usize>>, usize) {
         let start = index.saturating_mul(step).min(last);
         start..(start + shape.room).min(total)
     };
-    if count <= shape.most {
+    if count <= shape.max_windows {
         return ((0..count).map(range).collect(), 0);
     }
-    let tail = shape.most / 2;
-    let head = shape.most - tail;
-    ((0..head).chain(count - tail..count).map(range).collect(), count - shape.most)
+    let tail = shape.max_windows / 2;
+    let head = shape.max_windows - tail;
+    ((0..head).chain(count - tail..count).map(range).collect(), count - shape.max_windows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { room: 10, overlap: 4, most: usize::MAX };
+    const SHAPE: Shape = Shape { room: 10, overlap: 4, max_windows: usize::MAX };
 
     #[test]
     fn short_texts_are_one_window() {
         for total in [0, 1, 10] {
-            let (ranges, unread) = cut(total, SHAPE);
-            assert!(ranges.iter().eq([&(0..total)]) && unread == 0, "{ranges:?}");
+            let (ranges, skipped_windows) = cut(total, SHAPE);
+            assert!(ranges.iter().eq([&(0..total)]) && skipped_windows == 0, "{ranges:?}");
         }
     }
 
@@ -60,9 +60,10 @@ mod tests {
         for total in 0..200 {
             for room in 1..20 {
                 for overlap in 0..=room / 2 {
-                    let (ranges, unread) = cut(total, Shape { room, overlap, most: usize::MAX });
+                    let (ranges, skipped_windows) =
+                        cut(total, Shape { room, overlap, max_windows: usize::MAX });
                     assert_eq!(
-                        (ranges[0].start, ranges[ranges.len() - 1].end, unread),
+                        (ranges[0].start, ranges[ranges.len() - 1].end, skipped_windows),
                         (0, total, 0)
                     );
                     assert!(ranges.windows(2).all(|pair| pair[1].start > pair[0].start
@@ -75,9 +76,9 @@ mod tests {
 
     #[test]
     fn too_many_windows_keep_both_ends() {
-        assert_eq!(cut(100, Shape { most: 3, ..SHAPE }), (vec![0..10, 6..16, 90..100], 13));
-        let (ranges, unread) = cut(100, Shape { most: 1, ..SHAPE });
-        assert!(ranges.iter().eq([&(0..10)]) && unread == 15, "{ranges:?}");
-        assert_eq!(cut(100, Shape { most: 16, ..SHAPE }).1, 0);
+        assert_eq!(cut(100, Shape { max_windows: 3, ..SHAPE }), (vec![0..10, 6..16, 90..100], 13));
+        let (ranges, skipped_windows) = cut(100, Shape { max_windows: 1, ..SHAPE });
+        assert!(ranges.iter().eq([&(0..10)]) && skipped_windows == 15, "{ranges:?}");
+        assert_eq!(cut(100, Shape { max_windows: 16, ..SHAPE }).1, 0);
     }
 }

@@ -32,13 +32,13 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Between two ticks of pools.
 const TICK: u64 = 1_000_000_000;
 /// Between two looks at which backends are long gone.
-const FORGET: u64 = 60_000_000_000;
+const EXPIRE_INTERVAL: u64 = 60_000_000_000;
 
 /// Run due checks, and tick pools. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let (mut checks, mut signals, mut ways) =
         (Rounds::default(), Rounds::default(), Rounds::default());
-    let (mut ticked, mut forgot) = (clock::now(), clock::now());
+    let (mut ticked, mut expired_at) = (clock::now(), clock::now());
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let (plan, now) = (shared.plan.load_full(), clock::now());
@@ -46,8 +46,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             ticked = now;
             tick(&plan, now);
         }
-        if now.nanos_since(forgot) >= FORGET && shared.observatory.forget(now) {
-            forgot = now;
+        if now.nanos_since(expired_at) >= EXPIRE_INTERVAL && shared.observatory.expire(now) {
+            expired_at = now;
         }
         checks.start_due(
             &plan,

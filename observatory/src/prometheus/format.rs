@@ -58,7 +58,7 @@ mod tests {
     use super::Format;
 
     #[test]
-    fn protobuf_is_for_scrapers_that_name_it_and_do_not_prefer_text() {
+    fn protobuf_is_selected_if_listed_and_text_is_not_preferred() {
         let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
         for (accept, format) in [
             ("", Format::Text),

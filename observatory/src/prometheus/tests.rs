@@ -105,7 +105,7 @@ fn buckets(native: &proto::Histogram) -> BTreeMap<i32, i64> {
 }
 
 #[test]
-fn the_text_has_rising_buckets_and_the_exact_sum() {
+fn text_has_cumulative_buckets_and_the_exact_sum() {
     let mut histogram = TimeHistogram::default();
     [900, 20_000, 500_000_000].into_iter().for_each(|micros| histogram.record(micros));
     let mut out = Families::new(Format::Text);

@@ -15,13 +15,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use wire::RequestFacts;
 
-use super::{Body, State, error};
+use super::{Body, EngineState, error};
 
 /// Maximum tokens of an answer.
-const LONGEST: u64 = 32_768;
+const MAX_ANSWER_TOKENS: u64 = 32_768;
 
 /// A parsed request.
-struct Order {
+struct GenerateRequest {
     chat: bool,
     usage: bool,
     tokens: u64,
@@ -29,7 +29,7 @@ struct Order {
     number: u64,
 }
 
-pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<Body> {
+pub(super) fn generate(state: Arc<EngineState>, chat: bool, body: &[u8]) -> Response<Body> {
     let facts = match RequestFacts::scan(body) {
         Ok(facts) => facts,
         Err(refused) => return error(StatusCode::BAD_REQUEST, &refused.to_string()),
@@ -37,10 +37,13 @@ pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<B
     if facts.texts.is_empty() {
         return error(StatusCode::BAD_REQUEST, "there is no prompt in the request");
     }
-    let order = Order {
+    let order = GenerateRequest {
         chat,
         usage: facts.include_usage == Some(true),
-        tokens: facts.max_tokens.unwrap_or(u64::from(state.profile.tokens)).clamp(1, LONGEST),
+        tokens: facts
+            .max_tokens
+            .unwrap_or(u64::from(state.profile.tokens))
+            .clamp(1, MAX_ANSWER_TOKENS),
         prompt_tokens: (facts.prompt_bytes() as u64).div_ceil(4),
         number: state.next(),
     };
@@ -62,7 +65,7 @@ pub(super) fn generate(state: Arc<State>, chat: bool, body: &[u8]) -> Response<B
     response
 }
 
-async fn stream(state: &State, order: &Order, send: mpsc::Sender<Bytes>) {
+async fn stream(state: &EngineState, order: &GenerateRequest, send: mpsc::Sender<Bytes>) {
     let Ok(_slot) = state.slots.acquire().await else { return };
     let mut random = SmallRng::seed_from_u64(order.number);
     let mut due = Instant::now() + state.profile.first_token(order.prompt_tokens, &mut random);
@@ -93,7 +96,7 @@ async fn stream(state: &State, order: &Order, send: mpsc::Sender<Bytes>) {
     }
 }
 
-async fn whole(state: &State, order: &Order, send: mpsc::Sender<Bytes>) {
+async fn whole(state: &EngineState, order: &GenerateRequest, send: mpsc::Sender<Bytes>) {
     let Ok(_slot) = state.slots.acquire().await else { return };
     let mut random = SmallRng::seed_from_u64(order.number);
     let mut time = state.profile.first_token(order.prompt_tokens, &mut random);
@@ -116,7 +119,7 @@ async fn wait(due: Instant) {
     tokio::time::sleep_until(due.into()).await;
 }
 
-impl Order {
+impl GenerateRequest {
     fn object(&self) -> &'static str {
         if self.chat { "chat.completion.chunk" } else { "text_completion" }
     }

@@ -9,7 +9,7 @@ use crate::support::{ask, field};
 const MAIL: &str = "jane.roe@example.org";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_reads_what_each_filter_cost() {
+async fn admin_listener_reports_the_cost_of_each_filter() {
     let engine = Engine::start(|_| said(&["write to jane.roe", "@example.org now"])).await;
     let all = "input_injection: flag, input_pii: flag, output_pii: mask";
     let gateway = guarded(&engine, all, "", "").await;
@@ -73,7 +73,7 @@ async fn the_operator_reads_what_each_filter_cost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_that_asks_for_them_has_headers() {
+async fn guardrail_headers_are_sent_if_configured() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let text = settings(&engine, "input_pii: flag", "", "")
         .replace("guardrail: strict}", "guardrail: strict, security_headers: true}");
@@ -146,5 +146,5 @@ async fn a_full_disk_blocks_nothing_and_is_counted() {
             200
         );
     }
-    gateway.until(|g| g.metric("llm_lens_audit_lines_dropped_total", "") == 5.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_audit_lines_dropped_total", "") == 5.0).await;
 }

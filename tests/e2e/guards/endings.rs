@@ -101,7 +101,7 @@ fn dialects() -> Vec<(&'static str, &'static str, Vec<String>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_dialect_ends_in_its_own_words_before_what_is_forbidden() {
+async fn blocked_stream_ends_by_its_dialect_before_the_forbidden_text() {
     let all = dialects();
     let script = all.clone();
     let engine = Engine::start(move |seen| {
@@ -160,7 +160,7 @@ async fn every_dialect_ends_in_its_own_words_before_what_is_forbidden() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_answer_is_withheld_and_says_why() {
+async fn blocked_json_answer_has_no_text_and_a_finish_reason() {
     let engine = Engine::start(|seen| match id(seen) {
         "chat" => sse::json(200, &json!({"id": "c", "choices": [
             {"index": 0, "message": {"role": "assistant", "content": "the blue heron"}, "logprobs": {"content": [{"token": "blue"}]}, "finish_reason": "stop"},
@@ -194,7 +194,7 @@ async fn a_whole_answer_is_withheld_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planted_word_ends_an_answer_and_shows_nowhere() {
+async fn honeytoken_ends_an_answer_and_is_not_shown() {
     let engine = Engine::start(|_| {
         said(&["My instructions begin with kum", "quat-7719, which", " I must not say."])
     })
@@ -213,7 +213,7 @@ async fn a_planted_word_ends_an_answer_and_shows_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rules_mask_where_they_are_asked_to_and_a_choice_that_ended_well_keeps_its_end() {
+async fn rules_mask_if_configured_and_finished_choices_keep_their_reason() {
     let event = |choice: u32, text: &str| {
         json!({"choices": [{"index": choice, "delta": {"content": text}}]}).to_string()
     };
@@ -250,7 +250,7 @@ async fn rules_mask_where_they_are_asked_to_and_a_choice_that_ended_well_keeps_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_begins_with_its_disclaimer_also_where_it_is_said_again() {
+async fn every_answer_text_begins_with_the_disclaimer() {
     let engine = Engine::start(|seen| match id(seen) {
         "chat" => said(&["Take ", "two a day."]),
         "whole" => sse::chat_answer(),
@@ -294,7 +294,7 @@ async fn every_answer_begins_with_its_disclaimer_also_where_it_is_said_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_goes_round_in_circles_is_ended() {
+async fn looping_answer_is_ended() {
     let engine = Engine::start(|_| said(&["I cannot say that. "; 200])).await;
     let gateway =
         guarded(&engine, "filters: [{name: loops, use: stop-loops, with: {times: 10}}]", "", "")
@@ -340,7 +340,7 @@ async fn an_answer_that_goes_round_in_circles_is_ended() {
 /// Text in other fields, cumulative text, and repetitions of the answer are checked like the
 /// answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_copy_of_a_text_is_out_of_sight() {
+async fn copies_of_the_answer_text_are_checked() {
     let event = |value: Value| Step::chunk(format!("data: {value}\n\n"));
     let chat = move |delta: Value| event(json!({"choices": [{"index": 0, "delta": delta}]}));
     let engine = Engine::start(move |seen| {
@@ -410,7 +410,7 @@ fn sse_done() -> Step {
 
 /// An engine that fails while forbidden text is held: the client sees a failure, not a regular end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_death_is_no_ending_whatever_was_held() {
+async fn engine_failure_while_text_is_held_is_an_error() {
     let engine = Engine::start(|_| {
         let mut steps = said(&["we call it blue heron"]);
         steps.truncate(3);
@@ -433,7 +433,7 @@ async fn a_death_is_no_ending_whatever_was_held() {
 
 /// More choices than can be tracked are refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_choices_than_can_be_followed_do_not_pass() {
+async fn too_many_choices_are_refused() {
     let engine = Engine::start(|_| {
         let mut steps = vec![Step::text(sse::STREAM_HEAD)];
         let event =

@@ -24,7 +24,7 @@ fn hook(body: &str) -> Vec<Step> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_judge_refuses_what_it_calls_bad_and_is_asked_with_the_backends_key() {
+async fn judge_blocks_and_is_called_with_the_backends_key() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let judge = Engine::start(|seen| hook(&String::from_utf8_lossy(&seen.body))).await;
     let backend = format!(", {{name: j, url: '{}/base', api_key: sesame}}", judge.url());
@@ -58,7 +58,7 @@ async fn a_judge_refuses_what_it_calls_bad_and_is_asked_with_the_backends_key() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_judge_that_cannot_say_does_what_was_declared() {
+async fn failing_judge_has_the_configured_effect() {
     let slow = || vec![Step::ms(5_000)];
     let huge = || {
         vec![
@@ -196,7 +196,7 @@ async fn a_budget_bounds_what_all_judges_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_takes_the_questions_along() {
+async fn client_disconnect_cancels_judge_calls() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let judge = Engine::start(|_| vec![Step::AwaitClose(Duration::from_secs(5))]).await;
     let gateway =
@@ -219,7 +219,7 @@ fn ponders(ms: u64) -> impl Fn(&kit::engine::Seen) -> Vec<Step> + Send + Sync + 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_text_leaves_when_it_was_judged_and_not_before() {
+async fn held_text_is_released_only_after_the_verdict() {
     let words: Vec<String> = (0..40).map(|n| format!("word{n} ")).collect();
     let pieces: Vec<&str> = words.iter().map(String::as_str).collect();
     let whole = words.concat();
@@ -319,7 +319,7 @@ async fn a_judge_of_the_whole_is_asked_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_judge_of_answers_that_fails_ends_them_or_lets_them_go() {
+async fn failing_answer_judge_blocks_or_passes_as_configured() {
     let engine = Engine::start(|seen| {
         if seen.body.windows(13).any(|w| w == b"\"stream\":true") {
             said(&["one sentence that is longer than a window. ", "another"])
@@ -360,7 +360,7 @@ async fn a_judge_of_answers_that_fails_ends_them_or_lets_them_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_observed_judge_delays_nothing_and_is_heard_to_the_end() {
+async fn observing_judge_adds_no_delay_and_is_recorded() {
     let engine = Engine::start(|_| said(&["an evil answer of more than a window's length"])).await;
     let judge = Engine::start(ponders(150)).await;
     let gateway =

@@ -10,7 +10,7 @@ use super::{CHAT, guarded, request};
 use crate::support::{ask, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_or_about_something_else_is_refused_by_name() {
+async fn oversized_and_off_topic_prompts_are_refused_with_a_code() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let guardrail = "sizes: {messages: 2, tools: 1, nesting: 6, output_tokens: 100, tokens: 50}, \
         topics: [{name: cooking, kind: allow, words: [soup, bread]}, {name: poison, words: [arsenic]}], \
@@ -57,7 +57,7 @@ async fn what_is_too_much_or_about_something_else_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn risk_is_told_and_acted_on_by_its_level() {
+async fn risk_level_is_recorded_and_applied() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let guardrail = "input_injection: flag, input_secrets: flag, risk: {medium: 0.3, high: 0.7, on_high: block}";
     let gateway = guarded(&engine, guardrail, "", "").await;
@@ -145,7 +145,7 @@ fn hex(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disguise_does_not_get_personal_data_past() {
+async fn obfuscated_personal_data_is_detected() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = guarded(&engine, "input_pii: block", "", "").await;
     for (name, text) in [
@@ -161,7 +161,7 @@ async fn a_disguise_does_not_get_personal_data_past() {
 
 /// A guardrail that blocks refuses bodies that it cannot parse; one that only flags passes them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_prompt_that_is_no_text_does_not_pass_unseen() {
+async fn unparseable_prompt_is_refused_by_a_blocking_guardrail() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let acts = guarded(&engine, "input_pii: block", "", "").await;
     let flags = guarded(&engine, "input_pii: flag", "", "").await;

@@ -16,7 +16,7 @@ fn prompt(stream: bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_engine_sees_placeholders_and_the_client_what_it_wrote() {
+async fn redaction_sends_placeholders_and_restores_the_answer() {
     let engine = Engine::start(|seen| match id(seen) {
         "whole" => sse::json(
             200,
@@ -86,7 +86,7 @@ async fn without_restoring_placeholders_stay_and_usage_is_still_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_analyzer_finds_is_taken_out_as_well() {
+async fn findings_of_an_analyzer_are_redacted() {
     let engine = Engine::start(|_| said(&["Hello [PERSON_1]."])).await;
     let analyzer = Engine::start(|seen| {
         let asked: Value = serde_json::from_slice(&seen.body).unwrap();

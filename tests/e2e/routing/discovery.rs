@@ -32,7 +32,7 @@ fn members(gateway: &Gateway) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn addresses_of_a_name_come_and_go_when_their_time_is_over_and_streams_stay() {
+async fn dns_addresses_change_after_their_ttl_and_streams_continue() {
     let server = NameServer::start().await;
     let slow = |_: &kit::engine::Seen| {
         let mut steps = vec![
@@ -117,7 +117,7 @@ async fn a_resolver_failure_keeps_the_backends_and_an_empty_answer_removes_them(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_of_a_service_have_its_ports_and_weights_and_no_address_that_engines_do_not_have() {
+async fn srv_servers_have_ports_weights_and_addresses() {
     let server = NameServer::start().await;
     let (heavy, light, standby) = (good().await, good().await, good().await);
     let port = |engine: &Engine| engine.address.port();
@@ -193,7 +193,7 @@ async fn a_reload_keeps_discovered_backends() {
     for more in [", retries: {max: 1}", ", stall: 3s"] {
         let reloads = gateway.metric("llm_lens_reloads_total", "");
         gateway.write_settings(&settings(one.address.port(), more));
-        gateway.until(|g| g.metric("llm_lens_reloads_total", "") > reloads).await;
+        gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") > reloads).await;
     }
     gateway.write_settings(&settings(other.address.port(), ""));
     eventually("the other port is asked", || {
@@ -274,7 +274,7 @@ async fn a_failed_reload_keeps_discovered_backends() {
     // Without the pool, and with a judge that this build does not have.
     let judge = "guardrails: [{name: s, judges: [{name: j, kind: onnx, model_file: /no, tokenizer_file: /no, labels: [a]}]}]";
     gateway.write_settings(&settings(&pool("q"), "{name: s, pool: q, guardrail: s}", judge));
-    gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") == 1.0).await;
     server.addresses("q.test", 300, &[Ipv4Addr::new(127, 0, 0, 2)]);
     eventually("the other pool has changed", || {
         members(&gateway).contains(&format!("q/127.0.0.2-{port}"))

@@ -122,7 +122,7 @@ async fn the_policy_beats_edge_and_cloud_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
+async fn requests_beyond_the_edge_go_to_the_cloud() {
     let dead = Arc::new(AtomicBool::new(false));
     let dies = dead.clone();
     let edge = Engine::start(move |_| {
@@ -180,7 +180,7 @@ async fn what_is_too_much_for_the_edge_goes_to_the_cloud() {
 
 /// A judge that only flags is a classifier: flagged requests go to the cloud, the others stay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_classifier_finds_goes_to_the_cloud() {
+async fn flagged_requests_go_to_the_cloud() {
     let (edge, cloud) = (good().await, good().await);
     let classifier = Engine::start(|seen| {
         let hard = String::from_utf8_lossy(&seen.body).contains("prove");
@@ -223,7 +223,7 @@ async fn what_a_classifier_finds_goes_to_the_cloud() {
 
 /// Without requests, round trips are measured by probes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_way_is_measured_while_nothing_is_asked() {
+async fn probes_measure_the_round_trip_without_requests() {
     let engines = [good().await, good().await];
     let far = kit::delay::Delay::to(engines[1].address, Duration::from_millis(40)).await;
     let gateway = Gateway::with_settings(&format!(
@@ -234,14 +234,14 @@ async fn the_way_is_measured_while_nothing_is_asked() {
         far.url()
     ))
     .await;
-    gateway.until(|g| !g.get("/api/backends").1.contains("\"round_trip_ms\":null")).await;
+    gateway.wait_until(|g| !g.get("/api/backends").1.contains("\"round_trip_ms\":null")).await;
     assert!(engines.iter().all(|engine| engine.seen().is_empty()), "a connection is no request");
 }
 
 /// A dead edge with one backend, under load, with default settings: no request fails, and soon none
 /// is sent to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_edge_is_found_out_and_passed_over() {
+async fn dead_edge_is_ejected() {
     let _alone = crate::support::alone().await;
     for offload in ["", ", offload: {ttft: 1s}"] {
         let (edge, cloud) = (always(vec![Step::Reset]).await, good().await);
@@ -273,7 +273,7 @@ async fn a_dead_edge_is_found_out_and_passed_over() {
 /// One of two edge backends is dead, and the other one has a queue: the edge is saturated, and the
 /// request goes to the cloud.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_at_all_that_is_left_of_the_edge_is_one() {
+async fn saturated_edge_with_a_dead_backend_offloads_to_the_cloud() {
     let (dead, cloud) = (always(vec![Step::Reset]).await, good().await);
     let busy = Engine::start(|_| promising(3_000)).await;
     let text = format!(

@@ -25,7 +25,7 @@ async fn client_mistakes_are_not_retried_and_eject_no_backend() {
 
 /// The same when the engine says so in its stream: no other backend is tried, and none is ejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clients_mistake_that_is_told_in_the_stream_is_his_too() {
+async fn client_error_in_a_stream_is_not_retried_and_ejects_no_backend() {
     let wrong = "data: {\"error\":{\"message\":\"too long\",\"type\":\"BadRequestError\",\"code\":400}}\n\ndata: [DONE]\n\n";
     let steps = vec![Step::text(sse::STREAM_HEAD), Step::chunk(wrong), Step::end()];
     let engines = [always(steps.clone()).await, always(steps).await];
@@ -119,7 +119,7 @@ async fn retry_after_is_obeyed() {
 /// Passthrough answers count for ejection as well: four failures and a success, repeated, are not
 /// five consecutive failures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_through_tells_of_successes_too() {
+async fn passthrough_successes_reset_consecutive_failures() {
     let turn = Arc::new(AtomicUsize::new(0));
     let shaky = Engine::start(move |_| {
         sse::json(if turn.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 200 } else { 500 }, "{}")
@@ -196,7 +196,9 @@ async fn checks_take_a_backend_down_and_up() {
     eventually("it is checked", || engine.seen().len() >= 2).await;
     sick.store(true, Ordering::Relaxed);
     gateway
-        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0)
+        .wait_until(|g| {
+            g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0
+        })
         .await;
     let before = asked();
     for n in 0..6 {
@@ -205,7 +207,9 @@ async fn checks_take_a_backend_down_and_up() {
     assert_eq!(asked(), before);
     sick.store(false, Ordering::Relaxed);
     gateway
-        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0)
+        .wait_until(|g| {
+            g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0
+        })
         .await;
     for n in 0..6 {
         assert_eq!(ask(&gateway, CHAT, &n.to_string(), BODY).await.status, 200);
@@ -219,16 +223,20 @@ async fn checks_take_a_backend_down_and_up() {
     // When health checks are removed, the backend is not unhealthy any more.
     sick.store(true, Ordering::Relaxed);
     gateway
-        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0)
+        .wait_until(|g| {
+            g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"unhealthy\"") == 1.0
+        })
         .await;
     gateway.write_settings(&text.replace(health, ""));
     gateway
-        .until(|g| g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0)
+        .wait_until(|g| {
+            g.metric("llm_lens_backend_state", "backend=\"b0\",state=\"healthy\"") == 1.0
+        })
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
+async fn engine_metrics_are_shown_while_fresh() {
     let silent = Arc::new(AtomicBool::new(false));
     let says = silent.clone();
     let engine = Engine::start(move |seen| match seen.head.starts_with("GET /prefix/metrics ") {
@@ -246,7 +254,7 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     );
     let gateway = Gateway::with_settings(&text).await;
     gateway
-        .until(|g| {
+        .wait_until(|g| {
             g.get("/metrics")
                 .1
                 .lines()
@@ -258,7 +266,7 @@ async fn what_engines_say_of_themselves_is_shown_while_it_is_fresh() {
     settled(&gateway).await;
     assert_eq!(gateway.record("x").await.routing.engine_waiting, Some(7));
     silent.store(true, Ordering::Relaxed);
-    gateway.until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
+    gateway.wait_until(|g| !g.get("/metrics").1.contains("llm_lens_engine_waiting{")).await;
 }
 
 /// A backend that refuses at once has no requests in flight, and must not be preferred because of
@@ -331,7 +339,7 @@ async fn a_backend_that_refuses_our_key_is_ejected_and_another_is_tried() {
 
 /// A slow upload is no failure of the backend.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_upload_is_the_clients_fault() {
+async fn slow_upload_is_not_counted_against_the_backend() {
     let engine = Engine::start(|_| vec![Step::ms(5_000)]).await;
     let text =
         settings(&[&engine], ", ejection: {consecutive: 1}", "", "timeouts: {request_body: 300ms}");

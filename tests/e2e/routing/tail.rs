@@ -198,7 +198,7 @@ async fn hedges_cut_the_tail() {
     // The percentile of the backend itself works as well, once it is known.
     let by_itself = Gateway::with_settings(&settings(&engines, pool, ", hedge: {}", "")).await;
     times(&by_itself, 4, 160).await;
-    by_itself.until(|g| g.get("/api/backends").1.contains("\"ttft_p95_ms\":1")).await;
+    by_itself.wait_until(|g| g.get("/api/backends").1.contains("\"ttft_p95_ms\":1")).await;
     times(&by_itself, 4, 160).await;
     assert!(by_itself.metric("llm_lens_hedges_total", "pool=\"p\"") >= 1.0);
 }
@@ -206,7 +206,7 @@ async fn hedges_cut_the_tail() {
 /// Bytes before the first token do not win a hedge. If the backend wins, they are forwarded and
 /// recorded with the times of their arrival.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_is_no_first_token() {
+async fn role_event_does_not_win_a_hedge() {
     let _alone = crate::support::alone().await;
     for (first, second, winner) in [(2_000, 10, "b1"), (300, 2_000, "b0")] {
         let engines = [
@@ -267,7 +267,7 @@ async fn a_role_is_no_first_token() {
 /// Both backends start and then stall: the timeout is that between events, not that for the first
 /// byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_promise_and_keep_silent_are_too_late() {
+async fn stall_of_both_hedged_backends_times_out() {
     let engines =
         [Engine::start(|_| promising(60_000)).await, Engine::start(|_| promising(60_000)).await];
     let more = "timeouts: {first_byte: 20s, between_events: 400ms}";
@@ -323,7 +323,7 @@ async fn a_call_that_is_not_hedged_is_measured_as_usual() {
 /// A hedge that sends head and role and closes does not win, and a first backend that answers 429
 /// during a hedge is not recorded as slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
+async fn incomplete_answer_does_not_win_and_is_not_measured() {
     let _alone = crate::support::alone().await;
     let route = ", hedge: {after: 100ms, budget: 1}, retries: {max: 0}";
     let empty = vec![Step::text(sse::STREAM_HEAD), Step::chunk(sse::role()), Step::end()];
@@ -380,7 +380,7 @@ async fn what_is_no_answer_wins_no_race_and_teaches_nothing() {
 
 /// If both fail, the client gets the engine's own error, not that of the backend without an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engines_own_error_is_heard_though_another_was_asked() {
+async fn engine_error_is_forwarded_although_hedged() {
     let mut fails = vec![Step::ms(250)];
     fails.extend(sse::json(500, "{\"error\":{\"message\":\"out of memory\"}}"));
     let engines = [always(fails).await, always(vec![Step::ms(400), Step::Reset]).await];

@@ -84,7 +84,7 @@ async fn a_version_is_switched_and_taken_back_under_load() {
 /// A canary gets a share by key and is rolled back if it is worse; requests that it fails are
 /// answered by the old version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_canary_that_is_worse_is_taken_back() {
+async fn worse_canary_is_rolled_back() {
     for (canary, why) in
         [(sse::json(500, "{}"), "it fails more often"), (after_ms(60), "it is slower")]
     {
@@ -112,7 +112,7 @@ async fn a_canary_that_is_worse_is_taken_back() {
                 assert_eq!(*homes.entry(user).or_insert(new), new, "a user stays with a version");
             }
         }
-        gateway.until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_canary_rolled_back", "route=\"r\"") == 1.0).await;
         assert!(
             gateway.stderr().contains(&format!("canary rolled back: {why}")),
             "{}",
@@ -145,7 +145,7 @@ async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
     }
     assert!(began.elapsed() < Duration::from_millis(1000), "no client waits for it");
     gateway
-        .until(|g| {
+        .wait_until(|g| {
             g.metric("llm_lens_mirrored_requests_total", "route=\"r\",result=\"success\"") == 5.0
         })
         .await;
@@ -162,7 +162,7 @@ async fn a_mirror_gets_the_same_request_and_its_answer_is_dropped() {
 
 /// Client errors and overload at a mirror do not affect real requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mirror_is_not_to_blame_for_its_client() {
+async fn client_errors_at_a_mirror_have_no_effect() {
     for status in [400, 429] {
         let (engine, shadow) =
             (good().await, always(sse::json(status, "{\"error\":{\"message\":\"no\"}}")).await);
@@ -177,7 +177,7 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
             assert!(ask(&gateway, CHAT, &n.to_string(), BODY).await.complete);
         }
         gateway
-            .until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0)
+            .wait_until(|g| g.metric("llm_lens_mirrored_requests_total", "route=\"r\"") == 30.0)
             .await;
         assert!(
             gateway.metric("llm_lens_mirrored_requests_total", "result=\"failure\"") > 0.0,
@@ -198,7 +198,7 @@ async fn a_mirror_is_not_to_blame_for_its_client() {
 
 /// A share set through the admin listener survives a reload, unless the reload changes the share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_switch_outlives_changes_that_are_none() {
+async fn share_set_by_the_admin_listener_survives_unrelated_reloads() {
     let engines = [good().await, good().await, good().await];
     let text = |share: &str, rest: &str, fallback: &str| {
         format!(
@@ -222,7 +222,9 @@ async fn a_switch_outlives_changes_that_are_none() {
             .enumerate()
     {
         gateway.write_settings(&text("0.05", rest, fallback));
-        gateway.until(|gateway| gateway.metric("llm_lens_reloads_total", "") > number as f64).await;
+        gateway
+            .wait_until(|gateway| gateway.metric("llm_lens_reloads_total", "") > number as f64)
+            .await;
         assert_eq!(share(), 1.0, "{rest}{fallback}");
         assert_eq!(
             ask(&gateway, CHAT, "x", BODY)
@@ -233,12 +235,12 @@ async fn a_switch_outlives_changes_that_are_none() {
         );
     }
     gateway.write_settings(&text("0.0", ", min_requests: 7", ", fallback: [spare]"));
-    gateway.until(|_| share() == 0.0).await;
+    gateway.wait_until(|_| share() == 0.0).await;
 }
 
 /// A prompt that is too large for the edge is too large for its canary as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
+async fn offloaded_requests_skip_the_canary_of_the_edge() {
     let engines = [good().await, good().await, good().await];
     let text = format!(
         "backends: [{{name: e, url: '{}'}}, {{name: n, url: '{}'}}, {{name: c, url: '{}'}}]\n\
@@ -270,7 +272,7 @@ async fn what_is_for_the_cloud_is_for_no_version_of_the_edge() {
     ))
     .await;
     gateway
-        .until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"unhealthy\""))
+        .wait_until(|gateway| gateway.get("/api/backends").1.contains("\"state\":\"unhealthy\""))
         .await;
     let answer = ask(&gateway, CHAT, "y", BODY).await;
     assert_eq!(

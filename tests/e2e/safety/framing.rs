@@ -49,14 +49,14 @@ async fn an_unread_body_is_never_parsed_as_a_request() {
             ),
         ),
     ] {
-        let heard = say(address, &bytes).await;
+        let heard = send_raw(address, &bytes).await;
         assert_eq!(heard.statuses, [status], "{name}: {heard:?}");
         assert_refused(name, &heard, &origin);
     }
     // A body that was read whole may be followed by a next request; it is still one body.
     let whole = SMUGGLED.repeat(3);
     for path in ["/v1/completions", "/v1/chat/completions"] {
-        let heard = say(address, post(path, "", &whole)).await;
+        let heard = send_raw(address, post(path, "", &whole)).await;
         assert_eq!(heard.statuses.len(), 1, "{path}: {heard:?}");
         assert!(origin.take().iter().all(|(head, _)| !head.contains("smuggled")), "{path}");
     }
@@ -92,7 +92,7 @@ async fn an_engine_that_answers_before_the_body_leaves_no_body_behind() {
         socket.write_all(format!("{head}{now}").as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let _ = socket.write_all(later.as_bytes()).await;
-        let heard = hear(&mut socket).await;
+        let heard = receive(&mut socket).await;
         assert_eq!(heard.statuses.len(), 1, "{path}: {heard:?}");
     }
 }
@@ -112,7 +112,7 @@ async fn requests_in_one_packet_are_all_answered() {
         ("mixed", &[&chat, &get, &chat, &other, &get]),
     ] {
         let all: String = requests.iter().map(|r| r.as_str()).collect();
-        let heard = say(gateway.address(), all).await;
+        let heard = send_raw(gateway.address(), all).await;
         assert!(heard.statuses.iter().all(|s| *s == 200), "{name}: {heard:?}");
         // A server may close instead of answering pipelined requests; it must not be silent.
         assert!(
@@ -194,7 +194,7 @@ async fn a_framing_that_two_could_read_differently_is_refused() {
                     "POST {path} HTTP/{version}\r\nhost: a\r\nconnection: keep-alive\r\n{fields}\r\n\r\n0\r\n\r\n{SMUGGLED}"
                 );
                 let name = format!("{path} {version} {fields:?}");
-                let heard = say(gateway.address(), bytes).await;
+                let heard = send_raw(gateway.address(), bytes).await;
                 assert_eq!(heard.statuses, [400], "{name}: {heard:?}");
                 assert_refused(&name, &heard, &origin);
             }
@@ -375,7 +375,7 @@ async fn wrong_fates(path: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, head, fate) in HEADS {
         let bytes = String::from_utf8_lossy(head).replace("{}", path) + SMUGGLED;
-        let heard = say(gateway.address(), &bytes).await;
+        let heard = send_raw(gateway.address(), &bytes).await;
         wrong.extend(judge(&format!("{path}: {name}"), *fate, &heard, &origin.take()));
     }
     nothing_in_flight(&gateway).await;
@@ -428,7 +428,7 @@ async fn chunks_of_smugglers() {
             bytes.extend_from_slice(SMUGGLED.replace("/smuggled", "/next").as_bytes());
             // Here the last request is a real one, pipelined, after a body that ended well; it must
             // not be served after one that did not.
-            let heard = say(gateway.address(), bytes).await;
+            let heard = send_raw(gateway.address(), bytes).await;
             let seen = origin.take();
             let good = |s: &u16| *s == 200;
             let unserved = heard.closed && !heard.statuses.iter().any(good) && seen.is_empty();
@@ -465,7 +465,7 @@ async fn chunks_of_smugglers() {
 }
 
 /// The difference from the expected fate, if any.
-fn judge(name: &str, fate: Fate, heard: &Heard, seen: &[(String, Vec<u8>)]) -> Option<String> {
+fn judge(name: &str, fate: Fate, heard: &Received, seen: &[(String, Vec<u8>)]) -> Option<String> {
     let forwarded = heard.statuses.contains(&200);
     let refused =
         heard.closed && seen.is_empty() && matches!(heard.statuses[..], [400..=499 | 501 | 505]);
@@ -560,7 +560,7 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
             "PRI * HTTP/2.0\r\n\r\n".to_owned(),
         ] {
             // First half closed, then closed.
-            let heard = say_and_end(gateway.address(), &piece).await;
+            let heard = send_and_shut_down(gateway.address(), &piece).await;
             if !heard.closed || heard.statuses.iter().any(|s| *s < 400) {
                 wrong.push(format!("{piece:?}: {heard:?}"));
             }
@@ -571,7 +571,7 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(origin.take().is_empty());
     nothing_in_flight(&gateway).await;
-    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -583,6 +583,6 @@ async fn an_empty_line_too_many_is_no_request() {
     client.send(post(WAYS[0], "", CHAT) + "\r\n").await;
     assert_eq!(client.answer().await.status, 200);
     // A surplus answer would be taken for that of the next request.
-    let heard = hear(client.socket()).await;
+    let heard = receive(client.socket()).await;
     assert!(heard.text.is_empty(), "{heard:?}");
 }

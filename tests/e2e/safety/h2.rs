@@ -196,7 +196,7 @@ async fn good_requests_over_http2_are_served_on_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_http2_can_say_and_http1_cannot_is_not_written_down() {
+async fn http2_fields_invalid_in_http1_are_not_forwarded() {
     let origin = Origin::start().await;
     let gateway = Gateway::in_front_of(&origin.url()).await;
     let mut wrong = Vec::new();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_cannot_nominate_our_fields_away() {
+async fn connection_header_cannot_remove_gateway_fields() {
     let origin = Origin::start().await;
     let text = format!(
         "backends: [{{name: e, url: '{}', api_key: operators-own}}]\nroutes: [{{name: r, backend: e}}]\n",
@@ -19,7 +19,7 @@ async fn a_client_cannot_nominate_our_fields_away() {
             let fields = format!(
                 "connection: {nominated}\r\nx-secret: 1\r\nproxy-authorization: p\r\nkeep-alive: timeout=1\r\nte: trailers\r\nauthorization: Bearer clients\r\nx-api-key: clients\r\nx-request-id: mine\r\n"
             );
-            let heard = say(gateway.address(), post(path, &fields, CHAT)).await;
+            let heard = send_raw(gateway.address(), post(path, &fields, CHAT)).await;
             assert_eq!(heard.statuses, [200], "{path} {nominated:?}: {heard:?}");
             let head = origin.take()[0].0.to_ascii_lowercase();
             assert!(
@@ -70,7 +70,7 @@ async fn nothing_is_upgraded_and_nothing_tunnelled() {
             "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
         ] {
             let name = format!("{line} {fields:?}");
-            let heard = say(
+            let heard = send_raw(
                 gateway.address(),
                 format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n{SMUGGLED}"),
             )
@@ -92,7 +92,7 @@ async fn an_engine_that_switches_protocols_unasked_does_not_reach_the_client() {
     .await;
     let gateway = Gateway::in_front_of(&engine.url()).await;
     for path in WAYS {
-        let heard = say(gateway.address(), post(path, "", CHAT)).await;
+        let heard = send_raw(gateway.address(), post(path, "", CHAT)).await;
         assert!(
             !heard.text.contains("TUNNEL") && !heard.statuses.contains(&101),
             "{path}: {heard:?}"
@@ -104,7 +104,7 @@ async fn an_engine_that_switches_protocols_unasked_does_not_reach_the_client() {
 // Engines must not affect other clients.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_says_too_much_is_not_asked_again_on_that_connection() {
+async fn engine_connection_with_surplus_bytes_is_closed() {
     const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood",
@@ -121,7 +121,8 @@ async fn an_engine_that_says_too_much_is_not_asked_again_on_that_connection() {
             for path in WAYS {
                 for turn in 0..4 {
                     let heard =
-                        say(gateway.address(), post(path, "connection: close\r\n", CHAT)).await;
+                        send_raw(gateway.address(), post(path, "connection: close\r\n", CHAT))
+                            .await;
                     assert!(
                         !heard.text.contains("evil") && heard.statuses.len() == 1,
                         "{path}, {turn}, late {late}: {heard:?}"
@@ -157,7 +158,7 @@ async fn answers_whose_length_is_in_doubt_are_not_passed_on() {
         .await;
         let gateway = Gateway::in_front_of(&engine.url()).await;
         for path in WAYS {
-            let heard = say(gateway.address(), post(path, "", CHAT)).await;
+            let heard = send_raw(gateway.address(), post(path, "", CHAT)).await;
             // A length beside chunks may be dropped (RFC 9112 section 6.3), as pingora's proxy
             // does.
             let dropped = path != WAYS[0]
@@ -183,7 +184,7 @@ async fn an_old_client_gets_a_stream_until_the_close_and_sends_no_body_that_way(
         WAYS[0],
         CHAT_STREAM.len()
     );
-    let heard = say(gateway.address(), request).await;
+    let heard = send_raw(gateway.address(), request).await;
     assert_eq!(heard.statuses, [200]);
     assert!(
         heard.closed
@@ -196,7 +197,8 @@ async fn an_old_client_gets_a_stream_until_the_close_and_sends_no_body_that_way(
     for path in WAYS {
         let before = engine.seen().len();
         let heard =
-            say_and_end(gateway.address(), format!("POST {path} HTTP/1.0\r\n\r\n{CHAT}")).await;
+            send_and_shut_down(gateway.address(), format!("POST {path} HTTP/1.0\r\n\r\n{CHAT}"))
+                .await;
         assert!(heard.statuses.len() <= 1, "{path}: {heard:?}");
         assert!(engine.seen()[before..].iter().all(|s| s.body.is_empty()), "{path}");
     }

@@ -47,7 +47,7 @@ async fn slow_heads_are_ended_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_never_gets_on_is_ended_wherever_it_stops() {
+async fn stalled_head_is_ended_at_every_position() {
     let origin = Origin::start().await;
     let gateway = Gateway::with_settings(&settings(
         &origin.url(),
@@ -220,9 +220,9 @@ async fn bombs_of_fields_are_refused() {
             ("a large method", format!("{heavy} {path} HTTP/1.1\r\nhost: a\r\n\r\n")),
             ("no end", format!("{start}x: {}", "x".repeat(1 << 20))),
         ] {
-            let mut heard = Heard { statuses: Vec::new(), closed: false, text: String::new() };
+            let mut heard = Received { statuses: Vec::new(), closed: false, text: String::new() };
             let grown =
-                growth(&gateway, async { heard = say(gateway.address(), &bytes).await }).await;
+                growth(&gateway, async { heard = send_raw(gateway.address(), &bytes).await }).await;
             assert_eq!(
                 heard.statuses,
                 [431],
@@ -234,7 +234,7 @@ async fn bombs_of_fields_are_refused() {
             assert!(grown < MAX_KIB, "{name}: {grown} KiB");
         }
         // A hundred are fine.
-        let heard = say(
+        let heard = send_raw(
             gateway.address(),
             format!("{start}content-length: {}\r\n{}\r\n{CHAT}", CHAT.len(), "x: y\r\n".repeat(98)),
         )
@@ -305,7 +305,7 @@ async fn bombs_of_json_are_answered_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_of_a_request_has_a_bound() {
+async fn recorded_request_data_is_bounded() {
     let engine = Engine::start(|_| {
         let model = "e".repeat(900 << 10);
         sse::json(
@@ -353,7 +353,7 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
             format!("\\u0085{forged}\\u2028x"),
             format!("m\\\"}} 1\\n{forged} 1\\n"),
         ] {
-            say(
+            send_raw(
                 address,
                 post(
                     &path,
@@ -363,9 +363,9 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
             )
             .await;
         }
-        say(address, format!("POST {path}\x1b[2J HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-        say(address, format!("POST {path} HTTP/1.1\r\nhost: a\x1b[2J\r\n\r\n")).await;
-        say(address, format!("POST {path}\r\n{forged}\r\n\r\n")).await;
+        send_raw(address, format!("POST {path}\x1b[2J HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        send_raw(address, format!("POST {path} HTTP/1.1\r\nhost: a\x1b[2J\r\n\r\n")).await;
+        send_raw(address, format!("POST {path}\r\n{forged}\r\n\r\n")).await;
     }
     // Invalid answers of an engine cannot forge lines either.
     let engine = Engine::start(move |_| {
@@ -376,9 +376,9 @@ async fn no_input_can_forge_lines_of_the_log_or_metrics() {
     })
     .await;
     gateway.write_settings(&settings(&engine.url(), ""));
-    gateway.until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_reloads_total", "") == 1.0).await;
     for path in WAYS {
-        say(address, post(path, "", CHAT)).await;
+        send_raw(address, post(path, "", CHAT)).await;
     }
     let log = gateway.stderr();
     for line in log.lines() {
@@ -407,7 +407,7 @@ async fn a_flood_of_empty_lines_is_cut() {
     let origin = Origin::start().await;
     let gateway = Gateway::in_front_of(&origin.url()).await;
     let heard =
-        say(gateway.address(), "\r\n".repeat(3) + "GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        send_raw(gateway.address(), "\r\n".repeat(3) + "GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(heard.statuses, [200], "{heard:?}");
     let mut flooding = gateway.client().await;
     let _ = flooding.socket().write_all("\r\n".repeat(1 << 19).as_bytes()).await;

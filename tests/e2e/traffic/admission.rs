@@ -54,7 +54,7 @@ async fn load(gateway: &Gateway, clients: &[&str], time: Duration) -> Vec<(Strin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overload_costs_no_goodput_and_the_important_go_first() {
+async fn overload_keeps_goodput_and_higher_priority_is_admitted_first() {
     let _alone = crate::support::alone().await;
     let engine = slow_engine().await;
     let members = format!("max_requests: {PLACES}, queue: 8, max_wait: 200ms");
@@ -146,12 +146,12 @@ async fn a_waiting_task_is_accounted_as_waiting() {
     // the first stream ends.
     let mut leaves = gateway.client().await;
     leaves.post(CHAT, "", &request("")).await;
-    gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;
     drop(leaves);
-    gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_queue_depth", "") == 0.0).await;
     let mut second = gateway.client().await;
     second.post(CHAT, "x-request-id: second\r\n", &request(",\"stream\":true")).await;
-    gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_queue_depth", "") == 1.0).await;
     drop(first);
     read_until(&mut second, "t1").await;
     drop(second);
@@ -189,7 +189,7 @@ async fn tenants_take_turns() {
     };
     let long = futures_util::future::join_all((0..6).map(|at| ask(0, format!("long{at}"), 2000)));
     let short = async {
-        gateway.until(|g| g.metric("llm_lens_queue_depth", "") == 5.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_queue_depth", "") == 5.0).await;
         ask(1, "short".into(), 10).await;
     };
     tokio::join!(long, short);

@@ -8,7 +8,7 @@ use super::{CHAT, Keyed, bearer, create, key_command, request};
 use crate::support::{eventually, field};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_passes_and_stays_here() {
+async fn key_is_accepted_and_not_forwarded() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let (keyed, keys) =
         Keyed::start(&engine, "", "", &[&["--owner", "search", "--id", "k1"]]).await;
@@ -75,7 +75,7 @@ async fn invalid_credentials_are_refused_before_the_body_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routes_and_models_are_for_those_who_may() {
+async fn keys_restrict_routes_and_models() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let routes = "{name: open, match: {headers: {x-open: '*'}}, backend: e, auth: optional}, {name: free, match: {headers: {x-free: '*'}}, backend: e, auth: off}, {name: r, backend: e}";
     let flags: &[&[&str]] = &[
@@ -106,7 +106,7 @@ async fn keys_come_and_go_without_a_restart() {
     let good = std::fs::read_to_string(&file).expect("it is there");
     assert!(!good.contains("llk_"), "no key is in the file");
     std::fs::write(&file, format!("{good}- {{id: x}}\n")).expect("it is written");
-    keyed.gateway.until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
+    keyed.gateway.wait_until(|g| g.metric("llm_lens_reload_failures_total", "") >= 1.0).await;
     assert!(keyed.gateway.stderr().contains("keys.yaml:"), "{}", keyed.gateway.stderr());
 }
 
@@ -162,7 +162,7 @@ async fn keys_come_and_go(file: &str) -> Keyed {
 
 /// Thousands of different bad keys, on a few connections, do not grow the memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_keys_leave_nothing_behind() {
+async fn bad_keys_do_not_grow_memory() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let limits = "rate_limits: [{name: n, unit: requests, amount: 5, window: 1s, per: key}, {name: t, unit: total_tokens, amount: 5, per: owner}]";
@@ -249,7 +249,7 @@ async fn pages_may_read_what_the_route_lets_them_and_hosts_are_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
+async fn strict_route_rejects_before_the_engine() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let routes = "{name: strict, match: {headers: {x-strict: '*'}}, backend: e, auth: off, validation: strict}, {name: r, backend: e, auth: off}";
     let (keyed, _) =
@@ -284,7 +284,7 @@ async fn a_strict_route_says_what_is_wrong_before_an_engine_hears_of_it() {
 
 /// Requests that cannot be parsed do not bypass models, limits and queues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_counted_does_not_pass() {
+async fn uncountable_requests_are_refused() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let routes = "{name: r, backend: e, passthrough: ['/v1/rerank']}";
     let flags: &[&[&str]] = &[&["--owner", "a", "--model", "m"], &["--owner", "b"]];

@@ -64,7 +64,7 @@ async fn a_limit_on_requests_says_which_and_when() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_reserved_comes_back_when_the_engine_says_what_it_was() {
+async fn reservation_is_settled_with_reported_usage() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let gateway = Gateway::with_settings(&limited(
         &engine,
@@ -309,7 +309,7 @@ async fn a_budget_ends_the_choices_that_have_not_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_leave_pay_what_they_got() {
+async fn disconnected_clients_are_charged_for_received_tokens() {
     let _alone = crate::support::alone().await;
     let engine = endless().await;
     let limits = "{name: t, unit: output_tokens, amount: 100000, window: 30d, per: key}, {name: s, unit: streams, amount: 100, per: key}";
@@ -376,7 +376,7 @@ async fn streams_at_a_time_are_counted_and_freed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_is_a_limit_too() {
+async fn cost_is_limited() {
     let engine = Engine::start(|_| sse::chat_answer()).await;
     let more = "prices: [{models: [m], input: 1, output: 1000000}, {input: 9, output: 9}]\nrate_limits: [{name: purse, unit: cost, amount: 5, window: day, per: owner}]";
     let (keyed, keys) =
@@ -410,12 +410,12 @@ async fn an_address_has_limits_on_connections_and_requests() {
         client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\n").await;
         held.push(client);
     }
-    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 3.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 3.0).await;
     let mut fourth = gateway.client().await;
     assert!(fourth.is_closed_within(Duration::from_secs(5)).await, "one too many is closed");
     assert!(gateway.metric("llm_lens_client_limited_connections_total", "") >= 1.0);
     drop(held);
-    gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
     // The credential is not checked, so it does not matter.
     let mut statuses = Vec::new();
     for at in 0..12 {
@@ -425,7 +425,7 @@ async fn an_address_has_limits_on_connections_and_requests() {
             .await;
         statuses.push(client.answer().await.status);
         drop(client);
-        gateway.until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_client_connections", "") == 0.0).await;
     }
     assert!(statuses.contains(&429) && statuses.contains(&200), "{statuses:?}");
     assert!(gateway.metric("llm_lens_client_limited_requests_total", "") >= 1.0);

@@ -30,7 +30,7 @@ async fn gateways(text: &str) -> Vec<Gateway> {
     let all =
         futures_util::future::join_all((0..GATEWAYS).map(|_| Gateway::with_settings(text))).await;
     for gateway in &all {
-        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     }
     all
 }
@@ -96,7 +96,7 @@ async fn four_gateways_admit_what_one_would_and_a_crash_admits_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
+async fn dead_store_falls_back_to_the_configured_mode() {
     let _alone = crate::support::alone().await;
     let engine = Engine::start(|_| sse::chat_answer()).await;
     for (mode, more_than_all) in [("local", false), ("open", true), ("closed", false)] {
@@ -130,7 +130,7 @@ async fn a_store_that_dies_under_load_leaves_the_declared_mode() {
         );
         redis.restart().await;
         for gateway in &gateways {
-            gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+            gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         }
         // The store has lost its counts: it may admit its burst once more, but not more. Debts are
         // paid first.
@@ -182,12 +182,12 @@ async fn random_streams_of_four_gateways_stay_within_the_bound() {
     let limit = format!("unit: total_tokens, amount: {AMOUNT}, burst: {BURST}");
     let text =
         shared(&engine, &redis, &limit, "").replace("window: 30d", &format!("window: {SECONDS}s"));
-    let clocks = [(); GATEWAYS].map(|()| SteppingClock::right());
+    let clocks = [(); GATEWAYS].map(|()| SteppingClock::without_offset());
     let started =
-        clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.govern(command)));
+        clocks.iter().map(|clock| Gateway::with_command(&text, |command| clock.apply_to(command)));
     let mut gateways = futures_util::future::join_all(started).await;
     for gateway in &gateways {
-        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     }
     let began = std::time::Instant::now();
     let stepping = async {
@@ -287,11 +287,13 @@ async fn streams_at_a_time_are_counted_across_gateways() {
     redis.kill();
     redis.restart().await;
     for gateway in &gateways {
-        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     }
     for gateway in &gateways {
         let answered = gateway.metric("llm_lens_store_successes_total", "");
-        gateway.until(|g| g.metric("llm_lens_store_successes_total", "") > answered + 1.0).await;
+        gateway
+            .wait_until(|g| g.metric("llm_lens_store_successes_total", "") > answered + 1.0)
+            .await;
     }
     assert!(open(&gateways[0]).await.is_none());
     // One gateway crashes with three streams.
@@ -335,16 +337,16 @@ fn waiting() -> Vec<Step> {
 
 /// The store executes a command, but its answer is late: the stream is not counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_lost_keeps_no_place() {
+async fn late_store_answer_counts_no_stream() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
     let text = shared(&engine, &redis, "unit: streams, amount: 4", ", on_failure: closed")
         .replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
-    gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams = vec![open(&gateway).await.expect("a place")];
     redis.command(&["CLIENT", "PAUSE", "400", "ALL"]);
     assert!(open(&gateway).await.is_none(), "the store does not answer");
-    gateway.until(|g| g.metric("llm_lens_store_failures_total", "") >= 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_store_failures_total", "") >= 1.0).await;
     eventually_open(&gateway, &mut streams, 3).await;
     assert!(open(&gateway).await.is_none());
 }
@@ -352,16 +354,16 @@ async fn an_answer_that_is_lost_keeps_no_place() {
 /// A change of the number of replicas keeps the limit: running streams stay counted, and are
 /// released at their end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn places_live_through_a_reload() {
+async fn counted_streams_survive_a_reload() {
     let (engine, redis) = (Engine::start(|_| waiting()).await, Redis::start().await);
     let text = shared(&engine, &redis, "unit: streams, amount: 2", "").replace(", window: 30d", "");
     let gateway = Gateway::with_settings(&text).await;
-    gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+    gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
     let mut streams =
         vec![open(&gateway).await.expect("a place"), open(&gateway).await.expect("another")];
     gateway.write_settings(&text.replace("replicas: 4", "replicas: 3"));
     gateway
-        .until(|g| {
+        .wait_until(|g| {
             g.metric("llm_lens_reloads_total", "") >= 1.0
                 && g.metric("llm_lens_store_up", "") == 1.0
         })
@@ -383,7 +385,7 @@ async fn a_gateway_that_ends_leaves_the_store_with_what_was_used() {
             .replace("window: 30d", "window: month");
         let mut gateway =
             Gateway::with_settings(&format!("{text}shutdown: {{grace: {grace}}}\n")).await;
-        gateway.until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
+        gateway.wait_until(|g| g.metric("llm_lens_store_up", "") == 1.0).await;
         let mut client = gateway.client().await;
         client.post(CHAT, "", &request(",\"stream\":true,\"max_tokens\":10")).await;
         let mut said = read_until(&mut client, "\"content\"").await;

@@ -180,7 +180,7 @@ async fn tokens_authenticate_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_key_signed_is_nothing_when_the_key_is_gone() {
+async fn tokens_of_a_removed_key_are_refused() {
     let Issued { provider, gateway, old, new, rotated, good, .. } = issued().await;
     // The issuer changes its key: new tokens are accepted soon, old ones are refused.
     rotated.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 /// Bytes that are special for one of the parsers.
-const MEANT: &[u8] = b"\r\n\0: {}[]\",\\0fF;\xff";
+const SPECIAL_BYTES: &[u8] = b"\r\n\0: {}[]\",\\0fF;\xff";
 
 /// The prefix of an input, which selects the split and, for a body, the framing.
 fn before(len: usize, numbers: &mut SmallRng) -> Vec<u8> {
@@ -14,7 +14,7 @@ fn before(len: usize, numbers: &mut SmallRng) -> Vec<u8> {
 }
 
 fn meant(numbers: &mut SmallRng) -> u8 {
-    MEANT[numbers.random_range(..MEANT.len())]
+    SPECIAL_BYTES[numbers.random_range(..SPECIAL_BYTES.len())]
 }
 
 fn captures() -> Vec<Vec<u8>> {
@@ -71,7 +71,7 @@ fn heads() {
         b"\0\x20HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello",
     ] {
         for at in 2..head.len() {
-            for byte in MEANT {
+            for byte in SPECIAL_BYTES {
                 let mut changed = head.to_vec();
                 changed[at] = *byte;
                 fuzz::head(&changed);
@@ -86,7 +86,7 @@ fn bodies() {
     run_small(4, fuzz::body);
     let chunked = b"\x03\0\0\x095;a=b\r\nhello\r\n0a\r\n0123456789\r\n0\r\nx: y\r\n\r\n";
     for at in 4..chunked.len() {
-        for byte in MEANT {
+        for byte in SPECIAL_BYTES {
             let mut changed = chunked.to_vec();
             changed[at] = *byte;
             fuzz::body(&changed);

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::in_characters;
-use crate::say;
+use crate::write_stdout;
 
 /// The types of the headline figure.
 const CORE: [&str; 9] = [
@@ -126,9 +126,9 @@ pub(crate) fn eval(folder: &Path, sources: bool, code: Option<&Path>) -> Result<
     out.push_str(&speed(&scanner, &benign));
     let prose: Vec<&str> = benign.iter().map(|row| row.text.as_str()).collect();
     out.push_str(&super::streams::streams(&prose, code)?);
-    say(&out)?;
+    write_stdout(&out)?;
     let out = super::train::measure(folder, sources)?;
-    say(&out)?;
+    write_stdout(&out)?;
     Ok(ExitCode::SUCCESS)
 }
 

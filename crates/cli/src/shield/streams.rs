@@ -17,11 +17,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 /// Maximum letters of a piece.
-const LETTERS: usize = 6;
+const MAX_LETTERS: usize = 6;
 /// Maximum digits of a piece.
-const DIGITS: usize = 3;
+const MAX_DIGITS: usize = 3;
 /// Maximum bytes of all source files together.
-const MAX_FILE: usize = 4 << 20;
+const MAX_SOURCE_BYTES: usize = 4 << 20;
 /// Number of timed runs; the fastest counts.
 const TIMES: usize = 3;
 
@@ -120,8 +120,8 @@ impl Class {
     /// Maximum characters of this class in a piece.
     fn most(self) -> usize {
         match self {
-            Class::Letter => LETTERS,
-            Class::Digit => DIGITS,
+            Class::Letter => MAX_LETTERS,
+            Class::Digit => MAX_DIGITS,
             Class::Space => usize::MAX,
             Class::Sign => 1,
         }
@@ -179,7 +179,7 @@ fn sources(folder: &Path) -> Result<Vec<String>> {
             .with_context(|| format!("cannot read {}", file.display()))?;
         bytes += text.len();
         texts.push(text);
-        if bytes > MAX_FILE {
+        if bytes > MAX_SOURCE_BYTES {
             break;
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_cut_as_models_cut_it() {
+    fn text_is_cut_like_tokens_of_a_model() {
         let text = "It costs 12345 or  so: unbelievable, (really).\n    x = a_b";
         let want = [
             "It", " costs", " ", "123", "45", " or", " ", " so", ":", " unbeli", "evable", ",",

@@ -7,7 +7,7 @@ use classifier::Question;
 use train::data::{self, File, Row};
 use train::{Samples, fit, report};
 
-use crate::say;
+use crate::write_stdout;
 
 /// Train on everything and write the weights.
 pub(crate) fn train(folder: &Path, out: &Path) -> Result<()> {
@@ -16,10 +16,10 @@ pub(crate) fn train(folder: &Path, out: &Path) -> Result<()> {
     let model = fit(&rows, &samples, |_| true)?;
     let bytes = model.to_bytes();
     std::fs::write(out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
-    say(&format!("{}: {} bytes from {} rows\n", out.display(), bytes.len(), rows.len()))?;
+    write_stdout(&format!("{}: {} bytes from {} rows\n", out.display(), bytes.len(), rows.len()))?;
     for question in Question::ALL {
         let measured = model.measured(question);
-        say(&format!(
+        write_stdout(&format!(
             "{question:?}: AUC {:.4}, TPR at 1 % FPR {:.3}, over five folds\n",
             measured.auc, measured.tpr
         ))?;

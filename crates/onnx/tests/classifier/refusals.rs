@@ -75,13 +75,13 @@ fn files_over_their_bound_are_refused() {
     let home = Home::plain();
     let refused =
         Classifier::load(&Settings { max_model_bytes: 100, ..home.settings() }).unwrap_err();
-    assert!(matches!(refused, LoadError::FileTooLarge { most: 100, .. }), "{refused}");
+    assert!(matches!(refused, LoadError::FileTooLarge { max_bytes: 100, .. }), "{refused}");
     let refused =
         Classifier::load(&Settings { max_tokenizer_bytes: 100, ..home.settings() }).unwrap_err();
     assert!(
-        refused
-            .to_string()
-            .ends_with("tokenizer.json has more than 100 bytes, the most that the settings allow"),
+        refused.to_string().ends_with(
+            "tokenizer.json has more than 100 bytes, the max_bytes that the settings allow"
+        ),
         "{refused}"
     );
 }

@@ -66,7 +66,7 @@ fn one_bad_word_in_a_long_text_is_found_wherever_it_stands() {
     }
     let clean = classifier.read(&words(300)).unwrap();
     assert!(clean.scores[1] < 0.01 && clean.scores[0] > 0.9);
-    assert_eq!((clean.windows, clean.unread), (30, 0));
+    assert_eq!((clean.windows, clean.skipped_windows), (30, 0));
 }
 
 #[test]
@@ -74,11 +74,14 @@ fn windows_beyond_the_bound_are_told_and_both_ends_are_read() {
     let classifier = Home::plain().load().unwrap();
     let filler = "good ".repeat(300);
     let reading = classifier.read(&filler).unwrap();
-    assert_eq!((reading.windows, reading.unread), (8, 22));
+    assert_eq!((reading.windows, reading.skipped_windows), (8, 22));
     assert!(harm(&classifier, &format!("bad {filler}")) > 0.2);
     assert!(harm(&classifier, &format!("{filler} bad")) > 0.2);
     let amid = classifier.read(&format!("{filler} bad {filler}")).unwrap();
-    assert!(amid.scores[1] < 0.01 && amid.unread > 0, "what was not read is told, not guessed");
+    assert!(
+        amid.scores[1] < 0.01 && amid.skipped_windows > 0,
+        "what was not read is told, not guessed"
+    );
 }
 
 #[test]

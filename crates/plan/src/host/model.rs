@@ -25,7 +25,7 @@ impl LocalModel for Model {
 
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure> {
         match self.0.read(text) {
-            Ok(reading) => Ok((reading.scores, reading.unread == 0)),
+            Ok(reading) => Ok((reading.scores, reading.skipped_windows == 0)),
             Err(ScoreError::TextTooLarge { .. }) => Err(Failure::TooLong),
             // No tokens: no findings.
             Err(ScoreError::NoTokens) => Ok((Vec::new(), true)),

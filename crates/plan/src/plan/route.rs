@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use config::settings::Route;
 use filters::Guardrail;
-use observatory::{Group, GroupId, InFlight, Observatory};
+use observatory::{Group, GroupGauges, GroupId, Observatory};
 use traffic::RateLimits;
 use transport::Upstream;
 use wire::Dialect;
@@ -59,7 +59,7 @@ pub struct MetricGroup {
     /// Where its series are.
     pub group: Group,
     /// Requests of the group that run now.
-    pub in_flight: Arc<InFlight>,
+    pub in_flight: Arc<GroupGauges>,
 }
 
 /// What routes are planned from.
