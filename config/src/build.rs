@@ -64,7 +64,7 @@ pub(crate) fn settings(root: Table) -> Result<Settings, Vec<Problem>> {
     if b.problems.is_empty() { Ok(settings) } else { Err(b.problems) }
 }
 
-/// The sections as they are when nothing is written in them.
+/// The optional sections with their defaults.
 fn defaults() -> Result<Table, Vec<Problem>> {
     let root = tree::read(
         "{timeouts: {}, limits: {}, shutdown: {}, admin: {}, audit: {}, access_log: {}, listeners: [{address: \"127.0.0.1:8080\"}], guardrails: [{name: x, risk: {}, sizes: {}, toxicity: {}}], pools: [{name: x, ejection: {}}]}",
@@ -74,7 +74,7 @@ fn defaults() -> Result<Table, Vec<Problem>> {
     Ok(root.with_sections_of(&guardrail).with_sections_of(&pool))
 }
 
-/// What routes refer to.
+/// Entries that routes refer to by name.
 struct Known<'k> {
     backends: &'k [Arc<Backend>],
     pools: &'k [Arc<Pool>],
@@ -210,7 +210,7 @@ impl Builder {
         })
     }
 
-    /// A server that a URL alone describes.
+    /// A backend that is given by its URL alone.
     pub(super) fn backend_at(&mut self, table: &Table, field: &'static str) -> Option<Backend> {
         let url = table.text(field)?;
         let parts = split_url(url).map_err(|why| self.wrong(table, field, why)).ok()?;
@@ -240,7 +240,7 @@ impl Builder {
         })
     }
 
-    /// The entry of a list that a route names.
+    /// The list entry that a field names; an unknown name is a problem.
     fn named<'l, T>(
         &mut self,
         table: &Table,
@@ -416,7 +416,7 @@ impl Builder {
                 self.wrong(&table, field, format!("must be at least {min} bytes"));
             }
         }
-        // A held event leaves as one chunk, and its size line has eight digits.
+        // A held event is written as one chunk, whose size line has eight digits.
         if table.size("event") > 1 << 30 {
             self.wrong(&table, "event", "must be at most 1GiB");
         }
@@ -480,7 +480,7 @@ fn is_label(name: &str) -> bool {
         && !name.starts_with("__")
 }
 
-/// Take a URL apart, or say what is wrong with it.
+/// Split a URL, or return what is wrong with it.
 fn split_url(url: &str) -> Result<BaseUrl, String> {
     let shown = url::shown(url);
     let parts: BaseUrl = url.parse().map_err(|why| match why {

@@ -1,8 +1,9 @@
 //! Settings of discovery, and settings with discovered backends added.
 //!
-//! - *In*: where a pool's backends are looked for, and what was found there.
-//! - *Out*: settings in which those backends stand like any others.
-//! - *Never*: a backend at an address that no engine has; more than [`MAX_FOUND`] in a pool.
+//! - *In*: the discovery source of a pool, and the endpoints it reported.
+//! - *Out*: settings with those endpoints added as backends.
+//! - *Never*: a backend at a link-local, multicast or broadcast address; more than [`MAX_FOUND`] in
+//!   a pool.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,10 @@ use serde::Serialize;
 use crate::Settings;
 use crate::settings::{Backend, Pool, Route};
 
-/// Most backends that are taken of what is found for a pool.
+/// Maximum discovered backends of a pool.
 pub const MAX_FOUND: usize = 1000;
 
-/// Where more backends of a pool are found.
+/// A source of more backends for a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -37,7 +38,7 @@ pub enum Source {
         /// Name servers; empty: the system's.
         servers: Vec<SocketAddr>,
     },
-    /// What is ready of a Kubernetes service, by its EndpointSlices.
+    /// Ready endpoints of a Kubernetes service, from its EndpointSlices.
     Kubernetes {
         /// Its namespace; `None`: the one that the gateway runs in.
         namespace: Option<String>,
@@ -61,21 +62,21 @@ impl fmt::Display for Source {
     }
 }
 
-/// What is looked for, and what it is like.
+/// Discovery of a pool's backends.
 #[derive(Clone, Debug)]
 pub struct Discovery {
-    /// Backend whose settings they have, except for address and port.
+    /// Backend whose settings apply to them, except for address and port.
     pub template: Arc<Backend>,
-    /// Where they are found.
+    /// Their source.
     pub source: Source,
 }
 
 /// A discovered endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Its IP address.
     pub address: IpAddr,
-    /// At which port.
+    /// Its port.
     pub port: u16,
     /// Weight; 0: unspecified.
     pub weight: u32,
@@ -83,7 +84,7 @@ pub struct Endpoint {
     pub zone: Option<String>,
 }
 
-/// What was found, by pool.
+/// Discovered endpoints, by pool.
 pub type Found = BTreeMap<Arc<str>, Vec<Endpoint>>;
 
 /// Whether the host is link-local, or a metadata service of a cloud.
@@ -91,7 +92,7 @@ pub(crate) fn is_forbidden(host: &str) -> bool {
     host.eq_ignore_ascii_case("metadata.google.internal") || host.parse().is_ok_and(is_of_the_link)
 }
 
-/// Whether an address is of the link, where clouds have their metadata, however it is written.
+/// Whether an address is link-local, or a metadata service of a cloud, in any notation.
 fn is_of_the_link(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local(),
@@ -99,7 +100,7 @@ fn is_of_the_link(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv6 metadata address of one cloud.
+/// The IPv6 metadata address of AWS.
 const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Whether a backend may have this address.
@@ -114,7 +115,7 @@ fn may_be_there(endpoint: &Endpoint) -> bool {
 }
 
 impl Endpoint {
-    /// A backend there, like another.
+    /// The backend at this endpoint, with the settings of `template`.
     fn backend(&self, name: Arc<str>, index: usize, template: &Backend) -> Backend {
         let weight = if self.weight == 0 { template.weight } else { self.weight };
         let zone = self.zone.clone().or_else(|| template.zone.clone());
@@ -131,7 +132,7 @@ impl Endpoint {
 }
 
 impl Settings {
-    /// These settings with the backends that were found.
+    /// These settings with discovered backends added.
     #[must_use]
     pub fn with_found(&self, found: &Found) -> Settings {
         let mut settings = self.clone();

@@ -27,7 +27,7 @@ routes:
     # guardrail: default
 ";
 
-/// A settings file with every field, its default and what it does. It is valid as it stands.
+/// A settings file with every field, its default and its meaning. It is valid unchanged.
 pub fn example() -> String {
     let mut out =
         String::from("# Settings of llm-lens gateway. Check with: llm-lens check gateway.yaml\n");
@@ -87,7 +87,7 @@ fn write_section(out: &mut String, section: &Section, indent: usize, inactive: b
     }
 }
 
-/// An entry of a list: the dash stands on a line of its own, so that every field looks the same.
+/// Write a list entry, with the dash on its own line, so that all fields look the same.
 fn write_entry(out: &mut String, section: &Section, indent: usize, inactive: bool) {
     out.push_str(&format!("{}{}-\n", "  ".repeat(indent), if inactive { "# " } else { "" }));
     write_section(out, section, indent + 1, inactive);

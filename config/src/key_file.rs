@@ -1,6 +1,6 @@
 //! Keys: a YAML file, or an SQLite database that `traffic` reads.
 //!
-//! - *In*: the file or database, and the limits that keys may have amounts of their own for.
+//! - *In*: the file or database, and the limits whose amounts a key can override.
 //! - *Out*: [`Key`]s, or every problem with its place: line and column of a file, the id of the key
 //!   in a database.
 //! - *Never*: a key itself; only hashes are kept.

@@ -2,7 +2,7 @@
 //!
 //! - *In*: the text of a settings file, or the flags of a gateway without one; the environment and
 //!   the files that secrets name.
-//! - *Out*: [`Settings`], or every problem at once, each with line, column and a way out.
+//! - *Out*: [`Settings`], or every problem at once, each with line, column and a fix.
 //! - *Never*: a default hidden in code that reads it. [`schema`] is the one table of sections and
 //!   fields; checking, the commented example, the JSON Schema and the documentation are all made
 //!   from it.
@@ -60,7 +60,7 @@ fn read(path: &Path, most: u64) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-/// Check the text of a settings file; `name` stands in the problems.
+/// Check the text of a settings file; `name` is its name in problems.
 ///
 /// # Errors
 /// All problems of the text.
@@ -68,8 +68,8 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
     tree::read(text).and_then(build::settings).map_err(|problems| Problems::new(name, problems))
 }
 
-/// The settings of a gateway that was given an upstream and no file. The flags become the text of a
-/// file, so that they are checked, and default, as one.
+/// Settings of a gateway that is started with flags instead of a file. The flags become the text of
+/// a file, so that the same checks and defaults apply.
 ///
 /// # Errors
 /// The problems of the flags.

@@ -11,7 +11,7 @@ pub struct Problem {
     pub column: usize,
     /// Where in the document: `routes[2].timeouts.connect`.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to fix it.
     pub message: String,
 }
 
@@ -21,7 +21,7 @@ impl Problem {
     }
 }
 
-/// All problems of one file, in its order.
+/// All problems of one file, sorted by position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems {
     file: String,
@@ -64,7 +64,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The known name nearest to what was written, if it is near enough to be a slip.
+/// The known name nearest to `written`, if it is near enough to be a typo.
 pub(crate) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|k| (strsim::levenshtein(written, k), k))

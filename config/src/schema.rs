@@ -1,6 +1,6 @@
 //! The table of all sections and fields: names, types, defaults with their reasons.
 //!
-//! Everything that knows the settings file knows it from here.
+//! Checker, builder, example, JSON Schema and reference all use this table.
 
 mod guardrails;
 mod routing;
@@ -29,17 +29,16 @@ pub struct Field {
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
-    /// Its default as it would be written; empty without one.
+    /// Its default in YAML; empty if it has none.
     pub default: &'static str,
     /// What it does, and why the default is what it is.
     pub doc: &'static str,
-    /// The key that it had before; empty if it had no other.
+    /// Its previous key, if it was renamed; else empty.
     pub was: &'static str,
 }
 
 impl Field {
-    /// The same, with the key that it had before: a file that still has it is answered with the new
-    /// one.
+    /// Set the previous key. A file that still uses it gets an error with the new key.
     const fn was(self, was: &'static str) -> Field {
         Field { was, ..self }
     }
@@ -58,13 +57,13 @@ pub enum Kind {
     Count(u64, u64),
     /// A number from 0 to 1.
     Share,
-    /// A number from 0 on.
+    /// A number of at least 0.
     Number,
     /// A duration with its unit.
     Duration,
     /// A size with its unit.
     Size,
-    /// A text that may hold `${ENV}` or be `file:PATH`, and is never shown.
+    /// A text that is never shown. It may contain `${ENV}` or be `file:PATH`.
     Secret,
     /// One of these words.
     Word(&'static [&'static str]),

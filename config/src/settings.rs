@@ -36,33 +36,33 @@ pub struct Settings {
     pub backends: Vec<Arc<Backend>>,
     /// Pools that routes name.
     pub pools: Vec<Arc<Pool>>,
-    /// Where this gateway runs.
+    /// Zone of this gateway.
     pub zone: Option<String>,
     /// Authentication; `None`: off.
     pub auth: Option<AuthSettings>,
     /// Rate limits.
     pub rate_limits: Vec<Limit>,
-    /// Where gateways keep the limits that they share.
+    /// Store of the rate limits that gateways share.
     pub store: Option<StoreSettings>,
-    /// Where sums of what was used are kept.
+    /// File with the usage sums.
     pub usage_file: Option<PathBuf>,
-    /// What tokens cost.
+    /// Prices of tokens.
     pub prices: Vec<Price>,
-    /// Guards; routes hold theirs.
+    /// Guardrails; each route has a reference to its own.
     pub guardrails: Vec<Arc<GuardrailSettings>>,
     /// Routes in the order they are tried.
     pub routes: Vec<Arc<Route>>,
-    /// Waits that do not depend on a route.
+    /// General timeouts; routes can override some of them.
     pub timeouts: Timeouts,
-    /// Bounds.
+    /// Bounds on sizes, connections and memory.
     pub limits: Limits,
-    /// Threads for what guards cannot do in microseconds; 0 means half of the cores.
+    /// Threads for guardrail work that takes longer than microseconds; 0 means half of the cores.
     pub guardrail_threads: usize,
-    /// The audit log of guards.
+    /// The audit log of guardrails.
     pub audit: Audit,
     /// The access log.
     pub access_log: AccessLog,
-    /// The end of the process.
+    /// Draining and handing over.
     pub shutdown: Shutdown,
 }
 
@@ -80,14 +80,14 @@ pub struct AuthSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JwtSettings {
-    /// What its tokens must say.
+    /// Required claims of its tokens, and names of other claims.
     #[serde(flatten)]
     pub issuer: Issuer,
-    /// Where its keys are.
+    /// Source of its key set.
     pub jwks: JwksSource,
 }
 
-/// Where the keys of an identity provider are.
+/// Source of an identity provider's key set.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JwksSource {
@@ -110,7 +110,7 @@ impl PartialEq for JwksSource {
 
 impl Eq for JwksSource {}
 
-/// Where gateways keep the limits that they share.
+/// Store of the rate limits that gateways share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreSettings {
@@ -119,23 +119,23 @@ pub struct StoreSettings {
     /// How long it may take to answer.
     #[serde(serialize_with = "seconds")]
     pub timeout: Duration,
-    /// When it is away.
+    /// Fallback while it is unreachable.
     pub on_failure: OnStoreFailure,
 }
 
-/// What happens when the store is away.
+/// What happens while the store is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreFailure {
-    /// Each gateway goes by its share.
+    /// Each gateway applies its part of each limit.
     Local,
     /// Requests pass and are charged later.
     Open,
-    /// None passes.
+    /// Requests are refused.
     Closed,
 }
 
-/// The audit log of guards.
+/// The audit log of guardrails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Audit {
@@ -143,9 +143,9 @@ pub struct Audit {
     pub file: Option<PathBuf>,
     /// The key of the hashes.
     pub key: Option<Secret>,
-    /// Bytes after which a file is set aside.
+    /// Maximum bytes of the file before it is renamed.
     pub max_size: u64,
-    /// Files set aside that are kept.
+    /// Renamed files that are kept.
     pub keep: usize,
 }
 
@@ -155,9 +155,9 @@ pub struct Audit {
 pub struct AccessLog {
     /// The file; `None`: nothing is written.
     pub file: Option<PathBuf>,
-    /// Bytes after which a file is set aside.
+    /// Maximum bytes of the file before it is renamed.
     pub max_size: u64,
-    /// Files set aside that are kept.
+    /// Renamed files that are kept.
     pub keep: usize,
 }
 
@@ -185,7 +185,7 @@ pub struct ListenerTls {
     pub allow_tls12: bool,
     /// Authorities of clients' certificates.
     pub client_ca: Option<PathBuf>,
-    /// A client must have one.
+    /// Require a client certificate.
     pub client_required: bool,
 }
 
@@ -205,49 +205,48 @@ pub struct Backend {
     pub authority: String,
     /// Put before each request's path; empty or begins with a slash and does not end with one.
     pub prefix: String,
-    /// How answers are read; `None` goes by the path.
+    /// Dialect of its answers; `None`: that of the path.
     #[serde(serialize_with = "dialect_name")]
     pub dialect: Option<Dialect>,
     /// `gen_ai.provider.name`.
     pub provider: String,
-    /// In place of the client's `Authorization`.
+    /// Credential that replaces the client's.
     pub api_key: Option<Secret>,
     /// HTTP/2 to the backend.
     pub http2: bool,
     /// TLS; `None` for `http` URLs.
     pub tls: Option<BackendTls>,
-    /// Most connections in use.
+    /// Maximum connections in use.
     pub max_connections: usize,
-    /// Most idle connections for each worker.
+    /// Maximum idle connections for each worker.
     pub idle_connections: usize,
-    /// How many requests it gets at a time.
+    /// Limits on concurrent requests, and the queue.
     pub admission: Option<Admission>,
-    /// Tokens that prompt and answer may have in all; 0: not known.
+    /// Maximum tokens of prompt and answer together; 0: unknown.
     pub context_length: u64,
-    /// Models that may become labels.
+    /// Models that it serves; they become metric labels.
     pub models: Vec<String>,
-    /// Its share in pools.
+    /// Its weight in pools.
     pub weight: u32,
     /// Active health checks.
     pub health: Option<Checks>,
-    /// Where its own metrics are, and how often they are read.
+    /// Path of its own metrics, and the interval between two scrapes.
     pub engine_metrics: Option<(String, Duration)>,
-    /// What it cannot do.
+    /// Abilities that it lacks.
     pub unsupported: Vec<Ability>,
-    /// Where it is.
+    /// Its zone.
     pub zone: Option<String>,
     /// Dollars for a million tokens.
     pub cost: f64,
 }
 
 impl Backend {
-    /// Whether another is the same, wherever in the settings it stands.
+    /// Whether another is equal, apart from its position.
     pub fn is_same(&self, other: &Backend) -> bool {
         *self == Backend { index: self.index, ..other.clone() }
     }
 
-    /// The header field that carries the backend's own key: its name, and its value, which is for
-    /// the wire only.
+    /// The header field with the backend's own key: its name and its value. The value is a secret.
     pub fn credential(&self) -> Option<(&'static str, String)> {
         let key = self.api_key.as_ref()?.reveal();
         Some(if self.provider == "anthropic" {
@@ -288,7 +287,7 @@ pub struct Route {
     /// The pools that serve it, in order.
     #[serde(serialize_with = "pool_names")]
     pub pools: Vec<Arc<Pool>>,
-    /// A new version: its place among the pools, and how it is released.
+    /// A new version, and conditions of its rollback.
     pub canary: Option<CanarySettings>,
     /// The mirror.
     pub mirror: Option<MirrorSettings>,
@@ -298,17 +297,17 @@ pub struct Route {
     pub resume: Resume,
     /// Hedging.
     pub hedges: Option<Hedges>,
-    /// When the first pool is passed over.
+    /// When requests go to the second pool although the first is available.
     pub offload: Option<OffloadSettings>,
-    /// Ask for usage on our own account.
+    /// Inject `include_usage` into requests.
     pub inject_usage: bool,
-    /// Pass `Accept-Encoding` on.
+    /// Forward `Accept-Encoding`.
     pub forward_compression: bool,
-    /// Whether a credential is wanted.
+    /// Whether a credential is required.
     pub auth: Auth,
-    /// Paths that may pass unread.
+    /// Paths that are forwarded unparsed.
     pub passthrough: Vec<Pattern>,
-    /// Names that it answers to.
+    /// Values of `Host` that it accepts.
     pub hosts: Vec<String>,
     /// Origins that may read its answers.
     pub cors: Vec<String>,
@@ -316,32 +315,32 @@ pub struct Route {
     pub strict: bool,
     /// Estimated output tokens of a request without `max_tokens`.
     pub default_output_tokens: u64,
-    /// The file that prompts are counted by.
+    /// The `tokenizer.json` that counts prompts.
     pub tokenizer: Option<PathBuf>,
-    /// The guard.
+    /// The guardrail.
     #[serde(serialize_with = "guardrail_name")]
     pub guardrail: Option<Arc<GuardrailSettings>>,
     /// Add `Server-Timing`.
     pub server_timing: bool,
     /// Add `x-security-validated` and `x-latency-monitored`.
     pub security_headers: bool,
-    /// A gap over this is a stall.
+    /// A longer gap between two tokens counts as a stall.
     #[serde(serialize_with = "seconds")]
     pub stall: Duration,
-    /// Waits.
+    /// Timeouts.
     pub timeouts: Timeouts,
     /// Constant labels.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Route {
-    /// Whether the body decides about permissions and limits.
+    /// Whether permissions or validation depend on the body.
     pub fn reads_bodies(&self) -> bool {
         self.auth != Auth::Off || self.strict
     }
 }
 
-/// How long to wait; zero means forever.
+/// Timeouts; zero disables one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -351,67 +350,67 @@ pub struct Timeouts {
     /// End of head to end of body.
     #[serde(serialize_with = "seconds")]
     pub request_body: Duration,
-    /// Between two requests.
+    /// Between two requests on a client connection.
     #[serde(serialize_with = "seconds")]
     pub idle: Duration,
-    /// To a backend.
+    /// To connect to a backend.
     #[serde(serialize_with = "seconds")]
     pub connect: Duration,
     /// From the request sent to the first byte.
     #[serde(serialize_with = "seconds")]
     pub first_byte: Duration,
-    /// Between two reads.
+    /// Between two reads of an answer.
     #[serde(serialize_with = "seconds")]
     pub between_events: Duration,
     /// The whole request.
     #[serde(serialize_with = "seconds")]
     pub total: Duration,
-    /// A client that takes nothing.
+    /// For a client that reads nothing while bytes are ready for it.
     #[serde(serialize_with = "seconds")]
     pub client_write: Duration,
 }
 
-/// Bounds.
+/// Bounds on sizes, connections and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of a head.
+    /// Maximum bytes of a head.
     pub request_head: usize,
-    /// Fields of a head.
+    /// Maximum fields of a head.
     pub header_fields: usize,
-    /// Bytes of an inference request's body.
+    /// Maximum bytes of an inference request's body.
     pub request_body: usize,
-    /// Bytes of one event kept.
+    /// Maximum bytes of one event that is parsed.
     pub event: usize,
-    /// Bytes taken ahead of a slow client.
+    /// Maximum bytes read ahead of a slow client.
     pub stream_buffer: usize,
-    /// Records kept.
+    /// Records kept for `/api/requests`.
     pub records: usize,
-    /// Connections of clients; 0: any number.
+    /// Maximum client connections; 0: no limit.
     pub connections: usize,
-    /// Of one address; 0: any number.
+    /// Maximum connections of one address; 0: no limit.
     pub connections_per_address: usize,
-    /// Requests of one address in a second; 0: any number.
+    /// Maximum requests of one address in a second; 0: no limit.
     pub requests_per_address: u32,
-    /// Streams of an HTTP/2 connection.
+    /// Maximum concurrent streams of an HTTP/2 connection.
     pub h2_streams: u32,
-    /// Kernel receive timestamps.
+    /// Record kernel receive timestamps.
     pub kernel_timestamps: bool,
 }
 
-/// The end of the process.
+/// Draining and handing over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Shutdown {
     /// How long streams may continue.
     #[serde(serialize_with = "seconds")]
     pub grace: Duration,
-    /// Where listeners are handed over.
+    /// Unix socket over which listeners are handed over.
     pub upgrade_socket: PathBuf,
 }
 
 impl Settings {
-    /// All models that may become labels, sorted.
+    /// All declared models, sorted.
     pub fn declared_models(&self) -> Vec<&str> {
         let mut names: Vec<&str> =
             self.backends.iter().flat_map(|b| b.models.iter().map(String::as_str)).collect();

@@ -1,9 +1,8 @@
-//! A settings file, checked against the table: every known field has its type, nothing else is
-//! there.
+//! A settings file, checked against the schema: every field has its type, and there are no others.
 //!
 //! - *In*: YAML text.
 //! - *Out*: a tree of typed [`Value`]s, each with its place, defaults filled in; or all problems.
-//! - *Never*: knowledge of what a field means. That is the builder's.
+//! - *Never*: the meaning of a field, which is the builder's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::problem::{Problem, nearest};
 use crate::schema::{Field, Kind, ROOT, Section};
 use crate::value::{self, Secret};
 
-/// Where something stands.
+/// A position in the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     line: usize,
@@ -68,8 +67,7 @@ impl Table {
     }
 
     fn value(&self, name: &str) -> &Value {
-        // The checker enters every field of a section, so a name that is not there is a slip in our
-        // own code.
+        // The checker enters every field of a section, so an unknown name is a bug in the builder.
         debug_assert!(
             self.fields.is_empty() || self.fields.contains_key(name),
             "no field {name:?} in {:?}",
@@ -78,7 +76,7 @@ impl Table {
         self.fields.get(name).map_or(&Value::Absent, |(value, _)| value)
     }
 
-    /// Whether something is written there.
+    /// Whether the field has a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         !matches!(self.value(name), Value::Absent)
     }
@@ -108,7 +106,7 @@ impl Table {
         }
     }
 
-    /// A number that is written there, or has a default.
+    /// A number, if it is given or has a default.
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
         match self.value(name) {
             Value::Number(number) => Some(*number),
@@ -116,7 +114,7 @@ impl Table {
         }
     }
 
-    /// Sizes are bounded by what fits in memory anyway.
+    /// A count or size as `usize`.
     pub(crate) fn size(&self, name: &str) -> usize {
         usize::try_from(self.count(name)).unwrap_or(usize::MAX)
     }
@@ -128,7 +126,7 @@ impl Table {
         }
     }
 
-    /// A duration that is written there.
+    /// A duration, if it is given or has a default.
     pub(crate) fn given_duration(&self, name: &str) -> Option<Duration> {
         match self.value(name) {
             Value::Duration(d) => Some(*d),
@@ -164,7 +162,7 @@ impl Table {
         }
     }
 
-    /// The same with the sections of another beside its own.
+    /// This table, with the sections of another added.
     pub(crate) fn with_sections_of(mut self, other: &Table) -> Table {
         let sections =
             other.fields.iter().filter(|(_, (value, _))| matches!(value, Value::Table(_)));
@@ -218,7 +216,7 @@ impl Checker {
         self.problems.push(place.problem(message));
     }
 
-    /// A section in which nothing is written.
+    /// An empty section, with its defaults.
     fn defaults(&mut self, section: &'static Section, place: &Place) -> Table {
         let mut table = Table { place: place.clone(), fields: BTreeMap::new() };
         for field in section.fields {
@@ -231,8 +229,7 @@ impl Checker {
         let mut place = table.place.clone();
         place.path = join(&place.path, field.name);
         let value = match field.kind {
-            // Whether an optional section is there can matter, so its defaults are the builder's to
-            // ask for.
+            // The presence of an optional section can matter, so the builder fills in its defaults.
             Kind::Section(_) | Kind::List(_) | Kind::Texts | Kind::TextMap | Kind::Secret => {
                 Value::Absent
             }
@@ -372,8 +369,7 @@ impl Checker {
     }
 }
 
-/// A secret from the environment, a file or (for tests of one's own set-up) the text itself. What
-/// went wrong is told without the value.
+/// A secret from the environment, a file or the text itself. Errors do not contain the value.
 fn secret(text: &str) -> Result<Secret, String> {
     let value = match text.strip_prefix("file:") {
         Some(path) => std::fs::read_to_string(path)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A secret. It prints as `***` and cannot be compared.
+/// A secret. It prints and serializes as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -12,7 +12,7 @@ impl Secret {
         Secret(value)
     }
 
-    /// The value itself; for the wire only.
+    /// The plain value, for sending only.
     pub fn reveal(&self) -> &str {
         &self.0
     }

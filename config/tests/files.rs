@@ -50,7 +50,8 @@ fn every_problem_is_told_at_once_with_its_place() {
         [
             "gateway.yaml:2:5: listeners[0].adress: unknown key; did you mean \"address\"?",
             "gateway.yaml:2:5: listeners[0]: \"address\" is missing: IP address and port. Port 0 takes a free one.",
-            "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration; write for example \"250ms\", \"5s\", \"10m\", \"1h\" or \"30d\"",
+            "gateway.yaml:9:12: routes[0].stall: \"5 parsecs\" is not a duration \
+             (for example 250ms, 5s, 10m, 1h, 30d)",
             "gateway.yaml:10:10: workers: \"many\" is not a whole number from 0 to 1024",
             "gateway.yaml:11:1: colour: unknown key; known here: listeners, admin, workers, backends, pools, zone, guardrails, auth, rate_limits, store, usage_file, prices, routes, audit, access_log, timeouts, limits, guardrail_threads, shutdown",
         ]

@@ -2,9 +2,9 @@
 //!
 //! - *In*: GET requests of people and scrapers.
 //! - *Out*: text and JSON. Secrets are masked by their type.
-//! - *Never*: a change of anything but the share of a new version; the threads of the data path.
-//!   Connections are served on the control thread, and pages are made on threads that may block, so
-//!   that health checks wait for neither.
+//! - *Never*: a change, except of a canary's share; the threads of the data path. Connections are
+//!   served on the control thread, and pages are built on blocking threads, so that health checks
+//!   wait for neither.
 
 mod params;
 mod routing;
@@ -38,12 +38,12 @@ use params::{ApiError, Params};
 
 /// Connections served at a time; more wait.
 const MAX_CONNECTIONS: usize = 64;
-/// Pages made at a time. A page is made to its end although its client has left, so connections do
-/// not bound them.
+/// Pages built at a time. A page is finished even if its client has left, so that the limit on
+/// connections does not bound them.
 const MAX_PAGES: usize = 4;
-/// A client that takes longer for its head is cut.
+/// A connection whose head takes longer is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Records that `/api/requests` gives when the query names no number.
+/// Default `limit` of `/api/requests`.
 const DEFAULT_LIMIT: usize = 100;
 
 /// The app of the operator's listener.
@@ -114,7 +114,7 @@ fn page(
     })
 }
 
-/// Do what may take long on a thread that may block, when fewer than [`MAX_PAGES`] others are done.
+/// Build a page on a blocking thread, at most [`MAX_PAGES`] at a time.
 async fn off_thread(
     make: impl FnOnce() -> Result<Response, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
@@ -185,13 +185,13 @@ fn security(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     Ok(json!({"routes": shared.observatory.security(params.get("route"))}))
 }
 
-/// What became of the records of each sink.
+/// Delivered and dropped records of each sink.
 fn sinks(shared: &Shared) -> Vec<Value> {
     let row = |counts: &Arc<observatory::SinkCounts>| json!({"sink": counts.name, "records": counts.delivered(), "dropped": counts.dropped(), "last_error": counts.last_error()});
     shared.observatory.sinks().map(row).collect()
 }
 
-/// Usage sums, grouped as the query asks.
+/// Usage sums, grouped by the `by` and `per` of the query.
 fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
     let mut apart = GroupBy::default();
     for word in params.get("by").unwrap_or("owner").split(',') {

@@ -1,8 +1,8 @@
 //! The proxy: listeners, the admin listener, background tasks. The crate `pipeline` processes
 //! requests.
 //!
-//! Modules stand here in layers, lowest first; each uses only those above it in this list.
-//! `tests/architecture.rs` holds that.
+//! Modules are listed in layers, lowest first; each uses only those above it.
+//! `tests/architecture.rs` enforces that.
 
 mod tls;
 

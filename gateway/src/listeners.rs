@@ -1,11 +1,11 @@
-//! Clients: connections that pingora accepted, over HTTP/1.1 (our own reader and writer) or HTTP/2
-//! (pingora's).
+//! Connections of clients, accepted by pingora: HTTP/1.1 with the gateway's own reader and writer,
+//! HTTP/2 with pingora's.
 //!
 //! - *In*: bound sockets.
 //! - *Out*: requests for the pipeline; a [`Sink`](transport::Sink) that the relay writes an answer
 //!   to.
-//! - *Never*: a second reading of a head. What passes through to pingora's proxy was checked by the
-//!   same parser.
+//! - *Never*: a second interpretation of a head. Requests for pingora's proxy are first checked by
+//!   the same parser.
 //!
 //! Why the exchange is not run from pingora's `request_filter`: `docs/adr/0001-the-two-legs.md`. In
 //! short, a head that pingora has parsed has lost what must be refused (both framings at once,
@@ -28,9 +28,9 @@ use pingora::server::ShutdownWatch;
 /// How long an idle connection stays open when the gateway drains: a request may be on its way.
 const DRAIN_DELAY: Duration = Duration::from_millis(500);
 
-/// The gateway drains, and what was on its way has come.
+/// Wait until the gateway drains and requests in flight have arrived.
 async fn left(shutdown: &mut ShutdownWatch) {
-    // Without a sender the gateway never drains by itself.
+    // The sender is gone: there will be no drain.
     if shutdown.wait_for(|leaving| *leaving).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -3,11 +3,10 @@
 //!
 //! - *In*: [`Options`].
 //! - *Out*: a running [`Gateway`]; its end.
-//! - *Never*: an exit while a stream could still end well, unless the grace has passed. Pingora's
-//!   `Server` sleeps its whole grace period whatever is left to do; this ends with the last
-//!   connection.
+//! - *Never*: an exit while a stream is running, until the grace period is over. Pingora's `Server`
+//!   always sleeps the whole period; this ends with the last connection.
 //!
-//! Signals: TERM drains and ends; INT ends at once; HUP reads the settings again; QUIT hands the
+//! Signals: TERM drains and ends; INT ends at once; HUP reloads the settings; QUIT hands the
 //! listeners to a successor that was started with `--upgrade`, then drains and ends.
 
 use std::net::SocketAddr;
@@ -38,26 +37,26 @@ use crate::background::discovery::{self, Discovery};
 use crate::background::{health_checks, jwks, reload, shared_limits, usage_file};
 use crate::listeners::{BindError, Bound, ProxyApp, Sockets};
 
-/// Jobs of guards that wait at a time. At a hundred microseconds each, the last waits for some 25
-/// ms; a deadline is shorter than twice that only where the settings ask for it.
+/// Guardrail jobs that may wait. At a hundred microseconds each, the last waits for some 25 ms;
+/// only explicit settings make a deadline shorter than twice that.
 const JUDGING: usize = 256;
 /// Prompts that wait to be counted: the longest take a tenth of a second.
 const COUNTING: usize = 32;
-/// How often the drain looks whether the last connection has ended.
+/// Interval at which the drain checks for open connections.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// How long workers may take to drop what they have.
+/// Maximum time for workers to drop their tasks at shutdown.
 const WORKERS_END: Duration = Duration::from_millis(500);
 /// How long a draining gateway may take to return its shared limits.
 const LAST_CHORES: Duration = Duration::from_secs(1);
 /// How long a successor gets to take over after it has the listeners.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// What to run.
+/// What a gateway is started with.
 #[derive(Debug)]
 pub struct Options {
     /// Checked settings.
     pub settings: Settings,
-    /// The file they came from; it is watched.
+    /// The settings file, which is watched for changes.
     pub file: Option<PathBuf>,
     /// Take the listeners from a running gateway.
     pub upgrade: bool,
@@ -71,7 +70,7 @@ pub enum StartError {
     /// The settings file has problems.
     #[error(transparent)]
     Settings(#[from] Problems),
-    /// A file that the settings name is not what it should be.
+    /// A file that the settings name is invalid, or a feature is missing.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// A listener cannot be set up.
@@ -99,7 +98,7 @@ pub struct Gateway {
     admin: Bound,
     fds: ListenFds,
     workers: usize,
-    /// How long it waits for its first backends, where they are to be found.
+    /// Maximum wait for the first discovered backends.
     patience: Duration,
 }
 
@@ -217,7 +216,7 @@ impl Gateway {
                 .spawn(async move { service.start_service(Some(fds), leaving, 1).await });
         }
         let end = control.block_on(self.control(&leave, signals, discovery))?;
-        // What still runs is dropped, and settles; then the accounts are closed.
+        // Running requests are dropped and settled before limits are returned and usage is saved.
         let limit = if end == End::Now { Duration::ZERO } else { Duration::from_millis(200) };
         let (ended, end_of_workers) = std::sync::mpsc::sync_channel(1);
         // On its own thread: a worker that does not stop must not block the exit. It ends with the
@@ -245,7 +244,7 @@ impl Gateway {
         mut signals: Signals,
         discovery: Discovery,
     ) -> Result<End, StartError> {
-        // The operator sees what happens until the end, or until a successor answers in our place.
+        // The admin listener serves until the end, or until a successor takes over.
         let (hand_admin_over, staying) = watch::channel(false);
         let mut admin = self.admin.service(AdminApp::new(self.shared.clone()));
         let admin = admin.start_service(Some(self.fds.clone()), staying, 1);
@@ -344,7 +343,7 @@ impl Gateway {
     }
 }
 
-/// Where records go besides the list of recent ones.
+/// Sinks of records, besides the list of recent ones.
 fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let config::settings::AccessLog { file, max_size, keep, .. } = &settings.access_log;
@@ -355,7 +354,7 @@ fn sinks(settings: &Settings) -> Result<Vec<Box<dyn Sink>>, StartError> {
     Ok(sinks)
 }
 
-/// Where findings go, if the settings want that.
+/// The audit log, if one is configured.
 fn audit_log(settings: &Settings) -> Result<Option<AuditLog>, StartError> {
     let config::settings::Audit { file, max_size, keep, .. } = &settings.audit;
     let Some(path) = file else { return Ok(None) };
@@ -384,7 +383,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// Only the signals that end the process.
+    /// Wait for TERM or INT only.
     async fn wait_for_end(&mut self) -> Wanted {
         tokio::select! {
             _ = self.terminate.recv() => Wanted::Drain,

@@ -105,9 +105,9 @@ impl Observatory {
         self.groups.intern(group)
     }
 
-    /// Expires the series of backends that have been unused for [`REMOVED_BACKEND_TTL`], so that removed
-    /// backends do not grow memory and scrapes. Call it periodically. Returns false and does
-    /// nothing while a scrape holds the lock: the calling thread does not wait.
+    /// Expires the series of backends that have been unused for [`REMOVED_BACKEND_TTL`], so that
+    /// removed backends do not grow memory and scrapes. Call it periodically. Returns false and
+    /// does nothing while a scrape holds the lock: the calling thread does not wait.
     pub fn expire(&self, now: Tick) -> bool {
         // The order of locks is that of a scrape: the total, then the groups.
         let mut total = match self.total.try_lock() {

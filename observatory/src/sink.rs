@@ -3,8 +3,8 @@
 //! - *In*: records from workers; lines of the audit log have a pump of their own.
 //! - *Out*: batches for each [`Sink`], roughly in the order in which the requests ended; counts of
 //!   delivered and dropped records.
-//! - *Never*: a request that waits for a sink; more than [`MAX_QUEUED_RECORDS`] queued records per worker: the
-//!   excess is dropped and counted.
+//! - *Never*: a request that waits for a sink; more than [`MAX_QUEUED_RECORDS`] queued records per
+//!   worker: the excess is dropped and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Builds where the backends of a pool come from: `discover` and `backends_file`.
+//! Builds the sources of a pool's backends: `discover` and `backends_file`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -15,7 +15,7 @@ const MAX_FILE: u64 = 1 << 20;
 const DNS: u16 = 53;
 
 impl Builder {
-    /// Where more backends of a pool are found.
+    /// The discovery of a pool's backends.
     pub(super) fn discovery(&mut self, pool: &Table, known: &[Arc<Backend>]) -> Option<Discovery> {
         let table = pool.table("discover")?;
         if pool.text("template").is_none() {
@@ -64,7 +64,7 @@ impl Builder {
         })
     }
 
-    /// Fields that say nothing where backends are found otherwise.
+    /// Report fields that do not apply to this kind of source.
     fn only_for(&mut self, table: &Table, kind: &str, fields: &[(&str, &[&str])]) {
         for (field, kinds) in
             fields.iter().filter(|(field, kinds)| table.has(field) && !kinds.contains(&kind))

@@ -13,9 +13,9 @@ use super::Builder;
 use crate::settings::Backend;
 use crate::tree::Table;
 
-/// Most entries of a list: each costs every request that is guarded.
+/// Maximum entries of a list: each request with the guardrail checks all of them.
 const MAX_ENTRIES: usize = 64;
-/// Shortest honeytoken: shorter words stand in answers by chance.
+/// Minimum bytes of a honeytoken; shorter words occur in answers by chance.
 const MIN_HONEYTOKEN: usize = 8;
 
 impl Builder {
@@ -66,7 +66,7 @@ impl Builder {
         }
     }
 
-    /// What one field of a guard alone cannot tell, or only beside others.
+    /// Check ranges, numbers of entries, and combinations of fields.
     fn check_guardrail(&mut self, table: &Table) {
         for (field, min, max, range) in [
             ("hold_bytes", 64, 64 << 10, "64B to 64KiB"),

@@ -16,7 +16,7 @@ use crate::settings::{
 use crate::tree::Table;
 
 impl Builder {
-    /// Pools; backends that stand in files of theirs join the others.
+    /// Build the pools. Backends from their files are added to `backends`.
     pub(super) fn pools(
         &mut self,
         root: &Table,
@@ -108,7 +108,7 @@ impl Builder {
         ratio
     }
 
-    /// What `session` and `hash` go by.
+    /// The balancing key of `session` and `hash`.
     fn key(&mut self, table: &Table) -> By {
         let text = table.text("key").unwrap_or("caller");
         let named = |prefix| {
@@ -187,8 +187,8 @@ impl Builder {
         unsupported
     }
 
-    /// The pools of a route, in order: its own, or one of its backend alone, and those that it
-    /// falls back to.
+    /// The pools of a route, in order: its own, or one that has only its backend; its fallbacks;
+    /// the canary's.
     pub(super) fn route_pools(
         &mut self,
         table: &Table,

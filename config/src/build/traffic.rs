@@ -15,15 +15,15 @@ use crate::settings::{
 };
 use crate::tree::Table;
 
-/// Shortest secret: shorter ones are guessed.
+/// Minimum characters of the secret; a shorter one can be guessed.
 const SECRET: usize = 16;
-/// Most limits and prices: each costs every request.
+/// Maximum limits, and maximum prices: each request checks all of them.
 const MAX_ENTRIES: usize = 64;
 /// Shortest rolling window.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Longest rolling window. `month` is longer.
 const LONGEST: Duration = Duration::from_secs(31 * 86_400);
-/// Pico-dollars for a token, of a dollar for a million.
+/// Pico-dollars per token for a price of one dollar per million tokens.
 const PER_MILLION: f64 = DOLLAR as f64 / 1e6;
 
 impl Builder {

@@ -1,4 +1,4 @@
-//! The tables of guardrails.
+//! Sections about guardrails.
 
 use super::{Kind, Section, field};
 

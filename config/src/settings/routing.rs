@@ -12,7 +12,7 @@ use traffic::Pattern;
 use super::Backend;
 use crate::discovery::Discovery;
 
-/// What some requests need of a backend.
+/// An ability of a backend that some requests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ability {
@@ -24,21 +24,21 @@ pub enum Ability {
     Embeddings,
 }
 
-/// Backends that can stand in for each other.
+/// Backends that serve the same models.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Pool {
-    /// How one is chosen.
+    /// Name, balancing and ejection.
     #[serde(flatten)]
     pub settings: PoolSettings,
-    /// What they call the model.
+    /// Model name at these backends, in place of the client's.
     pub model: Option<String>,
-    /// Where more of them stand.
+    /// File with more backends.
     pub file: Option<PathBuf>,
-    /// Where more of them are found.
+    /// Discovery of more backends.
     #[serde(serialize_with = "source")]
     pub discovery: Option<Discovery>,
-    /// They.
+    /// Its backends.
     #[serde(serialize_with = "backend_names")]
     pub backends: Vec<Arc<Backend>>,
 }
@@ -50,9 +50,9 @@ pub enum Resume {
     /// The stream ends with an error.
     #[default]
     Off,
-    /// They are resumed.
+    /// Another backend resumes the stream.
     On,
-    /// They are resumed, with a comment in the stream.
+    /// Another backend resumes the stream, with a comment in it.
     Marked,
 }
 
@@ -67,31 +67,31 @@ pub struct MirrorSettings {
     pub share: f64,
 }
 
-/// A new version that some requests go to.
+/// A canary: a new version that gets a share of requests.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CanarySettings {
-    /// Its place in the route's pools: the last.
+    /// Index of its pool among the route's pools: the last.
     pub pool: usize,
     /// Its share of requests.
     pub share: f64,
-    /// What stays with one version.
+    /// Key that keeps a client on one version.
     pub key: By,
-    /// When it is taken back.
+    /// Conditions of a rollback.
     pub rollback: Rollback,
 }
 
-/// When an edge is passed over for a cloud.
+/// When requests go to the cloud although the edge is available.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct OffloadSettings {
-    /// What is good enough.
+    /// Latency objectives, and weights without them.
     pub objective: Objective,
-    /// What is too much.
+    /// Properties of requests that go to the cloud.
     pub complexity: Complexity,
     /// Header that sends a request to the cloud: name in lower case, and value, `None` for any.
     pub header: Option<(String, Option<String>)>,
-    /// What the guard may find in the prompt to have it so: names of rules.
+    /// Guardrail findings in the prompt that send a request to the cloud: names of rules.
     pub findings: Vec<Pattern>,
     /// How often the round trip to a backend without connections is measured; zero: never.
     pub probe: Duration,

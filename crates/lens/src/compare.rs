@@ -1,8 +1,8 @@
-//! Decides whether one distribution is slower than another.
+//! Compares two distributions of one timing.
 //!
 //! - *In*: two histograms of the same timing.
-//! - *Out*: the percentiles side by side, and how far apart the distributions are.
-//! - *Never*: a verdict. What difference matters is the caller's to say.
+//! - *Out*: the percentiles side by side, the distance of the distributions and its significance.
+//! - *Never*: a verdict. The caller decides which difference matters.
 
 use serde::Serialize;
 
@@ -16,9 +16,9 @@ pub const PERCENTILES: [f64; 5] = [50.0, 90.0, 95.0, 99.0, 99.9];
 pub struct Pair {
     /// The percentile, 0 to 100.
     pub percentile: f64,
-    /// Microseconds in the base.
+    /// Microseconds in the base distribution.
     pub base_us: u64,
-    /// Microseconds in the other.
+    /// Microseconds in the new distribution.
     pub new_us: u64,
 }
 
@@ -32,13 +32,13 @@ impl Pair {
 /// Two distributions of one timing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The percentiles, rising.
+    /// The percentiles, ascending.
     pub pairs: Vec<Pair>,
-    /// The two-sample Kolmogorov-Smirnov statistic: the largest vertical distance of the two
+    /// The two-sample Kolmogorov-Smirnov statistic: the largest vertical distance between the two
     /// cumulative distributions, 0 to 1, to the precision of the histograms.
     pub distance: f64,
-    /// Whether the distance would come by chance in fewer than one of a hundred comparisons of
-    /// equal distributions (asymptotic: distance > 1.628 * sqrt((n + m) / (n * m))).
+    /// Whether the distance is significant at the 1 % level (asymptotic: distance > 1.628 * sqrt((n
+    /// + m) / (n * m))).
     pub significant: bool,
 }
 

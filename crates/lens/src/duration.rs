@@ -1,16 +1,16 @@
-//! Durations as people write them, in settings and on command lines.
+//! Durations in settings and command-line arguments.
 
 use std::time::Duration;
 
-/// What is no duration.
+/// A text that is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration (for example 250ms, 5s, 10m, 1h, 30d)")]
 pub struct BadDuration(String);
 
-/// Read `250ms`, `5s`, `10m`, `1h`, `30d`; a fraction is allowed, `us` too.
+/// Parse `250ms`, `5s`, `10m`, `1h` or `30d`. Fractions and the unit `us` are accepted.
 ///
 /// # Errors
-/// [`BadDuration`]: no number, no unit, or more than a `Duration` holds.
+/// [`BadDuration`] if the number or unit is missing, or `Duration` overflows.
 pub fn parse(text: &str) -> Result<Duration, BadDuration> {
     let bad = || BadDuration(text.to_owned());
     let trimmed = text.trim();

@@ -1,19 +1,17 @@
-//! Gaps between token events of one stream, and their way into the shared histograms.
+//! Gaps between token events of one stream, batched for the shared histograms.
 //!
 //! - *In*: one gap at a time, in microseconds.
 //! - *Out*: the request's own summary, and batches of exact values for the series of its route.
-//! - *Never*: a lock or an allocation for each event. A batch is handed on when it is full and at
-//!   the end.
+//! - *Never*: a lock or an allocation per event. A batch is flushed when it is full and at the end.
 
 use serde::{Deserialize, Serialize};
 
 use crate::sketch::Sketch;
 
-/// Gaps that wait before they are handed on. At 64 the lock of a shard costs less than a nanosecond
-/// a gap.
+/// Gaps per batch. At 64 the lock of a shard costs less than a nanosecond per gap.
 const BATCH: usize = 64;
 
-/// The gaps of one side of one stream.
+/// The gaps of one stream on one side, arrival or write.
 #[derive(Debug, Default)]
 pub struct Gaps {
     batch: Vec<u32>,
@@ -21,20 +19,20 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// Note a gap. Gaps over 71 minutes count as that.
+    /// Record a gap. The batch caps gaps at 71 minutes.
     #[inline]
     pub fn add(&mut self, micros: u64) {
         self.batch.push(u32::try_from(micros).unwrap_or(u32::MAX));
         self.sketch.add(micros);
     }
 
-    /// Whether a batch is full and wants to be taken.
+    /// Whether the batch is full and must be drained.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.batch.len() >= BATCH
     }
 
-    /// Take what has gathered since the last time.
+    /// Take the gaps recorded since the last call.
     pub fn drain(&mut self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.batch.drain(..).map(u64::from)
     }
@@ -52,10 +50,10 @@ impl Gaps {
     }
 }
 
-/// Gaps in microseconds; quantiles are exact to 1.6 %, the rest exactly.
+/// Summary of gaps in microseconds. Quantiles are within 1.6 %; count, mean and maximum are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GapSummary {
-    /// Gaps, one less than the token events.
+    /// Number of gaps: one less than the token events.
     pub count: u64,
     /// Arithmetic mean.
     pub mean: f64,

@@ -1,33 +1,31 @@
-//! The histogram of a series: base-2 exponential buckets of bounded memory, which merge by adding.
+//! The histogram of a series: base-2 exponential buckets in bounded memory, merged by adding.
 //!
-//! - *In*: whole values: microseconds for times, one for counts.
-//! - *Out*: count, sum, least and greatest exactly; percentiles to within 1.1 %; the buckets, for
-//!   exporters that take them as they are.
-//! - *Never*: memory for values that did not occur beyond the window between the least and the
-//!   greatest; more than [`MAX_BUCKETS`].
+//! - *In*: integers: microseconds for times, units for counts.
+//! - *Out*: exact count, sum, minimum and maximum; percentiles to within 1.1 %; the raw buckets for
+//!   exporters.
+//! - *Never*: memory outside the range from minimum to maximum; more than [`MAX_BUCKETS`] buckets.
 //!
-//! Bucket `i` holds values from above `2^(i/32)` to `2^((i+1)/32)` of the unit that is exported, so
-//! that OpenTelemetry's exponential histograms of [`SCALE`] 5 and Prometheus's native ones are
-//! copies. That unit is seconds for [`TimeHistogram`], which is why the number of recorded units in
-//! an exported one is a part of the type: `2^(i/32)` microseconds is no power of `2^(1/32)`
-//! seconds. A series of one time around 100 ms takes some hundred bytes, the worst one 8 KiB.
+//! Bucket `i` counts values in `(2^(i/32), 2^((i+1)/32)]` of the exported unit, so OpenTelemetry's
+//! exponential histograms of [`SCALE`] 5 and Prometheus's native ones are copies of the buckets.
+//! The exported unit of [`TimeHistogram`] is seconds. The type has the number of recorded units per
+//! exported unit as a parameter, because `2^(i/32)` microseconds is not a power of `2^(1/32)`
+//! seconds. Times around 100 ms take a few hundred bytes, the worst case 8 KiB.
 
-/// The scale: a doubling has `2^SCALE` buckets.
+/// The scale, as in OpenTelemetry: an octave has `2^SCALE` buckets.
 pub const SCALE: u32 = 5;
-/// Buckets of a doubling.
+/// Buckets per octave.
 const PER_OCTAVE: f64 = (1 << SCALE) as f64;
-/// The largest value with a bucket of its own: one hour in microseconds. Larger values count in the
-/// last bucket.
+/// Largest recorded value: one hour in microseconds. Larger values are clamped to it.
 pub const LONGEST_US: u64 = 3_600_000_000;
 /// Buckets from 1 to [`LONGEST_US`].
 pub const MAX_BUCKETS: usize = 1018;
 
 /// Times, recorded in microseconds and exported in seconds.
 pub type TimeHistogram = Histogram<1_000_000>;
-/// Counts of tokens, bytes and the like, exported as they are recorded.
+/// Counts such as tokens and bytes, exported as recorded.
 pub type CountHistogram = Histogram<1>;
 
-/// The histogram. `PER_UNIT` recorded units make one exported unit.
+/// A histogram in which `PER_UNIT` recorded units make one exported unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram<const PER_UNIT: u64> {
     /// Index of the first bucket in `counts`.
@@ -41,8 +39,8 @@ pub struct Histogram<const PER_UNIT: u64> {
 }
 
 impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
-    /// The bucket of a value above 0. Powers of two of the exported unit are their bucket's upper
-    /// end exactly.
+    /// Bucket of a value above 0. A power of two of the exported unit is exactly the upper bound of
+    /// its bucket.
     #[inline]
     fn index_of(value: u64) -> i32 {
         ((value as f64 / PER_UNIT as f64).log2() * PER_OCTAVE).ceil() as i32 - 1
@@ -62,7 +60,7 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         }
     }
 
-    /// The bucket of that index, which is made if it is outside of the window.
+    /// The counter of a bucket. Grows the window if the index is outside.
     fn bucket(&mut self, index: i32) -> &mut u64 {
         if self.counts.is_empty() {
             self.offset = index;
@@ -79,7 +77,7 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         &mut self.counts[at]
     }
 
-    /// Take in another histogram.
+    /// Merge another histogram into this one.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
@@ -90,7 +88,7 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         self.sum = self.sum.saturating_add(other.sum);
         self.zeros += other.zeros;
         if let Some(last) = other.counts.len().checked_sub(1) {
-            // The ends first, so that the window grows once on each side.
+            // Touch both ends first, so that the window grows at most once on each side.
             self.bucket(other.offset);
             self.bucket(other.offset + last as i32);
             let at = (other.offset - self.offset) as usize;
@@ -116,12 +114,12 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         self.sum as f64 / PER_UNIT as f64
     }
 
-    /// The least and the greatest value; `None` without values.
+    /// Minimum and maximum; `None` without values.
     pub fn range(&self) -> Option<(u64, u64)> {
         (self.count > 0).then_some((self.min, self.max))
     }
 
-    /// Values of 0, the index of the first bucket, and the count of each bucket from there on.
+    /// Number of zeros, index of the first bucket, and the counts of the buckets from there on.
     pub fn buckets(&self) -> (u64, i32, &[u64]) {
         (self.zeros, self.offset, &self.counts)
     }
@@ -131,7 +129,7 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
     pub fn percentile(&self, percent: f64) -> Option<u64> {
         let (min, max) = self.range()?;
         let rank = ((percent / 100.0 * self.count as f64).ceil() as u64).clamp(1, self.count);
-        // The ends are known exactly.
+        // The maximum is known exactly.
         if rank == self.count {
             return Some(max);
         }
@@ -150,9 +148,8 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
         Some(max)
     }
 
-    /// How many values lie at or under each of the rising `bounds`, which are in exported units. A
-    /// bucket that a bound cuts counts as under it, so a bound is exact to the width of a bucket,
-    /// 2.2 %.
+    /// Number of values at or below each of the ascending `bounds`, in exported units. A bucket
+    /// that contains a bound counts as below it, so a count is accurate to one bucket width, 2.2 %.
     pub fn cumulative(&self, bounds: &[f64]) -> impl Iterator<Item = u64> {
         let mut buckets = (self.offset..).zip(&self.counts).peekable();
         let mut under = self.zeros;

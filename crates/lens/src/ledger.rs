@@ -1,11 +1,12 @@
 //! The ledger: where the time of a request went.
 //!
-//! At any instant a request is in exactly one [`State`]; changing the state attributes the time
-//! since the last change. So the parts always sum to the whole.
+//! At any instant a request is in exactly one [`State`]. A state change attributes the time since
+//! the previous change to the old state, so the parts always sum to the total.
 //!
 //! - *In*: state changes with their instants.
 //! - *Out*: time in each state, in microseconds that sum to the total in microseconds exactly.
-//! - *Never*: two states at once. What happens side by side is attributed to what blocks progress.
+//! - *Never*: two states at once. If activities overlap, the one that blocks progress gets the
+//!   time.
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -22,32 +23,32 @@ pub enum State {
     Identify,
     /// Waiting for admission.
     Queue,
-    /// Guards look at the request.
+    /// Guardrails check the request.
     GuardrailInput,
-    /// A backend is chosen.
+    /// A backend is selected.
     Route,
-    /// A connection to the backend is taken or made, TLS included.
+    /// A connection to the backend is reused or opened, including TLS.
     Connect,
     /// The request is being written to the backend.
     Send,
-    /// The request is sent, and no byte of the answer has come.
+    /// The request is sent; no byte of the answer has arrived.
     AwaitFirstByte,
-    /// The answer has begun; nothing is there to forward, the backend's next bytes are awaited.
+    /// The answer has begun; there is nothing to forward until the backend sends more bytes.
     AwaitToken,
-    /// Guards look at the answer.
+    /// Guardrails check the answer.
     GuardrailOutput,
-    /// An event is kept back by a guard.
+    /// A guardrail holds an event.
     Hold,
-    /// Bytes are ready and the client does not take them.
+    /// Bytes are ready, but the client does not accept them.
     ClientWrite,
-    /// Our own work between the others.
+    /// The gateway's own work, not covered by another state.
     Gateway,
     /// The answer is complete; the rest is bookkeeping on the connection.
     Settle,
 }
 
 impl State {
-    /// All states, in the order a request meets them.
+    /// All states, in the order in which a request enters them.
     pub const ALL: [State; 14] = [
         State::ReadRequest,
         State::Identify,
@@ -86,10 +87,10 @@ impl State {
     }
 }
 
-/// Intervals that a ledger keeps at most: a stream may change its state for each event.
+/// Maximum intervals of a ledger: a stream may change its state with every event.
 pub const MAX_INTERVALS: usize = 256;
 
-/// A stretch of time in one state.
+/// A time interval in one state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
     /// The state.
@@ -100,7 +101,7 @@ pub struct Interval {
     pub to: Tick,
 }
 
-/// The running account of one request.
+/// The open ledger of one request.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     spent: [u64; State::ALL.len()],
@@ -111,34 +112,34 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Open the account.
+    /// Open a ledger in `state`.
     pub fn open(state: State, now: Tick) -> Self {
         Ledger { spent: [0; State::ALL.len()], state, started: now, since: now, intervals: None }
     }
 
-    /// Keep the intervals from now on, up to [`MAX_INTERVALS`], for spans of a trace. The sums are
-    /// the same either way.
+    /// Record intervals from now on, up to [`MAX_INTERVALS`], for trace spans. The sums do not
+    /// change.
     pub fn keep_intervals(&mut self) {
         self.intervals.get_or_insert_default();
     }
 
-    /// The closed intervals that were kept, in order. Those beyond the bound are part of the last:
-    /// its end is that of the last one left out.
+    /// The closed intervals, in order. Once [`MAX_INTERVALS`] is reached, later intervals extend
+    /// the last one.
     pub fn intervals(&self) -> &[Interval] {
         self.intervals.as_deref().unwrap_or_default()
     }
 
-    /// The instant the account was opened.
+    /// When the ledger was opened.
     pub fn started(&self) -> Tick {
         self.started
     }
 
-    /// The present state.
+    /// The current state.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The request enters `state`. An instant before the last change counts as that change's own.
+    /// Enter `state`. An instant before the last change is replaced by the time of that change.
     #[inline]
     pub fn switch(&mut self, state: State, now: Tick) {
         let now = now.max(self.since);
@@ -150,12 +151,12 @@ impl Ledger {
         self.state = state;
     }
 
-    /// Time in a state so far, in nanoseconds; the open stretch is not counted.
+    /// Nanoseconds in a state so far, not counting the open interval.
     pub fn nanos(&self, state: State) -> u64 {
         self.spent[state as usize]
     }
 
-    /// Close the account.
+    /// Close the ledger.
     pub fn close(mut self, now: Tick) -> Parts {
         self.switch(self.state, now);
         Parts::from_nanos(&self.spent)
@@ -173,7 +174,7 @@ fn keep(intervals: &mut Vec<Interval>, next: Interval) {
     }
 }
 
-/// A closed account, in microseconds.
+/// Microseconds per state of a closed ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts([u64; State::ALL.len()]);
 
@@ -227,8 +228,7 @@ impl<'de> Deserialize<'de> for Parts {
                 f.write_str("a map from ledger state to microseconds")
             }
 
-            /// States that this version does not know are dropped, so that older readers take newer
-            /// records.
+            /// Unknown states are dropped, so that older readers accept newer records.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts, A::Error> {
                 let mut parts = Parts::default();
                 while let Some((name, micros)) = map.next_entry::<String, u64>()? {
@@ -282,7 +282,7 @@ mod tests {
     fn intervals_cover_the_time_and_are_bounded() {
         let mut ledger = Ledger::open(State::ReadRequest, Tick(10));
         ledger.switch(State::Gateway, Tick(20));
-        assert!(ledger.intervals().is_empty(), "they are not asked for");
+        assert!(ledger.intervals().is_empty(), "not recorded by default");
         ledger.keep_intervals();
         ledger.switch(State::Gateway, Tick(25));
         ledger.switch(State::Connect, Tick(30));

@@ -1,13 +1,13 @@
-//! A histogram of one run: three significant digits, however much memory that takes.
+//! Histogram of one run with three significant digits and unbounded memory.
 //!
-//! Load tests and comparisons want percentiles that are exact to a thousandth; a gateway's series
-//! use [`Histogram`](crate::Histogram), which is bounded and merges by adding.
+//! Load tests and comparisons require percentiles to within 0.1 %. The gateway's series use
+//! [`Histogram`](crate::Histogram), which is bounded and merges by adding.
 
 use hdrhistogram::Histogram;
 
 use crate::histogram::LONGEST_US;
 
-/// A histogram of microseconds: three significant digits, and the exact sum beside them.
+/// A histogram of microseconds with three significant digits, plus the exact sum.
 #[derive(Clone, Debug)]
 pub struct Micros {
     hdr: Histogram<u64>,
@@ -37,9 +37,9 @@ impl Micros {
         self.sum = self.sum.saturating_add(micros.saturating_mul(times));
     }
 
-    /// Take in another histogram.
+    /// Merge another histogram into this one.
     pub fn merge(&mut self, other: &Micros) {
-        self.hdr.add(&other.hdr).expect("invariant: a resizing histogram takes any other");
+        self.hdr.add(&other.hdr).expect("invariant: a resizing histogram accepts any range");
         self.sum = self.sum.saturating_add(other.sum);
     }
 
@@ -58,8 +58,7 @@ impl Micros {
         (!self.hdr.is_empty()).then(|| self.hdr.value_at_percentile(percent))
     }
 
-    /// How many values lie at or under each of the rising `bounds`, to the precision of three
-    /// digits.
+    /// Number of values at or below each of the ascending `bounds`, to three significant digits.
     pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
         let mut values = self.hdr.iter_recorded().peekable();
         let mut under = 0;
@@ -75,7 +74,7 @@ impl Micros {
         counts
     }
 
-    /// The histogram itself.
+    /// The underlying HDR histogram.
     pub fn hdr(&self) -> &Histogram<u64> {
         &self.hdr
     }
@@ -124,7 +123,7 @@ mod tests {
             let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
             prop_assert!(counts.is_sorted());
             prop_assert_eq!(counts[3], values.len() as u64);
-            // A bound that the three digits can tell is counted exactly.
+            // A bound with at most three significant digits is exact.
             prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 1_000).count() as u64);
         }
     }

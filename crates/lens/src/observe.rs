@@ -1,30 +1,29 @@
-//! Values of metrics that are read at each scrape from the counters themselves.
+//! Metric values that each scrape reads from counters and states.
 //!
-//! - *In*: counters and states, through [`Observe`], which their owners implement.
+//! - *In*: counters and states, from components that implement [`Observe`].
 //! - *Out*: [`Sample`]s by the names of the metric catalog.
-//! - *Never*: a name or a label that is not in the catalog: exporters refuse it, and a test finds
-//!   it.
+//! - *Never*: a name or a label that is not in the catalog: exporters reject it, and a test fails.
 
 use crate::Tick;
 
-/// A value that belongs to no series of records.
+/// A metric value that does not come from records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Its metric, a row of the catalog.
+    /// Metric name, as in the catalog.
     pub name: &'static str,
-    /// Names and values.
+    /// Label names and values.
     pub labels: Vec<(&'static str, String)>,
-    /// How much.
+    /// The value, in the unit of the metric.
     pub value: f64,
 }
 
 /// A component with metrics.
 pub trait Observe {
-    /// Say what it is now.
+    /// Add the current values to `samples`.
     fn observe(&self, now: Tick, samples: &mut Samples);
 }
 
-/// Samples that are being collected. Labels of what contains the observed come first.
+/// Collects samples. Labels of enclosing scopes come first.
 #[derive(Debug, Default)]
 pub struct Samples {
     labels: Vec<(&'static str, String)>,
@@ -47,7 +46,7 @@ impl Samples {
         counts.iter().for_each(|(name, value)| self.push(name, *value as f64));
     }
 
-    /// Collect what stands under more labels.
+    /// Collect samples with additional labels.
     pub fn under(&mut self, labels: &[(&'static str, &str)], collect: impl FnOnce(&mut Samples)) {
         let before = self.labels.len();
         self.labels.extend(labels.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -55,7 +54,7 @@ impl Samples {
         self.labels.truncate(before);
     }
 
-    /// What was collected.
+    /// The collected samples.
     pub fn into_vec(self) -> Vec<Sample> {
         self.all
     }

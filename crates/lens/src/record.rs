@@ -1,8 +1,8 @@
 //! The record of one request.
 //!
-//! This is the one schema of every sink. Fields are added, never renamed or given another meaning,
-//! within a schema number; absent means not known, never zero. Times are microseconds from the
-//! moment the request's head was read, unless they are durations by name.
+//! All sinks share this schema. Within a schema number, fields are added, but never renamed or
+//! redefined. Absent means unknown, never zero. Times are microseconds since the request head was
+//! read, unless they are described as durations.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,22 +22,22 @@ pub const SCHEMA: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The answer was forwarded to its end, and it is a good one.
+    /// The complete answer was forwarded, and it is not an error.
     Ok,
-    /// The client left before the end.
+    /// The client disconnected before the end.
     ClientGone,
-    /// No answer, or one that broke off: connect failure, reset, bad HTTP, a stream cut short.
+    /// No answer, or an incomplete one: connect failure, reset, bad HTTP, a truncated stream.
     UpstreamFailed,
     /// The engine reported an error: a status of 400 or more, an error inside a stream, or a stream
     /// without an ending.
     UpstreamError,
-    /// A timeout of ours ended it.
+    /// A timeout of the gateway ended it.
     Timeout,
-    /// Refused by the gateway before a backend was called.
+    /// The gateway rejected it before calling a backend.
     Rejected,
-    /// A guard stopped it.
+    /// A guardrail blocked it.
     Blocked,
-    /// A limit on tokens or cost ended its stream.
+    /// A token or cost limit ended its stream.
     Limited,
 }
 
@@ -72,40 +72,40 @@ impl Outcome {
 /// A failed attempt before the one that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordAttempt {
-    /// Which.
+    /// Backend of the attempt.
     pub backend: Arc<str>,
-    /// A stable word for what went wrong.
+    /// Stable error code.
     pub code: String,
-    /// Its status, if it gave one.
+    /// HTTP status, if the backend returned one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
-    /// Duration: from its choice to its failure.
+    /// Duration: backend selected to attempt failed.
     pub us: u64,
 }
 
-/// A hedge.
+/// A hedge of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHedge {
-    /// Which.
+    /// Backend of the hedge.
     pub backend: Arc<str>,
-    /// It answered first.
+    /// Whether the hedge answered first.
     pub won: bool,
-    /// Duration: from the first request to the hedge.
+    /// Duration: first request sent to hedge sent.
     pub after_us: u64,
 }
 
-/// Where a backend went on with the answer of one that had died.
+/// A resume: a backend continued the answer of a failed one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordResume {
-    /// Which went on.
+    /// Backend that resumed the answer.
     pub backend: Arc<str>,
-    /// Tokens before it, as counted or estimated.
+    /// Generated tokens before the resume, counted or estimated.
     pub after_tokens: u64,
-    /// When its answer began.
+    /// When the answer of the resuming backend began.
     pub at_us: u64,
 }
 
-/// Token counts, and whether they are the engine's.
+/// Token counts, reported by the engine or estimated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordUsage {
     /// Tokens of the prompt.
@@ -114,14 +114,14 @@ pub struct RecordUsage {
     /// Tokens generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_tokens: Option<u64>,
-    /// Of these, reasoning.
+    /// Generated tokens spent on reasoning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u64>,
     /// Prompt tokens from a cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u64>,
-    /// `completion_tokens` was not stated by the engine but estimated; figures made of it are
-    /// estimates too.
+    /// Whether `completion_tokens` is estimated, not reported by the engine. Values derived from it
+    /// are then estimates too.
     pub estimated: bool,
 }
 
@@ -131,7 +131,7 @@ pub struct MarkUs {
     /// Read from upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrival: Option<u64>,
-    /// Taken by the client's socket.
+    /// Accepted by the client's socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<u64>,
 }
@@ -167,7 +167,7 @@ pub struct MarksUs {
 }
 
 impl MarksUs {
-    /// The marks as distances from the moment the request's head was read.
+    /// The marks, relative to the time at which the request head was read.
     pub fn from_marks(marks: &Marks, head: Tick) -> Self {
         let us = |mark: Mark| {
             let since = |t: Option<Tick>| t.map(|t| t.micros_since(head));
@@ -187,27 +187,27 @@ impl MarksUs {
     }
 }
 
-/// Where a request went and why. Everything is absent on a route with one backend.
+/// Routing decisions of a request. All fields are absent on a route with one backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordRouting {
-    /// The pool it is of, where the route names one.
+    /// Pool of the backend, if the route has pools.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<Arc<str>>,
-    /// Why it was chosen: a word of `docs/routing.md`; absent where there was no choice.
+    /// Why the backend was selected (values: `docs/routing.md`); absent if there was no choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Cow<'static, str>>,
-    /// Whether the first pool was passed over for the second, and why: a word of `docs/routing.md`;
-    /// absent without a policy for that.
+    /// Whether the request was offloaded from the first pool to the second, and why (values:
+    /// `docs/routing.md`); absent without an offload policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Cow<'static, str>>,
     /// Waiting requests that the engine reported at selection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_waiting: Option<u64>,
-    /// Duration: request sent to first token, as predicted when the backend was chosen.
+    /// Duration: request sent to first token, predicted at selection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_ttft_us: Option<u64>,
-    /// Duration: each output token after the first, as predicted then.
+    /// Duration per output token after the first, predicted at selection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_tpot_us: Option<f64>,
     /// A failed attempt was not retried because the retry budget was used up.
@@ -219,7 +219,7 @@ pub struct RecordRouting {
     /// Backends that resumed the stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resumes: Vec<RecordResume>,
-    /// Attempts that failed before.
+    /// Earlier attempts, which failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed_attempts: Vec<RecordAttempt>,
 }
@@ -229,12 +229,12 @@ pub struct RecordRouting {
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The request id: the client's, or ours.
+    /// The request id, from the client or generated by the gateway.
     pub id: String,
     /// The trace id of the client's `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// The span of the client's `traceparent`, which is the parent of the request's: 16 hex digits.
+    /// Span id of the client's `traceparent`, 16 hex digits; the parent of the request's span.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
     /// The flags of the client's `traceparent`; bit 0: the trace is sampled.
@@ -248,10 +248,10 @@ pub struct Record {
     /// The backend, if one was called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Arc<str>>,
-    /// Where it went and why, where there was a choice.
+    /// Routing decisions, if there was a choice.
     #[serde(flatten)]
     pub routing: RecordRouting,
-    /// How the answer was read; absent for requests that are no inference.
+    /// Dialect of the answer; absent for requests other than inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Cow<'static, str>>,
     /// The request path, without its query.
@@ -259,35 +259,35 @@ pub struct Record {
     /// The public name of the key, or `anonymous`; absent without authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<Arc<str>>,
-    /// Its owner.
+    /// The owner of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Arc<str>>,
-    /// What it cost, in dollars by the operator's prices; absent without a price for the model.
+    /// Cost in dollars at the operator's prices; absent if the model has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
-    /// The model that the client named.
+    /// The model that the client requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_requested: Option<String>,
-    /// The model that the engine named.
+    /// The model that the engine reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_answered: Option<String>,
-    /// The status that the client got; absent when it got none.
+    /// The status sent to the client; absent if none was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     /// Whether the answer was a stream of events.
     pub stream: bool,
-    /// How it ended.
+    /// How the request ended.
     pub outcome: Outcome,
-    /// A stable word for what went wrong.
+    /// Stable error code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
-    /// The engine's words for why each choice ended.
+    /// Finish reasons of the choices, as reported by the engine.
     #[serde(default)]
     pub finish_reasons: Vec<String>,
     /// Token counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<RecordUsage>,
-    /// Why the answer's events could not be measured, if they could not.
+    /// Why the answer's events were not measured; absent if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_parsed: Option<Cow<'static, str>>,
     /// Events, end marks included.
@@ -301,7 +301,7 @@ pub struct Record {
     pub comments: Option<u64>,
     /// Bytes of the request, head and body.
     pub bytes_from_client: u64,
-    /// Bytes of the answer's body that the client took, transfer coding not counted.
+    /// Bytes of the answer's body that the client accepted, without transfer coding.
     pub bytes_to_client: u64,
     /// When the last byte of the request was written upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -318,7 +318,7 @@ pub struct Record {
     /// Duration: request head read to first token event written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ttft_us: Option<u64>,
-    /// Duration for each output token after the first event.
+    /// Duration per output token after the first event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpot_us: Option<f64>,
     /// Gaps between token events, on arrival.
@@ -330,16 +330,16 @@ pub struct Record {
     /// Gaps over the route's threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<u64>,
-    /// Token events that shared a read with one before them.
+    /// Token events that arrived in the same read as an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coalesced_events: Option<u64>,
-    /// Kernel receive to our read, for reads with a kernel timestamp: how late our stamps are.
+    /// Delay from kernel receive to the gateway's read, for reads with a kernel timestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_lag_us: Option<GapSummary>,
-    /// What the route's guard found; absent without one.
+    /// Findings of the route's guardrail; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Box<Security>>,
-    /// What it cost; absent without one.
+    /// Time spent in the guardrail; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_overhead: Option<SecurityOverhead>,
     /// Where the time went; the parts sum to `total_us`.
@@ -370,7 +370,7 @@ pub mod rfc3339 {
 
 #[cfg(test)]
 impl Record {
-    /// A record with nothing but what must be there.
+    /// A record with only the required fields.
     pub(crate) fn bare() -> Self {
         let json = r#"{"schema":1,"id":"i","started_at":"2026-01-02T03:04:05.678901Z","route":"r","endpoint":"/","stream":false,
             "outcome":"ok","bytes_from_client":0,"bytes_to_client":0,"ledger_us":{},"total_us":0}"#;

@@ -1,7 +1,7 @@
 //! Measurements of all requests of one kind: histograms, ledger sums and counts.
 //!
 //! - *In*: finished [`Record`]s, and batches of gaps from streams that still run.
-//! - *Out*: percentiles and sums; two series merge into one, in any order, with the same result.
+//! - *Out*: percentiles and sums. Series can be merged in any order with the same result.
 //! - *Never*: a label. The owner of a series knows its labels.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use crate::ledger::State;
 use crate::record::{Outcome, Record};
 use crate::security::{FilterAccount, Findings};
 
-/// What is timed, all in microseconds.
+/// A timed interval, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     /// Request head read to the end of the exchange.
@@ -24,43 +24,43 @@ pub enum Timing {
     EngineTtft,
     /// Request head read to the first token event written to the client.
     ClientTtft,
-    /// Time for each output token after the first.
+    /// Time per output token after the first.
     Tpot,
     /// A gap between two token events, on arrival.
     Itl,
-    /// The same on write.
+    /// A gap between two token events, on write.
     ClientItl,
     /// Last request byte written upstream to the first byte of the answer.
     FirstByte,
-    /// The same to the first event of any kind.
+    /// Last request byte written upstream to the first event of any kind.
     FirstEvent,
-    /// The same to the first role-only event.
+    /// Last request byte written upstream to the first role-only event.
     Role,
-    /// The same to the first reasoning text.
+    /// Last request byte written upstream to the first reasoning text.
     Reasoning,
-    /// The same to the first content text.
+    /// Last request byte written upstream to the first content text.
     Content,
-    /// The same to the first tool call.
+    /// Last request byte written upstream to the first tool call.
     ToolCall,
     /// The gateway's own work, without waits.
     Gateway,
-    /// Waiting for limits and for a place at the backend.
+    /// Waiting for rate limits and for admission.
     Queue,
-    /// A guard's look at the prompt.
+    /// Guardrail detectors on the prompt.
     Validation,
-    /// Judges of the prompt.
+    /// Guardrail judges on the prompt.
     ThreatDetection,
-    /// A guard's look at the answer.
+    /// Guardrail checks of the answer.
     OutputFiltering,
-    /// Text that a guard kept back, with nothing to do but wait.
+    /// Waiting only because a guardrail holds text.
     Hold,
-    /// All of a guard's time.
+    /// Total guardrail time.
     Security,
-    /// How much of it lay before the client had the first token.
+    /// Guardrail time before the client's first token.
     AddedTtft,
-    /// Request head read to the first token event written, less that.
+    /// Client TTFT without guardrail time.
     TtftWithoutGuard,
-    /// Arrival to release of an event that a guard kept back.
+    /// Arrival to release of an event that a guardrail held.
     EventHold,
 }
 
@@ -126,15 +126,15 @@ impl Timing {
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     timings: [Option<Box<TimeHistogram>>; Timing::ALL.len()],
-    /// Requests by how they ended, in the order of [`Outcome::ALL`].
+    /// Requests by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
     /// Microseconds in each ledger state, in the order of [`State::ALL`].
     pub ledger_us: [u64; State::ALL.len()],
-    /// Prompt tokens as engines stated them, one value a request; the unit is tokens.
+    /// Prompt tokens as reported by engines, one value per request; the unit is tokens.
     pub input_tokens: Option<Box<CountHistogram>>,
-    /// Generated tokens as engines stated them, one value a request; the unit is tokens.
+    /// Generated tokens as reported by engines, one value per request; the unit is tokens.
     pub output_tokens: Option<Box<CountHistogram>>,
-    /// Generated tokens that had to be estimated.
+    /// Estimated generated tokens of requests without reported usage.
     pub estimated_tokens: u64,
     /// Complete events.
     pub events: u64,
@@ -142,42 +142,42 @@ pub struct Series {
     pub content_events: u64,
     /// Comment lines.
     pub comments: u64,
-    /// Token events that shared a read.
+    /// Token events that arrived in the same read as an earlier one.
     pub coalesced: u64,
     /// Gaps over the threshold.
     pub stalls: u64,
-    /// Bytes taken from clients.
+    /// Bytes received from clients.
     pub bytes_from_client: u64,
-    /// Bytes given to clients.
+    /// Bytes sent to clients.
     pub bytes_to_client: u64,
-    /// Answers whose reading was given up or never possible.
+    /// Answers that were not parsed, or only in part.
     pub not_parsed: u64,
-    /// Findings of guards in prompts, by rule.
+    /// Findings of guardrails in prompts, by rule.
     pub found_in: Findings,
-    /// Findings of guards in answers, by rule.
+    /// Findings of guardrails in answers, by rule.
     pub found_out: Findings,
-    /// Most bytes of events that a guard kept back at a time, one value a request; the unit is
-    /// bytes.
+    /// Maximum bytes of events that a guardrail held at one time, one value per request; the unit
+    /// is bytes.
     pub held_bytes: Option<Box<CountHistogram>>,
-    /// What filters did and cost, by filter and side.
+    /// Results and time of filters, by filter and side.
     pub filters: BTreeMap<(Arc<str>, Cow<'static, str>), FilterSeries>,
 }
 
-/// What one filter did and cost on one side, one value a request.
+/// Results and time of one filter on one side, one value per request.
 #[derive(Clone, Debug, Default)]
 pub struct FilterSeries {
-    /// Requests it took part in.
+    /// Requests in which the filter was called.
     pub requests: u64,
-    /// Questions; several a request where answers are judged by windows.
+    /// Calls; several per request if answers are judged in windows.
     pub calls: u64,
-    /// Requests whose stage ended when it did.
+    /// Requests in which the filter finished last in its stage.
     pub critical: u64,
     /// Requests by verdict.
     pub verdicts: BTreeMap<Cow<'static, str>, u64>,
-    /// Requests by why it could not say.
+    /// Requests by reason of failure.
     pub failures: BTreeMap<Cow<'static, str>, u64>,
-    /// Time on a thread, for a thread, for another server, and in all: the order of
-    /// [`FilterSeries::PARTS`].
+    /// Time on a thread, waiting for a thread, waiting for another server, and in total, in the
+    /// order of [`FilterSeries::PARTS`].
     pub parts: [TimeHistogram; 4],
 }
 
@@ -220,8 +220,8 @@ impl Series {
         self.timings[timing as usize].get_or_insert_default().record(micros);
     }
 
-    /// Count a finished request. Its gaps are not in the record one by one: they come through
-    /// [`Series::record`].
+    /// Count a finished request. Its individual gaps are not in the record; [`Series::record`]
+    /// counts them.
     pub fn observe(&mut self, record: &Record) {
         self.outcomes[record.outcome as usize] += 1;
         for (state, micros) in record.ledger_us.iter() {
@@ -310,12 +310,12 @@ impl Series {
         self.timings[timing as usize].as_deref()
     }
 
-    /// All requests.
+    /// Number of requests.
     pub fn requests(&self) -> u64 {
         self.outcomes.iter().sum()
     }
 
-    /// Take in another series.
+    /// Merge another series into this one.
     pub fn merge(&mut self, other: &Series) {
         for (mine, theirs) in self.timings.iter_mut().zip(&other.timings) {
             merge_histogram(mine, theirs);

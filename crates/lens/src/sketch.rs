@@ -1,14 +1,14 @@
-//! A small log-linear histogram that lives inside one request.
+//! A small log-linear histogram for a single request.
 //!
 //! - *In*: gaps in microseconds.
-//! - *Out*: count, mean and maximum exactly; quantiles to within 1.6 %.
-//! - *Never*: memory for values that did not occur. Only the window between the smallest and the
-//!   largest bucket is allocated: a steady stream costs a few hundred bytes, an idle one nothing.
+//! - *Out*: exact count, mean and maximum; quantiles to within 1.6 %.
+//! - *Never*: memory outside the observed range. Only the buckets between the smallest and the
+//!   largest value are allocated: a steady stream costs a few hundred bytes, an idle one nothing.
 //!
-//! The histograms of series ([`Histogram`](crate::Histogram)) have logarithmic buckets, which take
-//! a logarithm for each value; this one is log-linear, and a value costs a shift.
+//! The histograms of series ([`Histogram`](crate::Histogram)) have exponential buckets and compute
+//! a logarithm per value; this one is log-linear and computes a shift.
 
-/// Buckets for each doubling; half the reciprocal bounds the relative error of a quantile.
+/// Buckets per octave. The relative error of a quantile is at most half the reciprocal.
 const PER_OCTAVE: u32 = 32;
 
 /// The histogram.
@@ -59,8 +59,8 @@ impl Sketch {
         (self.count > 0).then(|| self.sum as f64 / self.count as f64)
     }
 
-    /// The value below or at which that share of the values lies (nearest rank); `None` without
-    /// values.
+    /// The value at or below which `share` (0 to 1) of the values lie, by nearest rank; `None`
+    /// without values.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -74,7 +74,7 @@ impl Sketch {
     }
 }
 
-/// Values below [`PER_OCTAVE`] have a bucket each; above, each octave has [`PER_OCTAVE`] of them.
+/// Bucket of a value: one per value below [`PER_OCTAVE`]; above, [`PER_OCTAVE`] per octave.
 fn bucket_of(value: u64) -> usize {
     let octave = (value | u64::from(PER_OCTAVE - 1)).ilog2() - (PER_OCTAVE.ilog2() - 1);
     let shift = octave.saturating_sub(1);

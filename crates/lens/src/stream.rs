@@ -1,10 +1,10 @@
-//! One answer seen through the lens: marks, gaps and counts, on arrival and on write.
+//! Measures one answer: marks, gaps and counts, on arrival and on write.
 //!
-//! - *In*: reads (instant and offset), the events that [`wire`] finds in them, and how far the
-//!   client has taken the bytes.
+//! - *In*: reads (instant and offset), the events that [`wire`] parses from them, and how many
+//!   bytes the client has accepted.
 //! - *Out*: the stream's part of a [`Record`](crate::Record).
-//! - *Never*: a figure of the upstream side that depends on when the client took a byte. The two
-//!   sides share nothing but the list of events still to be written.
+//! - *Never*: an upstream measurement that depends on when the client accepted a byte. The two
+//!   sides share only the list of events that are not written yet.
 
 use std::collections::VecDeque;
 
@@ -13,11 +13,11 @@ use wire::{Event, Kinds, Listener, Part, Usage};
 use crate::Tick;
 use crate::gaps::Gaps;
 
-/// Longest text kept of what an engine calls its model, its error or a finish reason.
+/// Maximum bytes kept of a model name, an error kind or code, or a finish reason.
 const MAX_WORD: usize = 128;
-/// Choices of which is known which have ended.
+/// Number of choices whose end is tracked.
 pub const MAX_CHOICES: u32 = u128::BITS;
-/// Most finish reasons kept; more choices than that end without theirs being listed.
+/// Maximum finish reasons kept. Those of further choices are dropped.
 const MAX_FINISH: usize = 16;
 
 /// An instant on each side of the gateway.
@@ -25,18 +25,18 @@ const MAX_FINISH: usize = 16;
 pub struct Mark {
     /// When the bytes were read from upstream.
     pub arrival: Option<Tick>,
-    /// When the last of them was taken by the client's socket.
+    /// When the client's socket accepted the last of them.
     pub written: Option<Tick>,
 }
 
-/// The firsts of a stream, and its last token.
+/// Marks of the first occurrences in a stream, and of its last token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// First byte of the answer's head.
     pub first_byte: Mark,
     /// First complete event of any kind.
     pub first_event: Mark,
-    /// First event with a role and nothing generated.
+    /// First event with a role and no generated text.
     pub role: Mark,
     /// First reasoning text.
     pub reasoning: Mark,
@@ -44,13 +44,13 @@ pub struct Marks {
     pub content: Mark,
     /// First tool-call name or arguments.
     pub tool_call: Mark,
-    /// First of the last three.
+    /// First event with generated text: the earliest of the last three.
     pub first_token: Mark,
     /// Last event with generated text.
     pub last_token: Mark,
 }
 
-/// Plain counts.
+/// Counts of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Complete events, end marks included.
@@ -59,11 +59,11 @@ pub struct Counts {
     pub content_events: u64,
     /// Comment lines.
     pub comments: u64,
-    /// Token events that came in the same read as another one before them.
+    /// Token events that arrived in the same read as an earlier one.
     pub coalesced: u64,
     /// Gaps over the threshold.
     pub stalls: u64,
-    /// Events whose data was no JSON.
+    /// Events whose data could not be parsed.
     pub not_understood: u64,
     /// Bytes of generated text, escapes not resolved.
     pub text_bytes: u64,
@@ -72,14 +72,15 @@ pub struct Counts {
 /// An error that the engine reported inside the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineError {
-    /// The engine's class, if it named one.
+    /// The error type, if the engine reported one.
     pub kind: Option<String>,
-    /// The engine's code, if it gave one.
+    /// The error code, if the engine reported one.
     pub code: Option<String>,
 }
 
 impl EngineError {
-    /// The HTTP status that it would have: its code, or that of its kind; else 500.
+    /// The equivalent HTTP status: the code if it is one, else derived from kind and code, else
+    /// 500.
     pub fn status(&self) -> u16 {
         let code = self
             .code
@@ -113,7 +114,7 @@ impl EngineError {
     }
 }
 
-/// An event whose bytes are on their way to the client.
+/// An event that has not been completely written to the client.
 #[derive(Debug)]
 struct Unwritten {
     upto: u64,
@@ -121,13 +122,13 @@ struct Unwritten {
     first: bool,
 }
 
-/// The lens on one answer.
+/// Measurements of one answer.
 #[derive(Debug)]
 pub struct StreamLens {
     streamed: bool,
     stall_ns: u64,
     now: Tick,
-    /// Bytes of the body before the piece that is fed.
+    /// Offset in the body of the piece that is being parsed.
     base: u64,
     tokens_this_read: u64,
     unwritten: VecDeque<Unwritten>,
@@ -141,18 +142,19 @@ pub struct StreamLens {
     finish: Vec<String>,
     error: Option<EngineError>,
     end: Option<&'static str>,
-    /// How many choices have ended, and which of the first [`MAX_CHOICES`].
+    /// Number of choices that have ended.
     finished_choices: u32,
+    /// Which of the first [`MAX_CHOICES`] choices have ended, one bit each.
     ended: u128,
-    /// Tokens of engines that died before this one went on.
+    /// Tokens generated before the last resume.
     before: u64,
-    /// The counts when the last of them died.
+    /// Counts at the last resume.
     heard: Counts,
 }
 
 impl StreamLens {
-    /// A lens on an answer; `streamed` is whether its events are timed. Gaps over `stall_ns` are
-    /// stalls.
+    /// Start measuring an answer. `streamed`: whether its events are timed. Gaps longer than
+    /// `stall_ns` count as stalls.
     pub fn new(streamed: bool, stall_ns: u64) -> Self {
         StreamLens {
             streamed,
@@ -183,21 +185,21 @@ impl StreamLens {
         self.marks.first_byte.arrival.get_or_insert(now);
     }
 
-    /// A read returned bytes at `now`. Feed its payload to the reader with `self` as listener after
-    /// this, and tell [`at`](Self::at) before each piece.
+    /// A read returned bytes at `now`. After this, for each piece of its payload, call
+    /// [`at`](Self::at) and feed the piece to the reader with `self` as listener.
     #[inline]
     pub fn begin_read(&mut self, now: Tick) {
         self.now = now;
         self.tokens_this_read = 0;
     }
 
-    /// The next piece that is fed begins at `base` in the answer's body.
+    /// The next piece starts at offset `base` of the answer's body.
     #[inline]
     pub fn at(&mut self, base: u64) {
         self.base = base;
     }
 
-    /// The client has taken all bytes of the body before `upto`.
+    /// The client has accepted all bytes of the body before `upto`.
     #[inline]
     pub fn written(&mut self, upto: u64, now: Tick) {
         self.marks.first_byte.written.get_or_insert(now);
@@ -212,8 +214,8 @@ impl StreamLens {
         &self.marks
     }
 
-    /// The marks at the end. What was read last and never written has no mark of writing, whatever
-    /// was written before it.
+    /// The marks at the end of the answer. If a token event was never written, `last_token.written`
+    /// is `None`, even if earlier token events were written.
     pub fn final_marks(&self) -> Marks {
         let mut marks = self.marks;
         if self.unwritten.iter().any(|event| event.kinds.is_token()) {
@@ -237,21 +239,21 @@ impl StreamLens {
         &mut self.client_itl
     }
 
-    /// Take the gaps of both sides that have gathered, arrival and write.
+    /// Take the gaps recorded since the last call: arrival, then write.
     pub fn drain_gaps(
         &mut self,
     ) -> (impl ExactSizeIterator<Item = u64> + '_, impl ExactSizeIterator<Item = u64> + '_) {
         (self.itl.drain(), self.client_itl.drain())
     }
 
-    /// Whether a batch of gaps should be handed to the series.
+    /// Whether a batch of gaps must be flushed to the series.
     #[inline]
     pub fn wants_flush(&self) -> bool {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
-    /// Usage as the engine stated it. After a resume, the text before it is no part of the prompt,
-    /// though the engine was given it there.
+    /// Usage as reported by the engine. After a resume, the tokens of the earlier text are
+    /// subtracted from the prompt, which contained that text.
     pub fn usage(&self) -> Option<Usage> {
         let mut usage = self.usage?;
         usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.before));
@@ -263,17 +265,17 @@ impl StreamLens {
         self.model.as_deref()
     }
 
-    /// Finish reasons in the order they came.
+    /// Finish reasons in order of arrival.
     pub fn finish_reasons(&self) -> &[String] {
         &self.finish
     }
 
-    /// The error that the engine reported, if it did.
+    /// The error that the engine reported, if any.
     pub fn error(&self) -> Option<&EngineError> {
         self.error.as_ref()
     }
 
-    /// The dialect's end mark, if it came.
+    /// The dialect's end marker, if it arrived.
     pub fn end(&self) -> Option<&'static str> {
         self.end
     }
@@ -284,16 +286,16 @@ impl StreamLens {
         self.end.is_some() || self.finished_choices >= choices.max(1)
     }
 
-    /// The engine has died, and another one resumes the answer: the usage it reports is for its own
-    /// part only.
+    /// Another backend resumes the answer of a failed one. The usage it reports covers only its own
+    /// part.
     pub fn resume_point(&mut self) {
         self.before = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
         self.heard = self.counts;
     }
 
-    /// Discard everything the resumed engine produced from that byte of the body on: its tokens are
-    /// not the answer's. The answer had no end there.
+    /// Discard everything that the resuming backend generated from byte `from` of the body on. Its
+    /// tokens do not count, and the answer has not ended there.
     pub fn unheard(&mut self, from: u64) {
         (self.counts.content_events, self.counts.text_bytes) =
             (self.heard.content_events, self.heard.text_bytes);
@@ -307,24 +309,24 @@ impl StreamLens {
         self.ended & 1u128.checked_shl(choice).unwrap_or(0) != 0
     }
 
-    /// Generated tokens, and whether that is an estimate. Without usage: the larger of the token
-    /// events and a quarter of the bytes of text, which is what English text of current tokenizers
-    /// averages.
+    /// Generated tokens, and whether the number is an estimate. The estimate without usage is the
+    /// larger of the number of token events and a quarter of the text bytes, the average of current
+    /// tokenizers for English text.
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
-            // The usage of a dead engine is unknown.
+            // A failed backend did not report its usage, so its tokens are an estimate.
             return (Some(tokens.saturating_add(self.before)), self.before > 0);
         }
         let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));
         ((estimate > 0).then_some(estimate), true)
     }
 
-    /// Time for each output token after the first event, in microseconds:
-    /// (last token event - first token event) / (tokens - tokens in the first event).
+    /// Time per output token after the first event, in microseconds: (last token event - first
+    /// token event) / (tokens - tokens in the first event).
     ///
-    /// `None` when the stream cannot tell: fewer than two token events, all of them in one read, or
-    /// no more tokens than the first event held. Reasoning tokens that were billed and never shown
-    /// came before the first event and are not divided by.
+    /// `None` if it cannot be computed: fewer than two token events, all of them in one read, or no
+    /// more tokens than the first event had. Reasoning tokens that were billed but not sent precede
+    /// the first event and are excluded.
     pub fn tpot_us(&self) -> Option<f64> {
         let (first, last) = (self.marks.first_token.arrival?, self.marks.last_token.arrival?);
         let span = last.nanos_since(first);
@@ -455,7 +457,7 @@ impl Listener for StreamLens {
     }
 }
 
-/// A peer's word, bounded and decoded.
+/// A text from the engine, decoded and truncated to [`MAX_WORD`] bytes.
 fn word(text: &wire::json::Text<'_>) -> String {
     let text = text.decode();
     let mut end = text.len().min(MAX_WORD);

@@ -9,11 +9,10 @@ use traffic::settings::Proof;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-/// Most names of a certificate that are looked at.
+/// Maximum alternative names read from a certificate.
 const MAX_NAMES: usize = 64;
 
-/// What the parts of a subject are called: the names that OpenSSL prints. Others are called by
-/// their numbers.
+/// Short names of subject attributes, as OpenSSL prints them. Other attributes are written as OIDs.
 const KINDS: [(&str, &str); 14] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),
@@ -39,7 +38,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Parse a certificate in DER. An invalid one has its fingerprint only.
+    /// Read a DER certificate. One that cannot be parsed yields its fingerprint only.
     pub fn read(der: &[u8]) -> Self {
         let mut proves = vec![Proof::Certificate(Sha256::digest(der).into())];
         if let Ok((_, certificate)) = X509Certificate::from_der(der) {
@@ -62,8 +61,8 @@ fn alternative(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// The subject as RFC 4514 writes it: the last part first, parted by commas. `None`: it is empty,
-/// or has a value that is no text.
+/// The subject in RFC 4514 form: last part first, separated by commas. `None`: it is empty, or has
+/// a value that is not text.
 fn subject(name: &X509Name<'_>) -> Option<String> {
     let mut out = String::new();
     for part in name.iter_rdn().collect::<Vec<_>>().into_iter().rev() {

@@ -1,9 +1,9 @@
-//! Limits by client address: connections and requests, before any credential is looked at.
+//! Limits by client address: connections and requests, before authentication.
 //!
 //! - *In*: addresses of clients.
-//! - *Out*: yes or no.
-//! - *Never*: memory that grows with strangers. Of connections only those that are open are
-//!   counted; of rates, so many addresses have one of their own, and the others share one.
+//! - *Out*: admitted or refused.
+//! - *Never*: memory that grows with the number of clients. Only open connections are counted;
+//!   [`MAX_ADDRESSES`] addresses have a rate of their own, and the others share one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,28 +21,28 @@ use parking_lot::Mutex;
 
 use plan::clock;
 
-/// Most addresses with a rate of their own.
+/// Maximum addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 1 << 16;
-/// Addresses without an own rate share this one's.
+/// Key of the rate that all other addresses share.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 type Rates = RateLimiter<IpAddr, DefaultKeyedStateStore<IpAddr>, DefaultClock>;
 
-/// What is counted of clients by their address.
+/// Open connections and request rates by client address.
 #[derive(Debug)]
 pub struct ClientLimits {
     connections: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicI64,
     rates: Mutex<Option<(u32, Arc<Rates>)>>,
-    /// When addresses that are as new were forgotten last.
+    /// When addresses with a fully recovered rate were last removed, in nanoseconds.
     swept: AtomicU64,
-    /// Connections refused, and requests.
+    /// Connections refused.
     pub refused_connections: AtomicU64,
     /// Requests refused by the rate of their address.
     pub refused_requests: AtomicU64,
 }
 
-/// A connection that is counted while it lives.
+/// Counts a connection until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     limits: Arc<ClientLimits>,
@@ -50,7 +50,7 @@ pub struct ConnectionGuard {
 }
 
 impl ClientLimits {
-    /// Limits that have counted nothing yet.
+    /// Client limits without any connection or request yet.
     pub fn new() -> Arc<Self> {
         let (refused_connections, refused_requests) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(ClientLimits {
@@ -63,7 +63,7 @@ impl ClientLimits {
         })
     }
 
-    /// A connection has come; `None`: it is one too many.
+    /// Count a new connection; `None`: it exceeds a limit.
     pub fn connected(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -107,14 +107,15 @@ impl ClientLimits {
         admitted
     }
 
-    /// Once in a second: a look at all addresses is some milliseconds.
+    /// At most once a second, because a sweep of all addresses takes milliseconds.
     fn may_sweep(&self) -> bool {
         let (now, last) = (clock::now().0, self.swept.load(Ordering::Relaxed));
         now.saturating_sub(last) > 1_000_000_000
             && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The rates of the settings in force: so many in a second, at once or one after the other.
+    /// The rates for the configured limit, in requests per second with a burst of as many. A
+    /// changed limit starts with new rates.
     fn rates(&self, rate: NonZeroU32) -> Arc<Rates> {
         let mut rates = self.rates.lock();
         match &*rates {
@@ -177,7 +178,7 @@ mod tests {
         let _second = edge.connected(a, &limits).expect("the second");
         assert!(edge.connected(a, &limits).is_none());
         let _third = edge.connected(b, &limits).expect("another address");
-        assert!(edge.connected(b, &limits).is_none(), "three are all");
+        assert!(edge.connected(b, &limits).is_none(), "the total limit is three");
         drop(first);
         assert!(edge.connected(a, &limits).is_some());
         assert_eq!(edge.connections.lock().len(), 2);

@@ -1,4 +1,4 @@
-//! The data of one request: one part for each stage that writes it.
+//! The state of one request, with one part for each stage that writes it.
 
 mod attempts;
 
@@ -21,55 +21,55 @@ pub use attempts::{Attempts, UpstreamRequest};
 use plan::clock;
 use plan::{MetricGroup, Plan, PlannedPool, PlannedRoute, Target};
 
-/// One request on its way. It is data: `pipeline` settles it when it ends.
+/// One request in progress. It is plain data: [`ExchangeGuard`](crate::ExchangeGuard) settles it.
 #[derive(Debug)]
 pub struct Exchange {
-    /// What all requests share.
+    /// State shared by all requests.
     pub shared: Arc<Shared>,
-    /// The plan that the request entered with.
+    /// The plan in force when the request was accepted.
     pub plan: Arc<Plan>,
-    /// Where the time goes.
+    /// Time spent in each state.
     pub ledger: Ledger,
-    /// From the head.
+    /// Facts from the head.
     pub accepted: Accepted,
     pub(crate) inspected: Inspected,
-    /// The route, once there is one.
+    /// The matched route; `None` before matching.
     pub routed: Option<Routed>,
-    /// The credential that the head showed; `authenticate` takes it.
+    /// The credential of the head; `authenticate::authorize` takes it.
     pub credential: Option<ShownCredential>,
-    /// The caller, where `auth` applies.
+    /// The caller, where authentication applies.
     pub caller: Option<Arc<Caller>>,
-    /// What the request is expected to use.
+    /// Estimated usage.
     pub expected: Used,
     /// The prompt's tokens were counted, not estimated.
     pub prompt_counted: bool,
-    /// What it has taken of limits; settled when the exchange ends.
+    /// Reservation in the rate limits; settled when the exchange ends.
     pub charge: Charge,
-    /// Fields that let a web page read the answer.
+    /// CORS fields of the answer, each with its CRLF.
     pub cors: Option<String>,
-    /// What the client wants of a queue.
+    /// Queue hints from the client.
     pub hints: ClientHints,
-    /// Its way among backends.
+    /// Attempts at backends.
     pub attempts: Attempts,
     /// Its admission permit at the backend.
     pub permit: Option<Permit>,
     pub(crate) guarded: Guarded,
-    /// What was sent upstream.
+    /// State of the upstream request.
     pub sent: Sent,
-    /// What was answered.
+    /// State of the answer.
     pub answer: Answer,
     /// The outcome.
     pub verdict: Verdict,
 }
 
-/// What a head shows of its sender, and when that was looked at. Written by `authenticate`.
+/// The credential of a head, and when it was checked. Written by `authenticate`.
 #[derive(Debug)]
 pub struct ShownCredential {
-    /// The caller of the credential.
+    /// Result of the lookup.
     pub who: Who,
-    /// When reading it began.
+    /// Start of the lookup.
     pub began: Tick,
-    /// When it was read.
+    /// End of the lookup.
     pub ended: Tick,
 }
 
@@ -86,8 +86,8 @@ pub enum Who {
     NotYet,
 }
 
-/// What a client wants of a queue: `x-llm-lens-priority`, 0 to 9, which can only lower what its key
-/// has, and `x-llm-lens-max-wait`, in milliseconds, which can only shorten what the backend has.
+/// Queue hints from the client. `x-llm-lens-priority`, 0 to 9, can only lower the priority of the
+/// key; `x-llm-lens-max-wait`, in milliseconds, can only shorten the `max_wait` of the backend.
 /// Written by `admission`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientHints {
@@ -106,7 +106,7 @@ pub struct TraceParent {
     pub flags: u8,
 }
 
-/// From the head; written by `accept`.
+/// Facts from the head. Written by `accept`.
 #[derive(Debug)]
 pub struct Accepted {
     /// The id of the request.
@@ -114,40 +114,41 @@ pub struct Accepted {
     pub(crate) trace: Option<TraceParent>,
     /// Wall clock at the first byte, microseconds.
     pub started_at: u64,
-    /// The instant when the head was complete: the zero of all marks.
+    /// When the head was complete. All marks are relative to it.
     pub head_at: Tick,
     /// The path, without its query.
     pub endpoint: String,
-    /// The dialect of the path; `None` for what passes through unread.
+    /// Dialect of the path; `None` for pass-through requests.
     pub dialect: Option<Dialect>,
-    /// Bytes of the head.
+    /// Bytes received from the client: the head, then also the body.
     pub bytes: u64,
     /// The client's address.
     pub client: Option<std::net::IpAddr>,
 }
 
-/// From the body; written by `inspect_input`.
+/// Facts from the body. Written by `inspect`.
 #[derive(Debug, Default)]
 pub struct Inspected {
-    /// `None`: the body is not valid, and did not have to be.
+    /// `None`: the body could not be parsed, and the route permits that.
     pub facts: Option<RequestFacts>,
 }
 
-/// Written by `route`.
+/// The matched route and the selected backend. Written by `route` and `select`.
 #[derive(Debug)]
 pub struct Routed {
     /// The route.
     pub route: Arc<PlannedRoute>,
-    /// The dialect of the path; `None` for what passes through unread.
+    /// Dialect of the backend, or of the path if the backend has none; `None` for pass-through
+    /// requests.
     pub dialect: Option<Dialect>,
-    /// The backend: the first of the route, until one is chosen.
+    /// The selected backend; the first of the route until one is selected.
     pub target: Target,
-    /// Where the request counts in metrics.
+    /// Metric group of the request.
     pub group: MetricGroup,
 }
 
 impl Routed {
-    /// The backend; `None`: the pool has none.
+    /// The selected backend; `None` if the pool is empty.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         self.route.upstream(self.target)
     }
@@ -157,12 +158,12 @@ impl Routed {
         self.route
             .pools
             .get(self.target.pool)
-            .expect("invariant: targets are chosen of the route's pools")
+            .expect("invariant: a target refers to a pool of the route")
     }
 }
 
 impl Exchange {
-    /// A request whose head is complete.
+    /// Open the exchange of a request whose head is complete; its first byte arrived at `began`.
     pub fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
         let mut ledger = Ledger::open(State::ReadRequest, began);
         ledger.switch(State::ReadRequest, accepted.head_at);
@@ -191,17 +192,17 @@ impl Exchange {
         }
     }
 
-    /// From the body.
+    /// Facts from the body.
     pub fn inspected(&self) -> &Inspected {
         &self.inspected
     }
 
-    /// Where the request counts.
+    /// Metric group of the request; before a route matches, that of unmatched requests.
     pub fn group(&self) -> &MetricGroup {
         self.routed.as_ref().map_or(&self.plan.nowhere, |r| &r.group)
     }
 
-    /// The route was found: the request counts there from now on.
+    /// Set the matched route. From now on, the request counts in its metric group.
     pub fn set_route(&mut self, route: Arc<PlannedRoute>) {
         // What passes through is not read, whatever its backend speaks.
         let dialect =
@@ -212,7 +213,7 @@ impl Exchange {
         self.routed = Some(Routed { route, dialect, target, group });
     }
 
-    /// The result of an attempt with that error status.
+    /// The attempt result that an error status means for the selected backend.
     pub fn fault(&self, status: u16) -> AttemptResult {
         let upstream = self.routed.as_ref().and_then(Routed::upstream);
         upstream.map_or(AttemptResult::Unknown, |upstream| {
@@ -220,7 +221,7 @@ impl Exchange {
         })
     }
 
-    /// A backend was chosen: the request counts there from now on.
+    /// Set the selected backend. From now on, the request counts in its metric group.
     pub fn set_target(&mut self, target: Target) {
         let Some(routed) = self.routed.as_ref().filter(|routed| routed.target != target) else {
             return;
@@ -237,7 +238,7 @@ impl Exchange {
         group.in_flight.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The waits of the route, or the general ones before there is one.
+    /// Timeouts of the route; before a route matches, the general ones.
     pub fn timeouts(&self) -> Timeouts {
         self.routed.as_ref().map_or(self.plan.settings.timeouts, |r| r.route.route.timeouts)
     }
@@ -247,7 +248,8 @@ impl Exchange {
         self.routed.as_ref().and_then(|routed| routed.route.guardrail.clone())
     }
 
-    /// The backend has done its part: its permit is free, however long the client takes.
+    /// Release the backend's permit and load counts: its answer is complete, even if the client
+    /// still reads.
     pub fn leave(&mut self) {
         if let Some(permit) = self.permit.take() {
             let first = self.answer.lens.marks().first_token.arrival;

@@ -46,7 +46,7 @@ use plan::current_request;
 pub struct Incoming {
     /// Head, then body.
     pub buffer: Vec<u8>,
-    /// The head, as it was parsed when it came.
+    /// Index of the parsed head.
     pub head: HeadIndex,
     /// The body's position in the buffer.
     pub body: Range<usize>,
@@ -54,7 +54,7 @@ pub struct Incoming {
     pub encoded: bool,
 }
 
-/// Why a request goes no further.
+/// Why a request ends before a backend is selected.
 enum Stopped {
     Refused(Refusal),
     /// The client left.
@@ -67,12 +67,12 @@ impl From<Refusal> for Stopped {
     }
 }
 
-/// Take a request to its end. `false`: the client's connection must be closed.
+/// Serve a request. `false`: the client's connection must be closed.
 pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     let ended = {
         let id = exchange.accepted.id.clone();
         let mut run = pin!(current_request::scope(id, run(exchange, incoming, sink)));
-        // What the pipeline leaves half done is dropped with it or belongs to this request alone,
+        // Unwind safety: what a panic leaves inconsistent is dropped, or belongs to this request,
         // which ends here.
         poll_fn(|cx| {
             catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)))
@@ -86,7 +86,7 @@ pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &
     }
 }
 
-/// A panic, which the hook has logged, ends its request and nothing else.
+/// End a request after a panic, which the panic hook has logged. Other requests are not affected.
 async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
     observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);
     tracing::error!(request_id = %exchange.accepted.id, "a panic ended this request; please report it");
@@ -111,7 +111,7 @@ async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D)
     }
 }
 
-/// The stages up to the choice of a backend, one after the other.
+/// Run the stages before `select`, in order.
 async fn prepare<D: Sink>(
     exchange: &mut Exchange,
     incoming: Incoming,
@@ -156,7 +156,7 @@ async fn prepare<D: Sink>(
     Ok(request)
 }
 
-/// The shorter way of a request that passes through unread: what its head alone decides.
+/// The shorter pipeline of a pass-through request: the head alone decides.
 pub async fn admit_unread(
     exchange: &mut Exchange,
     route: Arc<PlannedRoute>,
@@ -174,7 +174,7 @@ pub async fn admit_unread(
     guardrail_input::must_not_pass_unread(exchange)
 }
 
-/// Whether the route answers this host, this page and this caller.
+/// Check the host, the origin and the caller against the route.
 fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let route = exchange
         .routed
@@ -186,7 +186,7 @@ fn check_head(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>) -> Resu
     authenticate::authorize(exchange)
 }
 
-/// A body that cannot be read is refused where a stage must read it.
+/// Refuse a body that cannot be parsed if a stage of the route needs it.
 fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<(), Refusal> {
     let must_read = |routed: &Routed| routed.route.must_read;
     match unreadable {
@@ -195,7 +195,7 @@ fn must_be_readable(exchange: &Exchange, unreadable: Option<Refusal>) -> Result<
     }
 }
 
-/// Check the prompt, and watch the client meanwhile. Returns the redacted body, if any.
+/// Check the prompt, and stop if the client disconnects. Returns the redacted body, if any.
 async fn guardrail<D: Sink>(
     exchange: &mut Exchange,
     body: &[u8],
@@ -214,7 +214,7 @@ async fn guardrail<D: Sink>(
     checked
 }
 
-/// The outcome, or `None` when it takes longer than `limit`; zero is no limit.
+/// Run `work` with a time limit; `None`: it took longer. Zero means no limit.
 pub async fn within<T>(limit: std::time::Duration, work: impl Future<Output = T>) -> Option<T> {
     if limit.is_zero() { Some(work.await) } else { tokio::time::timeout(limit, work).await.ok() }
 }

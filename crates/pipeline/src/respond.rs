@@ -1,8 +1,8 @@
-//! Our own answers. This alone turns facts into HTTP: OpenAI's error object, a stable `code`, the
-//! request id.
+//! Errors of the gateway as HTTP answers: status, fields, and OpenAI's error object with a stable
+//! `code`.
 //!
-//! An error that the engine sent passes through unchanged and never comes here. Messages name no
-//! address, path or key of the operator's side.
+//! Errors of engines are forwarded unchanged and do not come here. Messages contain no address,
+//! path or key of a backend.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use wire::request::Refused;
 use relay::Failure;
 use transport::UpstreamError;
 
-/// For what may pass in a moment.
+/// Field for conditions that soon pass.
 const RETRY_SOON: Cow<'static, str> = Cow::Borrowed("retry-after: 1\r\n");
-/// What HTTP wants beside a 401.
+/// Field that HTTP requires with a 401.
 const CHALLENGE: Cow<'static, str> = Cow::Borrowed("www-authenticate: Bearer\r\n");
 
-/// A request that we end ourselves.
+/// An error answer of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// A stable word for programs.
+    /// Stable error code for programs.
     pub code: &'static str,
     /// A sentence for people: what happened and what to do.
     pub message: String,
-    /// The member of the request that is meant.
+    /// Request member that is wrong.
     pub param: Option<&'static str>,
     /// The outcome that the record gets.
     pub outcome: Outcome,
@@ -116,13 +116,13 @@ impl Refusal {
         )
     }
 
-    /// No backend of the route can serve the request.
+    /// 503: no backend of the route can serve the request.
     pub fn no_backend() -> Self {
         let message = "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";
         Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
     }
 
-    /// Too many requests of one address.
+    /// 429: an address exceeds `limits.requests_per_address`.
     pub fn address_too_fast() -> Self {
         let message = "Too many requests from this address; try again in a second.";
         Refusal {
@@ -132,19 +132,19 @@ impl Refusal {
         }
     }
 
-    /// A limit that cannot be looked up.
+    /// 503: a shared rate limit cannot be checked.
     pub fn limits_unavailable() -> Self {
         let message = "A rate limit cannot be checked now. Try again in a moment.";
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "rate_limits_unavailable", message) }
     }
 
-    /// An invalid, expired or revoked credential. The client is not told which.
+    /// 401: the credential is invalid, expired or revoked. The answer does not reveal which.
     pub fn bad_key() -> Self {
         let message = "Incorrect API key provided. Check the key, or ask the operator of the gateway for one.";
         Refusal { fields: CHALLENGE, ..Refusal::new(401, "invalid_api_key", message) }
     }
 
-    /// The keys of an identity provider are not there.
+    /// 503: the key set of an identity provider has not been fetched.
     pub fn identity_unavailable() -> Self {
         let message = "Tokens cannot be verified yet, because the identity provider's keys have not been fetched. Try again in a moment.";
         Refusal { fields: RETRY_SOON, ..Refusal::new(503, "identity_unavailable", message) }
@@ -171,7 +171,7 @@ impl Refusal {
         }
     }
 
-    /// A member that is wrong.
+    /// A request member is invalid.
     pub fn invalid(status: u16, code: &'static str, param: &'static str, message: String) -> Self {
         Refusal {
             param: Some(param),
@@ -180,7 +180,7 @@ impl Refusal {
         }
     }
 
-    /// A request that cannot be parsed, where it must be counted.
+    /// 403: the request cannot be parsed, but limits of the route must count it.
     pub fn uncountable_endpoint() -> Self {
         let message = "Requests to this API cannot be counted, and limits need that. Use a supported API, or have the path added to the route's `passthrough`.";
         Refusal {
@@ -218,7 +218,7 @@ impl Refusal {
         Refusal { outcome: Outcome::Blocked, ..Refusal::new(status, code, message) }
     }
 
-    /// A filter that must see all of a prompt cannot: there is too much of it.
+    /// 413: the prompt is too long for a filter that must check all of it.
     pub fn too_much_to_judge(filter: &str) -> Self {
         let message = format!(
             "The prompt is too long for the guardrail filter {filter:?} to check. Send less text."
@@ -265,7 +265,7 @@ impl Refusal {
         )
     }
 
-    /// Nothing of an answer has come.
+    /// The backend did not answer.
     pub fn unanswered(error: &UpstreamError) -> Self {
         match error {
             UpstreamError::Busy => Refusal::busy(),
@@ -279,7 +279,7 @@ impl Refusal {
         }
     }
 
-    /// A filter's own refusal.
+    /// A filter refused the request.
     pub fn by_filter(refused: filters::Refused) -> Self {
         Refusal::from(&Failure::RefusedByFilter(refused))
     }
@@ -288,7 +288,7 @@ impl Refusal {
         Refusal::from(&Failure::TotalTimeout)
     }
 
-    /// A filter that must judge the prompt cannot.
+    /// 503: a filter with `on_failure: closed` could not check the prompt.
     pub fn guardrail_unavailable(filter: &Arc<str>, failure: filters::Failure) -> Self {
         Refusal::from(&Failure::GuardrailUnavailable { filter: filter.clone(), failure })
     }
@@ -316,7 +316,7 @@ impl Refusal {
     }
 }
 
-/// A failure as the client gets it, where no answer has begun.
+/// A failure before the answer began, as the client receives it.
 impl From<&Failure> for Refusal {
     fn from(failure: &Failure) -> Self {
         let (status, fields) = match failure {

@@ -24,33 +24,32 @@ use plan::{Plan, Tools};
 /// Shared by every worker.
 #[derive(Debug)]
 pub struct Shared {
-    /// The plan for requests that enter now; each request pins the one it entered with.
+    /// The plan for new requests; each request keeps the plan it started with.
     pub plan: ArcSwap<Plan>,
-    /// Discovered backends. Held while a plan is made, so that plans are made in order.
+    /// Discovered backends. Locked while a plan is built, so that plans are built in order.
     pub found: Mutex<Found>,
     /// Series, gauges, sinks.
     pub observatory: Arc<Observatory>,
-    /// What the next plan will be made with.
+    /// Dependencies for building the next plan.
     pub tools: Tools,
     /// Limits by client address.
     pub client_limits: Arc<ClientLimits>,
     /// Usage sums.
     pub spend: Arc<UsageSums>,
-    /// Where findings are written down.
+    /// Hasher of the audit log, if there is one.
     pub audit: Option<Audit>,
-    /// Set when the process drains: answers close their connections, `/readyz` fails.
+    /// Set while the process drains: connections close after their answers, and `/readyz` fails.
     pub draining: AtomicBool,
     /// When the process began to serve.
     pub started: lens::Tick,
-    /// Work that no request waits for, such as mirrored requests; it is waited for, or dropped, at
-    /// the end.
+    /// Tasks that no request waits for, such as mirrored requests; dropped at shutdown.
     pub tasks: TaskTracker,
     /// Where the settings came from, if from a file.
     pub file: Option<PathBuf>,
 }
 
 impl Shared {
-    /// Whether the process is to end.
+    /// Whether the process is draining.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -68,7 +67,7 @@ thread_local! {
     static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// The number of this thread among those that record.
+/// Index of this thread among the threads that write records.
 pub fn worker() -> usize {
     WORKER.with(|worker| {
         worker.get().unwrap_or_else(|| {

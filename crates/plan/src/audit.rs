@@ -7,7 +7,7 @@ use std::sync::Arc;
 use config::settings;
 use filters::audit::Hasher;
 
-/// What findings are written down with, where there is an audit log.
+/// Hasher for the findings in the audit log.
 pub struct Audit {
     /// Hashes matches with the key.
     pub hasher: Arc<Hasher>,
@@ -20,7 +20,7 @@ impl fmt::Debug for Audit {
 }
 
 impl Audit {
-    /// With the key of the settings, or one of this process; `None`: the settings want no log.
+    /// Use the key of the settings, or a random one; `None`: the audit log is not configured.
     pub fn new(settings: &settings::Audit) -> Option<Self> {
         settings.file.as_ref()?;
         let hasher = match &settings.key {

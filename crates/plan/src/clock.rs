@@ -1,4 +1,4 @@
-//! The clocks of the gateway: the transport's, and both at once for limits that go by days.
+//! The clocks of the gateway: the transport's, and both together for limits with calendar windows.
 
 use traffic::When;
 pub use transport::clock::{now, wall_us};

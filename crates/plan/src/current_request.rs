@@ -1,7 +1,7 @@
-//! The id of the request that a task works on, for log lines.
+//! The id of the request that a task serves, for log lines.
 //!
-//! A span of `tracing` would do the same, and be entered and left for each event of a stream. This
-//! is a swap of a pointer.
+//! A `tracing` span would be entered and exited for each event of a stream; this only swaps a
+//! pointer.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ tokio::task_local! {
     static ID: Arc<str>;
 }
 
-/// The id of the request that is worked on here, if one is.
+/// The id of the current request, if there is one.
 pub fn id() -> Option<Arc<str>> {
     ID.try_with(Arc::clone).ok()
 }
 
-/// Work on a request.
+/// Run `work` for the request with this id.
 pub fn scope<F: Future>(id: Arc<str>, work: F) -> impl Future<Output = F::Output> {
     ID.scope(id, work)
 }
 
-/// A job that another thread does for the request that is worked on here.
+/// Wrap a job for another thread, so that it runs for the current request.
 pub(crate) fn carry(job: filters::Job) -> filters::Job {
     match id() {
         Some(id) => Box::new(move || ID.sync_scope(id, job)),

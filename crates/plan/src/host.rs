@@ -66,7 +66,7 @@ impl Host for FilterHost {
     }
 
     fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>> {
-        // Settings are checked: a judge names a backend that is there.
+        // Checked settings: every judge names an existing backend.
         let Some(upstream) = self.backends.get(&ask.backend).cloned() else {
             return Box::pin(async { Err(Failure::Unreachable) });
         };

@@ -17,7 +17,7 @@ use transport::{BuildError, Upstream};
 use crate::clock;
 use crate::host::client;
 
-/// All issuers, and where their keys are.
+/// All issuers, with the sources of their key sets.
 #[derive(Debug)]
 pub struct Jwks {
     settings: Vec<JwtSettings>,
@@ -48,7 +48,7 @@ impl Jwks {
         Ok(Jwks { settings: settings.to_vec(), sources, keys })
     }
 
-    /// Whether settings are the same, so that keys and tokens stay known over a reload.
+    /// Whether the settings are unchanged, so that keys and tokens survive a reload.
     pub fn are(&self, settings: &[JwtSettings]) -> bool {
         self.settings == settings
     }
@@ -58,7 +58,7 @@ impl Jwks {
         self.keys.judge(token, rates, clock::wall_us())
     }
 
-    /// Fetch the keys that are due, of all issuers side by side.
+    /// Fetch the key sets that are due, concurrently.
     pub async fn refresh(&self) {
         join_all(self.keys.due(clock::now()).into_iter().map(|issuer| self.refresh_one(issuer)))
             .await;

@@ -1,7 +1,7 @@
 //! The plan: settings prepared for requests. Building it may read files; it starts no task.
 //!
-//! - *In*: [`config::Settings`], the observatory, and the plan before it, whose backends are kept
-//!   where nothing about them changed, so that their connections live on.
+//! - *In*: [`config::Settings`], the observatory, and the previous plan, whose unchanged backends
+//!   are kept, so that their connections survive.
 //! - *Out*: routes with everything that a request needs, without lookups by name.
 //! - *Never*: a change after it was built. A reload builds another.
 
@@ -36,16 +36,16 @@ pub use pools::{Hedged, PlannedPool};
 use route::RouteParts;
 pub use route::{MetricGroup, PlannedRoute, Target};
 
-/// Why settings could not be made ready.
+/// Why a plan cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A file that TLS needs and that does not hold what it should.
+    /// An invalid certificate or key file.
     #[error(transparent)]
     Tls(#[from] transport::BuildError),
     /// A tokenizer that cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Settings that want a part that this build lacks.
+    /// Settings that need a feature which this build does not have.
     #[error("{setting}: this build was made without the feature `{feature}`")]
     Feature {
         /// The setting.
@@ -53,23 +53,23 @@ pub enum BuildError {
         /// The feature.
         feature: &'static str,
     },
-    /// Backends that this build cannot find.
+    /// A source of discovery that this build does not support.
     #[error("pool {pool}: {why}")]
     Discovery {
         /// The pool.
         pool: String,
-        /// What to do about it.
+        /// Why, and what to do about it.
         why: &'static str,
     },
     /// An invalid key file.
     #[error(transparent)]
     Keys(#[from] config::Problems),
-    /// A guardrail that cannot be made ready.
+    /// A guardrail that cannot be built.
     #[error(transparent)]
     Guardrail(#[from] filters::BuildError),
 }
 
-/// What plans are made with, besides settings.
+/// Dependencies of plans, besides settings.
 #[derive(Debug)]
 pub struct Tools {
     /// Where series and records go.
@@ -82,11 +82,11 @@ pub struct Tools {
     pub counting: Arc<ThreadPool>,
 }
 
-/// Whether settings can be put in force: what needs more than one field to be seen, such as rules
-/// that do not fit together.
+/// Check what parsing the settings does not: features of this build, guardrail rules, tokenizers,
+/// and files of keys and certificates.
 ///
 /// # Errors
-/// The first thing that cannot be made ready.
+/// The first problem.
 pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> {
     features(settings)?;
     guardrails(settings, filters)?;
@@ -102,7 +102,7 @@ pub fn check(settings: &Settings, filters: &Registry) -> Result<(), BuildError> 
     Ok(())
 }
 
-/// Whether this build has what the settings want.
+/// Check that this build has the features that the settings need.
 fn features(settings: &Settings) -> Result<(), BuildError> {
     let jwt = settings.auth.as_ref().is_some_and(|auth| !auth.jwt.is_empty());
     for (wanted, has, setting, feature) in [
@@ -116,7 +116,7 @@ fn features(settings: &Settings) -> Result<(), BuildError> {
     discoveries(settings)
 }
 
-/// Whether this build can look for the backends of all pools.
+/// Check that this build supports the discovery sources of all pools.
 fn discoveries(settings: &Settings) -> Result<(), BuildError> {
     let wanted = settings
         .pools
@@ -128,7 +128,7 @@ fn discoveries(settings: &Settings) -> Result<(), BuildError> {
     })
 }
 
-/// The guardrails of settings, made ready.
+/// Build the guardrails of the settings.
 fn guardrails(
     settings: &Settings,
     filters: &Registry,
@@ -152,13 +152,14 @@ fn keys(settings: &Settings) -> Result<Option<Keys>, config::Problems> {
     )))
 }
 
-/// The identity providers of settings; what is known of them stays over a reload.
+/// The identity providers of the settings. Fetched keys survive a reload if the providers are
+/// unchanged.
 fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>, BuildError> {
     let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else {
         return Ok(None);
     };
     let known = before.and_then(|plan| plan.jwks.clone()).filter(|tokens| tokens.are(&auth.jwt));
-    // Amounts in tokens are for limits by name: with other limits they are read again.
+    // Tokens carry amounts by limit name: changed limits require that they are read again.
     match known
         .filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits))
     {
@@ -173,21 +174,20 @@ fn load_model(_: &filters::settings::Judge) -> Result<Arc<dyn filters::Filter>, 
     Err("this build has no local models; build it with the feature `onnx`".into())
 }
 
-/// Settings made ready.
+/// Settings prepared for requests.
 #[derive(Debug)]
 pub struct Plan {
-    /// What the operator has written.
+    /// The settings as the operator wrote them.
     written: Arc<Settings>,
-    /// The same, with the backends that were found.
+    /// The settings with discovered backends added.
     pub settings: Settings,
     /// The routes, in the order of the settings.
     pub routes: Vec<Arc<PlannedRoute>>,
     /// Limits on the heads of requests.
     pub head_limits: HeadLimits,
-    /// Limits of what is parsed of answers.
+    /// Limits on parsing answers.
     pub reader_limits: ReaderLimits,
-    /// Whether a route looks at the model: then no route can be chosen for a body that cannot be
-    /// read.
+    /// Whether a route matches by model. Then a body that cannot be parsed matches no route.
     pub routes_by_model: bool,
     /// API keys; `None`: authentication is off.
     pub keys: Option<Arc<Keys>>,
@@ -197,14 +197,13 @@ pub struct Plan {
     pub anonymous: Arc<Caller>,
     /// Rate limits.
     pub rate_limits: RateLimits,
-    /// What keeps those that gateways share.
+    /// The store of the rate limits that gateways share.
     pub store: Option<Arc<Store>>,
-    /// The models that have a name of their own in metrics and limits, sorted, and the name of all
-    /// others behind them.
+    /// The declared models, sorted, followed by the one name for all others in metrics and limits.
     declared: Vec<Arc<str>>,
     /// What filters may use.
     pub host: Arc<FilterHost>,
-    /// Where requests count that match no route.
+    /// Metric group of requests that match no route.
     pub nowhere: MetricGroup,
     guardrails: Vec<Arc<Guardrail>>,
     routable: Vec<Arc<Upstream>>,
@@ -212,12 +211,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Build the plan of `written`. What `before` has in common with it is kept: connections,
-    /// health, counters, limits.
+    /// Build the plan of `written`. Unchanged parts of `before` are kept: connections, health,
+    /// counters, limits.
     ///
     /// # Errors
-    /// [`BuildError`]: a file that the settings name is not what it should be, or a feature is
-    /// missing.
+    /// [`BuildError`]: a file that the settings name is invalid, or a feature is missing.
     pub fn build(
         written: Arc<Settings>,
         found: &Found,
@@ -225,7 +223,7 @@ impl Plan {
         before: Option<&Plan>,
     ) -> Result<Self, BuildError> {
         let observatory = &*tools.observatory;
-        // Where only backends came or went, no file is read again.
+        // If only discovered backends changed, no file is read again.
         let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
         let settings = written.with_found(found);
         features(&settings)?;
@@ -258,7 +256,7 @@ impl Plan {
             None => keys(&settings)?.map(Arc::new),
         };
         let jwks = jwks(&settings, before)?;
-        // Pools may be those of the plan in force: nothing fails from here on.
+        // This changes pools that the plan in force may share, so nothing after it may fail.
         policy::back(&routes);
         Ok(Plan {
             routable: parts.pools.routable(),
@@ -288,14 +286,14 @@ impl Plan {
         })
     }
 
-    /// A declared model's name, cheap to keep; of any other, one for all.
+    /// The shared name of a declared model, or the one name for all others.
     pub fn declared(&self, model: Option<&str>) -> &Arc<str> {
         let (others, declared) =
-            self.declared.split_last().expect("invariant: build puts a name for the others there");
+            self.declared.split_last().expect("invariant: `build` appends the name of the others");
         declared.iter().find(|known| Some(&***known) == model).unwrap_or(others)
     }
 
-    /// The same settings, with other backends in their pools.
+    /// The plan of the same settings, with other discovered backends.
     ///
     /// # Errors
     /// [`BuildError`].
@@ -303,13 +301,13 @@ impl Plan {
         Plan::build(self.written.clone(), found, tools, Some(self))
     }
 
-    /// Backends in a pool of a route. Others are templates, or used by guardrails.
+    /// Backends in pools of routes. Others are templates, or used by guardrails only.
     pub fn routable(&self) -> &[Arc<Upstream>] {
         &self.routable
     }
 
-    /// How often the way to a backend is measured at least: where it counts in choosing edge or
-    /// cloud.
+    /// Maximum time between two measurements of the round trip to a backend; `None`: no offload
+    /// policy uses it.
     pub fn probed_every(&self, backend: &str) -> Option<Duration> {
         self.probes.get(backend).copied()
     }
@@ -343,14 +341,14 @@ impl Plan {
     }
 }
 
-/// Backends made ready: those of a plan before this, where nothing about them has changed.
+/// Build the backends, or keep those of the previous plan if unchanged.
 fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstream>>, BuildError> {
     let mut upstreams: Vec<Arc<Upstream>> = Vec::with_capacity(settings.backends.len());
     for backend in &settings.backends {
         let upstream = match before.and_then(|plan| plan.same_upstream(backend, settings.limits)) {
             Some(upstream) => upstream,
             None => {
-                // Those that are found come behind the one that they are like.
+                // Discovered backends come after their template, and share its TLS setup.
                 let another = upstreams
                     .iter()
                     .find(|another| backend.tls.is_some() && another.backend.tls == backend.tls);
@@ -367,7 +365,7 @@ fn upstreams(settings: &Settings, before: Option<&Plan>) -> Result<Vec<Arc<Upstr
     Ok(upstreams)
 }
 
-/// Where shared limits are kept: the same connection, where nothing about it has changed.
+/// The store of shared limits. It keeps its connection if its settings are unchanged.
 fn store(settings: &Settings, before: Option<&Plan>) -> Option<Arc<Store>> {
     let wanted = settings.store.as_ref()?;
     let known =

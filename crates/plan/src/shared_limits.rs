@@ -1,9 +1,9 @@
 //! The connection to the store of limits that gateways share.
 //!
-//! - *In*: slices that requests want, debts of running streams, slices that lie idle.
-//! - *Out*: units, or how long until there are some; or nothing, when the store is away.
-//! - *Never*: a call to a store that is known to be away. One task connects; requests only use the
-//!   connection that is there.
+//! - *In*: slices that requests need, debts of running streams, idle slices.
+//! - *Out*: units, or the time until some are available; an error while the store is unreachable.
+//! - *Never*: a call to a store that is known to be unreachable. A background task connects;
+//!   requests only use an existing connection.
 //!
 //! `traffic::store` defines the calls to the store.
 
@@ -20,22 +20,22 @@ use redis::aio::MultiplexedConnection;
 use traffic::store::{Call, Granted, Script};
 use traffic::{StoreTask, Wanted};
 
-/// Maximum store tasks in one round.
+/// Maximum concurrent store tasks.
 const AT_A_TIME: usize = 128;
 
 static SCRIPTS: LazyLock<[redis::Script; Script::ALL.len()]> =
     LazyLock::new(|| Script::ALL.map(|script| redis::Script::new(script.source())));
 
-/// The name of this process among the gateways that share.
+/// Name of this gateway in the store.
 static NAME: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
-/// The store does not answer.
+/// The store is unreachable, or refused the call.
 #[derive(Debug)]
 pub struct StoreUnavailable;
 
 /// A store and the connection to it.
 pub struct Store {
-    /// Where it is, and what holds while it is unreachable.
+    /// Its address, and the fallback while it is unreachable.
     pub settings: StoreSettings,
     connection: ArcSwapOption<MultiplexedConnection>,
     /// Calls that the store answered.
@@ -62,20 +62,20 @@ impl Store {
         Store { settings, connection: ArcSwapOption::empty(), answered, failed, without }
     }
 
-    /// Whether there is a connection.
+    /// Whether the store is connected.
     pub fn is_there(&self) -> bool {
         self.connection.load().is_some()
     }
 
-    /// Take a slice.
+    /// Lease a slice.
     pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, StoreUnavailable> {
         let answer: Result<(u64, i64), StoreUnavailable> =
             self.run(wanted.take(&NAME), wanted).await;
         answer.map(Granted::from)
     }
 
-    /// Run a script. An answer that is lost leaves it open what the store thinks that this gateway
-    /// has at a time.
+    /// Run a script. If the answer is lost, it is unknown how many concurrent streams the store
+    /// counts for this gateway.
     async fn run<T: FromRedisValue>(
         &self,
         call: Call<'_>,
@@ -112,7 +112,7 @@ impl Store {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 return Ok(answer);
             }
-            // It is there, and cannot do that.
+            // The store is reachable, but refused the call.
             Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "redis refused a call, using local limits for it");
@@ -128,7 +128,7 @@ impl Store {
         Err(StoreUnavailable)
     }
 
-    /// Several at a time: there may be one for each key.
+    /// Run store tasks concurrently: there may be one for each key.
     pub async fn attend_to(&self, chores: Vec<StoreTask>) {
         let attend = async |chore: StoreTask| {
             let units = match &chore {
@@ -153,7 +153,7 @@ impl Store {
 
     /// Connect, if the store can be reached.
     pub async fn connect(&self) {
-        // The address is a secret, and the error of a wrong one repeats it.
+        // The URL is a secret, and the error of an invalid one contains it.
         let Ok(client) = redis::Client::open(self.settings.url.reveal()) else {
             return tracing::error!("store.url is not a redis URL");
         };

@@ -1,8 +1,8 @@
-//! Labelled texts and the groups that must stay together.
+//! Labeled texts and the groups that must stay together.
 //!
 //! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
 //! - *Out*: [`Row`]s in file order, each with its group.
-//! - *Never*: a text changed; rows that cannot be read are an error, not left out.
+//! - *Never*: a changed text; a skipped row: an unreadable row is an error.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -22,36 +22,36 @@ pub enum File {
     Benign,
 }
 
-/// One labelled text.
+/// One labeled text.
 #[derive(Debug)]
 pub struct Row {
-    /// The file.
+    /// The file of the row.
     pub file: File,
-    /// `attack` or `toxic`.
+    /// Whether the label is `attack` or `toxic`.
     pub positive: bool,
     /// The category as the data names it.
     pub category: String,
     /// The source as the data names it.
     pub source: String,
-    /// Bytes of the text as sent.
+    /// Length of the original text in bytes.
     pub bytes: usize,
-    /// The text as sent.
+    /// The original text.
     pub text: String,
-    /// The text without its disguise.
+    /// The normalized text, without obfuscation.
     pub normal: Normal,
-    /// Rows of one group are near-duplicates, or of one template.
+    /// Group of the row. Rows of a group are near-duplicates or share a template.
     pub group: usize,
-    /// Which fifth the row is measured in; its whole group is.
+    /// Cross-validation fold, the same for the whole group.
     pub fold: usize,
-    /// Of our own making: trained on, never measured.
+    /// Whether the text is from `own.txt`: used for training, never for measurement.
     pub own: bool,
 }
 
-/// Groups that `{g}` stands for in our own texts.
+/// Values of the placeholder `{g}` in `own.txt`.
 const GROUPS: [&str; 6] =
     ["women", "gay people", "Muslims", "black people", "immigrants", "disabled people"];
 
-/// The texts of our own making; every group of one template in turn.
+/// The rows of `own.txt`. A template yields one row for each of several groups.
 fn own() -> Vec<Row> {
     let lines = include_str!("own.txt")
         .lines()
@@ -59,7 +59,7 @@ fn own() -> Vec<Row> {
         .filter_map(|l| l.split_once(": "));
     let mut rows = Vec::new();
     for (i, (label, text)) in lines.enumerate() {
-        // A template is seen with half of the groups, the other half next time.
+        // A template uses half of the groups; the next template uses the other half.
         let turns = if text.contains("{g}") { 3 } else { 1 };
         for turn in 0..turns {
             let text = text.replace(
@@ -90,7 +90,7 @@ fn own() -> Vec<Row> {
 /// All rows of the files, grouped.
 ///
 /// # Errors
-/// A line that is no row.
+/// A line that is not a valid row.
 pub fn rows(files: [(File, &str); 3]) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (file, text) in files {
@@ -132,10 +132,11 @@ fn row(file: File, line: &str) -> io::Result<Row> {
     })
 }
 
-/// Shingles rarer than this are compared; the commoner ones say nothing.
+/// Shingles in more rows than this are ignored: they do not indicate near-duplicates.
 const COMMON: usize = 400;
 
-/// Joins rows whose word triples overlap by a third, or of which one holds half of the other.
+/// Joins rows whose word triples overlap by at least a third, or if one row contains half of the
+/// other (at least four triples).
 fn group(rows: &mut [Row]) {
     let shingles: Vec<Vec<u64>> = rows.iter().map(|r| triples(&r.normal)).collect();
     let mut holders: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -165,12 +166,12 @@ fn group(rows: &mut [Row]) {
     }
 }
 
-/// Large groups first, each to the fold that has the fewest rows of its kind.
+/// Assigns groups to folds, large groups first, each to the fold with the fewest rows of its kind.
 fn folds(rows: &mut [Row]) {
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     rows.iter().enumerate().for_each(|(i, r)| groups.entry(r.group).or_default().push(i));
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
-    // Small groups are spread by a hash of their place, not by the order of the file.
+    // Groups of equal size are ordered by a hash of their position, not by file order.
     groups.sort_by_key(|g| {
         (Reverse(g.len()), g.first().map_or(0, |i| i.wrapping_mul(2_654_435_761) % 4_294_967_291))
     });

@@ -1,8 +1,8 @@
-//! Fits a model to a part of the rows.
+//! Fits a model to a subset of the rows.
 //!
-//! - *In*: rows with their features, and which of them may be seen.
-//! - *Out*: a model whose threshold comes from rows that its weights had not seen.
-//! - *Never*: a look at a row outside the part.
+//! - *In*: rows with their features, and which of them are in the training set.
+//! - *Out*: a model whose threshold comes from held-out rows.
+//! - *Never*: a row outside the training set.
 
 use aho_corasick::BuildError;
 
@@ -18,23 +18,22 @@ use classifier::phrase::Phrases;
 use classifier::toxic::Table;
 use classifier::{Head, Measured, Model, Question};
 
-/// How many folds there are.
+/// Number of cross-validation folds.
 pub(crate) const FOLDS: usize = 5;
 
 const PASSES: usize = 20;
 
-/// What is set apart for each question; found by five-fold runs.
+/// Hyperparameters of a question, found by five-fold cross-validation.
 struct Recipe {
-    /// The price of a mistake.
+    /// Misclassification cost.
     cost: f32,
-    /// How much each kind of feature counts.
+    /// Weight of each kind of feature.
     kinds: [f32; KINDS],
-    /// How much a feature counts for being commoner on one side, 0 to 1.
+    /// Weight of the class log-ratio in the scale of a feature, 0 to 1.
     telling: f32,
-    /// How much the worst sentence counts beside the whole.
+    /// Weight of the worst sentence, added to the score of the whole text.
     peak: f32,
-    /// The share of the weights that are cut to the largest of the rest, so that no few parts
-    /// decide alone.
+    /// Share of the largest weights that is clipped, so that a few features do not dominate.
     clip: f64,
 }
 
@@ -56,8 +55,8 @@ fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
         Question::Toxicity => (File::Toxicity, File::Injection),
     };
     if row.file == own {
-        // A harmful request is no toxic language; a harmless one that sounds like it is a good
-        // negative.
+        // A harmful request is not toxic language and is excluded; a harmless request that looks
+        // like one is a good negative.
         return (!row.positive || !row.category.starts_with("request:"))
             .then_some((row.positive, 1.0));
     }
@@ -98,7 +97,7 @@ impl Fitter<'_> {
         weights
     }
 
-    /// What weights say of rows that they had not seen.
+    /// Scores of held-out rows, by weights that were trained on the other folds.
     fn held(&self) -> Vec<Held> {
         let mut held = Vec::new();
         for fold in 0..FOLDS {
@@ -148,7 +147,7 @@ impl Fitter<'_> {
         head
     }
 
-    /// One step of a quantised weight.
+    /// The quantization step of a weight.
     fn scale(&self, weights: &[f32]) -> f32 {
         let mut sizes: Vec<f32> = weights.iter().map(|w| w.abs()).filter(|w| *w > 0.0).collect();
         sizes.sort_by(f32::total_cmp);
@@ -157,30 +156,30 @@ impl Fitter<'_> {
     }
 }
 
-/// A row that the weights had not seen.
+/// The score of a held-out row.
 struct Held {
     raw: f32,
     positive: bool,
-    /// Of the question's own file: counts for its metrics.
+    /// Whether the row is from the question's own file: counts for its metrics.
     judged: bool,
-    /// Of the benign file: no filter may speak up.
+    /// Whether the row is from the benign file: no filter may flag it.
     benign: bool,
-    /// An ordinary prompt or answer.
+    /// Whether the row is an ordinary prompt or answer, not a hard negative.
     ordinary: bool,
 }
 
-/// About the score above which `share` of the negatives lie: one order statistic of a few hundred
-/// rows is chance, a mean of several around it is less so.
+/// Approximate score above which `share` of the negatives lie. One order statistic of a few hundred
+/// rows is noisy, so this averages several.
 fn tail(scored: &[Scored], share: f64) -> f32 {
     let around = [0.3, 0.5, 0.7, 1.0, 1.4, 2.0];
     around.iter().map(|of| threshold(scored, share * of)).sum::<f32>() / around.len() as f32
 }
 
-/// The share of ordinary prompts above the threshold, by weights that had four fifths of the rows:
-/// with all of them it is about half.
+/// Target share of ordinary prompts above the threshold, for weights trained on four fifths of the
+/// rows. Weights trained on all rows reach about half of it.
 const ORDINARY: f64 = 0.012;
 
-/// A model from the rows that `pick` allows; texts of our own making are always among them.
+/// Fit a model to the rows that `pick` accepts and to all rows of `own.txt`.
 pub fn fit(
     rows: &[Row],
     samples: &Samples,

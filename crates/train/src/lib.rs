@@ -2,8 +2,8 @@
 //!
 //! - *In*: the text of `injection.jsonl`, `toxicity.jsonl` and `benign.jsonl`.
 //! - *Out*: a [`Model`](classifier::Model); metrics over folds that keep near-duplicates together.
-//! - *Never*: chance, a clock or a number of threads in the weights: the same data give the same
-//!   file.
+//! - *Never*: randomness, time or the number of threads in the weights: the same data gives the
+//!   same file.
 
 pub mod data;
 mod fit;

@@ -1,14 +1,14 @@
 //! Quality metrics of scores.
 //!
 //! - *In*: scores with labels.
-//! - *Out*: ROC-AUC, the share found at one per cent false alarms, precision and recall at a
+//! - *Out*: ROC-AUC, true-positive rate at a false-positive rate of 1 %, precision and recall at a
 //!   threshold.
-//! - *Never*: an opinion.
+//! - *Never*: an interpretation of the numbers.
 
 /// A score and whether the row is positive.
 pub type Scored = (f32, bool);
 
-/// The chance that a positive is above a negative; ties count half.
+/// ROC-AUC: the probability that a positive scores above a negative; ties count half.
 pub fn auc(scored: &[Scored]) -> f64 {
     let mut sorted = scored.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -41,7 +41,7 @@ pub fn above(scored: impl IntoIterator<Item = f32>, at: f32) -> f64 {
     hit as f64 / n.max(1) as f64
 }
 
-/// The share of positives found at one per cent false alarms.
+/// True-positive rate at a false-positive rate of 1 %.
 pub fn tpr(scored: &[Scored]) -> f64 {
     above(scored.iter().filter(|s| s.1).map(|s| s.0), threshold(scored, 0.01))
 }

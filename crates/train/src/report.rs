@@ -1,6 +1,6 @@
 //! Reports of training.
 //!
-//! - *In*: rows with the scores of models that had not seen them.
+//! - *In*: rows with scores of models that were not trained on them.
 //! - *Out*: lines of text.
 //! - *Never*: a score of a model that was trained on the row.
 
@@ -20,7 +20,7 @@ fn asked(question: Question, scores: &Scores) -> f32 {
     }
 }
 
-/// Scores of every row by the model of the other folds.
+/// Scores of every row by a model trained on the other folds.
 pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasick::BuildError> {
     let mut scores = vec![Scores::default(); rows.len()];
     for fold in 0..FOLDS {
@@ -32,7 +32,7 @@ pub fn folds(rows: &[Row], samples: &Samples) -> Result<Vec<Scores>, aho_corasic
     Ok(scores)
 }
 
-/// For every source, what a model finds in it that saw no row of it.
+/// For every source, the share of its rows flagged by a model trained without that source.
 pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::BuildError> {
     let mut out = String::from(
         "leave one source out: share above 0.5 by a model trained without the source\n",
@@ -43,7 +43,7 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
     for name in names {
         let groups: std::collections::HashSet<usize> =
             rows.iter().filter(|r| r.source == name).map(|r| r.group).collect();
-        // What was made from a row of the source, or is nearly one, is kept out too.
+        // Rows derived from the source, and near-duplicates of its rows, are excluded too.
         let model = fit(rows, samples, |r| r.source != name && !groups.contains(&r.group))?;
         let mut shares: BTreeMap<(bool, u8), Vec<f32>> = BTreeMap::new();
         for row in rows.iter().filter(|r| r.source == name) {
@@ -115,7 +115,7 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
     out
 }
 
-/// How many benign rows score above 0.5.
+/// Share of benign rows that score above 0.5.
 fn benign(out: &mut String, all: &[(&Row, f32)]) {
     let hard = |r: &Row| r.category.starts_with("hard_negative");
     let share = |pick: &dyn Fn(&Row) -> bool| {
@@ -138,7 +138,7 @@ fn benign(out: &mut String, all: &[(&Row, f32)]) {
     );
 }
 
-/// What the categories of toxic language add to the classifier, and how often each speaks up.
+/// Metrics of toxicity with its categories, and the share that each category flags.
 fn categories(out: &mut String, rows: &[Row], scores: &[Scores]) {
     let of = |score: &dyn Fn(&Scores) -> f32| -> Vec<(&Row, f32)> {
         rows.iter().zip(scores).filter(|(r, _)| !r.own).map(|(r, s)| (r, score(s))).collect()

@@ -1,7 +1,7 @@
-//! The features of labelled texts.
+//! The features of labeled texts.
 //!
 //! - *In*: rows.
-//! - *Out*: for every row its buckets by kind and sentence.
+//! - *Out*: the buckets of every row, by kind and sentence.
 //! - *Never*: a label.
 
 use aho_corasick::BuildError;
@@ -12,10 +12,10 @@ use classifier::features::{KINDS, Kind, MIN_OCCURRENCES, Sink};
 use classifier::lexicon::Lexicon;
 use classifier::phrase::Phrases;
 
-/// A bucket and the sentence that it was met in.
+/// A bucket and the index of the sentence it occurs in.
 type Met = (u32, u32);
 
-/// The features of one text as they are met.
+/// Collects the features of one text.
 #[derive(Debug)]
 struct Bag {
     kinds: [Vec<Met>; KINDS],
@@ -41,7 +41,7 @@ impl Sink for Bag {
 /// One row, ready for training.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    /// Every bucket once, with the first sentence that has it, in the order of the buckets.
+    /// Each bucket once, with the first sentence it occurs in, sorted by bucket.
     kinds: [Vec<Met>; KINDS],
     sentences: usize,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Sample {
 pub struct Samples(Vec<Sample>);
 
 impl Samples {
-    /// Takes the features of every row.
+    /// Extracts the features of every row.
     pub fn new(rows: &[Row]) -> Result<Self, BuildError> {
         let (lexicon, phrases) = (Lexicon::load(), Phrases::new()?);
         let one = |row: &Row| {
@@ -75,8 +75,8 @@ fn once(mut met: Vec<Met>) -> Vec<Met> {
 }
 
 impl Sample {
-    /// The buckets of all kinds with their values: each kind is of the length that `kinds` gives
-    /// it.
+    /// The buckets of all kinds with their values. The vector of each kind has the length in
+    /// `kinds`.
     pub(crate) fn line(&self, kinds: &[f32; KINDS]) -> Vec<(u32, f32)> {
         let value = |n: usize, kind: &f32| kind / (n.max(1) as f32).sqrt();
         let each = self
@@ -89,7 +89,7 @@ impl Sample {
         line
     }
 
-    /// The raw score, as the scorer would compute it.
+    /// The raw score, computed as the scorer computes it.
     pub(crate) fn raw(&self, weights: &[f32], kinds: &[f32; KINDS], peak: f32) -> f32 {
         let mut sums = [0f32; KINDS];
         let mut sentences = vec![0f32; self.sentences];
@@ -129,7 +129,7 @@ mod tests {
     use classifier::toxic::Table;
     use classifier::{Head, Model};
 
-    /// Weights without meaning, the same each time.
+    /// Deterministic weights without meaning.
     fn model() -> Model {
         let weights = (0..BUCKETS as u32).map(|i| {
             [(i.wrapping_mul(2_654_435_761) >> 24) as u8, (i % 251) as u8].map(u8::cast_signed)

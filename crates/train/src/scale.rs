@@ -1,14 +1,14 @@
 //! Prior weights of features.
 //!
 //! - *In*: examples with their labels.
-//! - *Out*: one factor a bucket, 1 on average: more for what is much commoner on one side.
-//! - *Never*: a direction; that is for the solver to learn.
+//! - *Out*: one factor per bucket, 1 on average, higher if it is much more common in one class.
+//! - *Never*: a sign; the solver learns it.
 
 use crate::solver::Example;
 use classifier::hash::BUCKETS;
 
-/// Factors from the log-ratio of the shares on both sides (as a naive Bayes classifier would have
-/// it), blended with 1.
+/// Factors from the log-ratio of the frequencies in the two classes (as in naive Bayes), blended
+/// with 1.
 pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
     let mut counts = vec![[0f32; 2]; BUCKETS];
     for example in examples {

@@ -1,22 +1,22 @@
 //! The linear part: a support vector machine with squared hinge loss, solved in the dual.
 //!
 //! - *In*: sparse examples with a label and a cost each.
-//! - *Out*: one weight a bucket.
-//! - *Never*: chance; the order is shuffled by a generator of fixed seed.
+//! - *Out*: one weight per bucket.
+//! - *Never*: nondeterminism; the order is shuffled with a fixed seed.
 
 use classifier::hash::BUCKETS;
 
-/// One example: its features and how much it counts.
+/// One example: features, label and cost.
 pub(crate) struct Example {
     /// Buckets with their values.
     pub(crate) x: Vec<(u32, f32)>,
-    /// 1 or -1.
+    /// Label: 1 or -1.
     pub(crate) y: f32,
-    /// The price of a mistake.
+    /// Misclassification cost.
     pub(crate) cost: f32,
 }
 
-/// A small generator of fixed seed.
+/// A pseudo-random generator (xorshift) with a fixed seed.
 pub(crate) struct Chance(u64);
 
 impl Chance {
@@ -66,7 +66,7 @@ pub(crate) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
     weights
 }
 
-/// The sum of the weights of the features that are there.
+/// Dot product of the features and their weights.
 fn dot(x: &[(u32, f32)], weights: &[f32]) -> f32 {
     x.iter().map(|(b, v)| weights.get(*b as usize).map_or(0.0, |w| w * v)).sum()
 }

@@ -40,7 +40,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
     }
 }
 
-/// Why there is no page: an object with a message and, where one is to blame, the parameter.
+/// An error of an admin page: a message and, if one is wrong, the parameter.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,

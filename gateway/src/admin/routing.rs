@@ -1,6 +1,6 @@
 //! Admin pages about pools, and the endpoint that changes the share of a canary.
 //!
-//! - *In*: the plan in force, questions of its operator.
+//! - *In*: the plan in force, queries of the operator.
 //! - *Out*: states of backends and their cause, the explanation of a routing decision.
 //! - *Never*: a change except [`release`], which needs a header.
 
@@ -21,7 +21,7 @@ use super::params::{ApiError, Params};
 /// Header that a change requires, as evidence that an operator's client sends it.
 const OPERATOR: &str = "x-llm-lens-operator";
 
-/// What is known of backends, by pool.
+/// State, load and latency of backends, by pool.
 pub(super) fn backends(shared: &Shared) -> Vec<Value> {
     let (plan, now) = (shared.plan.load(), clock::now());
     let ms = |span: Option<Duration>| span.map(|span| span.as_secs_f64() * 1000.0);

@@ -18,11 +18,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reload;
 
-/// Between two looks at what the plan wants to be watched.
+/// Interval between checks for changed sources.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the start waits for the first answers.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same with `--upgrade`, because the predecessor leaves soon. What is found later joins then.
+/// The same with `--upgrade`, because the predecessor exits soon. Later answers apply when they
+/// arrive.
 pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_millis(700);
 /// Changes within this time take effect together.
 const BATCH_TIME: Duration = Duration::from_millis(50);
@@ -60,7 +61,7 @@ impl Discovery {
         reload::found(shared, &self.known).await;
     }
 
-    /// Put updates in force, and watch what the plan wants. Never ends.
+    /// Apply updates, and watch the sources of the plan in force. Never ends.
     pub(crate) async fn keep(mut self, shared: Arc<Shared>) {
         loop {
             if let Ok(Some(update)) = timeout(POLL_INTERVAL, self.received.recv()).await {
@@ -71,20 +72,20 @@ impl Discovery {
                 }
             }
             self.watch_wanted(&shared);
-            // Also what could not be put in force, or was lost by a reload that took a pool away
-            // and gave it back.
+            // Also apply what could not be applied before, or was lost when a reload removed a pool
+            // and another restored it.
             reload::found(&shared, &self.known).await;
         }
     }
 
-    /// An update of a source that is not watched any more is dropped.
+    /// Store an update, unless its source is no longer watched.
     fn receive(&mut self, Update { pool, source, endpoints }: Update) {
         if self.watched.get(&pool).is_some_and(|(watched, _)| *watched == source) {
             self.known.insert(pool, (source, endpoints));
         }
     }
 
-    /// Watch what the plan in force wants, and nothing else.
+    /// Watch exactly the sources of the plan in force.
     fn watch_wanted(&mut self, shared: &Shared) {
         let plan = shared.plan.load();
         let wanted = || {
@@ -104,7 +105,7 @@ impl Discovery {
             if self.watched.contains_key(pool) {
                 continue;
             }
-            // Owned by the map: it ends when the plan does not want it any more, or the gateway
+            // Owned by the map: it ends when the plan no longer has its source, or the gateway
             // ends.
             let mut task = JoinSet::new();
             task.spawn(discovery::watch(pool.clone(), source.clone(), self.updates.clone()));

@@ -1,9 +1,9 @@
 //! Active health checks, engine metrics, round trips, and the once-a-second tick of pools.
 //!
-//! - *In*: the checks and signals of backends, the pools of the plan.
+//! - *In*: the checks and engine metrics that backends configure, the pools of the plan.
 //! - *Out*: states of backends, engine metrics; tail latencies and slow backends, once a second.
-//! - *Never*: a check for each pool: a backend is checked once; two checks of a backend at a time;
-//!   a request that waits for one.
+//! - *Never*: more than one check of a backend at a time, even if several pools have it; a request
+//!   that waits for one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use tokio::task::{Id, JoinSet};
 use transport::{Upstream, reach};
 use wire::Dialect;
 
-/// Between two looks at what is due.
+/// Interval between checks for due work.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long an engine's metrics may take.
+/// Timeout for scraping an engine's metrics.
 const SIGNAL: Duration = Duration::from_secs(1);
-/// How long a probe of the way may take.
+/// Timeout for probing the round trip to a backend.
 const PROBE: Duration = Duration::from_secs(2);
-/// Between two ticks of pools.
+/// Nanoseconds between two ticks of pools.
 const TICK: u64 = 1_000_000_000;
-/// Between two looks at which backends are long gone.
+/// Nanoseconds between two removals of series whose backends are gone.
 const EXPIRE_INTERVAL: u64 = 60_000_000_000;
 
 /// Run due checks, and tick pools. Never ends.
@@ -61,7 +61,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             |upstream| upstream.backend.engine_metrics.as_ref().map(|(_, interval)| *interval),
             listen,
         );
-        // Where requests connect anyway, nothing is to be done.
+        // Backends that requests have recently connected to need no probe.
         let known = |upstream: &Upstream, every| {
             upstream.member.measured_ago(now).is_some_and(|ago| ago < every)
         };
@@ -107,13 +107,13 @@ fn tick(plan: &Plan, now: Tick) {
     }
 }
 
-/// Something that is done about each backend now and then: what runs, and when each is due.
+/// A periodic task for each backend: what is running, and when each is due.
 #[derive(Default)]
 struct Rounds {
     running: JoinSet<()>,
-    /// Which backend each that runs is about.
+    /// The backend of each running task.
     about: HashMap<Id, Arc<str>>,
-    /// `None`: it runs.
+    /// When each backend is due; `None`: its task is running.
     due: HashMap<Arc<str>, Option<Tick>>,
 }
 
@@ -127,7 +127,7 @@ impl Rounds {
     ) {
         let named = |name: &Arc<str>| plan.host.upstream(name);
         while let Some(done) = self.running.try_join_next_with_id() {
-            // One that has panicked is due again as any other.
+            // A task that panicked is due again like any other.
             let id = done.map_or_else(|panicked| panicked.id(), |(id, ())| id);
             let Some(name) = self.about.remove(&id) else { continue };
             self.due.remove(&name);
@@ -151,7 +151,7 @@ impl Rounds {
     }
 }
 
-/// An interval from now, a tenth more or less.
+/// One interval from now, with a tenth of jitter.
 fn later(now: Tick, interval: Duration) -> Tick {
     let nanos = interval.as_nanos() as f64 * (0.9 + 0.2 * rand::random::<f64>());
     Tick(now.0.saturating_add(nanos as u64))
@@ -193,7 +193,7 @@ async fn check(upstream: Arc<Upstream>) {
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
-    // All connections in use is our own limit, and no evidence about the backend.
+    // The gateway's own connection limit proves nothing about the backend.
     if matches!(&answered, Ok(Err(client::AskError::Upstream(error))) if !error.blames_backend()) {
         return;
     }
@@ -217,7 +217,7 @@ async fn check(upstream: Arc<Upstream>) {
     }
 }
 
-/// The shortest request of the API that a backend speaks; chat, where it may be any.
+/// The shortest request in the backend's dialect; chat, if it accepts any.
 fn one_token(backend: &Backend, model: &str) -> Ask {
     let (path, body) = backend.dialect.unwrap_or(Dialect::OpenAiChat).probe(model);
     Ask { backend: backend.name.clone(), path: path.into(), body: body.into_bytes().into() }

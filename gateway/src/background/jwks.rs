@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pipeline::shared::Shared;
 
-/// Between two looks at what is due.
+/// Interval between checks for due fetches.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Fetch keys when they are due. Never ends.

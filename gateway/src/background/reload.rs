@@ -1,8 +1,8 @@
 //! Reloads settings while the gateway runs.
 //!
-//! The whole file takes effect or nothing does. Requests in flight keep the plan they entered with.
-//! A file that is wrong changes nothing, is reported with all its problems, and counts. Backends
-//! that are found come and go in the same way.
+//! The whole file takes effect or nothing does. Requests in flight keep the plan they started with.
+//! An invalid file changes nothing: all its problems are logged, and the failure is counted.
+//! Discovered backends are added and removed in the same way.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::discovery::Known;
 
 use crate::tls::Certificate;
 
-/// Between two looks at the files. A look is a system call for each.
+/// Interval between checks of the files, at one system call for each file.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Watch the settings file; never ends.
@@ -29,7 +29,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificat
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let stamps = look(&shared, &certificates).await;
-        // The settings come first: without them nothing is read.
+        // The first stamp is that of the settings file: without the file, nothing is reloaded.
         if stamps.first().is_some_and(Option::is_some) && stamps != seen {
             seen = stamps;
             now(&shared).await;
@@ -37,8 +37,8 @@ pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificat
     }
 }
 
-/// Look at all files, on a thread that may wait for a disk: certificates that changed take effect,
-/// the stamps of the others are returned.
+/// Check all files on a blocking thread. Changed certificates take effect; the stamps of the other
+/// files are returned.
 async fn look(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Vec<Option<Stamp>> {
     let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
@@ -52,7 +52,7 @@ async fn look(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> V
 fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
     let settings = &shared.plan.load().settings;
     let keys = settings.auth.as_ref().and_then(|auth| auth.keys.as_ref().map(|(file, _)| file));
-    // A database may have what is new in a log beside it.
+    // Recent changes of a database may be in its write-ahead log only.
     let log = keys.map(|keys| PathBuf::from(format!("{}-wal", keys.display())));
     let pools = settings.pools.iter().filter_map(|pool| pool.file.as_deref());
     shared
@@ -66,8 +66,7 @@ fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
         .collect()
 }
 
-/// Read the settings again and put them in force. Files may be large and databases busy: a thread
-/// of its own reads them.
+/// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
 pub(crate) async fn now(shared: &Arc<Shared>) {
     let shared = shared.clone();
     let read = tokio::task::spawn_blocking(move || read(&shared)).await;
@@ -76,8 +75,8 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
     }
 }
 
-/// Backends of pools were found, or are gone: put that in force, where it is not. While settings
-/// are read it waits for the next time.
+/// Apply discovered backends that are not in force yet. During a reload this does nothing: the next
+/// call applies them.
 pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
     let is_new = |found: &Found| {
         known.iter().any(|(pool, (_, endpoints))| found.get(pool) != Some(endpoints))
@@ -179,7 +178,7 @@ fn read(shared: &Shared) {
     }
 }
 
-/// Say what a running process cannot change.
+/// Warn about changed settings that take effect only after a restart.
 fn restart_only(before: &Settings, after: &Settings) {
     let changed = [
         ("listeners", before.listeners != after.listeners),
@@ -198,7 +197,7 @@ fn restart_only(before: &Settings, after: &Settings) {
 
 type Stamp = (SystemTime, u64, u64);
 
-/// What changes when a file does: its time, its size, and which file it is (a link that is moved).
+/// Identifies the content of a file: time, size, and inode (for a link that is replaced).
 fn stamp(path: &Path) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).ok()?;

@@ -7,14 +7,14 @@ use pipeline::shared::Shared;
 use plan::clock::when;
 use tokio::sync::watch;
 
-/// How often debts are paid and idle slices are looked for. A stream can run into a limit that is
-/// exhausted elsewhere for so long.
+/// Interval at which debts are paid and idle slices returned. Within it, a stream may exceed a
+/// limit that other gateways have exhausted.
 const CHORES: Duration = Duration::from_millis(100);
-/// Between two attempts to connect.
+/// Wait between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Keeps the store connected, pays debts and gives idle slices back until the shutdown signal.
-/// Finishes a chore it has begun.
+/// Keep the store connected, pay debts and return idle slices until shutdown. A round that has
+/// begun is completed.
 pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     loop {
         tokio::select! {
@@ -34,7 +34,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
     }
 }
 
-/// Pay all debts and give everything back: this gateway ends.
+/// Pay all debts and return all slices at shutdown.
 pub(crate) async fn leave(shared: &Shared) {
     let plan = shared.plan.load_full();
     if let Some(store) = plan.store.as_ref().filter(|store| store.is_there()) {

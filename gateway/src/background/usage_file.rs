@@ -1,8 +1,8 @@
 //! The file that keeps usage sums over a restart.
 //!
-//! - *In*: the sums, now and then.
+//! - *In*: the sums, periodically.
 //! - *Out*: a file of JSON lines, replaced whole.
-//! - *Never*: half a file; a gateway that does not start because of it.
+//! - *Never*: a partly written file; a start that fails because of it.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,10 +15,10 @@ use pipeline::shared::Shared;
 use serde::{Deserialize, Serialize};
 use traffic::{GroupBy, Totals, UsageRow, UsageSums};
 
-/// Between two looks: so much of what was used is forgotten by a crash.
+/// Interval between saves; a crash loses the usage since the last one.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// A file that was to replace this one and is older has been left.
+/// Age from which a temporary file counts as left over.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 static SAVING: Mutex<()> = Mutex::new(());
@@ -31,7 +31,7 @@ struct Written {
     totals: Totals,
 }
 
-/// Read what was written down before, as far as it can be read.
+/// Read the saved sums. Malformed lines are skipped.
 pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
     let spend = Arc::new(UsageSums::default());
     let Some(path) = path else { return spend };
@@ -55,7 +55,7 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
     spend
 }
 
-/// Write the sums when they have changed, on a thread that may wait for a disk. Never ends.
+/// Save the sums when they have changed, on a blocking thread. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut written = Vec::new();
     loop {
@@ -69,10 +69,10 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Write the sums, if they are others than those that were written.
+/// Save the sums, if they differ from `written`.
 pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
-    // The last save, at the end of the process, must not be overtaken by one that began before.
+    // An earlier save that is still running must not overwrite the last one at shutdown.
     let _saving = SAVING.lock();
     let now = shared.spend.lines(GroupBy::EVERYTHING, None);
     if now == *written {
@@ -90,13 +90,13 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What names of files begin with that are to replace this one.
+/// Prefix of the names of temporary files.
 fn prefix(path: &Path) -> String {
     format!(".{}-", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Remove what gateways left that were killed while they wrote. One that runs renames its file
-/// within a second.
+/// Remove temporary files of gateways that were killed while saving. A running gateway renames its
+/// file within a second.
 fn remove_leftovers(path: &Path) {
     let is_old = |entry: &std::fs::DirEntry| {
         let age = entry

@@ -27,7 +27,7 @@ const ADMIN: &str = "admin:";
 /// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// An address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -53,7 +53,7 @@ pub enum BindError {
     Socket(#[from] std::io::Error),
 }
 
-/// What a listener speaks besides HTTP/1.1 and TLS 1.3.
+/// Protocols of a listener, besides HTTP/1.1 and TLS 1.3.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speaks {
     /// HTTP/2 without TLS.
@@ -71,7 +71,7 @@ pub(crate) struct Bound {
     tls: Option<Tls>,
 }
 
-/// What TLS needs of its files.
+/// What a TLS listener has loaded from its files.
 struct Tls {
     allow_tls12: bool,
     certificate: Arc<Certificate>,
@@ -88,14 +88,14 @@ impl Tls {
     }
 }
 
-/// Sockets being gathered.
+/// Listening sockets: the inherited ones, and those of this gateway.
 pub(crate) struct Sockets {
     inherited: Fds,
     table: Fds,
 }
 
 impl Sockets {
-    /// Fresh ones, or those of a running gateway.
+    /// Start without sockets or, with `upgrade`, with those of a running gateway.
     pub(crate) fn new(settings: &Settings, upgrade: bool) -> Result<Self, BindError> {
         let mut inherited = Fds::new();
         if upgrade {
@@ -137,7 +137,8 @@ impl Sockets {
         Ok(Bound { address, h2c: false, name, tls: None })
     }
 
-    /// The table to run and to hand over; what was inherited and is not wanted any more is closed.
+    /// The table of sockets to serve and to hand over. Inherited sockets that no setting names are
+    /// closed.
     pub(crate) fn into_fds(mut self) -> ListenFds {
         let (names, _) = self.table.serialize();
         let closed = self.inherited.close_unclaimed(&names.into_iter().collect());
@@ -169,8 +170,8 @@ impl Sockets {
 impl Bound {
     /// A pingora service that accepts here.
     pub(crate) fn service<A: ServerApp + Send + Sync + 'static>(&self, app: A) -> Service<A> {
-        // Reads go through the worker's scratch and writes are whole: buffers of the listener would
-        // only be memory.
+        // Reads use the worker's scratch buffer and writes are whole: buffers of the listener would
+        // only cost memory.
         let mut endpoint =
             ListenerConfig::tcp(self.name.as_str()).l4_buffer(L4BufferSettings::unbuffered());
         if let Some(tls) = &self.tls {
@@ -188,7 +189,7 @@ impl Bound {
         service
     }
 
-    /// What it speaks.
+    /// Its protocols, besides HTTP/1.1 and TLS 1.3.
     pub(crate) fn speaks(&self) -> Speaks {
         Speaks { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
     }

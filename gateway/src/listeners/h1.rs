@@ -1,10 +1,10 @@
-//! HTTP/1.1 clients: our own reader and writer on a connection that pingora accepted.
+//! HTTP/1.1 clients: the gateway's own reader and writer on a connection that pingora accepted.
 //!
 //! - *In*: a plain or TLS stream.
 //! - *Out*: inference requests for the pipeline; other requests for pingora's proxy, with the bytes
 //!   that were read.
-//! - *Never*: a head that our parser did not accept; a next request parsed out of a body that was
-//!   not read.
+//! - *Never*: a head that the parser did not accept; a request parsed from a body that was not
+//!   read.
 
 mod request;
 
@@ -26,8 +26,8 @@ use transport::buffer;
 use super::pass_through::{Proxy, total_of};
 use request::Next;
 
-/// After an answer that we gave early: how long, and how much, is read of what the client still
-/// sends, so that it gets the answer and not a reset.
+/// Maximum time, and bytes, for which the rest of a request is read after an early answer, so that
+/// the client receives the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
@@ -76,7 +76,7 @@ impl Connection {
         shutdown: &ShutdownWatch,
     ) -> Option<Connection> {
         let mut first = self.buffer;
-        // Requests that came in the same read stay ours.
+        // Requests that arrived in the same read stay with this connection.
         let rest = request::end_of_first(&first, shared.plan.load().head_limits)
             .map(|end| first.split_off(end))
             .unwrap_or_default();
@@ -98,7 +98,7 @@ impl Connection {
         poll_fn(|cx| poll_read_some(&mut self.io, cx, &mut self.buffer)).await
     }
 
-    /// Say that nothing more will come, and let the client finish what it is sending.
+    /// Close the write side, and discard what the client still sends.
     async fn linger(&mut self) {
         let _ = AsyncWriteExt::shutdown(&mut self.io).await;
         let mut left = LINGER_BYTES;
@@ -112,7 +112,7 @@ impl Connection {
     }
 }
 
-/// One read through the worker's scratch: a connection that waits holds no buffer.
+/// One read through the worker's scratch buffer, so that an idle connection holds none.
 fn poll_read_some(
     io: &mut Stream,
     cx: &mut Context<'_>,

@@ -30,10 +30,10 @@ use wire::http1::head::{self, HeadIndex, RequestLine};
 
 use crate::tls::client_certificate;
 
-/// How long the connection gets to write what is queued before a stream that broke off is reset.
+/// Delay before a stream that broke off is reset, so that queued data is written.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
-/// Whether a request on an HTTP/2 stream is an inference request, and so ours.
+/// Whether a request on an HTTP/2 stream is inference, and so served by the pipeline.
 pub(super) fn is_ours(session: &H2Session) -> bool {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -86,8 +86,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let client_left = exchange.verdict.outcome() == Some(Outcome::ClientGone);
     drop(exchange);
     if !sink.done {
-        // A reset overtakes what is queued for the connection; a client that is there shall have
-        // the error event first.
+        // A reset overtakes queued data. A connected client should receive the error event first.
         if !client_left {
             tokio::time::sleep(BEFORE_RESET).await;
         }
@@ -131,7 +130,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
     }
 }
 
-/// The head as HTTP/1.1. HTTP/2 lengths are left out.
+/// The head as HTTP/1.1, without `content-length`.
 pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
@@ -150,7 +149,7 @@ pub(super) fn as_http1(session: &H2Session) -> Vec<u8> {
     out
 }
 
-/// Read the body behind the head. `false`: the client left.
+/// Append the body to `buffer`. `false`: the client left.
 async fn read_body(
     session: &mut H2Session,
     buffer: &mut Vec<u8>,
@@ -171,7 +170,7 @@ async fn read_body(
     }
 }
 
-/// The answering side of a stream.
+/// Writes the answer of a stream.
 struct H2Sink<'s> {
     session: &'s mut H2Session,
     stream: Option<SendStream<Bytes>>,
@@ -179,7 +178,7 @@ struct H2Sink<'s> {
 }
 
 impl H2Sink<'_> {
-    /// End the stream as one that failed.
+    /// Reset the stream.
     fn reset(&mut self) {
         match &mut self.stream {
             Some(stream) => stream.send_reset(Reason::INTERNAL_ERROR),

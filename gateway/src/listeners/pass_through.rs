@@ -2,8 +2,8 @@
 //!
 //! - *In*: requests that are not inference.
 //! - *Out*: the backend's answer as it is, timed.
-//! - *Never*: a request that the route's guard would have to read; a client's credential in place
-//!   of the backend's own.
+//! - *Never*: a request that the route's guardrail must read; a client's credential in place of the
+//!   backend's own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,18 +32,18 @@ use wire::http1::head::{self, Head, RequestLine};
 use super::h2;
 use crate::tls::client_certificate;
 
-/// Pingora's proxy with our rules for what passes through.
+/// Pingora's proxy with the gateway's rules for pass-through requests.
 pub(super) type Proxy = HttpProxy<PassThrough>;
 
-/// A wait without a limit.
+/// A timeout that never expires.
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A stock proxy for what passes through.
+/// A stock proxy for pass-through requests.
 pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
     http_proxy(&Arc::new(ServerConf::default()), PassThrough { shared: shared.clone() })
 }
 
-/// How long a request with that head may take in all when it passes through.
+/// Total timeout of a pass-through request with that head.
 pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     let plan = shared.plan.load();
     let mut room = head::field_room();
@@ -54,20 +54,20 @@ pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     if total.is_zero() { FOREVER } else { total }
 }
 
-/// What we call an answer that must not pass unread.
+/// Error type of an answer that must not pass unread.
 const UNREADABLE: &str = "UnreadableAnswer";
 
-/// A stock proxy: headers kept clean, bodies streamed both ways, time taken, nothing read.
+/// A stock proxy: heads are cleaned, bodies are streamed both ways and timed, nothing is parsed.
 pub(crate) struct PassThrough {
     shared: Arc<Shared>,
 }
 
-/// One request that passes through. Its ledger is coarse: pingora tells when the connection stood
-/// and when the answer began, and bodies of both directions count as `await_token`.
+/// One pass-through request. Its ledger is coarse: pingora reports only when the connection was
+/// established and when the answer began, and bodies of both directions count as `await_token`.
 pub(crate) struct Passing {
     exchange: Option<ExchangeGuard>,
     began: lens::Tick,
-    /// Its place among the connections to the backend.
+    /// Its permit for a connection to the backend.
     permit: Option<transport::Permit>,
 }
 
@@ -166,7 +166,7 @@ impl ProxyHttp for PassThrough {
             return Error::e_explain(ErrorType::HTTPStatus(503), "no backend");
         };
         let timeouts = routed.route.route.timeouts;
-        // The place of an attempt before this one is free again.
+        // Release the permit of a previous attempt first.
         ctx.permit = None;
         ctx.permit = upstream.permit();
         if ctx.permit.is_none() {
@@ -189,7 +189,7 @@ impl ProxyHttp for PassThrough {
             Err(_) => {
                 return Error::e_explain(
                     ErrorType::ConnectTimedout,
-                    "looking up the backend's name",
+                    "resolving the backend's name took too long",
                 );
             }
         };
@@ -258,7 +258,7 @@ impl ProxyHttp for PassThrough {
         {
             return Err(Error::explain(
                 ErrorType::Custom(UNREADABLE),
-                "a stream that the route's guard cannot read",
+                "a stream that the route's guardrail cannot read",
             )
             .into_up());
         }
@@ -268,12 +268,11 @@ impl ProxyHttp for PassThrough {
         if response.status.as_u16() == 101 || !plain {
             return Err(Error::explain(
                 ErrorType::InvalidHTTPHeader,
-                "a switch of protocols, or a framing in doubt",
+                "a protocol upgrade, or an ambiguous framing",
             )
             .into_up());
         }
-        // What belongs to the hop between the backend and us stays there; the framing is pingora's
-        // to read.
+        // Remove the backend's hop-by-hop fields. The framing is left for pingora to read.
         for name in [
             "keep-alive",
             "proxy-connection",
@@ -423,7 +422,7 @@ fn nonzero(wait: Duration) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }
 
-/// A CORS preflight.
+/// Answer a CORS preflight.
 async fn allow(session: &mut Session, fields: String) -> Result<()> {
     let mut header = ResponseHeader::build(200, Some(8))?;
     header.insert_header("content-length", "0")?;
@@ -433,7 +432,8 @@ async fn allow(session: &mut Session, fields: String) -> Result<()> {
     session.write_response_header(Box::new(header), true).await
 }
 
-/// Our own answer on pingora's session. The connection is closed, whatever was read of the request.
+/// Send an error of the gateway on pingora's session, and close the connection, because the request
+/// may be partly unread.
 async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> Result<()> {
     exchange.verdict.decide(refusal.outcome, Some(refusal.code));
     exchange.answer.status = Some(refusal.status);

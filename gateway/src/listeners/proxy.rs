@@ -19,7 +19,7 @@ use super::bind::Speaks;
 use super::pass_through::{FOREVER, Proxy, new_proxy, total_of};
 use super::{h1, h2, left};
 
-/// Takes connections from one listener.
+/// Serves the connections of one listener.
 pub(crate) struct ProxyApp {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
@@ -27,7 +27,7 @@ pub(crate) struct ProxyApp {
     speaks: Speaks,
 }
 
-/// What begins an HTTP/2 connection; its first four bytes begin no HTTP/1.1 request.
+/// The preface of an HTTP/2 connection. No HTTP/1.1 request begins with its first four bytes.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ProxyApp {
@@ -52,9 +52,8 @@ impl ProxyApp {
 }
 
 impl ProxyApp {
-    /// Whether the connection begins as HTTP/2 does, nothing taken from it; `None` when it says too
-    /// little in time. The wait for the first byte is the idle wait, the wait for the rest that of
-    /// a head.
+    /// Whether the connection begins with the HTTP/2 preface, without consuming it; `None`: a
+    /// timeout expired. `idle` applies to the first byte, `request_head` to the rest.
     async fn begins_h2(&self, io: &mut Stream) -> Option<bool> {
         let timeouts = self.shared.plan.load().settings.timeouts;
         let mut begins = [0; PREFACE.len()];
@@ -102,7 +101,7 @@ impl ServerApp for ProxyApp {
         let limits = self.shared.plan.load().settings.limits;
         let _permitted = self.shared.client_limits.connected(address, &limits)?;
         let tls = io.get_ssl_digest();
-        // Pingora's acceptor speaks both versions; what the listener does not want ends here.
+        // Pingora accepts TLS 1.2 and 1.3; connections that the listener does not permit end here.
         if !self.speaks.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
             return None;
         }
@@ -131,7 +130,7 @@ impl ServerApp for ProxyApp {
     }
 }
 
-/// Takes the streams of HTTP/2 connections.
+/// Serves the streams of HTTP/2 connections.
 pub(crate) struct H2App {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,

@@ -1,6 +1,6 @@
 //! A listener's certificate, which can change while the gateway runs.
 //!
-//! - *In*: PEM files, looked at again when they change.
+//! - *In*: PEM files, read again when they change.
 //! - *Out*: the certificate for a handshake.
 //! - *Never*: a certificate without its key: new files take effect together or not at all.
 
@@ -21,7 +21,7 @@ use rustls::sign::CertifiedKey;
 
 use transport::BuildError;
 
-/// What files looked like when they were read.
+/// Modification times and sizes of the files when they were read.
 type Stamps = [Option<(SystemTime, u64)>; 2];
 
 /// A certificate with its key.
@@ -42,7 +42,7 @@ impl Certificate {
         }))
     }
 
-    /// Take new files, if they are new and good.
+    /// Reload the files if they have changed, and use them if they are valid.
     pub(crate) fn look_again(&self) {
         let now = stamps(&self.files);
         let mut known = self.stamps.lock();
@@ -88,7 +88,7 @@ pub(crate) fn verifier(
         .map_err(|e| wrong(e.to_string()))
 }
 
-/// Certificate and key belong together; pingora would panic over them later.
+/// Read the chain and its key, and check that they match: pingora would panic later.
 fn read(files: &ListenerTls) -> Result<Arc<CertifiedKey>, BuildError> {
     let chain = certificates(&files.cert).map_err(|why| pem("certificate", &files.cert, why))?;
     let key = PrivateKeyDer::from_pem_file(&files.key)

@@ -8,7 +8,7 @@ use pingora::listeners::TlsAccept;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pipeline::ClientCertificate;
 
-/// Reads it after the handshake, which has verified it.
+/// Reads the client certificate after the handshake has verified it.
 pub(crate) struct ReadCertificates;
 
 #[async_trait]
@@ -21,7 +21,7 @@ impl TlsAccept for ReadCertificates {
     }
 }
 
-/// The certificate of a connection, if its client showed one.
+/// The certificate of a connection, if the client presented one.
 pub(crate) fn client_certificate(tls: Option<&SslDigest>) -> Option<&ClientCertificate> {
     tls?.extension.get()
 }

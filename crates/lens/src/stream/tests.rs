@@ -2,8 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-/// Plays a chat stream: `(arrival us, written us, events in the read)`; the client may take bytes
-/// much later.
+/// Replays a chat stream of `(arrival us, written us, events in the read)`. The client may accept
+/// bytes much later.
 fn play(reads: &[(u64, u64, &str)]) -> StreamLens {
     let mut lens = StreamLens::new(true, 1_000_000_000);
     let mut reader = Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());

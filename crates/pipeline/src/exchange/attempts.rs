@@ -15,12 +15,12 @@ use plan::Target;
 pub struct UpstreamRequest {
     /// The buffer that begins with the head, and the head's parts in it.
     pub head: (Arc<Vec<u8>>, Arc<HeadIndex>),
-    /// The buffer that holds the body, and where.
+    /// The buffer that holds the body, and the range of the body in it.
     pub body: (Arc<Vec<u8>>, Range<usize>),
 }
 
 impl UpstreamRequest {
-    /// Work on the head.
+    /// Call `work` with the head.
     pub fn with_head<T>(&self, work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T) -> T {
         let (buffer, index) = &self.head;
         with_head(index, buffer, work)
@@ -33,8 +33,8 @@ impl UpstreamRequest {
     }
 }
 
-/// Work on a head. It is made of its offsets for each use: with room for its fields it is larger
-/// than a stream that waits.
+/// Call `work` with the head that `index` describes. The head is rebuilt from offsets for each
+/// call: stored with room for its fields, it would be larger than an idle stream.
 pub(crate) fn with_head<T>(
     index: &HeadIndex,
     buffer: &[u8],
@@ -44,41 +44,40 @@ pub(crate) fn with_head<T>(
     work(&index.head(buffer, &mut room))
 }
 
-/// Where a request was sent, and why; where it may go next. Written by `select`, `hedge` and
-/// `resume`.
+/// Routing state of a request: the backends that were tried and why, and the next one. Written by
+/// `select`, `hedge` and `resume`.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// The attempt that runs, and when it began.
+    /// The current attempt.
     pub attempt: Option<Attempt>,
-    /// When it began.
+    /// When the current attempt began.
     pub began: Tick,
-    /// Why this backend.
+    /// Why the current backend was selected.
     pub reason: Option<Reason>,
-    /// Where the request goes next; chosen, and paid for from the retry budget.
+    /// The next backend, already selected and paid for from the retry budget.
     pub next: Option<(Target, Reason)>,
     pub(crate) tried: Vec<Target>,
-    /// What requests of one session or hash have in common.
+    /// Key for session and hash balancing.
     pub key: Option<Vec<u8>>,
-    /// Hashes of the prompt's beginnings.
+    /// Hashes of the prompt's leading blocks, for prefix balancing.
     pub prefix: Vec<u64>,
     /// Backends that cannot serve the request.
     pub unfit: Vec<Target>,
-    /// The version of the route that the request is for, and the one that is used: the stable one
-    /// takes over for the canary.
+    /// The version that the request is assigned to; `None` without a canary.
     pub assigned: Option<Side>,
-    /// Edge or cloud, where the pool has both.
+    /// The version that serves the request: the stable one takes over for a failed canary.
     pub side: Option<Side>,
     /// The client requests the cloud by header.
     pub asks_cloud: bool,
-    /// Where the edge/cloud policy of the route sent it, and why.
+    /// Decision of the route's offload policy.
     pub offloaded: Option<Offloaded>,
-    /// The hedge.
+    /// The hedge, for the record.
     pub hedge: Option<RecordHedge>,
-    /// What the engine reported of itself when it was chosen.
+    /// Engine metrics of the backend when it was selected.
     pub signals: Option<Signals>,
-    /// What the backend was predicted to take.
+    /// Predicted latency of the backend.
     pub last_predicted: Option<Predicted>,
-    /// The client's own credential is passed on, to backends without one of the operator's.
+    /// The client's own credential is forwarded, to backends without an `api_key`.
     pub with_credential: bool,
     /// The request is passed through, and a connection to its backend is established.
     pub passes: bool,
@@ -92,13 +91,13 @@ pub struct Attempts {
     pub first_token_reported: bool,
     /// Only the retry budget prevented another attempt.
     pub retry_denied: bool,
-    /// What was sent, for as long as another backend may resume the answer.
+    /// The request as sent, kept while another backend may resume the answer.
     pub resumable: Option<UpstreamRequest>,
-    /// The stream broke off, and the attempt that runs is to resume it.
+    /// The stream broke off, and the current attempt resumes it.
     pub resuming: bool,
-    /// When the dead backend was called: durations cover the whole answer.
+    /// When the request was sent to the first backend: durations cover the whole answer.
     pub first_sent: Option<Tick>,
-    /// Where other backends resumed the answer.
+    /// Resumes of the answer by other backends.
     pub resumes: Vec<RecordResume>,
 }
 
@@ -108,14 +107,14 @@ impl Attempts {
         !self.tried.is_empty()
     }
 
-    /// The backend has done its part.
+    /// Release the load counts of the backend: its answer is complete.
     pub fn leave(&mut self) {
         if let Some(attempt) = &mut self.attempt {
             attempt.leave();
         }
     }
 
-    /// The client gets an answer. What another backend would have been sent is not needed any more.
+    /// Commit to the current answer. The copy of the request for other backends is dropped.
     pub fn commit(&mut self) {
         self.committed = true;
         self.request = None;

@@ -1,9 +1,8 @@
-//! Asks one backend after the other until one answers: select, admission, connect, send, relay.
+//! Tries backends one after the other until one answers: select, admission, connect, send, relay.
 //!
 //! - *In*: a request that is ready to be sent.
-//! - *Out*: an answer for the client: a backend's, or the gateway's own where none has one.
-//! - *Never*: another backend for a request whose answer has begun for the client, but to resume
-//!   it.
+//! - *Out*: an answer for the client: a backend's, or an error of the gateway.
+//! - *Never*: another backend after the client has received part of an answer, except to resume it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use crate::stage::hedge::{self, Hedge, HedgedCall};
 use crate::stage::{admission, rate_limit, relay as relayed, select, send};
 use plan::clock;
 
-/// How long a client gets to take one of the gateway's own short answers.
+/// Timeout for writing one of the gateway's own short answers.
 const REFUSAL_WRITE: Duration = Duration::from_secs(10);
 
 /// The end of an attempt.
@@ -32,11 +31,11 @@ enum AttemptEnd {
     /// No answer has begun: the result for the backend, and the client's error if no other backend
     /// is tried.
     Failed(AttemptResult, Refusal),
-    /// It answered with an error, and another backend is chosen.
+    /// The backend answered with an error, and the next backend is selected.
     Again(u16),
-    /// It died in mid-stream, and another backend is chosen to resume.
+    /// The stream broke off, and the backend that resumes it is selected.
     Cut,
-    /// The answer must not pass: the gateway answers, and no other backend is tried.
+    /// The answer must not be forwarded: the gateway answers, and no other backend is tried.
     Refused(Refusal),
 }
 
@@ -131,7 +130,7 @@ async fn give_up<D: Sink>(
     false
 }
 
-/// Ask the backend that was chosen: wait for a permit, send, and relay its answer.
+/// Call the selected backend: wait for a permit, send, and relay the answer.
 async fn ask<D: Sink>(
     exchange: &mut Exchange,
     request: UpstreamRequest,
@@ -170,7 +169,7 @@ fn reads(exchange: &Exchange) -> Option<Reads> {
     Some(Reads { dialect, limits: exchange.plan.reader_limits, echo })
 }
 
-/// Connect and relay; once more on a new connection when an idle one turns out to be dead.
+/// Connect and relay. Repeat once on a new connection if a reused one is dead.
 async fn call<D: Sink>(
     exchange: &mut Exchange,
     upstream: &Arc<Upstream>,
@@ -226,7 +225,7 @@ async fn call<D: Sink>(
     }
 }
 
-/// The consequence of an end that is neither complete nor unanswered.
+/// Map an end other than `Complete` and `Unanswered` to the end of the attempt.
 fn ended(exchange: &mut Exchange, end: End) -> AttemptEnd {
     match end {
         End::Refused(failure) => {
@@ -256,7 +255,8 @@ fn failed(upstream: &Upstream, error: &UpstreamError) -> AttemptEnd {
     AttemptEnd::Failed(ended, Refusal::unanswered(error))
 }
 
-/// No backend answered, of one or of two hedged ones; the first of two has its own result.
+/// Neither the backend nor its hedge answered. `first` is the result of the first, if it has its
+/// own.
 fn both_failed(
     upstream: &Upstream,
     error: &UpstreamError,
@@ -273,7 +273,7 @@ fn client_gone(exchange: &mut Exchange) -> bool {
     false
 }
 
-/// The answer was passed on whole. Was it a good one?
+/// The answer was forwarded completely: decide the outcome by its status, errors and end.
 fn completed(exchange: &mut Exchange) -> bool {
     let answer = &exchange.answer;
     let status = answer.status.unwrap_or(0);
@@ -300,7 +300,7 @@ fn completed(exchange: &mut Exchange) -> bool {
     true
 }
 
-/// Answer a request in the backend's place.
+/// Answer a request with an error of the gateway.
 pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &mut D) -> bool {
     exchange.verdict.decide(refusal.outcome, Some(refusal.code));
     exchange.answer.status = Some(refusal.status);

@@ -18,7 +18,7 @@ use plan::clock;
 pub struct ExchangeGuard(Exchange);
 
 impl ExchangeGuard {
-    /// A request whose head is complete; its first byte came at `began`.
+    /// Open the exchange of a request whose head is complete; its first byte arrived at `began`.
     pub fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
         ExchangeGuard(Exchange::open(shared, plan, accepted, began))
     }
@@ -53,7 +53,7 @@ impl Drop for ExchangeGuard {
         {
             exchange.verdict.decide(Outcome::Timeout, Some("total_timeout"));
         }
-        // Dropped without an outcome: the connection's task was cancelled, so the client is gone.
+        // Dropped without an outcome: the connection's task was canceled, so the client is gone.
         exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
         select::settle(exchange);
         let used = rate_limit::settle(exchange);

@@ -18,9 +18,9 @@ const MAX_ENDPOINT: usize = 256;
 /// Which server handles a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Server {
-    /// Our own exchange, with the dialect that the path speaks.
+    /// The pipeline, with the dialect of the path.
     Exchange(Dialect),
-    /// Pingora's proxy, untouched and unmeasured but for its time.
+    /// Pingora's proxy: forwarded unparsed, and only timed.
     PassThrough,
 }
 
@@ -33,17 +33,16 @@ pub fn server(line: &RequestLine<'_>) -> Server {
     }
 }
 
-/// Whether a path can be another to the engine than to us: it has escapes, empty segments, or
-/// steps.
+/// Whether an engine may resolve a path differently: it has escapes, empty segments or dot
+/// segments.
 fn is_odd(path: &str) -> bool {
     path.contains(['%', '\\', ';'])
         || path.contains("//")
         || path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
-/// Whether a request that is no inference may pass a guardrail unread. What is not known to be
-/// harmless may be an inference API that we do not read, or one that gives out once more what an
-/// answer was.
+/// Whether a request that is not inference may bypass a guardrail. Unknown paths may not: they may
+/// be an inference API that the gateway does not parse, or one that returns an earlier answer.
 pub fn passes_unread(guardrail: &filters::settings::GuardrailSettings, path: &str) -> bool {
     let named = |pattern: &String| match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
@@ -52,7 +51,7 @@ pub fn passes_unread(guardrail: &filters::settings::GuardrailSettings, path: &st
     is_harmless(path) || !is_odd(path) && guardrail.passthrough.iter().any(named)
 }
 
-/// Whether a path is known to be that of no inference.
+/// Whether a path is known not to be inference.
 fn is_harmless(path: &str) -> bool {
     const HARMLESS: [&str; 12] = [
         "/",
@@ -74,8 +73,8 @@ fn is_harmless(path: &str) -> bool {
             || path.starts_with("/health"))
 }
 
-/// Whether a request that is not parsed may pass where its model, tokens or permits must be
-/// counted.
+/// Refuse a request that is not parsed where its model, tokens or permits must be counted, unless
+/// its path is exempt.
 pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
     let Some(routed) = &exchange.routed else { return Ok(()) };
     let path = exchange.accepted.endpoint.as_str();
@@ -97,8 +96,8 @@ pub fn must_be_countable(exchange: &Exchange) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a path is that of an inference API which we do not read: Gemini, Bedrock, Cohere,
-/// Triton. Such requests pass through, are counted, and their records have `not_parsed`.
+/// Whether a path belongs to an inference API that the gateway does not parse: Gemini, Bedrock,
+/// Cohere, Triton. Such requests pass through and are counted; their records have `not_parsed`.
 pub fn is_foreign_inference(path: &str) -> bool {
     let ends = [
         ":generateContent",
@@ -113,7 +112,7 @@ pub fn is_foreign_inference(path: &str) -> bool {
         || (path.starts_with("/v2/models/") && path.ends_with("/infer"))
 }
 
-/// Refuse what no request may contain.
+/// Refuse protocol upgrades, and expectations other than `100-continue`.
 pub fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {
         return Err(Refusal::upgrade());
@@ -129,7 +128,7 @@ pub fn expects_continue(head: &Head<'_, RequestLine<'_>>) -> bool {
     !head.http10 && head.get("expect").is_some()
 }
 
-/// What the record needs of the head.
+/// Facts of the head for the exchange.
 pub fn accepted(
     head: &Head<'_, RequestLine<'_>>,
     dialect: Option<Dialect>,
@@ -149,7 +148,7 @@ pub fn accepted(
     }
 }
 
-/// The exchange of a request whose head is malformed.
+/// Facts of a request whose head is malformed.
 pub fn unknown(head_at: Tick, bytes: usize) -> Accepted {
     Accepted {
         id: new_id(),
@@ -168,19 +167,19 @@ fn new_id() -> Arc<str> {
     Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut room))
 }
 
-/// The path of a request target, its query left off.
+/// The path of a request target, without the query.
 pub fn path(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
 }
 
-/// An id that can stand in a header and a log line as it is.
+/// A client's request id, if it is safe in headers and log lines.
 fn usable_id(value: &[u8]) -> Option<&str> {
     let fits = !value.is_empty() && value.len() <= MAX_ID && value.iter().all(u8::is_ascii_graphic);
     fits.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 
-/// A W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later
-/// versions may have more parts; ids of zeros are none.
+/// Parse a W3C `traceparent` (Trace Context, section 3.2): `VERSION-TRACE_ID-SPAN_ID-FLAGS`. Later
+/// versions may have more parts; all-zero ids are invalid.
 fn trace_parent(value: &[u8]) -> Option<TraceParent> {
     let text = std::str::from_utf8(value).ok()?.trim();
     let mut parts = text.split('-');
@@ -247,8 +246,8 @@ mod tests {
         );
         assert_eq!(of("GET", "/v1/chat/completions"), Server::PassThrough);
         assert_eq!(of("POST", "/tokenize"), Server::PassThrough);
-        // A path that the engine may read otherwise is not inference, and no guardrail lets it
-        // pass.
+        // A path that the engine may resolve differently is not inference, and no guardrail exempts
+        // it.
         for odd in [
             "/v1/chat//completions",
             "/v1/chat/completion%73",

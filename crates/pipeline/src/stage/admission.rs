@@ -1,6 +1,6 @@
 //! Stage 8: takes an admission permit of the backend, or waits in its queue.
 //!
-//! - *In*: the backend's queue; priority and patience of the request.
+//! - *In*: the backend's queue; priority and maximum wait of the request.
 //! - *Out*: a permit, which the end of the exchange releases; or a refusal, at once if the wait
 //!   would be too long.
 //! - *Never*: a permit held while a guardrail checks the prompt: guardrails come before.
@@ -16,7 +16,7 @@ use crate::exchange::{ClientHints, Exchange};
 use crate::respond::Refusal;
 use plan::clock;
 
-/// Read the client's hints. What is no number is ignored.
+/// Read the client's hints. Invalid numbers are ignored.
 pub fn read_hints(head: &Head<'_, RequestLine<'_>>) -> ClientHints {
     let number = |name| std::str::from_utf8(head.get(name)?.trim_ascii()).ok()?.parse::<u32>().ok();
     ClientHints {
@@ -31,7 +31,7 @@ pub fn queue(exchange: &Exchange) -> Option<Arc<AdmissionQueue>> {
     exchange.routed.as_ref().and_then(|routed| routed.upstream()?.queue.clone())
 }
 
-/// Go in or wait.
+/// Acquire a permit, waiting in the queue if necessary.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the queue.
@@ -61,7 +61,7 @@ async fn wait(
 fn queue_request(exchange: &Exchange, tokens: u64) -> QueueRequest {
     let caller = exchange.caller.as_deref();
     let most = caller.map_or(Caller::PRIORITY, |caller| caller.priority);
-    // A caller without a key is known by its network address.
+    // Callers without a key are grouped by network address.
     let known = caller
         .filter(|caller| caller.id != exchange.plan.anonymous.id)
         .map(|caller| caller.id.clone());

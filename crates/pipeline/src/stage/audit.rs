@@ -12,7 +12,7 @@ use crate::exchange::Exchange;
 use crate::shared::worker;
 use plan::clock;
 
-/// Write down what was found.
+/// Write findings to the audit log.
 pub fn write_findings(exchange: &Exchange, notes: &[Note]) {
     let (Some(_), Some(guardrail)) = (&exchange.shared.audit, exchange.guardrail()) else { return };
     let Some(routed) = &exchange.routed else { return };

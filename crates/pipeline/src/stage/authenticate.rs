@@ -37,7 +37,7 @@ pub fn read_credential(
         }
         Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.jwks) {
             (Some(caller), _) => Who::Known(caller),
-            // A token has two dots, and a key of ours none.
+            // A JWT has two dots; an API key has none.
             (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
                 match tokens.judge(shown, &plan.settings.rate_limits) {
                     Identity::Good(caller) => Who::Known(caller),
@@ -51,8 +51,8 @@ pub fn read_credential(
     Some(ShownCredential { who, began, ended: clock::now() })
 }
 
-/// Refuse an address beyond its client limit, keep the credential, and refuse at once what no route
-/// accepts.
+/// Apply the client limits, store the credential for `authorize`, and refuse at once a credential
+/// that no route accepts.
 pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<(), Refusal> {
     if !exchange
         .shared
@@ -71,7 +71,7 @@ pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<
     refused.map_or(Ok(()), Err)
 }
 
-/// The route is known: is what was shown enough for it?
+/// Check the credential against the matched route, and set the caller.
 pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(ShownCredential { who, .. }) = exchange.credential.take() else { return Ok(()) };
     let Some(routed) = &exchange.routed else { return Ok(()) };

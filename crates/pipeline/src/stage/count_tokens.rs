@@ -2,8 +2,9 @@
 //!
 //! - *In*: the texts of the body, the tokenizer of the route.
 //! - *Out*: the exchange's estimate, counted exactly.
-//! - *Never*: a worker busy with a long prompt: separate threads count it, for at most
-//!   [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted; a guardrail that waits for it.
+//! - *Never*: a worker blocked by a long prompt: separate threads count it, and the request waits
+//!   at most [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted; a guardrail job queued behind
+//!   it.
 //!
 //! The tokens that a chat template adds stay an estimate.
 
@@ -17,21 +18,21 @@ use super::rate_limit::TOKENS_A_MESSAGE;
 use crate::exchange::Exchange;
 use plan::host::Tokenizer;
 
-/// Bytes that are counted at once: they take less than a millisecond.
+/// Maximum bytes counted on the worker itself, which takes less than a millisecond.
 const AT_ONCE: usize = 2 << 10;
-/// Most bytes that are counted; the rest of a prompt is taken to have as many tokens for its bytes.
+/// Maximum bytes counted. The tokens of the rest are extrapolated from them.
 const MAX_COUNTED: usize = 256 << 10;
-/// How long a request waits for its count before the estimate has to do.
+/// Maximum wait for a count; after it, the estimate is used.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A prompt to be counted.
 struct Prompt {
     /// The raw text between the quotes of its texts, escapes included, up to [`MAX_COUNTED`] bytes.
     texts: Vec<Vec<u8>>,
-    /// Bytes of these, and of all of it.
+    /// Bytes of `texts`, and of the whole prompt.
     read: usize,
     all: usize,
-    /// A prompt of its own gets the special tokens of a text; in a chat the template adds them.
+    /// Whether the tokenizer adds its special tokens. In a chat, the template adds them.
     framed: bool,
 }
 
@@ -39,7 +40,7 @@ struct Prompt {
 /// estimated.
 ///
 /// # Cancel safety
-/// Dropping the future spares the count, unless it has begun.
+/// Dropping the future cancels the count, unless it has begun.
 pub async fn count(exchange: &mut Exchange, body: &[u8]) {
     let Some(tokenizer) =
         exchange.routed.as_ref().and_then(|routed| routed.route.tokenizer.clone())
@@ -52,7 +53,7 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
     let framed =
         matches!(exchange.accepted.dialect, Some(Dialect::OpenAiCompletions | Dialect::Embeddings));
     let besides = if framed { 0 } else { TOKENS_A_MESSAGE * facts.messages as u64 };
-    // Of a batch each has a context of its own.
+    // Each prompt of a batch has its own context.
     let is_one = !framed || facts.messages <= 1;
     let prompt = Prompt::of(facts, body, framed);
     let whole = prompt.read == prompt.all;
@@ -89,7 +90,7 @@ impl Prompt {
             let raw = body.get(text.range.clone()).unwrap_or_default();
             prompt.all += raw.len();
             let room = MAX_COUNTED - prompt.read;
-            // A space is never within an escape.
+            // Cut at a space, which is never within an escape.
             let end = if raw.len() <= room {
                 raw.len()
             } else {

@@ -25,13 +25,13 @@ use crate::respond::Refusal;
 use crate::stage::accept;
 use crate::stage::audit;
 
-/// Most texts of a request that is guarded: a conversation of thousands of turns, and a bound on
-/// what a body of empty ones costs.
+/// Maximum texts of a request with a guardrail: enough for thousands of turns, and a bound on the
+/// cost of many empty texts.
 const MAX_TEXTS: usize = 16 << 10;
-/// Most choices of an answer that is guarded: each has texts of its own.
+/// Maximum choices of an answer with a guardrail: each has its own texts.
 const MAX_CHOICES: u64 = 64;
 
-/// Look at the head, with the filters that want it.
+/// Check the head, with the filters that check heads.
 pub fn check_head(
     exchange: &mut Exchange,
     head: &Head<'_, RequestLine<'_>>,
@@ -53,7 +53,7 @@ pub fn check_head(
     looked
 }
 
-/// A request that passes through unread, where the guardrail acts on what it reads.
+/// Refuse a pass-through request if the guardrail acts on content, unless its path is exempt.
 pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
     let Some(guardrail) = exchange.guardrail().filter(|guardrail| acts(guardrail)) else {
         return Ok(());
@@ -73,7 +73,7 @@ pub fn acts(guardrail: &Guardrail) -> bool {
 /// Check the prompt, if the route has a guardrail. Returns the redacted body, if any.
 ///
 /// # Cancel safety
-/// Dropping the future drops the questions to judges.
+/// Dropping the future cancels the calls to judges.
 pub async fn check_prompt(
     exchange: &mut Exchange,
     body: &[u8],
@@ -119,7 +119,7 @@ pub async fn check_prompt(
     }
 }
 
-/// What a guardrail cannot look into, or not within its bounds.
+/// Refuse prompts that the guardrail cannot check, or not within its bounds.
 fn readable(facts: &RequestFacts, guardrail: &Guardrail) -> Result<(), Refusal> {
     if guardrail.settings.acts_on_input() && facts.tokens {
         let message = "The guardrail checks text. Send the prompt as text, not as token numbers or embeddings.";

@@ -35,14 +35,16 @@ use plan::{PlannedRoute, Target};
 /// A call that may be held until its first token.
 type Probe = FirstTokenProbe<Call>;
 
-/// An answer that a second backend may give.
+/// A call that a hedge may take over.
 pub struct HedgedCall {
-    /// `None`: it has lost.
+    /// The call whose answer is used; `None`: it has failed while the hedge runs.
     first: Option<Probe>,
     hedge: Option<Box<Hedge>>,
-    /// The answer is held until its token, hedge or not: another backend may still be tried.
+    /// The answer is held until its first token even without a hedge: another backend may still be
+    /// tried.
     holds: bool,
-    /// The answer of the first, an error, which is the client's if the second has none at all.
+    /// The error answer of the first, which the client receives if the hedge fails without an
+    /// answer.
     error: Option<Probe>,
     /// Result of the first, if it failed while the hedge was running.
     first_failure: Option<HedgeFailure>,
@@ -50,18 +52,18 @@ pub struct HedgedCall {
     held_until: Option<Tick>,
 }
 
-/// What the exchange must know of a hedge.
+/// What the exchange must record of a hedge.
 #[derive(Default)]
 pub struct HedgeOutcome {
-    /// The second has won.
+    /// The hedge won.
     pub switch: Option<Switch>,
     /// The hedge lost: which backend, and how late the first was when it was sent.
     pub lost: Option<(Target, Duration)>,
-    /// The hedge failed, likewise.
+    /// The hedge failed: which backend, and how late the first was when it was sent.
     pub second_failed: Option<(Target, Duration)>,
 }
 
-/// The second backend, and how far it is.
+/// A planned or running hedge.
 pub struct Hedge {
     plan: HedgePlan,
     state: State,
@@ -79,9 +81,9 @@ pub struct HedgePlan {
     edits: Edits,
     id: Arc<str>,
     keeps_credentials: bool,
-    /// How late the first must be.
+    /// Delay after which the hedge is sent.
     after: Duration,
-    /// Hedges for each request.
+    /// Maximum hedges as a share of requests.
     budget: f64,
     question: Question,
     limits: HeadLimits,
@@ -96,11 +98,11 @@ enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
     Asking(Box<Probe>, Asked),
-    /// No hedge, or it has failed.
+    /// No hedge can be sent.
     Out,
 }
 
-/// What the second has taken.
+/// The attempt and permit of a running hedge.
 struct Asked {
     target: Target,
     attempt: Attempt,
@@ -108,7 +110,7 @@ struct Asked {
     sent_at: Option<Tick>,
 }
 
-/// The second has won: the exchange belongs to it from now on.
+/// A hedge that won, for the exchange to switch to.
 pub struct Switch {
     target: Target,
     attempt: Attempt,
@@ -116,14 +118,14 @@ pub struct Switch {
     sent_at: Option<Tick>,
     /// How late the first was when the hedge was sent.
     after: Duration,
-    /// How the first ended; `None`: it had not.
+    /// How the first failed; `None`: it was still running.
     first: Option<HedgeFailure>,
     /// When the hedge was sent, and whether the first was still connecting.
     began: Tick,
     first_connects: bool,
 }
 
-/// How one of the two has failed.
+/// How the first of the two failed.
 #[derive(Clone, Debug)]
 struct HedgeFailure {
     ended: AttemptResult,
@@ -187,7 +189,7 @@ impl Hedge {
         ))
     }
 
-    /// The second has failed: its pool learns that.
+    /// Report a failed hedge to its pool.
     fn failed(self, begun: &Result<u16, UpstreamError>) {
         let State::Asking(probe, asked) = self.state else { return };
         if let (Some(head), Some(upstream)) = (probe.head(), self.plan.route.upstream(asked.target))
@@ -228,7 +230,7 @@ fn blame(probe: Probe, error: &UpstreamError) -> AttemptResult {
 }
 
 impl HedgePlan {
-    /// Whether the other backend might do better than an answer with this status.
+    /// Whether an answer with this status is worth trying another backend.
     fn is_worth_another(&self, target: Target, status: u16) -> bool {
         self.route.upstream(target).is_some_and(|upstream| upstream.is_worth_another(status))
     }
@@ -277,17 +279,17 @@ impl HedgedCall {
         (self.first.and_then(|probe| probe.into_inner().into_unanswered()), self.hedge)
     }
 
-    /// How the first ended, where that was not by the error that ended both.
+    /// Result of the first, if it failed before the error that ended both.
     pub fn first_ended(&self) -> Option<AttemptResult> {
         self.first_failure.as_ref().map(|failure| failure.ended)
     }
 
-    /// What became of the second backend: each time only what is new.
+    /// Take what has changed about the hedge since the last call.
     pub fn take_outcome(&mut self) -> HedgeOutcome {
         std::mem::take(&mut self.outcome)
     }
 
-    /// The first has failed while the hedge is running.
+    /// Drop the first, which failed while the hedge is running.
     fn drop_first(&mut self, error: &UpstreamError) {
         tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
@@ -300,14 +302,13 @@ impl HedgedCall {
         self.first_failure = self.first.take().map(failure);
     }
 
-    /// Whether the first has begun to answer, or has failed in a way that only a second can make
-    /// good.
+    /// Poll the first until its answer begins. Its failure is an error only if no hedge is running.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
         let hedge = self.hedge.as_ref();
         let asked = hedge.and_then(|hedge| hedge.asked());
         let Some(first) = &mut self.first else { return Poll::Pending };
         match ready!(first.poll_begun(cx)) {
-            // An error of the first is no answer while the second may give one.
+            // While the hedge may still answer, an error of the first is set aside.
             Ok(status)
                 if asked.is_some()
                     && hedge.is_some_and(|hedge| {
@@ -326,10 +327,10 @@ impl HedgedCall {
                 self.error = self.first.take().filter(Probe::has_error);
             }
             Err(error) if asked.is_some() => self.drop_first(&error),
-            // It may be sent again on another connection, and be late then.
+            // The caller may repeat it on another connection, where it may be late.
             Err(error) => return Poll::Ready(Err(error)),
             Ok(_) => {
-                // Dropping the second cuts it off.
+                // Dropping the hedge cancels it.
                 self.outcome.lost =
                     self.hedge.take().and_then(|lost| Some((asked?, lost.plan.after)));
                 return Poll::Ready(first.take_head().ok_or(UpstreamError::ClosedEarly));
@@ -338,7 +339,7 @@ impl HedgedCall {
         Poll::Pending
     }
 
-    /// Whether the second has begun to answer.
+    /// Poll the hedge until its answer begins.
     fn poll_second(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>> {
         let Some(hedge) = &mut self.hedge else { return Poll::Pending };
         let begun = ready!(hedge.poll(cx));
@@ -364,12 +365,12 @@ impl HedgedCall {
         }
     }
 
-    /// The second has won.
+    /// The hedge won: its call replaces the first.
     fn switch(&mut self, hedge: Hedge) {
         let Hedge { plan, state, began } = hedge;
         let State::Asking(probe, asked) = state else { return };
         let first_connects = self.first.as_ref().is_some_and(Probe::is_connecting);
-        // Dropping the first cuts it off.
+        // Dropping the first cancels it.
         (self.first, self.error) = (Some(*probe), None);
         let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
         let Asked { target, attempt, permit, sent_at } = asked;
@@ -408,8 +409,7 @@ impl Source for HedgedCall {
             self.hedge.take_if(|hedge| hedge.is_out());
             match (&mut self.first, &self.hedge) {
                 (None, None) => return Poll::Ready(Err(UpstreamError::ClosedEarly)),
-                // No second can win any more: what the first has sent so far is the beginning of
-                // the answer.
+                // The hedge is gone: release what the first has sent so far.
                 (Some(first), None) if was_hedged && !self.holds => first.release(),
                 _ => return Poll::Pending,
             }

@@ -1,8 +1,8 @@
 //! Stage 3: reads and inspects the body.
 //!
-//! An invalid body is forwarded for the engine to judge, unless a stage must act on what it says.
-//! Then it is refused, because acting on a guess would bypass the rules. Documents that are built
-//! to hurt a parser are refused in any case.
+//! An invalid body is forwarded for the engine to reject, unless a stage must act on its content.
+//! Then it is refused, because acting on a guess would bypass the rules. Bodies that attack a
+//! parser are always refused.
 
 use wire::RequestFacts;
 use wire::request::Refused;
@@ -10,8 +10,8 @@ use wire::request::Refused;
 use crate::exchange::Exchange;
 use crate::respond::Refusal;
 
-/// Read the facts of the body into the exchange. An invalid body is recorded, and refused at once
-/// if no route can be matched without it, or when it is meant to hurt.
+/// Parse the body, and store its facts in the exchange. For an invalid body, return the refusal,
+/// and fail at once if routes match by model or if the body attacks the parser.
 pub fn read_body(
     exchange: &mut Exchange,
     encoded: bool,

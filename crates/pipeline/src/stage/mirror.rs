@@ -23,7 +23,7 @@ use crate::stage::send::{self, HeadFacts};
 use plan::clock;
 use plan::{Mirror, MirrorSlot, PlannedRoute};
 
-/// How long one copy may take in all.
+/// Total timeout of one copy.
 const TOTAL: Duration = Duration::from_secs(300);
 
 /// A copy of a request.
@@ -45,7 +45,7 @@ struct Copied {
     _slot: MirrorSlot,
 }
 
-/// What is kept of an answer.
+/// Measurements of a mirrored answer.
 #[derive(Default)]
 struct Measured {
     answer: Answer,
@@ -78,7 +78,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
 }
 
 impl Copied {
-    /// Ask, and forget the answer.
+    /// Send the copy, and count the result.
     async fn run(self) {
         let counts = self.mirror.counts.clone();
         let count = match self.ask().await {
@@ -89,7 +89,7 @@ impl Copied {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the answer was good; `None`: no backend, or no permit for it.
+    /// Whether the answer was a success; `None`: no backend, or no permit, was available.
     async fn ask(&self) -> Option<bool> {
         let (pool, question) = (&self.mirror.pool.pool, self.question);
         let choice = pool.choose(
@@ -97,7 +97,7 @@ impl Copied {
             clock::now(),
         )?;
         let upstream = self.mirror.pool.upstreams.get(choice.at)?;
-        // Requests that a client waits for go first.
+        // Copies do not wait in the queue: requests of clients go first.
         let permit = match &upstream.queue {
             Some(queue) => Some(queue.enter(question.tokens())?),
             None => None,
@@ -122,7 +122,7 @@ impl Copied {
             .or(measured.answer.status)
             .unwrap_or(0);
         let ended = match done {
-            // A client's mistake is no fault of this backend either.
+            // Error statuses count as for requests of clients.
             Ok(Ok(())) if status >= 400 => upstream.fault(status, self.with_credential),
             Ok(Ok(())) => AttemptResult::Success,
             Ok(Err(ended)) => ended,
@@ -153,7 +153,7 @@ impl Copied {
         };
         let head = match tokio::time::timeout(self.first_byte, began).await {
             Ok(Ok(head)) => head,
-            // An idle connection may just have been too old.
+            // A reused connection may have been stale.
             Ok(Err(_)) if source.into_unanswered().is_some() => return Err(AttemptResult::Unknown),
             Ok(Err(_)) | Err(_) => return Err(AttemptResult::Failure),
         };

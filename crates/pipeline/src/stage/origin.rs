@@ -3,7 +3,7 @@
 //! - *In*: `Host`, `Origin`; the route.
 //! - *Out*: a refusal; or the fields that let a browser show the answer to the page (the Fetch
 //!   standard's CORS protocol).
-//! - *Never*: `*` where an origin was named, or credentials of a browser: pages send keys
+//! - *Never*: `access-control-allow-origin: *`, or credentials of the browser: pages send keys
 //!   themselves.
 
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::respond::Refusal;
 use crate::stage::accept;
 use plan::{Plan, PlannedRoute};
 
-/// How long browsers remember what a page may do, seconds.
+/// How long browsers cache a preflight, in seconds.
 const REMEMBER: u32 = 600;
 
-/// Whether the route answers to the host that the request names.
+/// Check the request's `Host` against the hosts of the route.
 pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
     let named =
         head.get("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
@@ -42,7 +42,7 @@ pub fn host(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Result<(), Refus
     }
 }
 
-/// The fields for an answer to a page that may read it.
+/// CORS fields of an answer, if the route allows the request's origin.
 pub fn fields(route: &Route, head: &Head<'_, RequestLine<'_>>) -> Option<String> {
     let origin = origin(head).filter(|origin| allows(route, origin))?;
     Some(format!(

@@ -25,9 +25,9 @@ use plan::Plan;
 use plan::clock::{self, when};
 use plan::shared_limits::StoreUnavailable;
 
-/// Bytes of text in a token, on the safe side of what English has with current tokenizers.
+/// Bytes of text per token: a little less than English has with current tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
-/// Maximum calls to the store for a request: others may take its units before it tries again.
+/// Maximum store calls for a request: other requests may take the leased units before it retries.
 const LEASES: usize = 5;
 /// Tokens of a message besides its text.
 pub(super) const TOKENS_A_MESSAGE: u64 = 4;
@@ -35,7 +35,8 @@ pub(super) const TOKENS_A_MESSAGE: u64 = 4;
 /// Reserve the estimated use.
 ///
 /// # Cancel safety
-/// Dropping the future leaves nothing reserved; a slice that was leased meanwhile is for the next.
+/// Dropping the future leaves nothing reserved; a slice that was leased meanwhile stays for later
+/// requests.
 pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.plan.rate_limits.is_empty() {
         return Ok(());
@@ -62,12 +63,14 @@ pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
             Ok(())
         }
         Err(Denied::Limited(limited)) => Err(refusal(&limited)),
-        // Others were faster than we; that is the store's business and not the client's.
+        // Other requests took the leased units each time: the limit is not exhausted, so this is no
+        // 429.
         Err(Denied::Short(_)) => Err(Refusal::limits_unavailable()),
     }
 }
 
-/// Ask the store for what is wanted. `Ok(Some)`: it is away, and this is what to do.
+/// Lease the missing units from the store. `Ok(Some)`: the store is unreachable, and this fallback
+/// applies.
 async fn lease(plan: &Plan, wanted: Vec<Wanted>) -> Result<Option<Away>, Limited> {
     let Some(store) = &plan.store else { return Ok(Some(Away::Closed)) };
     for wanted in wanted {
@@ -112,7 +115,7 @@ pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     let route = exchange.routed.as_ref().map(|routed| &routed.route.route);
     let text = (facts.prompt_bytes() as u64).div_ceil(BYTES_A_TOKEN)
         + TOKENS_A_MESSAGE * facts.messages as u64;
-    // A prompt of token numbers: each takes some digits and a comma.
+    // Token ids have no text: estimate them by the bytes of the body.
     let input =
         if facts.tokens { text.max((body.len() as u64).div_ceil(BYTES_A_TOKEN)) } else { text };
     let generates = exchange.accepted.dialect.is_some_and(Dialect::generates);
@@ -124,7 +127,7 @@ pub fn expected(exchange: &Exchange, body: &[u8]) -> Used {
     Used { input, output, ..Used::default() }
 }
 
-/// Prompts of a batch, of the dialect that has them.
+/// Number of prompts: more than one only in dialects that batch them.
 fn prompts(exchange: &Exchange) -> u64 {
     let facts = exchange
         .inspected
@@ -134,7 +137,7 @@ fn prompts(exchange: &Exchange) -> u64 {
     facts.map_or(1, |facts| facts.messages.max(1) as u64)
 }
 
-/// Choices that the answer has.
+/// Number of choices in the answer.
 pub fn choices(exchange: &Exchange) -> u64 {
     let asked = exchange.inspected.facts.as_ref().and_then(|facts| facts.n).unwrap_or(1).max(1);
     asked.saturating_mul(prompts(exchange))
@@ -175,7 +178,7 @@ pub fn settle(exchange: &mut Exchange) -> Used {
     used
 }
 
-/// The engine did nothing for it: it refused, or was never reached.
+/// Whether the engine did no work: it refused the request, or was never reached.
 fn was_refused(exchange: &Exchange) -> bool {
     let answer = &exchange.answer;
     match exchange.verdict.outcome() {
@@ -200,7 +203,7 @@ fn used_in_all(exchange: &Exchange) -> Used {
     used
 }
 
-/// Add the use to the usage sums. Requests that reached no engine are not in them.
+/// Add the use to the usage sums, unless the request reached no engine or was not parsed.
 pub fn book(exchange: &Exchange, used: &Used) {
     if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
         return;
@@ -293,7 +296,7 @@ fn refusal(limited: &Limited) -> Refusal {
     }
 }
 
-/// `1h2m3s`, `1.5s`, `20ms`: the form of OpenAI's headers.
+/// Format a duration like OpenAI's headers: `1h2m3s`, `1.5s`, `20ms`.
 fn span(time: Duration) -> String {
     let (seconds, millis) = (time.as_secs(), time.subsec_nanos().div_ceil(1_000_000));
     match (seconds, millis) {

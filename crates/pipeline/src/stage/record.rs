@@ -17,7 +17,7 @@ use crate::shared::worker;
 use crate::stage::select;
 use plan::clock;
 
-/// Longest model name that is kept.
+/// Maximum bytes of a model name in a record.
 const MAX_WORD: usize = 256;
 
 /// Write the record of a request that has ended.
@@ -31,8 +31,8 @@ pub fn write(exchange: &mut Exchange, used: &Used) {
     exchange.shared.observatory.finished(worker(), key, record, clock::now());
 }
 
-/// Hand on the gaps that have gathered. They count under the outcome `ok`: how the stream will end
-/// is not known yet.
+/// Flush the gathered gaps to the observatory. They count under the outcome `ok`, because the
+/// outcome of a running stream is not known.
 pub fn flush_gaps(exchange: &mut Exchange) {
     let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
@@ -47,7 +47,7 @@ pub fn flush_gaps(exchange: &mut Exchange) {
     }
 }
 
-/// Hand on how long events were kept back.
+/// Flush the times for which events were held to the observatory.
 pub fn flush_holds(exchange: &Exchange, holds: &mut Gaps) {
     let counted = exchange.group();
     let model = exchange.inspected.facts.as_ref().and_then(|f| f.model.as_deref());
@@ -151,7 +151,7 @@ fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> S
     SecurityOverhead::of(ledger_us, guarded.judged / 1000).before_first_token(added, client_ttft)
 }
 
-/// In dollars, where the model has a price.
+/// Cost in dollars; `None` if the model has no price.
 fn cost(exchange: &Exchange, used: &Used) -> Option<f64> {
     let model = exchange.inspected.facts.as_ref()?.model.as_deref().unwrap_or_default();
     exchange
@@ -178,7 +178,7 @@ fn security(guardrail: &Guardrail, found: Guarded) -> Security {
     }
 }
 
-/// What was done, or would have been, on either side.
+/// The guardrail's verdict on prompt and answer; in observe mode, what would have been done.
 fn verdict(found: &Guarded) -> Cow<'static, str> {
     let word = if found.word.is_empty() { "pass" } else { found.word };
     found
@@ -188,7 +188,7 @@ fn verdict(found: &Guarded) -> Cow<'static, str> {
         .fold(Cow::Borrowed(word), filters::worse)
 }
 
-/// A client's word, cut: records are kept by the thousand.
+/// Truncate a model name from a client: thousands of records are kept in memory.
 fn bounded(mut word: String) -> String {
     if word.len() > MAX_WORD {
         let end = (0..=MAX_WORD).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);

@@ -30,10 +30,10 @@ use crate::exchange::{Attempts, Exchange, Routed};
 use crate::respond::Refusal;
 use plan::{PlannedPool, PlannedRoute, Target, clock};
 
-/// How often a backend that has no room is passed over for another of its pool.
+/// Maximum backends with waiting requests that are skipped for another one of the pool.
 const PASSED_OVER: usize = 4;
 
-/// Most tokens of a prompt, or of an answer, that a request counts as.
+/// Maximum prompt tokens, and output tokens, that a request counts as.
 const MAX_TOKENS: u64 = 1_000_000;
 
 /// Choose a backend, or take the one that was chosen when the last attempt failed.
@@ -44,7 +44,7 @@ pub fn select(exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.attempts.tried.is_empty() {
         route.pools.iter().for_each(|pool| pool.pool.retries.earn(now));
         exchange.attempts.offloaded = offload(exchange, &route, now);
-        // What is for the cloud is for no version of the edge.
+        // A request that goes to the cloud belongs to no version of the edge pool.
         if exchange.attempts.offloaded.is_some_and(Offloaded::leaves) {
             exchange.attempts.assigned = None;
         }
@@ -88,8 +88,8 @@ fn note(attempts: &Attempts, route: &PlannedRoute, target: Target, reason: Reaso
     }
 }
 
-/// Whether the canary has failed one of its requests: all of its backends that fit are ejected, and
-/// the stable version takes over at once.
+/// Whether the stable version takes over a request of the canary, because all canary backends that
+/// can serve it have failed.
 fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now: Tick) -> bool {
     let canary = route.route.canary.as_ref().filter(|canary| canary.pool != target.pool);
     let is_its = attempts.assigned == Some(Side::Canary) && attempts.tried.is_empty();
@@ -106,16 +106,16 @@ fn failed_canary(attempts: &Attempts, route: &PlannedRoute, target: Target, now:
 
 /// Size of the request.
 pub fn question(exchange: &Exchange) -> Question {
-    // Clients can claim any size: beyond this bound, all other requests would look like nothing.
+    // Clients can claim any size. Without a bound, one claim would outweigh all other requests.
     Question {
         prompt: exchange.expected.input.min(MAX_TOKENS),
         output: exchange.expected.output.min(MAX_TOKENS),
     }
 }
 
-/// Whether the first pool is passed over for the second, where the route has a policy for that.
+/// Decide between the first pool (edge) and the second (cloud), if the route has an offload policy.
 fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offloaded> {
-    // A request that is passed through has no size.
+    // A pass-through request has no size estimate.
     let offload = route.offload.as_ref().filter(|_| exchange.accepted.dialect.is_some())?;
     let question = question(exchange);
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
@@ -134,7 +134,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     Some(offload.decide(&question, traits, &edge?, &cloud?))
 }
 
-/// What a pool of a route offers for a request.
+/// Availability, saturation, predicted latency and cost of a pool for a request.
 pub fn tier_offer(
     route: &PlannedRoute,
     number: usize,
@@ -156,7 +156,7 @@ pub fn tier_offer(
     let cheapest =
         well().map(|upstream| upstream.backend.cost).min_by(f64::total_cmp).unwrap_or(0.0);
     let is_saturated = is_there && well().all(|upstream| upstream.has_queue(now));
-    // Dollars for a million tokens: cents for these.
+    // `cost` is in dollars per million tokens, the offer in cents.
     Some(TierOffer {
         is_there,
         is_saturated,
@@ -165,8 +165,8 @@ pub fn tier_offer(
     })
 }
 
-/// The first pool with a healthy backend that can serve the request; without any, the first with a
-/// backend that can. A request that leaves the first pool for the second tries it last.
+/// Select from the first pool with a healthy backend that can serve the request or, in panic mode,
+/// from the first pool with any. An offloaded request tries the edge last.
 fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target, Reason)> {
     if !route.has_choice() {
         return exchange.attempts.tried.is_empty().then_some((Target::default(), Reason::Only));
@@ -244,7 +244,7 @@ pub fn may_retry(exchange: &mut Exchange) -> bool {
     !exchange.attempts.committed && choose_next(exchange)
 }
 
-/// Choose the backend after this one, and pay for it from the retry budget.
+/// Select the next backend, and pay for it from the retry budget.
 fn choose_next(exchange: &mut Exchange) -> bool {
     if exchange.attempts.next.is_some() {
         return true;
@@ -270,7 +270,7 @@ fn choose_next(exchange: &mut Exchange) -> bool {
     paid
 }
 
-/// Whether another backend could still be tried, so that the answer is held until its first token.
+/// Whether another backend can still be tried. Then the answer is held until its first token.
 pub fn can_retry(exchange: &Exchange) -> bool {
     let Some(routed) = &exchange.routed else { return false };
     let hidden = |number: usize| {
@@ -285,7 +285,7 @@ pub fn can_retry(exchange: &Exchange) -> bool {
         && tried < targets
 }
 
-/// Tell the pool how long the first token took, once it was read.
+/// Report the time to first token to the pool, once for each attempt.
 pub fn report_first_token(exchange: &mut Exchange) {
     if exchange.attempts.first_token_reported {
         return;
@@ -319,7 +319,7 @@ pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: A
     exchange.enter(State::Gateway);
 }
 
-/// What is known of an attempt that has failed.
+/// Write a failed attempt to the record, the log and the release of the canary.
 pub(super) fn write_attempt(
     exchange: &mut Exchange,
     (code, http_status): (&str, Option<u16>),
@@ -343,7 +343,8 @@ pub(super) fn write_attempt(
     });
 }
 
-/// Where the answer comes from, and why: on routes that have a choice.
+/// The field `x-llm-lens-backend`: which backend answers, and why. Empty on routes without a
+/// choice.
 pub fn field(exchange: &Exchange) -> String {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else {
         return String::new();
@@ -390,12 +391,12 @@ pub fn write_down(attempts: &mut Attempts, routed: Option<&Routed>) -> RecordRou
     }
 }
 
-/// The attempt is over in that way, whatever becomes of the exchange.
+/// End the current attempt with this result, whatever the outcome of the exchange.
 pub fn close(exchange: &mut Exchange, ended: AttemptResult) {
     end(exchange, ended, clock::now());
 }
 
-/// The exchange is over: so is its last attempt.
+/// End the last attempt of an exchange, and report its result to the release of the canary.
 pub fn settle(exchange: &mut Exchange) {
     let ended = verdict(exchange);
     if let (Some(release), Some(side)) = (
@@ -433,7 +434,7 @@ pub fn settle(exchange: &mut Exchange) {
     end(exchange, ended, clock::now());
 }
 
-/// Duration of the answer, if it is meaningful.
+/// Times of the answer's tokens, if they were measured.
 fn pace(exchange: &Exchange) -> Option<AnswerTimes> {
     let (lens, sent) = (&exchange.answer.lens, exchange.sent.at?);
     let each = Duration::from_secs_f64((lens.tpot_us()? / 1e6).clamp(0.0, 3600.0));
@@ -453,7 +454,7 @@ fn verdict(exchange: &Exchange) -> AttemptResult {
     let status = exchange.answer.status.filter(|status| *status >= 400).or(told).unwrap_or(0);
     match exchange.verdict.outcome() {
         Some(Outcome::Ok) => AttemptResult::Success,
-        // A request that is passed through may need other permissions than our credential has.
+        // A pass-through request may need permissions that the backend's credential does not have.
         Some(Outcome::UpstreamError)
             if exchange.accepted.dialect.is_none() && matches!(status, 401 | 403) =>
         {

@@ -1,8 +1,8 @@
 //! Stage 10: builds the request for the backend.
 //!
-//! The body is the client's. The head is new: hop-by-hop fields and those that `Connection` names
-//! are removed before ours are added; the length is ours, and the credential if the backend has
-//! one.
+//! The body is the client's. The head is rebuilt: hop-by-hop fields and those that `Connection`
+//! names are removed, then the gateway's fields are added, with the new length and the backend's
+//! credential, if it has one.
 
 use config::settings::{Backend, Route};
 use transport::{Edit, Edits};
@@ -12,7 +12,7 @@ use wire::http1::head::{Head, RequestLine};
 use crate::exchange::Exchange;
 use plan::PlannedPool;
 
-/// The parts of a request on their way to the backend: the head, and what changes in the body.
+/// A request to a backend: the head, and the edits of the body.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The head as it is sent.
@@ -20,13 +20,15 @@ pub struct Outgoing {
     pub(crate) edits: Edits,
 }
 
-/// Fields that the backend must not get from the client, or gets from us.
+/// Fields of the client that are not forwarded. The gateway sets its own where the backend needs
+/// one.
 const OURS: [&str; 6] =
     ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
-/// Where clients put keys. They are the operator's to give when the backend has its own.
+/// Fields that carry credentials. The client's are removed if the backend has its own key, or if
+/// the gateway authenticates clients.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// Make the request for the backend that was chosen.
+/// Build the request for the selected backend.
 pub fn prepare(
     exchange: &mut Exchange,
     head: &Head<'_, RequestLine<'_>>,
@@ -49,18 +51,18 @@ pub fn prepare(
     Outgoing { head: head_for(route, &upstream.backend, head, &facts), edits }
 }
 
-/// Whether a client shows a credential.
+/// Whether a head carries a credential.
 pub fn has_credential(head: &Head<'_, RequestLine<'_>>) -> bool {
     head.fields
         .iter()
         .any(|field| CREDENTIALS.iter().any(|name| name.eq_ignore_ascii_case(field.name)))
 }
 
-/// What goes into the head for any backend.
+/// What the head needs for any backend.
 pub struct HeadFacts<'s> {
     /// The id of the request.
     pub id: &'s str,
-    /// Credentials of clients reach no backend.
+    /// Credentials of clients are not forwarded.
     pub keeps_credentials: bool,
     pub(crate) body_len: usize,
     pub(crate) edits: &'s Edits,
@@ -117,7 +119,7 @@ pub fn head_for(
     out
 }
 
-/// Where and how to inject `include_usage`, if the route wants it and the client did not set it.
+/// Edit that injects `include_usage`, if the route has it and the client did not set it.
 pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
@@ -134,13 +136,13 @@ pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     Some(Edit { range: at..at, text: text.into() })
 }
 
-/// The pool's own name of the model, where it has one.
+/// Edit that sets the model name of the selected pool, if it has one.
 fn model_edit(exchange: &Exchange) -> Option<Edit> {
     let at = exchange.inspected.facts.as_ref()?.model_at.clone();
     model_of(exchange.routed.as_ref()?.pool(), at)
 }
 
-/// A pool's own name of the model, in place of the client's.
+/// Edit that replaces the client's model name by the pool's.
 pub fn model_of(pool: &PlannedPool, at: Option<std::ops::Range<usize>>) -> Option<Edit> {
     let quoted = serde_json::Value::from(pool.model.as_deref()?).to_string();
     Some(Edit { range: at?, text: quoted[1..quoted.len() - 1].to_owned().into() })

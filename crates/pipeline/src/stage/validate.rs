@@ -1,4 +1,4 @@
-//! Strict validation of requests, where the route asks for it.
+//! Strict validation of requests, on routes with `validation: strict`.
 //!
 //! - *In*: the body and its facts; models and context length of the backends.
 //! - *Out*: a refusal in OpenAI's shape that names the member.
@@ -12,7 +12,7 @@ use crate::respond::Refusal;
 /// Characters of an unknown model name that an error repeats.
 const MAX_SHOWN: usize = 64;
 
-/// Look at a body.
+/// Check the values of a body, and its model name.
 pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.route.strict) else {
         return Ok(());
@@ -25,7 +25,7 @@ pub fn check(exchange: &Exchange, body: &[u8]) -> Result<(), Refusal> {
     })?;
     let model = facts.model.as_deref().unwrap_or_default();
     let route = &routed.route.route;
-    // A pool with a model name of its own accepts any name of the client.
+    // A pool that sets the model name accepts any name from the client.
     let names_any = route.backends().any(|backend| backend.models.is_empty())
         || route.pools.iter().any(|pool| pool.model.is_some());
     if !names_any

@@ -1,5 +1,5 @@
-//! One question to a backend, outside of any exchange: over the same connections, pool and parser
-//! as everything else.
+//! A single call to a backend, outside of any exchange: over the same connections, pool and parser
+//! as exchanges.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub enum AskError {
     TooLarge,
 }
 
-/// Ask; once more on a new connection when an idle one turns out to be dead.
+/// Send a POST. Repeat once on a new connection if a reused one is dead.
 pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError> {
     if upstream.backend.http2 {
         let mut source = H2Source::open(upstream, request(upstream, ask)).await?;
@@ -56,12 +56,12 @@ pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError>
     }
 }
 
-/// Get what is at the backend's own path.
+/// GET the path of the backend's URL.
 pub async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
     get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
 }
 
-/// Get what is at a path below the backend's own.
+/// GET a path below that of the backend's URL.
 pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, AskError> {
     let backend = &upstream.backend;
     let mut head = format!(

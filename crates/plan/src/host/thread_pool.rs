@@ -1,9 +1,9 @@
-//! A few threads for work that takes longer than a moment: models, and detectors over long prompts.
+//! Threads for work that would block a worker: models, and detectors over long prompts.
 //!
 //! - *In*: jobs, from any worker.
-//! - *Out*: their effects, in about the order they came.
-//! - *Never*: more jobs that wait than its queue has; what is beyond is refused at once, and its
-//!   filter's declared mode applies.
+//! - *Out*: jobs that run, roughly in the order they were queued.
+//! - *Never*: more waiting jobs than the queue holds: a further job is refused at once, and the
+//!   `on_failure` of its filter applies.
 //!
 //! Threads of the pool are made with the first job: a gateway without guardrails has none.
 
@@ -15,7 +15,7 @@ use std::thread::{Builder, JoinHandle};
 use filters::{Failure, Job};
 use parking_lot::Mutex;
 
-/// The pool.
+/// A pool of threads with a bounded queue.
 pub struct ThreadPool {
     name: &'static str,
     threads: usize,
@@ -36,7 +36,7 @@ struct Running {
 }
 
 impl ThreadPool {
-    /// A pool of that many threads, 0 for half of the cores, and jobs that wait.
+    /// A pool of `threads` (0: half of the cores) with room for `queue` waiting jobs.
     pub fn new(name: &'static str, threads: usize, queue: usize) -> Self {
         let half = || {
             std::thread::available_parallelism().map_or(1, |cores| usize::from(cores) / 2).max(1)
@@ -49,7 +49,7 @@ impl ThreadPool {
         }
     }
 
-    /// Have a job done.
+    /// Queue a job.
     pub fn offload(&self, job: Job) -> Result<(), Failure> {
         let running =
             self.running.get_or_init(|| Running::start(self.name, self.threads, self.queue));
@@ -83,10 +83,10 @@ impl Running {
     }
 }
 
-/// Do jobs until there are no more.
+/// Run jobs until the channel closes.
 fn work(take: &Mutex<Receiver<Job>>) {
     loop {
-        // The lock is held while waiting: the others wait for it instead.
+        // The lock is held while waiting for a job; the other threads wait for the lock.
         let Ok(job) = ({ take.lock().recv() }) else { return };
         // Jobs catch their own panics; this keeps the thread should one not.
         let _ = catch_unwind(AssertUnwindSafe(job));

@@ -2,7 +2,7 @@
 //!
 //! - *In*: a `tokenizer.json` in Hugging Face's format; texts.
 //! - *Out*: how many tokens they are.
-//! - *Never*: text truncated or padded as the file configures; a panic of the tokenizer outside.
+//! - *Never*: text truncated or padded as the file configures; a panic that leaves this module.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 /// Largest file: the largest vocabularies take some 35 MiB.
 const MAX_FILE: u64 = 256 << 20;
 
-/// What a file looked like when it was read.
+/// Modification time and size of a file when it was read.
 type Stamp = (SystemTime, u64);
 
 /// A tokenizer file that cannot be used.
@@ -37,7 +37,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Load a file, unless `known` has it as it is now.
+    /// Load a file, or reuse the tokenizer in `known` if the file is unchanged.
     pub fn load(path: &Path, known: &[Arc<Tokenizer>]) -> Result<Arc<Self>, TokenizerError> {
         let wrong = |why: String| TokenizerError { path: path.display().to_string(), why };
         let meta = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
@@ -61,7 +61,7 @@ impl Tokenizer {
         Ok(Arc::new(Tokenizer { path: path.to_owned(), stamp, inner }))
     }
 
-    /// Tokens of a text, with special tokens when it is a prompt of its own; `None`: unknown.
+    /// Tokens of a text, with special tokens if it is `framed`; `None`: the tokenizer failed.
     pub fn count(&self, text: &str, framed: bool) -> Option<u64> {
         let encoded =
             catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, framed))).ok()?;

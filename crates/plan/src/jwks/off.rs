@@ -1,5 +1,4 @@
-//! A build without the feature `jwt`: tokens of identity providers cannot be set up, so that there
-//! are none to judge.
+//! Key sets in a build without the feature `jwt`: they cannot be configured.
 
 use std::convert::Infallible;
 
@@ -8,12 +7,12 @@ use traffic::Identity;
 use traffic::settings::Limit;
 use transport::BuildError;
 
-/// All issuers: none.
+/// There is no value of this type.
 #[derive(Debug)]
 pub struct Jwks(Infallible);
 
 impl Jwks {
-    /// `plan` refuses settings with issuers before it comes to this.
+    /// Never called: `plan` refuses settings with issuers first.
     pub fn build(_: &[JwtSettings], _: Limits) -> Result<Self, BuildError> {
         unreachable!("invariant: plan refuses what this build cannot do")
     }

@@ -2,7 +2,7 @@
 //!
 //! - *In*: the share of requests that are copied.
 //! - *Out*: a slot for each copy, released when it is dropped; counts and times.
-//! - *Never*: more than [`MAX_RUNNING`] copies at a time: what is beyond is left out, and counted.
+//! - *Never*: more than [`MAX_RUNNING`] copies at a time: further ones are skipped and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ pub struct Mirror {
     /// The pool that gets the copies.
     pub pool: Arc<PlannedPool>,
     share: f64,
-    /// What came of the copies.
+    /// Results of the copies.
     pub counts: Arc<MirrorCounts>,
 }
 
@@ -29,7 +29,7 @@ pub struct MirrorCounts {
     pub success: AtomicU64,
     pub failure: AtomicU64,
     pub left_out: AtomicU64,
-    /// Answers that had a first token, and how long all of them took to it, microseconds.
+    /// Answers that had a first token, and the sum of their times to it, in microseconds.
     pub first_tokens: AtomicU64,
     pub first_token_us: AtomicU64,
 }

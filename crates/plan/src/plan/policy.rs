@@ -20,25 +20,25 @@ use super::{PlannedPool, PlannedRoute};
 pub struct RouteCounters {
     /// Retries.
     pub retries: AtomicU64,
-    /// It was not, because of the budget.
+    /// Retries denied by the budget.
     pub retries_denied: AtomicU64,
-    /// A request went to a pool behind its own.
+    /// Requests sent to a fallback pool.
     pub fallbacks: AtomicU64,
-    /// Another backend went on with a stream.
+    /// Streams resumed by another backend.
     pub resumes: AtomicU64,
-    /// By what was decided between edge and cloud.
+    /// Offload decisions, in the order of [`Offloaded::ALL`].
     pub offloaded: [AtomicU64; Offloaded::ALL.len()],
 }
 
 impl RouteCounters {
-    /// What was decided between edge and cloud, and how often.
+    /// The offload decisions and their counts.
     pub fn decisions(&self) -> impl Iterator<Item = (Offloaded, u64)> {
         Offloaded::ALL
             .into_iter()
             .zip(self.offloaded.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// It was decided between edge and cloud.
+    /// Count an offload decision.
     pub fn offloaded(&self, decided: Offloaded) {
         let at = Offloaded::ALL.iter().position(|known| *known == decided);
         if let Some(count) = at.and_then(|at| self.offloaded.get(at)) {
@@ -47,7 +47,7 @@ impl RouteCounters {
     }
 }
 
-/// The shortest interval of any route, by backend.
+/// The shortest probe interval of all routes, by backend.
 pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
     let mut probes = HashMap::new();
     for route in &settings.routes {
@@ -65,8 +65,8 @@ pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
     probes
 }
 
-/// Tell pools whether there is another behind them, in any route: the old version is behind the new
-/// one.
+/// Set for each pool whether it has a fallback in any route. The stable version is the fallback of
+/// the canary.
 pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
     let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
         let canary = route.route.canary.as_ref().and_then(|canary| route.pools.get(canary.pool));
@@ -79,7 +79,7 @@ pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
     }
 }
 
-/// The policy of edge and cloud, with what it remembers, where nothing about it has changed.
+/// The offload policy of a route. It keeps its state if its settings are unchanged.
 pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Offload>> {
     let wanted = route.offload.as_ref()?;
     let known = known
@@ -88,9 +88,9 @@ pub(super) fn offload(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Optio
     Some(known.unwrap_or_else(|| Arc::new(Offload::new(wanted.objective, wanted.complexity))))
 }
 
-/// How a new version of a route is released: as it is, where nothing about it has changed, with the
-/// share that the operator gave it meanwhile. With other rules it continues under these; only
-/// another share in the settings is another decision.
+/// The release of a route's canary. With unchanged settings it continues, at the share that the
+/// operator may have set meanwhile. With a changed rollback rule it continues under the new rule;
+/// only a changed share in the settings sets the share.
 pub(super) fn release(route: &Route, known: Option<&Arc<PlannedRoute>>) -> Option<Arc<Release>> {
     let wanted = route.canary.as_ref()?;
     let pool_of =

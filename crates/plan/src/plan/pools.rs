@@ -18,17 +18,17 @@ use super::{Mirror, Plan};
 pub struct PlannedPool {
     /// Health and balancing of its backends.
     pub pool: routing::Pool,
-    /// In the order of its members.
+    /// Its backends, in the order of its members.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// What they call the model.
+    /// Model name at these backends, in place of the client's.
     pub model: Option<String>,
-    /// Each can do what any other can.
+    /// Whether all backends have the same models, context length and abilities.
     pub uniform: bool,
-    /// Where the gateway runs, which makes some of them near.
+    /// Zone of the gateway, which decides which backends are near.
     zone: Option<String>,
-    /// More of them are found while the gateway runs.
+    /// Whether discovery adds backends.
     pub(super) is_discovered: bool,
-    /// What is counted of its hedges.
+    /// Counters of its hedges.
     pub hedged: Arc<Hedged>,
 }
 
@@ -37,9 +37,9 @@ pub struct PlannedPool {
 pub struct Hedged {
     /// Hedges sent.
     pub asked: AtomicU64,
-    /// How often it answered first.
+    /// Hedges that answered first.
     pub won: AtomicU64,
-    /// Estimated prompt tokens of canceled hedges.
+    /// Estimated prompt tokens of all hedges.
     pub tokens: AtomicU64,
 }
 
@@ -50,14 +50,13 @@ impl PlannedPool {
         self.hedged.tokens.fetch_add(prompt, Ordering::Relaxed);
     }
 
-    /// It answered first.
+    /// Count a hedge that answered first.
     pub fn hedge_won(&self) {
         self.hedged.won.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Makes pools. A pool of the plan before is kept, with its health and counters, where nothing
-/// about it has changed.
+/// Builds pools. Unchanged pools of the previous plan are kept, with their health and counters.
 pub(super) struct Pools<'p> {
     upstreams: &'p [Arc<Upstream>],
     zone: Option<&'p str>,
@@ -79,7 +78,7 @@ impl<'p> Pools<'p> {
         route.pools.iter().map(|pool| self.pool(pool)).collect()
     }
 
-    /// The backends of all that were made, each once.
+    /// The backends of all pools that were built, without duplicates.
     pub(super) fn routable(&self) -> Vec<Arc<Upstream>> {
         let mut routable: Vec<Arc<Upstream>> = Vec::new();
         for upstream in self.made.iter().flat_map(|pool| &pool.upstreams) {

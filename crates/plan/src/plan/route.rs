@@ -29,44 +29,44 @@ pub struct PlannedRoute {
     pub guardrail: Option<Arc<Guardrail>>,
     /// The mirror.
     pub mirror: Option<Arc<Mirror>>,
-    /// How a new version is released.
+    /// Release of the canary.
     pub release: Option<Arc<routing::Release>>,
-    /// When the first pool is passed over for the second.
+    /// Offload policy between the first pool and the second.
     pub offload: Option<Arc<routing::Offload>>,
     /// Counters of retries, fallbacks, resumes and offload decisions.
     pub counters: Arc<RouteCounters>,
-    /// Counts prompts.
+    /// Tokenizer that counts prompts.
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Whether a body must be valid before it is forwarded: usage is injected, or the guardrail
     /// acts on prompts.
     pub must_read: bool,
-    /// Limits depend on bodies and answers.
+    /// Whether a rate limit on this route counts tokens or cost.
     pub counts_tokens: bool,
-    /// For each pool and backend.
+    /// Metric groups by pool, backend and operation.
     groups: Vec<Vec<[MetricGroup; OPERATIONS.len()]>>,
     /// Metric group of requests without a backend, on routes whose backends are discovered.
     unmatched: Option<[MetricGroup; OPERATIONS.len()]>,
 }
 
-/// What requests may be.
+/// Operations of requests; empty for requests that are not inference.
 const OPERATIONS: [&str; 4] = ["", "chat", "text_completion", "embeddings"];
 
-/// Where a request counts.
+/// A metric group and its gauges.
 #[derive(Clone, Debug)]
 pub struct MetricGroup {
     /// The group of metrics.
     pub id: GroupId,
-    /// Where its series are.
+    /// Labels of its series.
     pub group: Group,
-    /// Requests of the group that run now.
+    /// Requests of the group in flight.
     pub in_flight: Arc<GroupGauges>,
 }
 
-/// What routes are planned from.
+/// Inputs for planning routes.
 pub(super) struct RouteParts<'p> {
     /// The plan in force.
     pub before: Option<&'p Plan>,
-    /// The plan in force, where only backends came or went: then no file is read again.
+    /// The plan in force, if only discovered backends changed: then no file is read again.
     pub same: Option<&'p Plan>,
     pub guardrails: &'p [Arc<Guardrail>],
     pub rate_limits: &'p RateLimits,
@@ -104,7 +104,7 @@ impl RouteParts<'_> {
         Ok(Arc::new(planned))
     }
 
-    /// Counts the prompts of a route. Routes that name the same file share it.
+    /// The tokenizer of a route. Routes that name the same file share it.
     fn tokenizer(&self, route: &Route) -> Result<Option<Arc<Tokenizer>>, BuildError> {
         let Some(path) = &route.tokenizer else { return Ok(None) };
         match self.same.and_then(|plan| plan.routes.get(route.index)?.tokenizer.clone()) {
@@ -164,7 +164,7 @@ impl PlannedRoute {
         }
     }
 
-    /// Where a request of that dialect at that backend counts; `None` for requests that are no
+    /// Metric group of a request at a backend. `dialect` is `None` for requests that are not
     /// inference.
     pub fn group(&self, target: Target, dialect: Option<Dialect>) -> &MetricGroup {
         let operation = dialect.map_or("", Dialect::operation);
@@ -174,19 +174,19 @@ impl PlannedRoute {
         of.expect("invariant: PlannedRoute::new makes groups for all backends, and for none")
     }
 
-    /// Whether there may be another number of backends than one.
+    /// Whether the route has, or may have by discovery, a number of backends other than one.
     pub fn has_choice(&self) -> bool {
         self.pools.len() > 1
             || self.pools.iter().any(|pool| pool.is_discovered || pool.upstreams.len() > 1)
     }
 
-    /// A backend of the route; `None`: it is gone.
+    /// The backend of a target; `None`: it no longer exists.
     pub fn upstream(&self, target: Target) -> Option<&Arc<Upstream>> {
         self.pools.get(target.pool).and_then(|pool| pool.upstreams.get(target.at))
     }
 }
 
-/// A backend of a route: which pool, and which of it.
+/// Position of a backend in a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     /// Index of the pool in the route.
@@ -201,7 +201,7 @@ impl MetricGroup {
         MetricGroup { id, group, in_flight }
     }
 
-    /// Where requests count that match no route.
+    /// Metric group of requests that match no route.
     pub(super) fn nowhere(observatory: &Observatory, models: Arc<[String]>) -> Self {
         let group = Group {
             route: "none".into(),

@@ -7,7 +7,7 @@ use config::settings::StoreSettings;
 use traffic::store::Granted;
 use traffic::{StoreTask, Wanted};
 
-/// The store does not answer.
+/// The store is unreachable, or refused the call.
 #[derive(Debug)]
 pub struct StoreUnavailable;
 

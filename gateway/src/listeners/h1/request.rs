@@ -25,20 +25,20 @@ use super::Connection;
 use crate::listeners::left;
 use crate::tls::client_certificate;
 
-/// Empty lines before a request that a client in good faith may leave: old ones end a body with one
-/// too many.
+/// Maximum empty lines before a request. Old clients send one too many after a body.
 const MAX_EMPTY_LINES: usize = 8;
-/// A body grows by at most this ahead of what has come, so that a length alone reserves nothing.
+/// A buffer grows by at most this ahead of the received bytes, so that a large Content-Length alone
+/// reserves no memory.
 const BODY_STEP: usize = 256 << 10;
 
-/// What becomes of the connection.
+/// What happens to the connection after a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     KeepAlive,
     Close,
-    /// Close, but let the client read our answer first.
+    /// Close after the client has had time to read the answer.
     Linger,
-    /// The request in the buffer is pingora's.
+    /// Hand the request in the buffer to pingora.
     PassThrough,
 }
 
@@ -54,7 +54,7 @@ struct Accept {
     head: HeadIndex,
 }
 
-/// What is known when a head is complete.
+/// How a request with a complete head is handled.
 enum Entered {
     Ours(Accept),
     PassThrough,
@@ -75,7 +75,7 @@ impl Connection {
             return Next::Close;
         }
         let began = clock::now();
-        // The settings that are in force when the request comes are the ones it keeps.
+        // The request keeps the plan that is in force when its first byte arrives.
         let plan = shared.plan.load_full();
         let len = match self.read_head(shared, &plan, plan.settings.timeouts.request_head).await {
             Ok(Some(len)) => len,
@@ -121,8 +121,7 @@ impl Connection {
         self.empty_lines <= MAX_EMPTY_LINES
     }
 
-    /// Read on until the head is complete; its length, or `None` when the client left in the middle
-    /// of it.
+    /// Read until the head is complete. Returns its length, or `None` if the client left before.
     async fn read_head(
         &mut self,
         shared: &Shared,
@@ -232,7 +231,7 @@ impl Connection {
             encoded: accept.encoded,
         };
         let keep_alive = accept.keep_alive && !shared.is_draining();
-        // TLS gathers bytes until it is flushed.
+        // TLS buffers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();
         let mut sink =
             H1Sink::new(&mut self.io, &mut self.buffer, accept.http10, keep_alive, buffers);
@@ -240,7 +239,7 @@ impl Connection {
         if proper && sink.keeps_alive() { Next::KeepAlive } else { Next::Close }
     }
 
-    /// Read the body behind the head, decoded in place; where it lies in the buffer. `None`: the
+    /// Read the body after the head, decoded in place. Returns its range in the buffer; `None`: the
     /// client left.
     async fn read_body(
         &mut self,
@@ -264,7 +263,7 @@ impl Connection {
             }
         }
         let mut reader = BodyReader::new(framing);
-        // Payload lies in head_len..end; what is read and not decoded begins at raw.
+        // `head_len..end` is decoded payload; bytes from `raw` on are not decoded yet.
         let (mut end, mut raw) = (head_len, head_len);
         loop {
             match reader
@@ -312,11 +311,11 @@ impl Connection {
         self.refuse(exchange, refusal).await
     }
 
-    /// Answer ourselves while the client may still be sending: the connection cannot serve another
-    /// request.
+    /// Answer with an error while the client may still be sending: the connection cannot serve
+    /// another request.
     async fn refuse(&mut self, mut exchange: ExchangeGuard, refusal: Refusal) -> Next {
         let mut pipelined = Vec::new();
-        // TLS gathers bytes until it is flushed.
+        // TLS buffers bytes until it is flushed.
         let buffers = self.io.get_ssl_digest().is_some();
         let mut sink = H1Sink::new(&mut self.io, &mut pipelined, false, false, buffers);
         pipeline::refuse(&mut exchange, &refusal, &mut sink).await;
@@ -324,7 +323,7 @@ impl Connection {
     }
 }
 
-/// Where the first request of the buffer ends, if all of it is there.
+/// The end of the first request in the buffer, if it is complete.
 pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
     let head_end = head::find_end(buffer, 0, limits).ok()??;
     let mut room = head::field_room();

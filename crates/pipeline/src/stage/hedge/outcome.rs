@@ -13,7 +13,7 @@ use crate::stage::select::{self, end, write_attempt};
 use plan::Target;
 use plan::clock;
 
-/// The plan of a hedge, if the route wants one.
+/// The plan of a hedge, if the route has hedging.
 pub fn plan(
     exchange: &Exchange,
     request: &UpstreamRequest,
@@ -45,12 +45,12 @@ pub fn plan(
     }))
 }
 
-/// Write what became of a second backend into the exchange.
+/// Apply the outcome of a hedge to the exchange.
 pub fn apply(exchange: &mut Exchange, outcome: HedgeOutcome) {
     if let Some(switched) = outcome.switch {
         switch(exchange, switched);
     }
-    // It is not tried again.
+    // A hedge that failed is not retried on the same backend.
     if let Some((target, after)) = outcome.second_failed {
         exchange.attempts.tried.push(target);
         lost(exchange, target, after);
@@ -60,8 +60,8 @@ pub fn apply(exchange: &mut Exchange, outcome: HedgeOutcome) {
     }
 }
 
-/// The second backend has answered first: the exchange belongs to it. Its pool learns that the
-/// first was late.
+/// Switch the exchange to the hedge, which answered first, and report the late first backend to its
+/// pool.
 fn switch(exchange: &mut Exchange, switch: Switch) {
     let now = clock::now();
     if let (Some(attempt), None, Some(routed)) =
@@ -95,7 +95,7 @@ fn switch(exchange: &mut Exchange, switch: Switch) {
     (exchange.permit, exchange.sent.at) = (switch.permit, switch.sent_at);
 }
 
-/// The hedge lost.
+/// Record a hedge that lost.
 fn lost(exchange: &mut Exchange, target: Target, after: Duration) {
     let Some(upstream) = exchange.routed.as_ref().and_then(|routed| routed.route.upstream(target))
     else {

@@ -2,7 +2,7 @@
 //!
 //! - *In*: head, body and facts of a request, declared abilities of backends.
 //! - *Out*: unfit backends, the key, the blocks of the prompt; only what the route's pools use.
-//! - *Never*: a request kept from a backend that could hold it by a fair estimate.
+//! - *Never*: a backend excluded although the prompt may fit into its context.
 
 use std::cell::OnceCell;
 
@@ -57,7 +57,7 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
             }
             _ => {}
         }
-        // Equal backends are not filtered; another pool may have more abilities.
+        // Identical backends of a single pool are not filtered.
         if !pool.uniform || route.pools.len() > 1 {
             let shows_images = || *images.get_or_init(|| shows_images(body));
             let unfit = pool
@@ -71,7 +71,7 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
     }
 }
 
-/// What requests that belong together have in common.
+/// The balancing key of a request.
 fn key(exchange: &Exchange, by: &By, head: &Head<'_, RequestLine<'_>>) -> Option<Vec<u8>> {
     match by {
         By::Header(name) => head.get(name).map(<[u8]>::to_vec),
@@ -115,11 +115,11 @@ fn fits(
     knows && holds && can
 }
 
-/// Whether a body has parts that are images, in the words of the APIs.
+/// Whether a body has image parts, in any of the APIs.
 fn shows_images(body: &[u8]) -> bool {
     let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
-    // The kind of a part in all but Ollama's API, which has a list beside the text; a name of the
-    // client's own is neither.
+    // Most APIs mark an image part by its `type`; Ollama has a list, `images`. The same names in a
+    // schema or in text do not count.
     let is_kind = || {
         memchr::memmem::find_iter(body, b"\"image\"")
             .any(|at| body.get(..at).is_some_and(ends_in_type))
@@ -137,7 +137,7 @@ fn begins_a_list(rest: &[u8]) -> bool {
         .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"["))
 }
 
-/// Whether what comes next is the value of `type`.
+/// Whether the value after `before` is that of a member `type`.
 fn ends_in_type(before: &[u8]) -> bool {
     before
         .trim_ascii_end()

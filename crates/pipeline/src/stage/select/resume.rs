@@ -1,10 +1,9 @@
 //! Resumes the stream of a dead backend on another one.
 //!
 //! - *In*: the request, and the text so far.
-//! - *Out*: the same chat, with that as the beginning of its answer, or the same prompt, longer by
-//!   that; where the seam is.
-//! - *Never*: a guess: what makes an answer other than plain text of one choice is not gone on
-//!   with.
+//! - *Out*: a request that continues the text: as the start of the assistant's message, or appended
+//!   to the prompt; a comment that marks the resume point.
+//! - *Never*: a guess: only plain text of one choice is resumed.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::choose_next;
 use crate::exchange::{Exchange, Routed, UpstreamRequest};
 use plan::clock;
 
-/// Keep the request while another backend may resume the answer, if the route wants that.
+/// Keep the request while another backend may resume the answer, if the route has `resume`.
 pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     let Some(routed) = &exchange.routed else { return };
     let facts = exchange.inspected.facts.as_ref();
@@ -33,8 +32,8 @@ pub fn keep_for_resume(exchange: &mut Exchange, asked: &UpstreamRequest) {
     }
 }
 
-/// The backend died after `text`. Whether another one may resume; it is chosen and paid for then,
-/// and its request is ready.
+/// Whether another backend may resume after `text`. If so, it is selected and paid for, and its
+/// request is ready.
 pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
     let tokens = exchange.answer.lens.completion_tokens().0.unwrap_or(0);
     let Some(request) = exchange.attempts.resumable.clone() else { return false };
@@ -57,7 +56,7 @@ pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
     may
 }
 
-/// Members that make of an answer something other than plain text of one choice.
+/// Members with which an answer is not plain text of one choice.
 const ODD: [&str; 18] = [
     "logprobs",
     "top_logprobs",
@@ -79,10 +78,10 @@ const ODD: [&str; 18] = [
     "prompt_embeds",
 ];
 
-/// Members that bound an answer, in the words of the engines.
+/// Members that limit the output, by engine.
 const BOUNDS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
 
-/// Whether the answer can be resumed: only plain text can.
+/// The request body that continues the answer after `said`; `None`: it cannot be resumed.
 fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<Vec<u8>> {
     let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
     body.retain(|_, value| !value.is_null());
@@ -97,7 +96,7 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
     let mut is_bounded = false;
     for name in BOUNDS {
         let Some(bound) = body.get_mut(name) else { continue };
-        // Less than nothing is no bound.
+        // A negative value means no limit.
         if bound.as_i64().is_none_or(|most| most >= 0) {
             *bound = bound.as_u64()?.checked_sub(tokens).filter(|left| *left > 0)?.into();
             is_bounded = true;
@@ -108,7 +107,7 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
     }
     match dialect {
         Dialect::OpenAiChat => begin_answer(&mut body, said)?,
-        // Without a bound engines have one of their own, from where they begin.
+        // Without a limit, engines apply their own default, counted from the resume point.
         Dialect::OpenAiCompletions if is_bounded => lengthen_prompt(&mut body, said)?,
         _ => return None,
     }
@@ -118,7 +117,7 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
 /// The text so far becomes the beginning of the assistant's message.
 fn begin_answer(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     let messages = body.get_mut("messages")?.as_array_mut()?;
-    // One that went on once has a beginning already.
+    // A request that ends with an assistant message is itself a continuation.
     if messages.last().and_then(|last| last.get("role")).and_then(Value::as_str)
         == Some("assistant")
     {
@@ -142,7 +141,7 @@ fn lengthen_prompt(body: &mut Map<String, Value>, said: &str) -> Option<()> {
     Some(())
 }
 
-/// Another backend resumes the answer.
+/// Record that the selected backend resumes the answer.
 pub fn resumed(exchange: &mut Exchange) {
     let Some(upstream) = exchange.routed.as_ref().and_then(Routed::upstream) else { return };
     let resume = RecordResume {

@@ -1,4 +1,4 @@
-//! A build without the feature `tokenizer`: prompts are estimated, never counted.
+//! Tokenizers in a build without the feature `tokenizer`: prompts are estimated.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -12,18 +12,18 @@ pub struct TokenizerError {
     why: String,
 }
 
-/// A tokenizer: none.
+/// There is no value of this type.
 #[derive(Debug)]
 pub struct Tokenizer(Infallible);
 
 impl Tokenizer {
-    /// Always fails: it names the feature.
+    /// Always fails, with an error that names the feature.
     pub fn load(path: &Path, _: &[Arc<Tokenizer>]) -> Result<Arc<Self>, TokenizerError> {
         let why = "this build was made without the feature `tokenizer`".to_owned();
         Err(TokenizerError { path: path.display().to_string(), why })
     }
 
-    /// There is nothing to count with.
+    /// Never called.
     pub fn count(&self, _: &str, _: bool) -> Option<u64> {
         match self.0 {}
     }
