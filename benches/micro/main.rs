@@ -71,7 +71,7 @@ fn marks(c: &mut Criterion) {
             lens.event(black_box(&event));
             lens.written(bytes, Tick(now + 5_000));
             ledger.switch(State::AwaitToken, Tick(now + 5_000));
-            if lens.wants_flush() {
+            if lens.needs_flush() {
                 let (itl, client) = lens.drain_gaps();
                 itl.for_each(|gap| series.record(Timing::Itl, gap));
                 client.for_each(|gap| series.record(Timing::ClientItl, gap));
@@ -117,7 +117,7 @@ fn heads(c: &mut Criterion) {
             let end = head::find_end(black_box(head), 0, HeadLimits::default())
                 .expect("valid")
                 .expect("whole");
-            let mut room = head::field_room();
+            let mut room = head::field_buffer();
             head::parse_request(&head[..end], &mut room, HeadLimits::default()).expect("valid").len
         });
     });

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wire::Dialect;
-use wire::url::{self, BadUrl, BaseUrl};
+use wire::url::{self, BaseUrl, UrlError};
 
 use crate::problem::{Problem, nearest};
 use crate::settings::{
@@ -307,7 +307,7 @@ impl Builder {
             path,
             headers,
             models: conditions.texts("models").iter().map(|m| Pattern::new(m)).collect(),
-            backend: pools.first()?.example()?.clone(),
+            backend: pools.first()?.representative()?.clone(),
             canary: self.canary(table, &pools),
             mirror: self.mirror(table, known.pools),
             resume: self.resume(table, &retries),
@@ -482,9 +482,9 @@ fn is_label(name: &str) -> bool {
 
 /// Split a URL, or return what is wrong with it.
 fn split_url(url: &str) -> Result<BaseUrl, String> {
-    let shown = url::shown(url);
+    let shown = url::redact(url);
     let parts: BaseUrl = url.parse().map_err(|why| match why {
-        BadUrl::User => format!("{shown} {why}; give the key as api_key"),
+        UrlError::User => format!("{shown} {why}; give the key as api_key"),
         why => format!("{shown} {why}"),
     })?;
     if crate::discovery::is_forbidden(&parts.host) {

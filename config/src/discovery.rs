@@ -2,7 +2,7 @@
 //!
 //! - *In*: the discovery source of a pool, and the endpoints it reported.
 //! - *Out*: settings with those endpoints added as backends.
-//! - *Never*: a backend at a link-local, multicast or broadcast address; more than [`MAX_FOUND`] in
+//! - *Never*: a backend at a link-local, multicast or broadcast address; more than [`MAX_DISCOVERED`] in
 //!   a pool.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::Settings;
 use crate::settings::{Backend, Pool, Route};
 
 /// Maximum discovered backends of a pool.
-pub const MAX_FOUND: usize = 1000;
+pub const MAX_DISCOVERED: usize = 1000;
 
 /// A source of more backends for a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,11 +89,12 @@ pub type Found = BTreeMap<Arc<str>, Vec<Endpoint>>;
 
 /// Whether the host is link-local, or a metadata service of a cloud.
 pub(crate) fn is_forbidden(host: &str) -> bool {
-    host.eq_ignore_ascii_case("metadata.google.internal") || host.parse().is_ok_and(is_of_the_link)
+    host.eq_ignore_ascii_case("metadata.google.internal")
+        || host.parse().is_ok_and(is_link_local_or_metadata)
 }
 
 /// Whether an address is link-local, or a metadata service of a cloud, in any notation.
-fn is_of_the_link(address: IpAddr) -> bool {
+fn is_link_local_or_metadata(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local() || address == METADATA,
@@ -108,7 +109,7 @@ fn may_be_there(endpoint: &Endpoint) -> bool {
     let address = endpoint.address.to_canonical();
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     endpoint.port != 0
-        && !is_of_the_link(address)
+        && !is_link_local_or_metadata(address)
         && !address.is_unspecified()
         && !address.is_multicast()
         && !is_broadcast
@@ -134,7 +135,7 @@ impl Endpoint {
 impl Settings {
     /// These settings with discovered backends added.
     #[must_use]
-    pub fn with_found(&self, found: &Found) -> Settings {
+    pub fn with_discovered(&self, found: &Found) -> Settings {
         let mut settings = self.clone();
         let mut renewed: Vec<(Arc<Pool>, Arc<Pool>)> = Vec::new();
         for pool in &mut settings.pools {
@@ -147,7 +148,7 @@ impl Settings {
                 found.iter().filter(|endpoint| may_be_there(endpoint)).collect();
             endpoints.sort_unstable();
             endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
-            for endpoint in endpoints.into_iter().take(MAX_FOUND) {
+            for endpoint in endpoints.into_iter().take(MAX_DISCOVERED) {
                 let name: Arc<str> =
                     format!("{}/{}-{}", pool.settings.name, endpoint.address, endpoint.port).into();
                 if settings.backends.iter().any(|there| there.name == name) {
@@ -179,7 +180,7 @@ impl Settings {
 
 impl Pool {
     /// A backend that represents the pool.
-    pub fn example(&self) -> Option<&Arc<Backend>> {
+    pub fn representative(&self) -> Option<&Arc<Backend>> {
         self.backends.first().or(self.discovery.as_ref().map(|discovery| &discovery.template))
     }
 

@@ -31,7 +31,9 @@ pub fn load_keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, Problems> {
     let text = crate::read(path, MAX_FILE).map_err(|e| {
         Problems::one(
             &name,
-            Problem::whole_file(format!("cannot read it: {e}; `llm-lens key create` makes it")),
+            Problem::whole_file(format!(
+                "cannot read the file: {e}; `llm-lens key create` creates one"
+            )),
         )
     })?;
     parse_keys(&name, &text, limits)
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_entries_are_parsed() {
         let entry = Entry {
             id: "k_1".into(),
             owner: "team \"a\"".into(),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_entries_are_told_with_their_place() {
+    fn invalid_entries_are_reported_with_their_position() {
         let text = "keys:\n- {id: a, hash: abc, owner: x}\n- {id: a, hash: \"\", owner: x, expires: soon, limits: {fast: 3}}\n\
                     - {id: b, certificate: \"\", subject: CN=x, owner: x}\n";
         let problems = parse_keys("keys.yaml", text, &[]).unwrap_err().to_string();
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn revoked_keys_are_none() {
+    fn revoked_keys_are_skipped() {
         let line = Entry { revoked: true, ..entry() }.line();
         assert!(parse_keys("k", &format!("keys:\n{line}"), &[]).unwrap().is_empty());
     }

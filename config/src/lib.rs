@@ -21,7 +21,7 @@ pub mod settings;
 pub use settings::Settings;
 
 mod discovery;
-pub use discovery::{Discovery, Endpoint, Found, MAX_FOUND, Source};
+pub use discovery::{Discovery, Endpoint, Found, MAX_DISCOVERED, Source};
 
 mod key_file;
 pub use key_file::{load_keys, parse_keys};
@@ -45,17 +45,15 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// All problems of the file, or the one that kept it from being read.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let name = path.display().to_string();
-    let text = read(path, MAX_FILE)
-        .map_err(|e| Problems::one(&name, Problem::whole_file(format!("cannot read it: {e}"))))?;
+    let text = read(path, MAX_FILE).map_err(|e| {
+        Problems::one(&name, Problem::whole_file(format!("cannot read the file: {e}")))
+    })?;
     parse(&name, &text)
 }
 
 fn read(path: &Path, most: u64) -> std::io::Result<String> {
     if std::fs::metadata(path)?.len() > most {
-        return Err(std::io::Error::other(format!(
-            "larger than {} MiB, which no such file is",
-            most >> 20
-        )));
+        return Err(std::io::Error::other(format!("larger than the limit of {} MiB", most >> 20)));
     }
     std::fs::read_to_string(path)
 }

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_recognised_and_strangers_are_not() {
+    fn typos_get_a_suggestion_and_unrelated_names_do_not() {
         let known = ["address", "backend", "timeouts"];
         assert_eq!(nearest("adress", known.into_iter()), Some("address"));
         assert_eq!(nearest("timeout", known.into_iter()), Some("timeouts"));

@@ -200,7 +200,7 @@ pub(crate) fn read_as(text: &str, root: &'static Section) -> Result<Table, Vec<P
         [document] => checker.section(document, root, String::new()),
         _ => {
             return Err(vec![Problem::whole_file(
-                "it holds more than one YAML document; write one".into(),
+                "the file has more than one YAML document; write only one".into(),
             )]);
         }
     };
@@ -283,7 +283,7 @@ impl Checker {
         let names = || section.fields.iter().map(|f| f.name);
         let renamed = section.fields.iter().find(|field| field.was == name && !name.is_empty());
         let hint = match (renamed, nearest(name, names())) {
-            (Some(field), _) => format!("it is called {:?} now", field.name),
+            (Some(field), _) => format!("it was renamed to {:?}", field.name),
             (None, Some(near)) => format!("did you mean {near:?}?"),
             (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
         };
@@ -378,7 +378,9 @@ fn secret(text: &str) -> Result<Secret, String> {
     };
     let value = value.trim_end_matches(['\r', '\n']);
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("the secret must not be empty, and must have printable ASCII characters without spaces only".into());
+        return Err(
+            "the secret must not be empty, and must be printable ASCII without spaces".into()
+        );
     }
     Ok(Secret::new(value.to_owned()))
 }

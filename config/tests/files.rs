@@ -153,7 +153,7 @@ fn old_keys_are_answered_with_the_new_ones() {
         ("routes[0].retries.always", "min_per_second"),
         ("routes[0].candidate", "canary"),
     ] {
-        let want = format!(" {path}: unknown key; it is called {key:?} now");
+        let want = format!(" {path}: unknown key; it was renamed to {key:?}");
         assert!(problems.iter().any(|problem| problem.ends_with(&want)), "{want}: {problems:?}");
     }
 }
@@ -333,7 +333,7 @@ fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
         zone: None,
     };
     let at = |endpoints: &[config::Endpoint]| {
-        written.with_found(&[("p".into(), endpoints.to_vec())].into())
+        written.with_discovered(&[("p".into(), endpoints.to_vec())].into())
     };
     let found = at(&[
         endpoint("10.0.0.2", 8000, 0),
@@ -371,6 +371,6 @@ fn discovered_backends_have_the_template_and_are_in_every_use_of_the_pool() {
     );
     let many: Vec<config::Endpoint> =
         (0..2000).map(|port| endpoint("10.0.0.1", port + 1, 0)).collect();
-    assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MAX_FOUND);
-    assert_eq!(written.with_found(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
+    assert_eq!(at(&many).routes[0].pools[0].backends.len(), config::MAX_DISCOVERED);
+    assert_eq!(written.with_discovered(&config::Found::new()).routes[0].pools[0].backends.len(), 0);
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use shield::normalise::{Limits, Normal, normalise};
-use wire::request::Speaker;
+use wire::request::PromptRole;
 
 /// On which side of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
     /// Of a prompt.
-    Prompt(Speaker),
+    Prompt(PromptRole),
     /// Of an answer: the choice.
     Answer(u32),
 }
@@ -42,7 +42,7 @@ impl Voice {
     /// Whether the words come from users or tools: only those are judged as attacks, because a
     /// system prompt that forbids something reads like one.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Voice::Prompt(Speaker::User | Speaker::Tool) | Voice::Answer(_))
+        matches!(self, Voice::Prompt(PromptRole::User | PromptRole::Tool) | Voice::Answer(_))
     }
 }
 
@@ -110,7 +110,7 @@ impl Subject {
     pub fn of_user(text: &str) -> Subject {
         let mut builder =
             Subject::build(Side::Input, Sizes { messages: 1, ..Sizes::default() }, text.len());
-        builder.text(Voice::Prompt(Speaker::User), Place::default(), text);
+        builder.text(Voice::Prompt(PromptRole::User), Place::default(), text);
         builder.done()
     }
 

@@ -230,7 +230,7 @@ fn usage(shared: &Shared, params: &Params) -> Result<Value, ApiError> {
         }
         row
     };
-    let rows: Vec<_> = shared.spend.lines(apart, from).into_iter().map(line).collect();
+    let rows: Vec<_> = shared.usage_sums.lines(apart, from).into_iter().map(line).collect();
     Ok(json!({"currency": "USD", "usage": rows}))
 }
 
@@ -247,7 +247,7 @@ const INDEX: &str = "\
                     (?route=NAME&share=0..1)
 /api/backends       state, load and latency of backends
 /api/security       cost of guardrails: by route, phase, filter and percentile (?route=NAME)
-/api/usage          usage and its price (?by=owner,key,model&per=day|month&from=2026-01-31)
+/api/usage          usage and its cost (?by=owner,key,model&per=day|month&from=2026-01-31)
 /api/sinks          records delivered and dropped by each sink
 /api/settings       the settings in force, secrets masked
 ";

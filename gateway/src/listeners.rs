@@ -29,7 +29,7 @@ use pingora::server::ShutdownWatch;
 const DRAIN_DELAY: Duration = Duration::from_millis(500);
 
 /// Wait until the gateway drains and requests in flight have arrived.
-async fn left(shutdown: &mut ShutdownWatch) {
+async fn wait_for_drain(shutdown: &mut ShutdownWatch) {
     // The sender is gone: there will be no drain.
     if shutdown.wait_for(|leaving| *leaving).await.is_err() {
         std::future::pending::<()>().await;

@@ -134,16 +134,16 @@ impl Gateway {
         let counting = Arc::new(ThreadPool::new("count", 0, COUNTING));
         let tools =
             Tools { observatory: observatory.clone(), filters: options.filters, pool, counting };
-        let spend = usage_file::load(options.settings.usage_file.as_deref());
+        let usage_sums = usage_file::load(options.settings.usage_file.as_deref());
         let plan = Plan::build(Arc::new(options.settings), &Found::new(), &tools, None)?;
-        plan.rate_limits.resume(&spend, when());
+        plan.rate_limits.resume(&usage_sums, when());
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(plan),
             found: Mutex::default(),
             observatory,
             tools,
             client_limits: ClientLimits::new(),
-            spend,
+            usage_sums,
             audit,
             draining: AtomicBool::new(false),
             started: clock::now(),
@@ -184,7 +184,7 @@ impl Gateway {
                 let found = pool
                     .discovery
                     .as_ref()
-                    .map(|discovery| format!("who is found by {}", discovery.source));
+                    .map(|discovery| format!("backends discovered by {}", discovery.source));
                 let backends: Vec<String> = pool.backends.iter().map(at).chain(found).collect();
                 lines.push(format!("route {} -> {}", route.route.name, backends.join(", ")));
             }
@@ -208,7 +208,7 @@ impl Gateway {
         let runtime = RuntimeBuilder::new(self.workers, "llm-lens-data").work_steal(false).build();
         let (leave, leaving) = watch::channel(false);
         for bound in &self.listeners {
-            let mut service = bound.service(ProxyApp::new(&self.shared, bound.speaks()));
+            let mut service = bound.service(ProxyApp::new(&self.shared, bound.protocols()));
             let (fds, leaving) = (self.fds.clone(), leaving.clone());
             // Owned by the data runtime; it ends with `leaving`.
             runtime
@@ -289,7 +289,9 @@ impl Gateway {
         tokio::select! {
             () = &mut paying => {}
             () = self.drained() => tracing::info!("drained"),
-            () = tokio::time::sleep(grace) => tracing::warn!(?grace, "shutdown.grace has passed, cutting the streams that are left"),
+            () = tokio::time::sleep(grace) => {
+                tracing::warn!(?grace, "shutdown.grace exceeded, closing the remaining streams")
+            }
             _ = signals.interrupt.recv() => return Ok(End::Now),
             () = async {
                 admin.as_mut().await;
@@ -406,7 +408,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Wanted::Drain,
                 _ = self.quit.recv() => return Wanted::HandOver,
                 _ = self.interrupt.recv() => return Wanted::End,
-                _ = self.hangup.recv() => reload::now(shared).await,
+                _ = self.hangup.recv() => reload::reload_settings(shared).await,
             }
         }
     }

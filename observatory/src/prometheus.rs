@@ -190,7 +190,7 @@ fn guards(out: &mut Families, labels: &Labels, s: &Series) {
     }
     for (name, timing) in [
         ("llm_lens_guardrail_added_ttft_seconds", Timing::AddedTtft),
-        ("llm_lens_ttft_without_guardrail_seconds", Timing::TtftWithoutGuard),
+        ("llm_lens_ttft_without_guardrail_seconds", Timing::TtftWithoutGuardrail),
         ("llm_lens_guardrail_event_hold_seconds", Timing::EventHold),
     ] {
         out.histogram(name, labels, s.timing(timing));

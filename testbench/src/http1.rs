@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use wire::url::{self, BadUrl, BaseUrl};
+use wire::url::{self, BaseUrl, UrlError};
 
 /// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -47,8 +47,8 @@ pub(crate) struct Connection {
 impl Target {
     /// The target of a base URL, `http://host:port` with or without `/v1`.
     pub(crate) fn new(base: &str) -> Result<Self, String> {
-        let bad = |why: BadUrl| {
-            format!("{} {why}; write for example http://127.0.0.1:8080", url::shown(base))
+        let bad = |why: UrlError| {
+            format!("{} {why}; write for example http://127.0.0.1:8080", url::redact(base))
         };
         let BaseUrl { tls, host, port, authority, prefix } = base.parse().map_err(bad)?;
         let prefix = prefix.strip_suffix("/v1").unwrap_or(&prefix).to_owned();

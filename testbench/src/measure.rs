@@ -181,7 +181,7 @@ async fn talk(
         seen.lens.at(base);
         reader.feed(&piece, &mut seen.lens);
         base += piece.len() as u64;
-        if seen.lens.wants_flush() {
+        if seen.lens.needs_flush() {
             seen.take_gaps();
         }
     }

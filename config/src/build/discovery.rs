@@ -168,7 +168,7 @@ fn filed_backend(
     let parts = super::split_url(url)?;
     let name: Arc<str> = format!("{pool}/{}-{}", parts.host, parts.port).into();
     if known.iter().any(|there| there.name == name) {
-        return Err(format!("{} is listed twice", wire::url::shown(url)));
+        return Err(format!("{} is listed twice", wire::url::redact(url)));
     }
     let tls = parts.tls.then(|| BackendTls {
         ca: template.tls.as_ref().and_then(|tls| tls.ca.clone()),

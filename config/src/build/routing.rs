@@ -246,12 +246,15 @@ impl Builder {
                 }
             }
         }
-        let dialects: Vec<_> =
-            pools.iter().filter_map(|pool| pool.example()).map(|backend| backend.dialect).collect();
+        let dialects: Vec<_> = pools
+            .iter()
+            .filter_map(|pool| pool.representative())
+            .map(|backend| backend.dialect)
+            .collect();
         if dialects.iter().any(|dialect| Some(dialect) != dialects.first()) {
             self.wrong(table, "fallback", "pools of a route must have the same dialect");
         }
-        pools.iter().all(|pool| pool.example().is_some()).then_some(pools)
+        pools.iter().all(|pool| pool.representative().is_some()).then_some(pools)
     }
 
     /// The new version of a route; its pool is the last of `pools`.

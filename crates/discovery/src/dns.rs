@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use config::{Endpoint, MAX_FOUND};
+use config::{Endpoint, MAX_DISCOVERED};
 use futures_util::{StreamExt, stream};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
@@ -171,8 +171,9 @@ async fn service(
             .filter_map(|record| if let RData::SRV(srv) = &record.data { Some(srv) } else { None })
     };
     let best = servers().map(|srv| srv.priority).min();
-    let wanted =
-        servers().filter(|srv| Some(srv.priority) == best && !srv.target.is_root()).take(MAX_FOUND);
+    let wanted = servers()
+        .filter(|srv| Some(srv.priority) == best && !srv.target.is_root())
+        .take(MAX_DISCOVERED);
     let wanted: Vec<(String, u16, u16)> =
         wanted.map(|srv| (srv.target.to_string(), srv.port, srv.weight)).collect();
     let look = |(target, port, weight): (String, u16, u16)| async move {

@@ -16,8 +16,8 @@ pub const SCALE: u32 = 5;
 /// Buckets per octave.
 const PER_OCTAVE: f64 = (1 << SCALE) as f64;
 /// Largest recorded value: one hour in microseconds. Larger values are clamped to it.
-pub const LONGEST_US: u64 = 3_600_000_000;
-/// Buckets from 1 to [`LONGEST_US`].
+pub const MAX_VALUE: u64 = 3_600_000_000;
+/// Buckets from 1 to [`MAX_VALUE`].
 pub const MAX_BUCKETS: usize = 1018;
 
 /// Times, recorded in microseconds and exported in seconds.
@@ -49,7 +49,7 @@ impl<const PER_UNIT: u64> Histogram<PER_UNIT> {
     /// Count one value.
     #[inline]
     pub fn record(&mut self, value: u64) {
-        let value = value.min(LONGEST_US);
+        let value = value.min(MAX_VALUE);
         self.min = if self.count == 0 { value } else { self.min.min(value) };
         self.max = self.max.max(value);
         self.count += 1;
@@ -206,7 +206,7 @@ mod tests {
 
         #[test]
         fn percentiles_are_within_the_stated_error(
-            mut values in proptest::collection::vec(0u64..LONGEST_US, 1..200),
+            mut values in proptest::collection::vec(0u64..MAX_VALUE, 1..200),
             percent in 0.0f64..=100.0,
         ) {
             let got = of(&values).percentile(percent).unwrap() as f64;

@@ -266,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_steps_back_adds_nothing_and_loses_nothing(
+        fn clock_stepping_back_does_not_change_the_total(
             ticks in proptest::collection::vec(0u64..10_000_000, 1..30),
         ) {
             let mut ledger = Ledger::open(State::Gateway, Tick(0));

@@ -17,7 +17,7 @@ pub mod observe;
 pub use ledger::{Ledger, State};
 
 mod histogram;
-pub use histogram::{CountHistogram, Histogram, LONGEST_US, MAX_BUCKETS, SCALE, TimeHistogram};
+pub use histogram::{CountHistogram, Histogram, MAX_BUCKETS, MAX_VALUE, SCALE, TimeHistogram};
 mod micros;
 pub use micros::Micros;
 

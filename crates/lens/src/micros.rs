@@ -5,7 +5,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::histogram::LONGEST_US;
+use crate::histogram::MAX_VALUE;
 
 /// A histogram of microseconds with three significant digits, plus the exact sum.
 #[derive(Clone, Debug)]
@@ -25,14 +25,14 @@ impl Micros {
     /// Count one value.
     #[inline]
     pub fn record(&mut self, micros: u64) {
-        let micros = micros.min(LONGEST_US);
+        let micros = micros.min(MAX_VALUE);
         self.hdr.record(micros).expect("invariant: a resizing histogram takes any value");
         self.sum = self.sum.saturating_add(micros);
     }
 
     /// Count a value several times.
     pub fn record_n(&mut self, micros: u64, times: u64) {
-        let micros = micros.min(LONGEST_US);
+        let micros = micros.min(MAX_VALUE);
         self.hdr.record_n(micros, times).expect("invariant: a resizing histogram takes any value");
         self.sum = self.sum.saturating_add(micros.saturating_mul(times));
     }
@@ -120,7 +120,7 @@ mod tests {
             values in proptest::collection::vec(0u64..1_000_000, 0..100),
         ) {
             let micros = of(&values);
-            let counts = micros.cumulative(&[1_000, 10_000, 100_000, LONGEST_US]);
+            let counts = micros.cumulative(&[1_000, 10_000, 100_000, MAX_VALUE]);
             prop_assert!(counts.is_sorted());
             prop_assert_eq!(counts[3], values.len() as u64);
             // A bound with at most three significant digits is exact.

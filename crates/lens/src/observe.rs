@@ -38,7 +38,7 @@ impl Samples {
 
     /// Add a value with one more label.
     pub fn push_with(&mut self, name: &'static str, label: (&'static str, &str), value: f64) {
-        self.under(&[label], |samples| samples.push(name, value));
+        self.with_labels(&[label], |samples| samples.push(name, value));
     }
 
     /// Add several counts.
@@ -47,7 +47,11 @@ impl Samples {
     }
 
     /// Collect samples with additional labels.
-    pub fn under(&mut self, labels: &[(&'static str, &str)], collect: impl FnOnce(&mut Samples)) {
+    pub fn with_labels(
+        &mut self,
+        labels: &[(&'static str, &str)],
+        collect: impl FnOnce(&mut Samples),
+    ) {
         let before = self.labels.len();
         self.labels.extend(labels.iter().map(|(name, value)| (*name, (*value).to_owned())));
         collect(self);
@@ -68,8 +72,8 @@ mod tests {
     fn labels_are_those_of_what_contains_it() {
         let mut samples = Samples::default();
         samples.push("a", 1.0);
-        samples.under(&[("pool", "p")], |samples| {
-            samples.under(&[("backend", "b")], |samples| samples.counts(&[("b", 2)]));
+        samples.with_labels(&[("pool", "p")], |samples| {
+            samples.with_labels(&[("backend", "b")], |samples| samples.counts(&[("b", 2)]));
             samples.push_with("c", ("state", "up"), 1.0);
         });
         samples.push("d", 0.0);

@@ -105,7 +105,7 @@ pub struct SecurityOverhead {
 
 impl SecurityOverhead {
     /// From a closed ledger. `threat_detection_us`: the part of `guardrail_input` spent on judges.
-    pub fn of(ledger: &Parts, threat_detection_us: u64) -> Self {
+    pub fn from_ledger(ledger: &Parts, threat_detection_us: u64) -> Self {
         let [input_us, output_filtering_us, hold_us] =
             [State::GuardrailInput, State::GuardrailOutput, State::Hold]
                 .map(|state| ledger.micros(state));

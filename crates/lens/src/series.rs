@@ -59,7 +59,7 @@ pub enum Timing {
     /// Guardrail time before the client's first token.
     AddedTtft,
     /// Client TTFT without guardrail time.
-    TtftWithoutGuard,
+    TtftWithoutGuardrail,
     /// Arrival to release of an event that a guardrail held.
     EventHold,
 }
@@ -88,7 +88,7 @@ impl Timing {
         Timing::Hold,
         Timing::Security,
         Timing::AddedTtft,
-        Timing::TtftWithoutGuard,
+        Timing::TtftWithoutGuardrail,
         Timing::EventHold,
     ];
 
@@ -116,7 +116,7 @@ impl Timing {
             Timing::Hold => "hold",
             Timing::Security => "security",
             Timing::AddedTtft => "added_ttft",
-            Timing::TtftWithoutGuard => "ttft_without_guardrail",
+            Timing::TtftWithoutGuardrail => "ttft_without_guardrail",
             Timing::EventHold => "event_hold",
         }
     }
@@ -285,7 +285,7 @@ impl Series {
             (Timing::Hold, Some(overhead.hold_us)),
             (Timing::Security, Some(overhead.total_us)),
             (Timing::AddedTtft, overhead.added_ttft_us),
-            (Timing::TtftWithoutGuard, overhead.ttft_without_us),
+            (Timing::TtftWithoutGuardrail, overhead.ttft_without_us),
         ] {
             if let Some(value) = value {
                 self.record(timing, value);

@@ -147,9 +147,9 @@ pub struct StreamLens {
     /// Which of the first [`MAX_CHOICES`] choices have ended, one bit each.
     ended: u128,
     /// Tokens generated before the last resume.
-    before: u64,
+    tokens_before_resume: u64,
     /// Counts at the last resume.
-    heard: Counts,
+    counts_at_resume: Counts,
 }
 
 impl StreamLens {
@@ -175,8 +175,8 @@ impl StreamLens {
             end: None,
             finished_choices: 0,
             ended: 0,
-            before: 0,
-            heard: Counts::default(),
+            tokens_before_resume: 0,
+            counts_at_resume: Counts::default(),
         }
     }
 
@@ -248,7 +248,7 @@ impl StreamLens {
 
     /// Whether a batch of gaps must be flushed to the series.
     #[inline]
-    pub fn wants_flush(&self) -> bool {
+    pub fn needs_flush(&self) -> bool {
         self.itl.is_full() || self.client_itl.is_full()
     }
 
@@ -256,7 +256,8 @@ impl StreamLens {
     /// subtracted from the prompt, which contained that text.
     pub fn usage(&self) -> Option<Usage> {
         let mut usage = self.usage?;
-        usage.prompt_tokens = usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.before));
+        usage.prompt_tokens =
+            usage.prompt_tokens.map(|tokens| tokens.saturating_sub(self.tokens_before_resume));
         Some(usage)
     }
 
@@ -289,16 +290,16 @@ impl StreamLens {
     /// Another backend resumes the answer of a failed one. The usage it reports covers only its own
     /// part.
     pub fn resume_point(&mut self) {
-        self.before = self.completion_tokens().0.unwrap_or(0);
+        self.tokens_before_resume = self.completion_tokens().0.unwrap_or(0);
         self.usage = None;
-        self.heard = self.counts;
+        self.counts_at_resume = self.counts;
     }
 
     /// Discard everything that the resuming backend generated from byte `from` of the body on. Its
     /// tokens do not count, and the answer has not ended there.
-    pub fn unheard(&mut self, from: u64) {
+    pub fn discard_from(&mut self, from: u64) {
         (self.counts.content_events, self.counts.text_bytes) =
-            (self.heard.content_events, self.heard.text_bytes);
+            (self.counts_at_resume.content_events, self.counts_at_resume.text_bytes);
         self.unwritten.retain(|event| event.upto <= from);
         (self.usage, self.end, self.finished_choices, self.ended) = (None, None, 0, 0);
         self.finish.clear();
@@ -315,7 +316,10 @@ impl StreamLens {
     pub fn completion_tokens(&self) -> (Option<u64>, bool) {
         if let Some(tokens) = self.usage.and_then(|u| u.completion_tokens) {
             // A failed backend did not report its usage, so its tokens are an estimate.
-            return (Some(tokens.saturating_add(self.before)), self.before > 0);
+            return (
+                Some(tokens.saturating_add(self.tokens_before_resume)),
+                self.tokens_before_resume > 0,
+            );
         }
         let estimate = self.counts.content_events.max(self.counts.text_bytes.div_ceil(4));
         ((estimate > 0).then_some(estimate), true)

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_a_fingerprint_only() {
+    fn unparseable_certificate_has_only_a_fingerprint() {
         assert_eq!(ClientCertificate::read(b"no certificate").proves.len(), 1);
     }
 }

@@ -64,7 +64,7 @@ impl ClientLimits {
     }
 
     /// Count a new connection; `None`: it exceeds a limit.
-    pub fn connected(
+    pub fn admit_connection(
         self: &Arc<Self>,
         address: Option<IpAddr>,
         limits: &Limits,
@@ -88,7 +88,7 @@ impl ClientLimits {
     }
 
     /// Whether an address may send one more request.
-    pub fn admits(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
+    pub fn admit_request(&self, address: Option<IpAddr>, limits: &Limits) -> bool {
         let (Some(address), Some(rate)) = (address, NonZeroU32::new(limits.requests_per_address))
         else {
             return true;
@@ -170,31 +170,31 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_counted_while_they_live() {
+    fn open_connections_are_limited() {
         let (edge, limits) =
             (ClientLimits::new(), limits("connections: 3, connections_per_address: 2"));
         let [a, b] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
-        let first = edge.connected(a, &limits).expect("the first");
-        let _second = edge.connected(a, &limits).expect("the second");
-        assert!(edge.connected(a, &limits).is_none());
-        let _third = edge.connected(b, &limits).expect("another address");
-        assert!(edge.connected(b, &limits).is_none(), "the total limit is three");
+        let first = edge.admit_connection(a, &limits).expect("the first");
+        let _second = edge.admit_connection(a, &limits).expect("the second");
+        assert!(edge.admit_connection(a, &limits).is_none());
+        let _third = edge.admit_connection(b, &limits).expect("another address");
+        assert!(edge.admit_connection(b, &limits).is_none(), "the total limit is three");
         drop(first);
-        assert!(edge.connected(a, &limits).is_some());
+        assert!(edge.admit_connection(a, &limits).is_some());
         assert_eq!(edge.connections.lock().len(), 2);
     }
 
     #[test]
-    fn strangers_share_a_rate_when_there_are_too_many() {
+    fn addresses_beyond_the_maximum_share_a_rate() {
         let (edge, limits) = (ClientLimits::new(), limits("requests_per_address: 1"));
         let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
         assert!(
-            edge.admits(address(1), &limits)
-                && !edge.admits(address(1), &limits)
-                && edge.admits(address(2), &limits)
+            edge.admit_request(address(1), &limits)
+                && !edge.admit_request(address(1), &limits)
+                && edge.admit_request(address(2), &limits)
         );
         for stranger in 0..200_000 {
-            edge.admits(address(stranger), &limits);
+            edge.admit_request(address(stranger), &limits);
         }
         let rates = edge.rates(NonZeroU32::new(1).expect("one"));
         assert!(rates.len() <= MAX_ADDRESSES + 1, "{}", rates.len());

@@ -66,7 +66,7 @@ pub struct Exchange {
 #[derive(Debug)]
 pub struct ShownCredential {
     /// Result of the lookup.
-    pub who: Who,
+    pub who: CredentialCheck,
     /// Start of the lookup.
     pub began: Tick,
     /// End of the lookup.
@@ -75,7 +75,7 @@ pub struct ShownCredential {
 
 /// Result of looking up a credential.
 #[derive(Clone, Debug)]
-pub enum Who {
+pub enum CredentialCheck {
     /// There is no credential.
     Anonymous,
     /// It is not valid.
@@ -167,7 +167,7 @@ impl Exchange {
     pub fn open(shared: &Arc<Shared>, plan: Arc<Plan>, accepted: Accepted, began: Tick) -> Self {
         let mut ledger = Ledger::open(State::ReadRequest, began);
         ledger.switch(State::ReadRequest, accepted.head_at);
-        let group = &plan.nowhere;
+        let group = &plan.no_route_group;
         group.in_flight.requests.fetch_add(1, Ordering::Relaxed);
         Exchange {
             shared: shared.clone(),
@@ -199,7 +199,7 @@ impl Exchange {
 
     /// Metric group of the request; before a route matches, that of unmatched requests.
     pub fn group(&self) -> &MetricGroup {
-        self.routed.as_ref().map_or(&self.plan.nowhere, |r| &r.group)
+        self.routed.as_ref().map_or(&self.plan.no_route_group, |r| &r.group)
     }
 
     /// Set the matched route. From now on, the request counts in its metric group.

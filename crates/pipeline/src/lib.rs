@@ -21,4 +21,4 @@ pub mod exchange;
 pub mod stage;
 
 mod pipeline;
-pub use pipeline::{ExchangeGuard, Incoming, admit_unread, refuse, serve, within};
+pub use pipeline::{ExchangeGuard, Incoming, admit_unread, refuse, serve, with_timeout};

@@ -71,7 +71,7 @@ impl From<Refusal> for Stopped {
 pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     let ended = {
         let id = exchange.accepted.id.clone();
-        let mut run = pin!(current_request::scope(id, run(exchange, incoming, sink)));
+        let mut run = pin!(current_request::scope(id, run_stages(exchange, incoming, sink)));
         // Unwind safety: what a panic leaves inconsistent is dropped, or belongs to this request,
         // which ends here.
         poll_fn(|cx| {
@@ -89,7 +89,7 @@ pub async fn serve<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &
 /// End a request after a panic, which the panic hook has logged. Other requests are not affected.
 async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
     observatory::Gauges::count(&exchange.shared.observatory.gauges().panics);
-    tracing::error!(request_id = %exchange.accepted.id, "a panic ended this request; please report it");
+    tracing::error!(request_id = %exchange.accepted.id, "request panicked; please report this");
     if exchange.answer.status.is_some() {
         exchange.verdict.decide(Outcome::Rejected, Some("internal_error"));
         sink.end(false);
@@ -100,7 +100,7 @@ async fn panicked<D: Sink>(exchange: &mut Exchange, sink: &mut D) -> bool {
 }
 
 /// Prepare a request, then try backends until one answers.
-async fn run<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
+async fn run_stages<D: Sink>(exchange: &mut Exchange, incoming: Incoming, sink: &mut D) -> bool {
     match prepare(exchange, incoming, sink).await {
         Ok(request) => attempt::until_answered(exchange, request, sink).await,
         Err(Stopped::Refused(refusal)) => refuse(exchange, &refusal, sink).await,
@@ -205,7 +205,7 @@ async fn guardrail<D: Sink>(
     let total = exchange.timeouts().total;
     let checked = tokio::select! {
         biased;
-        checked = within(total, guardrail_input::check_prompt(exchange, body)) => {
+        checked = with_timeout(total, guardrail_input::check_prompt(exchange, body)) => {
             checked.unwrap_or_else(|| Err(Refusal::total_timeout())).map_err(Stopped::Refused)
         }
         () = poll_fn(|cx| sink.poll_gone(cx)) => Err(Stopped::Gone),
@@ -215,6 +215,9 @@ async fn guardrail<D: Sink>(
 }
 
 /// Run `work` with a time limit; `None`: it took longer. Zero means no limit.
-pub async fn within<T>(limit: std::time::Duration, work: impl Future<Output = T>) -> Option<T> {
+pub async fn with_timeout<T>(
+    limit: std::time::Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     if limit.is_zero() { Some(work.await) } else { tokio::time::timeout(limit, work).await.ok() }
 }

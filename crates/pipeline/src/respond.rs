@@ -118,7 +118,8 @@ impl Refusal {
 
     /// 503: no backend of the route can serve the request.
     pub fn no_backend() -> Self {
-        let message = "No backend of this route can serve this request. Check its model, the length of its prompt, and the abilities that it needs.";
+        let message = "No backend of this route can serve this request. Check the model, the \
+        prompt length, and the features that it uses.";
         Refusal { outcome: Outcome::Rejected, ..Refusal::new(503, "no_backend", message) }
     }
 
@@ -182,7 +183,8 @@ impl Refusal {
 
     /// 403: the request cannot be parsed, but limits of the route must count it.
     pub fn uncountable_endpoint() -> Self {
-        let message = "Requests to this API cannot be counted, and limits need that. Use a supported API, or have the path added to the route's `passthrough`.";
+        let message = "The limits of this route cannot count requests to this API. Use a supported \
+        API, or ask the operator to add the path to the route's `passthrough`.";
         Refusal {
             kind: Some("permission_error"),
             ..Refusal::new(403, "uncountable_endpoint", message)
@@ -210,7 +212,7 @@ impl Refusal {
         Refusal::new(
             500,
             "internal_error",
-            "The gateway failed on this request. Its log has the cause under the request id.",
+            "Internal error of the gateway. Its log has the cause under the request id.",
         )
     }
 
@@ -219,11 +221,11 @@ impl Refusal {
     }
 
     /// 413: the prompt is too long for a filter that must check all of it.
-    pub fn too_much_to_judge(filter: &str) -> Self {
+    pub fn prompt_too_long_to_check(filter: &str) -> Self {
         let message = format!(
             "The prompt is too long for the guardrail filter {filter:?} to check. Send less text."
         );
-        Refusal::blocked(413, "too_much_to_judge", message)
+        Refusal::blocked(413, "prompt_too_long_to_check", message)
     }
 
     /// 503: all connections to the backend are in use.

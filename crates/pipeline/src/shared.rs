@@ -35,7 +35,7 @@ pub struct Shared {
     /// Limits by client address.
     pub client_limits: Arc<ClientLimits>,
     /// Usage sums.
-    pub spend: Arc<UsageSums>,
+    pub usage_sums: Arc<UsageSums>,
     /// Hasher of the audit log, if there is one.
     pub audit: Option<Audit>,
     /// Set while the process drains: connections close after their answers, and `/readyz` fails.

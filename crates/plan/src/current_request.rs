@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_id_is_known_in_the_task_and_in_its_jobs_only() {
+    async fn id_is_set_only_in_the_task_and_its_jobs() {
         assert_eq!(id(), None);
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let known = scope("a".into(), async move {

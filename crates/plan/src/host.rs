@@ -71,11 +71,11 @@ impl Host for FilterHost {
             return Box::pin(async { Err(Failure::Unreachable) });
         };
         Box::pin(async move {
-            client::ask(&upstream, &ask).await.map_err(|error| {
+            client::post(&upstream, &ask).await.map_err(|error| {
                 tracing::warn!(backend = %upstream.backend.name, %error, "judge call failed");
                 match error {
-                    client::AskError::TooLarge => Failure::InvalidResponse,
-                    client::AskError::Upstream(_) => Failure::Unreachable,
+                    client::CallError::TooLarge => Failure::InvalidResponse,
+                    client::CallError::Upstream(_) => Failure::Unreachable,
                 }
             })
         })

@@ -49,7 +49,7 @@ impl Jwks {
     }
 
     /// Whether the settings are unchanged, so that keys and tokens survive a reload.
-    pub fn are(&self, settings: &[JwtSettings]) -> bool {
+    pub fn matches_settings(&self, settings: &[JwtSettings]) -> bool {
         self.settings == settings
     }
 
@@ -88,12 +88,11 @@ impl Source {
             Source::File(path) => tokio::fs::read(path).await.map_err(|e| e.to_string()),
             Source::Server(upstream) => {
                 let reply = tokio::time::timeout(ON_DEMAND, client::get(upstream)).await;
-                let reply =
-                    reply.map_err(|_| "it did not answer in time")?.map_err(|e| e.to_string())?;
+                let reply = reply.map_err(|_| "timed out")?.map_err(|e| e.to_string())?;
                 if reply.status == 200 {
                     Ok(reply.body.to_vec())
                 } else {
-                    Err(format!("it answered {}", reply.status))
+                    Err(format!("HTTP status {}", reply.status))
                 }
             }
         }

@@ -22,6 +22,6 @@ pub mod shared_limits;
 mod observe;
 mod plan;
 pub use plan::{
-    BuildError, Hedged, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute,
+    BuildError, HedgeCounters, MetricGroup, Mirror, MirrorSlot, Plan, PlannedPool, PlannedRoute,
     RouteCounters, Target, Tools, check,
 };

@@ -6,7 +6,7 @@ use lens::Tick;
 use lens::observe::{Observe, Samples};
 
 use crate::shared_limits::Store;
-use crate::{Hedged, Mirror, Plan, PlannedRoute, RouteCounters};
+use crate::{HedgeCounters, Mirror, Plan, PlannedRoute, RouteCounters};
 
 fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
@@ -18,16 +18,18 @@ impl Observe for Plan {
         self.store.iter().for_each(|store| store.observe(now, samples));
         for upstream in self.routable() {
             let Some(queue) = &upstream.queue else { continue };
-            samples.under(&[("backend", &upstream.backend.name)], |samples| {
+            samples.with_labels(&[("backend", &upstream.backend.name)], |samples| {
                 queue.observe(now, samples)
             });
         }
         for route in &self.routes {
-            samples.under(&[("route", &route.route.name)], |samples| route.observe(now, samples));
+            samples.with_labels(&[("route", &route.route.name)], |samples| {
+                route.observe(now, samples)
+            });
         }
         for pool in self.pools() {
             let settings = &pool.pool.settings;
-            samples.under(&[("pool", &settings.name), ("tier", &settings.tier)], |samples| {
+            samples.with_labels(&[("pool", &settings.name), ("tier", &settings.tier)], |samples| {
                 pool.hedged.observe(now, samples)
             });
             pool.pool.observe(now, samples);
@@ -85,7 +87,7 @@ impl Observe for Mirror {
     }
 }
 
-impl Observe for Hedged {
+impl Observe for HedgeCounters {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
             ("llm_lens_hedges_total", load(&self.asked)),
@@ -98,7 +100,7 @@ impl Observe for Hedged {
 impl Observe for Store {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         samples.counts(&[
-            ("llm_lens_store_up", u64::from(self.is_there())),
+            ("llm_lens_store_up", u64::from(self.is_connected())),
             ("llm_lens_store_successes_total", load(&self.answered)),
             ("llm_lens_store_failures_total", load(&self.failed)),
             ("llm_lens_store_fallbacks_total", load(&self.without)),

@@ -32,7 +32,7 @@ use crate::shared_limits::Store;
 pub use mirror::{Mirror, MirrorSlot};
 pub use policy::RouteCounters;
 use pools::Pools;
-pub use pools::{Hedged, PlannedPool};
+pub use pools::{HedgeCounters, PlannedPool};
 use route::RouteParts;
 pub use route::{MetricGroup, PlannedRoute, Target};
 
@@ -158,7 +158,9 @@ fn jwks(settings: &Settings, before: Option<&Plan>) -> Result<Option<Arc<Jwks>>,
     let Some(auth) = settings.auth.as_ref().filter(|auth| !auth.jwt.is_empty()) else {
         return Ok(None);
     };
-    let known = before.and_then(|plan| plan.jwks.clone()).filter(|tokens| tokens.are(&auth.jwt));
+    let known = before
+        .and_then(|plan| plan.jwks.clone())
+        .filter(|tokens| tokens.matches_settings(&auth.jwt));
     // Tokens carry amounts by limit name: changed limits require that they are read again.
     match known
         .filter(|_| before.is_some_and(|plan| plan.settings.rate_limits == settings.rate_limits))
@@ -204,7 +206,7 @@ pub struct Plan {
     /// What filters may use.
     pub host: Arc<FilterHost>,
     /// Metric group of requests that match no route.
-    pub nowhere: MetricGroup,
+    pub no_route_group: MetricGroup,
     guardrails: Vec<Arc<Guardrail>>,
     routable: Vec<Arc<Upstream>>,
     probes: HashMap<Arc<str>, Duration>,
@@ -225,7 +227,7 @@ impl Plan {
         let observatory = &*tools.observatory;
         // If only discovered backends changed, no file is read again.
         let same = before.filter(|plan| Arc::ptr_eq(&plan.written, &written));
-        let settings = written.with_found(found);
+        let settings = written.with_discovered(found);
         features(&settings)?;
         let upstreams = upstreams(&settings, before)?;
         let models: Arc<[String]> =
@@ -257,7 +259,7 @@ impl Plan {
         };
         let jwks = jwks(&settings, before)?;
         // This changes pools that the plan in force may share, so nothing after it may fail.
-        policy::back(&routes);
+        policy::set_fallbacks(&routes);
         Ok(Plan {
             routable: parts.pools.routable(),
             probes: policy::probes(&settings),
@@ -278,7 +280,7 @@ impl Plan {
                 .map(|name| name.as_str().into())
                 .chain(["other".into()])
                 .collect(),
-            nowhere: MetricGroup::nowhere(observatory, models),
+            no_route_group: MetricGroup::no_route_group(observatory, models),
             host: Arc::new(FilterHost::new(upstreams.iter().cloned(), tools.pool.clone())),
             guardrails,
             written,
@@ -297,7 +299,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn with_found(&self, found: &Found, tools: &Tools) -> Result<Self, BuildError> {
+    pub fn with_discovered(&self, found: &Found, tools: &Tools) -> Result<Self, BuildError> {
         Plan::build(self.written.clone(), found, tools, Some(self))
     }
 

@@ -50,7 +50,7 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store")
             .field("settings", &self.settings)
-            .field("is_there", &self.is_there())
+            .field("is_connected", &self.is_connected())
             .finish_non_exhaustive()
     }
 }
@@ -63,7 +63,7 @@ impl Store {
     }
 
     /// Whether the store is connected.
-    pub fn is_there(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.connection.load().is_some()
     }
 
@@ -115,11 +115,12 @@ impl Store {
             // The store is reachable, but refused the call.
             Ok(Err(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "redis refused a call, using local limits for it");
+                let on_failure = self.settings.on_failure;
+                tracing::error!(%error, ?on_failure, "redis refused a call");
                 return Err(StoreUnavailable);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "it did not answer in time".to_owned(),
+            Err(_) => "timed out".to_owned(),
         };
         self.failed.fetch_add(1, Ordering::Relaxed);
         if self.connection.swap(None).is_some() {
@@ -129,7 +130,7 @@ impl Store {
     }
 
     /// Run store tasks concurrently: there may be one for each key.
-    pub async fn attend_to(&self, chores: Vec<StoreTask>) {
+    pub async fn run_tasks(&self, chores: Vec<StoreTask>) {
         let attend = async |chore: StoreTask| {
             let units = match &chore {
                 StoreTask::Owe(wanted) => match self.lease(wanted).await {

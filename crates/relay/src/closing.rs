@@ -45,7 +45,7 @@ impl Closing {
     #[inline]
     pub(crate) fn passed_framed(&mut self, event: &[u8]) {
         if self.dialect.closing_needs_last_event() {
-            self.last = rewrite::data(self.framing, event);
+            self.last = rewrite::event_data(self.framing, event);
         }
     }
 

@@ -320,7 +320,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
             if self.closing.is_some() {
                 self.charge()?;
             }
-            if self.request.parts().answer.lens.wants_flush() {
+            if self.request.parts().answer.lens.needs_flush() {
                 self.request.flush_gaps();
             }
             if let Some(guardrail) = &mut self.guardrail

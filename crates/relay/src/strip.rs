@@ -143,7 +143,7 @@ impl Strip {
         self.transcript
             .iter_mut()
             .for_each(|transcript| transcript.content.truncate(check.text_before));
-        lens.unheard(check.bytes_before);
+        lens.discard_from(check.bytes_before);
         self.drop_torn();
     }
 

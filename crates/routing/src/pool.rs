@@ -419,14 +419,14 @@ impl Observe for Pool {
     fn observe(&self, now: Tick, samples: &mut Samples) {
         let name: &str = &self.settings.name;
         let (looked, found) = self.prefix_blocks();
-        samples.under(&[("pool", name), ("tier", &self.settings.tier)], |samples| {
+        samples.with_labels(&[("pool", name), ("tier", &self.settings.tier)], |samples| {
             samples.counts(&[
                 ("llm_lens_prefix_blocks_total", looked),
                 ("llm_lens_prefix_block_hits_total", found),
             ]);
         });
         for member in self.members() {
-            samples.under(&[("pool", name), ("backend", &member.name)], |samples| {
+            samples.with_labels(&[("pool", name), ("backend", &member.name)], |samples| {
                 member.observe(now, samples)
             });
         }

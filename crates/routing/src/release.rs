@@ -264,7 +264,7 @@ impl Observe for Release {
         for (side, version) in [(Side::Stable, "stable"), (Side::Canary, "canary")] {
             let (successes, failures) = self.counts(side);
             for (result, count) in [("success", successes), ("failure", failures)] {
-                samples.under(&[("version", version), ("result", result)], |samples| {
+                samples.with_labels(&[("version", version), ("result", result)], |samples| {
                     samples.push("llm_lens_version_requests", count as f64)
                 });
             }

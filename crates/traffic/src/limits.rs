@@ -262,14 +262,17 @@ impl RateLimits {
 impl Observe for RateLimits {
     fn observe(&self, _: Tick, samples: &mut Samples) {
         for LimitCounts { limit, refused, ended, warned, accounts } in self.counts() {
-            samples.under(&[("limit", &limit.name), ("unit", limit.unit.name())], |samples| {
-                samples.counts(&[
-                    ("llm_lens_rate_limited_requests_total", refused),
-                    ("llm_lens_rate_limited_streams_total", ended),
-                    ("llm_lens_rate_limit_warnings_total", warned),
-                    ("llm_lens_rate_limit_accounts", accounts as u64),
-                ]);
-            });
+            samples.with_labels(
+                &[("limit", &limit.name), ("unit", limit.unit.name())],
+                |samples| {
+                    samples.counts(&[
+                        ("llm_lens_rate_limited_requests_total", refused),
+                        ("llm_lens_rate_limited_streams_total", ended),
+                        ("llm_lens_rate_limit_warnings_total", warned),
+                        ("llm_lens_rate_limit_accounts", accounts as u64),
+                    ]);
+                },
+            );
         }
     }
 }

@@ -133,7 +133,7 @@ fn row(file: File, line: &str) -> io::Result<Row> {
 }
 
 /// Shingles in more rows than this are ignored: they do not indicate near-duplicates.
-const COMMON: usize = 400;
+const MAX_SHINGLE_ROWS: usize = 400;
 
 /// Joins rows whose word triples overlap by at least a third, or if one row contains half of the
 /// other (at least four triples).
@@ -146,8 +146,11 @@ fn group(rows: &mut [Row]) {
     let mut parent: Vec<usize> = (0..rows.len()).collect();
     for (i, set) in shingles.iter().enumerate() {
         let mut shared: HashMap<usize, usize> = HashMap::new();
-        for other in
-            set.iter().filter_map(|s| holders.get(s)).filter(|h| h.len() <= COMMON).flatten()
+        for other in set
+            .iter()
+            .filter_map(|s| holders.get(s))
+            .filter(|h| h.len() <= MAX_SHINGLE_ROWS)
+            .flatten()
         {
             if *other < i {
                 *shared.entry(*other).or_default() += 1;

@@ -24,27 +24,35 @@ pub(crate) const FOLDS: usize = 5;
 const PASSES: usize = 20;
 
 /// Hyperparameters of a question, found by five-fold cross-validation.
-struct Recipe {
+struct Hyperparameters {
     /// Misclassification cost.
     cost: f32,
     /// Weight of each kind of feature.
     kinds: [f32; KINDS],
     /// Weight of the class log-ratio in the scale of a feature, 0 to 1.
-    telling: f32,
+    log_ratio_weight: f32,
     /// Weight of the worst sentence, added to the score of the whole text.
     peak: f32,
     /// Share of the largest weights that is clipped, so that a few features do not dominate.
     clip: f64,
 }
 
-fn recipe(question: Question) -> Recipe {
+fn hyperparameters(question: Question) -> Hyperparameters {
     match question {
-        Question::Injection => {
-            Recipe { cost: 0.7, kinds: [1.0, 0.5, 0.5], telling: 0.4, peak: 0.2, clip: 0.0 }
-        }
-        Question::Toxicity => {
-            Recipe { cost: 0.15, kinds: [0.7, 1.0, 1.5], telling: 0.3, peak: 0.0, clip: 1e-4 }
-        }
+        Question::Injection => Hyperparameters {
+            cost: 0.7,
+            kinds: [1.0, 0.5, 0.5],
+            log_ratio_weight: 0.4,
+            peak: 0.2,
+            clip: 0.0,
+        },
+        Question::Toxicity => Hyperparameters {
+            cost: 0.15,
+            kinds: [0.7, 1.0, 1.5],
+            log_ratio_weight: 0.3,
+            peak: 0.0,
+            clip: 1e-4,
+        },
     }
 }
 
@@ -67,7 +75,7 @@ fn role(question: Question, row: &Row) -> Option<(bool, f32)> {
 
 struct Fitter<'a> {
     question: Question,
-    recipe: Recipe,
+    hyperparameters: Hyperparameters,
     rows: &'a [Row],
     samples: &'a [Sample],
     seen: Vec<usize>,
@@ -83,13 +91,13 @@ impl Fitter<'_> {
                 let (positive, weight) = role(self.question, row)?;
                 let y = if positive { 1.0 } else { -1.0 };
                 Some(Example {
-                    x: sample.line(&self.recipe.kinds),
+                    x: sample.line(&self.hyperparameters.kinds),
                     y,
-                    cost: self.recipe.cost * weight,
+                    cost: self.hyperparameters.cost * weight,
                 })
             })
             .collect();
-        let scale = scale(&examples, self.recipe.telling);
+        let scale = scale(&examples, self.hyperparameters.log_ratio_weight);
         let of = |bucket: u32| scale.get(bucket as usize).copied().unwrap_or(0.0);
         examples.iter_mut().flat_map(|e| &mut e.x).for_each(|(b, v)| *v *= of(*b));
         let mut weights = solve(&examples, PASSES);
@@ -119,7 +127,11 @@ impl Fitter<'_> {
                 let ordinary =
                     row.file == File::Benign && !row.category.starts_with("hard_negative");
                 held.push(Held {
-                    raw: sample.raw(&weights, &self.recipe.kinds, self.recipe.peak),
+                    raw: sample.raw(
+                        &weights,
+                        &self.hyperparameters.kinds,
+                        self.hyperparameters.peak,
+                    ),
                     positive,
                     judged,
                     benign: row.file == File::Benign,
@@ -136,8 +148,12 @@ impl Fitter<'_> {
             held.iter().filter(|h| pick(h)).map(|h| (h.raw, h.positive)).collect()
         };
         let scored = raw(&|h| h.judged);
-        let mut head =
-            Head { scale, kinds: self.recipe.kinds, peak: self.recipe.peak, ..Head::default() };
+        let mut head = Head {
+            scale,
+            kinds: self.hyperparameters.kinds,
+            peak: self.hyperparameters.peak,
+            ..Head::default()
+        };
         let all = tail(&raw(&|h| h.judged || h.benign), 0.01);
         head.threshold = all.max(tail(&raw(&|h| h.ordinary), ORDINARY));
         let spread = scored.iter().map(|(s, _)| (s - head.threshold).powi(2)).sum::<f32>()
@@ -151,7 +167,8 @@ impl Fitter<'_> {
     fn scale(&self, weights: &[f32]) -> f32 {
         let mut sizes: Vec<f32> = weights.iter().map(|w| w.abs()).filter(|w| *w > 0.0).collect();
         sizes.sort_by(f32::total_cmp);
-        let kept = (sizes.len().saturating_sub(1) as f64 * (1.0 - self.recipe.clip)) as usize;
+        let kept =
+            (sizes.len().saturating_sub(1) as f64 * (1.0 - self.hyperparameters.clip)) as usize;
         sizes.get(kept).copied().unwrap_or(1.0).max(1e-9) / 127.0
     }
 }
@@ -192,7 +209,7 @@ pub fn fit(
     for (column, (question, head)) in Question::ALL.into_iter().zip(&mut heads).enumerate() {
         let fitter = Fitter {
             question,
-            recipe: recipe(question),
+            hyperparameters: hyperparameters(question),
             rows,
             samples: samples.all(),
             seen: seen.clone(),

@@ -13,7 +13,7 @@ use crate::metrics::{Scored, above, auc, threshold, tpr};
 use crate::sample::Samples;
 use classifier::{Question, Scores, Toxic};
 
-fn asked(question: Question, scores: &Scores) -> f32 {
+fn question_score(question: Question, scores: &Scores) -> f32 {
     match question {
         Question::Injection => scores.injection,
         Question::Toxicity => scores.toxicity,
@@ -49,7 +49,7 @@ pub fn sources(rows: &[Row], samples: &Samples) -> Result<String, aho_corasick::
         for row in rows.iter().filter(|r| r.source == name) {
             let question =
                 if row.file == File::Toxicity { Question::Toxicity } else { Question::Injection };
-            let asked = asked(question, &model.score(&row.normal));
+            let asked = question_score(question, &model.score(&row.normal));
             shares.entry((row.positive, row.file as u8)).or_default().push(asked);
         }
         for ((positive, _), list) in shares {
@@ -74,7 +74,7 @@ pub fn report(rows: &[Row], scores: &[Scores]) -> String {
             .iter()
             .zip(scores)
             .filter(|(r, _)| !r.own)
-            .map(|(r, s)| (r, asked(question, s)))
+            .map(|(r, s)| (r, question_score(question, s)))
             .collect();
         let _ = writeln!(out, "{question:?}");
         line(&mut out, "all", &all, |r| r.file == file);

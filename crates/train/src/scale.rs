@@ -9,7 +9,7 @@ use classifier::hash::BUCKETS;
 
 /// Factors from the log-ratio of the frequencies in the two classes (as in naive Bayes), blended
 /// with 1.
-pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
+pub(crate) fn scale(examples: &[Example], log_ratio_weight: f32) -> Vec<f32> {
     let mut counts = vec![[0f32; 2]; BUCKETS];
     for example in examples {
         for (bucket, _) in &example.x {
@@ -28,5 +28,8 @@ pub(crate) fn scale(examples: &[Example], telling: f32) -> Vec<f32> {
     let ratio = |[without, with]: &[f32; 2]| (((with + 1.0) / (without + 1.0)).ln() + rest).abs();
     let known = || counts.iter().filter(|[a, b]| a + b > 0.0);
     let mean = known().map(|c| f64::from(ratio(c))).sum::<f64>() / known().count().max(1) as f64;
-    counts.iter().map(|c| 1.0 - telling + telling * ratio(c) / (mean as f32).max(1e-6)).collect()
+    counts
+        .iter()
+        .map(|c| 1.0 - log_ratio_weight + log_ratio_weight * ratio(c) / (mean as f32).max(1e-6))
+        .collect()
 }

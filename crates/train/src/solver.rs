@@ -17,9 +17,9 @@ pub(crate) struct Example {
 }
 
 /// A pseudo-random generator (xorshift) with a fixed seed.
-pub(crate) struct Chance(u64);
+pub(crate) struct XorShift(u64);
 
-impl Chance {
+impl XorShift {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -39,7 +39,7 @@ pub(crate) fn solve(examples: &[Example], passes: usize) -> Vec<f32> {
     let norms: Vec<f32> =
         examples.iter().map(|e| e.x.iter().map(|(_, v)| v * v).sum::<f32>()).collect();
     let mut order: Vec<usize> = (0..examples.len()).collect();
-    let mut chance = Chance::new(0x5eed);
+    let mut chance = XorShift::new(0x5eed);
     for _ in 0..passes {
         for i in (1..order.len()).rev() {
             order.swap(i, chance.below(i + 1));

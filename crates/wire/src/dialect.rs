@@ -17,7 +17,7 @@ mod openai_completions;
 mod openai_responses;
 mod shared;
 
-use crate::event::{Listener, Teller};
+use crate::event::{EventReporter, Listener};
 use crate::json::{self, Malformed, Scan};
 
 /// The API that an engine serves on a path.
@@ -120,7 +120,7 @@ impl Dialect {
 
     /// Whether the prompt token count excludes tokens read from or written to a cache. Anthropic
     /// reports these separately; all other dialects include them.
-    pub fn counts_cache_beside_prompt(self) -> bool {
+    pub fn counts_cache_separately(self) -> bool {
         self == Dialect::Anthropic
     }
 
@@ -216,7 +216,7 @@ impl Dialect {
 
 /// State that a dialect keeps between the events of one stream.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct DialectState {
     /// Anthropic: the blocks that are tool calls.
     pub(crate) blocks: anthropic::Blocks,
     /// SGLang: length of the cumulative text so far.
@@ -228,20 +228,20 @@ pub(crate) struct Memory {
 /// Parse one event or body.
 pub(crate) fn read<L: Listener>(
     dialect: Dialect,
-    memory: &mut Memory,
+    state: &mut DialectState,
     data: &[u8],
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let scan = &mut Scan::new(data);
     match dialect {
-        Dialect::OpenAiChat => openai_chat::read(memory, scan, tell),
-        Dialect::OpenAiCompletions => openai_completions::read(scan, tell),
-        Dialect::OpenAiResponses => openai_responses::read(scan, tell),
-        Dialect::Anthropic => anthropic::read(memory, scan, tell),
-        Dialect::Generate => generate::read(memory, scan, tell),
-        Dialect::Ollama => ollama::read(scan, tell),
-        Dialect::LlamaCpp => llama_cpp::read(scan, tell),
-        Dialect::Embeddings => embeddings::read(scan, tell),
+        Dialect::OpenAiChat => openai_chat::read(state, scan, report),
+        Dialect::OpenAiCompletions => openai_completions::read(scan, report),
+        Dialect::OpenAiResponses => openai_responses::read(scan, report),
+        Dialect::Anthropic => anthropic::read(state, scan, report),
+        Dialect::Generate => generate::read(state, scan, report),
+        Dialect::Ollama => ollama::read(scan, report),
+        Dialect::LlamaCpp => llama_cpp::read(scan, report),
+        Dialect::Embeddings => embeddings::read(scan, report),
     }
 }
 

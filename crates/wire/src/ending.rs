@@ -13,7 +13,7 @@ use crate::dialect::Dialect;
 use crate::json::{Malformed, Scan};
 
 /// Maximum bytes of a member value that is repeated.
-const MAX_CHOICES: usize = 256;
+const MAX_VALUE_BYTES: usize = 256;
 
 /// Members that every event repeats, taken from the first event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ fn keep(into: &mut String, scan: &mut Scan<'_>) -> Result<(), Malformed> {
     if matches!(scan.peek(), Some(b'"' | b'0'..=b'9')) {
         let written = scan.verbatim()?.raw();
         if let Some(text) =
-            std::str::from_utf8(written).ok().filter(|text| text.len() <= MAX_CHOICES)
+            std::str::from_utf8(written).ok().filter(|text| text.len() <= MAX_VALUE_BYTES)
         {
             text.clone_into(into);
         }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_dialect_hears_a_refusal_and_an_end() {
+    fn closing_events_have_a_finish_reason_and_an_end_marker() {
         for (dialect, first, last, reason) in [
             (
                 Dialect::OpenAiChat,
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_events_before_said_is_said_again() {
+    fn closing_events_repeat_members_of_earlier_events() {
         let chat = ending(
             Dialect::OpenAiChat,
             r#"{"choices":[{"id":9}],"id":"c\"1","created":17,"model":"m/x"}"#,

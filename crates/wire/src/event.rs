@@ -23,7 +23,7 @@ pub enum Channel {
     /// Text outside the answer itself: a second copy of it, a transcript, an annotation. It does
     /// not count as a token and sets no mark, but guardrails scan it like all other text. The index
     /// distinguishes its members.
-    Beside,
+    Auxiliary,
 }
 
 /// One fact found in an event.
@@ -37,7 +37,7 @@ pub enum Part<'a> {
         channel: Channel,
         /// The choice it belongs to; 0 if the dialect has a single choice.
         choice: u32,
-        /// The tool call within the choice; a hash of the key path for [`Channel::Beside`]; else 0.
+        /// The tool call within the choice; a hash of the key path for [`Channel::Auxiliary`]; else 0.
         index: u32,
         /// The text as written.
         text: Text<'a>,
@@ -203,7 +203,7 @@ pub trait Listener {
 impl Listener for () {}
 
 /// Forwards the parts of one event to the listener and summarizes them. Dialects report to it.
-pub(crate) struct Teller<'l, L> {
+pub(crate) struct EventReporter<'l, L> {
     listener: &'l mut L,
     pub(crate) kinds: Kinds,
     pub(crate) text_bytes: usize,
@@ -215,9 +215,9 @@ pub(crate) struct Teller<'l, L> {
     pub(crate) told: u32,
 }
 
-impl<'l, L: Listener> Teller<'l, L> {
+impl<'l, L: Listener> EventReporter<'l, L> {
     pub(crate) fn new(listener: &'l mut L) -> Self {
-        Teller {
+        EventReporter {
             listener,
             kinds: Kinds::default(),
             text_bytes: 0,
@@ -229,7 +229,7 @@ impl<'l, L: Listener> Teller<'l, L> {
     }
 
     pub(crate) fn done(self, end: usize, understood: bool, same_shape: bool) {
-        let Teller { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
+        let EventReporter { listener, kinds, text_bytes, tokens_so_far, no_choices, .. } = self;
         listener.event(&Event {
             kinds,
             text_bytes,
@@ -254,7 +254,7 @@ impl<'l, L: Listener> Teller<'l, L> {
             Channel::Content | Channel::Refusal => Kinds::CONTENT,
             Channel::Reasoning => Kinds::REASONING,
             Channel::ToolName | Channel::ToolArguments => Kinds::TOOL_CALL,
-            Channel::Beside => Kinds::default(),
+            Channel::Auxiliary => Kinds::default(),
         });
         self.text_bytes += text.raw().len();
         self.told += 1;
@@ -282,7 +282,7 @@ impl<'l, L: Listener> Teller<'l, L> {
         if !text.is_empty() {
             self.told += 1;
             self.listener.part(Part::Text {
-                channel: Channel::Beside,
+                channel: Channel::Auxiliary,
                 choice: 0,
                 index: path(0x811C_9DC5, key),
                 text,
@@ -296,7 +296,7 @@ impl<'l, L: Listener> Teller<'l, L> {
                 if let Some(text) = scan.text()?.filter(|text| !text.is_empty()) {
                     self.told += 1;
                     self.listener.part(Part::Text {
-                        channel: Channel::Beside,
+                        channel: Channel::Auxiliary,
                         choice,
                         index,
                         text,

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn another_type_is_not_inference_and_passes() {
+    fn member_of_another_type_reads_as_none() {
         assert_eq!(facts(r#"{"n":"7","s":{"s":"no"}}"#), Ok((None, None)));
     }
 
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_that_of_the_structure_not_of_texts() {
+    fn nesting_ignores_brackets_in_strings() {
         assert_eq!(nesting(br#"{"a":[1,{"b":"[[[{{{\\"}],"c":"\"[[","d":[]}"#), 3);
         assert_eq!([nesting(b"1"), nesting(b"[]"), nesting(b"")], [0, 1, 0]);
     }

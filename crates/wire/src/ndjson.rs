@@ -49,10 +49,10 @@ impl Decoder {
             let piece = chunk.get(at..end).unwrap_or_default();
             at = end + 1;
             if self.line.is_empty() {
-                tell(piece, at, &mut found);
+                emit_line(piece, at, &mut found);
             } else {
                 self.line.extend_from_slice(piece);
-                tell(&self.line, at, &mut found);
+                emit_line(&self.line, at, &mut found);
                 self.line.clear();
             }
         }
@@ -64,7 +64,7 @@ impl Decoder {
     }
 }
 
-fn tell(line: &[u8], end: usize, found: &mut impl FnMut(&[u8], usize)) {
+fn emit_line(line: &[u8], end: usize, found: &mut impl FnMut(&[u8], usize)) {
     let line = line.trim_ascii();
     if !line.is_empty() {
         found(line, end);

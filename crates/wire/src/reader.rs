@@ -5,8 +5,8 @@
 //! - *Never*: a copy of an event that lies within one chunk; more than [`ReaderLimits::event`]
 //!   bytes buffered.
 
-use crate::dialect::{self, Dialect, Memory};
-use crate::event::{Listener, Teller};
+use crate::dialect::{self, Dialect, DialectState};
+use crate::event::{EventReporter, Listener};
 use crate::sse::{self, Item};
 use crate::template::Template;
 use crate::{json, ndjson};
@@ -68,7 +68,7 @@ enum Frames {
 #[derive(Debug)]
 pub struct Reader {
     dialect: Dialect,
-    memory: Memory,
+    state: DialectState,
     frames: Frames,
     template: Template,
     limits: ReaderLimits,
@@ -83,14 +83,20 @@ impl Reader {
             Framing::Json => Frames::Json { body: Vec::new(), overflowed: false },
             Framing::Opaque => Frames::Opaque,
         };
-        Reader { dialect, memory: Memory::default(), frames, template: Template::default(), limits }
+        Reader {
+            dialect,
+            state: DialectState::default(),
+            frames,
+            template: Template::default(),
+            limits,
+        }
     }
 
     /// Set whether the request has `echo`: the first text of a chat stream is then the prompt, not
     /// output.
     #[must_use]
     pub fn expecting_echo(mut self, echo: bool) -> Self {
-        self.memory.echo_pending = echo && self.dialect == Dialect::OpenAiChat;
+        self.state.echo_pending = echo && self.dialect == Dialect::OpenAiChat;
         self
     }
 
@@ -115,17 +121,17 @@ impl Reader {
 
     /// Parse the next piece of the body.
     pub fn feed<L: Listener>(&mut self, chunk: &[u8], listener: &mut L) {
-        let Reader { dialect, memory, frames, template, limits } = self;
+        let Reader { dialect, state, frames, template, limits } = self;
         match frames {
             Frames::Sse(decoder) => decoder.feed(chunk, |item| match item {
                 Item::Frame(frame) => {
-                    read_event(*dialect, memory, template, (frame.data, frame.end), listener)
+                    read_event(*dialect, state, template, (frame.data, frame.end), listener)
                 }
                 Item::Comment(end) => listener.comment(end),
             }),
             Frames::Ndjson(decoder) => {
                 decoder.feed(chunk, |line, end| {
-                    read_event(*dialect, memory, template, (line, end), listener)
+                    read_event(*dialect, state, template, (line, end), listener)
                 });
             }
             Frames::Json { body, overflowed } => {
@@ -151,35 +157,35 @@ impl Reader {
             _ => None,
         };
         if let Some(last) = last {
-            read_event(self.dialect, &mut self.memory, &mut self.template, (&last, 0), listener);
+            read_event(self.dialect, &mut self.state, &mut self.template, (&last, 0), listener);
         }
     }
 }
 
 fn read_event<L: Listener>(
     dialect: Dialect,
-    memory: &mut Memory,
+    state: &mut DialectState,
     template: &mut Template,
     (data, end): (&[u8], usize),
     listener: &mut L,
 ) {
     listener.data(data);
-    let mut tell = Teller::new(listener);
+    let mut report = EventReporter::new(listener);
     if let Some((slot, text)) = template.text(data) {
-        tell.text(slot.channel, slot.choice, slot.index, Some(text));
-        return tell.done(end, true, true);
+        report.text(slot.channel, slot.choice, slot.index, Some(text));
+        return report.done(end, true, true);
     }
     let understood = if data == b"[DONE]" {
-        tell.end("[DONE]");
+        report.end("[DONE]");
         true
     } else {
-        let read = dialect::read(dialect, memory, data, &mut tell);
+        let read = dialect::read(dialect, state, data, &mut report);
         read.is_ok() || json::Scan::new(data).at_end()
     };
     // An event whose meaning depends on earlier events cannot serve as a template.
-    let alone = tell.told == 1 && !dialect.text_is_cumulative() && !memory.echo_pending;
-    if let (Some(slot), true) = (tell.slot, alone && understood) {
+    let alone = report.told == 1 && !dialect.text_is_cumulative() && !state.echo_pending;
+    if let (Some(slot), true) = (report.slot, alone && understood) {
         template.learn(data, slot);
     }
-    tell.done(end, understood, false);
+    report.done(end, understood, false);
 }

@@ -46,7 +46,7 @@ impl Refused {
 
 /// Role of a prompt text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
+pub enum PromptRole {
     /// `system` or `developer`, or the dialect's separate member for it.
     System,
     /// `user`, or the bare prompt.
@@ -63,7 +63,7 @@ pub enum Speaker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptText {
     /// Its role.
-    pub speaker: Speaker,
+    pub speaker: PromptRole,
     /// Byte range in the body: JSON string content, including escapes.
     pub range: Range<usize>,
     /// Whether it is outside the prompt itself: a stop sequence, an answer schema, an unknown
@@ -88,12 +88,12 @@ pub struct RequestFacts {
     /// Number of answers that the engine generates to select from.
     pub best_of: Option<u64>,
     /// Whether a token or choice count is not a whole number: engines handle this differently.
-    pub odd_count: bool,
+    pub has_invalid_count: bool,
     /// `stream_options.include_usage`.
     pub include_usage: Option<bool>,
     /// Whether `include_usage` is present, or `stream_options` is present and not an object: usage
     /// cannot be injected then.
-    pub usage_settled: bool,
+    pub cannot_inject_usage: bool,
     /// Offset just after the opening brace of `stream_options`, where a member can be inserted;
     /// `None` if there is no such object.
     pub stream_options_at: Option<usize>,
@@ -110,7 +110,7 @@ pub struct RequestFacts {
     /// The texts of the prompt, in order.
     pub texts: Vec<PromptText>,
     /// Offset just after the opening brace of the body.
-    pub inside: usize,
+    pub members_at: usize,
     /// Whether the body is an empty object.
     pub empty: bool,
 }
@@ -131,12 +131,12 @@ impl RequestFacts {
             return Err(Refused::NotAnObject);
         }
         let mut facts =
-            RequestFacts { inside: scan.offset() + 1, empty: true, ..RequestFacts::default() };
+            RequestFacts { members_at: scan.offset() + 1, empty: true, ..RequestFacts::default() };
         let mut seen = Seen::default();
         let mut twice = None;
         scan.object(|key, v| {
             facts.empty = false;
-            if let Some(name) = seen.again(key) {
+            if let Some(name) = seen.record_duplicate(key) {
                 twice = Some(name);
             }
             facts.member(key, v)
@@ -165,12 +165,12 @@ impl RequestFacts {
             b"stream" => self.stream = v.boolean()?,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" | b"n_predict" => {
                 let tokens = self.count(v)?;
-                self.allow(tokens);
+                self.raise_max_tokens(tokens);
             }
             b"parameters" | b"options" | b"sampling_params" => v.object(|key, v| {
                 if matches!(key, b"max_new_tokens" | b"num_predict") {
                     let tokens = self.count(v)?;
-                    self.allow(tokens);
+                    self.raise_max_tokens(tokens);
                 }
                 Ok(())
             })?,
@@ -179,7 +179,7 @@ impl RequestFacts {
             b"stream_options" => self.stream_options(v)?,
             b"tools" | b"functions" => v.array(|_, v| {
                 self.tools += 1;
-                self.every_text(v, Speaker::ToolDefinition, Place::Known)
+                self.every_text(v, PromptRole::ToolDefinition, Place::Known)
             })?,
             b"echo" => self.echo = v.boolean()? == Some(true),
             b"messages" => v.array(|_, v| {
@@ -187,7 +187,7 @@ impl RequestFacts {
                 self.message(v)
             })?,
             b"system" | b"instructions" | b"system_prompt" => {
-                self.every_text(v, Speaker::System, Place::Known)?
+                self.every_text(v, PromptRole::System, Place::Known)?
             }
             b"prompt" | b"inputs" | b"text" | b"input_ids" | b"prompt_token_ids" => {
                 self.prompt(v)?
@@ -209,7 +209,7 @@ impl RequestFacts {
             }
             _ => {
                 let first = self.texts.len();
-                self.member_text(key, v, Speaker::User, Place::Other)?;
+                self.member_text(key, v, PromptRole::User, Place::Other)?;
                 self.texts.iter_mut().skip(first).for_each(|text| text.beside = true);
             }
         }
@@ -221,12 +221,12 @@ impl RequestFacts {
     fn count(&mut self, v: &mut Scan<'_>) -> Result<Option<u64>, Malformed> {
         let absent = matches!(v.peek(), Some(b'n' | b'-'));
         let count = v.uint()?;
-        self.odd_count |= count.is_none() && !absent;
+        self.has_invalid_count |= count.is_none() && !absent;
         Ok(count)
     }
 
     /// Keep the largest of several token limits: the engine decides which one applies.
-    fn allow(&mut self, tokens: Option<u64>) {
+    fn raise_max_tokens(&mut self, tokens: Option<u64>) {
         self.max_tokens = self.max_tokens.max(tokens);
     }
 
@@ -235,12 +235,12 @@ impl RequestFacts {
             self.stream_options_at = Some(v.offset() + 1);
             self.stream_options_empty = true;
         } else {
-            self.usage_settled = true;
+            self.cannot_inject_usage = true;
         }
         v.object(|key, v| {
             self.stream_options_empty = false;
             if key == b"include_usage" {
-                self.usage_settled = true;
+                self.cannot_inject_usage = true;
                 self.include_usage = v.boolean()?;
             }
             Ok(())
@@ -250,19 +250,19 @@ impl RequestFacts {
     /// A message of chat, Anthropic or Responses. Its role may follow its content.
     fn message(&mut self, v: &mut Scan<'_>) -> Result<(), Malformed> {
         if v.peek() != Some(b'{') {
-            return self.every_text(v, Speaker::User, Place::Known);
+            return self.every_text(v, PromptRole::User, Place::Known);
         }
-        let (mut role, mut implied) = (None, Speaker::User);
+        let (mut role, mut implied) = (None, PromptRole::User);
         let first = self.texts.len();
         v.object(|key, v| {
             match key {
                 b"role" => role = v.text()?.map(|t| speaker(t.raw())),
                 b"type" => {
                     if v.text()?.is_some_and(|t| t.raw().ends_with(b"_output")) {
-                        implied = Speaker::Tool;
+                        implied = PromptRole::Tool;
                     }
                 }
-                _ => self.member_text(key, v, Speaker::User, Place::Known)?,
+                _ => self.member_text(key, v, PromptRole::User, Place::Known)?,
             }
             Ok(())
         })?;
@@ -294,7 +294,7 @@ impl RequestFacts {
                 v.skip()
             })?;
         }
-        self.every_text(v, Speaker::User, Place::Known)?;
+        self.every_text(v, PromptRole::User, Place::Known)?;
         self.messages += (self.texts.len() - before).max(lists).max(1);
         Ok(())
     }
@@ -303,7 +303,7 @@ impl RequestFacts {
     fn every_text(
         &mut self,
         v: &mut Scan<'_>,
-        speaker: Speaker,
+        speaker: PromptRole,
         place: Place,
     ) -> Result<(), Malformed> {
         match v.peek() {
@@ -334,7 +334,7 @@ impl RequestFacts {
         &mut self,
         key: &[u8],
         v: &mut Scan<'_>,
-        speaker: Speaker,
+        speaker: PromptRole,
         place: Place,
     ) -> Result<(), Malformed> {
         let free = matches!(
@@ -400,12 +400,12 @@ fn is_binary(raw: &[u8]) -> bool {
     (data.len() >= 256 || link.is_some()) && data.iter().all(base64)
 }
 
-fn speaker(role: &[u8]) -> Speaker {
+fn speaker(role: &[u8]) -> PromptRole {
     match role {
-        b"system" | b"developer" => Speaker::System,
-        b"assistant" => Speaker::Assistant,
-        b"tool" | b"function" => Speaker::Tool,
-        _ => Speaker::User,
+        b"system" | b"developer" => PromptRole::System,
+        b"assistant" => PromptRole::Assistant,
+        b"tool" | b"function" => PromptRole::Tool,
+        _ => PromptRole::User,
     }
 }
 
@@ -438,7 +438,7 @@ impl Seen {
 
     /// Record a key. Returns its name if it is a duplicate. A key that differs from a known name in
     /// case only always counts as a duplicate: engines written in Go treat it as the same member.
-    fn again(&mut self, key: &[u8]) -> Option<&'static str> {
+    fn record_duplicate(&mut self, key: &[u8]) -> Option<&'static str> {
         let at = Self::NAMES.iter().position(|n| n.as_bytes().eq_ignore_ascii_case(key))?;
         if Self::NAMES.get(at).is_some_and(|name| name.as_bytes() != key) {
             return Self::NAMES.get(at).copied();
@@ -454,7 +454,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn texts(body: &str) -> Vec<(Speaker, &str)> {
+    fn texts(body: &str) -> Vec<(PromptRole, &str)> {
         let facts = RequestFacts::scan(body.as_bytes()).unwrap();
         facts.texts.iter().map(|t| (t.speaker, &body[t.range.clone()])).collect()
     }
@@ -477,30 +477,33 @@ mod tests {
         assert_eq!(
             texts(body),
             [
-                (Speaker::System, "be kind"),
-                (Speaker::User, "hi \\\"you\\\""),
-                (Speaker::Tool, "42"),
-                (Speaker::ToolDefinition, "f"),
+                (PromptRole::System, "be kind"),
+                (PromptRole::User, "hi \\\"you\\\""),
+                (PromptRole::Tool, "42"),
+                (PromptRole::ToolDefinition, "f"),
             ]
         );
     }
 
     #[test]
     fn prompts_of_the_other_dialects() {
-        assert_eq!(texts(r#"{"prompt":["a","b"]}"#), [(Speaker::User, "a"), (Speaker::User, "b")]);
+        assert_eq!(
+            texts(r#"{"prompt":["a","b"]}"#),
+            [(PromptRole::User, "a"), (PromptRole::User, "b")]
+        );
         assert_eq!(
             texts(r#"{"inputs":"a","parameters":{"max_new_tokens":3}}"#),
-            [(Speaker::User, "a")]
+            [(PromptRole::User, "a")]
         );
         assert_eq!(
             texts(r#"{"system":"s","messages":[{"role":"assistant","content":"a"}]}"#),
-            [(Speaker::System, "s"), (Speaker::Assistant, "a")]
+            [(PromptRole::System, "s"), (PromptRole::Assistant, "a")]
         );
         assert_eq!(
             texts(
                 r#"{"instructions":"s","input":[{"role":"user","content":[{"type":"input_text","text":"u"}]},{"type":"function_call_output","call_id":"c","output":"o"}]}"#
             ),
-            [(Speaker::System, "s"), (Speaker::User, "u"), (Speaker::Tool, "o")]
+            [(PromptRole::System, "s"), (PromptRole::User, "u"), (PromptRole::Tool, "o")]
         );
         assert!(texts(r#"{"prompt":[1,2,3]}"#).is_empty());
         for body in [
@@ -520,7 +523,7 @@ mod tests {
 
     /// Covers every place where a client can put text that a model reads.
     #[test]
-    fn no_text_is_out_of_sight() {
+    fn every_text_of_the_request_is_found() {
         let seen =
             |body: &str| texts(body).iter().map(|(_, text)| (*text).to_owned()).collect::<Vec<_>>();
         let picture = "A".repeat(400);
@@ -569,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn what_parsers_disagree_about_is_refused() {
+    fn ambiguous_bodies_are_rejected() {
         let code = |body: &[u8]| RequestFacts::scan(body).unwrap_err().code();
         assert_eq!(code(br#"{"model":"a","model":"b"}"#), "duplicate_member");
         assert_eq!(code(br#"{"model":"a","\u006dodel":"b"}"#), "duplicate_member");

@@ -24,7 +24,7 @@ pub struct Edit {
 type Segment = (usize, Range<usize>);
 
 /// The data of an event, framing removed.
-pub fn data(framing: Framing, event: &[u8]) -> Vec<u8> {
+pub fn event_data(framing: Framing, event: &[u8]) -> Vec<u8> {
     let pieces: Vec<&[u8]> =
         segments(framing, event).into_iter().filter_map(|(_, at)| event.get(at)).collect();
     pieces.join(&b'\n')
@@ -104,7 +104,7 @@ fn value_of_data(line: &[u8]) -> Option<usize> {
 /// # Errors
 /// [`Malformed`] if the data is not JSON or bytes follow the document. `found` may have been called
 /// before.
-pub fn strings<'d>(
+pub fn visit_strings<'d>(
     data: &'d [u8],
     erase: &[&[u8]],
     found: &mut impl FnMut(&[u8], Found<'d>),
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn only_what_is_edited_changes() {
         let event = b": c\r\nid: 7\r\ndata: {\"a\":\"secret\",\r\ndata:\"b\": [\"more\"] }\r\nretry: 1\r\n\r\n";
-        let bytes = data(Framing::Sse, event);
+        let bytes = event_data(Framing::Sse, event);
         assert_eq!(bytes, b"{\"a\":\"secret\",\n\"b\": [\"more\"] }");
         let mut edits = vec![edit(&bytes, "more", "[MORE]"), edit(&bytes, "secret", "***")];
         let want = b": c\r\nid: 7\r\ndata: {\"a\":\"***\",\r\ndata:\"b\": [\"[MORE]\"] }\r\nretry: 1\r\n\r\n";
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_goes_whole_and_what_has_no_place_is_told() {
+    fn overlapping_edits_merge_and_edits_outside_the_data_fail() {
         let (event, edit) =
             (b"data: abcdef\n\n", |at: Range<usize>, with: &str| Edit { at, with: with.into() });
         assert_eq!(
@@ -202,14 +202,14 @@ mod tests {
         let torn = b"data: {\"a\":\ndata: 1}\n\n";
         assert_eq!(apply(Framing::Sse, torn, &mut [edit(1..7, "X")]), None, "over two lines");
         assert_eq!(apply(Framing::Sse, b": comment\n\n", &mut [edit(0..1, "X")]), None);
-        assert!(strings(b"{\"a\":1} joe", &[], &mut |_, _| {}).is_err());
+        assert!(visit_strings(b"{\"a\":1} joe", &[], &mut |_, _| {}).is_err());
     }
 
     #[test]
     fn every_string_is_visited() {
         let document = br#"{"a":"x","b":[{"c":["y\n"]},2,null],"logprobs":{"content":[{"token":"x"}]},"d":{"logprobs":null}}"#;
         let mut seen = Vec::new();
-        strings(document, &[b"logprobs"], &mut |key, found| {
+        visit_strings(document, &[b"logprobs"], &mut |key, found| {
             let (text, at) = match found {
                 Found::Text(text, at) => (text.decode().into_owned(), at),
                 Found::Erased(at) => ("erased".into(), at),

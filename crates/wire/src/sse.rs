@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_limit_reading_stops_for_good() {
+    fn oversized_frame_stops_parsing() {
         let mut decoder = Decoder::new(8);
         let mut frames = 0;
         for chunk in [&b"data: a\n\n"[..], b"data: 0123456789", b"\n\n", b"data: b\n\n"] {

@@ -94,7 +94,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_shape_tells_what_a_scan_would(texts in proptest::collection::vec("[a-c\"\\\\ {}\\[\\],:é]{0,6}", 1..12), finish in 0usize..12) {
+        fn matched_events_report_the_same_parts_as_scanned_events(texts in proptest::collection::vec("[a-c\"\\\\ {}\\[\\],:é]{0,6}", 1..12), finish in 0usize..12) {
             let (mut remembered, mut scanned) = (Told::default(), Told::default());
             let mut reader =
                 Reader::new(Dialect::OpenAiChat, Framing::Sse, ReaderLimits::default());

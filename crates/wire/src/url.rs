@@ -19,7 +19,7 @@ pub struct BaseUrl {
 
 /// Why a text is not a base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadUrl {
+pub enum UrlError {
     /// The text does not parse as a URL.
     #[error("is not a URL")]
     Malformed,
@@ -39,26 +39,26 @@ pub enum BadUrl {
 
 /// The URL for error messages. A URL that may contain a secret (before `@` or after `?`) is
 /// replaced by a placeholder.
-pub fn shown(url: &str) -> String {
+pub fn redact(url: &str) -> String {
     if url.contains(['@', '?']) { "the URL".to_owned() } else { format!("{url:?}") }
 }
 
 impl std::str::FromStr for BaseUrl {
-    type Err = BadUrl;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, BadUrl> {
-        let uri: Uri = text.parse().map_err(|_| BadUrl::Malformed)?;
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(BadUrl::Scheme),
+            _ => return Err(UrlError::Scheme),
         };
-        let authority = uri.authority().ok_or(BadUrl::NoHost)?;
+        let authority = uri.authority().ok_or(UrlError::NoHost)?;
         if authority.as_str().contains('@') {
-            return Err(BadUrl::User);
+            return Err(UrlError::User);
         }
         if uri.query().is_some() {
-            return Err(BadUrl::Query);
+            return Err(UrlError::Query);
         }
         Ok(BaseUrl {
             tls,
@@ -89,28 +89,28 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn urls_that_may_contain_secrets_are_redacted() {
         for url in [
             "http://me:secret@engine",
             "htps://me:secret@engine",
             "me:secret@engine:8000",
             "ftp://engine/?key=secret",
         ] {
-            assert_eq!(shown(url), "the URL");
+            assert_eq!(redact(url), "the URL");
         }
-        assert_eq!(shown("ftp://engine"), "\"ftp://engine\"");
+        assert_eq!(redact("ftp://engine"), "\"ftp://engine\"");
     }
 
     #[test]
-    fn what_is_no_base_url_says_why() {
+    fn invalid_base_urls_are_rejected_with_the_reason() {
         for (text, why) in [
-            ("engine:8000", BadUrl::Scheme),
-            ("ftp://engine", BadUrl::Scheme),
-            ("/v1", BadUrl::Scheme),
-            ("http://me:secret@engine", BadUrl::User),
-            ("http://engine/?key=secret", BadUrl::Query),
-            ("http://", BadUrl::Malformed),
-            ("", BadUrl::Malformed),
+            ("engine:8000", UrlError::Scheme),
+            ("ftp://engine", UrlError::Scheme),
+            ("/v1", UrlError::Scheme),
+            ("http://me:secret@engine", UrlError::User),
+            ("http://engine/?key=secret", UrlError::Query),
+            ("http://", UrlError::Malformed),
+            ("", UrlError::Malformed),
         ] {
             assert_eq!(text.parse::<BaseUrl>(), Err(why), "{text}");
         }

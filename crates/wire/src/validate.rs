@@ -12,19 +12,19 @@ use crate::json::{Malformed, Scan};
 
 /// An invalid member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{param:?} must be {wanted}{instead}")]
+#[error("{param:?} must be {wanted}{actual}")]
 pub struct Invalid {
     /// Name of the member.
     pub param: &'static str,
     /// The expected type and range.
     pub wanted: &'static str,
-    /// The type found instead. The value itself is not included.
-    pub instead: &'static str,
+    /// The type found actual. The value itself is not included.
+    pub actual: &'static str,
 }
 
 /// Expected type and range of a member.
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Expected {
     Text,
     Flag,
     /// An integer in a range.
@@ -41,29 +41,29 @@ enum Wanted {
 }
 
 /// Members with the same meaning in every dialect that has them. `null` counts as absent.
-const MEMBERS: &[(&str, Wanted)] = &[
-    ("model", Wanted::Text),
-    ("messages", Wanted::Filled),
-    ("stream", Wanted::Flag),
-    ("max_tokens", Wanted::Whole(1, i64::MAX)),
-    ("max_completion_tokens", Wanted::Whole(1, i64::MAX)),
-    ("max_output_tokens", Wanted::Whole(1, i64::MAX)),
-    ("temperature", Wanted::Number(0.0, 2.0)),
-    ("top_p", Wanted::Number(0.0, 1.0)),
-    ("n", Wanted::Whole(1, 128)),
-    ("presence_penalty", Wanted::Number(-2.0, 2.0)),
-    ("frequency_penalty", Wanted::Number(-2.0, 2.0)),
-    ("seed", Wanted::Whole(i64::MIN, i64::MAX)),
-    ("logprobs", Wanted::FlagOrWhole),
-    ("top_logprobs", Wanted::Whole(0, 20)),
-    ("stop", Wanted::TextOrList),
-    ("tools", Wanted::List),
-    ("tool_choice", Wanted::TextOrObject),
-    ("response_format", Wanted::Object),
-    ("stream_options", Wanted::Object),
-    ("logit_bias", Wanted::Object),
-    ("user", Wanted::Text),
-    ("metadata", Wanted::Object),
+const MEMBERS: &[(&str, Expected)] = &[
+    ("model", Expected::Text),
+    ("messages", Expected::Filled),
+    ("stream", Expected::Flag),
+    ("max_tokens", Expected::Whole(1, i64::MAX)),
+    ("max_completion_tokens", Expected::Whole(1, i64::MAX)),
+    ("max_output_tokens", Expected::Whole(1, i64::MAX)),
+    ("temperature", Expected::Number(0.0, 2.0)),
+    ("top_p", Expected::Number(0.0, 1.0)),
+    ("n", Expected::Whole(1, 128)),
+    ("presence_penalty", Expected::Number(-2.0, 2.0)),
+    ("frequency_penalty", Expected::Number(-2.0, 2.0)),
+    ("seed", Expected::Whole(i64::MIN, i64::MAX)),
+    ("logprobs", Expected::FlagOrWhole),
+    ("top_logprobs", Expected::Whole(0, 20)),
+    ("stop", Expected::TextOrList),
+    ("tools", Expected::List),
+    ("tool_choice", Expected::TextOrObject),
+    ("response_format", Expected::Object),
+    ("stream_options", Expected::Object),
+    ("logit_bias", Expected::Object),
+    ("user", Expected::Text),
+    ("metadata", Expected::Object),
 ];
 
 /// Check a body.
@@ -82,10 +82,9 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
         if v.peek() != Some(b'n') {
             seen.push(name);
         }
-        let found = look(wanted, v)?;
+        let found = check_value(wanted, v)?;
         if wrong.is_none() {
-            wrong =
-                found.map(|instead| Invalid { param: name, wanted: wanted.describe(), instead });
+            wrong = found.map(|actual| Invalid { param: name, wanted: wanted.describe(), actual });
         }
         Ok(())
     });
@@ -93,31 +92,33 @@ pub fn check(dialect: Dialect, body: &[u8]) -> Result<(), Invalid> {
     match (wrong, missing()) {
         (Some(wrong), _) => Err(wrong),
         (None, Some((param, wanted))) => {
-            Err(Invalid { param, wanted: wanted.describe(), instead: ", but is missing" })
+            Err(Invalid { param, wanted: wanted.describe(), actual: ", but is missing" })
         }
         (None, None) => Ok(()),
     }
 }
 
-fn required(dialect: Dialect) -> &'static [(&'static str, Wanted)] {
+fn required(dialect: Dialect) -> &'static [(&'static str, Expected)] {
     match dialect {
-        Dialect::OpenAiChat => &[("model", Wanted::Text), ("messages", Wanted::Filled)],
+        Dialect::OpenAiChat => &[("model", Expected::Text), ("messages", Expected::Filled)],
         Dialect::Anthropic => &[
-            ("model", Wanted::Text),
-            ("messages", Wanted::Filled),
-            ("max_tokens", Wanted::Whole(1, i64::MAX)),
+            ("model", Expected::Text),
+            ("messages", Expected::Filled),
+            ("max_tokens", Expected::Whole(1, i64::MAX)),
         ],
-        Dialect::OpenAiCompletions => &[("model", Wanted::Text), ("prompt", Wanted::TextOrList)],
-        Dialect::OpenAiResponses | Dialect::Embeddings => {
-            &[("model", Wanted::Text), ("input", Wanted::TextOrList)]
+        Dialect::OpenAiCompletions => {
+            &[("model", Expected::Text), ("prompt", Expected::TextOrList)]
         }
-        Dialect::Ollama => &[("model", Wanted::Text)],
+        Dialect::OpenAiResponses | Dialect::Embeddings => {
+            &[("model", Expected::Text), ("input", Expected::TextOrList)]
+        }
+        Dialect::Ollama => &[("model", Expected::Text)],
         Dialect::Generate | Dialect::LlamaCpp => &[],
     }
 }
 
-/// Check a value. Returns a description of what was found instead, if it does not fit.
-fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malformed> {
+/// Check a value. Returns a description of what was found actual, if it does not fit.
+fn check_value(wanted: Expected, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malformed> {
     let kind = v.peek().unwrap_or_default();
     if kind == b'n' {
         return v.skip().map(|()| None);
@@ -125,14 +126,14 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
     let (text, list, object, flag) =
         (kind == b'"', kind == b'[', kind == b'{', matches!(kind, b't' | b'f'));
     let fits = match wanted {
-        Wanted::Text => text,
-        Wanted::Flag => flag,
-        Wanted::List => list,
-        Wanted::Object => object,
-        Wanted::TextOrList => text || list,
-        Wanted::TextOrObject => text || object,
-        Wanted::FlagOrWhole if flag => true,
-        Wanted::Filled if list => {
+        Expected::Text => text,
+        Expected::Flag => flag,
+        Expected::List => list,
+        Expected::Object => object,
+        Expected::TextOrList => text || list,
+        Expected::TextOrObject => text || object,
+        Expected::FlagOrWhole if flag => true,
+        Expected::Filled if list => {
             let mut filled = false;
             v.array(|_, v| {
                 filled = true;
@@ -140,24 +141,24 @@ fn look(wanted: Wanted, v: &mut Scan<'_>) -> Result<Option<&'static str>, Malfor
             })?;
             return Ok((!filled).then_some(", but is empty"));
         }
-        Wanted::Filled => false,
-        Wanted::FlagOrWhole | Wanted::Whole(..) | Wanted::Number(..) => {
+        Expected::Filled => false,
+        Expected::FlagOrWhole | Expected::Whole(..) | Expected::Number(..) => {
             let number = v.verbatim()?.raw();
             let number = std::str::from_utf8(number)
                 .ok()
                 .filter(|_| matches!(kind, b'-' | b'0'..=b'9'))
                 .and_then(|text| text.parse::<f64>().ok());
             return Ok(match number {
-                None => Some(name_of(kind)),
+                None => Some(describe_actual(kind)),
                 Some(number) => (!wanted.holds(number)).then_some(""),
             });
         }
     };
     v.skip()?;
-    Ok((!fits).then(|| name_of(kind)))
+    Ok((!fits).then(|| describe_actual(kind)))
 }
 
-fn name_of(kind: u8) -> &'static str {
+fn describe_actual(kind: u8) -> &'static str {
     match kind {
         b'"' => ", not a string",
         b'[' => ", not an array",
@@ -167,35 +168,35 @@ fn name_of(kind: u8) -> &'static str {
     }
 }
 
-impl Wanted {
+impl Expected {
     fn holds(self, number: f64) -> bool {
         match self {
-            Wanted::Whole(least, most) => {
+            Expected::Whole(least, most) => {
                 number.fract() == 0.0 && (least as f64..=most as f64).contains(&number)
             }
-            Wanted::Number(least, most) => (least..=most).contains(&number),
-            Wanted::FlagOrWhole => number.fract() == 0.0 && number >= 0.0,
+            Expected::Number(least, most) => (least..=most).contains(&number),
+            Expected::FlagOrWhole => number.fract() == 0.0 && number >= 0.0,
             _ => false,
         }
     }
 
     fn describe(self) -> &'static str {
         match self {
-            Wanted::Text => "a string",
-            Wanted::Flag => "true or false",
-            Wanted::Whole(1, 128) => "an integer from 1 to 128",
-            Wanted::Whole(1, _) => "an integer of at least 1",
-            Wanted::Whole(0, 20) => "an integer from 0 to 20",
-            Wanted::Whole(..) => "an integer",
-            Wanted::Number(0.0, 1.0) => "a number from 0 to 1",
-            Wanted::Number(0.0, _) => "a number from 0 to 2",
-            Wanted::Number(..) => "a number from -2 to 2",
-            Wanted::List => "an array",
-            Wanted::Object => "an object",
-            Wanted::Filled => "a non-empty array",
-            Wanted::TextOrList => "a string or an array",
-            Wanted::TextOrObject => "a string or an object",
-            Wanted::FlagOrWhole => "true, false or an integer",
+            Expected::Text => "a string",
+            Expected::Flag => "true or false",
+            Expected::Whole(1, 128) => "an integer from 1 to 128",
+            Expected::Whole(1, _) => "an integer of at least 1",
+            Expected::Whole(0, 20) => "an integer from 0 to 20",
+            Expected::Whole(..) => "an integer",
+            Expected::Number(0.0, 1.0) => "a number from 0 to 1",
+            Expected::Number(0.0, _) => "a number from 0 to 2",
+            Expected::Number(..) => "a number from -2 to 2",
+            Expected::List => "an array",
+            Expected::Object => "an object",
+            Expected::Filled => "a non-empty array",
+            Expected::TextOrList => "a string or an array",
+            Expected::TextOrObject => "a string or an object",
+            Expected::FlagOrWhole => "true, false or an integer",
         }
     }
 }

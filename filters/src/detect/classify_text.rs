@@ -160,7 +160,7 @@ fn model() -> &'static Model {
 
 #[cfg(test)]
 mod tests {
-    use wire::request::Speaker;
+    use wire::request::PromptRole;
 
     use super::*;
     use crate::subject::{Place, Sizes, Voice};
@@ -174,11 +174,11 @@ mod tests {
     fn only_what_users_and_tools_say_is_an_attack() {
         let filter = ClassifyText::new(Action::Block, Action::Flag, Action::Off, HALF).unwrap();
         for (speaker, found) in [
-            (Speaker::User, 1),
-            (Speaker::Tool, 1),
-            (Speaker::System, 0),
-            (Speaker::Assistant, 0),
-            (Speaker::ToolDefinition, 0),
+            (PromptRole::User, 1),
+            (PromptRole::Tool, 1),
+            (PromptRole::System, 0),
+            (PromptRole::Assistant, 0),
+            (PromptRole::ToolDefinition, 0),
         ] {
             let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
             builder.text(Voice::Prompt(speaker), Place::default(), ATTACK);

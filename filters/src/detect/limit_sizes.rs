@@ -72,7 +72,7 @@ mod tests {
         let rules = |is: Is, text: &str| {
             let mut builder = Subject::build(Side::Input, is, 0);
             builder.text(
-                crate::Voice::Prompt(wire::request::Speaker::User),
+                crate::Voice::Prompt(wire::request::PromptRole::User),
                 crate::Place::default(),
                 text,
             );

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use wire::request::Speaker;
+use wire::request::PromptRole;
 
 use crate::filter::{Filter, Hooks};
 use crate::report::{Category, Found, Name, Report};
@@ -137,7 +137,7 @@ impl Filter for MatchTopics {
                     false => found(&topic.rule, &topic.kind, at, text.len(), topic.action),
                 }
             }
-            if voice == Voice::Prompt(Speaker::User) {
+            if voice == Voice::Prompt(PromptRole::User) {
                 last = Some((at, text.len()));
             }
         }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use wire::request::Speaker;
+use wire::request::PromptRole;
 
 use super::newest::{Piece, TEXTS, role};
 use super::seat::{Seat, Tally};
@@ -186,7 +186,7 @@ impl Filter for GuardModel {
             // question.
             let asked = pieces
                 .iter()
-                .rposition(|piece| piece.voice != Voice::Prompt(Speaker::Assistant))
+                .rposition(|piece| piece.voice != Voice::Prompt(PromptRole::Assistant))
                 .map_or(0, |at| at + 1);
             pieces.truncate(asked);
             if pieces.is_empty() {

@@ -7,7 +7,7 @@
 //! The newest words win. Tool definitions often stand behind the messages in a body; they go last
 //! here, or a client with many tools would push its own words out of the question.
 
-use wire::request::Speaker;
+use wire::request::PromptRole;
 
 use crate::subject::{Subject, Voice};
 
@@ -78,11 +78,11 @@ pub(super) fn newest<'s>(
 /// The role of a text in a question.
 pub(super) fn role(voice: Voice) -> &'static str {
     match voice {
-        Voice::Prompt(Speaker::System) => "system",
-        Voice::Prompt(Speaker::User) => "user",
-        Voice::Prompt(Speaker::Assistant) | Voice::Answer(_) => "assistant",
-        Voice::Prompt(Speaker::Tool) => "tool",
-        Voice::Prompt(Speaker::ToolDefinition) => "tool_definition",
+        Voice::Prompt(PromptRole::System) => "system",
+        Voice::Prompt(PromptRole::User) => "user",
+        Voice::Prompt(PromptRole::Assistant) | Voice::Answer(_) => "assistant",
+        Voice::Prompt(PromptRole::Tool) => "tool",
+        Voice::Prompt(PromptRole::ToolDefinition) => "tool_definition",
     }
 }
 
@@ -90,9 +90,10 @@ const LAST_RANK: u8 = 2;
 
 fn rank_of(voice: Voice) -> u8 {
     match voice {
-        Voice::Prompt(Speaker::ToolDefinition) => LAST_RANK,
-        Voice::Prompt(Speaker::System) => 1,
-        Voice::Prompt(Speaker::User | Speaker::Assistant | Speaker::Tool) | Voice::Answer(_) => 0,
+        Voice::Prompt(PromptRole::ToolDefinition) => LAST_RANK,
+        Voice::Prompt(PromptRole::System) => 1,
+        Voice::Prompt(PromptRole::User | PromptRole::Assistant | PromptRole::Tool)
+        | Voice::Answer(_) => 0,
     }
 }
 
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
     use crate::subject::{Place, Side, Sizes};
 
-    fn of(texts: &[(Speaker, &str)]) -> Subject {
+    fn of(texts: &[(PromptRole, &str)]) -> Subject {
         let mut builder = Subject::build(Side::Input, Sizes::default(), 0);
         texts.iter().for_each(|(speaker, text)| {
             builder.text(Voice::Prompt(*speaker), Place::default(), text)
@@ -117,8 +118,8 @@ mod tests {
 
     #[test]
     fn the_last_texts_win_and_keep_their_order() {
-        let many: Vec<(Speaker, String)> =
-            (0..100).map(|n| (Speaker::User, format!("text {n}"))).collect();
+        let many: Vec<(PromptRole, String)> =
+            (0..100).map(|n| (PromptRole::User, format!("text {n}"))).collect();
         let subject = of(&many.iter().map(|(s, t)| (*s, t.as_str())).collect::<Vec<_>>());
         let (pieces, whole) = newest(&subject, TEXTS, |_| true);
         assert!(!whole);
@@ -128,9 +129,12 @@ mod tests {
 
     #[test]
     fn tools_that_stand_behind_do_not_push_words_out() {
-        let mut texts =
-            vec![(Speaker::System, "rules"), (Speaker::User, "words"), (Speaker::User, " \n")];
-        texts.extend([(Speaker::ToolDefinition, "tool"); 70]);
+        let mut texts = vec![
+            (PromptRole::System, "rules"),
+            (PromptRole::User, "words"),
+            (PromptRole::User, " \n"),
+        ];
+        texts.extend([(PromptRole::ToolDefinition, "tool"); 70]);
         let subject = of(&texts);
         let at: Vec<usize> = newest(&subject, 3, |_| true).0.iter().map(|piece| piece.at).collect();
         assert_eq!(at, [0, 1, 72]);
@@ -140,7 +144,7 @@ mod tests {
     fn the_oldest_text_that_fits_in_part_is_cut_at_a_character() {
         let long = "é".repeat(BYTES / 2);
         let subject =
-            of(&[(Speaker::User, "lost"), (Speaker::User, &long), (Speaker::User, "abc")]);
+            of(&[(PromptRole::User, "lost"), (PromptRole::User, &long), (PromptRole::User, "abc")]);
         let (pieces, whole) = newest(&subject, TEXTS, |_| true);
         assert!(!whole);
         assert_eq!(pieces.len(), 2);

@@ -182,7 +182,7 @@ pub fn filter(settings: &Judge) -> Arc<dyn Filter> {
 }
 
 /// A prompt of these texts.
-pub fn prompt(texts: &[(wire::request::Speaker, &str)]) -> Arc<Subject> {
+pub fn prompt(texts: &[(wire::request::PromptRole, &str)]) -> Arc<Subject> {
     let mut builder = Subject::build(Side::Input, Sizes { messages: 3, ..Sizes::default() }, 0);
     texts
         .iter()
@@ -192,7 +192,7 @@ pub fn prompt(texts: &[(wire::request::Speaker, &str)]) -> Arc<Subject> {
 
 /// A prompt with a text of each voice.
 pub fn talk() -> Arc<Subject> {
-    use wire::request::Speaker::{Assistant, System, Tool, ToolDefinition, User};
+    use wire::request::PromptRole::{Assistant, System, Tool, ToolDefinition, User};
     prompt(&[
         (System, "be nice"),
         (User, "hi"),

@@ -67,7 +67,7 @@ fn places_in_characters_become_places_in_bytes() {
 
 #[test]
 fn findings_stand_in_the_texts_of_the_subject() {
-    use wire::request::Speaker::{System, User};
+    use wire::request::PromptRole::{System, User};
     let stage = Stage::saying([
         json!([entity("PERSON", 0, 3, 0.9)]),
         json!([entity("SECRET_AGENT", 3, 6, 1.0), entity("URL", 0, 1, 0.1)]),
@@ -83,7 +83,7 @@ fn findings_stand_in_the_texts_of_the_subject() {
 fn what_is_left_out_may_not_pass_unseen() {
     let texts: Vec<String> = (0..80).map(|n| format!("text {n}")).collect();
     let texts: Vec<_> =
-        texts.iter().map(|text| (wire::request::Speaker::User, text.as_str())).collect();
+        texts.iter().map(|text| (wire::request::PromptRole::User, text.as_str())).collect();
     assert_eq!(
         Stage::saying([]).judge(&*filter(&analyzer()), &prompt(&texts)),
         Err(Failure::TooLong)
@@ -115,7 +115,7 @@ fn the_end_of_a_huge_text_is_asked_about_and_its_places_are_right() {
 #[test]
 fn one_failing_question_fails_the_judgement() {
     let stage = Stage::saying([json!([]), json!({"error": "?"})]);
-    use wire::request::Speaker::User;
+    use wire::request::PromptRole::User;
     assert_eq!(
         stage.judge(&*filter(&analyzer()), &prompt(&[(User, "a"), (User, "b")])),
         Err(Failure::InvalidResponse)

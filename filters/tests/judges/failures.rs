@@ -238,7 +238,7 @@ fn keeps_its_promises(judge: &Judge, subject: &Arc<Subject>, answer: &str) {
 /// Each judge is asked about each subject, and answered with this.
 fn ask_all(answer: &Value) {
     let answer = answer.to_string();
-    use wire::request::Speaker::{System, User};
+    use wire::request::PromptRole::{System, User};
     let long = prompt(&[(System, "Grüße 👋🏽"), (User, "an Zoë, é")]);
     for judge in all() {
         let masks =

@@ -61,8 +61,10 @@ fn it_hears_users_and_tools_and_must_have_something_to_find() {
     let local =
         Local::new(&settings(JudgeKind::Onnx), Arc::new(Tiny(labels(&["SAFE", "JAILBREAK"]))))
             .unwrap();
-    let said =
-        prompt(&[(wire::request::Speaker::System, "evil"), (wire::request::Speaker::Tool, "evil")]);
+    let said = prompt(&[
+        (wire::request::PromptRole::System, "evil"),
+        (wire::request::PromptRole::Tool, "evil"),
+    ]);
     assert_eq!(
         found(&Stage::saying([]).judge(&local, &said).unwrap()),
         [("JAILBREAK", 1, 0..4, 0.9)]

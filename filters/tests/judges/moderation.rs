@@ -116,7 +116,7 @@ fn scores_beyond_their_range_are_forced_into_it() {
 fn the_newest_of_a_long_conversation_are_asked_about() {
     let texts: Vec<String> = (0..100).map(|n| format!("text {n}")).collect();
     let texts: Vec<_> =
-        texts.iter().map(|text| (wire::request::Speaker::User, text.as_str())).collect();
+        texts.iter().map(|text| (wire::request::PromptRole::User, text.as_str())).collect();
     let mut results = vec![clean(); 64];
     results[63] = json!({"flagged": true, "category_scores": {"hate": 1}});
     let stage = Stage::saying([json!({"results": results})]);

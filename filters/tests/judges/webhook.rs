@@ -87,7 +87,7 @@ fn scores_below_the_threshold_are_no_findings() {
 
 #[test]
 fn spans_are_counted_in_characters_of_the_texts_that_were_sent() {
-    use wire::request::Speaker::User;
+    use wire::request::PromptRole::User;
     let spans = json!([
         {"text": 1, "start": 1, "end": 3, "kind": "secret plan"},
         {"text": 0, "start": 0, "end": 1},
@@ -107,7 +107,7 @@ fn spans_are_counted_in_characters_of_the_texts_that_were_sent() {
 
 #[test]
 fn what_is_taken_out_without_a_place_is_taken_out_whole() {
-    use wire::request::Speaker::User;
+    use wire::request::PromptRole::User;
     let stage = Stage::saying([json!({"verdict": "redact"})]);
     let report =
         stage.judge(&*filter(&webhook()), &prompt(&[(User, "one"), (User, "three")])).unwrap();

@@ -67,7 +67,7 @@ impl ApiError {
         ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             param: "",
-            message: "the page failed; the log has the cause".into(),
+            message: "internal error; the log has the cause".into(),
         }
     }
 }

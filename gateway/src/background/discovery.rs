@@ -58,7 +58,7 @@ impl Discovery {
         for pool in self.watched.keys().filter(|pool| !self.known.contains_key(*pool)) {
             tracing::warn!(%pool, waited = ?patience, "no endpoints discovered yet, retrying");
         }
-        reload::found(shared, &self.known).await;
+        reload::apply_discovered(shared, &self.known).await;
     }
 
     /// Apply updates, and watch the sources of the plan in force. Never ends.
@@ -74,7 +74,7 @@ impl Discovery {
             self.watch_wanted(&shared);
             // Also apply what could not be applied before, or was lost when a reload removed a pool
             // and another restored it.
-            reload::found(&shared, &self.known).await;
+            reload::apply_discovered(&shared, &self.known).await;
         }
     }
 

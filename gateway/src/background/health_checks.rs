@@ -37,7 +37,7 @@ const EXPIRE_INTERVAL: u64 = 60_000_000_000;
 /// Run due checks, and tick pools. Never ends.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let (mut checks, mut signals, mut ways) =
-        (Rounds::default(), Rounds::default(), Rounds::default());
+        (PeriodicTasks::default(), PeriodicTasks::default(), PeriodicTasks::default());
     let (mut ticked, mut expired_at) = (clock::now(), clock::now());
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -59,7 +59,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             &plan,
             now,
             |upstream| upstream.backend.engine_metrics.as_ref().map(|(_, interval)| *interval),
-            listen,
+            scrape,
         );
         // Backends that requests have recently connected to need no probe.
         let known = |upstream: &Upstream, every| {
@@ -88,10 +88,20 @@ fn tick(plan: &Plan, now: Tick) {
     {
         match release.tick() {
             Some(RollbackCause::Failures(new, old)) => {
-                tracing::error!(%route, failure_ratio = new, stable_failure_ratio = old, "canary rolled back: it fails more often");
+                tracing::error!(
+                    %route,
+                    failure_ratio = new,
+                    stable_failure_ratio = old,
+                    "canary rolled back: failure ratio too high"
+                );
             }
             Some(RollbackCause::Slower(new, old)) => {
-                tracing::error!(%route, ttft_p95 = ?new, stable_ttft_p95 = ?old, "canary rolled back: it is slower");
+                tracing::error!(
+                    %route,
+                    ttft_p95 = ?new,
+                    stable_ttft_p95 = ?old,
+                    "canary rolled back: time to first token too high"
+                );
             }
             None => {}
         }
@@ -109,7 +119,7 @@ fn tick(plan: &Plan, now: Tick) {
 
 /// A periodic task for each backend: what is running, and when each is due.
 #[derive(Default)]
-struct Rounds {
+struct PeriodicTasks {
     running: JoinSet<()>,
     /// The backend of each running task.
     about: HashMap<Id, Arc<str>>,
@@ -117,7 +127,7 @@ struct Rounds {
     due: HashMap<Arc<str>, Option<Tick>>,
 }
 
-impl Rounds {
+impl PeriodicTasks {
     fn start_due<F: Future<Output = ()> + Send + 'static>(
         &mut self,
         plan: &Plan,
@@ -158,7 +168,7 @@ fn later(now: Tick, interval: Duration) -> Tick {
 }
 
 /// Scrape the metrics of an engine.
-async fn listen(upstream: Arc<Upstream>) {
+async fn scrape(upstream: Arc<Upstream>) {
     let Some((path, interval)) = &upstream.backend.engine_metrics else { return };
     let page = tokio::time::timeout(SIGNAL, client::get_path(&upstream, path)).await;
     let page = page.ok().and_then(Result::ok).filter(|page| page.status == 200);
@@ -188,20 +198,20 @@ async fn check(upstream: Arc<Upstream>) {
         match &checks.probe {
             Probe::Path(path) => client::get_path(&upstream, path).await,
             Probe::Token(model) => {
-                client::ask(&upstream, &one_token(&upstream.backend, model)).await
+                client::post(&upstream, &one_token(&upstream.backend, model)).await
             }
         }
     };
     let answered = tokio::time::timeout(checks.timeout, asked).await;
     // The gateway's own connection limit proves nothing about the backend.
-    if matches!(&answered, Ok(Err(client::AskError::Upstream(error))) if !error.blames_backend()) {
+    if matches!(&answered, Ok(Err(client::CallError::Upstream(error))) if !error.blames_backend()) {
         return;
     }
     let why = match answered {
         Ok(Ok(reply)) if reply.status == 200 => None,
-        Ok(Ok(reply)) => Some(format!("it answered {}", reply.status)),
+        Ok(Ok(reply)) => Some(format!("HTTP status {}", reply.status)),
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("it did not answer within {:?}", checks.timeout)),
+        Err(_) => Some(format!("no answer within {:?}", checks.timeout)),
     };
     let well = why.is_none();
     upstream.last_check.lock().clone_from(&why);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{Found, MAX_FOUND, Settings, Source};
+use config::{Found, MAX_DISCOVERED, Settings, Source};
 use observatory::Gauges;
 use pipeline::shared::Shared;
 use plan::Plan;
@@ -25,24 +25,27 @@ pub(crate) async fn watch(shared: Arc<Shared>, certificates: Arc<[Arc<Certificat
     if shared.file.is_none() {
         return std::future::pending().await;
     }
-    let mut seen = look(&shared, &certificates).await;
+    let mut seen = check_files(&shared, &certificates).await;
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
-        let stamps = look(&shared, &certificates).await;
+        let stamps = check_files(&shared, &certificates).await;
         // The first stamp is that of the settings file: without the file, nothing is reloaded.
         if stamps.first().is_some_and(Option::is_some) && stamps != seen {
             seen = stamps;
-            now(&shared).await;
+            reload_settings(&shared).await;
         }
     }
 }
 
 /// Check all files on a blocking thread. Changed certificates take effect; the stamps of the other
 /// files are returned.
-async fn look(shared: &Arc<Shared>, certificates: &Arc<[Arc<Certificate>]>) -> Vec<Option<Stamp>> {
+async fn check_files(
+    shared: &Arc<Shared>,
+    certificates: &Arc<[Arc<Certificate>]>,
+) -> Vec<Option<Stamp>> {
     let (shared, certificates) = (shared.clone(), certificates.clone());
     let looked = tokio::task::spawn_blocking(move || {
-        certificates.iter().for_each(|certificate| certificate.look_again());
+        certificates.iter().for_each(|certificate| certificate.reload_if_changed());
         stamps(&shared)
     });
     looked.await.unwrap_or_default()
@@ -67,7 +70,7 @@ fn stamps(shared: &Shared) -> Vec<Option<Stamp>> {
 }
 
 /// Reload the settings. Files may be large and databases busy, so a blocking thread reads them.
-pub(crate) async fn now(shared: &Arc<Shared>) {
+pub(crate) async fn reload_settings(shared: &Arc<Shared>) {
     let shared = shared.clone();
     let read = tokio::task::spawn_blocking(move || read(&shared)).await;
     if let Err(error) = read {
@@ -77,7 +80,7 @@ pub(crate) async fn now(shared: &Arc<Shared>) {
 
 /// Apply discovered backends that are not in force yet. During a reload this does nothing: the next
 /// call applies them.
-pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
+pub(crate) async fn apply_discovered(shared: &Arc<Shared>, known: &Known) {
     let is_new = |found: &Found| {
         known.iter().any(|(pool, (_, endpoints))| found.get(pool) != Some(endpoints))
     };
@@ -85,12 +88,13 @@ pub(crate) async fn found(shared: &Arc<Shared>, known: &Known) {
         return;
     }
     let (shared, known) = (shared.clone(), known.clone());
-    if let Err(error) = tokio::task::spawn_blocking(move || put_found(&shared, known)).await {
+    if let Err(error) = tokio::task::spawn_blocking(move || store_discovered(&shared, known)).await
+    {
         tracing::error!(%error, "applying discovered endpoints panicked, backends unchanged");
     }
 }
 
-fn put_found(shared: &Shared, known: Known) {
+fn store_discovered(shared: &Shared, known: Known) {
     let mut found = shared.found.lock();
     let plan = shared.plan.load();
     // Settings may have changed meanwhile: endpoints of another source are not for their pools.
@@ -110,12 +114,12 @@ fn put_found(shared: &Shared, known: Known) {
             .map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port))
             .collect();
         tracing::info!(%pool, count = endpoints.len(), endpoints = places.join(","), "endpoints discovered");
-        if endpoints.len() > MAX_FOUND {
-            tracing::warn!(%pool, limit = MAX_FOUND, "too many endpoints discovered, the rest is ignored");
+        if endpoints.len() > MAX_DISCOVERED {
+            tracing::warn!(%pool, limit = MAX_DISCOVERED, "too many endpoints discovered, the rest is ignored");
         }
         next.insert(pool, endpoints);
     }
-    match plan.with_found(&next, &shared.tools) {
+    match plan.with_discovered(&next, &shared.tools) {
         Ok(plan) => {
             shared.plan.store(Arc::new(plan));
             *found = next;

@@ -23,21 +23,21 @@ pub(crate) async fn keep(shared: Arc<Shared>, mut ends: watch::Receiver<bool>) {
         }
         let plan = shared.plan.load_full();
         let Some(store) = &plan.store else { continue };
-        if !store.is_there() {
+        if !store.is_connected() {
             store.connect().await;
-            if !store.is_there() {
+            if !store.is_connected() {
                 tokio::time::sleep(AGAIN).await;
             }
             continue;
         }
-        store.attend_to(plan.rate_limits.chores(when())).await;
+        store.run_tasks(plan.rate_limits.chores(when())).await;
     }
 }
 
 /// Pay all debts and return all slices at shutdown.
 pub(crate) async fn leave(shared: &Shared) {
     let plan = shared.plan.load_full();
-    if let Some(store) = plan.store.as_ref().filter(|store| store.is_there()) {
-        store.attend_to(plan.rate_limits.last_chores(when())).await;
+    if let Some(store) = plan.store.as_ref().filter(|store| store.is_connected()) {
+        store.run_tasks(plan.rate_limits.last_chores(when())).await;
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use traffic::{GroupBy, Totals, UsageRow, UsageSums};
 
 /// Interval between saves; a crash loses the usage since the last one.
-const EVERY: Duration = Duration::from_secs(5);
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Age from which a temporary file counts as left over.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
@@ -59,7 +59,7 @@ pub(crate) fn load(path: Option<&Path>) -> Arc<UsageSums> {
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut written = Vec::new();
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(SAVE_INTERVAL).await;
         let shared = shared.clone();
         let saved = tokio::task::spawn_blocking(move || {
             save(&shared, &mut written);
@@ -74,7 +74,7 @@ pub(crate) fn save(shared: &Shared, written: &mut Vec<(UsageRow, Totals)>) {
     let Some(path) = shared.plan.load().settings.usage_file.clone() else { return };
     // An earlier save that is still running must not overwrite the last one at shutdown.
     let _saving = SAVING.lock();
-    let now = shared.spend.lines(GroupBy::EVERYTHING, None);
+    let now = shared.usage_sums.lines(GroupBy::EVERYTHING, None);
     if now == *written {
         return;
     }

@@ -55,7 +55,7 @@ pub enum BindError {
 
 /// Protocols of a listener, besides HTTP/1.1 and TLS 1.3.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Speaks {
+pub(crate) struct Protocols {
     /// HTTP/2 without TLS.
     pub(crate) h2c: bool,
     /// TLS 1.2.
@@ -190,8 +190,8 @@ impl Bound {
     }
 
     /// Its protocols, besides HTTP/1.1 and TLS 1.3.
-    pub(crate) fn speaks(&self) -> Speaks {
-        Speaks { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
+    pub(crate) fn protocols(&self) -> Protocols {
+        Protocols { h2c: self.h2c, tls12: self.tls.as_ref().is_some_and(|tls| tls.allow_tls12) }
     }
 
     /// Its certificate, if it serves TLS.

@@ -22,7 +22,7 @@ use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
 use pipeline::stage::authenticate;
-use pipeline::{ExchangeGuard, Incoming, within};
+use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
 use transport::{AnswerHead, Gone, Out, Sink};
@@ -49,7 +49,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let plan = shared.plan.load_full();
     let mut buffer = as_http1(session);
     let head_len = buffer.len();
-    let Looked { mut accepted, head, encoded, shown } = look(
+    let ParsedHead { mut accepted, head, encoded, shown } = look(
         shared,
         &plan,
         &buffer,
@@ -63,14 +63,16 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
     let request =
         match head.and_then(|head| authenticate::admit(&mut exchange, shown).map(|()| head)) {
             Err(refusal) => Err(refusal),
-            Ok(head) => match within(body_timeout, read_body(session, &mut buffer, limit)).await {
-                Some(Ok(true)) => Ok((head, head_len..buffer.len())),
-                Some(Ok(false)) => {
-                    return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+            Ok(head) => {
+                match with_timeout(body_timeout, read_body(session, &mut buffer, limit)).await {
+                    Some(Ok(true)) => Ok((head, head_len..buffer.len())),
+                    Some(Ok(false)) => {
+                        return exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
+                    }
+                    Some(Err(refusal)) => Err(refusal),
+                    None => Err(Refusal::slow_request()),
                 }
-                Some(Err(refusal)) => Err(refusal),
-                None => Err(Refusal::slow_request()),
-            },
+            }
         };
     let mut sink = H2Sink { session, stream: None, done: false };
     match request {
@@ -95,7 +97,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut H2Session) {
 }
 
 /// Facts from the head.
-struct Looked {
+struct ParsedHead {
     accepted: Accepted,
     /// The parsed head, or why it is refused.
     head: Result<HeadIndex, Refusal>,
@@ -104,13 +106,13 @@ struct Looked {
     shown: Option<ShownCredential>,
 }
 
-fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> Looked {
-    let mut room = head::field_room();
+fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> ParsedHead {
+    let mut room = head::field_buffer();
     let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
         Ok(head) => head,
         Err(error) => {
             let accepted = accept::unknown(clock::now(), bytes.len());
-            return Looked {
+            return ParsedHead {
                 accepted,
                 head: Err(shared.bad_head(error)),
                 encoded: false,
@@ -122,7 +124,7 @@ fn look(shared: &Shared, plan: &Plan, bytes: &[u8], tls: Option<&SslDigest>) -> 
         Server::Exchange(dialect) => Some(dialect),
         Server::PassThrough => None,
     };
-    Looked {
+    ParsedHead {
         accepted: accept::accepted(&head, dialect, clock::now()),
         head: accept::check(&head).map(|()| HeadIndex::new(&head, bytes)),
         encoded: head.get("content-encoding").is_some_and(|v| !v.eq_ignore_ascii_case(b"identity")),

@@ -46,7 +46,7 @@ pub(super) fn new_proxy(shared: &Arc<Shared>) -> Proxy {
 /// Total timeout of a pass-through request with that head.
 pub(super) fn total_of(shared: &Shared, head: &[u8]) -> Duration {
     let plan = shared.plan.load();
-    let mut room = head::field_room();
+    let mut room = head::field_buffer();
     let route = head::parse_request(head, &mut room, plan.head_limits)
         .ok()
         .and_then(|head| route::find(&plan, &head, None).cloned());
@@ -81,7 +81,7 @@ impl ProxyHttp for PassThrough {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Passing) -> Result<bool> {
         let plan = self.shared.plan.load_full();
-        let mut room = head::field_room();
+        let mut room = head::field_buffer();
         // HTTP/1.1 heads were checked before pingora saw them; those of HTTP/2 are checked here.
         let bytes = match session.as_http2() {
             Some(stream) => h2::as_http1(stream),

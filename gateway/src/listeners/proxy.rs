@@ -15,23 +15,23 @@ use pingora::protocols::{ALPN, SocketDigest, Stream};
 use pingora::server::ShutdownWatch;
 use pipeline::shared::Shared;
 
-use super::bind::Speaks;
+use super::bind::Protocols;
 use super::pass_through::{FOREVER, Proxy, new_proxy, total_of};
-use super::{h1, h2, left};
+use super::{h1, h2, wait_for_drain};
 
 /// Serves the connections of one listener.
 pub(crate) struct ProxyApp {
     shared: Arc<Shared>,
     proxy: Arc<Proxy>,
     streams: Arc<H2App>,
-    speaks: Speaks,
+    protocols: Protocols,
 }
 
 /// The preface of an HTTP/2 connection. No HTTP/1.1 request begins with its first four bytes.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ProxyApp {
-    pub(crate) fn new(shared: &Arc<Shared>, speaks: Speaks) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, protocols: Protocols) -> Self {
         let proxy = Arc::new(new_proxy(shared));
         let limits = shared.plan.load().settings.limits;
         let mut h2 = H2Options::new();
@@ -47,7 +47,7 @@ impl ProxyApp {
         let idle = shared.plan.load().settings.timeouts.idle;
         options.h2_idle_timeout = (!idle.is_zero()).then_some(idle);
         let streams = Arc::new(H2App { shared: shared.clone(), proxy: proxy.clone(), h2, options });
-        ProxyApp { shared: shared.clone(), proxy, streams, speaks }
+        ProxyApp { shared: shared.clone(), proxy, streams, protocols }
     }
 }
 
@@ -99,21 +99,21 @@ impl ServerApp for ProxyApp {
             .and_then(|address| address.as_inet())
             .map(SocketAddr::ip);
         let limits = self.shared.plan.load().settings.limits;
-        let _permitted = self.shared.client_limits.connected(address, &limits)?;
+        let _permitted = self.shared.client_limits.admit_connection(address, &limits)?;
         let tls = io.get_ssl_digest();
         // Pingora accepts TLS 1.2 and 1.3; connections that the listener does not permit end here.
-        if !self.speaks.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
+        if !self.protocols.tls12 && tls.as_ref().is_some_and(|tls| tls.version != "TLSv1_3") {
             return None;
         }
         let tls = tls.is_some();
         let h2 = match io.selected_alpn_proto() {
             Some(ALPN::H2) => true,
-            _ if tls || !self.speaks.h2c => false,
+            _ if tls || !self.protocols.h2c => false,
             _ => {
                 let mut leaving = shutdown.clone();
                 tokio::select! {
                     begins = self.begins_h2(&mut io) => begins?,
-                    () = left(&mut leaving) => return None,
+                    () = wait_for_drain(&mut leaving) => return None,
                 }
             }
         };

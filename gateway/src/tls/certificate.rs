@@ -43,7 +43,7 @@ impl Certificate {
     }
 
     /// Reload the files if they have changed, and use them if they are valid.
-    pub(crate) fn look_again(&self) {
+    pub(crate) fn reload_if_changed(&self) {
         let now = stamps(&self.files);
         let mut known = self.stamps.lock();
         if *known == now {
@@ -102,7 +102,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| e.to_string())?;
-    if all.is_empty() { Err("holds no certificate".into()) } else { Ok(all) }
+    if all.is_empty() { Err("contains no certificate".into()) } else { Ok(all) }
 }
 
 fn provider() -> Arc<CryptoProvider> {

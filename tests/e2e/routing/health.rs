@@ -216,7 +216,7 @@ async fn checks_take_a_backend_down_and_up() {
     }
     assert_eq!(asked(), before + 3);
     assert!(
-        gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"it answered 503\""),
+        gateway.stderr().contains("backend is unhealthy backend=b0 reason=\"HTTP status 503\""),
         "{}",
         gateway.stderr()
     );

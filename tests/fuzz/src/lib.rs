@@ -10,7 +10,7 @@
 
 use serde_json::Value;
 use wire::http1::body::{BodyError, BodyFraming, BodyReader, Progress};
-use wire::http1::head::{HeadLimits, field_room, find_end, parse_request, parse_response};
+use wire::http1::head::{HeadLimits, field_buffer, find_end, parse_request, parse_response};
 use wire::json::{MAX_DEPTH, MAX_SCALAR, Scan, escaped, nesting};
 use wire::sse::{Decoder, Item};
 use wire::{Split, Splitter};
@@ -36,7 +36,7 @@ pub fn head(data: &[u8]) {
     }
     let Ok(Some(end)) = whole else { return };
     let head = data.get(..end).expect("invariant: the end of a head is inside");
-    let mut room = field_room();
+    let mut room = field_buffer();
     if let Ok(request) = parse_request(head, &mut room, limits) {
         assert!(!request.line.target.contains([' ', '\r', '\n']), "{:?}", request.line);
         request.fields.iter().for_each(|field| check_field(field.name, field.value));
@@ -49,7 +49,7 @@ pub fn head(data: &[u8]) {
         assert!(!both, "two framings");
     }
     for to_head in [false, true] {
-        let mut room = field_room();
+        let mut room = field_buffer();
         if let Ok(response) = parse_response(head, &mut room, limits, to_head) {
             response.fields.iter().for_each(|field| check_field(field.name, field.value));
             assert!(!to_head || response.framing == BodyFraming::Empty);

@@ -84,7 +84,7 @@ fn tokens_of_the_first_event_are_not_divided_by() {
 }
 
 #[test]
-fn one_read_is_no_tpot_and_its_events_are_coalesced() {
+fn single_read_has_no_tpot_and_coalesced_events() {
     let lens = play(&[(100, 100, &(content() + &content() + &content()))]);
     assert_eq!((lens.tpot_us(), lens.counts().coalesced), (None, 2));
     assert_eq!(lens.completion_tokens(), (Some(3), true));

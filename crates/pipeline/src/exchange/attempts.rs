@@ -40,7 +40,7 @@ pub(crate) fn with_head<T>(
     buffer: &[u8],
     work: impl FnOnce(&Head<'_, RequestLine<'_>>) -> T,
 ) -> T {
-    let mut room = head::field_room();
+    let mut room = head::field_buffer();
     work(&index.head(buffer, &mut room))
 }
 
@@ -68,7 +68,7 @@ pub struct Attempts {
     /// The version that serves the request: the stable one takes over for a failed canary.
     pub side: Option<Side>,
     /// The client requests the cloud by header.
-    pub asks_cloud: bool,
+    pub requests_cloud: bool,
     /// Decision of the route's offload policy.
     pub offloaded: Option<Offloaded>,
     /// The hedge, for the record.

@@ -57,13 +57,13 @@ pub(super) async fn until_answered<D: Sink>(
         if select::can_retry(exchange) {
             exchange.attempts.request = Some(this.clone());
         }
-        let end = ask(exchange, this, &mut cut, sink).await;
+        let end = try_backend(exchange, this, &mut cut, sink).await;
         exchange.attempts.resuming = cut.is_some();
         let (ended, refusal, status) = match end {
             AttemptEnd::Done(keeps) => return keeps,
             AttemptEnd::Refused(refusal) => return give_up(exchange, &refusal, cut, sink).await,
             AttemptEnd::Cut => {
-                select::failed(
+                select::record_failure(
                     exchange,
                     Failure::UpstreamDied.code(),
                     None,
@@ -73,7 +73,7 @@ pub(super) async fn until_answered<D: Sink>(
             }
             AttemptEnd::Again(status) if cut.is_none() => {
                 let ended = exchange.fault(status);
-                select::failed(exchange, &format!("http_{status}"), Some(status), ended);
+                select::record_failure(exchange, &format!("http_{status}"), Some(status), ended);
                 continue;
             }
             AttemptEnd::Again(status) => {
@@ -102,7 +102,7 @@ pub(super) async fn until_answered<D: Sink>(
         }
         let code =
             status.map_or_else(|| refusal.code.to_owned(), |status| format!("http_{status}"));
-        select::failed(exchange, &code, status, ended);
+        select::record_failure(exchange, &code, status, ended);
     }
 }
 
@@ -131,7 +131,7 @@ async fn give_up<D: Sink>(
 }
 
 /// Call the selected backend: wait for a permit, send, and relay the answer.
-async fn ask<D: Sink>(
+async fn try_backend<D: Sink>(
     exchange: &mut Exchange,
     request: UpstreamRequest,
     cut: &mut Option<Box<Cut>>,
@@ -213,7 +213,7 @@ async fn call<D: Sink>(
                 let first = source.first_ended();
                 match source.into_unanswered() {
                     (Some(again), rest) if !fresh => {
-                        tracing::debug!(%error, "idle connection was dead, sending again");
+                        tracing::debug!(%error, "reused connection was dead, retrying");
                         fresh = true;
                         (request, hedge) = (again, rest);
                     }
@@ -320,7 +320,7 @@ pub async fn refuse<D: Sink>(exchange: &mut Exchange, refusal: &Refusal, sink: &
         exchange.cors.as_deref().unwrap_or_default()
     );
     if exchange.attempts.was_tried() {
-        extra.push_str(&select::field(exchange));
+        extra.push_str(&select::backend_field(exchange));
     }
     exchange.enter(State::ClientWrite);
     let written = match sink.begin(&head, &extra, &mut out) {

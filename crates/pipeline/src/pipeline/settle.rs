@@ -57,7 +57,7 @@ impl Drop for ExchangeGuard {
         exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
         select::settle(exchange);
         let used = rate_limit::settle(exchange);
-        rate_limit::book(exchange, &used);
+        rate_limit::add_usage(exchange, &used);
         record::write(exchange, &used);
     }
 }

@@ -114,7 +114,7 @@ pub fn is_foreign_inference(path: &str) -> bool {
 
 /// Refuse protocol upgrades, and expectations other than `100-continue`.
 pub fn check(head: &Head<'_, RequestLine<'_>>) -> Result<(), Refusal> {
-    if head.get("upgrade").is_some() || head.lists("connection", "upgrade") {
+    if head.get("upgrade").is_some() || head.list_contains("connection", "upgrade") {
         return Err(Refusal::upgrade());
     }
     match head.get("expect") {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_could_forge_a_line_are_replaced() {
+    fn unsafe_request_ids_are_rejected() {
         assert_eq!(usable_id(b"req-1"), Some("req-1"));
         for bad in [&b""[..], b"a b", b"a\x1b[1m", &[b'x'; 129], "é".as_bytes()] {
             assert_eq!(usable_id(bad), None);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_posts_on_inference_paths_are_ours() {
+    fn only_posts_on_inference_paths_enter_the_pipeline() {
         let of = |method, target| server(&RequestLine { method, target });
         assert_eq!(
             of("POST", "/v1/chat/completions?api-version=1"),

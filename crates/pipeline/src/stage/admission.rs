@@ -82,9 +82,9 @@ fn queue_request(exchange: &Exchange, tokens: u64) -> QueueRequest {
 
 fn refusal(shed: &Shed) -> Refusal {
     let why = match shed.reason {
-        ShedReason::QueueFull => "and the queue for it is full",
-        ShedReason::TooLate => "and the request's turn would come too late",
-        ShedReason::TimedOut => "and the request's turn did not come in time",
+        ShedReason::QueueFull => "and its queue is full",
+        ShedReason::TooLate => "and the expected wait in its queue is too long",
+        ShedReason::TimedOut => "and the request waited too long in its queue",
     };
     let seconds = shed.retry_after.as_secs_f64().ceil();
     Refusal {

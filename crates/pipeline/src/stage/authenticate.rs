@@ -14,7 +14,7 @@ use traffic::{Identity, credential};
 use wire::http1::head::{Head, RequestLine};
 
 use crate::client_certificate::ClientCertificate;
-use crate::exchange::{Exchange, ShownCredential, Who};
+use crate::exchange::{CredentialCheck, Exchange, ShownCredential};
 use crate::respond::Refusal;
 use plan::Plan;
 use plan::clock;
@@ -33,19 +33,19 @@ pub fn read_credential(
             let known = certificate.and_then(|certificate| {
                 keys.find_certificate(&certificate.proves, clock::wall_us())
             });
-            known.map_or(Who::Anonymous, Who::Known)
+            known.map_or(CredentialCheck::Anonymous, CredentialCheck::Known)
         }
         Some(shown) => match (keys.find(shown, clock::wall_us()), &plan.jwks) {
-            (Some(caller), _) => Who::Known(caller),
+            (Some(caller), _) => CredentialCheck::Known(caller),
             // A JWT has two dots; an API key has none.
             (None, Some(tokens)) if shown.bytes().filter(|byte| *byte == b'.').count() == 2 => {
                 match tokens.judge(shown, &plan.settings.rate_limits) {
-                    Identity::Good(caller) => Who::Known(caller),
-                    Identity::Bad => Who::Unknown,
-                    Identity::NotYet => Who::NotYet,
+                    Identity::Good(caller) => CredentialCheck::Known(caller),
+                    Identity::Bad => CredentialCheck::Unknown,
+                    Identity::NotYet => CredentialCheck::NotYet,
                 }
             }
-            (None, _) => Who::Unknown,
+            (None, _) => CredentialCheck::Unknown,
         },
     };
     Some(ShownCredential { who, began, ended: clock::now() })
@@ -57,7 +57,7 @@ pub fn admit(exchange: &mut Exchange, shown: Option<ShownCredential>) -> Result<
     if !exchange
         .shared
         .client_limits
-        .admits(exchange.accepted.client, &exchange.plan.settings.limits)
+        .admit_request(exchange.accepted.client, &exchange.plan.settings.limits)
     {
         return Err(Refusal::address_too_fast());
     }
@@ -83,8 +83,10 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
         return Err(refusal);
     }
     let caller = match who {
-        Who::Known(caller) => caller,
-        Who::Anonymous | Who::Unknown | Who::NotYet => exchange.plan.anonymous.clone(),
+        CredentialCheck::Known(caller) => caller,
+        CredentialCheck::Anonymous | CredentialCheck::Unknown | CredentialCheck::NotYet => {
+            exchange.plan.anonymous.clone()
+        }
     };
     if !caller.may_use(&route.name) {
         return Err(Refusal::forbidden_route());
@@ -98,11 +100,13 @@ pub fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refusal(who: &Who, wanted: Auth) -> Option<Refusal> {
+fn refusal(who: &CredentialCheck, wanted: Auth) -> Option<Refusal> {
     match (who, wanted) {
-        (Who::NotYet, Auth::Optional | Auth::Required) => Some(Refusal::identity_unavailable()),
-        (Who::Unknown, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
-        (Who::Anonymous, Auth::Required) => Some(Refusal::no_key()),
+        (CredentialCheck::NotYet, Auth::Optional | Auth::Required) => {
+            Some(Refusal::identity_unavailable())
+        }
+        (CredentialCheck::Unknown, Auth::Optional | Auth::Required) => Some(Refusal::bad_key()),
+        (CredentialCheck::Anonymous, Auth::Required) => Some(Refusal::no_key()),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 //! - *In*: the texts of the body, the tokenizer of the route.
 //! - *Out*: the exchange's estimate, counted exactly.
 //! - *Never*: a worker blocked by a long prompt: separate threads count it, and the request waits
-//!   at most [`PATIENCE`]; more than [`MAX_COUNTED`] bytes counted; a guardrail job queued behind
+//!   at most [`COUNT_TIMEOUT`]; more than [`MAX_COUNTED`] bytes counted; a guardrail job queued behind
 //!   it.
 //!
 //! The tokens that a chat template adds stay an estimate.
@@ -19,11 +19,11 @@ use crate::exchange::Exchange;
 use plan::host::Tokenizer;
 
 /// Maximum bytes counted on the worker itself, which takes less than a millisecond.
-const AT_ONCE: usize = 2 << 10;
+const MAX_INLINE_BYTES: usize = 2 << 10;
 /// Maximum bytes counted. The tokens of the rest are extrapolated from them.
 const MAX_COUNTED: usize = 256 << 10;
 /// Maximum wait for a count; after it, the estimate is used.
-const PATIENCE: Duration = Duration::from_millis(250);
+const COUNT_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A prompt to be counted.
 struct Prompt {
@@ -60,7 +60,7 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
     if prompt.read == 0 {
         return;
     }
-    let counted = if prompt.read <= AT_ONCE {
+    let counted = if prompt.read <= MAX_INLINE_BYTES {
         prompt.count(&tokenizer)
     } else {
         let (answer, counted) = tokio::sync::oneshot::channel();
@@ -71,9 +71,11 @@ pub async fn count(exchange: &mut Exchange, body: &[u8]) {
             }
         });
         match exchange.shared.tools.counting.offload(job) {
-            Ok(()) => {
-                tokio::time::timeout(PATIENCE, counted).await.ok().and_then(Result::ok).flatten()
-            }
+            Ok(()) => tokio::time::timeout(COUNT_TIMEOUT, counted)
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .flatten(),
             Err(_) => None,
         }
     };
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_of_a_prompt_is_bounded_and_ends_between_words() {
+    fn counted_text_is_bounded_and_ends_at_a_space() {
         let words = "caf\\u00e9 ".repeat(MAX_COUNTED / 5);
         let body = format!("{{\"stop\":\"none of it\",\"prompt\":[\"{words}\",\"more\"]}}");
         let facts = wire::RequestFacts::scan(body.as_bytes()).unwrap();

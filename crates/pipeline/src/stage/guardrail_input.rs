@@ -61,7 +61,8 @@ pub fn must_not_pass_unread(exchange: &Exchange) -> Result<(), Refusal> {
     if accept::passes_unread(&guardrail.settings, &exchange.accepted.endpoint) {
         return Ok(());
     }
-    let message = "The guardrail cannot read this API. Use a supported one, or have the path added to the guardrail's `passthrough`.";
+    let message = "The guardrail cannot read this API. Use a supported one, or ask the operator to \
+    add the path to the guardrail's `passthrough`.";
     Err(Refusal::blocked(403, "guardrail_unreadable_endpoint", message))
 }
 
@@ -100,7 +101,7 @@ pub async fn check_prompt(
         Verdict::Pass => Ok(None),
         Verdict::Block { kind } => Err(refusal(&guardrail, &kind)),
         Verdict::Failed { failure: Failure::TooLong, filter } => {
-            Err(Refusal::too_much_to_judge(&filter))
+            Err(Refusal::prompt_too_long_to_check(&filter))
         }
         Verdict::Failed { filter, failure } => {
             Err(Refusal::guardrail_unavailable(&filter, failure))
@@ -114,7 +115,7 @@ pub async fn check_prompt(
                 Ok(Some(body))
             }
             Redacted::Nothing => Ok(None),
-            Redacted::Impossible => Err(refusal(&guardrail, "something that cannot be taken out")),
+            Redacted::Impossible => Err(refusal(&guardrail, "content that cannot be redacted")),
         },
     }
 }
@@ -122,7 +123,8 @@ pub async fn check_prompt(
 /// Refuse prompts that the guardrail cannot check, or not within its bounds.
 fn readable(facts: &RequestFacts, guardrail: &Guardrail) -> Result<(), Refusal> {
     if guardrail.settings.acts_on_input() && facts.tokens {
-        let message = "The guardrail checks text. Send the prompt as text, not as token numbers or embeddings.";
+        let message = "The guardrail checks text. Send the prompt as text, not as token ids or \
+        embeddings.";
         return Err(Refusal::blocked(400, "guardrail_unreadable_prompt", message));
     }
     if facts.texts.len() > MAX_TEXTS {

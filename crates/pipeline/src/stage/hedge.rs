@@ -97,13 +97,13 @@ pub struct HedgePlan {
 enum State {
     /// The first is not late yet.
     Waiting(Pin<Box<Sleep>>),
-    Asking(Box<Probe>, Asked),
+    Asking(Box<Probe>, RunningHedge),
     /// No hedge can be sent.
     Out,
 }
 
 /// The attempt and permit of a running hedge.
-struct Asked {
+struct RunningHedge {
     target: Target,
     attempt: Attempt,
     permit: Option<Permit>,
@@ -185,7 +185,7 @@ impl Hedge {
         let call = Call::opening(&upstream, request, plan.limits, plan.connect, false);
         Some(State::Asking(
             Box::new(Probe::new(call, plan.reads)),
-            Asked { target, attempt, permit, sent_at: None },
+            RunningHedge { target, attempt, permit, sent_at: None },
         ))
     }
 
@@ -198,7 +198,7 @@ impl Hedge {
         }
         let ended = match begun {
             Ok(status) => self.plan.fault(asked.target, *status),
-            Err(error) => blame(*probe, error),
+            Err(error) => result_of_error(*probe, error),
         };
         if let Some(pool) = self.plan.route.pools.get(asked.target.pool) {
             pool.pool.end(asked.attempt, ended, clock::now());
@@ -220,7 +220,7 @@ impl Hedge {
 
 /// The result of an error for the backend: unknown, where the gateway's own limit or a stale idle
 /// connection may be the cause.
-fn blame(probe: Probe, error: &UpstreamError) -> AttemptResult {
+fn result_of_error(probe: Probe, error: &UpstreamError) -> AttemptResult {
     let is_old = || probe.into_inner().into_unanswered().is_some();
     if !error.blames_backend() || is_old() {
         AttemptResult::Unknown
@@ -294,7 +294,7 @@ impl HedgedCall {
         tracing::debug!(%error, "one of two hedged backends failed");
         let code = Refusal::unanswered(error).code.to_owned();
         let failure = |probe| HedgeFailure {
-            ended: blame(probe, error),
+            ended: result_of_error(probe, error),
             code,
             status: None,
             at: clock::now(),
@@ -373,7 +373,7 @@ impl HedgedCall {
         // Dropping the first cancels it.
         (self.first, self.error) = (Some(*probe), None);
         let after = Duration::from_nanos(asked.sent_at.map_or(0, |sent| sent.nanos_since(began)));
-        let Asked { target, attempt, permit, sent_at } = asked;
+        let RunningHedge { target, attempt, permit, sent_at } = asked;
         plan.route.pools.get(target.pool).into_iter().for_each(|pool| pool.hedge_won());
         let first = self.first_failure.take();
         self.outcome.switch =

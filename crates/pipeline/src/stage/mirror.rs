@@ -27,7 +27,7 @@ use plan::{Mirror, MirrorSlot, PlannedRoute};
 const TOTAL: Duration = Duration::from_secs(300);
 
 /// A copy of a request.
-struct Copied {
+struct MirroredRequest {
     route: Arc<PlannedRoute>,
     mirror: Arc<Mirror>,
     request: UpstreamRequest,
@@ -58,7 +58,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
     let (Some(mirror), Some(dialect)) = (&routed.route.mirror, routed.dialect) else { return };
     let Some(slot) = mirror.take_slot() else { return };
     let timeouts = exchange.timeouts();
-    let copied = Copied {
+    let copied = MirroredRequest {
         route: routed.route.clone(),
         mirror: mirror.clone(),
         request: request.clone(),
@@ -77,7 +77,7 @@ pub fn start(exchange: &Exchange, request: &UpstreamRequest) {
     exchange.shared.tasks.spawn(copied.run());
 }
 
-impl Copied {
+impl MirroredRequest {
     /// Send the copy, and count the result.
     async fn run(self) {
         let counts = self.mirror.counts.clone();

@@ -42,8 +42,10 @@ pub async fn reserve(exchange: &mut Exchange) -> Result<(), Refusal> {
         return Ok(());
     }
     let counts_tokens = exchange.routed.as_ref().is_some_and(|routed| routed.route.counts_tokens);
-    if counts_tokens && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.odd_count) {
-        let message = "Numbers of tokens and of choices must be whole numbers.";
+    if counts_tokens
+        && exchange.inspected.facts.as_ref().is_some_and(|facts| facts.has_invalid_count)
+    {
+        let message = "Token limits and numbers of choices must be whole numbers.";
         return Err(Refusal::invalid(400, "invalid_value", "max_tokens", message.into()));
     }
     exchange.enter(State::Queue);
@@ -151,7 +153,7 @@ pub fn used(exchange: &Exchange) -> Used {
         .routed
         .as_ref()
         .and_then(|routed| routed.dialect)
-        .is_some_and(Dialect::counts_cache_beside_prompt);
+        .is_some_and(Dialect::counts_cache_separately);
     let beside = if is_beside {
         [stated.cached_tokens, stated.cache_creation_tokens].iter().flatten().sum()
     } else {
@@ -204,7 +206,7 @@ fn used_in_all(exchange: &Exchange) -> Used {
 }
 
 /// Add the use to the usage sums, unless the request reached no engine or was not parsed.
-pub fn book(exchange: &Exchange, used: &Used) {
+pub fn add_usage(exchange: &Exchange, used: &Used) {
     if exchange.sent.at.is_none() || exchange.accepted.dialect.is_none() {
         return;
     }
@@ -212,7 +214,7 @@ pub fn book(exchange: &Exchange, used: &Used) {
     let model = exchange.inspected.facts.as_ref().and_then(|facts| facts.model.as_deref());
     let cost = used.cost(exchange.plan.rate_limits.price(model.unwrap_or_default()));
     let names = (&caller.owner, &caller.id, exchange.plan.declared(model));
-    exchange.shared.spend.add(names, used, cost, clock::wall_us());
+    exchange.shared.usage_sums.add(names, used, cost, clock::wall_us());
 }
 
 /// `x-ratelimit-*`, as OpenAI's clients read them.
@@ -268,7 +270,7 @@ fn refusal(limited: &Limited) -> Refusal {
     );
     match limited.retry_after {
         Some(wait) => message.push_str(&format!(" Try again in {}.", span(wait))),
-        None => message.push_str(" The request exceeds the limit as a whole. Send less."),
+        None => message.push_str(" The request alone exceeds the limit. Send a smaller one."),
     }
     let (kind, unit) = match limited.unit {
         Unit::Requests => ("requests", "requests"),

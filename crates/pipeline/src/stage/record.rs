@@ -87,7 +87,7 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
         trace_id: accepted.trace.take().map(|trace| trace.trace_id),
         started_at: accepted.started_at,
         route: exchange.routed.as_ref().map_or_else(
-            || exchange.plan.nowhere.group.route.clone(),
+            || exchange.plan.no_route_group.group.route.clone(),
             |r| r.route.route.name.clone(),
         ),
         backend: exchange.routed.as_ref().and_then(|r| Some(r.upstream()?.backend.name.clone())),
@@ -148,7 +148,8 @@ fn record(exchange: &mut Exchange, outcome: Outcome, used: &Used) -> Record {
 /// What the guardrail cost.
 fn overhead(guarded: &Guarded, ledger_us: &Parts, client_ttft: Option<u64>) -> SecurityOverhead {
     let added = guarded.before_first_token.map(|nanos| nanos / 1000);
-    SecurityOverhead::of(ledger_us, guarded.judged / 1000).before_first_token(added, client_ttft)
+    SecurityOverhead::from_ledger(ledger_us, guarded.judged / 1000)
+        .before_first_token(added, client_ttft)
 }
 
 /// Cost in dollars; `None` if the model has no price.

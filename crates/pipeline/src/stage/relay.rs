@@ -124,7 +124,7 @@ fn fields(exchange: &Exchange, first_byte: Tick) -> String {
     let mut fields = format!("x-request-id: {}\r\n", exchange.accepted.id);
     fields.push_str(exchange.cors.as_deref().unwrap_or_default());
     fields.push_str(&rate_limit::fields(exchange));
-    fields.push_str(&select::field(exchange));
+    fields.push_str(&select::backend_field(exchange));
     if exchange.routed.as_ref().is_some_and(|r| r.route.route.security_headers) {
         let (guarded, measured) =
             (&exchange.guarded, if exchange.answer.measured { "events" } else { "bytes" });

@@ -31,7 +31,7 @@ use crate::respond::Refusal;
 use plan::{PlannedPool, PlannedRoute, Target, clock};
 
 /// Maximum backends with waiting requests that are skipped for another one of the pool.
-const PASSED_OVER: usize = 4;
+const MAX_SKIPPED: usize = 4;
 
 /// Maximum prompt tokens, and output tokens, that a request counts as.
 const MAX_TOKENS: u64 = 1_000_000;
@@ -121,7 +121,7 @@ fn offload(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<Offlo
     let wanted = route.route.offload.iter().flat_map(|wanted| &wanted.findings);
     let traits = RequestTraits {
         tools: exchange.inspected.facts.as_ref().is_some_and(|facts| facts.tools > 0),
-        asks: exchange.attempts.asks_cloud,
+        asks: exchange.attempts.requests_cloud,
         found: wanted
             .into_iter()
             .any(|wanted| exchange.guarded.input.keys().any(|rule| wanted.matches(rule))),
@@ -187,7 +187,7 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     for (number, pool) in
         order.into_iter().filter_map(|number| Some((number, route.pools.get(number)?)))
     {
-        let Some(choice) = pick_of(exchange, number, pool, now) else { continue };
+        let Some(choice) = pick_from_pool(exchange, number, pool, now) else { continue };
         let reason = if Some(number) == first { choice.reason } else { Reason::Fallback };
         if choice.reason != Reason::Panic {
             return Some((Target { pool: number, at: choice.at }, reason));
@@ -197,7 +197,7 @@ fn pick(exchange: &Exchange, route: &PlannedRoute, now: Tick) -> Option<(Target,
     last_resort
 }
 
-fn pick_of(
+fn pick_from_pool(
     exchange: &Exchange,
     number: usize,
     pool: &Arc<PlannedPool>,
@@ -225,7 +225,7 @@ fn pick_of(
     let first = choose(&unfit)?;
     // A backend with a queue is skipped if another has none.
     let (mut choice, mut passed) = (first, unfit.clone());
-    for _ in 0..PASSED_OVER {
+    for _ in 0..MAX_SKIPPED {
         if !pool.upstreams.get(choice.at).is_some_and(|upstream| upstream.is_saturated()) {
             return Some(choice);
         }
@@ -304,7 +304,12 @@ pub fn report_first_token(exchange: &mut Exchange) {
 }
 
 /// An attempt has failed, and another backend is tried: record the failed one.
-pub fn failed(exchange: &mut Exchange, code: &str, status: Option<u16>, ended: AttemptResult) {
+pub fn record_failure(
+    exchange: &mut Exchange,
+    code: &str,
+    status: Option<u16>,
+    ended: AttemptResult,
+) {
     let now = clock::now();
     if let Some(permit) = exchange.permit.take() {
         permit.leave(now, None);
@@ -345,7 +350,7 @@ pub(super) fn write_attempt(
 
 /// The field `x-llm-lens-backend`: which backend answers, and why. Empty on routes without a
 /// choice.
-pub fn field(exchange: &Exchange) -> String {
+pub fn backend_field(exchange: &Exchange) -> String {
     let Some(routed) = exchange.routed.as_ref().filter(|routed| routed.route.has_choice()) else {
         return String::new();
     };

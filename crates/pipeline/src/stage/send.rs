@@ -22,7 +22,7 @@ pub struct Outgoing {
 
 /// Fields of the client that are not forwarded. The gateway sets its own where the backend needs
 /// one.
-const OURS: [&str; 6] =
+const REPLACED_FIELDS: [&str; 6] =
     ["host", "content-length", "expect", "x-request-id", "accept-encoding", "forwarded"];
 /// Fields that carry credentials. The client's are removed if the backend has its own key, or if
 /// the gateway authenticates clients.
@@ -91,7 +91,7 @@ pub fn head_for(
     let withheld = backend.api_key.is_some() || facts.keeps_credentials;
     for field in head.fields {
         let name = field.name;
-        let replaced = OURS.iter().any(|n| n.eq_ignore_ascii_case(name))
+        let replaced = REPLACED_FIELDS.iter().any(|n| n.eq_ignore_ascii_case(name))
             && !(route.forward_compression && name.eq_ignore_ascii_case("accept-encoding"));
         let credential = withheld && CREDENTIALS.iter().any(|n| n.eq_ignore_ascii_case(name));
         if replaced || credential || head.is_hop_by_hop(name) {
@@ -124,14 +124,14 @@ pub fn usage_edit(exchange: &Exchange) -> Option<Edit> {
     let routed = exchange.routed.as_ref()?;
     let facts = exchange.inspected.facts.as_ref()?;
     let wanted =
-        routed.route.route.inject_usage && facts.stream == Some(true) && !facts.usage_settled;
+        routed.route.route.inject_usage && facts.stream == Some(true) && !facts.cannot_inject_usage;
     if !wanted || !routed.dialect.is_some_and(Dialect::takes_stream_options) {
         return None;
     }
     let (at, text) = match facts.stream_options_at {
         Some(at) if facts.stream_options_empty => (at, "\"include_usage\":true"),
         Some(at) => (at, "\"include_usage\":true,"),
-        None => (facts.inside, "\"stream_options\":{\"include_usage\":true},"),
+        None => (facts.members_at, "\"stream_options\":{\"include_usage\":true},"),
     };
     Some(Edit { range: at..at, text: text.into() })
 }

@@ -24,7 +24,7 @@ async fn another_backend_is_chosen_for_what_failed_and_no_third() {
     let first = backend(&exchange);
     assert!(select::can_retry(&exchange));
     assert!(select::may_retry(&mut exchange), "the budget has one");
-    select::failed(&mut exchange, "upstream_connect_failed", None, AttemptResult::Failure);
+    select::record_failure(&mut exchange, "upstream_connect_failed", None, AttemptResult::Failure);
     select::select(&mut exchange).expect("another one");
     let second = backend(&exchange);
     assert_eq!(BTreeSet::from([&*first, &*second]), BTreeSet::from(["b", "c"]));

@@ -56,7 +56,7 @@ pub fn of(text: &str) -> Arc<Shared> {
         observatory,
         tools,
         client_limits: ClientLimits::new(),
-        spend: Arc::default(),
+        usage_sums: Arc::default(),
         audit: None,
         draining: AtomicBool::new(false),
         started: clock::now(),
@@ -77,7 +77,7 @@ impl Read {
             "POST {path} HTTP/1.1\r\nhost: gateway\r\n{fields}content-length: {}\r\n\r\n",
             body.len()
         );
-        let mut room = head::field_room();
+        let mut room = head::field_buffer();
         let index = HeadIndex::new(
             &head::parse_request(head.as_bytes(), &mut room, HeadLimits::default())
                 .expect("a head"),
@@ -90,7 +90,7 @@ impl Read {
         &self,
         work: impl FnOnce(&head::Head<'_, head::RequestLine<'_>>) -> T,
     ) -> T {
-        let mut room = head::field_room();
+        let mut room = head::field_buffer();
         work(&self.index.head(&self.buffer, &mut room))
     }
 

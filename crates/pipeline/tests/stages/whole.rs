@@ -17,7 +17,7 @@ async fn a_refusal_is_one_error_object_and_one_record() {
     let secrets = "guardrails: [{name: s, input_secrets: block}]";
     let key = "AKIAIOSFODNN7EXAMPLQ";
     for (route, more, read, status, code) in [
-        (", match: {path: /nowhere}", "", chat("x"), 404, "no_route"),
+        (", match: {path: /no_route_group}", "", chat("x"), 404, "no_route"),
         (
             ", pool: p",
             "",

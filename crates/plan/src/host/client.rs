@@ -22,7 +22,7 @@ const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum CallError {
     #[error("{0}")]
     /// The backend could not be reached, or did not answer.
     Upstream(#[from] UpstreamError),
@@ -32,7 +32,7 @@ pub enum AskError {
 }
 
 /// Send a POST. Repeat once on a new connection if a reused one is dead.
-pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError> {
+pub async fn post(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, CallError> {
     if upstream.backend.http2 {
         let mut source = H2Source::open(upstream, request(upstream, ask)).await?;
         let reply = exchange(&mut source).await?;
@@ -48,7 +48,7 @@ pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError>
                 source.settle(upstream);
                 return Ok(reply);
             }
-            Err(AskError::Upstream(_)) if !fresh && source.into_unanswered().is_some() => {
+            Err(CallError::Upstream(_)) if !fresh && source.into_unanswered().is_some() => {
                 fresh = true
             }
             Err(error) => return Err(error),
@@ -57,12 +57,12 @@ pub async fn ask(upstream: &Arc<Upstream>, ask: &Ask) -> Result<Reply, AskError>
 }
 
 /// GET the path of the backend's URL.
-pub async fn get(upstream: &Arc<Upstream>) -> Result<Reply, AskError> {
+pub async fn get(upstream: &Arc<Upstream>) -> Result<Reply, CallError> {
     get_path(upstream, if upstream.backend.prefix.is_empty() { "/" } else { "" }).await
 }
 
 /// GET a path below that of the backend's URL.
-pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, AskError> {
+pub async fn get_path(upstream: &Arc<Upstream>, path: &str) -> Result<Reply, CallError> {
     let backend = &upstream.backend;
     let mut head = format!(
         "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: application/json, text/plain\r\naccept-encoding: identity\r\n",
@@ -107,14 +107,14 @@ fn request(upstream: &Upstream, ask: &Ask) -> Request {
     }
 }
 
-async fn exchange<S: Source>(source: &mut S) -> Result<Reply, AskError> {
+async fn exchange<S: Source>(source: &mut S) -> Result<Reply, CallError> {
     poll_fn(|cx| source.poll_send(cx)).await?;
     let head = poll_fn(|cx| source.poll_head(cx)).await?;
     let mut body = Body(Vec::new());
     loop {
         let step = poll_fn(|cx| source.poll_body(cx, &mut body)).await?;
         if body.0.len() > MAX_REPLY {
-            return Err(AskError::TooLarge);
+            return Err(CallError::TooLarge);
         }
         if step == BodyStep::End {
             return Ok(Reply { status: head.status, body: body.0.into() });

@@ -111,7 +111,7 @@ mod tests {
     const QUEUE: usize = 256;
 
     #[test]
-    fn jobs_are_done_panics_survived_and_the_queue_has_an_end() {
+    fn jobs_run_despite_panics_and_a_full_queue_is_busy() {
         let pool = ThreadPool::new("test", 2, QUEUE);
         let (done, told) = sync_channel(64);
         pool.offload(Box::new(|| panic!("a job that panics"))).unwrap();

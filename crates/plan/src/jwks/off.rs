@@ -17,7 +17,7 @@ impl Jwks {
         unreachable!("invariant: plan refuses what this build cannot do")
     }
 
-    pub fn are(&self, _: &[JwtSettings]) -> bool {
+    pub fn matches_settings(&self, _: &[JwtSettings]) -> bool {
         match self.0 {}
     }
 

@@ -67,7 +67,7 @@ pub(super) fn probes(settings: &Settings) -> HashMap<Arc<str>, Duration> {
 
 /// Set for each pool whether it has a fallback in any route. The stable version is the fallback of
 /// the canary.
-pub(super) fn back(routes: &[Arc<PlannedRoute>]) {
+pub(super) fn set_fallbacks(routes: &[Arc<PlannedRoute>]) {
     let backed_in = |route: &Arc<PlannedRoute>| -> Vec<Arc<PlannedPool>> {
         let canary = route.route.canary.as_ref().and_then(|canary| route.pools.get(canary.pool));
         let others = route.pools.len() - usize::from(canary.is_some());

@@ -29,12 +29,12 @@ pub struct PlannedPool {
     /// Whether discovery adds backends.
     pub(super) is_discovered: bool,
     /// Counters of its hedges.
-    pub hedged: Arc<Hedged>,
+    pub hedged: Arc<HedgeCounters>,
 }
 
 /// Hedges of a pool. Counts survive discovery.
 #[derive(Debug, Default)]
-pub struct Hedged {
+pub struct HedgeCounters {
     /// Hedges sent.
     pub asked: AtomicU64,
     /// Hedges that answered first.

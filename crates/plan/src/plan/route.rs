@@ -202,7 +202,7 @@ impl MetricGroup {
     }
 
     /// Metric group of requests that match no route.
-    pub(super) fn nowhere(observatory: &Observatory, models: Arc<[String]>) -> Self {
+    pub(super) fn no_route_group(observatory: &Observatory, models: Arc<[String]>) -> Self {
         let group = Group {
             route: "none".into(),
             backend: "".into(),

@@ -32,7 +32,7 @@ impl Store {
     }
 
     /// As with the feature.
-    pub fn is_there(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         match self.none {}
     }
 
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// As with the feature.
-    pub async fn attend_to(&self, _: Vec<StoreTask>) {
+    pub async fn run_tasks(&self, _: Vec<StoreTask>) {
         match self.none {}
     }
 

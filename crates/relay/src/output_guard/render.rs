@@ -90,12 +90,12 @@ pub(super) fn event<'b>(
     if !masked && !content.strange && !opens {
         return Ok(Cow::Borrowed(bytes));
     }
-    let data = rewrite::data(context.framing, bytes);
+    let data = rewrite::event_data(context.framing, bytes);
     let mut edits: Vec<Edit> =
         content.slots.iter().flat_map(|slot| in_slot(context, texts, &data, slot)).collect();
     let mut blocked = None;
     let spelled = if masked { &SPELLED[..] } else { &[] };
-    let read = rewrite::strings(&data, spelled, &mut |key, found| {
+    let read = rewrite::visit_strings(&data, spelled, &mut |key, found| {
         let (text, at) = match found {
             Found::Erased(at) => return edits.push(Edit { at, with: b"null".to_vec() }),
             Found::Text(text, at) => (text, at),
@@ -126,7 +126,9 @@ pub(super) fn event<'b>(
         return Ok(Cow::Borrowed(bytes));
     }
     let mut changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
-    if rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {}).is_err() {
+    if rewrite::visit_strings(&rewrite::event_data(context.framing, &changed), &[], &mut |_, _| {})
+        .is_err()
+    {
         // The arguments of a tool may stand there as JSON of their own: what is masked in them goes
         // with all of them.
         let whole = content.slots.iter().filter(|slot| {
@@ -135,8 +137,12 @@ pub(super) fn event<'b>(
         edits.extend(whole.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
         edits.sort_by_key(|edit| (edit.at.start, std::cmp::Reverse(edit.at.end)));
         changed = rewrite::apply(context.framing, bytes, &mut edits).ok_or(UNREADABLE)?;
-        rewrite::strings(&rewrite::data(context.framing, &changed), &[], &mut |_, _| {})
-            .map_err(|_| UNREADABLE)?;
+        rewrite::visit_strings(
+            &rewrite::event_data(context.framing, &changed),
+            &[],
+            &mut |_, _| {},
+        )
+        .map_err(|_| UNREADABLE)?;
     }
     Ok(Cow::Owned(changed))
 }
@@ -170,7 +176,7 @@ pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec
         .iter()
         .filter(|slot| bytes.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'[')));
     edits.extend(objects.map(|slot| Edit { at: slot.raw.clone(), with: b"{}".to_vec() }));
-    let read = rewrite::strings(bytes, &SPELLED, &mut |key, found| match found {
+    let read = rewrite::visit_strings(bytes, &SPELLED, &mut |key, found| match found {
         Found::Erased(at) => edits.push(Edit { at, with: b"null".to_vec() }),
         Found::Text(_, at) if !ENVELOPE.contains(&key) && !is_reason(&at) => {
             edits.push(Edit { at, with: Vec::new() })

@@ -314,7 +314,7 @@ pub(super) fn channel_name(channel: Channel) -> &'static str {
         Channel::Refusal => "refusal",
         Channel::ToolName => "tool_name",
         Channel::ToolArguments => "tool_arguments",
-        Channel::Beside => "beside",
+        Channel::Auxiliary => "beside",
     }
 }
 

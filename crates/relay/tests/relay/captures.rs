@@ -45,7 +45,7 @@ fn body(file: &Path) -> Option<Body> {
     };
     let raw = std::fs::read(file.with_extension("http")).expect("readable");
     let len = head::find_end(&raw, 0, HeadLimits::default()).ok()??;
-    let mut room = head::field_room();
+    let mut room = head::field_buffer();
     let head =
         head::parse_response(raw.get(..len)?, &mut room, HeadLimits::default(), false).ok()?;
     let kind = head

@@ -47,7 +47,7 @@ pub struct Database {
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// SQLite cannot read it.
-    #[error("cannot read it: {0}; `llm-lens key create` makes it")]
+    #[error("cannot read the file: {0}; `llm-lens key create` creates one")]
     Read(rusqlite::Error),
     /// SQLite cannot change it.
     #[error("cannot change it: {0}")]

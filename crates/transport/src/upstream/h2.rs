@@ -110,7 +110,7 @@ impl H2Source {
 
 /// Converts the HTTP/1.1 head to HTTP/2.
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
-    let mut room = wire::http1::head::field_room();
+    let mut room = wire::http1::head::field_buffer();
     let mut parsed = httparse::Request::new(&mut room);
     // The head is our own work, made of fields that were checked.
     let _ = parsed.parse(&request.head);

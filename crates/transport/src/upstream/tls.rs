@@ -84,7 +84,7 @@ fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
         let certificate = certificate.map_err(|e| pem(e.to_string()))?;
         roots.add(certificate).map_err(|e| pem(e.to_string()))?;
     }
-    if roots.is_empty() { Err(pem("holds no certificate".into())) } else { Ok(roots) }
+    if roots.is_empty() { Err(pem("contains no certificate".into())) } else { Ok(roots) }
 }
 
 /// The system's authorities. Unreadable ones are skipped; without any, every handshake fails with

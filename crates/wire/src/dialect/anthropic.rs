@@ -4,8 +4,8 @@
 //! `message_delta` has the output tokens. A ping may occur anywhere. The end is `message_stop`.
 
 use super::openai_chat::to_u32;
-use super::{Memory, shared};
-use crate::event::{Channel, Listener, Teller, Usage};
+use super::{DialectState, shared};
+use crate::event::{Channel, EventReporter, Listener, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// Maximum tool calls whose index is tracked. Beyond it, the block's own index is used.
@@ -44,9 +44,9 @@ struct Members<'a> {
 }
 
 pub(super) fn read<'a, L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'a>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
     let mut m = Members::default();
@@ -67,26 +67,26 @@ pub(super) fn read<'a, L: Listener>(
     let block = m.index.unwrap_or(0);
     match m.kind.map_or(&b""[..], |k| k.raw()) {
         b"content_block_delta" => match m.delta {
-            Some(mut delta) => block_delta(&mut delta, memory.blocks.tool_index(block), tell),
+            Some(mut delta) => block_delta(&mut delta, state.blocks.tool_index(block), report),
             None => Ok(()),
         },
         b"content_block_start" => match m.block {
-            Some(mut start) => block_start(&mut start, &mut memory.blocks, block, tell),
+            Some(mut start) => block_start(&mut start, &mut state.blocks, block, report),
             None => Ok(()),
         },
         b"message_start" => match m.message {
-            Some(mut message) => message_start(&mut message, tell),
+            Some(mut message) => message_start(&mut message, report),
             None => Ok(()),
         },
-        b"message_delta" => message_delta(m.delta, m.usage, tell),
+        b"message_delta" => message_delta(m.delta, m.usage, report),
         b"message_stop" => {
-            tell.end("message_stop");
+            report.end("message_stop");
             Ok(())
         }
-        b"message" => message(&mut whole, tell),
+        b"message" => message(&mut whole, report),
         _ => match (m.error, m.detail) {
-            (Some(mut error), _) => shared::error(&mut error, tell),
-            (None, Some(mut detail)) => shared::detail(&mut detail, tell),
+            (Some(mut error), _) => shared::error(&mut error, report),
+            (None, Some(mut detail)) => shared::detail(&mut detail, report),
             (None, None) => Ok(()),
         },
     }
@@ -95,13 +95,13 @@ pub(super) fn read<'a, L: Listener>(
 fn block_delta<L: Listener>(
     scan: &mut Scan<'_>,
     tool: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
-            b"text" => tell.text(Channel::Content, 0, 0, v.text()?),
-            b"thinking" => tell.text(Channel::Reasoning, 0, 0, v.text()?),
-            b"partial_json" => tell.text(Channel::ToolArguments, 0, tool, v.text()?),
+            b"text" => report.text(Channel::Content, 0, 0, v.text()?),
+            b"thinking" => report.text(Channel::Reasoning, 0, 0, v.text()?),
+            b"partial_json" => report.text(Channel::ToolArguments, 0, tool, v.text()?),
             _ => {}
         }
         Ok(())
@@ -112,7 +112,7 @@ fn block_start<L: Listener>(
     scan: &mut Scan<'_>,
     blocks: &mut Blocks,
     block: u64,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let (mut kind, mut name, mut text, mut thinking) = (None, None, None, None);
     scan.object(|key, v| {
@@ -128,10 +128,10 @@ fn block_start<L: Listener>(
     match kind.map_or(&b""[..], |k| k.raw()) {
         b"tool_use" | b"server_tool_use" | b"mcp_tool_use" => {
             blocks.open(block);
-            tell.text(Channel::ToolName, 0, blocks.tool_index(block), name);
+            report.text(Channel::ToolName, 0, blocks.tool_index(block), name);
         }
-        b"text" => tell.text(Channel::Content, 0, 0, text),
-        b"thinking" => tell.text(Channel::Reasoning, 0, 0, thinking),
+        b"text" => report.text(Channel::Content, 0, 0, text),
+        b"thinking" => report.text(Channel::Reasoning, 0, 0, thinking),
         _ => {}
     }
     Ok(())
@@ -139,16 +139,16 @@ fn block_start<L: Listener>(
 
 fn message_start<L: Listener>(
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
-            b"model" => tell.model(v.text()?),
+            b"model" => report.model(v.text()?),
             b"role" => {
                 v.text()?;
-                tell.role();
+                report.role();
             }
-            b"usage" => tell.usage(Usage { completion_tokens: None, ..shared::usage(v)? }),
+            b"usage" => report.usage(Usage { completion_tokens: None, ..shared::usage(v)? }),
             _ => {}
         }
         Ok(())
@@ -158,31 +158,34 @@ fn message_start<L: Listener>(
 fn message_delta<L: Listener>(
     delta: Option<Scan<'_>>,
     usage: Option<Scan<'_>>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     if let Some(mut delta) = delta {
         delta.object(|key, v| {
             if key == b"stop_reason" {
-                tell.finish(0, v.text()?);
+                report.finish(0, v.text()?);
             }
             Ok(())
         })?;
     }
     if let Some(mut usage) = usage {
-        tell.usage(shared::usage(&mut usage)?);
+        report.usage(shared::usage(&mut usage)?);
     }
     Ok(())
 }
 
 /// The message of a request that was not streamed.
-fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn message<L: Listener>(
+    scan: &mut Scan<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let mut tools = 0;
     scan.object(|key, v| {
         match key {
-            b"model" => tell.model(v.text()?),
-            b"stop_reason" => tell.finish(0, v.text()?),
-            b"usage" => tell.usage(shared::usage(v)?),
-            b"content" => v.array(|_, v| content_block(v, &mut tools, tell))?,
+            b"model" => report.model(v.text()?),
+            b"stop_reason" => report.finish(0, v.text()?),
+            b"usage" => report.usage(shared::usage(v)?),
+            b"content" => v.array(|_, v| content_block(v, &mut tools, report))?,
             _ => {}
         }
         Ok(())
@@ -192,7 +195,7 @@ fn message<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result
 fn content_block<L: Listener>(
     scan: &mut Scan<'_>,
     tools: &mut u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let (mut kind, mut name, mut input, mut text, mut thinking) = (None, None, None, None, None);
     scan.object(|key, v| {
@@ -207,11 +210,11 @@ fn content_block<L: Listener>(
         Ok(())
     })?;
     match kind.map_or(&b""[..], |k| k.raw()) {
-        b"text" => tell.text(Channel::Content, 0, 0, text),
-        b"thinking" => tell.text(Channel::Reasoning, 0, 0, thinking),
+        b"text" => report.text(Channel::Content, 0, 0, text),
+        b"thinking" => report.text(Channel::Reasoning, 0, 0, thinking),
         b"tool_use" => {
-            tell.text(Channel::ToolName, 0, *tools, name);
-            tell.text(Channel::ToolArguments, 0, *tools, input);
+            report.text(Channel::ToolName, 0, *tools, name);
+            report.text(Channel::ToolArguments, 0, *tools, input);
             *tools += 1;
         }
         _ => {}

@@ -4,8 +4,8 @@
 //! text in `generated_text`. SGLang: `text` is cumulative, so only its growth is new text; every
 //! event has `meta_info`.
 
-use super::{Memory, shared};
-use crate::event::{Channel, Listener, Teller, Usage};
+use super::{DialectState, shared};
+use crate::event::{Channel, EventReporter, Listener, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 #[derive(Default)]
@@ -21,20 +21,20 @@ struct Members<'a> {
 }
 
 pub(super) fn read<L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     if scan.peek() == Some(b'[') {
-        return scan.array(|_, v| one(memory, v, tell));
+        return scan.array(|_, v| one(state, v, report));
     }
-    one(memory, scan, tell)
+    one(state, scan, report)
 }
 
 fn one<L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut m = Members::default();
     scan.object(|key, v| {
@@ -52,30 +52,33 @@ fn one<L: Listener>(
         Ok(())
     })?;
     match m.token {
-        Some(mut at) => token(&mut at, tell)?,
-        None => tell.text(Channel::Content, 0, 0, m.generated),
+        Some(mut at) => token(&mut at, report)?,
+        None => report.text(Channel::Content, 0, 0, m.generated),
     }
     if let Some(text) = m.cumulative {
-        grown(memory, text, tell);
+        grown(state, text, report);
     }
     if let Some(mut at) = m.details {
-        details(&mut at, tell)?;
+        details(&mut at, report)?;
     }
     if let Some(mut at) = m.meta {
-        meta_info(&mut at, tell)?;
+        meta_info(&mut at, report)?;
     }
     if m.generated.is_some() {
-        tell.end("generated_text");
+        report.end("generated_text");
     }
     match (m.error, m.detail) {
-        (Some(mut at), _) => shared::error_of_kind(m.error_type, &mut at, tell)?,
-        (None, Some(mut at)) => shared::detail(&mut at, tell)?,
+        (Some(mut at), _) => shared::error_of_kind(m.error_type, &mut at, report)?,
+        (None, Some(mut at)) => shared::detail(&mut at, report)?,
         (None, None) => {}
     }
     Ok(())
 }
 
-fn token<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn token<L: Listener>(
+    scan: &mut Scan<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let (mut text, mut special) = (None, false);
     scan.object(|key, v| {
         match key {
@@ -86,37 +89,43 @@ fn token<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(
         Ok(())
     })?;
     if !special {
-        tell.text(Channel::Content, 0, 0, text);
+        report.text(Channel::Content, 0, 0, text);
     }
     Ok(())
 }
 
-fn details<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn details<L: Listener>(
+    scan: &mut Scan<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let mut usage = Usage::default();
     scan.object(|key, v| {
         match key {
-            b"finish_reason" => tell.finish(0, v.text()?),
+            b"finish_reason" => report.finish(0, v.text()?),
             b"generated_tokens" => usage.completion_tokens = v.uint()?,
             b"input_length" => usage.prompt_tokens = v.uint()?,
             _ => {}
         }
         Ok(())
     })?;
-    tell.usage(usage);
+    report.usage(usage);
     Ok(())
 }
 
 /// Report only the text added since the last event. Lengths are of the raw text: if an engine
 /// changes earlier escapes, the text is off by a few bytes, but no event is lost.
-fn grown<L: Listener>(memory: &mut Memory, text: Text<'_>, tell: &mut Teller<'_, L>) {
+fn grown<L: Listener>(state: &mut DialectState, text: Text<'_>, report: &mut EventReporter<'_, L>) {
     let raw = text.raw();
-    if raw.len() > memory.cumulative {
-        tell.text(Channel::Content, 0, 0, text.from_byte(memory.cumulative));
-        memory.cumulative = raw.len();
+    if raw.len() > state.cumulative {
+        report.text(Channel::Content, 0, 0, text.from_byte(state.cumulative));
+        state.cumulative = raw.len();
     }
 }
 
-fn meta_info<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn meta_info<L: Listener>(
+    scan: &mut Scan<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let mut usage = Usage::default();
     scan.object(|key, v| {
         match key {
@@ -125,7 +134,7 @@ fn meta_info<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Resu
             b"cached_tokens" => usage.cached_tokens = v.uint()?,
             b"finish_reason" => v.object(|key, v| {
                 if key == b"type" {
-                    tell.finish(0, v.text()?);
+                    report.finish(0, v.text()?);
                 }
                 Ok(())
             })?,
@@ -133,6 +142,6 @@ fn meta_info<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Resu
         }
         Ok(())
     })?;
-    tell.usage(usage);
+    report.usage(usage);
     Ok(())
 }

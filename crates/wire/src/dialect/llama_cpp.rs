@@ -2,20 +2,23 @@
 //! `stop:true` and the counts.
 
 use super::shared;
-use crate::event::{Channel, Listener, Teller, Usage};
+use crate::event::{Channel, EventReporter, Listener, Usage};
 use crate::json::{Malformed, Scan};
 
 pub(super) fn read<L: Listener>(
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     if scan.peek() == Some(b'[') {
-        return scan.array(|_, v| one(v, tell));
+        return scan.array(|_, v| one(v, report));
     }
-    one(scan, tell)
+    one(scan, report)
 }
 
-fn one<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn one<L: Listener>(
+    scan: &mut Scan<'_>,
+    report: &mut EventReporter<'_, L>,
+) -> Result<(), Malformed> {
     let mut usage = Usage::default();
     let (mut content, mut stop, mut reason) = (None, false, None);
     scan.object(|key, v| {
@@ -25,17 +28,17 @@ fn one<L: Listener>(scan: &mut Scan<'_>, tell: &mut Teller<'_, L>) -> Result<(),
             b"stop_type" => reason = v.text()?,
             b"tokens_predicted" => usage.completion_tokens = v.uint()?,
             b"tokens_evaluated" => usage.prompt_tokens = v.uint()?,
-            b"model" => tell.model(v.text()?),
-            b"error" => shared::error(v, tell)?,
+            b"model" => report.model(v.text()?),
+            b"error" => shared::error(v, report)?,
             _ => {}
         }
         Ok(())
     })?;
-    tell.text(Channel::Content, 0, 0, content);
+    report.text(Channel::Content, 0, 0, content);
     if stop {
-        tell.finish(0, reason);
-        tell.end("stop:true");
+        report.finish(0, reason);
+        report.end("stop:true");
     }
-    tell.usage(usage);
+    report.usage(usage);
     Ok(())
 }

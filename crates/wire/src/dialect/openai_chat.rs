@@ -6,14 +6,14 @@
 //! annotation events with no choice, or a choice without delta (Azure); usage inside `x_groq`; an
 //! error next to choices (OpenRouter); a role on every event (TGI) or on none.
 
-use super::{Memory, shared};
-use crate::event::{Channel, Listener, Teller};
+use super::{DialectState, shared};
+use crate::event::{Channel, EventReporter, Listener};
 use crate::json::{Malformed, Scan};
 
 pub(super) fn read<'a, L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'a>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
     let (mut error, mut error_type, mut is_error) = (None, None, false);
@@ -24,32 +24,32 @@ pub(super) fn read<'a, L: Listener>(
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
                     any = true;
-                    choice(memory, v, at, tell)
+                    choice(state, v, at, report)
                 })?;
-                tell.no_choices = list && !any;
+                report.no_choices = list && !any;
             }
-            b"usage" => tell.usage(shared::usage(v)?),
+            b"usage" => report.usage(shared::usage(v)?),
             b"x_groq" => v.object(|key, v| {
                 match key {
-                    b"usage" => tell.usage(shared::usage(v)?),
-                    b"error" => shared::error(v, tell)?,
+                    b"usage" => report.usage(shared::usage(v)?),
+                    b"error" => shared::error(v, report)?,
                     _ => {}
                 }
                 Ok(())
             })?,
-            b"model" => tell.model(v.text()?),
+            b"model" => report.model(v.text()?),
             b"error" => error = Some(*v),
             b"error_type" => error_type = v.text()?,
             b"object" => is_error = v.text()?.is_some_and(|t| t.raw() == b"error"),
-            b"detail" => shared::detail(v, tell)?,
+            b"detail" => shared::detail(v, report)?,
             _ => {}
         }
         Ok(())
     })?;
     match error {
-        Some(mut at) => shared::error_of_kind(error_type, &mut at, tell),
+        Some(mut at) => shared::error_of_kind(error_type, &mut at, report),
         // SGLang and Mistral: the whole object is the error.
-        None if is_error => shared::error(&mut whole, tell),
+        None if is_error => shared::error(&mut whole, report),
         None => Ok(()),
     }
 }
@@ -57,10 +57,10 @@ pub(super) fn read<'a, L: Listener>(
 /// One choice. Its index may follow its text, so the position of the text is saved until the index
 /// is known.
 fn choice<L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'_>,
     at: usize,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut index = None;
     let mut body = None;
@@ -69,7 +69,7 @@ fn choice<L: Listener>(
         match key {
             b"index" => index = v.uint()?,
             b"delta" | b"message" => match index {
-                Some(index) => message(memory, v, to_u32(index), tell)?,
+                Some(index) => message(state, v, to_u32(index), report)?,
                 None => body = Some(*v),
             },
             b"finish_reason" => reason = v.text()?,
@@ -79,41 +79,41 @@ fn choice<L: Listener>(
     })?;
     let index = to_u32(index.unwrap_or(at as u64));
     if let Some(mut body) = body {
-        message(memory, &mut body, index, tell)?;
+        message(state, &mut body, index, report)?;
     }
-    tell.finish(index, reason);
+    report.finish(index, reason);
     Ok(())
 }
 
 fn message<L: Listener>(
-    memory: &mut Memory,
+    state: &mut DialectState,
     scan: &mut Scan<'_>,
     choice: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut reasoned = false;
     scan.object(|key, v| {
         match key {
             b"role" => {
                 if v.text()?.is_some() {
-                    tell.role();
+                    report.role();
                 }
             }
-            b"content" if memory.echo_pending => {
+            b"content" if state.echo_pending => {
                 let echo = v.text()?;
-                memory.echo_pending = echo.is_none_or(|t| t.is_empty());
+                state.echo_pending = echo.is_none_or(|t| t.is_empty());
             }
-            b"content" => content(v, choice, tell)?,
+            b"content" => content(v, choice, report)?,
             // Some engines write the same text under both names.
             b"reasoning_content" | b"reasoning" if !reasoned => {
                 let text = v.text()?;
                 reasoned = text.is_some_and(|t| !t.is_empty());
-                tell.text(Channel::Reasoning, choice, 0, text);
+                report.text(Channel::Reasoning, choice, 0, text);
             }
-            b"refusal" => tell.text(Channel::Refusal, choice, 0, v.text()?),
-            b"tool_calls" => v.array(|at, v| tool_call(v, choice, at, tell))?,
-            b"function_call" => function(v, choice, 0, tell)?,
-            key => tell.beside(choice, key, v)?,
+            b"refusal" => report.text(Channel::Refusal, choice, 0, v.text()?),
+            b"tool_calls" => v.array(|at, v| tool_call(v, choice, at, report))?,
+            b"function_call" => function(v, choice, 0, report)?,
+            key => report.beside(choice, key, v)?,
         }
         Ok(())
     })
@@ -122,20 +122,20 @@ fn message<L: Listener>(
 fn content<L: Listener>(
     scan: &mut Scan<'_>,
     choice: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     if scan.peek() != Some(b'[') {
-        tell.text(Channel::Content, choice, 0, scan.text()?);
+        report.text(Channel::Content, choice, 0, scan.text()?);
         return Ok(());
     }
     scan.array(|_, v| {
         v.object(|key, v| {
             match key {
-                b"text" => tell.text(Channel::Content, choice, 0, v.text()?),
+                b"text" => report.text(Channel::Content, choice, 0, v.text()?),
                 b"thinking" => v.array(|_, v| {
                     v.object(|key, v| {
                         if key == b"text" {
-                            tell.text(Channel::Reasoning, choice, 0, v.text()?);
+                            report.text(Channel::Reasoning, choice, 0, v.text()?);
                         }
                         Ok(())
                     })
@@ -151,7 +151,7 @@ fn tool_call<L: Listener>(
     scan: &mut Scan<'_>,
     choice: u32,
     at: usize,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut index = None;
     let mut call = None;
@@ -164,7 +164,7 @@ fn tool_call<L: Listener>(
         Ok(())
     })?;
     match call {
-        Some(mut call) => function(&mut call, choice, to_u32(index.unwrap_or(at as u64)), tell),
+        Some(mut call) => function(&mut call, choice, to_u32(index.unwrap_or(at as u64)), report),
         None => Ok(()),
     }
 }
@@ -173,12 +173,14 @@ fn function<L: Listener>(
     scan: &mut Scan<'_>,
     choice: u32,
     index: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
-            b"name" => tell.text(Channel::ToolName, choice, index, v.text()?),
-            b"arguments" | b"input" => tell.text(Channel::ToolArguments, choice, index, v.text()?),
+            b"name" => report.text(Channel::ToolName, choice, index, v.text()?),
+            b"arguments" | b"input" => {
+                report.text(Channel::ToolArguments, choice, index, v.text()?)
+            }
             _ => {}
         }
         Ok(())

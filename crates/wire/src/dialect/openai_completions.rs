@@ -3,12 +3,12 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, Listener, Teller};
+use crate::event::{Channel, EventReporter, Listener};
 use crate::json::{Malformed, Scan};
 
 pub(super) fn read<L: Listener>(
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     scan.object(|key, v| {
         match key {
@@ -17,14 +17,14 @@ pub(super) fn read<L: Listener>(
                 let list = v.peek() == Some(b'[');
                 v.array(|at, v| {
                     any = true;
-                    choice(v, at, tell)
+                    choice(v, at, report)
                 })?;
-                tell.no_choices = list && !any;
+                report.no_choices = list && !any;
             }
-            b"usage" => tell.usage(shared::usage(v)?),
-            b"model" => tell.model(v.text()?),
-            b"error" => shared::error(v, tell)?,
-            b"detail" => shared::detail(v, tell)?,
+            b"usage" => report.usage(shared::usage(v)?),
+            b"model" => report.model(v.text()?),
+            b"error" => shared::error(v, report)?,
+            b"detail" => shared::detail(v, report)?,
             _ => {}
         }
         Ok(())
@@ -34,7 +34,7 @@ pub(super) fn read<L: Listener>(
 fn choice<L: Listener>(
     scan: &mut Scan<'_>,
     at: usize,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let (mut index, mut text, mut reasoning, mut reason, mut again) =
         (None, None, None, None, None);
@@ -51,11 +51,11 @@ fn choice<L: Listener>(
         Ok(())
     })?;
     let index = to_u32(index.unwrap_or(at as u64));
-    tell.text(Channel::Reasoning, index, 0, reasoning);
-    tell.text(Channel::Content, index, 0, text);
+    report.text(Channel::Reasoning, index, 0, reasoning);
+    report.text(Channel::Content, index, 0, text);
     if let Some(mut again) = again {
-        tell.beside(index, b"reasoning", &mut again)?;
+        report.beside(index, b"reasoning", &mut again)?;
     }
-    tell.finish(index, reason);
+    report.finish(index, reason);
     Ok(())
 }

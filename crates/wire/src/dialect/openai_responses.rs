@@ -5,7 +5,7 @@
 
 use super::openai_chat::to_u32;
 use super::shared;
-use crate::event::{Channel, Listener, Teller};
+use crate::event::{Channel, EventReporter, Listener};
 use crate::json::{Malformed, Scan, Text};
 
 /// The members of an event that are used, whatever their order.
@@ -25,7 +25,7 @@ struct Members<'a> {
 
 pub(super) fn read<'a, L: Listener>(
     scan: &mut Scan<'a>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut whole = *scan;
     let mut m = Members::default();
@@ -46,41 +46,41 @@ pub(super) fn read<'a, L: Listener>(
         Ok(())
     })?;
     if m.is_response && m.kind.is_none() {
-        return response(&mut whole, true, tell);
+        return response(&mut whole, true, report);
     }
-    event(m, tell)
+    event(m, report)
 }
 
-fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Malformed> {
+fn event<L: Listener>(m: Members<'_>, report: &mut EventReporter<'_, L>) -> Result<(), Malformed> {
     let index = to_u32(m.output_index.unwrap_or(0));
     match m.kind.map_or(&b""[..], |k| k.raw()) {
-        b"response.output_text.delta" => tell.text(Channel::Content, 0, 0, m.delta),
+        b"response.output_text.delta" => report.text(Channel::Content, 0, 0, m.delta),
         b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta" => {
-            tell.text(Channel::Reasoning, 0, 0, m.delta);
+            report.text(Channel::Reasoning, 0, 0, m.delta);
         }
-        b"response.refusal.delta" => tell.text(Channel::Refusal, 0, 0, m.delta),
+        b"response.refusal.delta" => report.text(Channel::Refusal, 0, 0, m.delta),
         b"response.function_call_arguments.delta"
         | b"response.mcp_call_arguments.delta"
         | b"response.custom_tool_call_input.delta" => {
-            tell.text(Channel::ToolArguments, 0, index, m.delta)
+            report.text(Channel::ToolArguments, 0, index, m.delta)
         }
         b"response.output_item.added" => {
             if let Some(mut item) = m.item {
-                item_added(&mut item, index, tell)?;
+                item_added(&mut item, index, report)?;
             }
         }
-        b"response.completed" => finished(m.response, "response.completed", tell)?,
-        b"response.incomplete" => finished(m.response, "response.incomplete", tell)?,
-        b"response.failed" => finished(m.response, "response.failed", tell)?,
+        b"response.completed" => finished(m.response, "response.completed", report)?,
+        b"response.incomplete" => finished(m.response, "response.incomplete", report)?,
+        b"response.failed" => finished(m.response, "response.failed", report)?,
         b"error" => match m.error {
-            Some(mut error) => shared::error(&mut error, tell)?,
-            None => tell.error(None, m.message, m.code),
+            Some(mut error) => shared::error(&mut error, report)?,
+            None => report.error(None, m.message, m.code),
         },
         b"response.created" | b"response.queued" | b"response.in_progress" => {
             if let Some(mut at) = m.response {
                 at.object(|key, v| {
                     if key == b"model" {
-                        tell.model(v.text()?);
+                        report.model(v.text()?);
                     }
                     Ok(())
                 })?;
@@ -88,15 +88,15 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
         }
         b"" => {
             if let Some(mut error) = m.error {
-                shared::error(&mut error, tell)?;
+                shared::error(&mut error, report)?;
             } else if let Some(mut detail) = m.detail {
-                shared::detail(&mut detail, tell)?;
+                shared::detail(&mut detail, report)?;
             }
         }
         // Transcripts, code, and kinds that are not known yet.
         kind => {
             if let Some(delta) = m.delta {
-                tell.text_beside(kind, delta);
+                report.text_beside(kind, delta);
             }
         }
     }
@@ -106,7 +106,7 @@ fn event<L: Listener>(m: Members<'_>, tell: &mut Teller<'_, L>) -> Result<(), Ma
 fn item_added<L: Listener>(
     item: &mut Scan<'_>,
     index: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let (mut kind, mut name, mut role) = (None, None, false);
     item.object(|key, v| {
@@ -120,9 +120,9 @@ fn item_added<L: Listener>(
     })?;
     if kind.is_some_and(|k| matches!(k.raw(), b"function_call" | b"custom_tool_call" | b"mcp_call"))
     {
-        tell.text(Channel::ToolName, 0, index, name);
+        report.text(Channel::ToolName, 0, index, name);
     } else if role {
-        tell.role();
+        report.role();
     }
     Ok(())
 }
@@ -130,12 +130,12 @@ fn item_added<L: Listener>(
 fn finished<L: Listener>(
     at: Option<Scan<'_>>,
     marker: &'static str,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     if let Some(mut at) = at {
-        response(&mut at, false, tell)?;
+        response(&mut at, false, report)?;
     }
-    tell.end(marker);
+    report.end(marker);
     Ok(())
 }
 
@@ -143,14 +143,16 @@ fn finished<L: Listener>(
 fn response<L: Listener>(
     scan: &mut Scan<'_>,
     with_output: bool,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let (mut status, mut incomplete) = (None, None);
     scan.object(|key, v| {
         match key {
-            b"output" if with_output => v.array(|at, v| output_item(v, to_u32(at as u64), tell))?,
-            b"usage" => tell.usage(shared::usage(v)?),
-            b"model" => tell.model(v.text()?),
+            b"output" if with_output => {
+                v.array(|at, v| output_item(v, to_u32(at as u64), report))?
+            }
+            b"usage" => report.usage(shared::usage(v)?),
+            b"model" => report.model(v.text()?),
             b"status" => status = v.text()?,
             b"incomplete_details" => v.object(|key, v| {
                 if key == b"reason" {
@@ -158,19 +160,19 @@ fn response<L: Listener>(
                 }
                 Ok(())
             })?,
-            b"error" => shared::error(v, tell)?,
+            b"error" => shared::error(v, report)?,
             _ => {}
         }
         Ok(())
     })?;
-    tell.finish(0, incomplete.or(status));
+    report.finish(0, incomplete.or(status));
     Ok(())
 }
 
 fn output_item<L: Listener>(
     scan: &mut Scan<'_>,
     index: u32,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let mut kind = None;
     let (mut name, mut arguments) = (None, None);
@@ -188,8 +190,8 @@ fn output_item<L: Listener>(
     })?;
     let channel = match kind.map_or(&b""[..], |k| k.raw()) {
         b"function_call" | b"custom_tool_call" | b"mcp_call" => {
-            tell.text(Channel::ToolName, 0, index, name);
-            tell.text(Channel::ToolArguments, 0, index, arguments);
+            report.text(Channel::ToolName, 0, index, name);
+            report.text(Channel::ToolArguments, 0, index, arguments);
             return Ok(());
         }
         b"reasoning" => Channel::Reasoning,
@@ -199,8 +201,8 @@ fn output_item<L: Listener>(
         list.array(|_, v| {
             v.object(|key, v| {
                 match key {
-                    b"text" => tell.text(channel, 0, 0, v.text()?),
-                    b"refusal" => tell.text(Channel::Refusal, 0, 0, v.text()?),
+                    b"text" => report.text(channel, 0, 0, v.text()?),
+                    b"refusal" => report.text(Channel::Refusal, 0, 0, v.text()?),
                     _ => {}
                 }
                 Ok(())

@@ -1,26 +1,26 @@
 //! Objects that several dialects share: errors, and usage with both sets of member names.
 
-use crate::event::{Listener, Teller, Usage};
+use crate::event::{EventReporter, Listener, Usage};
 use crate::json::{Malformed, Scan, Text};
 
 /// An error: an object, or a bare string.
 pub(super) fn error<L: Listener>(
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
-    error_of_kind(None, scan, tell)
+    error_of_kind(None, scan, report)
 }
 
 /// Like [`error`], with the kind given outside the error object.
 pub(super) fn error_of_kind<'a, L: Listener>(
     mut kind: Option<Text<'a>>,
     scan: &mut Scan<'a>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     match scan.peek() {
         Some(b'"') => {
             let message = scan.text()?;
-            tell.error(kind, message, None);
+            report.error(kind, message, None);
         }
         Some(b'{') => {
             let (mut message, mut code) = (None, None);
@@ -33,7 +33,7 @@ pub(super) fn error_of_kind<'a, L: Listener>(
                 }
                 Ok(())
             })?;
-            tell.error(kind, message, code);
+            report.error(kind, message, code);
         }
         _ => scan.skip()?,
     }
@@ -43,10 +43,10 @@ pub(super) fn error_of_kind<'a, L: Listener>(
 /// `detail` of FastAPI servers: a string for an unknown path, a list for a failed validation.
 pub(super) fn detail<L: Listener>(
     scan: &mut Scan<'_>,
-    tell: &mut Teller<'_, L>,
+    report: &mut EventReporter<'_, L>,
 ) -> Result<(), Malformed> {
     let message = scan.text()?;
-    tell.error(None, message, None);
+    report.error(None, message, None);
     Ok(())
 }
 

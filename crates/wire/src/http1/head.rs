@@ -103,7 +103,7 @@ impl<'a, L> Head<'a, L> {
     }
 
     /// Whether a comma-separated list field contains a token.
-    pub fn lists(&self, name: &str, token: &str) -> bool {
+    pub fn list_contains(&self, name: &str, token: &str) -> bool {
         self.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).any(|f| {
             f.value
                 .split(|b| *b == b',')
@@ -114,9 +114,9 @@ impl<'a, L> Head<'a, L> {
     /// Whether the connection stays open after this message.
     pub fn keeps_alive(&self) -> bool {
         if self.http10 {
-            self.lists("connection", "keep-alive")
+            self.list_contains("connection", "keep-alive")
         } else {
-            !self.lists("connection", "close")
+            !self.list_contains("connection", "close")
         }
     }
 
@@ -134,15 +134,16 @@ impl<'a, L> Head<'a, L> {
             "transfer-encoding",
             "upgrade",
         ];
-        ALWAYS.iter().any(|h| h.eq_ignore_ascii_case(name)) || self.lists("connection", name)
+        ALWAYS.iter().any(|h| h.eq_ignore_ascii_case(name))
+            || self.list_contains("connection", name)
     }
 }
 
 /// Buffer for the fields of one head. The caller provides it, so that parsing does not allocate.
-pub type FieldRoom<'a> = [httparse::Header<'a>; MAX_FIELDS];
+pub type FieldBuffer<'a> = [httparse::Header<'a>; MAX_FIELDS];
 
 /// An empty field buffer.
-pub fn field_room<'a>() -> FieldRoom<'a> {
+pub fn field_buffer<'a>() -> FieldBuffer<'a> {
     [httparse::EMPTY_HEADER; MAX_FIELDS]
 }
 
@@ -179,7 +180,7 @@ pub fn find_end(bytes: &[u8], seen: usize, limits: HeadLimits) -> Result<Option<
 /// The first problem found, as a [`HeadError`].
 pub fn parse_request<'a>(
     head: &'a [u8],
-    room: &'a mut FieldRoom<'a>,
+    room: &'a mut FieldBuffer<'a>,
     limits: HeadLimits,
 ) -> Result<Head<'a, RequestLine<'a>>, HeadError> {
     let mut parsed =
@@ -203,7 +204,7 @@ pub fn parse_request<'a>(
 /// The first problem found, as a [`HeadError`].
 pub fn parse_response<'a>(
     head: &'a [u8],
-    room: &'a mut FieldRoom<'a>,
+    room: &'a mut FieldBuffer<'a>,
     limits: HeadLimits,
     to_head: bool,
 ) -> Result<Head<'a, StatusLine>, HeadError> {
@@ -328,7 +329,7 @@ mod tests {
     fn request(text: &[u8]) -> Result<(String, BodyFraming), HeadError> {
         let limits = HeadLimits::default();
         let end = find_end(text, 0, limits)?.ok_or(HeadError::Malformed("incomplete"))?;
-        let mut room = field_room();
+        let mut room = field_buffer();
         let head = parse_request(&text[..end], &mut room, limits)?;
         Ok((format!("{} {}", head.line.method, head.line.target), head.framing))
     }
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn every_ambiguity_is_refused() {
+    fn ambiguous_framing_is_rejected() {
         let post = |fields: &str| {
             request(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n").as_bytes())
         };
@@ -434,9 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_is_what_connection_says() {
+    fn connection_field_nominates_hop_by_hop_fields() {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-secret, close\r\nX-Secret: 1\r\nX-Open: 2\r\n\r\n";
-        let mut room = field_room();
+        let mut room = field_buffer();
         let head = parse_request(text, &mut room, HeadLimits::default()).unwrap();
         assert!(head.is_hop_by_hop("X-Secret") && head.is_hop_by_hop("Transfer-Encoding"));
         assert!(!head.is_hop_by_hop("X-Open") && !head.keeps_alive());
@@ -445,7 +446,7 @@ mod tests {
     #[test]
     fn responses() {
         let parse = |text: &[u8], to_head| {
-            let mut room = field_room();
+            let mut room = field_buffer();
             parse_response(text, &mut room, HeadLimits::default(), to_head)
                 .map(|h| (h.line.status, h.framing))
         };

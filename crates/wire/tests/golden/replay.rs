@@ -249,7 +249,7 @@ impl Reading {
     }
 
     fn open(&mut self, capture: &Capture, bytes: &[u8]) -> (BodyReader, Reader) {
-        let mut room = head::field_room();
+        let mut room = head::field_buffer();
         let head = head::parse_response(bytes, &mut room, HeadLimits::default(), false).unwrap();
         self.status = head.line.status;
         let content_type =
@@ -341,7 +341,7 @@ impl Listener for Reading {
                     Channel::ToolName => {
                         self.tool_calls.entry((choice, index)).or_default().0.push_str(&text)
                     }
-                    Channel::Beside => {}
+                    Channel::Auxiliary => {}
                     Channel::ToolArguments => {
                         self.tool_calls.entry((choice, index)).or_default().1.push_str(&text)
                     }

@@ -36,7 +36,7 @@ fn sound(body: &[u8], facts: &RequestFacts) {
         );
     }
     assert!(facts.texts.is_sorted_by_key(|text| text.range.start));
-    assert_eq!(body[facts.inside - 1], b'{');
+    assert_eq!(body[facts.members_at - 1], b'{');
     assert!(facts.stream_options_at.is_none_or(|at| body[at - 1] == b'{'));
     assert!(facts.prompt_bytes() <= body.len());
 }

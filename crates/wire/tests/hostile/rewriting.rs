@@ -5,7 +5,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 use serde_json::Value;
 use wire::Framing;
-use wire::rewrite::{Edit, Found, apply, data, strings};
+use wire::rewrite::{Edit, Found, apply, event_data, visit_strings};
 use wire::sse::{Decoder, Item};
 
 use super::config;
@@ -24,7 +24,7 @@ type Places = Vec<Range<usize>>;
 /// The places of all strings of a document.
 fn places(document: &[u8], erase: &[&[u8]]) -> Option<(Places, Places)> {
     let (mut texts, mut erased) = (Vec::new(), Vec::new());
-    strings(document, erase, &mut |_, found| match found {
+    visit_strings(document, erase, &mut |_, found| match found {
         Found::Text(text, at) => {
             assert_eq!(document.get(at.clone()), Some(text.raw()));
             texts.push(at);
@@ -103,7 +103,7 @@ proptest! {
         erase in prop::sample::select(ERASE),
     ) {
         let (framing, event) = framed(&document, kind);
-        let bytes = data(framing, &event);
+        let bytes = event_data(framing, &event);
         prop_assert!(serde_json::from_slice::<Value>(&bytes).is_ok(), "{:?}", String::from_utf8_lossy(&event));
         let (texts, erased) = places(&bytes, erase).unwrap();
         let texts = texts.into_iter().enumerate().filter(|(at, _)| chosen >> (at % 64) & 1 == 1);
@@ -115,7 +115,7 @@ proptest! {
         let want = edited(&bytes, &edits);
         edits.reverse();
         let out = apply(framing, &event, &mut edits).unwrap();
-        prop_assert_eq!(data(framing, &out), want.clone(), "{:?}", String::from_utf8_lossy(&event));
+        prop_assert_eq!(event_data(framing, &out), want.clone(), "{:?}", String::from_utf8_lossy(&event));
         prop_assert!(serde_json::from_slice::<Value>(&want).is_ok(), "{:?}", String::from_utf8_lossy(&want));
     }
 
@@ -124,7 +124,7 @@ proptest! {
     fn every_string_is_found(document in value()) {
         let parsed: Value = serde_json::from_str(&document).unwrap();
         let mut found = Vec::new();
-        strings(document.as_bytes(), &[], &mut |_, one| {
+        visit_strings(document.as_bytes(), &[], &mut |_, one| {
             if let Found::Text(text, at) = one {
                 found.push(text.decode().into_owned());
                 assert_eq!(text.raw_range(0..usize::MAX), 0..at.len());
@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn no_bytes_bring_the_visitor_down(bytes in broken()) {
         let mut visited = 0;
-        let _ = strings(&bytes, &[b"logprobs"], &mut |_, found| {
+        let _ = visit_strings(&bytes, &[b"logprobs"], &mut |_, found| {
             let (Found::Text(_, at) | Found::Erased(at)) = found;
             assert!(bytes.get(at).is_some());
             visited += 1;
@@ -166,7 +166,7 @@ proptest! {
         if let [(read, at)] = seen.as_slice()
             && *at == event.len()
         {
-            prop_assert_eq!(&data(Framing::Sse, event), read, "{:?}", String::from_utf8_lossy(event));
+            prop_assert_eq!(&event_data(Framing::Sse, event), read, "{:?}", String::from_utf8_lossy(event));
         }
     }
 }
@@ -176,7 +176,7 @@ fn a_hundred_thousand_brackets() {
     for piece in ["[", "{\"a\":", "[{\"a\":["] {
         let bytes = piece.repeat(100_000).into_bytes();
         let mut visited = 0;
-        assert!(strings(&bytes, &[b"a"], &mut |_, _| visited += 1).is_err() && visited == 0);
+        assert!(visit_strings(&bytes, &[b"a"], &mut |_, _| visited += 1).is_err() && visited == 0);
         assert_eq!(apply(Framing::Json, &bytes, &mut []), Some(bytes));
     }
 }

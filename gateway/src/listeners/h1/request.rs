@@ -13,7 +13,7 @@ use pipeline::respond::Refusal;
 use pipeline::shared::Shared;
 use pipeline::stage::accept::{self, Server};
 use pipeline::stage::authenticate;
-use pipeline::{ExchangeGuard, Incoming, within};
+use pipeline::{ExchangeGuard, Incoming, with_timeout};
 use plan::Plan;
 use plan::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +22,7 @@ use wire::http1::head::{self, HeadIndex, HeadLimits};
 use wire::http1::{BodyFraming, BodyReader, Progress};
 
 use super::Connection;
-use crate::listeners::left;
+use crate::listeners::wait_for_drain;
 use crate::tls::client_certificate;
 
 /// Maximum empty lines before a request. Old clients send one too many after a body.
@@ -108,8 +108,8 @@ impl Connection {
         };
         tokio::select! {
             biased;
-            coming = within(idle, coming) => coming.unwrap_or(false),
-            () = left(leaving) => false,
+            coming = with_timeout(idle, coming) => coming.unwrap_or(false),
+            () = wait_for_drain(leaving) => false,
         }
     }
 
@@ -144,13 +144,13 @@ impl Connection {
                 }
             }
         };
-        within(limit, reading).await.unwrap_or_else(|| Err(Refusal::slow_request()))
+        with_timeout(limit, reading).await.unwrap_or_else(|| Err(Refusal::slow_request()))
     }
 
     /// Parse the head, and decide which server handles the request.
     fn enter(&self, shared: &Shared, plan: &Plan, len: usize) -> Entered {
         let head_at = clock::now();
-        let mut room = head::field_room();
+        let mut room = head::field_buffer();
         let bytes = self.buffer.get(..len).unwrap_or_default();
         let head = match head::parse_request(bytes, &mut room, plan.head_limits) {
             Ok(head) => head,
@@ -213,7 +213,7 @@ impl Connection {
             limits.request_body,
             accept.expects_continue,
         );
-        let body = match within(body_timeout, reading).await {
+        let body = match with_timeout(body_timeout, reading).await {
             Some(Ok(Some(body))) => body,
             Some(Ok(None)) => {
                 exchange.verdict.decide(Outcome::ClientGone, Some("client_closed"));
@@ -326,7 +326,7 @@ impl Connection {
 /// The end of the first request in the buffer, if it is complete.
 pub(super) fn end_of_first(buffer: &[u8], limits: HeadLimits) -> Option<usize> {
     let head_end = head::find_end(buffer, 0, limits).ok()??;
-    let mut room = head::field_room();
+    let mut room = head::field_buffer();
     let framing = head::parse_request(buffer.get(..head_end)?, &mut room, limits).ok()?.framing;
     let mut reader = BodyReader::new(framing);
     let mut at = head_end;

@@ -22,7 +22,7 @@ pub fn prepare(exchange: &mut Exchange, head: &Head<'_, RequestLine<'_>>, body: 
     if let Some((name, value)) =
         route.route.offload.as_ref().and_then(|offload| offload.header.as_ref())
     {
-        exchange.attempts.asks_cloud = head
+        exchange.attempts.requests_cloud = head
             .get(name)
             .is_some_and(|said| value.as_ref().is_none_or(|value| value.as_bytes() == said));
     }
@@ -150,7 +150,7 @@ mod tests {
     use super::shows_images;
 
     #[test]
-    fn images_are_parts_and_no_names() {
+    fn image_parts_are_found_and_schema_names_are_not() {
         for body in [
             r#"{"content":[{"type":"image_url","image_url":{"url":"x"}}]}"#,
             r#"{"content":[{"type":"input_image","file_id":"x"}]}"#,

@@ -57,7 +57,7 @@ pub fn may_resume(exchange: &mut Exchange, text: &str) -> bool {
 }
 
 /// Members with which an answer is not plain text of one choice.
-const ODD: [&str; 18] = [
+const UNRESUMABLE_MEMBERS: [&str; 18] = [
     "logprobs",
     "top_logprobs",
     "prompt_logprobs",
@@ -90,7 +90,7 @@ fn continued(dialect: Dialect, body: &[u8], said: &str, tokens: u64) -> Option<V
         .get("response_format")
         .is_none_or(|format| format.get("type").and_then(Value::as_str) == Some("text"));
     let is_one = body.get("best_of").is_none_or(|most| most.as_u64() == Some(1));
-    if !is_plain || !is_one || ODD.iter().any(is_set) {
+    if !is_plain || !is_one || UNRESUMABLE_MEMBERS.iter().any(is_set) {
         return None;
     }
     let mut is_bounded = false;
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chat_is_continued_where_that_can_be_right() {
+    fn plain_text_chat_is_continued_and_others_are_not() {
         let body = |more: &str| {
             format!(
                 "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]{more}}}"
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_is_written_on() {
+    fn completion_prompt_is_extended_by_the_text_so_far() {
         let continued =
             |body: &str| super::continued(Dialect::OpenAiCompletions, body.as_bytes(), " a \"b", 4);
         let made = continued("{\"prompt\":\"It is\",\"max_tokens\":10,\"min_tokens\":3,\"best_of\":1,\"logprobs\":null}").unwrap();

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{FieldRoom, Head, RequestLine};
+use super::{FieldBuffer, Head, RequestLine};
 use crate::http1::body::BodyFraming;
 
 type Span = Range<u32>;
@@ -50,7 +50,7 @@ impl HeadIndex {
     pub fn head<'a>(
         &self,
         bytes: &'a [u8],
-        room: &'a mut FieldRoom<'a>,
+        room: &'a mut FieldBuffer<'a>,
     ) -> Head<'a, RequestLine<'a>> {
         let part =
             |span: &Span| bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
@@ -77,7 +77,7 @@ fn span(part: &[u8], bytes: &[u8]) -> Option<Span> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HeadLimits, field_room, parse_request};
+    use super::super::{HeadLimits, field_buffer, parse_request};
     use super::*;
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             "GET http://engine/models HTTP/1.0\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
         ] {
-            let (mut first, mut second) = (field_room(), field_room());
+            let (mut first, mut second) = (field_buffer(), field_buffer());
             let parsed =
                 parse_request(text.as_bytes(), &mut first, HeadLimits::default()).expect("a head");
             let index = HeadIndex::new(&parsed, text.as_bytes());
