@@ -2,8 +2,8 @@
 //!
 //! - *In*: the discovery source of a pool, and the endpoints it reported.
 //! - *Out*: settings with those endpoints added as backends.
-//! - *Never*: a backend at a link-local, multicast or broadcast address; more than [`MAX_DISCOVERED`] in
-//!   a pool.
+//! - *Never*: a backend at a link-local, multicast or broadcast address; more than
+//!   [`MAX_DISCOVERED`] in a pool.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -28,7 +28,7 @@ pub struct Entry<'r> {
     pub client: Option<std::net::IpAddr>,
     /// The route.
     pub route: &'r str,
-    /// The guard.
+    /// The guardrail.
     pub guardrail: &'r str,
     /// `enforce` or `observe`.
     pub mode: &'static str,
@@ -38,13 +38,13 @@ pub struct Entry<'r> {
     pub filter: &'r str,
     /// The rule.
     pub rule: &'r str,
-    /// What it is called.
+    /// The kind of the finding, such as `EMAIL_ADDRESS`.
     pub kind: &'r str,
-    /// What is done about it: `flag`, `redact` or `block`.
+    /// The action: `flag`, `redact` or `block`.
     pub action: &'static str,
-    /// How sure, 0 to 1.
+    /// The score, 0 to 1.
     pub score: f32,
-    /// Which text: the number of a prompt's text, the choice of an answer.
+    /// The index of the text in the prompt, or the choice of the answer.
     pub text: u64,
     /// The channel of an answer; absent for prompts.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,19 +1,19 @@
 //! Circuit breaker of a judge.
 //!
-//! - *In*: how questions went, and when.
-//! - *Out*: whether to ask.
-//! - *Never*: a lock. A race between two requests costs one question too many.
+//! - *In*: results of calls, with their times.
+//! - *Out*: whether a call is admitted.
+//! - *Never*: a lock. A race between two requests admits at most one extra call.
 //!
-//! Closed until [`FAILURES`] in a row, then open for [`REST`]; after that one question goes
-//! through, and its end decides.
+//! Closed until [`FAILURES`] failures in a row, then open for [`REST`]. Then one probe is admitted,
+//! and its result closes or reopens the breaker.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lens::Tick;
 
-/// Failures in a row that open it. Fewer would let one bad moment silence a judge; more would make
-/// many requests wait.
+/// Failures in a row that open the breaker. Fewer would open it on a short disturbance; more would
+/// make many requests wait.
 pub const FAILURES: u32 = 5;
 /// How long it stays open.
 pub const REST: Duration = Duration::from_secs(5);
@@ -22,18 +22,18 @@ pub const REST: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Breaker {
     failures: AtomicU32,
-    /// When the next question may go; meaningful while open.
+    /// When the next probe is admitted; used only while open.
     again: AtomicU64,
 }
 
 impl Breaker {
-    /// Whether to ask now.
+    /// Whether a call is admitted now.
     pub fn admits(&self, now: Tick) -> bool {
         if self.failures.load(Ordering::Relaxed) < FAILURES {
             return true;
         }
         let again = self.again.load(Ordering::Relaxed);
-        // The call that moves the time is the probe.
+        // The call that wins the exchange is the probe.
         now.0 >= again
             && self
                 .again
@@ -41,15 +41,15 @@ impl Breaker {
                 .is_ok()
     }
 
-    /// A question was answered.
+    /// A call succeeded.
     pub fn answered(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// A question failed.
+    /// A call failed.
     pub fn failed(&self, now: Tick) {
         self.again.store(later(now), Ordering::Relaxed);
-        // It stays at the threshold: a counter that ran on could wrap.
+        // Capped at the threshold, so that it cannot overflow.
         let _ = self
             .failures
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some((n + 1).min(FAILURES)));
@@ -78,8 +78,8 @@ mod tests {
         }
         assert!(breaker.is_open() && !breaker.admits(Tick(10)));
         let later = Tick(10 + rest);
-        assert!(breaker.admits(later), "one may try");
-        assert!(!breaker.admits(later), "and only one");
+        assert!(breaker.admits(later), "one probe");
+        assert!(!breaker.admits(later), "only one probe");
         breaker.failed(later);
         assert!(!breaker.admits(Tick(later.0 + rest - 1)));
         assert!(breaker.admits(Tick(later.0 + rest)));

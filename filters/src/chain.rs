@@ -1,13 +1,13 @@
-//! The filters of a route, and how a request goes through them.
+//! Runs the filters of a route on requests and answers.
 //!
 //! - *In*: a [`Subject`], a [`Host`].
-//! - *Out*: an [`Assessment`]: what was found, what is to be done, what each filter cost.
-//! - *Never*: an open question. A filter that is late, broken or panics has the result of its
-//!   declared failure mode.
+//! - *Out*: an [`Assessment`]: findings, verdict, and the cost of each filter.
+//! - *Never*: a missing result. A filter that is late, fails or panics gets the result of its
+//!   `on_failure` setting.
 //!
-//! Detectors run first, in sequence: together they take less time than one call. If they refuse the
-//! request, judges are skipped. Then all judges run concurrently. Long prompts are checked by
-//! threads of the pool, concurrently too.
+//! Detectors run first, in sequence: together they take less time than one call. If they settle the
+//! verdict, judges are skipped; otherwise all judges run concurrently. Detectors check long prompts
+//! on the thread pool, concurrently too.
 
 mod assessment;
 
@@ -27,11 +27,11 @@ use crate::subject::{Side, Subject};
 
 pub use assessment::{Assessment, Outcome, Verdict, account, merge, worse};
 
-/// Prompts up to this are looked at where the request is served: about a quarter of a millisecond
-/// with everything switched on. A longer one would hold up the other streams of its worker.
+/// Maximum bytes of a prompt that detectors check on the worker: about a quarter of a millisecond
+/// with every detector enabled. A longer check would stall the other streams of the worker.
 const INLINE: usize = 16 << 10;
 
-/// How long a look at a long prompt may take on the pool, waiting for a thread included.
+/// Deadline of one detector for a long prompt, including the wait for a thread of the pool.
 const LOOK_NANOS: u64 = 10_000_000_000;
 
 /// A filter in its chain.
@@ -51,7 +51,7 @@ impl Link {
         Link { declared, filter, hooks }
     }
 
-    /// Whether it takes part there.
+    /// Whether the filter has all of these hooks.
     pub fn has(&self, hooks: Hooks) -> bool {
         self.hooks.has(hooks)
     }
@@ -75,7 +75,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain of links in the order in which they look.
+    /// A chain of links, in the order in which detectors run.
     pub fn new(
         links: Vec<Link>,
         observe: bool,
@@ -90,7 +90,7 @@ impl Chain {
         &self.links
     }
 
-    /// Whether any filter takes part there.
+    /// Whether any filter has all of these hooks.
     pub fn has(&self, hooks: Hooks) -> bool {
         self.links.iter().any(|link| link.has(hooks))
     }
@@ -104,7 +104,7 @@ impl Chain {
         self.links.iter().filter(move |link| link.has(hooks))
     }
 
-    /// The head of a request has come.
+    /// Run the head filters on a request head.
     ///
     /// # Errors
     /// The first refusal.
@@ -114,10 +114,10 @@ impl Chain {
             .or_else(|refused| if self.observe { Ok(()) } else { Err(refused) })
     }
 
-    /// Everything about a prompt.
+    /// Run detectors and judges on a prompt.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the questions that are under way.
+    /// Dropping the future cancels the calls in flight.
     pub async fn prompt(&self, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
         let began = host.now();
         let mut assessment = Assessment::new(Side::Input, self.observe);
@@ -147,8 +147,7 @@ impl Chain {
         assessment
     }
 
-    /// Ask all judges of one mode about a window of an answer, side by side. `since` is when the
-    /// budget began to run.
+    /// Run all judges of one mode concurrently on a window of an answer.
     pub async fn window(&self, mode: Mode, subject: &Arc<Subject>, host: &dyn Host) -> Assessment {
         let mut assessment = Assessment::new(Side::Output, self.observe);
         let began = host.now();
@@ -170,7 +169,7 @@ impl Chain {
         modes
     }
 
-    /// What the filters remember of an answer that begins.
+    /// Open the watches of all filters that check this answer.
     pub fn watch(&self, facts: &AnswerFacts) -> Vec<(Arc<Link>, Box<dyn Watch>)> {
         self.at(Hooks::WATCH)
             .filter_map(|link| Some((link.clone(), link.filter.watch(facts)?)))
@@ -190,11 +189,11 @@ impl Chain {
         let asked = chosen.map(|link| async move {
             (link.clone(), ask(link, subject, host, self.until(link, began)).await)
         });
-        // Boxed: requests without judges do not carry its size.
+        // Boxed, so that the future of a request without judges stays small.
         join_all(asked).boxed().await
     }
 
-    /// When a filter must have answered, and what to say if it has not.
+    /// The deadline of a filter, and the failure to report when it passes.
     fn until(&self, link: &Link, began: Tick) -> (Option<Tick>, Failure) {
         let after = |time: Duration| {
             (!time.is_zero()).then(|| {
@@ -209,7 +208,7 @@ impl Chain {
     }
 }
 
-/// Let a filter look, here and now.
+/// Run a detector on the current thread.
 fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
     let began = host.now();
     let report =
@@ -217,7 +216,7 @@ fn look(link: &Link, subject: &Subject, host: &dyn Host) -> Outcome {
     Outcome { report, wall: host.now().nanos_since(began), queue: 0, remote: 0, ended: host.now() }
 }
 
-/// Let a filter look, on a thread of the pool.
+/// Run a detector on a thread of the pool.
 async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) -> Outcome {
     let began = host.now();
     let until = Tick(began.0.saturating_add(LOOK_NANOS));
@@ -227,7 +226,7 @@ async fn look_elsewhere(link: &Link, subject: &Arc<Subject>, host: &dyn Host) ->
     outcome(report, &call, began)
 }
 
-/// Ask a judge.
+/// Run a judge until its deadline.
 async fn ask(
     link: &Link,
     subject: &Arc<Subject>,

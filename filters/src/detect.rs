@@ -1,6 +1,7 @@
 //! Detectors: filters that use the tables and classifiers of `shield` and call no server.
 //!
-//! One file for each filter. It knows its settings, and reports each finding with its action.
+//! One file for each filter. A filter has its own settings and reports each finding with its
+//! action.
 
 mod classify_text;
 mod find_patterns;

@@ -1,8 +1,7 @@
 //! The trait that every filter implements.
 //!
-//! A filter is one object for a route and is shared by all of its requests; what it must remember
-//! of one answer lives in the [`Watch`] that it opens. It takes part where its [`Hooks`] say, and
-//! costs nothing elsewhere.
+//! All requests of a route share one filter object; the state for a single answer is in the
+//! [`Watch`] that it opens. A filter runs only at its [`Hooks`] and costs nothing elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use crate::host::Call;
 use crate::report::{Failure, Report};
 use crate::subject::Subject;
 
-/// Where a filter takes part.
+/// The points at which a filter runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hooks(u8);
 
 impl Hooks {
-    /// Nowhere.
+    /// No hook.
     pub const NONE: Hooks = Hooks(0);
     /// [`Filter::head`].
     pub const HEAD: Hooks = Hooks(1);
@@ -32,7 +31,7 @@ impl Hooks {
     /// [`Filter::judge`], of windows of answers.
     pub const JUDGE_ANSWER: Hooks = Hooks(16);
 
-    /// Whether all of `other` is in here.
+    /// Whether this set contains all hooks of `other`.
     pub fn has(self, other: Hooks) -> bool {
         self.0 & other.0 == other.0
     }
@@ -45,14 +44,14 @@ impl std::ops::BitOr for Hooks {
     }
 }
 
-/// The head of a request, as far as a filter may know it.
+/// The parts of a request head that filters receive.
 #[derive(Debug)]
 pub struct RequestHead<'h> {
-    /// `POST`.
+    /// The method, such as `POST`.
     pub method: &'h str,
     /// The path without its query.
     pub path: &'h str,
-    /// Names in any case, with their values.
+    /// The header fields: names in any case, with their values.
     pub fields: &'h [(&'h str, &'h [u8])],
 }
 
@@ -66,7 +65,7 @@ impl RequestHead<'_> {
     }
 }
 
-/// What an answer is, before its first event.
+/// Facts about an answer that are known before its first event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerFacts {
     /// The status.
@@ -77,26 +76,26 @@ pub struct AnswerFacts {
     pub request_id: Arc<str>,
 }
 
-/// A filter's own no.
+/// The refusal of a request or an answer by a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The status to answer with, 400 to 599. In the middle of an answer it does not show.
+    /// The response status, 400 to 599. It is not sent once the answer has started.
     pub status: u16,
-    /// A stable word for programs.
+    /// A stable error code for programs.
     pub code: &'static str,
-    /// A sentence for people. It must not repeat text of the client.
+    /// A message for people. It must not contain text from the client.
     pub message: String,
 }
 
-/// Something that looks at requests and answers.
+/// A check of requests and answers.
 ///
 /// Every method has a default that does nothing; a filter implements those that its
 /// [`hooks`](Filter::hooks) name.
 pub trait Filter: Send + Sync + fmt::Debug {
-    /// Where it takes part. Asked once, when the chain is built.
+    /// The hooks of the filter. Called once, when the chain is built.
     fn hooks(&self) -> Hooks;
 
-    /// The head of a request has come. Synchronous: it must not wait, and should take microseconds.
+    /// Checks the head of a request. Synchronous: it must not wait, and should take microseconds.
     ///
     /// # Errors
     /// [`Refused`], when the request ends here.
@@ -105,21 +104,21 @@ pub trait Filter: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// The whole request is there. Synchronous: what it costs, every other stream of the worker
-    /// waits; long prompts are looked at on a thread of the pool instead.
+    /// Checks the whole prompt. Synchronous: it blocks every other stream of the worker. Long
+    /// prompts are checked on a thread of the pool instead.
     fn look(&self, subject: &Subject) -> Report {
         let _ = subject;
         Report::default()
     }
 
-    /// The whole request, or a window of an answer, for filters that wait: for a server, or for a
-    /// thread of the pool ([`Call::ask`], [`Call::offload`]). Judges of one stage run side by side.
+    /// Checks the whole prompt, or a window of an answer. It may wait for a server or for a thread
+    /// of the pool ([`Call::ask`], [`Call::offload`]). Judges of one stage run concurrently.
     ///
     /// # Errors
-    /// [`Failure`], when it cannot say: its declared mode then applies.
+    /// [`Failure`] when there is no result; the `on_failure` setting of the filter then applies.
     ///
     /// # Cancel safety
-    /// The future is dropped when its time is over, or the request is.
+    /// The future is dropped at its deadline, or when the request ends.
     fn judge<'a>(
         &'a self,
         subject: &'a Arc<Subject>,
@@ -129,23 +128,23 @@ pub trait Filter: Send + Sync + fmt::Debug {
         Box::pin(async { Ok(Report::default()) })
     }
 
-    /// An answer begins. `None`: this one is not of interest.
+    /// Opens a watch for an answer, before its first event. `None`: the filter skips this answer.
     fn watch(&self, facts: &AnswerFacts) -> Option<Box<dyn Watch>> {
         let _ = facts;
         None
     }
 }
 
-/// What a filter remembers of one answer.
+/// The state of a filter for one answer.
 pub trait Watch: Send + fmt::Debug {
-    /// A piece of generated text, decoded, before it is passed on. Synchronous, and called for each
-    /// event: it should take less than a microsecond.
+    /// Checks a piece of decoded text before it is sent to the client. Synchronous, and called for
+    /// each event: it should take less than a microsecond.
     ///
     /// # Errors
     /// [`Refused`]: the answer ends before this piece.
     fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), Refused>;
 
-    /// The answer is complete; its ending has not been passed on.
+    /// Checks the complete answer, before its end is sent to the client.
     ///
     /// # Errors
     /// [`Refused`]: the answer ends early.

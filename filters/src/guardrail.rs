@@ -1,6 +1,6 @@
-//! A guardrail prepared for requests: its chain, and the automata that mask its answers.
+//! A guardrail, built from its settings: the filter chain, and the automata that scan answers.
 //!
-//! - *In*: a guard's settings, the registry of named filters, a loader of local models.
+//! - *In*: the settings of a guardrail, the registry of named filters, a loader of local models.
 //! - *Out*: a [`Guardrail`], shared by all requests of its routes.
 //! - *Never*: state of a request.
 
@@ -23,7 +23,7 @@ use crate::redact::Vault;
 use crate::registry::{Registry, UnknownFilter};
 use crate::settings::{self, Action, Class, Declared, OnFailure};
 
-/// A guard made ready.
+/// A guardrail, ready to use.
 pub struct Guardrail {
     /// The settings.
     pub settings: Arc<settings::GuardrailSettings>,
@@ -31,12 +31,11 @@ pub struct Guardrail {
     scanners: Vec<Scanner>,
 }
 
-/// The rules of answers about whose findings the same is done. Each action has a scanner of its
-/// own, so that a finding that is only told, or only masked, never covers one for which the answer
-/// must end.
+/// The answer rules that share one action. Each action has its own scanner, so that a finding that
+/// is only flagged or masked never hides one that must block the answer.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// What is done about its findings.
+    /// The action on its findings.
     pub action: Action,
     /// Its rules.
     pub automata: Arc<Automata>,
@@ -48,24 +47,24 @@ impl fmt::Debug for Guardrail {
     }
 }
 
-/// What is to stand in place of parts of a text.
+/// Parts of a text, with their replacements.
 pub type Replacements = Vec<(Range<usize>, Cow<'static, str>)>;
 
-/// Why a guard cannot be made ready.
+/// Why a guardrail cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
-    /// Its rules do not fit the scanners.
+    /// Its rules cannot be compiled.
     #[error("guardrail {guardrail}: {why}")]
     Rules {
-        /// The guard.
+        /// The guardrail.
         guardrail: Arc<str>,
         /// What is wrong.
         why: String,
     },
-    /// A filter of its list cannot be made.
+    /// A filter of `filters` cannot be built.
     #[error("guardrail {guardrail}: {why}")]
     Filter {
-        /// The guard.
+        /// The guardrail.
         guardrail: Arc<str>,
         /// What is wrong.
         why: UnknownFilter,
@@ -73,7 +72,7 @@ pub enum BuildError {
     /// A local model cannot be loaded.
     #[error("guardrail {guardrail}: judge {judge}: {why}")]
     Model {
-        /// The guard.
+        /// The guardrail.
         guardrail: Arc<str>,
         /// The judge.
         judge: Arc<str>,
@@ -86,7 +85,7 @@ pub enum BuildError {
 pub type LoadModel<'l> = &'l dyn Fn(&settings::Judge) -> Result<Arc<dyn Filter>, String>;
 
 impl Guardrail {
-    /// Make a guard ready; this takes a good part of a second.
+    /// Build a guardrail. This can take most of a second.
     ///
     /// # Errors
     /// [`BuildError`].
@@ -139,20 +138,19 @@ impl Guardrail {
         &self.scanners
     }
 
-    /// What the settings say about findings of a rule in answers, whether or not the guard only
-    /// observes.
+    /// The configured action on findings of a rule in answers, also in observe mode.
     pub fn asked(&self, rule: &str) -> Action {
         asked(&self.settings, rule)
     }
 
-    /// Whether anything of an answer is taken out, put in, judged before it leaves, or ends it.
+    /// Whether this guardrail can change an answer: mask it, judge it, end it, or add a disclaimer.
     pub fn alters_answers(&self) -> bool {
         let judged = self.chain.has(Hooks::JUDGE_ANSWER) || self.chain.has(Hooks::WATCH);
         let acts = self.scanners.iter().any(|scanner| scanner.action >= Action::Mask);
         !self.settings.observe && (acts || judged || !self.settings.disclaimer.is_empty())
     }
 
-    /// Whether answers must be read at all.
+    /// Whether this guardrail processes answers at all.
     pub fn reads_answers(&self) -> bool {
         !self.scanners.is_empty()
             || self.chain.has(Hooks::JUDGE_ANSWER)
@@ -160,9 +158,9 @@ impl Guardrail {
             || self.alters_answers()
     }
 
-    /// Replacements in a whole text of an answer, in order and without overlaps, the same as in a
-    /// stream; and the kind of a finding that blocks it. `report` gets each finding with the
-    /// matched text.
+    /// Scans a whole text of an answer, with the same result as in a stream. Returns the
+    /// replacements, in order and without overlaps, and the kind of a finding that blocks the
+    /// answer. `report` receives each finding with its matched text.
     pub fn find(
         &self,
         text: &str,
@@ -205,7 +203,7 @@ impl Guardrail {
     }
 }
 
-/// What stands in an answer instead of a match; `None`: the match stays.
+/// The replacement of a match in an answer; `None`: the match stays.
 pub fn instead(finding: &Finding, text: &str, vault: &Vault) -> Option<Cow<'static, str>> {
     match finding.family {
         Family::Placeholder => vault.open(text).map(|value| Cow::Owned(value.to_owned())),
@@ -228,7 +226,7 @@ fn asked(settings: &settings::GuardrailSettings, rule: &str) -> Action {
     }
 }
 
-/// What is done about findings of a rule in answers.
+/// The effective action on findings of a rule in answers: at most `Flag` in observe mode.
 fn done(settings: &settings::GuardrailSettings, rule: &Pattern) -> Action {
     let asked = asked(settings, &rule.rule);
     if settings.observe { asked.min(Action::Flag) } else { asked }
@@ -271,7 +269,7 @@ fn embedded(settings: &settings::GuardrailSettings) -> Result<Vec<Link>, String>
     Ok(links)
 }
 
-/// The rules about whose findings in answers something is done.
+/// The rules whose findings in answers have an action.
 fn answer_rules(settings: &settings::GuardrailSettings) -> Vec<Pattern> {
     let wanted = |rule: &&'static Pattern| match rule.family {
         Family::Pii => settings.output_pii != Action::Off,
@@ -294,11 +292,11 @@ pub(crate) fn options(hold_bytes: usize) -> Options {
     Options { hold_bytes, edges: Edges::tables(), ..Options::default() }
 }
 
-/// What automata are made of.
+/// The inputs of a build of automata: names and expressions of the rules, and the hold bound.
 type Recipe = (Vec<(Cow<'static, str>, Cow<'static, str>)>, usize);
 
-/// Automata are large and dear: guards with the same rules share them, and so do reloads. They are
-/// freed with the last guard that has them.
+/// Automata are large and expensive to build: guardrails with the same rules share them, also
+/// across reloads. They are freed with the last guardrail that uses them.
 fn automata(
     rules: &[Pattern],
     hold_bytes: usize,

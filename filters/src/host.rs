@@ -1,8 +1,8 @@
-//! What a filter may use: time, other servers, threads. The caller of the chain provides it.
+//! The environment of filters: clock, other servers, threads. The caller of the chain provides it.
 //!
-//! - *In*: a [`Host`] with a clock, a client and a pool.
-//! - *Out*: a [`Call`] for each question to a filter, which knows its deadline and books what
-//!   waiting costs.
+//! - *In*: a [`Host`] with a clock, a client and a thread pool.
+//! - *Out*: a [`Call`] for each run of a filter, which enforces its deadline and measures its
+//!   waits.
 //! - *Never*: a wait beyond the deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,13 +23,13 @@ use crate::report::Failure;
 pub struct Ask {
     /// The backend, by its name in the settings.
     pub backend: std::sync::Arc<str>,
-    /// The path, put behind the backend's own prefix.
+    /// The path, appended to the path prefix of the backend.
     pub path: String,
-    /// A JSON document.
+    /// The body, a JSON document.
     pub body: Bytes,
 }
 
-/// Its answer.
+/// The response to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status.
@@ -41,39 +41,39 @@ pub struct Reply {
 /// Work for a thread of the pool.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The world, as far as filters may touch it.
+/// The environment in which filters run.
 pub trait Host: Send + Sync {
-    /// The time now, on the clock of everything else.
+    /// The current time, on the clock of the gateway.
     fn now(&self) -> Tick;
 
-    /// Wait that long.
+    /// Wait for `time`.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
 
-    /// Ask another server and read its whole answer.
+    /// Send a request to another server and read its whole response.
     ///
     /// # Errors
     /// [`Failure::Unreachable`].
     fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<Reply, Failure>>;
 
-    /// Have work done by a thread of the pool.
+    /// Run a job on a thread of the pool.
     ///
     /// # Errors
-    /// [`Failure::Busy`], when too much waits there.
+    /// [`Failure::Busy`] when the queue of the pool is full.
     fn offload(&self, job: Job) -> Result<(), Failure>;
 }
 
-/// One question to one filter.
+/// One run of one filter.
 pub struct Call<'h> {
     host: &'h dyn Host,
     until: Option<Tick>,
-    /// What to say when `until` has come.
+    /// The failure to report at `until`.
     late: Failure,
     queue: AtomicU64,
     remote: AtomicU64,
 }
 
 impl<'h> Call<'h> {
-    /// A question that must be answered by `until`.
+    /// A call with the deadline `until`.
     pub fn new(host: &'h dyn Host, until: Option<Tick>, late: Failure) -> Self {
         Call { host, until, late, queue: AtomicU64::new(0), remote: AtomicU64::new(0) }
     }
@@ -83,12 +83,12 @@ impl<'h> Call<'h> {
         self.host.now()
     }
 
-    /// Nanoseconds that this question has waited for a thread, and for another server.
+    /// Nanoseconds that this call has waited for a thread, and for other servers.
     pub fn waited(&self) -> (u64, u64) {
         (self.queue.load(Ordering::Relaxed), self.remote.load(Ordering::Relaxed))
     }
 
-    /// Wait that long.
+    /// Wait for `time`.
     pub async fn sleep(&self, time: Duration) {
         self.host.sleep(time).await;
     }
@@ -107,10 +107,10 @@ impl<'h> Call<'h> {
         }
     }
 
-    /// Ask another server. The wait is booked as remote.
+    /// Send a request to another server. The wait counts as remote time.
     ///
     /// # Errors
-    /// [`Failure::Unreachable`], or that the time is over.
+    /// [`Failure::Unreachable`], or the failure of the deadline.
     pub async fn ask(&self, ask: Ask) -> Result<Reply, Failure> {
         let began = self.host.now();
         let answered = self.put(ask).await;
@@ -118,21 +118,21 @@ impl<'h> Call<'h> {
         answered
     }
 
-    /// The same without booking the wait: several at a time are one.
+    /// Like [`ask`](Self::ask), but the wait is not counted: concurrent requests count as one wait.
     pub(crate) async fn put(&self, ask: Ask) -> Result<Reply, Failure> {
         self.within(self.host.ask(ask)).await?
     }
 
-    /// Book the time since then as a wait for other servers.
+    /// Count the time from `since` to now as a wait for other servers.
     pub(crate) fn waited_for_others(&self, since: Tick) {
         self.remote.fetch_add(self.host.now().nanos_since(since), Ordering::Relaxed);
     }
 
-    /// Have heavy work done by a thread of the pool. The wait for the thread is booked as queue.
+    /// Run heavy work on a thread of the pool. The wait for the thread counts as queue time.
     ///
     /// # Errors
-    /// [`Failure::Busy`], [`Failure::Panicked`], or that the time is over: the work then goes on
-    /// and its result is dropped.
+    /// [`Failure::Busy`], [`Failure::Panicked`], or the failure of the deadline: the work then
+    /// continues, and its result is dropped.
     pub async fn offload<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -141,7 +141,7 @@ impl<'h> Call<'h> {
         let (tell, told) = oneshot::channel();
         let began = self.host.now();
         self.host.offload(Box::new(move || {
-            // The caller has left: skip the work.
+            // The work is skipped if the caller is gone.
             if tell_start.send(()).is_ok() {
                 let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
             }

@@ -2,15 +2,14 @@
 //!
 //! - *In*: the settings of a judge; then the texts of prompts and windows of answers.
 //! - *Out*: a [`Filter`] for each, which makes the call and turns the response into a report.
-//! - *Never*: a word of the judge in a name. Its words are looked up in a closed list, because
-//!   names become labels.
+//! - *Never*: a name that comes from a response. Labels of judges are looked up in a closed list,
+//!   because names become metric labels.
 //!
-//! A question holds at most 64 texts and 256 KiB. When there is more, the last ones win, because
-//! the newest words have not been judged yet; words of users, tools and assistants go before system
-//! prompts, and those before tool definitions. Where findings are acted on, more than that fails
-//! the judge: what it does not see may not pass unseen. Blank texts are left out, and where nothing
-//! is left, no call is made. A response that cannot be parsed to its end is invalid as a whole:
-//! half a verdict is no verdict.
+//! A call has at most 64 texts and 256 KiB. Beyond that, the newest texts are kept, because older
+//! ones have been judged before: texts of users, tools and assistants before system prompts, and
+//! those before tool definitions. If findings mask or block, a larger prompt fails the judge
+//! instead, because text that the judge does not see must not pass. Blank texts are left out; if no
+//! text remains, no call is made. A response is valid only if all of it can be parsed.
 
 mod newest;
 mod offsets;

@@ -1,13 +1,13 @@
 //! Guardrails: filters, the chain that runs them, built-in detectors and judges.
 //!
-//! - *In*: texts of a request, and of an answer as it flows; settings.
+//! - *In*: texts of a request and of a streamed answer; settings.
 //! - *Out*: verdicts, with the findings and the cost of each filter.
-//! - *Never*: a socket, a thread, a clock of its own. The caller of a chain provides them as a
+//! - *Never*: a socket, a thread or a clock of its own. The caller of a chain provides them as a
 //!   [`Host`].
 //!
-//! A [`Filter`] implements one check; a [`Chain`] is the filters of a route, run in the order that
-//! costs least. A [`Guardrail`] is the chain that its settings describe, with the tables of
-//! `shield` in it. `docs/write-a-filter.md` shows how to add one.
+//! A [`Filter`] implements one check. A [`Chain`] holds the filters of a route and runs the
+//! cheapest first. A [`Guardrail`] is a chain built from its settings, with the pattern tables of
+//! `shield`. `docs/write-a-filter.md` shows how to add a filter.
 
 pub mod settings;
 
@@ -43,5 +43,5 @@ mod patterns;
 pub use patterns::{PLACEHOLDER, check_rule};
 pub mod audit;
 
-/// The future of a filter.
+/// A boxed future, as filters and hosts return it.
 pub type BoxFuture<'a, T> = futures_util::future::BoxFuture<'a, T>;

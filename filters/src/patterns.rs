@@ -1,8 +1,8 @@
 //! Patterns from settings, compiled to rules like those of the tables.
 //!
 //! - *In*: regular expressions and phrases of the settings.
-//! - *Out*: [`Pattern`]s for the scanners; what is wrong with an expression, in words.
-//! - *Never*: a pattern that costs more than linear time, or whose matches have no longest.
+//! - *Out*: [`Pattern`]s for the scanners; an error for an expression that cannot be a rule.
+//! - *Never*: a pattern that costs more than linear time, or whose matches have no maximum length.
 
 use regex_syntax::hir::Hir;
 use shield::finding::Family;
@@ -10,25 +10,30 @@ use shield::pattern::Pattern;
 
 use crate::settings::{Honeytoken, Rule};
 
-/// Longest match of an operator's expression: streams hold no more for it.
+/// Maximum bytes of a match of an operator's expression; streams hold no more for it.
 const LONGEST: usize = 256;
 
 /// Whether an expression can be a rule.
 ///
 /// # Errors
-/// What is wrong with it, for people.
+/// Why it cannot, as a message for the operator.
 pub fn check_rule(regex: &str) -> Result<(), String> {
     let tree = parse(regex)?;
     match (tree.properties().minimum_len(), tree.properties().maximum_len()) {
-        (None | Some(0), _) => Err("it matches the empty text, which is everywhere".into()),
-        (_, Some(most)) if most > LONGEST => {
-            Err(format!("it can match {most} bytes; {LONGEST} are the most, because a stream waits that long"))
+        (None | Some(0), _) => {
+            Err("it matches the empty text; require at least one character".into())
         }
-        (_, None) => {
-            Err(format!("its matches have no longest; bound each repetition, for example {{1,64}} (at most {LONGEST} bytes in all)"))
-        }
+        (_, Some(most)) if most > LONGEST => Err(format!(
+            "it can match {most} bytes, more than the maximum of {LONGEST}; shorten its repetitions"
+        )),
+        (_, None) => Err(format!(
+            "its matches have no maximum length; bound each repetition, for example {{1,64}} \
+             (at most {LONGEST} bytes in total)"
+        )),
         _ if !tree.properties().look_set().is_empty() => {
-            Err("anchors and word boundaries have no meaning in a stream; rules match whole words anyway".into())
+            Err("anchors and word boundaries do not work in streams; remove them: rules match \
+                 whole words only"
+                .into())
         }
         _ => Ok(()),
     }
@@ -37,7 +42,7 @@ pub fn check_rule(regex: &str) -> Result<(), String> {
 fn parse(regex: &str) -> Result<Hir, String> {
     regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(regex).map_err(
         |error| {
-            // The library draws the place over several lines; its last one says what is wrong.
+            // The library's message has several lines; the last one is the reason.
             let text = error.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
         },
@@ -54,18 +59,19 @@ pub(crate) fn of_rule(rule: &Rule) -> Vec<Pattern> {
     expressions.map(|regex| pattern(name.clone(), kind.clone(), regex, Family::Policy)).collect()
 }
 
-/// The pattern of a planted word.
+/// The pattern of a honeytoken.
 pub(crate) fn of_honeytoken(honeytoken: &Honeytoken) -> Pattern {
     pattern("leak.honeytoken".into(), "HONEYTOKEN".into(), literal(&honeytoken.0), Family::Leak)
 }
 
-/// No placeholder has more bytes: names have 64 at the most.
+/// Maximum bytes of a placeholder; its kind has at most 64.
 pub(crate) const MAX_PLACEHOLDER: usize = 80;
 
-/// The rule that finds placeholders in answers. What it finds is put back and is no finding.
+/// The rule that matches placeholders in answers. A match is replaced by its original value and is
+/// not reported as a finding.
 pub const PLACEHOLDER: &str = "shield.placeholder";
 
-/// What stands in a prompt for something that was taken out, and may come back in an answer.
+/// The pattern of placeholders: they replace redacted text in prompts, and answers may repeat them.
 pub(crate) fn of_placeholder() -> Pattern {
     pattern(
         PLACEHOLDER.into(),
@@ -106,7 +112,7 @@ mod tests {
         assert_eq!(check_rule("(?i)internal use only"), Ok(()));
         for (regex, why) in [
             ("a*", "empty"),
-            ("a+b", "no longest"),
+            ("a+b", "no maximum length"),
             ("a{300}", "300 bytes"),
             ("(a", "unclosed group"),
             (r"\bword\b", "anchors"),

@@ -1,10 +1,10 @@
-//! Redaction of prompts, and restoring in answers.
+//! Redacts prompts, and restores the values in answers.
 //!
-//! - *In*: a body, what was found in it.
-//! - *Out*: the body with `[KIND_1]` in the place of each finding, and a [`Vault`] that remembers
-//!   what stood there.
-//! - *Never*: a byte of the body changed besides; the same value under two names, because the model
-//!   may have to see that it is the same.
+//! - *In*: a body, and its findings.
+//! - *Out*: the body with `[KIND_1]` in place of each finding, and a [`Vault`] with the original
+//!   values.
+//! - *Never*: a change of any other byte; two placeholders for one value, because the model may
+//!   have to recognize it.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -42,13 +42,13 @@ impl Vault {
         self.values.get(placeholder).map(String::as_str)
     }
 
-    /// Whether nothing was taken out.
+    /// Whether no value was redacted.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// The placeholder of a value: the one it has, or a new one that stands nowhere in the prompt
-    /// yet.
+    /// The placeholder of a value: its existing one, or a new one that does not occur in the
+    /// prompt.
     fn placeholder(&mut self, kind: &str, value: &str, taken: &HashSet<&str>) -> String {
         let key = (kind.to_owned(), value.to_owned());
         if let Some(known) = self.names.get(&key) {
@@ -68,8 +68,8 @@ impl Vault {
     }
 }
 
-/// What of the prompt looks like a placeholder: a client may have written it, and it must not come
-/// to mean something else.
+/// The parts of a prompt that look like placeholders. The client may have written them, so a
+/// redacted value must not get one of them.
 fn taken(subject: &Subject) -> HashSet<&str> {
     let mut taken = HashSet::new();
     for (_, text) in subject.texts() {
@@ -82,18 +82,18 @@ fn taken(subject: &Subject) -> HashSet<&str> {
     taken
 }
 
-/// A prompt without what is to be masked.
+/// The result of a redaction.
 #[derive(Debug)]
 pub enum Redacted {
     /// Nothing is to be masked.
     Nothing,
-    /// The body to send instead, and what was taken out of it.
+    /// The body to send instead, and the values redacted from it.
     Body(Vec<u8>, Vault),
-    /// Something is to be masked and cannot be: the body must not be sent.
+    /// A finding cannot be masked: the body must not be sent.
     Impossible,
 }
 
-/// Take out of a body what was found in it.
+/// Redact all findings with [`Action::Mask`] in a body.
 pub fn redact<'f>(
     body: &[u8],
     subject: &Subject,

@@ -23,17 +23,17 @@ pub struct Registry {
     known: BTreeMap<String, Arc<Make>>,
 }
 
-/// Why an entry cannot be made.
+/// Why the filter of an entry cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownFilter {
     /// Nothing is registered under that name.
-    #[error("filter {name}: nothing is registered as {kind:?}; known: {known}")]
+    #[error("filter {name}: no filter is registered as {kind:?}; registered: {known}")]
     Unknown {
         /// The entry.
         name: Arc<str>,
-        /// What it wants.
+        /// The filter that it uses.
         kind: String,
-        /// What there is.
+        /// The registered filters.
         known: String,
     },
     /// Its settings are wrong.

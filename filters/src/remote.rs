@@ -1,8 +1,8 @@
-//! The filter around every remote judge.
+//! The client of a remote judge, with its circuit breaker.
 //!
-//! - *In*: a question as a JSON document.
-//! - *Out*: the answer as one.
-//! - *Never*: a question while the breaker is open; an answer larger than the host reads.
+//! - *In*: a request as a JSON document.
+//! - *Out*: the parsed response.
+//! - *Never*: a request while the breaker is open; a response larger than the host allows.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::breaker::Breaker;
 use crate::host::{Ask, Call};
 use crate::report::Failure;
 
-/// Where a judge is, and how it has been of late.
+/// The endpoint of a judge, with its circuit breaker.
 #[derive(Debug)]
 pub struct Remote {
     backend: Arc<str>,
@@ -27,7 +27,8 @@ impl Remote {
         Remote { backend, path: path.into(), breaker: Breaker::default() }
     }
 
-    /// Ask, and have the answer read by `read`; what it cannot read is nonsense.
+    /// Send one request and parse the response with `read`. `None` of `read` is
+    /// [`Failure::InvalidResponse`].
     ///
     /// # Errors
     /// [`Failure`].
@@ -46,8 +47,8 @@ impl Remote {
         answered
     }
 
-    /// Ask several questions side by side that are one judgement together: it fails when one of
-    /// them does, and counts once.
+    /// Send several requests concurrently as one call: it fails when one of them fails, and counts
+    /// once for the breaker.
     ///
     /// # Errors
     /// The first [`Failure`].
@@ -94,8 +95,8 @@ impl Remote {
             Some(Failure::Unreachable | Failure::Deadline | Failure::Overloaded) => {
                 self.breaker.failed(call.now())
             }
-            // Others may have used the time up; and what one client's text makes of a judge must
-            // not silence it for all.
+            // Other judges may have used up the common deadline. And a failure that the text of one
+            // client causes must not open the breaker for all clients.
             Some(_) => {}
         }
     }

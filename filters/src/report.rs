@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use crate::settings::Action;
 
-/// A name of a rule or a kind: ours, or an operator's.
+/// A name of a rule or a kind: built in, or from the settings.
 pub type Name = Cow<'static, str>;
 
-/// What a finding is about. Each category is one voice in the assessment of risk.
+/// The category of a finding. The risk has one score for each category.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Category {
     /// An attack on the model.
@@ -19,13 +19,13 @@ pub enum Category {
     Pii,
     /// A credential.
     Secret,
-    /// Something that is not to be talked about.
+    /// A topic that is not allowed.
     Topic,
-    /// More than there may be.
+    /// A size over its limit.
     Size,
-    /// A rule of the operator's.
+    /// A match of an operator's rule.
     Policy,
-    /// A planted word, or a system prompt.
+    /// A honeytoken, or a system prompt.
     Leak,
     /// What a remote or model judge calls unsafe.
     Unsafe,
@@ -61,13 +61,13 @@ impl Category {
     }
 }
 
-/// Something that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The rule that found it: `pii.email`, `judge.moderation`. From a closed set: it becomes a
     /// label.
     pub rule: Name,
-    /// What to call it to a client: `EMAIL_ADDRESS`.
+    /// The kind that clients see: `EMAIL_ADDRESS`.
     pub kind: Name,
     /// What it is about.
     pub category: Category,
@@ -75,24 +75,24 @@ pub struct Found {
     pub text: usize,
     /// Bytes of that text, at character boundaries.
     pub span: Range<usize>,
-    /// How sure, 0 to 1.
+    /// The score, 0 to 1.
     pub score: f32,
-    /// What the filter's settings say to do about it.
+    /// The action that the filter's settings give it.
     pub action: Action,
 }
 
 /// What a filter found in one subject.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// What is to be acted on.
+    /// The findings, each with its action.
     pub found: Vec<Found>,
-    /// How sure the filter is of a category, findings or not; 0 to 1. These and the findings'
-    /// scores make the risk.
+    /// Scores by category, 0 to 1, also without a finding. The risk is computed from these and from
+    /// the scores of the findings.
     pub scores: Vec<(Category, f32)>,
 }
 
 impl Report {
-    /// A report of one finding that concerns all of a text.
+    /// A report with one finding.
     pub fn of(found: Found) -> Self {
         Report { found: vec![found], scores: Vec::new() }
     }
@@ -112,11 +112,11 @@ pub enum Failure {
     /// The common deadline of all judges passed.
     #[error("the judges exceeded their common deadline")]
     JudgesDeadline,
-    /// The server is unreachable, or the answer broke off.
+    /// The server is unreachable, or its response ended early.
     #[error("it is unreachable")]
     Unreachable,
     /// It answered with an error.
-    #[error("it answered with an error")]
+    #[error("its server responded with an error")]
     Refused,
     /// It answered with status 429, or 500 and more.
     #[error("it is overloaded")]
@@ -127,15 +127,15 @@ pub enum Failure {
     /// Its circuit breaker is open.
     #[error("its circuit breaker is open after repeated failures")]
     Open,
-    /// The text is too long for it, and text that it does not see must not pass. The client can
-    /// avoid this, so the request is refused even where the filter's mode is open.
-    #[error("the text is too long for it")]
+    /// The text is too long for the filter, and text that it does not check must not pass. The
+    /// client can avoid this, so the request is refused even with `on_failure: open`.
+    #[error("the text is too long for this filter")]
     TooLong,
     /// Too many texts are waiting for a thread.
     #[error("too many texts are waiting for a thread")]
     Busy,
     /// It panicked, which is a defect.
-    #[error("it failed")]
+    #[error("it stopped with an internal error")]
     Panicked,
 }
 

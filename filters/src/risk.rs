@@ -1,15 +1,15 @@
 //! Combines the scores of all detectors to a risk.
 //!
 //! `risk = 1 - product over categories of (1 - weight * score)`, the *noisy or* of Pearl
-//! (Probabilistic Reasoning in Intelligent Systems, 1988, chapter 4.3): categories are taken for
-//! independent causes, each of which alone makes the risk as large as its own weighted score. The
-//! score of a category is the highest that any of its detectors gave, 0 to 1.
+//! (Probabilistic Reasoning in Intelligent Systems, 1988, chapter 4.3): each category is an
+//! independent cause and by itself makes the risk as large as its weighted score. The score of a
+//! category is the highest score of its detectors, 0 to 1.
 
 use crate::report::{Category, Report};
 use crate::settings;
 
-/// How much a category counts. An attack on the model is a risk by itself; an e-mail address in a
-/// prompt is everyday.
+/// Weight of a category. An attack on the model is a risk by itself; an e-mail address in a prompt
+/// is common.
 const fn weight(category: Category) -> f32 {
     match category {
         Category::Injection | Category::Leak | Category::Unsafe => 1.0,
@@ -21,10 +21,10 @@ const fn weight(category: Category) -> f32 {
     }
 }
 
-/// Classifiers give everything some score; lower ones are ignored.
+/// Minimum score that counts: classifiers give every text some score.
 const NOISE: f32 = 0.1;
 
-/// How dangerous.
+/// Level of a risk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Below the first threshold.
@@ -47,7 +47,7 @@ impl Level {
     }
 }
 
-/// The scores of all categories, gathered.
+/// The highest score of each category.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Risk([f32; Category::ALL.len()]);
 
@@ -77,7 +77,7 @@ impl Risk {
         1.0 - counts.map(|(category, score)| 1.0 - weight(category) * score).product::<f32>()
     }
 
-    /// What the risk amounts to.
+    /// The level of the risk.
     pub fn level(&self, settings: &settings::Risk) -> Level {
         match self.value() {
             risk if risk >= settings.high => Level::High,

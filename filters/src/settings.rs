@@ -2,7 +2,7 @@
 //!
 //! - *In*: checked values.
 //! - *Out*: plain data.
-//! - *Never*: a default. Those stand in the table of settings, with their reasons.
+//! - *Never*: a default. Defaults are in the schema of `config`, with their reasons.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,24 +12,24 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// What is done about a finding. The order is that of severity.
+/// The action on a finding, in order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It is not looked for.
+    /// Not checked.
     #[default]
     Off,
     /// It is recorded.
     Flag,
-    /// It is taken out: of answers as `[KIND]`, of prompts as `[KIND_1]`, which can be put back
-    /// into answers.
+    /// Masked: as `[KIND]` in answers, as `[KIND_1]` in prompts, where the value can be restored in
+    /// the answer.
     Mask,
     /// The request is refused, or the answer ends.
     Block,
 }
 
 impl Action {
-    /// The action of a word of the settings. `redact` and `mask` are one thing on either side.
+    /// The action of a word in the settings. `redact` and `mask` mean the same.
     pub fn from_word(word: &str) -> Self {
         match word {
             "flag" => Action::Flag,
@@ -54,36 +54,36 @@ impl Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// It keeps harm away; its cost is booked as security's.
+    /// Protection; its time is recorded as security overhead.
     Security,
     /// Rate limiting and admission.
     Traffic,
 }
 
-/// What happens when a filter cannot say.
+/// What happens when a filter fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// The request is refused, or the answer ends.
     Closed,
-    /// It passes, counted.
+    /// The text passes and the failure is counted.
     Open,
 }
 
-/// How an answer is judged by a filter that needs context.
+/// When a judge checks an answer, and what is held meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Text is released when its window was judged.
+    /// Text is held until its window has been judged.
     Hold,
     /// Text flows; the stream ends on a bad verdict.
     Cut,
-    /// Text flows; the whole is judged before the ending is passed on.
+    /// Text flows; the whole answer is judged before its end is sent.
     End,
 }
 
 impl Mode {
-    /// The mode of a word of the settings.
+    /// The mode of a word in the settings.
     pub fn from_word(word: &str) -> Self {
         match word {
             "hold" => Mode::Hold,
@@ -100,16 +100,16 @@ pub struct Declared {
     pub name: Arc<str>,
     /// What it is for.
     pub class: Class,
-    /// What happens when it cannot say.
+    /// What happens when it fails.
     pub on_failure: OnFailure,
-    /// How long it may take for one question; zero: as long as the budget allows.
+    /// Deadline of one run; zero: only the common deadline of all judges applies.
     #[serde(serialize_with = "seconds")]
     pub deadline: Duration,
     /// How it judges answers.
     pub mode: Mode,
 }
 
-/// From which score on toxic language of a category is a finding, 0 to 1.
+/// Minimum scores of findings of toxic language by category, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Toxicity {
     /// Contempt or violence towards people for what they are.
@@ -127,7 +127,7 @@ pub struct Toxicity {
 /// A filter that is registered by name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Named {
-    /// How it stands in the chain.
+    /// The settings that every filter has.
     pub declared: Declared,
     /// The name it is registered under.
     pub kind: String,
@@ -135,12 +135,12 @@ pub struct Named {
     pub with: BTreeMap<String, String>,
 }
 
-/// A guard.
+/// The settings of a guardrail.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GuardrailSettings {
     /// Its name.
     pub name: Arc<str>,
-    /// Nothing is touched.
+    /// Observe mode: findings are recorded only.
     pub observe: bool,
     /// Attacks on the model in prompts.
     pub input_injection: Action,
@@ -150,43 +150,43 @@ pub struct GuardrailSettings {
     pub input_pii: Action,
     /// Credentials in prompts.
     pub input_secrets: Action,
-    /// What was taken out of a prompt is put back into the answer.
+    /// Whether values redacted from a prompt are restored in the answer.
     pub restore: bool,
     /// Insults in answers.
     pub output_toxicity: Action,
-    /// From which score on toxic language of a category is a finding.
+    /// Minimum scores of findings of toxic language.
     pub toxicity: Toxicity,
     /// Personal data in answers.
     pub output_pii: Action,
     /// Credentials in answers.
     pub output_secrets: Action,
-    /// Most bytes of a text that wait.
+    /// Maximum bytes held of each text of an answer.
     pub hold_bytes: usize,
-    /// How long they may wait.
+    /// Maximum time that they are held.
     #[serde(serialize_with = "seconds")]
     pub hold_time: Duration,
-    /// Bytes of an answer's text that are judged at a time.
+    /// Bytes of an answer's text in one window of the judges.
     pub judge_window: usize,
     /// How the embedded classifier judges answers.
     pub mode: Mode,
-    /// Time that all questions to judges about one request may take; zero: no end.
+    /// Common deadline of all judges of a prompt or a window; zero: none.
     #[serde(serialize_with = "seconds")]
     pub judges_deadline: Duration,
-    /// From scores to a level.
+    /// Thresholds and actions of the risk.
     pub risk: Risk,
     /// Bounds on prompts.
     pub sizes: Sizes,
-    /// What may be talked about.
+    /// Allowed and forbidden topics.
     pub topics: Vec<Topic>,
     /// The operator's own patterns.
     pub rules: Vec<Rule>,
-    /// Words planted in system prompts, which no answer must show.
+    /// Words planted in system prompts that must not appear in answers.
     pub honeytokens: Vec<Honeytoken>,
-    /// What is done about a honeytoken.
+    /// The action on a honeytoken in an answer.
     pub on_honeytoken: Action,
-    /// What every answer must begin with.
+    /// A text inserted at the start of every answer; empty: none.
     pub disclaimer: String,
-    /// Paths that are no inference and may pass unread.
+    /// Paths of requests that are not inference and pass unchecked.
     pub passthrough: Vec<String>,
     /// Filters that are registered by name.
     pub filters: Vec<Named>,
@@ -194,23 +194,23 @@ pub struct GuardrailSettings {
     pub judges: Vec<Judge>,
 }
 
-/// From a risk to what is done about it.
+/// Thresholds of the risk, and their actions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Risk {
-    /// At least this is MEDIUM.
+    /// Minimum risk of MEDIUM.
     pub medium: f32,
-    /// At least this is HIGH.
+    /// Minimum risk of HIGH.
     pub high: f32,
-    /// What is done at MEDIUM.
+    /// The action at MEDIUM.
     pub on_medium: Action,
-    /// What is done at HIGH.
+    /// The action at HIGH.
     pub on_high: Action,
 }
 
 /// Bounds on a prompt; zero: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// What is done beyond them.
+    /// The action on a prompt beyond a bound.
     pub action: Action,
     /// Tokens, estimated as a quarter of the bytes.
     pub tokens: u64,
@@ -218,7 +218,7 @@ pub struct Sizes {
     pub messages: u64,
     /// Tools offered.
     pub tools: u64,
-    /// Objects and lists inside one another.
+    /// Nesting depth of objects and arrays.
     pub nesting: u64,
     /// Requested output tokens.
     pub output_tokens: u64,
@@ -229,18 +229,18 @@ pub struct Sizes {
 pub struct Topic {
     /// Its name.
     pub name: Arc<str>,
-    /// Prompts must be about an allowed topic, if there is any; else they must not be about this
-    /// one.
+    /// Allowed: prompts must be about at least one allowed topic. Otherwise: prompts must not be
+    /// about this topic.
     pub allowed: bool,
-    /// What is done.
+    /// The action.
     pub action: Action,
     /// Words and phrases; case does not matter.
     pub words: Vec<String>,
-    /// How many different ones make the topic.
+    /// Minimum number of different words that make up the topic.
     pub least: usize,
 }
 
-/// A pattern of the operator's.
+/// An operator's rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rule {
     /// Its name.
@@ -249,13 +249,13 @@ pub struct Rule {
     pub regex: String,
     /// Phrases; case does not matter.
     pub phrases: Vec<String>,
-    /// What is done about it in prompts.
+    /// The action in prompts.
     pub input: Action,
-    /// What is done about it in answers.
+    /// The action in answers.
     pub output: Action,
 }
 
-/// A planted word. It prints as `***`.
+/// A word planted in a system prompt. It prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Honeytoken(pub String);
 
@@ -275,17 +275,17 @@ impl Serialize for Honeytoken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JudgeKind {
-    /// `/v1/moderations` of OpenAI and alike.
+    /// `/v1/moderations` of OpenAI and compatible servers.
     Moderation,
     /// A guard model behind chat completions.
     GuardModel,
     /// A classifier behind `/classify` of vLLM.
     Classify,
-    /// `/analyze` of Presidio and alike: names, addresses and other personal data.
+    /// `/analyze` of Presidio and compatible servers: names, addresses and other personal data.
     Analyzer,
     /// JSON in, verdict out.
     Webhook,
-    /// Likeness to example sentences, by `/v1/embeddings`.
+    /// Similarity to example sentences, by `/v1/embeddings`.
     Embeddings,
     /// A classifier in this process.
     Onnx,
@@ -306,27 +306,27 @@ pub enum Template {
 /// A judge.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judge {
-    /// How it stands in the chain.
+    /// The settings that every filter has.
     pub declared: Declared,
-    /// Name and failure mode.
+    /// The kind of judge.
     pub kind: JudgeKind,
     /// The backend to call.
     pub backend: Arc<str>,
     /// Its path there.
     pub path: String,
-    /// The model that is named.
+    /// The model name in the call; empty: none.
     pub model: String,
-    /// How a guard model is spoken to.
+    /// Prompt and reply format (guard model).
     pub template: Template,
-    /// What is done about its findings in prompts.
+    /// The action on its findings in prompts.
     pub input: Action,
-    /// What is done about its findings in answers.
+    /// The action on its findings in answers.
     pub output: Action,
-    /// Scores from here on are findings, 0 to 1.
+    /// Minimum score of a finding, 0 to 1.
     pub threshold: f32,
-    /// Categories, labels or entities that count; empty: all that the kind knows.
+    /// Categories, labels or entities that count; empty: all that are known for the kind.
     pub categories: Vec<String>,
-    /// Sentences that a forbidden text is like (embeddings).
+    /// Example sentences of forbidden texts (embeddings).
     pub examples: Vec<String>,
     /// The texts' language (analyzer).
     pub language: String,
@@ -351,8 +351,8 @@ pub(crate) fn seconds<S: Serializer>(d: &Duration, serializer: S) -> Result<S::O
 }
 
 impl GuardrailSettings {
-    /// Whether a finding in a prompt can change what is sent, or refuse it: then a body that cannot
-    /// be read is refused too.
+    /// Whether a finding can mask or block a prompt. If so, a body that cannot be parsed is refused
+    /// too.
     pub fn acts_on_input(&self) -> bool {
         let own = [
             self.input_injection,
@@ -370,7 +370,7 @@ impl GuardrailSettings {
             .chain(self.rules.iter().map(|r| r.input))
             .chain(self.judges.iter().map(|j| j.input));
         let acts = own.into_iter().chain(rest).any(|action| action >= Action::Mask);
-        // The needs of a custom filter are unknown.
+        // The actions of a registered filter are unknown.
         let stern = |filter: &Named| {
             filter.declared.class == Class::Security
                 && filter.declared.on_failure == OnFailure::Closed

@@ -2,7 +2,7 @@
 //!
 //! - *In*: decoded texts with their roles.
 //! - *Out*: the same, cheap to share with threads and judges: one allocation for all texts.
-//! - *Never*: a change. What is looked at is what was sent.
+//! - *Never*: a changed text. Filters check what was sent.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use shield::normalise::{Limits, Normal, normalise};
 use wire::request::PromptRole;
 
-/// On which side of the engine.
+/// Whether a text goes to the engine or comes from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
     /// A prompt.
@@ -29,24 +29,24 @@ impl Side {
     }
 }
 
-/// Role of a text.
+/// The source of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
-    /// Of a prompt.
+    /// A prompt, with the role of the text.
     Prompt(PromptRole),
-    /// Of an answer: the choice.
+    /// An answer, with the index of the choice.
     Answer(u32),
 }
 
 impl Voice {
-    /// Whether the words come from users or tools: only those are judged as attacks, because a
-    /// system prompt that forbids something reads like one.
+    /// Whether the text comes from a user, a tool or an answer. Only these are checked for attacks:
+    /// a system prompt that forbids something reads like an attack.
     pub fn is_foreign(self) -> bool {
         matches!(self, Voice::Prompt(PromptRole::User | PromptRole::Tool) | Voice::Answer(_))
     }
 }
 
-/// Where a text of a prompt stands in the body.
+/// The position of a prompt's text in the request body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The bytes between its quotes.
@@ -60,12 +60,12 @@ struct Piece {
     voice: Voice,
     words: Range<usize>,
     place: Place,
-    /// Made by the first that wants it, for all.
+    /// Computed on first use, then shared by all filters.
     normal: OnceLock<Box<Normal>>,
 }
 
-/// What is taken out of its disguise, of one text. Four mebibytes cost the classifiers some 60 ms,
-/// on a thread of the pool; a longer text is not text, and filters that must read it report that.
+/// Limits for normalizing one text. The classifiers take some 60 ms for four mebibytes, on a thread
+/// of the pool. Filters that must read a longer text report it as a finding.
 pub const NORMALISED: Limits =
     Limits { max_input: 4 << 20, max_output: 8 << 20, max_views: 256, max_depth: 2 };
 
@@ -76,13 +76,13 @@ pub struct Sizes {
     pub messages: u64,
     /// Tools offered.
     pub tools: u64,
-    /// Objects and lists inside one another.
+    /// Nesting depth of objects and arrays.
     pub nesting: u64,
     /// Requested output tokens; `None`: the engine's default.
     pub output_tokens: Option<u64>,
 }
 
-/// Texts to look at.
+/// The texts to check.
 #[derive(Clone, Debug)]
 pub struct Subject {
     side: Side,
@@ -96,7 +96,7 @@ pub struct Subject {
 pub struct SubjectBuilder(Subject);
 
 impl Subject {
-    /// Begin one; `bytes` is about how much text will come.
+    /// Start a subject. `bytes` is the expected size of all texts.
     pub fn build(side: Side, sizes: Sizes, bytes: usize) -> SubjectBuilder {
         SubjectBuilder(Subject {
             side,
@@ -141,7 +141,7 @@ impl Subject {
         self.pieces.len()
     }
 
-    /// Whether there is nothing to look at.
+    /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -166,7 +166,7 @@ impl Subject {
         self.pieces.get(at).map(|piece| piece.voice)
     }
 
-    /// A text without its disguise, as far as [`NORMALISED`] goes.
+    /// The normalized form of a text, within the limits of [`NORMALISED`].
     pub fn normal(&self, at: usize) -> &Normal {
         static NOTHING: OnceLock<Normal> = OnceLock::new();
         match self.pieces.get(at) {
@@ -177,14 +177,14 @@ impl Subject {
         }
     }
 
-    /// Where a text stands in the body.
+    /// The position of a text in the body.
     pub fn place(&self, at: usize) -> Place {
         self.pieces.get(at).map(|piece| piece.place.clone()).unwrap_or_default()
     }
 }
 
 impl SubjectBuilder {
-    /// One more text.
+    /// Add a text.
     pub fn text(&mut self, voice: Voice, place: Place, text: &str) {
         let start = self.0.words.len();
         self.0.words.push_str(text);
@@ -196,7 +196,7 @@ impl SubjectBuilder {
         });
     }
 
-    /// That was all.
+    /// The finished subject.
     pub fn done(self) -> Subject {
         self.0
     }

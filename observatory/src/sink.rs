@@ -135,7 +135,11 @@ impl<T: Queued> Pump<T> {
         let (seen, all) = (queues.clone(), sinks.into_iter().zip(counts.clone()).collect());
         // Joined when the pump is dropped.
         let thread = std::thread::Builder::new().name(thread.into()).spawn(move || seen.run(all));
-        let thread = thread.inspect_err(|error| tracing::error!(%error, "cannot start the thread of the sinks, records are dropped")).ok();
+        let thread = thread
+            .inspect_err(|error| {
+                tracing::error!(%error, "cannot start the sink thread, records are dropped")
+            })
+            .ok();
         Pump { queues, counts, thread }
     }
 
@@ -216,7 +220,7 @@ impl<T: Queued> Queues<T> {
             let delivered = catch_unwind(AssertUnwindSafe(|| sink.deliver(&batch)));
             let all = batch.len() as u64;
             let result = delivered
-                .unwrap_or_else(|_| Err(SinkError { lost: all, why: "it panicked".into() }));
+                .unwrap_or_else(|_| Err(SinkError { lost: all, why: "the sink panicked".into() }));
             counts.note(all, result);
         }
         lock(&self.delivering).clear();

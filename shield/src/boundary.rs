@@ -1,18 +1,17 @@
 //! Boundaries of a match, and words before it.
 //!
-//! - *In*: the bytes on either side of a candidate; never more than 64 to the left, two to the
-//!   right.
+//! - *In*: the bytes around a candidate: at most 64 before it, two after it.
 //! - *Out*: yes or no.
-//! - *Never*: knowledge of the whole text, so that a stream can ask the same questions.
+//! - *Never*: more of the text, so that streams can use the same checks.
 
 use crate::finding::Family;
 use crate::pattern::Pattern;
 
-/// How many bytes before a candidate may vouch for it.
+/// Bytes before a candidate in which context words count.
 pub const CONTEXT: usize = 64;
 
-/// Whether `rule` names a variable and a value, so that it may begin in the middle of a name:
-/// `dbPassword`, `MY_API_KEY`.
+/// Whether `pattern` matches a variable name with its value, so that a match may begin in the
+/// middle of a name: `dbPassword`, `MY_API_KEY`.
 fn names_a_variable(pattern: &Pattern) -> bool {
     pattern.kind == "GENERIC_SECRET"
 }
@@ -25,7 +24,7 @@ fn wordy(b: u8) -> bool {
 pub fn can_begin(before: &[u8], first: u8) -> bool {
     match before.last() {
         None => true,
-        // A letter that is not ASCII ends a word here: CJK writes no spaces before a number.
+        // Only ASCII characters join: CJK text has no spaces before a number.
         Some(&b) if b.is_ascii_alphanumeric() => {
             b.is_ascii_lowercase() && first.is_ascii_uppercase()
         }
@@ -85,15 +84,15 @@ pub fn ends_clean(pattern: &Pattern, last: u8, after: &[u8]) -> bool {
     true
 }
 
-/// Whether one of `words` stands in the last [`CONTEXT`] bytes of `before`.
+/// Whether one of `words` is in the last [`CONTEXT`] bytes of `before`.
 pub fn vouched(before: &[u8], words: &[&str]) -> bool {
     let from = before.len().saturating_sub(CONTEXT);
     let near = before.get(from..).unwrap_or_default().to_ascii_lowercase();
     words.iter().any(|word| stands_in(&near, word.as_bytes()))
 }
 
-/// Whether `word` begins a word of `near`; a short one must also end it, or `tel` would stand in
-/// `tell`.
+/// Whether a word of `near` begins with `word`. A short `word` must match a whole word: `tel` must
+/// not match `tell`.
 fn stands_in(near: &[u8], word: &[u8]) -> bool {
     memchr::memmem::find_iter(near, word).any(|at| {
         let left =

@@ -3,22 +3,22 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What a finding is about. Names are those of the labelled data and of operators' rules.
+/// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// Personal data.
     Pii,
     /// A credential.
     Secret,
-    /// What a rule of the operator's names.
+    /// A match of an operator's rule.
     Policy,
-    /// A word planted in a prompt, which no answer must show.
+    /// A word planted in a prompt that must not appear in an answer.
     Leak,
-    /// What stands for something that was taken out of a prompt.
+    /// A placeholder for a value redacted from a prompt.
     Placeholder,
 }
 
-/// Something in a text.
+/// A match of a rule in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// The class: `EMAIL_ADDRESS`, `CREDIT_CARD`, `AWS_ACCESS_KEY` ...
@@ -29,6 +29,6 @@ pub struct Finding {
     pub family: Family,
     /// Bytes of the text, at character boundaries.
     pub span: Range<usize>,
-    /// How sure, 0 to 1.
+    /// The score, 0 to 1.
     pub score: f32,
 }

@@ -1,14 +1,14 @@
 //! Detectors, normalizer and streaming scanner.
 //!
-//! - *In*: texts, whole or as they flow; the rules that an operator has switched on.
-//! - *Out*: [`Finding`](finding::Finding)s: what, where, how sure; in streams the text with matches
-//!   masked.
+//! - *In*: texts, whole or streamed; the rules that the operator has enabled.
+//! - *Out*: [`Finding`](finding::Finding)s: kind, span and score; for streams, also the text with
+//!   matches masked.
 //! - *Never*: a network, a model server, a clock, a socket. The same text gives the same findings.
 //!
-//! Whole texts go through [`scan`], which sees all of a text before it decides; streams go through
-//! [`stream`], which decides as early as it may. Both run the same tables and ask the same
-//! [`boundary`] questions. What has no pattern (attacks on the model, insults) is judged by the
-//! crate `classifier`, over [`normalise`]d text.
+//! [`scan`] checks whole texts and sees all of a text before it decides. [`stream`] checks streams
+//! and decides as early as possible. Both use the same tables and the same [`boundary`] checks.
+//! Attacks on the model and toxic language have no pattern: the crate `classifier` scores them, on
+//! [`normalise`]d text.
 #![deny(clippy::indexing_slicing)]
 
 pub mod boundary;

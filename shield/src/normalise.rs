@@ -18,16 +18,16 @@ use std::ops::Range;
 
 use map::Map;
 
-/// What a text may cost.
+/// The limits for one text.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of input that are read; the rest is left out and [`Normal::truncated`] says so.
+    /// Maximum bytes of input; the rest is left out and [`Normal::truncated`] is set.
     pub max_input: usize,
     /// Bytes of folded text and views together.
     pub max_output: usize,
     /// Views of one text.
     pub max_views: usize,
-    /// Encodings inside one another that are undone.
+    /// Maximum nested encodings that are decoded.
     pub max_depth: u8,
 }
 
@@ -86,22 +86,22 @@ impl Disguise {
     }
 }
 
-/// A run of the text with its disguise taken off.
+/// A run of the text, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The outermost disguise.
     pub disguise: Disguise,
-    /// The innermost text.
+    /// The decoded text, with nested disguises undone.
     pub text: String,
     /// The run in the text as sent.
     pub span: Range<usize>,
-    /// How many disguises were inside one another.
+    /// The number of nested disguises that were undone.
     pub depth: u8,
     /// The run in [`Normal::text`].
     pub at: Range<usize>,
 }
 
-/// What was found on single characters.
+/// Counts of characters that were folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Invisible characters and direction controls taken out.
@@ -114,21 +114,21 @@ pub struct Marks {
     pub compatibility: u32,
 }
 
-/// A text without its disguise.
+/// A normalized text.
 #[derive(Clone, Debug, Default)]
 pub struct Normal {
     /// The folded text.
     pub text: String,
-    /// Decoded runs: in order, apart from each other.
+    /// The decoded runs, in order and without overlaps.
     pub views: Vec<View>,
     /// Counts of what was folded.
     pub marks: Marks,
-    /// Something was left out because of the limits.
+    /// Whether something was left out because of the limits.
     pub truncated: bool,
     map: Map,
 }
 
-/// Takes the disguise off `text`.
+/// Normalizes `text` within `limits`.
 pub fn normalise(text: &str, limits: &Limits) -> Normal {
     let room = limits.max_input.min(limits.max_output).min(u32::MAX as usize / 2);
     let end = (0..=room.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
@@ -161,7 +161,7 @@ pub fn normalise(text: &str, limits: &Limits) -> Normal {
     normal
 }
 
-/// The innermost text of a run, and how deep it lay. `None`: it was no text after all.
+/// The decoded text of a run, and the number of nested disguises. `None`: the run is not a text.
 fn unfold(text: &str, run: &scan::Run, limits: &Limits, left: usize) -> Option<(String, u8)> {
     let mut inner = run.decode(text.get(run.at.clone())?)?;
     let mut depth = 1;
@@ -198,12 +198,12 @@ fn substitute(text: &str, runs: &[scan::Run]) -> String {
 }
 
 impl Normal {
-    /// The bytes of the text as sent that a span of [`text`](Self::text) came from.
+    /// The span in the text as sent of a span of [`text`](Self::text).
     pub fn original(&self, span: Range<usize>) -> Range<usize> {
         self.map.original(span, self.text.len())
     }
 
-    /// The text in reading order with every view in its place.
+    /// The text in reading order, with every disguised run replaced by its view.
     pub fn plain(&self) -> impl Iterator<Item = &str> {
         let mut from = 0;
         let cut = self.views.iter().flat_map(move |view| {

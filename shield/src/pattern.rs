@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::finding::Family;
 
-/// A rule: a regular expression that proposes, a check that disposes.
+/// A rule: a regular expression that finds candidates, and a check that confirms them.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     /// A stable name: `pii.email`.
@@ -13,17 +13,17 @@ pub struct Pattern {
     pub kind: Cow<'static, str>,
     /// What it is about.
     pub family: Family,
-    /// Proposes candidates. Linear-time syntax of the `regex` crates, ASCII classes (`(?-u:...)`
-    /// word boundaries only), no look-around, every repetition bounded or a run of a class that
-    /// `longest` bounds.
+    /// Finds candidates. Linear-time syntax of the `regex` crates with ASCII classes (word
+    /// boundaries only as `(?-u:...)`) and without look-around. Every repetition is bounded, or is
+    /// a run of a class that `longest` bounds.
     pub regex: Cow<'static, str>,
     /// No match is longer than this many bytes; streams hold no more for this rule.
     pub longest: usize,
-    /// Whether the candidate is one; `None`: all are.
+    /// Whether a candidate is a finding; `None`: all candidates are.
     pub check: Option<fn(&str) -> bool>,
-    /// How sure without context, 0 to 1.
+    /// The score without a context word, 0 to 1.
     pub score: f32,
-    /// Words that make it surer when one stands in the 64 bytes before the candidate (lower case),
-    /// and the score then.
+    /// Context words (lower case), and the score if one of them is in the 64 bytes before the
+    /// candidate.
     pub context: Option<(&'static [&'static str], f32)>,
 }

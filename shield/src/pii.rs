@@ -1,10 +1,11 @@
-//! Personal data that has a shape: addresses of machines and people, numbers of cards, accounts,
+//! Personal data with a fixed format: network and e-mail addresses, and numbers of cards, accounts,
+//! phones and citizens.
 //! phones and citizens.
 //!
 //! - *In*: nothing; these are tables.
 //! - *Out*: [`patterns`], general rules first, national ones after.
-//! - *Never*: names, places, dates in general: those have no shape, and a table that pretends
-//!   otherwise cries wolf.
+//! - *Never*: names, places, dates in general: they have no fixed format, and a pattern for them
+//!   would give too many false positives.
 
 #[expect(clippy::indexing_slicing, reason = "a month from 1 to 12")]
 mod checks;
@@ -17,7 +18,7 @@ mod phone;
 
 use crate::pattern::Pattern;
 
-/// The first rule, for places that need any.
+/// The first rule: a fallback where any rule will do.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 pub(crate) const FIRST: &Pattern = &net::PATTERNS[0];
 

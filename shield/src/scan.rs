@@ -1,12 +1,13 @@
 //! Scans a whole text with all rules.
 //!
 //! - *In*: a text and the rules that are switched on.
-//! - *Out*: findings in the order of the text, none overlapping another, none below [`FLOOR`].
-//! - *Never*: more than a bounded number of steps a byte, whatever the text.
+//! - *Out*: findings in the order of the text, without overlaps within a family, none below
+//!   [`FLOOR`].
+//! - *Never*: more than a bounded number of steps per byte, for any text.
 //!
-//! Rules that begin in a telling way run as one automaton, anchored at each token that begins with
-//! three bytes that a rule can begin with. Rules that begin with any word at all (an e-mail, a
-//! host) wait for the byte they cannot do without: `@`, a dot.
+//! Rules with a characteristic beginning run as one automaton, anchored at each token whose first
+//! three bytes can begin a rule. Rules that can begin with any word (an e-mail, a host) run only
+//! around a byte that each of their matches contains: `@`, a dot.
 
 mod automaton;
 mod overlap;
@@ -21,22 +22,22 @@ use crate::finding::Finding;
 use crate::pattern::Pattern;
 use automaton::{Automaton, Walker};
 
-/// Findings less sure than this are not reported.
+/// Minimum score of a finding.
 pub const FLOOR: f32 = 0.5;
 
-/// How many ends of one candidate are put to its check.
+/// Maximum ends of one candidate that are checked, for each rule.
 const TRIES: usize = 8;
-/// One check for this many bytes of text may fail before only the longest end of a candidate is
-/// tried.
+/// Bytes of text per check that may fail. After more failures, only the longest end of a candidate
+/// is checked.
 const BYTES_A_CHECK: usize = 32;
 
-/// Rules, ready to run. Cheap to share, dear to build.
+/// Compiled rules. Cheap to share, expensive to build.
 pub struct Scanner {
     narrow: Automaton,
     wide: Vec<(Pivot, Automaton)>,
 }
 
-/// The byte that a rule which begins with any word cannot do without.
+/// The byte that all matches of a rule contain, if the rule can begin with any word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pivot {
     /// `@`, `~` or a dot.
@@ -74,8 +75,8 @@ impl Pivot {
 }
 
 impl Scanner {
-    /// A scanner for `patterns`. A rule whose expression does not parse is left out: the tests of
-    /// the tables see to it that none is.
+    /// A scanner for `patterns`. A rule whose expression does not parse is left out; tests check
+    /// that all rules of the tables parse.
     pub fn new(patterns: &[&Pattern]) -> Scanner {
         let sound: Vec<_> = patterns.iter().copied().filter(|p| automaton::parses(p)).collect();
         let (wide, narrow): (Vec<&Pattern>, Vec<&Pattern>) =
@@ -85,7 +86,7 @@ impl Scanner {
         Scanner { narrow: Automaton::new(narrow), wide }
     }
 
-    /// Appends what `text` holds to `out`.
+    /// Appends the findings of `text` to `out`.
     pub fn find(&self, text: &str, out: &mut Vec<Finding>) {
         let mut found = Vec::new();
         self.narrow_rules(text, &mut found);
@@ -111,7 +112,7 @@ impl Scanner {
     }
 }
 
-/// The first digit; stretches without one are passed over as fast as the compiler can make a loop
+/// The position of the first digit. Blocks of 64 bytes without a digit are skipped in a loop
 /// without branches.
 fn first_digit(bytes: &[u8]) -> Option<usize> {
     let (stretches, _) = bytes.as_chunks::<64>();
@@ -123,7 +124,7 @@ fn first_digit(bytes: &[u8]) -> Option<usize> {
     Some(clear + bytes.get(clear..)?.iter().position(u8::is_ascii_digit)?)
 }
 
-/// Runs the rules of `automaton` from the beginning of every run that holds `pivot`.
+/// Runs `automaton` at the beginning of every run of bytes that contains `pivot`.
 fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Finding>) {
     if automaton.is_empty() {
         return;
@@ -137,7 +138,7 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
         let run = bytes.get(at.saturating_sub(64).max(from)..at).unwrap_or_default();
         let first = at - run.iter().rev().take_while(|b| pivot.joins(**b)).count();
         from = at + 1;
-        // A dot with nothing behind it ends a sentence.
+        // A dot that no letter or digit follows ends a sentence.
         let inner = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
         let before = bytes.get(first.saturating_sub(1)..first).unwrap_or_default();
         let start = bytes.get(first).copied().unwrap_or(b' ');
@@ -154,14 +155,14 @@ fn around(automaton: &Automaton, pivot: Pivot, text: &str, found: &mut Vec<Findi
     }
 }
 
-/// What the candidates of one text share.
+/// State shared by the candidates of one text.
 struct Bench<'a> {
     text: &'a str,
     /// (rule, end) of the candidate at hand.
     ends: Vec<(usize, usize)>,
     /// (rule, tries) of the candidate at hand.
     tried: Vec<(usize, usize)>,
-    /// Checks that may still fail.
+    /// Checks that may fail before only the longest end is checked.
     patience: usize,
 }
 
@@ -175,8 +176,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Puts the ends of every rule that begins at `at` to boundary, check and context; the longest
-    /// that passes is found.
+    /// Checks the boundary, context and check of all matches that begin at `at`, the longest first.
+    /// The first one of each rule that passes is a finding.
     fn candidates(&mut self, walker: &mut Walker, at: usize, found: &mut Vec<Finding>) {
         self.ends.clear();
         self.tried.clear();

@@ -1,4 +1,5 @@
-//! Credentials: keys of providers by their published shapes, and values that an assignment gives
+//! Credentials: keys of providers in their published formats, and values that the name they are
+//! assigned to identifies.
 //! away.
 //!
 //! - *In*: nothing; these are tables.

@@ -1,13 +1,14 @@
-//! Masking in a stream: text in pieces cut anywhere, matches masked, only the suffix that can still
+//! Masks matches in a stream. Text arrives in pieces that are cut anywhere; only a suffix that can
+//! still become a match is held.
 //! become one held.
 //!
 //! - *In*: the text of one channel, piece by piece; [`Automata`] shared by all channels.
-//! - *Out*: text that can be no part of a match, at once; a mask for each match.
-//! - *Never*: a byte of a match before it is decided, but for the declared action at a bound; more
-//!   than `hold_bytes` held.
+//! - *Out*: text that cannot be part of a match, immediately; a mask for each match.
+//! - *Never*: a byte of a match before it is decided, except as [`Options::hold_bytes`] declares;
+//!   more than `hold_bytes` held.
 //!
-//! What comes out depends on the text alone, not on the cuts: `hold_bytes` too counts from a
-//! match's beginning. Only [`Channel::flush`] depends on when it is called.
+//! The output depends on the text alone, not on the cuts: `hold_bytes` too counts from the
+//! beginning of a match. Only [`Channel::flush`] depends on when it is called.
 
 #[expect(
     clippy::indexing_slicing,
@@ -49,25 +50,25 @@ use crate::finding::Finding;
 use context::Tail;
 use scan::{Ending, Scan, State};
 
-/// A large piece behind held text must not leave its room to a long-lived channel.
+/// Maximum bytes of buffer that a channel keeps after a large piece.
 const ROOM: usize = 1024;
 
-/// What a channel gives out, in the order of the text.
+/// The output of a channel, in the order of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece<'a> {
-    /// Text to hand on.
+    /// Text to forward.
     Pass(&'a str),
     /// A mask goes here.
     Mask {
         /// What it covers; offsets are bytes of the channel's text.
         finding: &'a Finding,
-        /// What it covers, as far as it is there.
+        /// The text that it covers, as far as it has arrived.
         text: &'a str,
-        /// The end is not known yet: what follows is swallowed, and a [`Piece::Close`] tells the
-        /// end.
+        /// Whether the end is still unknown: the text that follows is dropped until a
+        /// [`Piece::Close`] reports the end.
         open: bool,
     },
-    /// An open mask covered this much in the end. Nothing to write.
+    /// The final span of an open mask. It has no output.
     Close(Range<usize>),
 }
 
@@ -76,8 +77,8 @@ pub enum Piece<'a> {
 pub struct Channel {
     /// Text that can still become a match; it begins where the match would.
     held: String,
-    /// Bytes at the beginning of the held text that lie under a mask already: a secret may begin
-    /// inside of something else.
+    /// Bytes at the beginning of the held text that are masked already: a secret may begin inside
+    /// another match.
     masked: u32,
     /// Bytes before the held text.
     base: usize,
@@ -108,19 +109,19 @@ impl Channel {
         Channel::default()
     }
 
-    /// The next piece.
+    /// Scan the next piece of text.
     pub fn push(&mut self, automata: &Automata, text: &str, out: &mut dyn FnMut(Piece<'_>)) {
         self.advance(automata, text, Ending::More, out);
     }
 
-    /// Hold nothing any longer, though more may come: a match that may go on is masked and the rest
-    /// of it swallowed, and so is a secret that has shown its name (`AKIA`, `-----BEGIN `);
-    /// everything else goes.
+    /// Release all held text, though more may follow. A match that may continue is masked and the
+    /// rest of it dropped, and so is a secret with a recognized prefix (`AKIA`, `-----BEGIN `); all
+    /// other text is passed.
     pub fn flush(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.advance(automata, "", Ending::Pause, out);
     }
 
-    /// The text has ended; the channel is at the beginning of another.
+    /// End the text. The channel can then scan another one.
     pub fn finish(&mut self, automata: &Automata, out: &mut dyn FnMut(Piece<'_>)) {
         self.advance(automata, "", Ending::Final, out);
         *self = Channel {
@@ -208,7 +209,7 @@ pub fn redact(automata: &Automata, text: &str) -> String {
     redacted
 }
 
-/// A piece as `[KIND]` or itself.
+/// Append a piece: a mask as `[KIND]`, text unchanged.
 pub fn write(into: &mut String, piece: &Piece<'_>) {
     match piece {
         Piece::Pass(text) => into.push_str(text),

@@ -2,14 +2,14 @@
 //!
 //! - *In*: what differs from rule to rule.
 //! - *Out*: a [`Pattern`].
-//! - *Never*: judgement. That lives in the checks.
+//! - *Never*: logic of a rule; that is in the checks.
 
 use std::borrow::Cow::Borrowed;
 
 use crate::finding::Family;
 use crate::pattern::Pattern;
 
-/// Words that vouch for a candidate, and the score once they have.
+/// Context words of a candidate, and its score if one of them is present.
 pub(crate) type Context = Option<(&'static [&'static str], f32)>;
 
 /// A rule on personal data.
@@ -34,7 +34,7 @@ pub(crate) const fn pii(
     }
 }
 
-/// A rule on a credential whose shape speaks for itself.
+/// A rule for a credential that its format identifies.
 pub(crate) const fn secret(
     rule: &'static str,
     kind: &'static str,
@@ -55,7 +55,7 @@ pub(crate) const fn secret(
     }
 }
 
-/// A rule on a credential that is one only in company.
+/// A rule for a credential that needs a context word.
 pub(crate) const fn vouched(
     rule: &'static str,
     kind: &'static str,

@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) enum ClientError {
     #[error("cannot connect to {0}: {1}")]
     Connect(String, std::io::Error),
-    #[error("connecting to {0} took over {CONNECT:?}")]
+    #[error("cannot connect to {0} within {CONNECT:?}")]
     ConnectTimeout(String),
     #[error("{0}")]
     Http(#[from] hyper::Error),

@@ -60,7 +60,7 @@ pub struct Joined {
 pub async fn records(admin: &str) -> Result<Vec<Record>, String> {
     let mut all = page(admin, "/api/requests?limit=1000000").await?;
     serde_json::from_value(all["requests"].take())
-        .map_err(|e| format!("the records at {admin} are of another version: {e}"))
+        .map_err(|e| format!("the records at {admin} have an unknown format: {e}"))
 }
 
 /// A JSON page of the gateway's admin listener.
@@ -79,7 +79,7 @@ pub async fn page(admin: &str, path: &str) -> Result<serde_json::Value, String> 
             .await
             .map_err(|e| e.to_string())?
             .to_bytes();
-        serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
+        serde_json::from_slice(&body).map_err(|e| format!("the answer is not JSON: {e}"))
     };
     let got = tokio::time::timeout(ADMIN_TIMEOUT, get)
         .await

@@ -137,7 +137,7 @@ impl Seen {
             (Some(200..=299), None) => None,
             (_, Some(error)) => Some(format!(
                 "engine error {}",
-                error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a name")
+                error.code.as_deref().or(error.kind.as_deref()).unwrap_or("without a code")
             )),
             (status, None) => Some(format!("status {}", status.unwrap_or(0))),
         }

@@ -93,7 +93,7 @@ impl Prompts {
             });
         }
         if given.is_empty() {
-            Err(format!("{name}: no prompt in it"))
+            Err(format!("{name}: the file has no prompts"))
         } else {
             Ok(Prompts::FilePrompt(given))
         }

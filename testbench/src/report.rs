@@ -305,7 +305,7 @@ pub fn histograms(report: &Value) -> Result<Vec<(String, Micros)>, String> {
                 .ok_or_else(|| format!("timings.{name} has no histogram"))?;
             for bucket in buckets {
                 let (Some(value), Some(count)) = (bucket[0].as_u64(), bucket[1].as_u64()) else {
-                    return Err(format!("timings.{name}: {bucket} is no bucket"));
+                    return Err(format!("timings.{name}: {bucket} is not a bucket"));
                 };
                 micros.record_n(value, count);
             }

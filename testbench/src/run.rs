@@ -115,12 +115,12 @@ fn check(config: &Config) -> Result<(), RunError> {
     match config.arrival {
         Arrival::Closed { concurrency: 0 } => return wrong("the concurrency must be at least 1"),
         Arrival::Poisson { rate } | Arrival::Constant { rate } if !(rate > 0.0 && rate <= 1e6) => {
-            return wrong("the rate must be over 0 and at most 1000000 requests a second");
+            return wrong("the rate must be above 0 and at most 1000000 requests per second");
         }
         _ => {}
     }
     if config.key.as_ref().is_some_and(|k| !k.bytes().all(|b| b.is_ascii_graphic())) {
-        return wrong("the API key has characters that cannot stand in a header");
+        return wrong("the API key has characters that are not valid in a header");
     }
     Ok(())
 }

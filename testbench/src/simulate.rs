@@ -108,7 +108,7 @@ async fn answer(
             match Limited::new(request.into_body(), MAX_BODY).collect().await {
                 Ok(body) => answer::generate(state, chat, &body.to_bytes()),
                 Err(_) => {
-                    error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off")
+                    error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or incomplete")
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! All features of a text: the walk, the phrases, the facts.
 //!
 //! - *In*: a normal text.
-//! - *Out*: features to a [`Sink`], and the first telling phrase.
+//! - *Out*: features to a [`Sink`], and the first phrase of an attack.
 //! - *Never*: a weight.
 
 use std::ops::Range;
@@ -11,19 +11,19 @@ use super::lexicon::Lexicon;
 use super::phrase::{Family, Phrases};
 use shield::normalise::Normal;
 
-/// A telling phrase.
+/// A phrase of an attack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phrase {
-    /// What it is after.
+    /// The intent of the phrase.
     pub family: Family,
-    /// Where it stands in the text as sent; for a decoded run, the run.
+    /// The span in the text as sent; for a match in a decoded run, the span of the run.
     pub span: Range<usize>,
 }
 
-/// Phrases that are looked at; more of them tell no more.
+/// Maximum phrases counted in a text or a view; more do not change the result.
 const MAX_PHRASES: usize = 32;
 
-/// Tells all features of `normal`; the first phrase.
+/// Reports all features of `normal` to `sink`. Returns the first phrase.
 pub fn extract<S: Sink>(
     lexicon: &Lexicon,
     phrases: &Phrases,

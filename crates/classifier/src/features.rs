@@ -1,15 +1,14 @@
 //! The features of a text.
 //!
 //! - *In*: a normal text, segment by segment in reading order.
-//! - *Out*: buckets of features, told to a [`Sink`] as they are met: characters, words, and the
-//!   parts that words play.
+//! - *Out*: buckets of features, reported to a [`Sink`]: characters, words, and the roles of words.
 //! - *Never*: an allocation, a second pass, a weight.
 
 use super::hash::{BASE, bucket, pair, roll};
 use super::lexicon::{Lexicon, Shape};
 use shield::normalise::Normal;
 
-/// The kind of a feature; each kind is weighed against its own number.
+/// The kind of a feature; each kind is normalized by its own count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Character n-grams.
@@ -23,11 +22,11 @@ pub enum Kind {
 /// How many kinds there are.
 pub const KINDS: usize = 3;
 
-/// The class of a quotation mark; the lexicon has fewer.
+/// The class of a quotation mark; the classes of the lexicon are smaller.
 const QUOTE: u8 = 63;
 
-/// A sentence with fewer new features of a kind is weighed as if it had so many: a short one says
-/// little.
+/// Minimum count by which the new features of a sentence are normalized, by kind: a short sentence
+/// must not score high.
 pub const MIN_OCCURRENCES: [u32; KINDS] = [30, 8, 8];
 
 /// Takes features.
@@ -40,9 +39,9 @@ pub trait Sink {
     fn sentence(&mut self);
 }
 
-/// Symbols of a sentence at which it is cut anyway.
+/// Maximum symbols of a sentence; a longer one is cut.
 const LONG_SENTENCE: u32 = 240;
-/// Symbols below which a sentence goes on.
+/// Minimum symbols of a sentence; punctuation does not end a shorter one.
 const SHORT_SENTENCE: u32 = 24;
 
 const SALT_CHARS: [u64; 3] = [0x1111_2222, 0x3333_4444, 0x5555_6666];
@@ -54,12 +53,12 @@ const GROUP: u64 = 0x0777_0041;
 const SALT_SHOUT: u64 = 0x0777_0048;
 const SALT_FACT: u64 = 0x0777_0021;
 
-/// Facts about a whole text that are no n-grams.
+/// Reports a fact about a whole text.
 pub fn fact<S: Sink>(sink: &mut S, which: u64, value: u64) {
     sink.fact(bucket(pair(pair(SALT_FACT, which), value)));
 }
 
-/// Walks one text.
+/// Extracts the features of one text.
 pub struct Walk<'a, S> {
     lexicon: &'a Lexicon,
     sink: &'a mut S,
@@ -75,8 +74,9 @@ pub struct Walk<'a, S> {
     class_before: u8,
     count: u32,
     in_sentence: u32,
-    /// Capitals in this word, and words in capitals so far in a row.
+    /// Capitals in this word.
     capitals: u32,
+    /// Words in capitals, in a row.
     shouted: u32,
 }
 
@@ -101,7 +101,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
     }
 
-    /// The whole text.
+    /// Extracts the features of the whole text.
     pub fn text(mut self, normal: &Normal) {
         for segment in normal.plain() {
             self.segment(segment);
@@ -148,7 +148,8 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
         let lower = c.to_lowercase().next().unwrap_or(c) as u32;
         self.letter(lower);
-        // Scripts without blanks have no words: a sign is one, and so are two.
+        // Scripts without spaces have no words: each character counts as a word, and each pair as a
+        // pair.
         if lower >= 0x2e80 {
             self.sink.feature(Kind::Words, bucket(pair(SALT_WORD, u64::from(lower))));
             let two = pair(self.last.get(1).copied().unwrap_or(0), u64::from(lower));
@@ -219,7 +220,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         let class = self.lexicon.class(word, &shape);
         self.shout(class);
         self.length = 0;
-        // One group stands for all: the statement counts, not its target.
+        // All words for groups of people share one feature: the statement counts, not its target.
         let word = if self.lexicon.group(class) { GROUP } else { word };
         let [one, two, _] = self.words;
         self.words = [word, one, two];
@@ -246,8 +247,8 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
     }
 
-    /// A word in capitals: which one in a row it is, and the part it plays. Words of one or two
-    /// letters say nothing.
+    /// Features of a word in capitals: its number in a row of such words, and its class. Words of
+    /// one or two letters do not count.
     fn shout(&mut self, class: u8) {
         let capitals = std::mem::take(&mut self.capitals);
         if self.length < 3 {
@@ -264,7 +265,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
     }
 
-    /// A word that plays a part: alone, and in order with the parts before it.
+    /// Features of a word with a class: the class alone, and in order with the classes before it.
     fn part(&mut self, class: u8) {
         let now = self.count;
         let [a, b, c, _] = self.parts;
@@ -276,7 +277,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             if before == 0 || now - at > 8 {
                 break;
             }
-            // Which parts, in which order; with the nearest one also how near.
+            // The classes in order; for the nearest one, also the distance.
             chain = pair(chain, u64::from(before));
             self.sink.feature(Kind::Parts, bucket(chain));
             if i == 0 {
@@ -292,7 +293,8 @@ impl<'a, S: Sink> Walk<'a, S> {
     }
 }
 
-/// Vowel signs of Indic and South-East Asian scripts: part of the word, though no letters.
+/// Whether a character is in an Indic or South-East Asian script: their vowel signs are part of a
+/// word, but not letters.
 fn mark(c: char) -> bool {
     const RANGES: [(char, char); 4] = [
         ('\u{0900}', '\u{0dff}'),

@@ -21,22 +21,22 @@ const VERSION: u16 = 3;
 /// Why a weights file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadWeights {
-    /// No weights file.
+    /// Not a weights file.
     Magic,
     /// Made for another version of the features or other word tables.
     Version,
-    /// Cut off, or damaged.
+    /// Truncated or damaged.
     Damaged,
 }
 
 impl fmt::Display for BadWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BadWeights::Magic => "this is no weights file",
+            BadWeights::Magic => "the file is not a weights file",
             BadWeights::Version => {
-                "the weights were trained for another version of the features; train again"
+                "the weights were trained for another version of the features; train them again"
             }
-            BadWeights::Damaged => "the weights file is cut off or damaged",
+            BadWeights::Damaged => "the weights file is truncated or damaged",
         })
     }
 }
@@ -49,7 +49,7 @@ fn checksum(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The word tables are part of the features.
+/// Checksum of the word tables, which are part of the features.
 fn fingerprint() -> u64 {
     checksum(include_bytes!("lexicon.txt")) ^ checksum(include_bytes!("phrases.txt")).rotate_left(1)
 }

@@ -8,7 +8,7 @@
 /// The base of the rolling hash over symbols.
 pub const BASE: u64 = 0x0000_0100_0000_01b3;
 
-/// Buckets: 2^19.
+/// Bits of a bucket number.
 pub const BUCKET_BITS: u32 = 19;
 /// How many buckets there are.
 pub const BUCKETS: usize = 1 << BUCKET_BITS;
@@ -18,7 +18,7 @@ pub fn roll(hash: u64, symbol: u32) -> u64 {
     (hash ^ u64::from(symbol)).wrapping_mul(BASE).rotate_left(23)
 }
 
-/// The hash of a whole word as the tokeniser would see it.
+/// The hash of a whole word, as for the words of a text.
 pub fn word_hash(word: &str) -> u64 {
     word.chars().fold(0, |h, c| roll(h, c as u32))
 }

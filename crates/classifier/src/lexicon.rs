@@ -1,8 +1,8 @@
-//! Word classes: the part that a word plays.
+//! Word classes: the roles of words.
 //!
 //! - *In*: the hash of a lower-case word.
 //! - *Out*: its class, 0 for none.
-//! - *Never*: a text kept; words are their hashes.
+//! - *Never*: stored text; words are stored as hashes.
 
 use super::hash::{pair, roll, word_hash};
 
@@ -13,16 +13,17 @@ const SLOTS: usize = 16384;
 pub struct Lexicon {
     slots: Vec<(u64, u8)>,
     names: Vec<&'static str>,
-    /// The classes whose words are also known with two letters swapped or a vowel left out.
+    /// The first and the last class whose words also match with letters swapped or a vowel left
+    /// out.
     fuzzy: (u8, u8),
 }
 
-/// What is known of a word besides its hash.
+/// Properties of a word besides its hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// The letters in any order.
+    /// A hash of the letters in any order.
     pub bag: u64,
-    /// The consonants in order.
+    /// A hash of the consonants in order.
     pub bones: u64,
     /// The first letter.
     pub first: u32,
@@ -57,7 +58,7 @@ impl Shape {
 }
 
 impl Lexicon {
-    /// Reads the table that is compiled in. The first class that names a word has it.
+    /// Reads the embedded table. A word has the first class that lists it.
     pub fn load() -> Self {
         let mut lexicon = Self { slots: vec![(0, 0); SLOTS], names: vec!["-"], fuzzy: (0, 0) };
         let rows = || {

@@ -2,12 +2,12 @@
 //!
 //! - *In*: a [`Normal`] text; the bytes of a weights file.
 //! - *Out*: [`Scores`], calibrated to a threshold of 0.5, and the first matching phrase.
-//! - *Never*: a decision, a call out, a panic; the same text and weights give the same scores to
-//!   the bit.
+//! - *Never*: a decision, a network call, a panic; the same text and weights give the same scores
+//!   to the bit.
 //!
-//! Linear: hashed characters, words and *parts* (what role a word plays, see `lexicon.txt`), one
-//! table for both questions. The category of toxic language comes from phrases (`toxic.txt`) and
-//! the classifier's score.
+//! Both are linear models over hashed characters, words and *parts* (the roles of words, see
+//! `lexicon.txt`), with one table for both questions. The category of toxic language comes from
+//! phrases (`toxic.txt`) and the classifier's score.
 
 pub mod extract;
 pub mod features;
@@ -28,11 +28,11 @@ pub use format::BadWeights;
 pub use phrase::Family;
 pub use toxic::Toxic;
 
-/// The weights of this version, as `llm-lens shield train` writes them; `docs/guardrails.md` says
-/// how good they are.
+/// The weights of this version, written by `llm-lens shield train`; `docs/guardrails.md` has their
+/// accuracy.
 pub const WEIGHTS: &[u8] = include_bytes!("../weights.bin");
 
-/// The questions asked of a text, in the order of the table's columns.
+/// The classes that a text is scored for, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Prompt injection, jailbreak, prompt extraction.
@@ -46,47 +46,47 @@ impl Question {
     pub const ALL: [Question; 2] = [Question::Injection, Question::Toxicity];
 }
 
-/// What came out for one text.
+/// The scores of one text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Prompt injection; above 0.5 is a finding.
     pub injection: f32,
     /// Toxicity; above 0.5 is a finding.
     pub toxicity: f32,
-    /// Toxicity by category, in the order of [`Toxic::ALL`]: 0 where no phrase of the table is met.
+    /// Toxicity by category, in the order of [`Toxic::ALL`]: 0 if no phrase of the table matches.
     pub toxic: [f32; Toxic::ALL.len()],
-    /// The first telling phrase, whether or not the score is high.
+    /// The first matching phrase of an attack, whatever the score.
     pub phrase: Option<Phrase>,
 }
 
 impl Scores {
-    /// The score of toxicity or of its worst category.
+    /// The maximum of the toxicity score and of its categories.
     pub fn worst_toxicity(&self) -> f32 {
         self.toxic.iter().copied().fold(self.toxicity, f32::max)
     }
 }
 
-/// What training measured; carried in the file so that a deployment can tell what it runs.
+/// Accuracy measured in training. The weights file contains it, so that a deployment can report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Measured {
     /// ROC-AUC over the folds.
     pub auc: f32,
-    /// The share found at one per cent false alarms.
+    /// True positive rate at one per cent false positives.
     pub tpr: f32,
 }
 
-/// How one question is answered from the sums of its column.
+/// Turns the sums of a column into the score of its question.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Head {
-    /// One step of a quantised weight.
+    /// The value of one step of a quantized weight.
     pub scale: f32,
     /// How much each kind of feature counts.
     pub kinds: [f32; features::KINDS],
-    /// How much the worst sentence counts beside the whole.
+    /// The weight of the worst sentence, relative to the whole text.
     pub peak: f32,
-    /// The raw score that is given out as 0.5.
+    /// The raw score that becomes 0.5.
     pub threshold: f32,
-    /// How fast the score leaves 0.5.
+    /// The slope of the score around 0.5.
     pub slope: f32,
     /// What training measured.
     pub measured: Measured,
@@ -101,13 +101,13 @@ impl Head {
 /// Both classifiers, ready to score.
 #[derive(Debug)]
 pub struct Model {
-    /// Injection and toxicity side by side: one look-up serves both.
+    /// Weights of injection and toxicity by bucket, side by side: one lookup serves both.
     pub weights: Vec<[i8; 2]>,
     /// One head for each question, in the order of [`Question::ALL`].
     pub heads: [Head; 2],
     /// Classes of words.
     pub lexicon: Lexicon,
-    /// Telling phrases of attacks.
+    /// Phrases of attacks.
     pub phrases: Phrases,
     /// Phrases by category of toxic language.
     pub toxic: toxic::Table,
@@ -147,7 +147,7 @@ impl Model {
         Scores { injection, toxicity, toxic: self.toxic.scores(normal, toxicity), phrase }
     }
 
-    /// The score of each question before calibration, and the first telling phrase.
+    /// The score of each question before calibration, and the first phrase of an attack.
     pub fn raw(&self, normal: &Normal) -> ([f32; 2], Option<Phrase>) {
         let mut scorer = scorer::Scorer::new(self);
         let phrase = extract::extract(&self.lexicon, &self.phrases, normal, &mut scorer);

@@ -1,25 +1,25 @@
 //! Human-readable phrase rules, grouped by family.
 //!
 //! - *In*: a segment of a normal text.
-//! - *Out*: the families met, and where the first phrase stands.
+//! - *Out*: the family and the span of each match.
 //! - *Never*: a verdict; a phrase is one feature among many.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 
-/// What a phrase is after.
+/// The intent of a phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Sets earlier instructions aside.
     Override,
     /// Asks for the system prompt or another secret.
     Reveal,
-    /// Talks the model into a mode or person without rules.
+    /// Puts the model into a mode or a persona without rules.
     Persona,
     /// Dictates the answer word by word.
     Hijack,
     /// Sends something elsewhere.
     Exfiltrate,
-    /// Speaks in the marks of a chat template.
+    /// Contains control tokens of a chat template.
     Template,
 }
 

@@ -1,6 +1,6 @@
-//! Sums the weights of what is met in a text.
+//! Sums the weights of the features of a text.
 //!
-//! - *In*: features as the walk tells them.
+//! - *In*: features, as the walk reports them.
 //! - *Out*: the raw score of each question.
 //! - *Never*: a feature counted twice in one window.
 
@@ -19,9 +19,9 @@ pub(super) struct Scorer<'a> {
     counts: [u32; KINDS],
     /// Sums and counts when the sentence began.
     before: ([[i32; 2]; KINDS], [u32; KINDS]),
-    /// The highest sums of a sentence in this window.
+    /// The highest score of a sentence in this window, by question.
     peak: Option<[f32; 2]>,
-    /// Symbols in this window, three features each.
+    /// Character features in this window, three for each symbol.
     chars: u32,
     /// Facts about the whole text count in every window.
     facts: Vec<u32>,
@@ -74,7 +74,7 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// What is new in the sentence that ends, by itself.
+    /// Scores the new features of the sentence that ends.
     fn end_sentence(&mut self) {
         if self.counts == self.before.1 {
             return;

@@ -1,9 +1,9 @@
-//! Which buckets were met in a window.
+//! The set of buckets seen in a window.
 //!
 //! - *In*: buckets.
 //! - *Out*: whether one is met for the first time.
-//! - *Never*: a table made or swept for each text: a prompt of thousands of short texts pays for
-//!   what is in them.
+//! - *Never*: a table that is allocated or cleared as a whole for each text. The cost of a prompt
+//!   of thousands of short texts depends on their content.
 
 use std::cell::Cell;
 
@@ -14,13 +14,13 @@ thread_local! {
     static IDLE: Cell<Option<Table>> = const { Cell::new(None) };
 }
 
-/// 64 KiB of bits, one a bucket, and the words of them that are not zero.
+/// 64 KiB of bits, one for each bucket, and the indexes of the words that are not zero.
 struct Table {
     bits: Vec<u64>,
     touched: Vec<u16>,
 }
 
-/// A set of buckets; its table is the thread's, and goes back to it.
+/// A set of buckets. It takes the table of the thread, and puts it back when dropped.
 pub(super) struct Seen(Table);
 
 impl Seen {
@@ -32,7 +32,7 @@ impl Seen {
         )
     }
 
-    /// Adds a bucket; false if it was there, or cannot be.
+    /// Adds a bucket; false if it was there already, or is out of range.
     #[inline]
     pub(super) fn first(&mut self, bucket: u32) -> bool {
         let Table { bits, touched } = &mut self.0;

@@ -1,4 +1,4 @@
-//! Small models made by hand: what is counted, what is read back.
+//! Tests with a small handmade model: features, files, phrases.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use super::toxic::Table;
 use super::{BadWeights, Family, Head, Measured, Model};
 use shield::normalise::{Limits, Normal, normalise};
 
-/// Weights without meaning, the same each time.
+/// A model with arbitrary but fixed weights.
 fn model() -> Model {
     let weights = (0..BUCKETS as u32).map(|i| {
         [i.wrapping_mul(2_654_435_761) >> 24, i.wrapping_mul(40_503) >> 9]

@@ -1,16 +1,16 @@
 //! Categories of toxic language.
 //!
-//! - *In*: a normal text; how toxic the classifier calls it.
-//! - *Out*: one score a category, 0 where no phrase of `toxic.txt` is met.
-//! - *Never*: a verdict by words alone where they are common in harmless text: those need the
+//! - *In*: a normal text, and the classifier's toxicity score of it.
+//! - *Out*: one score for each category, 0 if no phrase of `toxic.txt` matches.
+//! - *Never*: a score by words alone if they are common in harmless text: those need the
 //!   classifier.
 //!
-//! A phrase has a weight *w*, the classifier a score *t*: the score is `sigmoid(logit(t) + w)`, and
-//! the heaviest phrase of a category counts. Six points make one half of the 0.3 % that an ordinary
-//! text has, one point needs 27 %. What a negation turns round weighs nothing; one sign of a
-//! report, a quotation, a game or of care beside it leaves a part of the weight, two leave nothing.
-//! The log-odds are summed because a noisy-or raised harmless texts with common words as much as
-//! others (AUC 0.895 instead of 0.907).
+//! A phrase has a weight *w*, the classifier a score *t*. The score of a category is
+//! `sigmoid(logit(t) + w)`, with the heaviest phrase of the category. A weight of six raises the
+//! 0.3 % of an ordinary text to one half; a weight of one needs 27 %. A negated phrase has no
+//! weight. One sign of a report, a quotation, a game or of care next to a phrase leaves a part of
+//! its weight, two leave nothing. The log-odds are summed because a noisy-or raised harmless texts
+//! with common words as much as others (AUC 0.895 instead of 0.907).
 
 mod table;
 
@@ -59,19 +59,19 @@ impl Toxic {
 const REACH: usize = 200;
 /// Words that a gap may hold.
 const GAP: usize = 3;
-/// Words before a phrase among which a negation turns it round.
+/// Words before a phrase in which a negation cancels it.
 const BEFORE: usize = 4;
-/// The word before the first of a sentence.
+/// A pseudo-word that marks the beginning of a sentence.
 const BEGIN: &str = "^";
-/// What is left of the weight of words that are reported, or said in a game.
+/// The part of its weight that a phrase keeps if it is reported, quoted or part of a game.
 const SOFT: f32 = 0.3;
 
 /// One number a category.
 type Weights = [f32; Toxic::ALL.len()];
 
-/// The table, ready to be looked for. One pass over a text finds its rare words; only sentences
-/// with one are read word by word. (Telling rare words by a hash of each word instead was slower:
-/// 16 us instead of 11 on 4 KiB.)
+/// The compiled table. One pass over a text finds its rare words; only sentences with one are read
+/// word by word. (Finding rare words by a hash of each word was slower: 16 us instead of 11 on 4
+/// KiB.)
 #[derive(Debug)]
 pub struct Table {
     rare: AhoCorasick,
@@ -127,7 +127,8 @@ impl Table {
         }
     }
 
-    /// The words of a sentence; a trait and the folk that has it are one word.
+    /// Reads the words of a sentence into `tokens`. A trait and the word for people that follows it
+    /// become one token.
     fn read(&self, sentence: &str, tokens: &mut Vec<Token>) {
         tokens.clear();
         tokens.push(Token { word: word_hash(BEGIN), classes: 0, quoted: false });
@@ -192,7 +193,7 @@ impl Table {
         }
     }
 
-    /// Where a phrase ends whose parts begin at `at`.
+    /// Matches `parts` at `at`; returns where the match ends.
     fn run(&self, tokens: &[Token], at: usize, parts: &[Part]) -> Option<usize> {
         let Some((part, rest)) = parts.split_first() else { return Some(at) };
         let most = if part.gap == Gap::Nothing { 0 } else { GAP };
@@ -214,7 +215,7 @@ impl Table {
         if part.optional { self.run(tokens, at, rest) } else { None }
     }
 
-    /// What is left of a phrase's weight for what stands around it.
+    /// The part of its weight that a phrase keeps in its surroundings, 0 to 1.
     fn share(&self, phrase: &Phrase, tokens: &[Token], start: usize, end: usize) -> f32 {
         let before = tokens.get(start.saturating_sub(BEFORE)..start).unwrap_or_default();
         if before.iter().any(|token| token.classes & self.known.not != 0) {
@@ -226,7 +227,7 @@ impl Table {
             Toxic::Insult | Toxic::Threat => self.known.report | self.known.harmless,
         };
         let soft = phrase.categories.iter().fold(0, |all, category| all | soft(category));
-        // A word alone is often one's own: "I am a proud ...".
+        // A single word often describes its author: "I am a proud ...".
         let soft = if phrase.parts.len() > 1 { soft } else { soft | self.known.own };
         let around = tokens.iter().enumerate().filter(|(i, _)| !(start..end).contains(i));
         let signs = around.filter(|(_, token)| token.classes & soft != 0).count();
@@ -239,7 +240,7 @@ impl Table {
     }
 }
 
-/// The log-odds of the classifier and of a phrase, as one score.
+/// Adds the weight of a phrase to the log-odds of the classifier; returns the score.
 fn joined(weight: f32, t: f32) -> f32 {
     let odds = t / (1.0 - t).max(f32::EPSILON) * weight.exp();
     odds / (1.0 + odds)
@@ -298,7 +299,7 @@ mod tests {
         assert_eq!(
             of("skilled hoers, assassins and therapists"),
             0.0,
-            "parts of words are no words"
+            "a part of a word does not match"
         );
     }
 

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Schema,
     /// Send load to a gateway or an engine, and measure as a client.
     Run(Box<RunArgs>),
-    /// Compare two reports of `run`. Fails if the second is slower than allowed.
+    /// Compare two reports of `run`. Fails if the second one is slower than allowed.
     Compare {
         /// The baseline report, JSON.
         base: PathBuf,
@@ -96,7 +96,7 @@ pub(crate) enum ShieldCommand {
     Eval {
         /// The folder.
         folder: PathBuf,
-        /// Also leave out one source after the other (takes minutes).
+        /// Also test on each source after training without it (takes minutes).
         #[arg(long)]
         sources: bool,
         /// Also measure held bytes on the Rust files below this folder.

@@ -57,7 +57,7 @@ fn create(args: &NewKeyArgs) -> Result<()> {
         add_line(keys, &settings, &new)?;
     }
     eprintln!(
-        "created key {} of {} in {}; it is shown only once:",
+        "created key {} for owner {} in {}; it is shown only once:",
         new.id,
         new.owner,
         keys.display()

@@ -95,7 +95,7 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
         let Some(comparison) =
             new.iter().find(|(n, _)| n == name).and_then(|(_, new)| compare_histograms(old, new))
         else {
-            text.push_str(&format!("{name}: the new run has no value of it\n"));
+            text.push_str(&format!("{name}: missing in the new report\n"));
             slower = true;
             continue;
         };
@@ -109,7 +109,7 @@ pub(crate) fn compare(base: &Path, new: &Path, percent: f64) -> Result<ExitCode>
             ));
         }
         if name != "request" && is_slower(&comparison, percent) {
-            text.push_str(&format!("{name}: slower than {percent} % allows\n"));
+            text.push_str(&format!("{name}: slower than --percent {percent} allows\n"));
             slower = true;
         }
     }

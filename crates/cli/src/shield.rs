@@ -61,10 +61,10 @@ struct DetectorScores {
 impl Detectors {
     fn new() -> Result<Self> {
         let patterns =
-            FindPatterns::new(Action::Flag, Action::Flag).context("no rule is switched on")?;
+            FindPatterns::new(Action::Flag, Action::Flag).context("no rule is enabled")?;
         let defaults = "{backends: [{name: b, url: 'http://127.0.0.1:1'}], guardrails: [{name: s}], routes: [{name: r, backend: b}]}";
         let settings = config::parse("the defaults", defaults)?;
-        let thresholds = settings.guardrails.first().context("a guard has defaults")?.risk;
+        let thresholds = settings.guardrails.first().context("a guardrail has defaults")?.risk;
         Ok(Detectors { patterns, thresholds })
     }
 

@@ -33,11 +33,11 @@ pub fn is_supported(source: &Source) -> Result<(), &'static str> {
     match source {
         Source::Dns { .. } | Source::Srv { .. } if cfg!(feature = "dns") => Ok(()),
         Source::Dns { .. } | Source::Srv { .. } => {
-            Err("this build cannot look up DNS; build it with the feature `dns`")
+            Err("this build does not support DNS; build it with the feature `dns`")
         }
         Source::Kubernetes { .. } if cfg!(feature = "kubernetes") => Ok(()),
         Source::Kubernetes { .. } => {
-            Err("this build does not know Kubernetes; build it with the feature `kubernetes`")
+            Err("this build does not support Kubernetes; build it with the feature `kubernetes`")
         }
     }
 }

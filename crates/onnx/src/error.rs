@@ -65,7 +65,7 @@ pub enum LoadError {
         reason: String,
     },
     /// The model has a different number of scores than the settings have labels.
-    #[error("the model gives {model} scores, the settings name {settings} labels")]
+    #[error("the model returns {model} scores, the settings have {settings} labels")]
     Labels {
         /// Scores of the model.
         model: usize,
@@ -87,7 +87,7 @@ pub enum ScoreError {
     },
     /// The text has no tokens and the tokenizer adds no special tokens, so there is nothing to
     /// score.
-    #[error("the text has no tokens, there is nothing to judge")]
+    #[error("the text has no tokens, there is nothing to score")]
     NoTokens,
     /// The tokenizer failed.
     #[error("the tokenizer failed: {reason}")]
@@ -102,7 +102,7 @@ pub enum ScoreError {
         reason: String,
     },
     /// The model returned a score that is not finite.
-    #[error("the model gave a score that is not finite for label {label:?}")]
+    #[error("the score of label {label:?} is not finite")]
     NotFinite {
         /// The first label with such a score.
         label: String,

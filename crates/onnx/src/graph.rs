@@ -51,13 +51,13 @@ pub(crate) struct Signature {
 /// Reads the signature. The outer error concerns the file as a whole, the inner one an input or
 /// output.
 pub(crate) fn signature(model: &ModelProto) -> Result<Result<Signature, LoadError>, String> {
-    let graph = model.graph.as_ref().ok_or("it holds no graph")?;
+    let graph = model.graph.as_ref().ok_or("it has no graph")?;
     if graph
         .initializer
         .iter()
         .any(|tensor| tensor.data_location == Some(DataLocation::External as i32))
     {
-        return Err("its weights lie in another file; save it with the weights inside".to_owned());
+        return Err("its weights are in another file; export it with them inside".to_owned());
     }
     Ok(inputs(graph)
         .and_then(|(roles, length)| Ok(Signature { roles, length, output: output(graph)? })))
@@ -74,16 +74,15 @@ fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
         let known = Role::ALL.into_iter().find(|role| role.name() == input.name);
         let role = known.ok_or_else(|| {
             wrong(
-                "is not one that we can fill (input_ids, attention_mask, token_type_ids)"
-                    .to_owned(),
+                "is not supported; supported: input_ids, attention_mask, token_type_ids".to_owned(),
             )
         })?;
         if roles.contains(&role) {
-            return Err(wrong("is there twice".to_owned()));
+            return Err(wrong("occurs twice".to_owned()));
         }
         let length = window_length(input).map_err(wrong)?;
         if length.is_some() && fixed.is_some() && length != fixed {
-            return Err(wrong("fixes another length than the other inputs".to_owned()));
+            return Err(wrong("has a different fixed length than the other inputs".to_owned()));
         }
         fixed = fixed.or(length);
         roles.push(role);
@@ -102,18 +101,18 @@ fn inputs(graph: &GraphProto) -> Result<(Vec<Role>, Option<usize>), LoadError> {
 /// Checks that an input is int64 of shape `[batch, sequence]` with a batch of 1 or symbolic;
 /// returns the sequence length if it is fixed.
 fn window_length(input: &ValueInfoProto) -> Result<Option<usize>, String> {
-    let tensor = tensor(input).ok_or("is no tensor")?;
+    let tensor = tensor(input).ok_or("is not a tensor")?;
     if tensor.elem_type != DataType::Int64 as i32 {
-        return Err(format!("holds {}, we fill int64", type_name(tensor.elem_type)));
+        return Err(format!("is {}, expected int64", type_name(tensor.elem_type)));
     }
     let Some(shape) = &tensor.shape else { return Ok(None) };
     let [batch, sequence] = shape.dim.as_slice() else {
-        return Err(format!("has {} dimensions, we fill [batch, sequence]", shape.dim.len()));
+        return Err(format!("has {} dimensions, expected [batch, sequence]", shape.dim.len()));
     };
     if let Some(Dimension::DimValue(batch)) = batch.value
         && batch > 1
     {
-        return Err(format!("wants a batch of {batch}, we judge one window at a time"));
+        return Err(format!("requires a batch of {batch}, expected 1"));
     }
     match sequence.value {
         Some(Dimension::DimValue(length)) if length > 0 => Ok(usize::try_from(length).ok()),
@@ -129,16 +128,16 @@ fn output(graph: &GraphProto) -> Result<String, LoadError> {
         several => several.iter().find(|output| output.name == "logits"),
     };
     let Some(found) = found else {
-        return wrong(format!("{} outputs and none is called \"logits\"", graph.output.len()));
+        return wrong(format!("{} outputs, none of them named \"logits\"", graph.output.len()));
     };
     if !graph.node.iter().any(|node| node.output.contains(&found.name)) {
-        return wrong(format!("no node makes {:?}", found.name));
+        return wrong(format!("no node produces {:?}", found.name));
     }
     match tensor(found).map(|tensor| tensor.elem_type) {
         // Some exporters omit the type; the trial run at load detects a wrong one.
         None => Ok(found.name.clone()),
         Some(kind) if kind == DataType::Float as i32 => Ok(found.name.clone()),
-        Some(kind) => wrong(format!("{:?} holds {}, we read float32", found.name, type_name(kind))),
+        Some(kind) => wrong(format!("{:?} is {}, expected float32", found.name, type_name(kind))),
     }
 }
 

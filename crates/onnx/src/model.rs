@@ -39,7 +39,7 @@ impl Model {
             && fixed < settings.max_tokens
         {
             let reason = format!(
-                "{} is more than the {fixed} tokens that the model's inputs are fixed to",
+                "{} is above the model's fixed input length of {fixed} tokens",
                 settings.max_tokens
             );
             return Err(LoadError::Setting { name: "max_tokens", reason });
@@ -65,10 +65,10 @@ impl Model {
 
     fn logits(&self, window: &Window) -> TractResult<Vec<f32>> {
         let outputs = self.plan.run(self.inputs(window)?)?;
-        let logits = outputs.first().ok_or_else(|| TractError::msg("it gave no output"))?;
+        let logits = outputs.first().ok_or_else(|| TractError::msg("it returned no output"))?;
         let [1, _] = logits.shape() else {
             return Err(TractError::msg(format!(
-                "its output has the shape {:?}, we read [1, labels]",
+                "its output has the shape {:?}, expected [1, labels]",
                 logits.shape()
             )));
         };
@@ -116,7 +116,7 @@ fn compile(
     }
     let outlet = model
         .find_outlet_label(output)
-        .ok_or_else(|| TractError::msg(format!("no node makes {output:?}")))?;
+        .ok_or_else(|| TractError::msg(format!("no node produces {output:?}")))?;
     model.select_output_outlets(&[outlet])?;
     model.into_optimized()?.into_runnable()
 }

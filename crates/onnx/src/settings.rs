@@ -100,7 +100,7 @@ impl Settings {
             if label.is_empty() || self.labels.iter().take(index).any(|earlier| earlier == label) {
                 return wrong(
                     "labels",
-                    format!("{label:?} at index {index} is empty or there twice"),
+                    format!("{label:?} at index {index} is empty or a duplicate"),
                 );
             }
         }
@@ -114,7 +114,7 @@ impl Settings {
             return wrong("max_tokens", format!("{} is not in 1 to {MAX_TOKENS}", self.max_tokens));
         }
         if self.max_windows == 0 {
-            return wrong("max_windows", "0 windows read nothing; write at least 1".to_owned());
+            return wrong("max_windows", "0 is not allowed; write at least 1".to_owned());
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Cutter {
         let Some((before, kind, after)) = frame(&framed) else {
             return Err(unusable(
                 path,
-                "its post-processor does not hold the text exactly once".to_owned(),
+                "its post-processor does not contain the text exactly once".to_owned(),
             ));
         };
         let framing = before.ids.len() + after.ids.len();

@@ -1,21 +1,21 @@
 //! Ends a stream early, in its dialect.
 //!
-//! - *In*: the data of its first event, which names things, and of the last that was passed on,
-//!   which may number them.
+//! - *In*: the data of its first event, whose ids and names all events repeat, and of the last
+//!   forwarded event, which may have an index.
 //! - *Out*: the closing events.
-//! - *Never*: a claim about tokens that were not counted.
+//! - *Never*: a token count that was not measured.
 
 use lens::{MAX_CHOICES, StreamLens};
 use wire::ending::{Ending, Envelope, Why};
 use wire::{Dialect, Event, Framing, Listener, Part, rewrite};
 
-/// What must be known of a stream to end it.
+/// The data needed to write the closing events of a stream.
 #[derive(Debug)]
 pub(crate) struct Closing {
     dialect: Dialect,
     framing: Framing,
     envelope: Option<Envelope>,
-    /// The data of the last event that was passed on, where the dialect needs it.
+    /// Data of the last forwarded event, if the dialect needs it.
     last: Vec<u8>,
 }
 
@@ -24,7 +24,7 @@ impl Closing {
         Closing { dialect, framing, envelope: None, last: Vec::new() }
     }
 
-    /// The data of an event that came; the first names what all repeat.
+    /// Record the data of a received event. The first one has the ids and names that all repeat.
     #[inline]
     pub(crate) fn came(&mut self, data: &[u8]) {
         if self.envelope.is_none() && data.starts_with(b"{") {
@@ -32,7 +32,7 @@ impl Closing {
         }
     }
 
-    /// The data of an event that was passed on.
+    /// Record the data of a forwarded event.
     #[inline]
     pub(crate) fn passed(&mut self, data: &[u8]) {
         if self.dialect.closing_needs_last_event() {
@@ -41,7 +41,7 @@ impl Closing {
         }
     }
 
-    /// An event that was passed on, in its framing.
+    /// Record a forwarded event, including its framing.
     #[inline]
     pub(crate) fn passed_framed(&mut self, event: &[u8]) {
         if self.dialect.closing_needs_last_event() {
@@ -49,7 +49,7 @@ impl Closing {
         }
     }
 
-    /// Of so many choices, those that have not ended.
+    /// Of `asked` choices, those that have not ended.
     pub(crate) fn open_choices(&self, asked: u32, lens: &StreamLens) -> Vec<u32> {
         (0..asked.clamp(1, MAX_CHOICES)).filter(|choice| !lens.has_ended(*choice)).collect()
     }
@@ -76,7 +76,7 @@ impl Closing {
     }
 }
 
-/// Reads a stream for its lens, and what must be known to end it.
+/// Forwards a parsed stream to `inner`, and records what closing events need.
 pub(crate) struct ClosingListener<'c, L> {
     pub(crate) inner: &'c mut L,
     pub(crate) closing: &'c mut Closing,

@@ -57,18 +57,19 @@ impl Deadlines {
         Deadlines { timeouts, head_at, moved: clock::now(), blocked: None, timer: None }
     }
 
-    /// Upstream has moved.
+    /// Upstream has made progress.
     #[inline]
     pub(crate) fn moved(&mut self, now: Tick) {
         self.moved = now;
     }
 
-    /// The client has taken something, and more is waiting; or it begins to take nothing.
+    /// Start the client write timeout: bytes are queued, and the client has just accepted some or
+    /// has stopped accepting any.
     pub(crate) fn blocked(&mut self, now: Tick) {
         self.blocked = Some(now);
     }
 
-    /// The client has taken everything.
+    /// Stop the client write timeout: the client has accepted all queued bytes.
     #[inline]
     pub(crate) fn unblocked(&mut self) {
         self.blocked = None;
@@ -88,8 +89,8 @@ impl Deadlines {
                     Some(left) => next = next.min(left),
                 }
             }
-            // Without a deadline there is nothing to wait for here; with one, no wait is longer
-            // than the shortest wait that may begin meanwhile.
+            // Without timeouts, no timer is needed. Otherwise, the timer fires no later than the
+            // shortest timeout, which may start at any moment.
             next = next.min(self.shortest());
             if next == Duration::MAX {
                 return Poll::Pending;

@@ -1,17 +1,18 @@
-//! Why an answer ends without being the backend's own, or before its end.
+//! Why the gateway replaces an answer or ends it early.
 //!
-//! One type from the relay to the record. The gateway's `respond.rs` turns it into HTTP where no
-//! answer has begun; an error event in the stream says it where one has.
+//! One type is used from the relay to the record. If no answer has started, the pipeline's
+//! `respond.rs` converts it to an HTTP response; otherwise, it becomes an error event in the
+//! stream.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use lens::record::Outcome;
 
-/// Why an answer ends.
+/// Why the gateway replaces an answer or ends it early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The first byte did not come in time.
+    /// The first byte did not arrive in time.
     FirstByteTimeout,
     /// The gap between two events was too long.
     BetweenEventsTimeout,
@@ -21,31 +22,31 @@ pub enum Failure {
     UpstreamDied,
     /// A backend restarted the answer instead of resuming it.
     ResumeFailed,
-    /// The guardrail cannot read the answer.
+    /// The guardrail cannot parse the answer.
     Unreadable,
-    /// The answer holds something that must not be shown.
+    /// The answer contains blocked content.
     Blocked {
-        /// What to call it.
+        /// Kind of the finding, for the message.
         kind: String,
     },
-    /// A filter refused the answer in its own words.
+    /// A filter refused the answer with its own code and message.
     RefusedByFilter(filters::Refused),
-    /// A filter that must judge the answer cannot.
+    /// A required filter failed.
     GuardrailUnavailable {
-        /// The filter.
+        /// Name of the filter.
         filter: Arc<str>,
-        /// Why.
+        /// Why it failed.
         failure: filters::Failure,
     },
-    /// A limit has nothing left for the stream.
+    /// A rate limit is exhausted for the stream.
     BudgetExhausted {
-        /// The limit.
+        /// Name of the limit.
         limit: Arc<str>,
     },
 }
 
 impl Failure {
-    /// How the request ends with it.
+    /// Outcome of a request that ends with this failure.
     pub fn outcome(&self) -> Outcome {
         match self {
             Failure::FirstByteTimeout | Failure::BetweenEventsTimeout | Failure::TotalTimeout => {
@@ -60,7 +61,7 @@ impl Failure {
         }
     }
 
-    /// A stable word for programs.
+    /// Stable error code.
     pub fn code(&self) -> &'static str {
         match self {
             Failure::FirstByteTimeout => "upstream_first_byte_timeout",
@@ -76,15 +77,20 @@ impl Failure {
         }
     }
 
-    /// A sentence for people: what happened and what to do.
+    /// Message for the client: what happened and what to do.
     pub fn message(&self) -> Cow<'_, str> {
         match self {
             Failure::FirstByteTimeout => "The backend did not start its answer in time.".into(),
             Failure::BetweenEventsTimeout => "The backend stopped sending in the middle of its answer.".into(),
             Failure::TotalTimeout => "The request exceeded its total timeout.".into(),
-            Failure::UpstreamDied => "The backend broke off in the middle of its answer.".into(),
-            Failure::ResumeFailed => "The backend broke off in the middle of its answer, and the next one started over instead of resuming. Set resume only on routes whose backends can.".into(),
-            Failure::Unreadable => "The guardrail cannot read the backend's answer, which was withheld.".into(),
+            Failure::UpstreamDied => "The backend's answer ended prematurely.".into(),
+            Failure::ResumeFailed => "The backend's answer ended prematurely, and the next backend \
+                restarted it instead of resuming it. Set `resume` only on routes whose \
+                backends can continue an answer."
+                .into(),
+            Failure::Unreadable => {
+                "The guardrail withheld the backend's answer because it cannot parse it.".into()
+            }
             Failure::Blocked { kind } => format!("The answer was withheld by the guardrail: it contains {kind}.").into(),
             Failure::RefusedByFilter(refused) => (&*refused.message).into(),
             Failure::GuardrailUnavailable { filter, failure } => {

@@ -1,14 +1,14 @@
 //! Holds an answer until its first token, so that another backend can still be tried.
 //!
-//! Engines send the head of an answer, and the role, before they have read the prompt: neither says
-//! that there will be a token soon. A stream has begun with its first token, with an error in place
-//! of one, or when it is longer than [`MAX_HELD`]. A whole body has begun when it is complete or
-//! longer than that: a backend that dies before has given no answer.
+//! Engines send the head and the role event before they process the prompt, so neither means that a
+//! token follows soon. A stream counts as started at its first token, at an error in place of it,
+//! or above [`MAX_HELD`] bytes. A non-streaming body counts as started when it is complete or above
+//! that size; a backend that dies earlier has given no answer.
 //!
 //! - *In*: a [`Source`], and how its events are read; `None` passes everything through.
-//! - *Out*: the same answer from its beginning, with the times at which it was read.
-//! - *Never*: more than [`MAX_HELD`] bytes and one read held; a byte lost or a time changed by
-//!   having been held.
+//! - *Out*: the same answer from its start, with the original read times.
+//! - *Never*: more than [`MAX_HELD`] bytes plus one read held; a byte lost or a time changed by
+//!   holding.
 
 use std::task::{Context, Poll, ready};
 
@@ -16,24 +16,24 @@ use lens::{EngineError, StreamLens, Tick};
 use transport::{AnswerHead, BodyListener, BodyStep, Source, Upstream, UpstreamError, clock};
 use wire::{Dialect, Framing, Reader, ReaderLimits};
 
-/// Bytes of an answer without a token that are waited through: what is longer has begun.
+/// Maximum bytes held while waiting for the first token. A longer answer counts as started.
 pub(crate) const MAX_HELD: usize = 16 << 10;
 
 /// The status of a stream that ends without a token, an error or a finish reason.
 const BAD_GATEWAY: u16 = 502;
 
-/// How an answer is read to find its first token.
+/// How an answer is parsed to find its first token.
 #[derive(Clone, Copy, Debug)]
 pub struct Reads {
-    /// The API that the backend speaks.
+    /// API dialect of the backend.
     pub dialect: Dialect,
-    /// Bounds of one event.
+    /// Size limits of one event.
     pub limits: ReaderLimits,
     /// The answer starts with the prompt (`echo`).
     pub echo: bool,
 }
 
-/// A source that gives its head out when the answer has begun.
+/// A source that returns its head only when the answer has started.
 #[derive(Debug)]
 pub struct FirstTokenProbe<S> {
     source: S,
@@ -44,21 +44,20 @@ pub struct FirstTokenProbe<S> {
     held_until: Option<Tick>,
 }
 
-/// What was read of an answer that has not begun.
+/// Bytes of an answer that has not started.
 #[derive(Debug)]
 struct Held {
     is_stream: bool,
     reader: Reader,
     lens: StreamLens,
-    /// When each read returned that brought something, how late, and how many bytes there were
-    /// before it.
+    /// For each read with payload: its time, its kernel lag, and the number of bytes before it.
     reads: Vec<(Tick, Option<u64>, usize)>,
     bytes: Vec<u8>,
     has_ended: bool,
 }
 
 impl<S: Source> FirstTokenProbe<S> {
-    /// A probe around a source that was not polled.
+    /// A probe around a source that has not been polled.
     pub fn new(source: S, reads: Option<Reads>) -> Self {
         FirstTokenProbe {
             source,
@@ -75,13 +74,13 @@ impl<S: Source> FirstTokenProbe<S> {
         self.source
     }
 
-    /// Wait for a token no longer: what was read so far is the beginning of the answer.
+    /// Stop waiting for the first token: the answer starts with the bytes read so far.
     pub fn release(&mut self) {
         self.reads = None;
     }
 
-    /// Ready when the answer has begun, with its status: that of an error in place of the first
-    /// token, if there is one, else the head's.
+    /// Ready when the answer has started. Returns the status of an error in place of the first
+    /// token, if there is one, or else of the head.
     pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<u16, UpstreamError>> {
         let head = match &mut self.head {
             Some(head) => head,
@@ -97,7 +96,7 @@ impl<S: Source> FirstTokenProbe<S> {
             match ready!(self.source.poll_body(cx, &mut **held)) {
                 Ok(step) => held.has_ended = step == BodyStep::End,
                 Err(error) => {
-                    tracing::debug!(%error, "the answer broke off before its first token");
+                    tracing::debug!(%error, "upstream answer ended before its first token");
                     return Poll::Ready(Err(UpstreamError::BrokeOff));
                 }
             }
@@ -111,18 +110,18 @@ impl<S: Source> FirstTokenProbe<S> {
         Poll::Ready(Ok(self.error_status.unwrap_or(head.status)))
     }
 
-    /// Whether the backend reported an error, rather than just failed.
+    /// Whether the backend answered with an error, in its head or in place of the first token.
     pub fn has_error(&self) -> bool {
         let in_stream = self.held.as_ref().is_some_and(|held| held.lens.error().is_some());
         in_stream || self.head.as_ref().is_some_and(|head| head.status >= 400)
     }
 
-    /// The head, if it has come and was not taken.
+    /// The head, if it has arrived and was not taken.
     pub fn head(&self) -> Option<&AnswerHead> {
         self.head.as_ref()
     }
 
-    /// The head, once.
+    /// Take the head.
     pub fn take_head(&mut self) -> Option<AnswerHead> {
         self.head.take()
     }
@@ -194,17 +193,17 @@ impl Held {
             || self.bytes.len() >= MAX_HELD
     }
 
-    /// A stream that has ended without a token, an error or a reason.
+    /// Whether the stream ended without a token or a finish reason.
     fn is_empty(&self) -> bool {
         self.is_stream && self.has_ended && !self.has_token() && !self.lens.is_complete(1)
     }
 
-    /// When something was read last.
+    /// Time of the last read with payload.
     fn last_read(&self) -> Option<Tick> {
         self.reads.iter().rev().find(|(.., from)| *from < self.bytes.len()).map(|(at, ..)| *at)
     }
 
-    /// Give everything to a listener, as it was read.
+    /// Replay all reads to a listener, with their times.
     fn replay(&self, listener: &mut impl BodyListener) -> BodyStep {
         let ends = self.reads.iter().skip(1).map(|(.., from)| *from).chain([self.bytes.len()]);
         for ((read_at, lag, from), end) in self.reads.iter().zip(ends) {
@@ -218,7 +217,7 @@ impl Held {
 impl BodyListener for Held {
     fn begin_read(&mut self, now: Tick, lag: Option<u64>) {
         self.lens.begin_read(now);
-        // A read that has brought nothing does not count.
+        // Drop the previous read if it had no payload.
         self.reads.pop_if(|(.., from)| *from == self.bytes.len());
         self.reads.push((now, lag, self.bytes.len()));
     }
@@ -265,12 +264,12 @@ mod tests {
         held.begin_read(Tick(5), None);
         held.payload(one.as_bytes());
         assert!(!held.has_begun());
-        // A read that brought nothing of the body, and one in two runs.
+        // A read without payload, and a read with two runs.
         held.begin_read(Tick(7), None);
         held.begin_read(Tick(9), Some(3));
         held.payload(&other.as_bytes()[..4]);
         held.payload(&other.as_bytes()[4..]);
-        assert!(!held.has_begun(), "a role is no token");
+        assert!(!held.has_begun(), "a role event is not a token");
         held.begin_read(Tick(11), None);
         held.payload(b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n");
         assert!(held.has_begun());

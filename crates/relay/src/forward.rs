@@ -1,4 +1,5 @@
-//! Passes payload from a read to the buffer: the lens reads it, and it is queued unchanged.
+//! Moves the payload of a read to the queue. The lens measures it; guardrail, strip and closing
+//! state see it, if they are set up.
 
 use lens::Tick;
 use transport::{BodyListener, Out};
@@ -9,7 +10,7 @@ use crate::output_guard::OutputGuard;
 use crate::request::Answer;
 use crate::strip::Strip;
 
-/// The way of payload from the source to the ring.
+/// The path of payload from the source to the queue.
 #[derive(Debug)]
 pub struct Forward<'a> {
     pub(crate) answer: &'a mut Answer,
@@ -18,9 +19,9 @@ pub struct Forward<'a> {
     pub(crate) strip: Option<&'a mut Strip>,
     pub(crate) guardrail: Option<&'a mut OutputGuard>,
     pub(crate) closing: Option<&'a mut Closing>,
-    /// The stream is to end where its torn event does: what comes behind that is dropped.
+    /// Whether the stream ends after the current event; later bytes are dropped.
     pub(crate) stops_at_event: bool,
-    /// When the read returned that is being forwarded.
+    /// Time of the read that is being forwarded.
     pub(crate) read_at: Option<Tick>,
 }
 

@@ -3,8 +3,8 @@
 //! - *In*: a [`Source`](transport::Source), a [`Sink`](transport::Sink), and the [`Request`] that
 //!   the answer belongs to.
 //! - *Out*: an [`End`]; the request's ledger, marks and verdict.
-//! - *Never*: an await between a read and its stamp, or between two bytes of an event; a decision
-//!   about another backend, which is the request's.
+//! - *Never*: an await between a read and its timestamp, or between two bytes of an event;
+//!   selection of another backend, which [`Request`] does.
 #![deny(clippy::indexing_slicing)]
 
 mod failure;

@@ -1,17 +1,15 @@
-//! The output side of a guardrail: events are released when all of their text is decided, without
-//! what is masked.
+//! The output side of a guardrail: an event is released when all of its text is decided, with masks
+//! applied.
 //!
 //! - *In*: runs of an answer's body, and the route's guardrail.
-//! - *Out*: the same events in the same order. One that nothing is taken out of leaves byte for
-//!   byte as it came.
-//! - *Never*: a byte of a match before the scanner has decided about it; an event that was not
-//!   scanned, whatever its dialect says besides generated text; a comment that waits, because
-//!   clients take comments for keep-alives.
+//! - *Out*: the same events in the same order. An event without masks is forwarded byte for byte.
+//! - *Never*: a byte of a match before the scanner has decided it; an unscanned event, even one
+//!   without generated text; a held comment, because clients use comments as keep-alives.
 //!
-//! Each channel of each choice is a text of its own. What has no channel (a repetition of the whole
-//! text at the end, an echoed prompt) is scanned as a whole text where it stands. Log probabilities
-//! beside text that is masked are taken out: they spell it. Filters that need context judge windows
-//! of text (`judge_windows`); a filter that follows each event is a stream filter.
+//! Each channel of each choice is scanned as a separate text. Text outside channels (a repetition
+//! of the whole text at the end, an echoed prompt) is scanned in place. Log probabilities next to
+//! masked text are removed, because they contain it. Filters that need context judge windows of
+//! text (`judge_windows`); filters that process each event are stream filters.
 
 mod event_listener;
 mod judge_windows;
@@ -44,62 +42,61 @@ use render::Elsewhere;
 use stream_filters::StreamFilters;
 use text_channels::{Slot, TextChannels};
 
-/// Events that wait for one undecided text may not be more bytes than this; beyond, it is decided
-/// with what is there. A stream of one choice comes nowhere near, because `hold_bytes` bounds its
-/// text.
+/// Maximum bytes of held events. Above this, undecided text is decided with what has arrived. A
+/// stream with one choice stays far below, because `hold_bytes` bounds its text.
 const MAX_WAITING: usize = 1 << 20;
 
-/// What a guardrail works with: nothing of it changes while the answer flows.
+/// The parts of an output guardrail that stay constant during the answer.
 #[derive(Debug)]
 struct GuardContext {
     guardrail: Arc<Guardrail>,
-    /// Hashes findings, where there is an audit log.
+    /// Hashes matched text, if there is an audit log.
     hasher: Option<Arc<Hasher>>,
     vault: Arc<Vault>,
     dialect: Dialect,
     framing: Framing,
-    /// What every answer begins with, as JSON string content.
+    /// Text that every answer starts with, as JSON string content.
     disclaimer: String,
-    /// Usage events are ours and are taken out.
+    /// Usage events were injected by the gateway, and are removed.
     takes_usage: bool,
-    /// Something may be taken out, put in, or withheld; else findings are counted, and nothing
-    /// waits.
+    /// Whether the answer may be changed or withheld. If not, findings are only counted, and
+    /// nothing is held.
     acts: bool,
 }
 
-/// An event that waits.
+/// A held event.
 #[derive(Debug)]
 struct HeldEvent {
     bytes: Vec<u8>,
     content: Content,
-    /// Where it ended in the body as it came.
+    /// Its end in the received body.
     upto: u64,
     arrived: Tick,
 }
 
-/// The piece of the stream that came last.
+/// Kind of the last piece of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastPiece {
-    /// A comment, which never waits.
+    /// A comment, which is never held.
     Passed,
     /// An event, which may still be in the queue.
     Event,
-    /// An event that the client does not get.
+    /// A removed event.
     TakenOut,
 }
 
-/// What the guardrail knows of an event.
+/// Parsed content of an event.
 #[derive(Debug, Default)]
 struct Content {
     slots: Vec<Slot>,
-    /// The choices that end here, and where it says why.
+    /// Choices that finish in this event, with the position of the finish reason.
     reasons: Vec<(u32, Range<usize>)>,
-    /// Where a choice or the answer ends: the texts that end here, and how far they went. Judges
-    /// must have judged them before it leaves.
+    /// Text channels that end in this event, with their length. Judges must have judged them before
+    /// the event is released.
     ends: Vec<(usize, usize)>,
-    /// It may hold text that is in no slot.
+    /// It may contain text that is in no slot.
     strange: bool,
-    /// Usage that the gateway injected.
+    /// It is injected usage, and is removed.
     goes: bool,
 }
 
@@ -115,24 +112,24 @@ pub(crate) struct OutputGuard {
     failure: Option<Failure>,
     stopped: bool,
     closing: Closing,
-    /// Choices whose ending was passed on.
+    /// Choices whose finish reason was forwarded.
     ended: Vec<u32>,
-    /// How the first choice's answer begins, as far as it is needed to know a repetition of it.
+    /// Start of the first choice's text, to recognize a repetition of it.
     opening: String,
     splitter: Splitter,
-    /// What became of the last piece: the LF of its line end shares that.
+    /// Kind of the last piece. The LF of its CRLF is treated the same way.
     last: LastPiece,
     queue: VecDeque<HeldEvent>,
-    /// Body bytes before the run, as the backend sent them.
+    /// Body bytes received before the current run.
     seen: u64,
-    /// (payload queued, body read) at the ends of events that have left.
+    /// (payload queued, body received) at the end of each released event.
     ends: VecDeque<(u64, u64)>,
     written: u64,
-    /// Arrival to release of events that waited, and most of their bytes at a time.
+    /// Hold times of events; then their number, and their maximum bytes at a time.
     held: Gaps,
     held_events: u64,
     held_bytes: usize,
-    /// Nanoseconds of work since they were last taken, and before that.
+    /// Nanoseconds of work since the last `take_busy`, and before it.
     busy: u64,
     worked: u64,
 }
@@ -194,7 +191,7 @@ impl OutputGuard {
         }
     }
 
-    /// Take a run in, and release what is decided. `now` is when it was read.
+    /// Process a run, and release decided events. `now`: when the run was read.
     pub(crate) fn pass(
         &mut self,
         run: &[u8],
@@ -210,7 +207,7 @@ impl OutputGuard {
         lens.at(self.seen);
         let ends = self.read(lens, |listener| reader.feed(run, listener));
         if reader.overflowed() && !self.context.acts {
-            // Nothing is read any more, and nothing has to be.
+            // The reader has given up, and a guardrail that does not act needs no events.
             out.push(&self.splitter.take_torn());
             out.push(run);
         } else if self.alters() {
@@ -227,7 +224,7 @@ impl OutputGuard {
         self.busy += clock::now().nanos_since(began);
     }
 
-    /// Put the events of a run into the queue, and pass comments on.
+    /// Queue the events of a run, and forward its comments.
     fn sort(&mut self, run: &[u8], ends: Vec<(usize, Option<Content>)>, now: Tick, out: &mut Out) {
         let mut splitter = std::mem::take(&mut self.splitter);
         splitter.split(run, ends, |piece| match piece {
@@ -248,7 +245,7 @@ impl OutputGuard {
         self.splitter = splitter;
     }
 
-    /// The body has ended: the texts are complete. What judges have not judged yet may still wait.
+    /// The body has ended, so all texts are complete. Events with unjudged text stay held.
     pub(crate) fn finish(
         &mut self,
         now: Tick,
@@ -284,8 +281,8 @@ impl OutputGuard {
         self.release(now, out);
     }
 
-    /// Everything has left: what remains is no event. A guardrail that acts drops it, unless it is
-    /// a comment: it may be a torn one with text in it.
+    /// All events are released; the remaining bytes are not a complete event. A guardrail that acts
+    /// drops them unless they are a comment, because a torn event may contain text.
     pub(crate) fn release_rest(&mut self, out: &mut Out) {
         let passes = !self.context.acts || self.splitter.torn_is_comment();
         let torn = self.splitter.take_torn();
@@ -294,18 +291,18 @@ impl OutputGuard {
         }
     }
 
-    /// Nothing more comes that could decide what is held. What a judge must see and has not does
-    /// not leave.
+    /// Release all events that can be released without more input. Events that a judge has yet to
+    /// judge are dropped.
     pub(crate) fn release_all(&mut self, now: Tick, out: &mut Out) {
         self.texts.finish(&self.context, None);
         self.release(now, out);
         self.queue.clear();
         self.stopped = true;
-        // It ends in another way already.
+        // The answer already ends for another reason.
         self.failure = None;
     }
 
-    /// The hold has lasted as long as it may.
+    /// The maximum hold time has passed: decide held text now.
     pub(crate) fn flush(&mut self, now: Tick, out: &mut Out) {
         let began = clock::now();
         self.texts.flush(&self.context);
@@ -338,10 +335,10 @@ impl OutputGuard {
         !self.stopped && self.judges.as_ref().is_some_and(|judges| !judges.is_settled())
     }
 
-    /// Wait for the judges, when nothing depends on them but the record.
+    /// Wait for the remaining judge results, which only the record needs.
     ///
     /// # Cancel safety
-    /// Dropping the future drops their questions.
+    /// Dropping the future cancels their calls.
     pub(crate) async fn conclude(&mut self) {
         let Some(judges) = &mut self.judges else { return };
         judges.end(None);
@@ -350,22 +347,22 @@ impl OutputGuard {
         }
     }
 
-    /// Whether only the record depends on what is found.
+    /// Whether the guardrail is in observe mode.
     pub(crate) fn observes(&self) -> bool {
         self.context.guardrail.settings.observe
     }
 
-    /// Whether nothing waits.
+    /// Whether no event is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// When the event came that is held longest.
+    /// Arrival time of the oldest held event.
     pub(crate) fn holds_since(&self) -> Option<Tick> {
         self.queue.front().map(|held| held.arrived)
     }
 
-    /// Whether time alone can release something.
+    /// Whether [`flush`](Self::flush) could release the oldest held event.
     pub(crate) fn waits_for_text(&self) -> bool {
         let undecided =
             |held: &HeldEvent| !self.texts.is_decided(&self.context, &held.content.slots);
@@ -377,22 +374,22 @@ impl OutputGuard {
         self.queue.front().is_some_and(|held| undecided(held) || unasked(held))
     }
 
-    /// Whether what is found is acted on.
+    /// Whether findings are acted on.
     pub(crate) fn acts(&self) -> bool {
         self.context.acts
     }
 
-    /// Whether the answer may leave otherwise than it came.
+    /// Whether the forwarded answer may differ from the received one.
     pub(crate) fn alters(&self) -> bool {
         self.context.acts || self.context.takes_usage
     }
 
-    /// How long text may wait.
+    /// Maximum hold time of text.
     pub(crate) fn hold_time(&self) -> Duration {
         self.context.guardrail.settings.hold_time
     }
 
-    /// How long events were held.
+    /// Recorded hold times of events.
     pub(crate) fn holds(&mut self) -> &mut Gaps {
         &mut self.held
     }
@@ -403,12 +400,12 @@ impl OutputGuard {
         std::mem::take(&mut self.busy)
     }
 
-    /// Whether the answer is to end, and [`take_failure`](Self::take_failure) was not called yet.
+    /// Whether the answer must end, and [`take_failure`](Self::take_failure) was not called yet.
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Why the answer ends, once.
+    /// Take the reason why the answer ends.
     pub(crate) fn take_failure(&mut self) -> Option<Failure> {
         self.failure.take()
     }
@@ -424,7 +421,7 @@ impl OutputGuard {
         self.closing.events(&open, lens, why)
     }
 
-    /// A whole answer that is not shown.
+    /// Body of a withheld non-streaming answer: its frame without text.
     pub(crate) fn withheld(&self) -> Vec<u8> {
         let Some(held) = self.queue.front() else { return b"{}".to_vec() };
         render::withheld(self.context.dialect, &held.bytes, &held.content)
@@ -434,14 +431,14 @@ impl OutputGuard {
         if !self.stopped {
             self.stopped = true;
             self.failure = Some(failure);
-            // Of a whole answer its frame is shown.
+            // The frame of a non-streaming answer is still sent.
             if self.context.framing != Framing::Json {
                 self.queue.clear();
             }
         }
     }
 
-    /// Let stream filters look; a refusal ends the answer, unless the guardrail only observes.
+    /// Run the stream filters. A refusal ends the answer, except in observe mode.
     fn filter(&mut self, look: impl FnOnce(&mut StreamFilters) -> Result<(), Failure>) {
         if let (Err(failure), false) = (look(&mut self.filters), self.observes()) {
             self.fail(failure);

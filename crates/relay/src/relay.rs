@@ -1,7 +1,7 @@
-//! One loop over a byte-bounded ring. Each turn sends or reads upstream once, then writes what is
-//! queued; when neither end moves, it waits for whichever moves first, for the client's leaving, or
-//! for a deadline. Upstream is read while a client write is pending, so a slow client shows in the
-//! client's figures and nowhere else.
+//! One loop over a byte-bounded queue. Each iteration sends or reads upstream once, then writes
+//! queued bytes to the client. When neither side makes progress, the loop waits for either side,
+//! for a client disconnect, or for a deadline. Upstream is read while a client write is pending, so
+//! a slow client affects only its own figures.
 
 mod begin;
 mod end;
@@ -25,28 +25,29 @@ use crate::output_guard::OutputGuard;
 use crate::request::{Context, Request};
 use crate::strip::Strip;
 
-/// How long judges in observe mode may continue after the answer.
+/// Maximum time for judges in observe mode after the end of the answer.
 const CONCLUDING: Duration = Duration::from_secs(5);
 
 /// How the relay ended.
 #[derive(Debug)]
 pub enum End {
-    /// The answer was passed on to its end.
+    /// The complete answer was forwarded.
     Complete,
-    /// The answer began and broke off; the client's connection must not look like a proper end.
+    /// The answer started and broke off. The client's connection must not end as if the answer were
+    /// complete.
     Broken,
-    /// Nothing of an answer has gone to the client yet.
+    /// The backend sent no answer head. This relay has sent nothing to the client.
     Unanswered(UpstreamError),
-    /// The gateway answers in the backend's place: a wait was too long, or its answer may not pass.
-    /// Nothing has gone to the client.
+    /// The gateway answers instead of the backend: a timeout expired, or the answer is withheld.
+    /// This relay has sent nothing to the client.
     Refused(Failure),
-    /// The backend's answer is an error that another one may not have, and another one is chosen.
+    /// The backend answered with this retryable error status. Another backend is tried.
     Again(u16),
-    /// The backend died in mid-stream, and another one was chosen to resume.
+    /// The backend died mid-stream, and another one has been selected to resume.
     Cut,
-    /// The client left.
+    /// The client disconnected.
     Gone,
-    /// The client left, and had taken the answer's own end mark: it has what it came for.
+    /// The client disconnected after it received the answer's end marker: nothing is missing.
     Served,
 }
 
@@ -57,34 +58,34 @@ enum Phase {
     Body,
     /// Upstream is done; judges still check the last text.
     Judging,
-    /// Upstream is done with; what is queued goes out. `bool`: properly.
+    /// Upstream is finished; queued bytes are written. `true`: the answer ends normally.
     Flushing(bool),
 }
 
-/// What a step did.
+/// Whether a step made progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Moved,
     Idle,
 }
 
-/// What is left of a stream whose backend has died, for the relay that resumes it.
+/// State of a stream whose backend died, for the relay that resumes it.
 #[derive(Debug, Default)]
 pub struct Cut {
-    /// What the client has not taken yet.
+    /// Bytes that are not yet written to the client.
     pub out: Out,
     strip: Option<Strip>,
     closing: Option<Closing>,
 }
 
 impl Cut {
-    /// The text that the client has got or will get; `None`: it cannot be resumed.
+    /// Text sent to the client or queued for it; `None`: the stream cannot be resumed.
     pub fn text(&self) -> Option<&str> {
         self.strip.as_ref()?.text()
     }
 }
 
-/// One answer on its way through.
+/// Relays one answer.
 #[derive(Debug)]
 pub struct Relay<'x, R: Request<S>, S, D> {
     request: &'x mut R,
@@ -95,25 +96,25 @@ pub struct Relay<'x, R: Request<S>, S, D> {
     reader: Option<Reader>,
     strip: Option<Strip>,
     guardrail: Option<OutputGuard>,
-    /// What is known to end the stream with, where limits may want that.
+    /// Data for closing events, if a rate limit may end the stream.
     closing: Option<Closing>,
-    /// A limit that the stream has taken all of.
+    /// A rate limit that the stream has exhausted.
     exhausted: Option<Exhausted>,
-    /// The head of an answer that the guardrail may yet withhold: it decides about the whole of it.
+    /// Held head of an answer that the guardrail decides as a whole and may withhold.
     head: Option<AnswerHead>,
-    /// Another backend may resume this stream, should this one die.
+    /// Whether another backend may resume this stream if this one dies.
     is_resumable: bool,
-    /// It resumes a stream whose backend has died, and the new backend has not begun.
+    /// Whether this relay resumes a stream, and the new backend has not started its answer.
     resumes: bool,
-    /// When what the guardrail holds must be decided.
+    /// Timer for the guardrail's maximum hold time.
     hold: Option<Pin<Box<Sleep>>>,
     phase: Phase,
     deadlines: Deadlines,
-    /// The client got a Content-Length: the gateway must not add anything.
+    /// Whether the client received a Content-Length. If so, the gateway must not add bytes.
     has_length: bool,
-    /// The client has not taken the first token, and the guardrail's part in that is measured.
+    /// Whether the guardrail's share of the time to first token is still to be recorded.
     guardrail_counts_ttft: bool,
-    /// Queued bytes that the request knows of.
+    /// Queued bytes last reported to the request.
     queued: usize,
 }
 
@@ -154,13 +155,13 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         }
     }
 
-    /// Run to the end.
+    /// Relay the answer to its end.
     ///
     /// # Cancel safety
     /// Dropping the future drops the upstream connection with the request.
     pub async fn run(mut self) -> (End, Option<Box<Cut>>) {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        // A relay that was to resume and did not begin leaves the stream as it found it.
+        // If a resuming relay got no answer, it hands the unchanged state to the next relay.
         let cut = (self.resumes || matches!(end, End::Cut)).then(|| {
             Box::new(Cut {
                 out: std::mem::take(&mut self.out),
@@ -174,12 +175,12 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         match end {
             End::Complete => self.sink.end(true),
             End::Broken | End::Gone | End::Served => self.sink.end(false),
-            // The sink has not begun: another answer will go to it.
+            // The sink stays open for another answer, or for the rest of this one.
             End::Unanswered(_) | End::Refused(_) | End::Again(_) | End::Cut => {}
         }
         if let Some(mut guardrail) = self.guardrail.take() {
             if guardrail.observes() && matches!(end, End::Complete | End::Served) {
-                // The client has its answer; what judges find in its end is for the record.
+                // The client has its answer; the remaining judge results only go into the record.
                 let _ = tokio::time::timeout(CONCLUDING, guardrail.conclude()).await;
             }
             guardrail.take_busy();
@@ -214,12 +215,11 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         if self.sink.poll_gone(cx).is_ready() {
             return Poll::Ready(self.gone());
         }
-        // What was read last gave the client nothing: a head over HTTP/2, half a chunk, an event
-        // that is kept back.
         if self.poll_hold(cx).is_ready() || self.poll_judges(cx).is_ready() {
             return self.poll(cx);
         }
-        // What is kept back for the head's sake is not written, and more is waited for.
+        // The last read produced nothing to write (an HTTP/2 head, half a chunk, a held event, a
+        // body behind a held head), so the exchange waits for upstream.
         if (self.out.is_empty() || self.head.is_some())
             && self.request.parts().ledger.state() == State::Gateway
         {
@@ -256,8 +256,8 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
                 self.phase = Phase::AwaitHead;
                 Ok(Step::Moved)
             }
-            // The backend may have answered and closed without reading the rest: its answer is
-            // worth more than our error.
+            // The backend may have answered and closed without reading the whole request. Its
+            // answer is more useful than the write error.
             Poll::Ready(Err(error)) => match self.source.poll_head(cx) {
                 Poll::Ready(Ok(head)) => self.begin(head, cx),
                 _ => Err(End::Unanswered(error)),
@@ -335,11 +335,11 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         match step {
             Poll::Pending => Ok(Step::Idle),
             Poll::Ready(Ok(BodyStep::More)) => Ok(Step::Moved),
-            // Without a finish reason, the stream has not ended.
+            // A body that ends without a finish reason is an interrupted stream.
             Poll::Ready(Ok(BodyStep::End)) if self.may_resume() => Err(End::Cut),
             Poll::Ready(Ok(BodyStep::End)) => self.complete().map(|()| Step::Moved),
             Poll::Ready(Err(error)) => {
-                tracing::debug!(%error, "the answer broke off");
+                tracing::debug!(%error, "upstream answer ended prematurely");
                 if self.may_resume() {
                     return Err(End::Cut);
                 }
@@ -413,7 +413,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         }
     }
 
-    /// The client has taken bytes.
+    /// Account for bytes written to the client.
     fn took(&mut self, now: Tick) {
         let answer = self.request.parts().answer;
         let written = self.out.payload_written();
@@ -444,7 +444,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
         }
     }
 
-    /// What an exchange with nothing to write waits for.
+    /// Ledger state while there is nothing to write.
     fn waiting_state(&self) -> State {
         match self.phase {
             Phase::Sending if self.source.is_connecting() => State::Connect,
@@ -475,7 +475,7 @@ impl<'x, R: Request<S>, S: Source, D: Sink> Relay<'x, R, S, D> {
 }
 
 impl<R: Request<S>, S, D> Relay<'_, R, S, D> {
-    /// Tell the request how much is queued.
+    /// Report the number of queued bytes to the request.
     fn gauge(&mut self, bytes: usize) {
         if bytes != self.queued {
             self.request.queued(bytes as i64 - self.queued as i64);

@@ -1,8 +1,8 @@
 //! The request that an answer belongs to, as the relay sees it.
 //!
-//! - *In*: what the relay finds out about the answer, written into [`Parts`].
-//! - *Out*: what the stages before it have decided: limits, retries, resume, fields of the head.
-//! - *Never*: a socket, or the gateway's own types: tests relay scripted requests.
+//! - *In*: what the relay measures of the answer, written to [`Parts`].
+//! - *Out*: decisions of the earlier pipeline stages: limits, retries, resume, header fields.
+//! - *Never*: a socket or a gateway type, so that tests can relay scripted requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,34 +18,34 @@ use traffic::Exhausted;
 use transport::AnswerHead;
 use wire::{Dialect, ReaderLimits};
 
-/// What does not change while an answer is relayed.
+/// Settings and facts that stay constant while an answer is relayed.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// When the request's head was complete: the zero of its total timeout.
+    /// When the request's head was complete. The total timeout counts from here.
     pub head_at: Tick,
     /// The route's timeouts.
     pub timeouts: Timeouts,
-    /// Bytes that may wait for the client before upstream is not read any more.
+    /// Maximum bytes queued for the client. At this size, the relay stops reading upstream.
     pub ring: usize,
-    /// The API that the backend speaks; `None`: the answer is passed on unread.
+    /// API dialect of the backend; `None`: the answer is forwarded without parsing.
     pub dialect: Option<Dialect>,
-    /// Bounds of one event.
+    /// Size limits of one event.
     pub reader_limits: ReaderLimits,
     /// The answer starts with the prompt (`echo`).
     pub echoes_prompt: bool,
-    /// Choices that the answer has.
+    /// Number of choices in the answer.
     pub choices: u64,
-    /// A gap between two events that counts as a stall, nanoseconds.
+    /// Minimum gap between two events that counts as a stall, in nanoseconds.
     pub stall_ns: u64,
     /// The route's guardrail.
     pub guardrail: Option<Arc<Guardrail>>,
 }
 
-/// What an output guardrail needs besides its rules.
+/// Runtime dependencies of an output guardrail.
 pub struct GuardrailTools {
     /// Clock, timers, threads and connections of judges.
     pub host: Arc<dyn Host>,
-    /// Hashes what was matched, where an audit log wants that.
+    /// Hashes matched text for the audit log, if there is one.
     pub hasher: Option<Arc<Hasher>>,
 }
 
@@ -55,18 +55,18 @@ impl fmt::Debug for GuardrailTools {
     }
 }
 
-/// What the relay writes down of a request.
+/// The parts of a request that the relay writes to.
 #[derive(Debug)]
 pub struct Parts<'p> {
-    /// Where the time goes.
+    /// Time spent in each state.
     pub ledger: &'p mut Ledger,
-    /// The request's way upstream.
+    /// Facts about sending the request upstream.
     pub sent: &'p mut Sent,
-    /// The answer.
+    /// Facts about the answer.
     pub answer: &'p mut Answer,
-    /// What the guardrail found, and what it cost.
+    /// Findings and cost of the guardrail.
     pub guarded: &'p mut Guarded,
-    /// How the request ends.
+    /// Outcome of the request.
     pub verdict: &'p mut Verdict,
 }
 
@@ -75,23 +75,23 @@ pub trait Request<S> {
     /// Its id, for log lines.
     fn id(&self) -> &str;
 
-    /// What the relay writes down.
+    /// The parts that the relay writes to.
     fn parts(&mut self) -> Parts<'_>;
 
-    /// A head has come.
+    /// The head of the answer has arrived.
     fn head_received(&mut self, head: &AnswerHead, source: &mut S);
 
-    /// Whether a response of this status is worth a retry, and another backend was chosen for it.
+    /// Returns true if a response with this status is retried: another backend has been selected.
     fn retry(&mut self, status: u16) -> bool;
 
-    /// The client gets the head of this answer: no other backend will be tried.
+    /// The head of this answer goes to the client. From here on, no other backend is tried.
     fn commit(&mut self);
 
-    /// The gateway's own fields for the head, each with its CRLF.
+    /// Header fields that the gateway adds, each with its CRLF.
     fn fields(&mut self, first_byte: Tick) -> String;
 
-    /// Whether rate limits count this request: then an engine's own `x-ratelimit-*` would
-    /// contradict them.
+    /// Whether rate limits apply to this request. If so, the engine's own `x-ratelimit-*` fields
+    /// are removed, because they would contradict the gateway's.
     fn is_charged(&self) -> bool;
 
     /// Charge what the stream has used so far. `Some`: a limit is exhausted.
@@ -100,37 +100,38 @@ pub trait Request<S> {
     /// Events were read; the first token may be among them.
     fn first_token(&mut self);
 
-    /// The backend has done its part: its admission permit is free, however long the client takes.
+    /// The backend has sent its answer: release its admission permit, even if the client still
+    /// reads.
     fn release_backend(&mut self);
 
     /// Whether another backend may resume the stream.
     fn is_resumable(&self) -> bool;
 
-    /// The backend died after `text`. Whether another one was chosen to resume, and its request is
-    /// ready.
+    /// The backend died after sending `text`. Returns true if another backend has been selected to
+    /// resume, and its request is prepared.
     fn resume(&mut self, text: &str) -> bool;
 
-    /// Another backend has begun to resume. What marks the place for the client, if the route wants
-    /// that.
+    /// Another backend has started to resume. Returns the marker event for the client, if the route
+    /// configures one.
     fn resumed(&mut self) -> Option<String>;
 
-    /// Hand gaps on to the series of the route.
+    /// Move recorded gaps into the route's metrics.
     fn flush_gaps(&mut self);
 
-    /// Hand on how long events were held.
+    /// Move recorded hold times into the route's metrics.
     fn flush_holds(&mut self, holds: &mut Gaps);
 
-    /// The bytes that wait for the client changed by this many.
+    /// The number of bytes queued for the client has changed by `change`.
     fn queued(&mut self, change: i64);
 
-    /// What an output guardrail needs.
+    /// Runtime dependencies of the output guardrail.
     fn guardrail_tools(&self) -> GuardrailTools;
 
     /// Write findings to the audit log.
     fn audit(&mut self, notes: &[Note]);
 }
 
-/// A finding for the audit log, apart from the request it was made in.
+/// A finding for the audit log, without its request.
 #[derive(Clone, Debug)]
 pub struct Note {
     /// Prompt or answer.
@@ -139,13 +140,13 @@ pub struct Note {
     pub filter: Arc<str>,
     /// What was found, and where.
     pub found: Found,
-    /// The channel of an answer.
+    /// Channel of the answer; `None` for the prompt and for text outside channels.
     pub channel: Option<&'static str>,
-    /// The hash of what was matched.
+    /// Hash of the matched text.
     pub hash: Option<String>,
 }
 
-/// The request's way upstream.
+/// Facts about sending the request upstream.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// When the last byte of the request was written.
@@ -154,24 +155,24 @@ pub struct Sent {
     pub usage_asked: bool,
 }
 
-/// What is known of an answer.
+/// Facts about an answer.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub status: Option<u16>,
     /// The body is a stream of events.
     pub streamed: bool,
-    /// What was measured.
+    /// Measurements of the stream.
     pub lens: StreamLens,
-    /// Why events were not read.
+    /// Why events were not parsed; `None`: they were.
     pub not_parsed: Option<&'static str>,
-    /// Payload bytes that the client took.
+    /// Payload bytes written to the client.
     pub bytes_to_client: u64,
-    /// When upstream was complete.
+    /// When the upstream answer ended.
     pub ended_at: Option<Tick>,
-    /// The answer's events were read, so that their counts are known, zero included.
+    /// Whether events were parsed, so that a count of zero is a measurement.
     pub measured: bool,
-    /// How late reads were, if the kernel reports it.
+    /// Delay between the kernel's receive timestamp and the read, if timestamps are enabled.
     pub read_lag: Gaps,
 }
 
@@ -190,36 +191,36 @@ impl Default for Answer {
     }
 }
 
-/// What a guardrail found in the prompt and in the answer, and what it cost.
+/// Findings of a guardrail in the prompt and the answer, and their cost.
 #[derive(Debug, Default)]
 pub struct Guarded {
     /// Findings of the prompt by rule.
     pub input: Findings,
     /// Findings of the answer by rule.
     pub output: Findings,
-    /// What was done, or would have been.
+    /// The strictest action taken, or in observe mode the one that would have been taken.
     pub word: &'static str,
     /// The risk of the prompt, 0 to 1.
     pub risk: f32,
     /// The level of that risk.
     pub level: &'static str,
-    /// What each filter cost.
+    /// Cost of each filter.
     pub accounts: Vec<FilterAccount>,
-    /// Nanoseconds that judges of the prompt took.
+    /// Time spent in judges of the prompt, in nanoseconds.
     pub judged: u64,
-    /// What was taken out of the prompt.
+    /// Text redacted from the prompt.
     pub vault: Arc<Vault>,
-    /// The guardrail's time until the client had the first token, nanoseconds.
+    /// Guardrail time before the first token was written to the client, in nanoseconds.
     pub before_first_token: Option<u64>,
-    /// Events that waited.
+    /// Number of held events.
     pub held_events: u64,
-    /// Most bytes that waited at a time.
+    /// Maximum bytes held at a time.
     pub held_bytes_max: u64,
-    /// How long events waited.
+    /// Hold times of events.
     pub hold: Option<GapSummary>,
 }
 
-/// How a request ends; the first to know decides it.
+/// Outcome of a request. The first decision holds.
 #[derive(Debug, Default)]
 pub struct Verdict {
     outcome: Option<Outcome>,
@@ -228,7 +229,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Decide, unless it is decided.
+    /// Set the outcome, unless one is set.
     pub fn decide(&mut self, outcome: Outcome, code: Option<&str>) {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
@@ -236,7 +237,7 @@ impl Verdict {
         }
     }
 
-    /// How it ends, if that is decided.
+    /// The outcome, if one is set.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome
     }

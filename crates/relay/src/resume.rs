@@ -1,27 +1,26 @@
-//! Decides whether a backend resumes an answer or starts it again.
+//! Decides whether a backend resumes an answer or restarts it.
 //!
-//! An engine that does not know how to continue a message answers the chat again, and the client
-//! would get the same text twice.
+//! An engine that cannot continue a message answers the chat from the start, and the client would
+//! receive the same text twice.
 //!
-//! - *In*: the text before the resume point, and the text behind it.
+//! - *In*: the text before the resume point, and the text after it.
 //! - *Out*: a verdict, as soon as there is enough text.
-//! - *Never*: a verdict by chance: a few words prove nothing.
+//! - *Never*: a verdict based on a few words, which may match by chance.
 
 use transport::Out;
 
-/// So many equal bytes from the beginning on are no chance.
+/// Number of equal leading bytes that proves a restart.
 const SAME: usize = 32;
-/// Text before the resume point that is shorter than this proves nothing, even if all of it is
-/// repeated.
+/// Minimum bytes of text before the resume point for a verdict. Shorter text may repeat by chance.
 const MIN_TEXT: usize = 16;
-/// Maximum bytes of a stream that are held. Beyond it the stream is passed on: it is white space,
-/// or the same in very many events.
+/// Maximum bytes of a stream that are held. A longer stream without a verdict is released: it is
+/// white space, or little text in very many events.
 const MAX_HELD: usize = 16 << 10;
 
 /// What the resuming backend does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resumed {
-    /// There is not enough text to know.
+    /// Too little text for a verdict.
     Unknown,
     /// It continues the answer.
     Continues,
@@ -36,7 +35,7 @@ pub(crate) struct ResumeCheck {
     pub(crate) text_before: usize,
     /// Bytes of the stream before it.
     pub(crate) bytes_before: u64,
-    /// What has come since; the client has got none of it.
+    /// Bytes received since then; none of them was sent to the client.
     pub(crate) held: Out,
 }
 
@@ -45,7 +44,7 @@ impl ResumeCheck {
         ResumeCheck { text_before, bytes_before, held: Out::default() }
     }
 
-    /// What the backend does, by all text so far. `is_all`: there will be no more.
+    /// The verdict on all text so far. `is_all`: the text is complete.
     pub(crate) fn verdict(&mut self, text: &str, is_all: bool) -> Resumed {
         self.held.commit();
         match text.split_at_checked(self.text_before) {
@@ -67,7 +66,7 @@ fn verdict(before: &str, behind: &str, is_all: bool) -> Resumed {
     let (before, behind) = (before.trim_start().as_bytes(), behind.trim_start().as_bytes());
     let same = before.iter().zip(behind).take_while(|(one, other)| one == other).count();
     let enough = SAME.min(before.len());
-    // Text that repeats itself may well do so once more.
+    // Repetitive text may legitimately repeat again.
     let repeats = || {
         before
             .get(1..)
@@ -108,11 +107,11 @@ mod tests {
             "all of it, and more"
         );
         assert_eq!(verdict(before, "The sea is wide, ", true), Resumed::Restarts, "cut short");
-        assert_eq!(verdict(before, "The sea", true), Resumed::Continues, "too little to know");
+        assert_eq!(verdict(before, "The sea", true), Resumed::Continues, "too little text");
         assert_eq!(
             verdict("ha ha ha", "ha ha ha ha", false),
             Resumed::Continues,
-            "too little before it"
+            "too little text before the resume point"
         );
     }
 

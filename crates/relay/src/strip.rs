@@ -1,11 +1,11 @@
-//! Takes events out that are not the client's: usage that the gateway asked for and the client did
-//! not, and the role that a resuming backend repeats. Keeps the text, where another backend may
-//! have to resume.
+//! Removes events that the client must not get: usage that only the gateway requested, and the role
+//! event that a resuming backend repeats. Records the text, if another backend may have to resume.
 //!
 //! - *In*: runs of an event stream.
 //! - *Out*: the same bytes without these events.
-//! - *Never*: a change of any other byte. An event that a read tore apart is held until its rest is
-//!   there, because only then its kind is known; only routes that want either pay that price.
+//! - *Never*: a change of any other byte. An event torn between two reads is held until it is
+//!   complete, because its kind is unknown until then. Only routes that use these features have
+//!   this cost.
 
 use lens::StreamLens;
 use transport::Out;
@@ -15,22 +15,22 @@ use wire::{Event, Listener, Part, Reader, Split, Splitter};
 use crate::closing::{Closing, ClosingListener};
 use crate::resume::{ResumeCheck, Resumed};
 
-/// The state between two runs.
+/// State between two runs.
 #[derive(Debug, Default)]
 pub(crate) struct Strip {
     splitter: Splitter,
-    /// What became of the last event or comment: the LF of its line end shares that.
+    /// Fate of the last event or comment. The LF of its CRLF has the same fate.
     last: Fate,
     taken_out: u64,
     added: u64,
-    /// Body bytes before the run, as the backend sent them.
+    /// Body bytes received before the current run.
     seen: u64,
-    /// Usage is taken out.
+    /// Usage events are removed.
     takes_usage: bool,
     /// Role events are removed: an earlier engine sent one.
     takes_role: bool,
     transcript: Option<Transcript>,
-    /// It is not known yet whether the resuming backend continues.
+    /// Pending check of whether the resuming backend continues the answer.
     check: Option<ResumeCheck>,
     resume_failed: bool,
 }
@@ -46,17 +46,17 @@ struct Transcript {
 /// Maximum bytes of text that are kept.
 const MAX_TEXT: usize = 1 << 20;
 
-/// What becomes of an event.
+/// What happens to an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Fate {
-    /// It belongs to the client.
+    /// It is forwarded.
     #[default]
     Stays,
-    /// It is the answer to a question of the gateway's own.
+    /// It is removed.
     Goes,
 }
 
-/// Reads a run: where events end, and what becomes of each.
+/// Listens to a run, and records where each event ends and what happens to it.
 struct Sorter<'l> {
     lens: &'l mut StreamLens,
     takes_usage: bool,
@@ -102,12 +102,12 @@ impl Listener for Sorter<'_> {
 }
 
 impl Strip {
-    /// For a stream of which usage is taken out, text is kept, or both.
+    /// For a stream whose usage is removed, whose text is recorded, or both.
     pub(crate) fn new(takes_usage: bool, keeps_text: bool) -> Self {
         Strip { takes_usage, transcript: keeps_text.then(Transcript::default), ..Strip::default() }
     }
 
-    /// The text that was passed on; `None`: it cannot be resumed.
+    /// The forwarded text; `None`: the stream cannot be resumed.
     pub(crate) fn text(&self) -> Option<&str> {
         let transcript = self.transcript.as_ref().filter(|transcript| !transcript.is_complex)?;
         // Only text already sent to the client counts.
@@ -115,12 +115,12 @@ impl Strip {
         transcript.content.get(..sent).filter(|text| !text.is_empty())
     }
 
-    /// The stream broke off, and another backend is to resume it: what was torn is dropped, and the
-    /// role is known.
+    /// Prepare for another backend to resume the stream: drop a torn event, and remove later role
+    /// events.
     pub(crate) fn tear(&mut self, lens: &mut StreamLens, out: &mut Out) {
         match self.check.take() {
             Some(check) => self.drop_from(&check, lens),
-            // Torn between the two bytes of a line end, of which the client has the first.
+            // Torn inside a CRLF whose CR was sent to the client.
             None if self.splitter.is_after_cr() && self.last == Fate::Stays => self.add("\n", out),
             None => {}
         }
@@ -137,7 +137,7 @@ impl Strip {
         self.taken_out += self.splitter.take_torn().len() as u64;
     }
 
-    /// Drop everything behind a resume point.
+    /// Drop everything after a resume point.
     fn drop_from(&mut self, check: &ResumeCheck, lens: &mut StreamLens) {
         self.taken_out += check.held.payload_queued();
         self.transcript
@@ -147,31 +147,31 @@ impl Strip {
         self.drop_torn();
     }
 
-    /// Whether something is held until it is known whether the resuming backend continues.
+    /// Whether bytes are held for the resume check.
     pub(crate) fn holds(&self) -> bool {
         self.check.as_ref().is_some_and(|check| !check.held.is_empty())
     }
 
-    /// The backend restarted the answer; none of it was passed on.
+    /// Whether the backend restarted the answer. Nothing of the restart was forwarded.
     pub(crate) fn resume_failed(&self) -> bool {
         self.resume_failed
     }
 
-    /// Put something of the gateway's own between two events.
+    /// Queue bytes of the gateway between two events.
     pub(crate) fn add(&mut self, text: &str, out: &mut Out) {
         out.push(text.as_bytes());
         out.commit();
         self.added += text.len() as u64;
     }
 
-    /// Bytes of the backends' that the client is past when it has taken that many of what was
-    /// passed on.
+    /// Converts the number of bytes written to the client into the number of bytes received from
+    /// the backends.
     pub(crate) fn read_when_written(&self, written: u64) -> u64 {
         (written + self.taken_out).saturating_sub(self.added)
     }
 
-    /// Pass a run on, without what is ours. Behind a resume point it is held until it is known
-    /// whether the answer continues.
+    /// Forward a run without the removed events. After a resume point, it is held until the resume
+    /// check has a verdict.
     pub(crate) fn pass(
         &mut self,
         run: &[u8],
@@ -191,7 +191,7 @@ impl Strip {
         self.verify(check, reader.overflowed(), false, lens, out);
     }
 
-    /// Whether what came behind a resume point continues the answer.
+    /// Check whether the text after a resume point continues the answer.
     fn verify(
         &mut self,
         mut check: ResumeCheck,
@@ -211,7 +211,7 @@ impl Strip {
                 self.drop_from(&check, lens);
             }
             Resumed::Unknown => {
-                // As long as there is no text, nothing can come twice.
+                // Without new text, nothing can be sent twice.
                 if transcript
                     .is_some_and(|transcript| transcript.content.len() == check.text_before)
                 {
@@ -248,7 +248,7 @@ impl Strip {
             Split::LineFeed if *last == Fate::Goes => *taken_out += 1,
             Split::LineFeed => out.push(b"\n"),
             Split::Event(event, Fate::Goes, _) => {
-                // Blank lines before an event are no part of it.
+                // Blank lines before an event are not part of it.
                 let blank = event.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
                 out.push(event.get(..blank).unwrap_or_default());
                 *taken_out += (event.len() - blank) as u64;
@@ -264,7 +264,7 @@ impl Strip {
         }
     }
 
-    /// The stream has ended: what is left of it belongs to the client.
+    /// The stream has ended: forward what is left.
     pub(crate) fn flush(&mut self, lens: &mut StreamLens, out: &mut Out) {
         if let Some(check) = self.check.take() {
             self.verify(check, false, true, lens, out);
@@ -318,8 +318,8 @@ mod tests {
         );
     }
 
-    /// Wherever a stream breaks off: a backend that resumes the kept text makes it whole, to the
-    /// letter and with one role.
+    /// Wherever a stream breaks off, a backend that resumes the recorded text completes it byte for
+    /// byte, with one role event.
     #[test]
     fn a_resumed_stream_is_whole_at_every_cut() {
         let event = |delta: &str| {

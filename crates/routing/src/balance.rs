@@ -61,7 +61,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// Recent failures and refusals. Each counts as a request of mean size in flight: a backend
-    /// that fails at once has none, and would win every selection.
+    /// that fails immediately has no requests in flight, and would win every selection.
     pub(crate) fn faults(&self, member: &Member) -> f64 {
         member.faults.count(self.pool.decay(), self.now)
     }

@@ -1,8 +1,8 @@
 //! A moving average that decays, and jumps to peaks.
 //!
 //! Peak-EWMA as in Finagle and linkerd: a sample above the mean replaces it, one below moves it by
-//! the decay since the last sample. A slow backend is known after one answer, a recovered one after
-//! some time constants.
+//! the decay since the last sample. A slow backend is detected after one answer, a recovered one
+//! after a few time constants.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,7 +62,7 @@ impl DecayingCount {
     /// Add one. Two concurrent additions may count as one.
     pub(crate) fn add(&self, tau: f64, now: Tick) {
         let count = self.count(tau, now) + 1.0;
-        // In this order, an old count is never taken for a new one.
+        // In this order, a reader never combines the new time with the old count.
         self.count.store(count.to_bits(), Ordering::Release);
         self.at.store(now.0, Ordering::Release);
     }

@@ -22,7 +22,7 @@ use crate::window::Window;
 const TRY: u64 = 1_000_000_000;
 /// Maximum doublings of that time: up to about a minute.
 const TRIES: u32 = 6;
-/// Longest `Retry-After` that is honored. A backend that needs longer can say so again.
+/// Maximum `Retry-After` that is honored. A backend that needs longer can send it again.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// State of a backend.
@@ -62,7 +62,7 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Nothing.
+    /// It is in rotation.
     None,
     /// Failures in a row.
     Consecutive,
@@ -76,7 +76,7 @@ pub enum Cause {
     RetryAfter,
 }
 
-/// Causes by their number.
+/// Causes, indexed by their number in [`Health`].
 const CAUSES: [Cause; 5] =
     [Cause::None, Cause::Consecutive, Cause::FailureRate, Cause::Slow, Cause::Check];
 
@@ -105,7 +105,7 @@ pub struct Health {
     next_try: AtomicU64,
     /// Probes without a result.
     tries: AtomicU32,
-    /// Ejections that followed each other soon.
+    /// Ejections in quick succession.
     times: AtomicU32,
     cause: AtomicU8,
     down: AtomicBool,
@@ -240,7 +240,7 @@ impl Health {
         if now.0 < before {
             return None;
         }
-        // After enough time in rotation, earlier ejections are forgotten.
+        // After enough time in rotation, earlier ejections no longer count.
         if before == 0
             && self.next_try.load(Ordering::Relaxed).saturating_add(nanos(ejection.max)) < now.0
         {
@@ -325,12 +325,12 @@ mod tests {
             health.may_probe(at(7)) && !health.may_probe(at(8)) && health.may_probe(at(9)),
             "fewer while probes hang"
         );
-        assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failure of who is tried is enough");
+        assert_eq!(fail(at(9)), Some(Cause::Consecutive), "one failed probe is enough");
         assert_eq!(
             health.eject(Cause::Consecutive, &ejection, at(9)),
             Some(Duration::from_secs(10))
         );
-        assert!(!health.succeeded(at(10)), "an answer that was on its way");
+        assert!(!health.succeeded(at(10)), "an answer that was in flight");
         assert!(health.may_probe(at(19)) && health.succeeded(at(19)));
         assert!(health.is_in_rotation());
         // After a long healthy time, the first ejection is short again.
@@ -387,7 +387,7 @@ mod interleavings {
         Tick(seconds * SECOND)
     }
 
-    /// The results of `count` threads that do the same at once.
+    /// Call `act` in `count` threads at once, and return the results.
     fn each<T: Send + 'static>(
         count: usize,
         health: &Arc<Health>,
@@ -430,7 +430,7 @@ mod interleavings {
                 let tried = each(3, &health, |health, _| health.may_probe(at(6)));
                 assert_eq!(tried.iter().filter(|tried| **tried).count(), 1);
                 let well = each(3, &health, |health, _| health.succeeded(at(6)));
-                assert_eq!(well.iter().filter(|well| **well).count(), 1, "told once");
+                assert_eq!(well.iter().filter(|well| **well).count(), 1, "reported once");
                 assert!(health.is_in_rotation());
             },
             2_000,
@@ -455,7 +455,7 @@ mod interleavings {
                 match health.state(at(6)) {
                     State::Healthy => {}
                     State::Ejected => {
-                        assert!(health.may_probe(at(6 + 600)), "it is never tried again")
+                        assert!(health.may_probe(at(6 + 600)), "it is never probed again")
                     }
                     other => panic!("{other:?}"),
                 }

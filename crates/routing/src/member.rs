@@ -21,7 +21,7 @@ use crate::settings::Ejection;
 use crate::signals::{Heard, Signals};
 use crate::tail::Tail;
 
-/// Share at the start of slow start.
+/// Share of its weight that a backend has at the start of slow start.
 const FIRST_SHARE: f64 = 0.1;
 /// Weight of a new sample in the mean time to connect.
 const RTT_SHARE: f64 = 0.2;
@@ -57,7 +57,7 @@ pub struct Member {
 /// Result of an attempt, for the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
-    /// The backend answered, also with an error that is the client's fault.
+    /// The backend answered. Errors that are the client's fault count as success.
     Success,
     /// No connection, no answer or an invalid one, a server error, or a timeout.
     Failure,
@@ -266,8 +266,8 @@ impl Attempt {
         self.member.predictor.learn_each(&self.busy, self.predicted.as_ref(), pace);
     }
 
-    /// Record the result; returns what the pool does about it. `may_eject` says whether ejecting it
-    /// keeps the pool within `max_ejected`.
+    /// Record the result. Returns the state change of the backend, if any. `may_eject`: whether an
+    /// ejection keeps the pool within `max_ejected`.
     pub fn end(
         mut self,
         ended: AttemptResult,
@@ -296,7 +296,7 @@ impl Attempt {
         }
     }
 
-    /// The backend is done with this request, however the exchange ends.
+    /// The request no longer counts as in flight at the backend.
     pub fn leave(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.member.requests.fetch_sub(1, Ordering::Relaxed);

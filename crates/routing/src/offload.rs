@@ -13,10 +13,10 @@ use crate::settings::{Complexity, Objective};
 
 /// Hysteresis: how much better the edge must be to win requests back.
 const MARGIN: f64 = 0.8;
-/// One request in so many explores a cloud without measurements.
+/// One in this many requests explores a cloud without measurements.
 const EXPLORE: u64 = 8;
 
-/// One request in so many explores the tier that is predicted to be worse.
+/// One in this many requests explores the tier that is predicted to be worse.
 const EXPLORE_AGAIN: u64 = 32;
 
 /// What a tier offers for a request.
@@ -167,7 +167,7 @@ impl Offload {
     ) -> Offloaded {
         let decided = self.explain(question, traits, edge, cloud);
         if matches!(decided, Offloaded::ExploreCloud) {
-            // Explore with one request in so many.
+            // Only one in `EXPLORE` requests explores.
             return if self.unknown.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPLORE) {
                 decided
             } else {
@@ -365,9 +365,9 @@ mod tests {
         };
         assert_eq!(decide(0.4, 0.1), Offloaded::ObjectiveMet);
         assert_eq!(decide(0.6, 0.3), Offloaded::ObjectiveMissed);
-        assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMissed, "by too little to come back");
+        assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMissed, "too close to switch back");
         assert_eq!(decide(0.39, 0.3), Offloaded::ObjectiveMet);
-        assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMet, "it stays where it is");
+        assert_eq!(decide(0.45, 0.3), Offloaded::ObjectiveMet, "stays at the edge");
         assert_eq!(decide(0.6, 0.9), Offloaded::EdgeBetter, "both miss, the edge by less");
         let slow = Objective { completion: Duration::from_secs(1), ..Objective::default() };
         let offload = Offload::new(slow, Complexity::default());

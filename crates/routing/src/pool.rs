@@ -2,8 +2,8 @@
 //!
 //! - *In*: what a request needs, the backends it tried, the time.
 //! - *Out*: a backend, and the reason.
-//! - *Never*: a lock; no backend although one fits: without a healthy one, all are eligible (panic
-//!   mode).
+//! - *Never*: a lock; `None` while an untried backend fits: without a healthy one, unhealthy ones
+//!   are eligible (panic mode).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -86,9 +86,9 @@ pub enum Reason {
     Only,
     /// By the pool's algorithm.
     Balanced,
-    /// It has the longest prefix of the prompt.
+    /// It was sent the longest prefix of the prompt.
     Prefix,
-    /// It has this key.
+    /// The request's key maps to it.
     Affinity,
     /// It is probed after an ejection.
     HalfOpen,
@@ -160,7 +160,7 @@ impl Pool {
         }
     }
 
-    /// Prefer the backends of a zone, while one of them is healthy and fits.
+    /// Prefer the backends in the gateway's zone, as long as one of them is healthy and fits.
     #[must_use]
     pub fn preferring(mut self, near: Vec<bool>) -> Self {
         // If all or none are in the zone, there is no preference.
@@ -204,7 +204,7 @@ impl Pool {
         self.same_weight
     }
 
-    /// Select a backend; `None`: none fits that was not tried.
+    /// Select a backend; `None`: no untried backend fits.
     pub fn choose(&self, request: &BalanceRequest<'_>, now: Tick) -> Option<Choice> {
         if let [only] = &*self.members {
             if !request.tried.is_empty() || !request.unfit.is_empty() {
@@ -287,7 +287,8 @@ impl Pool {
             && !unfit.contains(&at)
     }
 
-    /// Whether all backends that fit have failed. A backend in backoff has not, and is back soon.
+    /// Whether all backends that fit are out of rotation. A backend in backoff counts as in
+    /// rotation, because it is back soon.
     pub fn has_failed(&self, unfit: &[usize], now: Tick) -> bool {
         let mut fit =
             self.members.iter().enumerate().filter(|(at, _)| !unfit.contains(at)).peekable();
@@ -323,7 +324,8 @@ impl Pool {
         Some(change)
     }
 
-    /// Time to first token in nanoseconds above which a backend is slow; `None`: too few are known.
+    /// Time to first token in nanoseconds above which a backend is slow; `None`: too few backends
+    /// have measurements.
     fn slow_at(&self) -> Option<f64> {
         let times = self.settings.ejection.max_ttft_ratio;
         let well = |member: &&Arc<Member>| member.health.is_in_rotation();
@@ -353,8 +355,9 @@ impl Pool {
                 <= (self.members.len() as f64 * self.settings.ejection.max_ejected).max(1.0)
     }
 
-    /// Whether a fallback pool exists. Then all failing backends are ejected, whatever their share;
-    /// otherwise each request would try them first. Slow backends are not.
+    /// Set whether a fallback pool exists. With one, failing backends are ejected beyond
+    /// `max_ejected`, because each request would try them before the fallback. For slow backends,
+    /// `max_ejected` still applies.
     pub fn set_has_fallback(&self, has_fallback: bool) {
         self.has_fallback.store(has_fallback, Ordering::Relaxed);
     }

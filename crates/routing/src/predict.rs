@@ -7,7 +7,7 @@
 //!
 //! Recursive least squares with forgetting (Plackett, 1950; Haykin, *Adaptive Filter Theory*,
 //! chapter 10): *time = round trip + a + b x prompt + c x tokens in flight* and *time of a token =
-//! d + e x requests in flight*. The round trip is measured by itself and added as it is now.
+//! d + e x requests in flight*. The round trip is measured separately; its current value is added.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub struct Predicted {
     pub tpot: Option<f64>,
 }
 
-/// The model of a backend.
+/// The prediction model of a backend.
 #[derive(Debug, Default)]
 pub struct Predictor {
     first: Regression<3>,

@@ -1,4 +1,4 @@
-//! Numbers that look random, from a seed: the same each time.
+//! Pseudorandom numbers: the same seed gives the same sequence.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -24,13 +24,13 @@ impl Random {
         ((u128::from(self.next()) * most as u128) >> 64) as usize
     }
 
-    /// A number from 0 to 1.
+    /// A number from 0 to 1, 1 excluded.
     pub(crate) fn share(&self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Spreads the bits of a number over all others.
+/// The finalizer of SplitMix64, which mixes all bits of a number.
 pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

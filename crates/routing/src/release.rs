@@ -53,7 +53,7 @@ pub enum RollbackCause {
     Slower(Duration, Duration),
 }
 
-/// Requests after which all counts are halved, twice as many.
+/// Number of recent requests that count. At twice this number, all counts are halved.
 const RECENT: u64 = 1000;
 
 /// Result of a request of a version.
@@ -87,7 +87,7 @@ impl Seen {
             VersionResult::Refused => drop(refused.fetch_add(1, Ordering::Relaxed)),
             VersionResult::Failure => drop(failed.fetch_add(1, Ordering::Relaxed)),
         }
-        // Two threads may halve at once, which is as if fewer had been counted.
+        // Two threads may halve at once; the effect is that fewer requests count.
         if all.fetch_add(1, Ordering::Relaxed) + 1 >= 2 * RECENT {
             self.recent.iter().for_each(|count| {
                 count.store(count.load(Ordering::Relaxed) / 2, Ordering::Relaxed)
@@ -141,8 +141,8 @@ impl Release {
         release
     }
 
-    /// The same release under other rules. With another share it starts counting from zero, and
-    /// keeps only the stable version's reference.
+    /// The release after a reload, with new rules. `share`: the new share; `None` keeps the current
+    /// one, and a rollback. Counts restart from zero; only the stable version's reference is kept.
     pub fn after(
         before: &Release,
         share: Option<f64>,
@@ -176,9 +176,9 @@ impl Release {
         if let Some(known) = self.stable.ttft.p95() {
             self.baseline.store(known, Ordering::Relaxed);
         }
-        // Before the share: a tick that reads the new share must not use counts from before it. The
-        // canary first: without counts of the stable version, it would be compared with one that
-        // never fails.
+        // Clear the counts before the share is set: a tick that reads the new share must not use
+        // older counts. Clear the canary first: with only the stable version cleared, the canary
+        // would be compared with a failure ratio of zero.
         [&self.canary, &self.stable].iter().for_each(|seen| seen.clear());
         let share = (share.clamp(0.0, 1.0) * WHOLE as f64) as u64;
         let decide = |before: u64| Some((before & !(NEXT - 1)).wrapping_add(NEXT) | share);
@@ -325,11 +325,11 @@ mod tests {
         let Some(RollbackCause::Failures(new, old)) = release.tick() else { panic!("no rollback") };
         assert!(new > 0.3 && old < 0.02, "{new} {old}");
         assert!(release.was_rolled_back() && release.share() == 0.0);
-        assert_eq!(release.tick(), None, "once");
+        assert_eq!(release.tick(), None, "it rolls back once");
         release.set_share(0.2);
         tell(&release, Side::Stable, 200, 2, 100);
         tell(&release, Side::Canary, 60, 2, 130);
-        assert_eq!(release.tick(), None, "a little slower, and as well");
+        assert_eq!(release.tick(), None, "slightly slower, same failures");
         tell(&release, Side::Canary, 60, 0, 300);
         assert!(matches!(release.tick(), Some(RollbackCause::Slower(new, old)) if new > old * 2));
     }
@@ -360,7 +360,7 @@ mod tests {
         let release = Release::new(0.5, Some(RULE), 1);
         tell(&release, Side::Stable, 100, 20);
         tell(&release, Side::Canary, 100, 22);
-        assert_eq!(release.tick(), None, "as many are wrong here as there");
+        assert_eq!(release.tick(), None, "the same share of 4xx");
         tell(&release, Side::Canary, 100, 100);
         assert!(matches!(release.tick(), Some(RollbackCause::Failures(..))));
         // Without a version to compare with, a share of 4xx means nothing.
@@ -403,13 +403,13 @@ mod tests {
         assert_eq!(
             again.tick().map(|worse| matches!(worse, RollbackCause::Slower(..))),
             Some(true),
-            "what the old one was like is known"
+            "the stable version's reference is kept"
         );
         let after = Release::after(&again, None, Some(RULE), 3);
         assert_eq!(
             (after.share(), after.was_rolled_back()),
             (0.0, true),
-            "who was taken back stays so"
+            "a rollback survives a reload"
         );
         let anew = Release::after(&after, Some(0.1), Some(RULE), 4);
         assert_eq!((anew.share(), anew.was_rolled_back()), (0.1, false));

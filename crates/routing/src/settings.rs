@@ -28,7 +28,7 @@ pub enum Balance {
     Hash(By),
 }
 
-/// The key of a request.
+/// Where the affinity key of a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
@@ -53,9 +53,9 @@ pub struct Ejection {
     pub max_ttft_ratio: f64,
     /// Duration of the first ejection. It doubles with each one that follows soon.
     pub base: Duration,
-    /// Maximum duration.
+    /// Maximum duration of an ejection.
     pub max: Duration,
-    /// Maximum share of the pool that is ejected at a time.
+    /// Maximum share of the pool that may be ejected at a time.
     pub max_ejected: f64,
 }
 
@@ -105,7 +105,7 @@ pub struct Retries {
     pub max: u32,
     /// Retries as a share of requests, over ten seconds.
     pub budget: f64,
-    /// Retries in a second that are allowed whatever the budget says.
+    /// Retries per second that are allowed beyond the budget.
     pub min_per_second: u64,
 }
 
@@ -115,7 +115,7 @@ impl Default for Retries {
     }
 }
 
-/// Hedging.
+/// Settings of hedging.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Hedges {
     /// Wait before the hedge; `None`: the 95th percentile of the backend's time to first token.
@@ -124,7 +124,7 @@ pub struct Hedges {
     pub budget: f64,
 }
 
-/// A pool.
+/// Settings of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PoolSettings {
     /// Its name.
@@ -189,6 +189,6 @@ pub struct Complexity {
     pub prompt_tokens: u64,
     /// Maximum requested output tokens; 0: no limit.
     pub output_tokens: u64,
-    /// Whether requests with tools are.
+    /// Whether requests with tools are too complex.
     pub tools: bool,
 }

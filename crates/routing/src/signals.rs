@@ -17,11 +17,11 @@ pub struct Signals {
     pub running: Option<f64>,
     /// Waiting requests.
     pub waiting: Option<f64>,
-    /// Share of its key-value cache that is in use.
+    /// Used share of its key-value cache, 0 to 1.
     pub cache: Option<f64>,
 }
 
-/// What a series means.
+/// The metric that a series reports.
 #[derive(Clone, Copy)]
 enum Tells {
     Running,
@@ -45,7 +45,7 @@ const SERIES: [(&str, Tells); 12] = [
 ];
 
 impl Signals {
-    /// Parse a page of metrics; `None`: it has none of an engine.
+    /// Parse a metrics page; `None`: it has no engine metrics.
     pub fn read(page: &str) -> Option<Signals> {
         let mut signals = Signals::default();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -70,7 +70,7 @@ impl Signals {
     }
 }
 
-/// Metrics and the time of the scrape.
+/// Scraped metrics, with the time of the scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) signals: Signals,

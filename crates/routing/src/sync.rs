@@ -1,4 +1,4 @@
-//! The atomics of what threads share: the standard library's, or those whose schedules tests choose
+//! The atomics of shared state: the standard library's, or shuttle's in tests of thread schedules
 //! (`--cfg shuttle`).
 
 #[cfg(not(shuttle))]

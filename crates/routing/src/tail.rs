@@ -16,10 +16,10 @@ const MIN_TIMES: u64 = 20;
 /// Share of the counts left after a second: half of them are of the last seventy seconds.
 const KEPT: f64 = 0.99;
 
-/// Counts of times in buckets that grow by a ninth and decay each second.
+/// Counts of times, in eight buckets for each doubling, which decay each second.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// 256 for each time, so that the decay leaves fractions.
+    /// Each time adds [`ONE`], so that the decay keeps fractions.
     buckets: [AtomicU32; (PER_OCTAVE * OCTAVES) as usize],
     /// The last computed quantile in nanoseconds; zero: unknown.
     p95: AtomicU64,
@@ -116,7 +116,7 @@ mod tests {
         let p95 = tail.p95().unwrap() as f64 / 950e6;
         assert!((1.0..1.13).contains(&p95), "{p95}");
         (0..1000).for_each(|_| tail.tick());
-        assert_eq!(tail.p95(), None, "what was is forgotten");
+        assert_eq!(tail.p95(), None, "old times have decayed");
     }
 
     #[test]

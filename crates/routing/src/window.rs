@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(window.sums(at(104)), (5, 1));
         assert_eq!(window.sums(at(110)), (0, 1));
         window.count(false, at(114));
-        assert_eq!(window.sums(at(114)), (1, 0), "the place of 104 is that of 114");
+        assert_eq!(window.sums(at(114)), (1, 0), "seconds 104 and 114 share a slot");
         (0..100_000).for_each(|_| window.count(false, at(114)));
         assert_eq!(window.sums(at(114)), (MAX_COUNT, 0));
         window.clear();

@@ -1,13 +1,13 @@
-//! What one subject has taken of one limit.
+//! The account of one subject in one limit.
 //!
-//! - *In*: units to take, to charge or to give back, and when.
-//! - *Out*: yes, or how long to wait.
-//! - *Never*: a lock held for longer than some additions; a refund of what time has given back
-//!   already.
+//! - *In*: units to take, to charge or to return, and the time.
+//! - *Out*: the units taken, or the time to wait.
+//! - *Never*: a lock held for longer than a few additions; a refund of units that have already
+//!   refilled with time.
 //!
 //! A rate is GCRA in its virtual scheduling form (ITU-T I.371, annex A): the account is one
-//! instant, at which nothing will be owed. Taking *n* of *amount* units every *period* moves it *n
-//! x period / amount* further; it may lie at most *burst x period / amount* ahead of now.
+//! instant, at which the debt is paid off. Taking *n* units of *amount* per *period* moves it *n x
+//! period / amount* further; it may be at most *burst x period / amount* ahead of now.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +21,12 @@ use parking_lot::Mutex;
 use super::lease::Lease;
 use super::settings::{Quota, Shared, Window};
 
-/// Now, by both clocks: rates go by the one that never steps, calendars by the other.
+/// The current time on both clocks: rates use the monotonic one, calendars the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct When {
-    /// Since some instant of this process.
+    /// Monotonic time.
     pub tick: Tick,
-    /// Microseconds of Unix time.
+    /// Wall-clock time in Unix microseconds.
     pub wall_us: u64,
 }
 
@@ -35,50 +35,50 @@ pub struct When {
 pub(super) enum Account {
     /// GCRA.
     Rate(Mutex<Rate>),
-    /// What was taken in a day or month.
+    /// Units taken in a day or month.
     Calendar(Mutex<CalendarWindow>),
-    /// What is taken now.
+    /// Units in use at the moment.
     Places(AtomicU64),
-    /// A slice of what many gateways share.
+    /// A slice of a limit that several gateways share.
     Leased(Lease),
 }
 
-/// The instant at which nothing will be owed, and the ends of takings that may be given back, which
-/// lie before it.
+/// The instant at which the debt is paid off, and the ends of takings that may still be returned,
+/// which are before it.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// Nanoseconds.
+    /// When the debt is paid off, in nanoseconds.
     owed: u64,
     next: u64,
-    /// Number and end, in order of both; as many as requests that run.
+    /// Number and end of each open taking, in order of both; one for each running request.
     open: VecDeque<(u64, u64)>,
 }
 
-/// A day or month, and what was taken in it.
+/// A day or month, and the units taken in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CalendarWindow {
-    /// Unix microseconds.
+    /// End of the window in Unix microseconds.
     end: u64,
     used: u64,
 }
 
-/// What was taken, so that it can be given back.
+/// A record of taken units, so that they can be returned.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taking {
-    /// A rate: when it will be paid off. A calendar: the end of its window.
+    /// A rate: when it is paid off. A calendar: the end of its window.
     pub(super) until: u64,
     /// A rate: its number.
     number: u64,
 }
 
 impl Taking {
-    /// One that ends then.
+    /// A taking that ends at `until`.
     pub(super) fn until(until: u64) -> Self {
         Taking { until, number: 0 }
     }
 }
 
-/// How long until it could be taken, nanoseconds; `None`: never, it is more than the limit holds.
+/// Nanoseconds until the units are available; `None`: never, because they exceed the limit.
 pub(super) type Wait = Option<u64>;
 
 impl Account {
@@ -93,7 +93,7 @@ impl Account {
         }
     }
 
-    /// Take units, if the limit has them; of a lease, if the slice has.
+    /// Take units, if the limit has them; for a lease, if the slice has them.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Result<Taking, Wait> {
         match self {
             Account::Rate(rate) => {
@@ -120,7 +120,7 @@ impl Account {
             }
             Account::Places(taken) => {
                 let take = |taken: u64| taken.checked_add(units).filter(|sum| *sum <= quota.amount);
-                // The end of a stream is unknown; retrying after a second is polite.
+                // The end of a stream is unknown, so clients may retry after a second.
                 taken
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                     .map_or(Err(Some(1_000_000_000)), |_| Ok(Taking::default()))
@@ -129,7 +129,7 @@ impl Account {
         }
     }
 
-    /// Charge units whatever the limit says.
+    /// Charge units, even beyond the limit.
     pub(super) fn charge(&self, quota: &Quota, units: u64, now: When) -> Taking {
         match self {
             Account::Rate(rate) => {
@@ -155,7 +155,7 @@ impl Account {
         }
     }
 
-    /// Give back units of a taking.
+    /// Return units of a taking.
     pub(super) fn give_back(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
         match self {
             Account::Rate(rate) => rate.lock().give_back(quota.time_of(units), taking, now.tick.0),
@@ -174,7 +174,7 @@ impl Account {
         }
     }
 
-    /// A taking will not be given back any more.
+    /// Close a taking: no units of it are returned after this.
     pub(super) fn close(&self, taking: Taking) {
         if let Account::Rate(rate) = self {
             let mut rate = rate.lock();
@@ -184,7 +184,7 @@ impl Account {
         }
     }
 
-    /// Units that could be taken now, and nanoseconds until all of them are there.
+    /// Units available now, and nanoseconds until all are available.
     pub(super) fn left(&self, quota: &Quota, now: When) -> (u64, u64) {
         match self {
             Account::Rate(rate) => {
@@ -206,12 +206,12 @@ impl Account {
         }
     }
 
-    /// Whether it counts what is taken at a time.
+    /// Whether it counts concurrent units.
     pub(super) fn is_places(&self) -> bool {
         matches!(self, Account::Places(_))
     }
 
-    /// Whether a new account would say the same.
+    /// Whether it is equivalent to a new account.
     pub(super) fn is_as_new(&self, now: When) -> bool {
         match self {
             Account::Rate(rate) => rate.lock().owed <= now.tick.0,
@@ -239,8 +239,7 @@ impl Rate {
         self.open.binary_search_by_key(&taking.number, |(number, _)| *number)
     }
 
-    /// What is still owed of a taking comes back, and what was taken behind it is paid earlier by
-    /// that.
+    /// Return the unpaid part of a taking. Later takings are paid off earlier by that time.
     fn give_back(&mut self, cost: u64, taking: Taking, now: u64) {
         let (until, behind) = match self.find(taking) {
             Ok(at) => (self.open.get(at).map_or(0, |(_, until)| *until), at),
@@ -263,12 +262,12 @@ impl CalendarWindow {
     }
 }
 
-/// When the window of a calendar is over; `None` for what has none.
+/// End of a calendar window in Unix microseconds; `None` for other windows.
 pub(super) fn window_end(window: Window, now: When) -> Option<u64> {
     matches!(window, Window::Day | Window::Month).then(|| end_of(window, now.wall_us))
 }
 
-/// The first day of a calendar's window; `None` for what has none.
+/// First day of a calendar window; `None` for other windows.
 pub(super) fn first_day(window: Window, now: When) -> Option<Date> {
     let today = day(now.wall_us)?;
     match window {
@@ -278,14 +277,14 @@ pub(super) fn first_day(window: Window, now: When) -> Option<Date> {
     }
 }
 
-/// The day, by UTC, of an instant in Unix microseconds.
+/// UTC day of an instant in Unix microseconds.
 pub(super) fn day(wall_us: u64) -> Option<Date> {
     let at = Timestamp::from_microsecond(i64::try_from(wall_us).ok()?).ok()?;
     Some(Offset::UTC.to_datetime(at).date())
 }
 
-/// When the day or month, by UTC, is over that an instant lies in; never, for an instant that no
-/// calendar knows.
+/// End of the UTC day or month that contains an instant; `u64::MAX` if the calendar does not cover
+/// it.
 fn end_of(window: Window, wall_us: u64) -> u64 {
     let micros = |date: Date| {
         let midnight = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
@@ -327,7 +326,7 @@ mod tests {
         assert!(account.take(&quota, 1, at(SECOND)).is_ok());
         assert!(
             account.take(&quota, 11, at(100 * SECOND)).unwrap_err().is_none(),
-            "more than it ever holds"
+            "more than its burst"
         );
     }
 
@@ -340,8 +339,8 @@ mod tests {
         assert!(account.take(&quota, 10, at(3 * SECOND)).is_ok());
     }
 
-    /// B = 100, one a second: what was reserved at 0 and given back at 100 is no burst on top of
-    /// that of 100.
+    /// Burst 100, one unit per second: a reservation at 0 s that is returned at 100 s does not add
+    /// to the burst at 100 s.
     #[test]
     fn a_refund_is_no_second_burst() {
         let quota = rolling(1, 1, 100);
@@ -350,14 +349,14 @@ mod tests {
         account.take(&quota, 100, at(100 * SECOND)).unwrap();
         account.give_back(&quota, 100, early, at(100 * SECOND));
         assert!(account.take(&quota, 1, at(100 * SECOND)).is_err());
-        // In time it is one.
+        // An early refund counts in full.
         let fresh = Account::new(&quota, None);
         let taking = fresh.take(&quota, 100, at(0)).unwrap();
         fresh.give_back(&quota, 60, taking, at(SECOND));
         assert_eq!(fresh.left(&quota, at(SECOND)).0, 61);
     }
 
-    /// Two reservations of 50, given back one after the other while a third lies behind them.
+    /// Two reservations of 50, returned one after the other, with a third after them.
     #[test]
     fn a_refund_moves_the_end_of_what_was_taken_after_it() {
         let quota = rolling(1, 1, 100);
@@ -395,8 +394,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken, charged less or given back in whatever order: in every span an
-        /// account gives at most its burst and its rate.
+        /// For any order of takings and returns, an account grants at most its burst plus its rate
+        /// in every span.
         #[test]
         fn never_more_than_burst_and_rate(
             (amount, burst) in (1u64..50, 1u64..60),

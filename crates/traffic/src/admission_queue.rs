@@ -25,11 +25,11 @@ use parking_lot::Mutex;
 use super::settings::Admission;
 use adaptive::Adaptive;
 
-/// What a request weighs besides its tokens.
+/// Weight of a request in addition to its tokens.
 const OVERHEAD: u64 = 16;
-/// Tokens of a request beyond these are not counted: no engine has such a context.
+/// Maximum tokens that are counted for a request. No engine has a larger context.
 const MAX_TOKENS: u64 = 1 << 32;
-/// The share of a new gap between departures in the mean.
+/// Weight of a new departure gap in the mean.
 const NEW: f64 = 0.1;
 
 /// The queue of one backend.
@@ -39,7 +39,7 @@ pub struct AdmissionQueue {
     state: Mutex<State>,
 }
 
-/// A request that wants in.
+/// A request for admission.
 #[derive(Clone, Debug)]
 pub struct QueueRequest {
     /// Tenant, for fairness.
@@ -48,18 +48,18 @@ pub struct QueueRequest {
     pub priority: u8,
     /// Tokens of its prompt, and those it may generate.
     pub tokens: u64,
-    /// How long it waits at most, less than the settings say.
+    /// Maximum wait, if shorter than that of the settings.
     pub max_wait: Option<Duration>,
 }
 
-/// Why a request is not served.
+/// Why a request is shed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedReason {
-    /// Too many wait already.
+    /// The queue is full.
     QueueFull,
-    /// Its turn would come too late.
+    /// The expected wait is longer than the maximum wait.
     TooLate,
-    /// Its turn did not come in time.
+    /// The maximum wait has passed.
     TimedOut,
 }
 
@@ -68,7 +68,7 @@ impl ShedReason {
     pub const ALL: [ShedReason; 3] =
         [ShedReason::QueueFull, ShedReason::TooLate, ShedReason::TimedOut];
 
-    /// The word in metrics and messages.
+    /// Name in metrics and messages.
     pub fn name(self) -> &'static str {
         match self {
             ShedReason::QueueFull => "queue_full",
@@ -78,7 +78,7 @@ impl ShedReason {
     }
 }
 
-/// A request is not served.
+/// The request is shed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shed {
     /// Why.
@@ -87,40 +87,40 @@ pub struct Shed {
     pub retry_after: Duration,
 }
 
-/// How a queue stands.
+/// Counters of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueueCounts {
     /// Requests at the backend.
     pub in_flight: u64,
-    /// Their tokens, as estimated.
+    /// Their estimated tokens.
     pub tokens: u64,
-    /// How many it may be now; 0: any number.
+    /// Current maximum of requests in flight; 0: unlimited.
     pub cap: u64,
     /// Requests that wait.
     pub waiting: u64,
-    /// Requests that went in, and of these those that had waited.
+    /// Admitted requests.
     pub admitted: u64,
-    /// Those that had waited.
+    /// Admitted requests that had waited.
     pub queued: u64,
-    /// Requests that were not served, by [`ShedReason::ALL`].
+    /// Shed requests, in the order of [`ShedReason::ALL`].
     pub shed: [u64; 3],
 }
 
-/// Priority reversed, virtual finish, arrival: the first is next.
+/// Order of admission: reversed priority, virtual finish time, arrival. The smallest is next.
 type Turn = (u8, u64, u64);
 
 #[derive(Debug)]
 struct State {
     counts: QueueCounts,
     waiting: BTreeMap<Turn, Waiter>,
-    /// The virtual finishing time of each tenant's last request; those in the past are forgotten.
+    /// Virtual finish time of each tenant's last request. Past ones are dropped.
     tenants: HashMap<Arc<str>, u64>,
     virtual_time: u64,
     arrivals: u64,
     /// Mean nanoseconds between two departures while requests wait; 0: unknown.
     gap: f64,
     last_departure: Tick,
-    /// When the first of those that wait came.
+    /// When the queue last became non-empty.
     busy_since: Tick,
     adaptive: Option<Adaptive>,
 }
@@ -178,10 +178,10 @@ impl AdmissionQueue {
         Some(self.place(&mut state, tokens))
     }
 
-    /// Go in, or wait for it.
+    /// Enter the queue. The request may be admitted at once.
     ///
     /// # Errors
-    /// [`Shed`], when there is no room to wait, or waiting would be in vain.
+    /// [`Shed`], if the queue is full or the expected wait is too long.
     pub fn wait(self: &Arc<Self>, wish: QueueRequest, now: Tick) -> Result<Waiting, Shed> {
         let wish = QueueRequest { tokens: wish.tokens.min(MAX_TOKENS), ..wish };
         let max_wait = wish.max_wait.unwrap_or(self.settings.max_wait).min(self.settings.max_wait);
@@ -231,7 +231,7 @@ impl AdmissionQueue {
         Ok(Waiting { queue: self.clone(), turn, max_wait, told })
     }
 
-    /// How it stands.
+    /// The current counters.
     pub fn counts(&self) -> QueueCounts {
         let state = self.state.lock();
         QueueCounts {
@@ -272,7 +272,8 @@ impl AdmissionQueue {
         unsent
     }
 
-    /// A request has left. `now` and the engine's time to first token, where they are known.
+    /// An admitted request has left. `now` and `ttft` (the engine's time to first token) are `None`
+    /// if unknown.
     fn leave(self: &Arc<Self>, tokens: u64, now: Option<Tick>, ttft: Option<Duration>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -305,13 +306,13 @@ impl State {
         self.counts.has_room(self.adaptive.as_ref(), settings, tokens)
     }
 
-    /// How long it is thought to take until so many others and oneself are in.
+    /// Expected wait of a request with `ahead` requests before it.
     fn wait_of(&self, ahead: u64, now: Tick) -> Duration {
-        // The next request measures how fast it is.
+        // The pace is unknown, or the request is next: accept it, so that it measures the pace.
         if self.gap == 0.0 || ahead == 0 {
             return Duration::ZERO;
         }
-        // An engine without departures is as slow as the time since the last one.
+        // Without departures, the gap is at least the time since the last one.
         let silent = now.nanos_since(self.last_departure.max(self.busy_since)) as f64;
         let wait = (ahead as f64 * self.gap.max(silent)) + (self.gap - silent).max(0.0);
         Duration::from_nanos(wait as u64)
@@ -325,7 +326,7 @@ fn cap(adaptive: Option<&Adaptive>, settings: &Admission) -> u64 {
 impl QueueCounts {
     fn has_room(&self, adaptive: Option<&Adaptive>, settings: &Admission, tokens: u64) -> bool {
         let cap = cap(adaptive, settings);
-        // One that is larger than all that may be in flight goes in alone.
+        // A request that is larger than `max_tokens` is admitted alone.
         let fits = settings.max_tokens == 0
             || self.in_flight == 0
             || self.tokens.saturating_add(tokens) <= settings.max_tokens;
@@ -334,7 +335,7 @@ impl QueueCounts {
 }
 
 impl Permit {
-    /// Give it back, with what the request taught: the engine's time to first token.
+    /// Return the permit, with the engine's time to first token, if it is known.
     pub fn leave(mut self, now: Tick, ttft: Option<Duration>) {
         if let Some(queue) = self.queue.take() {
             queue.leave(self.tokens, Some(now), ttft);
@@ -351,15 +352,15 @@ impl Drop for Permit {
 }
 
 impl Waiting {
-    /// How long to wait at most.
+    /// Maximum wait.
     pub fn max_wait(&self) -> Duration {
         self.max_wait
     }
 
-    /// Wait for the turn.
+    /// Wait for admission.
     ///
     /// # Errors
-    /// [`Shed`], when a request of a higher priority came to a full queue.
+    /// [`Shed`], if a request of a higher priority has replaced this one in a full queue.
     ///
     /// # Cancel safety
     /// It may be called again; dropping the [`Waiting`] leaves the queue.
@@ -370,7 +371,7 @@ impl Waiting {
         }))
     }
 
-    /// Its time is over.
+    /// Leave the queue, because the maximum wait has passed.
     pub fn give_up(self, now: Tick) -> Shed {
         let mut state = self.queue.state.lock();
         state.counts.shed[ShedReason::TimedOut as usize] += 1;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Pattern;
 
-/// Longest credential that is looked at: a token with many groups is some kilobytes.
+/// Maximum bytes of a credential. A token with many groups has some kilobytes.
 const MAX_CREDENTIAL: usize = 16 << 10;
 
 /// An authenticated client, and what it may use.
@@ -13,7 +13,7 @@ const MAX_CREDENTIAL: usize = 16 << 10;
 pub struct Caller {
     /// The key's public name, the subject of a token, or `anonymous`.
     pub id: Arc<str>,
-    /// Owner, whose usage and limits it counts for.
+    /// Owner: its usage and limits include this caller.
     pub owner: Arc<str>,
     /// Routes it may use; none named: all.
     pub routes: Vec<Pattern>,
@@ -21,7 +21,7 @@ pub struct Caller {
     pub models: Vec<Pattern>,
     /// Priority in queues, 0 to 9.
     pub priority: u8,
-    /// Amounts of its own for limits by name.
+    /// Own amounts for limits, by name.
     pub limits: BTreeMap<Arc<str>, u64>,
     /// Expiry in Unix microseconds.
     pub expires: Option<u64>,
@@ -32,7 +32,7 @@ pub struct Caller {
 pub enum Identity {
     /// It is valid.
     Good(Arc<Caller>),
-    /// It is no token of a known issuer, or has expired.
+    /// It is invalid, from an unknown issuer, or expired.
     Bad,
     /// The keys of its issuer have not been fetched yet.
     NotYet,
@@ -67,8 +67,8 @@ impl Caller {
     }
 }
 
-/// The credential of a request: the first of `Authorization: Bearer`, `x-api-key` and `api-key`.
-/// `Some` of nothing where one of these stands and cannot be one.
+/// The credential of a request: the first of `Authorization: Bearer`, `x-api-key` and `api-key`. An
+/// empty one if that field is present but has no valid credential; `None` without these fields.
 pub fn credential<'h>(field: impl Fn(&str) -> Option<&'h [u8]>) -> Option<&'h str> {
     let bearer = |value: &'h [u8]| {
         let (scheme, rest) = value.split_at_checked(7)?;
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(of(&[("x-api-key", b"k2")]), Some("k2"));
         assert_eq!(of(&[("api-key", b"k3")]), Some("k3"));
         assert_eq!(of(&[]), None);
-        // Shown, and none: it is not anonymous.
+        // Present but invalid: the caller is not anonymous.
         for bad in [
             &[("authorization", &b"Basic abc"[..])][..],
             &[("authorization", b"Bearer ")],

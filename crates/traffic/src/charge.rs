@@ -1,8 +1,8 @@
-//! The charge of a request: what it has taken of its rate limits, from admission to its end.
+//! The charge of a request: units taken from its rate limits, from admission to its end.
 //!
 //! - *In*: the use of its stream so far; the use of the whole request.
 //! - *Out*: whether a limit is exhausted; the values of `x-ratelimit-*`.
-//! - *Never*: an unsettled end. A dropped charge settles with the last reported use.
+//! - *Never*: an unsettled charge: the pipeline settles it when the exchange is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,20 +13,20 @@ use super::limits::{Held, Limit};
 use super::prices::Used;
 use super::settings::{OnExhausted, Price, Unit};
 
-/// A request's part in one limit.
+/// The units that a request has taken from one limit.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) limit: Arc<Limit>,
     pub(super) held: Arc<Held>,
     pub(super) taken: u64,
     pub(super) taking: Taking,
-    /// It was taken of this gateway's share, while the store was away.
+    /// They were taken from this gateway's share while the store was unreachable.
     pub(super) of_share: bool,
 }
 
 impl Part {
-    /// Take or charge more, so that `units` are taken in all. `false`: the limit had not enough,
-    /// and it is charged all the same.
+    /// Take more units, up to `units` in total. Returns false if the limit has too few; they are
+    /// charged anyway.
     pub(super) fn grow_to(&mut self, units: u64, now: When) -> bool {
         let Some(more) = units.checked_sub(self.taken).filter(|more| *more > 0) else {
             return true;
@@ -47,7 +47,7 @@ impl Part {
         }
     }
 
-    /// Close the account: nothing is taken or returned any more.
+    /// Close the taking: no units are returned after this.
     pub(super) fn close(&self) {
         match &*self.held.account {
             Account::Leased(lease) if self.of_share => lease.close(self.taking),
@@ -55,7 +55,7 @@ impl Part {
         }
     }
 
-    /// Give back what is taken beyond `units`.
+    /// Return the taken units beyond `units`.
     pub(super) fn shrink_to(&mut self, units: u64, now: When) {
         if let Some(back) = self.taken.checked_sub(units).filter(|back| *back > 0) {
             match &*self.held.account {
@@ -69,34 +69,34 @@ impl Part {
     }
 }
 
-/// What a request has taken.
+/// The units that a request has taken from all its limits.
 #[derive(Debug, Default)]
 pub struct Charge {
     parts: Vec<Part>,
     price: Option<Price>,
-    /// A limit wanted an end of the stream.
+    /// An exhausted limit has requested the end of the stream.
     exhausted: bool,
 }
 
-/// A limit that a stream has taken all of.
+/// A limit that a stream has exhausted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// Which.
+    /// Name of the limit.
     pub limit: Arc<str>,
     /// What it counts.
     pub unit: Unit,
-    /// What is to happen to the stream.
+    /// What happens to the stream.
     pub on_exhausted: OnExhausted,
 }
 
-/// What is left of the tightest limit of a kind.
+/// Units left of the tightest limit of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// What it holds.
+    /// Burst of the limit.
     pub limit: u64,
-    /// What is left of it now.
+    /// Units left now.
     pub remaining: u64,
-    /// Until all of it is there again.
+    /// Time until all units are available again.
     pub reset: Duration,
 }
 
@@ -109,7 +109,7 @@ impl Charge {
         self.parts.push(part);
     }
 
-    /// The request is refused: it was none.
+    /// The request is refused: return all units.
     pub(super) fn cancel(&mut self, now: When) {
         for mut part in self.parts.drain(..) {
             part.shrink_to(0, now);
@@ -117,13 +117,13 @@ impl Charge {
         }
     }
 
-    /// Whether the request is under no limit.
+    /// Whether no limit applies to the request.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// The stream has used that much. Everything is charged, also beyond a limit. Returns the first
-    /// exhausted limit that wants the stream to end.
+    /// Charge the usage of the stream so far, even beyond a limit. Returns the first exhausted
+    /// limit that ends the stream.
     pub fn grow(&mut self, used: &Used, now: When) -> Option<Exhausted> {
         let mut exhausted = None;
         for part in &mut self.parts {
@@ -142,8 +142,8 @@ impl Charge {
         exhausted
     }
 
-    /// The request has ended with that use: surplus reservations are returned, the rest is charged,
-    /// and streams are released.
+    /// Settle the final usage of a request: return surplus reservations, charge what is missing,
+    /// and release streams.
     pub fn settle(&mut self, used: &Used, now: When) {
         for mut part in self.parts.drain(..) {
             let units = match part.limit.settings.unit {
@@ -172,12 +172,12 @@ impl Charge {
         })
     }
 
-    /// What is left of the tightest limit on requests.
+    /// Requests left of the tightest limit on requests.
     pub fn requests_left(&self, now: When) -> Option<Left> {
         self.tightest(|unit| unit == Unit::Requests, now)
     }
 
-    /// What is left of the tightest limit on tokens.
+    /// Tokens left of the tightest limit on tokens.
     pub fn tokens_left(&self, now: When) -> Option<Left> {
         self.tightest(
             |unit| matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::TotalTokens),

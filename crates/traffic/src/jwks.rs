@@ -1,14 +1,14 @@
 //! JWTs of identity providers, and the keys that verify them.
 //!
-//! - *In*: a token that a client shows; the key sets of issuers, which the gateway fetches when
+//! - *In*: a token that a client presents; the key sets of issuers, which the gateway fetches when
 //!   they are due.
-//! - *Out*: its [`Caller`], by the claims that the operator named.
-//! - *Never*: a token whose algorithm its key does not name, or that is symmetric; a fetch that an
-//!   unauthenticated client can cause more than once in [`ON_DEMAND`]; a memory of tokens that were
-//!   not good.
+//! - *Out*: its [`Caller`], from the claims named in the settings.
+//! - *Never*: a token whose algorithm is symmetric, or differs from the one that its key declares;
+//!   a fetch that an unauthenticated client can trigger more than once per [`ON_DEMAND`]; an
+//!   invalid token in the cache.
 //!
-//! A token that was good is remembered by its hash until it expires: a signature takes a tenth of a
-//! millisecond, a hash a microsecond.
+//! A valid token is cached by its hash until it expires: verifying a signature takes a tenth of a
+//! millisecond, hashing a microsecond.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use super::pattern::Pattern;
 use super::settings::{self, DOLLAR, Limit, Unit};
 use super::token_cache::{Expired, TokenCache};
 
-/// How often keys are fetched.
+/// Time between regular fetches of keys.
 const REFRESH: Duration = Duration::from_secs(600);
 /// Minimum time between fetches caused by tokens with an unknown key.
 pub const ON_DEMAND: Duration = Duration::from_secs(10);
-/// Clocks of issuers may differ by so many seconds.
+/// Tolerated clock difference to issuers, in seconds.
 const LEEWAY: u64 = 30;
 
 /// All issuers.
@@ -42,11 +42,11 @@ pub struct Jwks {
 
 struct Issuer {
     settings: settings::Issuer,
-    /// The keys, once they were fetched.
+    /// The keys; `None`: not fetched yet.
     keys: RwLock<Option<Arc<JwkSet>>>,
-    /// When they were fetched last, with success or without; 0: never.
+    /// Time of the last fetch, successful or not; 0: never.
     fetched: AtomicU64,
-    /// A token with an unknown key arrived.
+    /// 1 if a token with an unknown key has arrived since the last fetch.
     wanted: AtomicU64,
 }
 
@@ -56,9 +56,9 @@ impl std::fmt::Debug for Issuer {
     }
 }
 
-/// What was fetched is no set of keys.
+/// The fetched text is not a valid key set.
 #[derive(Debug, thiserror::Error)]
-#[error("it is no set of keys: {0}")]
+#[error("not a JSON Web Key Set: {0}")]
 pub struct BadKeys(#[from] serde_json::Error);
 
 impl Jwks {
@@ -83,10 +83,10 @@ impl Jwks {
             .collect()
     }
 
-    /// The keys of an issuer were fetched, or `None`: that failed, and those that are known stay.
+    /// Store the fetched key set of an issuer. `None`: the fetch failed, and the known keys stay.
     ///
     /// # Errors
-    /// [`BadKeys`]; the keys that are known stay.
+    /// [`BadKeys`]; the known keys stay.
     pub fn fetched(&self, issuer: usize, text: Option<&[u8]>, now: Tick) -> Result<(), BadKeys> {
         let Some(issuer) = self.issuers.get(issuer) else { return Ok(()) };
         issuer.wanted.store(0, Ordering::Relaxed);
@@ -97,14 +97,14 @@ impl Jwks {
         let changed = known.as_ref().is_none_or(|known| **known != keys);
         *known = Some(Arc::new(keys));
         drop(known);
-        // A key that is gone vouches for no token.
+        // Tokens verified with a removed key must not stay cached.
         if changed {
             self.good.clear();
         }
         Ok(())
     }
 
-    /// Verify a token. Malformed ones are bad at once.
+    /// Verify a token. A malformed one is invalid at once, even before keys are fetched.
     pub fn judge(&self, token: &str, rates: &[Limit], wall_us: u64) -> Identity {
         let (hash, epoch) = (TokenCache::hash(token), self.good.epoch());
         match self.good.find(&hash, wall_us) {
@@ -143,8 +143,8 @@ impl Issuer {
         jwk: &Jwk,
         header: &jsonwebtoken::Header,
     ) -> Option<Map<String, Value>> {
-        // A key with a declared use is not used otherwise. Symmetric keys are refused: a shared
-        // secret proves nothing.
+        // A key with a declared algorithm is not used with another one. Symmetric keys are refused:
+        // a shared secret proves nothing.
         let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
         if named.is_some_and(|named| named != format!("{:?}", header.alg))
             || matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_))
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(jwks.due(at(11)), [0], "there are still no keys");
         jwks.fetched(0, Some(ONE_KEY), at(11)).expect("a set of keys");
         assert!(jwks.due(at(600)).is_empty());
-        // A token with a key that is not known.
+        // A token with an unknown key.
         let token = "eyJhbGciOiJFZERTQSIsImtpZCI6ImIifQ.e30.AA";
         assert!(matches!(jwks.judge(token, &[], 0), Identity::Bad));
         assert_eq!(jwks.due(at(22)), [0], "its key may be new");

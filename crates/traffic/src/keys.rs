@@ -1,9 +1,9 @@
-//! API keys: kept as keyed hashes, found by them.
+//! API keys, stored and looked up as keyed hashes.
 //!
 //! - *In*: entries of the key file, the secret of the hashes, a presented key.
 //! - *Out*: its [`Caller`].
-//! - *Never*: a key. No comparison depends on the secret: a presented key is hashed first, always,
-//!   and without the secret a client cannot choose a hash.
+//! - *Never*: a key in plain text; a timing leak: a presented key is always hashed before the
+//!   lookup, and a client cannot choose a hash without the secret.
 
 #[cfg(feature = "sqlite")]
 mod database;
@@ -26,7 +26,7 @@ use super::settings::{Key, Proof};
 
 /// The first bytes of every SQLite database.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Endings of a database's name, for one that does not exist yet.
+/// File extensions that identify a database that does not exist yet.
 const SQLITE_SUFFIXES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// Whether the keys at `path` are kept in an SQLite database: by its first bytes, or by its name
@@ -94,7 +94,7 @@ impl Keys {
         Keys { hasher, known: keys.into_iter().map(caller).collect() }
     }
 
-    /// How many there are.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.known.len()
     }
@@ -109,7 +109,8 @@ impl Keys {
         self.of(&Proof::Key(self.hasher.hash(shown)), wall_us)
     }
 
-    /// The caller of a certificate, by the first of its proofs that an entry has, or had.
+    /// The caller of a certificate, by the first of its proofs that has an entry, even an expired
+    /// one.
     pub fn find_certificate(&self, proves: &[Proof], wall_us: u64) -> Option<Arc<Caller>> {
         let known = proves.iter().find(|proof| self.known.contains_key(proof))?;
         self.of(known, wall_us)

@@ -1,13 +1,14 @@
 //! Slices of a limit that many gateways share.
 //!
-//! - *In*: what a store granted, what requests take and give back.
-//! - *Out*: yes while the slice lasts, without a word to the store; else how much to ask it for.
+//! - *In*: units that the store grants, and that requests take and return.
+//! - *Out*: units from the slice, without a call to the store; if they do not suffice, the units to
+//!   lease from the store.
 //! - *Never*: use of units that were not leased, except by running streams since the last call to
 //!   the store.
 //!
 //! The store has the account (the same GCRA, or the count of a calendar window) and grants what a
-//! request needs plus a slice. Unused slices go back when they have lain idle. What a crashed
-//! gateway had leased is lost and comes back with time.
+//! request needs plus a slice. Idle slices are returned. Units leased by a crashed gateway are
+//! lost, and refill with time.
 
 use std::sync::Arc;
 
@@ -16,46 +17,46 @@ use super::limits::Held;
 use super::settings::{Quota, Shared, Window};
 use super::sync::Mutex;
 
-/// The part of a burst that a slice has: more makes fewer questions, and more that lies idle
-/// elsewhere.
+/// Number of slices in a burst. Larger slices need fewer calls to the store, and leave more units
+/// idle at other gateways.
 const SLICES: u64 = 20;
-/// Nanoseconds after which an unused slice goes back.
+/// Nanoseconds after which an unused slice is returned.
 const IDLE: u64 = 2_000_000_000;
-/// Nanoseconds between two calls that keep units at a time alive: the store frees those of a
-/// gateway that makes no call.
+/// Nanoseconds between two keep-alive calls for concurrent units. The store releases the units of a
+/// silent gateway.
 const KEEP_ALIVE: u64 = 1_000_000_000;
 
-/// What this gateway has of an account.
+/// This gateway's slice of an account.
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// One lock: these values must agree, and a request holds it for an addition.
+    /// One lock, because these values must be consistent. A request holds it for an addition.
     state: Mutex<State>,
     local: Box<Account>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Units that are left of the slice; negative: a debt.
+    /// Units left of the slice; negative: a debt.
     balance: i64,
     /// The store could not grant a debt: streams get no more units.
     is_dry: bool,
     /// A request is fetching a slice: others fetch only what they need, so that a gateway never has
     /// two slices.
     is_asking: bool,
-    /// When something was taken last, nanoseconds.
+    /// When units were last taken, in nanoseconds.
     used_at: u64,
-    /// What the store thinks is here, running or not.
+    /// Units that the store has granted to this gateway, in use or not.
     leased: i64,
-    /// When units at a time were last kept alive, nanoseconds.
+    /// When concurrent units were last kept alive, in nanoseconds.
     told_at: u64,
-    /// An answer of the store was lost: it may think otherwise than it should.
+    /// A reply of the store was lost, so its count may differ from `leased`.
     is_lost: bool,
-    /// Calls about it that are on their way: until they are answered, it is not known what the
-    /// store thinks.
+    /// Calls in flight. Until they are answered, the count of the store is uncertain.
     calls: u32,
-    /// Of a calendar, the end of the window that the slice is of.
+    /// For a calendar: end of the slice's window.
     window: u64,
-    /// How many gateways share; for this one's part while the store is away.
+    /// Number of gateways that share the limit. It determines this one's share while the store is
+    /// unreachable.
     replicas: u32,
 }
 
@@ -66,30 +67,30 @@ impl State {
     }
 }
 
-/// What to do when the store is away.
+/// What to do while the store is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Away {
-    /// Go by this gateway's share of the limit.
+    /// Apply this gateway's share of the limit.
     Local,
-    /// Let requests pass; what they use is a debt.
+    /// Admit requests; their usage becomes a debt.
     Open,
-    /// Let none pass.
+    /// Refuse requests.
     Closed,
 }
 
-/// A slice that is wanted of the store.
+/// Units to lease from the store or to return to it. Counts as a call in flight until dropped.
 #[derive(Debug)]
 pub struct Wanted {
     held: Arc<Held>,
-    /// The name of the account.
+    /// Key of the account in the store.
     pub key: String,
-    /// How much the account has in all.
+    /// Quota of the account.
     pub quota: Quota,
-    /// So many or none.
+    /// Minimum units to grant; with fewer, none are granted.
     pub need: u64,
-    /// So many if there are.
+    /// Units to grant if available, or to return.
     pub want: u64,
-    /// Whether it fetches a slice.
+    /// Whether it includes a slice.
     asks: bool,
 }
 
@@ -99,19 +100,19 @@ impl Lease {
         Lease { state: Mutex::new(state), local: Box::new(Account::new(quota, None)) }
     }
 
-    /// So many gateways share from now on.
+    /// Set the number of gateways that share the limit.
     pub(super) fn share_with(&self, shared: &Shared) {
         self.state.lock().replicas = shared.replicas;
     }
 
-    /// This gateway's part of a limit.
+    /// This gateway's share of a limit.
     fn share(&self, quota: &Quota) -> Quota {
         let replicas = u64::from(self.state.lock().replicas.max(1));
         let part = |units: u64| (units / replicas).max(1);
         Quota { amount: part(quota.amount), burst: part(quota.burst), ..*quota }
     }
 
-    /// Take units of the slice; `None`: it has not enough.
+    /// Take units of the slice; `None`: it has too few.
     pub(super) fn take(&self, quota: &Quota, units: u64, now: When) -> Option<Taking> {
         let mut state = self.state.lock();
         // A slice of a past window is void.
@@ -125,7 +126,8 @@ impl Lease {
         Some(taking(quota, units, now))
     }
 
-    /// Take units while the store is away. `Err(wait)`: not now.
+    /// Take units while the store is unreachable. True: from this gateway's share. `Err(wait)`: not
+    /// now.
     pub(super) fn take_without(
         &self,
         quota: &Quota,
@@ -142,7 +144,7 @@ impl Lease {
         }
     }
 
-    /// Whether a running stream may take more; it is charged all the same.
+    /// Charge a running stream. Returns whether it may continue.
     pub(super) fn grow(&self, units: u64) -> bool {
         let mut state = self.state.lock();
         let has = state.balance >= signed(units);
@@ -169,17 +171,17 @@ impl Lease {
         state.balance = state.balance.saturating_add(signed(back));
     }
 
-    /// The same of what was taken of this gateway's own share.
+    /// Return units that were taken from this gateway's share.
     pub(super) fn give_back_share(&self, quota: &Quota, units: u64, taking: Taking, now: When) {
         self.local.give_back(&self.share(quota), units, taking, now);
     }
 
-    /// A taking of the share will not be given back any more.
+    /// Close a taking from the share: no units of it are returned after this.
     pub(super) fn close(&self, taking: Taking) {
         self.local.close(taking);
     }
 
-    /// What is known to be left: of the slice.
+    /// Units left of the slice.
     pub(super) fn left(&self) -> u64 {
         u64::try_from(self.state.lock().balance).unwrap_or(0)
     }
@@ -192,20 +194,20 @@ impl Lease {
     }
 }
 
-/// What must be known to give it back: of a rate when it would be paid off, of a calendar the end
-/// of the window.
+/// The taking for a later return: for a rate, when it is paid off; for a calendar, the end of the
+/// window.
 fn taking(quota: &Quota, units: i64, now: When) -> Taking {
     let paid = || now.tick.0.saturating_add(quota.time_of(units.unsigned_abs()));
     Taking::until(window_end(quota.window, now).unwrap_or_else(paid))
 }
 
 impl Wanted {
-    /// What a request needs beyond what the slice has, and a slice more.
+    /// The units that a request lacks, plus a new slice.
     pub(super) fn of(held: &Arc<Held>, key: &str, units: u64) -> Option<Wanted> {
         let mut state = held.lease()?.state.lock();
         let short = signed(units).saturating_sub(state.balance);
-        // A debt beyond all that the limit holds is paid in parts; what is larger than it by itself
-        // never fits.
+        // A debt larger than the burst is paid in parts. A request larger than the burst never
+        // fits.
         let need = u64::try_from(short).unwrap_or(1).clamp(1, held.quota.burst.max(units));
         let asks = !std::mem::replace(&mut state.is_asking, true);
         let want = if asks { need.saturating_add(held.quota.burst / SLICES) } else { need };
@@ -223,15 +225,15 @@ impl Wanted {
         Wanted { held: held.clone(), key: key.to_owned(), quota: held.quota, need, want, asks }
     }
 
-    /// What the store should think that this gateway has of the account; and whether that is
-    /// certain: no other call is on its way.
+    /// Units that the store should count for this gateway, and whether that is certain: no other
+    /// call is in flight.
     pub fn leased(&self) -> (u64, bool) {
         let Some(lease) = self.held.lease() else { return (0, false) };
         let state = lease.state.lock();
         (u64::try_from(state.leased).unwrap_or(0), state.calls == 1)
     }
 
-    /// The answer to a call was lost.
+    /// The reply to a call was lost.
     pub fn lost(&self) {
         let Some(lease) = self.held.lease() else { return };
         let mut state = lease.state.lock();
@@ -239,7 +241,7 @@ impl Wanted {
         state.told_at = 0;
     }
 
-    /// The store granted that much.
+    /// The store granted these units.
     pub fn granted(&self, units: u64) {
         let Some(lease) = self.held.lease() else { return };
         let mut state = lease.state.lock();
@@ -257,12 +259,12 @@ impl Drop for Wanted {
     }
 }
 
-/// What the keeper of leases has to do about an account.
+/// A task that an account has for the store.
 #[derive(Debug)]
 pub enum StoreTask {
     /// Lease the debt of running streams; [`StoreTask::done`] reports how much was granted.
     Owe(Wanted),
-    /// So many units go back to the store.
+    /// Return units to the store.
     Return(Wanted),
     /// Report to the store that streams are in use.
     Live(Wanted),
@@ -289,20 +291,20 @@ impl StoreTask {
             state.told_at = now.tick.0;
             return Some(StoreTask::Live(wanted(&mut state, 0, 0)));
         }
-        // Taken out first, so that no request spends what goes back.
+        // Subtracted first, so that no request spends the returned units.
         state.balance -= back;
         Some(StoreTask::Return(wanted(&mut state, 0, back.unsigned_abs())))
     }
 
-    /// What is wanted, or goes back.
+    /// The units to lease or to return.
     pub fn wanted(&self) -> &Wanted {
         match self {
             StoreTask::Owe(wanted) | StoreTask::Return(wanted) | StoreTask::Live(wanted) => wanted,
         }
     }
 
-    /// The answer of the store: units granted, taken, or confirmed (1: certain, 0: not). `None`: no
-    /// answer, nothing changes.
+    /// Apply the store's reply: units granted, returned, or confirmed (1: certain, 0: not). `None`:
+    /// no reply.
     pub fn done(self, units: Option<u64>) {
         let Some(lease) = self.wanted().held.lease() else { return };
         let mut state = lease.state.lock();
@@ -311,7 +313,7 @@ impl StoreTask {
                 state.granted(granted);
                 state.is_dry = granted < wanted.want;
             }
-            // What goes back to a store that is away comes back here, and is tried again.
+            // The store is unreachable: restore the units, and return them later.
             (StoreTask::Return(wanted), None) => {
                 state.balance = state.balance.saturating_add(signed(wanted.want))
             }
@@ -324,7 +326,7 @@ impl StoreTask {
     }
 }
 
-/// The name of an account, with what it is: of a calendar's, the end of the window.
+/// Key of an account in the store. For a calendar, it includes the end of the window.
 pub(super) fn key(prefix: &str, limit: &str, subject: &str, window: Window, now: When) -> String {
     match window_end(window, now) {
         Some(end) => format!("{prefix}:{limit}:{subject}:{}", end / 1_000_000),
@@ -374,10 +376,7 @@ mod tests {
         assert_eq!((wanted.need, wanted.want), (30, 80));
         wanted.granted(80);
         let taking = lease(&held).take(&held.quota, 30, at(0)).unwrap();
-        assert!(
-            StoreTask::of(&held, "k", Some(at(0))).is_none(),
-            "a slice may lie here while it is used"
-        );
+        assert!(StoreTask::of(&held, "k", Some(at(0))).is_none(), "a slice in use is not returned");
         lease(&held).give_back(&held.quota, 20, taking, at(0));
         let Some(StoreTask::Return(back)) = StoreTask::of(&held, "k", Some(at(0))) else {
             panic!("more than a slice goes back")
@@ -386,7 +385,7 @@ mod tests {
         let chore = StoreTask::of(&held, "k", Some(at(3 * IDLE))).unwrap();
         assert_eq!(chore.wanted().want, 50);
         chore.done(None);
-        assert_eq!(lease(&held).left(), 50, "a store that is away takes nothing");
+        assert_eq!(lease(&held).left(), 50, "an unreachable store takes nothing");
     }
 
     #[test]
@@ -428,12 +427,12 @@ mod tests {
         };
         assert_eq!(live.leased(), (1, true));
         let other = Wanted::of(&held, "k", 1).unwrap();
-        assert_eq!(live.leased(), (1, false), "another question is on its way");
+        assert_eq!(live.leased(), (1, false), "another call is in flight");
         drop((other, live));
-        assert!(StoreTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "it was told");
+        assert!(StoreTask::of(&held, "k", Some(at(3 * IDLE))).is_none(), "just kept alive");
         lease(&held).give_back(&held.quota, 1, taking, at(100 * IDLE));
         let last = StoreTask::of(&held, "k", None).unwrap();
-        assert_eq!(last.wanted().want, 1, "a gateway that ends keeps nothing");
+        assert_eq!(last.wanted().want, 1, "shutdown returns everything");
         last.done(Some(0));
         assert!(StoreTask::of(&held, "k", None).is_none());
     }
@@ -452,7 +451,7 @@ mod tests {
     }
 }
 
-/// Threads in every order that a scheduler may choose: `make test-interleavings`.
+/// Schedules of threads, explored by shuttle: `make test-interleavings`.
 #[cfg(all(test, shuttle))]
 mod interleavings {
     use lens::Tick;
@@ -463,8 +462,8 @@ mod interleavings {
 
     const NOW: When = When { tick: Tick(1), wall_us: 0 };
 
-    /// Requests, the keeper of leases and a store that now and then does not answer: no unit is
-    /// lost, doubled, or spent before it was leased.
+    /// Requests, the task that returns leases, and a store that sometimes does not reply: no unit
+    /// is lost, duplicated, or spent before it is leased.
     #[test]
     fn units_are_neither_lost_nor_doubled() {
         check_random(
@@ -473,7 +472,7 @@ mod interleavings {
                 let account =
                     Account::new(&quota, Some(&Shared { prefix: "p".into(), replicas: 2 }));
                 let held = Arc::new(Held { quota, account: Arc::new(account) });
-                // What the store has given out.
+                // Units granted by the store.
                 let given = std::sync::Arc::new(AtomicI64::new(0));
                 let requests = (0..2).map(|_| {
                     let (held, given) = (held.clone(), given.clone());
@@ -493,12 +492,12 @@ mod interleavings {
                 assert_eq!(
                     state.balance + running,
                     given.load(Ordering::SeqCst),
-                    "left and running are what was given out"
+                    "balance and running units are what the store granted"
                 );
                 assert_eq!(
                     state.leased,
                     given.load(Ordering::SeqCst),
-                    "the gateway knows what the store gave out"
+                    "`leased` is what the store granted"
                 );
                 assert_eq!((state.calls, state.is_asking), (0, false));
             },
@@ -506,7 +505,7 @@ mod interleavings {
         );
     }
 
-    /// Take five units, leasing what is short, and give two back; how many still run.
+    /// Take five units, leasing the missing ones, and return two. Returns the units still in use.
     fn request(held: &Arc<Held>, given: &AtomicI64) -> i64 {
         let lease = held.lease().expect("a lease");
         for _ in 0..3 {

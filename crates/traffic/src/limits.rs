@@ -1,9 +1,9 @@
 //! All rate limits and their accounts.
 //!
 //! - *In*: the estimate of a request, and its caller.
-//! - *Out*: a [`Charge`], or the first limit that has not enough, and when it will.
-//! - *Never*: a half-taken reservation; an account for every stranger: of addresses only so many
-//!   have one of their own.
+//! - *Out*: a [`Charge`], or the first limit with too few units and the time until it has enough.
+//! - *Never*: a partial reservation; unbounded accounts: only a limited number of addresses have
+//!   their own.
 
 mod limit;
 
@@ -25,7 +25,7 @@ use super::usage::UsageSums;
 use crate::Pattern;
 pub(super) use limit::{Held, Limit};
 
-/// A request, as limits see it.
+/// The facts about a request that limits use.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitRequest<'a> {
     /// Its caller.
@@ -34,54 +34,54 @@ pub struct LimitRequest<'a> {
     pub route: &'a Arc<str>,
     /// The model in the request.
     pub model: &'a str,
-    /// The same where a backend declares it; else one name for all.
+    /// The model if a backend declares it; otherwise a name that all other models share.
     pub declared_model: &'a Arc<str>,
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// What it is thought to use.
+    /// Estimated usage.
     pub expected: Used,
 }
 
-/// A limit has not enough.
+/// A limit has too few units left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// Which.
+    /// Name of the limit.
     pub limit: Arc<str>,
     /// What it counts.
     pub unit: Unit,
-    /// How much.
+    /// Its quota.
     pub quota: Quota,
     /// Requests that share an account.
     pub per: Per,
     /// Requested units.
     pub asked: u64,
-    /// What was left.
+    /// Units left.
     pub left: u64,
-    /// When it will have enough; `None`: never.
+    /// Time until it has enough units; `None`: never.
     pub retry_after: Option<Duration>,
 }
 
 /// Why a request is not admitted.
 #[derive(Debug)]
 pub enum Denied {
-    /// A limit has not enough.
+    /// A limit has too few units left.
     Limited(Limited),
-    /// The slices of limits that gateways share have not enough: so much is wanted of the store.
+    /// Slices of shared limits have too few units. These are to be leased from the store.
     Short(Vec<Wanted>),
 }
 
-/// What a limit did.
+/// Counters of a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitCounts<'l> {
-    /// Which.
+    /// The limit.
     pub limit: &'l settings::Limit,
     /// Requests that it refused.
     pub refused: u64,
     /// Streams that it ended.
     pub ended: u64,
-    /// Requests that were warned.
+    /// Requests that got a warning.
     pub warned: u64,
-    /// Accounts that are kept.
+    /// Accounts in memory.
     pub accounts: usize,
 }
 
@@ -93,7 +93,7 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// The limits of settings; what `before` has of them keeps its accounts.
+    /// The limits of settings. Limits that `before` has, too, keep their accounts.
     pub fn new(
         settings: &[settings::Limit],
         prices: &[Price],
@@ -111,16 +111,17 @@ impl RateLimits {
         RateLimits { limits, prices: prices.into() }
     }
 
-    /// Days and months begin with what was used of them before: a restart is no new month. Before
-    /// the first request, and once.
+    /// Restore the usage of the current day and month after a restart. Call it once, before the
+    /// first request.
     ///
-    /// Sums know no routes and no addresses: limits of these begin anew. Those in a store have
-    /// their own memory.
+    /// Usage sums have no routes and no addresses, so limits by these restart from zero. Shared
+    /// limits keep their state in the store.
     pub fn resume(&self, spend: &UsageSums, now: When) {
         self.limits.iter().for_each(|limit| limit.resume(spend, now));
     }
 
-    /// Whether any counts what only bodies and answers of a route tell.
+    /// Whether any limit of a route counts tokens or cost, which requires parsing bodies and
+    /// answers.
     pub fn count_tokens_of(&self, route: &str) -> bool {
         let counts = |settings: &settings::Limit| {
             !matches!(settings.unit, Unit::Requests | Unit::Streams)
@@ -139,12 +140,12 @@ impl RateLimits {
         prices::find(&self.prices, model)
     }
 
-    /// Take what a request is thought to use of every limit that it is under.
+    /// Reserve the estimated usage of a request from every limit that applies to it.
     ///
-    /// A reservation larger than what a limit ever holds at once is cut to that, if the prompt
-    /// alone fits: the stream then ends where its budget does.
+    /// A reservation larger than a limit's burst is reduced to the burst if the prompt alone fits;
+    /// the stream then ends when its budget is used up.
     ///
-    /// `away` says what to do where the store is needed and unreachable.
+    /// `away`: what to do if the store is needed, and is known to be unreachable.
     ///
     /// # Errors
     /// [`Denied`]: the first limit without enough units, or what to fetch from the store. Nothing
@@ -214,7 +215,7 @@ impl RateLimits {
         Err(Denied::Short(short))
     }
 
-    /// The limit that has not enough in the store, and when it will.
+    /// The refusal for a shared limit that has too few units in the store.
     pub fn limited(&self, wanted: &Wanted, retry_after: Option<Duration>) -> Option<Limited> {
         let limit = self
             .limits
@@ -233,12 +234,12 @@ impl RateLimits {
         })
     }
 
-    /// What is to be done about slices now: debts, and what lies idle.
+    /// Tasks for the store that are due: debts, idle slices and keep-alives.
     pub fn chores(&self, now: When) -> Vec<StoreTask> {
         self.shared().flat_map(|limit| limit.chores(now, Some(now))).collect()
     }
 
-    /// The same at shutdown, when everything is returned.
+    /// Tasks for the store at shutdown: all slices are returned.
     pub fn last_chores(&self, now: When) -> Vec<StoreTask> {
         self.shared().flat_map(|limit| limit.chores(now, None)).collect()
     }
@@ -247,7 +248,7 @@ impl RateLimits {
         self.limits.iter().filter(|limit| limit.settings.shared.is_some())
     }
 
-    /// What each limit did.
+    /// Counters of each limit.
     pub fn counts(&self) -> impl Iterator<Item = LimitCounts<'_>> {
         self.limits.iter().map(|limit| LimitCounts {
             limit: &limit.settings,

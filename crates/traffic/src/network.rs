@@ -1,8 +1,8 @@
-//! The network of a client address, which limits by address count together.
+//! The network of a client address, which limits by address treat as one client.
 
 use std::net::IpAddr;
 
-/// What one client has of addresses: an IPv6 client has a /64.
+/// The network of an address: an IPv4 address itself, or the /64 of an IPv6 address.
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

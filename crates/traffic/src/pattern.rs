@@ -1,19 +1,19 @@
-//! Names as an operator writes them in settings: exact, or up to a `*`.
+//! Name patterns in settings: an exact name, or a prefix followed by `*`.
 
 use serde::Serialize;
 
-/// An exact text, or the beginning of one.
+/// An exact text, or a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pattern {
     /// The whole text.
     Exact(String),
-    /// What the text begins with.
+    /// A prefix of the text.
     Prefix(String),
 }
 
 impl Pattern {
-    /// From the settings' words: a `*` at the end matches any rest.
+    /// Parse a pattern from the settings: a `*` at the end matches any rest.
     pub fn new(text: &str) -> Self {
         match text.strip_suffix('*') {
             Some(prefix) => Pattern::Prefix(prefix.to_owned()),
@@ -21,7 +21,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the text is meant.
+    /// Whether the pattern matches a text.
     pub fn matches(&self, text: &str) -> bool {
         match self {
             Pattern::Exact(exact) => exact == text,
@@ -29,7 +29,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a text is meant by one of the patterns, or there are none.
+    /// Whether one of the patterns matches a text, or there are none.
     pub fn allow(patterns: &[Pattern], text: &str) -> bool {
         patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
     }

@@ -1,16 +1,16 @@
-//! What requests cost.
+//! Cost of requests.
 
 use super::settings::{Price, Unit};
 use crate::Pattern;
 
-/// What a request has used.
+/// Tokens that a request has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Tokens of its prompt, those from a cache included.
+    /// Prompt tokens, including cached ones.
     pub input: u64,
     /// Of these, from a cache.
     pub cached: u64,
-    /// Generated tokens, those of reasoning included.
+    /// Generated tokens, including reasoning.
     pub output: u64,
     /// Of these, reasoning.
     pub reasoning: u64,
@@ -32,7 +32,7 @@ impl Used {
             .fold(0, |sum, (tokens, price)| sum.saturating_add(tokens.saturating_mul(*price)))
     }
 
-    /// In a limit's units.
+    /// Usage in a limit's unit.
     pub(super) fn in_units(&self, unit: Unit, price: Option<&Price>) -> u64 {
         match unit {
             Unit::Requests | Unit::Streams => 1,

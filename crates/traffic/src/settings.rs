@@ -1,4 +1,4 @@
-//! What an operator may ask about traffic. `config` builds these from text.
+//! Settings of authentication, limits, prices and admission. `config` builds them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Pattern;
 
-/// Pico-dollars in a dollar: a token of the cheapest model is some ten thousand of them.
+/// Pico-dollars per dollar. A token of the cheapest model costs about ten thousand of them.
 pub const DOLLAR: u64 = 1_000_000_000_000;
 
 /// What a limit counts.
@@ -26,12 +26,12 @@ pub enum Unit {
     TotalTokens,
     /// Pico-dollars, by the price table.
     Cost,
-    /// Requests at a time.
+    /// Concurrent requests.
     Streams,
 }
 
 impl Unit {
-    /// Words of the settings with their meaning.
+    /// Names in the settings, and their values.
     pub const WORDS: [(&'static str, Unit); 6] = [
         ("requests", Unit::Requests),
         ("input_tokens", Unit::InputTokens),
@@ -41,13 +41,13 @@ impl Unit {
         ("streams", Unit::Streams),
     ];
 
-    /// The word.
+    /// Name in the settings.
     pub fn name(self) -> &'static str {
         Unit::WORDS.iter().find(|(_, unit)| *unit == self).map_or("", |(word, _)| word)
     }
 }
 
-/// Requests that share an amount.
+/// Which requests share an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
@@ -55,18 +55,18 @@ pub enum Per {
     All,
     /// Each key, or subject of a token or certificate.
     Key,
-    /// All keys of an owner.
+    /// All requests with keys of an owner.
     Owner,
     /// All requests of a route.
     Route,
-    /// All requests for a model; those that no backend declares share one.
+    /// All requests for a model; models that no backend declares count as one.
     Model,
-    /// A client's address; of IPv6 its /64.
+    /// All requests from a client address; for IPv6, from its /64.
     Address,
 }
 
 impl Per {
-    /// Words of the settings with their meaning.
+    /// Names in the settings, and their values.
     pub const WORDS: [(&'static str, Per); 6] = [
         ("all", Per::All),
         ("key", Per::Key),
@@ -76,39 +76,39 @@ impl Per {
         ("address", Per::Address),
     ];
 
-    /// The word.
+    /// Name in the settings.
     pub fn name(self) -> &'static str {
         Per::WORDS.iter().find(|(_, per)| *per == self).map_or("", |(word, _)| word)
     }
 }
 
-/// Over which time.
+/// Time window of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
-    /// Any span of that length.
+    /// Any span of this length.
     Rolling(Duration),
     /// A day of the calendar, by UTC.
     Day,
     /// A month of the calendar, by UTC.
     Month,
-    /// At a time.
+    /// No window: units in use at the same time.
     AtATime,
 }
 
-/// How much.
+/// Amount of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Quota {
     /// Units, at least 1.
     pub amount: u64,
-    /// Over which time.
+    /// Time window.
     pub window: Window,
-    /// Units that may go at once; the amount, where it is no rate.
+    /// Maximum units at once; equals the amount for windows other than rolling ones.
     pub burst: u64,
 }
 
 impl Quota {
-    /// Nanoseconds in which a rate gives so many units, rounded up.
+    /// Nanoseconds in which a rate refills that many units, rounded up.
     pub(super) fn time_of(&self, units: u64) -> u64 {
         let Window::Rolling(period) = self.window else { return 0 };
         let (nanos, amount) = (period.as_nanos(), u128::from(self.amount.max(1)));
@@ -117,7 +117,7 @@ impl Quota {
             .min(u64::MAX / 4)
     }
 
-    /// Units that a rate gives in so many nanoseconds, rounded down.
+    /// Units that a rate refills in that many nanoseconds, rounded down.
     pub(super) fn units_of(&self, nanos: u64) -> u64 {
         let Window::Rolling(period) = self.window else { return 0 };
         u64::try_from(u128::from(nanos) * u128::from(self.amount) / period.as_nanos().max(1))
@@ -125,7 +125,7 @@ impl Quota {
     }
 }
 
-/// What happens to a stream that has taken all there was.
+/// What happens to a stream when its limit is exhausted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExhausted {
@@ -134,16 +134,16 @@ pub enum OnExhausted {
     Length,
     /// It ends with an error.
     Error,
-    /// It goes on; the debt is paid by later requests.
+    /// It continues; later requests pay the debt.
     Finish,
 }
 
-/// An identity provider, and the claims of its tokens that matter.
+/// An identity provider, and the claims to read from its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Issuer {
-    /// What `iss` must say.
+    /// Required value of `iss`.
     pub issuer: String,
-    /// What `aud` must say.
+    /// Required value of `aud`.
     pub audience: String,
     /// The claim with the owner.
     pub owner_claim: String,
@@ -153,7 +153,7 @@ pub struct Issuer {
     pub models_claim: Option<String>,
     /// The claim with the priority.
     pub priority_claim: Option<String>,
-    /// The claim with amounts.
+    /// The claim with own amounts for limits.
     pub limits_claim: Option<String>,
 }
 
@@ -164,9 +164,9 @@ pub struct Limit {
     pub name: Arc<str>,
     /// What it counts.
     pub unit: Unit,
-    /// How much.
+    /// Its quota.
     pub quota: Quota,
-    /// Requests that share an amount.
+    /// Which requests share an account.
     pub per: Per,
     /// Only requests of these routes, if any are named.
     pub routes: Vec<Pattern>,
@@ -174,35 +174,35 @@ pub struct Limit {
     pub models: Vec<Pattern>,
     /// Only callers of these owners.
     pub owners: Vec<Pattern>,
-    /// The percentage of it from which on callers are warned; 0: never.
+    /// Percentage of use from which callers are warned; 0: never.
     pub warn_at: u8,
-    /// When a stream has taken all.
+    /// What happens to a stream when the limit is exhausted.
     pub on_exhausted: OnExhausted,
-    /// Shared with other gateways, through a store.
+    /// How gateways share it through a store; `None`: not shared.
     pub shared: Option<Shared>,
 }
 
 /// How gateways share a limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shared {
-    /// What the names of accounts in the store begin with.
+    /// Prefix of the account keys in the store.
     pub prefix: Arc<str>,
-    /// How many gateways there are; for their shares when the store is away.
+    /// Number of gateways. It determines the share of each one while the store is unreachable.
     pub replicas: u32,
 }
 
 /// What a token costs, in pico-dollars.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Price {
-    /// For which models.
+    /// Models that it applies to; empty: all.
     pub models: Vec<Pattern>,
-    /// A token of a prompt.
+    /// Price of an input token.
     pub input: u64,
-    /// One that the engine had in its cache.
+    /// Price of a cached input token.
     pub cached_input: u64,
-    /// A generated token.
+    /// Price of an output token.
     pub output: u64,
-    /// One of reasoning.
+    /// Price of a reasoning token.
     pub reasoning: u64,
 }
 
@@ -229,7 +229,7 @@ impl Proof {
 pub struct Key {
     /// Its public name.
     pub id: Arc<str>,
-    /// What its owner must show.
+    /// The credential that proves its use.
     pub proof: Proof,
     /// Owner.
     pub owner: Arc<str>,
@@ -245,20 +245,20 @@ pub struct Key {
     pub limits: BTreeMap<Arc<str>, u64>,
 }
 
-/// How many requests a backend gets at a time.
+/// Admission limits of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Admission {
-    /// Requests in flight; 0: any number. The most of an adaptive cap.
+    /// Maximum requests in flight; 0: unlimited. Upper bound of an adaptive cap.
     pub max_requests: u64,
-    /// Estimated tokens in flight; 0: any number.
+    /// Maximum estimated tokens in flight; 0: unlimited.
     pub max_tokens: u64,
-    /// The cap on requests follows the engine.
+    /// Whether the cap on requests adapts to the engine.
     pub adaptive: bool,
-    /// The least of an adaptive cap.
+    /// Lower bound of an adaptive cap.
     pub min_requests: u64,
-    /// Requests that may wait.
+    /// Maximum number of waiting requests.
     pub queue: usize,
-    /// How long each may.
+    /// Maximum wait of a request.
     pub max_wait: Duration,
 }
 
@@ -266,11 +266,12 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
-    /// Credentials are ignored. If other routes require one, it still reaches no backend.
+    /// Credentials are ignored. If other routes require credentials, they are still not forwarded
+    /// to the backend.
     #[default]
     Off,
     /// A presented credential must be valid; without one, the caller is `anonymous`.
     Optional,
-    /// A good credential.
+    /// A valid credential is required.
     Required,
 }

@@ -1,12 +1,13 @@
 //! Calls to the store of shared limits: scripts for Redis or Valkey, and their arguments.
 //!
-//! - *In*: a slice that is [`Wanted`].
-//! - *Out*: a [`Call`]; what its answer means.
-//! - *Never*: a connection. The pipeline has it, and runs the call.
+//! - *In*: units that are [`Wanted`] from the store.
+//! - *Out*: a [`Call`], and the meaning of its reply.
+//! - *Never*: a connection. The plan owns it and runs the call.
 //!
-//! The store has the time, so that gateways need not agree on theirs. A rate is the same GCRA as in
-//! `account.rs`, in microseconds; a calendar's window is a count under a name with the window's
-//! end; streams at a time are a count for each gateway. Each decision is one script, and so atomic.
+//! Scripts use the store's clock, so that gateway clocks need not agree. A rate is the same GCRA as
+//! in `account.rs`, in microseconds; a calendar window is a count under a key with the window's
+//! end; concurrent streams are a count per gateway. Each decision is one script, and therefore
+//! atomic.
 
 use std::time::Duration;
 
@@ -21,15 +22,15 @@ const GATEWAY_TTL: u64 = 10_000;
 /// A script of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// Takes units of a rate: `{granted, microseconds}`.
+    /// Takes units of a rate. Replies `{granted, microseconds}`.
     TakeRate,
-    /// Gives units of a rate back.
+    /// Returns units of a rate.
     GiveRate,
-    /// Takes units of a calendar's window: `{granted, microseconds}`.
+    /// Takes units of a calendar window. Replies `{granted, microseconds}`.
     TakeCount,
-    /// Gives units of a calendar's window back.
+    /// Returns units of a calendar window.
     GiveCount,
-    /// Takes and gives back what is counted at a time: `{granted, microseconds}`.
+    /// Takes and returns concurrent units. Replies `{granted, microseconds}`.
     Concurrent,
 }
 
@@ -58,27 +59,27 @@ impl Script {
 /// A script with its arguments.
 #[derive(Debug)]
 pub struct Call<'w> {
-    /// What to run.
+    /// The script to run.
     pub script: Script,
     /// Its only key.
     pub key: &'w str,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Of [`Script::Concurrent`]: the gateway is certain of what it has.
+    /// For [`Script::Concurrent`]: whether the gateway is certain of its leased units.
     pub certain: bool,
 }
 
 /// What the store grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// So many units.
+    /// This many units.
     Units(u64),
-    /// None now; some after that time, if ever.
+    /// No units now. They are available after this time; `None`: never.
     None(Option<Duration>),
 }
 
 impl From<(u64, i64)> for Granted {
-    /// An answer of a script that takes.
+    /// Parse the reply of a script that takes units.
     fn from((granted, wait): (u64, i64)) -> Self {
         match granted {
             0 => Granted::None(u64::try_from(wait).ok().map(Duration::from_micros)),
@@ -88,7 +89,7 @@ impl From<(u64, i64)> for Granted {
 }
 
 impl Wanted {
-    /// Take `need` to `want` units. `gateway` names this process among those that share.
+    /// Take at least `need` and at most `want` units. `gateway`: id of this process in the store.
     pub fn take(&self, gateway: &str) -> Call<'_> {
         let (need, want) = (self.need, self.want);
         match self.quota.window {
@@ -110,7 +111,7 @@ impl Wanted {
         }
     }
 
-    /// Give `want` units back.
+    /// Return `want` units.
     pub fn give(&self, gateway: &str) -> Call<'_> {
         match self.quota.window {
             Window::Rolling(period) => self.call(
@@ -122,7 +123,7 @@ impl Wanted {
         }
     }
 
-    /// Say that this gateway lives, and what it has at a time.
+    /// Report that this gateway is alive, and its concurrent units.
     pub fn keep_alive(&self, gateway: &str) -> Call<'_> {
         self.concurrent(gateway, (0, 0), 0)
     }
@@ -148,7 +149,7 @@ impl Wanted {
     }
 }
 
-/// The end of a window, which its name has, in Unix seconds.
+/// End of a calendar window in Unix seconds, parsed from its key.
 fn end_of(key: &str) -> u64 {
     key.rsplit(':').next().and_then(|end| end.parse().ok()).unwrap_or(u64::from(u32::MAX))
 }

@@ -1,9 +1,9 @@
 //! Cache of verified credentials.
 //!
-//! - *In*: a credential's hash, and the caller that it proved to be.
+//! - *In*: the hash of a verified credential, and its caller.
 //! - *Out*: the cached [`Caller`] until the credential expires.
-//! - *Never*: a credential, only its hash; an invalid one: unauthenticated clients leave nothing
-//!   here.
+//! - *Never*: a credential itself, only its hash; an invalid credential, so that unauthenticated
+//!   clients cannot fill the cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use sha2::{Digest, Sha256};
 
 use super::caller::Caller;
 
-/// Most that are remembered.
+/// Maximum number of cached credentials.
 const MAX_TOKENS: usize = 10_000;
 
-/// The good ones.
+/// The cache.
 #[derive(Debug, Default)]
 pub struct TokenCache {
     good: Mutex<HashMap<Hash, Arc<Caller>>>,
-    /// How often all were forgotten.
+    /// Number of times that the cache was cleared.
     epoch: AtomicU64,
 }
 
@@ -29,15 +29,15 @@ pub struct TokenCache {
 pub type Hash = [u8; 32];
 
 impl TokenCache {
-    /// What stands for a credential here.
+    /// The cache key of a credential.
     pub fn hash(shown: &str) -> Hash {
         Sha256::digest(shown.as_bytes()).into()
     }
 
-    /// The caller. `Err`: it has expired.
+    /// The cached caller of a credential; `None`: not cached.
     ///
     /// # Errors
-    /// It was good once.
+    /// [`Expired`], if the cached credential has expired.
     pub fn find(&self, hash: &Hash, wall_us: u64) -> Result<Option<Arc<Caller>>, Expired> {
         let known = self.good.lock().get(hash).cloned();
         match known {
@@ -51,8 +51,8 @@ impl TokenCache {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Remember a good one, unless everything was forgotten since: what vouched for it may be gone.
-    /// When there are too many, those that have expired go, and if that is not enough, all.
+    /// Cache a verified credential, unless the cache was cleared since `epoch`: its verification
+    /// key may be gone. A full cache drops expired credentials, and if that is not enough, all.
     pub fn keep(&self, hash: Hash, caller: &Arc<Caller>, epoch: u64, wall_us: u64) {
         let mut good = self.good.lock();
         if epoch != self.epoch() {
@@ -67,7 +67,7 @@ impl TokenCache {
         good.insert(hash, caller.clone());
     }
 
-    /// Forget all.
+    /// Clear the cache.
     pub fn clear(&self) {
         let mut good = self.good.lock();
         self.epoch.fetch_add(1, Ordering::Release);
@@ -75,7 +75,7 @@ impl TokenCache {
     }
 }
 
-/// It was good, and is no more.
+/// The credential was valid, and has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
@@ -108,6 +108,6 @@ mod tests {
         let before = remembered.epoch();
         remembered.clear();
         remembered.keep(hash, &caller(100), before, 0);
-        assert_eq!(remembered.find(&hash, 0), Ok(None), "verified by what is gone");
+        assert_eq!(remembered.find(&hash, 0), Ok(None), "verified before the clear");
     }
 }

@@ -1,10 +1,9 @@
 //! Usage by owner, key, model and day.
 //!
 //! - *In*: the usage of each request, its owner, model and time.
-//! - *Out*: sums by owner, key and model, by day and month; the same as lines that can be read
-//!   again.
-//! - *Never*: more than [`MAX_ROWS`] sums: the oldest day goes first. A name that a stranger chose:
-//!   callers are known, models declared.
+//! - *Out*: sums by owner, key and model, by day and month; the same as rows that can be restored.
+//! - *Never*: more than [`MAX_ROWS`] sums: the oldest day is dropped first; a name chosen by an
+//!   unauthenticated client: callers are authenticated, models are declared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,12 +17,12 @@ use super::account::day;
 use super::prices::Used;
 use super::settings::{DOLLAR, Unit};
 
-/// Most sums that are kept: some 100 MiB.
+/// Maximum number of sums, about 100 MiB.
 const MAX_ROWS: usize = 500_000;
-/// Days that are kept: this month and the one before, whole.
+/// Maximum age of a sum in days: covers all of this month and the previous one.
 const DAYS: i64 = 62;
 
-/// What was used.
+/// Usage totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Requests.
@@ -40,10 +39,10 @@ pub struct Totals {
     pub cost_pico: u64,
 }
 
-/// Owner, key, model, and day or month.
+/// A row of usage: owner, key, model, and day or month.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UsageRow {
-    /// `2026-11-26`, or `2026-11`.
+    /// UTC day (`2026-11-26`) or month (`2026-11`).
     pub time: String,
     /// The owner; empty where owners are summed.
     #[serde(default, skip_serializing_if = "str::is_empty")]
@@ -56,7 +55,7 @@ pub struct UsageRow {
     pub model: Arc<str>,
 }
 
-/// What to tell apart.
+/// The dimensions to group by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupBy {
     /// Owners.
@@ -70,11 +69,11 @@ pub struct GroupBy {
 }
 
 impl GroupBy {
-    /// All but days summed to months.
+    /// All dimensions, by day.
     pub const EVERYTHING: GroupBy = GroupBy { owner: true, key: true, model: true, months: false };
 }
 
-/// Rows that are copied while the lock is held: some 50 microseconds.
+/// Rows that are copied per lock: about 50 microseconds.
 const CHUNK: usize = 1000;
 
 type Sum = (Date, Arc<str>, Arc<str>, Arc<str>);
@@ -86,7 +85,7 @@ pub struct UsageSums {
 }
 
 impl UsageSums {
-    /// A request has used that much.
+    /// Add the usage of a request.
     pub fn add(
         &self,
         (owner, key, model): (&Arc<str>, &Arc<str>, &Arc<str>),
@@ -178,7 +177,7 @@ impl Totals {
         sum(&mut self.cost_pico, more.cost_pico);
     }
 
-    /// Sums in a limit's units; zero for windows that do not survive a restart.
+    /// Usage in a limit's unit; zero for streams, which do not survive a restart.
     pub(super) fn in_units(&self, unit: Unit) -> u64 {
         match unit {
             Unit::Requests => self.requests,
@@ -190,13 +189,13 @@ impl Totals {
         }
     }
 
-    /// In dollars.
+    /// Cost in dollars.
     pub fn cost(&self) -> f64 {
         self.cost_pico as f64 / DOLLAR as f64
     }
 }
 
-/// Forget days that are too old, and the oldest when there are too many sums.
+/// Drop days that are too old, and the oldest sums if there are too many.
 fn bound(sums: &mut BTreeMap<Sum, Totals>, today: Date) {
     while let Some(((first, ..), _)) = sums.first_key_value() {
         let old = (today - *first).get_days() as i64 > DAYS;
@@ -279,7 +278,7 @@ mod tests {
         let again = UsageSums::default();
         assert_eq!(again.restore(spend.lines(everything, None).into_iter()), 0);
         assert_eq!(again.lines(everything, None), spend.lines(everything, None));
-        // Days that are too old go with the next request.
+        // Days that are too old are dropped with the next request.
         again.add((&name("a"), &name("k"), &name("m")), &used, 0, us("2026-06-01T00:00:00Z"));
         assert_eq!(again.lines(everything, None).len(), 1);
     }

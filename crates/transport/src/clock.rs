@@ -9,20 +9,20 @@ use std::time::Instant;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lens::Tick;
-// Tests pause tokio's clock; builds with debug assertions follow it. It costs more than a release
-// should pay for each event.
+// Tests pause tokio's clock, so builds with debug assertions use it. It is too slow for a release
+// build, which reads the clock for each event.
 #[cfg(debug_assertions)]
 use tokio::time::Instant;
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(|| std::time::Instant::now().into());
 
-/// Now, monotonic.
+/// The current monotonic time.
 #[inline]
 pub fn now() -> Tick {
     Tick(u64::try_from(EPOCH.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Now by the wall clock, in microseconds of the Unix epoch; zero before 1970.
+/// The current wall-clock time in Unix microseconds; zero before 1970.
 pub fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

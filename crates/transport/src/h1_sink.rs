@@ -9,25 +9,25 @@ use crate::buffer;
 use crate::leg::{AnswerHead, Gone, Sink};
 use crate::out::Out;
 
-/// Most bytes of following requests that are kept while an answer is written.
+/// Maximum bytes of pipelined requests that are kept while an answer is written.
 const MAX_PIPELINED: usize = 64 << 10;
 
-/// The writing side of one exchange.
+/// Writes the answer of one exchange.
 pub struct H1Sink<'c, I> {
     io: &'c mut I,
-    /// Bytes of the next request that come early.
+    /// Bytes of the next request that arrive early.
     pipelined: &'c mut Vec<u8>,
     http10: bool,
     keep_alive: bool,
-    /// TLS gathers bytes until it is flushed.
+    /// `io` buffers bytes until it is flushed, as TLS does.
     buffers: bool,
-    /// Bytes that were given to the stream and are not flushed.
+    /// Bytes that were written to `io` and not flushed.
     unflushed: usize,
 }
 
 impl<'c, I> H1Sink<'c, I> {
-    /// A sink on a client's connection. `pipelined` takes what the client sends meanwhile;
-    /// `buffers` says that `io` keeps bytes until it is flushed, as TLS does.
+    /// A sink on a client's connection. `pipelined` collects what the client sends meanwhile;
+    /// `buffers`: `io` buffers bytes until it is flushed, as TLS does.
     pub fn new(
         io: &'c mut I,
         pipelined: &'c mut Vec<u8>,
@@ -48,7 +48,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Sink<'_, I> {
     fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone> {
         let bodiless = matches!(head.status, 204 | 304);
         let chunked = head.length.is_none() && !self.http10 && !bodiless;
-        // Without a length, an HTTP/1.0 client knows the end by the close.
+        // Without a length, an HTTP/1.0 client detects the end by the close.
         self.keep_alive &= head.length.is_some() || chunked || bodiless;
         out.head(|queue| {
             let mut say = |text: &str| queue.extend_from_slice(text.as_bytes());

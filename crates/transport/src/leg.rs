@@ -1,8 +1,8 @@
 //! The two ends of a relay: a source of an answer, and a sink for it.
 //!
 //! - *In*: polls of one task.
-//! - *Out*: heads, runs of payload, bytes taken.
-//! - *Never*: an await: the relay stamps between two polls.
+//! - *Out*: heads, runs of payload, bytes written.
+//! - *Never*: an await, because the relay takes timestamps between two polls.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,32 +14,32 @@ use wire::http1::BodyError;
 use crate::Upstream;
 use crate::out::Out;
 
-/// Why a backend gave no answer, or no whole one.
+/// Why a backend gave no answer, or an incomplete one.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// All connections of the backend's `max_connections` are in use.
-    #[error("all connections are in use")]
+    #[error("all connections to the backend are in use (max_connections)")]
     Busy,
     /// The connection was refused, or its TLS handshake failed.
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
-    /// The connection did not stand within the connect timeout.
-    #[error("connecting took too long")]
+    /// The connection was not established within the connect timeout.
+    #[error("connect timeout")]
     ConnectTimeout,
     /// The backend closed the connection before an answer began.
-    #[error("closed before it answered")]
+    #[error("connection closed before the answer")]
     ClosedEarly,
-    /// The backend broke off behind the head of its answer.
-    #[error("broke off in the middle of its answer")]
+    /// The backend broke off after the head of its answer.
+    #[error("the answer ended prematurely")]
     BrokeOff,
     /// The socket failed.
-    #[error("cannot write or read: {0}")]
+    #[error("connection failed: {0}")]
     Io(#[from] std::io::Error),
-    /// The head of the answer breaks HTTP/1.1.
-    #[error("not valid HTTP: {0}")]
+    /// The head of the answer is not valid HTTP/1.1.
+    #[error("invalid head of the answer: {0}")]
     Head(#[from] wire::http1::head::HeadError),
-    /// The body of the answer breaks HTTP/1.1.
-    #[error("not valid HTTP: {0}")]
+    /// The body of the answer is not valid HTTP/1.1.
+    #[error("invalid body of the answer: {0}")]
     Body(#[from] BodyError),
     /// HTTP/2 failed.
     #[error("HTTP/2: {0}")]
@@ -47,7 +47,8 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether the error counts against the backend. A full connection limit is the gateway's own.
+    /// Whether the error counts against the backend's health. `Busy` does not: the connection limit
+    /// is the gateway's own.
     pub fn blames_backend(&self) -> bool {
         !matches!(self, UpstreamError::Busy)
     }
@@ -62,9 +63,9 @@ pub struct AnswerHead {
     pub fields: Vec<u8>,
     /// The body's length, where the backend states one.
     pub length: Option<u64>,
-    /// How events stand in the body, by its content type.
+    /// Framing of events in the body, by its content type.
     pub framing: Framing,
-    /// `Content-Encoding` other than identity: events cannot be read.
+    /// `Content-Encoding` is not identity, so events cannot be parsed.
     pub encoded: bool,
     /// When its first byte was read.
     pub first_byte: Tick,
@@ -93,59 +94,58 @@ impl AnswerHead {
 /// One step of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyStep {
-    /// More may come.
+    /// More may follow.
     More,
-    /// That was the end, and a proper one.
+    /// The body is complete.
     End,
 }
 
-/// Takes a body as it is read.
+/// Receives a body as it is read.
 pub trait BodyListener {
-    /// A read has returned at `now`; the kernel had its bytes `lag` microseconds before.
+    /// A read has returned at `now`. The kernel received its bytes `lag` microseconds earlier;
+    /// `None`: unknown.
     fn begin_read(&mut self, now: Tick, lag: Option<u64>);
 
     /// A run of payload.
     fn payload(&mut self, run: &[u8]);
 }
 
-/// Where an answer comes from. The relay polls; all methods register the waker when they are
-/// pending.
+/// The source of an answer. The relay polls it; a pending method registers the waker.
 pub trait Source {
-    /// Write the request on.
+    /// Continue to write the request.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>>;
 
     /// The head of the answer. May be polled while the request is still being written.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, UpstreamError>>;
 
-    /// One read of the body, given to `listener` run by run.
+    /// Read the body once, and pass the payload to `listener` run by run.
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
         listener: &mut impl BodyListener,
     ) -> Poll<Result<BodyStep, UpstreamError>>;
 
-    /// Whether the connection is still being made.
+    /// Whether the connection is still being established.
     fn is_connecting(&self) -> bool {
         false
     }
 
-    /// When bytes were last read of an answer whose head is held back.
+    /// Time of the last read of an answer whose head is held.
     fn held_read_at(&self) -> Option<Tick> {
         None
     }
 
-    /// Until when the head was held back that was given out; `None`: it was not.
+    /// Time until which the head was held; `None`: it was not held.
     fn held_until(&self) -> Option<Tick> {
         None
     }
 
-    /// The status of an error instead of the first token, if the answer was held until that.
+    /// Status of an error in place of the first token, if the answer was held until then.
     fn error_status(&self) -> Option<u16> {
         None
     }
 
-    /// The answer is complete: the connection may serve another request if nothing speaks against
-    /// it.
+    /// The answer is complete: return the connection to the pool if it can be reused.
     fn settle(self, upstream: &Upstream);
 }
 
@@ -153,19 +153,19 @@ pub trait Source {
 #[derive(Debug)]
 pub struct Gone;
 
-/// Where an answer goes. The relay polls; all methods register the waker when they are pending.
+/// The destination of an answer. The relay polls it; a pending method registers the waker.
 pub trait Sink {
-    /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it leaves with the first bytes
-    /// of the body. `extra` are fields of ours, each with its CRLF.
+    /// Begin the answer. HTTP/1.1 queues the head in `out`, so that it is written with the first
+    /// bytes of the body. `extra`: fields that the gateway adds, each with its CRLF.
     fn begin(&mut self, head: &AnswerHead, extra: &str, out: &mut Out) -> Result<(), Gone>;
 
-    /// Write some of what is queued.
+    /// Write queued bytes.
     fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<Result<(), Gone>>;
 
-    /// Ready when the client has left.
+    /// Ready when the client has disconnected.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Everything is written. `complete` is false for an answer that broke off: its end must not
-    /// look like one.
+    /// All bytes are written. `complete` is false for an answer that broke off: the client must be
+    /// able to detect that.
     fn end(&mut self, complete: bool);
 }

@@ -2,8 +2,8 @@
 //!
 //! - *In*: a backend's settings, a request ready to be sent; a client's connection.
 //! - *Out*: [`Source`] and [`Sink`], the two ends of a relay; one clock.
-//! - *Never*: an opinion about what a failure means for a client, or a byte of a body that it did
-//!   not read.
+//! - *Never*: a decision about what a failure means for a client; a body byte that was not read
+//!   from a peer.
 
 pub mod buffer;
 pub mod clock;

@@ -1,9 +1,8 @@
-//! The stream buffer: bytes on their way to a client.
+//! The stream buffer: bytes queued for a client.
 //!
 //! - *In*: an answer's head, payload in runs; what one read returned becomes one chunk.
-//! - *Out*: one contiguous slice to write, and how much payload the client has taken.
-//! - *Never*: a bound of its own. The relay stops reading when [`Out::len`] reaches the ring's
-//!   limit.
+//! - *Out*: one contiguous slice to write, and the number of payload bytes written.
+//! - *Never*: a size limit of its own. The relay stops reading when [`Out::len`] reaches the limit.
 
 use std::collections::VecDeque;
 
@@ -13,30 +12,30 @@ use crate::buffer;
 /// payload is known.
 const DIGITS: usize = 8;
 const SIZE_LINE: usize = DIGITS + 2;
-/// A drained buffer above this is moved to the front before it grows further.
+/// Written bytes above this are removed from the front before the queue grows further.
 const COMPACT: usize = 64 << 10;
 
 /// Queued bytes.
 #[derive(Debug, Default)]
 pub struct Out {
     queue: Vec<u8>,
-    /// What of the queue is written.
+    /// Number of written bytes at the front of the queue.
     at: usize,
     chunked: bool,
     /// Where the open chunk's size line begins.
     open: Option<usize>,
-    /// Payload queued and payload written, all in all.
+    /// Total payload bytes queued and written.
     payload: u64,
     written: u64,
-    /// Wire bytes queued and written, all in all.
+    /// Total wire bytes queued and written.
     wire: u64,
     wire_written: u64,
-    /// Ends of what is queued: (wire, payload), both all in all.
+    /// For each queued piece: total (wire, payload) bytes at its end.
     ends: VecDeque<(u64, u64)>,
 }
 
 impl Out {
-    /// Frame what follows in chunks.
+    /// Whether the following payload is framed in chunks.
     pub fn set_chunked(&mut self, chunked: bool) {
         self.chunked = chunked;
     }
@@ -51,7 +50,7 @@ impl Out {
         self.len() == 0
     }
 
-    /// Payload bytes that the client's socket has taken.
+    /// Payload bytes that the client's socket has accepted.
     pub fn payload_written(&self) -> u64 {
         self.written
     }
@@ -68,7 +67,7 @@ impl Out {
         self.open.map_or(0, |start| (self.queue.len() - start - size_line) as u64)
     }
 
-    /// Queue bytes that are no payload: a head.
+    /// Queue bytes that are not payload, such as a head.
     pub fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.make_room();
         let before = self.queue.len();
@@ -93,7 +92,7 @@ impl Out {
         self.queue.extend_from_slice(run);
     }
 
-    /// Close the open chunk: what one read brought leaves as one.
+    /// Close the open chunk, so that the payload of one read is one chunk.
     #[inline]
     pub fn commit(&mut self) {
         let Some(start) = self.open.take() else { return };
@@ -110,7 +109,7 @@ impl Out {
         self.ends.push_back((self.wire, self.payload));
     }
 
-    /// Queue the proper end of the body.
+    /// Queue the end of a complete body.
     pub fn finish(&mut self) {
         self.commit();
         if self.chunked {
@@ -118,7 +117,7 @@ impl Out {
         }
     }
 
-    /// What is to be written next. Nothing may be open.
+    /// The bytes to write next. No chunk may be open.
     #[inline]
     pub fn pending(&self) -> &[u8] {
         self.queue.get(self.at..).unwrap_or_default()
@@ -159,7 +158,7 @@ fn write_size_line(line: &mut [u8], size: usize) {
         *digit = b"0123456789abcdef"[rest & 15];
         rest >>= 4;
     }
-    debug_assert_eq!(rest, 0, "a chunk is larger than its size line can say");
+    debug_assert_eq!(rest, 0, "a chunk exceeds its size line");
     end.copy_from_slice(b"\r\n");
 }
 
@@ -180,7 +179,7 @@ mod tests {
         let wire = out.pending().to_vec();
         assert_eq!(wire, b"HEAD00000005\r\nabcde\r\n00000001\r\nf\r\n0\r\n\r\n");
         out.advance(4 + 10 + 5);
-        assert_eq!(out.payload_written(), 0, "the chunk is not out before its end is");
+        assert_eq!(out.payload_written(), 0, "a chunk counts when its end is written");
         out.advance(2);
         assert_eq!(out.payload_written(), 5);
         out.advance(wire.len() - 21);

@@ -4,8 +4,8 @@
 //! - *Out*: a [`Source`](crate::Source) that the relay reads an answer from.
 //! - *Never*: a decision about what a failure means for the client; that is the gateway's.
 //!
-//! HTTP/1.1 is our own client (`h1.rs`): ADR 0001 gives the measurements that decided so. HTTP/2 is
-//! pingora's (`h2.rs`).
+//! HTTP/1.1 uses our own client (`h1.rs`); ADR 0001 has the measurements behind that decision.
+//! HTTP/2 uses pingora's client (`h2.rs`).
 
 mod call;
 mod connect;
@@ -36,9 +36,9 @@ pub use h1::{Edit, Edits, H1Source, Request};
 pub use h2::H2Source;
 pub use tls::BuildError;
 
-/// A backend as pingora names it. Its name is looked up here, each time: pingora would block a
-/// worker with it, keep what it got for ever, and panic over a name that has no address. Of several
-/// addresses an IPv4 one is taken, which engines listen on.
+/// The pingora peer of a backend. The host name is resolved here on each call, because pingora
+/// would block a worker, cache the result forever, and panic if the name has no address. An IPv4
+/// address is preferred, because engines listen on IPv4.
 pub async fn peer(upstream: &Upstream) -> std::io::Result<HttpPeer> {
     let backend = &*upstream.backend;
     let addresses = tokio::net::lookup_host((backend.host.as_str(), backend.port)).await?;
@@ -53,7 +53,7 @@ pub async fn peer(upstream: &Upstream) -> std::io::Result<HttpPeer> {
     Ok(peer)
 }
 
-/// A backend made ready.
+/// A backend with its connections, admission and health.
 #[derive(Debug)]
 pub struct Upstream {
     /// Its settings.
@@ -63,12 +63,12 @@ pub struct Upstream {
     number: usize,
     tls: Option<tls::Client>,
     h2: Option<h2::Client>,
-    /// The operator's authorities, as pingora wants them.
+    /// Certificate authorities from the settings, in pingora's form.
     authorities: Option<Arc<CaType>>,
     in_use: Arc<AtomicUsize>,
-    /// Limits its concurrent requests, where its settings do.
+    /// Admission queue, if the settings limit its concurrent requests.
     pub queue: Option<Arc<AdmissionQueue>>,
-    /// Its health, load and latency, shared by every pool that has it.
+    /// Its health, load and latency, shared by all pools that contain it.
     pub member: Arc<Member>,
     /// Why the last active check failed; `None` when it passed.
     pub last_check: Mutex<Option<String>>,
@@ -77,7 +77,8 @@ pub struct Upstream {
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 
 impl Upstream {
-    /// Files of authorities are read, unless there is another that trusts the same.
+    /// Build a backend. Certificate authorities are read from files, or shared with `another`
+    /// backend that has the same TLS settings.
     pub fn build(
         backend: Arc<Backend>,
         limits: Limits,
@@ -112,13 +113,13 @@ impl Upstream {
         })
     }
 
-    /// Whether requests wait for it already.
+    /// Whether requests wait in its admission queue.
     pub fn is_saturated(&self) -> bool {
         self.queue.as_ref().is_some_and(|queue| queue.counts().waiting > 0)
     }
 
-    /// Obey `Retry-After`: the backend gets no first attempts meanwhile. A 429 to a credential of
-    /// the client's own concerns that client only.
+    /// Start a Retry-After backoff if the head asks for one. A 429 for a credential of the client
+    /// concerns only that client.
     pub fn heed(&self, head: &AnswerHead, with_credential: bool) {
         if head.status == 429 && with_credential && self.backend.api_key.is_none() {
             return;
@@ -128,23 +129,24 @@ impl Upstream {
             .for_each(|span| self.member.health().back_off(span, clock::now()));
     }
 
-    /// Whether another backend might do better than an answer with this status.
+    /// Whether an answer with this status is worth an attempt at another backend.
     pub fn is_worth_another(&self, status: u16) -> bool {
-        // From 520 on: what proxies in front of engines, and Anthropic, call a backend that is
-        // broken or has too much to do.
+        // 520 to 530: proxies in front of engines, and Anthropic, report a broken or overloaded
+        // backend.
         matches!(status, 429 | 500 | 502..=504 | 520..=530)
             || matches!(status, 401 | 403) && self.backend.api_key.is_some()
     }
 
-    /// The result of an error status for its health. With `with_credential` the request had a
-    /// credential of the client.
+    /// The attempt result of an error status. `with_credential`: the request had a credential of
+    /// the client.
     pub fn fault(&self, status: u16, with_credential: bool) -> AttemptResult {
         let has_ours = self.backend.api_key.is_some();
         match status {
-            // An answer to a credential of the client concerns that client only.
+            // A 429 for a credential of the client concerns only that client.
             429 if with_credential && !has_ours => AttemptResult::Unknown,
             429 => AttemptResult::Overloaded,
-            // Our credential has expired, or does not permit this; another one may.
+            // The gateway's credential has expired or lacks a permission. That of another backend
+            // may work.
             401 if has_ours => AttemptResult::Failure,
             403 if has_ours => AttemptResult::Unknown,
             400..=499 => AttemptResult::Success,
@@ -152,7 +154,8 @@ impl Upstream {
         }
     }
 
-    /// Whether requests wait for it, here or, by its own word, there.
+    /// Whether requests wait for it, in the admission queue or, by its engine metrics, in the
+    /// engine.
     pub fn has_queue(&self, now: Tick) -> bool {
         self.is_saturated()
             || self
@@ -162,8 +165,8 @@ impl Upstream {
                 .is_some_and(|waiting| waiting >= 1.0)
     }
 
-    /// The same, with the queue of the one before it, if its settings are the same: those that are
-    /// in there count on. What is known of it stays where it is the same server.
+    /// Take over state from the backend before a reload: the admission queue if its settings are
+    /// the same, and health and measurements if it is the same server.
     pub fn after(mut self, before: Option<&Arc<Upstream>>) -> Self {
         let known = before.filter(|before| before.backend.admission == self.backend.admission);
         self.queue = known.and_then(|before| before.queue.clone()).or(self.queue);
@@ -184,7 +187,7 @@ impl Upstream {
         self
     }
 
-    /// Whether the backend is the same in all that concerns its connections.
+    /// Whether all settings that affect its connections are the same.
     pub fn is_same(&self, backend: &Backend, limits: Limits) -> bool {
         self.limits == limits && self.backend.is_same(backend)
     }
@@ -199,7 +202,7 @@ impl Upstream {
     }
 }
 
-/// A place among the connections in use.
+/// A permit for one connection; dropping it releases it.
 #[derive(Debug)]
 pub struct Permit(Arc<AtomicUsize>);
 

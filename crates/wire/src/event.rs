@@ -37,7 +37,8 @@ pub enum Part<'a> {
         channel: Channel,
         /// The choice it belongs to; 0 if the dialect has a single choice.
         choice: u32,
-        /// The tool call within the choice; a hash of the key path for [`Channel::Auxiliary`]; else 0.
+        /// The tool call within the choice; a hash of the key path for [`Channel::Auxiliary`]; else
+        /// 0.
         index: u32,
         /// The text as written.
         text: Text<'a>,

@@ -2,8 +2,7 @@
 //!
 //! - *In*: the report of each filter, or its failure, with its times.
 //! - *Out*: a [`Verdict`], the findings, the accounts.
-//! - *Never*: a verdict that is lighter than what a filter demands, but in a chain that only
-//!   observes.
+//! - *Never*: a verdict less severe than the action of a finding, except in observe mode.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,32 +19,32 @@ use crate::subject::Side;
 /// The report of one filter, and its times in nanoseconds.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What it found, or why it cannot say.
+    /// Its report, or why it failed.
     pub report: Result<Report, Failure>,
-    /// From question to answer.
+    /// Total time of the run.
     pub wall: u64,
-    /// Of it, waiting for a thread.
+    /// Part of `wall` spent waiting for a thread.
     pub queue: u64,
-    /// Of it, waiting for another server.
+    /// Part of `wall` spent waiting for other servers.
     pub remote: u64,
     /// When it was done.
     pub ended: Tick,
 }
 
-/// What is to be done.
+/// The decision about a subject.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Verdict {
     /// It passes.
     #[default]
     Pass,
-    /// It passes without what is to be taken out.
+    /// It passes with its findings masked.
     Mask,
-    /// It does not pass, for this kind of finding.
+    /// It is blocked because of a finding.
     Block {
-        /// What to call it.
+        /// The kind of the finding.
         kind: Name,
     },
-    /// It does not pass, because a filter that must say cannot.
+    /// It is refused because a filter failed closed.
     Failed {
         /// The filter.
         filter: Arc<str>,
@@ -57,19 +56,19 @@ pub enum Verdict {
 /// All reports about one subject.
 #[derive(Debug)]
 pub struct Assessment {
-    /// What is to be done; of a chain that observes: `Pass`.
+    /// The decision; always `Pass` in observe mode.
     pub verdict: Verdict,
-    /// What was done, or would have been: a word for the record.
+    /// The result for the record; in observe mode, the one that `enforce` would have had.
     pub word: &'static str,
     /// Findings with an action, and the filters that found them.
     pub found: Vec<(Arc<str>, Found)>,
     /// The scores of all categories.
     pub risk: Risk,
-    /// What they amount to.
+    /// The level of this risk.
     pub level: Level,
     /// What each filter cost.
     pub accounts: Vec<FilterAccount>,
-    /// Nanoseconds of detectors.
+    /// Nanoseconds that the detectors took.
     pub looked: u64,
     /// Nanoseconds for the judges and this assessment.
     pub judged: u64,
@@ -99,7 +98,7 @@ impl Assessment {
     /// Add the report of a filter.
     pub(super) fn add(&mut self, link: &Link, outcome: Outcome) {
         let mut account = account(link, self.side, &outcome);
-        // The stage ends with the last of its filters.
+        // The filter that ends last is critical: the stage waits for it.
         account.critical = self.ends.iter().all(|end| *end <= outcome.ended);
         if account.critical {
             self.accounts.iter_mut().for_each(|other| other.critical = false);
@@ -110,7 +109,7 @@ impl Assessment {
             Ok(report) => {
                 self.risk.add(&report);
                 for found in report.found.into_iter().filter(|found| found.action != Action::Off) {
-                    // What has no place cannot be taken out.
+                    // A finding without a span cannot be masked.
                     let action = if found.action == Action::Mask && found.span.is_empty() {
                         Action::Block
                     } else {
@@ -134,7 +133,7 @@ impl Assessment {
         }
     }
 
-    /// A finding has an action.
+    /// Raise the verdict to the action of a finding.
     fn demand(&mut self, action: Action, kind: impl FnOnce() -> Name) {
         self.word = worse(self.word, action.name());
         if self.observe || self.is_final() {
@@ -147,12 +146,12 @@ impl Assessment {
         }
     }
 
-    /// Whether nothing can change the verdict any more.
+    /// Whether the verdict is final.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.verdict, Verdict::Block { .. } | Verdict::Failed { .. })
     }
 
-    /// Assess the results of all filters.
+    /// Set the risk level and apply its action.
     pub(super) fn conclude(&mut self, settings: &settings::Risk) {
         self.level = self.risk.level(settings);
         let action = match self.level {
@@ -161,7 +160,7 @@ impl Assessment {
             Level::High => settings.on_high,
         };
         if action == Action::Mask {
-            // Of findings that concern a whole text, nothing would be left.
+            // Only parts of a text are masked: a finding on a whole text would leave nothing of it.
             let parts = |found: &Found| {
                 matches!(found.category, Category::Pii | Category::Secret | Category::Policy)
                     && !found.span.is_empty()
@@ -187,7 +186,7 @@ pub fn worse<W: AsRef<str>>(one: W, other: W) -> W {
     if rank(other.as_ref()) > rank(one.as_ref()) { other } else { one }
 }
 
-/// The account of one question to a filter.
+/// The account of one run of a filter.
 pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
     let (verdict, failure) = match &outcome.report {
         Ok(report) => (report.action().name(), None),
@@ -216,7 +215,7 @@ pub fn account(link: &Link, side: Side, outcome: &Outcome) -> FilterAccount {
     }
 }
 
-/// Put accounts to those that are there: windows of one answer make one account for each filter.
+/// Add accounts to those of earlier windows, so that an answer has one account for each filter.
 pub fn merge(into: &mut Vec<FilterAccount>, new: Vec<FilterAccount>) {
     for account in new {
         let Some(known) = into

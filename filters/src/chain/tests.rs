@@ -27,7 +27,7 @@ impl Host for World {
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
         let now = self.now.clone();
         let until = now.load(Ordering::Relaxed) + time.as_nanos() as u64;
-        // It is polled when the work beside it has nothing to do.
+        // Polled only when the work beside it is pending.
         Box::pin(async move {
             now.fetch_max(until, Ordering::Relaxed);
         })
@@ -61,7 +61,7 @@ enum Does {
     Panic,
     Hang,
     Fail(Failure),
-    /// Is ready at that millisecond, and finds.
+    /// Completes at this millisecond, with a finding.
     Take(u64, Action),
 }
 
@@ -131,7 +131,7 @@ fn prompt(chain: &Chain, world: &World, text: &str) -> Assessment {
     chain
         .prompt(&Arc::new(Subject::of_user(text)), world)
         .now_or_never()
-        .expect("nothing waits for ever")
+        .expect("the future completes at once")
 }
 
 fn blocked() -> Verdict {
@@ -229,7 +229,7 @@ fn judges_are_asked_side_by_side_and_the_longest_is_what_the_stage_took() {
         link("slow", Hooks::JUDGE, Does::Take(40, Action::Flag), OnFailure::Closed),
     ];
     let said = prompt(&chain(links), &world, "x");
-    assert_eq!(said.judged, 40_000_000, "not the sum");
+    assert_eq!(said.judged, 40_000_000, "the maximum, not the sum");
     assert_eq!(
         said.accounts.iter().map(|a| (a.filter.as_ref(), a.critical)).collect::<Vec<_>>(),
         [("quick", false), ("slow", true)]
@@ -298,7 +298,7 @@ fn a_risk_may_take_out_what_was_only_flagged() {
     assert_eq!(of(Vec::new()), (Verdict::Pass, Vec::new()), "there is nothing to take out");
 }
 
-/// Refuses what has no key.
+/// Refuses requests without a valid key.
 #[derive(Debug)]
 struct Doorman;
 

@@ -1,11 +1,11 @@
 //! Attacks on the model and toxic language, by the embedded classifiers.
 //!
-//! - *In*: what users and tools say, and windows of answers. System prompts are not judged: one
+//! - *In*: texts of users and tools, and windows of answers. System prompts are not judged: one
 //!   that forbids something reads like an attack.
-//! - *Out*: a finding over a score of 0.5, and of toxic language one for each category at or above
-//!   its threshold; every score for the assessment of risk.
-//! - *Never*: a text that is too long to be read taken for a harmless one: it is a finding of its
-//!   own. Attacks in answers: a model that quotes one is not an attack.
+//! - *Out*: a finding above a score of 0.5, and one for each category of toxic language at or above
+//!   its threshold; all scores, for the risk.
+//! - *Never*: a text that passes because it is too long to read: it is a finding of its own.
+//!   Attacks in answers: a model that quotes an attack is not attacking.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,8 +19,7 @@ use crate::report::{Category, Failure, Found, Report};
 use crate::settings::{Action, Toxicity};
 use crate::subject::{NORMALISED, Side, Subject};
 
-/// Scores above this are findings; the classifiers are trained so that it is their point of
-/// operation.
+/// Scores above this are findings; the classifiers are calibrated to this threshold.
 const FINDING: f32 = 0.5;
 
 /// Judges texts with the embedded classifiers.
@@ -33,9 +32,8 @@ pub struct ClassifyText {
 }
 
 impl ClassifyText {
-    /// What is done about attacks and toxic language in prompts, and about toxic language in
-    /// answers; from which scores on a category of toxic language is a finding. `None`, when
-    /// nothing is done.
+    /// The actions on attacks and toxic language in prompts and on toxic language in answers, and
+    /// the thresholds of the toxic categories. `None` if all actions are off.
     pub fn new(
         injection: Action,
         toxicity: Action,
@@ -82,8 +80,8 @@ impl ClassifyText {
         report
     }
 
-    /// The categories at or above their thresholds; without any, what the classifier alone calls
-    /// toxic.
+    /// The categories at or above their thresholds; if there are none, the finding of the
+    /// classifier.
     fn toxic(&self, scores: &Scores) -> Vec<Named> {
         let each = Toxic::ALL.into_iter().zip(scores.toxic).filter(|(_, score)| *score > 0.0);
         let mut found: Vec<Named> = each
@@ -109,10 +107,10 @@ impl ClassifyText {
     }
 }
 
-/// A rule, the kind of what it found, and how sure it is.
+/// The rule, the kind and the score of a finding.
 type Named = (&'static str, &'static str, f32);
 
-/// What the classifier calls an attack.
+/// The finding of the classifier, if its score is that of an attack.
 fn attack(scores: &Scores) -> Vec<Named> {
     let found = scores.injection > FINDING;
     found
@@ -142,18 +140,17 @@ impl Filter for ClassifyText {
     }
 }
 
-/// The scores of a normalised text: attack on the model, toxic language of whatever category; 0 to
-/// 1.
+/// The scores of a normalized text, 0 to 1: attack on the model, and the highest of toxic language.
 pub fn scores(normal: &Normal) -> (f32, f32) {
     let scores = model().score(normal);
     (scores.injection, scores.worst_toxicity())
 }
 
-/// The classifiers, made ready once for the process.
+/// The classifiers, loaded once per process.
 fn model() -> &'static Model {
     static MODEL: LazyLock<Model> = LazyLock::new(|| {
         Model::from_bytes(classifier::WEIGHTS)
-            .expect("invariant: the weights are of this version, a test sees to it")
+            .expect("invariant: the embedded weights match this version, as a test checks")
     });
     &MODEL
 }
@@ -189,7 +186,7 @@ mod tests {
         assert_eq!(
             (harmless.found.len(), harmless.scores.len()),
             (0, 2),
-            "the scores are told all the same"
+            "scores are reported without findings"
         );
     }
 
@@ -232,9 +229,13 @@ mod tests {
         assert_eq!(
             of(high, "Those refugees are nothing but vermin."),
             "TOXIC_LANGUAGE",
-            "the classifier is sure by itself"
+            "the classifier's score is enough by itself"
         );
-        assert_eq!(of(high, "Black people do not deserve to live here."), "", "it is not");
+        assert_eq!(
+            of(high, "Black people do not deserve to live here."),
+            "",
+            "the classifier's score is too low"
+        );
         assert_eq!(of(Toxicity { insult: 0.9, ..HALF }, "You are a complete idiot."), "");
     }
 }

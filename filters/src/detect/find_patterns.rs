@@ -1,9 +1,8 @@
 //! Personal data and credentials in prompts, by the tables of `shield`.
 //!
-//! A text is looked at as it was sent, and once more without its disguise where it has one:
-//! look-alike and full-width characters folded, invisible ones taken out, runs in base64, hex,
-//! percent signs or entities decoded. What is found in a disguise covers the characters it was
-//! written with.
+//! A text is scanned as sent and, if it is disguised, once more in its normalized form: look-alike
+//! and full-width characters are folded, invisible ones removed, and runs of base64, hex, percent
+//! escapes or entities decoded. The span of such a finding covers the original characters.
 
 use shield::finding::{Family, Finding};
 use shield::normalise::{Disguise, Normal};
@@ -32,7 +31,7 @@ impl std::fmt::Debug for FindPatterns {
 }
 
 impl FindPatterns {
-    /// `None`, when nothing is to be looked for.
+    /// `None` if both actions are off.
     pub fn new(pii: Action, secrets: Action) -> Option<Self> {
         let wanted = |family| match family {
             Family::Pii => pii != Action::Off,
@@ -43,7 +42,7 @@ impl FindPatterns {
         (!rules.is_empty()).then(|| FindPatterns { scanner: Scanner::new(&rules), pii, secrets })
     }
 
-    /// What a text holds, disguised or not, in the order of the text.
+    /// The findings of a text, plain and disguised, in the order of the text.
     pub fn find(&self, text: &str, normal: &Normal) -> Vec<Finding> {
         let mut found = Vec::new();
         self.scanner.find(text, &mut found);
@@ -55,8 +54,7 @@ impl FindPatterns {
                 .iter_mut()
                 .for_each(|finding| finding.span = normal.original(finding.span.clone()));
         }
-        // Digits that stand for letters, and letters that stand for others, would make numbers and
-        // keys of plain words.
+        // Undoing leet, rot13 or reversed text would turn plain words into numbers and keys.
         let readable =
             |disguise| !matches!(disguise, Disguise::Leet | Disguise::Rot13 | Disguise::Reversed);
         for view in normal.views.iter().filter(|view| readable(view.disguise)) {
@@ -70,8 +68,8 @@ impl FindPatterns {
     }
 }
 
-/// Both in the order of the text. Of the disguised ones those that meet an earlier one of their
-/// family are left out: it was seen without taking the disguise off, or twice in one disguise.
+/// Merges both in the order of the text. A disguised finding that overlaps an earlier one of its
+/// family is dropped: it was found in the plain text already, or twice in one disguise.
 fn with_disguised(mut found: Vec<Finding>, mut disguised: Vec<Finding>) -> Vec<Finding> {
     if disguised.is_empty() {
         return found;

@@ -5,10 +5,10 @@ use crate::report::{Category, Found, Report};
 use crate::settings::{Action, Sizes};
 use crate::subject::Subject;
 
-/// Bytes of text to a token: what tokenizers of today make of English, on average.
+/// Bytes per token: the average of current tokenizers for English text.
 const BYTES_A_TOKEN: u64 = 4;
 
-/// Finds requests beyond their bounds.
+/// Reports requests that exceed a bound.
 #[derive(Debug)]
 pub struct LimitSizes(Sizes);
 
@@ -34,7 +34,7 @@ impl Filter for LimitSizes {
             ("size.nesting", "NESTED_TOO_DEEP", is.nesting, most.nesting),
             (
                 "size.output_tokens",
-                "TOO_LONG_AN_ANSWER",
+                "TOO_MANY_OUTPUT_TOKENS",
                 is.output_tokens.unwrap_or(0),
                 most.output_tokens,
             ),

@@ -1,7 +1,7 @@
 //! The operator's own rules, in prompts.
 //!
-//! They run as they do in answers, through the streaming scanner, so that one rule means one thing
-//! on both sides.
+//! They run through the streaming scanner, as in answers, so that a rule matches the same on both
+//! sides.
 
 use shield::stream::{Automata, Channel, Piece};
 
@@ -22,7 +22,7 @@ impl MatchRules {
     /// `None`, when no rule is for prompts.
     ///
     /// # Errors
-    /// What is wrong with the rules together.
+    /// The rules cannot be compiled together.
     pub fn new(rules: &[Rule]) -> Result<Option<Self>, shield::stream::BuildError> {
         let rules: Vec<&Rule> = rules.iter().filter(|rule| rule.input != Action::Off).collect();
         let patterns: Vec<_> =

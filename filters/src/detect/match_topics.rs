@@ -1,8 +1,8 @@
 //! Topics of prompts, by words.
 //!
-//! A topic is a set of words and phrases; a text is about it when enough different ones stand in
-//! it. Topics that are allowed make a fence: when there is any, what users say must be about one of
-//! them. Likeness to example sentences is a judge's matter (`embeddings`).
+//! A topic is a set of words and phrases. A text is about it if it contains enough different ones.
+//! If any topic is allowed, texts of users must be about an allowed one. Similarity to example
+//! sentences is checked by a judge (`embeddings`).
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub struct MatchTopics {
     /// By word: its topic.
     of_word: Vec<usize>,
     topics: Vec<Known>,
-    /// What is done when no allowed topic is there.
+    /// The action on prompts that are not about any allowed topic.
     fence: Action,
 }
 
@@ -86,7 +86,7 @@ impl MatchTopics {
                 folded.get(..found.start()).unwrap_or_default(),
                 folded.get(found.end()..).unwrap_or_default(),
             );
-            // Chinese and Japanese write no spaces: there a word may stand in the middle of others.
+            // Chinese and Japanese have no spaces between words: a match needs no word boundary.
             let spaceless =
                 |c: Option<char>| c.is_some_and(|c| ('\u{2E80}'..='\u{D7FF}').contains(&c));
             let whole = (apart(before.chars().next_back()) && apart(after.chars().next()))
@@ -122,7 +122,7 @@ impl Filter for MatchTopics {
                 action,
             });
         };
-        // The last words of a user, and whether any of them keep to what is allowed.
+        // The last text of a user, and whether any text is about an allowed topic.
         let (mut last, mut inside) = (None, false);
         for (at, (voice, text)) in
             subject.texts().enumerate().filter(|(_, (voice, _))| voice.is_foreign())

@@ -1,11 +1,11 @@
 //! Ends an answer that repeats itself.
 //!
-//! Small models, and large ones at low temperature, sometimes say the same thing until their tokens
-//! run out. A text loops when its end is one phrase, at least [`SHORTEST`] bytes long, `times`
-//! times over. That is looked for at each end of a line or of [`STEP`] bytes, in the last [`TAIL`]
+//! Small models, and large ones at low temperature, sometimes repeat themselves until their tokens
+//! run out. A text loops if it ends with one phrase of at least [`SHORTEST`] bytes, repeated
+//! `times` times. The last [`TAIL`] bytes are checked at each end of a line and after each [`STEP`]
 //! bytes: some microseconds, twice a paragraph.
 //!
-//! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may say a
+//! Registered as `stop-loops`, with `times` (3 to 1000, default 20: a table or a poem may repeat a
 //! line a few times).
 
 use std::collections::BTreeMap;
@@ -14,29 +14,29 @@ use wire::Channel;
 
 use crate::filter::{AnswerFacts, Filter, Hooks, Refused, Watch};
 
-/// Bytes of a channel that are remembered.
+/// Bytes kept at the end of each channel.
 const TAIL: usize = 8 << 10;
-/// Bytes between two looks.
+/// Bytes between two checks.
 const STEP: usize = 256;
-/// Channels that are followed apart; more share the last place.
+/// Maximum channels tracked separately; further ones share the last slot.
 const MAX_CHANNELS: usize = 64;
-/// A shorter phrase is a rule of dashes, or a table.
+/// Minimum bytes of a phrase; a shorter one is a row of dashes, or a table.
 const SHORTEST: usize = 8;
 
-/// The filter.
+/// The filter that ends looping answers.
 #[derive(Debug)]
 pub struct StopLoops {
     times: usize,
 }
 
 impl StopLoops {
-    /// With its settings.
+    /// A filter with these settings.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// A setting is unknown or invalid.
     pub fn new(with: &BTreeMap<String, String>) -> Result<Self, String> {
         if let Some(unknown) = with.keys().find(|key| *key != "times") {
-            return Err(format!("unknown setting {unknown:?}; known: times"));
+            return Err(format!("unknown setting {unknown:?}; the only setting is times"));
         }
         let times = with
             .get("times")
@@ -72,7 +72,7 @@ struct Watching {
 struct Tail {
     of: (u32, Channel),
     text: Vec<u8>,
-    /// Bytes since the last look.
+    /// Bytes since the last check.
     fresh: usize,
 }
 
@@ -103,10 +103,11 @@ impl Watch for Watching {
     }
 }
 
-/// Whether the end of a text is one phrase so many times over.
+/// Whether a text ends with one phrase, repeated `times` times.
 ///
-/// A text that ends with a phrase of length `p`, `n` times, agrees with itself moved by `p` over
-/// its last `(n - 1) * p` bytes; the phrases to try begin where the last few bytes stood before.
+/// If a text ends with a phrase of length `p`, repeated `n` times, its last `(n - 1) * p` bytes
+/// equal the bytes that lie `p` before them. The lengths to try are the distances to earlier
+/// occurrences of the last few bytes.
 fn loops(text: &[u8], times: usize) -> bool {
     let Some(end) = text.len().checked_sub(SHORTEST).and_then(|at| text.get(at..)) else {
         return false;
@@ -153,7 +154,7 @@ mod tests {
     fn what_goes_round_is_ended_wherever_it_is_cut() {
         let looping = format!("To be sure: {}", "I am sorry, I cannot say. ".repeat(60));
         for width in [1, 3, 7, 40, 1000] {
-            let at = ends("10", &looping, width).expect("it is ended");
+            let at = ends("10", &looping, width).expect("the answer is ended");
             assert!((260..1100).contains(&at), "{width}: {at}");
         }
         let lines = "and so on and on\n".repeat(12);

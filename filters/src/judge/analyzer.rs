@@ -1,10 +1,10 @@
 //! Calls an analyzer of personal data, such as Presidio's `/analyze`.
 //!
 //! - *In*: every text, of any role.
-//! - *Out*: the places of names, addresses and the like, in bytes, so that they can be taken out.
-//! - *Never*: several texts in a question. Newer servers take lists, older ones answer them with an
-//!   error; one text each is what all of them understand. The calls for one subject run
-//!   concurrently.
+//! - *Out*: the spans of names, addresses and other personal data, in bytes, so that they can be
+//!   masked.
+//! - *Never*: several texts in one request. Newer servers accept lists, older ones reject them; all
+//!   accept one text. The requests for one subject run concurrently.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
 use crate::subject::Subject;
 
-/// The filter.
+/// The filter that calls an analyzer.
 #[derive(Debug)]
 pub(super) struct Analyzer {
     seat: Seat,
@@ -34,7 +34,7 @@ pub(super) struct Analyzer {
 }
 
 impl Analyzer {
-    /// As the settings say.
+    /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         Analyzer {
             seat: Seat::new(

@@ -1,9 +1,9 @@
 //! Calls a classifier behind `/classify`, as served by vLLM.
 //!
-//! - *In*: the words of users, tools and answers; a system prompt that forbids something reads like
-//!   an attack.
-//! - *Out*: for each text, its label, if that is one of the operator's categories or, without
-//!   those, a known word for an attack.
+//! - *In*: texts of users, tools and answers. A system prompt that forbids something reads like an
+//!   attack.
+//! - *Out*: for each text, its label, if it is one of the operator's categories or, without those,
+//!   a known label for an attack.
 //! - *Never*: a finding for an unlisted label: most classifiers have more names for harmless text
 //!   than for harmful text.
 
@@ -22,10 +22,10 @@ use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
 use crate::subject::{Subject, Voice};
 
-/// Most classes of a classifier; the large public ones have some hundred.
+/// Maximum classes of a classifier; the large public ones have some hundred.
 const CLASSES: usize = 4096;
 
-/// The filter.
+/// The filter that calls a classifier.
 #[derive(Debug)]
 pub(super) struct Classify {
     seat: Seat,
@@ -34,7 +34,7 @@ pub(super) struct Classify {
 }
 
 impl Classify {
-    /// As the settings say.
+    /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
         Classify { seat: Seat::new(settings, words), of_attacks: settings.categories.is_empty() }
@@ -52,8 +52,8 @@ impl Classify {
         Some(tally.done())
     }
 
-    /// The label is harmless; but of two classes the other one has the rest, and the threshold may
-    /// be that low.
+    /// Scores a label that is not an attack. With two classes, the other one has the rest of the
+    /// score, which may reach a low threshold.
     fn spare(&self, piece: &Piece<'_>, verdict: &Verdict<'_>, tally: &mut Tally<'_>) {
         match self.seat.words.find("INJECTION") {
             Some(known) if verdict.classes == 2 && is_harmless(verdict.label) => {
@@ -79,7 +79,8 @@ fn read_verdict(entry: &Value) -> Option<Verdict<'_>> {
     if probs.is_empty() || probs.len() > CLASSES {
         return None;
     }
-    // The label is that of the likeliest class; which place that has is the model's secret.
+    // The label is that of the class with the highest score; the response does not include its
+    // index.
     let sure = probs.iter().try_fold(0.0_f32, |best, value| Some(best.max(score(value)?)))?;
     Some(Verdict { label, sure, classes: probs.len() })
 }

@@ -1,9 +1,9 @@
 //! Calls an embeddings API, and compares texts with examples of forbidden prompts.
 //!
-//! - *In*: what users and tools say, or the window of an answer.
+//! - *In*: texts of users and tools, or a window of an answer.
 //! - *Out*: its similarity to the nearest example, as a score.
-//! - *Never*: a second question for the examples, once their vectors are known. Two requests that
-//!   come first may both ask; the vectors are the same.
+//! - *Never*: a second request for the examples once their vectors are known. Two concurrent first
+//!   requests may both fetch them; the vectors are the same.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,13 +20,13 @@ use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
 use crate::subject::{Subject, Voice};
 
-/// Most numbers of a vector; the largest models have 8,192.
+/// Maximum dimensions of a vector; the largest models have 8,192.
 const DIMENSIONS: usize = 16_384;
 
-/// The one thing that is found.
+/// The only kind of finding.
 const LIKENESS: Line = ("likeness", "TOPIC_LIKENESS", Category::Topic);
 
-/// The filter.
+/// The filter that calls an embeddings API.
 #[derive(Debug)]
 pub(super) struct Embeddings {
     seat: Seat,
@@ -35,9 +35,9 @@ pub(super) struct Embeddings {
 }
 
 impl Embeddings {
-    /// As the settings say.
+    /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
-        // A list of categories has nothing to choose from here.
+        // `categories` is not used: there is only one kind of finding.
         let words = Words::new(&[LIKENESS], &[], Category::Topic, false);
         Embeddings {
             seat: Seat::new(settings, words),
@@ -79,7 +79,7 @@ impl Embeddings {
     }
 }
 
-/// What a text means, and how long that is.
+/// The embedding of a text, with its Euclidean length.
 #[derive(Debug)]
 struct Vector {
     numbers: Vec<f32>,
@@ -87,8 +87,8 @@ struct Vector {
 }
 
 impl Vector {
-    /// The cosine of the angle between two of one length, 0 to 1: what points away is as unlike as
-    /// what stands across.
+    /// The cosine similarity of two vectors of the same dimensions, 0 to 1; negative values count
+    /// as 0.
     fn likeness(&self, other: &Vector) -> f32 {
         let product: f64 = self
             .numbers
@@ -100,7 +100,7 @@ impl Vector {
     }
 }
 
-/// The vectors of an answer, all of one length: `dimensions`, if it is known.
+/// The vectors of a response, all with the same number of dimensions: `dimensions`, if it is known.
 fn read(answer: &Value, asked: usize, dimensions: Option<usize>) -> Option<Vec<Vector>> {
     let vectors =
         by_index(answer.get("data")?, asked, |entry| read_vector(entry.get("embedding")?))?;
@@ -112,7 +112,7 @@ fn read_vector(value: &Value) -> Option<Vector> {
     let numbers = value.as_array().filter(|numbers| numbers.len() <= DIMENSIONS)?;
     let numbers: Vec<f32> = numbers.iter().map(number).collect::<Option<_>>()?;
     let length = numbers.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt();
-    // A vector without a length points nowhere; an empty one is such.
+    // An empty vector and a vector of zeros have no direction.
     (length > 0.0).then_some(Vector { numbers, length })
 }
 

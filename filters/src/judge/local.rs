@@ -1,9 +1,9 @@
 //! Calls a model in this process.
 //!
 //! - *In*: the words of users, tools and answers.
-//! - *Out*: a finding for each label that counts and is sure enough, as
-//!   [`classify`](super::classify) finds them.
-//! - *Never*: the relay's thread. A model takes milliseconds at the least; the texts of a question
+//! - *Out*: a finding for each listed label whose score reaches the threshold, as in
+//!   [`classify`](super::classify).
+//! - *Never*: work on the relay's thread. A model takes at least milliseconds; the texts of a call
 //!   are one job of the pool.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub trait LocalModel: Send + Sync + std::fmt::Debug {
     /// Scores from 0 to 1 by label, and whether all of the text was read.
     ///
     /// # Errors
-    /// The model cannot say: [`Failure::TooLong`] or [`Failure::Panicked`].
+    /// [`Failure::TooLong`] or [`Failure::Panicked`], when there is no score.
     fn read(&self, text: &str) -> Result<(Vec<f32>, bool), Failure>;
 }
 
@@ -38,16 +38,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// As the settings say.
+    /// A filter with these settings.
     ///
     /// # Errors
-    /// None of the model's labels counts: nothing would ever be found.
+    /// No label of the model counts, so the filter would never find anything.
     pub fn new(settings: &Judge, model: Arc<dyn LocalModel>) -> Result<Self, String> {
         let words = Words::new(ATTACKS, &settings.categories, Category::Unsafe, false);
         if !model.labels().iter().any(|label| words.find(label).is_some()) {
             let labels = model.labels().join(", ");
             return Err(format!(
-                "none of the labels {labels} counts; name those that are harmful under categories"
+                "none of the model's labels is a known harmful one ({labels}); list the harmful \
+                 labels in `categories`"
             ));
         }
         Ok(Local { seat: Seat::new(settings, words), model })
@@ -77,7 +78,7 @@ impl Filter for Local {
                 .await?;
             let mut tally = self.seat.tally(subject);
             for (piece, (scores, whole)) in pieces.iter().zip(answers?) {
-                // Text that was not read must not pass as harmless where findings have an action.
+                // Text that was not read must not pass if findings mask or block.
                 if !whole && self.seat.action(subject.side()) >= Action::Mask {
                     return Err(Failure::TooLong);
                 }

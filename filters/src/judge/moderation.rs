@@ -1,8 +1,8 @@
 //! Calls a moderation endpoint, such as OpenAI's.
 //!
-//! - *In*: every text, of any role: harm in a system prompt is harm.
+//! - *In*: every text, of any role: a system prompt can be harmful too.
 //! - *Out*: for each text, the categories that reach the threshold.
-//! - *Never*: the endpoint's own `flagged`; the threshold is the operator's.
+//! - *Never*: the endpoint's own `flagged`: only the operator's threshold decides.
 
 use std::sync::Arc;
 
@@ -19,15 +19,15 @@ use crate::report::{Category, Failure, Report};
 use crate::settings::Judge;
 use crate::subject::Subject;
 
-/// Most categories of one result. OpenAI has 13.
+/// Maximum categories of one result. OpenAI has 13.
 const CATEGORIES: usize = 256;
 
-/// The filter.
+/// The filter that calls a moderation endpoint.
 #[derive(Debug)]
 pub(super) struct Moderation(Seat);
 
 impl Moderation {
-    /// As the settings say.
+    /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         Moderation(Seat::new(
             settings,
@@ -64,7 +64,8 @@ impl Moderation {
         (said.len() <= CATEGORIES).then(|| self.count(said, piece, tally))
     }
 
-    /// One finding of each kind, or a judge with many words for `OTHER` would find it many times.
+    /// Reports one finding of each kind: otherwise, each unlisted category would add an `OTHER`
+    /// finding.
     fn count(&self, mut said: Vec<(&str, f32)>, piece: &Piece<'_>, tally: &mut Tally<'_>) {
         said.sort_by(|(_, one), (_, two)| two.total_cmp(one));
         let mut kinds = Vec::new();

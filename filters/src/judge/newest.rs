@@ -2,19 +2,19 @@
 //!
 //! - *In*: a subject, and the roles that are wanted.
 //! - *Out*: at most [`TEXTS`] pieces of at most [`BYTES`] together, in the subject's order.
-//! - *Never*: half a character; a blank text, which several servers refuse.
+//! - *Never*: a split character; a blank text, which several servers refuse.
 //!
-//! The newest words win. Tool definitions often stand behind the messages in a body; they go last
-//! here, or a client with many tools would push its own words out of the question.
+//! The newest texts are kept. Tool definitions often follow the messages in a body. They are
+//! selected last, because a client with many tools would otherwise displace its own messages.
 
 use wire::request::PromptRole;
 
 use crate::subject::{Subject, Voice};
 
-/// Most texts in a question.
+/// Maximum texts in a call.
 pub(super) const TEXTS: usize = 64;
-/// Most bytes of text in a question. Judges read far less than this at a time; more would only fill
-/// the network.
+/// Maximum bytes of text in a call. Judges read far less at a time; more would only load the
+/// network.
 pub(super) const BYTES: usize = 256 * 1024;
 
 /// A text, or the end of one that is too long.
@@ -22,11 +22,11 @@ pub(super) const BYTES: usize = 256 * 1024;
 pub(super) struct Piece<'s> {
     /// Which text of the subject.
     pub(super) at: usize,
-    /// Roles.
+    /// The role of the text.
     pub(super) voice: Voice,
     /// Where `words` begin in that text.
     pub(super) from: usize,
-    /// The subject.
+    /// The text, or its end.
     pub(super) words: &'s str,
 }
 
@@ -37,7 +37,7 @@ impl Piece<'_> {
     }
 }
 
-/// The newest texts of the wanted roles, at most `most`, and whether these are all.
+/// The newest texts of the wanted roles, at most `most`, and whether nothing was left out.
 pub(super) fn newest<'s>(
     subject: &'s Subject,
     most: usize,
@@ -65,8 +65,7 @@ pub(super) fn newest<'s>(
             if words.trim().is_empty() {
                 continue;
             }
-            // A text that had to be cut is the last: what is left after it is less than a
-            // character.
+            // A text that was cut is the last: less than a character of room is left.
             left = if from == 0 { left - words.len() } else { 0 };
             pieces.push(Piece { at, voice, from, words });
         }
@@ -75,7 +74,7 @@ pub(super) fn newest<'s>(
     (pieces, whole)
 }
 
-/// The role of a text in a question.
+/// The role of a text in a call.
 pub(super) fn role(voice: Voice) -> &'static str {
     match voice {
         Voice::Prompt(PromptRole::System) => "system",

@@ -2,8 +2,8 @@
 //!
 //! - *In*: offsets of judges: Unicode code points from the start of the text in the call.
 //! - *Out*: bytes of the subject's text, at character boundaries.
-//! - *Never*: a guess. An offset beyond the text means that the judge counts otherwise, and its
-//!   other offsets are wrong too.
+//! - *Never*: a guess. An offset beyond the text means that the judge counts in another unit, so
+//!   that its other offsets are wrong too.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::newest::Piece;
 
-/// Most places in one answer. A text of 256 KiB with a name in every line stays below.
+/// Maximum spans in one response. A text of 256 KiB with a name in every line stays below it.
 pub(super) const PLACES: usize = 16_384;
 
 /// Where the characters of a piece begin.
@@ -23,7 +23,7 @@ pub(super) struct Offsets {
 
 #[derive(Debug)]
 enum Starts {
-    /// A byte is a character: so many.
+    /// One byte per character; the number of bytes.
     Ascii(usize),
     /// The first byte of each, and the end.
     Wide(Vec<usize>),
@@ -41,8 +41,8 @@ impl Offsets {
         Offsets { from: piece.from, starts }
     }
 
-    /// The bytes from one character to another; `None` when they are no places of this text, or
-    /// nothing is between them.
+    /// The bytes between two offsets in characters; `None` if an offset is outside of the text, or
+    /// the span is empty.
     pub(super) fn span(&self, start: &Value, end: &Value) -> Option<Range<usize>> {
         let (start, end) = (self.byte(start)?, self.byte(end)?);
         (start < end).then_some(start..end)

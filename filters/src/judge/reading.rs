@@ -1,17 +1,17 @@
 //! Helpers to parse responses of judges.
 //!
-//! - *In*: values of an answer.
-//! - *Out*: checked ones.
-//! - *Never*: trust in a length, an order or a number that a peer sent.
+//! - *In*: JSON values of a response.
+//! - *Out*: checked values.
+//! - *Never*: a length, an order or a number that is trusted unchecked.
 
 use serde_json::{Map, Value};
 
-/// A score, forced into 0 to 1; `None` for what is no number.
+/// A score, clamped to 0 to 1; `None` if it is not a number.
 pub(super) fn score(value: &Value) -> Option<f32> {
     bounded(value.as_f64()?)
 }
 
-/// A number that fits a vector; what becomes infinite there does not.
+/// A number as `f32`; `None` if it is not a number, or infinite as `f32`.
 pub(super) fn number(value: &Value) -> Option<f32> {
     let number = value.as_f64()? as f32;
     number.is_finite().then_some(number)
@@ -22,7 +22,7 @@ pub(super) fn bounded(number: f64) -> Option<f32> {
     number.is_finite().then_some(number.clamp(0.0, 1.0) as f32)
 }
 
-/// A member that may be missing or `null`, but not be something else.
+/// A member that may be missing or `null`. The outer `None` means that its value is invalid.
 pub(super) fn optional<'v, T>(
     of: &'v Value,
     name: &str,
@@ -39,8 +39,8 @@ pub(super) fn object<'v>(of: &'v Value, name: &str) -> Option<Option<&'v Map<Str
     optional(of, name, Value::as_object)
 }
 
-/// What was said of each of `asked` texts: the list has one entry for each, which says by `index`
-/// which one it is about, or else stands in order.
+/// The results for `asked` texts, in their order. The list must have one entry for each text. An
+/// entry belongs to the text at its `index`, or at its position if it has no `index`.
 pub(super) fn by_index<'v, T>(
     list: &'v Value,
     asked: usize,

@@ -1,8 +1,8 @@
 //! Common part of remote judges: name, actions, threshold, categories, backend.
 //!
 //! - *In*: the settings of a judge.
-//! - *Out*: the beginnings of questions, and [`Tally`], which makes a report of what was answered.
-//! - *Never*: a finding below the threshold; it stays in the report's scores, for the risk.
+//! - *Out*: the common part of requests, and a [`Tally`], which turns responses into a report.
+//! - *Never*: a finding below the threshold; its score stays in the report, for the risk.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::report::{Category, Failure, Found, Name, Report};
 use crate::settings::{Action, Judge};
 use crate::subject::{Side, Subject, Voice};
 
-/// A judge's place at the table.
+/// The common state of a judge.
 #[derive(Debug)]
 pub(super) struct Seat {
     rule: Name,
@@ -30,7 +30,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// As the settings say, with the words that count.
+    /// The common state for these settings, with the labels that count.
     pub(super) fn new(settings: &Judge, words: Words) -> Self {
         Seat {
             rule: Name::Owned(format!("judge.{}", settings.declared.name)),
@@ -43,14 +43,14 @@ impl Seat {
         }
     }
 
-    /// The sides on which something is to be done.
+    /// The hooks of the sides that have an action.
     pub(super) fn hooks(&self) -> Hooks {
         let on =
             |action: Action, hook: Hooks| if action == Action::Off { Hooks::NONE } else { hook };
         on(self.input, Hooks::JUDGE) | on(self.output, Hooks::JUDGE_ANSWER)
     }
 
-    /// What is done about findings on a side.
+    /// The action on findings on a side.
     pub(super) fn action(&self, side: Side) -> Action {
         match side {
             Side::Input => self.input,
@@ -58,7 +58,7 @@ impl Seat {
         }
     }
 
-    /// A question that names the model, if there is one to name.
+    /// A request body with the model name, if there is one.
     pub(super) fn question(&self) -> Map<String, Value> {
         let mut question = Map::new();
         if !self.model.is_empty() {
@@ -67,7 +67,7 @@ impl Seat {
         question
     }
 
-    /// A question about a list of texts, as several kinds of servers take it.
+    /// A request body with a list of texts as `input`, which several kinds of servers accept.
     pub(super) fn question_about<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> Value {
         let mut question = self.question();
         question.insert("input".into(), texts.into_iter().collect());
@@ -77,8 +77,8 @@ impl Seat {
     /// The newest texts of the wanted roles, at most `most`.
     ///
     /// # Errors
-    /// [`Failure::TooLong`], when some are left out and findings would be acted on: a prompt must
-    /// not be made longer to hide in it.
+    /// [`Failure::TooLong`], when texts are left out and findings mask or block: a prompt must not
+    /// hide text by its length.
     pub(super) fn newest<'s>(
         &self,
         subject: &'s Subject,
@@ -93,7 +93,7 @@ impl Seat {
         }
     }
 
-    /// Ask several questions as one; see [`Remote::ask_all`].
+    /// Send several requests as one call; see [`Remote::ask_all`].
     pub(super) async fn ask_all<T>(
         &self,
         call: &Call<'_>,
@@ -103,7 +103,7 @@ impl Seat {
         self.remote.ask_all(call, questions, read).await
     }
 
-    /// Ask; see [`Remote::ask`].
+    /// Send a request; see [`Remote::ask`].
     pub(super) async fn ask<T>(
         &self,
         call: &Call<'_>,
@@ -113,13 +113,13 @@ impl Seat {
         self.remote.ask(call, question, read).await
     }
 
-    /// Begin to count what was answered about a subject.
+    /// Start a tally of the results for a subject.
     pub(super) fn tally(&self, subject: &Subject) -> Tally<'_> {
         Tally { seat: self, action: self.action(subject.side()), report: Report::default() }
     }
 }
 
-/// Makes a report of an answer, as a judge's settings want it.
+/// Turns responses into a report, by the threshold and action of the settings.
 #[derive(Debug)]
 pub(super) struct Tally<'s> {
     seat: &'s Seat,
@@ -128,12 +128,12 @@ pub(super) struct Tally<'s> {
 }
 
 impl Tally<'_> {
-    /// Ask for less than the settings do, as a judge may; it can never ask for more.
+    /// Lower the action to at most `action`. A judge can never raise the configured action.
     pub(super) fn at_most(&mut self, action: Action) {
         self.action = self.action.min(action);
     }
 
-    /// So sure the judge is of a category. The best score of each stays.
+    /// Add the score of a category. The highest score of each category is kept.
     pub(super) fn seen(&mut self, category: Category, score: f32) {
         match self.report.scores.iter_mut().find(|(known, _)| *known == category) {
             Some((_, best)) => *best = best.max(score),
@@ -141,7 +141,7 @@ impl Tally<'_> {
         }
     }
 
-    /// Something concerns a part of a text of the subject.
+    /// Add a result for a part of a text of the subject.
     pub(super) fn part(
         &mut self,
         at: usize,
@@ -164,19 +164,19 @@ impl Tally<'_> {
         }
     }
 
-    /// A finding concerns a whole text, also where only its end was sent.
+    /// Add a result for a whole text, even if only its end was sent.
     pub(super) fn whole(&mut self, piece: &Piece<'_>, known: Known<'_>, score: f32) {
         self.part(piece.at, 0..piece.whole(), known, score);
     }
 
-    /// A finding concerns texts that were judged together. It is unknown which of them, so it is
-    /// attributed to the newest; but where texts are taken out, all of them go.
+    /// Add a result for texts that were judged together. It is attributed to the newest one,
+    /// because the judge does not name the text; if findings mask, all of them are masked.
     pub(super) fn together(&mut self, pieces: &[Piece<'_>], known: Known<'_>, score: f32) {
         let first = if self.action == Action::Mask { 0 } else { pieces.len().saturating_sub(1) };
         pieces.iter().skip(first).for_each(|piece| self.whole(piece, known, score));
     }
 
-    /// That was all.
+    /// The finished report.
     pub(super) fn done(self) -> Report {
         self.report
     }

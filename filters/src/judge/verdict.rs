@@ -2,8 +2,7 @@
 //!
 //! - *In*: the text of a reply.
 //! - *Out*: a [`Verdict`], or nothing when the reply does not begin with one.
-//! - *Never*: a search for a verdict further on. A model that was talked into a story may say
-//!   `safe` somewhere in it.
+//! - *Never*: a verdict later in the reply: a manipulated model may write `safe` anywhere in it.
 
 use super::reading::bounded;
 use super::words::{Words, is_attack, is_harmless};
@@ -11,15 +10,15 @@ use super::words::{Words, is_attack, is_harmless};
 /// What a guard model decided.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict<'r> {
-    /// Nothing is wrong.
+    /// The text is harmless.
     Safe,
-    /// Something is; the model does not say what.
+    /// The text is harmful; the model does not name a category.
     Unnamed,
-    /// These words of the model's are, and so sure it is.
+    /// The text is harmful: the labels that the model names, and its score.
     Named(Vec<&'r str>, f32),
 }
 
-/// The reply without its thoughts. Some servers leave out the opening mark, which stands in the
+/// The reply without its reasoning. Some servers omit the opening tag, because it is part of the
 /// prompt.
 pub(super) fn spoken(content: &str) -> &str {
     content.rsplit_once("</think>").map_or(content, |(_, reply)| reply).trim()
@@ -33,7 +32,7 @@ pub(super) fn hazards(reply: &str) -> Option<Verdict<'_>> {
         .filter(|name| !name.is_empty())
         .peekable();
     match first {
-        // The template ends there; a longer reply is unusual.
+        // `safe` must be the whole reply.
         word if word.eq_ignore_ascii_case("safe") => {
             names.peek().is_none().then_some(Verdict::Safe)
         }
@@ -45,7 +44,8 @@ pub(super) fn hazards(reply: &str) -> Option<Verdict<'_>> {
     }
 }
 
-/// A label for an attack or for none, or one of the operator's `words`; then perhaps a score.
+/// A label for an attack or for harmless text, or one of the operator's `words`, with an optional
+/// score.
 pub(super) fn label<'r>(reply: &'r str, words: &Words) -> Option<Verdict<'r>> {
     let (first, rest) = first_word(reply);
     if is_harmless(first) {
@@ -74,7 +74,7 @@ pub(super) fn yes_no(reply: &str) -> Option<Verdict<'_>> {
     }
 }
 
-/// The first word without marks around it, such as `**yes**,`; and what follows.
+/// The first word without punctuation around it, as in `**yes**,`; and the rest.
 fn first_word(reply: &str) -> (&str, &str) {
     let (first, rest) = reply.split_once(char::is_whitespace).unwrap_or((reply, ""));
     (first.trim_matches(|c: char| !c.is_alphanumeric()), rest)

@@ -1,11 +1,11 @@
 //! Calls a webhook: JSON in, verdict out.
 //!
 //! - *In*: every text with its role, and the sizes of the request.
-//! - *Out*: its verdict, as far as the settings let it go: they are the ceiling.
-//! - *Never*: more than the settings permit. A `block` where the settings have `flag` is recorded
-//!   as a flag.
+//! - *Out*: its verdict, at most as severe as the configured action.
+//! - *Never*: a more severe action. A `block` where the settings have `flag` is recorded as a flag.
 //!
-//! A verdict without a score is sure of itself; one with a score below the threshold is no finding.
+//! A verdict without a score counts as 1, or as 0 for `pass`. A score below the threshold is not a
+//! finding.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use crate::report::{Category, Failure, Report};
 use crate::settings::{Action, Judge};
 use crate::subject::Subject;
 
-/// The filter.
+/// The filter that calls a webhook.
 #[derive(Debug)]
 pub(super) struct Webhook(Seat);
 
 impl Webhook {
-    /// As the settings say.
+    /// A filter with these settings.
     pub(super) fn new(settings: &Judge) -> Self {
         let words = Words::new(
             MODERATION.iter().chain(ATTACKS),
@@ -54,7 +54,8 @@ impl Webhook {
         Some(tally.done())
     }
 
-    /// The finding; `fallback` without details, the inner `None` for what does not count.
+    /// The kind that a value names; `fallback` if it names none. The inner `None` is a kind that
+    /// does not count.
     fn kind<'w>(&'w self, of: &Value, fallback: Option<Known<'w>>) -> Option<Option<Known<'w>>> {
         Some(optional(of, "kind", Value::as_str)?.map_or(fallback, |kind| self.0.words.find(kind)))
     }

@@ -1,14 +1,13 @@
-//! Maps the labels of judges to ours.
+//! Maps the labels of judges to names of findings.
 //!
-//! - *In*: tables of what each kind of judge is known to say; the categories that the operator
-//!   wants.
-//! - *Out*: for a word, the name of the finding and its category, or that it does not count.
-//! - *Never*: a name from an unknown label. An unlisted word becomes `OTHER`, or is nothing when
-//!   the operator gave a list.
+//! - *In*: tables of the known labels of each kind of judge; the operator's categories.
+//! - *Out*: for a label, the name of the finding and its category, or that it does not count.
+//! - *Never*: a name from an unknown label. An unlisted label becomes `OTHER`, or is ignored if the
+//!   operator listed categories.
 
 use crate::report::{Category, Name};
 
-/// What a finding is called, and what it is about.
+/// The name and the category of a finding.
 pub(super) type Known<'w> = (&'w Name, Category);
 
 /// One line of a table: the judge's word, our name, the category.
@@ -53,7 +52,7 @@ pub(super) const HAZARDS: &[Line] = &[
     ("S14", "CODE_INTERPRETER_ABUSE", HARM),
 ];
 
-/// The labels of classifiers of attacks. Numbers are those of Prompt Guard, whose models ship
+/// The labels of attack classifiers. The numbered ones are those of Prompt Guard, whose models ship
 /// without names.
 pub(super) const ATTACKS: &[Line] = &[
     ("INJECTION", "INJECTION", ATTACK),
@@ -66,7 +65,7 @@ pub(super) const ATTACKS: &[Line] = &[
 /// The label of such a classifier for harmless text.
 pub(super) const HARMLESS: [&str; 3] = ["BENIGN", "SAFE", "LABEL_0"];
 
-/// Labels that classifiers of rude words use; they count only where the operator lists them.
+/// The labels of toxicity classifiers; they count only if the operator lists them.
 const RUDE: &[Line] = &[
     ("toxic", "TOXIC", TOXIC),
     ("toxicity", "TOXICITY", TOXIC),
@@ -80,21 +79,21 @@ const RUDE: &[Line] = &[
 
 static OTHER: Name = Name::Borrowed("OTHER");
 
-/// Longest word that is looked up; no list has a longer one.
+/// Maximum bytes of a label that is looked up; no table has a longer one.
 const LONGEST: usize = 64;
 
-/// The words that count for one judge.
+/// The labels that count for one judge.
 #[derive(Debug)]
 pub(super) struct Words {
-    /// The judge's word in our spelling, with its meaning.
+    /// The normalized label, the name of the finding, and its category.
     lines: Vec<(String, Name, Category)>,
-    /// What unlisted words are about; `None`: they are nothing.
+    /// The category of unlisted labels; `None`: they do not count.
     others: Option<Category>,
 }
 
 impl Words {
-    /// Those of `table`, or of the operator's `categories` if there are any. Words that stand in no
-    /// table are about `category`, which is also what unlisted ones are about when `open`.
+    /// The labels of `table`, or the operator's `categories` if there are any. Operator labels that
+    /// no table has get `category`, and so do unlisted labels if `open`.
     pub(super) fn new<'t>(
         table: impl IntoIterator<Item = &'t Line>,
         categories: &[String],
@@ -122,7 +121,7 @@ impl Words {
         Words { lines, others: None }
     }
 
-    /// What a word means; `None` when it does not count.
+    /// The name and category of a label; `None` if it does not count.
     pub(super) fn find(&self, said: &str) -> Option<Known<'_>> {
         let word = if said.len() <= LONGEST { spelled(said) } else { String::new() };
         let listed = self
@@ -149,7 +148,7 @@ pub(super) fn is_attack(label: &str) -> bool {
     ATTACKS.iter().any(|(known, _, _)| known.eq_ignore_ascii_case(label))
 }
 
-/// What a word of the operator's is about, if any table has it.
+/// The category of an operator's label, if any table has it.
 fn about(wanted: &str) -> Option<Category> {
     [MODERATION, ATTACKS, HAZARDS, RUDE]
         .into_iter()
@@ -158,7 +157,8 @@ fn about(wanted: &str) -> Option<Category> {
         .map(|(_, _, about)| *about)
 }
 
-/// `harassment/threatening` and `Harassment Threatening` are `HARASSMENT_THREATENING`.
+/// Normalizes a label: `harassment/threatening` and `Harassment Threatening` become
+/// `HARASSMENT_THREATENING`.
 fn spelled(word: &str) -> String {
     word.trim()
         .chars()

@@ -2,7 +2,7 @@
 //!
 //! - *In*: a character.
 //! - *Out*: its class or its Latin look-alike.
-//! - *Never*: context; whether a look-alike is folded is decided where the word is known.
+//! - *Never*: context. The caller has the word and decides whether a look-alike is folded.
 
 /// Characters that show nothing: zero width, direction controls, variation selectors, soft hyphen.
 pub(super) fn invisible(c: char) -> bool {
@@ -12,7 +12,7 @@ pub(super) fn invisible(c: char) -> bool {
         || matches!(c, '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// The ASCII character a tag character stands for. `Some(None)`: a tag without a text.
+/// The ASCII character that a tag character stands for. `Some(None)`: a tag character without one.
 pub(super) fn tag(c: char) -> Option<Option<char>> {
     match c as u32 {
         v @ 0xe0020..=0xe007e => Some(char::from_u32(v - 0xe0000)),

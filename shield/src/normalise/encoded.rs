@@ -2,7 +2,7 @@
 //!
 //! - *In*: the bytes of one token.
 //! - *Out*: whether it is encoded, and the text.
-//! - *Never*: bytes that are no readable UTF-8 given out as text.
+//! - *Never*: a text from bytes that are not readable UTF-8.
 
 use std::ops::Range;
 
@@ -50,7 +50,7 @@ pub(super) fn long_run(token: &[u8]) -> Option<(Disguise, Range<usize>)> {
     Some((Disguise::Base64, best.start..best.end + padded))
 }
 
-/// `None` unless nearly all of it can be read.
+/// The bytes as text; `None` if they are empty, not UTF-8, or more than a tenth control characters.
 fn readable(bytes: Vec<u8>) -> Option<String> {
     let text = String::from_utf8(bytes).ok()?;
     let odd = text.chars().filter(|c| c.is_control() && !c.is_whitespace()).count();
@@ -59,7 +59,7 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 pub(super) fn base64(run: &str) -> Option<String> {
     let run = run.trim_end_matches('=');
-    // A length of 4n+1 is no base64: a digit too many, or cut off.
+    // A length of 4n+1 is not valid base64: the last digit is dropped.
     let run = if run.len() % 4 == 1 { run.get(..run.len() - 1)? } else { run };
     let engine = if run.bytes().any(|b| matches!(b, b'-' | b'_')) { &URL } else { &PLAIN };
     readable(engine.decode(run).ok()?)
@@ -76,7 +76,7 @@ pub(super) fn hex(run: &str) -> Option<String> {
         .map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?))
         .collect::<Option<Vec<u8>>>()?;
     let text = readable(bytes)?;
-    // Digits alone would read hexadecimal numbers as signs.
+    // Most of the text must be letters; otherwise, hexadecimal numbers would be decoded to signs.
     (text.bytes().filter(|b| b.is_ascii_alphabetic() || *b >= 0x80).count() * 2 > text.len())
         .then_some(text)
 }
@@ -160,7 +160,7 @@ fn one_entity(text: &str) -> Option<(char, usize)> {
     Some((c, end + 1))
 }
 
-/// Letters with one and the same sign between them: `i.g.n.o.r.e`.
+/// Whether a token is single letters with the same sign between them: `i.g.n.o.r.e`.
 pub(super) fn dotted(token: &[u8]) -> bool {
     let mut pairs = token.chunks(2);
     let Some([_, sign]) = token.get(..2) else { return false };

@@ -1,8 +1,8 @@
-//! Characters: NFKC, invisible ones out, tags read, look-alikes folded.
+//! Folds characters: applies NFKC, removes invisible ones, decodes tags, replaces look-alikes.
 //!
 //! - *In*: a text with something beyond ASCII.
 //! - *Out*: the folded text with its map and the counts.
-//! - *Never*: a look-alike folded inside a word that is honestly of another script.
+//! - *Never*: a look-alike folded in a word that really is of another script.
 
 use unicode_normalization::{
     IsNormalized, UnicodeNormalization, char::canonical_combining_class, is_nfkc_quick,
@@ -11,7 +11,7 @@ use unicode_normalization::{
 use super::Normal;
 use super::confusable::{foreign, invisible, latin, sign, tag};
 
-/// Combining marks kept on one letter; what stacks higher is there to hide the letter.
+/// Maximum combining marks kept on one letter; more only serve to hide the letter.
 const MAX_MARKS: usize = 3;
 
 /// The folded form of `text`, at most `room` bytes.
@@ -41,13 +41,14 @@ struct Folder<'a> {
     text: &'a str,
     out: Normal,
     mostly_latin: bool,
-    /// The word that was looked at last ends here; whether its look-alikes are folded.
+    /// End of the last word that was examined.
     word_end: usize,
+    /// Whether look-alikes of that word are folded.
     word_folds: bool,
 }
 
 impl Folder<'_> {
-    /// Handles what starts at `at`; where the next thing starts.
+    /// Handles the character at `at`; returns where the next one starts.
     fn step(&mut self, at: usize, c: char) -> usize {
         let end = at + c.len_utf8();
         if c.is_ascii() {
@@ -90,7 +91,8 @@ impl Folder<'_> {
         self.out.text.push_str(run);
     }
 
-    /// A run of ASCII; its last character waits if a mark may stand on it.
+    /// Copies a run of ASCII. If a combining mark may follow, the last character is handled
+    /// together with it.
     fn ascii(&mut self, at: usize) -> usize {
         let rest = self.text.get(at..).unwrap_or_default();
         let run = rest.bytes().position(|b| b >= 0x80).unwrap_or(rest.len());
@@ -134,7 +136,7 @@ impl Folder<'_> {
         end
     }
 
-    /// Whether the look-alikes of the word at `at` are folded; every word is looked at once.
+    /// Whether the look-alikes of the word at `at` are folded; each word is examined once.
     fn folds(&mut self, at: usize) -> bool {
         if at >= self.word_end {
             let latin_before =
@@ -164,7 +166,8 @@ fn joins_back(c: char) -> bool {
             || matches!(c, '\u{ff9e}' | '\u{ff9f}'))
 }
 
-/// Whether Latin letters outnumber the letters of other scripts that look like none.
+/// Whether Latin letters are more than twice as many as letters of other scripts without a Latin
+/// look-alike.
 fn mostly_latin(text: &str) -> bool {
     let (mut ascii, mut honest) = (0usize, 0usize);
     for c in text.chars() {

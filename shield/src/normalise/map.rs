@@ -1,8 +1,8 @@
 //! Maps normalized bytes to their origin.
 //!
-//! - *In*: runs copied as they were and pieces replaced, told in order.
+//! - *In*: copied runs and replaced pieces, in order.
 //! - *Out*: the span as sent of any span of the folded text.
-//! - *Never*: a panic; a span out of range is cut to what there is.
+//! - *Never*: a panic; a span out of range is clamped.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use std::ops::Range;
 struct Piece {
     normal: u32,
     original: u32,
-    /// Bytes as sent; for a copied run as many as the piece is long.
+    /// Bytes in the text as sent; for a copied run, also the length of the piece.
     length: u32,
     copied: bool,
 }
 
-/// The way back from the folded text. Empty: nothing was changed.
+/// Maps the folded text to the text as sent. Empty: nothing was changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Map {
     pieces: Vec<Piece>,

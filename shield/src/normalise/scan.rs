@@ -1,8 +1,8 @@
 //! Finds disguised runs of a text in one pass.
 //!
 //! - *In*: a folded text.
-//! - *Out*: [`Run`]s in order, apart from each other, each with the way to undo it.
-//! - *Never*: decoding beyond the token at hand; a second look at a byte beyond a constant number.
+//! - *Out*: [`Run`]s in order and without overlaps, each with its disguise.
+//! - *Never*: decoding beyond the current token; more than a constant number of visits of a byte.
 
 use std::ops::Range;
 
@@ -110,8 +110,8 @@ pub(super) fn scan(text: &str, limit: usize) -> Vec<Run> {
     apart(scanner.runs, limit)
 }
 
-/// Runs in order without overlap: of two the earlier one stays, of two that start together the
-/// longer one.
+/// Sorts runs and removes overlaps: the earlier run stays; of two that start together, the longer
+/// one.
 fn apart(mut runs: Vec<Run>, limit: usize) -> Vec<Run> {
     runs.sort_by_key(|r| (r.at.start, std::cmp::Reverse(r.at.end)));
     let mut end = 0;
@@ -126,7 +126,7 @@ fn apart(mut runs: Vec<Run>, limit: usize) -> Vec<Run> {
     runs
 }
 
-/// What a sentence holds so far.
+/// Counts of the current sentence.
 #[derive(Default)]
 struct Line {
     start: Option<usize>,
@@ -140,7 +140,7 @@ struct Line {
     words: u32,
 }
 
-/// A run of single letters so far.
+/// The current run of single letters.
 #[derive(Default)]
 struct Spaced {
     start: usize,
@@ -260,8 +260,8 @@ impl Scanner<'_> {
         {
             self.whole(Disguise::Reversed, start, line.end);
         } else if line.leet > 0 {
-            // A sentence full of it writes its numbers the same way; otherwise only the words
-            // themselves.
+            // In a sentence with much leet, numbers are decoded too; otherwise only the disguised
+            // words.
             let heavy = line.leet >= 3 || line.leet * 2 >= line.words;
             let (from, to) = if heavy { (start, line.end) } else { (line.leet_from, line.leet_to) };
             self.runs.push(Run { disguise: Disguise::Leet, at: from..to });
@@ -272,7 +272,8 @@ impl Scanner<'_> {
         self.runs.last().is_some_and(|r| r.disguise == disguise && r.at.end + 2 >= start)
     }
 
-    /// A whole sentence; one that follows another of its kind joins it.
+    /// Adds a whole sentence. It extends the previous run if that has the same disguise and is
+    /// adjacent.
     fn whole(&mut self, disguise: Disguise, start: usize, end: usize) {
         if let Some(last) =
             self.runs.last_mut().filter(|r| r.disguise == disguise && r.at.end + 2 >= start)

@@ -1,4 +1,4 @@
-//! Every disguise once, and what holds for any text.
+//! Tests of each disguise, and properties that hold for any text.
 
 use base64::Engine;
 use proptest::prelude::*;
@@ -90,7 +90,7 @@ fn characters_are_folded() {
     let tags: String =
         "forget".chars().filter_map(|c| char::from_u32(c as u32 + 0xe0000)).collect();
     assert_eq!(plain(&format!("Hi!{tags}")), "Hi!forget");
-    // An honest word of another script keeps its letters.
+    // A real word of another script keeps its letters.
     assert_eq!(plain("Привет, как дела?"), "Привет, как дела?");
 }
 
@@ -112,7 +112,10 @@ fn holds(text: &str, limits: &Limits) -> Normal {
     assert!(normal.views.len() <= limits.max_views);
     let mut end = 0;
     for view in &normal.views {
-        assert!(view.at.start >= end && view.at.end <= normal.text.len(), "views in order, apart");
+        assert!(
+            view.at.start >= end && view.at.end <= normal.text.len(),
+            "views in order, without overlaps"
+        );
         assert!(text.get(view.span.clone()).is_some() && view.depth <= limits.max_depth);
         end = view.at.end;
     }

@@ -1,9 +1,9 @@
-//! Disguises of words: rot13, backwards, leet, spaced out.
+//! Disguises of words: rot13, reversed, leet, spaced.
 //!
 //! - *In*: one word, or one sentence found by the scan.
 //! - *Out*: whether it is disguised; its text.
-//! - *Never*: a guess about one word alone; sentences are judged by how many common words they
-//!   hold.
+//! - *Never*: a decision on one word alone: sentences are judged by the number of common words in
+//!   them.
 
 use std::sync::LazyLock;
 
@@ -14,8 +14,7 @@ pub(super) const ROT13: u8 = 2;
 /// A common word, backwards.
 pub(super) const REVERSED: u8 = 3;
 
-/// English words that most sentences hold, the words of orders among them, and some German, Spanish
-/// and French ones.
+/// Common English words, words of typical instructions, and some German, Spanish and French ones.
 const WORDS: &str = "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not \
 what all were we when your can said there use an each which she do how their if will up other about out many then them these so \
 some her would make like him into time has look two more write go see number no way could people my than first been call who its \
@@ -74,7 +73,7 @@ impl Common {
         }
     }
 
-    /// What the word is, 0: none of these.
+    /// The kind of a common word: [`PLAIN`], [`ROT13`] or [`REVERSED`]; 0 for any other word.
     pub(super) fn kind(&self, packed: u64) -> u8 {
         let start = slot(packed);
         for i in 0..16 {
@@ -112,13 +111,13 @@ fn letter(b: u8) -> Option<u8> {
     })
 }
 
-/// Whether a word has a digit for a letter: one that stands between letters, or before two of them.
+/// Whether a word has a digit or sign in place of a letter: between letters, or before two of them.
 pub(super) fn mixed(word: &[u8]) -> bool {
     let [is_letter, is_digit] = [|b: &u8| b.is_ascii_alphabetic(), |b: &u8| letter(*b).is_some()];
     let inner = word
         .windows(3)
         .any(|w| matches!(w, [a, d, b] if is_letter(a) && is_digit(d) && is_letter(b)));
-    // An address, a price and a number with its unit are written with the same signs.
+    // Not addresses, prices and numbers with a unit, which have the same signs.
     let first = matches!(word, [d, a, b, ..] if is_digit(d) && is_letter(a) && is_letter(b))
         && !matches!(word.first(), Some(b'$' | b'@'))
         && !matches!(
@@ -146,8 +145,8 @@ pub(super) fn mixed(word: &[u8]) -> bool {
         && !word.iter().any(|b| matches!(b, b'/' | b'=' | b'_' | b'%' | b'&' | b'(' | b'#'))
 }
 
-/// A sentence with digits read as letters, where a word has letters too or the sentence is full of
-/// it.
+/// Decodes leet in a sentence. Digits become letters in words that mix both; in a sentence with
+/// three such words, in all words with letters or with at most three digits.
 pub(super) fn leet(run: &str) -> String {
     let words = || run.split_inclusive([' ', '\n', '\t']);
     let heavy = words().filter(|w| mixed(w.trim_end().as_bytes())).count() >= 3;
@@ -177,7 +176,7 @@ pub(super) fn spaced(run: &str) -> bool {
     letters >= 3 && rest * 4 <= letters
 }
 
-/// Letters put together; a wider gap is the end of a word.
+/// Joins single letters into words; more than one blank ends a word.
 pub(super) fn join(run: &str) -> String {
     let mut out = String::with_capacity(run.len() / 2 + 1);
     let mut blanks = 0;

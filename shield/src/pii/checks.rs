@@ -1,7 +1,7 @@
-//! Check digits that several numbers share.
+//! Check digits that several kinds of numbers use.
 //!
 //! - *In*: a candidate, separators and all.
-//! - *Out*: whether its digits add up.
+//! - *Out*: whether its check digits are valid.
 //! - *Never*: a guess at what the number is.
 
 /// The ASCII digits of `text` as numbers.
@@ -34,7 +34,7 @@ pub(crate) fn luhn(digits: &[u32]) -> bool {
     !digits.is_empty() && sum.is_multiple_of(10)
 }
 
-/// ISO 7064 mod 11, 10: the German tax number and many a VAT number.
+/// ISO 7064 mod 11, 10: used by the German tax number and many VAT numbers.
 pub(crate) fn mod_11_10(digits: &[u32]) -> bool {
     let Some((last, body)) = digits.split_last() else { return false };
     let product = body.iter().fold(10, |product, d| {
@@ -44,20 +44,20 @@ pub(crate) fn mod_11_10(digits: &[u32]) -> bool {
     (11 - product) % 10 == *last
 }
 
-/// Whether all digits are the same, or all noughts and ones: 000000000 was never issued, and
-/// 01101000 is a byte.
+/// Whether all digits are equal, or only zeros and ones: 000000000 was never issued, and 01101000
+/// is a binary number.
 pub(crate) fn monotone(digits: &[u32]) -> bool {
     digits.windows(2).all(|w| w.first() == w.last()) || digits.iter().all(|d| *d < 2)
 }
 
-/// Whether month and day can stand in a calendar.
+/// Whether month and day are a valid date.
 pub(crate) fn month_day(month: u32, day: u32) -> bool {
     (1..=12).contains(&month)
         && day >= 1
         && day <= [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1]
 }
 
-/// Two digits from `at` on as a number.
+/// The two digits at `at` as a number; 99 if there are not two.
 pub(crate) fn two(digits: &[u32], at: usize) -> u32 {
     match digits.get(at..at + 2) {
         Some([a, b]) => a * 10 + b,

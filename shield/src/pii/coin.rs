@@ -2,7 +2,7 @@
 //!
 //! - *In*: nothing; a table and its checks.
 //! - *Out*: Bitcoin (base58check, bech32 and bech32m), Ethereum.
-//! - *Never*: a base58 run whose hash does not agree.
+//! - *Never*: a base58 run with a wrong checksum.
 
 use crate::pattern::Pattern;
 use crate::table::pii;
@@ -34,7 +34,8 @@ pub(crate) const PATTERNS: &[Pattern] = &[
 const BASE58: &[u8] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 const BECH32: &[u8] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 
-/// 25 bytes: version, twenty of hash, and four of a hash of these hashed again.
+/// 25 bytes: the version, 20 bytes of hash, and the first four bytes of the double SHA-256 of
+/// these.
 fn base58check(text: &str) -> bool {
     let mut bytes = [0u8; 25];
     for b in text.bytes() {
@@ -53,7 +54,7 @@ fn base58check(text: &str) -> bool {
     Sha256::digest(Sha256::digest(body)).starts_with(sum)
 }
 
-/// BIP 173 and 350 with the human part `bc`.
+/// BIP 173 and 350 with the human-readable part `bc`.
 fn bech32(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let Some(data) = lower.strip_prefix("bc1") else { return false };
@@ -70,7 +71,8 @@ fn polymod(sum: u32, value: u32) -> u32 {
     GENERATOR.iter().enumerate().filter(|(i, _)| top >> i & 1 == 1).fold(shifted, |s, (_, g)| s ^ g)
 }
 
-/// Twenty bytes that are not all alike; the mixed-case checksum needs Keccak and is not worth it.
+/// Twenty bytes that vary: more than eight hex digits differ from the one before. The mixed-case
+/// checksum is not checked, because it needs Keccak.
 fn ethereum(text: &str) -> bool {
     let hex = text.as_bytes().get(2..).unwrap_or_default();
     hex.windows(2).filter(|w| w.first() != w.last()).count() > 8

@@ -1,18 +1,21 @@
-//! Numbers by which states know people and firms.
+//! National identification numbers of people and companies.
 //!
 //! - *In*: nothing; a table, one line a number.
 //! - *Out*: rules whose checks are in [`super::national_checks`].
-//! - *Never*: a plain run of digits with a weak check and no word for it: one number in ten passes
-//!   any check digit.
+//! - *Never*: a plain run of digits with a weak check and without a context word: one number in ten
+//!   passes any check digit.
 
 use super::national_checks as c;
 use crate::pattern::Pattern;
 use crate::table::pii;
 
-/// Scores: strict shape or two checks; a check digit and a plausible date; one check digit alone.
+/// Score of a strict format, or of two checks.
 const STRICT: f32 = 0.8;
+/// Score of a check digit and a plausible date.
 const DATED: f32 = 0.6;
+/// Score of one check digit alone.
 const WEAK: f32 = 0.3;
+/// Score of a context word, or of a format that is nearly unique.
 const SURE: f32 = 0.9;
 
 /// The table.

@@ -1,12 +1,12 @@
-//! The check digits of states, one small function each.
+//! Checks of national numbers, one small function for each.
 //!
 //! - *In*: a candidate, separators and all.
-//! - *Out*: whether the state could have issued it.
-//! - *Never*: a lookup; what was really issued, only the state knows.
+//! - *Out*: whether the number is valid.
+//! - *Never*: a lookup of numbers that were really issued.
 
 use super::checks::{self, alnum, digits, mod_11_10, monotone, month_day, two, weighted};
 
-/// The last digit is `sum` of the weighted others, under `fold`.
+/// Whether the last digit is `fold` of the weighted sum of the others.
 fn last_is(text: &str, weights: &[u32], fold: fn(u32) -> u32) -> bool {
     let d = digits(text);
     d.len() == weights.len() + 1 && !monotone(&d) && d.last() == Some(&fold(weighted(&d, weights)))
@@ -22,7 +22,7 @@ pub(crate) fn luhn(text: &str) -> bool {
     !monotone(&d) && checks::luhn(&d)
 }
 
-/// Areas 000, 666 and 900 up were never given out, nor group 00 nor serial 0000.
+/// Area 000, area 666, areas from 900, group 00 and serial 0000 were never issued.
 pub(crate) fn us_ssn(text: &str) -> bool {
     let d = digits(text);
     let area = d.iter().take(3).fold(0, |n, x| n * 10 + x);
@@ -40,7 +40,7 @@ pub(crate) fn us_itin(text: &str) -> bool {
     dashed && matches!(group, 50..=65 | 70..=88 | 90..=92 | 94..=99)
 }
 
-/// Luhn over the number with the issuer's 80840 before it.
+/// Luhn over the number with the prefix 80840.
 pub(crate) fn us_npi(text: &str) -> bool {
     let mut d = vec![8, 0, 8, 4, 0];
     let own = digits(text);
@@ -73,7 +73,7 @@ pub(crate) fn uk_driving(text: &str) -> bool {
         && month_day(if month > 50 { month - 50 } else { month }, two(&d, 3))
 }
 
-/// Eleven digits, one of the first ten twice or thrice, mod 11, 10.
+/// Eleven digits; no digit more than three times in the first ten; mod 11, 10.
 pub(crate) fn de_tax(text: &str) -> bool {
     let d = digits(text);
     let body = d.get(..10).unwrap_or_default();
@@ -148,7 +148,7 @@ pub(crate) fn es_nif(text: &str) -> bool {
     "TRWAGMYFPDXBNJZSQVHLCKE".get(place..place + 1) == Some(letter)
 }
 
-/// The last letter is a sum over two tables, one for odd places.
+/// The last letter is a sum over the others, with a table of its own for odd positions.
 pub(crate) fn it_fiscal(text: &str) -> bool {
     const ODD: [u32; 26] = [
         1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24,
@@ -164,14 +164,14 @@ pub(crate) fn it_fiscal(text: &str) -> bool {
     plain.len() == 16 && plain.bytes().last().is_some_and(|b| place(b) as u32 == sum % 26)
 }
 
-/// 97 less the number mod 97; Corsica's letters count as 19 and 18.
+/// The key is 97 minus the number mod 97; Corsica's letters count as 19 and 18.
 pub(crate) fn fr_nir(text: &str) -> bool {
     let plain = alnum(text).replace("2A", "19").replace("2B", "18");
     let Some((body, key)) = plain.split_at_checked(13) else { return false };
     matches!((body.parse::<u64>(), key.parse::<u64>()), (Ok(n), Ok(k)) if k == 97 - n % 97)
 }
 
-/// The century is in the month.
+/// The month also encodes the century.
 pub(crate) fn pl_pesel(text: &str) -> bool {
     let d = digits(text);
     month_day(two(&d, 2) % 20, two(&d, 4))
@@ -199,7 +199,7 @@ pub(crate) fn se_personal(text: &str) -> bool {
     matches!(d.len(), 10 | 12) && dated && checks::luhn(short)
 }
 
-/// Two check digits: one of odd and even places, one of the sum.
+/// Two check digits: one over odd and even positions, one over the sum.
 pub(crate) fn tr_id(text: &str) -> bool {
     let d = digits(text);
     let odd: u32 = d.iter().take(9).step_by(2).sum();
@@ -210,7 +210,7 @@ pub(crate) fn tr_id(text: &str) -> bool {
         && d.get(10) == Some(&(sum % 10))
 }
 
-/// A date, a citizenship of nought to two, Luhn.
+/// A date, a citizenship digit from 0 to 2, Luhn.
 pub(crate) fn za_id(text: &str) -> bool {
     let d = digits(text);
     !monotone(&d)
@@ -226,7 +226,8 @@ pub(crate) fn th_id(text: &str) -> bool {
         && last_is(text, &[13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2], |s| (11 - s % 11) % 10)
 }
 
-/// A date, then a region; numbers since 2020 carry no check digit, so with a dash the date must do.
+/// A date, then a region. Numbers issued since 2020 have no check digit, so the date is enough if
+/// there is a dash.
 pub(crate) fn kr_resident(text: &str) -> bool {
     let d = digits(text);
     let sum = weighted(&d, &[2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5]);
@@ -260,7 +261,7 @@ pub(crate) fn sg_fin(text: &str) -> bool {
     table.get(place..place + 1) == plain.get(8..)
 }
 
-/// One less on the first digit, mod 89.
+/// The weighted sum is divisible by 89 once the first digit is reduced by one.
 pub(crate) fn au_abn(text: &str) -> bool {
     let mut d = digits(text);
     if let Some(first) = d.first_mut() {
@@ -299,7 +300,7 @@ pub(crate) fn in_aadhaar(text: &str) -> bool {
     !monotone(&d) && shuffled.fold(0, dihedral) == 0
 }
 
-/// Composition in the symmetries of a pentagon: below five turns, from five on flips.
+/// Composition in the dihedral group of a pentagon: 0 to 4 are rotations, 5 to 9 reflections.
 fn dihedral(a: u32, b: u32) -> u32 {
     match (a < 5, b < 5) {
         (true, true) => (a + b) % 5,

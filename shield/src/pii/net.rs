@@ -84,8 +84,8 @@ const TLDS: &[&str] = &[
     "ke", "ng", "eg", "lu", "lt", "lv", "ee", "hr", "si", "is", "tv", "gg",
 ];
 
-/// A host without a scheme: a known ending, at least one label that is not a single letter (`e.g`,
-/// `U.S`).
+/// A host without a scheme: a known top-level domain, and before it a label of more than one letter
+/// (not `e.g`, `U.S`).
 fn domain(text: &str) -> bool {
     let host = text.split('/').next().unwrap_or_default();
     let Some((rest, tld)) = host.rsplit_once('.') else { return false };
@@ -113,7 +113,8 @@ fn ipv4(text: &str) -> bool {
     address.parse::<Ipv4Addr>().is_ok() && length.parse::<u8>().is_ok_and(|n| n <= 32)
 }
 
-/// What the standard library parses, less what C++ writes: `a::b` needs a digit or four groups.
+/// An address that the standard library parses, except C++ paths: `a::b` needs a digit or four
+/// groups.
 fn ipv6(text: &str) -> bool {
     let (rest, length) = text.split_once('/').unwrap_or((text, "0"));
     let address = rest.split('%').next().unwrap_or_default();

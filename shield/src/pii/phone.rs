@@ -1,9 +1,8 @@
 //! Telephone numbers, and dates of birth.
 //!
 //! - *In*: nothing; a table and its checks.
-//! - *Out*: numbers in international, North American and national writing.
-//! - *Never*: a bare short number without a word that speaks of telephones before it or a label
-//!   behind it.
+//! - *Out*: numbers in international, North American and national notation.
+//! - *Never*: a bare short number without a telephone word before it or a label after it.
 
 use super::checks::{digits, monotone, month_day};
 use crate::pattern::Pattern;
@@ -33,7 +32,7 @@ const AREA: &str = concat!(
 const GROUPED: &str = concat!(r"[1-9][0-9]{1,4}(?:[ .\-][0-9]{2,7}){1,4}", extension!());
 const LABELLED: &str = r"(?:\([0-9]{2,4}\) ?)?[0-9]{2,5}(?:[ .\-]?[0-9]{2,8}){1,4}(?:-| \(|\(| )(?i:office|fax|home|mobile|mob|cell|work|direct|landline)";
 
-/// Words of telephony, in the languages our users write.
+/// Context words for telephone numbers, in several languages.
 const WORDS: &[&str] = &[
     "phone",
     "telephone",
@@ -124,7 +123,7 @@ fn number(text: &str) -> Vec<u32> {
     digits(text.get(..end).unwrap_or_default())
 }
 
-/// Parentheses come in pairs, at most one.
+/// Whether there is at most one pair of parentheses; the one of a label may be open.
 fn balanced(text: &str) -> bool {
     let (open, close) = (text.find('('), text.find(')'));
     match (open, close) {
@@ -137,7 +136,8 @@ fn balanced(text: &str) -> bool {
     }
 }
 
-/// E.164: a zone that exists, eight to fifteen digits (an area's own zero, `(0)`, not counted).
+/// E.164: a country code that does not begin with zero, eight to fifteen digits (without a trunk
+/// zero, `(0)`).
 fn international(text: &str) -> bool {
     let plain = text.replacen("(0)", "", 1);
     let all = number(&plain);
@@ -149,7 +149,7 @@ fn international(text: &str) -> bool {
         && length_fits(d)
 }
 
-/// Zones whose length is fixed: a number too long or short by a digit is no match.
+/// Whether the length fits: some country codes have numbers of a fixed length.
 fn length_fits(d: &[u32]) -> bool {
     match (d.first(), d.get(..2)) {
         (Some(1), _) => d.len() == 11,
@@ -159,14 +159,15 @@ fn length_fits(d: &[u32]) -> bool {
     }
 }
 
-/// With a trunk zero or an area in parentheses: seven to twelve digits.
+/// With a trunk zero, nine to twelve digits; with an area code in parentheses, seven to twelve.
 fn national(text: &str) -> bool {
     let d = number(text);
     let least = if text.starts_with('(') { 7 } else { 9 };
     balanced(text) && (least..=12).contains(&d.len()) && !monotone(&d) && !dated(text)
 }
 
-/// Groups alone: six to twelve digits, one separator throughout, no date.
+/// Groups alone: six to thirteen digits, no date, and one kind of separator unless it begins with
+/// `(`, `0` or `1`.
 fn grouped(text: &str) -> bool {
     let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let head = text.get(..end).unwrap_or_default().trim_end_matches(['-', ' ', '(', ',', ';']);
@@ -178,12 +179,12 @@ fn grouped(text: &str) -> bool {
     plain && (6..=13).contains(&d.len()) && !monotone(&d) && !dated(head) && !is_ssn(head)
 }
 
-/// Three, two, four with dashes is a social security number and nothing else.
+/// Whether the groups have three, two and four digits: a social security number.
 fn is_ssn(text: &str) -> bool {
     text.split(['-', ' ']).map(str::len).eq([3, 2, 4])
 }
 
-/// A run of digits: something must vouch for it; check only that it varies.
+/// A run of digits that vary. The rule needs a context word.
 fn bare(text: &str) -> bool {
     !monotone(&digits(text))
 }

@@ -1,9 +1,9 @@
 //! Many rules as one lazily built automaton, anchored.
 //!
-//! - *In*: rules; then a text and a place in it.
-//! - *Out*: every end of every rule that begins there.
-//! - *Never*: a search. It walks from the place until no rule is alive, and a budget bounds the sum
-//!   of the walks.
+//! - *In*: rules; then a text and a position in it.
+//! - *Out*: the ends of all matches that begin at the position.
+//! - *Never*: a search. It walks from the position until no rule can match, and a budget bounds the
+//!   sum of the walks.
 
 use super::sieve::Sieve;
 use crate::pattern::Pattern;
@@ -16,7 +16,7 @@ use regex_automata::{Anchored, MatchKind};
 
 /// Bytes walked for each byte of text before walks are cut short.
 const BUDGET: usize = 8;
-/// How long a walk is once the budget is spent: most of what matters is shorter.
+/// Maximum bytes of a walk once the budget is spent; most matches are shorter.
 const SHORT: usize = 48;
 
 type Maker = Box<dyn Fn() -> Cache + Send + Sync>;
@@ -48,7 +48,7 @@ fn build(regexes: &[&str]) -> Option<DFA> {
         .ok()
 }
 
-/// Whether the rule's expression is one.
+/// Whether the expression of a rule compiles.
 pub(super) fn parses(pattern: &Pattern) -> bool {
     build(&[&pattern.regex]).is_some()
 }
@@ -74,7 +74,7 @@ fn step(dfa: &DFA, cache: &mut Cache, state: LazyStateID, byte: u8) -> Option<La
     (!next.is_dead() && !next.is_quit()).then_some(next)
 }
 
-/// Every three bytes from which some rule is alive, found by trying.
+/// All triples of bytes that can begin a match, found by trying each.
 fn beginnings(dfa: &DFA) -> Sieve {
     let mut sieve = Sieve::new();
     let mut cache = dfa.create_cache();
@@ -127,7 +127,7 @@ impl Automaton {
 
 type Held<'a> = regex_automata::util::pool::PoolGuard<'a, Cache, Maker>;
 
-/// An automaton with the memory to run.
+/// An automaton with its cache and its budget for one text.
 pub(super) struct Walker<'a> {
     of: &'a Automaton,
     cache: Option<Held<'a>>,
@@ -147,7 +147,7 @@ impl Walker<'_> {
         let longest = if self.budget == 0 { SHORT.min(machine.longest) } else { machine.longest };
         let rest = bytes.get(at..).unwrap_or_default();
         let Some(mut state) = begin(&machine.dfa, cache) else { return };
-        // Matches are told one byte late.
+        // Matches are reported one byte late.
         for (i, &byte) in rest.iter().take(longest + 1).enumerate() {
             let Ok(next) = machine.dfa.next_state(cache, state, byte) else { return };
             if next.is_tagged() {

@@ -1,14 +1,14 @@
 //! Resolves overlapping findings.
 //!
 //! - *In*: findings in any order.
-//! - *Out*: findings in the order of the text, none overlapping another of its family: a key inside
-//!   a URL is a key.
-//! - *Never*: a short guess inside a longer certainty.
+//! - *Out*: findings in the order of the text, without overlaps within a family: a key inside a URL
+//!   stays.
+//! - *Never*: a short finding with a low score inside a longer one with a high score.
 
 use crate::finding::{Family, Finding};
 
-/// The longest of a heap of overlapping findings stays; among equals the surer. One that is much
-/// surer beats one somewhat longer.
+/// Of overlapping findings, the longest stays; of equally long ones, the one with the higher score.
+/// A much higher score outweighs a little more length.
 pub(super) fn resolve(mut found: Vec<Finding>, out: &mut Vec<Finding>) {
     found.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.span.start.cmp(&b.span.start)));
     let mut taken = std::collections::BTreeMap::<(Family, usize), Finding>::new();
@@ -26,7 +26,7 @@ pub(super) fn resolve(mut found: Vec<Finding>, out: &mut Vec<Finding>) {
     }
 }
 
-/// Length counts logarithmically, certainty in full.
+/// The score, plus a quarter of the binary logarithm of the length.
 fn weight(finding: &Finding) -> f32 {
     finding.score + (finding.span.len() as f32).log2() / 4.0
 }

@@ -2,11 +2,11 @@
 //!
 //! - *In*: the triples of bytes that rules begin with; then a text.
 //! - *Out*: token starts whose first three bytes are such a triple, or look like one.
-//! - *Never*: a miss. It errs towards a walk that leads nowhere.
+//! - *Never*: a missed position. A false positive costs only a walk without a match.
 
-/// Six bits that tell bytes apart well enough.
+/// Classes of bytes, six bits each.
 const CLASSES: [u8; 256] = classes();
-/// The class of what is neither letter, digit nor listed.
+/// The class of all other bytes.
 const OTHER: u8 = 63;
 const UPPER: u8 = 26;
 const DIGIT: u8 = 52;
@@ -43,12 +43,12 @@ fn class(b: u8) -> usize {
 }
 
 impl Sieve {
-    /// One that lets nothing by.
+    /// A sieve that admits nothing.
     pub(super) fn new() -> Sieve {
         Sieve { triples: Box::new([0; 1 << 12]) }
     }
 
-    /// Lets tokens by that begin with these three.
+    /// Admits tokens that begin with these three bytes.
     pub(super) fn admit(&mut self, a: u8, b: u8, c: u8) {
         self.triples[class(a) << 6 | class(b)] |= 1 << class(c);
     }
@@ -72,7 +72,7 @@ impl Sieve {
         for (i, window) in rest.windows(3).enumerate() {
             let &[a, b, c] = window else { continue };
             let this = CLASSES[usize::from(a)];
-            // Inside a word only a capital after a small letter begins another.
+            // Inside a word, only an upper-case letter after a lower-case one begins a token.
             let begins = last > DIGIT + 1 || (last < UPPER && (UPPER..DIGIT).contains(&this));
             last = this;
             if begins && self.admits(a, b, c) {

@@ -15,7 +15,7 @@ fn every_rule_parses_and_no_rule_matches_nothing() {
     for rule in crate::pii::patterns().chain(crate::secrets::patterns()) {
         assert!(automaton::parses(rule), "{}", rule.rule);
         let regex = regex::Regex::new(&rule.regex)
-            .expect("the expressions are those of the regex crate, too");
+            .expect("the expression is valid for the regex crate too");
         assert!(!regex.is_match(""), "{}", rule.rule);
         assert!(
             rule.longest > 0 && rule.regex.is_ascii() || rule.context.is_some(),

@@ -1,8 +1,8 @@
-//! Values assigned to a name that says what they are.
+//! Values assigned to a name that identifies them as credentials.
 //!
 //! - *In*: nothing; a table and its checks.
-//! - *Out*: `password = "..."`, `api_key: ...`, `--token ...` with the name in the span, for
-//!   nothing else gives the value away.
+//! - *Out*: `password = "..."`, `api_key: ...`, `--token ...`. The span includes the name, because
+//!   only the name identifies the value.
 //! - *Never*: code that fetches a credential, prose about one, or a stand-in.
 
 use super::checks::{drawn, entropy, identifier, mixed_hex, no_random_uuid, stands_in};
@@ -65,14 +65,14 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     ),
 ];
 
-/// What stands in quotes at the end.
+/// The quoted value at the end.
 fn in_quotes(text: &str) -> Option<&str> {
     let quote = text.chars().next_back()?;
     let inner = text.get(..text.len() - quote.len_utf8())?;
     inner.rsplit_once(quote).map(|(_, value)| value.trim_matches(['"', '\'']))
 }
 
-/// What stands after the operator.
+/// The value after the operator.
 fn after_operator(text: &str) -> &str {
     let value = text.split_once(['=', ':']).map_or(text, |(_, v)| v);
     value.trim_start_matches(['=', ':', '>', ' ', '\t', '"', '\''])
@@ -113,7 +113,7 @@ fn route(value: &str) -> bool {
     value.contains('/') && !value.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
 }
 
-/// Something a program evaluates, a selector, a path or an ARN: no value.
+/// Whether a value is code, a selector, a path, an ARN or a type: not a credential.
 fn evaluated(value: &str) -> bool {
     let starts = [
         "$", "#", "%", "{", "(", "[", "&", "@", "*", "arn:", "http", "/", "process.", "os.",
@@ -131,11 +131,11 @@ fn pass_quoted(text: &str) -> bool {
     let prose = value.split(' ').count() > 2
         || value.ends_with(['.', ':', '?', ',', ';'])
         || value.starts_with([' ', ',', ';']);
-    // In quotes a name can stand for a field; without them it is the value.
+    // A quoted identifier can be the name of a field; without quotes, it is the value.
     !prose && !evaluated(value) && !stands_in(value) && !identifier(value) && entropy(value) >= 1.5
 }
 
-/// With `=` any word will do, with `:` prose must be told apart: a digit or a sign.
+/// With `=`, any word counts. With `:`, the value needs a digit or a sign, because it may be prose.
 fn pass_naked(text: &str) -> bool {
     let value = after_operator(text);
     let told = text.contains('=')
@@ -150,8 +150,7 @@ fn pass_naked(text: &str) -> bool {
     told && loose && !reference && !evaluated(value) && !stands_in(value) && !value.ends_with(';')
 }
 
-/// `login bob password hunter22`, as in `.netrc`: the password is the last word, and no word of
-/// English.
+/// `login bob password hunter22`, as in `.netrc`: the password is the last word and has a digit.
 fn netrc(text: &str) -> bool {
     let value = text.rsplit([' ', '\t']).next().unwrap_or_default().trim_matches(['"', '\'']);
     value.bytes().any(|b| b.is_ascii_digit())
@@ -164,7 +163,7 @@ fn pass_prose(text: &str) -> bool {
     in_quotes(text).is_some_and(|v| !evaluated(v) && !stands_in(v) && !v.contains(' '))
 }
 
-/// A word is no key: digits and letters, or both cases and a length.
+/// Whether a value can be a key: at least two digits and two letters, random, and not code.
 fn keyish(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
@@ -197,8 +196,8 @@ fn key_naked(text: &str) -> bool {
         && !odd_s3(text, value)
 }
 
-/// AWS draws 40 characters of base64 for a secret access key; services that speak S3 and draw
-/// hexadecimal draw whole words.
+/// Whether a hexadecimal S3 secret has an odd length. AWS uses 40 characters of base64; compatible
+/// services that use hexadecimal use multiples of eight digits.
 fn odd_s3(text: &str, value: &str) -> bool {
     let starts = |name: &str| text.get(..name.len()).is_some_and(|t| t.eq_ignore_ascii_case(name));
     (starts("secret_access_key") || starts("access_key"))

@@ -38,18 +38,19 @@ const STAND_INS: &[&str] = &[
     "-here",
 ];
 
-/// Whether it holds no stand-in and no run of one character, and varies: a key is drawn from a hat.
+/// Whether a text looks generated: no stand-in, no run of one character, no sequence.
 pub(crate) fn drawn(text: &str) -> bool {
     !stands_in(text) && !monotonous(text) && !sequential(text)
 }
 
-/// Whether a person wrote it as a stand-in for a credential.
+/// Whether a text contains a stand-in for a credential.
 pub(crate) fn stands_in(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     STAND_INS.iter().any(|word| lower.contains(word))
 }
 
-/// Six times the same character in a row, as no generator would.
+/// Whether a character other than `-` and `A` occurs six times in a row, which no generator would
+/// produce.
 pub(crate) fn monotonous(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.windows(6).any(|w| {
@@ -59,7 +60,7 @@ pub(crate) fn monotonous(text: &str) -> bool {
     })
 }
 
-/// Ten letters or ten digits that follow one another as on a keyboard: `klmnopqrst`, `1234567890`,
+/// Whether ten letters or ten digits are in sequence: `klmnopqrst`, `1234567890`,
 /// `a1b2c3d4e5f6g7h8i9j0`.
 pub(crate) fn sequential(text: &str) -> bool {
     let counted = |belongs: fn(&u8) -> bool| {
@@ -73,7 +74,7 @@ pub(crate) fn sequential(text: &str) -> bool {
     counted(u8::is_ascii_lowercase) || counted(u8::is_ascii_digit)
 }
 
-/// Hexadecimal that no encoder wrote: a run of 32 digits or more in both cases.
+/// Whether a run of 32 hexadecimal digits or more has both cases: no encoder writes that.
 pub(crate) fn mixed_hex(text: &str) -> bool {
     let mut runs = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| run.len() >= 32);
     runs.any(|run| {
@@ -84,8 +85,8 @@ pub(crate) fn mixed_hex(text: &str) -> bool {
     })
 }
 
-/// The shape of a UUID without its chance: letters beyond `f`, which people make up, version 1,
-/// which is a clock and the address of a network card, or a part of it only.
+/// Whether a text has the format of a UUID that is not random: letters beyond `f` (made up),
+/// version 1 (a clock and a MAC address), or only a part of a UUID.
 pub(crate) fn no_random_uuid(text: &str) -> bool {
     let word = |c: char| !c.is_ascii_alphanumeric();
     let groups: Vec<&str> = text
@@ -102,7 +103,7 @@ pub(crate) fn no_random_uuid(text: &str) -> bool {
     )
 }
 
-/// Words in small letters joined by underscores: the name of a field or of a setting.
+/// Whether a text is lower-case words joined by underscores: the name of a field or a setting.
 pub(crate) fn identifier(text: &str) -> bool {
     text.contains('_') && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
@@ -119,14 +120,15 @@ pub(crate) fn entropy(text: &str) -> f64 {
     counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n) / total).map(|p| -p * p.log2()).sum()
 }
 
-/// Letters and digits in a mixture that words do not have.
+/// Whether a text mixes letters and digits as words do not.
 pub(crate) fn random(text: &str) -> bool {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let letters = text.bytes().filter(u8::is_ascii_alphabetic).count();
     drawn(text) && digits >= 2 && letters >= 2 && entropy(text) >= 3.0
 }
 
-/// The body after the first `_` or `-` is random enough, whatever the prefix is.
+/// Whether a text, with its prefix, is random enough: generated, with a digit, and at least three
+/// bits per byte.
 pub(crate) fn body_random(text: &str) -> bool {
     drawn(text) && entropy(text) >= 3.0 && text.bytes().any(|b| b.is_ascii_digit())
 }

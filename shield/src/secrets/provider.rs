@@ -8,7 +8,7 @@ use super::checks::{body_random, drawn, random};
 use crate::pattern::Pattern;
 use crate::table::{checked, secret, vouched};
 
-/// One line of the table: prefix and form carry the certainty.
+/// A key that its prefix and format identify.
 const fn key(
     rule: &'static str,
     kind: &'static str,
@@ -113,7 +113,8 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     vouched("secret.product_uuid", "API_KEY", r"[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}", 36, Some(random), Some((&["apitoken", "api_token", "api token", "api-key", "api_key", "apikey", "api key", "server token", "postmark", "heroku_api"], 0.7))),
 ];
 
-/// Old Vault tokens are but a letter and a dot: both cases and digits must mix.
+/// Old Vault tokens have only a letter and a dot as prefix: they must have both cases and two
+/// digits.
 fn vault_legacy(text: &str) -> bool {
     let (Some(upper), Some(lower)) = (
         text.bytes().skip(2).find(u8::is_ascii_uppercase),

@@ -1,9 +1,10 @@
-//! Credentials inside a form of their own: tokens, keys, hashes, headers, connection strings,
+//! Credentials with a structure of their own: tokens, keys, hashes, headers, connection strings,
+//! command lines.
 //! command lines.
 //!
 //! - *In*: nothing; a table and its checks.
-//! - *Out*: rules on JWT, PEM, crypt(3), HTTP, URLs and ODBC.
-//! - *Never*: a form with a hole in it, as templates have.
+//! - *Out*: rules for URLs, PEM, JWT, crypt(3), HTTP headers and curl.
+//! - *Never*: a template with a placeholder in place of the credential.
 
 use super::checks::{drawn, entropy, mixed_hex, stands_in};
 use crate::pattern::Pattern;
@@ -55,7 +56,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     secret("secret.curl_user", "PASSWORD", CURL, 160, Some(curl), 0.8),
 ];
 
-/// User, colon, password, at, host: the password is no variable.
+/// `user:password@host`, where the password is not a variable.
 fn url(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return false };
     let Some((user_info, host)) = rest.rsplit_once('@') else { return false };
@@ -68,7 +69,7 @@ fn url(text: &str) -> bool {
         && !user_info.contains('?')
 }
 
-/// A body of base64 under the header.
+/// A header with at least 40 letters and digits after it.
 fn pem(text: &str) -> bool {
     let body = text.split_once("KEY").map(|(_, rest)| rest).unwrap_or_default();
     let solid = body.bytes().filter(u8::is_ascii_alphanumeric).count();
@@ -82,8 +83,7 @@ fn pem_base64(text: &str) -> bool {
     STANDARD_NO_PAD.decode(usable).is_ok_and(|b| memchr::memmem::find(&b, b"PRIVATE KEY").is_some())
 }
 
-/// The header is base64 of an object that names an algorithm, and the claims name a subject or an
-/// expiry.
+/// The header is base64 of an object with an algorithm, and the claims can grant something.
 fn jwt(text: &str) -> bool {
     let mut parts = text.split('.');
     let decoded = URL_SAFE_NO_PAD.decode(parts.next().unwrap_or_default()).unwrap_or_default();
@@ -93,8 +93,8 @@ fn jwt(text: &str) -> bool {
     header && !parts.next().is_some_and(grants_nothing)
 }
 
-/// Claims without one string, whole number or list: a signed measurement grants nothing. Unreadable
-/// claims count as a credential.
+/// Whether all claims are booleans, nulls or fractions: a signed measurement grants nothing.
+/// Unreadable claims count as a credential.
 fn grants_nothing(claims: &str) -> bool {
     let decoded = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
     let empty = |v: &serde_json::Value| v.is_boolean() || v.is_null() || v.is_f64();
@@ -126,7 +126,7 @@ fn bearer(text: &str) -> bool {
     super::checks::random(token)
 }
 
-/// `-u user:password`, neither of them a variable or the word itself.
+/// `-u user:password`, where the password is not a variable, a stand-in or the word itself.
 fn curl(text: &str) -> bool {
     let pair = text
         .trim_start_matches("--user")

@@ -1,6 +1,6 @@
 //! The rules of a scanner, compiled.
 //!
-//! - *In*: the pattern tables and what the owner chose.
+//! - *In*: the pattern tables and the [`Options`].
 //! - *Out*: [`Automata`], shared by all channels.
 //! - *Never*: state of a channel; nothing here changes after the build.
 
@@ -19,36 +19,37 @@ use crate::pattern::Pattern;
 
 /// The kind of rules that have an `@`.
 const EMAIL: &str = "EMAIL_ADDRESS";
-/// Tables a thread runs through at once.
+/// Maximum tables of a scanner; a thread runs through all of them.
 pub(super) const GROUPS: usize = 6;
 /// An alphanumeric byte.
 pub(super) const WORD: u8 = 1;
-/// A byte that may begin a match behind another than an alphanumeric one.
+/// A byte that may begin a match after a byte that is not alphanumeric.
 pub(super) const OUTER: u8 = 2;
-/// A byte that may begin a match behind some alphanumeric one.
+/// A byte that may begin a match after some alphanumeric byte.
 pub(super) const INNER: u8 = 4;
-/// Repetitions that allow this many are unrolled only to their minimum; `longest` bounds them.
+/// A repetition with a maximum of at least this is compiled without a maximum; `longest` bounds it.
 const UNROLLED: u32 = 128;
 /// The same for a rule that is too large by itself.
 const LARGE_UNROLLED: u32 = 17;
-/// Bytes that a rule may take by itself before it is made smaller.
+/// Maximum bytes of a table of one rule before `LARGE_UNROLLED` applies to it.
 const ALONE: usize = 1 << 20;
-/// A rule that begins with no more bytes than this is narrow: it begins with a name.
+/// Maximum different first bytes of a narrow rule: it begins with a characteristic prefix.
 const NARROW: usize = 8;
-/// A literal prefix this long says that a secret has begun.
+/// Minimum bytes of a literal prefix that identifies a secret.
 const NAMED: usize = 4;
 
-/// What the owner of a scanner chooses.
+/// Options of a scanner.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Findings under this score are none.
+    /// Minimum score of a finding.
     pub threshold: f32,
-    /// A channel never holds more bytes. At this bound, what may be a secret is masked, and so is
-    /// what follows until no match is possible; of what may be personal data only, the oldest goes.
+    /// Maximum bytes that a channel holds. At this bound, a possible secret is masked, and so is
+    /// the text that follows until no match is possible. Of possible personal data, the oldest text
+    /// is released.
     pub hold_bytes: usize,
     /// Where matches may begin and end.
     pub edges: Edges,
-    /// Bytes for one table.
+    /// Maximum bytes of one table.
     pub table_bytes: usize,
 }
 
@@ -73,28 +74,32 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BuildError::Rule(rule, why) => write!(f, "rule {rule}: {why}"),
-            BuildError::Large(rule) => write!(f, "rule {rule} needs too large an automaton"),
-            BuildError::Many => write!(f, "too many rules"),
+            BuildError::Large(rule) => {
+                write!(f, "rule {rule} needs too large an automaton; shorten its repetitions")
+            }
+            BuildError::Many => write!(f, "the scanner has too many rules; remove some"),
         }
     }
 }
 
 impl std::error::Error for BuildError {}
 
-/// A rule and what is known of it.
+/// A compiled rule.
 pub(super) struct Rule {
     pub(super) pattern: Pattern,
-    /// It needs no context word.
+    /// Whether it matches without a context word.
     pub(super) plain: bool,
-    /// At the hold bound it is masked, unseen.
+    /// Whether a possible match is masked at the hold bound.
     pub(super) masks_at_bound: bool,
-    /// A match begins with one of these; empty when that says little.
+    /// Literals of which each match begins with one; empty if they are too short to identify the
+    /// rule.
     prefixes: Vec<Vec<u8>>,
     tree: Hir,
     shape: Shape,
 }
 
-/// Rules of one shape share tables: those of different shapes would multiply each other's states.
+/// Rules of one shape share tables. Together, rules of different shapes would multiply the number
+/// of states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Email,
@@ -126,7 +131,7 @@ impl Rule {
         if tree.properties().minimum_len().unwrap_or(0) == 0 {
             return Err(BuildError::Rule(
                 pattern.rule.to_string(),
-                "matches the empty text, or nothing".into(),
+                "it can match the empty text, or cannot match at all".into(),
             ));
         }
         let found = Extractor::new().extract(&tree);
@@ -156,13 +161,14 @@ impl Rule {
         Ok(Rule { pattern: pattern.clone(), plain, masks_at_bound, prefixes, tree, shape })
     }
 
-    /// Whether a text begins as only this rule's matches do.
+    /// Whether a text begins with a prefix that identifies this rule.
     pub(super) fn names(&self, text: &[u8]) -> bool {
         self.prefixes.iter().any(|prefix| text.starts_with(prefix))
     }
 }
 
-/// The tree with large bounded repetitions unbounded: their counters would fill the tables.
+/// The tree with large bounded repetitions made unbounded: their counters would need too many
+/// states.
 fn relax(tree: &Hir, unrolled: u32) -> Hir {
     match tree.kind() {
         HirKind::Repetition(repetition) => {
@@ -270,7 +276,7 @@ impl Automata {
     /// Whether a match may begin with a byte after another.
     #[inline]
     pub(super) fn pair(&self, before: u8, byte: u8) -> bool {
-        // Bytes of other characters are no ASCII neighbours; what they allow is asked rule by rule.
+        // Only ASCII bytes have an entry; other bytes are checked rule by rule.
         byte >= 128
             || self.pairs.get(usize::from(before)).is_none_or(|pairs| pairs >> byte & 1 != 0)
     }
@@ -321,7 +327,7 @@ fn build(
     }
 }
 
-/// All context words, each with the rules that want it.
+/// All context words, each with the rules that use it.
 fn contexts(rules: &[Rule]) -> Option<Contexts> {
     let mut words: BTreeMap<&'static str, Bits> = BTreeMap::new();
     for (number, rule) in (0u16..).zip(rules) {

@@ -1,12 +1,13 @@
 //! Chooses a match when a thread ends.
 //!
 //! - *In*: a start, and the text up to where the thread ended.
-//! - *Out*: the longest match that passes, the surest of equally long ones.
+//! - *Out*: the longest match that passes its check; of equally long ones, the one with the highest
+//!   score.
 //! - *Never*: more than [`TRIED`] candidates of a rule, the longest first; a hostile text could
 //!   offer one per byte.
 //!
-//! A thread only notes that something ended; the ends themselves are found by running it again,
-//! which few texts need.
+//! A thread records only that some rule ended. The ends are found by running it again, which few
+//! texts need.
 
 use std::cmp::Reverse;
 
@@ -15,8 +16,8 @@ use super::edges::NEAR;
 use super::scan::{Ending, Scan, Thread, has};
 use super::table::{Bits, ENDS, Table, members};
 
-/// Candidates of a rule that are checked for a start. More than in a whole text, whose scanner
-/// looks at fewer ends.
+/// Maximum candidates of a rule that are checked for a start. The scanner of whole texts checks
+/// fewer.
 const TRIED: usize = 32;
 
 /// A match.
@@ -27,19 +28,19 @@ pub(super) struct Hit {
     pub(super) score: f32,
 }
 
-/// What a start comes to.
+/// The result for a start.
 pub(super) enum Choice {
     /// A match.
     Hit(Hit),
     /// No match.
     None,
-    /// It hangs on a byte that has not come.
+    /// It depends on a byte that has not arrived.
     Later,
 }
 
 impl Scan<'_> {
-    /// The match of a start, from the text before `limit`; `at_end` when the text ends there,
-    /// `full` when what is behind `limit` must not count.
+    /// The match of a start in the text before `limit`. `at_end`: the text ends there. `full`: text
+    /// after `limit` is ignored.
     pub(super) fn choose(
         &mut self,
         thread: &Thread,
@@ -82,7 +83,7 @@ impl Scan<'_> {
         choice
     }
 
-    /// Where rules of a table end.
+    /// Adds the ends of all matches of a table to `ends`.
     fn ends(
         &mut self,
         table: &Table,
@@ -107,7 +108,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether a rule's candidate may be one, before anyone looks behind it.
+    /// Whether a candidate fits its rule, apart from the text after it.
     fn fits(&self, thread: &Thread, end: usize, number: u16, context: &mut Option<Bits>) -> bool {
         self.text.is_char_boundary(end)
             && self
@@ -130,7 +131,8 @@ impl Scan<'_> {
         self.automata.options.edges.ends(&rule.pattern, *last, behind, more)
     }
 
-    /// The longest that passes its check; among those, the best score, then the first rule.
+    /// The longest candidate that passes its check; of equally long ones, the one with the highest
+    /// score, then the first rule.
     fn surest(
         &self,
         start: usize,
@@ -179,7 +181,7 @@ impl Scan<'_> {
     }
 }
 
-/// How sure a rule is with this context.
+/// The score of a rule in this context.
 pub(super) fn score(automata: &Automata, number: u16, context: &Bits) -> f32 {
     let Some(rule) = automata.rules.get(usize::from(number)) else { return 0.0 };
     match rule.pattern.context {

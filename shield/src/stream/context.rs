@@ -1,6 +1,6 @@
-//! The text before a candidate: the byte next to it, and words that make it surer.
+//! The text before a candidate: the adjacent byte, and context words that raise the score.
 //!
-//! - *In*: the text as it came, masked or not.
+//! - *In*: the original text, also where it was masked.
 //! - *Out*: which rules have a context word in the [`REACH`] bytes before a position.
 //! - *Never*: more than those bytes kept.
 
@@ -8,7 +8,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::table::Bits;
 
-/// Context words stand in this many bytes before a candidate.
+/// Bytes before a candidate in which context words count.
 pub(super) const REACH: usize = 64;
 
 /// The last bytes before the held text.
@@ -19,7 +19,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Nothing before.
+    /// A tail without text.
     pub(super) fn new() -> Self {
         Tail { bytes: [0; REACH], length: 0 }
     }
@@ -29,7 +29,7 @@ impl Tail {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// The text moved on over `passed`.
+    /// Append `passed`, and keep the last bytes.
     pub(super) fn slide(&mut self, passed: &[u8]) {
         if passed.is_empty() {
             return;
@@ -41,7 +41,8 @@ impl Tail {
     }
 }
 
-/// The last bytes of two that follow each other, and how many there are.
+/// Writes the last bytes of `before` and `text`, which follow each other, to `joined`. Returns
+/// their number.
 fn join(before: &[u8], text: &[u8], joined: &mut [u8; REACH]) -> usize {
     let text = text.get(text.len().saturating_sub(REACH)..).unwrap_or_default();
     let room = REACH - text.len();
@@ -56,12 +57,12 @@ fn join(before: &[u8], text: &[u8], joined: &mut [u8; REACH]) -> usize {
 #[derive(Debug)]
 pub(super) struct Contexts {
     words: Option<AhoCorasick>,
-    /// By word: the rules it speaks for.
+    /// Rules by context word.
     rules: Vec<Bits>,
 }
 
 impl Contexts {
-    /// Words and the rules each speaks for. `None`: too many.
+    /// Compile context words, each with its rules. `None`: too many.
     pub(super) fn build(words: &[(&str, Bits)]) -> Option<Self> {
         let rules = words.iter().map(|word| word.1).collect();
         if words.is_empty() {
@@ -75,7 +76,8 @@ impl Contexts {
         Some(Contexts { words: Some(automaton), rules })
     }
 
-    /// Rules with a word in the bytes before `text`'s end; `before` came before `text`.
+    /// The rules with a context word in the last bytes of `before` and `text`, which follow each
+    /// other.
     pub(super) fn before(&self, before: &[u8], text: &[u8]) -> Bits {
         let mut found = [0; 4];
         let Some(words) = &self.words else { return found };
@@ -95,8 +97,9 @@ impl Contexts {
     }
 }
 
-/// Whether a word is only part of a longer one: a short word (`tel`) must stand whole, a longer one
-/// may have an ending (`phones`). The window's beginning counts as a word's beginning.
+/// Whether a match is only part of a longer word. A short word (`tel`) must match a whole word, a
+/// longer one may have an ending (`phones`). The beginning of the window counts as the beginning of
+/// a word.
 fn inside(window: &[u8], start: usize, end: usize) -> bool {
     let letter =
         |at: Option<usize>| at.and_then(|at| window.get(at)).is_some_and(u8::is_ascii_alphabetic);

@@ -1,7 +1,8 @@
-//! From the automaton of `regex-automata` to a [`Table`].
+//! Converts an automaton of `regex-automata` to a [`Table`].
 //!
-//! - *In*: an anchored automaton that tells all matches.
-//! - *Out*: its states in the order they are met, and what each can still lead to.
+//! - *In*: an anchored automaton that reports all matches.
+//! - *Out*: its states in the order in which they are reached, each with the rules that can still
+//!   match.
 //! - *Never*: states that no text reaches.
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ pub(super) struct Copying<'d> {
 }
 
 impl<'d> Copying<'d> {
-    /// Nothing copied yet.
+    /// Start with the dead state only.
     pub(super) fn new(dfa: &'d dense::DFA<Vec<u32>>) -> Self {
         let width = dfa.byte_classes().alphabet_len();
         let mut bytes = vec![0; width - 1];
@@ -78,7 +79,7 @@ impl<'d> Copying<'d> {
         Some(Table { classes, width: self.width, next: self.next, starts, marks, sets })
     }
 
-    /// The state's number in the copy, given out at the first meeting.
+    /// The number of a state in the table, assigned when it is first reached.
     fn number(&mut self, state: StateID) -> Option<u32> {
         if self.dfa.is_dead_state(state) || self.dfa.is_quit_state(state) {
             return Some(DEAD);

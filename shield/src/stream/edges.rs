@@ -2,14 +2,14 @@
 //!
 //! - *In*: the bytes next to a candidate: two before it, two behind it.
 //! - *Out*: yes or no.
-//! - *Never*: more of the text; a stream has no more.
+//! - *Never*: more of the text, because a stream does not have it.
 
 use crate::pattern::Pattern;
 
-/// Bytes before and behind a candidate that are looked at.
+/// Bytes checked before and after a candidate.
 pub(super) const NEAR: usize = 2;
 
-/// The owner's rules about the neighbours of a match.
+/// The boundary rules of a scanner.
 #[derive(Clone, Copy, Debug)]
 pub struct Edges {
     /// Whether any match may begin with this byte, given the bytes before it (the nearest last; at
@@ -34,7 +34,7 @@ impl Default for Edges {
 }
 
 impl Edges {
-    /// The questions of [`boundary`](crate::boundary), which the rules of the tables rely on.
+    /// The checks of [`boundary`](crate::boundary), which the rules of the tables need.
     pub fn tables() -> Self {
         use crate::boundary;
         Edges {
@@ -65,7 +65,7 @@ impl Edges {
         pairs
     }
 
-    /// Whether a match may end; `None` when that hangs on a byte that has not come.
+    /// Whether a match may end; `None` if that depends on a byte that has not arrived.
     pub(super) fn ends(&self, rule: &Pattern, last: u8, behind: &[u8], more: bool) -> Option<bool> {
         if behind.len() >= NEAR || !more {
             return Some((self.ends)(rule, last, behind));

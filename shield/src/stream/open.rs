@@ -1,8 +1,8 @@
 //! Masks whose end is not known yet.
 //!
 //! - *In*: a thread that is masked before it is decided: at the hold bound, or at a pause.
-//! - *Out*: the mask at once, its end later.
-//! - *Never*: the swallowed text; it is kept nowhere, so no check sees it.
+//! - *Out*: the mask immediately, its end later.
+//! - *Never*: the dropped text. It is not kept, so no check can use it.
 
 use super::Piece;
 use super::automata::GROUPS;
@@ -15,13 +15,14 @@ use super::table::DEAD;
 pub(super) struct Open {
     /// Offset in the channel.
     start: usize,
-    /// Bytes the thread has gone.
+    /// Bytes that the thread has consumed.
     taken: usize,
     states: [u32; GROUPS],
 }
 
 impl Scan<'_> {
-    /// Begin a mask whose end is not known, and swallow. Where it ended, when it did.
+    /// Emit a mask whose end is unknown, and drop the text under it. Returns its end, if it was
+    /// reached.
     pub(super) fn open(&mut self, thread: &Thread, rule: u16, state: &mut State) -> Option<usize> {
         let (start, end) =
             (self.base + thread.start.max(self.sent), self.base + thread.start + thread.taken);
@@ -31,8 +32,9 @@ impl Scan<'_> {
         self.swallow(state, thread.start + thread.taken)
     }
 
-    /// Go on with an open mask until no match is possible. Rules are bounded, so it ends; exact to
-    /// the byte, so that cuts do not matter.
+    /// Continue an open mask until no match is possible. Rules are bounded, so it ends. It steps
+    /// single bytes, so that the cuts of the text do not matter. Returns its end, if it was
+    /// reached.
     pub(super) fn swallow(&mut self, state: &mut State, from: usize) -> Option<usize> {
         let mut open = state.open.take()?;
         let bytes = self.text.as_bytes();
@@ -52,7 +54,7 @@ impl Scan<'_> {
                 }
             }
             if open.states == [DEAD; GROUPS] {
-                // A character is never torn.
+                // A mask ends at a character boundary.
                 end = (at..=bytes.len()).find(|at| self.text.is_char_boundary(*at));
                 break;
             }

@@ -1,10 +1,10 @@
-//! One walk over the held text and the text after it.
+//! One scan over the held text and the text after it.
 //!
-//! - *In*: text that begins where the leading thread began, and what the channel remembers.
+//! - *In*: text that begins where the leading thread began, and the state of the channel.
 //! - *Out*: pieces, and how much of the text is decided.
-//! - *Never*: two threads. The leftmost start that can still become a match decides over everything
-//!   behind it, so only this one is followed; when it fails, the held text behind it is walked
-//!   again. A start is followed over at most the hold bound, so every byte is visited a bounded
+//! - *Never*: two threads. The leftmost start that can still become a match takes precedence over
+//!   all later ones, so only this one is followed; if it fails, the held text after it is scanned
+//!   again. A start is followed at most to the hold bound, so every byte is visited a bounded
 //!   number of times.
 
 use super::Piece;
@@ -16,7 +16,7 @@ use super::open::Open;
 use super::table::{Bits, DEAD, members};
 use crate::finding::{Family, Finding};
 
-/// Bytes between two looks at whether a state's rules are all too short.
+/// Bytes between two checks of whether a thread is longer than all rules that its state allows.
 const STRIDE: usize = 128;
 
 /// What comes after the text.
@@ -24,9 +24,9 @@ const STRIDE: usize = 128;
 pub(super) enum Ending {
     /// More text, at any time.
     More,
-    /// More text, but what is held goes now.
+    /// More text, but held text is released now.
     Pause,
-    /// Nothing.
+    /// No more text.
     Final,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Ending {
 pub(super) struct Thread {
     /// Where in the text.
     pub(super) start: usize,
-    /// Bytes it has gone.
+    /// Bytes consumed.
     pub(super) taken: usize,
     /// In each table.
     pub(super) states: [u32; GROUPS],
@@ -55,25 +55,25 @@ pub(super) struct State {
 
 /// How far a thread has come.
 enum Fate {
-    /// It can match no further.
+    /// It cannot match any more.
     Over,
     /// It needs more text.
     Live,
-    /// It stands at the hold bound.
+    /// It has reached the hold bound.
     Full,
 }
 
 /// What to do about a thread.
 enum Next {
-    /// It is settled: go on from there.
+    /// It is settled: continue at this position.
     At(usize),
     /// Wait for more text.
     Hold,
-    /// Begin a mask for this rule.
+    /// Open a mask for this rule.
     Open(u16),
 }
 
-/// The walk.
+/// One scan.
 pub(super) struct Scan<'s> {
     pub(super) automata: &'s Automata,
     pub(super) text: &'s str,
@@ -85,18 +85,18 @@ pub(super) struct Scan<'s> {
     pub(super) counts: &'s mut Vec<(u16, u32)>,
     /// Bytes stepped through automata.
     pub(super) steps: u64,
-    /// How much of the text has been given out or masked. Behind a mask of personal data it is
-    /// ahead of the walk, which looks for secrets that begin under the mask and go on behind it.
+    /// How much of the text has been passed or masked. After a mask of personal data it is ahead of
+    /// the scan, which still checks for secrets that begin under the mask and end after it.
     pub(super) sent: usize,
     /// Room for candidates.
     pub(super) ends: Vec<(usize, u16)>,
-    /// An `@` that is the first behind all positions between the one it was looked for at and
-    /// itself; the text's length for none.
+    /// The first `@` at or after the position where it was last searched for; the length of the
+    /// text if it has no more.
     pub(super) sign: usize,
 }
 
 impl Scan<'_> {
-    /// Walk. The answer is how much of the text is decided; what follows is to be held.
+    /// Scan the text. Returns how much of it is decided; the rest must be held.
     pub(super) fn run(&mut self, state: &mut State) -> usize {
         let keep = self.walk(state);
         self.pass(keep);
@@ -203,8 +203,8 @@ impl Scan<'_> {
             && (rule.plain || has(context.get_or_insert_with(|| self.context(start)), number))
     }
 
-    /// What a failed or finished thread comes to. At the hold bound (`full`) the text behind it
-    /// does not count.
+    /// Settle a failed or finished thread. At the hold bound (`full`), the text after it is
+    /// ignored.
     fn settle(&mut self, thread: &Thread, full: bool) -> Next {
         let limit = self.text.len().min(thread.start + self.automata.options.hold_bytes);
         let at_end = self.ending != Ending::More && limit == self.text.len();
@@ -224,8 +224,7 @@ impl Scan<'_> {
             self.mask(start, hit.rule, hit.score, self.base + start..self.base + hit.end, false);
             self.sent = hit.end;
         }
-        // One that lies under a mask already takes no beginning from another that goes on behind
-        // it.
+        // A match that is masked already must not hide one that begins inside it and ends after it.
         let secret = self
             .automata
             .rules
@@ -234,8 +233,8 @@ impl Scan<'_> {
         Next::At(if secret && masks { hit.end } else { thread.start + 1 })
     }
 
-    /// At a pause, the rule to open a mask for: a match that may go on, or a secret that has shown
-    /// its name.
+    /// At a pause, the rule to open a mask for: a match that may continue, or a secret with a
+    /// recognized prefix.
     fn opens_at_pause(&mut self, thread: &Thread) -> Option<u16> {
         if self.ending != Ending::Pause {
             return None;
@@ -252,7 +251,8 @@ impl Scan<'_> {
         })
     }
 
-    /// At the bound, the rule to open a mask for: the surest of those that say so.
+    /// At the hold bound, the rule to open a mask for: of those that mask there, the one with the
+    /// highest score.
     fn opens_at_bound(&self, thread: &Thread) -> Option<u16> {
         let rule = |number: &u16| self.automata.rules.get(usize::from(*number));
         self.possible(thread)
@@ -263,7 +263,7 @@ impl Scan<'_> {
             })
     }
 
-    /// Give out a mask, and the text before it.
+    /// Emit a mask, and the text before it.
     pub(super) fn mask(
         &mut self,
         start: usize,
@@ -292,7 +292,7 @@ impl Scan<'_> {
         (self.out)(Piece::Mask { finding: &finding, text, open });
     }
 
-    /// Give out the text up to a position.
+    /// Emit the text up to a position.
     pub(super) fn pass(&mut self, to: usize) {
         if let Some(text) = self.text.get(self.sent..to).filter(|text| !text.is_empty()) {
             (self.out)(Piece::Pass(text));

@@ -2,17 +2,17 @@
 //!
 //! - *In*: a position to go on from.
 //! - *Out*: the next start that can still become a match, as a [`Thread`].
-//! - *Never*: a thread for a word that its first bytes rule out; nearly all are, and large texts
-//!   are as fast as this is.
+//! - *Never*: a thread for a word that its first bytes rule out. This covers nearly all words, so
+//!   it determines the speed on large texts.
 
 use super::automata::{INNER, OUTER, WORD};
 use super::scan::{Scan, Thread};
 
-/// Bytes of a start that are looked at before it is followed.
+/// Bytes checked at a start before a thread is made.
 const LOOK: usize = 24;
 
 impl Scan<'_> {
-    /// The next start at or behind a position.
+    /// The next start at or after a position.
     pub(super) fn begin(&mut self, at: usize) -> Option<Thread> {
         let (start, begun) = self.next_start(at)?;
         let before = self.byte_before(start);
@@ -27,10 +27,10 @@ impl Scan<'_> {
         Some(thread)
     }
 
-    /// The first position where a table may begin, and the tables.
+    /// The first position where a match of some table may begin, and these tables.
     fn next_start(&mut self, at: usize) -> Option<(usize, u8)> {
         let before = self.byte_before(at).unwrap_or(b' ');
-        // What a byte must say of itself to be a start here.
+        // The flag that a byte needs to be a start here.
         let mut wanted = if before.is_ascii_alphanumeric() { INNER } else { OUTER };
         for (offset, &byte) in self.text.as_bytes().get(at..)?.iter().enumerate() {
             let flags = self.automata.flags[usize::from(byte)];
@@ -46,8 +46,8 @@ impl Scan<'_> {
         None
     }
 
-    /// The tables that a first look at a start leaves: most words are none's beginning, and a
-    /// thread for each would cost more.
+    /// The tables that can still match after a quick check of the first bytes. Most words begin no
+    /// match, and a thread for each would cost more.
     #[inline]
     fn survive(&mut self, start: usize, before: u8, tables: u8) -> u8 {
         let bytes = self.text.as_bytes();
@@ -69,8 +69,8 @@ impl Scan<'_> {
                 continue;
             }
             if let Some(far) = sign {
-                // What is behind the hold bound must not count: in other pieces it would not have
-                // come yet.
+                // Text after the hold bound must not count: in other pieces, it would not have
+                // arrived yet.
                 if *far >= self.automata.options.hold_bytes {
                     continue;
                 }
@@ -83,7 +83,7 @@ impl Scan<'_> {
                 continue;
             }
             let look = bytes.get(start..bytes.len().min(start + LOOK)).unwrap_or_default();
-            // At most: most starts die sooner.
+            // An upper bound: most starts end sooner.
             self.steps += look.len() as u64;
             left &= !(u8::from(table.dies(table.start(first), look)) << group);
         }

@@ -4,13 +4,13 @@
 //! - *In*: syntax trees of rules.
 //! - *Out*: one flat table; per state the rules that end there and the rules that can still end
 //!   later.
-//! - *Never*: search. A table is stepped by its user, so a thread can stop at any byte and go on in
+//! - *Never*: a search. The caller steps a table, so a thread can stop at any byte and continue in
 //!   the next piece.
 //!
-//! `regex-automata` determinizes; its table is then copied, because a stream needs two answers it
-//! does not give: which rules are still possible in a state, and (cheaply) whether any is. Ends are
-//! reported one byte late, as there: a state that a byte at `i` leads to names the rules that match
-//! the text before `i`.
+//! `regex-automata` determinizes. Its table is then converted, because a stream needs two facts
+//! that it does not provide: which rules are still possible in a state, and (cheaply) whether any
+//! is. As in `regex-automata`, ends are reported one byte late: the state after the byte at `i`
+//! lists the rules that match the text before `i`.
 
 use regex_automata::MatchKind;
 use regex_automata::dfa::{StartKind, dense};
@@ -21,10 +21,10 @@ use super::copying::Copying;
 
 /// Set in a state's number when a rule ends there.
 pub(super) const ENDS: u32 = 1 << 31;
-/// No rule is possible any more.
+/// The dead state: no rule is possible any more.
 pub(super) const DEAD: u32 = 0;
 
-/// Rules as bits; a shield has at most 256.
+/// A set of rules as bits; a scanner has at most 256 rules.
 pub(super) type Bits = [u64; 4];
 
 /// Per state, the numbers of two sets: rules that end here, rules that can end later.
@@ -45,8 +45,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Determinize. `rules` are the numbers the sets speak of, `longest` the bound of each number.
-    /// `None`: larger than `limit` bytes.
+    /// Compile rules. `rules` are their numbers in the sets, `longest` the maximum bytes of a match
+    /// by number. `None`: larger than `limit` bytes.
     pub(super) fn build(
         trees: &[&Hir],
         rules: &[u16],
@@ -71,20 +71,20 @@ impl Table {
         self.starts.get(before.map_or(256, usize::from)).copied().unwrap_or(DEAD)
     }
 
-    /// One byte.
+    /// The state after one byte.
     #[inline]
     pub(super) fn step(&self, state: u32, byte: u8) -> u32 {
         let class = usize::from(self.classes[usize::from(byte)]);
         self.next.get((state & !ENDS) as usize + class).copied().unwrap_or(DEAD)
     }
 
-    /// The end of the text.
+    /// The state after the end of the text.
     pub(super) fn end(&self, state: u32) -> u32 {
         self.next.get((state & !ENDS) as usize + self.width - 1).copied().unwrap_or(DEAD)
     }
 
-    /// Bytes until the automaton is dead: the state, how many it took, and whether a rule ended in
-    /// them.
+    /// Step over bytes until the automaton is dead. Returns the state, the bytes consumed, and
+    /// whether a rule ended in them.
     #[inline]
     pub(super) fn run(&self, mut state: u32, bytes: &[u8]) -> (u32, usize, bool) {
         let mut seen = 0;
@@ -98,9 +98,8 @@ impl Table {
         (state, bytes.len(), seen & ENDS != 0)
     }
 
-    /// Whether the automaton dies in these bytes without an end. Looks at eight bytes at a time,
-    /// past its death: a branch that hangs on where a word ends would be mispredicted at every
-    /// word.
+    /// Whether the automaton dies in these bytes before any rule ends. It checks for death once in
+    /// eight bytes: a branch at the end of each word would be mispredicted.
     #[inline]
     pub(super) fn dies(&self, mut state: u32, bytes: &[u8]) -> bool {
         let mut seen = 0;
@@ -122,7 +121,8 @@ impl Table {
         false
     }
 
-    /// Whether two bytes can be the first of a match, or one and what follows it.
+    /// Whether a match can begin with these two bytes, or with the first one and end before the
+    /// second.
     pub(super) fn begins_with(&self, first: u8, second: u8) -> bool {
         self.starts.iter().any(|start| self.step(self.step(*start, first), second) != DEAD)
     }
@@ -137,7 +137,7 @@ impl Table {
         &self.set(self.mark(state).1).0
     }
 
-    /// No match that goes through this state is longer.
+    /// Maximum bytes of a match that passes through this state.
     pub(super) fn bound(&self, state: u32) -> usize {
         self.set(self.mark(state).1).1
     }
@@ -149,7 +149,7 @@ impl Table {
             && self.starts.iter().any(|start| *self.possible(self.step(*start, byte)) != [0; 4])
     }
 
-    /// When every match has a `byte` in it: the most bytes before the first one.
+    /// If every match contains `byte`: the maximum bytes before the first one.
     pub(super) fn needs(&self, byte: u8) -> Option<usize> {
         let mut front: Vec<u32> = self.starts.clone();
         let mut before = 0;

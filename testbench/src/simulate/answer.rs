@@ -35,7 +35,7 @@ pub(super) fn generate(state: Arc<EngineState>, chat: bool, body: &[u8]) -> Resp
         Err(refused) => return error(StatusCode::BAD_REQUEST, &refused.to_string()),
     };
     if facts.texts.is_empty() {
-        return error(StatusCode::BAD_REQUEST, "there is no prompt in the request");
+        return error(StatusCode::BAD_REQUEST, "the request has no prompt");
     }
     let order = GenerateRequest {
         chat,

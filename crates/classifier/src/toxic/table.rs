@@ -1,7 +1,7 @@
-//! Reads the table of toxic phrases; `toxic.txt` says how its lines are written.
+//! Reads the table of toxic phrases; `toxic.txt` documents its format.
 //!
 //! - *In*: the table that is compiled in.
-//! - *Out*: phrases by parts, the classes of every word, the words that are rare.
+//! - *Out*: the parts of each phrase, the classes of each word, the rare words.
 //! - *Never*: an error at run time: a test reads every line.
 
 use std::collections::HashMap;
@@ -12,11 +12,11 @@ use super::Toxic;
 /// Classes of words, one bit each.
 pub(super) type Classes = u32;
 
-/// What words a sentence or a part of a phrase has, roughly.
+/// An approximate set of the words and classes of a sentence, or of a part of a phrase.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Met {
     pub(super) classes: Classes,
-    /// One bit for the words whose hash ends alike.
+    /// One bit for all words with the same last six bits of their hash.
     pub(super) words: u64,
 }
 
@@ -30,7 +30,7 @@ impl Met {
     }
 }
 
-/// What may stand before a part of a phrase.
+/// The words that may precede a part of a phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
     Nothing,
@@ -55,7 +55,7 @@ pub(super) struct Phrase {
     pub(super) parts: Vec<Part>,
 }
 
-/// Classes that mean something to the code.
+/// The classes that the code refers to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     pub(super) group: Classes,

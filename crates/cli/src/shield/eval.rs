@@ -199,7 +199,7 @@ fn pii(scanner: &Scanner, rows: &[Row]) -> String {
         "pii, characters leaked: {:.4}\n",
         leaked as f64 / f64::from(characters.max(1) as u32)
     ));
-    out.push_str(&format!("pii, rows without any that are flagged: {flagged} of {quiet}\n"));
+    out.push_str(&format!("pii, rows without PII that are flagged: {flagged} of {quiet}\n"));
     out
 }
 

@@ -3,8 +3,8 @@
 //! - *In*: the texts of the body, the tokenizer of the route.
 //! - *Out*: the exchange's estimate, counted exactly.
 //! - *Never*: a worker blocked by a long prompt: separate threads count it, and the request waits
-//!   at most [`COUNT_TIMEOUT`]; more than [`MAX_COUNTED`] bytes counted; a guardrail job queued behind
-//!   it.
+//!   at most [`COUNT_TIMEOUT`]; more than [`MAX_COUNTED`] bytes counted; a guardrail job queued
+//!   behind it.
 //!
 //! The tokens that a chat template adds stay an estimate.
 

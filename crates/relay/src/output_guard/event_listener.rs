@@ -10,10 +10,10 @@ use super::{Content, GuardContext};
 use crate::closing::Closing;
 use crate::failure::Failure;
 
-/// Bytes of an answer's beginning that are enough to know a repetition of it.
+/// Leading bytes of an answer that suffice to recognize a repetition of it.
 const OPENING: usize = 32;
 
-/// Reads one run.
+/// Listener for the events of one run.
 pub(super) struct EventListener<'g> {
     lens: &'g mut StreamLens,
     context: &'g GuardContext,
@@ -21,7 +21,7 @@ pub(super) struct EventListener<'g> {
     judges: Option<&'g mut JudgeWindows>,
     filters: &'g mut StreamFilters,
     closing: &'g mut Closing,
-    /// Where the data of the event begins in memory.
+    /// Address of the event's data, to compute offsets in it.
     data: usize,
     content: Content,
     ended: Vec<Option<u32>>,
@@ -30,14 +30,14 @@ pub(super) struct EventListener<'g> {
     opening: String,
 }
 
-/// What a run held.
+/// Parsed events of a run.
 #[derive(Debug)]
 pub(super) struct Events {
     /// Where events and comments end in the run; comments have no content.
     pub(super) ends: Vec<(usize, Option<Content>)>,
     /// Why the answer ends, if a filter ends it.
     pub(super) failure: Option<Failure>,
-    /// How the first choice's answer begins, if it begins here.
+    /// Start of the first choice's text, if it starts in this run.
     pub(super) opening: String,
 }
 
@@ -67,7 +67,7 @@ impl<'g> EventListener<'g> {
         }
     }
 
-    /// What the run held.
+    /// The parsed events.
     pub(super) fn done(self) -> Events {
         Events { ends: self.ends, failure: self.failure, opening: self.opening }
     }

@@ -1,13 +1,13 @@
-//! Judges of one answer: they judge windows of text while the answer flows.
+//! Judges of one answer: they judge windows of its text while it streams.
 //!
 //! - *In*: pieces of text by channel; time, through the relay's polls.
 //! - *Out*: how far each text may be sent; the reason to end the answer.
-//! - *Never*: more than one question of a mode under way; text beyond a window's context that no
-//!   judge wants any more.
+//! - *Never*: more than one call of a mode in flight; judged text older than the context of the
+//!   next window.
 //!
-//! The judges of each mode are a group of their own. *hold*: an event leaves when its text was
-//! judged. *cut*: it leaves at once, and only the answer's ending waits for the last verdict.
-//! *end*: everything is judged together before the ending leaves.
+//! The judges of each mode form a group. *hold*: an event is released when its text is judged.
+//! *cut*: it is released at once, and only the end of the answer waits for the last verdict. *end*:
+//! all text is judged together before the end is released.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,9 +22,9 @@ use lens::security::FilterAccount;
 use super::text_channels::{Key, Slot};
 use crate::failure::Failure as End;
 
-/// Maximum bytes of text in one question, whatever the mode.
+/// Maximum bytes of text in one judge call, in any mode.
 const MAX_QUESTION: usize = 192 << 10;
-/// Maximum bytes of all texts that wait for judges; beyond it the judges' `on_failure` applies.
+/// Maximum bytes of text kept for judges. Above this, the judges' `on_failure` applies.
 const MAX_WAITING: usize = 2 << 20;
 
 /// The text of one channel.
@@ -34,7 +34,7 @@ struct ChannelText {
     /// The text from `base` on.
     text: String,
     base: usize,
-    /// Nothing more comes.
+    /// The text is complete.
     ended: bool,
 }
 
@@ -43,7 +43,7 @@ impl ChannelText {
         self.base + self.text.len()
     }
 
-    /// The last place at a character up to `at`.
+    /// The last character boundary at or before `at`.
     fn floor(&self, at: usize) -> usize {
         let mut at = at.min(self.end());
         while !self.text.is_char_boundary(at.saturating_sub(self.base)) {
@@ -61,19 +61,19 @@ impl ChannelText {
     }
 }
 
-/// A question under way.
+/// A judge call in flight.
 struct Running {
     future: BoxFuture<'static, Assessment>,
-    /// For each text of the question: its line, and where in the line it begins.
+    /// For each text of the call: its channel, and its start in that channel.
     places: Vec<(usize, usize)>,
-    /// How far each line is judged when it is answered.
+    /// For each channel: how far it is judged when the call returns.
     upto: Vec<usize>,
 }
 
 /// The judges of one mode.
 struct JudgeGroup {
     mode: Mode,
-    /// By line.
+    /// How far each channel is judged.
     judged: Vec<usize>,
     running: Option<Running>,
 }
@@ -84,14 +84,14 @@ impl JudgeGroup {
     }
 }
 
-/// All of them.
+/// All judges of an answer.
 pub(super) struct JudgeWindows {
     guardrail: Arc<Guardrail>,
     host: Arc<dyn Host>,
     groups: Vec<JudgeGroup>,
     channels: Vec<ChannelText>,
     pub(super) accounts: Vec<FilterAccount>,
-    /// Findings: the filter, and the channel.
+    /// Findings, with their filter and channel.
     pub(super) found: Vec<(Arc<str>, Key, Found)>,
 }
 
@@ -102,7 +102,7 @@ impl std::fmt::Debug for JudgeWindows {
 }
 
 impl JudgeWindows {
-    /// `None`, when the guardrail has no judges of answers.
+    /// `None` if the guardrail has no judges for answers.
     pub(super) fn new(guardrail: &Arc<Guardrail>, host: &Arc<dyn Host>) -> Option<Self> {
         let modes = guardrail.chain().modes();
         let group = |mode| JudgeGroup { mode, judged: Vec::new(), running: None };
@@ -116,9 +116,9 @@ impl JudgeWindows {
         })
     }
 
-    /// A piece of text of a line.
+    /// Append a piece of text to a channel.
     pub(super) fn text(&mut self, line: usize, key: Key, text: &str) {
-        // TextChannels are numbered as they come.
+        // Channels are numbered in order of arrival.
         if line >= self.channels.len() {
             self.channels.push(ChannelText { key, text: String::new(), base: 0, ended: false });
         }
@@ -127,7 +127,7 @@ impl JudgeWindows {
         }
     }
 
-    /// A choice is complete, or all are.
+    /// A choice is complete; `None`: all are.
     pub(super) fn end(&mut self, choice: Option<u32>) {
         let ended = self
             .channels
@@ -137,7 +137,7 @@ impl JudgeWindows {
         self.ask(false);
     }
 
-    /// Ask about what has gathered. In a `hurry`, about less than a window, too.
+    /// Start judge calls for unjudged text. With `hurry`, also for less than a window.
     pub(super) fn ask(&mut self, hurry: bool) {
         let window = self.guardrail.settings.judge_window;
         for group in self.groups.iter_mut().filter(|group| group.running.is_none()) {
@@ -176,8 +176,8 @@ impl JudgeWindows {
         }
     }
 
-    /// Go on with the questions. Ready when one was answered; with what ends the answer, if
-    /// something does.
+    /// Poll the calls in flight. Ready when one has returned, with the reason to end the answer, if
+    /// any.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut answered = false;
         let mut stop = None;
@@ -212,7 +212,7 @@ impl JudgeWindows {
         Poll::Ready(stop)
     }
 
-    /// Whether the texts of an event were judged as far as they must be before it leaves.
+    /// Whether the text of an event is judged far enough to release the event.
     pub(super) fn admits(&self, slots: &[Slot]) -> bool {
         let holds = self.groups.iter().filter(|group| group.mode == Mode::Hold);
         holds
@@ -220,7 +220,7 @@ impl JudgeWindows {
             .all(|group| slots.iter().all(|slot| group.judged(slot.channel) >= slot.span.end))
     }
 
-    /// Whether text has not been judged yet, and no call is in flight that would lead to it.
+    /// Whether a *hold* group has unjudged text and no call in flight.
     pub(super) fn has_unasked(&self) -> bool {
         let unasked = |group: &JudgeGroup| {
             self.channels
@@ -244,17 +244,17 @@ impl JudgeWindows {
         self.groups.iter().all(|group| group.running.is_none() && judged(group))
     }
 
-    /// Whether lines were judged as far as they went when they ended.
+    /// Whether channels are judged up to their ends.
     pub(super) fn has_judged(&self, ends: &[(usize, usize)]) -> bool {
         self.groups.iter().all(|group| ends.iter().all(|(line, end)| group.judged(*line) >= *end))
     }
 
-    /// Whether more text waits than may.
+    /// Whether more text is kept than allowed.
     pub(super) fn is_full(&self) -> bool {
         self.channels.iter().map(|channel| channel.text.len()).sum::<usize>() > MAX_WAITING
     }
 
-    /// Too much text waits for the judges. Their modes decide: `None` if all of them let it pass.
+    /// Too much text is unjudged: skip it. `Some` if a judge has `on_failure: closed`.
     pub(super) fn give_up(&mut self) -> Option<End> {
         let ends: Vec<usize> = self.channels.iter().map(ChannelText::end).collect();
         for group in &mut self.groups {
@@ -272,7 +272,7 @@ impl JudgeWindows {
         })
     }
 
-    /// Let go of text that no judge needs any more, as what comes next or as what came before it.
+    /// Drop text that no judge needs, neither as text to judge nor as context.
     fn forget(&mut self) {
         let window = self.guardrail.settings.judge_window;
         for (line, channel) in self.channels.iter_mut().enumerate() {

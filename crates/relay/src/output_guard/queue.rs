@@ -1,4 +1,4 @@
-//! The queue of events that wait, and their release in order.
+//! The queue of held events, and their release in order.
 
 use lens::Tick;
 use transport::Out;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output_guard::judge_windows::JudgeWindows;
 
 impl OutputGuard {
-    /// How much of the body as it came the client has, when it has taken `payload` bytes.
+    /// Converts payload bytes written to the client into bytes of the received body.
     pub(crate) fn read_when_written(&mut self, payload: u64) -> u64 {
         if !self.alters() {
             return payload;
@@ -21,7 +21,7 @@ impl OutputGuard {
         self.written
     }
 
-    /// An event is complete.
+    /// Queue a complete event, or forward it at once if it need not be held.
     pub(super) fn event(
         &mut self,
         bytes: &[u8],
@@ -50,7 +50,7 @@ impl OutputGuard {
         self.queue.push_back(HeldEvent { bytes: bytes.to_vec(), content, upto, arrived: now });
     }
 
-    /// An event was passed on.
+    /// Record a forwarded event.
     fn passed(&mut self, event: &[u8], content: &Content) {
         self.ended.extend(content.reasons.iter().map(|(choice, _)| *choice));
         self.closing.passed_framed(event);
@@ -90,7 +90,7 @@ impl OutputGuard {
             }
             self.ends.push_back((out.payload_queued() + out.open_payload(), held.upto));
         }
-        // A text that grows from event to event repeats everything.
+        // Cumulative text repeats everything, so its masks are still needed.
         if self.queue.is_empty() && !self.context.dialect.text_is_cumulative() {
             self.texts.forget();
         }
@@ -106,7 +106,7 @@ impl OutputGuard {
         self.judges.as_ref().is_none_or(|judges| judges.admits(slots))
     }
 
-    /// Neither a text nor a judge keeps more waiting than a bound.
+    /// Enforce the maximum bytes held for undecided text and for judges.
     pub(super) fn bound(&mut self, now: Tick, out: &mut Out) {
         let bytes = self.queue.iter().map(|held| held.bytes.len()).sum::<usize>();
         self.held_bytes = self.held_bytes.max(bytes);

@@ -1,9 +1,9 @@
 //! Renders released events: masked text replaced, redacted text restored, everything else
 //! unchanged.
 //!
-//! - *In*: an event's bytes, its slots, what of them is replaced.
-//! - *Out*: the bytes to queue; or for what the answer ends here.
-//! - *Never*: a document parsed and written again.
+//! - *In*: an event's bytes, its slots, and their masks.
+//! - *Out*: the bytes to queue, or the kind of finding that ends the answer.
+//! - *Never*: a document that is parsed and reserialized.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use super::text_channels::{Mask, Slot, TextChannels, note};
 use super::{Content, GuardContext};
 use crate::request::Note;
 
-/// What spells the text once more, token by token.
+/// Members that repeat the text token by token.
 const SPELLED: [&[u8]; 10] = [
     b"logprobs",
     b"completion_probabilities",
@@ -31,7 +31,7 @@ const SPELLED: [&[u8]; 10] = [
     b"output_ids",
     b"prompt_token_ids",
 ];
-/// Members of the engine's own bookkeeping; a request's id looks like a key to a scanner.
+/// Metadata of the engine, which is not scanned: a request id looks like a secret to a scanner.
 const ENVELOPE: [&[u8]; 10] = [
     b"id",
     b"object",
@@ -47,10 +47,10 @@ const ENVELOPE: [&[u8]; 10] = [
 /// Members that repeat an answer's text at its end.
 const REPEATED: [&[u8]; 2] = [b"text", b"generated_text"];
 
-/// What to call an event that cannot be changed as it must.
+/// Kind of an event that cannot be rewritten as required.
 pub(super) const UNREADABLE: Name = Cow::Borrowed("UNREADABLE_EVENT");
 
-/// Findings in texts that are in no channel: errors, unknown members, bytes that are not an event.
+/// Findings in text outside channels: errors, unknown members, bytes that are not an event.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// By rule.
@@ -72,7 +72,7 @@ impl Elsewhere {
     }
 }
 
-/// An event as it leaves, or the kind of finding that ends the answer.
+/// The rendered event, or the kind of finding that ends the answer.
 pub(super) fn event<'b>(
     context: &GuardContext,
     texts: &TextChannels,
@@ -102,7 +102,7 @@ pub(super) fn event<'b>(
         };
         let overlaps = |slot: &&Slot| slot.raw.start < at.end && at.start < slot.raw.end;
         if let Some(slot) = content.slots.iter().find(overlaps) {
-            // A text that grows from event to event: what was masked before is masked again.
+            // Cumulative text: earlier masks are applied again.
             if slot.raw.start > at.start {
                 edits.extend(before_slot(texts, &text, at.start, slot));
             }
@@ -118,7 +118,7 @@ pub(super) fn event<'b>(
     if let Some(kind) = blocked {
         return Err(kind);
     }
-    // What is no JSON is scanned as the text that it is.
+    // Data that is not JSON is scanned as plain text.
     if read.is_err() {
         return whole(context, bytes, elsewhere);
     }
@@ -129,8 +129,8 @@ pub(super) fn event<'b>(
     if rewrite::visit_strings(&rewrite::event_data(context.framing, &changed), &[], &mut |_, _| {})
         .is_err()
     {
-        // The arguments of a tool may stand there as JSON of their own: what is masked in them goes
-        // with all of them.
+        // Tool arguments may be embedded as JSON, and a mask inside breaks it: replace them as a
+        // whole.
         let whole = content.slots.iter().filter(|slot| {
             data.get(slot.raw.start).is_some_and(|byte| matches!(byte, b'{' | b'['))
         });
@@ -163,7 +163,8 @@ fn whole<'b>(
     }
 }
 
-/// A whole answer that is not shown: without its texts, and with the dialect's word for why.
+/// A withheld non-streaming answer: without its texts, and with the dialect's finish reason for
+/// filtered content.
 pub(super) fn withheld(dialect: Dialect, bytes: &[u8], content: &Content) -> Vec<u8> {
     let mut edits: Vec<Edit> = content
         .reasons
@@ -213,7 +214,7 @@ fn in_slot(context: &GuardContext, texts: &TextChannels, data: &[u8], slot: &Slo
     opening.into_iter().chain(masks.iter().zip(written).map(edit)).collect()
 }
 
-/// The edits in the part of a growing text before its slot.
+/// The edits in the part of a cumulative text before its slot.
 fn before_slot(texts: &TextChannels, text: &Text<'_>, at: usize, slot: &Slot) -> Vec<Edit> {
     let mut masks: Vec<&Mask> = texts.masks_before(slot).collect();
     masks.sort_by_key(|mask| mask.span.start);
@@ -230,7 +231,8 @@ fn disclaimer(context: &GuardContext, at: usize) -> Edit {
     Edit { at: at..at, with: context.disclaimer.clone().into_bytes() }
 }
 
-/// The edits of a text of its own at `at`; or the kind of finding that ends the answer.
+/// Add the edits of a separate text at `at`. Returns the kind of finding that ends the answer, if
+/// any.
 fn in_text(
     context: &GuardContext,
     text: &Text<'_>,

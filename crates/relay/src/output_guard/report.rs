@@ -1,4 +1,4 @@
-//! Findings and cost of an output guardrail, for the record, the series and the audit log.
+//! Findings and cost of an output guardrail, for the record, the metrics and the audit log.
 
 use filters::Side;
 use lens::security::FilterAccount;
@@ -8,12 +8,12 @@ use super::render::Elsewhere;
 use super::text_channels::channel_name;
 use crate::request::{Note, Request};
 
-/// The name of the scanners of answers in accounts: they have the same rules as the filter of that
-/// name for prompts.
+/// Filter name of the answer scanners in accounts. The prompt filter of that name has the same
+/// rules.
 const SCANNERS: &str = "patterns";
 
 impl OutputGuard {
-    /// Write down what was found, and what waited.
+    /// Report findings, costs and hold times to the request.
     pub(crate) fn report<S>(&mut self, request: &mut impl Request<S>) {
         request.flush_holds(&mut self.held);
         let into = request.parts().guarded;
@@ -55,7 +55,7 @@ impl OutputGuard {
         request.audit(&notes);
     }
 
-    /// The account of the scanners, which came to `verdict`.
+    /// The account of the scanners, with their verdict.
     fn scanners(&self, verdict: &'static str) -> FilterAccount {
         let micros = self.worked / 1000;
         FilterAccount {

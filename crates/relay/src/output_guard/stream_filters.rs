@@ -1,4 +1,4 @@
-//! Filters that see an answer event by event, and their cost.
+//! Filters that process an answer event by event, and their cost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use wire::Channel;
 
 use crate::failure::Failure as End;
 
-/// The watches of one answer.
+/// The stream filters of one answer.
 #[derive(Debug, Default)]
 pub(super) struct StreamFilters(Vec<StreamFilter>);
 
@@ -43,19 +43,19 @@ impl StreamFilters {
         StreamFilters(guardrail.chain().watch(facts).into_iter().map(watching).collect())
     }
 
-    /// A piece of text.
+    /// Pass a piece of text to all filters.
     pub(super) fn text(&mut self, choice: u32, channel: Channel, text: &str) -> Result<(), End> {
         self.0
             .iter_mut()
             .try_for_each(|watching| watching.call(|watch| watch.text(choice, channel, text)))
     }
 
-    /// The answer is complete.
+    /// Pass the end of the answer to all filters.
     pub(super) fn end(&mut self) -> Result<(), End> {
         self.0.iter_mut().try_for_each(|watching| watching.call(|watch| watch.end()))
     }
 
-    /// What each cost.
+    /// Take the cost account of each filter.
     pub(super) fn take_accounts(&mut self) -> Vec<FilterAccount> {
         std::mem::take(&mut self.0)
             .iter()
@@ -80,7 +80,7 @@ impl StreamFilter {
                 End::RefusedByFilter(refused)
             }),
             Err(_panic) => {
-                // It is not called again: its state is unknown.
+                // A filter that panicked is not called again, because its state is unknown.
                 self.failed = true;
                 match self.link.declared.on_failure {
                     OnFailure::Open => Ok(()),

@@ -1,9 +1,9 @@
 //! The texts of an answer, each scanned by itself: one for each channel of each choice.
 //!
-//! - *In*: pieces of text as events bring them.
-//! - *Out*: how far each text is decided, its replacements, and whether it may continue.
-//! - *Never*: text, but for what is put back. The scanner holds what it must; a text channel knows
-//!   offsets.
+//! - *In*: pieces of text in the order of their events.
+//! - *Out*: how far each text is decided, its masks, and whether it blocks the answer.
+//! - *Never*: text, except replacements. The scanner buffers what it needs; a text channel stores
+//!   only offsets.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -18,33 +18,33 @@ use wire::Channel;
 use super::GuardContext;
 use crate::request::Note;
 
-/// Which text: choice, channel, tool call.
+/// Key of a text: choice, channel, tool call.
 pub(super) type Key = (u32, Channel, u32);
 
-/// Maximum number of texts in one answer. A guardrail that acts lets no more pass.
+/// Maximum number of texts in one answer. A guardrail that acts ends an answer with more.
 const MAX_TEXTS: usize = 512;
 
 /// Position of a piece of text.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    /// Which text channel.
+    /// Index of its text channel.
     pub(super) channel: usize,
-    /// Its bytes in the text.
+    /// Its byte range in the text.
     pub(super) span: Range<usize>,
-    /// Its bytes in the data of the event, as written.
+    /// Its byte range in the raw data of the event.
     pub(super) raw: Range<usize>,
     pub(super) escaped: bool,
-    /// A choice's answer begins here.
+    /// It is the start of a choice's content.
     pub(super) opens: bool,
 }
 
-/// Something that is not passed on as it is.
+/// A range of text that is replaced, or that blocks the answer.
 #[derive(Clone, Debug)]
 pub(super) struct Mask {
     pub(super) span: Range<usize>,
     /// Its end is not known yet.
     open: bool,
-    /// The answer ends before it, for this.
+    /// Kind of the finding, if the answer ends before this range.
     pub(super) blocks: Option<Name>,
     /// The replacement.
     pub(super) instead: Cow<'static, str>,
@@ -54,9 +54,9 @@ pub(super) struct Mask {
 #[derive(Debug, Default)]
 pub(super) struct TextChannels {
     all: Vec<TextChannel>,
-    /// What was found, for the audit log.
+    /// Findings for the audit log.
     pub(super) notes: Vec<Note>,
-    /// There were more texts than can be followed.
+    /// The answer has more texts than the maximum.
     pub(super) overflowed: bool,
 }
 
@@ -65,15 +65,15 @@ struct TextChannel {
     key: Key,
     /// One for each scanner of the guardrail, in its order.
     scans: Vec<Scan>,
-    /// Bytes that came.
+    /// Bytes received.
     pushed: usize,
-    /// Start of the scanner's own count of the text; it restarts after an end.
+    /// Offset at which the scanner's own count starts. It restarts after `finish`.
     base: usize,
     masks: VecDeque<Mask>,
 }
 
 impl TextChannels {
-    /// A piece of text, decoded, which is written at `raw` in its event's data.
+    /// Scan a piece of decoded text, which is at `raw` in its event's data.
     pub(super) fn text(
         &mut self,
         context: &GuardContext,
@@ -108,7 +108,7 @@ impl TextChannels {
         Slot { channel: at, span, raw, escaped, opens }
     }
 
-    /// A choice has ended, or all have: its texts are decided.
+    /// A choice has ended: decide its texts. `None`: all choices.
     pub(super) fn finish(&mut self, context: &GuardContext, choice: Option<u32>) {
         for text in
             self.all.iter_mut().filter(|text| choice.is_none_or(|choice| text.key.0 == choice))
@@ -119,7 +119,7 @@ impl TextChannels {
         }
     }
 
-    /// Decide what is held as well as it can be decided now.
+    /// Decide held text with what has arrived.
     pub(super) fn flush(&mut self, context: &GuardContext) {
         self.all.iter_mut().for_each(|text| {
             text.scan(context, &mut self.notes, |scan, automata, out| scan.flush(automata, out))
@@ -136,7 +136,7 @@ impl TextChannels {
         chosen.map(|(at, text)| (at, text.pushed)).collect()
     }
 
-    /// The choices whose texts came.
+    /// The choices that have text.
     pub(super) fn choices(&self) -> Vec<u32> {
         let mut choices: Vec<u32> = self.all.iter().map(|text| text.key.0).collect();
         choices.sort_unstable();
@@ -151,25 +151,25 @@ impl TextChannels {
         })
     }
 
-    /// Whether they are decided, and nothing of them is replaced.
+    /// Whether the texts of an event are decided and have no masks.
     pub(super) fn is_clear(&self, context: &GuardContext, slots: &[Slot]) -> bool {
         self.is_decided(context, slots)
             && slots.iter().all(|slot| self.masks(slot).next().is_none())
     }
 
-    /// For what the answer ends at an event.
+    /// Kind of the finding that ends the answer at an event, if any.
     pub(super) fn blocks(&self, slots: &[Slot]) -> Option<Name> {
         slots.iter().flat_map(|slot| self.masks(slot)).find_map(|mask| mask.blocks.clone())
     }
 
-    /// What of a slot is replaced, in order, in bytes of the text.
+    /// The masks that overlap a slot, in order, in byte offsets of the text.
     pub(super) fn masks(&self, slot: &Slot) -> impl Iterator<Item = &Mask> {
         let span = slot.span.clone();
         let masks = self.all.get(slot.channel).into_iter().flat_map(|text| &text.masks);
         masks.filter(move |mask| mask.span.start < span.end && mask.end() > span.start)
     }
 
-    /// What of the same text is replaced before a slot.
+    /// The masks of the same text that start before a slot.
     pub(super) fn masks_before(&self, slot: &Slot) -> impl Iterator<Item = &Mask> {
         let start = slot.span.start;
         self.all
@@ -179,7 +179,7 @@ impl TextChannels {
             .filter(move |mask| mask.span.start < start)
     }
 
-    /// No event is left that a mask could concern, but for those whose end is not known.
+    /// All events are released: drop all masks, except those whose end is not known.
     pub(super) fn forget(&mut self) {
         self.all.iter_mut().for_each(|text| text.masks.retain(|mask| mask.open));
     }
@@ -193,7 +193,7 @@ impl TextChannels {
             .flat_map(|(scan, scanner)| scan.counts().iter().map(move |count| (count, scanner)))
         {
             let rule = scanner.automata.rule(number);
-            // What is put back is no finding.
+            // A restored placeholder is not a finding.
             let Some(rule) = rule.filter(|rule| *rule != filters::PLACEHOLDER) else { continue };
             match all.iter_mut().find(|(known, _)| known == rule) {
                 Some((_, sum)) => *sum += count,
@@ -205,7 +205,7 @@ impl TextChannels {
 }
 
 impl TextChannel {
-    /// Let the scanners work, and note what they find.
+    /// Run the scanners, and record their findings.
     fn scan(
         &mut self,
         context: &GuardContext,
@@ -224,7 +224,7 @@ impl TextChannel {
                     if let Some(instead) =
                         acts.then(|| filters::instead(finding, text, &context.vault)).flatten()
                     {
-                        // The arguments of a tool are JSON within the text.
+                        // Tool arguments are JSON inside the text.
                         let instead = if key.1 == Channel::ToolArguments {
                             Cow::Owned(wire::json::escaped(&instead))
                         } else {
@@ -252,7 +252,7 @@ impl TextChannel {
         }
     }
 
-    /// Bytes about which all scanners that act have decided.
+    /// Number of bytes that all acting scanners have decided.
     fn decided(&self, context: &GuardContext) -> usize {
         let acting = self
             .scans
@@ -262,7 +262,7 @@ impl TextChannel {
         self.pushed - acting.map(|(scan, _)| scan.held()).max().unwrap_or(0)
     }
 
-    /// The text has ended: so has what was open.
+    /// The text has ended: close open masks.
     fn close(&mut self) {
         for mask in self.masks.iter_mut().filter(|mask| mask.open) {
             mask.span.end = self.pushed;
@@ -271,8 +271,8 @@ impl TextChannel {
     }
 }
 
-/// A finding for the audit log, if there is one and it has room. `key` is `None` for a text that is
-/// in no channel.
+/// A finding for the audit log; `None` if there is no audit log, or if `there` findings fill it.
+/// `key` is `None` for text outside channels.
 pub(super) fn note(
     context: &GuardContext,
     key: Option<Key>,
@@ -319,7 +319,7 @@ pub(super) fn channel_name(channel: Channel) -> &'static str {
 }
 
 impl Mask {
-    /// Where it ends, as far as it is known.
+    /// Its end; `usize::MAX` if it is not known yet.
     pub(super) fn end(&self) -> usize {
         if self.open { usize::MAX } else { self.span.end }
     }

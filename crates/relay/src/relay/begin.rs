@@ -1,10 +1,10 @@
-//! The ways in which an answer begins: passed on at once, held until its kind is known, or resumed
-//! where another one broke off.
+//! How an answer starts: forwarded at once, held until the guardrail decides it, or resumed where
+//! another backend broke off.
 //!
-//! - *In*: the head of an answer, and what comes of it before its first token.
-//! - *Out*: what reads and changes the answer from here on; the head for the client, or an [`End`]
-//!   that leaves the client for another backend.
-//! - *Never*: a head given to the client while another backend could still give a better answer.
+//! - *In*: the head of an answer, and the body bytes that arrived with it.
+//! - *Out*: the reader, guardrail, strip and closing state for the body; the head for the client,
+//!   or an [`End`] that lets another backend answer.
+//! - *Never*: a head written to the client while another backend may still be tried.
 
 use std::task::Context as TaskContext;
 
@@ -20,7 +20,7 @@ use crate::request::Request;
 use crate::strip::Strip;
 
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
-    /// The answer begins. Its head and the body bytes that came with it leave together.
+    /// Start the answer. Its head and the body bytes that arrived with it are written together.
     pub(super) fn begin(
         &mut self,
         mut head: AnswerHead,
@@ -45,8 +45,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         {
             return Err(End::Refused(Failure::Unreadable));
         }
-        // A whole answer is decided before the client gets any of it: until then it may still be
-        // another one.
+        // The guardrail decides a non-streaming answer as a whole before any of it is sent, because
+        // it may be replaced.
         let is_judged =
             head.framing == Framing::Json && self.guardrail.as_ref().is_some_and(OutputGuard::acts);
         if is_judged {
@@ -59,7 +59,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
-    /// Facts from the head.
+    /// Record the facts from the head.
     fn open_answer(&mut self, head: &AnswerHead) {
         let answer = self.request.parts().answer;
         answer.status = Some(head.status);
@@ -74,7 +74,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         };
     }
 
-    /// Set up what reads, guardrails, strips and ends the answer.
+    /// Set up the reader, the guardrail or the strip, and the closing state.
     fn read_events(&mut self, dialect: wire::Dialect, head: &mut AnswerHead) {
         let parts = self.request.parts();
         parts.answer.measured = true;
@@ -110,7 +110,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Account for the first byte. While the head was held back, what came after it was waited for.
+    /// Account for the first byte. Time in which the head was held counts as waiting for a token.
     fn first_byte_read(&mut self, at: Tick) {
         let held_until = self.source.held_until();
         let ledger = self.request.parts().ledger;
@@ -121,8 +121,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Another backend resumes a stream. It must answer as the one before it did; else the next one
-    /// may.
+    /// Start to resume a stream. The backend must answer with 200 and an uncompressed event stream;
+    /// otherwise, another backend is tried.
     fn begin_resumed(
         &mut self,
         head: &AnswerHead,
@@ -145,7 +145,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.step_body(cx).map(|_| Step::Moved)
     }
 
-    /// The client gets the head.
+    /// Write the head to the client.
     pub(super) fn write_head(&mut self, mut head: AnswerHead) -> Result<(), End> {
         if self.request.is_charged() {
             head.fields = without_rate_limits(&head.fields);
@@ -159,7 +159,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
     }
 }
 
-/// An engine's own limits are the operator's business, and would contradict ours.
+/// Remove the engine's own rate limit fields: clients must not see them, and they would contradict
+/// the gateway's.
 fn without_rate_limits(fields: &[u8]) -> Vec<u8> {
     let is_one = |line: &&[u8]| {
         line.get(..12).is_some_and(|name| name.eq_ignore_ascii_case(b"x-ratelimit-"))

@@ -1,9 +1,9 @@
-//! The ways in which an answer ends: whole, blocked, broken off, too late, or because the client
-//! left.
+//! How an answer ends: complete, blocked, broken off, timed out, or because the client
+//! disconnected.
 //!
-//! - *In*: why it ends, and how much the client has got.
+//! - *In*: why it ends, and how much of it was sent to the client.
 //! - *Out*: the last events in the dialect of the answer, and an [`End`] or [`Phase::Flushing`].
-//! - *Never*: a proper end of the body on an answer that is not whole.
+//! - *Never*: a normal end of the body for an incomplete answer.
 
 use lens::record::Outcome;
 use traffic::Exhausted;
@@ -20,7 +20,7 @@ use crate::request::Request;
 use crate::strip::Strip;
 
 impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
-    /// Everything came and was judged: what is left is released, and that is the end.
+    /// The complete answer has arrived and been judged: release the rest and end it.
     pub(super) fn end_answer(&mut self) -> Result<(), End> {
         if let Some(guardrail) = &mut self.guardrail {
             guardrail.release_rest(&mut self.out);
@@ -28,7 +28,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         if let Some(end) = self.end_by_guard() {
             return Err(end);
         }
-        // The guardrail may have ended it in its own way.
+        // The guardrail may have ended it already.
         if !matches!(self.phase, Phase::Flushing(_)) {
             self.write_held_head(true)?;
             self.out.finish();
@@ -37,8 +37,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// Write a head that was held, before its body, which is in the queue already, to its end or
-    /// not.
+    /// Write a held head before its body, which is already queued. `is_whole`: the queued body is
+    /// complete.
     pub(super) fn write_held_head(&mut self, is_whole: bool) -> Result<(), End> {
         let Some(mut head) = self.head.take() else { return Ok(()) };
         let mut body = std::mem::take(&mut self.out);
@@ -52,8 +52,9 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// The backend has died. Whether another one resumes the stream: some text was passed on, not
-    /// all, and nothing that cannot be resumed.
+    /// The backend died. Returns true if another backend has been selected to resume the stream.
+    /// This requires that some, but not all, of the text was forwarded, and nothing that cannot be
+    /// resumed.
     pub(super) fn may_resume(&mut self) -> bool {
         let Some(strip) = self.strip.as_mut().filter(|_| self.is_resumable && self.head.is_none())
         else {
@@ -74,8 +75,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         resumes
     }
 
-    /// The guardrail has ended the answer. `Some`: the client has got nothing of it yet and gets
-    /// another.
+    /// End the answer if the guardrail requires it. `Some`: nothing was sent to the client, and the
+    /// gateway answers instead.
     pub(super) fn end_by_guard(&mut self) -> Option<End> {
         let guardrail = self.guardrail.as_mut()?;
         let failure = guardrail.take_failure()?;
@@ -147,8 +148,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// The answer ends here for a reason of the gateway's or the backend's: by an answer of the
-    /// gateway's own where none has begun.
+    /// End the answer early. If its head is still held, the gateway answers instead; otherwise, the
+    /// answer breaks off.
     pub(super) fn end_early(&mut self, failure: Failure) -> Result<(), End> {
         if self.head.is_some() {
             return Err(End::Refused(failure));
@@ -157,7 +158,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         Ok(())
     }
 
-    /// Nothing more is read from upstream, for this reason.
+    /// Stop reading upstream, and record the reason.
     fn end_upstream(&mut self, failure: &Failure) {
         let parts = self.request.parts();
         parts.verdict.decide(failure.outcome(), Some(failure.code()));
@@ -165,8 +166,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.request.release_backend();
     }
 
-    /// The answer ends here, and the client shall see that it is no proper end: an error event in
-    /// its own dialect where events flow, and a connection that closes without the end of the body.
+    /// End the answer so that the client detects it as incomplete: a stream gets an error event in
+    /// its dialect, and the connection closes without the end of the body.
     fn break_off(&mut self, failure: &Failure) {
         self.end_upstream(failure);
         let answer = self.request.parts().answer;
@@ -181,7 +182,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         self.phase = Phase::Flushing(false);
     }
 
-    /// An error event, where events flow.
+    /// Queue an error event, if the answer is a stream of events.
     fn write_error(&mut self, failure: &Failure) {
         let events_flow = self.request.parts().answer.streamed && !self.has_length;
         if let (Some(dialect), Some(_), true) = (self.context.dialect, &self.reader, events_flow) {
@@ -190,10 +191,10 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         }
     }
 
-    /// Complete half an event, so that the next one is separate.
+    /// Terminate a torn event, so that the next event is separate.
     fn separate(&mut self) {
         let torn = self.reader.as_ref().is_some_and(|reader| reader.unterminated() > 0);
-        // A guardrail that alters the answer has kept what it has of a torn event.
+        // A guardrail that alters the answer has not released a torn event.
         if torn && !self.guardrail.as_ref().is_some_and(OutputGuard::alters) {
             self.out.push(b"\n\n");
         }
@@ -201,7 +202,7 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
 
     pub(super) fn gone(&mut self) -> End {
         // Official clients close as soon as they have read `[DONE]`; the last chunk of the body may
-        // still be on its way.
+        // still be in flight.
         let held = self.guardrail.as_ref().is_some_and(|guardrail| !guardrail.is_empty())
             || self.strip.as_ref().is_some_and(Strip::holds);
         let parts = self.request.parts();
@@ -212,8 +213,8 @@ impl<R: Request<S>, S: Source, D: Sink> Relay<'_, R, S, D> {
         End::Gone
     }
 
-    /// A deadline has passed. `None`: the answer had begun and now ends with an error event that
-    /// must still be written.
+    /// Handle an expired deadline. `None`: the answer had started, and its error event is still to
+    /// be written.
     pub(super) fn timed_out(&mut self, expired: Expired) -> Option<End> {
         match (self.phase, expired) {
             (_, Expired::ClientWrite) => {

@@ -1,8 +1,8 @@
-//! What the loop does for the output guardrail: its time in the ledger, its deadlines, its judges.
+//! The relay's side of the output guardrail: time accounting, hold deadline and judges.
 //!
 //! - *In*: the guardrail, the clock.
 //! - *Out*: events in the queue that the guardrail released.
-//! - *Never*: a decision about a text; `output_guard` makes those.
+//! - *Never*: a decision about text, which `output_guard` makes.
 
 use std::future::Future;
 use std::task::{Context as TaskContext, Poll};

@@ -14,7 +14,7 @@ use crate::random::mix;
 /// Requests above its share that a key's backend may have before the key moves to another.
 const SLACK: f64 = 1.0;
 
-/// The backend of a key. With `session`, it is used also when busy.
+/// The backend of a key. `holds` (`session`): it is selected even when busy.
 pub(super) fn choose(candidates: &Candidates<'_>, holds: bool) -> Option<Choice> {
     let Some(key) = candidates.request.key else {
         return least::of_two(candidates).map(|at| Choice { at, reason: Reason::Balanced });

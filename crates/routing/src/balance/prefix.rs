@@ -1,7 +1,7 @@
 //! Selects the backend that was sent the longest prefix of the prompt before, and so may have it in
 //! its cache.
 //!
-//! - *In*: hashes of a prompt's blocks, each of all blocks before it.
+//! - *In*: hashes of a prompt's blocks, each including all blocks before it.
 //! - *Out*: the backend that was last sent the longest of these prefixes, unless it is busy.
 //! - *Never*: a lock, a text, growing memory: the table has [`SLOTS`] words, and newer entries
 //!   replace older ones.
@@ -21,11 +21,11 @@ const MAX_BLOCKS: usize = 128;
 /// Slots of the table: 2 MiB, enough for the prefixes of thirty thousand prompts of 4 KiB.
 const SLOTS: usize = 1 << 18;
 /// Requests above its share that a backend may have if it has the prefix cached. In the simulation,
-/// fewer lose cache hits and more gain little.
+/// a smaller value loses cache hits, and a larger one gains little.
 const SLACK: f64 = 4.0;
-/// One request in so many is balanced without the cache, so that new backends get prefixes.
+/// One in this many requests ignores the table, so that new backends get prefixes.
 const EXPLORE: usize = 20;
-/// Bits of a slot that name the backend.
+/// Bits of a slot that store the backend's index.
 const WHO: u32 = 16;
 
 /// Separates texts. No text contains it.
@@ -68,7 +68,7 @@ pub fn blocks<'t>(model: &[u8], texts: impl Iterator<Item = &'t [u8]>, out: &mut
     }
 }
 
-/// Which backend was sent which prefix last.
+/// Maps prefixes to the backends that were last sent them.
 #[derive(Debug)]
 pub(crate) struct Prefixes {
     slots: Box<[AtomicU64]>,
@@ -77,7 +77,7 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// A table; `None` for pools that do not use it.
+    /// A table; empty for pools that do not use it.
     pub(crate) fn new(used: bool) -> Self {
         let slots = (0..if used { SLOTS } else { 0 }).map(|_| AtomicU64::new(0)).collect();
         Prefixes { slots, looked: AtomicU64::new(0), found: AtomicU64::new(0) }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!((one.len(), other.len()), (7, 7));
         assert_eq!(one[..3], other[..3]);
         assert!(one[3..].iter().zip(&other[3..]).all(|(one, other)| one != other));
-        assert_ne!(of(&[&a])[1..], of(&[&a[..1000], &a[1000..]])[1..], "two texts are not one");
+        assert_ne!(of(&[&a])[1..], of(&[&a[..1000], &a[1000..]])[1..], "text boundaries count");
         assert_eq!(
             of(&[&a])[..2],
             of(&[&a[..1500]])[..2],
@@ -173,7 +173,7 @@ mod tests {
         blocks(b"n", [a.as_bytes()].into_iter(), &mut of_another);
         assert!(
             of(&[&a]).iter().zip(&of_another).all(|(one, other)| one != other),
-            "another model reads it anew"
+            "each model has its own hashes"
         );
         assert!(of(&["short"]).is_empty());
         assert_eq!(of(&[&"x".repeat(1 << 20)]).len(), MAX_BLOCKS);

@@ -1,4 +1,4 @@
-//! Pools as requests meet them.
+//! Tests of pools through their public interface.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn down(pool: &Pool, at: usize, now: Tick) {
     pool.members()[at].health.eject(Cause::Consecutive, &Ejection::default(), now);
 }
 
-/// How often each was chosen, of a thousand requests that end at once.
+/// Selections of each backend in a thousand requests that end immediately.
 fn shares(pool: &Pool, now: Tick) -> Vec<usize> {
     let mut counts = vec![0; pool.members().len()];
     for n in 0..1000u64 {
@@ -108,7 +108,7 @@ fn never_more_than_their_share_is_ejected_and_never_the_last() {
     }
 }
 
-/// A failed probe ejects the backend for longer, also where no more may be ejected.
+/// A failed probe ejects the backend for longer, even at `max_ejected`.
 #[test]
 fn trials_in_vain_become_rarer_at_the_bound() {
     let pool = pool(Balance::RoundRobin, 2);
@@ -127,8 +127,7 @@ fn trials_in_vain_become_rarer_at_the_bound() {
     assert!(trials < 20, "{trials} in ten minutes");
 }
 
-/// A request that has failed in another pool is not the one to find out whether a backend is well
-/// again.
+/// A request that failed in another pool does not probe an ejected backend.
 #[test]
 fn a_retry_does_not_probe() {
     let pool = pool(Balance::RoundRobin, 2);
@@ -144,7 +143,7 @@ fn a_retry_does_not_probe() {
     assert_eq!(choose(false), Choice { at: 0, reason: Reason::HalfOpen });
 }
 
-/// One very slow answer: the backend is asked again when that has worn off.
+/// After one very slow answer, a backend is selected again when the measurement has decayed.
 #[test]
 fn one_slow_answer_is_not_for_ever() {
     let pool = pool(Balance::PeakEwma, 2);
@@ -172,8 +171,8 @@ fn one_slow_answer_is_not_for_ever() {
             .count()
     };
     let again = asked(120);
-    // Its mean is a hair above the other's for ever, which answers alike to the nanosecond: at
-    // least once a second it is asked all the same.
+    // Its mean stays slightly above the other's, whose times are all equal. It must still be
+    // selected at least once a second.
     assert!((50..=550).contains(&again), "{again}");
 }
 
@@ -219,7 +218,7 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
     let before: Vec<usize> = (0..300).map(home).collect();
     down(&pool, 4, Tick(0));
     for (key, at) in before.iter().enumerate() {
-        assert!(*at == 4 || home(key as u64) == *at, "only those of 4 move");
+        assert!(*at == 4 || home(key as u64) == *at, "only keys of backend 4 move");
     }
 }
 
@@ -259,16 +258,13 @@ fn prompts_go_where_their_beginning_was() {
         .windows(2)
         .filter(|pair| pair[1].reason == Reason::Prefix && pair[0].at == pair[1].at)
         .count();
-    assert!(
-        (360..=395).contains(&kept),
-        "one in twenty goes elsewhere, and is looked for there then: {kept}"
-    );
+    assert!((360..=395).contains(&kept), "one in twenty explores, and moves the prefix: {kept}");
     let home = again.last().unwrap().at;
     let _busy: Vec<Attempt> = (0..30).filter_map(|_| pool.begin(home, size(100))).collect();
     assert_eq!(
         pool.choose(&request, Tick(0)).unwrap().reason,
         Reason::Balanced,
-        "busy: another one reads it"
+        "busy: the prefix is ignored"
     );
     let (looked, found) = pool.prefix_blocks();
     assert_eq!(looked, 402 * 7);
@@ -276,8 +272,8 @@ fn prompts_go_where_their_beginning_was() {
 }
 
 proptest! {
-    /// Whatever ends however: what is in flight is what was begun and not ended, a choice is never
-    /// one that was tried or is unfit, and nothing but panic mode selects an unhealthy one.
+    /// For any sequence of results: counts in flight match the open attempts, a tried backend is
+    /// never selected, and only probes, panic mode and pools of one select an unhealthy backend.
     #[test]
     fn choices_are_among_those_that_may(
         rule in 0usize..8,
@@ -353,7 +349,7 @@ fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
         );
         assert_eq!(shares(&pool, Tick(SECOND))[1], 0, "{balance:?}");
         assert!(shares(&pool, Tick(2 * SECOND))[1] > 0, "{balance:?}");
-        // All are in backoff: one is tried, and after it no other.
+        // All are in backoff: the first attempt selects one, and a retry selects none.
         (0..3).for_each(|at| health(at).back_off(Duration::from_secs(1), Tick(3 * SECOND)));
         let first = pool.choose(&BalanceRequest::default(), Tick(3 * SECOND)).unwrap();
         assert_eq!(first.reason, Reason::Panic, "{balance:?}");
@@ -367,7 +363,7 @@ fn a_backend_in_backoff_gets_no_request_that_could_go_elsewhere() {
         );
         assert_eq!(pool.tier_offer(&size(1), &[], Tick(3 * SECOND)), (false, None));
         health(0).back_off(Duration::from_secs(86_400), Tick(3 * SECOND));
-        assert!(!health(0).is_in_backoff(Tick(303 * SECOND)), "a day is not believed");
+        assert!(!health(0).is_in_backoff(Tick(303 * SECOND)), "the backoff is capped");
     }
 }
 
@@ -423,7 +419,7 @@ fn a_pool_with_a_fallback_may_be_ejected_as_a_whole() {
         assert_eq!(
             pool.choose(&BalanceRequest::default(), Tick(2)).unwrap().reason,
             Reason::Panic,
-            "as a last resort it is asked all the same"
+            "panic mode still selects it"
         );
         assert_eq!(pool.tier_offer(&size(1), &[], Tick(2)), (false, None));
         let later = Tick(6 * SECOND);

@@ -1,14 +1,14 @@
 //! A cap that follows the engine.
 //!
-//! - *In*: the engine's time to first token of requests that are over, and how many were in flight.
-//! - *Out*: how many may be.
-//! - *Never*: a cap outside of the operator's bounds; growth while the cap is not used.
+//! - *In*: the engine's time to first token of completed requests, and the number in flight.
+//! - *Out*: the maximum number in flight.
+//! - *Never*: a cap outside the bounds of the settings; growth while the cap is not used.
 //!
 //! The gradient of Netflix's concurrency-limits library (`Gradient2Limit`), with the floor of time
-//! to first token for its long-term mean: a gradient
+//! to first token in place of the long-term mean: a gradient
 //! `g = clamp(TOLERANCE x floor / recent, 0.5, 1)`, and every [`PERIOD`]
-//! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`. The floor is the least mean of one to two
-//! [`WINDOW`]s, so that an engine that became slower for good is not throttled for ever.
+//! `cap = cap + SMOOTH x (cap x g + sqrt(cap) - cap)`. The floor is the lowest mean of one to two
+//! [`WINDOW`]s, so that an engine that is permanently slower is not throttled forever.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use lens::Tick;
 /// How much slower than its floor the engine may be before the cap shrinks. Prompts differ in
 /// length, and with them time to first token.
 const TOLERANCE: f64 = 2.0;
-/// How far a step goes.
+/// Share of the difference to the wanted cap that a step applies.
 const SMOOTH: f64 = 0.2;
 /// Nanoseconds between steps.
 const PERIOD: u64 = 100_000_000;
-/// Nanoseconds after which a floor begins to be forgotten.
+/// Length of a floor window in nanoseconds.
 const WINDOW: u64 = 60_000_000_000;
-/// The share of a new value in the recent mean.
+/// Weight of a new value in the recent mean.
 const NEW: f64 = 0.2;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Adaptive {
     most: f64,
     cap: f64,
     recent: f64,
-    /// The least recent mean of this window and of the one before.
+    /// Lowest value of `recent` in this window, and in the one before.
     floors: [f64; 2],
     window: Tick,
     stepped: Tick,
@@ -57,7 +57,7 @@ impl Adaptive {
         self.cap as u64
     }
 
-    /// A request is over; so many were in flight with it.
+    /// Learn from a completed request. `in_flight` includes it.
     pub(super) fn learn(&mut self, in_flight: u64, now: Tick, ttft: Duration) {
         let ttft = ttft.as_secs_f64().max(1e-6);
         self.recent =
@@ -74,7 +74,7 @@ impl Adaptive {
         let floor = self.floors[0].min(self.floors[1]);
         let gradient = (TOLERANCE * floor / self.recent).clamp(0.5, 1.0);
         let wanted = self.cap * gradient + self.cap.sqrt();
-        // A limit of which less than half is used gives no evidence about a higher one.
+        // A cap that is less than half used gives no evidence for a higher one.
         if wanted <= self.cap || in_flight as f64 >= self.cap / 2.0 {
             self.cap = (self.cap + SMOOTH * (wanted - self.cap)).clamp(self.least, self.most);
         }
@@ -85,7 +85,7 @@ impl Adaptive {
 mod tests {
     use super::*;
 
-    /// An engine with so many slots: more than that, and requests wait in it.
+    /// Simulates an engine with `slots` slots. Requests above that wait in the engine.
     fn run(adaptive: &mut Adaptive, slots: f64, base_ms: f64, seconds: u64, from: u64) {
         for step in 0..seconds * 20 {
             let load = adaptive.cap();
@@ -107,7 +107,7 @@ mod tests {
         run(&mut adaptive, 8.0, 50.0, 30, 31_000_000_000);
         let shrunk = adaptive.cap();
         assert!((6..=18).contains(&shrunk), "{shrunk}");
-        // An engine that is slower for good, with the same slots, is not throttled for ever.
+        // An engine that is permanently slower, with the same slots, is not throttled forever.
         run(&mut adaptive, 32.0, 500.0, 400, 62_000_000_000);
         assert!(adaptive.cap() >= 32, "{}", adaptive.cap());
     }

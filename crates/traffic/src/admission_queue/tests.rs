@@ -1,4 +1,4 @@
-//! Admission queues, with time passed in.
+//! Tests of admission queues, with simulated time.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -87,9 +87,9 @@ fn a_request_that_would_wait_too_long_is_shed_at_once() {
     assert_eq!(admission.wait(hasty.clone(), now).unwrap_err().reason, ShedReason::TooLate);
     assert!(
         admission.wait(QueueRequest { priority: 9, ..hasty }, now).is_ok(),
-        "the important overtakes"
+        "a higher priority overtakes"
     );
-    // An engine that is silent is as slow as it shows.
+    // Without departures, the expected wait grows.
     assert_eq!(
         admission.wait(wish("a", 5, 1), Tick(60_000 * MS)).unwrap_err().reason,
         ShedReason::TooLate
@@ -131,7 +131,7 @@ fn a_request_that_leaves_in_any_way_releases_its_permit() {
     let told = admission.wait(wish("b", 5, 1), Tick(1)).unwrap();
     drop(gone);
     permit.leave(Tick(2), None);
-    // It was let in and never looked.
+    // It was admitted, but never polled.
     drop(told);
     assert_eq!(
         admission.counts(),
@@ -141,8 +141,8 @@ fn a_request_that_leaves_in_any_way_releases_its_permit() {
 }
 
 proptest! {
-    /// Whatever comes, waits, leaves, gives up or vanishes: never more in flight than the limit, no
-    /// request is forgotten, and at the end all permits are free.
+    /// For any sequence of arrivals and departures: requests in flight never exceed the limit, no
+    /// request is lost, and all permits are free at the end.
     #[test]
     fn the_limit_holds_and_no_request_is_forgotten(
         (cap, max_tokens, queue) in (1u64..5, 0u64..200, 0usize..8),

@@ -1,8 +1,8 @@
-//! Keys in an SQLite database: one table, which other programs may write, too.
+//! Keys in an SQLite database: one table, which other programs may write as well.
 //!
-//! - *In*: the database's path, and the limits that keys may have amounts of their own for.
-//! - *Out*: [`Key`]s, or every problem with the id of its key.
-//! - *Never*: an entry written that could not be read afterwards.
+//! - *In*: the database's path, and the limits for which keys may have own amounts.
+//! - *Out*: [`Key`]s, or all problems, each with the id of its key.
+//! - *Never*: a written entry that cannot be read afterwards.
 //!
 //! The gateway watches the file and its write-ahead log, so that a change takes effect like one of
 //! a key file.
@@ -18,7 +18,7 @@ use crate::settings::{Key, Limit};
 
 /// Maximum number of keys that are read.
 const MAX_KEYS: usize = 500_000;
-/// How long a writer is waited for.
+/// Maximum wait for the lock of another writer.
 const BUSY: Duration = Duration::from_secs(2);
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS keys (
@@ -37,7 +37,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS keys (
 ) STRICT";
 const COLUMNS: &str = "id, hash, certificate, subject, owner, created, expires, revoked, routes, models, priority, limits";
 
-/// A database of keys, to be changed.
+/// A key database, open for changes.
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
@@ -50,12 +50,12 @@ pub enum DatabaseError {
     #[error("cannot read the file: {0}; `llm-lens key create` creates one")]
     Read(rusqlite::Error),
     /// SQLite cannot change it.
-    #[error("cannot change it: {0}")]
+    #[error("cannot change the file: {0}")]
     Change(rusqlite::Error),
-    /// It has more rows than are read.
+    /// It has more rows than the maximum.
     #[error("has more than {MAX_KEYS} keys")]
     TooMany,
-    /// Rows that are no keys.
+    /// It has invalid rows.
     #[error("{}", .0.join("; "))]
     Rows(Vec<String>),
 }
@@ -64,7 +64,7 @@ impl Database {
     /// Read all keys.
     ///
     /// # Errors
-    /// All problems of the rows, or the one that kept the database from being read.
+    /// All problems of the rows, or why the database cannot be read.
     pub fn keys(path: &Path, limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(DatabaseError::Read)?;
@@ -72,10 +72,10 @@ impl Database {
         check(&read(&connection).map_err(DatabaseError::Read)?, limits)
     }
 
-    /// Open a database, or make one that only its owner can read.
+    /// Open a database, or create one that only its owner can read.
     ///
     /// # Errors
-    /// What kept it from being opened.
+    /// Why it cannot be opened or created.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         std::fs::OpenOptions::new()
@@ -93,10 +93,10 @@ impl Database {
         Ok(Database { connection: open().map_err(std::io::Error::other)? })
     }
 
-    /// Add a key. What would not be read afterwards is not written.
+    /// Add a key, unless the database would be invalid afterwards.
     ///
     /// # Errors
-    /// The problems that the database would have, or what kept it from being written.
+    /// The problems that the database would have, or why it cannot be written.
     pub fn add(&mut self, entry: &Entry, limits: &[Limit]) -> Result<(), DatabaseError> {
         let json = |value: serde_json::Value| value.to_string();
         self.change(Some(limits), |change| {
@@ -122,10 +122,10 @@ impl Database {
         .map(|_| ())
     }
 
-    /// Revoke a key; whether there was one that was not revoked.
+    /// Revoke a key. Returns false if there is no such key, or if it is already revoked.
     ///
     /// # Errors
-    /// What kept it from being written.
+    /// Why the database cannot be written.
     pub fn revoke(&mut self, id: &str) -> Result<bool, DatabaseError> {
         // An invalid entry must not prevent revoking another one.
         let changed = self.change(None, |change| {
@@ -134,7 +134,7 @@ impl Database {
         Ok(changed > 0)
     }
 
-    /// Change the table; where `limits` are given, only to what would be read.
+    /// Change the table. With `limits`, the change is rolled back if a row would be invalid.
     fn change<T>(
         &mut self,
         limits: Option<&[Limit]>,
@@ -184,7 +184,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// The keys of all rows, or every problem with the key that has it.
+/// The keys of all rows, or all problems, each with the id of its key.
 fn check(entries: &[Entry], limits: &[Limit]) -> Result<Vec<Key>, DatabaseError> {
     if entries.len() > MAX_KEYS {
         return Err(DatabaseError::TooMany);

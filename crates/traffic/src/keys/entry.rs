@@ -1,4 +1,4 @@
-//! What is known of a key, wherever it is kept.
+//! Entries of keys, from a key file or a database, and their validation.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::Pattern;
 use crate::settings::{DOLLAR, Key, Limit, Per, Proof, Unit};
 
-/// An entry as it is written: of a file, or a row of a database.
+/// An entry as written: from a key file, or a row of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Its public name.
@@ -20,7 +20,7 @@ pub struct Entry {
     pub subject: Option<String>,
     /// Owner.
     pub owner: String,
-    /// When it was made; for people.
+    /// Creation time; informational.
     pub created: Option<String>,
     /// Expiry time.
     pub expires: Option<String>,
@@ -28,16 +28,16 @@ pub struct Entry {
     pub revoked: bool,
     /// Routes it may use.
     pub routes: Vec<String>,
-    /// Models it may ask for.
+    /// Models it may use.
     pub models: Vec<String>,
     /// Priority in queues.
     pub priority: u8,
-    /// Amounts of its own.
+    /// Own amounts for limits, by name.
     pub limits: BTreeMap<String, String>,
 }
 
 impl Entry {
-    /// The entry as a line of a file.
+    /// The entry as a line of a key file.
     pub fn line(&self) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let list =
@@ -77,10 +77,10 @@ impl Entry {
     }
 }
 
-/// What is wrong with an entry: fields, and what about them.
+/// Problems of an entry: field and message.
 pub type Wrong = Vec<(&'static str, String)>;
 
-/// Checks entries one after the other, because ids and proofs must be unique among them.
+/// Validates entries one after the other, because their ids and proofs must be unique.
 #[derive(Debug)]
 pub struct Checker<'l> {
     limits: &'l [Limit],
@@ -89,31 +89,35 @@ pub struct Checker<'l> {
 }
 
 impl<'l> Checker<'l> {
-    /// A checker for keys that may have amounts of their own for `limits`.
+    /// A checker for keys that may have own amounts for `limits`.
     pub fn new(limits: &'l [Limit]) -> Self {
         Checker { limits, ids: HashSet::new(), proofs: HashSet::new() }
     }
 
-    /// The key; `None` when it is revoked.
+    /// The key of an entry; `None` if it is revoked.
     ///
     /// # Errors
-    /// Every field of the entry that is wrong, with what would be right.
+    /// All invalid fields of the entry, with what is expected.
     pub fn key(&mut self, entry: &Entry) -> Result<Option<Key>, Wrong> {
         let mut wrong = self.names(entry);
         let proof = proof(entry);
         match proof {
             None => wrong.push((
                 "hash",
-                "one of hash (64 hexadecimal digits, as `llm-lens key create` writes them), certificate (likewise) and subject must be there".into(),
+                "exactly one of hash, certificate (64 hexadecimal digits each) and subject is \
+                    required; `llm-lens key create` writes a hash"
+                    .into(),
             )),
-            Some(proof) if !self.proofs.insert(proof) => wrong.push(("hash", "the same key stands twice".into())),
+            Some(proof) if !self.proofs.insert(proof) => {
+                wrong.push(("hash", "another entry has the same credential".into()))
+            }
             Some(_) => {}
         }
         let expires = entry.expires.as_deref().map(instant);
         if expires == Some(None) {
             wrong.push((
                 "expires",
-                "is no time; write for example \"2027-01-31\" or \"2027-01-31T12:00:00Z\"".into(),
+                "is not a time (for example \"2027-01-31\" or \"2027-01-31T12:00:00Z\")".into(),
             ));
         }
         if entry.priority > 9 {
@@ -127,7 +131,7 @@ impl<'l> Checker<'l> {
             }
         }
         let (Some(proof), true) = (proof, wrong.is_empty()) else { return Err(wrong) };
-        // A revoked certificate is refused, also where its name belongs to another entry.
+        // A revoked certificate is refused, even if its subject belongs to another entry.
         let is_tombstone = entry.revoked && matches!(proof, Proof::Certificate(_));
         let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
         let key = Key {
@@ -157,7 +161,7 @@ impl<'l> Checker<'l> {
             ));
         }
         if id == "anonymous" {
-            wrong.push(("id", "is the name of those who show no key".into()));
+            wrong.push(("id", "is reserved for requests without a key".into()));
         }
         if !self.ids.insert(id.clone()) {
             wrong.push(("id", format!("the id {id:?} is used twice")));
@@ -172,7 +176,7 @@ impl<'l> Checker<'l> {
         let Some(limit) =
             self.limits.iter().find(|limit| *limit.name == *name && limit.per == Per::Key)
         else {
-            return Err(format!("the settings have no limit {name:?} with per: key"));
+            return Err(format!("the settings have no rate limit {name:?} with `per: key`"));
         };
         let units = amount
             .parse::<f64>()
@@ -198,7 +202,7 @@ fn proof(entry: &Entry) -> Option<Proof> {
     }
 }
 
-/// A date, which begins at midnight by UTC, or an instant; as Unix microseconds.
+/// Parse an instant, or a date (midnight UTC), to Unix microseconds.
 fn instant(text: &str) -> Option<u64> {
     let at =
         text.parse::<jiff::Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse()).ok()?;

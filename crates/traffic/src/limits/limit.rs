@@ -2,7 +2,7 @@
 //!
 //! - *In*: requests that the limit applies to.
 //! - *Out*: the account of a request's caller, route, model or address.
-//! - *Never*: an account for every stranger: a bounded number of addresses have one of their own.
+//! - *Never*: unbounded accounts: only a limited number of addresses have their own.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,18 +21,19 @@ use crate::network::network;
 use crate::settings::{self, Per, Quota, Shared, Window};
 use crate::usage::{GroupBy, UsageSums};
 
-/// Locks of a limit's accounts.
+/// Number of shards of a limit's accounts, each with a lock.
 pub(super) const SHARDS: usize = 16;
-/// Nanoseconds between two looks for idle accounts: one takes some tenths of a millisecond.
+/// Minimum nanoseconds between two sweeps for idle accounts. A sweep takes some tenths of a
+/// millisecond.
 const SWEEP_AGAIN: u64 = 100_000_000;
-/// Most addresses of a shard with an account of their own; more share one.
+/// Maximum number of addresses per shard that have their own account; the others share one.
 pub(super) const MAX_ADDRESSES: usize = 4096;
 
 /// A limit with its accounts.
 #[derive(Debug)]
 pub(crate) struct Limit {
     pub(crate) settings: settings::Limit,
-    /// Requests refused and streams ended for it.
+    /// Requests refused and streams ended because of it.
     pub(crate) refused: AtomicU64,
     pub(crate) ended: AtomicU64,
     /// Requests that got a warning.
@@ -44,12 +45,12 @@ pub(crate) struct Limit {
 #[derive(Debug, Default)]
 struct Shard {
     accounts: HashMap<Subject, Arc<Held>>,
-    /// Accounts at which it is looked for idle ones, and when again at the earliest.
+    /// Number of accounts at which idle ones are swept, and the earliest time of the next sweep.
     sweep_at: usize,
     sweep_again: u64,
 }
 
-/// An account with the quota it has: a key may have one of its own.
+/// An account and its quota: a key may have its own quota.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) quota: Quota,
@@ -57,7 +58,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// The account, where gateways share it.
+    /// The lease, if gateways share the account.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         match &*self.account {
             Account::Leased(lease) => Some(lease),
@@ -75,12 +76,12 @@ pub(super) enum Subject {
 }
 
 impl Limit {
-    /// Accounts that are kept.
+    /// Number of accounts in memory.
     pub(super) fn accounts(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
     }
 
-    /// A limit; what `before` has of accounts goes on.
+    /// A limit that takes over the accounts of `before`.
     pub(super) fn new(settings: settings::Limit, before: Option<&Limit>) -> Self {
         let mut limit = Limit {
             settings,
@@ -108,7 +109,7 @@ impl Limit {
         limit
     }
 
-    /// Whether accounts of this limit say the same under those settings.
+    /// Whether the accounts of this limit stay valid under other settings.
     pub(super) fn counts_as(&self, other: &settings::Limit) -> bool {
         let mine = &self.settings;
         let kind = |window: Window| std::mem::discriminant(&window);
@@ -161,7 +162,7 @@ impl Limit {
         }
     }
 
-    /// The name of an account in the store.
+    /// Key of an account in the store.
     pub(super) fn key(&self, asked: &LimitRequest<'_>, now: When) -> String {
         self.key_of(&self.subject(asked), now)
     }
@@ -211,7 +212,7 @@ impl Shard {
         now: When,
     ) -> Arc<Held> {
         if let Some(held) = self.accounts.get_mut(&subject) {
-            // Another amount for the same subject goes on with what was taken.
+            // If the quota of a subject changes, the units taken still count.
             if held.quota != quota {
                 *held = Arc::new(Held { quota, account: held.account.clone() });
             }
@@ -241,7 +242,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A key's own amount; its burst grows with it.
+/// The quota of a key with its own amount; the burst scales with it.
 fn own(general: Quota, amount: u64) -> Quota {
     let amount = amount.max(1);
     let burst = u128::from(general.burst) * u128::from(amount) / u128::from(general.amount.max(1));

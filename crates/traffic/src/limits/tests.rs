@@ -1,4 +1,4 @@
-//! RateLimits as requests meet them.
+//! Tests of rate limits through their public interface.
 
 use lens::Tick;
 use proptest::prelude::*;
@@ -59,8 +59,7 @@ fn reserve(
     })
 }
 
-/// A restart in the middle of a month: what was used of it counts, what was used before it does
-/// not.
+/// After a restart mid-month, usage of this month counts, and earlier usage does not.
 #[test]
 fn a_month_goes_on_after_a_restart() {
     let us = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond() as u64;
@@ -116,7 +115,7 @@ fn what_is_reserved_and_not_used_comes_back() {
         (&*limited.limit, limited.left, limited.retry_after),
         ("tokens", 0, Some(Duration::from_millis(60)))
     );
-    assert!(reserve(&limits, &b, 100, 900, 0).is_ok(), "another key has its own");
+    assert!(reserve(&limits, &b, 100, 900, 0).is_ok(), "another key has its own account");
     charge.settle(&Used { input: 90, output: 10, ..Used::default() }, at(0));
     assert_eq!(reserve(&limits, &a, 0, 0, 0).unwrap().tokens_left(at(0)).unwrap().remaining, 900);
 }
@@ -171,7 +170,7 @@ fn callers_are_warned_before_a_limit_is_reached() {
 fn places_are_free_when_a_stream_is_over() {
     let limits = RateLimits::new(&[limit("streams", Unit::Streams, 1, Per::Owner)], &[], None);
     let mut charge = reserve(&limits, &caller("a"), 0, 0, 0).unwrap();
-    assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_err(), "both are the owner's");
+    assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_err(), "both keys have the same owner");
     charge.settle(&Used::default(), at(0));
     assert!(reserve(&limits, &caller("b"), 0, 0, 0).is_ok());
 }
@@ -201,7 +200,7 @@ fn limits_that_do_not_change_keep_their_accounts() {
     assert!(
         reserve(&RateLimits::new(&settings, &[], Some(&limits)), &caller("a"), 0, 0, 0).is_err()
     );
-    // More of it is more of the same account; of another kind it is another.
+    // Another amount keeps the account; another unit starts a new one.
     let more = RateLimits::new(&[limit("a", Unit::Requests, 2, Per::All)], &[], Some(&limits));
     assert!(
         reserve(&more, &caller("a"), 0, 0, 30 * SECOND).is_ok()
@@ -240,9 +239,9 @@ fn strangers_make_no_memory_grow() {
 }
 
 proptest! {
-    /// Random arrivals, streams that take more or less than they reserved, settle late or vanish:
-    /// in every span the account gave at most its burst, its rate, and what streams took beyond
-    /// their reservation in one look each.
+    /// Random arrivals, and streams that use more or less than they reserved, settle late or never.
+    /// In every span, the account grants at most its burst, its rate, and for each stream what it
+    /// uses beyond its reservation between two checks.
     #[test]
     fn never_over_budget_by_more_than_a_look(
         steps in prop::collection::vec(
@@ -261,7 +260,8 @@ proptest! {
                 used.push((now, input));
                 open.push((charge, Used { input, output: takes, ..Used::default() }, 0));
             }
-            // Streams take `look` tokens at a time until they have all or their budget ends.
+            // Streams take `look` tokens at a time until they are complete or their budget is used
+            // up.
             for (charge, wants, got) in
                 open.iter_mut().filter(|(_, wants, got)| *got < wants.output)
             {
@@ -278,8 +278,7 @@ proptest! {
                 charge.settle(&Used { output: got, ..wants }, at(now));
             }
         }
-        // What was reserved and came later counts at its reservation; so the span is all of the
-        // run.
+        // Usage counts at the time of its reservation, so the checked span is the whole run.
         let sum: u64 = used.iter().map(|(_, units)| units).sum();
         let allowed =
             amount as f64 * (1.0 + now as f64 / (60.0 * SECOND as f64)) + (looks * look) as f64;

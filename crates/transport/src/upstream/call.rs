@@ -1,4 +1,4 @@
-//! A request on its way to a backend, in the version of HTTP that it speaks.
+//! An exchange with a backend, over HTTP/1.1 or HTTP/2.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 /// One exchange with a backend.
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all are the large one, and a box would be an allocation for each request"
+    reason = "nearly all calls are the large variant, and a box would allocate for each request"
 )]
 pub enum Call {
-    /// The connection does not stand yet.
+    /// The connection is being established.
     Opening(Pin<Box<dyn Future<Output = Result<Call, UpstreamError>> + Send>>),
     /// An exchange over HTTP/1.1.
     H1(H1Source),
@@ -27,7 +27,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The same as [`open`](Self::open), while another call is pending.
+    /// Like [`open`](Self::open), but returns at once; polling the call opens the connection.
     pub fn opening(
         upstream: &Arc<Upstream>,
         request: Request,
@@ -41,7 +41,7 @@ impl Call {
         }))
     }
 
-    /// Take or make a connection. `fresh` wants a new one.
+    /// Open an exchange on an idle or a new connection. `fresh`: always dial over HTTP/1.1.
     pub async fn open(
         upstream: &Arc<Upstream>,
         request: Request,

@@ -1,4 +1,4 @@
-//! Connections: taken from the pool, or made.
+//! Connections: idle ones from the pool, or new ones.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -31,17 +31,17 @@ impl Io {
     }
 }
 
-/// A connection on its way through one exchange.
+/// A connection in use by one exchange.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) io: Io,
-    /// It has served before: a close before the first byte may just be its age.
+    /// It has served a request before. A close before the first byte may then be an idle timeout.
     pub reused: bool,
     pub(super) kernel_timestamps: bool,
     _permit: Permit,
 }
 
-/// Take or make a connection. `fresh` wants a new one.
+/// Take an idle connection, or dial. `fresh`: always dial.
 pub async fn connect(
     upstream: &Arc<Upstream>,
     timeout: Duration,
@@ -77,7 +77,7 @@ pub async fn connect(
     })
 }
 
-/// Connect, and measure how far it is. To find its address is no part of the way.
+/// Dial over TCP, and record the connect time as round trip. DNS resolution is not included.
 pub async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((upstream.backend.host.as_str(), upstream.backend.port))
@@ -91,7 +91,7 @@ pub async fn reach(upstream: &Upstream) -> io::Result<TcpStream> {
 }
 
 impl Connection {
-    /// The answer was read to its end, and nothing else came.
+    /// Return the connection to the pool. Its answer was read to the end, and no byte followed.
     pub(super) fn give_back(self, upstream: &Upstream) {
         pool::put(upstream.number, self.io, upstream.backend.idle_connections);
     }

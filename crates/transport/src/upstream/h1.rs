@@ -1,10 +1,9 @@
-//! Our own HTTP/1.1 client: one request, one answer, read where the bytes are.
+//! Our own HTTP/1.1 client: one request and one answer, parsed in the read buffer.
 //!
 //! - *In*: a connection and a request that is ready.
 //! - *Out*: the answer's head, and runs of payload as slices of the read buffer.
-//! - *Never*: a buffer that belongs to a stream which is waiting. Reads go into the worker's
-//!   scratch; what must be kept between reads (a torn head) is copied, which happens once an answer
-//!   at most.
+//! - *Never*: a buffer held by an idle stream. Reads use the worker's scratch; only bytes that must
+//!   survive a read (a torn head) are copied, at most once per answer.
 
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -23,26 +22,26 @@ use super::{Upstream, kernel};
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 use crate::{buffer, clock};
 
-/// A request on its way: the head that we made, and the client's body with what we put into it.
+/// A prepared request: the head written by the gateway, and the client's body with edits.
 #[derive(Debug)]
 pub struct Request {
     /// The head as it is written.
     pub head: Vec<u8>,
     /// The buffer with the body, shared with attempts at other backends.
     pub buffer: Arc<Vec<u8>>,
-    /// Where in the buffer the body lies.
+    /// Byte range of the body in the buffer.
     pub body: std::ops::Range<usize>,
     /// Replacements, in order.
     pub edits: Edits,
 }
 
-/// At most two: another name of the model, and the request for usage.
+/// At most two edits: the model's name, and `include_usage`.
 pub type Edits = [Option<Edit>; 2];
 
-/// A text in place of a part of the body, which may be empty.
+/// A replacement for a range of the body, which may be empty.
 #[derive(Clone, Debug)]
 pub struct Edit {
-    /// What is replaced, as bytes of the body.
+    /// Byte range in the body.
     pub range: std::ops::Range<usize>,
     /// The replacement.
     pub text: Cow<'static, str>,
@@ -54,7 +53,7 @@ impl Request {
         self.buffer.get(self.body.clone()).unwrap_or_default()
     }
 
-    /// Head, and the body's parts: what is left of it and what is put there in turn.
+    /// The head, then kept parts of the body and edits in turn.
     pub(super) fn parts(&self) -> [&[u8]; 6] {
         let body = self.body();
         let [first, second] = &self.edits;
@@ -80,7 +79,7 @@ pub struct H1Source {
     request: Option<Request>,
     sent: usize,
     is_sent: bool,
-    /// Bytes of the answer that were read and not looked at: a torn head, or body bytes that came
+    /// Bytes of the answer that were read but not parsed: a torn head, or body bytes that arrived
     /// with the head.
     left: Vec<u8>,
     first_byte: Option<Tick>,
@@ -104,8 +103,8 @@ impl H1Source {
         }
     }
 
-    /// The request, if no byte of an answer has come on a connection that had served before: it may
-    /// be sent again.
+    /// The request, if it may be sent again: the connection was reused, and no byte of an answer
+    /// has arrived.
     pub fn into_unanswered(mut self) -> Option<Request> {
         if self.connection.reused && self.first_byte.is_none() { self.request.take() } else { None }
     }
@@ -130,7 +129,7 @@ impl H1Source {
         }
     }
 
-    /// Parse the head in `left`, if it is all there. Interim answers are passed over.
+    /// Parse the head in `left`, if it is complete. Interim answers are skipped.
     fn parse_head(&mut self, seen: usize) -> Result<Option<AnswerHead>, UpstreamError> {
         let mut seen = seen;
         loop {
@@ -140,7 +139,7 @@ impl H1Source {
             seen = 0;
             match answer.status {
                 101 => {
-                    return Err(head::HeadError::Malformed("it switched protocols unasked").into());
+                    return Err(head::HeadError::Malformed("unrequested 101 response").into());
                 }
                 100..=199 => {}
                 _ => {
@@ -192,7 +191,7 @@ impl H1Source {
         Ok((answer, head.framing))
     }
 
-    /// Give the payload in `bytes` to `listener`, run by run.
+    /// Pass the payload in `bytes` to `listener`, run by run.
     fn decode(
         &mut self,
         mut bytes: &[u8],

@@ -1,7 +1,6 @@
-//! HTTP/2 to backends, by pingora's client.
+//! HTTP/2 to backends, with pingora's client.
 //!
-//! The head is sent when the stream is opened; the body is sent and the answer polled like any
-//! other.
+//! Opening the stream sends the head. The body and the answer are polled as with HTTP/1.1.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,7 +26,7 @@ use super::{Permit, Upstream};
 use crate::clock;
 use crate::leg::{AnswerHead, BodyListener, BodyStep, Source, UpstreamError};
 
-/// How long an HTTP/2 connection without streams is kept.
+/// Maximum idle time of an HTTP/2 connection without streams.
 pub(super) const IDLE: Duration = Duration::from_secs(55);
 
 /// Connections to one backend.
@@ -47,7 +46,7 @@ impl Client {
     }
 }
 
-/// The operator's authorities in pingora's form.
+/// Certificate authorities from the settings, in pingora's form.
 pub(super) fn authorities(backend: &Backend) -> Result<Option<Arc<CaType>>, BuildError> {
     let Some(path) = backend.tls.as_ref().and_then(|t| t.ca.as_ref()) else { return Ok(None) };
     let pem = |why: String| BuildError::Pem {
@@ -112,7 +111,7 @@ impl H2Source {
 fn request_header(request: &Request) -> Result<RequestHeader, Box<pingora::Error>> {
     let mut room = wire::http1::head::field_buffer();
     let mut parsed = httparse::Request::new(&mut room);
-    // The head is our own work, made of fields that were checked.
+    // The gateway wrote this head from validated fields, so it parses.
     let _ = parsed.parse(&request.head);
     let (method, target) = (parsed.method.unwrap_or("POST"), parsed.path.unwrap_or("/"));
     let mut header = RequestHeader::build(method, target.as_bytes(), Some(parsed.headers.len()))?;

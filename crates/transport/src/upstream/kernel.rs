@@ -1,9 +1,9 @@
-//! Kernel receive timestamps: when the last bytes of a read reached this host, by the kernel's own
+//! Kernel receive timestamps: when the last bytes of a read reached this host, by the kernel's
 //! clock.
 //!
-//! The difference to our own stamp is what scheduling and the event loop cost us. It is recorded as
-//! `read_lag_us`; our marks stay our own, because the kernel stamps by the wall clock and only the
-//! last segment of a read.
+//! The difference to our own timestamp is the delay of scheduling and the event loop, recorded as
+//! `read_lag_us`. Marks do not use kernel timestamps, because the kernel uses the wall clock and
+//! stamps only the last segment of a read.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -15,12 +15,12 @@ use tokio::net::TcpStream;
 
 use crate::clock;
 
-/// Ask for timestamps on a socket.
+/// Enable receive timestamps on a socket.
 pub(super) fn enable(socket: &TcpStream) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
 }
 
-/// Read, and how long ago the kernel had the bytes, in microseconds.
+/// Read. Returns the number of bytes, and how many microseconds ago the kernel received them.
 pub(super) fn poll_read(
     socket: &TcpStream,
     cx: &mut Context<'_>,

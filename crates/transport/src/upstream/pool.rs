@@ -1,8 +1,8 @@
 //! Idle connections, a list for each worker and backend. No lock, no task for each connection.
 //!
 //! - *In*: a connection whose answer was read to its end.
-//! - *Out*: the one used last, if it is still alive: a read that would wait proves that neither a
-//!   close nor a stray byte has come.
+//! - *Out*: the most recently used one that is alive: a read that would block proves that neither a
+//!   close nor a stray byte has arrived.
 //! - *Never*: a connection with unread bytes; more than the backend's `idle_connections`; one older
 //!   than [`MAX_IDLE`].
 //!
@@ -19,9 +19,9 @@ use tokio::net::TcpStream;
 use super::connect::Io;
 use crate::clock;
 
-/// Longest time a connection is kept without use. Engines close theirs after 5 s (uvicorn) to 75 s.
+/// Maximum idle time of a connection. Engines close idle connections after 5 s (uvicorn) to 75 s.
 const MAX_IDLE: Duration = Duration::from_secs(55);
-/// How often the sweeper looks for connections that were closed on us.
+/// Interval at which the sweeper drops connections that the backend closed.
 const SWEEP: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ thread_local! {
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Take a live connection of that backend.
+/// Take a live connection to that backend.
 pub(super) fn take(backend: usize) -> Option<Io> {
     IDLE.with_borrow_mut(|all| {
         let list = all.get_mut(&backend)?;
@@ -48,7 +48,7 @@ pub(super) fn take(backend: usize) -> Option<Io> {
     })
 }
 
-/// Keep a connection for later.
+/// Add an idle connection to the pool.
 pub(super) fn put(backend: usize, io: Io, most: usize) {
     IDLE.with_borrow_mut(|all| {
         let list = all.entry(backend).or_default();
@@ -63,7 +63,7 @@ pub(super) fn put(backend: usize, io: Io, most: usize) {
     }
 }
 
-/// The worker's one sweeper, which may be started again once it is gone, however it ends.
+/// Marks the worker's sweeper as running. When it is dropped, another one may start.
 struct Sweeper;
 
 impl Drop for Sweeper {
@@ -93,7 +93,7 @@ fn is_alive(idle: &Idle) -> bool {
     young && would_wait(idle.io.socket())
 }
 
-/// A read finds neither the end of the connection nor a surplus byte.
+/// Whether a read would block: the connection is open and has no surplus byte.
 fn would_wait(socket: &TcpStream) -> bool {
     matches!(socket.try_read(&mut [0; 1]), Err(e) if e.kind() == ErrorKind::WouldBlock)
 }

@@ -1,5 +1,5 @@
-//! TLS to backends: always verified, TLS 1.2 or newer, by the operator's authorities or the
-//! system's.
+//! TLS to backends: TLS 1.2 or newer, always verified, with the certificate authorities from the
+//! settings or of the system.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 /// Why TLS to a backend cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A certificate, key or authority file that does not hold what it should.
+    /// A certificate, key or authority file is invalid.
     #[error("{what} {path}: {why}")]
     Pem {
         /// What the file is for.
@@ -26,8 +26,8 @@ pub enum BuildError {
         /// What is wrong with it.
         why: String,
     },
-    /// A name that cannot be verified.
-    #[error("backend {backend}: {name:?} is not a name that a certificate can have")]
+    /// The server name is not valid for TLS.
+    #[error("backend {backend}: {name:?} is not a valid TLS server name")]
     ServerName {
         /// The backend.
         backend: String,
@@ -87,16 +87,14 @@ fn roots_from(path: &Path) -> Result<RootCertStore, BuildError> {
     if roots.is_empty() { Err(pem("contains no certificate".into())) } else { Ok(roots) }
 }
 
-/// The system's authorities. Unreadable ones are skipped; without any, every handshake fails with
-/// that reason.
+/// The certificate authorities of the system. Invalid ones are skipped; without any, every
+/// handshake fails.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (added, _ignored) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        tracing::warn!(
-            "no certificate authorities found on this system; name some as backends[].tls.ca"
-        );
+        tracing::warn!("tls: the system has no certificate authorities; set backends[].tls.ca");
     }
     roots
 }
